@@ -1,0 +1,97 @@
+"""Every error that tsstore raises on purpose.
+
+::
+
+    TsstoreError
+    ├── StoreError                what is on disk, or should be
+    │   ├── NotAStoreError        the path holds no tsstore run
+    │   ├── FormatError           a store that this version cannot read, or hostile metadata
+    │   ├── StoreExistsError      the path is taken already
+    │   ├── DamageError           a chunk, record or file is not what was committed
+    │   └── PartSealedError       a part that takes no more batches
+    ├── CaptureError              recording states from a model
+    │   ├── SelectionError        no such layer, or none selected
+    │   ├── OutputError           a module's output cannot be turned into rows
+    │   ├── ColumnsError          sample columns that disagree with the batch or with earlier ones
+    │   └── WriterError           the background writer failed; its cause is chained
+    └── AnalysisError             counting and evaluating
+        ├── UnknownLayerError     the store has no such layer
+        ├── EmptyStoreError       nothing has been committed
+        ├── MemoryTooSmallError   names the smallest value that works
+        └── CountingError         an internal check failed; no number is returned
+
+Each message names the thing, what was found, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class TsstoreError(Exception):
+    """Base class of all errors that tsstore raises on purpose."""
+
+
+class StoreError(TsstoreError):
+    """Something about a store on disk."""
+
+
+class NotAStoreError(StoreError):
+    """The path holds no tsstore run: check the path."""
+
+
+class FormatError(StoreError):
+    """The store's metadata is of a newer format, or not valid: upgrade, or run the job again."""
+
+
+class StoreExistsError(StoreError):
+    """The path exists already: choose another, or remove it."""
+
+
+class DamageError(StoreError):
+    """What is on disk is not what was committed: restore the named file from a copy."""
+
+
+class PartSealedError(StoreError):
+    """The part is sealed and takes no more batches: start a new part."""
+
+
+class CaptureError(TsstoreError):
+    """Something about recording states from a model."""
+
+
+class SelectionError(CaptureError):
+    """No layer was selected, or a named one does not exist: see ``tsstore.layers(model)``."""
+
+
+class OutputError(CaptureError):
+    """A module's output cannot be turned into rows: exclude it, or say where its neurons are."""
+
+
+class ColumnsError(CaptureError):
+    """Sample columns disagree with the batch or with earlier batches: record the same ones."""
+
+
+class WriterError(CaptureError):
+    """The background writer failed; the cause is chained. What was committed stays readable."""
+
+
+class AnalysisError(TsstoreError):
+    """Something about counting and evaluating a store."""
+
+
+class UnknownLayerError(AnalysisError, KeyError):
+    """The store has no layer of that name: see ``store.layers``."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
+class EmptyStoreError(AnalysisError):
+    """The store holds no committed rows: wait for the first commit, or run the job again."""
+
+
+class MemoryTooSmallError(AnalysisError):
+    """The memory given cannot hold the smallest task: give what the message names."""
+
+
+class CountingError(AnalysisError):
+    """An internal check of the counting failed: no number is returned; report it."""
