@@ -1,0 +1,238 @@
+"""One stored array: the growing end of it, and its committed part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.store import chunks
+from tsstore.store.chunks import damaged
+from tsstore.store.files import Files
+from tsstore.store.layout import ArrayPaths, checksums_spec
+from tsstore.store.metadata import ArraySpec, dump, metadata_key, parse_array, read_document
+from tsstore.store.record import ArrayCommit
+
+_LITTLE_UINT32 = np.dtype("<u4")
+
+
+class ArrayWriter:
+    """Appends entries to one array, in whole chunks; the unfinished one waits in memory.
+
+    Parameters
+    ----------
+    files
+        Where the store lies.
+    paths
+        Of the array and of its chunks' checksums.
+    spec
+        What the array is.
+    attributes
+        Its tsstore attributes.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        paths: ArrayPaths,
+        spec: ArraySpec,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.rows = 0
+        self._files = files
+        self._path = paths.values
+        self._attributes = attributes
+        self._buffer = chunks.empty_entries(spec, spec.chunk_rows)
+        self._filled = 0
+        self._written_rows = 0
+        self._checksums = (
+            _ChecksumWriter(files, paths.checksums) if paths.checksums else None
+        )
+        self._write_metadata()
+
+    def append(self, entries: npt.NDArray[Any]) -> None:
+        """Append entries of shape (n, *row_shape); full chunks are written at once."""
+        start = 0
+        while start < len(entries):
+            count = min(len(entries) - start, self.spec.chunk_rows - self._filled)
+            self._buffer[self._filled : self._filled + count] = entries[start : start + count]
+            self._filled += count
+            self.rows += count
+            start += count
+            if self._filled == self.spec.chunk_rows:
+                self._finish_chunk()
+
+    def flush(self) -> ArrayCommit:
+        """Write the unfinished chunk under its final key and return what to commit."""
+        tail = self._buffer[: self._filled]
+        if self._filled and self.rows != self._written_rows:
+            self._buffer[self._filled :] = "" if self.spec.is_text else 0
+            self._write_chunk(self.rows // self.spec.chunk_rows)
+        self._written_rows = self.rows
+        digest = self._checksums.flush() if self._checksums else 0
+        return ArrayCommit(self.rows, digest, self._filled, chunks.checksum(self.spec, tail))
+
+    def write_shape(self) -> None:
+        """Let plain Zarr readers see the committed rows, and none beyond."""
+        if self._written_rows != self._shown_rows:
+            self._write_metadata()
+        if self._checksums:
+            self._checksums.write_shape()
+
+    def _finish_chunk(self) -> None:
+        self._write_chunk(self.rows // self.spec.chunk_rows - 1)
+        if self._checksums:
+            self._checksums.append(chunks.checksum(self.spec, self._buffer))
+        self._filled = 0
+
+    def _write_chunk(self, index: int) -> None:
+        key = self.spec.chunk_key(self._path, index)
+        self._files.write(key, chunks.encode(self.spec, self._buffer))
+
+    def _write_metadata(self) -> None:
+        document = self.spec.document(self._written_rows, self._attributes)
+        self._files.write(metadata_key(self._path), dump(document))
+        self._shown_rows = self._written_rows
+
+
+class _ChecksumWriter:
+    """The array of an array's checksums, one of each full chunk, and their digest."""
+
+    def __init__(self, files: Files, path: str) -> None:
+        dimension = "positions_chunk" if path.endswith("positions_checksums") else "chunk"
+        paths = ArrayPaths(path, "")
+        self._array = ArrayWriter(files, paths, checksums_spec(dimension))
+        self._digest = 0
+
+    def append(self, checksum: int) -> None:
+        """Add the checksum of the next full chunk."""
+        entry = np.array([checksum], dtype=_LITTLE_UINT32)
+        self._array.append(entry)
+        self._digest = google_crc32c.extend(self._digest, entry.tobytes())
+
+    def flush(self) -> int:
+        """Write what is new and return the digest."""
+        self._array.flush()
+        return self._digest
+
+    def write_shape(self) -> None:
+        """Write the number of checksums into the metadata."""
+        self._array.write_shape()
+
+
+@dataclass(frozen=True)
+class CommittedArray:
+    """The committed entries of one array; each chunk is checked when it is read.
+
+    Attributes
+    ----------
+    files
+        Where the store lies.
+    paths
+        Of the array and of its chunks' checksums.
+    spec
+        What the array is.
+    commit
+        What the part's record says of it.
+    attributes
+        The array's tsstore attributes.
+    """
+
+    files: Files
+    paths: ArrayPaths
+    spec: ArraySpec
+    commit: ArrayCommit
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, files: Files, paths: ArrayPaths, commit: ArrayCommit) -> CommittedArray:
+        """Read and check the array's metadata.
+
+        Raises
+        ------
+        FormatError
+            If the metadata is not of format 1, or disagrees with the commit record.
+        DamageError
+            If the metadata is missing or no JSON.
+        """
+        where = f"{files.location}/{metadata_key(paths.values)}"
+        spec, attributes = parse_array(read_document(files, paths.values), where)
+        if commit.rows % spec.chunk_rows != commit.tail_rows:
+            raise damaged(where, f"chunks of {spec.chunk_rows} leave no tail of the record's length")
+        return cls(files, paths, spec, commit, attributes)
+
+    @property
+    def rows(self) -> int:
+        """Number of committed entries."""
+        return self.commit.rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def read(self, start: int, stop: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Return entries `start` to `stop`, decoded into `out` where it is given.
+
+        Raises
+        ------
+        DamageError
+            If a chunk is missing, or is not what was committed.
+        """
+        if out is None:
+            out = chunks.empty_entries(self.spec, max(stop - start, 0))
+        size = self.spec.chunk_rows
+        for index in range(start // size, -(-stop // size)):
+            first, last = max(start, index * size), min(stop, (index + 1) * size)
+            target = out[first - start : last - start]
+            if last - first == size and not self.spec.is_text:
+                self._chunk(index, target)
+            else:
+                target[:] = self._chunk(index)[first - index * size : last - index * size]
+        return out
+
+    def chunk_where(self, index: int) -> str:
+        """Return the name of a chunk's file, for messages."""
+        return f"{self.files.location}/{self.spec.chunk_key(self.paths.values, index)}"
+
+    def _chunk(self, index: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        where = self.chunk_where(index)
+        try:
+            data = self.files.read(self.spec.chunk_key(self.paths.values, index))
+        except FileNotFoundError:
+            raise damaged(where, "it is missing") from None
+        except OSError as error:
+            raise damaged(where, f"it cannot be read ({error})") from error
+        entries = chunks.decode(self.spec, data, where, out)
+        full = index < self.rows // self.spec.chunk_rows
+        committed = entries if full else entries[: self.commit.tail_rows]
+        expected = self._checksums[index] if full else self.commit.tail_checksum
+        if chunks.checksum(self.spec, committed) != expected:
+            raise damaged(where, "its entries are not those that were committed")
+        return entries
+
+    @cached_property
+    def _checksums(self) -> npt.NDArray[np.uint32]:
+        count = self.rows // self.spec.chunk_rows
+        path = self.paths.checksums
+        spec, _ = parse_array(read_document(self.files, path), f"{self.files.location}/{path}")
+        # Its own chunks have no checksums of theirs: the record's digest covers them all.
+        where = f"{self.files.location}/{path}"
+        parts = [
+            chunks.decode(spec, self._read_checksum_chunk(spec, index), where)
+            for index in range(-(-count // spec.chunk_rows))
+        ]
+        checksums = np.concatenate(parts)[:count] if parts else np.empty(0, dtype=np.uint32)
+        if google_crc32c.value(checksums.astype(_LITTLE_UINT32).tobytes()) != self.commit.digest:
+            raise damaged(where, "the checksums are not those that were committed")
+        return checksums
+
+    def _read_checksum_chunk(self, spec: ArraySpec, index: int) -> bytes:
+        key = spec.chunk_key(self.paths.checksums, index)
+        try:
+            return self.files.read(key)
+        except OSError as error:
+            raise damaged(f"{self.files.location}/{key}", f"it cannot be read ({error})") from error

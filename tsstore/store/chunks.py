@@ -1,0 +1,115 @@
+"""One chunk: encode, decode, checksum. Bytes that were not committed never become numbers."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+from numcodecs import blosc
+from numcodecs.vlen import VLenUTF8
+
+from tsstore.errors import DamageError
+from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
+
+_BLOSC_HEADER = struct.Struct("<BBBBIII")
+_CHECKSUM_BYTES = 4
+_COUNT_BYTES = 4
+
+
+def empty_entries(spec: ArraySpec, rows: int) -> npt.NDArray[Any]:
+    """Return an array of fill values for so many entries."""
+    if spec.is_text:
+        return np.full(rows, "", dtype=object)
+    return np.zeros((rows, *spec.row_shape), dtype=np.dtype(spec.dtype))
+
+
+def checksum(spec: ArraySpec, entries: npt.NDArray[Any]) -> int:
+    """Return crc32c of entries as decoded, little endian.
+
+    Text counts as each entry's UTF-8 bytes behind their number in 4 bytes. The checksum of an
+    unfinished chunk's first entries stays true when more entries follow.
+    """
+    return google_crc32c.value(_payload(spec, entries))  # type: ignore[no-any-return]
+
+
+def encode(spec: ArraySpec, entries: npt.NDArray[Any]) -> bytes:
+    """Encode a whole chunk: serialised, compressed by Blosc, closed by its crc32c."""
+    payload = _payload(spec, entries)
+    if spec.is_text:
+        payload = struct.pack("<I", len(entries)) + payload
+    packed = blosc.compress(payload, spec.codec.encode(), spec.level, blosc.NOSHUFFLE, 0, 1)
+    return bytes(packed) + struct.pack("<I", google_crc32c.value(packed))
+
+
+def decode(
+    spec: ArraySpec, data: bytes, where: str, out: npt.NDArray[Any] | None = None
+) -> npt.NDArray[Any]:
+    """Decode a whole chunk, after checking all that can be checked before allocating.
+
+    Parameters
+    ----------
+    spec
+        What the chunk should be.
+    data
+        The bytes of its file.
+    where
+        The file's name, for messages.
+    out
+        A contiguous array of the chunk's shape and dtype to decode into.
+
+    Returns
+    -------
+    numpy.ndarray
+        The entries, shape (chunk_rows, *row_shape); `out` where it is given.
+
+    Raises
+    ------
+    DamageError
+        If the bytes are short, do not match their own checksum, or declare another size.
+    """
+    packed = np.frombuffer(data, dtype=np.uint8)[:-_CHECKSUM_BYTES]
+    if len(packed) < _BLOSC_HEADER.size:
+        raise damaged(where, f"{len(data)} bytes are too few")
+    if struct.unpack("<I", data[-_CHECKSUM_BYTES:])[0] != google_crc32c.value(packed):
+        raise damaged(where, "its bytes do not match their crc32c")
+    *_, size, _, packed_size = _BLOSC_HEADER.unpack(packed[: _BLOSC_HEADER.size])
+    limit_broken = size > MAX_CHUNK_BYTES if spec.is_text else size != spec.chunk_bytes
+    if limit_broken or packed_size != len(packed):
+        raise damaged(where, f"it declares {size} bytes in {packed_size}")
+    if spec.is_text:
+        return _decode_text(spec, _decompress(packed, None, where), where)
+    if out is None:
+        out = np.empty((spec.chunk_rows, *spec.row_shape), dtype=np.dtype(spec.dtype))
+    _decompress(packed, out, where)
+    return out
+
+
+def damaged(where: str, what: str) -> DamageError:
+    """Return the error that names a damaged file."""
+    return DamageError(f"{where} is damaged: {what}; restore the file from a copy")
+
+
+def _payload(spec: ArraySpec, entries: npt.NDArray[Any]) -> Any:
+    if spec.is_text:
+        return bytes(VLenUTF8().encode(entries))[_COUNT_BYTES:]
+    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    return np.ascontiguousarray(entries, dtype=dtype).reshape(-1).view(np.uint8)
+
+
+def _decompress(packed: npt.NDArray[np.uint8], out: npt.NDArray[Any] | None, where: str) -> Any:
+    try:
+        return blosc.decompress(packed, out)
+    except (RuntimeError, ValueError) as error:
+        raise damaged(where, f"it cannot be decompressed ({error})") from error
+
+
+def _decode_text(spec: ArraySpec, payload: bytes, where: str) -> npt.NDArray[Any]:
+    if payload[:_COUNT_BYTES] != struct.pack("<I", spec.chunk_rows):
+        raise damaged(where, f"it does not hold {spec.chunk_rows} entries of text")
+    try:
+        return np.asarray(VLenUTF8().decode(payload), dtype=object)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise damaged(where, f"it is not UTF-8 text ({error})") from error

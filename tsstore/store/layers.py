@@ -1,0 +1,283 @@
+"""The committed states of one layer, over all parts: slices, blocks, Dask arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore import bits
+from tsstore.errors import FormatError
+from tsstore.store.arrays import CommittedArray
+from tsstore.store.layout import LayerAttributes
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+
+@dataclass(frozen=True)
+class Block:
+    """A range of whole samples' rows that one task reads.
+
+    Attributes
+    ----------
+    part
+        Index of the part among those that hold the layer.
+    first_sample, samples
+        Which samples of the part.
+    first_row, rows
+        Which rows of the part.
+    """
+
+    part: int
+    first_sample: int
+    samples: int
+    first_row: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class LayerPart:
+    """One layer's committed states in one part.
+
+    Attributes
+    ----------
+    directory
+        The part's directory.
+    attributes
+        What the layer says of its rows.
+    states
+        The rows.
+    positions
+        Rows of each sample, where they vary.
+    samples
+        Number of samples.
+    """
+
+    directory: str
+    attributes: LayerAttributes
+    states: CommittedArray
+    positions: CommittedArray | None
+    samples: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.states.rows
+
+    @property
+    def constant_positions(self) -> int | None:
+        """Rows of every sample, or None where they vary."""
+        if self.positions is not None:
+            return None
+        return self.rows // self.samples if self.samples else 0
+
+    def read_positions(self, first_sample: int, samples: int) -> npt.NDArray[np.int64]:
+        """Return the rows of each of some samples, int64 (samples,)."""
+        if self.positions is None:
+            return np.full(samples, self.constant_positions, dtype=np.int64)
+        return self.positions.read(first_sample, first_sample + samples)
+
+    def blocks(self, part: int, target_rows: int) -> Iterator[Block]:
+        """Yield the part's rows as blocks of whole samples, of about `target_rows` rows."""
+        constant = self.constant_positions
+        if constant is not None:
+            yield from self._equal_blocks(part, target_rows, constant)
+        else:
+            yield from self._varying_blocks(part, target_rows)
+
+    def _equal_blocks(self, part: int, target_rows: int, positions: int) -> Iterator[Block]:
+        step = max(target_rows // max(positions, 1), 1)
+        chunk_samples, odd = divmod(self.states.spec.chunk_rows, max(positions, 1))
+        if not odd and step >= chunk_samples:
+            # Whole chunks: none is decoded by two blocks.
+            step -= step % chunk_samples
+        for first in range(0, self.samples, step):
+            samples = min(step, self.samples - first)
+            yield Block(part, first, samples, first * positions, samples * positions)
+
+    def _varying_blocks(self, part: int, target_rows: int) -> Iterator[Block]:
+        first = first_row = rows = sample = 0
+        step = 1 << 16
+        for start in range(0, self.samples, step):
+            for positions in self.read_positions(start, min(step, self.samples - start)).tolist():
+                if rows and rows + positions > target_rows:
+                    yield Block(part, first, sample - first, first_row, rows)
+                    first, first_row, rows = sample, first_row + rows, 0
+                rows += positions
+                sample += 1
+        if sample > first:
+            yield Block(part, first, sample - first, first_row, rows)
+
+
+class LayerStates:
+    """The committed states of one layer, part after part.
+
+    Slicing gives packed rows: ``states[10:20]`` is uint8 (10, row_bytes).
+
+    Parameters
+    ----------
+    location
+        Where the run lies, for messages.
+    name
+        Public name of the layer.
+    parts
+        The layer in each part that holds it.
+
+    Raises
+    ------
+    FormatError
+        If the parts disagree about neurons, threshold or dtype.
+    """
+
+    def __init__(self, location: str, name: str, parts: tuple[LayerPart, ...]) -> None:
+        self.location = location
+        self.name = name
+        self.parts = parts
+        self._check_agreement()
+
+    @property
+    def attributes(self) -> LayerAttributes:
+        """What the layer says of its rows, in its first part."""
+        return self.parts[0].attributes
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons: bits of a state."""
+        return self.attributes.neurons
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a packed row."""
+        return self.attributes.row_bytes
+
+    @cached_property
+    def rows(self) -> int:
+        """Number of committed rows."""
+        return sum(part.rows for part in self.parts)
+
+    @cached_property
+    def samples(self) -> int:
+        """Number of committed samples."""
+        return sum(part.samples for part in self.parts)
+
+    @property
+    def positions(self) -> int | None:
+        """Rows of every sample, or None where they vary."""
+        counts = {part.constant_positions for part in self.parts if part.samples}
+        return counts.pop() if len(counts) == 1 else None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, row_bytes)."""
+        return self.rows, self.row_bytes
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """uint8: rows are packed."""
+        return np.dtype(np.uint8)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes: 2."""
+        return 2
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, key: int | slice | tuple[Any, ...]) -> npt.NDArray[np.uint8]:
+        if isinstance(key, tuple):
+            row_key, *rest = key
+            packed = self[row_key]
+            return packed[(*[slice(None)] * (packed.ndim - 1), *rest)]
+        if isinstance(key, slice):
+            wanted = range(self.rows)[key]
+            if not wanted:
+                return self._read(0, 0)
+            read = self._read(min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1)
+            return read[:: wanted.step] if wanted.step > 0 else read[::-1][:: -wanted.step]
+        index = range(self.rows)[key]
+        return self._read(index, index + 1)[0]
+
+    def decode(self, key: int | slice = slice(None)) -> npt.NDArray[np.bool_]:
+        """Return states as booleans, (n, neurons), or (neurons,) for one row.
+
+        Raises
+        ------
+        DamageError
+            If a chunk is missing, or is not what was committed.
+        """
+        return bits.unpack(self[key], self.neurons)
+
+    def read_positions(self) -> npt.NDArray[np.int64]:
+        """Return the rows of each sample, int64 (samples,)."""
+        return np.concatenate([part.read_positions(0, part.samples) for part in self.parts])
+
+    def blocks(self, target_rows: int) -> Iterator[Block]:
+        """Yield all rows as blocks of whole samples, of about `target_rows` rows each."""
+        for index, part in enumerate(self.parts):
+            yield from part.blocks(index, target_rows)
+
+    def read_block(self, block: Block) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Return a block's rows, uint8 (rows, row_bytes), and the rows of each of its samples."""
+        part = self.parts[block.part]
+        rows = part.states.read(block.first_row, block.first_row + block.rows)
+        return rows, part.read_positions(block.first_sample, block.samples)
+
+    def to_dask(self) -> da.Array:
+        """Return the packed rows as a Dask array, uint8 (rows, row_bytes), chunked as stored."""
+        import dask.array as da
+
+        sizes: list[int] = []
+        for part in self.parts:
+            full, tail = divmod(part.rows, part.states.spec.chunk_rows)
+            sizes += [part.states.spec.chunk_rows] * full + [tail] * (tail > 0)
+        chunks = (tuple(sizes) or (0,), (self.row_bytes,))
+        return da.from_array(self, chunks=chunks, meta=np.empty((0, 0), np.uint8), asarray=False)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        commits = tuple((part.directory, part.states.commit) for part in self.parts)
+        return type(self).__name__, self.location, self.name, commits
+
+    def _read(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        out = np.empty((stop - start, self.row_bytes), dtype=np.uint8)
+        offset = 0
+        for part in self.parts:
+            first, last = max(start, offset), min(stop, offset + part.rows)
+            if first < last:
+                part.states.read(first - offset, last - offset, out[first - start : last - start])
+            offset += part.rows
+        return out
+
+    def _check_agreement(self) -> None:
+        first = self.attributes
+        for part in self.parts[1:]:
+            other = part.attributes
+            same = (first.neurons, first.threshold, first.dtype) == (
+                other.neurons,
+                other.threshold,
+                other.dtype,
+            )
+            if not same:
+                raise FormatError(
+                    f"{self.location}: layer {self.name} has {other.neurons} neurons, threshold "
+                    f"{other.threshold}, dtype {other.dtype} in {part.directory}, but "
+                    f"{first.neurons}, {first.threshold}, {first.dtype} in "
+                    f"{self.parts[0].directory}; analyse one part or step at a time"
+                )
+
+    def __repr__(self) -> str:
+        positions = "varying" if self.positions is None else self.positions
+        return (
+            f"<LayerStates {self.name}: {self.rows:,} rows of {self.neurons} neurons, "
+            f"{self.samples:,} samples × {positions} positions>"
+        )
+
+    def _repr_html_(self) -> str:
+        from tsstore.store.display import layer_html
+
+        return layer_html(self)

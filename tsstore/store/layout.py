@@ -1,0 +1,254 @@
+"""Format 1: names and directories, attributes, and their validation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tsstore.errors import FormatError
+from tsstore.store.metadata import ArraySpec, mapping, number, text
+
+FORMAT = 1
+COLUMN_CHUNK_ROWS = 1 << 14
+CHECKSUM_CHUNK_ROWS = 1 << 12
+
+_DIRECTORY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,95}")
+_PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_UNSAFE = re.compile(r"[^a-z0-9_.-]+")
+
+
+def is_directory(name: str) -> bool:
+    """Whether `name` is one that format 1 gives to a directory."""
+    return _DIRECTORY.fullmatch(name) is not None
+
+
+def directory_name(index: int, name: str) -> str:
+    """Return the directory of the `index`-th layer or column, whatever its name.
+
+    The index makes it unique where file systems ignore case; the name in full is in attributes.
+    """
+    return f"{index:04d}-{_UNSAFE.sub('_', name.lower())[:48]}"
+
+
+def column_directory(index: int, name: str) -> str:
+    """Return the directory of a sample column: its name where that is plain and lower-case."""
+    return name if _PLAIN_NAME.fullmatch(name) else directory_name(index, name)
+
+
+def part_directory(rank: int, attempt: int) -> str:
+    """Return the directory of a part."""
+    return f"part-{rank:05d}-{attempt:05d}"
+
+
+@dataclass(frozen=True)
+class ArrayPaths:
+    """Where an array of a part and the checksums of its chunks lie."""
+
+    values: str
+    checksums: str
+
+
+def states_paths(part: str, directory: str) -> ArrayPaths:
+    """Return the paths of a layer's states."""
+    layer = layer_path(part, directory)
+    return ArrayPaths(f"{layer}/states", f"{layer}/checksums")
+
+
+def positions_paths(part: str, directory: str) -> ArrayPaths:
+    """Return the paths of a layer's numbers of rows by sample."""
+    layer = layer_path(part, directory)
+    return ArrayPaths(f"{layer}/positions", f"{layer}/positions_checksums")
+
+
+def column_paths(part: str, directory: str) -> ArrayPaths:
+    """Return the paths of a sample column."""
+    return ArrayPaths(f"{part}/samples/{directory}", f"{part}/sample_checksums/{directory}")
+
+
+def layer_path(part: str, directory: str) -> str:
+    """Return the path of a layer's group."""
+    return f"{part}/layers/{directory}"
+
+
+def commit_path(part: str) -> str:
+    """Return the path of the group whose attributes are the commit record."""
+    return f"{part}/commit"
+
+
+def seal_path(part: str) -> str:
+    """Return the path of the group whose existence seals the part."""
+    return f"{part}/sealed"
+
+
+def states_spec(row_bytes: int, chunk_rows: int, codec: str, level: int) -> ArraySpec:
+    """Return the spec of an array of rows."""
+    return ArraySpec("uint8", chunk_rows, (row_bytes,), ("row", "byte"), codec, level)
+
+
+def sample_spec(dtype: str) -> ArraySpec:
+    """Return the spec of an array with one entry a sample."""
+    return ArraySpec(dtype, COLUMN_CHUNK_ROWS, (), ("sample",))
+
+
+def checksums_spec(dimension: str = "chunk") -> ArraySpec:
+    """Return the spec of an array of chunks' checksums."""
+    return ArraySpec("uint32", CHECKSUM_CHUNK_ROWS, (), (dimension,))
+
+
+@dataclass(frozen=True)
+class RunAttributes:
+    """What the root of a store says of the run."""
+
+    run_id: str
+    created: str
+    software: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes as they are stored."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> RunAttributes:
+        """Check and parse stored attributes.
+
+        Raises
+        ------
+        FormatError
+            If the format is newer than this version reads, or an attribute is not valid.
+        """
+        version = number(value.get("format"), "format", where, 1)
+        if version > FORMAT:
+            raise FormatError(
+                f"{where}: the store has format {version}, this tsstore reads up to {FORMAT}; "
+                "upgrade tsstore"
+            )
+        return cls(
+            text(value.get("run_id"), "run_id", where),
+            text(value.get("created"), "created", where),
+            mapping(value.get("software"), "software", where),
+        )
+
+
+@dataclass(frozen=True)
+class PartAttributes:
+    """What a part says of the process that wrote it.
+
+    Attributes
+    ----------
+    rank, world_size
+        Of the process, in its job.
+    attempt
+        How many parts of this rank are older.
+    step
+        The training step (or any name) whose weights the states come from.
+    started
+        ISO 8601 time.
+    model
+        Class and fingerprint of the model.
+    user
+        The user's own attributes.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    attempt: int = 0
+    step: int | str | None = None
+    started: str = ""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    user: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes as they are stored."""
+        return {"kind": "part", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> PartAttributes:
+        """Check and parse stored attributes; FormatError where one is not valid."""
+        step = value.get("step")
+        if not (step is None or isinstance(step, str)):
+            step = number(step, "step", where, minimum=-(1 << 63))
+        return cls(
+            number(value.get("rank"), "rank", where),
+            number(value.get("world_size"), "world_size", where, 1),
+            number(value.get("attempt"), "attempt", where),
+            step,
+            text(value.get("started"), "started", where),
+            mapping(value.get("model"), "model", where),
+            mapping(value.get("user"), "user", where),
+        )
+
+
+@dataclass(frozen=True)
+class LayerAttributes:
+    """What a layer says of its rows.
+
+    Attributes
+    ----------
+    name
+        Public name: ``conv_1``, ``conv_1:before``, ``conv_1#2``.
+    neurons
+        Bits of a state.
+    module_class
+        Class of the module, as Python names it.
+    where
+        ``"after"`` or ``"before"``: output or input of the module.
+    call
+        Number of the module's call within a forward pass, from 1; None if there is but one.
+    neuron_axis, sample_axis
+        Axes of the captured tensor.
+    threshold
+        As given and as used, that is rounded to the tensor's dtype.
+    dtype
+        Of the captured tensor.
+    position_shape
+        Shape of the positions in the first batch: (height, width), (tokens,), or ().
+    sampling
+        What was left out on purpose; None if nothing was.
+    """
+
+    name: str
+    neurons: int
+    module_class: str = ""
+    where: str = "after"
+    call: int | None = None
+    neuron_axis: int = 1
+    sample_axis: int = 0
+    threshold: Mapping[str, float] = field(default_factory=lambda: {"given": 0.0, "used": 0.0})
+    dtype: str = "float32"
+    position_shape: tuple[int, ...] = ()
+    sampling: Mapping[str, Any] | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return (self.neurons + 7) // 8
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes as they are stored."""
+        return asdict(self) | {"position_shape": list(self.position_shape)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> LayerAttributes:
+        """Check and parse stored attributes; FormatError where one is not valid."""
+        call, sampling = value.get("call"), value.get("sampling")
+        shape = value.get("position_shape")
+        if not isinstance(shape, list):
+            raise FormatError(f"{where}: position_shape is {shape!r:.80}; expected a list")
+        threshold = mapping(value.get("threshold"), "threshold", where)
+        if not all(isinstance(threshold.get(key), int | float) for key in ("given", "used")):
+            raise FormatError(f"{where}: threshold is {threshold!r:.80}; expected given and used")
+        return cls(
+            name=text(value.get("name"), "name", where),
+            neurons=number(value.get("neurons"), "neurons", where, 1),
+            module_class=text(value.get("module_class"), "module_class", where),
+            where=text(value.get("where"), "where", where),
+            call=None if call is None else number(call, "call", where, 1),
+            neuron_axis=number(value.get("neuron_axis"), "neuron_axis", where),
+            sample_axis=number(value.get("sample_axis"), "sample_axis", where),
+            threshold=threshold,
+            dtype=text(value.get("dtype"), "dtype", where),
+            position_shape=tuple(number(size, "position_shape", where) for size in shape),
+            sampling=None if sampling is None else mapping(sampling, "sampling", where),
+        )

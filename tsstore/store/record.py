@@ -1,0 +1,184 @@
+"""The commit record: what of a part is on disk for good. Readers believe it and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import google_crc32c
+
+from tsstore.errors import DamageError, FormatError
+from tsstore.store.layout import is_directory
+from tsstore.store.metadata import mapping, number, text
+
+
+@dataclass(frozen=True)
+class ArrayCommit:
+    """What is committed of one array.
+
+    Attributes
+    ----------
+    rows
+        Entries along the first axis.
+    digest
+        crc32c of the little-endian uint32 checksums of all full chunks.
+    tail_rows
+        Entries in the unfinished last chunk.
+    tail_checksum
+        crc32c of those entries as decoded.
+    """
+
+    rows: int
+    digest: int = 0
+    tail_rows: int = 0
+    tail_checksum: int = 0
+
+    @classmethod
+    def from_json(cls, value: object, where: str) -> ArrayCommit:
+        """Check and parse; FormatError where a number is not valid."""
+        fields = mapping(value, "an array's commit", where)
+        names = ("rows", "digest", "tail_rows", "tail_checksum")
+        return cls(*(number(fields.get(name), name, where) for name in names))
+
+
+@dataclass(frozen=True)
+class LayerCommit:
+    """What is committed of one layer; `positions` only where they vary from sample to sample."""
+
+    states: ArrayCommit
+    positions: ArrayCommit | None = None
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """What is committed of a part.
+
+    Attributes
+    ----------
+    generation
+        How many commits there were; 0 before the first.
+    batches, samples
+        How many are committed, the same in every layer and column.
+    time
+        ISO 8601 time of the commit.
+    layers, columns
+        By directory.
+    """
+
+    generation: int = 0
+    batches: int = 0
+    samples: int = 0
+    time: str = ""
+    layers: Mapping[str, LayerCommit] = field(default_factory=dict)
+    columns: Mapping[str, ArrayCommit] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as it is stored, with its checksum."""
+        value = asdict(self)
+        return value | {"checksum": _checksum(value)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> CommitRecord:
+        """Check and parse a stored record.
+
+        Raises
+        ------
+        DamageError
+            If the record's checksum does not match.
+        FormatError
+            If something in it is not valid.
+        """
+        body = {key: item for key, item in value.items() if key != "checksum"}
+        if value.get("checksum") != _checksum(body):
+            raise DamageError(
+                f"{where}: the commit record does not match its checksum; restore it from a copy"
+            )
+        record = cls(
+            number(body.get("generation"), "generation", where),
+            number(body.get("batches"), "batches", where),
+            number(body.get("samples"), "samples", where),
+            text(body.get("time"), "time", where),
+            {
+                _directory(key, where): _layer_commit(item, where)
+                for key, item in mapping(body.get("layers"), "layers", where).items()
+            },
+            {
+                _directory(key, where): ArrayCommit.from_json(item, where)
+                for key, item in mapping(body.get("columns"), "columns", where).items()
+            },
+        )
+        record._check_samples(where)
+        return record
+
+    def _check_samples(self, where: str) -> None:
+        per_sample = {name: column.rows for name, column in self.columns.items()}
+        for name, layer in self.layers.items():
+            if layer.positions is not None:
+                per_sample[name] = layer.positions.rows
+            elif layer.states.rows % max(self.samples, 1) or layer.states.rows > 0 == self.samples:
+                raise FormatError(
+                    f"{where}: {layer.states.rows} rows of {name} cannot be shared equally "
+                    f"by {self.samples} samples"
+                )
+        for name, rows in per_sample.items():
+            if rows != self.samples:
+                raise FormatError(f"{where}: {name} has {rows} samples, the part {self.samples}")
+
+
+def _checksum(body: Mapping[str, Any]) -> int:
+    """Return crc32c of the canonical JSON of a record."""
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    return google_crc32c.value(canonical)  # type: ignore[no-any-return]
+
+
+def _directory(name: str, where: str) -> str:
+    if not is_directory(name):
+        raise FormatError(f"{where}: {name!r:.80} is no directory name of format 1")
+    return name
+
+
+def _layer_commit(value: object, where: str) -> LayerCommit:
+    fields = mapping(value, "a layer's commit", where)
+    positions = fields.get("positions")
+    return LayerCommit(
+        ArrayCommit.from_json(fields.get("states"), where),
+        None if positions is None else ArrayCommit.from_json(positions, where),
+    )
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The frozen last commit of a part; nothing counts after it.
+
+    Attributes
+    ----------
+    record
+        A copy of the commit record.
+    why
+        ``"closed"`` by its own writer, or the reason another process gave.
+    by
+        Who sealed it.
+    time
+        ISO 8601 time.
+    """
+
+    record: CommitRecord
+    why: str
+    by: str
+    time: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the seal as it is stored."""
+        return {"record": self.record.to_json(), "why": self.why, "by": self.by, "time": self.time}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> Seal:
+        """Check and parse a stored seal."""
+        return cls(
+            CommitRecord.from_json(mapping(value.get("record"), "record", where), where),
+            text(value.get("why"), "why", where),
+            text(value.get("by"), "by", where),
+            text(value.get("time"), "time", where),
+        )
