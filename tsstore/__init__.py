@@ -1,0 +1,107 @@
+"""How well does a neural network use its neurons?
+
+tsstore streams the on/off states of a network's neurons to Zarr while it runs, and counts them
+exactly, out of core::
+
+    with tsstore.capture(model, "run.zarr", layers=["Conv2d"]) as recorder:
+        for images, labels in loader:
+            with recorder.batch(label=labels) as batch:
+                batch.record(prediction=model(images).argmax(1))
+
+    print(tsstore.analyze("run.zarr"))
+
+Names are imported when they are first used: ``import tsstore`` is quick, and neither opening nor
+analysing a store needs torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tsstore.analysis.analyze import analyze
+    from tsstore.analysis.results import Analysis, LayerResult
+    from tsstore.errors import TsstoreError
+    from tsstore.recording.recorder import Recorder, capture
+    from tsstore.recording.table import layers
+    from tsstore.statistics.efficiency import aIQ, network_efficiency
+    from tsstore.statistics.entropy import entropy
+    from tsstore.statistics.spectrum import Spectrum
+    from tsstore.store.layers import LayerStates
+    from tsstore.store.reader import StateStore
+    from tsstore.store.reader import open_store as open
+    from tsstore.tensorstate import (
+        StateCaptureHook,
+        build_efficiency_model,
+        compress_states,
+        decompress_states,
+        remove_state_layers,
+        reset_efficiency_model,
+        sort_states,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "analyze": "analysis.analyze",
+    "Analysis": "analysis.results",
+    "LayerResult": "analysis.results",
+    "TsstoreError": "errors",
+    "Recorder": "recording.recorder",
+    "capture": "recording.recorder",
+    "layers": "recording.table",
+    "aIQ": "statistics.efficiency",
+    "network_efficiency": "statistics.efficiency",
+    "entropy": "statistics.entropy",
+    "Spectrum": "statistics.spectrum",
+    "LayerStates": "store.layers",
+    "StateStore": "store.reader",
+    "open": "store.reader",
+    "StateCaptureHook": "tensorstate",
+    "build_efficiency_model": "tensorstate",
+    "compress_states": "tensorstate",
+    "decompress_states": "tensorstate",
+    "remove_state_layers": "tensorstate",
+    "reset_efficiency_model": "tensorstate",
+    "sort_states": "tensorstate",
+}
+_NAMES_AT_HOME = {"open": "open_store"}
+
+__all__ = [
+    "Analysis",
+    "LayerResult",
+    "LayerStates",
+    "Recorder",
+    "Spectrum",
+    "StateCaptureHook",
+    "StateStore",
+    "TsstoreError",
+    "__version__",
+    "aIQ",
+    "analyze",
+    "build_efficiency_model",
+    "capture",
+    "compress_states",
+    "decompress_states",
+    "entropy",
+    "layers",
+    "network_efficiency",
+    "open",
+    "remove_state_layers",
+    "reset_efficiency_model",
+    "sort_states",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOMES[name]}")
+    value = getattr(home, _NAMES_AT_HOME.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Evaluating a store: the plan, the Dask graph, the results."""

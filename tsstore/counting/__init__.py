@@ -1,0 +1,1 @@
+"""Exact counting: arrays in, arrays out. Knows no Zarr, no Dask, no torch."""

@@ -1,0 +1,1 @@
+"""Recording states from a PyTorch model: hooks, batches, a background writer. Needs torch."""
