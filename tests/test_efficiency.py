@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsstore.statistics.efficiency import aIQ, efficiency, network_efficiency
+
+shares = st.floats(0, 1)
+
+
+def test_efficiency_is_bits_a_neuron() -> None:
+    assert efficiency(13.287712, 100) == pytest.approx(0.13287712)
+    assert efficiency(0.0, 6) == 0.0
+    assert efficiency(6, 6) == 1.0
+    assert type(efficiency(np.float64(3), np.int64(6))) is float
+
+
+@pytest.mark.parametrize("bits", [-0.1, math.nan, math.inf])
+def test_entropy_must_be_finite_and_not_negative(bits: float) -> None:
+    with pytest.raises(ValueError, match=f"finite and not negative: found {bits} bits"):
+        efficiency(bits, 6)
+
+
+def test_a_layer_without_neurons_has_no_efficiency() -> None:
+    with pytest.raises(ValueError, match="at least one neuron: found 0"):
+        efficiency(1.0, 0)
+
+
+def test_network_efficiency_is_the_geometric_mean() -> None:
+    assert network_efficiency([0.25, 1.0]) == 0.5
+    assert network_efficiency((0.3,)) == pytest.approx(0.3)
+    assert network_efficiency(np.array([0.1, 0.2, 0.4])) == pytest.approx(0.2)
+    assert network_efficiency([1e-300] * 9) == pytest.approx(1e-300)
+
+
+def test_network_efficiency_of_an_idle_layer_is_zero_and_of_no_layers_none() -> None:
+    assert network_efficiency([0.5, 0.0, 0.9]) == 0.0
+    assert network_efficiency([]) is None
+    assert network_efficiency(np.array([])) is None
+
+
+@pytest.mark.parametrize("value", [-0.2, math.nan, math.inf])
+def test_network_efficiency_refuses_what_is_no_efficiency(value: float) -> None:
+    with pytest.raises(ValueError, match=f"found {value}"):
+        network_efficiency([0.0, value])
+
+
+@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=20))
+def test_network_efficiency_lies_between_the_layers(values: list[float]) -> None:
+    mean = network_efficiency(values)
+    assert mean is not None
+    assert min(values) * (1 - 1e-12) <= mean <= max(values) * (1 + 1e-12)
+    assert mean <= 1
+
+
+def test_aiq_known_values() -> None:
+    assert aIQ(0.2, 0.9, 2) == pytest.approx(0.5451361778, abs=5e-11)
+    assert aIQ(0.2, 0.9) == aIQ(0.2, 0.9, 2)
+    assert aIQ(0.25, 1.0, 1) == pytest.approx(0.5)
+    assert aIQ(0.0, 0.9) == aIQ(0.9, 0.0) == 0.0
+    assert aIQ(0.2, 0.9, weight=0.5) == pytest.approx((0.9**0.5 * 0.2) ** (1 / 1.5))
+
+
+def test_aiq_with_a_huge_weight_is_the_accuracy() -> None:
+    assert aIQ(0.2, 0.5, 1e9) == pytest.approx(0.5)
+
+
+@given(shares, shares, st.floats(0.01, 100))
+def test_aiq_lies_between_efficiency_and_accuracy(used: float, right: float, weight: float) -> None:
+    value = aIQ(used, right, weight)
+    assert min(used, right) * (1 - 1e-9) <= value <= max(used, right) * (1 + 1e-9)
+    assert 0 <= value <= 1
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, 97.7, math.nan])
+def test_aiq_names_what_is_out_of_range(value: float) -> None:
+    with pytest.raises(ValueError, match=f"accuracy must be from 0 to 1: found {value}"):
+        aIQ(0.2, value)
+    with pytest.raises(ValueError, match=f"network efficiency must be from 0 to 1: found {value}"):
+        aIQ(value, 0.9)
+
+
+@pytest.mark.parametrize("weight", [0, -1, math.nan, math.inf])
+def test_aiq_needs_a_positive_finite_weight(weight: float) -> None:
+    with pytest.raises(ValueError, match=f"weight must be positive and finite: found {weight}"):
+        aIQ(0.2, 0.9, weight)

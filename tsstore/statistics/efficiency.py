@@ -1,0 +1,98 @@
+"""Efficiencies: entropy a neuron, of a layer, of a network, and weighed with its accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def efficiency(entropy_bits: float, neurons: int) -> float:
+    """Return the share of a layer's capacity that its states use.
+
+    Parameters
+    ----------
+    entropy_bits
+        Entropy of the layer's states, in bits.
+    neurons
+        Neurons of the layer; they can hold at most one bit each.
+
+    Returns
+    -------
+    float
+        Bits a neuron: from 0 (one state) to 1 (all states equally often).
+
+    Raises
+    ------
+    ValueError
+        If the entropy is negative or not finite, or there is no neuron.
+    """
+    if not (entropy_bits >= 0 and math.isfinite(entropy_bits)):
+        raise ValueError(f"an entropy must be finite and not negative: found {entropy_bits} bits")
+    if neurons < 1:
+        raise ValueError(f"a layer has at least one neuron: found {neurons}")
+    return float(entropy_bits / neurons)
+
+
+def network_efficiency(efficiencies: Sequence[float]) -> float | None:
+    """Return the geometric mean of the layers' efficiencies.
+
+    Parameters
+    ----------
+    efficiencies
+        One number a layer.
+
+    Returns
+    -------
+    float or None
+        0 if any layer's is 0; None if there are no layers.
+
+    Raises
+    ------
+    ValueError
+        If one is negative or not finite.
+    """
+    for value in efficiencies:
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"an efficiency must be finite and not negative: found {value}")
+    if len(efficiencies) == 0:
+        return None
+    if min(efficiencies) == 0:
+        return 0.0
+    return math.exp(math.fsum(math.log(value) for value in efficiencies) / len(efficiencies))
+
+
+def aIQ(network_efficiency: float, accuracy: float, weight: float = 2) -> float:
+    """Return the artificial intelligence quotient: accuracy and efficiency in one number.
+
+    Parameters
+    ----------
+    network_efficiency
+        Geometric mean of the layers' efficiencies, from 0 to 1.
+    accuracy
+        Share of right answers, from 0 to 1.
+    weight
+        How many times the accuracy counts for each time that the efficiency does; any positive
+        number.
+
+    Returns
+    -------
+    float
+        (accuracy**weight * efficiency) ** (1 / (weight + 1)), from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If accuracy or efficiency is not from 0 to 1, or the weight is not positive and finite.
+    """
+    _check_share("accuracy", accuracy)
+    _check_share("network efficiency", network_efficiency)
+    if not (weight > 0 and math.isfinite(weight)):
+        raise ValueError(f"weight must be positive and finite: found {weight}")
+    # The root is taken first: accuracy**weight vanishes in float64 for a large weight.
+    share = weight / (weight + 1)
+    return float(accuracy**share * network_efficiency ** (1 - share))
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1: found {value}")

@@ -1,0 +1,157 @@
+"""Entropies of what was counted, in bits: the plug-in of any order, and the cap on it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.statistics.spectrum import Spectrum
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def plug_in(spectrum: Spectrum, alpha: float = 1.0) -> float:
+    """Return the Rényi entropy of the observed shares k / n, in bits.
+
+    Parameters
+    ----------
+    spectrum
+        What was counted.
+    alpha
+        Order, from 0 to infinity: 0 gives log2 of the number of distinct states, 1 the Shannon
+        entropy, 2 the collision entropy, infinity the min-entropy. Larger orders weigh frequent
+        states more, and the entropy never grows with the order.
+
+    Returns
+    -------
+    float
+        Entropy in bits; at most log2 of the number of rows (see `cap`).
+
+    Raises
+    ------
+    ValueError
+        If alpha is negative or NaN, or the spectrum has no rows.
+
+    Notes
+    -----
+    The shares are taken for the probabilities, so the Shannon value is too low on average
+    (Miller 1955). The definition is Rényi's (1961).
+    """
+    k, states = spectrum.multiplicities()
+    return _renyi(k.astype(np.float64), states.astype(np.float64), alpha)
+
+
+def entropy(counts: npt.ArrayLike, alpha: float = 1.0) -> float:
+    """Return the Rényi entropy of counts, in bits.
+
+    Parameters
+    ----------
+    counts
+        Counts or other weights, one a state, of any shape; zeros, and shares too small
+        for float64, are ignored.
+    alpha
+        Order, from 0 to infinity, as in `plug_in`.
+
+    Returns
+    -------
+    float
+        Entropy in bits.
+
+    Raises
+    ------
+    ValueError
+        If a count is negative or not finite, none is above zero, or alpha is negative or NaN.
+
+    Examples
+    --------
+    >>> entropy([2, 2, 0, 2, 2])
+    2.0
+    """
+    values = np.asarray(counts, dtype=np.float64).ravel()
+    wrong = values[~(np.isfinite(values) & (values >= 0))]
+    if wrong.size:
+        raise ValueError(f"counts must be finite and not negative: found {wrong[0]}")
+    return _renyi(values, np.ones_like(values), alpha)
+
+
+def cap(neurons: int, rows: int) -> float:
+    """Return the largest plug-in entropy that so many rows can give, in bits.
+
+    Parameters
+    ----------
+    neurons
+        Neurons of the layer: there are 2**neurons states.
+    rows
+        Rows that were counted: there are at most so many distinct states among them.
+
+    Returns
+    -------
+    float
+        min(neurons, log2 rows). A plug-in near log2(rows) tells of the rows, not of the layer.
+
+    Raises
+    ------
+    ValueError
+        If there is no neuron or no row.
+    """
+    if neurons < 1 or rows < 1:
+        raise ValueError(
+            f"a cap needs at least one neuron and one row: found {neurons} neurons, {rows} rows"
+        )
+    return min(float(neurons), math.log2(rows))
+
+
+def _renyi(k: FloatArray, states: FloatArray, alpha: float) -> float:
+    """Rényi entropy in bits of the shares k / n, each of them the share of so many states."""
+    if not alpha >= 0:
+        raise ValueError(f"alpha must be a number from 0 to infinity: found {alpha}")
+    total = math.fsum(k * states)
+    if total == 0:
+        raise ValueError("an entropy needs at least one row: there are no rows")
+    shares = k / total
+    seen = shares > 0
+    surprisals = _surprisals(k[seen], total)
+    nats = _renyi_nats(surprisals, shares[seen], states[seen], float(alpha))
+    return max(0.0, nats / math.log(2))
+
+
+def _surprisals(k: FloatArray, total: float) -> FloatArray:
+    """Return ln(n / k), to the last digits also where k is nearly n."""
+    surprisals: FloatArray = -np.log(k / total)
+    # Near 1 the ratio k / n has lost what tells it from 1; n - k has not.
+    large = k > total / 2
+    surprisals[large] = -np.log1p(-(total - k[large]) / total)
+    return surprisals
+
+
+def _renyi_nats(
+    surprisals: FloatArray, shares: FloatArray, states: FloatArray, alpha: float
+) -> float:
+    if alpha == 0:
+        return math.log(math.fsum(states))
+    if alpha == 1:
+        return math.fsum(states * shares * surprisals)
+    if alpha == math.inf:
+        return float(surprisals.min())
+    if abs(alpha - 1) * surprisals.max() < 1:
+        return _renyi_near_shannon(surprisals, states * shares, alpha)
+    return _renyi_from_largest(surprisals, states, alpha)
+
+
+def _renyi_near_shannon(surprisals: FloatArray, weights: FloatArray, alpha: float) -> float:
+    """Sum p**alpha as 1 + sum p (p**(alpha - 1) - 1): no digits are lost as alpha nears 1."""
+    excess = math.fsum(weights * np.expm1(-(alpha - 1) * surprisals))
+    return -math.log1p(excess) / (alpha - 1)
+
+
+def _renyi_from_largest(surprisals: FloatArray, states: FloatArray, alpha: float) -> float:
+    """Sum p**alpha relative to the most frequent state: nothing overflows, no digits are lost."""
+    top = int(surprisals.argmin())
+    smallest = float(surprisals[top])
+    with np.errstate(over="ignore"):
+        powers = states * np.exp(-alpha * (surprisals - smallest))
+    others = math.fsum(np.delete(powers, top))
+    log_sum = math.log(states[top]) + math.log1p(others / states[top])
+    return smallest + (smallest - log_sum) / (alpha - 1)

@@ -1,0 +1,260 @@
+"""The spectrum: how many distinct states were seen in k rows of q samples.
+
+It adds up over disjoint sets of states, and every number that does not ask *which* states were
+seen follows from it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IntArray = npt.NDArray[np.int64]
+
+COLUMNS = ("multiplicity", "incidence", "states")
+
+MAX_ROWS = 2**63 - 1
+"""The most rows that a spectrum can hold; no sum over its entries overflows an int64."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum:
+    """Number of distinct states with each multiplicity and incidence.
+
+    Make one with `from_arrays`, `from_counts`, `from_dict` or `empty`; these check what they
+    are given, the constructor does not.
+
+    Attributes
+    ----------
+    multiplicity
+        int64 of shape (entries,): in how many rows each of these states was seen.
+    incidence
+        int64 of shape (entries,): in how many samples each was seen, from 1 to the multiplicity.
+    states
+        int64 of shape (entries,): how many distinct states have this multiplicity and incidence.
+
+    Notes
+    -----
+    Entries are sorted by multiplicity, then incidence, and no pair occurs twice. The arrays are
+    read-only.
+    """
+
+    multiplicity: IntArray
+    incidence: IntArray
+    states: IntArray
+
+    def __post_init__(self) -> None:
+        for array in self._columns().values():
+            array.setflags(write=False)
+
+    @classmethod
+    def from_arrays(
+        cls, multiplicity: npt.ArrayLike, incidence: npt.ArrayLike, states: npt.ArrayLike
+    ) -> Self:
+        """Make a spectrum from entries in any order; equal (k, q) are added up.
+
+        Parameters
+        ----------
+        multiplicity, incidence, states
+            Whole numbers, one of each an entry; 1 <= incidence <= multiplicity, states >= 1.
+
+        Raises
+        ------
+        ValueError
+            If the three do not have the same length, a number is out of range, or the rows
+            add up to 2**63 or more.
+        """
+        k = _positive("multiplicity", multiplicity)
+        q = _positive("incidence", incidence)
+        f = _positive("states", states)
+        if not k.size == q.size == f.size:
+            raise ValueError(
+                "multiplicity, incidence and states must have one number an entry each: "
+                f"found {k.size}, {q.size} and {f.size} numbers"
+            )
+        _check_incidence(k, q)
+        if (rows := exact_total(k, f)) > MAX_ROWS:
+            raise ValueError(f"a spectrum holds at most {MAX_ROWS} rows: found {rows}")
+        return cls(*_grouped(f, k, q))
+
+    @classmethod
+    def from_counts(
+        cls,
+        multiplicity_per_state: npt.ArrayLike,
+        incidence_per_state: npt.ArrayLike | None = None,
+    ) -> Self:
+        """Make a spectrum from one multiplicity, and one incidence, for each distinct state.
+
+        Parameters
+        ----------
+        multiplicity_per_state
+            Whole numbers >= 1 of shape (distinct states,).
+        incidence_per_state
+            Likewise; None where every sample has one position, so that incidence is multiplicity.
+
+        Raises
+        ------
+        ValueError
+            As `from_arrays`.
+        """
+        k = _positive("multiplicity", multiplicity_per_state)
+        if incidence_per_state is None:
+            levels, states = np.unique(k, return_counts=True)
+            return cls.from_arrays(levels, levels, states)
+        return cls.from_arrays(k, incidence_per_state, np.ones_like(k))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Sequence[int]]) -> Self:
+        """Make a spectrum from what `to_dict` gave.
+
+        Raises
+        ------
+        ValueError
+            If an array is missing, or as `from_arrays`.
+        """
+        names = ("multiplicity", "incidence", "states")
+        if missing := [name for name in names if name not in data]:
+            raise ValueError(f"a spectrum needs {', '.join(names)}: {', '.join(missing)} not found")
+        return cls.from_arrays(*(data[name] for name in names))
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Make the spectrum of no rows."""
+        return cls.from_arrays([], [], [])
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, repeats included."""
+        return int(self.multiplicity @ self.states)
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct states."""
+        return int(self.states.sum())
+
+    @property
+    def rows_in_single_samples(self) -> int:
+        """Number of rows whose state was seen in one sample only."""
+        single = self.incidence == 1
+        return int(self.multiplicity[single] @ self.states[single])
+
+    def multiplicities(self) -> tuple[IntArray, IntArray]:
+        """Return the multiplicities k, ascending, and how many distinct states have each."""
+        k, states = _grouped(self.states, self.multiplicity)
+        return k, states
+
+    def incidences(self) -> tuple[IntArray, IntArray]:
+        """Return the incidences q, ascending, and how many distinct states have each."""
+        q, states = _grouped(self.states, self.incidence)
+        return q, states
+
+    def to_dict(self) -> dict[str, list[int]]:
+        """Return the three arrays as lists by name, ready for JSON."""
+        return {name: array.tolist() for name, array in self._columns().items()}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with columns multiplicity, incidence and states, one row an entry."""
+        import pandas as pd
+
+        return pd.DataFrame(self._columns())
+
+    def _columns(self) -> dict[str, IntArray]:
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    def __len__(self) -> int:
+        return int(self.states.size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Spectrum):
+            return NotImplemented
+        return all(
+            np.array_equal(mine, other._columns()[name]) for name, mine in self._columns().items()
+        )
+
+    # Arrays do not hash, and a key made of their content would cost a pass over them.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Spectrum({self.rows} rows, {self.distinct} distinct states, {len(self)} entries)"
+
+
+def merge(spectra: Iterable[Spectrum]) -> Spectrum:
+    """Add up spectra of disjoint sets of states.
+
+    Parameters
+    ----------
+    spectra
+        No state may have been counted in two of them: its multiplicities would have to be added
+        before, and a spectrum no longer knows which states it counted. Nothing can check this.
+
+    Returns
+    -------
+    Spectrum
+        The empty one if there are none.
+
+    Raises
+    ------
+    ValueError
+        If the rows add up to 2**63 or more.
+    """
+    parts = [Spectrum.empty(), *spectra]
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS)
+    return Spectrum.from_arrays(*columns)
+
+
+def exact_total(*factors: IntArray) -> int:
+    """Return the sum over entries of the product of positive factors, exactly.
+
+    Parameters
+    ----------
+    *factors
+        int64 of shape (entries,), all >= 1.
+    """
+    estimate = float(functools.reduce(np.multiply, [f.astype(np.float64) for f in factors]).sum())
+    if estimate < 2.0**62:
+        return int(functools.reduce(np.multiply, factors).sum())
+    entries = zip(*(factor.tolist() for factor in factors), strict=True)
+    return sum(math.prod(entry) for entry in entries)
+
+
+def _grouped(states: IntArray, *keys: IntArray) -> tuple[IntArray, ...]:
+    """Sort by the keys, the first one leading, and add up the states of equal keys."""
+    order = np.lexsort(keys[::-1])
+    table = np.stack(keys)[:, order]
+    # Keys are at least 1, so the 0 put before them makes the first entry start a group.
+    starts = np.flatnonzero(np.diff(table, axis=1, prepend=0).any(axis=0))
+    return (*table[:, starts], np.add.reduceat(states[order], starts))
+
+
+def _positive(name: str, values: npt.ArrayLike) -> IntArray:
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional: found shape {array.shape}")
+    if array.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be whole numbers: found dtype {array.dtype}")
+    if array.min() < 1 or array.max() > MAX_ROWS:
+        raise ValueError(
+            f"{name} must be from 1 to {MAX_ROWS}: found {array.min()} to {array.max()}"
+        )
+    return array.astype(np.int64)
+
+
+def _check_incidence(k: IntArray, q: IntArray) -> None:
+    wrong = np.flatnonzero(q > k)
+    if wrong.size:
+        first = wrong[0]
+        raise ValueError(
+            f"a state seen in {k[first]} rows cannot have been seen in {q[first]} samples: "
+            "incidence must not exceed multiplicity"
+        )
