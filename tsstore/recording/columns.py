@@ -1,0 +1,81 @@
+"""Sample columns: what the user records beside the states, one entry a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tsstore.errors import ColumnsError
+
+
+def to_column(name: str, values: Any) -> npt.NDArray[Any]:
+    """Return values as a one-dimensional array of bool, int, float or text.
+
+    Raises
+    ------
+    ColumnsError
+        If they have another shape or type.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise ColumnsError(
+            f"column {name!r} has shape {array.shape}; expected one entry a sample, shape (samples,)"
+        )
+    if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
+        return array
+    if array.dtype.kind in "UT" or all(isinstance(value, str) for value in array):
+        return np.array([str(value) for value in array], dtype=object)
+    raise ColumnsError(
+        f"column {name!r} has dtype {array.dtype}; expected bool, integers, floats or text"
+    )
+
+
+def dtype_name(column: npt.NDArray[Any]) -> str:
+    """Return the name of a column's dtype in the store."""
+    return "string" if column.dtype == object else str(column.dtype)
+
+
+class ColumnSchema:
+    """Names and dtypes of the columns, as the first batch fixes them."""
+
+    def __init__(self) -> None:
+        self.dtypes: dict[str, str] | None = None
+
+    def conform(self, columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns in the fixed order and dtypes.
+
+        Raises
+        ------
+        ColumnsError
+            If the set differs from the first batch's, or a dtype does not fit into its own.
+        """
+        if self.dtypes is None:
+            self.dtypes = {name: dtype_name(column) for name, column in columns.items()}
+        if set(columns) != set(self.dtypes):
+            raise ColumnsError(
+                f"this batch recorded {_names(columns)}, the first one {_names(self.dtypes)}; "
+                "record the same columns in every batch"
+            )
+        return {name: self._fit(name, columns[name], dtype) for name, dtype in self.dtypes.items()}
+
+    def _fit(self, name: str, column: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+        found = dtype_name(column)
+        if found == dtype:
+            return column
+        if "string" in (found, dtype) or not np.can_cast(found, dtype, "safe"):
+            raise ColumnsError(
+                f"column {name!r} is {found} in this batch, but {dtype} in the first one; "
+                "record the same type in every batch"
+            )
+        return column.astype(dtype)
+
+
+def _names(names: Mapping[str, Any]) -> str:
+    return ", ".join(names) or "no columns"

@@ -1,0 +1,128 @@
+"""Tensors to rows, on the device where they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from tsstore.errors import OutputError
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The rows of one call of one layer.
+
+    Attributes
+    ----------
+    rows
+        uint8 (samples, positions, ceil(neurons / 8)), on the tensor's device.
+    neurons
+        Number of neurons.
+    position_shape
+        Shape of the positions in the tensor: (height, width), (tokens,), or ().
+    dtype
+        Name of the tensor's dtype.
+    threshold
+        As it was used.
+    neuron_axis, sample_axis
+        Axes of the tensor.
+    """
+
+    rows: torch.Tensor
+    neurons: int
+    position_shape: tuple[int, ...]
+    dtype: str
+    threshold: float
+    neuron_axis: int
+    sample_axis: int
+
+
+def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:
+    """Return the threshold that a tensor of `dtype` is compared with.
+
+    For floating point it is rounded to `dtype`, as torch and NumPy do. An integer is greater than
+    a threshold exactly if it is greater than its floor.
+    """
+    if dtype.is_floating_point:
+        return float(torch.tensor(threshold, dtype=torch.float64).to(dtype))
+    return float(math.floor(threshold))
+
+
+def pack(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: int) -> Packed:
+    """Pack a tensor's on/off states into rows.
+
+    A neuron is on where its value is greater than the threshold; NaN is not.
+
+    Parameters
+    ----------
+    tensor
+        Of any real dtype and at least 2 axes; it is not changed, and no reference to it is kept.
+    threshold
+        As returned by :func:`rounded_threshold`.
+    neuron_axis, sample_axis
+        Axes of the tensor; all others are positions, in their order.
+
+    Returns
+    -------
+    Packed
+        The rows, sample after sample.
+
+    Raises
+    ------
+    OutputError
+        If the tensor is complex, sparse or quantized, or has no neurons.
+    """
+    if tensor.is_complex() or tensor.layout is not torch.strided or tensor.is_quantized:
+        raise OutputError(
+            f"found a {tensor.layout} tensor of {tensor.dtype}, expected real numbers"
+        )
+    neurons = tensor.shape[neuron_axis]
+    if neurons == 0:
+        raise OutputError(f"found shape {tuple(tensor.shape)}, expected at least one neuron")
+    positions = tuple(
+        size for axis, size in enumerate(tensor.shape) if axis not in (neuron_axis, sample_axis)
+    )
+    with torch.no_grad():
+        on = (tensor.detach() > threshold).view(torch.uint8)
+        if neuron_axis == tensor.ndim - 1:
+            rows = _pack_last(on.movedim(sample_axis, 0))
+        else:
+            rows = _pack_second(on.movedim((sample_axis, neuron_axis), (0, 1)))
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return Packed(rows, neurons, positions, dtype, threshold, neuron_axis, sample_axis)
+
+
+def _pack_second(on: torch.Tensor) -> torch.Tensor:
+    """Pack (samples, neurons, …): whole planes of neurons are shifted and joined at once."""
+    samples, neurons, *_ = on.shape
+    planes = _padded(on.reshape(samples, neurons, -1), axis=1)
+    planes = planes.reshape(samples, planes.shape[1] // 8, 8, planes.shape[2])
+    return _join(planes.unbind(2)).permute(0, 2, 1).contiguous()
+
+
+def _pack_last(on: torch.Tensor) -> torch.Tensor:
+    """Pack (samples, …, neurons)."""
+    samples, neurons = on.shape[0], on.shape[-1]
+    planes = _padded(on.reshape(samples, on[0].numel() // neurons if samples else 0, neurons), 2)
+    planes = planes.reshape(*planes.shape[:2], planes.shape[2] // 8, 8)
+    return _join(planes.unbind(3)).contiguous()
+
+
+def _padded(on: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return `on` with its axis filled up to a multiple of 8 by zeros."""
+    missing = -on.shape[axis] % 8
+    if not missing:
+        return on
+    shape = list(on.shape)
+    shape[axis] = missing
+    return torch.cat([on, on.new_zeros(shape)], dim=axis)
+
+
+def _join(planes: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Return bytes whose bit i is plane i."""
+    joined = planes[0].clone()
+    for bit, plane in enumerate(planes[1:], start=1):
+        joined |= plane << bit
+    return joined

@@ -1,0 +1,183 @@
+"""Which modules of a model are captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import torch
+from torch import nn
+
+from tsstore.errors import SelectionError
+from tsstore.recording.axes import Axes, AxisChoice, choose, is_time_first
+
+Selector = str | type[nn.Module] | Callable[[str, nn.Module], bool]
+"""A name, a glob, a class name, a class, or a predicate (name, module) -> bool."""
+
+Where = Literal["after", "before", "both"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One place where states are captured.
+
+    Attributes
+    ----------
+    name
+        Public name: the module's, with ``:before`` for its input.
+    module
+        The module.
+    where
+        ``"after"`` (its output) or ``"before"`` (its input).
+    named
+        Whether the user named it: then it must run.
+    axes
+        How the axes of its tensors are found.
+    """
+
+    name: str
+    module: nn.Module
+    where: Literal["after", "before"]
+    named: bool
+    axes: Axes
+
+
+def public_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module with its public name.
+
+    What wrappers add to names (``_orig_mod.``, ``module.``) is left out, and so are the wrappers.
+    The model itself comes last, under its class's name.
+    """
+    prefix = "module." if isinstance(model, nn.parallel.DistributedDataParallel) else ""
+    for path, module in model.named_modules(remove_duplicate=False):
+        name = path.removeprefix(prefix).replace("_orig_mod.", "")
+        if name and name not in ("module", "_orig_mod") and not name.endswith("._orig_mod"):
+            yield name, module
+    yield type(model).__name__, model
+
+
+def select(
+    model: nn.Module,
+    layers: Selector | Iterable[Selector] | None,
+    exclude: Selector | Iterable[Selector] = (),
+    where: Where = "after",
+    neuron_axis: AxisChoice = None,
+    sample_axis: AxisChoice = None,
+) -> list[Target]:
+    """Return the places of a model where states are captured, in the order of its modules.
+
+    Parameters
+    ----------
+    model
+        The model.
+    layers
+        Names, globs, class names, classes, predicates, or one of them.
+    exclude
+        Likewise; what it matches is not captured, whatever `layers` says.
+    where
+        The output of a module, its input, or both.
+    neuron_axis, sample_axis
+        For layers whose axes their class does not tell.
+
+    Raises
+    ------
+    SelectionError
+        If nothing is selected, a name matches nothing, or a module cannot be hooked.
+    """
+    if where not in ("after", "before", "both"):
+        raise SelectionError(f"where is {where!r}; expected 'after', 'before' or 'both'")
+    _refuse_unhookable(model)
+    modules = list(public_modules(model))
+    wanted, unwanted = _as_list(layers), _as_list(exclude)
+    for selector in wanted:
+        if isinstance(selector, str) and not any(_matches(selector, *m) for m in modules):
+            raise _nothing_matches(selector, modules)
+    chosen: dict[int, tuple[str, nn.Module]] = {}
+    for name, module in modules:
+        if _any(wanted, name, module) and not _any(unwanted, name, module):
+            chosen.setdefault(id(module), (name, module))
+    if not chosen:
+        raise SelectionError(f"no layer is selected; there are {_listing(modules)}")
+    time_first = set(_time_first_modules(model))
+    places = ("before", "after") if where == "both" else (where,)
+    targets = []
+    for name, module in chosen.values():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise SelectionError(
+                f"{name} is a ScriptModule, which cannot be hooked; capture the model before "
+                "torch.jit.script"
+            )
+        axes = Axes(
+            name,
+            module,
+            choose(neuron_axis, name),
+            choose(sample_axis, name),
+            id(module) in time_first,
+        )
+        for place in places:
+            public = name if place == "after" else f"{name}:before"
+            targets.append(Target(public, module, place, name in wanted, axes))
+    return targets
+
+
+def _refuse_unhookable(model: nn.Module) -> None:
+    if isinstance(model, nn.DataParallel):
+        raise SelectionError(
+            "the model is a DataParallel, whose replicas share no hooks; capture model.module on "
+            "one device, or use DistributedDataParallel"
+        )
+
+
+def _as_list(selectors: Selector | Iterable[Selector] | None) -> list[Selector]:
+    if selectors is None:
+        return []
+    if isinstance(selectors, str | type) or callable(selectors):
+        return [selectors]
+    return list(selectors)
+
+
+def _any(selectors: list[Selector], name: str, module: nn.Module) -> bool:
+    return any(_matches(selector, name, module) for selector in selectors)
+
+
+def _matches(selector: Selector, name: str, module: nn.Module) -> bool:
+    if isinstance(selector, str):
+        return (
+            selector in (name, type(module).__name__)
+            or fnmatchcase(name, selector)
+            or fnmatchcase(type(module).__name__, selector)
+        )
+    if isinstance(selector, type):
+        return isinstance(module, selector)
+    if callable(selector):
+        return bool(selector(name, module))
+    raise SelectionError(
+        f"{selector!r} selects no layer; expected a name, a glob, a class or a predicate"
+    )
+
+
+def _nothing_matches(selector: str, modules: list[tuple[str, nn.Module]]) -> SelectionError:
+    names = [name for name, _ in modules] + sorted({type(module).__name__ for _, module in modules})
+    close = get_close_matches(selector, names, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {_listing(modules)}"
+    return SelectionError(f"no module is named or matched by {selector!r}; {hint}")
+
+
+def _listing(modules: list[tuple[str, nn.Module]], most: int = 40) -> str:
+    leaves = [
+        f"{name} ({type(module).__name__})"
+        for name, module in modules
+        if next(module.children(), None) is None
+    ]
+    more = f" and {len(leaves) - most} more" if len(leaves) > most else ""
+    return ", ".join(leaves[:most]) + more + "; see tsstore.layers(model)"
+
+
+def _time_first_modules(model: nn.Module) -> Iterator[int]:
+    """Yield the ids of modules that are, or lie inside, one that takes (time, sample, neuron)."""
+    for module in model.modules():
+        if is_time_first(module):
+            yield from (id(inner) for inner in module.modules())
