@@ -1,0 +1,321 @@
+"""Records to spectra: the whole count of one partition, in a table of bounded size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numba import njit
+
+from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT
+from tsstore.errors import CountingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+
+    from tsstore.counting.records import Records
+
+    Spectrum = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+_ONE: Final = np.uint64(1)
+_SMALLEST_TABLE: Final = 2
+_DENSE_SIDE: Final = 256
+_LARGEST_PREFIX_BITS: Final = 48
+
+
+def slot_bytes(words: int) -> int:
+    """Bytes of one slot of a table of keys of so many words: the key and two counts.
+
+    A table has 2 to 4 slots for each distinct key; while it doubles, the old one, of half the
+    size, exists as well.
+    """
+    return 8 * words + 16
+
+
+class Table:
+    """A hash table of distinct keys with their total multiplicity and incidence.
+
+    It grows with its distinct keys and is never more than half full. A table may count a share of
+    a partition alone: the keys whose `pass_bits` bits of the hash after the first
+    `partition_bits` are `pass_index`.
+
+    Parameters
+    ----------
+    words
+        uint64 words of a key: 1 or 2.
+    maximum_slots
+        What it may grow to, at least 2; a power of two, or else the next below counts.
+    partition_bits, pass_bits, pass_index
+        The share to count; 0 pass bits: everything.
+    initial_slots
+        What it begins with, if `maximum_slots` is not less.
+
+    Raises
+    ------
+    ValueError
+        If `maximum_slots` or `initial_slots` is less than 2.
+    """
+
+    def __init__(
+        self,
+        words: int,
+        maximum_slots: int,
+        *,
+        partition_bits: int = 0,
+        pass_bits: int = 0,
+        pass_index: int = 0,
+        initial_slots: int = 1024,
+    ) -> None:
+        slots = min(initial_slots, maximum_slots)
+        if slots < _SMALLEST_TABLE:
+            raise ValueError(f"a table of {slots} slots; expected at least {_SMALLEST_TABLE}")
+        self._words = words
+        self._maximum_slots = maximum_slots
+        self._distinct = 0
+        # Without pass bits the mask is 0: any shift will do, but one by 64 bits is not defined.
+        self._shift = np.uint64((64 - partition_bits - pass_bits) % 64)
+        self._mask = np.uint64((1 << pass_bits) - 1)
+        self._index = np.uint64(pass_index)
+        self._slots = self._new_slots(1 << (slots.bit_length() - 1))
+
+    def add(self, records: Records) -> bool:
+        """Count those records that belong to the table's share.
+
+        Returns
+        -------
+        False if the table would have to grow beyond its maximum. It has then counted some of the
+        records and is of no further use.
+
+        Raises
+        ------
+        CountingError
+            If keys meet in one place of the table as mixed keys do not.
+        """
+        row = 0
+        while True:
+            row, self._distinct = _absorb(
+                self._slots,
+                self._distinct,
+                records.keys,
+                records.multiplicity,
+                records.incidence,
+                row,
+                self._shift,
+                self._mask,
+                self._index,
+            )
+            if row == len(records):
+                return True
+            if 2 * len(self._slots) > self._maximum_slots:
+                return False
+            self._grow()
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct keys."""
+        return self._distinct
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the table's slots."""
+        return self._slots.nbytes
+
+    def occupied(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the keys (distinct, words), their multiplicities and incidences, as copies."""
+        words = self._words
+        found = self._slots[self._slots[:, words] != 0]
+        counts = found[:, words:].astype(np.int64)
+        return np.ascontiguousarray(found[:, :words]), counts[:, 0], counts[:, 1]
+
+    def spectrum(self) -> Spectrum:
+        """Return :func:`spectrum_counts` of the table, without a copy of it."""
+        counts = self._slots.view(np.int64)[:, self._words :]
+        return spectrum_counts(counts[:, 0], counts[:, 1])
+
+    def _new_slots(self, slots: int) -> NDArray[np.uint64]:
+        """Empty slots. A row is a key, its multiplicity (0: empty) and incidence, in one place.
+
+        So a search meets one line of the processor's cache, rather than one for each of three.
+        """
+        return np.zeros((slots, slot_bytes(self._words) // 8), np.uint64)
+
+    def _grow(self) -> None:
+        larger = self._new_slots(2 * len(self._slots))
+        _rehash(self._slots, larger)
+        self._slots = larger
+
+
+def spectrum_counts(multiplicity: NDArray[np.int64], incidence: NDArray[np.int64]) -> Spectrum:
+    """Count how many distinct states have each pair of multiplicity and incidence.
+
+    Parameters
+    ----------
+    multiplicity, incidence
+        int64 (n,), of each distinct state. A multiplicity of 0 is no state and not counted.
+
+    Returns
+    -------
+    k, q, states
+        int64 (pairs,), sorted by k, then by q: `states` distinct states occur in k rows and
+        q samples.
+    """
+    dense = np.zeros((_DENSE_SIDE, _DENSE_SIDE), np.int64)
+    k, q = multiplicity[:0], incidence[:0]
+    if _count_pairs(multiplicity, incidence, dense):
+        large = (multiplicity >= _DENSE_SIDE) | (incidence >= _DENSE_SIDE)
+        k, q = multiplicity[large], incidence[large]
+    dense_k, dense_q = np.nonzero(dense)
+    return _add_up(
+        np.concatenate([dense_k, k]),
+        np.concatenate([dense_q, q]),
+        np.concatenate([dense[dense_k, dense_q], np.ones_like(k)]),
+    )
+
+
+def aggregate(
+    slices: Callable[[], Iterable[Records]], words: int, partition_bits: int, maximum_slots: int
+) -> Spectrum:
+    """Count the distinct states of one partition.
+
+    If they outgrow the table, several passes over the same slices count one range of hashes each,
+    half as wide as the one that was too much.
+
+    Parameters
+    ----------
+    slices
+        Gives the partition's records, piece by piece; called once for each pass.
+    words
+        uint64 words of a key: 1 or 2.
+    partition_bits
+        How many top bits of the hash all keys of the partition share.
+    maximum_slots
+        Slots of the largest table allowed, at least 2; see :func:`slot_bytes`.
+
+    Returns
+    -------
+    k, q, states
+        As :func:`spectrum_counts` gives them.
+
+    Raises
+    ------
+    ValueError
+        If `maximum_slots` is less than 2.
+    CountingError
+        If keys meet in one place of the table as mixed keys do not, or if more of them than fit
+        into the table share their first 48 bits.
+    """
+    spectra = []
+    bits = index = 0  # what is counted: the hashes below index / 2**bits of their range
+    while index < 1 << bits:
+        table = Table(
+            words, maximum_slots, partition_bits=partition_bits, pass_bits=bits, pass_index=index
+        )
+        if all(table.add(piece) for piece in slices()):
+            spectra.append(table.spectrum())
+            index += 1
+            # Larger steps again after a dense spot: the next pass may take twice as much.
+            if index % 2 == 0 and table.distinct <= maximum_slots // 8:
+                bits, index = bits - 1, index // 2
+        else:
+            bits, index = bits + 1, 2 * index
+            _check_prefix(partition_bits + bits, table)
+    k, q, states = (np.concatenate(columns) for columns in zip(*spectra, strict=True))
+    return _add_up(k, q, states)
+
+
+def _check_prefix(bits: int, table: Table) -> None:
+    if bits > _LARGEST_PREFIX_BITS:
+        raise CountingError(
+            f"more than {table.distinct} distinct keys, all that fit into the table, share the "
+            f"first {_LARGEST_PREFIX_BITS} bits of their hash: it was attacked by crafted states "
+            "or the key scheme is broken; analyse again with another seed"
+        )
+
+
+def _add_up(k: NDArray[np.int64], q: NDArray[np.int64], states: NDArray[np.int64]) -> Spectrum:
+    """Sum the states of equal pairs (k, q), and sort by them."""
+    order = np.lexsort((q, k))
+    k, q, states = k[order], q[order], states[order]
+    is_new = np.ones(len(k), np.bool_)
+    is_new[1:] = (k[1:] != k[:-1]) | (q[1:] != q[:-1])
+    starts = np.flatnonzero(is_new)
+    return k[starts], q[starts], np.add.reduceat(states, starts)
+
+
+@njit(nogil=True, cache=True)
+def _find(
+    slots: NDArray[np.uint64], mask: np.uint64, word: np.uint64, last_word: np.uint64
+) -> np.uint64:
+    """Return the slot of a key, or else the empty one that is due to it.
+
+    Keys of one word have it as both words.
+    """
+    words = slots.shape[1] - 2
+    slot = word & mask
+    for _ in range(PROBE_LIMIT):
+        if slots[slot, words] == 0:
+            return slot
+        if slots[slot, 0] == word and slots[slot, words - 1] == last_word:
+            return slot
+        slot = (slot + _ONE) & mask
+    raise CountingError(LONG_PROBE)
+
+
+@njit(nogil=True, cache=True)
+def _absorb(
+    slots: NDArray[np.uint64],
+    distinct: int,
+    keys: NDArray[np.uint64],
+    multiplicity: NDArray[np.uint32],
+    incidence: NDArray[np.uint32],
+    row: int,
+    pass_shift: np.uint64,
+    pass_mask: np.uint64,
+    pass_index: np.uint64,
+) -> tuple[int, int]:
+    """Add records from `row` on; return the first that finds no room, and the distinct keys."""
+    words = keys.shape[1]
+    mask = np.uint64(slots.shape[0] - 1)
+    room = slots.shape[0] // 2
+    for record in range(row, keys.shape[0]):
+        word, last_word = keys[record, 0], keys[record, words - 1]
+        if (word >> pass_shift) & pass_mask != pass_index:
+            continue
+        slot = _find(slots, mask, word, last_word)
+        if slots[slot, words] == 0:
+            if distinct == room:
+                return record, distinct
+            slots[slot, 0], slots[slot, words - 1] = word, last_word
+            distinct += 1
+        slots[slot, words] += np.uint64(multiplicity[record])
+        slots[slot, words + 1] += np.uint64(incidence[record])
+    return keys.shape[0], distinct
+
+
+@njit(nogil=True, cache=True)
+def _rehash(slots: NDArray[np.uint64], larger: NDArray[np.uint64]) -> None:
+    """Move all keys and counts into a larger table, which is empty."""
+    words = slots.shape[1] - 2
+    mask = np.uint64(larger.shape[0] - 1)
+    for old in range(slots.shape[0]):
+        if slots[old, words] != 0:
+            new = _find(larger, mask, slots[old, 0], slots[old, words - 1])
+            for column in range(slots.shape[1]):
+                larger[new, column] = slots[old, column]
+
+
+@njit(nogil=True, cache=True)
+def _count_pairs(
+    multiplicity: NDArray[np.int64], incidence: NDArray[np.int64], dense: NDArray[np.int64]
+) -> int:
+    """Count pairs in a square histogram; return the number of those that are beyond it."""
+    beyond = 0
+    for state in range(multiplicity.size):
+        k, q = multiplicity[state], incidence[state]
+        if k >= dense.shape[0] or q >= dense.shape[1]:
+            beyond += 1
+        elif k > 0:
+            dense[k, q] += 1
+    return beyond
