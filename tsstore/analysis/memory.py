@@ -1,0 +1,60 @@
+"""How much memory there is, and what a user means by an amount of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tsstore.errors import AnalysisError
+
+DEFAULT_SHARE = 0.25
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def parse_memory(memory: int | str) -> int:
+    """Return an amount like ``"2GiB"`` in bytes.
+
+    Raises
+    ------
+    AnalysisError
+        If it is no positive amount.
+    """
+    from dask.utils import parse_bytes
+
+    try:
+        amount = int(parse_bytes(memory))
+    except ValueError:
+        amount = 0
+    if amount <= 0:
+        raise AnalysisError(f"memory is {memory!r}; expected a positive amount, such as '2GiB'")
+    return amount
+
+
+def format_memory(amount: int) -> str:
+    """Return an amount of bytes as a person would write it."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if amount >= size:
+            return f"{amount / size:.4g} {unit}"
+    return f"{amount} bytes"
+
+
+def available_memory() -> int:
+    """Return the smaller of the machine's memory and this process's cgroup limit, in bytes."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *(limit for path in _CGROUP_LIMITS if (limit := _read_limit(path)))])
+
+
+def available_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read_limit(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
