@@ -95,3 +95,7 @@ class MemoryTooSmallError(AnalysisError):
 
 class CountingError(AnalysisError):
     """An internal check of the counting failed: no number is returned; report it."""
+
+
+class TsstoreWarning(UserWarning):
+    """Something that the user should know, and that changes no number."""

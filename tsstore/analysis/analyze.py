@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,22 @@ import numpy as np
 from tsstore.analysis.exchange import scratch_folder
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.pipeline import Counts, build_graph
-from tsstore.analysis.plan import Plan, make_plan
+from tsstore.analysis.plan import Plan, Work, make_plan
 from tsstore.analysis.results import Analysis, LayerResult
 from tsstore.analysis.schedulers import Report, Scheduler, choose
 from tsstore.counting.aggregate import aggregate
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.merge import merge_records, merge_samples
 from tsstore.counting.partition import scatter
-from tsstore.errors import AnalysisError, CountingError, EmptyStoreError, StoreError
+from tsstore.errors import AnalysisError, CountingError, EmptyStoreError
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore, open_store
 
 Progress = Callable[[str, int, int], None]
 """Takes a layer's name, the number of its tasks that are done, and of all."""
+
+POSITIONS = 1 << 16
+"""Samples whose numbers of rows are read at a time."""
 
 
 def analyze(
@@ -73,14 +77,14 @@ def analyze(
     if not isinstance(store, StateStore):
         store = open_store(store)
     _check_analysable(store)
-    runner = choose(scheduler)
-    amount = runner.memory(None if memory is None else parse_memory(memory))
-    wanted = [layers] if isinstance(layers, str) else layers
-    names = list(dict.fromkeys(map(store.layer_name, store.layers if wanted is None else wanted)))
+    names = _layer_names(store, layers)
+    asked = None if memory is None else parse_memory(memory)
     folder = None if scratch is None else os.fspath(scratch)
-    results = {
-        name: _analyze_layer(store[name], amount, runner, progress, folder) for name in names
-    }
+    with closing(choose(scheduler)) as runner:
+        amount = runner.memory(asked)
+        results = {
+            name: _analyze_layer(store[name], amount, runner, progress, folder) for name in names
+        }
     return Analysis(store.path, store.samples, results, _accuracy(store))
 
 
@@ -92,19 +96,16 @@ def layer_plan(states: LayerStates, memory: int, scheduler: Scheduler) -> Plan:
     MemoryTooSmallError
         If it cannot be.
     """
-    largest = states.positions
-    if largest is None:
-        largest = int(states.read_positions().max())
-    return make_plan(
+    work = Work(
+        name=states.name,
         rows=states.rows,
         row_bytes=states.row_bytes,
-        words=1 if states.row_bytes <= 8 else 2,
-        largest_sample=largest,
+        words=KeyScheme.create(states.row_bytes).words,
+        largest_sample=_largest_sample(states),
         chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
-        memory=memory,
-        threads=scheduler.threads,
-        shared_memory=scheduler.shared_memory,
+        parts=len(states.parts),
     )
+    return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)
 
 
 def count_layer(
@@ -169,9 +170,7 @@ def _analyze_layer(
         if progress is not None:
             progress(states.name, done, total)
 
-    counts, scheme = count_layer(
-        states, memory, scheduler, report if progress else None, scratch
-    )
+    counts, scheme = count_layer(states, memory, scheduler, report if progress else None, scratch)
     return LayerResult(
         name=states.name,
         neurons=states.neurons,
@@ -182,6 +181,26 @@ def _analyze_layer(
         collision_bound=scheme.collision_bound(counts.spectrum.distinct),
         threshold=states.attributes.threshold["given"],
         sampling=states.attributes.sampling,
+    )
+
+
+def _layer_names(store: StateStore, layers: str | Iterable[str] | None) -> list[str]:
+    """Return the public names of the layers asked for, each once."""
+    wanted = [layers] if isinstance(layers, str) else store.layers if layers is None else layers
+    names = list(dict.fromkeys(map(store.layer_name, wanted)))
+    if not names:
+        raise AnalysisError(f"{store.path}: no layer was asked for; it has {list(store.layers)}")
+    return names
+
+
+def _largest_sample(states: LayerStates) -> int:
+    """Return the most rows of one sample."""
+    if states.positions is not None:
+        return states.positions
+    return max(
+        int(part.read_positions(first, min(POSITIONS, part.samples - first)).max())
+        for part in states.parts
+        for first in range(0, part.samples, POSITIONS)
     )
 
 
@@ -200,11 +219,10 @@ def _check_analysable(store: StateStore) -> None:
 
 def _accuracy(store: StateStore) -> float | None:
     """Return the share of samples whose recorded prediction is their label, if both are there."""
-    try:
-        predictions, labels = store.column("prediction"), store.column("label")
-    except StoreError:
+    needed = {"prediction", "label"}
+    if not all(needed <= set(part.columns) for part in store.parts if part.samples):
         return None
-    return float(np.mean(predictions == labels))
+    return float(np.mean(store.column("prediction") == store.column("label")))
 
 
 def _compile_kernels(scheme: KeyScheme) -> None:

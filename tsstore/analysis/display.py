@@ -11,20 +11,19 @@ from tsstore.store.display import html_table, printable, text_table
 if TYPE_CHECKING:
     from tsstore.analysis.results import Analysis, LayerResult
 
-HEADINGS = ("layer", "neurons", "samples", "distinct", "efficiency", "verdict", "plug-in", "cap")
+HEADINGS = ("layer", "neurons", "samples", "rows", "distinct", "efficiency", "verdict")
 
 
 def layer_cells(layer: LayerResult) -> tuple[str, ...]:
-    """Return a layer's line of the table; plug-in and cap are efficiencies."""
+    """Return a layer's line of the table."""
     return (
         printable(layer.name),
         f"{layer.neurons:,}",
         f"{layer.samples:,}",
+        f"{layer.rows:,}",
         f"{layer.distinct:,}",
         efficiency_text(layer),
         layer.verdict,
-        f"{layer.efficiency():.3f}",
-        f"{layer.cap / layer.neurons:.3f}",
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import struct
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import google_crc32c
 import numpy as np
@@ -18,6 +22,17 @@ import numpy.typing as npt
 from tsstore.analysis.memory import format_memory
 from tsstore.counting.records import Records
 from tsstore.errors import AnalysisError, CountingError
+
+_ENTRY = struct.Struct("<QQI")
+_WRITE_BUFFER = 1 << 18
+_REMOVALS = 20
+
+
+class Slices(Protocol):
+    """A block's records, by partition."""
+
+    def read(self, partition: int) -> Records:
+        """Return the records of one partition."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +47,59 @@ class Receipt:
         Pairs of equal rows within one sample.
     pairs_within_samples
         Pairs of rows within one sample.
-    offsets
-        int64 (partitions + 1,): where each partition's records begin.
-    records
-        The records, by partition; None if they are in a file.
-    file
-        The scratch file; None if the records are in memory.
-    checksums
-        crc32c of each partition's records in the file.
-    words
-        Words of a key.
+    slices
+        The records.
     """
 
     rows: int
     equal_pairs_within_samples: int
     pairs_within_samples: int
+    slices: Slices
+
+
+@dataclass(frozen=True)
+class HeldSlices:
+    """Records in memory.
+
+    Attributes
+    ----------
+    records
+        Those of partition 0, then of partition 1, and so on.
+    offsets
+        int64 (partitions + 1,): where each partition's records begin.
+    """
+
+    records: Records
     offsets: npt.NDArray[np.int64]
-    records: Records | None
-    file: str | None = None
-    checksums: npt.NDArray[np.uint32] | None = None
-    words: int = 1
+
+    def read(self, partition: int) -> Records:
+        """Return the records of one partition, as views."""
+        return self.records[int(self.offsets[partition]) : int(self.offsets[partition + 1])]
+
+
+@dataclass(frozen=True)
+class FiledSlices:
+    """Records in a scratch file.
+
+    It begins with an entry for each partition: which records are its own, and their checksum.
+    Each partition's keys follow, then its multiplicities, then its incidences.
+
+    Attributes
+    ----------
+    file
+        Path of the file.
+    partitions
+        Number of partitions.
+    total
+        Number of records.
+    words
+        Words of a key.
+    """
+
+    file: str
+    partitions: int
+    total: int
+    words: int
 
     def read(self, partition: int) -> Records:
         """Return the records of one partition.
@@ -59,35 +107,49 @@ class Receipt:
         Raises
         ------
         CountingError
-            If the scratch file is gone, short or changed.
+            If the file is gone, short or changed.
         """
-        start, stop = (int(offset) for offset in self.offsets[partition : partition + 2])
-        if self.records is not None:
-            return self.records[start:stop]
-        return self._read_file(partition, start, stop)
-
-    def _read_file(self, partition: int, start: int, stop: int) -> Records:
-        assert self.file is not None and self.checksums is not None
-        total = int(self.offsets[-1])
-        parts = []
         try:
             with open(self.file, "rb") as file:
-                for begin, width in _sections(total, self.words):
-                    file.seek(begin + start * width)
-                    parts.append(file.read((stop - start) * width))
+                file.seek(partition * _ENTRY.size)
+                start, stop, checksum = self._entry(file.read(_ENTRY.size))
+                width = 8 * self.words + 8
+                file.seek(self.partitions * _ENTRY.size + start * width)
+                data = file.read((stop - start) * width)
         except OSError as error:
-            raise CountingError(f"scratch file {self.file} cannot be read: {error}") from error
-        if _checksum(parts) != int(self.checksums[partition]):
-            raise CountingError(f"scratch file {self.file} has changed while it was in use")
-        keys = np.frombuffer(parts[0], dtype=np.uint64).reshape(-1, self.words)
-        multiplicity, incidence = (np.frombuffer(part, dtype=np.uint32) for part in parts[1:])
-        return Records(keys, multiplicity, incidence)
+            raise CountingError(
+                f"scratch file {self.file} cannot be read ({error.strerror}); was it removed? "
+                "Analyse again"
+            ) from error
+        if _checksum(partition, start, stop, [data]) != checksum:
+            raise self._changed()
+        return _parse(data, stop - start, self.words)
+
+    def _entry(self, data: bytes) -> tuple[int, int, int]:
+        if len(data) == _ENTRY.size:
+            start, stop, checksum = _ENTRY.unpack(data)
+            if start <= stop <= self.total:
+                return start, stop, checksum
+        raise self._changed()
+
+    def _changed(self) -> CountingError:
+        return CountingError(
+            f"scratch file {self.file} has changed while it was in use; analyse again, with a "
+            "folder that nothing else writes to as scratch="
+        )
 
 
-def spill(records: Records, offsets: npt.NDArray[np.int64], folder: str) -> tuple[str, Any]:
-    """Write a block's records to a file of their own; return its name and checksums.
+def spill(records: Records, offsets: npt.NDArray[np.int64], folder: str) -> FiledSlices:
+    """Write a block's records to a file of their own.
 
     A task that runs twice writes two files, of which only the one with a receipt is read.
+
+    Parameters
+    ----------
+    records, offsets
+        As :class:`HeldSlices` has them.
+    folder
+        Where to write.
 
     Raises
     ------
@@ -95,22 +157,24 @@ def spill(records: Records, offsets: npt.NDArray[np.int64], folder: str) -> tupl
         If the file cannot be written.
     """
     path = Path(folder) / f"{uuid.uuid4().hex}.records"
-    arrays = (records.keys, records.multiplicity, records.incidence)
+    columns, entries = _columns(records), []
     try:
-        with open(path, "xb") as file:
-            for array in arrays:
-                file.write(memoryview(array).cast("B") if array.size else b"")
+        with open(path, "xb", buffering=_WRITE_BUFFER) as file:
+            file.seek((len(offsets) - 1) * _ENTRY.size)
+            for partition, (start, stop) in enumerate(pairwise(offsets.tolist())):
+                slices = [column[start * width : stop * width] for column, width in columns]
+                entries.append(_ENTRY.pack(start, stop, _checksum(partition, start, stop, slices)))
+                file.writelines(piece.data for piece in slices)
+            file.seek(0)
+            file.writelines(entries)
     except OSError as error:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
         raise AnalysisError(
             f"scratch folder {folder}: {format_memory(records.nbytes)} cannot be written "
             f"({error.strerror}); free some space, or pass another folder as scratch="
         ) from error
-    checksums = [
-        _checksum([array[start:stop].tobytes() for array in arrays])
-        for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
-    ]
-    return str(path), np.array(checksums, dtype=np.uint32)
+    return FiledSlices(str(path), len(entries), len(records), records.words)
 
 
 @contextmanager
@@ -122,27 +186,45 @@ def scratch_folder(parent: str | None) -> Iterator[str]:
     AnalysisError
         If it cannot be made.
     """
+    parent = os.path.abspath(parent or tempfile.gettempdir())
     try:
         folder = tempfile.mkdtemp(prefix="tsstore-", dir=parent)
     except OSError as error:
         raise AnalysisError(
-            f"scratch folder {parent or tempfile.gettempdir()} cannot be used ({error.strerror}); "
-            "pass another one as scratch="
+            f"scratch folder {parent} cannot be used ({error.strerror}); pass another one as "
+            "scratch="
         ) from error
     try:
         yield folder
     finally:
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder, although tasks that an error left behind may still be writing to it."""
+    for _ in range(_REMOVALS):
         shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.05)
 
 
-def _sections(total: int, words: int) -> list[tuple[int, int]]:
-    """Return where keys, multiplicities and incidences begin, and the bytes of one of each."""
-    key_bytes = 8 * words
-    return [(0, key_bytes), (total * key_bytes, 4), (total * (key_bytes + 4), 4)]
+def _columns(records: Records) -> list[tuple[npt.NDArray[np.uint8], int]]:
+    """Return keys, multiplicities and incidences as bytes, with the bytes of a record in each."""
+    keys = records.keys.reshape(-1).view(np.uint8)
+    multiplicity, incidence = records.multiplicity.view(np.uint8), records.incidence.view(np.uint8)
+    return [(keys, 8 * records.words), (multiplicity, 4), (incidence, 4)]
 
 
-def _checksum(parts: list[bytes]) -> int:
-    value = 0
+def _parse(data: bytes, count: int, words: int) -> Records:
+    keys = np.frombuffer(data, np.uint64, count * words).reshape(-1, words)
+    counts = np.frombuffer(data, np.uint32, 2 * count, offset=keys.nbytes).reshape(2, -1)
+    return Records(keys, counts[0], counts[1])
+
+
+def _checksum(partition: int, start: int, stop: int, parts: Sequence[object]) -> int:
+    """Return crc32c of a slice and of what its entry says: no entry can stand for another."""
+    value: int = google_crc32c.value(_ENTRY.pack(start, stop, partition))
     for part in parts:
         value = google_crc32c.extend(value, part)
     return value

@@ -26,7 +26,7 @@ def parse_memory(memory: int | str) -> int:
 
     try:
         amount = int(parse_bytes(memory))
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, AttributeError):
         amount = 0
     if amount <= 0:
         raise AnalysisError(f"memory is {memory!r}; expected a positive amount, such as '2GiB'")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.exchange import Receipt, spill
+from tsstore.analysis.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.plan import Plan
 from tsstore.counting.aggregate import aggregate
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.merge import merge_records, merge_samples, merging_pays
 from tsstore.counting.partition import scatter
+from tsstore.counting.records import Records
 from tsstore.errors import CountingError
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.store.layers import Block, LayerStates
@@ -51,23 +52,15 @@ class Index:
 def count_block(
     states: LayerStates, scheme: KeyScheme, plan: Plan, folder: str, block: Block
 ) -> Receipt:
-    """Turn the rows of a block into records, by partition."""
-    rows, positions = states.read_block(block)
-    keys = scheme.keys(rows)
-    del rows
-    records, equal_pairs = merge_samples(keys, positions)
-    del keys
-    pairs = int(np.dot(positions, positions) - positions.sum()) // 2
+    """Turn the rows of a block into records, by partition; write them to a file if planned."""
+    records, equal_pairs, pairs = _read_records(states, scheme, block)
     if merging_pays(records):
         records = merge_records(records)
-    records, offsets = scatter(records, plan.partition_bits)
-    receipt = Receipt(block.rows, equal_pairs, pairs, offsets, records, words=records.words)
     if records.rows != block.rows:
         raise CountingError(f"a block of {block.rows} rows of {states.name} gave {records.rows}")
-    if not plan.spill:
-        return receipt
-    file, checksums = spill(records, offsets, folder)
-    return replace(receipt, records=None, file=file, checksums=checksums)
+    records, offsets = scatter(records, plan.partition_bits)
+    slices = spill(records, offsets, folder) if plan.spill else HeldSlices(records, offsets)
+    return Receipt(block.rows, equal_pairs, pairs, slices)
 
 
 def check_receipts(receipts: Sequence[Receipt], rows: int) -> Index:
@@ -81,7 +74,7 @@ def check_receipts(receipts: Sequence[Receipt], rows: int) -> Index:
 def count_partition(index: Index, plan: Plan, words: int, partition: int) -> Counts:
     """Count the distinct keys of one partition."""
     pieces = aggregate(
-        lambda: (receipt.read(partition) for receipt in index.receipts),
+        lambda: (receipt.slices.read(partition) for receipt in index.receipts),
         words,
         plan.partition_bits,
         plan.maximum_slots,
@@ -133,6 +126,19 @@ def build_graph(
         level.append(key("partition", partition))
         graph[level[-1]] = (count_partition, index, key("plan"), scheme.words, partition)
     return graph, _merge_tree(graph, level, f"tsstore-merge-{token}")
+
+
+def _read_records(states: LayerStates, scheme: KeyScheme, block: Block) -> tuple[Records, int, int]:
+    """Return a block's records, one for each state of each sample, and its pairs of rows.
+
+    Rows and keys are let go as early as can be: the plan counts on it.
+    """
+    rows, positions = states.read_block(block)
+    keys = scheme.keys(rows)
+    del rows
+    records, equal_pairs = merge_samples(keys, positions)
+    pairs = int(np.dot(positions, positions) - positions.sum()) // 2
+    return records, equal_pairs, pairs
 
 
 def _merge_tree(graph: dict[Any, Any], level: list[Any], name: str) -> Any:

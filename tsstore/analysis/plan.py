@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tsstore.analysis.memory import format_memory
 from tsstore.counting.aggregate import slot_bytes
+from tsstore.counting.probing import slots_for
 from tsstore.errors import MemoryTooSmallError
 
 MAX_BLOCK_ROWS = 1 << 20
 MIN_BLOCK_ROWS = 1 << 12
+COMFORTABLE_BLOCK_ROWS = 1 << 16
+"""In smaller blocks the overhead of a task, and of chunks decoded twice, is felt."""
 MAX_PARTITION_BITS = 10
 PARTITION_RECORDS = 1 << 18
 """Records of a partition whose table still fits the processor's cache well."""
 MIN_TABLE_SLOTS = 1 << 12
 GROWTH = 1.5
 """While a table doubles, the old one of half its size exists as well."""
+TASK_BYTES = 6 << 10
+"""What Dask keeps of a task, with the receipt or spectrum that it returned."""
+OVERHEAD_BYTES = 3 << 20
+"""What a running task needs whatever its size: buffers of the decoder and of files, a chunk of
+positions, a histogram, spectra that are merged."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to count in one layer.
+
+    Attributes
+    ----------
+    name
+        The layer's, for messages.
+    rows
+        Rows of the layer.
+    row_bytes
+        Bytes of a row.
+    words
+        Words of a key.
+    largest_sample
+        Rows of the sample that has most.
+    chunk_bytes
+        Bytes of a decoded chunk of the store.
+    parts
+        Parts of the store: no block reads from two.
+    """
+
+    name: str
+    rows: int
+    row_bytes: int
+    words: int
+    largest_sample: int = 1
+    chunk_bytes: int = 2 << 20
+    parts: int = 1
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of a record: its key, multiplicity and incidence."""
+        return 8 * self.words + 8
 
 
 @dataclass(frozen=True)
@@ -29,7 +75,7 @@ class Plan:
     threads
         Tasks that one process runs at a time.
     block_rows
-        Rows that a block task reads, unless one sample has more.
+        Rows that a block task reads at most.
     partition_bits
         The keys are counted in ``2 ** partition_bits`` partitions.
     maximum_slots
@@ -52,52 +98,20 @@ class Plan:
     projected_peak: int
 
 
-def record_bytes(words: int) -> int:
-    """Return bytes of a record with a key of so many words."""
-    return 8 * words + 8
-
-
-def block_row_bytes(row_bytes: int, words: int) -> int:
-    """Return the most bytes that a block task holds for each of its rows.
-
-    The row, the row as whole words, its key, its sample's number of rows; records as merged by
-    sample, by block, and as scattered; and the table by which the block is merged.
-    """
-    whole_words = 8 * -(-row_bytes // 8)
-    return row_bytes + whole_words + 8 * words + 8 + 3 * record_bytes(words) + 32
-
-
-def make_plan(
-    *,
-    rows: int,
-    row_bytes: int,
-    words: int,
-    largest_sample: int,
-    chunk_bytes: int,
-    memory: int,
-    threads: int,
-    shared_memory: bool,
-) -> Plan:
+def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan:
     """Choose how to count a layer within the memory given.
 
     Parameters
     ----------
-    rows
-        Rows of the layer.
-    row_bytes
-        Bytes of a row.
-    words
-        Words of a key.
-    largest_sample
-        Rows of the sample that has most.
-    chunk_bytes
-        Bytes of a decoded chunk of the store.
+    work
+        What there is to count.
     memory
         Bytes that one process may add to its baseline.
     threads
-        Tasks that one process can run at a time; fewer are used if memory is short.
+        Tasks that one process can run at a time.
     shared_memory
-        Whether all tasks run in one process, so that records can stay in memory.
+        Whether all tasks run in one process of ours: records can stay in memory, and fewer threads
+        can be used if memory is short. A cluster's worker uses all that it has.
 
     Returns
     -------
@@ -107,43 +121,124 @@ def make_plan(
     Raises
     ------
     MemoryTooSmallError
-        If not even one task at a time fits; the message names the smallest memory that does.
+        If nothing fits; the message names the smallest memory with which something does.
     """
-    record_total = rows * record_bytes(words)
-    spill = not (shared_memory and 2 * record_total <= memory)
-    held = 0 if spill else record_total
-    per_row = block_row_bytes(row_bytes, words)
-    smallest_block = max(largest_sample, min(rows, MIN_BLOCK_ROWS))
-    fixed = 2 * chunk_bytes
-    table = GROWTH * slot_bytes(words) * MIN_TABLE_SLOTS
-    smallest = int(fixed + max(smallest_block * per_row, table))
-    if smallest > memory - held:
+    plans = _fitting_plans(work, memory, threads, shared_memory)
+    if not plans:
+        smallest = _smallest_memory(work, memory, threads, shared_memory)
         raise MemoryTooSmallError(
-            f"memory of {format_memory(memory)} is too small: the smallest task takes "
-            f"{format_memory(smallest)}; give at least memory={smallest}"
+            f"layer {work.name}: memory of {format_memory(memory)} is too small for the smallest "
+            f"tasks; give at least memory='{smallest >> 10}KiB'"
         )
-    threads = max(min(threads, int((memory - held) // smallest)), 1)
-    share = (memory - held) // threads
-    block_rows = min(max((share - fixed) // per_row, smallest_block), MAX_BLOCK_ROWS, max(rows, 1))
-    block_rows = max(block_rows, largest_sample)
-    maximum_slots = _power_of_two_below(int((share - fixed) / (GROWTH * slot_bytes(words))))
-    maximum_slots = min(maximum_slots, _power_of_two_above(4 * rows + 4))
-    bits = _partition_bits(rows, maximum_slots)
-    task = fixed + max(block_rows * per_row, int(GROWTH * slot_bytes(words) * maximum_slots))
-    return Plan(
-        memory, threads, block_rows, bits, maximum_slots, spill, record_total, held + threads * task
+    return max(plans, key=_preference)
+
+
+def block_task_bytes(work: Work, block_rows: int) -> int:
+    """Return the most bytes that a block task takes.
+
+    It passes four stages. Keys: the rows, the rows as whole words unless they are such, keys.
+    Merging samples: keys, records, the table of the largest sample. Merging the block: records
+    before and after, a table of them all and the one of half its size that it replaces.
+    Scattering: records before and after. All the while the numbers of rows by sample are there.
+    """
+    key, positions = 8 * work.words, 8
+    padded = 8 * -(-work.row_bytes // 8) if work.row_bytes % 8 else 0
+    table = 8 * slots_for(work.largest_sample) if work.largest_sample > 1 else 0
+    stages = (
+        block_rows * (work.row_bytes + padded + key + positions),
+        block_rows * (key + work.record_bytes + positions) + table,
+        block_rows * (2 * work.record_bytes + positions) + 12 * slots_for(block_rows),
     )
+    return OVERHEAD_BYTES + 2 * work.chunk_bytes + max(stages)
 
 
-def _partition_bits(rows: int, maximum_slots: int) -> int:
-    """Return enough bits that a partition's keys, were all distinct, fit its table."""
-    records = min(PARTITION_RECORDS, maximum_slots // 4)
-    return min(max(_power_of_two_above(rows // records).bit_length() - 1, 0), MAX_PARTITION_BITS)
+def partition_task_bytes(work: Work, block_rows: int, maximum_slots: int, spill: bool) -> int:
+    """Return the most bytes that a partition task takes.
+
+    Of slices that are read from files, one is counted while the next is read; at worst they hold
+    all records of their blocks.
+    """
+    slices = 2 * block_rows * work.record_bytes if spill else 0
+    return OVERHEAD_BYTES + slices + int(GROWTH * slot_bytes(work.words) * maximum_slots)
 
 
-def _power_of_two_below(number: int) -> int:
-    return 1 << (max(number, 1).bit_length() - 1)
+def held_bytes(work: Work, block_rows: int, partition_bits: int, spill: bool) -> int:
+    """Return the most bytes that are held all the while: tasks, receipts, records.
+
+    Blocks hold whole samples, and whole chunks where they can: they may be half empty.
+    """
+    blocks = 2 * -(-work.rows // block_rows) + work.parts
+    tasks = blocks + (1 << partition_bits) + (1 << partition_bits) // 8
+    if spill:
+        return tasks * TASK_BYTES
+    return tasks * TASK_BYTES + blocks * (8 << partition_bits) + work.rows * work.record_bytes
 
 
-def _power_of_two_above(number: int) -> int:
-    return 1 << (max(number, 1) - 1).bit_length()
+def _fitting_plans(work: Work, memory: int, threads: int, shared_memory: bool) -> list[Plan]:
+    """Return all plans worth a thought that fit."""
+    in_memory = [(threads, False)] if shared_memory else []
+    fewest = 1 if shared_memory else threads
+    ways = [*in_memory, *((fewer, True) for fewer in range(fewest, threads + 1))]
+    plans = (
+        _complete(work, memory, busy, block_rows, spill)
+        for block_rows in _block_sizes(work)
+        for busy, spill in ways
+    )
+    return [plan for plan in plans if plan.projected_peak <= memory]
+
+
+def _smallest_memory(work: Work, memory: int, threads: int, shared_memory: bool) -> int:
+    """Return the smallest memory that fits, in bytes: whole KiB."""
+
+    def fits(kib: int) -> bool:
+        return bool(_fitting_plans(work, kib << 10, threads, shared_memory))
+
+    enough = memory // 1024 + 1
+    while not fits(enough):
+        enough *= 2
+    return bisect_left(range(enough), True, lo=memory // 1024, key=fits) << 10
+
+
+def _preference(plan: Plan) -> tuple[bool, int, int]:
+    """Order plans: records in memory, then busy threads, then large blocks."""
+    busy = plan.threads * min(plan.block_rows, COMFORTABLE_BLOCK_ROWS)
+    return not plan.spill, busy, plan.block_rows
+
+
+def _block_sizes(work: Work) -> Iterator[int]:
+    size = min(MAX_BLOCK_ROWS, max(work.rows, 1))
+    while size > max(MIN_BLOCK_ROWS, work.largest_sample):
+        yield size
+        size //= 2
+    yield max(size, work.largest_sample)
+
+
+def _complete(work: Work, memory: int, threads: int, block_rows: int, spill: bool) -> Plan:
+    """Choose partitions and tables that go with a size of blocks, and project the peak.
+
+    As few partitions as there may be, so that slices are long, and as large a table as they need,
+    if that fits; a table may take what a block task takes anyway.
+    """
+    block = block_task_bytes(work, block_rows)
+    fewest = (-(-work.rows // PARTITION_RECORDS) - 1).bit_length()
+    for bits in range(min(fewest, MAX_PARTITION_BITS), MAX_PARTITION_BITS + 1):
+        held = held_bytes(work, block_rows, bits, spill)
+        share = max(block, (memory - held) // threads)
+        slots = _wanted_slots(work, bits)
+        if partition_task_bytes(work, block_rows, slots, spill) <= share:
+            break
+    while slots > MIN_TABLE_SLOTS and partition_task_bytes(work, block_rows, slots, spill) > share:
+        slots //= 2
+    task = max(block, partition_task_bytes(work, block_rows, slots, spill))
+    scratch = work.rows * work.record_bytes
+    peak = held + threads * task
+    return Plan(memory, threads, block_rows, bits, slots, spill, scratch, peak)
+
+
+def _wanted_slots(work: Work, partition_bits: int) -> int:
+    """Return slots of a table for all rows of a partition, were they distinct: 3 for each.
+
+    It may be half full, and some partitions get more keys than others by chance.
+    """
+    records = work.rows >> partition_bits
+    return max(MIN_TABLE_SLOTS, 1 << (3 * records).bit_length())

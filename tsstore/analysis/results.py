@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tsstore.errors import AnalysisError
+from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics import entropy as entropies
 from tsstore.statistics.efficiency import aIQ, efficiency, network_efficiency
 from tsstore.statistics.intervals import entropy_lower_bound
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import verdict
+from tsstore.store.display import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,8 +140,9 @@ class LayerResult:
 
     def __repr__(self) -> str:
         return (
-            f"<LayerResult {self.name}: {self.distinct:,} distinct states in {self.rows:,} rows "
-            f"of {self.samples:,} samples, efficiency {efficiency_text(self)}, {self.verdict}>"
+            f"<LayerResult {printable(self.name)}: {self.distinct:,} distinct states in "
+            f"{self.rows:,} rows of {self.samples:,} samples, "
+            f"efficiency {efficiency_text(self)}, {self.verdict}>"
         )
 
 
@@ -236,9 +238,11 @@ class Analysis(Mapping[str, LayerResult]):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
     def __getitem__(self, name: str) -> LayerResult:
-        return self.layers[name.removesuffix("_post_states")] if name not in self.layers else (
-            self.layers[name]
-        )
+        for candidate in (name, str(name).removesuffix("_post_states")):
+            if candidate in self.layers:
+                return self.layers[candidate]
+        held = ", ".join(map(printable, self.layers))
+        raise UnknownLayerError(f"{self.run}: no layer {name!r} was analysed; there are {held}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)
@@ -258,5 +262,14 @@ class Analysis(Mapping[str, LayerResult]):
 
 
 def efficiency_text(layer: LayerResult) -> str:
-    """Return an efficiency as it is shown: with "≥" where it is a lower bound."""
-    return f"{'≥ ' if layer.sample_limited else ''}{layer.shown_efficiency:.3f}"
+    """Return an efficiency as it is shown.
+
+    Of a sample-limited layer that is the lower bound; behind it stand the plug-in, and the cap
+    that the number of rows puts on any plug-in.
+    """
+    if not layer.sample_limited:
+        return f"{layer.efficiency():.3f}"
+    return (
+        f"≥ {layer.efficiency_lower_bound:.3f} (plug-in {layer.efficiency():.3f}, "
+        f"cap {layer.cap / layer.neurons:.3f})"
+    )

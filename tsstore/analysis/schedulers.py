@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +21,7 @@ from tsstore.analysis.memory import (
 from tsstore.errors import AnalysisError
 
 Report = Callable[[int, int], None]
-"""Takes the number of tasks done, and of all tasks."""
+"""Takes the number of tasks done, and of all tasks; called in the thread that analyses."""
 
 WORKER_SHARE = 0.60
 """Largest share of a worker's memory limit: at more, Dask begins to spill and pause."""
@@ -40,6 +42,9 @@ class Scheduler(Protocol):
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
         """Run a graph and return the value of a key."""
 
+    def close(self) -> None:
+        """Let go of what was opened."""
+
 
 class Local:
     """Threads of this process; one thread is the synchronous scheduler."""
@@ -57,28 +62,46 @@ class Local:
         """Do nothing: this process has just made the folder."""
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
-        """Run a graph on at most so many threads."""
-        import dask
+        """Run a graph on so many threads; none of them is left running, whatever happens."""
+        from dask.local import get_sync
         from dask.threaded import get
 
-        with _reporting(report, len(graph)):
-            if threads == 1:
-                return dask.get(graph, key)
-            return get(graph, key, num_workers=threads)
+        callbacks = None if report is None else [_callback(report, len(_tasks(graph)))]
+        if threads == 1:
+            return get_sync(graph, key, callbacks=callbacks)
+        with _thread_pool(threads) as pool:
+            return get(graph, key, pool=pool, callbacks=callbacks)
+
+    def close(self) -> None:
+        """Do nothing: nothing was opened."""
 
 
 class Cluster:
-    """The workers of a ``distributed.Client``."""
+    """The workers of a ``distributed.Client``.
+
+    Parameters
+    ----------
+    client
+        The client, which must not be asynchronous.
+    owned
+        Whether to close it at the end.
+
+    Raises
+    ------
+    AnalysisError
+        If there are no workers.
+    """
 
     shared_memory = False
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, owned: bool = False) -> None:
         self._client = client
+        self._owned = owned
+        self._address = client.scheduler.address
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         if not workers:
-            raise AnalysisError(
-                f"the cluster at {client.scheduler.address} has no workers; start some first"
-            )
+            self.close()
+            raise AnalysisError(f"the cluster at {self._address} has no workers; start some first")
         self.threads = max(worker["nthreads"] for worker in workers)
         limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
         self._limit = min(limits, default=available_memory())
@@ -106,12 +129,9 @@ class Cluster:
         nonce = uuid.uuid4().hex
         path = Path(folder) / "nonce"
         path.write_text(nonce)
-        blind = [
-            worker
-            for worker, found in self._client.run(_read_text, str(path)).items()
-            if found != nonce
-        ]
+        answers = self._client.run(_read_text, str(path), on_error="return")
         path.unlink()
+        blind = [worker for worker, found in answers.items() if found != nonce]
         if blind:
             raise AnalysisError(
                 f"scratch folder {folder} is not seen by {', '.join(blind)}; pass a folder on a "
@@ -119,19 +139,49 @@ class Cluster:
             )
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
-        """Run a graph on the workers."""
-        if report is None:
-            return self._client.get(graph, key)
-        keys = [key, *(other for other, task in graph.items() if isinstance(task, tuple))]
+        """Run a graph on the workers, each of which uses all its threads.
+
+        Raises
+        ------
+        AnalysisError
+            If workers die again and again, or the cluster is closed.
+        """
+        from distributed.scheduler import KilledWorker
+
+        keys = [key] if report is None else [key, *(_tasks(graph) - {key})]
         futures = self._client.get(graph, keys, sync=False)
-        counter = _Counter(report, len(set(keys)))
-        for future in futures[1:]:
-            future.add_done_callback(counter)
-        return futures[0].result()
+        try:
+            if report is not None:
+                self._follow(futures, report)
+            return futures[0].result()
+        except (KilledWorker, CancelledError) as error:
+            raise AnalysisError(
+                f"the cluster at {self._address} lost a task ({error}); look "
+                "into the workers' logs, and if they ran out of memory give less as memory="
+            ) from error
+        finally:
+            # A traceback may keep the futures alive, and they the tasks that are not done yet.
+            for future in futures:
+                future.release()
+
+    def close(self) -> None:
+        """Close the client if it was opened here."""
+        if self._owned:
+            self._client.close()
+
+    def _follow(self, futures: list[Any], report: Report) -> None:
+        """Report each task as it finishes, until all have or one has failed."""
+        from distributed import as_completed
+
+        finished = as_completed(futures, loop=self._client.loop)  # type: ignore[no-untyped-call]
+        for done, future in enumerate(finished, 1):
+            if future.status != "finished":
+                return
+            report(done, len(futures))
 
 
 def choose(scheduler: Any) -> Scheduler:
-    """Return the scheduler that the user means.
+    """Return the scheduler that the user means; close it at the end.
 
     Parameters
     ----------
@@ -142,7 +192,7 @@ def choose(scheduler: Any) -> Scheduler:
     Raises
     ------
     AnalysisError
-        If it is none of them.
+        If it is none of them, or there is no cluster.
     """
     if scheduler is None:
         client = _current_client()
@@ -152,7 +202,7 @@ def choose(scheduler: Any) -> Scheduler:
     if scheduler in ("synchronous", "sync", "single-threaded"):
         return Local(1)
     if isinstance(scheduler, str) and "://" in scheduler:
-        return Cluster(_connect(scheduler))
+        return Cluster(_connect(scheduler), owned=True)
     if hasattr(scheduler, "scheduler_info") and hasattr(scheduler, "get"):
         return Cluster(scheduler)
     raise AnalysisError(
@@ -168,7 +218,7 @@ def _current_client() -> Any:
     from distributed import Client
 
     try:
-        return Client.current()
+        return Client.current()  # type: ignore[no-untyped-call]
     except ValueError:
         return None
 
@@ -181,35 +231,31 @@ def _connect(address: str) -> Any:
             f"scheduler {address} needs the package distributed; install tsstore[cluster]"
         ) from None
     try:
-        return Client(address, set_as_default=False)
+        return Client(address, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise AnalysisError(f"no cluster answers at {address}: {error}") from error
+        raise AnalysisError(f"no cluster answers at {address} ({error}); is it running?") from error
 
 
 def _read_text(path: str) -> str | None:
     return Path(path).read_text() if os.path.exists(path) else None
 
 
-class _Counter:
-    """Counts finished tasks, from whichever thread they finish in."""
-
-    def __init__(self, report: Report, total: int) -> None:
-        self._report = report
-        self._total = total
-        self._done = 0
-
-    def __call__(self, *_: Any) -> None:
-        self._done += 1
-        self._report(min(self._done, self._total), self._total)
+def _tasks(graph: dict[Any, Any]) -> set[Any]:
+    """Return the keys of a graph that stand for tasks, not for constants."""
+    return {key for key, value in graph.items() if isinstance(value, tuple)}
 
 
 @contextmanager
-def _reporting(report: Report | None, total: int) -> Any:
-    if report is None:
-        yield
-        return
-    from dask.callbacks import Callback
+def _thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Make threads of our own: how many there are is part of the plan."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="tsstore")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    counter = _Counter(report, total)
-    with Callback(posttask=counter):
-        yield
+
+def _callback(report: Report, total: int) -> tuple[Callable[..., None] | None, ...]:
+    """Return a Dask callback, of this graph alone, that reports each task when it is done."""
+    done = count(1)
+    return None, None, None, lambda *_: report(next(done), total), None

@@ -28,10 +28,23 @@ _NEURONS_LAST = (
     nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer,
     nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer, nn.RNNBase,
 )  # fmt: skip
-_SPATIAL_AXES = {
-    nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3,
-    nn.ConvTranspose1d: 1, nn.ConvTranspose2d: 2, nn.ConvTranspose3d: 3,
+_AXES_OF_BATCHES = {
+    3: (
+        nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d,
+        nn.AdaptiveMaxPool1d, nn.InstanceNorm1d, nn.RNNBase, nn.MultiheadAttention, nn.Transformer,
+        nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.TransformerEncoder,
+        nn.TransformerDecoder,
+    ),
+    4: (
+        nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
+        nn.AdaptiveMaxPool2d, nn.InstanceNorm2d,
+    ),
+    5: (
+        nn.Conv3d, nn.ConvTranspose3d, nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d,
+        nn.AdaptiveMaxPool3d, nn.InstanceNorm3d,
+    ),
 }  # fmt: skip
+"""Classes that take a single sample, too, by the number of axes that a batch has."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class Axes:
                 f"{self.layer}: found a tensor of shape {tuple(tensor.shape)}, expected at least "
                 "a sample axis and a neuron axis; exclude the layer"
             )
+        self._check_batched(tensor)
         neurons = _counted_from_front(self._neurons(tensor), tensor, self.layer)
         samples = _counted_from_front(self._samples(tensor), tensor, self.layer)
         if neurons == samples:
@@ -84,7 +98,6 @@ class Axes:
         if isinstance(self.module, _NEURONS_LAST):
             return -1
         if isinstance(self.module, _NEURONS_FIRST):
-            self._check_batched(tensor)
             return 1
         if tensor.ndim == 3:
             raise OutputError(
@@ -99,11 +112,12 @@ class Axes:
         return 1 if self.time_first and tensor.ndim == 3 else 0
 
     def _check_batched(self, tensor: torch.Tensor) -> None:
-        for kind, spatial in _SPATIAL_AXES.items():
-            if isinstance(self.module, kind) and tensor.ndim == spatial + 1:
+        for axes, kinds in _AXES_OF_BATCHES.items():
+            if isinstance(self.module, kinds) and tensor.ndim == axes - 1:
                 raise OutputError(
-                    f"{self.layer}: a {kind.__name__} gave shape {tuple(tensor.shape)}, which has "
-                    "no sample axis; feed batches, as in input.unsqueeze(0)"
+                    f"{self.layer}: a {type(self.module).__name__} with a tensor of shape "
+                    f"{tuple(tensor.shape)} has no sample axis; feed batches, as in "
+                    "input.unsqueeze(0)"
                 )
 
 
@@ -127,7 +141,7 @@ def choose(choice: AxisChoice, name: str) -> int | None:
 
 def is_time_first(module: nn.Module) -> bool:
     """Whether a module takes and gives (time, sample, neuron), by its ``batch_first``."""
-    if isinstance(module, nn.TransformerEncoder | nn.TransformerDecoder):
+    if isinstance(module, nn.TransformerEncoder | nn.TransformerDecoder) and len(module.layers):
         return is_time_first(module.layers[0])
     own = getattr(module, "batch_first", None)
     attention = getattr(getattr(module, "self_attn", None), "batch_first", None)

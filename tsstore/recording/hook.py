@@ -44,12 +44,18 @@ class CaptureHook:
         Takes the rows of each call.
     is_active
         Whether rows are wanted at this moment.
+
+    Attributes
+    ----------
+    enabled
+        Set it to False to leave out this place for a while.
     """
 
     def __init__(
         self, target: Target, threshold: float, receive: Receiver, is_active: Callable[[], bool]
     ) -> None:
         self.target = target
+        self.enabled = True
         self._threshold = threshold
         self._receive = receive
         self._is_active = is_active
@@ -65,7 +71,7 @@ class CaptureHook:
 
     def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
         """Capture a call; `value` is the output, or the keyword arguments of a pre-hook."""
-        if module is self.target.module and self._is_active():
+        if module is self.target.module and self.enabled and self._is_active():
             before = self.target.where == "before"
             self._capture_eagerly((arguments, value) if before else value)
 

@@ -9,6 +9,11 @@ import torch
 
 from tsstore.errors import OutputError
 
+_COMPARABLE = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
+"""What to compare integers as that torch does not compare, without a change of any number."""
+
+_LOWEST = -(1 << 63)
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -44,10 +49,28 @@ def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:
 
     For floating point it is rounded to `dtype`, as torch and NumPy do. An integer is greater than
     a threshold exactly if it is greater than its floor.
+
+    Raises
+    ------
+    OutputError
+        If the threshold is beyond what `dtype` can hold.
     """
-    if dtype.is_floating_point:
-        return float(torch.tensor(threshold, dtype=torch.float64).to(dtype))
-    return float(math.floor(threshold))
+    if not dtype.is_floating_point:
+        return float(math.floor(threshold))
+    rounded = float(torch.tensor(threshold, dtype=torch.float64).to(dtype))
+    if not math.isfinite(rounded):
+        raise OutputError(f"the threshold {threshold} is beyond what {dtype} can hold")
+    return rounded
+
+
+def check_packable(tensor: torch.Tensor) -> None:
+    """Raise OutputError unless a tensor is dense and of real numbers."""
+    if tensor.is_nested:
+        raise OutputError("found a nested tensor, expected a dense one (enable_nested_tensor=False)")
+    if tensor.is_complex() or tensor.layout is not torch.strided or tensor.is_quantized:
+        raise OutputError(
+            f"found a {tensor.layout} tensor of {tensor.dtype}, expected a dense one of real numbers"
+        )
 
 
 def pack(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: int) -> Packed:
@@ -62,7 +85,7 @@ def pack(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: 
     threshold
         As returned by :func:`rounded_threshold`.
     neuron_axis, sample_axis
-        Axes of the tensor; all others are positions, in their order.
+        Axes of the tensor, counted from the front; all others are positions, in their order.
 
     Returns
     -------
@@ -72,12 +95,9 @@ def pack(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: 
     Raises
     ------
     OutputError
-        If the tensor is complex, sparse or quantized, or has no neurons.
+        If the tensor is complex, sparse, nested or quantized, or has no neurons.
     """
-    if tensor.is_complex() or tensor.layout is not torch.strided or tensor.is_quantized:
-        raise OutputError(
-            f"found a {tensor.layout} tensor of {tensor.dtype}, expected real numbers"
-        )
+    check_packable(tensor)
     neurons = tensor.shape[neuron_axis]
     if neurons == 0:
         raise OutputError(f"found shape {tuple(tensor.shape)}, expected at least one neuron")
@@ -85,28 +105,49 @@ def pack(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: 
         size for axis, size in enumerate(tensor.shape) if axis not in (neuron_axis, sample_axis)
     )
     with torch.no_grad():
-        on = (tensor.detach() > threshold).view(torch.uint8)
+        on = _is_on(tensor.detach(), threshold).view(torch.uint8)
         if neuron_axis == tensor.ndim - 1:
-            rows = _pack_last(on.movedim(sample_axis, 0))
+            rows = _pack_last(on.movedim(sample_axis, 0), math.prod(positions))
         else:
-            rows = _pack_second(on.movedim((sample_axis, neuron_axis), (0, 1)))
+            on = on.movedim((sample_axis, neuron_axis), (0, 1))
+            rows = _pack_second(on, math.prod(positions))
     dtype = str(tensor.dtype).removeprefix("torch.")
     return Packed(rows, neurons, positions, dtype, threshold, neuron_axis, sample_axis)
 
 
-def _pack_second(on: torch.Tensor) -> torch.Tensor:
+def _is_on(tensor: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Compare exactly: torch rounds large integers, and wraps thresholds beyond their dtype."""
+    dtype = tensor.dtype
+    if dtype.is_floating_point:
+        # torch compares no numbers of 8 bits; a wider type holds them all.
+        return (tensor.float() if dtype.itemsize == 1 else tensor) > threshold
+    low, high = (0, 1) if dtype == torch.bool else _limits(dtype)
+    if not low <= threshold < high:
+        return torch.full_like(tensor, threshold < low, dtype=torch.bool)
+    if dtype == torch.uint64:
+        # With the highest bit turned over, signed numbers are in the order of unsigned ones.
+        return (tensor.view(torch.int64) ^ _LOWEST) > int(threshold) + _LOWEST
+    return (tensor.to(_COMPARABLE.get(dtype, dtype))) > int(threshold)
+
+
+def _limits(dtype: torch.dtype) -> tuple[int, int]:
+    limits = torch.iinfo(dtype)
+    return limits.min, limits.max
+
+
+def _pack_second(on: torch.Tensor, positions: int) -> torch.Tensor:
     """Pack (samples, neurons, …): whole planes of neurons are shifted and joined at once."""
     samples, neurons, *_ = on.shape
-    planes = _padded(on.reshape(samples, neurons, -1), axis=1)
-    planes = planes.reshape(samples, planes.shape[1] // 8, 8, planes.shape[2])
+    planes = _padded(on.reshape(samples, neurons, positions), axis=1)
+    planes = planes.reshape(samples, planes.shape[1] // 8, 8, positions)
     return _join(planes.unbind(2)).permute(0, 2, 1).contiguous()
 
 
-def _pack_last(on: torch.Tensor) -> torch.Tensor:
+def _pack_last(on: torch.Tensor, positions: int) -> torch.Tensor:
     """Pack (samples, …, neurons)."""
     samples, neurons = on.shape[0], on.shape[-1]
-    planes = _padded(on.reshape(samples, on[0].numel() // neurons if samples else 0, neurons), 2)
-    planes = planes.reshape(*planes.shape[:2], planes.shape[2] // 8, 8)
+    planes = _padded(on.reshape(samples, positions, neurons), axis=2)
+    planes = planes.reshape(samples, positions, planes.shape[2] // 8, 8)
     return _join(planes.unbind(3)).contiguous()
 
 

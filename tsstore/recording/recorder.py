@@ -161,11 +161,15 @@ def capture(
     files = open_files(path, durable)
     create_run(files, {"torch": torch.__version__})
     part = PartAttributes(step=step, user=dict(attributes or {}))
-    return Recorder(model, files, targets, part, settings)
+    recorder = Recorder(model, files, targets, part, settings)
+    recorder.attach()
+    return recorder
 
 
 class Recorder:
     """Records batches of a model into one part of a run; made by :func:`capture`.
+
+    It captures from :meth:`attach` on, until it is closed.
 
     Parameters
     ----------
@@ -179,6 +183,13 @@ class Recorder:
         What the part says of this process.
     settings
         How to record.
+
+    Attributes
+    ----------
+    model
+        The model.
+    hooks
+        What captures, by public name of the layer.
     """
 
     def __init__(
@@ -189,9 +200,15 @@ class Recorder:
         part: PartAttributes,
         settings: Settings | None = None,
     ) -> None:
+        self.model = model
         self._settings = settings or Settings()
         self._files = files
-        self._targets = targets
+        self.hooks = {
+            target.name: CaptureHook(
+                target, self._settings.threshold, self._receive, self._is_active
+            )
+            for target in targets
+        }
         self._writer = PartWriter(
             files,
             replace(part, model=fingerprint(model)),
@@ -211,7 +228,6 @@ class Recorder:
         self._passes = _PassTracker()
         self._statistics = Statistics()
         self._handles: dict[str, RemovableHandle] = {}
-        self._attach(model)
 
     @property
     def path(self) -> str:
@@ -232,6 +248,18 @@ class Recorder:
     def closed(self) -> bool:
         """Whether the recorder takes no more batches."""
         return not self._finalizer.alive
+
+    def attach(self) -> None:
+        """Register the hooks on the model and its layers."""
+        self._handles["root before"] = self.model.register_forward_pre_hook(
+            _RootHook(self.model, self._begin_pass), prepend=True, with_kwargs=True
+        )
+        for name, hook in self.hooks.items():
+            self._handles[f"capture {name}"] = hook.attach()
+        # Last, so that it runs when the model's own states have been captured.
+        self._handles["root after"] = self.model.register_forward_hook(
+            _RootHook(self.model, self._end_pass), always_call=True
+        )
 
     @contextmanager
     def batch(self, samples: int | None = None, /, **columns: Any) -> Iterator[_BatchColumns]:
@@ -320,18 +348,6 @@ class Recorder:
         done = self._statistics
         return f"<Recorder {self.path}: {state}, {done.samples:,} samples, {done.rows:,} rows>"
 
-    def _attach(self, model: nn.Module) -> None:
-        self._handles["root before"] = model.register_forward_pre_hook(
-            _RootHook(model, self._begin_pass), prepend=True, with_kwargs=True
-        )
-        for target in self._targets:
-            hook = CaptureHook(target, self._settings.threshold, self._receive, self._is_active)
-            self._handles[f"capture {target.name}"] = hook.attach()
-        # Last, so that it runs when the model's own states have been captured.
-        self._handles["root after"] = model.register_forward_hook(
-            _RootHook(model, self._end_pass), always_call=True
-        )
-
     def _detach(self) -> None:
         for handle in self._handles.values():
             handle.remove()
@@ -393,15 +409,16 @@ class Recorder:
         if samples is None:
             return
         named = {rows.name: rows for rows in batch.named_rows(self._settings.calls)}
-        first = not self._layers
-        if first:
-            self._check_selected_ran(named)
+        if not named and not batch.columns and self._settings.missing == "empty":
+            return
         found = {
             name: layer_attributes(rows, samples, self._settings.threshold)
             for name, rows in named.items()
         }
-        layers = self._layers or found
-        self._check_same_layers(layers, found)
+        if self._schema.dtypes is None:
+            self._check_selected_ran(named)
+        self._check_same_layers(found)
+        layers = self._layers | found
         rows = {
             name: layer_batch(named[name], samples, batch.counts_by_columns)
             if name in named
@@ -409,8 +426,7 @@ class Recorder:
             for name, attributes in layers.items()
         }
         columns = self._schema.conform(batch.columns)
-        if first:
-            self._define(layers, rows)
+        self._define({name: found[name] for name in found if name not in self._layers}, rows)
         finished = Batch(samples, rows, columns)
         self._background.put(partial(self._writer.append, finished), finished.nbytes)
         self._statistics = replace(
@@ -421,18 +437,23 @@ class Recorder:
         )
 
     def _define(self, layers: dict[str, LayerAttributes], rows: Mapping[str, LayerBatch]) -> None:
-        self._layers = layers
+        """Have the arrays created of layers that are new, and of all columns."""
+        if self._statistics.batches and not layers:
+            return
+        self._layers |= layers
         positions = {
-            name: int(layer.positions[0]) if len(layer.positions) else 0
-            for name, layer in rows.items()
+            name: int(rows[name].positions[0]) if len(rows[name].positions) else 0
+            for name in layers
         }
-        dtypes = self._schema.dtypes or {}
-        self._background.put(partial(self._writer.define, layers, positions, dtypes), 0)
+        columns = self._schema.dtypes or {}
+        self._background.put(partial(self._writer.define, layers, positions, columns), 0)
 
     def _check_selected_ran(self, named: Mapping[str, NamedRows]) -> None:
-        """Leave out what never ran, unless the user named it."""
+        """Leave out what never ran, unless the user named it, or layers may be empty."""
         ran = {rows.target.name for rows in named.values()}
-        silent = [target for target in self._targets if target.name not in ran]
+        silent = [hook.target for name, hook in self.hooks.items() if name not in ran]
+        if not silent or self._settings.missing == "empty":
+            return
         for target in silent:
             if target.named:
                 raise SelectionError(
@@ -441,35 +462,43 @@ class Recorder:
                 )
         if not ran:
             raise SelectionError("none of the selected layers ran in the first batch")
-        if silent:
-            names = ", ".join(target.name for target in silent)
-            warnings.warn(
-                f"selected layers that did not run in the first batch are left out: {names}",
-                TsstoreWarning,
-                stacklevel=4,
-            )
+        names = ", ".join(target.name for target in silent)
+        warnings.warn(
+            f"selected layers that did not run in the first batch are left out: {names}",
+            TsstoreWarning,
+            stacklevel=4,
+        )
         for target in silent:
+            del self.hooks[target.name]
             self._handles.pop(f"capture {target.name}").remove()
-        self._targets = [target for target in self._targets if target.name in ran]
 
-    def _check_same_layers(
-        self, layers: Mapping[str, LayerAttributes], found: Mapping[str, LayerAttributes]
-    ) -> None:
+    def _check_same_layers(self, found: Mapping[str, LayerAttributes]) -> None:
+        """Check a batch's layers against those of earlier ones."""
         for name, attributes in found.items():
-            if name not in layers:
-                raise _new_calls(name, layers)
-            if not same_layer(layers[name], attributes):
+            known = self._layers.get(name)
+            if known is None:
+                self._check_new(name)
+            elif not same_layer(known, attributes):
                 raise CaptureError(
                     f"{name}: {attributes.neurons} neurons of {attributes.dtype} along axis "
-                    f"{attributes.neuron_axis} in this batch, but {layers[name].neurons} of "
-                    f"{layers[name].dtype} along axis {layers[name].neuron_axis} in the first one"
+                    f"{attributes.neuron_axis} in this batch, but {known.neurons} of "
+                    f"{known.dtype} along axis {known.neuron_axis} in the first one"
                 )
-        silent = [name for name in layers if name not in found]
+        silent = [name for name in self._layers if name not in found]
         if silent and self._settings.missing == "error":
             raise CaptureError(
                 f"{', '.join(silent)} gave no states in this batch but did in the first one; pass "
                 "missing='empty' if that is meant"
             )
+
+    def _check_new(self, name: str) -> None:
+        """Check that a new layer is no further call of a known one."""
+        base, _, call = name.rpartition("#")
+        base = base or name
+        before = sum(base in (known, known.rpartition("#")[0]) for known in self._layers)
+        if before:
+            now = max(int(call), before + 1) if base != name else 1
+            raise changed_calls(base, before, now)
 
 
 class _BatchColumns:
@@ -543,13 +572,6 @@ class _RootHook:
 def _no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:
     rows = np.empty((0, attributes.row_bytes), dtype=np.uint8)
     return LayerBatch(rows, np.zeros(samples, dtype=np.int64))
-
-
-def _new_calls(name: str, layers: Mapping[str, LayerAttributes]) -> CaptureError:
-    base = name.rpartition("#")[0] or name
-    before = sum(known == base or known.rpartition("#")[0] == base for known in layers)
-    call = int(name.rpartition("#")[2]) if "#" in name else 1
-    return changed_calls(base, before, max(call, before + 1) if "#" in name else call)
 
 
 def _abandon(background: Background, writer: PartWriter, process: int) -> None:

@@ -102,7 +102,9 @@ def select(
     if not chosen:
         raise SelectionError(f"no layer is selected; there are {_listing(modules)}")
     time_first = set(_time_first_modules(model))
-    places = ("before", "after") if where == "both" else (where,)
+    places: tuple[Literal["after", "before"], ...] = (
+        ("before", "after") if where == "both" else (where,)
+    )
     targets = []
     for name, module in chosen.values():
         if isinstance(module, torch.jit.ScriptModule):

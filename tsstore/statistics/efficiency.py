@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 
 def efficiency(entropy_bits: float, neurons: int) -> float:
@@ -33,13 +34,28 @@ def efficiency(entropy_bits: float, neurons: int) -> float:
     return float(entropy_bits / neurons)
 
 
-def network_efficiency(efficiencies: Sequence[float]) -> float | None:
+class Layer(Protocol):
+    """Anything that has an efficiency."""
+
+    def efficiency(self) -> float:
+        """Return the efficiency."""
+
+
+class Network(Protocol):
+    """Anything that has layers with an efficiency, such as a model with capture hooks."""
+
+    @property
+    def efficiency_layers(self) -> Sequence[Layer]:
+        """The layers."""
+
+
+def network_efficiency(efficiencies: Sequence[float] | Network) -> float | None:
     """Return the geometric mean of the layers' efficiencies.
 
     Parameters
     ----------
     efficiencies
-        One number a layer.
+        One number a layer, or a model whose ``efficiency_layers`` have them.
 
     Returns
     -------
@@ -51,6 +67,8 @@ def network_efficiency(efficiencies: Sequence[float]) -> float | None:
     ValueError
         If one is negative or not finite.
     """
+    if hasattr(efficiencies, "efficiency_layers"):
+        efficiencies = [layer.efficiency() for layer in efficiencies.efficiency_layers]
     for value in efficiencies:
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"an efficiency must be finite and not negative: found {value}")

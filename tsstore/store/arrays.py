@@ -10,11 +10,13 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.errors import FormatError
 from tsstore.store import chunks
 from tsstore.store.chunks import damaged
+from tsstore.store.documents import dump, metadata_key
 from tsstore.store.files import Files
 from tsstore.store.layout import ArrayPaths, checksums_spec
-from tsstore.store.metadata import ArraySpec, dump, metadata_key, parse_array, read_document
+from tsstore.store.metadata import ArraySpec, read_array
 from tsstore.store.record import ArrayCommit
 
 _LITTLE_UINT32 = np.dtype("<u4")
@@ -50,9 +52,7 @@ class ArrayWriter:
         self._buffer = chunks.empty_entries(spec, spec.chunk_rows)
         self._filled = 0
         self._written_rows = 0
-        self._checksums = (
-            _ChecksumWriter(files, paths.checksums) if paths.checksums else None
-        )
+        self._checksums = _ChecksumWriter(files, paths) if paths.checksums else None
         self._write_metadata()
 
     def append(self, entries: npt.NDArray[Any]) -> None:
@@ -95,7 +95,7 @@ class ArrayWriter:
         self._files.write(key, chunks.encode(self.spec, self._buffer))
 
     def _write_metadata(self) -> None:
-        document = self.spec.document(self._written_rows, self._attributes)
+        document = self.spec.document(self._written_rows, self._path, self._attributes)
         self._files.write(metadata_key(self._path), dump(document))
         self._shown_rows = self._written_rows
 
@@ -103,10 +103,9 @@ class ArrayWriter:
 class _ChecksumWriter:
     """The array of an array's checksums, one of each full chunk, and their digest."""
 
-    def __init__(self, files: Files, path: str) -> None:
-        dimension = "positions_chunk" if path.endswith("positions_checksums") else "chunk"
-        paths = ArrayPaths(path, "")
-        self._array = ArrayWriter(files, paths, checksums_spec(dimension))
+    def __init__(self, files: Files, paths: ArrayPaths) -> None:
+        spec = checksums_spec(paths.dimension)
+        self._array = ArrayWriter(files, ArrayPaths(paths.checksums, checksums=""), spec)
         self._digest = 0
 
     def append(self, checksum: int) -> None:
@@ -150,20 +149,36 @@ class CommittedArray:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, files: Files, paths: ArrayPaths, commit: ArrayCommit) -> CommittedArray:
+    def open(
+        cls,
+        files: Files,
+        paths: ArrayPaths,
+        commit: ArrayCommit,
+        dtype: str | None = None,
+        row_shape: tuple[int, ...] = (),
+    ) -> CommittedArray:
         """Read and check the array's metadata.
+
+        Parameters
+        ----------
+        files, paths, commit
+            See the class.
+        dtype, row_shape
+            What the entries must be; any dtype of format 1 unless given.
 
         Raises
         ------
         FormatError
-            If the metadata is not of format 1, or disagrees with the commit record.
+            If the metadata is not of format 1, or the entries are others.
         DamageError
-            If the metadata is missing or no JSON.
+            If the metadata is missing or no JSON, or disagrees with the commit record.
         """
         where = f"{files.location}/{metadata_key(paths.values)}"
-        spec, attributes = parse_array(read_document(files, paths.values), where)
+        spec, attributes = _read_spec(files, paths.values, dtype, row_shape)
         if commit.rows % spec.chunk_rows != commit.tail_rows:
-            raise damaged(where, f"chunks of {spec.chunk_rows} leave no tail of the record's length")
+            raise damaged(
+                where, f"chunks of {spec.chunk_rows} leave no tail of the record's length"
+            )
         return cls(files, paths, spec, commit, attributes)
 
     @property
@@ -182,8 +197,11 @@ class CommittedArray:
         DamageError
             If a chunk is missing, or is not what was committed.
         """
+        if stop <= start:
+            return chunks.empty_entries(self.spec, 0) if out is None else out
+        self.check_extent()
         if out is None:
-            out = chunks.empty_entries(self.spec, max(stop - start, 0))
+            out = chunks.empty_entries(self.spec, stop - start)
         size = self.spec.chunk_rows
         for index in range(start // size, -(-stop // size)):
             first, last = max(start, index * size), min(stop, (index + 1) * size)
@@ -193,6 +211,15 @@ class CommittedArray:
             else:
                 target[:] = self._chunk(index)[first - index * size : last - index * size]
         return out
+
+    def check_extent(self) -> None:
+        """Raise DamageError where the last committed chunk is missing.
+
+        A hostile record may claim any number of entries: ask before taking memory for them.
+        """
+        last = (self.rows - 1) // self.spec.chunk_rows
+        if self.rows and not self.files.exists(self.spec.chunk_key(self.paths.values, last)):
+            raise damaged(self.chunk_where(last), "it is missing")
 
     def chunk_where(self, index: int) -> str:
         """Return the name of a chunk's file, for messages."""
@@ -216,17 +243,17 @@ class CommittedArray:
 
     @cached_property
     def _checksums(self) -> npt.NDArray[np.uint32]:
-        count = self.rows // self.spec.chunk_rows
+        """Checksums of all full chunks; the record's digest covers them in their turn."""
         path = self.paths.checksums
-        spec, _ = parse_array(read_document(self.files, path), f"{self.files.location}/{path}")
-        # Its own chunks have no checksums of theirs: the record's digest covers them all.
         where = f"{self.files.location}/{path}"
+        spec, _ = _read_spec(self.files, path, "uint32", ())
+        count = self.rows // self.spec.chunk_rows
         parts = [
             chunks.decode(spec, self._read_checksum_chunk(spec, index), where)
             for index in range(-(-count // spec.chunk_rows))
         ]
-        checksums = np.concatenate(parts)[:count] if parts else np.empty(0, dtype=np.uint32)
-        if google_crc32c.value(checksums.astype(_LITTLE_UINT32).tobytes()) != self.commit.digest:
+        checksums = np.concatenate(parts)[:count] if parts else np.empty(0, dtype=_LITTLE_UINT32)
+        if google_crc32c.value(checksums.tobytes()) != self.commit.digest:
             raise damaged(where, "the checksums are not those that were committed")
         return checksums
 
@@ -236,3 +263,16 @@ class CommittedArray:
             return self.files.read(key)
         except OSError as error:
             raise damaged(f"{self.files.location}/{key}", f"it cannot be read ({error})") from error
+
+
+def _read_spec(
+    files: Files, path: str, dtype: str | None, row_shape: tuple[int, ...]
+) -> tuple[ArraySpec, dict[str, Any]]:
+    """Read an array's metadata and check what its entries are."""
+    spec, attributes = read_array(files, path)
+    if spec.dtype != (dtype or spec.dtype) or spec.row_shape != row_shape:
+        raise FormatError(
+            f"{files.location}/{path}: entries are {spec.dtype} {spec.row_shape}; "
+            f"expected {dtype or 'any type'} {row_shape}"
+        )
+    return spec, attributes

@@ -23,7 +23,7 @@ def empty_entries(spec: ArraySpec, rows: int) -> npt.NDArray[Any]:
     """Return an array of fill values for so many entries."""
     if spec.is_text:
         return np.full(rows, "", dtype=object)
-    return np.zeros((rows, *spec.row_shape), dtype=np.dtype(spec.dtype))
+    return np.zeros((rows, *spec.row_shape), dtype=spec.numpy_dtype)
 
 
 def checksum(spec: ArraySpec, entries: npt.NDArray[Any]) -> int:
@@ -75,14 +75,14 @@ def decode(
         raise damaged(where, f"{len(data)} bytes are too few")
     if struct.unpack("<I", data[-_CHECKSUM_BYTES:])[0] != google_crc32c.value(packed):
         raise damaged(where, "its bytes do not match their crc32c")
-    *_, size, _, packed_size = _BLOSC_HEADER.unpack(packed[: _BLOSC_HEADER.size])
+    *_, size, _, packed_size = _BLOSC_HEADER.unpack_from(data)
     limit_broken = size > MAX_CHUNK_BYTES if spec.is_text else size != spec.chunk_bytes
     if limit_broken or packed_size != len(packed):
         raise damaged(where, f"it declares {size} bytes in {packed_size}")
     if spec.is_text:
         return _decode_text(spec, _decompress(packed, None, where), where)
     if out is None:
-        out = np.empty((spec.chunk_rows, *spec.row_shape), dtype=np.dtype(spec.dtype))
+        out = np.empty((spec.chunk_rows, *spec.row_shape), dtype=spec.numpy_dtype)
     _decompress(packed, out, where)
     return out
 
@@ -95,8 +95,7 @@ def damaged(where: str, what: str) -> DamageError:
 def _payload(spec: ArraySpec, entries: npt.NDArray[Any]) -> Any:
     if spec.is_text:
         return bytes(VLenUTF8().encode(entries))[_COUNT_BYTES:]
-    dtype = np.dtype(spec.dtype).newbyteorder("<")
-    return np.ascontiguousarray(entries, dtype=dtype).reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(entries, dtype=spec.numpy_dtype).reshape(-1).view(np.uint8)
 
 
 def _decompress(packed: npt.NDArray[np.uint8], out: npt.NDArray[Any] | None, where: str) -> Any:
@@ -107,7 +106,9 @@ def _decompress(packed: npt.NDArray[np.uint8], out: npt.NDArray[Any] | None, whe
 
 
 def _decode_text(spec: ArraySpec, payload: bytes, where: str) -> npt.NDArray[Any]:
-    if payload[:_COUNT_BYTES] != struct.pack("<I", spec.chunk_rows):
+    # Each entry takes at least its length's bytes: fewer cannot be what the number promises.
+    short = len(payload) < _COUNT_BYTES * (1 + spec.chunk_rows)
+    if short or payload[:_COUNT_BYTES] != struct.pack("<I", spec.chunk_rows):
         raise damaged(where, f"it does not hold {spec.chunk_rows} entries of text")
     try:
         return np.asarray(VLenUTF8().decode(payload), dtype=object)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tsstore.store.layers import LayerStates
     from tsstore.store.reader import StateStore
 
-HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
+LAYER_HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
 
 
 def printable(text: str) -> str:
@@ -21,23 +21,29 @@ def printable(text: str) -> str:
 def store_text(store: StateStore) -> str:
     """Return a store's summary and its layers as aligned text."""
     lines = [f"<StateStore {printable(store.path)}>", f"  {store_summary(store)}"]
-    rows = [HEADINGS, *(_layer_cells(states) for states in store.values())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    for row in rows if len(rows) > 1 else []:
-        name, *numbers = (
+    rows = [LAYER_HEADINGS, *(layer_cells(states) for states in store.values())]
+    return "\n".join(lines + text_table(rows) if len(rows) > 1 else lines)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as aligned lines: the first column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
             cell.rjust(width) if column else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        lines.append("  " + "  ".join([name, *numbers]))
-    return "\n".join(lines)
+        for row in rows
+    ]
 
 
 def store_html(store: StateStore) -> str:
     """Return a store's summary and its layers as an HTML table."""
-    rows = [_layer_cells(states) for states in store.values()]
+    rows = [layer_cells(states) for states in store.values()]
     return (
         f"<b>StateStore</b> <code>{escape(printable(store.path))}</code>"
-        f"<br>{escape(store_summary(store))}{html_table(HEADINGS, rows)}"
+        f"<br>{escape(store_summary(store))}{html_table(LAYER_HEADINGS, rows)}"
     )
 
 
@@ -55,7 +61,7 @@ def store_summary(store: StateStore) -> str:
 
 def layer_html(states: LayerStates) -> str:
     """Return a layer's facts as an HTML table."""
-    return html_table(HEADINGS, [_layer_cells(states)])
+    return html_table(LAYER_HEADINGS, [layer_cells(states)])
 
 
 def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -67,7 +73,8 @@ def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _layer_cells(states: LayerStates) -> tuple[str, ...]:
+def layer_cells(states: LayerStates) -> tuple[str, ...]:
+    """Return a layer's line of the table."""
     positions = "varying" if states.positions is None else f"{states.positions:,}"
     return (
         printable(states.name),

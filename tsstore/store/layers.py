@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tsstore import bits
 from tsstore.errors import FormatError
 from tsstore.store.arrays import CommittedArray
+from tsstore.store.display import printable
 from tsstore.store.layout import LayerAttributes
 
 if TYPE_CHECKING:
@@ -77,22 +78,39 @@ class LayerPart:
         return self.rows // self.samples if self.samples else 0
 
     def read_positions(self, first_sample: int, samples: int) -> npt.NDArray[np.int64]:
-        """Return the rows of each of some samples, int64 (samples,)."""
+        """Return the rows of each of some samples, int64 (samples,).
+
+        Raises
+        ------
+        FormatError
+            If one of the stored numbers is negative.
+        """
         if self.positions is None:
             return np.full(samples, self.constant_positions, dtype=np.int64)
-        return self.positions.read(first_sample, first_sample + samples)
+        positions = self.positions.read(first_sample, first_sample + samples)
+        if positions.size and positions.min() < 0:
+            raise self._wrong_positions("one of them is negative")
+        return positions
 
     def blocks(self, part: int, target_rows: int) -> Iterator[Block]:
-        """Yield the part's rows as blocks of whole samples, of about `target_rows` rows."""
+        """Yield the part's rows as blocks of whole samples, of about `target_rows` rows.
+
+        Raises
+        ------
+        FormatError
+            If the stored numbers of rows by sample do not add up to the rows.
+        """
         constant = self.constant_positions
+        if not self.rows:
+            return
         if constant is not None:
             yield from self._equal_blocks(part, target_rows, constant)
         else:
             yield from self._varying_blocks(part, target_rows)
 
     def _equal_blocks(self, part: int, target_rows: int, positions: int) -> Iterator[Block]:
-        step = max(target_rows // max(positions, 1), 1)
-        chunk_samples, odd = divmod(self.states.spec.chunk_rows, max(positions, 1))
+        step = max(target_rows // positions, 1)
+        chunk_samples, odd = divmod(self.states.spec.chunk_rows, positions)
         if not odd and step >= chunk_samples:
             # Whole chunks: none is decoded by two blocks.
             step -= step % chunk_samples
@@ -110,8 +128,18 @@ class LayerPart:
                     first, first_row, rows = sample, first_row + rows, 0
                 rows += positions
                 sample += 1
+                if first_row + rows > self.rows:
+                    raise self._wrong_positions("they are more than the rows")
+        if first_row + rows != self.rows:
+            raise self._wrong_positions("they are fewer than the rows")
         if sample > first:
             yield Block(part, first, sample - first, first_row, rows)
+
+    def _wrong_positions(self, why: str) -> FormatError:
+        return FormatError(
+            f"{self.directory}: layer {printable(self.attributes.name)} has rows by sample that "
+            f"are not valid: {why}"
+        )
 
 
 class LayerStates:
@@ -193,7 +221,8 @@ class LayerStates:
         if isinstance(key, tuple):
             row_key, *rest = key
             packed = self[row_key]
-            return packed[(*[slice(None)] * (packed.ndim - 1), *rest)]
+            selected: npt.NDArray[np.uint8] = packed[(*[slice(None)] * (packed.ndim - 1), *rest)]
+            return selected
         if isinstance(key, slice):
             wanted = range(self.rows)[key]
             if not wanted:
@@ -201,7 +230,7 @@ class LayerStates:
             read = self._read(min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1)
             return read[:: wanted.step] if wanted.step > 0 else read[::-1][:: -wanted.step]
         index = range(self.rows)[key]
-        return self._read(index, index + 1)[0]
+        return self._read(index, index + 1).reshape(self.row_bytes)
 
     def decode(self, key: int | slice = slice(None)) -> npt.NDArray[np.bool_]:
         """Return states as booleans, (n, neurons), or (neurons,) for one row.
@@ -237,21 +266,35 @@ class LayerStates:
             full, tail = divmod(part.rows, part.states.spec.chunk_rows)
             sizes += [part.states.spec.chunk_rows] * full + [tail] * (tail > 0)
         chunks = (tuple(sizes) or (0,), (self.row_bytes,))
-        return da.from_array(self, chunks=chunks, meta=np.empty((0, 0), np.uint8), asarray=False)
+        meta = np.empty((0, 0), np.uint8)
+        rows: da.Array = da.from_array(  # type: ignore[no-untyped-call]
+            self, chunks=chunks, meta=meta, asarray=False
+        )
+        return rows
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         commits = tuple((part.directory, part.states.commit) for part in self.parts)
         return type(self).__name__, self.location, self.name, commits
 
     def _read(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
+        spans = list(self._spans(start, stop))
+        for states, _, _ in spans:
+            states.check_extent()
         out = np.empty((stop - start, self.row_bytes), dtype=np.uint8)
+        filled = 0
+        for states, first, last in spans:
+            states.read(first, last, out[filled : filled + last - first])
+            filled += last - first
+        return out
+
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[CommittedArray, int, int]]:
+        """Yield the rows of each part that hold rows `start` to `stop` of the layer."""
         offset = 0
         for part in self.parts:
             first, last = max(start, offset), min(stop, offset + part.rows)
             if first < last:
-                part.states.read(first - offset, last - offset, out[first - start : last - start])
+                yield part.states, first - offset, last - offset
             offset += part.rows
-        return out
 
     def _check_agreement(self) -> None:
         first = self.attributes
@@ -264,8 +307,8 @@ class LayerStates:
             )
             if not same:
                 raise FormatError(
-                    f"{self.location}: layer {self.name} has {other.neurons} neurons, threshold "
-                    f"{other.threshold}, dtype {other.dtype} in {part.directory}, but "
+                    f"{self.location}: layer {printable(self.name)} has {other.neurons} neurons, "
+                    f"threshold {other.threshold}, dtype {other.dtype} in {part.directory}, but "
                     f"{first.neurons}, {first.threshold}, {first.dtype} in "
                     f"{self.parts[0].directory}; analyse one part or step at a time"
                 )
@@ -273,7 +316,7 @@ class LayerStates:
     def __repr__(self) -> str:
         positions = "varying" if self.positions is None else self.positions
         return (
-            f"<LayerStates {self.name}: {self.rows:,} rows of {self.neurons} neurons, "
+            f"<LayerStates {printable(self.name)}: {self.rows:,} rows of {self.neurons} neurons, "
             f"{self.samples:,} samples × {positions} positions>"
         )
 

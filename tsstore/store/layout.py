@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tsstore.errors import FormatError
-from tsstore.store.metadata import ArraySpec, mapping, number, text
+from tsstore.store.documents import mapping, number, real, text
+from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
 
 FORMAT = 1
 COLUMN_CHUNK_ROWS = 1 << 14
+MAX_TEXT_BYTES = MAX_CHUNK_BYTES // COLUMN_CHUNK_ROWS - 8
+"""UTF-8 bytes of one entry of text, so that a chunk of them stays within its limit."""
 CHECKSUM_CHUNK_ROWS = 1 << 12
 
 _DIRECTORY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,95}")
@@ -44,10 +47,21 @@ def part_directory(rank: int, attempt: int) -> str:
 
 @dataclass(frozen=True)
 class ArrayPaths:
-    """Where an array of a part and the checksums of its chunks lie."""
+    """Where an array of a part and the checksums of its chunks lie.
+
+    Attributes
+    ----------
+    values
+        Path of the array.
+    checksums
+        Path of the array of its chunks' checksums.
+    dimension
+        Name of the checksums' axis: another one where a group holds two such arrays.
+    """
 
     values: str
     checksums: str
+    dimension: str = "chunk"
 
 
 def states_paths(part: str, directory: str) -> ArrayPaths:
@@ -59,7 +73,8 @@ def states_paths(part: str, directory: str) -> ArrayPaths:
 def positions_paths(part: str, directory: str) -> ArrayPaths:
     """Return the paths of a layer's numbers of rows by sample."""
     layer = layer_path(part, directory)
-    return ArrayPaths(f"{layer}/positions", f"{layer}/positions_checksums")
+    checksums = f"{layer}/positions_checksums"
+    return ArrayPaths(f"{layer}/positions", checksums, "positions_chunk")
 
 
 def column_paths(part: str, directory: str) -> ArrayPaths:
@@ -92,7 +107,7 @@ def sample_spec(dtype: str) -> ArraySpec:
     return ArraySpec(dtype, COLUMN_CHUNK_ROWS, (), ("sample",))
 
 
-def checksums_spec(dimension: str = "chunk") -> ArraySpec:
+def checksums_spec(dimension: str) -> ArraySpec:
     """Return the spec of an array of chunks' checksums."""
     return ArraySpec("uint32", CHECKSUM_CHUNK_ROWS, (), (dimension,))
 
@@ -118,16 +133,21 @@ class RunAttributes:
         FormatError
             If the format is newer than this version reads, or an attribute is not valid.
         """
-        version = number(value.get("format"), "format", where, 1)
-        if version > FORMAT:
-            raise FormatError(
-                f"{where}: the store has format {version}, this tsstore reads up to {FORMAT}; "
-                "upgrade tsstore"
-            )
+        check_format(value, where)
         return cls(
             text(value.get("run_id"), "run_id", where),
             text(value.get("created"), "created", where),
             mapping(value.get("software"), "software", where),
+        )
+
+
+def check_format(attributes: Mapping[str, Any], where: str) -> None:
+    """Raise FormatError where the run's attributes name a format newer than this version reads."""
+    version = number(attributes.get("format"), "format", where, 1)
+    if version > FORMAT:
+        raise FormatError(
+            f"{where}: the store has format {version}, this tsstore reads up to {FORMAT}; "
+            "upgrade tsstore"
         )
 
 
@@ -168,7 +188,7 @@ class PartAttributes:
         """Check and parse stored attributes; FormatError where one is not valid."""
         step = value.get("step")
         if not (step is None or isinstance(step, str)):
-            step = number(step, "step", where, minimum=-(1 << 63))
+            step = number(step, "step", where, -(1 << 63), 1 << 63)
         return cls(
             number(value.get("rank"), "rank", where),
             number(value.get("world_size"), "world_size", where, 1),
@@ -237,8 +257,6 @@ class LayerAttributes:
         if not isinstance(shape, list):
             raise FormatError(f"{where}: position_shape is {shape!r:.80}; expected a list")
         threshold = mapping(value.get("threshold"), "threshold", where)
-        if not all(isinstance(threshold.get(key), int | float) for key in ("given", "used")):
-            raise FormatError(f"{where}: threshold is {threshold!r:.80}; expected given and used")
         return cls(
             name=text(value.get("name"), "name", where),
             neurons=number(value.get("neurons"), "neurons", where, 1),
@@ -247,7 +265,10 @@ class LayerAttributes:
             call=None if call is None else number(call, "call", where, 1),
             neuron_axis=number(value.get("neuron_axis"), "neuron_axis", where),
             sample_axis=number(value.get("sample_axis"), "sample_axis", where),
-            threshold=threshold,
+            threshold={
+                key: real(threshold.get(key), f"threshold.{key}", where)
+                for key in ("given", "used")
+            },
             dtype=text(value.get("dtype"), "dtype", where),
             position_shape=tuple(number(size, "position_shape", where) for size in shape),
             sampling=None if sampling is None else mapping(sampling, "sampling", where),

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import (
-    DamageError,
-    FormatError,
-    NotAStoreError,
-    StoreError,
-    UnknownLayerError,
-)
+from tsstore.errors import DamageError, NotAStoreError, StoreError, UnknownLayerError
 from tsstore.store import layout
-from tsstore.store.arrays import CommittedArray
+from tsstore.store.display import printable
+from tsstore.store.documents import check_attributes, load, metadata_key, tsstore_attributes
 from tsstore.store.files import Files, open_files
-from tsstore.store.layers import LayerPart, LayerStates
-from tsstore.store.layout import LayerAttributes, PartAttributes, RunAttributes
-from tsstore.store.metadata import load, metadata_key, read_document, tsstore_attributes
-from tsstore.store.record import CommitRecord, Seal
+from tsstore.store.layers import LayerStates
+from tsstore.store.layout import RunAttributes
+from tsstore.store.parts import Part, has_begun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +48,7 @@ def open_store(path: str | os.PathLike[str]) -> StateStore:
     files = open_files(path)
     run = _read_run(files)
     names = [name for name in files.list("") if name.startswith("part-")]
-    parts = [Part.open(files, name) for name in names if files.exists(metadata_key(name))]
+    parts = [Part.open(files, name) for name in names if has_begun(files, name)]
     return StateStore(files, run, tuple(parts))
 
 
@@ -75,97 +68,10 @@ def _read_run(files: Files) -> RunAttributes:
             f"{files.location} is a Zarr hierarchy but no tsstore run: expected "
             "attributes.tsstore; check the path"
         )
-    return RunAttributes.from_json(tsstore_attributes({"attributes": attributes}, where), where)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one writer process has committed.
-
-    Attributes
-    ----------
-    files
-        Where the run lies.
-    directory
-        The part's directory in it.
-    attributes
-        What the part says of the process.
-    record
-        The commit record that this reader believes: the seal's, where there is one.
-    seal
-        The seal, if the part is sealed.
-    """
-
-    files: Files
-    directory: str
-    attributes: PartAttributes
-    record: CommitRecord
-    seal: Seal | None
-
-    @classmethod
-    def open(cls, files: Files, directory: str) -> Part:
-        """Read and check a part's attributes and record."""
-        if not layout.is_directory(directory):
-            raise FormatError(f"{files.location}: {directory!r:.80} is no part's directory")
-        where = f"{files.location}/{directory}"
-        attributes = tsstore_attributes(read_document(files, directory), where)
-        part = PartAttributes.from_json(attributes, where)
-        seal, record = None, CommitRecord()
-        if files.exists(metadata_key(layout.seal_path(directory))):
-            seal = Seal.from_json(*_attributes(files, layout.seal_path(directory)))
-            record = seal.record
-        elif files.exists(metadata_key(layout.commit_path(directory))):
-            record = CommitRecord.from_json(*_attributes(files, layout.commit_path(directory)))
-        return cls(files, directory, part, record, seal)
-
-    @property
-    def samples(self) -> int:
-        """Number of committed samples."""
-        return self.record.samples
-
-    @property
-    def step(self) -> int | str | None:
-        """The training step whose weights the states come from."""
-        return self.attributes.step
-
-    @cached_property
-    def layers(self) -> dict[str, LayerPart]:
-        """The part's layers by public name."""
-        opened = [self._open_layer(directory) for directory in self.record.layers]
-        return {layer.attributes.name: layer for layer in opened}
-
-    @cached_property
-    def columns(self) -> dict[str, CommittedArray]:
-        """The part's sample columns by name."""
-        columns = {}
-        for directory, commit in self.record.columns.items():
-            paths = layout.column_paths(self.directory, directory)
-            column = CommittedArray.open(self.files, paths, commit)
-            columns[str(column.attributes.get("name", directory))] = column
-        return columns
-
-    def _open_layer(self, directory: str) -> LayerPart:
-        path = layout.layer_path(self.directory, directory)
-        attributes = LayerAttributes.from_json(*_attributes(self.files, path))
-        commit = self.record.layers[directory]
-        states = CommittedArray.open(
-            self.files, layout.states_paths(self.directory, directory), commit.states
-        )
-        if states.spec.dtype != "uint8" or states.spec.row_shape != (attributes.row_bytes,):
-            raise FormatError(
-                f"{self.files.location}/{path}: states of {states.spec.row_shape} "
-                f"{states.spec.dtype} cannot hold {attributes.neurons} neurons"
-            )
-        positions = None
-        if commit.positions is not None:
-            paths = layout.positions_paths(self.directory, directory)
-            positions = CommittedArray.open(self.files, paths, commit.positions)
-        return LayerPart(self.directory, attributes, states, positions, self.samples)
-
-
-def _attributes(files: Files, path: str) -> tuple[dict[str, Any], str]:
-    where = f"{files.location}/{path}"
-    return tsstore_attributes(read_document(files, path), where), where
+    run = tsstore_attributes({"attributes": attributes}, where)
+    # A newer format may have another rule for the checksum: its version comes first.
+    layout.check_format(run, where)
+    return RunAttributes.from_json(check_attributes(run, "", files.location), where)
 
 
 class StateStore(Mapping[str, LayerStates]):
@@ -204,7 +110,8 @@ class StateStore(Mapping[str, LayerStates]):
     @property
     def finished(self) -> bool:
         """Whether every part was closed by its own writer."""
-        return all(part.seal is not None and part.seal.why == "closed" for part in self.parts)
+        closed = [part.seal is not None and part.seal.why == "closed" for part in self.parts]
+        return bool(closed) and all(closed)
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -227,7 +134,8 @@ class StateStore(Mapping[str, LayerStates]):
         parts = tuple(part for part in self.parts if part.step == step)
         if not parts:
             raise StoreError(
-                f"{self.path} has no part of step {step!r}; it has {', '.join(map(repr, self.steps))}"
+                f"{self.path} has no part of step {step!r}; "
+                f"it has {', '.join(map(repr, self.steps)) or 'no samples'}"
             )
         return StateStore(self._files, self.run, parts)
 
@@ -246,7 +154,7 @@ class StateStore(Mapping[str, LayerStates]):
             if name not in part.columns:
                 raise StoreError(
                     f"{self.path}/{part.directory} has no sample column {name!r}; "
-                    f"it has {', '.join(part.columns) or 'none'}"
+                    f"it has {', '.join(map(printable, part.columns)) or 'none'}"
                 )
             pieces.append(part.columns[name].read(0, part.samples))
         if not pieces:
@@ -270,7 +178,7 @@ class StateStore(Mapping[str, LayerStates]):
         for candidate in _aliases(name):
             if candidate in self.layers:
                 return candidate
-        held = ", ".join(self.layers) or "no layers: nothing has been committed"
+        held = ", ".join(map(printable, self.layers)) or "no layers: nothing has been committed"
         raise UnknownLayerError(f"{self.path} has no layer {name!r}; it has {held}")
 
     def __getitem__(self, name: str) -> LayerStates:
@@ -279,8 +187,8 @@ class StateStore(Mapping[str, LayerStates]):
         lacking = [p.directory for p in self.parts if p.samples and public not in p.layers]
         if lacking:
             raise DamageError(
-                f"{self.path}: layer {public} has no states in {', '.join(lacking)}, which hold "
-                "samples; the parts were captured with different layers"
+                f"{self.path}: layer {printable(public)} has no states in {', '.join(lacking)}, "
+                "which hold samples; the parts were captured with different layers"
             )
         return LayerStates(self.path, public, tuple(parts))
 
@@ -303,9 +211,5 @@ class StateStore(Mapping[str, LayerStates]):
 
 def _aliases(name: str) -> tuple[str, ...]:
     """Return what a name may mean: the tutorial's names for outputs and inputs included."""
-    return (
-        name,
-        name.removesuffix("_post_states"),
-        name.removesuffix("_states"),
-        name.removesuffix("_pre_states") + ":before",
-    )
+    before = (name.removesuffix("_pre_states") + ":before",) * name.endswith("_pre_states")
+    return name, name.removesuffix("_post_states"), *before, name.removesuffix("_states")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import google_crc32c
-
-from tsstore.errors import DamageError, FormatError
+from tsstore.errors import FormatError
+from tsstore.store.documents import mapping, number, text
 from tsstore.store.layout import is_directory
-from tsstore.store.metadata import mapping, number, text
 
 
 @dataclass(frozen=True)
@@ -75,38 +72,24 @@ class CommitRecord:
     columns: Mapping[str, ArrayCommit] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as it is stored, with its checksum."""
-        value = asdict(self)
-        return value | {"checksum": _checksum(value)}
+        """Return the record as it is stored; its node's attributes have a checksum."""
+        return asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> CommitRecord:
-        """Check and parse a stored record.
-
-        Raises
-        ------
-        DamageError
-            If the record's checksum does not match.
-        FormatError
-            If something in it is not valid.
-        """
-        body = {key: item for key, item in value.items() if key != "checksum"}
-        if value.get("checksum") != _checksum(body):
-            raise DamageError(
-                f"{where}: the commit record does not match its checksum; restore it from a copy"
-            )
+        """Check and parse a stored record; FormatError where something in it is not valid."""
         record = cls(
-            number(body.get("generation"), "generation", where),
-            number(body.get("batches"), "batches", where),
-            number(body.get("samples"), "samples", where),
-            text(body.get("time"), "time", where),
+            number(value.get("generation"), "generation", where),
+            number(value.get("batches"), "batches", where),
+            number(value.get("samples"), "samples", where),
+            text(value.get("time"), "time", where),
             {
                 _directory(key, where): _layer_commit(item, where)
-                for key, item in mapping(body.get("layers"), "layers", where).items()
+                for key, item in mapping(value.get("layers"), "layers", where).items()
             },
             {
                 _directory(key, where): ArrayCommit.from_json(item, where)
-                for key, item in mapping(body.get("columns"), "columns", where).items()
+                for key, item in mapping(value.get("columns"), "columns", where).items()
             },
         )
         record._check_samples(where)
@@ -125,12 +108,6 @@ class CommitRecord:
         for name, rows in per_sample.items():
             if rows != self.samples:
                 raise FormatError(f"{where}: {name} has {rows} samples, the part {self.samples}")
-
-
-def _checksum(body: Mapping[str, Any]) -> int:
-    """Return crc32c of the canonical JSON of a record."""
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    return google_crc32c.value(canonical)  # type: ignore[no-any-return]
 
 
 def _directory(name: str, where: str) -> str:

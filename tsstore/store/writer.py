@@ -6,73 +6,36 @@ import os
 import socket
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import FormatError, PartSealedError, StoreExistsError, TsstoreError
+from tsstore.errors import (
+    ColumnsError,
+    FormatError,
+    PartSealedError,
+    StoreError,
+    StoreExistsError,
+    TsstoreError,
+)
 from tsstore.store import layout
 from tsstore.store.arrays import ArrayWriter
+from tsstore.store.batch import Batch as Batch
+from tsstore.store.batch import LayerBatch as LayerBatch
+from tsstore.store.batch import check_column
+from tsstore.store.documents import create_group, metadata_key, write_group
 from tsstore.store.files import Files
 from tsstore.store.layout import LayerAttributes, PartAttributes, RunAttributes
-from tsstore.store.metadata import (
-    CODECS,
-    dump,
-    group_document,
-    metadata_key,
-    write_group,
-)
+from tsstore.store.metadata import CODECS, MAX_CHUNK_BYTES, ArraySpec
 from tsstore.store.record import CommitRecord, LayerCommit, Seal
 
 CHUNK_BYTES = 2 << 20
 MIN_CHUNK_BYTES = 128 << 10
 BUFFER_BYTES = 256 << 20
 """What the unfinished chunks of all layers may take together, unless chunks become too small."""
-
-
-@dataclass(frozen=True)
-class LayerBatch:
-    """What one batch gave in one layer.
-
-    Attributes
-    ----------
-    rows
-        uint8 (rows, row_bytes), sample after sample.
-    positions
-        int64 (samples,): rows of each sample.
-    """
-
-    rows: npt.NDArray[np.uint8]
-    positions: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one batch gave: the same samples in every layer and column.
-
-    Attributes
-    ----------
-    samples
-        Number of samples.
-    layers
-        By public name.
-    columns
-        Arrays of one entry a sample, by name; text as object arrays of str.
-    """
-
-    samples: int
-    layers: Mapping[str, LayerBatch]
-    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the batch takes in memory."""
-        rows = sum(layer.rows.nbytes + layer.positions.nbytes for layer in self.layers.values())
-        return rows + sum(column.nbytes for column in self.columns.values())
 
 
 def now() -> str:
@@ -88,16 +51,20 @@ def create_run(files: Files, software: Mapping[str, str] | None = None) -> RunAt
     StoreExistsError
         If there is something at the path already.
     """
-    run = RunAttributes(uuid.uuid4().hex, now(), {"tsstore": version("tsstore"), **(software or {})})
+    run = RunAttributes(
+        uuid.uuid4().hex, now(), {"tsstore": version("tsstore"), **(software or {})}
+    )
     try:
         if files.list(""):
             raise FileExistsError
-        files.create(metadata_key(""), dump(group_document(run.to_json())))
+        create_group(files, "", run.to_json())
     except FileExistsError:
         raise StoreExistsError(
             f"{files.location} exists already; expected a new path: choose another one, "
             "or remove what is there"
         ) from None
+    # Other processes sync their own parts only.
+    files.sync()
     return run
 
 
@@ -137,6 +104,8 @@ class PartWriter:
         self._record = CommitRecord()
         self._batches = 0
         self._samples = 0
+        self._defined = False
+        self._appending = False
         self.sealed = False
         self.attributes = self._create_part(part)
 
@@ -161,7 +130,9 @@ class PartWriter:
         positions: Mapping[str, int],
         columns: Mapping[str, str],
     ) -> None:
-        """Create the arrays of all layers and sample columns.
+        """Create the arrays of layers, and, the first time, of sample columns.
+
+        Samples appended before have no positions in a layer that is defined later.
 
         Parameters
         ----------
@@ -173,24 +144,25 @@ class PartWriter:
         columns
             Dtype names by column name.
         """
-        for group in ("layers", "samples", "sample_checksums"):
-            write_group(self._files, f"{self.directory}/{group}")
+        if not self._defined:
+            self._create_groups()
         chunk_bytes = self._chunk_bytes or max(
             MIN_CHUNK_BYTES, min(CHUNK_BYTES, BUFFER_BYTES // max(len(layers), 1))
         )
-        for index, (name, attributes) in enumerate(layers.items()):
+        for index, (name, attributes) in enumerate(layers.items(), start=len(self._layers)):
             rows = _chunk_rows(attributes.row_bytes, positions[name], chunk_bytes)
             spec = layout.states_spec(attributes.row_bytes, rows, self._codec, self._level)
             directory = layout.directory_name(index, name)
             self._layers[name] = _LayerWriter(
-                self._files, self.directory, directory, attributes, spec
+                self._files, self.directory, directory, attributes, spec, self._samples
             )
-        for index, (name, dtype) in enumerate(columns.items()):
+        for index, (name, dtype) in enumerate({} if self._defined else columns.items()):
             directory = layout.column_directory(index, name)
             paths = layout.column_paths(self.directory, directory)
             spec = layout.sample_spec(dtype)
             column = ArrayWriter(self._files, paths, spec, {"name": name, "index": index})
             self._columns[name] = (directory, column)
+        self._defined = True
 
     def append(self, batch: Batch) -> None:
         """Append a batch; it counts from the next commit on.
@@ -199,15 +171,21 @@ class PartWriter:
         ------
         PartSealedError
             If the part has been sealed.
+        StoreError, ColumnsError
+            If the batch does not fit the part, or an earlier one could not be appended whole.
         """
         if self.sealed:
             raise PartSealedError(f"{self.directory} is sealed and takes no more batches")
+        self._check_whole()
+        self._check_batch(batch)
+        self._appending = True
         for name, layer in batch.layers.items():
             self._layers[name].append(layer, self._samples)
         for name, column in batch.columns.items():
             self._columns[name][1].append(column)
         self._samples += batch.samples
         self._batches += 1
+        self._appending = False
 
     def commit(self) -> CommitRecord:
         """Put all appended batches on disk for good: chunks, then the record, then shapes.
@@ -216,7 +194,10 @@ class PartWriter:
         ------
         PartSealedError
             If another process has sealed the part.
+        StoreError
+            If a batch could not be appended whole.
         """
+        self._check_whole()
         if self._record.generation and self._record.batches == self._batches:
             return self._record
         self._check_seal()
@@ -245,21 +226,52 @@ class PartWriter:
             return
         record = self.commit()
         by = f"{socket.gethostname()} process {os.getpid()}"
-        document = group_document(Seal(record, why, by, now()).to_json())
+        seal = Seal(record, why, by, now())
         try:
-            self._files.create(metadata_key(layout.seal_path(self.directory)), dump(document))
+            create_group(self._files, layout.seal_path(self.directory), seal.to_json())
         except FileExistsError:
             self._check_seal()
         self._files.sync()
         self.sealed = True
 
+    def _create_groups(self) -> None:
+        # A part that has layers has a record, so that a lost record is noticed.
+        write_group(self._files, layout.commit_path(self.directory), self._record.to_json())
+        self._files.sync()
+        for group in ("layers", "samples", "sample_checksums"):
+            write_group(self._files, f"{self.directory}/{group}")
+
     def _check_seal(self) -> None:
-        if self._files.exists(layout.seal_path(self.directory)):
+        if self._files.exists(metadata_key(layout.seal_path(self.directory))):
             self.sealed = True
             raise PartSealedError(
                 f"{self._files.location}/{self.directory} was sealed by another process: "
                 "what this one recorded since its last commit does not count; stop this job"
             )
+
+    def _check_whole(self) -> None:
+        if self._appending:
+            raise StoreError(
+                f"{self._files.location}/{self.directory}: a batch could not be written whole, so "
+                "no later one is taken; what was committed before stays readable: run again"
+            )
+
+    def _check_batch(self, batch: Batch) -> None:
+        """Refuse a batch that not every layer and column can take, before any of them does."""
+        if set(batch.layers) != set(self._layers):
+            raise StoreError(
+                f"{self.directory}: the batch has layers {sorted(batch.layers)}; "
+                f"expected {sorted(self._layers)}"
+            )
+        if set(batch.columns) != set(self._columns):
+            raise ColumnsError(
+                f"{self.directory}: the batch has columns {sorted(batch.columns)}; "
+                f"expected {sorted(self._columns)}"
+            )
+        for name, layer in batch.layers.items():
+            layer.check(f"layer {name!r}", batch.samples, self._layers[name].row_bytes)
+        for name, column in batch.columns.items():
+            check_column(name, column, batch.samples, self._columns[name][1].spec)
 
     def _create_part(self, part: PartAttributes) -> PartAttributes:
         """Create the part's group under the first free number of attempts."""
@@ -267,9 +279,9 @@ class PartWriter:
         attempt = sum(name.startswith(prefix) for name in self._files.list(""))
         while True:
             part = replace(part, attempt=attempt, started=now())
-            key = metadata_key(layout.part_directory(part.rank, attempt))
+            directory = layout.part_directory(part.rank, attempt)
             try:
-                self._files.create(key, dump(group_document(part.to_json())))
+                create_group(self._files, directory, part.to_json())
             except FileExistsError:
                 attempt += 1
             else:
@@ -277,7 +289,7 @@ class PartWriter:
 
 
 class _LayerWriter:
-    """The arrays of one layer; `positions` begins when a sample first has another number of rows."""
+    """The arrays of one layer; `positions` begins when a sample first has more or fewer rows."""
 
     def __init__(
         self,
@@ -285,15 +297,17 @@ class _LayerWriter:
         part: str,
         directory: str,
         attributes: LayerAttributes,
-        spec: layout.ArraySpec,
+        spec: ArraySpec,
+        samples_before: int = 0,
     ) -> None:
         self.directory = directory
+        self.row_bytes = attributes.row_bytes
         self._files = files
         self._part = part
         write_group(files, layout.layer_path(part, directory), attributes.to_json())
         self._states = ArrayWriter(files, layout.states_paths(part, directory), spec)
         self._positions: ArrayWriter | None = None
-        self._constant: int | None = None
+        self._constant = 0 if samples_before else None
 
     def append(self, batch: LayerBatch, samples_before: int) -> None:
         """Append a batch's rows, after so many samples."""
@@ -330,7 +344,7 @@ class _LayerWriter:
 
 def _chunk_rows(row_bytes: int, positions: int, chunk_bytes: int) -> int:
     """Return rows of a chunk: of whole samples where one fits."""
-    rows = max(chunk_bytes // row_bytes, 1)
+    rows = max(min(chunk_bytes, MAX_CHUNK_BYTES) // row_bytes, 1)
     return rows - rows % positions if 0 < positions <= rows else rows
 
 

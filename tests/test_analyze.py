@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
+
+import tsstore
+from tsstore.analysis import analyze as module
+from tsstore.analysis.analyze import count_layer, layer_plan
+from tsstore.analysis.memory import parse_memory
+from tsstore.analysis.schedulers import Local, choose
+from tsstore.errors import (
+    AnalysisError,
+    CountingError,
+    DamageError,
+    EmptyStoreError,
+    MemoryTooSmallError,
+    NotAStoreError,
+    UnknownLayerError,
+)
+from tsstore.store.layout import PartAttributes
+from tsstore.store.reader import open_store
+
+CHUNK = 64 << 10
+
+
+@pytest.fixture(params=["threads", "synchronous", "cluster"])
+def scheduler(request):
+    if request.param == "cluster":
+        return request.getfixturevalue("client")
+    return request.param
+
+
+@pytest.fixture
+def scratch(tmp_path):
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def spilling(monkeypatch):
+    """Let records go through files on threads too, as they do where memory is short."""
+    monkeypatch.setattr(Local, "shared_memory", False)
+
+
+def smallest_memory(states, scheduler) -> str:
+    with pytest.raises(MemoryTooSmallError) as error:
+        layer_plan(states, 1, choose(scheduler))
+    return re.search(r"memory='(\d+KiB)'", str(error.value))[1]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_scheduler_counts_as_sorting_does(tmp_path, scheduler, width):
+    parts = [draw_layer(seed, 40, width, distinct=30) for seed in (1, 2, 3)]
+    store = write_layers(tmp_path / "run", *({"conv_1": part} for part in parts))
+    result = tsstore.analyze(store, scheduler=scheduler)["conv_1"]
+    expected = count(*parts)
+    assert found(result) == expected
+    counts = np.repeat(expected.spectrum.multiplicity, expected.spectrum.states)
+    shares = counts / counts.sum()
+    assert result.entropy() == pytest.approx(-(shares * np.log2(shares)).sum())
+    assert result.entropy(0) == pytest.approx(math.log2(len(counts)))
+    assert result.entropy(2) == pytest.approx(-np.log2((shares**2).sum()))
+    assert result.entropy(math.inf) == pytest.approx(-np.log2(shares.max()))
+    assert result.samples == 120
+
+
+@pytest.mark.parametrize("width", [3, 8, 16, 38])
+def test_the_smallest_memory_that_is_named_works_through_files(tmp_path, scheduler, scratch, width):
+    rows = layer(numbered_rows(np.arange(30_000) // 2, width), 10)
+    store = write_layers(tmp_path / "run", {"conv_1": rows}, chunk_bytes=CHUNK)
+    memory = smallest_memory(store["conv_1"], scheduler)
+    assert layer_plan(store["conv_1"], parse_memory(memory), choose(scheduler)).spill
+    result = tsstore.analyze(store, memory=memory, scheduler=scheduler, scratch=scratch)
+    assert found(result["conv_1"]) == count(rows)
+    assert list(scratch.iterdir()) == []
+    with pytest.raises(MemoryTooSmallError, match=f"layer conv_1: .*'{memory}'"):
+        tsstore.analyze(store, memory=parse_memory(memory) - 1024, scheduler=scheduler)
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_many_blocks_and_partitions_are_counted_by_every_scheduler(tmp_path, scheduler, scratch):
+    parts = [draw_layer(seed, 80, 9, distinct=200) for seed in (4, 5)]
+    store = write_layers(tmp_path / "run", *({"conv_1": part} for part in parts))
+    result = tsstore.analyze(store, scheduler=scheduler, scratch=scratch)
+    assert found(result["conv_1"]) == count(*parts)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=3),
+    st.sampled_from(WIDTHS),
+    st.integers(1, 60),
+    st.integers(1, 9),
+)
+def test_any_small_store_is_analysed_exactly(samples, width, distinct, largest):
+    parts = [draw_layer(n, many, width, distinct, largest) for n, many in enumerate(samples)]
+    with tempfile.TemporaryDirectory() as folder:
+        store = write_layers(Path(folder) / "run", *({"a": part} for part in parts))
+        if sum(part.rows.size for part in parts):
+            assert found(tsstore.analyze(store)["a"]) == count(*parts)
+        else:
+            with pytest.raises(EmptyStoreError):
+                tsstore.analyze(store)
+
+
+def test_layers_are_those_asked_for_in_that_order_and_once(tmp_path):
+    layers = {name: draw_layer(number, 30, 2) for number, name in enumerate(("a", "b", "c"))}
+    store = write_layers(tmp_path / "run", layers)
+    assert list(tsstore.analyze(store)) == ["a", "b", "c"]
+    assert list(tsstore.analyze(store, "b")) == ["b"]
+    assert list(tsstore.analyze(store, ["c", "a_post_states", "a"])) == ["c", "a"]
+    assert list(tsstore.analyze(store, iter(["a"]))) == ["a"]
+    with pytest.raises(AnalysisError, match="no layer was asked for; it has"):
+        tsstore.analyze(store, [])
+
+
+def test_the_tutorial_s_names_mean_the_same_layers(tmp_path):
+    layers = {name: draw_layer(1, 30, 2) for name in ("conv_1", "conv_1:before")}
+    store = write_layers(tmp_path / "run", layers)
+    assert list(tsstore.analyze(store, "conv_1_post_states")) == ["conv_1"]
+    assert list(tsstore.analyze(store, "conv_1_pre_states")) == ["conv_1:before"]
+
+
+def test_a_path_does_as_well_as_a_store(tmp_path, monkeypatch):
+    write_layers(tmp_path / "run", {"a": draw_layer(1, 30, 2)})
+    monkeypatch.chdir(tmp_path)
+    assert tsstore.analyze(tmp_path / "run").run == str(tmp_path / "run")
+    assert tsstore.analyze("run")["a"].samples == 30
+
+
+def test_only_what_was_committed_is_analysed(tmp_path):
+    first, second = draw_layer(1, 30, 2), draw_layer(2, 30, 2)
+    store = write_layers(tmp_path / "run", {"a": first}, close=False)
+    write_layers(tmp_path / "run", {"a": second})
+    assert found(tsstore.analyze(store)["a"]) == count(first)
+    assert found(tsstore.analyze(tmp_path / "run")["a"]) == count(first, second)
+
+
+def test_progress_counts_up_to_the_total_for_each_layer(tmp_path, scheduler):
+    store = write_layers(tmp_path / "run", {n: draw_layer(1, 30, 2) for n in ("a", "b")})
+    calls = []
+    tsstore.analyze(store, scheduler=scheduler, progress=lambda *call: calls.append(call))
+    assert list(dict.fromkeys(name for name, _, _ in calls)) == ["a", "b"]
+    for name in ("a", "b"):
+        steps = [(done, total) for called, done, total in calls if called == name]
+        assert steps == [(done, len(steps)) for done in range(1, len(steps) + 1)]
+        assert len(steps) >= 4
+
+
+def damage(run: Path) -> Path:
+    chunk = sorted(run.rglob("states/c/*/0"))[-1]
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 16
+    chunk.write_bytes(data)
+    return chunk
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_damage_is_an_error_on_every_scheduler_and_never_a_number(tmp_path, scheduler, reported):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 8)})
+    chunk = damage(tmp_path / "run")
+    progress = (lambda *call: None) if reported else None
+    with pytest.raises(DamageError, match=re.escape(str(chunk.relative_to(tmp_path)))):
+        tsstore.analyze(store, scheduler=scheduler, progress=progress)
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_a_missing_chunk_leaves_no_scratch_files(tmp_path, scheduler, scratch, spilling):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
+    sorted((tmp_path / "run").rglob("states/c/*/0"))[1].unlink()
+    with pytest.raises(DamageError):
+        tsstore.analyze(store, scheduler=scheduler, scratch=scratch)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_sizes", "spilling")
+@pytest.mark.parametrize("change", ["flip", "cut", "remove"])
+def test_a_scratch_file_that_changes_is_an_error(tmp_path, scratch, monkeypatch, change):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
+
+    def check(receipts, rows):
+        file = Path(receipts[1].slices.file)
+        data = file.read_bytes()
+        file.unlink()
+        if change != "remove":
+            file.write_bytes(data[:-1] + b"?" * (change == "flip"))
+        return check_receipts(receipts, rows)
+
+    check_receipts = module.build_graph.__globals__["check_receipts"]
+    monkeypatch.setattr("tsstore.analysis.pipeline.check_receipts", check)
+    with pytest.raises(CountingError, match=r"scratch file .*\.records (has changed|cannot be)"):
+        tsstore.analyze(store, scratch=scratch)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_a_lost_receipt_is_an_error(tmp_path, monkeypatch):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
+    check = module.build_graph.__globals__["check_receipts"]
+    monkeypatch.setattr(
+        "tsstore.analysis.pipeline.check_receipts", lambda receipts, rows: check(receipts[1:], rows)
+    )
+    with pytest.raises(CountingError, match="expected"):
+        tsstore.analyze(store)
+
+
+@pytest.mark.usefixtures("small_sizes")
+def test_multiplicities_that_do_not_add_up_to_the_rows_are_an_error(tmp_path, monkeypatch):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
+    merge = module.build_graph.__globals__["merge_counts"]
+    monkeypatch.setattr("tsstore.analysis.pipeline.merge_counts", lambda counts: merge(counts[1:]))
+    with pytest.raises(CountingError, match=r"a: the multiplicities add up to \d+, but \d+ rows"):
+        tsstore.analyze(store)
+
+
+@pytest.mark.usefixtures("spilling")
+@pytest.mark.parametrize("parent", ["file", "gone"])
+def test_scratch_that_cannot_be_used_is_an_error_with_advice(tmp_path, parent):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
+    (tmp_path / "file").touch()
+    with pytest.raises(AnalysisError, match=f"{parent} cannot be used .* pass another one as"):
+        tsstore.analyze(store, scratch=tmp_path / parent)
+
+
+def test_scratch_that_a_worker_does_not_see_is_an_error(tmp_path, scratch, client, monkeypatch):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
+    monkeypatch.setattr(client, "run", lambda *_, **__: {"tcp://far:1": None})
+    with pytest.raises(AnalysisError, match=r"is not seen by tcp://far:1; pass a folder"):
+        tsstore.analyze(store, scheduler=client, scratch=scratch)
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_client_of_an_address_is_closed_after_success_and_after_an_error(tmp_path, client):
+    from distributed import Client
+
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 8)})
+    address = client.scheduler.address
+    result = tsstore.analyze(store, scheduler=address)
+    assert result["a"].samples == 60
+    damage(tmp_path / "run")
+    with pytest.raises(DamageError):
+        tsstore.analyze(store, scheduler=address)
+    others = [other.status for other in Client._instances if other is not client]
+    assert set(others) <= {"closed"}
+    assert client.status == "running"
+
+
+def test_the_current_client_is_used_unless_told_otherwise(tmp_path, client, monkeypatch):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 8)})
+    used = []
+    get = client.get
+    monkeypatch.setattr(client, "get", lambda *a, **k: used.append(1) or get(*a, **k))
+    with client.as_current():
+        on_cluster = tsstore.analyze(store)
+        assert used == [1]
+        assert tsstore.analyze(store, scheduler="threads")["a"].spectrum == on_cluster["a"].spectrum
+    assert used == [1]
+
+
+def test_memory_beyond_a_worker_s_limit_is_refused(tmp_path, client):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 8)})
+    with pytest.raises(AnalysisError, match=r"their limit is 2 GiB; give at most memory=\d+$"):
+        tsstore.analyze(store, memory="1.9GiB", scheduler=client)
+
+
+@pytest.mark.parametrize("memory", ["abc", -1, 0, "nothing"])
+def test_memory_that_is_no_amount_is_refused(tmp_path, memory):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 8)})
+    with pytest.raises(AnalysisError, match="expected a positive amount"):
+        tsstore.analyze(store, memory=memory)
+
+
+def test_a_scheduler_that_is_none_is_refused(tmp_path):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 8)})
+    with pytest.raises(AnalysisError, match="scheduler is 'fast'; expected"):
+        tsstore.analyze(store, scheduler="fast")
+
+
+def test_what_is_no_store_is_refused(tmp_path):
+    with pytest.raises(NotAStoreError, match="nowhere is no tsstore run"):
+        tsstore.analyze(tmp_path / "nowhere")
+    with pytest.raises(NotAStoreError, match="is no tsstore run"):
+        tsstore.analyze(tmp_path)
+
+
+def test_an_unknown_layer_is_refused_with_those_that_are_there(tmp_path):
+    store = write_layers(tmp_path / "run", {"conv_1": draw_layer(1, 60, 8)})
+    with pytest.raises(UnknownLayerError, match="has no layer 'conv_2'; it has conv_1") as error:
+        tsstore.analyze(store, ["conv_1", "conv_2"])
+    assert isinstance(error.value, KeyError)
+
+
+def test_nothing_committed_is_an_error(tmp_path):
+    empty = layer(np.empty((0, 1), np.uint8), [])
+    with pytest.raises(EmptyStoreError, match="holds no committed samples; wait for the first"):
+        tsstore.analyze(write_layers(tmp_path / "run", {"a": empty}))
+    nothing = layer(np.empty((0, 1), np.uint8), [0, 0])
+    with pytest.raises(EmptyStoreError, match="layer a has no rows to analyse"):
+        tsstore.analyze(write_layers(tmp_path / "other", {"a": nothing}))
+
+
+def test_steps_are_not_pooled(tmp_path):
+    parts = {step: draw_layer(step, 50, 2) for step in (100, 200)}
+    for step, rows in parts.items():
+        write_layers(tmp_path / "run", {"a": rows}, part=PartAttributes(step=step))
+    store = open_store(tmp_path / "run")
+    with pytest.raises(AnalysisError, match=r"holds the steps 100, 200, which are not pooled"):
+        tsstore.analyze(store)
+    assert found(tsstore.analyze(store.at_step(200))["a"]) == count(parts[200])
+
+
+def test_accuracy_comes_from_labels_and_predictions_of_all_parts(tmp_path):
+    def write(name: str, **columns: list[int]):
+        values = {key: np.array(value) for key, value in columns.items()}
+        return write_layers(tmp_path / name, {"a": draw_layer(1, 4, 1, 3)}, columns=values)
+
+    write("both", label=[1, 2, 3, 4], prediction=[1, 2, 3, 0])
+    store = write("both", label=[1, 2, 3, 4], prediction=[0, 0, 0, 4])
+    assert tsstore.analyze(store).accuracy == 0.5
+    assert tsstore.analyze(write("labels", label=[1, 2, 3, 4])).accuracy is None
+    write("half", label=[1, 2, 3, 4], prediction=[1, 2, 3, 0])
+    assert tsstore.analyze(write("half", label=[1, 2, 3, 4])).accuracy is None
+
+
+def test_damaged_labels_are_an_error_not_a_missing_accuracy(tmp_path):
+    columns = {name: np.arange(40) for name in ("label", "prediction")}
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 40, 1)}, columns=columns)
+    next((tmp_path / "run").rglob("samples/label/c/0")).write_bytes(b"damage" * 9)
+    with pytest.raises(DamageError, match="label"):
+        tsstore.analyze(store)
+
+
+def test_fingerprints_are_bounded_and_narrow_rows_exact(tmp_path):
+    layers = {str(width): draw_layer(1, 40, width) for width in (16, 17)}
+    analysis = tsstore.analyze(write_layers(tmp_path / "run", layers))
+    assert analysis["16"].collision_bound == 0
+    assert 0 < analysis["17"].collision_bound < 1e-30
+
+
+def test_one_layer_can_be_counted_alone(tmp_path):
+    rows = draw_layer(7, 60, 17)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    calls = []
+    scheduler = Local(2)
+    counts, scheme = count_layer(states, 1 << 28, scheduler, lambda *call: calls.append(call))
+    assert found(counts) == count(rows)
+    assert scheme.row_bytes == 17
+    assert calls[-1][0] == calls[-1][1]
+
+
+def test_the_largest_sample_is_found_across_parts_and_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "POSITIONS", 7)
+    parts = [layer(np.zeros((n * 20, 1), np.uint8), n) for n in (3, 5)]
+    parts.append(layer(np.zeros((40, 1), np.uint8), [1] * 31 + [9]))
+    store = write_layers(tmp_path / "run", *({"a": part} for part in parts))
+    assert module._largest_sample(store["a"]) == 9
+    assert module._largest_sample(write_layers(tmp_path / "one", {"a": parts[1]})["a"]) == 5
+
+
+def test_neither_opening_nor_analysing_imports_torch(tmp_path):
+    write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 8)})
+    script = """if True:
+        import sys, tsstore
+        result = tsstore.analyze(tsstore.open(sys.argv[1]), memory="64MiB", scheduler="threads")
+        print(result["a"].samples, "torch" in sys.modules, "distributed" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(tsstore.__file__).parents[1])},
+    )
+    assert done.stdout.split() == ["60", "False", "False"]
+    assert done.stderr == ""

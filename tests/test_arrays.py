@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsstore.errors import DamageError, FormatError
+from tsstore.store import layout
+from tsstore.store.arrays import ArrayWriter, CommittedArray
+from tsstore.store.files import LocalFiles
+from tsstore.store.layout import ArrayPaths
+from tsstore.store.metadata import ArraySpec
+from tsstore.store.record import ArrayCommit
+
+PATHS = ArrayPaths("layers/a/states", "layers/a/checksums")
+STATES = ArraySpec("uint8", 4, (2,), ("row", "byte"))
+TEXT = ArraySpec("string", 4, (), ("sample",))
+
+
+@pytest.fixture
+def files(tmp_path):
+    return LocalFiles(tmp_path, durable=False)
+
+
+@pytest.fixture
+def small_checksum_chunks(monkeypatch):
+    monkeypatch.setattr(layout, "CHECKSUM_CHUNK_ROWS", 3)
+
+
+def entries(rows: int, spec: ArraySpec = STATES, seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).integers(1, 256, (rows, *spec.row_shape), dtype=np.uint8)
+    return np.array([f"ü{value}" for value in values], dtype=object) if spec.is_text else values
+
+
+def write(files: LocalFiles, rows: int, spec: ArraySpec = STATES) -> CommittedArray:
+    writer = ArrayWriter(files, PATHS, spec)
+    writer.append(entries(rows, spec))
+    commit = writer.flush()
+    writer.write_shape()
+    return CommittedArray.open(files, PATHS, commit, spec.dtype, spec.row_shape)
+
+
+@pytest.mark.usefixtures("small_checksum_chunks")
+@given(
+    sizes=st.lists(st.integers(0, 11), max_size=8),
+    flushes=st.sets(st.integers(0, 7)),
+    is_text=st.booleans(),
+)
+def test_every_commit_keeps_its_entries_whatever_is_appended_later(
+    tmp_path_factory, sizes, flushes, is_text
+):
+    files = LocalFiles(tmp_path_factory.mktemp("store"), durable=False)
+    spec = TEXT if is_text else STATES
+    written = entries(sum(sizes), spec)
+    writer, rows, commits = ArrayWriter(files, PATHS, spec), 0, []
+    for index, size in enumerate(sizes):
+        writer.append(written[rows : rows + size])
+        rows += size
+        if index in flushes:
+            commits.append(writer.flush())
+    commits.append(writer.flush())
+    for commit in commits:
+        array = CommittedArray.open(files, PATHS, commit, spec.dtype, spec.row_shape)
+        assert len(array) == array.rows == commit.rows <= rows
+        np.testing.assert_array_equal(array.read(0, commit.rows), written[: commit.rows])
+    assert commits[-1].rows == rows
+
+
+@pytest.mark.usefixtures("small_checksum_chunks")
+@pytest.mark.parametrize("spec", [STATES, TEXT])
+def test_any_range_may_be_read(files, spec):
+    array, written = write(files, 30, spec), entries(30, spec)
+    for start in range(0, 31, 3):
+        for stop in range(start, 31):
+            assert array.read(start, stop).tolist() == written[start:stop].tolist()
+
+
+def test_a_range_is_read_into_the_array_that_is_given(files):
+    array = write(files, 10)
+    out = np.full((8, 2), 99, dtype=np.uint8)
+    assert array.read(1, 9, out) is out
+    np.testing.assert_array_equal(out, entries(10)[1:9])
+    assert array.read(3, 3).shape == (0, 2)
+    assert array.read(3, 3, out) is out
+
+
+def test_chunks_that_hold_nothing_but_zeros_are_written(files):
+    writer = ArrayWriter(files, PATHS, STATES)
+    writer.append(np.zeros((10, 2), dtype=np.uint8))
+    commit = writer.flush()
+    assert files.list("layers/a/states/c") == ["0", "1", "2"]
+    assert files.exists("layers/a/states/c/2/0")
+    assert not CommittedArray.open(files, PATHS, commit, "uint8", (2,)).read(0, 10).any()
+
+
+def test_a_flush_without_new_entries_writes_no_chunk(files, monkeypatch):
+    writer = ArrayWriter(files, PATHS, STATES)
+    writer.append(entries(6))
+    commit = writer.flush()
+    monkeypatch.setattr(files, "write", None)
+    assert writer.flush() == commit
+
+
+def test_full_chunks_are_written_once(files):
+    writer = ArrayWriter(files, PATHS, STATES)
+    writer.append(entries(6))
+    writer.flush()
+    first = (files.root / "layers/a/states/c/0/0").stat().st_mtime_ns
+    writer.append(entries(6))
+    writer.flush()
+    assert (files.root / "layers/a/states/c/0/0").stat().st_mtime_ns == first
+
+
+def test_plain_readers_see_what_was_flushed_before_the_shape_was_written(files):
+    writer = ArrayWriter(files, PATHS, STATES)
+    writer.append(entries(6))
+    writer.flush()
+    assert b'"shape": [\n    0,' in files.read("layers/a/states/zarr.json")
+    writer.append(entries(6))
+    writer.write_shape()
+    assert b'"shape": [\n    6,' in files.read("layers/a/states/zarr.json")
+
+
+def damage(path: Path, how: str, other: Path) -> None:
+    data = path.read_bytes()
+    if how == "deleted":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "a directory":
+        path.unlink()
+        path.mkdir()
+    elif how == "flipped":
+        path.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
+    else:
+        path.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("how", ["deleted", "empty", "a directory", "flipped", "another chunk"])
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+def test_damage_names_the_chunk_and_leaves_the_others_readable(files, chunk, how):
+    array = write(files, 10)
+    folder = files.root / "layers/a/states/c"
+    damage(folder / f"{chunk}/0", how, folder / f"{(chunk + 1) % 3}/0")
+    with pytest.raises(DamageError, match=rf"layers/a/states/c/{chunk}/0 is damaged: .*restore"):
+        array.read(0, 10)
+    if (chunk, how) != (2, "deleted"):
+        other = (chunk + 1) % 3
+        expected = entries(10)[other * 4 : other * 4 + 2]
+        np.testing.assert_array_equal(array.read(other * 4, other * 4 + 2), expected)
+
+
+@pytest.mark.usefixtures("small_checksum_chunks")
+@pytest.mark.parametrize("how", ["deleted", "empty", "a directory", "flipped", "another chunk"])
+def test_damage_to_the_checksums_names_them(files, how):
+    array = write(files, 30)
+    folder = files.root / "layers/a/checksums/c"
+    damage(folder / "1", how, folder / "0")
+    with pytest.raises(DamageError, match=r"layers/a/checksums.* is damaged"):
+        array.read(0, 1)
+
+
+def test_a_stale_tail_is_damage(files):
+    writer = ArrayWriter(files, PATHS, STATES)
+    writer.append(entries(2))
+    writer.flush()
+    tail = files.root / "layers/a/states/c/0/0"
+    stale = tail.read_bytes()
+    writer.append(entries(1))
+    commit = writer.flush()
+    tail.write_bytes(stale)
+    with pytest.raises(DamageError, match=r"c/0/0 is damaged: its entries are not those"):
+        CommittedArray.open(files, PATHS, commit, "uint8", (2,)).read(0, 1)
+
+
+@pytest.mark.parametrize("rows", [10**15, 10**9, 12])
+def test_a_record_that_claims_more_than_there_is_takes_no_memory(files, rows):
+    commit = write(files, 10).commit
+    claim = ArrayCommit(rows - rows % 4 + 2, commit.digest, 2, commit.tail_checksum)
+    array = CommittedArray.open(files, PATHS, claim, "uint8", (2,))
+    with pytest.raises(DamageError, match=r"layers/a/states/c/\d+/0 is damaged: it is missing"):
+        array.read(0, claim.rows)
+    with pytest.raises(DamageError, match="is missing"):
+        array.check_extent()
+
+
+def test_a_record_that_claims_fewer_is_damage(files):
+    commit = write(files, 10).commit
+    claim = ArrayCommit(6, commit.digest, 2, commit.tail_checksum)
+    with pytest.raises(DamageError, match="is damaged"):
+        CommittedArray.open(files, PATHS, claim, "uint8", (2,)).read(0, 6)
+
+
+def test_a_tail_that_chunks_cannot_leave_is_damage(files):
+    commit = write(files, 10).commit
+    with pytest.raises(DamageError, match="chunks of 4 leave no tail of the record's length"):
+        CommittedArray.open(files, PATHS, ArrayCommit(10, commit.digest, 3), "uint8", (2,))
+
+
+@pytest.mark.parametrize(("dtype", "row_shape"), [("int64", (2,)), ("uint8", (3,)), ("uint8", ())])
+def test_entries_of_another_kind_are_refused(files, dtype, row_shape):
+    commit = write(files, 10).commit
+    with pytest.raises(FormatError, match=r"layers/a/states: entries are uint8 \(2,\); expected"):
+        CommittedArray.open(files, PATHS, commit, dtype, row_shape)
+
+
+def test_a_committed_array_reads_on_in_another_process(files):
+    array = write(files, 10)
+    array.read(0, 5)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(array)).read(0, 10), entries(10))
+
+
+def test_no_entries_need_no_chunk(files):
+    array = write(files, 0)
+    assert len(array) == 0
+    assert array.read(0, 0).shape == (0, 2)
+    assert files.list("layers/a/states") == ["zarr.json"]
+    array.check_extent()

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import dask.array as da
+import numpy as np
+import pytest
+from dask.base import tokenize
+from helpers import draw_batch, rows_of, start_part, write_run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsstore import bits
+from tsstore.errors import DamageError, FormatError
+from tsstore.store import layout
+from tsstore.store.batch import Batch
+from tsstore.store.layers import Block, LayerPart
+from tsstore.store.layout import PartAttributes
+from tsstore.store.reader import open_store
+
+NEURONS = {"a": 11}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two parts, many small chunks, a layer of 3 positions and one of varying positions."""
+    rng = np.random.default_rng(3)
+    for rank in range(2):
+        batches = [
+            draw_batch(rng, 4, positions={"conv_1": 3, "fc.2": rng.integers(0, 4, 4).tolist()})
+            for _ in range(3)
+        ]
+        write_run(tmp_path / "run.zarr", batches, part=PartAttributes(rank=rank, world_size=2))
+    return open_store(tmp_path / "run.zarr")
+
+
+@st.composite
+def histories(draw) -> tuple[list[list[Batch]], list[set[int]]]:
+    """Return the batches of one or two parts, and after which of them there is a commit."""
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    parts, commits = [], []
+    for _ in range(draw(st.integers(1, 2))):
+        batches = []
+        for samples in draw(st.lists(st.integers(0, 7), min_size=1, max_size=4)):
+            positions = draw(st.integers(0, 3) | st.just(rng.integers(0, 4, samples).tolist()))
+            batches.append(draw_batch(rng, samples, neurons=NEURONS, positions={"a": positions}))
+        parts.append(batches)
+        commits.append(draw(st.sets(st.integers(0, 3))))
+    return parts, commits
+
+
+bounds = st.none() | st.integers(-90, 90)
+steps = st.none() | st.integers(-4, 4).filter(bool)
+
+
+@given(history=histories(), keys=st.lists(st.builds(slice, bounds, bounds, steps), max_size=5))
+def test_what_was_appended_is_read_whatever_the_batches_commits_and_slices(
+    tmp_path_factory, history, keys
+):
+    path = tmp_path_factory.mktemp("store") / "run.zarr"
+    for batches, commits in zip(*history, strict=True):
+        part = start_part(path, batches[0], neurons=NEURONS, chunk_bytes=10)
+        for number, batch in enumerate(batches):
+            part.append(batch)
+            if number in commits:
+                part.commit()
+        part.seal()
+    every = [batch for batches in history[0] for batch in batches]
+    rows, states = rows_of(every, "a"), open_store(path)["a"]
+    assert states.shape == rows.shape
+    assert states.read_positions().tolist() == [
+        count for batch in every for count in batch.layers["a"].positions
+    ]
+    np.testing.assert_array_equal(states.decode(), bits.unpack(rows, 11))
+    for key in keys:
+        np.testing.assert_array_equal(states[key], rows[key])
+    for index in range(-len(rows), len(rows)):
+        np.testing.assert_array_equal(states[index], rows[index])
+
+
+@pytest.mark.parametrize("key", [
+    (3,), (-1, 0), (slice(None), 1), (slice(5, 1, -2), slice(None)), (slice(2, 9), -1),
+    (4, slice(0, 1)), (slice(0, 0), slice(None)), slice(10, 2), np.int64(4), (slice(None), [1, 0]),
+])  # fmt: skip
+def test_keys_mean_what_they_mean_to_numpy(store, key):
+    rows = store["fc.2"][:]
+    selected = store["fc.2"][key]
+    np.testing.assert_array_equal(selected, rows[key])
+    assert selected.shape == rows[key].shape
+    assert selected.dtype == np.uint8
+
+
+@pytest.mark.parametrize("key", [1000, -1000, "a", 1.5, None, [0, 1]])
+def test_keys_that_mean_nothing_are_refused(store, key):
+    with pytest.raises((IndexError, TypeError)):
+        store["conv_1"][key]
+
+
+def test_decoded_states(store):
+    states = store["fc.2"]
+    assert states.decode(0).shape == (13,)
+    assert states.decode(slice(2, 5)).shape == (3, 13)
+    assert states.decode().dtype == np.bool_
+    np.testing.assert_array_equal(bits.pack(states.decode(slice(None, None, -1))), states[::-1])
+
+
+def test_facts(store):
+    states = store["conv_1"]
+    assert (states.neurons, states.row_bytes, states.positions) == (6, 1, 3)
+    assert (states.rows, states.samples, len(states)) == (72, 24, 72)
+    assert (states.shape, states.ndim, states.dtype) == ((72, 1), 2, np.uint8)
+    assert states.attributes.threshold == {"given": 0.0, "used": 0.0}
+    assert store["fc.2"].positions is None
+
+
+@given(target=st.integers(0, 60))
+def test_blocks_cover_every_row_and_sample_once(target, tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "run.zarr"
+    rng = np.random.default_rng(target)
+    counts = rng.integers(0, 9, 17).tolist()
+    batch = draw_batch(rng, 17, positions={"conv_1": 4, "fc.2": counts})
+    write_run(path, [batch], part=PartAttributes(rank=0))
+    write_run(path, [batch], part=PartAttributes(rank=1))
+    for name, largest in (("conv_1", 4), ("fc.2", 8)):
+        states = open_store(path)[name]
+        blocks = list(states.blocks(target))
+        read = [states.read_block(block) for block in blocks]
+        np.testing.assert_array_equal(np.concatenate([rows for rows, _ in read]), states[:])
+        positions = np.concatenate([counts for _, counts in read])
+        np.testing.assert_array_equal(positions, states.read_positions())
+        assert all(len(rows) == counts.sum() for rows, counts in read)
+        assert all(block.rows <= max(target, largest) for block in blocks)
+
+
+def test_blocks_of_equal_positions_do_not_share_chunks(tmp_path):
+    batch = draw_batch(np.random.default_rng(0), 100, neurons={"a": 8}, positions={"a": 3})
+    write_run(tmp_path, [batch], neurons={"a": 8}, chunk_bytes=30)
+    states = open_store(tmp_path)["a"]
+    assert states.parts[0].states.spec.chunk_rows == 30
+    blocks = list(states.blocks(100))
+    assert blocks[0] == Block(part=0, first_sample=0, samples=30, first_row=0, rows=90)
+    assert {block.first_row % 30 for block in blocks} == {0}
+
+
+def test_a_layer_without_rows_has_no_blocks(tmp_path):
+    batch = draw_batch(np.random.default_rng(0), 5, neurons=NEURONS, positions={"a": 0})
+    write_run(tmp_path, [batch], neurons=NEURONS)
+    states = open_store(tmp_path)["a"]
+    assert (states.rows, states.samples, states.positions) == (0, 5, 0)
+    assert list(states.blocks(10)) == []
+    assert states[:].shape == (0, 2)
+    assert states.decode().shape == (0, 11)
+    assert states.to_dask().compute().shape == (0, 2)
+
+
+def with_positions(part: LayerPart, tmp_path, positions: list[int]) -> LayerPart:
+    """Return the part with other rows by sample, as a forger would store them."""
+    batch = draw_batch(np.random.default_rng(0), len(positions), columns={"p": positions})
+    write_run(tmp_path / "forged.zarr", [batch])
+    return replace(part, positions=open_store(tmp_path / "forged.zarr").parts[0].columns["p"])
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    (1, "more than the rows"), (10**15, "more than the rows"), (-100, "negative"),
+])  # fmt: skip
+def test_positions_that_are_not_those_of_the_rows_are_refused(store, tmp_path, change, why):
+    part = store.parts[0].layers["fc.2"]
+    positions = part.read_positions(0, part.samples)
+    positions[5] += change
+    forged = with_positions(part, tmp_path, positions.tolist())
+    with pytest.raises(FormatError, match=rf"layer fc.2 has rows by sample .*: .*{why}"):
+        list(forged.blocks(0, 5))
+
+
+def test_positions_that_leave_rows_over_are_refused(store, tmp_path):
+    part = store.parts[0].layers["fc.2"]
+    forged = with_positions(part, tmp_path, [0] * part.samples)
+    with pytest.raises(FormatError, match="they are fewer than the rows"):
+        list(forged.blocks(0, 5))
+
+
+def test_a_dask_array_has_the_same_rows_in_the_stored_chunks(store):
+    for name in ("conv_1", "fc.2"):
+        array = store[name].to_dask()
+        assert isinstance(array, da.Array)
+        assert array.dtype == np.uint8
+        assert len(array.chunks[0]) > 2
+        np.testing.assert_array_equal(array.compute(scheduler="threads"), store[name][:])
+    assert array[::-3].compute(scheduler="sync").tolist() == store["fc.2"][::-3].tolist()
+
+
+def test_a_dask_array_is_named_after_what_is_committed(tmp_path):
+    rng = np.random.default_rng(0)
+    part = write_run(tmp_path, [draw_batch(rng, 5)], close=False)
+    first = open_store(tmp_path)
+    assert tokenize(first["fc.2"]) == tokenize(open_store(tmp_path)["fc.2"])
+    assert tokenize(first["fc.2"]) != tokenize(first["conv_1"])
+    part.append(draw_batch(rng, 5))
+    part.commit()
+    assert tokenize(first["fc.2"]) != tokenize(open_store(tmp_path)["fc.2"])
+
+
+def test_states_are_read_on_in_another_process(store):
+    states = pickle.loads(pickle.dumps(store["fc.2"]))
+    np.testing.assert_array_equal(states[:], store["fc.2"][:])
+    assert states.attributes == store["fc.2"].attributes
+    for block in states.blocks(7):
+        rows, _ = pickle.loads(pickle.dumps(states)).read_block(pickle.loads(pickle.dumps(block)))
+        np.testing.assert_array_equal(rows, store["fc.2"].read_block(block)[0])
+
+
+@pytest.mark.parametrize("options", [{"threshold": 0.5}, {"neurons": {"conv_1": 5, "fc.2": 13}}])
+def test_parts_that_disagree_are_not_pooled(store, options):
+    rng = np.random.default_rng(0)
+    batch = draw_batch(rng, 2, neurons=options.get("neurons", {"conv_1": 6, "fc.2": 13}))
+    write_run(store.path, [batch], part=PartAttributes(rank=2), **options)
+    with pytest.raises(FormatError, match=r"layer conv_1 has .* in part-00002-00000, but 6, "):
+        open_store(store.path)["conv_1"]
+
+
+def test_a_slice_reads_no_part_but_its_own(store, tmp_path):
+    chunks = tmp_path / "run.zarr" / "part-00001-00000" / "layers" / "0000-conv_1" / "states" / "c"
+    expected = store["conv_1"][:36]
+    for chunk in chunks.rglob("0"):
+        if chunk.is_file():
+            chunk.unlink()
+    np.testing.assert_array_equal(open_store(store.path)["conv_1"][:36], expected)
+    with pytest.raises(DamageError, match="part-00001-00000/layers/0000-conv_1/states/c/0/0"):
+        open_store(store.path)["conv_1"][:]
+
+
+def test_names_in_a_repr_are_fit_for_a_terminal(tmp_path):
+    name = "\x1b[31m<b>\n"
+    batch = draw_batch(np.random.default_rng(0), 5, neurons={name: 3})
+    write_run(tmp_path, [batch], neurons={name: 3})
+    states = open_store(tmp_path)[name]
+    assert repr(states) == (
+        "<LayerStates \\x1b[31m<b>\\n: 5 rows of 3 neurons, 5 samples × 1 positions>"
+    )
+    assert "<b>" not in states._repr_html_()
+    assert layout.is_directory(states.parts[0].directory)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsstore.errors import FormatError
+from tsstore.store import layout
+from tsstore.store.documents import dump
+from tsstore.store.layout import LayerAttributes, PartAttributes, RunAttributes, check_format
+
+any_text = st.text(st.characters())
+numbers = st.integers(0, 1 << 40)
+reals = st.floats(allow_nan=False, allow_infinity=False)
+mappings = st.dictionaries(any_text, st.none() | st.integers(-9, 9) | any_text, max_size=3)
+
+
+def stored(attributes: RunAttributes | PartAttributes | LayerAttributes) -> dict:
+    return json.loads(dump(attributes.to_json()))
+
+
+@given(names=st.lists(any_text, max_size=8, unique=True))
+def test_names_of_any_kind_get_directories_of_their_own(names):
+    layers = [layout.directory_name(index, name) for index, name in enumerate(names)]
+    columns = [layout.column_directory(index, name) for index, name in enumerate(names)]
+    for directories in (layers, columns):
+        assert all(layout.is_directory(directory) for directory in directories)
+        # Also where the file system does not tell cases apart.
+        assert len({directory.casefold() for directory in directories}) == len(names)
+        assert all(directory.isascii() and len(directory) <= 96 for directory in directories)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../up", "a/b", "a\\b", "A", "ü", ".hidden", "a\n", "c" * 97, "zarr json"],
+)
+def test_what_no_directory_is_called(name):
+    assert not layout.is_directory(name)
+
+
+def test_names_that_are_plain_stay_as_they_are():
+    assert layout.column_directory(3, "label") == "label"
+    assert layout.column_directory(3, "Label") == "0003-label"
+    assert layout.column_directory(3, "label ü") == "0003-label_"
+    assert layout.directory_name(12, "layer1.0.Conv/1") == "0012-layer1.0.conv_1"
+
+
+def test_where_things_lie():
+    assert layout.part_directory(3, 1) == "part-00003-00001"
+    assert layout.states_paths("p", "0000-a").values == "p/layers/0000-a/states"
+    assert layout.states_paths("p", "0000-a").checksums == "p/layers/0000-a/checksums"
+    positions = layout.positions_paths("p", "0000-a")
+    assert positions.values == "p/layers/0000-a/positions"
+    assert positions.checksums == "p/layers/0000-a/positions_checksums"
+    assert positions.dimension != layout.states_paths("p", "0000-a").dimension
+    assert layout.column_paths("p", "label").checksums == "p/sample_checksums/label"
+    assert layout.commit_path("p") == "p/commit"
+    assert layout.seal_path("p") == "p/sealed"
+
+
+def test_a_chunk_of_the_longest_texts_stays_within_its_limit():
+    chunk = 4 + layout.COLUMN_CHUNK_ROWS * (4 + layout.MAX_TEXT_BYTES)
+    assert chunk <= layout.MAX_CHUNK_BYTES
+
+
+@given(run=st.builds(RunAttributes, any_text, any_text, st.dictionaries(any_text, any_text)))
+def test_attributes_of_a_run_come_back(run):
+    assert RunAttributes.from_json(stored(run), "run.zarr") == run
+
+
+@given(
+    part=st.builds(
+        PartAttributes,
+        rank=numbers,
+        world_size=st.integers(1, 1 << 20),
+        attempt=numbers,
+        step=st.none() | any_text | st.integers(-(1 << 63), 1 << 63),
+        started=any_text,
+        model=mappings,
+        user=mappings,
+    )
+)
+def test_attributes_of_a_part_come_back(part):
+    assert PartAttributes.from_json(stored(part), "part") == part
+
+
+@given(
+    layer=st.builds(
+        LayerAttributes,
+        name=any_text,
+        neurons=st.integers(1, 1 << 20),
+        call=st.none() | st.integers(1, 99),
+        neuron_axis=numbers,
+        threshold=st.fixed_dictionaries({"given": reals, "used": reals}),
+        position_shape=st.lists(numbers, max_size=3).map(tuple),
+        sampling=st.none() | mappings,
+    )
+)
+def test_attributes_of_a_layer_come_back(layer):
+    assert LayerAttributes.from_json(stored(layer), "layer") == layer
+    assert layer.row_bytes * 8 - 7 <= layer.neurons <= layer.row_bytes * 8
+
+
+@pytest.mark.parametrize("version", [2, 10**6])
+def test_a_newer_format_says_to_upgrade(version):
+    with pytest.raises(FormatError, match=f"run.zarr: the store has format {version}, .* upgrade"):
+        check_format({"format": version}, "run.zarr")
+
+
+@pytest.mark.parametrize("version", [None, 0, -1, "1", 1.0, True, [1]])
+def test_a_format_that_is_none_is_refused(version):
+    with pytest.raises(FormatError, match=r"run.zarr: format is .*; expected an integer"):
+        RunAttributes.from_json({"format": version}, "run.zarr")
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("run_id", 1), ("created", None), ("software", []), ("software", "tsstore"),
+])  # fmt: skip
+def test_a_run_with_other_attributes_is_refused(key, value):
+    attributes = stored(RunAttributes("id", "now", {})) | {key: value}
+    with pytest.raises(FormatError, match=f"run.zarr: {key} is "):
+        RunAttributes.from_json(attributes, "run.zarr")
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("rank", -1), ("rank", 1 << 60), ("world_size", 0), ("attempt", 1.5), ("attempt", False),
+    ("step", 1.0), ("step", True), ("step", 1 << 64), ("step", []), ("started", 5),
+    ("model", "LeNet"), ("user", None),
+])  # fmt: skip
+def test_a_part_with_other_attributes_is_refused(key, value):
+    with pytest.raises(FormatError, match=f"part: {key} is "):
+        PartAttributes.from_json(stored(PartAttributes()) | {key: value}, "part")
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("name", None), ("neurons", 0), ("neurons", 10**30), ("module_class", 1), ("where", {}),
+    ("call", 0), ("neuron_axis", -1), ("sample_axis", "0"), ("dtype", 32), ("threshold", 0.0),
+    ("threshold", {"given": 0.0}), ("threshold", {"given": True, "used": 0.0}),
+    ("threshold", {"given": 0.0, "used": 10**400}), ("position_shape", 28),
+    ("position_shape", [28, -1]), ("position_shape", ["28"]), ("sampling", [1]),
+])  # fmt: skip
+def test_a_layer_with_other_attributes_is_refused(key, value):
+    with pytest.raises(FormatError, match=f"layer: {key}"):
+        LayerAttributes.from_json(stored(LayerAttributes("a", 5)) | {key: value}, "layer")
+
+
+def test_attributes_that_a_later_version_adds_are_passed_over():
+    part = replace(PartAttributes(), rank=3)
+    assert PartAttributes.from_json(stored(part) | {"host": "gpu-7"}, "part") == part

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
+
+from tsstore.analysis.analyze import layer_plan
+from tsstore.analysis.exchange import FiledSlices, HeldSlices
+from tsstore.analysis.pipeline import (
+    FAN_IN,
+    Counts,
+    build_graph,
+    check_receipts,
+    count_block,
+    count_partition,
+    merge_counts,
+    total_pairs,
+)
+from tsstore.analysis.plan import Plan
+from tsstore.analysis.schedulers import Local
+from tsstore.counting.keys import KeyScheme
+from tsstore.errors import CountingError, DamageError
+from tsstore.statistics.spectrum import Spectrum
+from tsstore.store.layers import LayerStates
+
+pytestmark = pytest.mark.usefixtures("small_sizes")
+
+ROWS = 600
+
+
+def plan_of(states: LayerStates, spill: bool = False, **changes: int) -> Plan:
+    """Plan with all the memory there is, so that sizes alone decide."""
+    return replace(layer_plan(states, 1 << 30, Local(2)), spill=spill, **changes)
+
+
+def run(states: LayerStates, spill: bool = False, threads: int = 2, **changes: int) -> Counts:
+    with tempfile.TemporaryDirectory() as folder:
+        plan = plan_of(states, spill, **changes)
+        graph, key = build_graph(states, KeyScheme.create(states.row_bytes), plan, folder)
+        counts: Counts = Local(threads).run(graph, key, threads, None)
+    return counts
+
+
+def receipts_of(states: LayerStates, folder: str = "", **changes: int) -> tuple[Any, ...]:
+    scheme = KeyScheme.create(states.row_bytes, seed=1)
+    plan = plan_of(states, bool(folder), **changes)
+    blocks = states.blocks(plan.block_rows)
+    return plan, [count_block(states, scheme, plan, folder, block) for block in blocks]
+
+
+@pytest.mark.parametrize("spill", [False, True])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_counts_are_those_of_sorting(tmp_path, width, spill):
+    parts = [draw_layer(seed, 90, width, distinct=60) for seed in (1, 2)]
+    states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
+    assert found(run(states, spill)) == found(run(states, spill, threads=1)) == count(*parts)
+    assert plan_of(states).partition_bits > 2
+    assert len(list(states.blocks(plan_of(states).block_rows))) > 5
+
+
+ADVERSARIES: dict[str, Callable[[], np.ndarray]] = {
+    "one state": lambda: np.zeros(ROWS),
+    "all distinct": lambda: np.arange(ROWS),
+    "sorted": lambda: np.sort(np.arange(ROWS) % 60),
+    "every state twice, far apart": lambda: np.arange(ROWS) % (ROWS // 2),
+    "every state twice, side by side": lambda: np.arange(ROWS) // 2,
+    "half of one state, the rest distinct": lambda: np.arange(ROWS) * (np.arange(ROWS) % 2),
+    "powers of two": lambda: 2 ** (np.arange(ROWS) % 60),
+}
+
+
+@pytest.mark.parametrize("numbers", ADVERSARIES.values(), ids=ADVERSARIES)
+@pytest.mark.parametrize("width", [3, 8, 16, 17])
+@pytest.mark.parametrize("positions", [1, 4])
+def test_adversarial_rows_are_counted_exactly(tmp_path, numbers, width, positions):
+    rows = layer(numbered_rows(numbers().astype(np.int64), width), positions)
+    states = write_layers(tmp_path / "run", {"a": rows}, chunk_bytes=500)["a"]
+    assert found(run(states)) == found(run(states, spill=True)) == count(rows)
+
+
+def test_every_state_twice_is_one_entry_of_the_spectrum(tmp_path):
+    rows = layer(numbered_rows(np.arange(ROWS) // 2, 8))
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    assert run(states).spectrum == Spectrum.from_arrays([2], [2], [ROWS // 2])
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from(WIDTHS),
+    st.lists(st.integers(0, 70), min_size=1, max_size=3),
+    st.integers(1, 200),
+    st.integers(1, 40),
+    st.integers(0, 5),
+    st.booleans(),
+)
+def test_any_small_run_is_counted_exactly(width, samples, distinct, largest, bits, spill):
+    parts = [draw_layer(seed, many, width, distinct, largest) for seed, many in enumerate(samples)]
+    with tempfile.TemporaryDirectory() as folder:
+        stored = write_layers(Path(folder) / "run", *({"a": part} for part in parts))
+        if not stored.samples or not stored["a"].rows:
+            return
+        counts = run(stored["a"], spill, partition_bits=bits)
+    assert found(counts) == count(*parts)
+
+
+def test_no_more_passes_than_slots_ask_for_change_the_result(tmp_path):
+    rows = layer(numbered_rows(np.arange(ROWS), 8), 3)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    few = run(states, partition_bits=0, maximum_slots=16)
+    assert found(few) == found(run(states, partition_bits=5)) == count(rows)
+
+
+def test_blocks_that_do_not_pay_to_merge_are_counted_all_the_same(tmp_path, monkeypatch):
+    rows = draw_layer(5, 90, 8, distinct=40)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    _, merged = receipts_of(states)
+    monkeypatch.setattr("tsstore.analysis.pipeline.merging_pays", lambda records: False)
+    _, plain = receipts_of(states)
+    assert found(run(states)) == found(run(states, spill=True)) == count(rows)
+    assert sum(len(r.slices.records) for r in plain) > sum(len(r.slices.records) for r in merged)
+
+
+def test_a_receipt_tells_rows_and_pairs_of_its_block(tmp_path):
+    rows = layer(numbered_rows(np.array([1, 1, 1, 2, 5, 5, 5]), 8), [4, 0, 3])
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    _, (receipt,) = receipts_of(states, block_rows=100, partition_bits=0)
+    assert receipt.rows == 7
+    assert receipt.equal_pairs_within_samples == 3 + 3
+    assert receipt.pairs_within_samples == 6 + 3
+    assert isinstance(receipt.slices, HeldSlices)
+    assert sorted(receipt.slices.read(0).multiplicity.tolist()) == [1, 3, 3]
+
+
+def test_records_of_a_block_are_in_a_file_where_the_plan_says_so(tmp_path):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 9)})["a"]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    _, receipts = receipts_of(states, str(scratch))
+    assert all(isinstance(receipt.slices, FiledSlices) for receipt in receipts)
+    assert {Path(r.slices.file) for r in receipts} == set(scratch.iterdir())
+
+
+def test_a_block_that_runs_twice_counts_once(tmp_path):
+    rows = draw_layer(3, 60, 8)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    plan, receipts = receipts_of(states, str(tmp_path))
+    _, again = receipts_of(states, str(tmp_path))
+    mixed = [receipts[0], *again[1:]]
+    assert len(list(tmp_path.glob("*.records"))) == 2 * len(receipts)
+    for chosen in (receipts, again, mixed):
+        index = check_receipts(chosen, states.rows)
+        shares = [count_partition(index, plan, 1, p) for p in range(1 << plan.partition_bits)]
+        assert found(merge_counts([total_pairs(index), *shares])) == count(rows)
+
+
+def test_a_receipt_too_few_or_too_many_is_an_error(tmp_path):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(3, 60, 8)})["a"]
+    _, receipts = receipts_of(states)
+    assert len(check_receipts(receipts, states.rows).receipts) == len(receipts) > 2
+    for wrong in (receipts[1:], [*receipts, receipts[0]], []):
+        with pytest.raises(CountingError, match=f"expected {states.rows}"):
+            check_receipts(wrong, states.rows)
+
+
+def test_a_block_whose_records_lost_a_row_is_an_error(tmp_path, monkeypatch):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(3, 60, 8)})["a"]
+    monkeypatch.setattr("tsstore.analysis.pipeline.merge_records", lambda records: records[1:])
+    with pytest.raises(CountingError, match=r"a block of \d+ rows of a gave \d+"):
+        receipts_of(states)
+
+
+def test_damage_is_an_error_of_the_block(tmp_path):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(3, 60, 8)})["a"]
+    chunk = sorted((tmp_path / "run").rglob("states/c/*/0"))[2]
+    data = bytearray(chunk.read_bytes())
+    data[-1] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(DamageError, match=str(chunk.relative_to(tmp_path))):
+        run(states)
+
+
+def test_a_scratch_file_that_changes_in_between_is_an_error(tmp_path):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(3, 60, 8)})["a"]
+    plan, receipts = receipts_of(states, str(tmp_path))
+    index = check_receipts(receipts, states.rows)
+    for path in tmp_path.glob("*.records"):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    last = (1 << plan.partition_bits) - 1
+    with pytest.raises(CountingError, match="has changed"):
+        count_partition(index, plan, 1, last)
+
+
+def test_graphs_are_plain_dictionaries_with_keys_of_their_own(tmp_path):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
+    plan, scheme = plan_of(states), KeyScheme.create(8)
+    (first, key), (second, _) = (build_graph(states, scheme, plan, "") for _ in range(2))
+    assert type(first) is dict
+    assert key in first
+    assert not first.keys() & second.keys()
+
+
+@pytest.mark.parametrize("bits", [0, 1, 4, 5])
+def test_counts_are_merged_in_a_tree(tmp_path, bits):
+    rows = draw_layer(1, 200, 8, distinct=500)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    plan = plan_of(states, partition_bits=bits)
+    graph, _ = build_graph(states, KeyScheme.create(8), plan, "")
+    merges = [
+        task[1] for task in graph.values() if isinstance(task, tuple) and task[0] is merge_counts
+    ]
+    assert max(map(len, merges)) <= FAN_IN
+    assert sum(map(len, merges)) == (1 << bits) + 1 + len(merges) - 1
+    assert found(run(states, partition_bits=bits)) == count(rows)
+
+
+def test_counts_add_up():
+    parts = [Counts(Spectrum.from_arrays([2], [1], [n]), n, 2 * n) for n in (1, 2)]
+    assert merge_counts(parts) == Counts(Spectrum.from_arrays([2], [1], [3]), 3, 6)
+    assert merge_counts([]) == Counts(Spectrum.empty())

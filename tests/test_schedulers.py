@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import dask
+import pytest
+from synthetic import count, draw_layer, found, write_layers
+
+from tsstore.analysis.analyze import count_layer, layer_plan
+from tsstore.analysis.memory import available_memory, available_processors
+from tsstore.analysis.pipeline import build_graph
+from tsstore.analysis.schedulers import Cluster, Local, choose
+from tsstore.counting.keys import KeyScheme
+from tsstore.errors import AnalysisError, CountingError, DamageError
+
+GIB = 1 << 30
+
+
+def add(*numbers: int) -> int:
+    return sum(numbers)
+
+
+def fail(*_: object) -> None:
+    raise DamageError("chunk 7 is damaged")
+
+
+def wait_and_fail(number: int) -> None:
+    time.sleep(0.05)
+    raise CountingError(f"task {number}")
+
+
+def die_once(marker: str, function: Any, *arguments: Any) -> Any:
+    """Run a task, but end the worker's process before that, the first time."""
+    try:
+        Path(marker).touch(exist_ok=False)
+    except FileExistsError:
+        return function(*arguments)
+    os._exit(1)
+
+
+def die(*_: object) -> None:
+    os._exit(1)
+
+
+def small_graph(size: int = 20) -> tuple[dict[Any, Any], Any]:
+    graph: dict[Any, Any] = {("constant", 0): 5}
+    for number in range(size):
+        graph["task", number] = (add, ("constant", 0), number)
+    graph["sum"] = (add, *(("task", number) for number in range(size)))
+    return graph, "sum"
+
+
+@pytest.fixture(params=["threads", "synchronous", "cluster"])
+def scheduler(request):
+    if request.param == "cluster":
+        return choose(request.getfixturevalue("client"))
+    return choose(request.param)
+
+
+@pytest.fixture
+def fragile():
+    """Give a client whose workers may be killed."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def test_a_graph_gives_the_same_everywhere(scheduler):
+    graph, key = small_graph()
+    assert scheduler.run(graph, key, 2, None) == 5 * 20 + sum(range(20))
+
+
+def test_every_task_is_reported_once_and_in_the_thread_that_asked(scheduler):
+    graph, key = small_graph(50)
+    seen, threads = [], set()
+
+    def report(done: int, total: int) -> None:
+        seen.append((done, total))
+        threads.add(threading.current_thread())
+
+    assert scheduler.run(graph, key, 2, report) == 5 * 50 + sum(range(50))
+    assert seen == [(done, 51) for done in range(1, 52)]
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_an_error_in_a_task_comes_out_as_it_is(scheduler, reported):
+    graph, key = small_graph()
+    graph["task", 3] = (fail, ("constant", 0))
+    report = (lambda done, total: None) if reported else None
+    with pytest.raises(DamageError, match=r"^chunk 7 is damaged$"):
+        scheduler.run(graph, key, 2, report)
+
+
+def test_an_error_of_the_report_stops_the_run(scheduler):
+    graph, key = small_graph()
+
+    def report(done: int, total: int) -> None:
+        raise RuntimeError(f"{done} of {total}")
+
+    with pytest.raises(RuntimeError, match="1 of 21"):
+        scheduler.run(graph, key, 2, report)
+
+
+def test_tasks_of_others_are_not_reported():
+    seen: list[int] = []
+    graph, key = small_graph(5)
+
+    def report(done: int, total: int) -> None:
+        seen.append(done)
+        dask.get({"other": (add, 1, 2)}, "other")
+
+    Local(2).run(graph, key, 2, report)
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_thread_is_left_after_a_run_or_an_error():
+    before = set(threading.enumerate())
+    graph, key = small_graph()
+    Local(4).run(graph, key, 4, None)
+    assert set(threading.enumerate()) == before
+    graph = {("task", number): (wait_and_fail, number) for number in range(100)}
+    graph["all"] = (add, *graph)
+    with pytest.raises(CountingError, match="task "):
+        Local(4).run(graph, "all", 4, None)
+    assert set(threading.enumerate()) == before
+
+
+def test_only_so_many_threads_run_whatever_dask_is_configured_for():
+    running, most, lock = 0, 0, threading.Lock()
+
+    def task(_: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+        return 1
+
+    graph: dict[Any, Any] = {("task", number): (task, number) for number in range(30)}
+    graph["sum"] = (add, *graph)
+    with dask.config.set(num_workers=16):
+        assert Local(16).run(graph, "sum", 3, None) == 30
+    assert most == 3
+
+
+def test_names_mean_threads_or_this_thread():
+    assert isinstance(choose("threads"), Local)
+    assert choose("threads").threads == available_processors()
+    assert choose(None).threads == available_processors()
+    for name in ("synchronous", "sync", "single-threaded"):
+        assert choose(name).threads == 1
+        assert choose(name).shared_memory
+
+
+@pytest.mark.parametrize("wrong", ["processes", "localhost:8786", 7, object(), ""])
+def test_what_is_no_scheduler_is_refused(wrong):
+    with pytest.raises(AnalysisError, match="expected None, 'threads', 'synchronous'") as error:
+        choose(wrong)
+    assert repr(wrong) in str(error.value)
+
+
+def test_the_current_client_is_the_default(client):
+    assert isinstance(choose(None), Local)
+    with client.as_current():
+        chosen = choose(None)
+    assert isinstance(chosen, Cluster)
+    assert not chosen.shared_memory
+    assert chosen.threads == 1
+
+
+def test_a_client_that_was_given_stays_open_and_one_of_an_address_does_not(client):
+    from distributed import Client
+
+    choose(client).close()
+    assert client.status == "running"
+    clients = len(Client._instances)
+    chosen = choose(client.scheduler.address)
+    assert chosen.run(*small_graph(), 1, None) == 5 * 20 + sum(range(20))
+    chosen.close()
+    assert chosen._client.status == "closed"
+    assert len(Client._instances) <= clients + 1
+    assert client.status == "running"
+
+
+def test_an_address_where_nothing_answers_is_an_error():
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "100ms"}),
+        pytest.raises(AnalysisError, match=r"no cluster answers at tcp://127.0.0.1:1 "),
+    ):
+        choose("tcp://127.0.0.1:1")
+    with pytest.raises(AnalysisError, match="no cluster answers at gopher://there"):
+        choose("gopher://there")
+
+
+def test_an_address_without_distributed_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(AnalysisError, match=r"install tsstore\[cluster\]"):
+        choose("tcp://127.0.0.1:1")
+
+
+def test_without_distributed_there_is_no_current_client(monkeypatch):
+    monkeypatch.delitem(__import__("sys").modules, "distributed", raising=False)
+    assert isinstance(choose(None), Local)
+
+
+def test_memory_is_a_quarter_unless_asked_for(client):
+    assert Local(2).memory(None) == available_memory() // 4
+    assert Local(2).memory(123) == 123
+    assert Cluster(client).memory(None) == GIB // 2
+    assert Cluster(client).memory(GIB) == GIB
+
+
+def test_memory_that_makes_workers_spill_is_refused(client):
+    most = int(0.6 * 2 * GIB)
+    assert Cluster(client).memory(most) == most
+    with pytest.raises(AnalysisError, match=f"limit is 2 GiB; give at most memory={most}"):
+        Cluster(client).memory(most + 1)
+
+
+def test_a_cluster_without_workers_is_an_error():
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        with pytest.raises(AnalysisError, match="has no workers; start some first"):
+            choose(client)
+        with pytest.raises(AnalysisError, match="has no workers"):
+            choose(cluster.scheduler_address)
+        assert client.status == "running"
+
+
+def test_workers_without_a_limit_have_the_memory_of_the_machine(client, monkeypatch):
+    information = client.scheduler_info(n_workers=-1)
+    workers = {
+        name: {**worker, "memory_limit": 0} for name, worker in information["workers"].items()
+    }
+    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": workers})
+    assert Cluster(client).memory(None) == available_memory() // 4
+
+
+def test_a_scratch_folder_that_workers_see_is_fine(client, tmp_path):
+    Cluster(client).check_scratch(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    Local(1).check_scratch(str(tmp_path))
+
+
+@pytest.mark.parametrize("answer", [None, "old nonce", PermissionError("no")])
+def test_a_scratch_folder_that_a_worker_does_not_see_is_an_error(
+    client, tmp_path, monkeypatch, answer
+):
+    def run(function: Any, path: str, on_error: str) -> dict[str, Any]:
+        return {"tcp://near": function(path), "tcp://far": answer}
+
+    monkeypatch.setattr(client, "run", run)
+    with pytest.raises(AnalysisError, match=r"is not seen by tcp://far; pass a folder"):
+        Cluster(client).check_scratch(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_sizes")
+@pytest.mark.parametrize("kind", ["block", "index", "partition", "merge"])
+def test_a_worker_that_dies_does_not_change_the_result(fragile, tmp_path, kind):
+    rows = draw_layer(1, 150, 9)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    scheduler = choose(fragile)
+    plan = layer_plan(states, GIB // 8, scheduler)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    graph, key = build_graph(states, KeyScheme.create(9), plan, str(scratch))
+    tasks = [k for k in graph if isinstance(graph[k], tuple) and kind in str(k)]
+    victim = tasks[len(tasks) // 2]
+    graph[victim] = (die_once, str(tmp_path / "marker"), *graph[victim])
+    assert found(scheduler.run(graph, key, 1, None)) == count(rows)
+    assert (tmp_path / "marker").exists()
+
+
+def test_a_worker_that_dies_before_its_receipts_are_used_is_replaced(fragile, tmp_path):
+    rows = draw_layer(2, 150, 9)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    workers = list(fragile.scheduler_info()["workers"])
+
+    def report(done: int, total: int) -> None:
+        if done == 1:
+            fragile.run(die, workers=workers[:1], on_error="ignore")
+
+    counts, _ = count_layer(states, GIB // 8, choose(fragile), report)
+    assert found(counts) == count(rows)
+
+
+def test_a_task_that_kills_every_worker_is_an_error(fragile):
+    fragile.cluster.scheduler.allowed_failures = 0
+    with pytest.raises(AnalysisError, match=r"lost a task .* look into the workers' logs"):
+        choose(fragile).run({"bad": (die, 1)}, "bad", 1, None)
+
+
+def test_a_cluster_that_closes_in_the_middle_is_an_error(fragile):
+    scheduler = choose(fragile)
+    graph: dict[Any, Any] = {("nap", number): (time.sleep, 0.2) for number in range(50)}
+    graph["end"] = (add, 1, 2)
+
+    def report(done: int, total: int) -> None:
+        fragile.close()
+
+    with pytest.raises(AnalysisError, match="lost a task"):
+        scheduler.run(graph, "end", 1, report)

@@ -1,0 +1,266 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from tsstore.errors import TsstoreError
+
+if TYPE_CHECKING:
+    from tsstore.analysis.results import Analysis
+    from tsstore.store.parts import Part
+
+app = typer.Typer(
+    name="tsstore",
+    help="How well does a neural network use its neurons?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PLAIN_WIDTH = 120
+"""Columns of tables that do not go to a terminal."""
+
+Report = Callable[[str, int, int], None]
+
+
+def main() -> None:
+    """Run the command line; every error is one line on stderr, exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except TsstoreError as error:
+        code = _fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    except Exception as error:
+        # Wrong usage: typer carries its own copy of click's exceptions, which have no public name.
+        if not hasattr(error, "format_message"):
+            raise
+        code = _fail(error.format_message())
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Option(help="Where to create the store.")] = "demo.zarr",
+    mnist: Annotated[
+        str | None, typer.Option(help="Directory with t10k idx files to run on instead.")
+    ] = None,
+) -> None:
+    """Capture a small trained network on MNIST's test images, and analyse its states."""
+    _need_torch()
+    import tsstore
+    from tsstore.demo.run import capture_demo, demo_images
+
+    images, labels = demo_images(mnist)
+    with _progress() as report:
+        capture_demo(output, images, labels, lambda done, total: report("capture", done, total))
+        analysis = tsstore.analyze(tsstore.open(output), progress=report)
+    _print_analysis(analysis)
+    _console().print(
+        f"The states are in {output}. Next: tsstore info {output}, or in Python:\n"
+        f'  import tsstore; store = tsstore.open("{output}"); store["conv_1"].decode(slice(3))',
+        highlight=False,
+        markup=False,
+    )
+
+
+@app.command()
+def layers(
+    model: Annotated[
+        str,
+        typer.Argument(help="MODULE:NAME of a model, or of a function that makes one."),
+    ],
+    shape: Annotated[
+        str | None,
+        typer.Option("--input", help="Shape of an example input, such as 1,3,224,224."),
+    ] = None,
+) -> None:
+    """List what can be captured in a model, with hints."""
+    _need_torch()
+    import torch
+
+    import tsstore
+
+    example = None if shape is None else torch.zeros(_parse_shape(shape))
+    table = tsstore.layers(_load_model(model), example)
+    rows = [
+        [str(name), *("" if value is None or value != value else str(value) for value in line)]
+        for name, line in zip(table.index, table.astype(object).to_numpy(), strict=True)
+    ]
+    _print_table(["layer", *map(str, table.columns)], rows)
+
+
+@app.command()
+def info(run: Annotated[str, typer.Argument(help="Path of a run.")]) -> None:
+    """Say what a run holds: parts, layers, samples, commits."""
+    import tsstore
+    from tsstore.store.display import LAYER_HEADINGS, layer_cells, printable, store_summary
+
+    store = tsstore.open(run)
+    console = _console()
+    console.print(f"{printable(store.path)}: {store_summary(store)}", highlight=False, markup=False)
+    _print_table(
+        ["part", "rank", "attempt", "step", "samples", "last commit", "state"],
+        [_part_cells(part) for part in store.parts],
+    )
+    _print_table(list(LAYER_HEADINGS), [list(layer_cells(states)) for states in store.values()])
+
+
+@app.command()
+def analyze(
+    run: Annotated[str, typer.Argument(help="Path of a run.")],
+    layer: Annotated[
+        list[str] | None, typer.Option(help="A layer to analyse; repeat for more. Default: all.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="What one process may use, such as 2GiB.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask cluster, 'threads' or 'synchronous'.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Count the distinct states of a run, and say how well each layer uses its neurons."""
+    import tsstore
+
+    with _progress(silent=json) as report:
+        analysis = tsstore.analyze(
+            run, layer, memory=memory, scheduler=scheduler, progress=report
+        )
+    if json:
+        typer.echo(analysis.to_json())
+    else:
+        _print_analysis(analysis)
+
+
+def _print_analysis(analysis: Analysis) -> None:
+    from tsstore.analysis.display import HEADINGS, layer_cells, network_lines
+
+    _print_table(list(HEADINGS), [list(layer_cells(layer)) for layer in analysis.values()])
+    console = _console()
+    for line in (*network_lines(analysis), analysis.sentence):
+        console.print(line, highlight=False, markup=False)
+
+
+def _print_table(headings: list[str], rows: list[list[str]]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column, heading in enumerate(headings):
+        numeric = bool(rows) and all(_is_number(row[column]) for row in rows)
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(cell.replace("[", "\\[") for cell in row))
+    _console().print(table)
+
+
+def _part_cells(part: Part) -> list[str]:
+    from tsstore.store.display import printable
+
+    attributes, record = part.attributes, part.record
+    state = "open" if part.seal is None else f"sealed: {printable(part.seal.why)}"
+    return [
+        part.directory,
+        str(attributes.rank),
+        str(attributes.attempt),
+        "" if part.step is None else printable(str(part.step)),
+        f"{record.samples:,}",
+        printable(record.time) or "none",
+        state,
+    ]
+
+
+@contextmanager
+def _progress(silent: bool = False) -> Iterator[Report]:
+    """Yield what shows progress: a bar on a terminal, a line a task elsewhere, both on stderr."""
+    console = Console(stderr=True)
+    if silent:
+        yield lambda task, done, total: None
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=console, transient=True) as bars:
+            yield _Bars(bars)
+    else:
+        yield _report_line
+
+
+class _Bars:
+    """Progress bars by name."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name.replace("[", "\\["), total=total)
+        self._bars.update(self._tasks[name], completed=done, total=total)
+
+
+def _report_line(name: str, done: int, total: int) -> None:
+    if done == total:
+        typer.echo(f"{name}: {total:,} of {total:,} done", err=True)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").isdigit() or cell in ("", "varying")
+
+
+def _load_model(path: str) -> Any:
+    """Import ``package.module:name`` and call it unless it is a model."""
+    from torch import nn
+
+    module, _, name = path.partition(":")
+    try:
+        sys.path.insert(0, "")
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise TsstoreError(
+            f"model {path!r} cannot be imported ({error}); expected MODULE:NAME, such as "
+            "tsstore.demo.model:load_lenet5"
+        ) from error
+    finally:
+        sys.path.remove("")
+    model = found if isinstance(found, nn.Module) else found()
+    if not isinstance(model, nn.Module):
+        raise TsstoreError(f"model {path!r} gives a {type(model).__name__}; expected a nn.Module")
+    return model
+
+
+def _parse_shape(shape: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in shape.split(","))
+    except ValueError:
+        raise TsstoreError(f"--input is {shape!r}; expected sizes such as 1,3,224,224") from None
+
+
+def _need_torch() -> None:
+    try:
+        import_module("torch")
+    except ImportError:
+        raise TsstoreError(
+            "this command needs PyTorch, which is not installed; install tsstore[torch]"
+        ) from None
+
+
+def _fail(message: str) -> int:
+    typer.echo(f"tsstore: {' '.join(message.split())}", err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

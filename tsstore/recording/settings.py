@@ -1,0 +1,79 @@
+"""How to record, and whether that makes sense."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, Literal
+
+from tsstore.errors import CaptureError, FormatError
+from tsstore.store.documents import dump
+from tsstore.store.writer import check_codec
+
+Calls = Literal["separate", "merge"]
+"""What several calls of a module in one forward pass are: layers, or positions of one."""
+
+Missing = Literal["error", "empty"]
+"""What a layer is that gives no rows in a batch: an error, or a layer without positions."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to record; see :func:`tsstore.capture`."""
+
+    threshold: float = 0.0
+    calls: Calls = "separate"
+    missing: Missing = "error"
+    commit_every: float = 10.0
+    queue_bytes: int = 256 << 20
+    codec: str = "lz4"
+    level: int | None = None
+
+    def check(self) -> None:
+        """Raise TsstoreError where a setting makes no sense."""
+        if not math.isfinite(self.threshold):
+            raise CaptureError(f"threshold is {self.threshold}; expected a finite number")
+        if self.calls not in ("separate", "merge"):
+            raise CaptureError(f"calls is {self.calls!r}; expected 'separate' or 'merge'")
+        if self.missing not in ("error", "empty"):
+            raise CaptureError(f"missing is {self.missing!r}; expected 'error' or 'empty'")
+        for name in ("commit_every", "queue_bytes"):
+            if not getattr(self, name) > 0:
+                raise CaptureError(f"{name} is {getattr(self, name)}; expected more than 0")
+        check_codec(self.codec, self.level)
+
+
+def checked_step(step: object) -> int | str | None:
+    """Return a step as it is stored.
+
+    Raises
+    ------
+    CaptureError
+        If it is neither an integer nor text.
+    """
+    if step is None or isinstance(step, str):
+        return step
+    if isinstance(step, Integral):
+        return int(step)
+    raise CaptureError(f"step is {step!r:.80}; expected an integer, text or None")
+
+
+def checked_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the user's attributes as they are stored.
+
+    Raises
+    ------
+    CaptureError
+        If JSON cannot hold them.
+    """
+    try:
+        plain = dict(attributes or {})
+        dump(plain)
+    except (TypeError, ValueError, FormatError) as error:
+        raise CaptureError(
+            f"attributes cannot be stored: {error}; expected what JSON can hold: text, finite "
+            "numbers, True, False, None, lists and mappings of them"
+        ) from None
+    return plain

@@ -1,0 +1,94 @@
+"""What one batch gave, and whether a part can take it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.errors import ColumnsError, StoreError
+from tsstore.store.layout import MAX_TEXT_BYTES
+from tsstore.store.metadata import ArraySpec
+
+
+@dataclass(frozen=True)
+class LayerBatch:
+    """What one batch gave in one layer.
+
+    Attributes
+    ----------
+    rows
+        uint8 (rows, row_bytes), sample after sample.
+    positions
+        int64 (samples,): rows of each sample.
+    """
+
+    rows: npt.NDArray[np.uint8]
+    positions: npt.NDArray[np.int64]
+
+    def check(self, name: str, samples: int, row_bytes: int) -> None:
+        """Raise StoreError where the rows are not those of so many samples."""
+        expected = (int(self.positions.sum()), row_bytes)
+        if self.rows.shape != expected or self.rows.dtype != np.uint8:
+            raise StoreError(
+                f"{name}: rows are {self.rows.dtype} {self.rows.shape}; expected uint8 {expected}"
+            )
+        if self.positions.shape != (samples,) or (self.positions < 0).any():
+            raise StoreError(
+                f"{name}: the batch has {samples} samples, but numbers of rows for "
+                f"{self.positions.shape}, the smallest {self.positions.min(initial=0)}"
+            )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one batch gave: the same samples in every layer and column.
+
+    Attributes
+    ----------
+    samples
+        Number of samples.
+    layers
+        By public name.
+    columns
+        Arrays of one entry a sample, by name; text as object arrays of str.
+    """
+
+    samples: int
+    layers: Mapping[str, LayerBatch]
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the batch takes in memory."""
+        rows = sum(layer.rows.nbytes + layer.positions.nbytes for layer in self.layers.values())
+        return rows + sum(column.nbytes for column in self.columns.values())
+
+
+def check_column(name: str, column: npt.NDArray[Any], samples: int, spec: ArraySpec) -> None:
+    """Raise ColumnsError where a column is not one entry a sample, or not text where it should be.
+
+    Text that cannot be stored would otherwise come to light in a commit, too late for its batch.
+    """
+    if column.shape != (samples,):
+        raise ColumnsError(
+            f"column {name!r} has shape {column.shape}; expected ({samples},): one entry a sample"
+        )
+    if spec.is_text:
+        for value in column:
+            _check_text(name, value)
+
+
+def _check_text(name: str, value: object) -> None:
+    try:
+        size = len(value.encode()) if type(value) is str else -1
+    except UnicodeEncodeError:
+        size = -1
+    if not 0 <= size <= MAX_TEXT_BYTES:
+        raise ColumnsError(
+            f"column {name!r} has an entry {value!r:.80}; expected text of at most "
+            f"{MAX_TEXT_BYTES} bytes in UTF-8"
+        )

@@ -1,0 +1,215 @@
+"""The JSON document of a Zarr node: made, parsed, and its tsstore attributes checked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import google_crc32c
+
+from tsstore.errors import DamageError, FormatError
+from tsstore.store.files import Files
+
+ZARR_JSON = "zarr.json"
+MAX_DOCUMENT_BYTES = 16 << 20
+MAX_DEPTH = 32
+MAX_NUMBER = 1 << 53
+"""Beyond it, JSON readers in other languages may round."""
+
+
+def number(
+    value: object, what: str, where: str, minimum: int = 0, maximum: int = MAX_NUMBER
+) -> int:
+    """Return `value` as an int from `minimum` to `maximum`, or raise FormatError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise FormatError(
+            f"{where}: {what} is {value!r:.80}; expected an integer from {minimum} to {maximum}"
+        )
+    return value
+
+
+def real(value: object, what: str, where: str) -> float:
+    """Return `value` as a finite float, or raise FormatError."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) <= sys.float_info.max
+    ):
+        raise FormatError(f"{where}: {what} is {value!r:.80}; expected a finite number")
+    return float(value)
+
+
+def text(value: object, what: str, where: str) -> str:
+    """Return `value` as a string, or raise FormatError."""
+    if not isinstance(value, str):
+        raise FormatError(f"{where}: {what} is {value!r:.80}; expected text")
+    return value
+
+
+def mapping(value: object, what: str, where: str) -> dict[str, Any]:
+    """Return `value` as a dictionary, or raise FormatError."""
+    if not isinstance(value, dict):
+        raise FormatError(f"{where}: {what} is {value!r:.80}; expected a mapping")
+    return value
+
+
+def metadata_key(path: str) -> str:
+    """Return the key of the metadata of the node at `path` ('' is the root)."""
+    return f"{path}/{ZARR_JSON}" if path else ZARR_JSON
+
+
+def attributes_checksum(path: str, attributes: Mapping[str, Any]) -> int:
+    """Return crc32c of a node's path and tsstore attributes as canonical JSON.
+
+    With the path in it, documents that have changed places are noticed, too.
+    """
+    body = {key: value for key, value in attributes.items() if key != "checksum"}
+    canonical = json.dumps([path, body], sort_keys=True, separators=(",", ":"))
+    return google_crc32c.value(canonical.encode())  # type: ignore[no-any-return]
+
+
+def node_attributes(path: str, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what goes under ``attributes`` of a node: nothing, or ours with their checksum.
+
+    Raises
+    ------
+    FormatError
+        If JSON cannot hold the attributes.
+    """
+    if not attributes:
+        return {}
+    # What JSON makes of keys and tuples is what the checksum must be of.
+    plain = load(dump(attributes), f"attributes of {path or 'the run'}")
+    return {"tsstore": {**plain, "checksum": attributes_checksum(path, plain)}}
+
+
+def group_document(path: str, attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the Zarr v3 metadata of a group."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": node_attributes(path, attributes),
+    }
+
+
+def write_group(files: Files, path: str, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write the metadata of the group at `path`, replacing what is there."""
+    files.write(metadata_key(path), dump(group_document(path, attributes)))
+
+
+def create_group(files: Files, path: str, attributes: Mapping[str, Any]) -> None:
+    """Write the metadata of the group at `path`; FileExistsError where there is one."""
+    files.create(metadata_key(path), dump(group_document(path, attributes)))
+
+
+def read_document(files: Files, path: str) -> dict[str, Any]:
+    """Read the metadata of the node at `path`.
+
+    Raises
+    ------
+    DamageError
+        If there is none: the caller knows that there was one.
+    """
+    key = metadata_key(path)
+    where = f"{files.location}/{key}"
+    try:
+        data = files.read(key)
+    except OSError as error:
+        raise DamageError(f"{where}: cannot be read ({error}); restore it from a copy") from error
+    return load(data, where)
+
+
+def read_attributes(files: Files, path: str) -> dict[str, Any]:
+    """Read and check the tsstore attributes of the node at `path`; it must have some."""
+    where = f"{files.location}/{path}"
+    attributes = tsstore_attributes(read_document(files, path), where)
+    return check_attributes(attributes, path, where)
+
+
+def tsstore_attributes(document: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return ``attributes.tsstore`` of a document, unchecked; FormatError where there is none."""
+    attributes = mapping(document.get("attributes"), "attributes", where)
+    return mapping(attributes.get("tsstore"), "attributes.tsstore", where)
+
+
+def check_attributes(attributes: dict[str, Any], path: str, where: str) -> dict[str, Any]:
+    """Return tsstore attributes whose checksum is right.
+
+    Raises
+    ------
+    DamageError
+        If they are not what was written, or were written for another node.
+    """
+    if attributes.get("checksum") != attributes_checksum(path, attributes):
+        raise DamageError(
+            f"{where}/{ZARR_JSON}: the attributes do not match their checksum; "
+            "restore the file from a copy"
+        )
+    return attributes
+
+
+def dump(document: Mapping[str, Any]) -> bytes:
+    """Return a document as JSON bytes.
+
+    Raises
+    ------
+    FormatError
+        If JSON cannot hold it: NaN, infinity, other types, too deep or too large.
+    """
+    try:
+        data = json.dumps(document, allow_nan=False, indent=2).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FormatError(f"metadata cannot be stored as JSON: {error}") from error
+    if len(data) > MAX_DOCUMENT_BYTES or _is_deep(document):
+        raise FormatError(
+            f"metadata of {len(data)} bytes cannot be stored; expected at most "
+            f"{MAX_DOCUMENT_BYTES} bytes, and at most {MAX_DEPTH} levels"
+        )
+    return data
+
+
+def load(data: bytes, where: str) -> dict[str, Any]:
+    """Parse a metadata document.
+
+    Raises
+    ------
+    DamageError
+        If the bytes are not JSON as the standard knows it.
+    FormatError
+        If the document is larger or deeper than any that tsstore writes, or no mapping.
+    """
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise FormatError(
+            f"{where}: {len(data)} bytes of metadata; expected at most {MAX_DOCUMENT_BYTES}"
+        )
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise DamageError(
+            f"{where}: not valid JSON ({error}); restore the file from a copy"
+        ) from error
+    if _is_deep(value):
+        raise FormatError(f"{where}: the document has more than {MAX_DEPTH} levels")
+    return mapping(value, "the document", where)
+
+
+def _refuse_constant(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _is_deep(value: object) -> bool:
+    """Whether a value has more than MAX_DEPTH levels, found without recursion."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: object) -> list[object]:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else []

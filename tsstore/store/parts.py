@@ -1,0 +1,154 @@
+"""One part of a run: its attributes, the record that counts, its layers and sample columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tsstore.errors import DamageError, FormatError
+from tsstore.store import layout
+from tsstore.store.arrays import CommittedArray
+from tsstore.store.documents import metadata_key, read_attributes, text
+from tsstore.store.files import Files
+from tsstore.store.layers import LayerPart
+from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.record import CommitRecord, Seal
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one writer process has committed.
+
+    Attributes
+    ----------
+    files
+        Where the run lies.
+    directory
+        The part's directory in it.
+    attributes
+        What the part says of the process.
+    record
+        The commit record that this reader believes: the seal's, where there is one.
+    seal
+        The seal, if the part is sealed.
+    """
+
+    files: Files
+    directory: str
+    attributes: PartAttributes
+    record: CommitRecord
+    seal: Seal | None
+
+    @classmethod
+    def open(cls, files: Files, directory: str) -> Part:
+        """Read and check a part's attributes and record."""
+        if not layout.is_directory(directory):
+            raise FormatError(f"{files.location}: {directory!r:.80} is no part's directory")
+        part = PartAttributes.from_json(*_attributes(files, directory))
+        record = CommitRecord()
+        seal = _read_seal(files, directory)
+        if seal is None:
+            record = _read_record(files, directory)
+            # One that came in between may freeze an earlier record than the one just read.
+            seal = _read_seal(files, directory)
+        return cls(files, directory, part, seal.record if seal else record, seal)
+
+    @property
+    def samples(self) -> int:
+        """Number of committed samples."""
+        return self.record.samples
+
+    @property
+    def step(self) -> int | str | None:
+        """The training step whose weights the states come from."""
+        return self.attributes.step
+
+    @cached_property
+    def layers(self) -> dict[str, LayerPart]:
+        """The part's layers by public name."""
+        layers: dict[str, LayerPart] = {}
+        for directory in self.record.layers:
+            layer = self._open_layer(directory)
+            self._check_new(layer.attributes.name, layers)
+            layers[layer.attributes.name] = layer
+        return layers
+
+    @cached_property
+    def columns(self) -> dict[str, CommittedArray]:
+        """The part's sample columns by name."""
+        columns: dict[str, CommittedArray] = {}
+        for directory, commit in self.record.columns.items():
+            paths = layout.column_paths(self.directory, directory)
+            column = CommittedArray.open(self.files, paths, commit)
+            name = text(column.attributes.get("name"), "name", f"{self._where}/{paths.values}")
+            self._check_new(name, columns)
+            columns[name] = column
+        return columns
+
+    @property
+    def _where(self) -> str:
+        return f"{self.files.location}/{self.directory}"
+
+    def _check_new(self, name: str, known: Mapping[str, object]) -> None:
+        if name in known:
+            raise FormatError(f"{self._where}: two layers or columns are called {name!r:.80}")
+
+    def _open_layer(self, directory: str) -> LayerPart:
+        path = layout.layer_path(self.directory, directory)
+        attributes = LayerAttributes.from_json(*_attributes(self.files, path))
+        commit = self.record.layers[directory]
+        paths = layout.states_paths(self.directory, directory)
+        states = CommittedArray.open(
+            self.files, paths, commit.states, "uint8", (attributes.row_bytes,)
+        )
+        positions = None
+        if commit.positions is not None:
+            paths = layout.positions_paths(self.directory, directory)
+            positions = CommittedArray.open(self.files, paths, commit.positions, "int64")
+        return LayerPart(self.directory, attributes, states, positions, self.samples)
+
+
+def _attributes(files: Files, path: str) -> tuple[dict[str, Any], str]:
+    return read_attributes(files, path), f"{files.location}/{path}"
+
+
+def _read_seal(files: Files, part: str) -> Seal | None:
+    path = layout.seal_path(part)
+    if not files.exists(metadata_key(path)):
+        return None
+    return Seal.from_json(*_attributes(files, path))
+
+
+def _read_record(files: Files, part: str) -> CommitRecord:
+    """Return the part's record; an empty one where no layers have been defined yet."""
+    has_layers = "layers" in files.list(part)
+    path = layout.commit_path(part)
+    if files.exists(metadata_key(path)):
+        return CommitRecord.from_json(*_attributes(files, path))
+    if has_layers:
+        raise _missing(files, path)
+    return CommitRecord()
+
+
+def has_begun(files: Files, part: str) -> bool:
+    """Whether a part has its metadata; a process may have been stopped before it wrote them.
+
+    Raises
+    ------
+    DamageError
+        If they are missing from a part that holds something else.
+    """
+    held = [name for name in files.list(part) if not name.endswith(".partial")]
+    if files.exists(metadata_key(part)):
+        return True
+    if held:
+        raise _missing(files, part)
+    return False
+
+
+def _missing(files: Files, path: str) -> DamageError:
+    return DamageError(
+        f"{files.location}/{metadata_key(path)} is missing; restore the file from a copy"
+    )
