@@ -31,7 +31,8 @@ def store(tmp_path):
             draw_batch(rng, 4, positions={"conv_1": 3, "fc.2": rng.integers(0, 4, 4).tolist()})
             for _ in range(3)
         ]
-        write_run(tmp_path / "run.zarr", batches, part=PartAttributes(rank=rank, world_size=2))
+        part = PartAttributes(rank=rank, world_size=2)
+        write_run(tmp_path / "run.zarr", batches, part=part, chunk_bytes=12)
     return open_store(tmp_path / "run.zarr")
 
 
@@ -226,7 +227,7 @@ def test_a_slice_reads_no_part_but_its_own(store, tmp_path):
         if chunk.is_file():
             chunk.unlink()
     np.testing.assert_array_equal(open_store(store.path)["conv_1"][:36], expected)
-    with pytest.raises(DamageError, match="part-00001-00000/layers/0000-conv_1/states/c/0/0"):
+    with pytest.raises(DamageError, match="part-00001-00000/layers/0000-conv_1/states/c/2/0"):
         open_store(store.path)["conv_1"][:]
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,13 @@ class StateCaptureHook:
         if self._session is not None:
             self._first_part = self._session.begin_part()
         self._counted = self._distinct = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StateCaptureHook:
+        return StateCaptureHook(self.name)
+
+    def __reduce__(self) -> tuple[type[StateCaptureHook], tuple[str]]:
+        # What is captured stays with the model that was captured: a copy begins with nothing.
+        return StateCaptureHook, (self.name,)
 
     def __repr__(self) -> str:
         return f"<StateCaptureHook {self.name}>"
@@ -317,12 +324,13 @@ class _Session:
         self._hooks = hooks
         self._attach = attach
         self._parts = 0
+        self._endings: list[Callable[[], object]] = []
+        temporary = "" if path else tempfile.mkdtemp(prefix="tsstore-")
         if path is None:
-            temporary = tempfile.mkdtemp(prefix="tsstore-")
-            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+            weakref.finalize(self, _remove, self._endings, temporary)
             path = Path(temporary) / "run.zarr"
         # What is temporary need not survive a loss of power.
-        self._files = open_files(path, durable=self._attach)
+        self._files = open_files(path, durable=not temporary)
         create_run(self._files, {"torch": torch.__version__})
         self.recorder = self._record(model)
 
@@ -353,9 +361,17 @@ class _Session:
         recorder = Recorder(model, self._files, self._targets, part, _SETTINGS)
         for hook, target in zip(self._hooks, self._targets, strict=True):
             recorder.hooks[target.name].enabled = hook.capture_on
+        self._endings[:] = [recorder.abandon]
         if self._attach:
             recorder.attach()
         return recorder
+
+
+def _remove(endings: list[Callable[[], object]], directory: str) -> None:
+    """End the recorder that writes into a temporary directory, then remove that."""
+    for end in endings:
+        end()
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _hooks(model: nn.Module) -> list[StateCaptureHook]:

@@ -79,16 +79,16 @@ class Axes:
         """
         if tensor.ndim < 2:
             raise OutputError(
-                f"{self.layer}: found a tensor of shape {tuple(tensor.shape)}, expected at least "
-                "a sample axis and a neuron axis; exclude the layer"
+                f"found a tensor of shape {tuple(tensor.shape)}, expected at least a sample axis "
+                "and a neuron axis; exclude the layer"
             )
         self._check_batched(tensor)
-        neurons = _counted_from_front(self._neurons(tensor), tensor, self.layer)
-        samples = _counted_from_front(self._samples(tensor), tensor, self.layer)
+        neurons = _counted_from_front(self._neurons(tensor), tensor)
+        samples = _counted_from_front(self._samples(tensor), tensor)
         if neurons == samples:
             raise OutputError(
-                f"{self.layer}: axis {neurons} of {tuple(tensor.shape)} cannot hold both samples "
-                "and neurons; pass sample_axis= or neuron_axis="
+                f"axis {neurons} of {tuple(tensor.shape)} cannot hold both samples and neurons; "
+                "pass sample_axis= or neuron_axis="
             )
         return neurons, samples
 
@@ -97,11 +97,9 @@ class Axes:
             return self.neuron_axis
         if isinstance(self.module, _NEURONS_LAST):
             return -1
-        if isinstance(self.module, _NEURONS_FIRST):
-            return 1
-        if tensor.ndim == 3:
+        if tensor.ndim == 3 and not isinstance(self.module, _NEURONS_FIRST):
             raise OutputError(
-                f"{self.layer}: a {type(self.module).__name__} of shape {tuple(tensor.shape)} may "
+                f"a {type(self.module).__name__} with a tensor of shape {tuple(tensor.shape)} may "
                 f"hold its neurons in axis 1 or 2; say which: neuron_axis={{{self.layer!r}: 2}}"
             )
         return 1
@@ -115,17 +113,17 @@ class Axes:
         for axes, kinds in _AXES_OF_BATCHES.items():
             if isinstance(self.module, kinds) and tensor.ndim == axes - 1:
                 raise OutputError(
-                    f"{self.layer}: a {type(self.module).__name__} with a tensor of shape "
+                    f"a {type(self.module).__name__} with a tensor of shape "
                     f"{tuple(tensor.shape)} has no sample axis; feed batches, as in "
                     "input.unsqueeze(0)"
                 )
 
 
-def _counted_from_front(axis: int, tensor: torch.Tensor, layer: str) -> int:
+def _counted_from_front(axis: int, tensor: torch.Tensor) -> int:
     if not -tensor.ndim <= axis < tensor.ndim:
         raise OutputError(
-            f"{layer}: there is no axis {axis} in shape {tuple(tensor.shape)}; pass another "
-            "neuron_axis= or sample_axis="
+            f"there is no axis {axis} in shape {tuple(tensor.shape)}; pass another neuron_axis= "
+            "or sample_axis="
         )
     return axis % tensor.ndim
 

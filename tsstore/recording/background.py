@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from tsstore.errors import WriterError
 
+Task = Callable[[], object]
+
 COMMIT_COST_RATIO = 50
 """Commits come no more often than so many times what the last one took."""
 
@@ -29,12 +31,12 @@ class Background:
         Bytes of the tasks that wait or run; a single larger task is let in alone.
     """
 
-    def __init__(self, commit: Callable[[], object], commit_every: float, limit: int) -> None:
+    def __init__(self, commit: Task, commit_every: float, limit: int) -> None:
         self.waited = 0.0
         self._commit = commit
         self._commit_every = commit_every
         self._limit = limit
-        self._tasks: deque[tuple[Callable[[], object], int]] = deque()
+        self._tasks: deque[tuple[Task, int]] = deque()
         self._bytes = 0
         self._running = False
         self._stopping = False
@@ -51,7 +53,7 @@ class Background:
                 f"the writer failed: {self._error}; what was committed before stays readable"
             ) from self._error
 
-    def put(self, task: Callable[[], object], size: int) -> None:
+    def put(self, task: Task, size: int) -> None:
         """Queue a task that holds so many bytes; wait while the queue is full.
 
         Raises
@@ -80,46 +82,59 @@ class Background:
             self._condition.wait_for(lambda: self._error or not (self._tasks or self._running))
         self.check()
 
-    def stop(self) -> None:
-        """Work off the queue and end the thread; raise WriterError if it has failed."""
+    def stop(self, last: Task | None = None) -> None:
+        """Work off the queue, then a last task, and end the thread; nothing if stopped.
+
+        Raises
+        ------
+        WriterError
+            If the thread has failed.
+        """
         with self._condition:
+            if last is not None and not self._stopping and self._error is None:
+                self._tasks.append((last, 0))
             self._stopping = True
             self._condition.notify_all()
-        self._thread.join()
-        self.check()
+        # Garbage collection may close a recorder on this very thread, which cannot wait for itself.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+            self.check()
 
     def _work(self) -> None:
         due = time.monotonic() + self._commit_every
         try:
-            while True:
-                task, size = self._next(due)
-                if task is None:
-                    return
-                task()
-                with self._condition:
-                    self._bytes -= size
-                    self._running = False
-                    self._condition.notify_all()
-                # The task holds a batch: let go of it before waiting for the next.
-                del task
+            while self._work_off_one(due):
                 if time.monotonic() >= due:
-                    begun = time.monotonic()
-                    self._commit()
-                    now = time.monotonic()
-                    due = now + max(self._commit_every, COMMIT_COST_RATIO * (now - begun))
+                    due = self._commit_now()
         except BaseException as error:
             self._fail(error)
 
-    def _next(self, due: float) -> tuple[Callable[[], object] | None, int]:
-        """Return the next task; a commit when one is due; None when there will be none."""
+    def _work_off_one(self, due: float) -> bool:
+        """Run the next task, if there is one before a commit is due; whether to go on.
+
+        The task holds a batch: when this returns, nothing does.
+        """
         with self._condition:
-            timeout = max(due - time.monotonic(), 0)
+            timeout = min(max(due - time.monotonic(), 0), threading.TIMEOUT_MAX)
             if not self._condition.wait_for(lambda: self._tasks or self._stopping, timeout):
-                return (lambda: None), 0
+                return True
             if not self._tasks:
-                return None, 0
+                return False
             self._running = True
-            return self._tasks.popleft()
+            task, size = self._tasks.popleft()
+        task()
+        with self._condition:
+            self._bytes -= size
+            self._running = False
+            self._condition.notify_all()
+        return True
+
+    def _commit_now(self) -> float:
+        """Commit, and return when the next commit is due."""
+        begun = time.monotonic()
+        self._commit()
+        now = time.monotonic()
+        return now + max(self._commit_every, COMMIT_COST_RATIO * (now - begun))
 
     def _fail(self, error: BaseException) -> None:
         with self._condition:

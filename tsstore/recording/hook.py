@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError
-from tsstore.recording.pack import Packed, pack, rounded_threshold
+from tsstore.recording.pack import Packed, check_packable, pack, rounded_threshold
 from tsstore.recording.select import Target
 
 Receiver = Callable[[Target, Packed], None]
@@ -18,9 +19,17 @@ Receiver = Callable[[Target, Packed], None]
 
 
 def first_tensor(value: Any) -> torch.Tensor | None:
-    """Return the first tensor in a module's input or output, however nested; None if none."""
+    """Return the first tensor in a module's input or output, however nested; None if none.
+
+    Raises
+    ------
+    OutputError
+        If it is in a PackedSequence, whose rows belong to no sample that could be told.
+    """
     if isinstance(value, torch.Tensor):
         return value
+    if isinstance(value, PackedSequence):
+        raise OutputError("found a PackedSequence, expected a tensor; pad the sequences")
     if isinstance(value, Mapping):
         value = tuple(value.values())
     if isinstance(value, list | tuple):
@@ -28,11 +37,41 @@ def first_tensor(value: Any) -> torch.Tensor | None:
     return None
 
 
-class CaptureHook:
+class ModelHook:
+    """A hook on one module, which runs outside of compiled code.
+
+    Copies of the model carry hooks that do nothing.
+
+    Parameters
+    ----------
+    module
+        The module.
+    call
+        Takes the module, its arguments, and its output or, before its call, keyword arguments.
+    """
+
+    def __init__(self, module: nn.Module, call: Callable[[nn.Module, Any, Any], None]) -> None:
+        self._module = module
+        # A compiled model must not trace into the hook: it would drop or reorder it.
+        self._call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]
+
+    def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
+        """Pass a call on, unless it is that of a shallow copy, which shares the hooks."""
+        if module is self._module:
+            self._call(module, arguments, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return do_nothing
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
+        return _hook_of_a_copy, ()
+
+
+class CaptureHook(ModelHook):
     """Packs what one module takes or gives, and hands the rows on.
 
     The rows are packed before anything else can run, so that an in-place operation that follows
-    changes nothing. Copies of the hook, which copies of the model carry, do nothing.
+    changes nothing.
 
     Parameters
     ----------
@@ -54,14 +93,13 @@ class CaptureHook:
     def __init__(
         self, target: Target, threshold: float, receive: Receiver, is_active: Callable[[], bool]
     ) -> None:
+        super().__init__(target.module, self._capture)
         self.target = target
         self.enabled = True
         self._threshold = threshold
         self._receive = receive
         self._is_active = is_active
         self._thresholds: dict[torch.dtype, float] = {}
-        # A compiled model must not trace into the hook: it would drop or reorder it.
-        self._capture_eagerly = torch.compiler.disable(self._capture)  # type: ignore[no-untyped-call]
 
     def attach(self) -> RemovableHandle:
         """Register the hook on its module."""
@@ -69,39 +107,39 @@ class CaptureHook:
             return self.target.module.register_forward_pre_hook(self, with_kwargs=True)
         return self.target.module.register_forward_hook(self)
 
-    def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
-        """Capture a call; `value` is the output, or the keyword arguments of a pre-hook."""
-        if module is self.target.module and self.enabled and self._is_active():
-            before = self.target.where == "before"
-            self._capture_eagerly((arguments, value) if before else value)
-
-    def _capture(self, value: Any) -> None:
-        target = self.target
-        tensor = first_tensor(value)
-        if tensor is None:
-            kind = "input" if target.where == "before" else f"output {type(value).__name__}"
-            raise OutputError(
-                f"{target.name}: found no tensor in the {kind} of a "
-                f"{type(target.module).__name__}, expected one; exclude the layer"
-            )
-        threshold = self._thresholds.get(tensor.dtype)
-        if threshold is None:
-            threshold = rounded_threshold(self._threshold, tensor.dtype)
-            self._thresholds[tensor.dtype] = threshold
+    def _capture(self, module: nn.Module, arguments: Any, value: Any) -> None:
+        if not (self.enabled and self._is_active()):
+            return
+        captured = value if self.target.where == "after" else (arguments, value)
         try:
-            packed = pack(tensor, threshold, *target.axes.of(tensor))
+            tensor = self._tensor(captured)
+            threshold = self._rounded_threshold(tensor.dtype)
+            packed = pack(tensor, threshold, *self.target.axes.of(tensor))
         except OutputError as error:
-            if str(error).startswith(target.axes.layer):
-                raise
-            raise OutputError(f"{target.name}: {error}; exclude the layer") from None
-        self._receive(target, packed)
+            raise OutputError(f"{self.target.name}: {error}") from None
+        self._receive(self.target, packed)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return do_nothing
+    def _tensor(self, captured: Any) -> torch.Tensor:
+        tensor = first_tensor(captured)
+        if tensor is None:
+            before = self.target.where == "before"
+            kind = "input" if before else f"output {type(captured).__name__}"
+            raise OutputError(
+                f"found no tensor in the {kind} of a {type(self.target.module).__name__}, "
+                "expected one; exclude the layer"
+            )
+        check_packable(tensor)
+        return tensor
 
-    def __reduce__(self) -> str:
-        return "do_nothing"
+    def _rounded_threshold(self, dtype: torch.dtype) -> float:
+        if dtype not in self._thresholds:
+            self._thresholds[dtype] = rounded_threshold(self._threshold, dtype)
+        return self._thresholds[dtype]
 
 
 def do_nothing(*arguments: Any) -> None:
     """Stand where a copied model had a hook."""
+
+
+def _hook_of_a_copy() -> Callable[..., None]:
+    return do_nothing

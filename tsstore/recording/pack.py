@@ -12,8 +12,6 @@ from tsstore.errors import OutputError
 _COMPARABLE = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32: torch.int64}
 """What to compare integers as that torch does not compare, without a change of any number."""
 
-_LOWEST = -(1 << 63)
-
 
 @dataclass(frozen=True)
 class Packed:
@@ -59,17 +57,24 @@ def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:
         return float(math.floor(threshold))
     rounded = float(torch.tensor(threshold, dtype=torch.float64).to(dtype))
     if not math.isfinite(rounded):
-        raise OutputError(f"the threshold {threshold} is beyond what {dtype} can hold")
+        raise OutputError(
+            f"the threshold {threshold} is beyond what {dtype} can hold; choose a smaller one"
+        )
     return rounded
 
 
 def check_packable(tensor: torch.Tensor) -> None:
     """Raise OutputError unless a tensor is dense and of real numbers."""
     if tensor.is_nested:
-        raise OutputError("found a nested tensor, expected a dense one (enable_nested_tensor=False)")
-    if tensor.is_complex() or tensor.layout is not torch.strided or tensor.is_quantized:
         raise OutputError(
-            f"found a {tensor.layout} tensor of {tensor.dtype}, expected a dense one of real numbers"
+            "found a nested tensor, expected a dense one; build the TransformerEncoder with "
+            "enable_nested_tensor=False"
+        )
+    comparable = not (tensor.is_complex() or tensor.is_quantized or tensor.dtype == torch.uint64)
+    if tensor.layout is not torch.strided or not comparable:
+        raise OutputError(
+            f"found a {tensor.layout} tensor of {tensor.dtype}, expected a dense one of numbers "
+            "that torch can compare; exclude the layer"
         )
 
 
@@ -100,7 +105,9 @@ def pack(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: 
     check_packable(tensor)
     neurons = tensor.shape[neuron_axis]
     if neurons == 0:
-        raise OutputError(f"found shape {tuple(tensor.shape)}, expected at least one neuron")
+        raise OutputError(
+            f"found shape {tuple(tensor.shape)}, expected at least one neuron; exclude the layer"
+        )
     positions = tuple(
         size for axis, size in enumerate(tensor.shape) if axis not in (neuron_axis, sample_axis)
     )
@@ -124,10 +131,7 @@ def _is_on(tensor: torch.Tensor, threshold: float) -> torch.Tensor:
     low, high = (0, 1) if dtype == torch.bool else _limits(dtype)
     if not low <= threshold < high:
         return torch.full_like(tensor, threshold < low, dtype=torch.bool)
-    if dtype == torch.uint64:
-        # With the highest bit turned over, signed numbers are in the order of unsigned ones.
-        return (tensor.view(torch.int64) ^ _LOWEST) > int(threshold) + _LOWEST
-    return (tensor.to(_COMPARABLE.get(dtype, dtype))) > int(threshold)
+    return tensor.to(_COMPARABLE.get(dtype, dtype)) > int(threshold)
 
 
 def _limits(dtype: torch.dtype) -> tuple[int, int]:

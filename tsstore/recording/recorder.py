@@ -190,6 +190,8 @@ class Recorder:
         The model.
     hooks
         What captures, by public name of the layer.
+    abandon
+        Ends a recorder that nobody has closed, also after it is gone; it runs at most once.
     """
 
     def __init__(
@@ -219,7 +221,7 @@ class Recorder:
             self._writer.commit, self._settings.commit_every, self._settings.queue_bytes
         )
         self._process = os.getpid()
-        self._finalizer = weakref.finalize(
+        self.abandon = weakref.finalize(
             self, _abandon, self._background, self._writer, self._process
         )
         self._schema = ColumnSchema()
@@ -247,7 +249,7 @@ class Recorder:
     @property
     def closed(self) -> bool:
         """Whether the recorder takes no more batches."""
-        return not self._finalizer.alive
+        return not self.abandon.alive
 
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
@@ -319,7 +321,7 @@ class Recorder:
             If the background writer has failed.
         """
         self._detach()
-        if self._finalizer.detach() is None or os.getpid() != self._process:
+        if self.abandon.detach() is None or os.getpid() != self._process:
             return
         try:
             self._background.put(partial(self._writer.seal, why), 0)

@@ -14,8 +14,8 @@ from torch import nn
 from tsstore.errors import SelectionError
 from tsstore.recording.axes import Axes, AxisChoice, choose, is_time_first
 
-Selector = str | type[nn.Module] | Callable[[str, nn.Module], bool]
-"""A name, a glob, a class name, a class, or a predicate (name, module) -> bool."""
+Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
+"""A name, a glob, a class name, a class, a module, or a predicate (name, module) -> bool."""
 
 Where = Literal["after", "before", "both"]
 
@@ -45,18 +45,35 @@ class Target:
     axes: Axes
 
 
-def public_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every module with its public name.
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside torch.compile's and DistributedDataParallel's wrappers."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
+            model = compiled
+        else:
+            return model
 
-    What wrappers add to names (``_orig_mod.``, ``module.``) is left out, and so are the wrappers.
-    The model itself comes last, under its class's name.
+
+def public_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every module with its public name; one that has several names comes several times.
+
+    Wrappers are left out, and so is what they add to names (``_orig_mod.``, ``module.``). The
+    model itself comes last, under its class's name.
     """
-    prefix = "module." if isinstance(model, nn.parallel.DistributedDataParallel) else ""
-    for path, module in model.named_modules(remove_duplicate=False):
-        name = path.removeprefix(prefix).replace("_orig_mod.", "")
-        if name and name not in ("module", "_orig_mod") and not name.endswith("._orig_mod"):
-            yield name, module
-    yield type(model).__name__, model
+    inner = unwrapped(model)
+    yield from _inner_modules(inner, "")
+    yield type(inner).__name__, inner
+
+
+def _inner_modules(parent: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    # Not named_children(): it gives a module that has two names under the first one only.
+    for name, child in parent._modules.items():
+        if child is not None:
+            module = unwrapped(child)
+            yield prefix + name, module
+            yield from _inner_modules(module, f"{prefix}{name}.")
 
 
 def select(
@@ -74,7 +91,7 @@ def select(
     model
         The model.
     layers
-        Names, globs, class names, classes, predicates, or one of them.
+        Names, globs, class names, classes, modules, predicates, or one of them.
     exclude
         Likewise; what it matches is not captured, whatever `layers` says.
     where
@@ -91,27 +108,14 @@ def select(
         raise SelectionError(f"where is {where!r}; expected 'after', 'before' or 'both'")
     _refuse_unhookable(model)
     modules = list(public_modules(model))
-    wanted, unwanted = _as_list(layers), _as_list(exclude)
-    for selector in wanted:
-        if isinstance(selector, str) and not any(_matches(selector, *m) for m in modules):
-            raise _nothing_matches(selector, modules)
-    chosen: dict[int, tuple[str, nn.Module]] = {}
-    for name, module in modules:
-        if _any(wanted, name, module) and not _any(unwanted, name, module):
-            chosen.setdefault(id(module), (name, module))
-    if not chosen:
-        raise SelectionError(f"no layer is selected; there are {_listing(modules)}")
+    wanted = _as_list(layers)
+    chosen = _choose(modules, wanted, _as_list(exclude))
     time_first = set(_time_first_modules(model))
     places: tuple[Literal["after", "before"], ...] = (
         ("before", "after") if where == "both" else (where,)
     )
     targets = []
-    for name, module in chosen.values():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise SelectionError(
-                f"{name} is a ScriptModule, which cannot be hooked; capture the model before "
-                "torch.jit.script"
-            )
+    for name, module in chosen:
         axes = Axes(
             name,
             module,
@@ -119,26 +123,62 @@ def select(
             choose(sample_axis, name),
             id(module) in time_first,
         )
+        named = any(_names(selector, name, module) for selector in wanted)
         for place in places:
             public = name if place == "after" else f"{name}:before"
-            targets.append(Target(public, module, place, name in wanted, axes))
+            targets.append(Target(public, module, place, named, axes))
     return targets
 
 
+def _choose(
+    modules: list[tuple[str, nn.Module]], wanted: list[Selector], unwanted: list[Selector]
+) -> list[tuple[str, nn.Module]]:
+    """Return what is selected: each module once, under the first name that was."""
+    for selector in wanted:
+        by_name = isinstance(selector, str | nn.Module)
+        if by_name and not any(_matches(selector, *module) for module in modules):
+            raise _nothing_matches(selector, modules)
+    chosen: dict[int, tuple[str, nn.Module]] = {}
+    for name, module in modules:
+        if _any(wanted, name, module) and not _any(unwanted, name, module):
+            chosen.setdefault(id(module), (name, module))
+    if not chosen:
+        raise SelectionError(f"no layer is selected; there are {_listing(modules)}")
+    for name, module in chosen.values():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise SelectionError(
+                f"{name} is a ScriptModule, which cannot be hooked; capture the model before "
+                "torch.jit.script"
+            )
+    return list(chosen.values())
+
+
 def _refuse_unhookable(model: nn.Module) -> None:
-    if isinstance(model, nn.DataParallel):
+    if isinstance(model, torch.jit.ScriptModule):
         raise SelectionError(
-            "the model is a DataParallel, whose replicas share no hooks; capture model.module on "
-            "one device, or use DistributedDataParallel"
+            "the model is a ScriptModule, whose layers cannot be hooked; capture the model before "
+            "torch.jit.script"
+        )
+    if any(isinstance(module, nn.DataParallel) for module in model.modules()):
+        raise SelectionError(
+            "the model is, or holds, a DataParallel, whose replicas share no hooks; capture its "
+            ".module on one device, or use DistributedDataParallel"
         )
 
 
 def _as_list(selectors: Selector | Iterable[Selector] | None) -> list[Selector]:
     if selectors is None:
         return []
-    if isinstance(selectors, str | type) or callable(selectors):
+    if isinstance(selectors, str) or not isinstance(selectors, Iterable) or callable(selectors):
         return [selectors]
     return list(selectors)
+
+
+def _names(selector: Selector, name: str, module: nn.Module) -> bool:
+    """Whether a selector means this module alone."""
+    if isinstance(selector, nn.Module):
+        return unwrapped(selector) is module
+    return selector == name
 
 
 def _any(selectors: list[Selector], name: str, module: nn.Module) -> bool:
@@ -152,16 +192,26 @@ def _matches(selector: Selector, name: str, module: nn.Module) -> bool:
             or fnmatchcase(name, selector)
             or fnmatchcase(type(module).__name__, selector)
         )
+    if isinstance(selector, nn.Module):
+        return unwrapped(selector) is module
     if isinstance(selector, type):
         return isinstance(module, selector)
     if callable(selector):
         return bool(selector(name, module))
     raise SelectionError(
-        f"{selector!r} selects no layer; expected a name, a glob, a class or a predicate"
+        f"{selector!r:.80} selects no layer; expected a name, a glob, a class, a module or a "
+        "predicate"
     )
 
 
-def _nothing_matches(selector: str, modules: list[tuple[str, nn.Module]]) -> SelectionError:
+def _nothing_matches(
+    selector: Selector, modules: list[tuple[str, nn.Module]]
+) -> SelectionError:
+    if not isinstance(selector, str):
+        return SelectionError(
+            f"the selected {type(selector).__name__} is no module of the model; there are "
+            f"{_listing(modules)}"
+        )
     names = [name for name, _ in modules] + sorted({type(module).__name__ for _, module in modules})
     close = get_close_matches(selector, names, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {_listing(modules)}"

@@ -84,8 +84,11 @@ class LayerPart:
         ------
         FormatError
             If one of the stored numbers is negative.
+        DamageError
+            If a chunk is missing, or is not what was committed.
         """
         if self.positions is None:
+            self.states.check_extent()
             return np.full(samples, self.constant_positions, dtype=np.int64)
         positions = self.positions.read(first_sample, first_sample + samples)
         if positions.size and positions.min() < 0:
@@ -263,6 +266,7 @@ class LayerStates:
 
         sizes: list[int] = []
         for part in self.parts:
+            part.states.check_extent()
             full, tail = divmod(part.rows, part.states.spec.chunk_rows)
             sizes += [part.states.spec.chunk_rows] * full + [tail] * (tail > 0)
         chunks = (tuple(sizes) or (0,), (self.row_bytes,))

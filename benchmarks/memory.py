@@ -1,0 +1,142 @@
+"""Memory that an analysis takes, against what its plan projects and what it was given.
+
+Writes a run larger than the memory, then analyses it in fresh processes on two threads::
+
+    python benchmarks/memory.py
+    python benchmarks/memory.py --mebibytes 200 --widths 3 8 16 38 --memory 48MiB 128MiB
+
+Printed are MiB. ``measured`` is the peak of a process's resident memory (VmHWM, so Linux only)
+beyond its baseline: that of the same process after an analysis of a tiny run, when all modules and
+kernels are loaded. Half of the rows have a state of their own, half one of a million.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LAYER = "conv_1"
+POSITIONS = 16
+BATCH_ROWS = 1 << 20
+POOL = 1_000_000
+MIB = 1 << 20
+COLUMNS = ("width", "rows", "threads", "spill", "memory", "projected", "measured", "seconds")
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--mebibytes", type=int, default=800, help="size of the run's rows")
+    parser.add_argument("--widths", type=int, nargs="+", default=[8], help="bytes of a row")
+    parser.add_argument("--memory", nargs="+", default=["64MiB", "128MiB", "256MiB"])
+    parser.add_argument("--json", action="store_true", help="print a JSON document a line")
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(*arguments.measure)))
+        return
+    if not arguments.json:
+        print("".join(f"{column:>11}" for column in COLUMNS))
+    for width in arguments.widths:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = arguments.mebibytes * MIB // width
+            write_run(Path(folder) / "tiny", width, POSITIONS * 100)
+            write_run(Path(folder) / "run", width, rows)
+            for memory in arguments.memory:
+                found = {"width": width, "rows": rows, **measure_in_fresh_process(folder, memory)}
+                print(json.dumps(found) if arguments.json else table_line(found))
+
+
+def write_run(path: Path, width: int, rows: int) -> None:
+    """Write a run of one layer, the same each time."""
+    from tsstore.store.batch import Batch, LayerBatch
+    from tsstore.store.files import LocalFiles
+    from tsstore.store.layout import LayerAttributes, PartAttributes
+    from tsstore.store.writer import PartWriter, create_run
+
+    files = LocalFiles(path, durable=False)
+    create_run(files)
+    writer = PartWriter(files, PartAttributes())
+    writer.define({LAYER: LayerAttributes(LAYER, 8 * width)}, {LAYER: POSITIONS}, {})
+    generator = np.random.default_rng(1)
+    for start in range(0, rows - rows % POSITIONS, BATCH_ROWS):
+        count = min(BATCH_ROWS, rows - rows % POSITIONS - start)
+        states = draw_states(generator, start, count, width)
+        samples = count // POSITIONS
+        positions = np.full(samples, POSITIONS, dtype=np.int64)
+        writer.append(Batch(samples, {LAYER: LayerBatch(states, positions)}))
+    writer.seal()
+
+
+def draw_states(generator: np.random.Generator, start: int, count: int, width: int) -> Any:
+    """Return rows, uint8 (count, width), that depend on a number each."""
+    numbers = generator.integers(0, POOL, count, dtype=np.uint64)
+    numbers[::2] = np.arange(start + POOL, start + POOL + (count + 1) // 2, dtype=np.uint64)
+    words = np.empty((count, -(-width // 8)), dtype=np.uint64)
+    for word in range(words.shape[1]):
+        words[:, word] = numbers * np.uint64(0x9E3779B97F4A7C15 + 2 * word)
+    return np.ascontiguousarray(words.view(np.uint8)[:, :width])
+
+
+def measure_in_fresh_process(folder: str, memory: str) -> dict[str, Any]:
+    """Measure in a process of its own, whose peak is not that of what went before."""
+    command = [sys.executable, __file__, "--measure", f"{folder}/tiny", f"{folder}/run", memory]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def measure(tiny: str, run: str, memory: str) -> dict[str, Any]:
+    """Analyse a run on two threads of this process; return bytes planned and measured."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    import tsstore
+    from tsstore.analysis.analyze import layer_plan
+    from tsstore.analysis.memory import parse_memory
+    from tsstore.analysis.schedulers import choose
+
+    tsstore.analyze(tiny, scheduler="threads")
+    store = tsstore.open(run)
+    plan = layer_plan(store[LAYER], parse_memory(memory), choose("threads"))
+    baseline = peak_memory()
+    begin = time.perf_counter()
+    result = tsstore.analyze(store, memory=memory, scheduler="threads")[LAYER]
+    seconds = time.perf_counter() - begin
+    return {
+        "threads": plan.threads,
+        "spill": plan.spill,
+        "memory": plan.memory,
+        "projected": plan.projected_peak,
+        "measured": peak_memory() - baseline,
+        "seconds": seconds,
+        "distinct": result.distinct,
+    }
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory that this process has had, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+def table_line(found: dict[str, Any]) -> str:
+    """Return what was found as a line of the table."""
+    amounts = {name: f"{found[name] / MIB:.1f}" for name in ("memory", "projected", "measured")}
+    cells = {**found, **amounts, "seconds": f"{found['seconds']:.1f}"}
+    return "".join(f"{cells[column]!s:>11}" for column in COLUMNS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The demo, held against independent hooks on all 10,000 images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import tsstore
+from tsstore.demo import mnist
+from tsstore.demo.model import load_lenet5
+from tsstore.demo.run import LAYERS, run_demo
+from tsstore.errors import StoreExistsError, TsstoreError
+from tsstore.statistics.spectrum import Spectrum
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("demo") / "demo.zarr"
+    return path, run_demo(path)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """Packed outputs of each convolution, as plain hooks see them in a run of their own."""
+    model = load_lenet5()
+    packed = {name: [] for name in LAYERS}
+    for name in LAYERS:
+        getattr(model, name).register_forward_hook(
+            lambda _, __, output, name=name: packed[name].append(
+                np.packbits((output > 0).numpy(), axis=1, bitorder="little")
+            )
+        )
+    images, _ = mnist.test_images()
+    with torch.inference_mode():
+        for batch in torch.from_numpy(mnist.to_model_input(images)).split(200):
+            model(batch)
+    return {name: np.moveaxis(np.concatenate(packed[name]), 1, -1) for name in LAYERS}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_counts_equal_numpys(demo, seen, name):
+    path, analysis = demo
+    samples, height, width, row_bytes = seen[name].shape
+    rows = seen[name].reshape(-1, row_bytes)
+    np.testing.assert_array_equal(tsstore.open(path)[name][:], rows)
+    _, state, multiplicity = np.unique(
+        rows.view(f"V{row_bytes}").ravel(), return_inverse=True, return_counts=True
+    )
+    sample = np.repeat(np.arange(samples), height * width)
+    pairs, repeats = np.unique(sample * len(multiplicity) + state.ravel(), return_counts=True)
+    incidence = np.bincount(pairs % len(multiplicity))
+    assert analysis[name].distinct == len(multiplicity)
+    assert analysis[name].spectrum == Spectrum.from_counts(multiplicity, incidence)
+    shares = multiplicity / multiplicity.sum()
+    assert analysis[name].entropy() == pytest.approx(-(shares * np.log2(shares)).sum(), rel=1e-12)
+    equal_pairs = int((repeats * (repeats - 1) // 2).sum())
+    assert analysis[name].equal_pairs_within_samples == equal_pairs
+
+
+def test_the_demo_says_what_its_sample_cannot(demo):
+    _, analysis = demo
+    assert [layer.rows for layer in analysis.values()] == [5_760_000, 640_000, 10_000]
+    assert [layer.sample_limited for layer in analysis.values()] == [False, True, True]
+    assert analysis["conv_3"].efficiency() == pytest.approx(np.log2(10_000) / 100)
+    assert analysis["conv_3"].efficiency() < analysis["conv_3"].efficiency_lower_bound
+    assert analysis.is_lower_bound
+    assert analysis.accuracy > 0.98
+
+
+def test_it_runs_on_any_idx_files_and_refuses_a_path_that_is_taken(demo, tmp_path):
+    with pytest.raises(StoreExistsError, match="exists already"):
+        run_demo(demo[0])
+    with pytest.raises(TsstoreError, match="t10k"):
+        run_demo(tmp_path / "run.zarr", tmp_path)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from helpers import draw_batch, write_run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsstore.store.display import html_table, printable, text_table
+from tsstore.store.files import LocalFiles
+from tsstore.store.layout import PartAttributes
+from tsstore.store.reader import open_store
+from tsstore.store.writer import create_run
+
+HOSTILE = "\x1b[2J<img src=x onerror='alert(1)'>&\r\n\u202e\ud800"
+
+
+class Tags(HTMLParser):
+    """Collects the tags of a page, and the text between them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.add(tag)
+        assert not attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    neurons = {HOSTILE: 3}
+    batch = draw_batch(
+        np.random.default_rng(0), 4, neurons=neurons, columns={HOSTILE: [1, 2, 3, 4]}
+    )
+    write_run(tmp_path, [batch], neurons=neurons, part=PartAttributes(step=HOSTILE))
+    return open_store(tmp_path)
+
+
+@given(text=st.text(st.characters()))
+def test_what_is_printable_stays_and_the_rest_is_escaped(text):
+    shown = printable(text)
+    assert shown.isprintable()
+    assert shown.encode().decode() == shown
+    assert (shown == text) == text.isprintable()
+
+
+def test_a_store_in_text(tmp_path):
+    rng = np.random.default_rng(0)
+    batches = [draw_batch(rng, 1500, positions={"fc.2": rng.integers(0, 2, 1500).tolist()})]
+    write_run(tmp_path / "run.zarr", batches, part=PartAttributes(step=3))
+    lines = repr(open_store(tmp_path / "run.zarr")).splitlines()
+    assert lines[0] == f"<StateStore {tmp_path / 'run.zarr'}>"
+    assert lines[1] == "  1,500 samples · 1 part · steps 3 · finished"
+    assert lines[2] == "  layer   neurons  positions   rows  threshold    dtype"
+    assert lines[3] == "  conv_1        6          1  1,500          0  float32"
+    assert lines[4].startswith("  fc.2         13    varying    ")
+    assert len({len(line) for line in lines[2:]}) == 1
+
+
+def test_an_empty_store_has_no_table(tmp_path):
+    create_run(LocalFiles(tmp_path))
+    assert repr(open_store(tmp_path)).splitlines()[1:] == ["  0 samples · 0 parts · not closed"]
+    assert "<td>" not in open_store(tmp_path)._repr_html_()
+
+
+def test_hostile_names_do_nothing_to_a_terminal(hostile):
+    for shown in (repr(hostile), repr(hostile[HOSTILE])):
+        assert all(line.isprintable() for line in shown.split("\n"))
+        assert shown.encode()
+        assert "\\x1b[2J<img" in shown
+    assert len(repr(hostile).split("\n")) == 4
+
+
+def test_hostile_names_do_nothing_to_a_page(hostile):
+    for page in (hostile._repr_html_(), hostile[HOSTILE]._repr_html_()):
+        parsed = Tags(page)
+        assert parsed.tags <= {"b", "code", "br", "table", "thead", "tbody", "tr", "th", "td"}
+        assert printable(HOSTILE) in " ".join(parsed.text)
+        assert page.isprintable()
+
+
+@given(cells=st.lists(st.text(), min_size=1, max_size=4))
+def test_every_cell_is_escaped(cells):
+    cells = [cell + "<i>" for cell in cells]
+    assert Tags(html_table(cells, [cells])).tags == {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_names_stand_to_the_left_and_numbers_to_the_right():
+    assert text_table([("layer", "rows"), ("a", "10"), ("longer", "9")]) == [
+        "  layer   rows",
+        "  a         10",
+        "  longer     9",
+    ]

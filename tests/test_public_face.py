@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import os
+import pkgutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import tsstore
+
+HEAVY = ("torch", "zarr", "dask", "distributed", "numba", "pandas", "scipy", "typer", "rich")
+
+
+def run(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(tsstore.__file__).parents[1])},
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", tsstore.__all__)
+def test_every_public_name_is_there(name):
+    value = getattr(tsstore, name)
+    assert value is getattr(tsstore, name)
+    assert name in dir(tsstore)
+    assert value.__doc__
+
+
+def test_public_names_are_sorted_and_each_there_once():
+    assert len(set(tsstore.__all__)) == len(tsstore.__all__)
+    assert tsstore.__all__ == sorted(tsstore.__all__)
+    assert set(tsstore._HOMES) | {"__version__"} == set(tsstore.__all__)
+
+
+def test_no_public_name_is_also_a_submodule_s():
+    modules = {module.name for module in pkgutil.iter_modules(tsstore.__path__)}
+    assert {"store", "recording", "analysis", "statistics", "errors"} <= modules
+    assert not modules & set(tsstore.__all__)
+
+
+def test_public_names_are_the_objects_of_their_modules():
+    for name, home in tsstore._HOMES.items():
+        module = import_module(f"tsstore.{home}")
+        assert getattr(tsstore, name) is getattr(module, tsstore._NAMES_AT_HOME.get(name, name))
+
+
+def test_what_is_no_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'tsstore' has no attribute 'analyse'"):
+        _ = tsstore.analyse
+    assert not hasattr(tsstore, "numpy")
+
+
+def test_star_imports_give_the_public_names():
+    names = run("from tsstore import *; print(sorted(n for n in dir() if not n.startswith('__')))")
+    assert eval(names) == sorted(set(tsstore.__all__) - {"__version__"})
+
+
+def test_the_version_is_that_of_the_package():
+    from importlib.metadata import version
+
+    assert tsstore.__version__ == version("tsstore")
+
+
+def test_importing_imports_nothing_heavy():
+    found = run(
+        "import sys, time; start = time.perf_counter(); import tsstore; "
+        "print(time.perf_counter() - start); print(sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    seconds, modules = found.splitlines()
+    print(f"import tsstore: {float(seconds) * 1000:.1f} ms")
+    assert not set(eval(modules)) & {*HEAVY, "numpy"}
+
+
+def test_opening_a_store_imports_neither_torch_nor_what_counts():
+    modules = run("import sys, tsstore; tsstore.open; print(sorted(sys.modules))")
+    assert not set(eval(modules)) & {"torch", "dask", "numba", "pandas", "scipy", "distributed"}
+
+
+def test_analysing_imports_no_torch():
+    modules = run("import sys, tsstore; tsstore.analyze; print(sorted(sys.modules))")
+    assert not set(eval(modules)) & {"torch", "distributed", "typer", "rich"}

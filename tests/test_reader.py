@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import zarr
+from helpers import NEURONS, draw_batch, rewrite_attributes, rows_of, start_part, write_run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tsstore.errors import (
+    DamageError,
+    FormatError,
+    NotAStoreError,
+    StoreError,
+    TsstoreError,
+    UnknownLayerError,
+)
+from tsstore.store.files import LocalFiles
+from tsstore.store.layout import PartAttributes
+from tsstore.store.reader import open_store
+from tsstore.store.writer import create_run
+
+any_text = st.text(st.characters())
+
+
+def columns(first: int) -> dict:
+    return {
+        "id": np.arange(first, first + 4),
+        "loss": np.linspace(0, 1, 4, dtype=np.float32),
+        "right": np.array([True, False, True, True]),
+        "prompt": ["", "ü", "a\nb", str(first)],
+    }
+
+
+@pytest.fixture
+def batches():
+    return [draw_batch(np.random.default_rng(i), 4, columns=columns(10 * i)) for i in range(4)]
+
+
+@pytest.fixture
+def path(tmp_path, batches):
+    """A run of two parts, of the steps 7 and "last"."""
+    path = tmp_path / "run.zarr"
+    write_run(path, batches[:3], part=PartAttributes(step=7))
+    write_run(path, batches[3:], part=PartAttributes(step="last", rank=1))
+    return path
+
+
+def test_a_store_is_a_mapping_from_layers_to_states(path, batches):
+    store = open_store(path)
+    assert list(store) == ["conv_1", "fc.2"] == list(store.layers)
+    assert len(store) == 2
+    assert "conv_1" in store
+    assert "conv_2" not in store
+    assert store.path == str(path)
+    for name, states in store.items():
+        np.testing.assert_array_equal(states[:], rows_of(batches, name))
+
+
+def test_columns_go_over_all_parts(path, batches):
+    store = open_store(path)
+    assert store.columns == ("id", "loss", "right", "prompt")
+    assert store.samples == 16
+    frame = store.samples_frame()
+    for name in store.columns:
+        expected = np.concatenate([batch.columns[name] for batch in batches])
+        assert store.column(name).dtype == expected.dtype
+        assert store.column(name).tolist() == expected.tolist() == frame[name].tolist()
+
+
+def test_one_step_of_a_run(path, batches):
+    store = open_store(path)
+    assert store.steps == (7, "last")
+    last = store.at_step("last")
+    assert (last.samples, last.steps) == (4, ("last",))
+    np.testing.assert_array_equal(last["fc.2"][:], batches[3].layers["fc.2"].rows)
+    assert last.column("id").tolist() == [30, 31, 32, 33]
+    with pytest.raises(StoreError, match=r"has no part of step 8; it has 7, 'last'"):
+        store.at_step(8)
+
+
+def test_a_run_is_finished_when_every_part_was_closed(tmp_path, batches):
+    create_run(LocalFiles(tmp_path))
+    assert not open_store(tmp_path).finished
+    part = write_run(tmp_path, batches[:1], close=False)
+    assert not open_store(tmp_path).finished
+    part.seal()
+    assert open_store(tmp_path).finished
+    write_run(tmp_path, batches[:1], close=False)
+    assert not open_store(tmp_path).finished
+
+
+def test_a_handle_stays_right_while_the_run_goes_on(tmp_path, batches):
+    part = write_run(tmp_path, batches[:1], close=False)
+    handles = [open_store(tmp_path)]
+    for batch in batches[1:]:
+        part.append(batch)
+        part.commit()
+        handles.append(open_store(tmp_path))
+    part.seal()
+    for count, store in enumerate(handles, start=1):
+        assert store.samples == 4 * count
+        for name in store:
+            np.testing.assert_array_equal(store[name][:], rows_of(batches[:count], name))
+        expected = [text for batch in batches[:count] for text in batch.columns["prompt"]]
+        assert store.column("prompt").tolist() == expected
+
+
+def test_a_part_that_began_and_holds_nothing_is_passed_over(path, batches):
+    write_run(path, batches[:1], part=PartAttributes(step=7, rank=2), close=False)
+    start_part(path, batches[0], part=PartAttributes(step=8, rank=3))
+    store = open_store(path)
+    assert len(store.parts) == 4
+    assert store.steps == (7, "last")
+    assert store["fc.2"].samples == 20
+    assert len(store.column("id")) == 20
+
+
+@pytest.mark.parametrize(("name", "public"), [
+    ("conv_1", "conv_1"), ("conv_1_post_states", "conv_1"), ("conv_1_states", "conv_1"),
+    ("fc.2_pre_states", "fc.2:before"), ("fc.2:before", "fc.2:before"),
+])  # fmt: skip
+def test_names_of_the_tutorial_are_understood(tmp_path, name, public):
+    neurons = {"conv_1": 6, "fc.2:before": 3}
+    write_run(tmp_path, [draw_batch(np.random.default_rng(0), 3, neurons=neurons)], neurons=neurons)
+    assert open_store(tmp_path)[name].name == public
+
+
+def test_an_output_is_never_taken_for_an_input(tmp_path):
+    neurons = {"fc:before": 3}
+    write_run(tmp_path, [draw_batch(np.random.default_rng(0), 3, neurons=neurons)], neurons=neurons)
+    for name in ("fc", "fc_states", "fc_post_states"):
+        with pytest.raises(UnknownLayerError, match=f"has no layer '{name}'; it has fc:before"):
+            open_store(tmp_path)[name]
+
+
+def test_an_unknown_layer_names_those_that_there_are(path, tmp_path):
+    with pytest.raises(UnknownLayerError, match=r"no layer 'fc'; it has conv_1, fc\.2"):
+        open_store(path)["fc"]
+    create_run(LocalFiles(tmp_path / "empty.zarr"))
+    with pytest.raises(UnknownLayerError, match="it has no layers: nothing has been committed"):
+        open_store(tmp_path / "empty.zarr")["fc"]
+
+
+def test_an_unknown_column_names_those_that_there_are(path, tmp_path):
+    with pytest.raises(StoreError, match=r"no sample column 'label'; it has id, loss, right, pro"):
+        open_store(path).column("label")
+    create_run(LocalFiles(tmp_path / "empty.zarr"))
+    with pytest.raises(StoreError, match="no sample column 'label': no samples are committed"):
+        open_store(tmp_path / "empty.zarr").column("label")
+
+
+def test_a_part_with_other_layers_is_an_error(path):
+    batch = draw_batch(np.random.default_rng(0), 2, neurons={"fc.2": 13})
+    write_run(path, [batch], part=PartAttributes(rank=5))
+    with pytest.raises(DamageError, match=r"layer conv_1 has no states in part-00005-00000"):
+        open_store(path)["conv_1"]
+    assert open_store(path)["fc.2"].samples == 18
+
+
+@given(
+    layers=st.lists(any_text, min_size=1, max_size=4, unique=True),
+    names=st.lists(any_text, max_size=4, unique=True),
+)
+def test_names_of_any_kind_come_back(tmp_path_factory, layers, names):
+    path = tmp_path_factory.mktemp("store") / "run.zarr"
+    neurons = {name: 1 + index for index, name in enumerate(layers)}
+    values = {name: np.arange(3) + index for index, name in enumerate(names)}
+    batch = draw_batch(np.random.default_rng(0), 3, neurons=neurons, columns=values)
+    write_run(path, [batch], neurons=neurons)
+    store = open_store(path)
+    assert store.layers == tuple(layers)
+    assert store.columns == tuple(names)
+    assert [store[name].neurons for name in layers] == list(neurons.values())
+    assert [store.column(name)[0] for name in names] == list(range(len(names)))
+    assert str(store).isprintable() or "\n" in str(store)
+    assert "<script" not in store._repr_html_()
+
+
+@given(texts=st.lists(st.text(), min_size=1, max_size=30))
+def test_text_of_any_kind_comes_back(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("store") / "run.zarr"
+    batch = draw_batch(np.random.default_rng(0), len(texts), columns={"text": texts})
+    write_run(path, [batch])
+    assert open_store(path).column("text").tolist() == texts
+
+
+@pytest.mark.parametrize("dtype", [
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64",
+])  # fmt: skip
+def test_numbers_of_every_dtype_come_back(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    values = np.frombuffer(rng.bytes(5 * 8), dtype=dtype)[:5]
+    values = values != 0 if dtype == "bool" else values
+    write_run(tmp_path, [draw_batch(rng, 5, columns={"x": values})])
+    read = open_store(tmp_path).column("x")
+    assert read.dtype == np.dtype(dtype)
+    assert read.tobytes() == values.tobytes()
+
+
+def test_more_samples_than_a_chunk_of_a_column_holds(tmp_path):
+    samples = 40_000
+    values = {"id": np.arange(samples), "text": [str(i) for i in range(samples)]}
+    batch = draw_batch(np.random.default_rng(0), samples, neurons={"a": 2}, columns=values)
+    write_run(tmp_path, [batch], neurons={"a": 2}, chunk_bytes=None)
+    store = open_store(tmp_path)
+    np.testing.assert_array_equal(store.column("id"), values["id"])
+    assert store.column("text").tolist() == values["text"]
+
+
+def test_a_store_is_read_on_in_another_process(path):
+    store = pickle.loads(pickle.dumps(open_store(path)))
+    assert store.layers == ("conv_1", "fc.2")
+    assert store.column("id").tolist() == open_store(path).column("id").tolist()
+    np.testing.assert_array_equal(store["fc.2"][:], open_store(path)["fc.2"][:])
+
+
+@pytest.mark.parametrize("what", ["nothing", "a file", "an empty directory", "a Zarr group"])
+def test_what_is_no_run_is_refused(tmp_path, what):
+    path = tmp_path / "run.zarr"
+    if what == "a file":
+        path.write_bytes(b"PK")
+    elif what == "an empty directory":
+        path.mkdir()
+    elif what == "a Zarr group":
+        zarr.create_group(path, attributes={"mine": 1})
+    with pytest.raises(NotAStoreError, match=r"run\.zarr is .*no tsstore run: .*check the path"):
+        open_store(path)
+
+
+def test_a_newer_format_says_to_upgrade(path):
+    document = json.loads((path / "zarr.json").read_bytes())
+    document["attributes"]["tsstore"] = {"format": 2, "all": "different"}
+    (path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(FormatError, match=r"the store has format 2, this tsstore reads up to 1"):
+        open_store(path)
+
+
+def test_a_run_that_was_changed_is_damaged(path):
+    text = (path / "zarr.json").read_text()
+    (path / "zarr.json").write_text(text.replace("created", "createc"))
+    with pytest.raises(DamageError, match=r"run\.zarr/zarr\.json: the attributes do not match"):
+        open_store(path)
+
+
+def test_attributes_of_ones_own_may_be_added_with_zarr(path, batches):
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    group["part-00000-00000"].attrs["note"] = "kept"
+    group["part-00000-00000/samples/id"].attrs["unit"] = "1"
+    group["part-00000-00000/layers/0001-fc.2/states"].attrs["unit"] = "bit"
+    store = open_store(path)
+    np.testing.assert_array_equal(store["fc.2"][:], rows_of(batches, "fc.2"))
+    assert store.column("id").tolist()[:4] == [0, 1, 2, 3]
+
+
+READS = [
+    lambda states: states[:],
+    lambda states: states[-1],
+    lambda states: states[::-2],
+    lambda states: states.decode(),
+    lambda states: states.read_positions(),
+    lambda states: states.read_block(next(states.blocks(10))),
+    lambda states: states.to_dask()[-1:].compute(scheduler="sync"),
+]
+
+
+@pytest.mark.parametrize("node", ["commit", "sealed"])
+@pytest.mark.parametrize("rows", [10**15, 2**53, 1])
+def test_a_record_that_claims_other_rows_gives_an_error_and_no_number(path, rows, node):
+    layer = {"rows": rows, "digest": 0, "tail_rows": rows % 32, "tail_checksum": 0}
+    record = {
+        "generation": 9, "batches": 9, "samples": rows, "time": "", "columns": {},
+        "layers": {"0001-fc.2": {"states": layer, "positions": None}},
+    }  # fmt: skip
+    change = record if node == "commit" else {"record": record}
+    if node == "commit":
+        (path / "part-00000-00000" / "sealed" / "zarr.json").unlink()
+    rewrite_attributes(path, f"part-00000-00000/{node}", change)
+    store = open_store(path).at_step(7)
+    assert (store.layers, store.samples) == (("fc.2",), rows)
+    for read in READS if rows > 1 else READS[:4]:
+        with pytest.raises(TsstoreError, match=r"fc\.2/(states|checksums).* is damaged"):
+            read(store["fc.2"])
+
+
+def test_the_helpers_neurons_are_those_of_the_store(path):
+    assert {name: states.neurons for name, states in open_store(path).items()} == NEURONS
