@@ -330,7 +330,8 @@ class _Session:
             weakref.finalize(self, _remove, self._endings, temporary)
             path = Path(temporary) / "run.zarr"
         # What is temporary need not survive a loss of power.
-        self._files = open_files(path, durable=not temporary)
+        self._path = Path(path).absolute()
+        self._files = open_files(self._path, durable=not temporary)
         create_run(self._files, {"torch": torch.__version__})
         self.recorder = self._record(model)
 
@@ -346,7 +347,7 @@ class _Session:
         """Commit, and return a layer's states since a part; None if there are none."""
         if not self.recorder.closed:
             self.recorder.commit()
-        parts = open_store(self._files.location).parts[first_part:]
+        parts = open_store(self._path).parts[first_part:]
         held = tuple(part.layers[name] for part in parts if name in part.layers)
         if not sum(part.rows for part in held):
             return None
