@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError, FormatError
@@ -45,6 +45,7 @@ def write(files: LocalFiles, rows: int, spec: ArraySpec = STATES) -> CommittedAr
 
 
 @pytest.mark.usefixtures("small_checksum_chunks")
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 11), max_size=8),
     flushes=st.sets(st.integers(0, 7)),

@@ -66,14 +66,14 @@ def test_no_flipped_byte_changes_an_answer(path, right):
     noticed = flips = 0
     for number, file in enumerate(stored_files(path)):
         data = file.read_bytes()
-        for position in range(number % 7, len(data), 7 if "/c/" in str(file) else 23):
+        for position in range(number % 7, len(data), 7 if "/c/" in str(file) else 41):
             flipped = bytearray(data)
             flipped[position] ^= 1 << (position % 8)
             file.write_bytes(flipped)
             noticed += right_or_error(path, right)
             flips += 1
         file.write_bytes(data)
-    assert flips > 1000
+    assert flips > 800
     assert flips / 3 < noticed < flips
 
 
@@ -186,7 +186,7 @@ def test_no_hostile_value_leads_to_another_error(path):
         node = file.parent.relative_to(path).as_posix().removeprefix(".")
         data = file.read_bytes()
         for number, place in enumerate(places(json.loads(data))):
-            for value in HOSTILE[number % 8 :: 8]:
+            for value in HOSTILE[number % 15 :: 15]:
                 file.write_bytes(signed(replaced(json.loads(data), place, value), node))
                 try:
                     content(path)
@@ -195,7 +195,7 @@ def test_no_hostile_value_leads_to_another_error(path):
                     refused += 1
                 tried += 1
         file.write_bytes(data)
-    assert tried > 500
+    assert tried > 400
     assert refused > tried / 3
 
 

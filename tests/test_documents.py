@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError, FormatError
@@ -41,6 +41,7 @@ def files(tmp_path):
     return LocalFiles(tmp_path, durable=False)
 
 
+@settings(deadline=None)
 @given(attributes=st.dictionaries(any_text, json_values, min_size=1, max_size=4))
 def test_attributes_of_any_kind_come_back_as_they_were_written(tmp_path_factory, attributes):
     attributes.pop("checksum", None)

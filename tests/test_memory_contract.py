@@ -28,13 +28,13 @@ def assert_kept(found: dict[str, int], mebibytes: int) -> None:
     assert found["rows"] * found["width"] > (mebibytes - 1) * MIB
     assert found["measured"] <= found["projected"] <= found["memory"]
     assert found["spill"]
-    assert found["distinct"] > min(0.5 * found["rows"], 250 ** found["width"])
+    assert found["distinct"] > 0.15 * found["rows"]
 
 
 def test_an_analysis_of_a_run_larger_than_its_memory_keeps_to_it():
     (found,) = measure(240, "48MiB", 8)
     assert_kept(found, 240)
-    assert found["threads"] >= 1
+    assert found["threads"] in (1, 2)
 
 
 @pytest.mark.parametrize("width", [3, 16, 38])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from tsstore.analysis.plan import (
     PARTITION_RECORDS,
     Work,
     block_task_bytes,
+    estimated_seconds,
     held_bytes,
     make_plan,
     partition_task_bytes,
@@ -121,6 +123,21 @@ def test_threads_are_fewer_before_blocks_are_tiny():
     assert plan.block_rows >= 1 << 15
 
 
+def test_more_threads_smaller_blocks_and_more_passes_are_weighed_against_each_other():
+    plan = make_plan(work(), 128 * MIB, 4, True)
+    seconds = estimated_seconds(work(), plan)
+    assert 0.01 < seconds < 10
+    assert estimated_seconds(work(), replace(plan, threads=8)) < seconds
+    for worse in (
+        {"threads": 1},
+        {"block_rows": plan.block_rows // 8},
+        {"partition_bits": plan.partition_bits + 3},
+        {"maximum_slots": plan.maximum_slots // 8},
+    ):
+        assert estimated_seconds(work(), replace(plan, **worse)) > seconds
+    assert estimated_seconds(work(), replace(plan, spill=False)) < seconds
+
+
 def test_one_large_sample_decides_the_block():
     plan = make_plan(work(largest_sample=3 * MAX_BLOCK_ROWS), 4 * GIB, 2, True)
     assert plan.block_rows == 3 * MAX_BLOCK_ROWS
@@ -153,7 +170,7 @@ def test_a_table_holds_the_partition_even_if_all_its_rows_are_distinct():
 def test_wider_rows_and_keys_mean_smaller_blocks():
     memory = 128 * MIB
     sizes = [
-        make_plan(work(rows=10**8, row_bytes=width, words=words), memory, 2, True).block_rows
+        make_plan(work(rows=10**8, row_bytes=width, words=words), memory, 1, True).block_rows
         for width, words in ((8, 1), (38, 2), (300, 2))
     ]
     assert sizes == sorted(sizes, reverse=True)

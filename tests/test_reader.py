@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zarr
 from helpers import NEURONS, draw_batch, rewrite_attributes, rows_of, start_part, write_run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import (
@@ -161,6 +161,7 @@ def test_a_part_with_other_layers_is_an_error(path):
     assert open_store(path)["fc.2"].samples == 18
 
 
+@settings(deadline=None)
 @given(
     layers=st.lists(any_text, min_size=1, max_size=4, unique=True),
     names=st.lists(any_text, max_size=4, unique=True),
@@ -180,6 +181,7 @@ def test_names_of_any_kind_come_back(tmp_path_factory, layers, names):
     assert "<script" not in store._repr_html_()
 
 
+@settings(deadline=None)
 @given(texts=st.lists(st.text(), min_size=1, max_size=30))
 def test_text_of_any_kind_comes_back(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("store") / "run.zarr"

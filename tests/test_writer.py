@@ -217,14 +217,6 @@ def test_positions_are_stored_where_they_vary_only(tmp_path, batches):
     assert states.positions is None
 
 
-def test_positions_that_begin_late_reach_back_over_many_samples(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(layout, "COLUMN_CHUNK_ROWS", 8)
-    early = [draw_batch(rng, 10, neurons={"a": 3}, positions={"a": 2}) for _ in range(4)]
-    late = draw_batch(rng, 3, neurons={"a": 3}, positions={"a": [2, 0, 5]})
-    write_run(tmp_path, [*early, late], neurons={"a": 3})
-    assert open_store(tmp_path)["a"].read_positions().tolist() == [2] * 41 + [0, 5]
-
-
 def test_a_layer_that_is_defined_late_has_no_rows_before(tmp_path, rng):
     first = draw_batch(rng, 4, neurons={"a": 3})
     later = draw_batch(rng, 2, neurons={"a": 3, "b": 9})
@@ -398,14 +390,6 @@ def test_both_codecs_are_read_by_both(tmp_path, batches, codec):
     array = zarr.open_array(tmp_path / PART / "layers" / "0000-conv_1" / "states", mode="r")
     np.testing.assert_array_equal(array[:], open_store(tmp_path)["conv_1"][:])
     assert array.compressors[0].cname.value == codec
-
-
-def test_a_chunk_holds_whole_samples_where_one_fits():
-    assert writer._chunk_rows(row_bytes=2, positions=7, chunk_bytes=100) == 49
-    assert writer._chunk_rows(row_bytes=2, positions=60, chunk_bytes=100) == 50
-    assert writer._chunk_rows(row_bytes=2, positions=0, chunk_bytes=100) == 50
-    assert writer._chunk_rows(row_bytes=200, positions=3, chunk_bytes=100) == 1
-    assert writer._chunk_rows(row_bytes=1, positions=1, chunk_bytes=1 << 40) == 256 << 20
 
 
 def test_many_layers_have_smaller_chunks(tmp_path, rng):

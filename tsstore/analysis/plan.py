@@ -13,8 +13,6 @@ from tsstore.errors import MemoryTooSmallError
 
 MAX_BLOCK_ROWS = 1 << 20
 MIN_BLOCK_ROWS = 1 << 12
-COMFORTABLE_BLOCK_ROWS = 1 << 16
-"""In smaller blocks the overhead of a task, and of chunks decoded twice, is felt."""
 MAX_PARTITION_BITS = 10
 PARTITION_RECORDS = 1 << 18
 """Records of a partition whose table still fits the processor's cache well."""
@@ -23,6 +21,11 @@ GROWTH = 1.5
 """While a table doubles, the old one of half its size exists as well."""
 TASK_BYTES = 6 << 10
 """What Dask keeps of a task, with the receipt or spectrum that it returned."""
+ROW_SECONDS = {False: 50e-9, True: 70e-9}
+SLICE_SECONDS = {False: 3e-6, True: 25e-6}
+"""Of records in memory, and in files. Slices are read in Python, one thread at a time."""
+DECODING_SECONDS = 0.5e-9
+"""Of a byte of a chunk."""
 OVERHEAD_BYTES = 3 << 20
 """What a running task needs whatever its size: buffers of the decoder and of files, a chunk of
 positions, a histogram, spectra that are merged."""
@@ -130,7 +133,7 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
             f"layer {work.name}: memory of {format_memory(memory)} is too small for the smallest "
             f"tasks; give at least memory='{smallest >> 10}KiB'"
         )
-    return max(plans, key=_preference)
+    return min(plans, key=lambda plan: estimated_seconds(work, plan))
 
 
 def block_task_bytes(work: Work, block_rows: int) -> int:
@@ -174,6 +177,19 @@ def held_bytes(work: Work, block_rows: int, partition_bits: int, spill: bool) ->
     return tasks * TASK_BYTES + blocks * (8 << partition_bits) + work.rows * work.record_bytes
 
 
+def estimated_seconds(work: Work, plan: Plan) -> float:
+    """Return about how long a plan takes: good enough to tell which of two is faster.
+
+    More threads share the rows; but they mean smaller blocks and more slices where memory is
+    short. Each block may decode a chunk that another one decodes too.
+    """
+    blocks = -(-work.rows // plan.block_rows)
+    passes = max(1, _wanted_slots(work, plan.partition_bits) // plan.maximum_slots)
+    shared = work.rows * ROW_SECONDS[plan.spill] + blocks * work.chunk_bytes * DECODING_SECONDS
+    slices = (blocks << plan.partition_bits) * passes * SLICE_SECONDS[plan.spill]
+    return shared / plan.threads + slices
+
+
 def _fitting_plans(work: Work, memory: int, threads: int, shared_memory: bool) -> list[Plan]:
     """Return all plans worth a thought that fit."""
     in_memory = [(threads, False)] if shared_memory else []
@@ -197,12 +213,6 @@ def _smallest_memory(work: Work, memory: int, threads: int, shared_memory: bool)
     while not fits(enough):
         enough *= 2
     return bisect_left(range(enough), True, lo=memory // 1024, key=fits) << 10
-
-
-def _preference(plan: Plan) -> tuple[bool, int, int]:
-    """Order plans: records in memory, then busy threads, then large blocks."""
-    busy = plan.threads * min(plan.block_rows, COMFORTABLE_BLOCK_ROWS)
-    return not plan.spill, busy, plan.block_rows
 
 
 def _block_sizes(work: Work) -> Iterator[int]:

@@ -50,7 +50,8 @@ class Background:
         """Raise WriterError if the thread has failed."""
         if self._error is not None:
             raise WriterError(
-                f"the writer failed: {self._error}; what was committed before stays readable"
+                f"the writer failed: {type(self._error).__name__}: {self._error}; what was "
+                "committed before stays readable: run again"
             ) from self._error
 
     def put(self, task: Task, size: int) -> None:

@@ -1,22 +1,19 @@
-"""One batch: rows of all layers and sample columns, put together or dropped as a whole."""
+"""A batch while it lasts: rows of all layers and sample columns, dropped as a whole or finished."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import CaptureError, ColumnsError, OutputError
+from tsstore.errors import CaptureError, ColumnsError
 from tsstore.recording.columns import to_column
 from tsstore.recording.pack import Packed
 from tsstore.recording.select import Target
-from tsstore.store.layout import LayerAttributes
-from tsstore.store.writer import LayerBatch
-
-Calls = Literal["separate", "merge"]
+from tsstore.recording.settings import Calls
 
 
 @dataclass(frozen=True)
@@ -34,30 +31,44 @@ class NamedRows:
 
 
 @dataclass
+class _Captured:
+    """The rows of one target by the number of the forward pass that they come from."""
+
+    target: Target
+    by_forward: dict[int, list[Packed]] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> list[Packed]:
+        return [packed for group in self.by_forward.values() for packed in group]
+
+
 class OpenBatch:
     """A batch while it lasts.
 
+    Calls of one forward pass are told apart; further forward passes add positions.
+
+    Parameters
+    ----------
+    samples
+        Number of samples, where the user said it.
+
     Attributes
     ----------
-    explicit_samples
-        Number of samples, where the user said it.
     columns
         Sample columns recorded so far.
-    forward
-        Number of forward passes begun; calls of one pass are told apart, passes add positions.
-    input_shape
-        Shape of the first tensor that the model was called with.
-    input_samples
-        Size of that tensor's sample axis.
+
+    Raises
+    ------
+    ColumnsError
+        If `samples` is not a number.
     """
 
-    explicit_samples: int | None = None
-    columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    forward: int = 0
-    input_shape: tuple[int, ...] | None = None
-    input_samples: int | None = None
-    _rows: dict[str, list[tuple[int, Packed]]] = field(default_factory=dict)
-    _targets: dict[str, Target] = field(default_factory=dict)
+    def __init__(self, samples: int | None = None) -> None:
+        self.explicit_samples = None if samples is None else _checked_samples(samples)
+        self.columns: dict[str, npt.NDArray[Any]] = {}
+        self._forward = 0
+        self._input: tuple[int, tuple[int, ...], int] | None = None
+        self._captured: dict[str, _Captured] = {}
 
     def record(self, columns: Mapping[str, Any]) -> None:
         """Add sample columns.
@@ -69,18 +80,38 @@ class OpenBatch:
         """
         for name, values in columns.items():
             if name in self.columns:
-                raise ColumnsError(f"column {name!r} was recorded twice in one batch")
+                raise ColumnsError(
+                    f"column {name!r} was recorded twice in one batch; record it once"
+                )
             self.columns[name] = to_column(name, values)
+
+    def begin_forward(self, input_shape: tuple[int, ...] = (), sample_axis: int = 0) -> None:
+        """Note that a forward pass begins.
+
+        Parameters
+        ----------
+        input_shape
+            Shape of the first tensor that the model was called with; empty if there is none.
+        sample_axis
+            Its sample axis.
+        """
+        self._forward += 1
+        if self._input is None and input_shape:
+            self._input = self._forward, input_shape, sample_axis
 
     def add(self, target: Target, packed: Packed) -> None:
         """Add the rows of one call."""
-        self._targets[target.name] = target
-        self._rows.setdefault(target.name, []).append((self.forward, packed))
+        captured = self._captured.setdefault(target.name, _Captured(target))
+        captured.by_forward.setdefault(self._forward, []).append(packed)
 
-    @property
-    def counts_by_columns(self) -> bool:
-        """Whether the number of samples is known from the columns alone."""
-        return self.explicit_samples is None and bool(self.columns)
+    def drop_forward(self) -> None:
+        """Forget the forward pass that was begun last: it has failed."""
+        for name, captured in list(self._captured.items()):
+            captured.by_forward.pop(self._forward, None)
+            if not captured.by_forward:
+                del self._captured[name]
+        if self._input is not None and self._input[0] == self._forward:
+            self._input = None
 
     def samples(self) -> int | None:
         """Return the number of samples, or None for a batch in which nothing happened.
@@ -97,22 +128,14 @@ class OpenBatch:
             samples = len(column) if samples is None else samples
             if len(column) != samples:
                 raise ColumnsError(
-                    f"column {name!r} has {len(column)} entries, but the batch has {samples} samples"
+                    f"column {name!r} has {len(column)} entries, but the batch has {samples} "
+                    "samples; record one entry a sample"
                 )
-        if samples is not None:
-            if self.counts_by_columns:
-                self._check_columns_against_input(samples)
-            return samples
-        if self.input_samples is None and self._rows:
-            return next(iter(self._rows.values()))[0][1].rows.shape[0]
-        return self.input_samples
-
-    def drop_forward(self) -> None:
-        """Forget the rows of the forward pass that has just failed."""
-        for name, pairs in list(self._rows.items()):
-            self._rows[name] = [pair for pair in pairs if pair[0] != self.forward]
-            if not self._rows[name]:
-                del self._rows[name]
+        if samples is None:
+            return self._input_samples()
+        if self.explicit_samples is None:
+            self._check_columns_against_input(samples)
+        return samples
 
     def named_rows(self, calls: Calls) -> list[NamedRows]:
         """Return the rows by public name.
@@ -123,32 +146,68 @@ class OpenBatch:
             If a module was called a different number of times in the batch's forward passes.
         """
         named: list[NamedRows] = []
-        for name, pairs in self._rows.items():
-            target = self._targets[name]
+        for name, captured in self._captured.items():
             if calls == "merge":
-                named.append(NamedRows(target, None, [packed for _, packed in pairs]))
+                named.append(NamedRows(captured.target, None, captured.calls))
                 continue
-            passes: dict[int, list[Packed]] = {}
-            for forward, packed in pairs:
-                passes.setdefault(forward, []).append(packed)
-            counts = {len(group) for group in passes.values()}
+            counts = {len(group) for group in captured.by_forward.values()}
             if len(counts) > 1:
                 raise changed_calls(name, min(counts), max(counts))
-            count = counts.pop()
-            for call in range(count):
-                group = [group[call] for group in passes.values()]
-                named.append(NamedRows(target, call + 1 if count > 1 else None, group))
+            # The n-th calls of all forward passes belong together.
+            groups = list(zip(*captured.by_forward.values(), strict=True))
+            for number, group in enumerate(groups, start=1):
+                call = number if len(groups) > 1 else None
+                named.append(NamedRows(captured.target, call, list(group)))
         return named
 
+    def _packed(self) -> list[Packed]:
+        return [packed for captured in self._captured.values() for packed in captured.calls]
+
+    def _input_samples(self) -> int | None:
+        # A sample axis that is not the first one is known: by the layer's class, or from the user.
+        known = {packed.samples for packed in self._packed() if packed.sample_axis > 0}
+        if len(known) == 1:
+            return known.pop()
+        if self._input is not None:
+            _, shape, axis = self._input
+            return shape[axis]
+        return next((packed.samples for packed in self._packed()), None)
+
     def _check_columns_against_input(self, samples: int) -> None:
-        shape = self.input_shape
-        if shape and samples not in shape[:2]:
-            name = next(iter(self.columns))
-            raise ColumnsError(
-                f"column {name!r} has {samples} entries, but the model was given a tensor of shape "
-                f"{shape}; if several inputs belong to one sample, say so: "
-                f"recorder.batch({samples}, …)"
-            )
+        """Refuse columns that would only fit if several inputs were taken for one sample."""
+        fits = self._input is not None and self._input_samples() == samples
+        if fits or all(packed.samples == samples for packed in self._packed()):
+            return
+        name = next(iter(self.columns))
+        shape = f" of shape {self._input[1]}" if self._input else ""
+        raise ColumnsError(
+            f"column {name!r} has {samples} entries, but the input{shape} has "
+            f"{self._input_samples()}; record one entry a sample, or, if several inputs belong to "
+            f"one sample, say so: recorder.batch({samples}, …)"
+        )
+
+
+class BatchColumns:
+    """What ``with recorder.batch()`` gives: takes columns that are known only afterwards.
+
+    Parameters
+    ----------
+    batch
+        The batch while it lasts.
+    """
+
+    def __init__(self, batch: OpenBatch) -> None:
+        self._batch = batch
+
+    def record(self, **columns: Any) -> None:
+        """Add sample columns: arrays, tensors or lists of one entry a sample.
+
+        Raises
+        ------
+        ColumnsError
+            If one is there already, or is not a column.
+        """
+        self._batch.record(columns)
 
 
 def changed_calls(name: str, before: int, now: int) -> CaptureError:
@@ -159,54 +218,10 @@ def changed_calls(name: str, before: int, now: int) -> CaptureError:
     )
 
 
-def layer_batch(rows: NamedRows, samples: int, from_columns: bool) -> LayerBatch:
-    """Return a layer's rows, sample after sample.
-
-    Raises
-    ------
-    ColumnsError, OutputError
-        If the rows cannot be shared by the samples.
-    """
-    pieces = []
-    for packed in rows.calls:
-        array = packed.rows.cpu().numpy()
-        size, positions, row_bytes = array.shape
-        if (size % samples if samples else size) != 0:
-            message = (
-                f"{rows.name}: axis {packed.sample_axis} holds {size} entries, which "
-                f"{samples} samples cannot share"
-            )
-            if from_columns:
-                raise ColumnsError(f"{message}; record columns of one entry a sample")
-            raise OutputError(f"{message}; pass sample_axis={{{rows.name!r}: …}}, or exclude it")
-        groups = size // samples if samples else 0
-        pieces.append(array.reshape(samples, groups * positions, row_bytes))
-    joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-    counts = np.full(samples, joined.shape[1], dtype=np.int64)
-    return LayerBatch(joined.reshape(-1, joined.shape[2]), counts)
-
-
-def layer_attributes(rows: NamedRows, samples: int, threshold: float) -> LayerAttributes:
-    """Return what the first batch says of a layer."""
-    packed = rows.calls[0]
-    groups = packed.rows.shape[0] // samples if samples else 0
-    shape = packed.position_shape if groups <= 1 else (groups, *packed.position_shape)
-    if len(rows.calls) > 1:
-        shape = (sum(call.rows.shape[0] * call.rows.shape[1] for call in rows.calls) // samples,)
-    return LayerAttributes(
-        name=rows.name,
-        neurons=packed.neurons,
-        module_class=type(rows.target.module).__name__,
-        where=rows.target.where,
-        call=rows.call,
-        neuron_axis=packed.neuron_axis,
-        sample_axis=packed.sample_axis,
-        threshold={"given": threshold, "used": packed.threshold},
-        dtype=packed.dtype,
-        position_shape=shape,
-    )
-
-
-def same_layer(fixed: LayerAttributes, found: LayerAttributes) -> bool:
-    """Whether two batches gave rows of the same layer; positions may vary."""
-    return replace(found, position_shape=fixed.position_shape) == fixed
+def _checked_samples(samples: object) -> int:
+    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 0:
+        raise ColumnsError(
+            f"recorder.batch({samples!r:.80}): found a {type(samples).__name__}, expected the "
+            "number of samples; pass columns by name, as in recorder.batch(label=labels)"
+        )
+    return int(samples)

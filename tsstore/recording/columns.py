@@ -20,21 +20,32 @@ def to_column(name: str, values: Any) -> npt.NDArray[Any]:
     ColumnsError
         If they have another shape or type.
     """
-    if isinstance(values, torch.Tensor):
-        values = values.detach()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()
-    array = np.asarray(values)
+    array = _as_array(name, values)
     if array.ndim != 1:
         raise ColumnsError(
-            f"column {name!r} has shape {array.shape}; expected one entry a sample, shape (samples,)"
+            f"column {name!r} has shape {array.shape}; expected one entry a sample, a shape of "
+            "(samples,)"
         )
     if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
-        return array
+        # A copy: the caller may fill his array again before the writer comes to this one.
+        return np.array(array, dtype=array.dtype.newbyteorder("="))
     if array.dtype.kind in "UT" or all(isinstance(value, str) for value in array):
         return np.array([str(value) for value in array], dtype=object)
     raise ColumnsError(
         f"column {name!r} has dtype {array.dtype}; expected bool, integers, floats or text"
     )
+
+
+def _as_array(name: str, values: Any) -> npt.NDArray[Any]:
+    try:
+        if isinstance(values, torch.Tensor):
+            values = values.detach()
+            values = (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ColumnsError(
+            f"column {name!r} cannot be made an array: {error}; expected one entry a sample"
+        ) from None
 
 
 def dtype_name(column: npt.NDArray[Any]) -> str:
@@ -69,6 +80,9 @@ class ColumnSchema:
         found = dtype_name(column)
         if found == dtype:
             return column
+        if not len(column):
+            # Nothing tells the type of an empty list.
+            return np.empty(0, dtype=object if dtype == "string" else dtype)
         if "string" in (found, dtype) or not np.can_cast(found, dtype, "safe"):
             raise ColumnsError(
                 f"column {name!r} is {found} in this batch, but {dtype} in the first one; "

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from tsstore.recording.select import unwrapped
 
 SAMPLE = 64
 """Values of each parameter that are hashed, evenly spread."""
@@ -16,22 +19,26 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Return a model's class, its number of parameters, and a hash.
 
     The hash covers the names, shapes and dtypes of all parameters and buffers, and a fixed sample
-    of the values of each.
+    of the values of each. Wrappers of the model change nothing; parameters that no forward pass
+    has given a shape yet do not count.
     """
+    model = unwrapped(model)
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict(keep_vars=False).items():
-        if isinstance(tensor, torch.Tensor):
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, torch.Tensor) and not is_lazy(tensor):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(_sample(tensor))
+    known = [parameter for parameter in model.parameters() if not is_lazy(parameter)]
     return {
         "class": type(model).__name__,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in known),
         "sha256": digest.hexdigest(),
     }
 
 
 def _sample(tensor: torch.Tensor) -> bytes:
-    if tensor.layout is not torch.strided or tensor.is_quantized or not tensor.numel():
+    dense = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
+    if not dense or not tensor.numel():
         return b""
     flat = tensor.detach().reshape(-1)
     values = flat[:: max(flat.numel() // SAMPLE, 1)][:SAMPLE].cpu().contiguous()

@@ -41,6 +41,11 @@ class Packed:
     neuron_axis: int
     sample_axis: int
 
+    @property
+    def samples(self) -> int:
+        """Size of the sample axis."""
+        return self.rows.shape[0]
+
 
 def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:
     """Return the threshold that a tensor of `dtype` is compared with.

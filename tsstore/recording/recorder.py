@@ -2,68 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import os
-import sys
-import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import CaptureError, SelectionError, TsstoreError, TsstoreWarning
-from tsstore.recording.axes import AxisChoice, is_time_first
+from tsstore.errors import CaptureError, TsstoreError, WriterError
+from tsstore.recording.assembly import Assembly
+from tsstore.recording.axes import AxisChoice
 from tsstore.recording.background import Background
-from tsstore.recording.batch import (
-    Calls,
-    NamedRows,
-    OpenBatch,
-    changed_calls,
-    layer_attributes,
-    layer_batch,
-    same_layer,
-)
-from tsstore.recording.columns import ColumnSchema
+from tsstore.recording.batch import BatchColumns, OpenBatch
 from tsstore.recording.fingerprint import fingerprint
-from tsstore.recording.hook import CaptureHook, first_tensor
-from tsstore.recording.pack import Packed
+from tsstore.recording.hook import CaptureHook
+from tsstore.recording.listener import Listener
 from tsstore.recording.select import Selector, Target, Where, select
+from tsstore.recording.settings import (
+    Calls,
+    Missing,
+    checked_attributes,
+    checked_step,
+)
+from tsstore.recording.settings import Settings as Settings
 from tsstore.store.files import Files, open_files
-from tsstore.store.layout import LayerAttributes, PartAttributes
-from tsstore.store.writer import Batch, LayerBatch, PartWriter, check_codec, create_run
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to record; see :func:`capture`."""
-
-    threshold: float = 0.0
-    calls: Calls = "separate"
-    missing: Literal["error", "empty"] = "error"
-    commit_every: float = 10.0
-    queue_bytes: int = 256 << 20
-    codec: str = "lz4"
-    level: int | None = None
-
-    def check(self) -> None:
-        """Raise TsstoreError where a setting makes no sense."""
-        if not math.isfinite(self.threshold):
-            raise CaptureError(f"threshold is {self.threshold}; expected a finite number")
-        if self.calls not in ("separate", "merge"):
-            raise CaptureError(f"calls is {self.calls!r}; expected 'separate' or 'merge'")
-        if self.missing not in ("error", "empty"):
-            raise CaptureError(f"missing is {self.missing!r}; expected 'error' or 'empty'")
-        if not (self.commit_every > 0 and self.queue_bytes > 0):
-            raise CaptureError("commit_every and queue_bytes must be greater than 0")
-        check_codec(self.codec, self.level)
+from tsstore.store.layout import PartAttributes
+from tsstore.store.writer import PartWriter, create_run
 
 
 @dataclass(frozen=True)
@@ -100,7 +69,7 @@ def capture(
     neuron_axis: AxisChoice = None,
     sample_axis: AxisChoice = None,
     calls: Calls = "separate",
-    missing: Literal["error", "empty"] = "error",
+    missing: Missing = "error",
     commit_every: float = 10.0,
     queue_bytes: int = 256 << 20,
     codec: str = "lz4",
@@ -116,7 +85,8 @@ def capture(
     path
         Where to create the store.
     layers
-        Names, globs, classes, class names, predicates ``(name, module) -> bool``, or a list.
+        Names, globs, classes, class names, modules, predicates ``(name, module) -> bool``, or a
+        list of them.
     exclude
         Likewise; it wins.
     where
@@ -130,8 +100,8 @@ def capture(
     neuron_axis, sample_axis
         An axis, or a mapping from layer names or globs, where a module's class does not tell.
     calls
-        A module called n times in one forward pass gives n layers, ``relu#1`` … (``"separate"``),
-        or more positions of one (``"merge"``).
+        A module called n times in one forward pass of the model gives n layers, ``relu#1`` …
+        (``"separate"``), or more positions of one (``"merge"``).
     missing
         A layer that gives no rows in a later batch is an error, or ``"empty"``: no positions.
     commit_every
@@ -154,15 +124,21 @@ def capture(
         If no layer is selected, or a name matches nothing.
     StoreExistsError
         If there is something at `path`.
+    CaptureError
+        If a setting makes no sense, or JSON cannot hold `attributes`.
     """
-    settings = Settings(threshold, calls, missing, commit_every, queue_bytes, codec, level)
+    settings = Settings(float(threshold), calls, missing, commit_every, queue_bytes, codec, level)
     settings.check()
     targets = select(model, layers, exclude, where, neuron_axis, sample_axis)
+    part = PartAttributes(step=checked_step(step), user=checked_attributes(attributes))
     files = open_files(path, durable)
     create_run(files, {"torch": torch.__version__})
-    part = PartAttributes(step=step, user=dict(attributes or {}))
     recorder = Recorder(model, files, targets, part, settings)
-    recorder.attach()
+    try:
+        recorder.attach()
+    except BaseException:
+        recorder.close("its hooks could not be attached")
+        raise
     return recorder
 
 
@@ -188,8 +164,6 @@ class Recorder:
     ----------
     model
         The model.
-    hooks
-        What captures, by public name of the layer.
     abandon
         Ends a recorder that nobody has closed, also after it is gone; it runs at most once.
     """
@@ -202,34 +176,24 @@ class Recorder:
         part: PartAttributes,
         settings: Settings | None = None,
     ) -> None:
+        settings = settings or Settings()
         self.model = model
-        self._settings = settings or Settings()
         self._files = files
-        self.hooks = {
-            target.name: CaptureHook(
-                target, self._settings.threshold, self._receive, self._is_active
-            )
-            for target in targets
-        }
         self._writer = PartWriter(
             files,
             replace(part, model=fingerprint(model)),
-            codec=self._settings.codec,
-            level=self._settings.level,
+            codec=settings.codec,
+            level=settings.level,
         )
+        self._assembly = Assembly(targets, settings)
         self._background = Background(
-            self._writer.commit, self._settings.commit_every, self._settings.queue_bytes
+            self._writer.commit, settings.commit_every, settings.queue_bytes
         )
-        self._process = os.getpid()
-        self.abandon = weakref.finalize(
-            self, _abandon, self._background, self._writer, self._process
+        self._listener = Listener(
+            model, targets, settings.threshold, self._background.check, self._finish
         )
-        self._schema = ColumnSchema()
-        self._layers: dict[str, LayerAttributes] = {}
-        self._open: OpenBatch | None = None
-        self._passes = _PassTracker()
         self._statistics = Statistics()
-        self._handles: dict[str, RemovableHandle] = {}
+        self.abandon = weakref.finalize(self, _abandon, self._background, self._writer, os.getpid())
 
     @property
     def path(self) -> str:
@@ -242,9 +206,18 @@ class Recorder:
         return self._writer.directory
 
     @property
+    def hooks(self) -> dict[str, CaptureHook]:
+        """What captures, by public name of the layer."""
+        return self._listener.hooks
+
+    @property
     def statistics(self) -> Statistics:
         """What has been recorded so far."""
-        return replace(self._statistics, waited=self._background.waited)
+        return replace(
+            self._statistics,
+            calls_outside=self._listener.calls_outside,
+            waited=self._background.waited,
+        )
 
     @property
     def closed(self) -> bool:
@@ -253,18 +226,10 @@ class Recorder:
 
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
-        self._handles["root before"] = self.model.register_forward_pre_hook(
-            _RootHook(self.model, self._begin_pass), prepend=True, with_kwargs=True
-        )
-        for name, hook in self.hooks.items():
-            self._handles[f"capture {name}"] = hook.attach()
-        # Last, so that it runs when the model's own states have been captured.
-        self._handles["root after"] = self.model.register_forward_hook(
-            _RootHook(self.model, self._end_pass), always_call=True
-        )
+        self._listener.attach()
 
     @contextmanager
-    def batch(self, samples: int | None = None, /, **columns: Any) -> Iterator[_BatchColumns]:
+    def batch(self, samples: int | None = None, /, **columns: Any) -> Iterator[BatchColumns]:
         """Record what the block does as one batch; an exception in it drops the batch whole.
 
         Parameters
@@ -276,7 +241,7 @@ class Recorder:
 
         Yields
         ------
-        object
+        BatchColumns
             Its ``record(**columns)`` adds columns that are known only afterwards.
 
         Raises
@@ -284,32 +249,29 @@ class Recorder:
         ColumnsError
             If columns differ from the first batch's, or do not fit the samples.
         CaptureError
-            If the recorder is closed, or a batch is open already.
+            If the recorder is closed or another process's, or a batch is open already.
         WriterError
             If the background writer has failed.
         """
-        if self.closed:
-            raise CaptureError("the recorder is closed; open a new one with tsstore.capture")
-        if self._open is not None:
-            raise CaptureError("a batch is open already; batches cannot be nested")
+        self._check_usable()
         self._background.check()
-        self._open = batch = OpenBatch(explicit_samples=samples)
-        try:
+        batch = OpenBatch(samples)
+        with self._listener.block(batch):
             batch.record(columns)
-            yield _BatchColumns(batch)
-            self._finish(batch)
-        finally:
-            self._open = None
-            self._passes.reset()
+            yield BatchColumns(batch)
+        self._finish(batch)
 
     def commit(self) -> None:
         """Put every finished batch on disk for good; return when it is there.
 
         Raises
         ------
+        CaptureError
+            If the recorder is closed, or another process's.
         WriterError
             If the background writer has failed.
         """
+        self._check_usable()
         self._background.commit()
 
     def close(self, why: str = "closed") -> None:
@@ -320,13 +282,9 @@ class Recorder:
         WriterError
             If the background writer has failed.
         """
-        self._detach()
-        if self.abandon.detach() is None or os.getpid() != self._process:
-            return
-        try:
-            self._background.put(partial(self._writer.seal, why), 0)
-        finally:
-            self._background.stop()
+        self._listener.detach()
+        if self.abandon.detach() is not None and not self._listener.is_elsewhere:
+            self._background.stop(last=partial(self._writer.seal, why))
 
     def __enter__(self) -> Self:
         return self
@@ -343,241 +301,46 @@ class Recorder:
         try:
             self.close(why=f"stopped by {type(error).__name__}")
         except TsstoreError as failure:
-            error.add_note(f"tsstore: {failure}")
+            if not isinstance(error, WriterError):
+                error.add_note(f"tsstore: {failure}")
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "recording"
         done = self._statistics
         return f"<Recorder {self.path}: {state}, {done.samples:,} samples, {done.rows:,} rows>"
 
-    def _detach(self) -> None:
-        for handle in self._handles.values():
-            handle.remove()
-        self._handles.clear()
-
-    def _begin_pass(self, module: nn.Module, arguments: Any, keywords: Any) -> None:
-        if os.getpid() != self._process or not self._passes.begin():
-            return
-        if self._open is None:
-            self._background.check()
-            self._open = OpenBatch()
-            self._passes.implicit = True
-        self._open.forward += 1
-        tensor = first_tensor((arguments, keywords))
-        if tensor is not None and tensor.ndim and self._open.input_shape is None:
-            axis = 1 if is_time_first(module) and tensor.ndim == 3 else 0
-            self._open.input_shape = tuple(tensor.shape)
-            self._open.input_samples = tensor.shape[axis]
-
-    def _end_pass(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        if os.getpid() != self._process or not self._passes.end():
-            return
-        batch, failed = self._open, self._passes.failed()
-        if batch is None:
-            return
-        if failed:
-            batch.drop_forward()
-        if self._passes.implicit:
-            self._open = None
-            self._passes.reset()
-            if not failed:
-                self._finish(batch)
-
-    def _is_active(self) -> bool:
-        if os.getpid() != self._process:
-            return False
-        if self._open is not None:
-            return True
-        if not self._statistics.calls_outside:
-            warnings.warn(
-                "a captured layer was called outside of any batch: its states are not stored; "
-                "wrap the call in recorder.batch()",
-                TsstoreWarning,
-                stacklevel=3,
+    def _check_usable(self) -> None:
+        if self.closed:
+            raise CaptureError("the recorder is closed; open a new one with tsstore.capture")
+        if self._listener.is_elsewhere:
+            raise CaptureError(
+                "the recorder belongs to the process that made it; open one of its own here with "
+                "tsstore.capture"
             )
-        outside = self._statistics.calls_outside + 1
-        self._statistics = replace(self._statistics, calls_outside=outside)
-        return False
-
-    def _receive(self, target: Target, packed: Packed) -> None:
-        if self._open is not None:
-            if not self._passes.depth:
-                # A part of the model was called by itself: that is a pass of its own.
-                self._open.forward += 1
-            self._open.add(target, packed)
 
     def _finish(self, batch: OpenBatch) -> None:
-        samples = batch.samples()
-        if samples is None:
+        assembled = self._assembly.assemble(batch)
+        if assembled is None:
             return
-        named = {rows.name: rows for rows in batch.named_rows(self._settings.calls)}
-        if not named and not batch.columns and self._settings.missing == "empty":
-            return
-        found = {
-            name: layer_attributes(rows, samples, self._settings.threshold)
-            for name, rows in named.items()
-        }
-        if self._schema.dtypes is None:
-            self._check_selected_ran(named)
-        self._check_same_layers(found)
-        layers = self._layers | found
-        rows = {
-            name: layer_batch(named[name], samples, batch.counts_by_columns)
-            if name in named
-            else _no_rows(attributes, samples)
-            for name, attributes in layers.items()
-        }
-        columns = self._schema.conform(batch.columns)
-        self._define({name: found[name] for name in found if name not in self._layers}, rows)
-        finished = Batch(samples, rows, columns)
+        while self._assembly.left_out:
+            self._listener.leave_out(self._assembly.left_out.pop())
+        if assembled.new_layers or not self._statistics.batches:
+            define = partial(
+                self._writer.define, assembled.new_layers, assembled.positions, assembled.columns
+            )
+            self._background.put(define, 0)
+        finished = assembled.batch
         self._background.put(partial(self._writer.append, finished), finished.nbytes)
+        rows = sum(len(layer.rows) for layer in finished.layers.values())
         self._statistics = replace(
             self._statistics,
             batches=self._statistics.batches + 1,
-            samples=self._statistics.samples + samples,
-            rows=self._statistics.rows + sum(len(layer.rows) for layer in rows.values()),
+            samples=self._statistics.samples + finished.samples,
+            rows=self._statistics.rows + rows,
         )
-
-    def _define(self, layers: dict[str, LayerAttributes], rows: Mapping[str, LayerBatch]) -> None:
-        """Have the arrays created of layers that are new, and of all columns."""
-        if self._statistics.batches and not layers:
-            return
-        self._layers |= layers
-        positions = {
-            name: int(rows[name].positions[0]) if len(rows[name].positions) else 0
-            for name in layers
-        }
-        columns = self._schema.dtypes or {}
-        self._background.put(partial(self._writer.define, layers, positions, columns), 0)
-
-    def _check_selected_ran(self, named: Mapping[str, NamedRows]) -> None:
-        """Leave out what never ran, unless the user named it, or layers may be empty."""
-        ran = {rows.target.name for rows in named.values()}
-        silent = [hook.target for name, hook in self.hooks.items() if name not in ran]
-        if not silent or self._settings.missing == "empty":
-            return
-        for target in silent:
-            if target.named:
-                raise SelectionError(
-                    f"{target.name} was named but did not run in the first batch; "
-                    "leave it out, or capture what runs in its place"
-                )
-        if not ran:
-            raise SelectionError("none of the selected layers ran in the first batch")
-        names = ", ".join(target.name for target in silent)
-        warnings.warn(
-            f"selected layers that did not run in the first batch are left out: {names}",
-            TsstoreWarning,
-            stacklevel=4,
-        )
-        for target in silent:
-            del self.hooks[target.name]
-            self._handles.pop(f"capture {target.name}").remove()
-
-    def _check_same_layers(self, found: Mapping[str, LayerAttributes]) -> None:
-        """Check a batch's layers against those of earlier ones."""
-        for name, attributes in found.items():
-            known = self._layers.get(name)
-            if known is None:
-                self._check_new(name)
-            elif not same_layer(known, attributes):
-                raise CaptureError(
-                    f"{name}: {attributes.neurons} neurons of {attributes.dtype} along axis "
-                    f"{attributes.neuron_axis} in this batch, but {known.neurons} of "
-                    f"{known.dtype} along axis {known.neuron_axis} in the first one"
-                )
-        silent = [name for name in self._layers if name not in found]
-        if silent and self._settings.missing == "error":
-            raise CaptureError(
-                f"{', '.join(silent)} gave no states in this batch but did in the first one; pass "
-                "missing='empty' if that is meant"
-            )
-
-    def _check_new(self, name: str) -> None:
-        """Check that a new layer is no further call of a known one."""
-        base, _, call = name.rpartition("#")
-        base = base or name
-        before = sum(base in (known, known.rpartition("#")[0]) for known in self._layers)
-        if before:
-            now = max(int(call), before + 1) if base != name else 1
-            raise changed_calls(base, before, now)
-
-
-class _BatchColumns:
-    """What ``with recorder.batch()`` gives: takes columns that are known only afterwards."""
-
-    def __init__(self, batch: OpenBatch) -> None:
-        self._batch = batch
-
-    def record(self, **columns: Any) -> None:
-        """Add sample columns: arrays, tensors or lists of one entry a sample.
-
-        Raises
-        ------
-        ColumnsError
-            If one is there already, or is not a column.
-        """
-        self._batch.record(columns)
-
-
-@dataclass
-class _PassTracker:
-    """Tells the outermost forward pass of the model from those inside it, and whether it failed."""
-
-    depth: int = 0
-    implicit: bool = False
-    _before: BaseException | None = field(default=None, repr=False)
-
-    def begin(self) -> bool:
-        """Note a call of the model; whether it is the outermost."""
-        self.depth += 1
-        if self.depth == 1:
-            self._before = sys.exception()
-        return self.depth == 1
-
-    def end(self) -> bool:
-        """Note the end of a call; whether it was the outermost."""
-        self.depth = max(self.depth - 1, 0)
-        return self.depth == 0
-
-    def failed(self) -> bool:
-        """Whether the pass ends by an exception: hooks that are always called see it."""
-        return sys.exception() is not self._before
-
-    def reset(self) -> None:
-        """Forget a pass that an interrupt may have cut off."""
-        self.depth, self.implicit, self._before = 0, False, None
-
-
-class _RootHook:
-    """A hook on the model itself; copies of the model carry one that does nothing."""
-
-    def __init__(self, model: nn.Module, call: Any) -> None:
-        self._model = model
-        self._call = call
-
-    def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
-        if module is self._model:
-            self._call(module, arguments, value)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        from tsstore.recording.hook import do_nothing
-
-        return do_nothing
-
-    def __reduce__(self) -> Any:
-        from tsstore.recording.hook import do_nothing
-
-        return do_nothing.__reduce__()
-
-
-def _no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:
-    rows = np.empty((0, attributes.row_bytes), dtype=np.uint8)
-    return LayerBatch(rows, np.zeros(samples, dtype=np.int64))
 
 
 def _abandon(background: Background, writer: PartWriter, process: int) -> None:
     """Write what is left of a recorder that nobody closed: at its end, or the interpreter's."""
     if os.getpid() == process:
-        background.put(partial(writer.seal, "never closed"), 0)
-        background.stop()
+        background.stop(last=partial(writer.seal, "never closed"))

@@ -204,9 +204,7 @@ def _matches(selector: Selector, name: str, module: nn.Module) -> bool:
     )
 
 
-def _nothing_matches(
-    selector: Selector, modules: list[tuple[str, nn.Module]]
-) -> SelectionError:
+def _nothing_matches(selector: Selector, modules: list[tuple[str, nn.Module]]) -> SelectionError:
     if not isinstance(selector, str):
         return SelectionError(
             f"the selected {type(selector).__name__} is no module of the model; there are "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,8 @@ from torch import nn
 from tsstore import bits
 from tsstore.errors import OutputError
 from tsstore.recording.hook import first_tensor
-from tsstore.recording.select import select
+from tsstore.recording.pack import check_packable
+from tsstore.recording.select import Target, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,13 +50,12 @@ def layers(model: nn.Module, example_input: Any = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    leaves = _leaves(model)
-    traces = {} if example_input is None else _trace(model, leaves, example_input)
-    followers = _followers(model, leaves, traces)
-    rows = {
-        name: _describe(module, traces.get(name), followers.get(name))
-        for name, module in leaves.items()
-    }
+    leaves = select(model, lambda _, module: next(module.children(), None) is None)
+    if example_input is None:
+        traces = _followers_in_sequences(model, leaves)
+    else:
+        traces = _run(model, leaves, example_input)
+    rows = {leaf.name: _describe(leaf.module, traces[leaf.name]) for leaf in leaves}
     columns = ["class", "neurons", "positions", "bytes_per_sample", "hint"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("layer")
     whole = ["neurons", "positions", "bytes_per_sample"]
@@ -63,51 +64,52 @@ def layers(model: nn.Module, example_input: Any = None) -> pd.DataFrame:
 
 @dataclass
 class _Trace:
-    """What one run of the model showed of a layer."""
+    """What is known of a layer: what one run of the model showed, and which module it feeds."""
 
     neurons: int | None = None
     positions: int | None = None
     calls: int = 0
     problem: str = ""
-    inputs: list[int] = field(default_factory=list)
-    outputs: list[int] = field(default_factory=list)
+    follower: nn.Module | None = None
 
 
-def _leaves(model: nn.Module) -> dict[str, nn.Module]:
-    targets = select(model, lambda _, module: next(module.children(), None) is None)
-    return {target.name: target.module for target in targets}
+class _Tracer:
+    """Notes what each layer takes and gives, while the model runs."""
 
+    def __init__(self, leaves: list[Target]) -> None:
+        self.traces = {leaf.name: _Trace() for leaf in leaves}
+        # By the tensor's address. The tensor is kept: an address that is freed is taken again.
+        self._origins: dict[int, tuple[torch.Tensor, _Trace]] = {}
 
-def _trace(model: nn.Module, leaves: dict[str, nn.Module], example: Any) -> dict[str, _Trace]:
-    """Run the model once and note what each layer takes and gives."""
-    targets = {target.name: target for target in select(model, list(leaves))}
-    traces: dict[str, _Trace] = {}
-    # Tensors are kept while the model runs: the address of a freed one could be taken again.
-    alive: list[torch.Tensor] = []
-
-    def note(name: str, arguments: Any, output: Any) -> None:
-        trace = traces.setdefault(name, _Trace())
+    def note(self, leaf: Target, arguments: Any, output: Any) -> None:
+        """Note a call of a layer."""
+        trace = self.traces[leaf.name]
         trace.calls += 1
-        given, taken = first_tensor(output), first_tensor(arguments)
-        for tensor, addresses in ((taken, trace.inputs), (given, trace.outputs)):
-            if tensor is not None:
-                alive.append(tensor)
-                addresses.append(id(tensor))
-        if given is None:
-            trace.problem = "gives no tensor"
-            return
         try:
-            neuron_axis, sample_axis = targets[name].axes.of(given)
+            taken, given = first_tensor(arguments), first_tensor(output)
+            if taken is not None and (origin := self._origins.get(id(taken))):
+                origin[1].follower = origin[1].follower or leaf.module
+            if given is None:
+                raise OutputError("gives no tensor")
+            self._origins[id(given)] = given, trace
+            check_packable(given)
+            neuron_axis, sample_axis = leaf.axes.of(given)
         except OutputError as error:
-            trace.problem = str(error).removeprefix(f"{name}: ")
+            trace.problem = str(error)
             return
         trace.neurons = given.shape[neuron_axis]
-        others = trace.neurons * max(given.shape[sample_axis], 1)
-        trace.positions = (trace.positions or 0) + given.numel() // max(others, 1)
+        entries = trace.neurons * given.shape[sample_axis]
+        trace.positions = (trace.positions or 0) + given.numel() // max(entries, 1)
 
+
+def _run(model: nn.Module, leaves: list[Target], example: Any) -> dict[str, _Trace]:
+    """Run the model once, in evaluation mode, and return what it showed of each layer."""
+    tracer = _Tracer(leaves)
     handles = [
-        module.register_forward_hook(lambda _, given, output, name=name: note(name, given, output))
-        for name, module in leaves.items()
+        leaf.module.register_forward_hook(
+            lambda _, arguments, output, leaf=leaf: tracer.note(leaf, arguments, output)
+        )
+        for leaf in leaves
     ]
     try:
         with torch.no_grad(), _evaluating(model):
@@ -115,7 +117,18 @@ def _trace(model: nn.Module, leaves: dict[str, nn.Module], example: Any) -> dict
     finally:
         for handle in handles:
             handle.remove()
-    return traces
+    return tracer.traces
+
+
+def _followers_in_sequences(model: nn.Module, leaves: list[Target]) -> dict[str, _Trace]:
+    """Return the module that comes next, for layers directly in a Sequential."""
+    following = {
+        id(first): second
+        for parent in model.modules()
+        if isinstance(parent, nn.Sequential)
+        for first, second in pairwise(parent)
+    }
+    return {leaf.name: _Trace(follower=following.get(id(leaf.module))) for leaf in leaves}
 
 
 @contextmanager
@@ -130,43 +143,17 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _followers(
-    model: nn.Module, leaves: dict[str, nn.Module], traces: dict[str, _Trace]
-) -> dict[str, nn.Module]:
-    """Return the module that takes each layer's output: as seen, or next in a Sequential."""
-    if traces:
-        takers = {
-            address: leaves[name] for name, trace in traces.items() for address in trace.inputs
-        }
-        return {
-            name: takers[address]
-            for name, trace in traces.items()
-            for address in trace.outputs
-            if address in takers
-        }
-    following = {
-        id(first): second
-        for parent in model.modules()
-        if isinstance(parent, nn.Sequential)
-        for first, second in zip(list(parent), list(parent)[1:], strict=False)
-    }
-    return {
-        name: following[id(module)] for name, module in leaves.items() if id(module) in following
-    }
-
-
-def _describe(
-    module: nn.Module, trace: _Trace | None, follower: nn.Module | None
-) -> dict[str, Any]:
-    neurons = trace.neurons if trace else _declared_neurons(module)
-    positions = trace.positions if trace else None
+def _describe(module: nn.Module, trace: _Trace) -> dict[str, Any]:
+    neurons, positions = trace.neurons, trace.positions
+    if not trace.calls:
+        neurons = _declared_neurons(module)
     size = None if neurons is None or positions is None else positions * bits.row_bytes(neurons)
     return {
         "class": type(module).__name__,
         "neurons": neurons,
         "positions": positions,
         "bytes_per_sample": size,
-        "hint": _hint(module, trace, follower),
+        "hint": _hint(module, trace),
     }
 
 
@@ -179,13 +166,14 @@ def _declared_neurons(module: nn.Module) -> int | None:
     return int(shape[-1]) if isinstance(shape, tuple) and shape else None
 
 
-def _hint(module: nn.Module, trace: _Trace | None, follower: nn.Module | None) -> str:
-    if trace and trace.problem:
+def _hint(module: nn.Module, trace: _Trace) -> str:
+    if trace.problem:
         return trace.problem
     if isinstance(module, _ALWAYS_POSITIVE):
         return "its output is always on: nothing to count"
-    if isinstance(follower, _NORMS):
-        return f"feeds {type(follower).__name__}: its sign is not the activation's"
-    if trace and trace.calls > 1:
+    # An activation's sign is its own; what has weights gets its activation after the norm.
+    if isinstance(trace.follower, _NORMS) and next(module.parameters(), None) is not None:
+        return f"feeds {type(trace.follower).__name__}: its sign is not the activation's"
+    if trace.calls > 1:
         return f"called {trace.calls} times a forward pass: as many layers, or calls='merge'"
     return ""

@@ -10,9 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-import numpy as np
-import numpy.typing as npt
-
 from tsstore.errors import (
     ColumnsError,
     FormatError,
@@ -28,9 +25,10 @@ from tsstore.store.batch import LayerBatch as LayerBatch
 from tsstore.store.batch import check_column
 from tsstore.store.documents import create_group, metadata_key, write_group
 from tsstore.store.files import Files
+from tsstore.store.layer_writer import LayerWriter, chunk_rows
 from tsstore.store.layout import LayerAttributes, PartAttributes, RunAttributes
-from tsstore.store.metadata import CODECS, MAX_CHUNK_BYTES, ArraySpec
-from tsstore.store.record import CommitRecord, LayerCommit, Seal
+from tsstore.store.metadata import CODECS
+from tsstore.store.record import CommitRecord, Seal
 
 CHUNK_BYTES = 2 << 20
 MIN_CHUNK_BYTES = 128 << 10
@@ -99,7 +97,7 @@ class PartWriter:
         self._codec = codec
         self._level = CODECS[codec] if level is None else level
         self._chunk_bytes = chunk_bytes
-        self._layers: dict[str, _LayerWriter] = {}
+        self._layers: dict[str, LayerWriter] = {}
         self._columns: dict[str, tuple[str, ArrayWriter]] = {}
         self._record = CommitRecord()
         self._batches = 0
@@ -150,10 +148,10 @@ class PartWriter:
             MIN_CHUNK_BYTES, min(CHUNK_BYTES, BUFFER_BYTES // max(len(layers), 1))
         )
         for index, (name, attributes) in enumerate(layers.items(), start=len(self._layers)):
-            rows = _chunk_rows(attributes.row_bytes, positions[name], chunk_bytes)
+            rows = chunk_rows(attributes.row_bytes, positions[name], chunk_bytes)
             spec = layout.states_spec(attributes.row_bytes, rows, self._codec, self._level)
             directory = layout.directory_name(index, name)
-            self._layers[name] = _LayerWriter(
+            self._layers[name] = LayerWriter(
                 self._files, self.directory, directory, attributes, spec, self._samples
             )
         for index, (name, dtype) in enumerate({} if self._defined else columns.items()):
@@ -286,66 +284,6 @@ class PartWriter:
                 attempt += 1
             else:
                 return part
-
-
-class _LayerWriter:
-    """The arrays of one layer; `positions` begins when a sample first has more or fewer rows."""
-
-    def __init__(
-        self,
-        files: Files,
-        part: str,
-        directory: str,
-        attributes: LayerAttributes,
-        spec: ArraySpec,
-        samples_before: int = 0,
-    ) -> None:
-        self.directory = directory
-        self.row_bytes = attributes.row_bytes
-        self._files = files
-        self._part = part
-        write_group(files, layout.layer_path(part, directory), attributes.to_json())
-        self._states = ArrayWriter(files, layout.states_paths(part, directory), spec)
-        self._positions: ArrayWriter | None = None
-        self._constant = 0 if samples_before else None
-
-    def append(self, batch: LayerBatch, samples_before: int) -> None:
-        """Append a batch's rows, after so many samples."""
-        self._states.append(batch.rows)
-        if self._positions is None and not self._is_constant(batch.positions):
-            self._begin_positions(samples_before)
-        if self._positions is not None:
-            self._positions.append(batch.positions)
-
-    def flush(self) -> LayerCommit:
-        """Write unfinished chunks and return what to commit."""
-        positions = None if self._positions is None else self._positions.flush()
-        return LayerCommit(self._states.flush(), positions)
-
-    def write_shapes(self) -> None:
-        """Let plain Zarr readers see the committed rows."""
-        self._states.write_shape()
-        if self._positions is not None:
-            self._positions.write_shape()
-
-    def _is_constant(self, positions: npt.NDArray[np.int64]) -> bool:
-        if self._constant is None and len(positions):
-            self._constant = int(positions[0])
-        return bool(np.all(positions == self._constant))
-
-    def _begin_positions(self, samples_before: int) -> None:
-        paths = layout.positions_paths(self._part, self.directory)
-        self._positions = ArrayWriter(self._files, paths, layout.sample_spec("int64"))
-        # Piece by piece: the samples so far may be many, and all had the same number of rows.
-        piece = np.full(layout.COLUMN_CHUNK_ROWS, self._constant or 0, dtype=np.int64)
-        for start in range(0, samples_before, len(piece)):
-            self._positions.append(piece[: samples_before - start])
-
-
-def _chunk_rows(row_bytes: int, positions: int, chunk_bytes: int) -> int:
-    """Return rows of a chunk: of whole samples where one fits."""
-    rows = max(min(chunk_bytes, MAX_CHUNK_BYTES) // row_bytes, 1)
-    return rows - rows % positions if 0 < positions <= rows else rows
 
 
 def check_codec(codec: str, level: int | None) -> None:

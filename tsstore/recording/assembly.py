@@ -1,0 +1,224 @@
+"""From open batches to what the writer takes: the first one fixes layers and columns."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tsstore.errors import CaptureError, OutputError, SelectionError, TsstoreWarning
+from tsstore.recording.batch import NamedRows, OpenBatch, changed_calls
+from tsstore.recording.columns import ColumnSchema
+from tsstore.recording.pack import Packed
+from tsstore.recording.select import Target
+from tsstore.recording.settings import Settings
+from tsstore.store.batch import Batch, LayerBatch
+from tsstore.store.layout import LayerAttributes
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A finished batch, and what is new with it.
+
+    Attributes
+    ----------
+    batch
+        What is to be appended.
+    new_layers
+        Layers that no batch before has had.
+    columns
+        Dtypes of all sample columns.
+    """
+
+    batch: Batch
+    new_layers: Mapping[str, LayerAttributes]
+    columns: Mapping[str, str]
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """Rows of the first sample in each new layer."""
+        return {name: int(self.batch.layers[name].positions[:1].sum()) for name in self.new_layers}
+
+
+class Assembly:
+    """Turns open batches into finished ones, and holds later ones to what the first one was.
+
+    Parameters
+    ----------
+    targets
+        Where states are captured.
+    settings
+        How.
+
+    Attributes
+    ----------
+    left_out
+        Targets that did not run in the first batch, and are captured no longer.
+    """
+
+    def __init__(self, targets: Iterable[Target], settings: Settings) -> None:
+        self.left_out: list[Target] = []
+        self._targets = list(targets)
+        self._settings = settings
+        self._schema = ColumnSchema()
+        self._layers: dict[str, LayerAttributes] = {}
+        self._calls: dict[str, int] = {}
+
+    def assemble(self, batch: OpenBatch) -> Assembled | None:
+        """Return the finished batch, or None for one in which nothing happened.
+
+        Raises
+        ------
+        ColumnsError
+            If columns do not fit the samples, or differ from the first batch's.
+        OutputError
+            If a layer's rows cannot be shared by the samples.
+        SelectionError
+            If a layer that the user named does not run in the first batch.
+        CaptureError
+            If layers differ from those of earlier batches.
+        """
+        samples = batch.samples()
+        named = {rows.name: rows for rows in batch.named_rows(self._settings.calls)}
+        if samples is None or not (named or batch.columns or self._settings.missing == "error"):
+            return None
+        if self._schema.dtypes is None:
+            self._check_selected_ran(named)
+        calls = Counter(rows.target.name for rows in named.values())
+        self._check_calls(calls)
+        found = {
+            name: layer_attributes(rows, samples, self._settings.threshold)
+            for name, rows in named.items()
+        }
+        self._check_layers(found)
+        layers = self._layers | found
+        batches = {
+            name: layer_batch(named[name], samples) if name in named else no_rows(layer, samples)
+            for name, layer in layers.items()
+        }
+        finished = Batch(samples, batches, self._schema.conform(batch.columns))
+        new = {name: layer for name, layer in found.items() if name not in self._layers}
+        self._layers |= new
+        self._calls |= calls
+        return Assembled(finished, new, self._schema.dtypes or {})
+
+    def _check_selected_ran(self, named: Mapping[str, NamedRows]) -> None:
+        """Leave out what never ran, unless the user named it, or layers may be empty."""
+        ran = {rows.target.name for rows in named.values()}
+        silent = [target for target in self._targets if target.name not in ran]
+        if not silent or self._settings.missing == "empty":
+            return
+        if not ran:
+            raise SelectionError(
+                "none of the selected layers ran in the first batch; call the model inside the "
+                "block, and before capturing one that was compiled and called, call "
+                "torch.compiler.reset()"
+            )
+        for target in silent:
+            if target.named:
+                raise SelectionError(
+                    f"{target.name} was named but did not run in the first batch; leave it out, "
+                    "or capture what runs in its place"
+                )
+        self._targets = [target for target in self._targets if target.name in ran]
+        self.left_out += silent
+        warnings.warn(
+            "selected layers that did not run in the first batch are left out: "
+            f"{', '.join(target.name for target in silent)}",
+            TsstoreWarning,
+            stacklevel=5,
+        )
+
+    def _check_calls(self, calls: Mapping[str, int]) -> None:
+        for name, now in calls.items():
+            if now != (before := self._calls.get(name, now)):
+                raise changed_calls(name, before, now)
+
+    def _check_layers(self, found: Mapping[str, LayerAttributes]) -> None:
+        for name, layer in found.items():
+            if not same_layer(self._layers.get(name, layer), layer):
+                raise CaptureError(
+                    f"{name}: {_description(layer)} in this batch, but "
+                    f"{_description(self._layers[name])} in the first one; expected the same in "
+                    "every batch: capture them in runs of their own"
+                )
+        silent = [name for name in self._layers if name not in found]
+        if silent and self._settings.missing == "error":
+            raise CaptureError(
+                f"{', '.join(silent)} gave no states in this batch but did in the first one; pass "
+                "missing='empty' if that is meant"
+            )
+
+
+def layer_batch(rows: NamedRows, samples: int) -> LayerBatch:
+    """Return a layer's rows, sample after sample.
+
+    Raises
+    ------
+    OutputError
+        If the rows cannot be shared by the samples.
+    """
+    pieces = []
+    for packed in rows.calls:
+        array = packed.rows.cpu().numpy()
+        size, positions, row_bytes = array.shape
+        if size % samples if samples else size:
+            raise OutputError(
+                f"{rows.name}: axis {packed.sample_axis} holds {size} entries, which {samples} "
+                "samples cannot share; pass sample_axis="
+                f"{{{rows.target.axes.layer!r}: …}}, say how many samples there are, "
+                "recorder.batch(…), or exclude the layer"
+            )
+        groups = size // samples if samples else 0
+        pieces.append(array.reshape(samples, groups * positions, row_bytes))
+    joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+    counts = np.full(samples, joined.shape[1], dtype=np.int64)
+    return LayerBatch(joined.reshape(-1, joined.shape[2]), counts)
+
+
+def no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:
+    """Return what a layer gives that did not run: samples without positions."""
+    rows = np.empty((0, attributes.row_bytes), dtype=np.uint8)
+    return LayerBatch(rows, np.zeros(samples, dtype=np.int64))
+
+
+def layer_attributes(rows: NamedRows, samples: int, threshold: float) -> LayerAttributes:
+    """Return what a batch says of a layer."""
+    packed = rows.calls[0]
+    return LayerAttributes(
+        name=rows.name,
+        neurons=packed.neurons,
+        module_class=type(rows.target.module).__name__,
+        where=rows.target.where,
+        call=rows.call,
+        neuron_axis=packed.neuron_axis,
+        sample_axis=packed.sample_axis,
+        threshold={"given": threshold, "used": packed.threshold},
+        dtype=packed.dtype,
+        position_shape=_position_shape(rows.calls, samples),
+    )
+
+
+def same_layer(fixed: LayerAttributes, found: LayerAttributes) -> bool:
+    """Whether two batches gave rows of the same layer; positions may vary."""
+    return replace(found, position_shape=fixed.position_shape) == fixed
+
+
+def _position_shape(calls: list[Packed], samples: int) -> tuple[int, ...]:
+    """Return the shape of a sample's positions: in the tensor, if one call gave them all."""
+    first = calls[0]
+    if len(calls) > 1:
+        entries = sum(call.samples * call.rows.shape[1] for call in calls)
+        return (entries // max(samples, 1),)
+    groups = first.samples // max(samples, 1)
+    return first.position_shape if groups <= 1 else (groups, *first.position_shape)
+
+
+def _description(layer: LayerAttributes) -> str:
+    return (
+        f"{layer.neurons} neurons of {layer.dtype} along axis {layer.neuron_axis}, samples along "
+        f"axis {layer.sample_axis}"
+    )

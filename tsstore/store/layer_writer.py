@@ -1,0 +1,75 @@
+"""Writing one layer of a part: its states, and its numbers of rows by sample where they vary."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.store import layout
+from tsstore.store.arrays import ArrayWriter
+from tsstore.store.batch import LayerBatch
+from tsstore.store.documents import write_group
+from tsstore.store.files import Files
+from tsstore.store.layout import LayerAttributes
+from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
+from tsstore.store.record import LayerCommit
+
+
+class LayerWriter:
+    """The arrays of one layer; `positions` begins when a sample first has more or fewer rows."""
+
+    def __init__(
+        self,
+        files: Files,
+        part: str,
+        directory: str,
+        attributes: LayerAttributes,
+        spec: ArraySpec,
+        samples_before: int = 0,
+    ) -> None:
+        self.directory = directory
+        self.row_bytes = attributes.row_bytes
+        self._files = files
+        self._part = part
+        write_group(files, layout.layer_path(part, directory), attributes.to_json())
+        self._states = ArrayWriter(files, layout.states_paths(part, directory), spec)
+        self._positions: ArrayWriter | None = None
+        self._constant = 0 if samples_before else None
+
+    def append(self, batch: LayerBatch, samples_before: int) -> None:
+        """Append a batch's rows, after so many samples."""
+        self._states.append(batch.rows)
+        if self._positions is None and not self._is_constant(batch.positions):
+            self._begin_positions(samples_before)
+        if self._positions is not None:
+            self._positions.append(batch.positions)
+
+    def flush(self) -> LayerCommit:
+        """Write unfinished chunks and return what to commit."""
+        positions = None if self._positions is None else self._positions.flush()
+        return LayerCommit(self._states.flush(), positions)
+
+    def write_shapes(self) -> None:
+        """Let plain Zarr readers see the committed rows."""
+        self._states.write_shape()
+        if self._positions is not None:
+            self._positions.write_shape()
+
+    def _is_constant(self, positions: npt.NDArray[np.int64]) -> bool:
+        if self._constant is None and len(positions):
+            self._constant = int(positions[0])
+        return bool(np.all(positions == self._constant))
+
+    def _begin_positions(self, samples_before: int) -> None:
+        paths = layout.positions_paths(self._part, self.directory)
+        self._positions = ArrayWriter(self._files, paths, layout.sample_spec("int64"))
+        # Piece by piece: the samples so far may be many, and all had the same number of rows.
+        piece = np.full(layout.COLUMN_CHUNK_ROWS, self._constant or 0, dtype=np.int64)
+        for start in range(0, samples_before, len(piece)):
+            self._positions.append(piece[: samples_before - start])
+
+
+def chunk_rows(row_bytes: int, positions: int, chunk_bytes: int) -> int:
+    """Return rows of a chunk: of whole samples where one fits."""
+    rows = max(min(chunk_bytes, MAX_CHUNK_BYTES) // row_bytes, 1)
+    return rows - rows % positions if 0 < positions <= rows else rows
