@@ -52,9 +52,10 @@ class ModelHook:
 
     def __init__(self, module: nn.Module, call: Callable[[nn.Module, Any, Any], None]) -> None:
         self._module = module
-        # A compiled model must not trace into the hook: it would drop or reorder it.
-        self._call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]
+        self._call = call
 
+    # A compiled model must not trace into the hook: it would drop or reorder it.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
         """Pass a call on, unless it is that of a shallow copy, which shares the hooks."""
         if module is self._module:

@@ -135,8 +135,7 @@ class LayerPart:
                     raise self._wrong_positions("they are more than the rows")
         if first_row + rows != self.rows:
             raise self._wrong_positions("they are fewer than the rows")
-        if sample > first:
-            yield Block(part, first, sample - first, first_row, rows)
+        yield Block(part, first, sample - first, first_row, rows)
 
     def _wrong_positions(self, why: str) -> FormatError:
         return FormatError(

@@ -1,0 +1,62 @@
+"""Plain hooks that see what a capture should have seen, and NumPy's own packing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import tsstore
+
+
+@contextmanager
+def watched(*modules: nn.Module) -> Iterator[list[list[torch.Tensor]]]:
+    """Keep copies of all tensors that some modules give, a list for each module."""
+    seen: list[list[torch.Tensor]] = [[] for _ in modules]
+    handles = [
+        module.register_forward_hook(
+            lambda _, arguments, output, kept=kept: kept.append(output.detach().clone())
+        )
+        for module, kept in zip(modules, seen, strict=True)
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def as_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor's values; bfloat16, which NumPy lacks, as float32, which holds them all."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def packed(
+    tensor: torch.Tensor, neuron_axis: int = 1, sample_axis: int = 0, threshold: Any = 0
+) -> np.ndarray:
+    """Return the rows of a tensor, uint8 (samples, positions, row_bytes)."""
+    on = np.moveaxis(as_numpy(tensor) > threshold, (sample_axis, neuron_axis), (0, -1))
+    on = on.reshape(on.shape[0], -1, on.shape[-1])
+    return np.packbits(on, axis=-1, bitorder="little")
+
+
+def joined(tensors: list[torch.Tensor], *axes: int, threshold: Any = 0) -> np.ndarray:
+    """Return the rows of several batches, one after the other."""
+    rows = [packed(tensor, *axes, threshold=threshold) for tensor in tensors]
+    return np.concatenate([batch.reshape(-1, batch.shape[-1]) for batch in rows])
+
+
+def stored(path: Path, layer: str) -> np.ndarray:
+    """Return all committed rows of a layer."""
+    return tsstore.open(path)[layer][:]
+
+
+def hook_count(model: nn.Module) -> int:
+    """Return the number of hooks on a model and all its modules."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
