@@ -45,7 +45,7 @@ def write(files: LocalFiles, rows: int, spec: ArraySpec = STATES) -> CommittedAr
 
 
 @pytest.mark.usefixtures("small_checksum_chunks")
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     sizes=st.lists(st.integers(0, 11), max_size=8),
     flushes=st.sets(st.integers(0, 7)),

@@ -185,7 +185,7 @@ def test_no_hostile_value_leads_to_another_error(path):
     for file in [file for file in stored_files(path) if file.name == "zarr.json"]:
         node = file.parent.relative_to(path).as_posix().removeprefix(".")
         data = file.read_bytes()
-        for number, place in enumerate(places(json.loads(data))):
+        for number, place in enumerate([*places(json.loads(data))][::2]):
             for value in HOSTILE[number % 15 :: 15]:
                 file.write_bytes(signed(replaced(json.loads(data), place, value), node))
                 try:
@@ -195,7 +195,7 @@ def test_no_hostile_value_leads_to_another_error(path):
                     refused += 1
                 tried += 1
         file.write_bytes(data)
-    assert tried > 400
+    assert tried > 200
     assert refused > tried / 3
 
 

@@ -81,7 +81,7 @@ def test_the_reader_reads_what_was_committed(tmp_path, read_run, batches, monkey
 
 
 def test_the_reader_reads_many_chunks(tmp_path, read_run):
-    batch = draw_batch(np.random.default_rng(0), 5000, neurons={"a": 8})
+    batch = draw_batch(np.random.default_rng(0), 4100, neurons={"a": 8})
     write_run(tmp_path, [batch], neurons={"a": 8}, chunk_bytes=1)
     ((_, _, layers, _),) = read_run(tmp_path)
     np.testing.assert_array_equal(layers["a"][0], batch.layers["a"].rows)

@@ -41,7 +41,7 @@ def files(tmp_path):
     return LocalFiles(tmp_path, durable=False)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(attributes=st.dictionaries(any_text, json_values, min_size=1, max_size=4))
 def test_attributes_of_any_kind_come_back_as_they_were_written(tmp_path_factory, attributes):
     attributes.pop("checksum", None)

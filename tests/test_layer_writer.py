@@ -37,7 +37,7 @@ def test_sizes_of_chunks():
     assert chunk_rows(row_bytes=1, positions=1, chunk_bytes=1 << 40) == 256 << 20
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(batches=st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=5))
 def test_positions_come_back_and_are_stored_where_they_vary_only(tmp_path_factory, batches):
     files = LocalFiles(tmp_path_factory.mktemp("store"), durable=False)

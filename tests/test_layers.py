@@ -55,7 +55,7 @@ bounds = st.none() | st.integers(-90, 90)
 steps = st.none() | st.integers(-4, 4).filter(bool)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(history=histories(), keys=st.lists(st.builds(slice, bounds, bounds, steps), max_size=5))
 def test_what_was_appended_is_read_whatever_the_batches_commits_and_slices(
     tmp_path_factory, history, keys
@@ -116,7 +116,7 @@ def test_facts(store):
     assert store["fc.2"].positions is None
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(target=st.integers(0, 60))
 def test_blocks_cover_every_row_and_sample_once(target, tmp_path_factory):
     path = tmp_path_factory.mktemp("store") / "run.zarr"

@@ -73,7 +73,7 @@ def test_metadata_of_states_are_those_that_zarr_writes():
 
 @given(
     dtype=st.sampled_from(DTYPES),
-    rows=st.integers(1, 1 << 20),
+    rows=st.integers(1, 1 << 19),
     width=st.integers(1, 64) | st.none(),
     codec=st.sampled_from(sorted(CODECS)),
     level=st.integers(1, 9),

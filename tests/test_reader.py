@@ -161,7 +161,7 @@ def test_a_part_with_other_layers_is_an_error(path):
     assert open_store(path)["fc.2"].samples == 18
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     layers=st.lists(any_text, min_size=1, max_size=4, unique=True),
     names=st.lists(any_text, max_size=4, unique=True),
@@ -181,7 +181,7 @@ def test_names_of_any_kind_come_back(tmp_path_factory, layers, names):
     assert "<script" not in store._repr_html_()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(texts=st.lists(st.text(), min_size=1, max_size=30))
 def test_text_of_any_kind_comes_back(tmp_path_factory, texts):
     path = tmp_path_factory.mktemp("store") / "run.zarr"

@@ -135,9 +135,10 @@ def test_counts_ids_and_states_are_aligned_and_in_order(model):
         assert hook.entropy(None) == hook.max_entropy()
         assert hook.efficiency() == pytest.approx(hook.entropy() / hook.max_entropy())
         assert hook.efficiency(2, 0) == pytest.approx(hook.entropy(2) / hook.entropy(0))
-        np.testing.assert_array_equal(bits.pack(hook.states), np.stack([
-            np.frombuffer(row, np.uint8) for row in hook.state_ids()
-        ]))
+        np.testing.assert_array_equal(
+            bits.pack(hook.states),
+            np.stack([np.frombuffer(row, np.uint8) for row in hook.state_ids()]),
+        )
     assert (conv.max_entropy(), linear.max_entropy()) == (5.0, 11.0)
     assert (conv.states_per_instance(), linear.states_per_instance()) == (36.0, 1.0)
     expected = tsstore.network_efficiency([conv.efficiency(), linear.efficiency()])

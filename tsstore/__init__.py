@@ -1,4 +1,4 @@
-"""How well does a neural network use its neurons?
+"""Say how well a neural network uses its neurons.
 
 tsstore streams the on/off states of a network's neurons to Zarr while it runs, and counts them
 exactly, out of core::

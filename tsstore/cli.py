@@ -135,9 +135,7 @@ def analyze(
     import tsstore
 
     with _progress(silent=json) as report:
-        analysis = tsstore.analyze(
-            run, layer, memory=memory, scheduler=scheduler, progress=report
-        )
+        analysis = tsstore.analyze(run, layer, memory=memory, scheduler=scheduler, progress=report)
     if json:
         typer.echo(analysis.to_json())
     else:

@@ -1,1 +1,1 @@
-"""Pure functions of a spectrum or of counts: entropies, bounds, efficiencies. Knows nothing else."""
+"""Pure functions of a spectrum or of counts: entropies, bounds, efficiencies."""

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from tsstore.errors import SelectionError
+from tsstore.recording.select import public_modules, select, unwrapped
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.act = nn.ReLU()
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Block()
+        self.second = Block()
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 2)
+
+
+@pytest.fixture
+def net():
+    return Net()
+
+
+def names(model, layers, **options):
+    return [target.name for target in select(model, layers, **options)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("head", ["head"]),
+        (["head", "first.conv"], ["first.conv", "head"]),
+        ("*.conv", ["first.conv", "second.conv"]),
+        ("first.*", ["first.conv", "first.act"]),
+        ("Conv2d", ["first.conv", "second.conv"]),
+        ("Batch*", ["norm"]),
+        (nn.Conv2d, ["first.conv", "second.conv"]),
+        (nn.modules.conv._ConvNd, ["first.conv", "second.conv"]),
+        (Block, ["first", "second"]),
+        (lambda name, module: name.endswith("act"), ["first.act", "second.act"]),
+        (lambda name, module: isinstance(module, nn.Linear), ["head"]),
+        ([nn.Linear, "first.act", "Conv2d"], ["first.conv", "first.act", "second.conv", "head"]),
+        ((name for name in ["norm", "head"]), ["norm", "head"]),
+        (Net, ["Net"]),
+        ("Net", ["Net"]),
+    ],
+)
+def test_selectors(net, layers, expected):
+    assert names(net, layers) == expected
+
+
+def test_a_module_itself_selects_it(net):
+    assert names(net, net.head) == ["head"]
+    assert names(net, [net.second, net.first.act]) == ["first.act", "second"]
+    with pytest.raises(SelectionError, match="the selected Linear is no module of the model"):
+        select(net, nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("exclude", "expected"),
+    [
+        ("first.conv", ["first.act", "second.conv", "second.act"]),
+        ("second.*", ["first.conv", "first.act"]),
+        (nn.ReLU, ["first.conv", "second.conv"]),
+        (["ReLU", "second.conv"], ["first.conv"]),
+        (lambda name, module: name.startswith("f"), ["second.conv", "second.act"]),
+    ],
+)
+def test_exclude_wins(net, exclude, expected):
+    wanted = ["first.conv", nn.ReLU, "*.conv"]
+    assert names(net, wanted, exclude=exclude) == expected
+
+
+def test_places(net):
+    after = select(net, "head")[0]
+    assert (after.name, after.where, after.module) == ("head", "after", net.head)
+    assert names(net, "head", where="before") == ["head:before"]
+    both = select(net, "head", where="both")
+    assert [(t.name, t.where) for t in both] == [("head:before", "before"), ("head", "after")]
+    with pytest.raises(SelectionError, match="where is 'behind'; expected 'after'"):
+        select(net, "head", where="behind")
+
+
+def test_what_is_named_must_run_later(net):
+    named = {t.name: t.named for t in select(net, ["head", nn.Conv2d, "*.act", net.norm])}
+    assert named.pop("head")
+    assert named.pop("norm")
+    assert not any(named.values())
+
+
+def test_chosen_axes_arrive_at_their_layers(net):
+    targets = select(net, nn.ReLU, neuron_axis={"first.*": 2}, sample_axis={"second.act": 1})
+    first, second = (target.axes for target in targets)
+    assert (first.neuron_axis, first.sample_axis) == (2, None)
+    assert (second.neuron_axis, second.sample_axis) == (None, 1)
+
+
+def test_what_lies_in_a_time_first_module_is_time_first():
+    layer = nn.TransformerEncoderLayer(4, 2, 8)
+    model = nn.ModuleDict({"encoder": layer, "head": nn.Linear(4, 2)})
+    time_first = {t.name: t.axes.time_first for t in select(model, nn.Linear)}
+    assert time_first["encoder.linear1"]
+    assert not time_first["head"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("frist.conv", "no module is named or matched by 'frist.conv'; did you mean first.conv"),
+        ("Conv2D", "did you mean Conv2d"),
+        (["head", "zzz"], r"by 'zzz'; there are first.conv \(Conv2d\), .*tsstore.layers\(model\)"),
+        ("zzz.*", "there are first.conv"),
+        (None, r"no layer is selected; there are first.conv \(Conv2d\)"),
+        ([], "no layer is selected"),
+        (nn.LSTM, r"no layer is selected; .*head \(Linear\)"),
+        (3, "3 selects no layer; expected a name"),
+        ([None], "None selects no layer"),
+    ],
+)
+def test_selecting_nothing_is_an_error_that_says_what_there_is(net, layers, message):
+    with pytest.raises(SelectionError, match=message):
+        select(net, layers)
+
+
+def test_excluding_all_is_an_error(net):
+    with pytest.raises(SelectionError, match="no layer is selected"):
+        select(net, "head", exclude=nn.Linear)
+
+
+def test_a_long_list_of_layers_is_cut():
+    model = nn.Sequential(*[nn.ReLU() for _ in range(50)])
+    with pytest.raises(SelectionError, match=r"39 \(ReLU\) and 11 more; see"):
+        select(model, nn.Linear)
+
+
+def test_a_shared_module_is_captured_once_under_the_name_that_was_given():
+    model = nn.Module()
+    model.a = model.b = nn.Linear(2, 2)
+    model.c = nn.Sequential(model.a)
+    assert [name for name, _ in public_modules(model)] == ["a", "b", "c", "c.0", "Module"]
+    assert names(model, nn.Linear) == ["a"]
+    assert names(model, "b") == ["b"]
+    assert names(model, ["c.0", "b"]) == ["b"]
+
+
+def test_names_without_what_torch_compile_adds(net):
+    whole = torch.compile(net, backend="eager")
+    assert names(whole, ["head", nn.Conv2d]) == ["first.conv", "second.conv", "head"]
+    assert names(whole, Net) == ["Net"]
+    assert unwrapped(whole) is net
+    net.first = torch.compile(net.first, backend="eager")
+    assert names(net, ["first.conv", Block]) == ["first", "first.conv", "second"]
+    assert select(net, "first")[0].module is net.first._orig_mod
+
+
+@pytest.fixture(scope="module")
+def process_group():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_names_without_what_distributed_data_parallel_adds(net, process_group):
+    parallel = nn.parallel.DistributedDataParallel(net)
+    assert names(parallel, ["head", nn.Conv2d]) == ["first.conv", "second.conv", "head"]
+    assert names(parallel, Net) == ["Net"]
+    assert names(torch.compile(parallel, backend="eager"), "first.*") == ["first.conv", "first.act"]
+    assert unwrapped(torch.compile(parallel, backend="eager")) is net
+
+
+def test_a_module_that_is_called_module_keeps_its_name():
+    model = nn.ModuleDict({"module": nn.Sequential(nn.Linear(2, 2))})
+    assert names(model, nn.Linear) == ["module.0"]
+
+
+def test_what_cannot_be_hooked_is_refused(net):
+    parallel = nn.DataParallel(net)
+    with pytest.raises(SelectionError, match=r"DataParallel.*capture its \.module"):
+        select(parallel, "head")
+    with pytest.raises(SelectionError, match=r"DataParallel"):
+        select(nn.Sequential(parallel), nn.Linear)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_scripted_models_are_refused(net):
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(
+        SelectionError, match=r"the model is a ScriptModule.*before torch.jit.script"
+    ):
+        select(scripted, "0")
+    net.head = scripted
+    with pytest.raises(SelectionError, match=r"head is a ScriptModule, which cannot be hooked"):
+        select(net, "head")
+    assert names(net, nn.BatchNorm2d) == ["norm"]

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tsstore.errors import CaptureError, TsstoreError
+from tsstore.recording.settings import Settings, checked_attributes, checked_step
+
+
+def test_the_defaults_make_sense():
+    assert Settings().check() is None
+    assert Settings(commit_every=math.inf, codec="zstd", level=9).check() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": math.nan}, "threshold is nan; expected a finite number"),
+        ({"threshold": math.inf}, "threshold is inf"),
+        ({"calls": "both"}, "calls is 'both'; expected 'separate' or 'merge'"),
+        ({"missing": None}, "missing is None; expected 'error' or 'empty'"),
+        ({"commit_every": 0}, "commit_every is 0; expected more than 0"),
+        ({"commit_every": math.nan}, "commit_every is nan"),
+        ({"queue_bytes": -1}, "queue_bytes is -1"),
+        ({"codec": "gzip"}, "codec is 'gzip'"),
+        ({"level": 77}, "77"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, message):
+    with pytest.raises(TsstoreError, match=message):
+        Settings(**options).check()
+
+
+def test_steps():
+    assert checked_step(None) is None
+    assert checked_step("warm-up") == "warm-up"
+    assert type(checked_step(np.int64(3))) is int
+    with pytest.raises(CaptureError, match=r"step is 1.5; expected an integer, text or None"):
+        checked_step(1.5)
+
+
+def test_attributes():
+    assert checked_attributes(None) == {}
+    assert checked_attributes({"a": [1, {"b": None}]}) == {"a": [1, {"b": None}]}
+
+
+@pytest.mark.parametrize("value", [{"a": {1, 2}}, {"a": math.nan}, {"a": np.arange(2)}, 3])
+def test_attributes_that_json_cannot_hold(value):
+    with pytest.raises(CaptureError, match=r"attributes cannot be stored: .*JSON can hold"):
+        checked_attributes(value)
