@@ -108,8 +108,9 @@ def test_layers_lists_what_can_be_captured():
 
 def test_names_cannot_write_to_the_terminal(tmp_path):
     import numpy as np
-    from tsstore.store.layout import LayerAttributes, PartAttributes
+
     from tsstore.store.files import LocalFiles
+    from tsstore.store.layout import LayerAttributes, PartAttributes
     from tsstore.store.writer import Batch, LayerBatch, PartWriter, create_run
 
     name = "[bold]\x1b[31mred"

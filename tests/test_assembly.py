@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from watching import packed
+
+from tsstore.errors import (
+    CaptureError,
+    ColumnsError,
+    OutputError,
+    SelectionError,
+    TsstoreWarning,
+)
+from tsstore.recording.assembly import Assembly
+from tsstore.recording.batch import OpenBatch
+from tsstore.recording.pack import pack
+from tsstore.recording.select import select
+from tsstore.recording.settings import Settings
+
+MODEL = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Linear(3, 4))
+CONV, LINEAR = select(MODEL, [nn.Conv2d, nn.Linear])
+
+
+def assembly(targets=(CONV, LINEAR), **settings):
+    return Assembly(targets, Settings(**settings))
+
+
+def maps(samples, height=2, width=3, neurons=5):
+    return torch.randn(samples, neurons, height, width)
+
+
+def vectors(samples, neurons=4, dtype=torch.float32):
+    return torch.randn(samples, neurons).to(dtype)
+
+
+def batch(*calls, samples=None, **columns):
+    """Batch of one forward pass: calls are (target, tensor)."""
+    made = OpenBatch(samples)
+    made.record(columns)
+    made.begin_forward()
+    for target, tensor in calls:
+        made.add(target, pack(tensor, 0.0, *target.axes.of(tensor)))
+    return made
+
+
+def usual(samples=2, **columns):
+    return batch((CONV, maps(samples)), (LINEAR, vectors(samples)), **columns)
+
+
+def test_a_batch_has_rows_sample_after_sample():
+    tensor = maps(2)
+    made = assembly([CONV]).assemble(batch((CONV, tensor), label=[7, 8]))
+    assert made.batch.samples == 2
+    layer = made.batch.layers["0"]
+    np.testing.assert_array_equal(layer.rows, packed(tensor).reshape(-1, 1))
+    assert layer.positions.tolist() == [6, 6]
+    assert made.batch.columns["label"].tolist() == [7, 8]
+
+
+def test_the_first_batch_says_what_the_layers_are():
+    made = assembly(threshold=0.1).assemble(usual(label=[7, 8]))
+    conv, linear = made.new_layers.values()
+    assert (conv.name, conv.neurons, conv.module_class, conv.where) == ("0", 5, "Conv2d", "after")
+    assert (conv.neuron_axis, conv.sample_axis, conv.position_shape) == (1, 0, (2, 3))
+    assert (linear.dtype, linear.call, linear.position_shape) == ("float32", None, ())
+    assert linear.threshold == {"given": 0.1, "used": 0.0}
+    assert made.columns == {"label": "int64"}
+    assert made.positions == {"0": 6, "1": 1}
+
+
+def test_later_batches_bring_nothing_new():
+    house = assembly()
+    assert house.assemble(usual()) is not None
+    later = house.assemble(usual(5))
+    assert later.new_layers == {}
+    assert later.positions == {}
+    assert later.batch.samples == 5
+
+
+def test_a_batch_in_which_nothing_happened_is_none():
+    assert assembly().assemble(OpenBatch()) is None
+
+
+def test_several_calls_are_joined_sample_by_sample():
+    one, two = vectors(2), vectors(2)
+    made = assembly([LINEAR], calls="merge").assemble(batch((LINEAR, one), (LINEAR, two)))
+    expected = np.stack([packed(one)[:, 0], packed(two)[:, 0]], axis=1)
+    np.testing.assert_array_equal(made.batch.layers["1"].rows, expected.reshape(-1, 1))
+    assert made.new_layers["1"].position_shape == (2,)
+
+
+def test_groups_in_the_sample_axis_are_positions():
+    tensor = maps(6)
+    made = assembly([CONV]).assemble(batch((CONV, tensor), samples=2))
+    assert made.batch.layers["0"].positions.tolist() == [18, 18]
+    np.testing.assert_array_equal(made.batch.layers["0"].rows, packed(tensor).reshape(-1, 1))
+    assert made.new_layers["0"].position_shape == (3, 2, 3)
+
+
+def test_rows_that_the_samples_cannot_share():
+    message = r"1: axis 0 holds 5 entries, which 2 samples cannot share; pass sample_axis=\{'1': …"
+    with pytest.raises(OutputError, match=message):
+        assembly([LINEAR]).assemble(batch((LINEAR, vectors(5)), samples=2))
+    with pytest.raises(OutputError, match="which 0 samples cannot share"):
+        assembly([LINEAR]).assemble(batch((LINEAR, vectors(5)), samples=0))
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_batch_without_samples(calls):
+    made = assembly([CONV], calls="merge").assemble(batch(*[(CONV, maps(0))] * calls))
+    assert made.batch.samples == 0
+    assert made.batch.layers["0"].rows.shape == (0, 1)
+    assert made.positions == {"0": 0}
+
+
+def test_positions_may_vary():
+    house = assembly([CONV])
+    house.assemble(batch((CONV, maps(2))))
+    later = house.assemble(batch((CONV, maps(1, height=4))))
+    assert later.batch.layers["0"].positions.tolist() == [12]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (vectors(2, neurons=6), "1: 6 neurons of float32 .* but 4 neurons of float32"),
+        (vectors(2, dtype=torch.float64), "1: 4 neurons of float64 .* but 4 neurons of float32"),
+        (vectors(2)[:, None], "along axis 2, samples along axis 0 in this batch, but .* axis 1"),
+    ],
+)
+def test_a_layer_that_changes(tensor, message):
+    house = assembly([LINEAR])
+    house.assemble(batch((LINEAR, vectors(2))))
+    with pytest.raises(CaptureError, match=message):
+        house.assemble(batch((LINEAR, tensor)))
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1), (3, 2), (2, 3)])
+@pytest.mark.parametrize("missing", ["error", "empty"])
+def test_a_number_of_calls_that_changes(before, now, missing):
+    house = assembly([LINEAR], missing=missing)
+    house.assemble(batch(*[(LINEAR, vectors(2))] * before))
+    message = f"1 was called {before} times in one forward pass and {now} times .*calls='merge'"
+    with pytest.raises(CaptureError, match=message):
+        house.assemble(batch(*[(LINEAR, vectors(2))] * now))
+
+
+def test_what_never_runs_is_left_out_with_one_warning():
+    house = assembly()
+    with pytest.warns(TsstoreWarning, match="did not run in the first batch are left out: 1$") as w:
+        house.assemble(batch((CONV, maps(2))))
+    assert len(w) == 1
+    assert house.left_out == [LINEAR]
+    assert house.assemble(batch((CONV, maps(2)))) is not None
+
+
+def test_what_was_named_must_run():
+    named = select(MODEL, "1")
+    with pytest.raises(SelectionError, match="1 was named but did not run in the first batch"):
+        assembly([CONV, *named]).assemble(batch((CONV, maps(2))))
+    with pytest.raises(SelectionError, match="none of the selected layers ran .*compiler.reset"):
+        assembly().assemble(batch(label=[1, 2]))
+
+
+def test_later_silence_is_an_error_unless_it_may_be_empty():
+    house = assembly()
+    house.assemble(usual())
+    with pytest.raises(CaptureError, match="1 gave no states in this batch .*missing='empty'"):
+        house.assemble(batch((CONV, maps(2))))
+    house = assembly(missing="empty")
+    house.assemble(usual())
+    silent = house.assemble(batch((CONV, maps(2)))).batch.layers["1"]
+    assert silent.rows.shape == (0, 1)
+    assert silent.positions.tolist() == [0, 0]
+
+
+def test_where_layers_may_be_empty_they_may_come_later():
+    house = assembly(missing="empty")
+    first = house.assemble(batch((CONV, maps(2))))
+    assert list(first.new_layers) == ["0"]
+    second = house.assemble(batch((LINEAR, vectors(2))))
+    assert list(second.new_layers) == ["1"]
+    assert list(second.batch.layers) == ["0", "1"]
+    assert house.assemble(batch(samples=2)) is None
+
+
+def test_a_refused_batch_fixes_nothing():
+    house = assembly([LINEAR])
+    with pytest.raises(ColumnsError):
+        house.assemble(batch((LINEAR, vectors(3)), a=[1, 2]))
+    with pytest.raises(OutputError):
+        house.assemble(batch((LINEAR, vectors(3, neurons=9)), samples=2))
+    made = house.assemble(batch((LINEAR, vectors(3)), b=[1, 2, 3]))
+    assert made.columns == {"b": "int64"}
+    assert made.new_layers["1"].neurons == 4
+
+
+def test_columns_must_stay_the_same():
+    house = assembly([LINEAR])
+    house.assemble(batch((LINEAR, vectors(2)), a=[1, 2]))
+    with pytest.raises(ColumnsError, match="recorded no columns, the first one a"):
+        house.assemble(batch((LINEAR, vectors(2))))
