@@ -160,14 +160,14 @@ def test_what_was_named_must_run():
     named = select(MODEL, "1")
     with pytest.raises(SelectionError, match="1 was named but did not run in the first batch"):
         assembly([CONV, *named]).assemble(batch((CONV, maps(2))))
-    with pytest.raises(SelectionError, match="none of the selected layers ran .*compiler.reset"):
+    with pytest.raises(SelectionError, match=r"none of the selected layers ran .*compiler.reset"):
         assembly().assemble(batch(label=[1, 2]))
 
 
 def test_later_silence_is_an_error_unless_it_may_be_empty():
     house = assembly()
     house.assemble(usual())
-    with pytest.raises(CaptureError, match="1 gave no states in this batch .*missing='empty'"):
+    with pytest.raises(CaptureError, match=r"1 gave no states in this batch .*missing='empty'"):
         house.assemble(batch((CONV, maps(2))))
     house = assembly(missing="empty")
     house.assemble(usual())

@@ -5,6 +5,7 @@ import math
 import threading
 import time
 import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -51,10 +52,8 @@ def start(work):
     yield begin
     work.gate.set()
     for background in started:
-        try:
+        with suppress(WriterError):
             background.stop()
-        except WriterError:
-            pass
         assert not background._thread.is_alive()
 
 
@@ -198,7 +197,7 @@ def test_an_error_reaches_the_next_call_with_its_cause(start, work, call):
     background.put(lambda: fail(error), 1)
     wait_until(lambda: not background._thread.is_alive())
     arguments = (work.task("a"), 1) if call == "put" else ()
-    with pytest.raises(WriterError, match="the writer failed: OSError: .*no space left") as raised:
+    with pytest.raises(WriterError, match=r"the writer failed: OSError: .*no space left") as raised:
         getattr(background, call)(*arguments)
     assert raised.value.__cause__ is error
     assert work.done == []

@@ -101,7 +101,7 @@ def test_no_tensor(value):
 def test_packed_sequences_are_refused(received):
     lstm = nn.LSTM(3, 4)
     attach(lstm, received, nn.LSTM)
-    with pytest.raises(OutputError, match="LSTM: found a PackedSequence.*pad the sequences"):
+    with pytest.raises(OutputError, match=r"LSTM: found a PackedSequence.*pad the sequences"):
         lstm(pack_sequence([torch.randn(3, 3), torch.randn(2, 3)]))
 
 

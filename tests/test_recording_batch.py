@@ -109,7 +109,7 @@ def test_further_passes_add_positions():
 
 def test_a_number_of_calls_that_changes_between_passes():
     made = batch([(FIRST, rows(2))], [(FIRST, rows(2)), (FIRST, rows(2))])
-    with pytest.raises(CaptureError, match="0 was called 1 times in one .* and 2 times.*'merge'"):
+    with pytest.raises(CaptureError, match=r"0 was called 1 times in one .* and 2 times.*'merge'"):
         made.named_rows("separate")
     assert len(made.named_rows("merge")[0].calls) == 3
 
