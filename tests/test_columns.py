@@ -58,6 +58,8 @@ def test_a_column_is_a_copy(values):
         (torch.zeros(2).to_sparse(), "cannot be made an array"),
         (torch.zeros(2, device="meta"), "cannot be made an array"),
         ([b"a"], r"dtype \|S1"),
+        (["a", "\ud800"], r"an entry '\\ud800'; expected text of at most .* in UTF-8"),
+        (["a" * (1 << 20)], "expected text of at most"),
     ],
 )
 def test_what_cannot(values, message):

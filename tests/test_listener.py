@@ -24,7 +24,7 @@ from tsstore.errors import (
     TsstoreWarning,
 )
 
-torch_eager = {"backend": "eager"}
+EAGER = {"backend": "eager"}
 
 
 @pytest.fixture
@@ -597,8 +597,8 @@ def test_a_compiled_model(path, in_place):
     torch.compiler.reset()
     model = nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 5))
     if in_place:
-        model.compile(**torch_eager)
-    called = model if in_place else torch.compile(model, **torch_eager)
+        model.compile(**EAGER)
+    called = model if in_place else torch.compile(model, **EAGER)
     values = [torch.randn(4, 3) for _ in range(3)]
     with torch.no_grad():
         with capture(called, path, ["0", nn.ReLU]) as recorder:
@@ -619,7 +619,7 @@ def test_a_compiled_model(path, in_place):
 
 def test_a_model_that_was_compiled_and_called_before_is_an_error_with_advice(path):
     torch.compiler.reset()
-    model = torch.compile(nn.Sequential(nn.Linear(3, 9)), **torch_eager)
+    model = torch.compile(nn.Sequential(nn.Linear(3, 9)), **EAGER)
     with torch.no_grad():
         model(torch.randn(4, 3))
         with capture(model, path, "0"):
@@ -651,6 +651,8 @@ def run_in_a_fork(work):
     child = os.fork()
     if child == 0:
         try:
+            # Torch's own threads did not survive the fork.
+            torch.set_num_threads(1)
             work()
             message = "nothing"
         except BaseException as error:
@@ -671,10 +673,13 @@ def test_a_forked_child_writes_nothing(net, path):
         net(values)
 
         def run_the_model():
-            net.encode(values[:0])
-            net(values[:0])
+            net.encode(values)
+            net(values)
+            assert recorder.statistics.samples == 2
+            assert recorder.statistics.calls_outside == 0
             recorder.close()
-            net(values[:0])
+            assert hook_count(net) == 0
+            net(values)
 
         assert run_in_a_fork(run_the_model) == "nothing"
         assert "CaptureError: the recorder belongs to the" in run_in_a_fork(recorder.commit)

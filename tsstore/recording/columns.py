@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import ColumnsError
+from tsstore.store.batch import check_column
+from tsstore.store.layout import sample_spec
 
 
 def to_column(name: str, values: Any) -> npt.NDArray[Any]:
@@ -18,7 +20,7 @@ def to_column(name: str, values: Any) -> npt.NDArray[Any]:
     Raises
     ------
     ColumnsError
-        If they have another shape or type.
+        If they have another shape or type, or text that cannot be stored.
     """
     array = _as_array(name, values)
     if array.ndim != 1:
@@ -30,7 +32,9 @@ def to_column(name: str, values: Any) -> npt.NDArray[Any]:
         # A copy: the caller may fill his array again before the writer comes to this one.
         return np.array(array, dtype=array.dtype.newbyteorder("="))
     if array.dtype.kind in "UT" or all(isinstance(value, str) for value in array):
-        return np.array([str(value) for value in array], dtype=object)
+        text = np.array([str(value) for value in array], dtype=object)
+        check_column(name, text, len(text), sample_spec("string"))
+        return text
     raise ColumnsError(
         f"column {name!r} has dtype {array.dtype}; expected bool, integers, floats or text"
     )

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from watching import hook_count
+
+import tsstore
+from tsstore.demo.model import LeNet5
+from tsstore.errors import SelectionError
+
+COLUMNS = ["class", "neurons", "positions", "bytes_per_sample", "hint"]
+
+
+@pytest.fixture
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 20, 3),
+        nn.BatchNorm2d(20),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(320, 10),
+        nn.Softmax(dim=1),
+    )
+
+
+def test_without_an_example_it_tells_what_the_modules_tell(net):
+    table = tsstore.layers(net)
+    assert list(table.columns) == COLUMNS
+    assert table.index.name == "layer"
+    assert list(table.index) == ["0", "1", "2", "3", "4", "5"]
+    assert table["class"]["0"] == "Conv2d"
+    assert table["neurons"].tolist() == [20, 20, pd.NA, pd.NA, 10, pd.NA]
+    assert table["positions"].isna().all()
+    assert table["bytes_per_sample"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("module", "neurons"),
+    [
+        (nn.Linear(2, 3), 3),
+        (nn.Embedding(9, 4), 4),
+        (nn.LSTM(2, 5), 5),
+        (nn.LayerNorm((2, 6)), 6),
+        (nn.GroupNorm(2, 8), 8),
+    ],
+)
+def test_neurons_as_a_module_declares_them(module, neurons):
+    assert tsstore.layers(nn.Sequential(module))["neurons"]["0"] == neurons
+
+
+def test_with_an_example_it_tells_what_a_sample_takes(net):
+    table = tsstore.layers(net, torch.randn(2, 3, 6, 6))
+    assert table["neurons"].tolist() == [20, 20, 20, 320, 10, 10]
+    assert table["positions"].tolist() == [16, 16, 16, 1, 1, 1]
+    assert table["bytes_per_sample"].tolist() == [48, 48, 48, 40, 2, 2]
+    assert table["neurons"].dtype == table["positions"].dtype == "Int64"
+
+
+@pytest.mark.parametrize("example", [None, torch.randn(2, 3, 6, 6)])
+def test_hints(net, example):
+    hints = tsstore.layers(net, example)["hint"]
+    assert hints["0"] == "feeds BatchNorm2d: its sign is not the activation's"
+    assert hints["5"] == "its output is always on: nothing to count"
+    assert hints[["1", "2", "3", "4"]].tolist() == [""] * 4
+
+
+def test_an_activation_before_a_norm_is_fine_even_in_place():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(4))
+    for example in (None, torch.randn(2, 3, 5, 5)):
+        assert tsstore.layers(net, example)["hint"].tolist() == ["", "", ""]
+
+
+class Wired(nn.Module):
+    """No Sequential: only a run shows what feeds what."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.first = nn.Linear(3, 4)
+        self.act = nn.ReLU()
+        self.unused = nn.Linear(3, 7)
+
+    def forward(self, values, scale=None):
+        return self.act(self.act(self.norm(self.first(values))))
+
+
+def test_a_run_shows_what_feeds_what_and_what_is_called_twice():
+    table = tsstore.layers(Wired(), (torch.randn(2, 3), None))
+    assert table["hint"]["first"].startswith("feeds BatchNorm1d")
+    assert table["hint"]["act"].startswith("called 2 times a forward pass: as many layers, or")
+    assert table["positions"]["act"] == 2
+    assert table["neurons"]["unused"] == 7
+    assert pd.isna(table["positions"]["unused"])
+    assert tsstore.layers(Wired())["hint"].tolist() == [""] * 4
+
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.text = Text()
+        self.act = nn.ReLU()
+        self.complex = Complex()
+
+    def forward(self, values):
+        self.text(values)
+        self.complex(values)
+        return self.act(values)
+
+
+class Text(nn.Module):
+    def forward(self, values):
+        return "text"
+
+
+class Complex(nn.Module):
+    def forward(self, values):
+        return values.to(torch.complex64)
+
+
+def test_what_cannot_be_captured_says_why():
+    hints = tsstore.layers(Odd(), torch.randn(2, 3, 4))["hint"]
+    assert hints["text"] == "gives no tensor"
+    assert "neuron_axis={'act': 2}" in hints["act"]
+    assert "complex64" in hints["complex"]
+
+
+def test_the_sample_axis_of_a_recurrent_layer():
+    table = tsstore.layers(nn.Sequential(nn.LSTM(3, 5)), torch.randn(7, 2, 3))
+    assert (table["neurons"]["0"], table["positions"]["0"]) == (5, 7)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_model_stays_as_it_is(net, training, fails):
+    net.train(training)
+    net[1].train(not training)
+    modes = [module.training for module in net.modules()]
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    if fails:
+        with pytest.raises(RuntimeError):
+            tsstore.layers(net, torch.randn(2, 99))
+    else:
+        tsstore.layers(net, torch.randn(2, 3, 6, 6))
+    assert [module.training for module in net.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert hook_count(net) == 0
+
+
+def test_a_layer_alone_is_its_own_model():
+    table = tsstore.layers(nn.Linear(3, 4), torch.randn(2, 3))
+    assert table.index.tolist() == ["Linear"]
+    assert table["neurons"]["Linear"] == 4
+
+
+def test_a_model_that_cannot_be_hooked():
+    with pytest.raises(SelectionError, match="DataParallel"):
+        tsstore.layers(nn.DataParallel(nn.Linear(3, 4)))
+
+
+def test_the_demos_network():
+    model = LeNet5()
+    table = tsstore.layers(model, torch.zeros(2, 1, 28, 28))
+    convolutions = table.loc[["conv_1", "conv_2", "conv_3", "pred"]]
+    assert convolutions["neurons"].tolist() == [20, 50, 100, 10]
+    assert convolutions["positions"].tolist() == [576, 64, 1, 1]
+    assert convolutions["bytes_per_sample"].tolist() == [576 * 3, 64 * 7, 13, 2]
+    assert (table["hint"] == "").all()
+    assert tsstore.layers(model)["neurons"]["conv_3"] == 100
