@@ -197,6 +197,15 @@ def test_a_refused_batch_fixes_nothing():
     assert made.new_layers["1"].neurons == 4
 
 
+def test_a_refused_first_batch_leaves_nothing_out():
+    house = assembly()
+    with pytest.raises(OutputError):
+        house.assemble(batch((CONV, maps(3)), samples=2))
+    made = house.assemble(usual(3, a=[1, 2, 3]))
+    assert house.left_out == []
+    assert list(made.new_layers) == ["0", "1"]
+
+
 def test_columns_must_stay_the_same():
     house = assembly([LINEAR])
     house.assemble(batch((LINEAR, vectors(2)), a=[1, 2]))

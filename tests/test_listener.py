@@ -124,6 +124,26 @@ def test_a_part_of_the_model_can_be_called_alone(net, path):
     np.testing.assert_array_equal(stored(path, "head"), joined(head))
 
 
+def test_a_part_that_is_called_again_adds_positions(net, path):
+    recorder = capture(net, path, "conv")
+    with watched(net.conv) as (conv,), recorder, recorder.batch(label=[1, 2, 3]):
+        net.encode(images(3))
+        net.encode(images(3, 4))
+    rows = np.concatenate([packed(tensor) for tensor in conv], axis=1)
+    np.testing.assert_array_equal(stored(path, "conv"), rows.reshape(-1, 2))
+    assert tsstore.open(path).layers == ("conv",)
+
+
+def test_after_a_failed_pass_calls_are_outside_again(net, path):
+    with capture(net, path, "conv") as recorder:
+        net.before_head = lambda: fail(ValueError("no"))
+        with pytest.raises(ValueError, match="no"):
+            net(images(2))
+        with pytest.warns(TsstoreWarning, match="outside of any batch"):
+            net.encode(images(2))
+        assert recorder.statistics.calls_outside == 1
+
+
 def test_calls_outside_of_any_batch_are_counted_and_warned_of_once(net, path):
     with capture(net, path, ["conv", "head"]) as recorder:
         with pytest.warns(TsstoreWarning, match=r"outside of any batch.*recorder.batch\(\)") as w:

@@ -65,6 +65,13 @@ def test_rows_are_no_view_and_the_tensor_stays_as_it_was():
     assert not rows.requires_grad
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 7), (5, 3), (2, 16, 6), (1, 1)])
+def test_rows_take_no_more_memory_than_they_need(shape):
+    for neurons in range(1, len(shape)):
+        rows = pack(torch.randn(shape), 0.0, neurons, 0).rows
+        assert rows.untyped_storage().nbytes() == rows.numel()
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (0, 5, 4, 4), (2, 5, 0, 4), (0, 3, 5)])
 def test_no_samples_or_no_positions_give_no_rows(shape):
     for neurons in range(1, len(shape)):

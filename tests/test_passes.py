@@ -50,6 +50,7 @@ def fail(error):
 def test_a_pass_begins_and_ends(model, passes):
     model()
     assert model.told == [("begin", True), ("end", True, False)]
+    assert not passes.end()
     assert passes.depth == 0
 
 

@@ -96,6 +96,28 @@ def test_a_run_shows_what_feeds_what_and_what_is_called_twice():
     assert tsstore.layers(Wired())["hint"].tolist() == [""] * 4
 
 
+class Branching(nn.Module):
+    """Its first layer feeds two others."""
+
+    def __init__(self, norm_first):
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.act = nn.ReLU()
+        self.norm_first = norm_first
+
+    def forward(self, values):
+        values = self.first(values)
+        takers = [self.norm, self.act] if self.norm_first else [self.act, self.norm]
+        return takers[0](values) + takers[1](values)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_of_two_followers_the_first_one_counts(norm_first):
+    table = tsstore.layers(Branching(norm_first), torch.randn(2, 3))
+    assert ("feeds" in table["hint"]["first"]) == norm_first
+
+
 class Odd(nn.Module):
     def __init__(self):
         super().__init__()

@@ -61,6 +61,7 @@ class Assembly:
 
     def __init__(self, targets: Iterable[Target], settings: Settings) -> None:
         self.left_out: list[Target] = []
+        self._begun = False
         self._targets = list(targets)
         self._settings = settings
         self._schema = ColumnSchema()
@@ -85,8 +86,7 @@ class Assembly:
         named = {rows.name: rows for rows in batch.named_rows(self._settings.calls)}
         if samples is None or not (named or batch.columns or self._settings.missing == "error"):
             return None
-        if self._schema.dtypes is None:
-            self._check_selected_ran(named)
+        silent = [] if self._begun else self._silent_targets(named)
         calls = Counter(rows.target.name for rows in named.values())
         self._check_calls(calls)
         found = {
@@ -100,17 +100,21 @@ class Assembly:
             for name, layer in layers.items()
         }
         finished = Batch(samples, batches, self._schema.conform(batch.columns))
+        if silent:
+            self._leave_out(silent)
+        # A batch that is refused fixes nothing: from here on nothing can fail.
+        self._begun = True
         new = {name: layer for name, layer in found.items() if name not in self._layers}
         self._layers |= new
         self._calls |= calls
         return Assembled(finished, new, self._schema.dtypes or {})
 
-    def _check_selected_ran(self, named: Mapping[str, NamedRows]) -> None:
-        """Leave out what never ran, unless the user named it, or layers may be empty."""
+    def _silent_targets(self, named: Mapping[str, NamedRows]) -> list[Target]:
+        """Return what did not run; an error where the user named it, none where it may be empty."""
         ran = {rows.target.name for rows in named.values()}
         silent = [target for target in self._targets if target.name not in ran]
         if not silent or self._settings.missing == "empty":
-            return
+            return []
         if not ran:
             raise SelectionError(
                 "none of the selected layers ran in the first batch; call the model inside the "
@@ -123,14 +127,16 @@ class Assembly:
                     f"{target.name} was named but did not run in the first batch; leave it out, "
                     "or capture what runs in its place"
                 )
-        self._targets = [target for target in self._targets if target.name in ran]
-        self.left_out += silent
+        return silent
+
+    def _leave_out(self, targets: list[Target]) -> None:
         warnings.warn(
             "selected layers that did not run in the first batch are left out: "
-            f"{', '.join(target.name for target in silent)}",
+            f"{', '.join(target.name for target in targets)}",
             TsstoreWarning,
             stacklevel=5,
         )
+        self.left_out += targets
 
     def _check_calls(self, calls: Mapping[str, int]) -> None:
         for name, now in calls.items():
