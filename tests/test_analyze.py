@@ -131,6 +131,8 @@ def test_the_tutorial_s_names_mean_the_same_layers(tmp_path):
     store = write_layers(tmp_path / "run", layers)
     assert list(tsstore.analyze(store, "conv_1_post_states")) == ["conv_1"]
     assert list(tsstore.analyze(store, "conv_1_pre_states")) == ["conv_1:before"]
+    analysis = tsstore.analyze(store)
+    assert analysis["conv_1_pre_states"] is analysis["conv_1:before"]
 
 
 def test_a_path_does_as_well_as_a_store(tmp_path, monkeypatch):
@@ -361,7 +363,7 @@ def test_one_layer_can_be_counted_alone(tmp_path):
 
 
 def test_the_largest_sample_is_found_across_parts_and_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "POSITIONS", 7)
+    monkeypatch.setattr("tsstore.store.layers.PIECE_SAMPLES", 7)
     parts = [layer(np.zeros((n * 20, 1), np.uint8), n) for n in (3, 5)]
     parts.append(layer(np.zeros((40, 1), np.uint8), [1] * 31 + [9]))
     store = write_layers(tmp_path / "run", *({"a": part} for part in parts))

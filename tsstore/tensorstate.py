@@ -325,13 +325,14 @@ class _Session:
         self._attach = attach
         self._parts = 0
         self._endings: list[Callable[[], object]] = []
-        temporary = "" if path else tempfile.mkdtemp(prefix="tsstore-")
+        durable = path is not None
         if path is None:
+            # What is temporary need not survive a loss of power.
+            temporary = tempfile.mkdtemp(prefix="tsstore-")
             weakref.finalize(self, _remove, self._endings, temporary)
             path = Path(temporary) / "run.zarr"
-        # What is temporary need not survive a loss of power.
         self._path = Path(path).absolute()
-        self._files = open_files(self._path, durable=not temporary)
+        self._files = open_files(self._path, durable)
         create_run(self._files, {"torch": torch.__version__})
         self.recorder = self._record(model)
 

@@ -26,9 +26,6 @@ from tsstore.store.reader import StateStore, open_store
 Progress = Callable[[str, int, int], None]
 """Takes a layer's name, the number of its tasks that are done, and of all."""
 
-POSITIONS = 1 << 16
-"""Samples whose numbers of rows are read at a time."""
-
 
 def analyze(
     store: StateStore | str | os.PathLike[str],
@@ -197,11 +194,7 @@ def _largest_sample(states: LayerStates) -> int:
     """Return the most rows of one sample."""
     if states.positions is not None:
         return states.positions
-    return max(
-        int(part.read_positions(first, min(POSITIONS, part.samples - first)).max())
-        for part in states.parts
-        for first in range(0, part.samples, POSITIONS)
-    )
+    return max(int(piece.max()) for part in states.parts for piece in part.position_pieces())
 
 
 def _check_analysable(store: StateStore) -> None:

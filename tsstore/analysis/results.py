@@ -13,13 +13,12 @@ from tsstore.statistics import entropy as entropies
 from tsstore.statistics.efficiency import aIQ, efficiency, network_efficiency
 from tsstore.statistics.intervals import entropy_lower_bound
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.verdict import verdict
+from tsstore.statistics.verdict import SAMPLE_LIMITED, verdict
 from tsstore.store.display import printable
+from tsstore.store.reader import aliases
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SAMPLE_LIMITED = "sample-limited"
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,7 @@ class Analysis(Mapping[str, LayerResult]):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
     def __getitem__(self, name: str) -> LayerResult:
-        for candidate in (name, str(name).removesuffix("_post_states")):
+        for candidate in aliases(str(name)):
             if candidate in self.layers:
                 return self.layers[candidate]
         held = ", ".join(map(printable, self.layers))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tsstore.statistics.spectrum import Spectrum
 
+SAMPLE_LIMITED = "sample-limited"
+USABLE = "usable"
+
 SAMPLE_LIMITED_ABOVE = 0.10
 """Largest share of rows in states of a single sample with which a plug-in is still usable."""
 
@@ -37,5 +40,5 @@ def verdict(spectrum: Spectrum) -> tuple[str, str]:
     found = f"{100 * share:.1f} % of the rows are in states seen in one sample only"
     limit = f"{100 * SAMPLE_LIMITED_ABOVE:.0f} %"
     if share > SAMPLE_LIMITED_ABOVE:
-        return "sample-limited", f"{found} (more than {limit}), so more samples would add states."
-    return "usable", f"{found} (at most {limit})."
+        return SAMPLE_LIMITED, f"{found} (more than {limit}), so more samples would add states."
+    return USABLE, f"{found} (at most {limit})."

@@ -19,6 +19,9 @@ from tsstore.store.layout import LayerAttributes
 if TYPE_CHECKING:
     import dask.array as da
 
+PIECE_SAMPLES = 1 << 16
+"""Samples whose numbers of rows are read at a time."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -95,6 +98,11 @@ class LayerPart:
             raise self._wrong_positions("one of them is negative")
         return positions
 
+    def position_pieces(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the rows of each sample, a bounded number of samples at a time."""
+        for first in range(0, self.samples, PIECE_SAMPLES):
+            yield self.read_positions(first, min(PIECE_SAMPLES, self.samples - first))
+
     def blocks(self, part: int, target_rows: int) -> Iterator[Block]:
         """Yield the part's rows as blocks of whole samples, of about `target_rows` rows.
 
@@ -123,9 +131,8 @@ class LayerPart:
 
     def _varying_blocks(self, part: int, target_rows: int) -> Iterator[Block]:
         first = first_row = rows = sample = 0
-        step = 1 << 16
-        for start in range(0, self.samples, step):
-            for positions in self.read_positions(start, min(step, self.samples - start)).tolist():
+        for piece in self.position_pieces():
+            for positions in piece.tolist():
                 if rows and rows + positions > target_rows:
                     yield Block(part, first, sample - first, first_row, rows)
                     first, first_row, rows = sample, first_row + rows, 0

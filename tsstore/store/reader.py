@@ -175,7 +175,7 @@ class StateStore(Mapping[str, LayerStates]):
         UnknownLayerError
             If there is no such layer.
         """
-        for candidate in _aliases(name):
+        for candidate in aliases(name):
             if candidate in self.layers:
                 return candidate
         held = ", ".join(map(printable, self.layers)) or "no layers: nothing has been committed"
@@ -209,7 +209,7 @@ class StateStore(Mapping[str, LayerStates]):
         return store_html(self)
 
 
-def _aliases(name: str) -> tuple[str, ...]:
+def aliases(name: str) -> tuple[str, ...]:
     """Return what a name may mean: the tutorial's names for outputs and inputs included."""
     before = (name.removesuffix("_pre_states") + ":before",) * name.endswith("_pre_states")
     return name, name.removesuffix("_post_states"), *before, name.removesuffix("_states")
