@@ -7,9 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.statistics.numerics import FloatArray, log_ratio
 from tsstore.statistics.spectrum import Spectrum
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def plug_in(spectrum: Spectrum, alpha: float = 1.0) -> float:
@@ -106,24 +105,15 @@ def cap(neurons: int, rows: int) -> float:
 def _renyi(k: FloatArray, states: FloatArray, alpha: float) -> float:
     """Rényi entropy in bits of the shares k / n, each of them the share of so many states."""
     if not alpha >= 0:
-        raise ValueError(f"alpha must be a number from 0 to infinity: found {alpha}")
+        raise ValueError(f"the order alpha must be a number from 0 to infinity: found {alpha}")
     total = math.fsum(k * states)
     if total == 0:
         raise ValueError("an entropy needs at least one row: there are no rows")
     shares = k / total
     seen = shares > 0
-    surprisals = _surprisals(k[seen], total)
+    surprisals = log_ratio(total, k[seen])
     nats = _renyi_nats(surprisals, shares[seen], states[seen], float(alpha))
     return max(0.0, nats / math.log(2))
-
-
-def _surprisals(k: FloatArray, total: float) -> FloatArray:
-    """Return ln(n / k), to the last digits also where k is nearly n."""
-    surprisals: FloatArray = -np.log(k / total)
-    # Near 1 the ratio k / n has lost what tells it from 1; n - k has not.
-    large = k > total / 2
-    surprisals[large] = -np.log1p(-(total - k[large]) / total)
-    return surprisals
 
 
 def _renyi_nats(
