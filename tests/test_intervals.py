@@ -1,259 +1,130 @@
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass
 
-import mpmath
 import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, uniform, zipf
 
-from tsstore.statistics.intervals import _triple_agreement, entropy_lower_bound
+from tsstore.statistics.by_samples import chao_wang_jost_by_samples
+from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.intervals import Jackknifed, entropy_interval, jackknifed_entropy
 from tsstore.statistics.spectrum import Spectrum
 
-Counts = npt.NDArray[np.int64]
+
+def drawn(samples: int = 120, groups: int = 32) -> Counted:
+    rows = clumped_rows(np.random.default_rng(1), zipf(300), samples, 16)
+    return Counted.of(rows, groups=groups)
 
 
-@dataclass
-class Counted:
-    """What counting gives for rows of shape (samples, states): how often each has each."""
-
-    spectrum: Spectrum
-    equal_pairs: int
-    pairs: int
-
-    @classmethod
-    def of(cls, table: Counts) -> Counted:
-        seen = table.sum(axis=0) > 0
-        positions = table.sum(axis=1)
-        return cls(
-            Spectrum.from_counts(table.sum(axis=0)[seen], (table > 0).sum(axis=0)[seen]),
-            int((table * (table - 1) // 2).sum()),
-            int((positions * (positions - 1) // 2).sum()),
-        )
-
-    def bound(self, level: float = 0.95) -> float:
-        return entropy_lower_bound(
-            self.spectrum,
-            equal_pairs_within_samples=self.equal_pairs,
-            pairs_within_samples=self.pairs,
-            level=level,
-        )
-
-
-def reference_bound(table: Counts, level: float) -> float:
-    """Evaluate the same bound from the table itself, pair by pair, in 30 digits."""
-    with mpmath.workdps(30):
-        p = [mpmath.mpf(int(row.sum())) for row in table]
-        n = mpmath.fsum(p)
-        m = n**2 / mpmath.fsum(value**2 for value in p)
-        sample_pairs = list(itertools.combinations(range(len(table)), 2))
-        equal = sum(int(table[a] @ table[b]) for a, b in sample_pairs)
-        mu2 = equal / mpmath.fsum(p[a] * p[b] for a, b in sample_pairs)
-        triples = mpmath.fsum(
-            mpmath.mpf(int(state.sum())) ** 3 * (1 - mpmath.mpf(1) / q) * (1 - mpmath.mpf(2) / q)
-            for state in table.T
-            if (q := int((state > 0).sum())) > 0
-        )
-        mu3 = triples / (n**3 * (1 - 1 / m) * (1 - 2 / m))
-        pairs = m * (m - 1) / 2
-        variance = (2 * (m - 2) * (mu3 - mu2**2) + mu2 - mu2**2) / pairs
-        phi = max(mpmath.mpf(1), variance * pairs**2 / (mu2 * pairs)) if mu2 else mpmath.mpf(1)
-        shape = mu2 * pairs / phi + 1
-        quantile = mpmath.findroot(
-            lambda x: mpmath.gammainc(shape, 0, x, regularized=True) - level,
-            (shape / 100, shape + 10 * mpmath.sqrt(shape) + 10),
-            solver="bisect",
-            maxsteps=200,
-        )
-        return float(max(0, mpmath.log(pairs / (phi * quantile), 2)))
-
-
-def clumped_rows(
-    rng: np.random.Generator, shares: npt.NDArray[np.float64], samples: int, positions: int
-) -> Counts:
-    """Draw a table in which each row repeats the one before it with chance 0.8."""
-    rows = rng.choice(shares.size, size=(samples, positions), p=shares)
-    for position in range(1, positions):
-        stay = rng.random(samples) < 0.8
-        rows[stay, position] = rows[stay, position - 1]
-    table = np.zeros((samples, shares.size), dtype=np.int64)
-    np.add.at(table, (np.arange(samples)[:, None], rows), 1)
-    return table
-
-
-def zipf(states: int) -> npt.NDArray[np.float64]:
-    weights = 1 / np.arange(1, states + 1)
-    return weights / weights.sum()
-
-
-def uniform(states: int) -> npt.NDArray[np.float64]:
-    return np.full(states, 1 / states)
-
-
-def collision_entropy(shares: npt.NDArray[np.float64]) -> float:
-    return -math.log2((shares**2).sum())
-
-
-def shannon_entropy(shares: npt.NDArray[np.float64]) -> float:
-    return -float((shares * np.log2(shares)).sum())
-
-
-def test_without_equal_pairs_only_the_number_of_pairs_counts() -> None:
-    rows = 10_000
-    bound = entropy_lower_bound(Spectrum.from_arrays([1], [1], [rows]))
-    assert bound == pytest.approx(math.log2(rows * (rows - 1) / 2) - math.log2(2.9957323), abs=1e-7)
-    assert bound == pytest.approx(math.log2(rows * (rows - 1) / 2) - math.log2(3.0), abs=3e-3)
-    assert bound > math.log2(rows)
-
-
-def test_one_equal_pair_in_ten_thousand_rows_gives_twenty_three_bits() -> None:
-    bound = entropy_lower_bound(Spectrum.from_arrays([1, 2], [1, 2], [9_998, 1]))
-    assert bound / 100 == pytest.approx(0.233, abs=5e-4)
-
-
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
-@pytest.mark.parametrize("counts", [[1] * 40, [2] + [1] * 40, [9, 4, 3, 1, 1, 1], [30, 5, 5, 1]])
-def test_one_position_a_sample_gives_the_formula_for_independent_rows(
-    counts: list[int], level: float
-) -> None:
-    drawn = np.repeat(np.arange(len(counts)), counts)
-    table = np.eye(len(counts), dtype=np.int64)[drawn]
-    bound = entropy_lower_bound(Spectrum.from_counts(counts), level=level)
-    assert bound == pytest.approx(reference_bound(table, level), rel=1e-11, abs=1e-12)
-    assert bound == Counted.of(table).bound(level)
-
-
-@pytest.mark.parametrize("positions", [[4] * 30, [1, 2, 3, 4, 5] * 6, [40] + [3] * 40])
-@pytest.mark.parametrize("shares", [uniform(50), zipf(12), uniform(5_000)])
-def test_several_positions_give_the_formula_for_effective_samples(
-    shares: npt.NDArray[np.float64], positions: list[int]
-) -> None:
-    rng = np.random.default_rng(11)
-    table = np.stack([clumped_rows(rng, shares, 1, count)[0] for count in positions])
-    table = table[:, table.sum(axis=0) > 0]
-    counted = Counted.of(table)
-    assert counted.bound() == pytest.approx(reference_bound(table, 0.95), rel=1e-11, abs=1e-12)
-    assert counted.bound(0.99) <= counted.bound(0.9)
-
-
-def test_copies_of_every_row_within_its_sample_change_nothing() -> None:
-    once = np.eye(6, dtype=np.int64)[[0, 0, 0, 1, 1, 2, 3, 4, 5, 0, 2]]
-    expected = Counted.of(once).bound()
-    assert expected > 0
-    assert Counted.of(64 * once).bound() == pytest.approx(expected, rel=1e-12)
-
-
-def test_more_rows_than_a_float_can_count_pairs_of() -> None:
-    half = 5 * 10**12
-    bound = entropy_lower_bound(
-        Spectrum.from_arrays([half - 1, half + 1], [half - 1, half + 1], [1, 1])
+def jackknifed(estimate: float, without: list[float], samples: list[int]) -> Jackknifed:
+    return Jackknifed(
+        estimate, estimate - 0.1, estimate + 0.5, np.array(without), np.array(samples)
     )
-    assert bound == pytest.approx(1.0, abs=1e-5)
-    assert bound < 1.0
-    lone = entropy_lower_bound(Spectrum.from_arrays([1], [1], [10**13]))
-    assert lone == pytest.approx(2 * math.log2(10**13) - 1 - math.log2(2.9957323), abs=1e-6)
 
 
-def test_too_few_samples_give_no_bound() -> None:
-    assert entropy_lower_bound(Spectrum.empty()) == 0.0
-    assert entropy_lower_bound(Spectrum.from_counts([1])) == 0.0
-    assert entropy_lower_bound(Spectrum.from_counts([1, 1])) == 0.0
-    assert Counted.of(np.eye(8, dtype=np.int64)[:1] * 500).bound() == 0.0
-    assert Counted.of(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 98]])).bound() == 0.0
+def test_it_is_made_of_the_estimate_its_scatter_and_two_allowances() -> None:
+    counted = drawn()
+    found = entropy_interval(counted.spectrum, 120, counted.changes)
+    entropy = jackknifed_entropy(counted.spectrum, 120, counted.changes)
+    estimate = chao_wang_jost_by_samples(counted.spectrum, 120, counted.equal_pairs)
+    equal_rows = chao_wang_jost_by_samples(counted.spectrum, 120)
+    margin = 2.039513 * found.standard_error
+    assert found.estimate == estimate == entropy.estimate
+    assert found.level == 0.95
+    assert found.upper == pytest.approx(
+        estimate + (estimate - plug_in(counted.spectrum)) / 2 + margin, rel=1e-6
+    )
+    assert found.lower == pytest.approx(estimate - (estimate - equal_rows) / 4 - margin, rel=1e-6)
+    assert entropy.margin() == pytest.approx(margin, rel=1e-6)
+    assert entropy.interval() == found
 
 
-def test_a_single_state_gives_zero_not_less() -> None:
-    assert entropy_lower_bound(Spectrum.from_counts([50])) == 0.0
+def test_a_higher_level_gives_a_wider_interval() -> None:
+    counted = drawn()
+    levels = (0.5, 0.9, 0.999)
+    narrow, middle, wide = (
+        entropy_interval(counted.spectrum, 120, counted.changes, level=level) for level in levels
+    )
+    assert wide.lower < middle.lower < narrow.lower
+    assert narrow.upper < middle.upper < wide.upper
+    assert narrow.standard_error == wide.standard_error
 
 
-@pytest.mark.parametrize("level", [0, 1, -0.1, 95, math.nan])
+def test_it_stays_between_nothing_and_all_neurons() -> None:
+    counted = Counted.of(independent_rows(np.random.default_rng(2), uniform(1_000), 64))
+    free = entropy_interval(counted.spectrum, 64, counted.changes)
+    bound = entropy_interval(counted.spectrum, 64, counted.changes, neurons=8)
+    assert free.upper > free.estimate > 8
+    assert (bound.estimate, bound.upper) == (8, 8)
+    assert bound.standard_error == free.standard_error
+    low = jackknifed(0.05, [0.0, 0.2, 0.9], [1, 1, 1]).interval()
+    assert low.lower == 0.0
+    assert low.upper > 0.55
+
+
+def test_one_state_is_known_exactly() -> None:
+    counted = Counted.of(np.zeros((80, 5), dtype=np.int64))
+    found = entropy_interval(counted.spectrum, 80, counted.changes)
+    assert (found.estimate, found.lower) == (0, 0)
+    assert found.upper == pytest.approx(0, abs=1e-14)
+
+
+def test_groups_without_samples_do_not_count() -> None:
+    rows = clumped_rows(np.random.default_rng(1), zipf(300), 20, 16)
+    few = Counted.of(rows, np.arange(20) % 5, groups=5)
+    many = Counted.of(rows, np.arange(20) % 5, groups=32)
+    expected = entropy_interval(few.spectrum, 20, few.changes)
+    found = entropy_interval(many.spectrum, 20, many.changes)
+    assert found.lower == pytest.approx(expected.lower, rel=1e-12)
+    assert found.upper == pytest.approx(expected.upper, rel=1e-12)
+    assert jackknifed(1.0, [1.0, 2.0, 3.0, 1.0], [4, 0, 3, 2]).margin() == pytest.approx(
+        4.302653 * math.sqrt(2 / 3 * (2 * (2 / 3) ** 2 + (4 / 3) ** 2)), rel=1e-6
+    )
+
+
+def test_a_single_group_tells_nothing() -> None:
+    rows = clumped_rows(np.random.default_rng(1), zipf(300), 20, 16)
+    counted = Counted.of(rows, np.zeros(20, dtype=np.int64))
+    assert entropy_interval(counted.spectrum, 20, counted.changes) is None
+    alone = GroupChanges.from_counts([[6, 0]], [[3, 0]], [3, 2])
+    assert jackknifed_entropy(Spectrum.from_counts([6], [3]), 5, alone) is None
+    with pytest.raises(ValueError, match="at least two groups: found 1"):
+        _ = jackknifed(1.0, [1.0, 1.0], [3, 0]).standard_error
+
+
+@pytest.mark.parametrize("level", [0, 1, 95, math.nan])
 def test_level_must_be_a_probability(level: float) -> None:
-    with pytest.raises(ValueError, match=r"level must be between 0 and 1: found"):
-        entropy_lower_bound(Spectrum.from_counts([1, 2]), level=level)
+    counted = drawn()
+    with pytest.raises(ValueError, match="level must be between 0 and 1: found"):
+        entropy_interval(counted.spectrum, 120, counted.changes, level=level)
+
+
+def test_no_rows_and_other_changes_are_refused() -> None:
+    none = GroupChanges.from_counts(np.zeros((0, 2), int), np.zeros((0, 2), int), [0, 0])
+    with pytest.raises(ValueError, match="there are no rows"):
+        entropy_interval(Spectrum.empty(), 0, none)
+    counted = drawn()
+    with pytest.raises(ValueError, match="120 samples and 1920 rows, but 119 samples"):
+        entropy_interval(counted.spectrum, 119, counted.changes)
 
 
 @pytest.mark.parametrize(
-    ("equal_pairs", "pairs", "message"),
-    [
-        (0, 0, r"equal_pairs_within_samples must be from 3 .* found 0"),
-        (11, 11, r"equal_pairs_within_samples .* to 10 .* found 11"),
-        (4, 3, r"pairs_within_samples must be from 4 .* found 3"),
-        (4, 100, r"pairs_within_samples .* to 45 .* found 100"),
-    ],
+    ("shares", "samples", "positions"),
+    [(uniform(300), 600, 1), (zipf(200), 400, 1), (uniform(500), 100, 32), (zipf(500), 150, 32)],
+    ids=["uniform", "Zipf", "uniform, clumped", "Zipf, clumped"],
 )
-def test_pairs_that_contradict_the_spectrum_are_refused(
-    equal_pairs: int, pairs: int, message: str
-) -> None:
-    spectrum = Spectrum.from_counts([5, 1, 1, 1, 1, 1], [2, 1, 1, 1, 1, 1])
-    with pytest.raises(ValueError, match=message):
-        entropy_lower_bound(
-            spectrum, equal_pairs_within_samples=equal_pairs, pairs_within_samples=pairs
+def test_it_holds_the_entropy_about_as_often_as_it_says(shares, samples, positions) -> None:
+    rng = np.random.default_rng(8)
+    truth = shannon_entropy(shares)
+    held, by_rows = 0, 0
+    for _ in range(40):
+        counted = Counted.of(
+            clumped_rows(rng, shares, samples, positions), rng.integers(0, 32, samples)
         )
-
-
-@given(
-    st.lists(
-        st.lists(st.integers(0, 5), min_size=4, max_size=4).filter(any), min_size=4, max_size=8
-    )
-)
-@settings(deadline=None, max_examples=60)
-def test_triples_are_never_estimated_below_the_count_over_three_samples(
-    rows: list[list[int]],
-) -> None:
-    table = np.array(rows)
-    positions = table.sum(axis=1)
-    samples = positions.sum() ** 2 / (positions**2).sum()
-    if samples < 3:
-        return
-    threes = list(itertools.combinations(range(len(table)), 3))
-    equal = sum(int((table[a] * table[b] * table[c]).sum()) for a, b, c in threes)
-    possible = sum(int(positions[a] * positions[b] * positions[c]) for a, b, c in threes)
-    estimate = _triple_agreement(Counted.of(table).spectrum, samples)
-    assert estimate >= equal / possible * (1 - 1e-12)
-
-
-@pytest.mark.parametrize(
-    ("shares", "rows"),
-    [(uniform(5_000), 2_000), (uniform(100), 500), (zipf(20_000), 3_000)],
-    ids=["uniform, few repeats", "uniform, many repeats", "Zipf"],
-)
-def test_bound_holds_for_independent_rows(shares: npt.NDArray[np.float64], rows: int) -> None:
-    rng = np.random.default_rng(3)
-    draws = [rng.multinomial(rows, shares) for _ in range(150)]
-    bounds = np.array([entropy_lower_bound(Spectrum.from_counts(d[d > 0])) for d in draws])
-    truth = collision_entropy(shares)
-    assert np.mean(bounds <= truth) >= 0.90
-    assert np.median(bounds) >= truth - 0.5
-    if shannon_entropy(shares) > truth + 0.01:
-        assert (bounds <= shannon_entropy(shares)).all()
-
-
-@pytest.mark.parametrize(
-    ("top", "others", "rows"),
-    [(0.7, 3, 10), (0.5, 3, 30), (0.5, 2, 100), (0.1, 100, 100), (0.03, 10_000, 100)],
-)
-def test_shannon_entropy_is_bounded_even_where_few_rows_say_little_of_the_collisions(
-    top: float, others: int, rows: int
-) -> None:
-    shares = np.r_[top, np.full(others, (1 - top) / others)]
-    draws = np.random.default_rng(6).multinomial(rows, shares, size=400)
-    bounds = np.array([entropy_lower_bound(Spectrum.from_counts(d[d > 0])) for d in draws])
-    assert np.mean(bounds <= shannon_entropy(shares)) >= 0.95
-
-
-@pytest.mark.parametrize("shares", [uniform(2_000), zipf(2_000)], ids=["uniform", "Zipf"])
-@pytest.mark.parametrize("samples", [40, 200])
-def test_bound_holds_where_rows_of_a_sample_repeat_each_other(
-    shares: npt.NDArray[np.float64], samples: int
-) -> None:
-    rng = np.random.default_rng(4)
-    bounds = np.array(
-        [Counted.of(clumped_rows(rng, shares, samples, 64)).bound() for _ in range(30)]
-    )
-    assert (bounds <= shannon_entropy(shares)).all()
-    assert np.mean(bounds <= collision_entropy(shares)) >= 0.90
-    assert (bounds > 1).all()
+        found = entropy_interval(counted.spectrum, samples, counted.changes)
+        held += found.lower <= truth <= found.upper
+        by_rows += abs(plug_in(counted.spectrum) - truth) <= 2.04 * found.standard_error
+    assert held >= 36
+    assert by_rows <= 30

@@ -1,28 +1,96 @@
-"""Whether a layer's plug-in entropy tells of the layer, or of how few samples there were."""
+"""Whether there were enough samples to tell a layer's entropy.
+
+*How many samples will be needed* is told by how the numbers that decide change with the number of
+samples m, here and now, and by taking that for a power of m. The share u of the rows in states seen
+in one sample only loses, with each sample more, the states that this sample shows again: with M1
+and M2 rows in states of one and of two samples, u falls like m**-(M2 / M1). What the plug-in lacks
+falls like m**-c with c = sum (k / n) (1 + (q - 1) ln(1 - 1 / q)) over what it lacks, in nats: the
+numerator is what m times the last sample added to it, and is the correction that the jackknife over
+samples would make. A standard error falls like m**-(1 / 2). Where a layer has but so many states,
+all of them fall faster than that, and more samples are asked for than it will take.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.numerics import jackknife_correction
 from tsstore.statistics.spectrum import Spectrum
 
-SAMPLE_LIMITED = "sample-limited"
+SATURATED = "saturated"
 USABLE = "usable"
+SAMPLE_LIMITED = "sample-limited"
 
-SAMPLE_LIMITED_ABOVE = 0.10
-"""Largest share of rows in states of a single sample with which a plug-in is still usable."""
+FEWEST_SAMPLES = 64
+"""With fewer samples no layer is more than sample-limited."""
+
+FARTHEST = 3
+"""How many times the samples there are a forecast of the samples needed may reach."""
 
 
-def verdict(spectrum: Spectrum) -> tuple[str, str]:
-    """Say whether there were enough samples for the plug-in entropy, and why.
+class Shares(NamedTuple):
+    """The three shares that decide, as they are or as they may at most be.
+
+    Attributes
+    ----------
+    unseen
+        Of the rows, those in states seen in one sample only.
+    shortfall
+        Of the estimated entropy, what the plug-in lacks.
+    margin
+        Of the estimated entropy, its 95 % margin.
+    """
+
+    unseen: float
+    shortfall: float
+    margin: float
+
+
+SATURATED_UP_TO = Shares(unseen=0.02, shortfall=0.02, margin=0.02)
+USABLE_UP_TO = Shares(unseen=0.10, shortfall=0.05, margin=0.05)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the samples are enough for.
+
+    Attributes
+    ----------
+    name
+        "saturated": plug-in and estimate can both be believed; "usable": the estimate can;
+        "sample-limited": neither can.
+    reason
+        One sentence, which names the condition that keeps the layer from a better verdict.
+    samples_needed
+        About how many samples would make the layer usable: those that there are if it is; None if
+        that is more than three times what there is.
+    """
+
+    name: str
+    reason: str
+    samples_needed: int | None
+
+
+def verdict(
+    spectrum: Spectrum, samples: int, estimate: float, margin: float | None = None
+) -> Verdict:
+    """Say whether there were enough samples to tell a layer's entropy, and why.
 
     Parameters
     ----------
     spectrum
         What was counted, with incidences.
-
-    Returns
-    -------
-    tuple of str
-        "sample-limited" or "usable", and the reason in one sentence.
+    samples
+        How many samples were counted.
+    estimate
+        The estimated entropy, in bits.
+    margin
+        How far a 95 % confidence interval reaches for the scatter of the estimate, in bits;
+        infinite where there are too few groups of samples to tell. None where it was not computed:
+        what it would decide is then left out, and the reason says so.
 
     Raises
     ------
@@ -32,13 +100,94 @@ def verdict(spectrum: Spectrum) -> tuple[str, str]:
     Notes
     -----
     The share of rows in states of a single sample estimates how likely a row of a new sample is
-    to be in a state never seen (Good 1953, with samples in the place of rows).
+    to be in a state never seen (Good 1953, with samples in the place of rows). The limits are a
+    convention; `benchmarks/estimators.py` counts how often they mislead.
     """
     if spectrum.rows == 0:
         raise ValueError("a verdict needs at least one row: there are no rows")
-    share = spectrum.rows_in_single_samples / spectrum.rows
-    found = f"{100 * share:.1f} % of the rows are in states seen in one sample only"
-    limit = f"{100 * SAMPLE_LIMITED_ABOVE:.0f} %"
-    if share > SAMPLE_LIMITED_ABOVE:
-        return SAMPLE_LIMITED, f"{found} (more than {limit}), so more samples would add states."
-    return USABLE, f"{found} (at most {limit})."
+    found = _shares(spectrum, estimate, margin or 0.0)
+    if failure := _first_failure(samples, found, USABLE_UP_TO):
+        needed = _samples_needed(spectrum, samples, estimate, found)
+        return Verdict(SAMPLE_LIMITED, _reason("More samples are needed", failure, margin), needed)
+    if failure := _first_failure(samples, found, SATURATED_UP_TO):
+        enough = "Enough for the estimate, not for the plug-in"
+        return Verdict(USABLE, _reason(enough, failure, margin), samples)
+    evidence = (
+        f"{_percent(found.unseen)} of the rows are in states seen in one sample only, and the "
+        f"plug-in is {_percent(found.shortfall)} below the estimate"
+    )
+    return Verdict(SATURATED, _reason("Enough even for the plug-in", evidence, margin), samples)
+
+
+def _shares(spectrum: Spectrum, estimate: float, margin: float) -> Shares:
+    unseen = spectrum.rows_in_single_samples / spectrum.rows
+    if estimate <= 0:
+        return Shares(unseen, 0.0, math.inf if margin > 0 else 0.0)
+    return Shares(unseen, max(0.0, 1 - plug_in(spectrum) / estimate), margin / estimate)
+
+
+def _first_failure(samples: int, found: Shares, limits: Shares) -> str | None:
+    """Return the first condition that does not hold, in words."""
+    if samples < FEWEST_SAMPLES:
+        return f"there are {samples} samples (fewer than {FEWEST_SAMPLES})"
+    if found.unseen > limits.unseen:
+        share = _percent(found.unseen)
+        return f"{share} of the rows are in states seen in one sample only{_over(limits.unseen)}"
+    if found.shortfall > limits.shortfall:
+        return f"the plug-in is {_percent(found.shortfall)} below the estimate" + _over(
+            limits.shortfall
+        )
+    if found.margin == math.inf:
+        return "fewer than two groups of samples leave open how much the estimate scatters"
+    if found.margin > limits.margin:
+        return f"the estimate is known to ± {_percent(found.margin)} only{_over(limits.margin)}"
+    return None
+
+
+def _samples_needed(spectrum: Spectrum, samples: int, estimate: float, found: Shares) -> int | None:
+    limits = USABLE_UP_TO
+    growth = max(
+        FEWEST_SAMPLES / samples,
+        _growth(found.unseen, limits.unseen, _unseen_power(spectrum)),
+        _growth(found.shortfall, limits.shortfall, _shortfall_power(spectrum, samples, estimate)),
+        _growth(found.margin, limits.margin, 0.5),
+    )
+    return math.ceil(growth * samples) if growth <= FARTHEST else None
+
+
+def _growth(found: float, limit: float, power: float) -> float:
+    """Return how many times the samples bring what falls like their power down to the limit."""
+    if found <= limit:
+        return 1.0
+    if power <= 0 or math.log(found / limit) > power * math.log(FARTHEST + 1):
+        return math.inf
+    return math.exp(math.log(found / limit) / power)
+
+
+def _unseen_power(spectrum: Spectrum) -> float:
+    twice = spectrum.incidence == 2
+    rows_in_two = int(spectrum.multiplicity[twice] @ spectrum.states[twice])
+    once = spectrum.rows_in_single_samples
+    return rows_in_two / once if once else math.inf
+
+
+def _shortfall_power(spectrum: Spectrum, samples: int, estimate: float) -> float:
+    """Return the power, at most 1: an estimate that is too low would make it larger."""
+    lacking = (estimate - plug_in(spectrum)) * math.log(2)
+    weights = spectrum.states * (spectrum.multiplicity / spectrum.rows)
+    gained = float(weights @ jackknife_correction(spectrum.incidence))
+    gained -= float(jackknife_correction(samples))
+    return min(1.0, gained / lacking) if lacking > 0 else 1.0
+
+
+def _reason(what: str, why: str, margin: float | None) -> str:
+    unknown = "; how much the estimate scatters was not computed" if margin is None else ""
+    return f"{what}: {why}{unknown}."
+
+
+def _over(limit: float) -> str:
+    return f" (more than {100 * limit:.0f} %)"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from sampling import Counted, clumped_rows, independent_rows, uniform, zipf
+
+from tsstore.statistics.by_samples import (
+    Surprisals,
+    chao_wang_jost_by_samples,
+    entropy_of_sums,
+    sample_sums,
+)
+from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.jackknife import (
+    check_changes,
+    entropies_without_groups,
+    group_values,
+    standard_error,
+    student_quantile,
+)
+from tsstore.statistics.spectrum import Spectrum
+
+MANY = 10**13
+
+
+def drawn(seed: int = 1, samples: int = 90, groups: int = 8) -> Counted:
+    rng = np.random.default_rng(seed)
+    rows = clumped_rows(rng, zipf(400), samples, 12)
+    return Counted.of(rows, rng.integers(0, groups, samples), groups)
+
+
+def test_the_standard_error_of_a_mean_is_the_usual_one() -> None:
+    x = np.random.default_rng(0).normal(size=50)
+    without = (x.sum() - x) / 49
+    assert standard_error(without) == pytest.approx(x.std(ddof=1) / math.sqrt(50), rel=1e-12)
+    assert standard_error([3.0, 3.0, 3.0]) == 0.0
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_a_standard_error_needs_two_groups(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=f"at least two groups: found {len(values)}"):
+        standard_error(values)
+
+
+def test_any_statistic_is_computed_without_each_group() -> None:
+    rng = np.random.default_rng(4)
+    rows = clumped_rows(rng, uniform(60), 40, 5)
+    group = rng.integers(0, 6, 40)
+    counted = Counted.of(rows, group, 6)
+    values = group_values(
+        counted.spectrum, 40, counted.changes, lambda spectrum, samples: plug_in(spectrum) + samples
+    )
+    expected = [
+        plug_in(Counted.of(rows[group != g]).spectrum) + (group != g).sum() for g in range(6)
+    ]
+    assert values.tolist() == pytest.approx(expected, rel=1e-13)
+
+
+def test_groups_without_samples_have_no_value() -> None:
+    rows = independent_rows(np.random.default_rng(4), uniform(10), 12)
+    counted = Counted.of(rows, np.arange(12) % 3, groups=32)
+    values = group_values(counted.spectrum, 12, counted.changes, lambda spectrum, _: spectrum.rows)
+    assert values.tolist() == [8, 8, 8]
+    surprisals = Surprisals.of(counted.spectrum, 12)
+    total = sample_sums(counted.spectrum, surprisals)
+    without = entropies_without_groups(total, 12, counted.changes, surprisals)
+    assert without.shape == (32,)
+    whole = chao_wang_jost_by_samples(counted.spectrum, 12)
+    assert without[3:].tolist() == pytest.approx([whole] * 29, rel=1e-13)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.7])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_sums_over_the_changes_are_the_estimates_without_each_group(seed, spread) -> None:
+    counted = drawn(seed)
+    surprisals = Surprisals(counted.spectrum.rows, counted.samples, spread)
+    total = sample_sums(counted.spectrum, surprisals)
+    fast = entropies_without_groups(total, counted.samples, counted.changes, surprisals)
+
+    def estimate(spectrum: Spectrum, samples: int) -> float:
+        own = Surprisals(spectrum.rows, samples, spread)
+        return entropy_of_sums(sample_sums(spectrum, own), own, samples)
+
+    slow = group_values(counted.spectrum, counted.samples, counted.changes, estimate)
+    assert fast.tolist() == pytest.approx(slow.tolist(), rel=1e-12)
+    assert fast.std() > 0
+
+
+def test_tiny_entropies_keep_their_scatter() -> None:
+    per_group = np.full((1, 32), MANY // 32)
+    rare = np.zeros((1, 32), np.int64)
+    rare[0, 5] = 1
+    counts = np.concatenate([per_group, rare])
+    spectrum = Spectrum.from_counts(counts.sum(axis=1))
+    changes = GroupChanges.from_counts(counts, counts, counts.sum(axis=0))
+    samples = int(counts.sum())
+    surprisals = Surprisals.of(spectrum, samples)
+    total = sample_sums(spectrum, surprisals)
+    without = entropies_without_groups(total, samples, changes, surprisals)
+    assert without[5] == pytest.approx(0, abs=1e-16)
+    others = np.delete(without, 5)
+    assert others == pytest.approx(np.full(31, 4.6e-12), rel=0.05)
+
+
+def test_a_million_changes_take_less_than_a_second() -> None:
+    rng = np.random.default_rng(3)
+    entries = 1_000_000
+    k = rng.integers(1, 10**6, entries)
+    q = np.minimum(k, rng.integers(1, 10**5, entries))
+    spectrum = Spectrum.from_counts(k, q)
+    group = np.sort(rng.integers(0, 32, entries))
+    states = rng.choice([-1, 1], entries)
+    numbers = np.full(32, 10), np.full(32, 10), np.zeros(32, int), np.zeros(32, int)
+    changes = GroupChanges(*map(np.array, numbers), group, k, q, states)
+    surprisals = Surprisals(spectrum.rows, 10**5, 0.5)
+    total = sample_sums(spectrum, surprisals)
+    start = time.perf_counter()
+    entropies_without_groups(total, 10**5, changes, surprisals)
+    assert time.perf_counter() - start < 1
+
+
+def test_changes_of_other_samples_are_refused() -> None:
+    counted, other = drawn(1), drawn(2, samples=91)
+    check_changes(counted.spectrum, counted.samples, counted.changes)
+    with pytest.raises(ValueError, match="91 samples and 1092 rows, but 90 samples and 1080 rows"):
+        check_changes(counted.spectrum, counted.samples, other.changes)
+    with pytest.raises(ValueError, match="pass the changes that were counted with them"):
+        group_values(counted.spectrum, 89, counted.changes, lambda spectrum, _: 0.0)
+
+
+def test_student_s_quantiles_are_those_of_the_tables() -> None:
+    assert student_quantile(0.95, 31) == pytest.approx(2.0395, abs=1e-4)
+    assert student_quantile(0.99, 1) == pytest.approx(63.657, abs=1e-3)
+    for level in (0, 1, math.nan, 95):
+        with pytest.raises(ValueError, match="level must be between 0 and 1"):
+            student_quantile(level, 5)

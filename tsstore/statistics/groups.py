@@ -1,0 +1,273 @@
+"""Leaving groups of samples out: what each group changes in a spectrum.
+
+A state with multiplicity k and incidence q in all samples, k_g and q_g of them in group g, changes
+the spectrum when the group is left out: one state less at (k, q), and one more at
+(k - k_g, q - q_g) if the state occurs elsewhere. So one count of all samples that keeps the groups
+of each state apart gives the spectrum without each group. Like spectra, changes add up over
+disjoint sets of states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.statistics.spectrum import IntArray, Spectrum
+
+_NUMBERS = ("samples", "rows", "equal_pairs_within_samples", "pairs_within_samples")
+_ENTRIES = ("group", "multiplicity", "incidence", "states")
+_LARGEST_PACKED = 2**31
+_NONE = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupChanges:
+    """What leaving each group of samples out changes in a spectrum.
+
+    Make one with `from_arrays` or `from_counts`; the constructor checks nothing.
+
+    Attributes
+    ----------
+    samples, rows
+        int64 of shape (groups,): samples and rows of each group.
+    equal_pairs_within_samples, pairs_within_samples
+        int64 of shape (groups,): of the group's pairs of rows of one sample, those that are equal,
+        and all.
+    group
+        int64 of shape (entries,): the group that is left out, ascending.
+    multiplicity, incidence
+        int64 of shape (entries,): the entry of the spectrum that changes, ascending in each group.
+    states
+        int64 of shape (entries,): added to the entry's distinct states; not 0, often negative.
+    """
+
+    samples: IntArray
+    rows: IntArray
+    equal_pairs_within_samples: IntArray
+    pairs_within_samples: IntArray
+    group: IntArray
+    multiplicity: IntArray
+    incidence: IntArray
+    states: IntArray
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            getattr(self, field.name).setflags(write=False)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        numbers: Iterable[npt.ArrayLike],
+        group: npt.ArrayLike = _NONE,
+        multiplicity: npt.ArrayLike = _NONE,
+        incidence: npt.ArrayLike = _NONE,
+        states: npt.ArrayLike = _NONE,
+    ) -> Self:
+        """Make changes from entries in any order; equal ones are added up.
+
+        Parameters
+        ----------
+        numbers
+            Samples, rows, equal pairs and pairs within samples; whole numbers of shape (groups,).
+        group, multiplicity, incidence, states
+            Whole numbers of shape (entries,).
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, or a group is none of those that the numbers are of.
+        """
+        totals = [_as_integers(number) for number in numbers]
+        entries = [_as_integers(column) for column in (group, multiplicity, incidence, states)]
+        _check_lengths(_NUMBERS, totals)
+        _check_lengths(_ENTRIES, entries)
+        if entries[0].size and not 0 <= entries[0].min() <= entries[0].max() < totals[0].size:
+            raise ValueError(
+                f"entries are of groups {entries[0].min()} to {entries[0].max()}; expected 0 to "
+                f"{totals[0].size - 1}"
+            )
+        return cls(*totals, *_add_up(*entries))
+
+    @classmethod
+    def from_counts(
+        cls,
+        multiplicity: npt.ArrayLike,
+        incidence: npt.ArrayLike,
+        samples: npt.ArrayLike,
+        equal_pairs_within_samples: npt.ArrayLike | None = None,
+        pairs_within_samples: npt.ArrayLike | None = None,
+    ) -> Self:
+        """Make changes from tables of all distinct states by groups.
+
+        Parameters
+        ----------
+        multiplicity, incidence
+            Whole numbers of shape (distinct states, groups): in how many of the group's rows and
+            samples the state occurs.
+        samples
+            Whole numbers of shape (groups,).
+        equal_pairs_within_samples, pairs_within_samples
+            Likewise; 0 unless given, as where every sample has one position.
+
+        Raises
+        ------
+        ValueError
+            As `from_arrays`.
+        """
+        k, q = _as_integers(multiplicity), _as_integers(incidence)
+        none = np.zeros(k.shape[1], np.int64)
+        pairs = (equal_pairs_within_samples, pairs_within_samples)
+        numbers = [samples, k.sum(axis=0), *(none if pair is None else pair for pair in pairs)]
+        state, group = np.nonzero(k)
+        all_k, all_q = k.sum(axis=1)[state], q.sum(axis=1)[state]
+        rest_k, rest_q = all_k - k[state, group], all_q - q[state, group]
+        left = rest_k > 0
+        return cls.from_arrays(
+            numbers,
+            np.concatenate([group, group[left]]),
+            np.concatenate([all_k, rest_k[left]]),
+            np.concatenate([all_q, rest_q[left]]),
+            np.concatenate([np.full(len(group), -1), np.ones(left.sum(), np.int64)]),
+        )
+
+    @property
+    def groups(self) -> int:
+        """Number of groups, those without samples included."""
+        return int(self.samples.size)
+
+    def entries_of(self, group: int) -> slice:
+        """Return which entries are those of a group.
+
+        Raises
+        ------
+        ValueError
+            If there is no such group.
+        """
+        if not 0 <= group < self.groups:
+            raise ValueError(f"there is no group {group}; there are {self.groups}, from 0 on")
+        start, stop = np.searchsorted(self.group, [group, group + 1]).tolist()
+        return slice(start, stop)
+
+    def without(self, spectrum: Spectrum, group: int) -> Spectrum:
+        """Return the spectrum of all samples but those of a group.
+
+        Parameters
+        ----------
+        spectrum
+            That of all samples.
+        group
+            The group to leave out.
+
+        Raises
+        ------
+        ValueError
+            If there is no such group, or the spectrum has fewer states somewhere than the group
+            takes away: it is that of other samples.
+        """
+        part = self.entries_of(group)
+        k, q, states = (
+            np.concatenate([getattr(spectrum, name), getattr(self, name)[part]])
+            for name in ("multiplicity", "incidence", "states")
+        )
+        k, q, states = _add_up_pairs(k, q, states)
+        if states.size and states.min() < 0:
+            raise ValueError(
+                f"group {group} takes away states that the spectrum does not have; pass the "
+                "spectrum that was counted together with the groups"
+            )
+        return Spectrum(k, q, states)
+
+    def __len__(self) -> int:
+        return int(self.states.size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GroupChanges):
+            return NotImplemented
+        names = [field.name for field in fields(self)]
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+
+    # Arrays do not hash, and a key made of their content would cost a pass over them.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return (
+            f"GroupChanges({self.groups} groups, {self.samples.sum()} samples, {len(self)} entries)"
+        )
+
+
+def merge_changes(parts: Iterable[GroupChanges]) -> GroupChanges:
+    """Add up the changes of disjoint sets of states, and the numbers of each group.
+
+    Parameters
+    ----------
+    parts
+        At least one; no state may have been counted in two of them, and no sample's numbers
+        may be in two. Nothing can check this.
+
+    Raises
+    ------
+    ValueError
+        If there are no parts, or their numbers of groups differ.
+    """
+    parts = list(parts)
+    groups = {part.groups for part in parts}
+    if len(groups) != 1:
+        raise ValueError(
+            f"{len(parts)} parts with {sorted(groups)} groups; expected at least one part and one "
+            "number of groups"
+        )
+    return GroupChanges.from_arrays(
+        [np.sum([getattr(part, name) for part in parts], axis=0) for name in _NUMBERS],
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in _ENTRIES),
+    )
+
+
+def _as_integers(values: npt.ArrayLike) -> IntArray:
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"groups are counted in whole numbers: found dtype {array.dtype}")
+    # A copy, because what is made of it becomes read-only.
+    return array.astype(np.int64)
+
+
+def _check_lengths(names: Iterable[str], columns: list[IntArray]) -> None:
+    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
+        shapes = [column.shape for column in columns]
+        raise ValueError(f"{', '.join(names)} must be of one length each: found shapes {shapes}")
+
+
+def _add_up(group: IntArray, k: IntArray, q: IntArray, states: IntArray) -> tuple[IntArray, ...]:
+    """Sort by group, k and q, add up the states of equal entries, and drop what comes to 0."""
+    order = np.lexsort((q, k, group))
+    group, k, q, states = group[order], k[order], q[order], states[order]
+    is_new = np.ones(len(k), np.bool_)
+    is_new[1:] = (np.diff(group) != 0) | (np.diff(k) != 0) | (np.diff(q) != 0)
+    return _sums(is_new, states, group, k, q)
+
+
+def _add_up_pairs(k: IntArray, q: IntArray, states: IntArray) -> tuple[IntArray, ...]:
+    """Do the same for pairs (k, q), of which there are two runs that are sorted.
+
+    Where a pair fits into one integer it is sorted as such: merging two runs then takes but one
+    pass over them.
+    """
+    if k.max(initial=0) < _LARGEST_PACKED:
+        order = np.argsort((k << 32) | q, kind="stable")
+    else:
+        order = np.lexsort((q, k))
+    k, q, states = k[order], q[order], states[order]
+    is_new = np.ones(len(k), np.bool_)
+    is_new[1:] = (np.diff(k) != 0) | (np.diff(q) != 0)
+    return _sums(is_new, states, k, q)
+
+
+def _sums(is_new: npt.NDArray[np.bool_], states: IntArray, *keys: IntArray) -> tuple[IntArray, ...]:
+    """Return the keys where a run of equal ones begins, and the run's states unless they are 0."""
+    starts = np.flatnonzero(is_new)
+    states = np.add.reduceat(states, starts) if starts.size else states
+    kept = np.flatnonzero(states)
+    return (*(key[starts[kept]] for key in keys), states[kept])

@@ -1,0 +1,149 @@
+"""Confidence intervals for a network's efficiency and aIQ.
+
+The same groups of samples are left out in all layers, and in the accuracy, and the number is
+computed anew from what is left: what layers have in common, because they saw the same samples, is
+then in its standard error. How far off the number may be on average follows from the layers: it is
+computed from the lowest and from the highest entropy that each layer is allowed (`intervals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tsstore.statistics.efficiency import aIQ, network_efficiency
+from tsstore.statistics.intervals import Interval, Jackknifed
+from tsstore.statistics.numerics import FloatArray
+from tsstore.statistics.spectrum import IntArray
+
+
+class Answers(NamedTuple):
+    """How many answers of each group of samples were right.
+
+    Attributes
+    ----------
+    right, samples
+        int64 of shape (groups,): right answers, and samples that were answered.
+    """
+
+    right: IntArray
+    samples: IntArray
+
+
+def network_interval(
+    entropies: Sequence[Jackknifed], neurons: Sequence[int], *, level: float = 0.95
+) -> Interval:
+    """Return a confidence interval for the network's efficiency.
+
+    Parameters
+    ----------
+    entropies
+        Each layer's entropy and what it is without each group of samples
+        (`intervals.jackknifed_entropy`); the groups are the same in all layers.
+    neurons
+        Neurons of each layer.
+    level
+        Nominal confidence, between 0 and 1.
+
+    Returns
+    -------
+    Interval
+        From 0 to 1; its estimate is the geometric mean of the layers' efficiencies.
+
+    Raises
+    ------
+    ValueError
+        If there are no layers, not as many numbers of neurons, or of groups in each layer, or level
+        is not between 0 and 1.
+    """
+    _check_layers(entropies, neurons)
+    network = _jackknifed(entropies, lambda bits, _: _efficiency(bits, neurons))
+    return network.interval(level, 1.0)
+
+
+def aiq_interval(
+    entropies: Sequence[Jackknifed],
+    neurons: Sequence[int],
+    accuracy: float | Answers,
+    *,
+    weight: float = 2,
+    level: float = 0.95,
+) -> Interval:
+    """Return a confidence interval for the artificial intelligence quotient.
+
+    Parameters
+    ----------
+    entropies, neurons, level
+        As `network_interval`.
+    accuracy
+        The answers of each group, or the share of right answers if that is known from elsewhere:
+        it is then taken to be exact.
+    weight
+        How many times the accuracy counts for each time that the efficiency does.
+
+    Returns
+    -------
+    Interval
+        From 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        As `network_interval` and `efficiency.aIQ`, or if a single group has all answers.
+    """
+    _check_layers(entropies, neurons)
+    if isinstance(accuracy, Answers):
+        overall, without = _accuracies(accuracy)
+    else:
+        overall, without = accuracy, np.full(len(entropies[0].without), accuracy)
+
+    def quotient(bits: Sequence[float], group: int | None) -> float:
+        share = overall if group is None else float(without[group])
+        return aIQ(min(1.0, _efficiency(bits, neurons)), share, weight)
+
+    return _jackknifed(entropies, quotient).interval(level, 1.0)
+
+
+def _jackknifed(
+    entropies: Sequence[Jackknifed], statistic: Callable[[Sequence[float], int | None], float]
+) -> Jackknifed:
+    """Return what a statistic of all layers' bits, and of the group left out, comes to."""
+    table = np.stack([entropy.without for entropy in entropies], axis=1)
+    without = [statistic(bits, group) for group, bits in enumerate(table.tolist())]
+    return Jackknifed(
+        statistic([entropy.estimate for entropy in entropies], None),
+        lowest=statistic([entropy.lowest for entropy in entropies], None),
+        highest=statistic([entropy.highest for entropy in entropies], None),
+        without=np.array(without, dtype=np.float64),
+        samples=np.max([entropy.samples for entropy in entropies], axis=0),
+    )
+
+
+def _efficiency(bits: Sequence[float], neurons: Sequence[int]) -> float:
+    efficiencies = [max(0.0, b) / n for b, n in zip(bits, neurons, strict=True)]
+    return network_efficiency(efficiencies) or 0.0
+
+
+def _accuracies(answers: Answers) -> tuple[float, FloatArray]:
+    """Return the share of right answers, and those without each group."""
+    right, samples = int(answers.right.sum()), int(answers.samples.sum())
+    left = samples - answers.samples
+    if samples == 0 or left.min() == 0:
+        raise ValueError(
+            f"an accuracy without each group needs answers of two groups: found {samples} answers, "
+            f"at most {int(answers.samples.max(initial=0))} of them in one group"
+        )
+    return right / samples, (right - answers.right) / left
+
+
+def _check_layers(entropies: Sequence[Jackknifed], neurons: Sequence[int]) -> None:
+    groups = {len(entropy.without) for entropy in entropies}
+    if len(entropies) != len(neurons) or len(groups) != 1:
+        raise ValueError(
+            f"a network needs layers with the same groups, and the neurons of each: found "
+            f"{len(entropies)} layers, {len(neurons)} numbers of neurons, {sorted(groups)} groups"
+        )
+    if min(neurons) < 1:
+        raise ValueError(f"a layer has at least one neuron: found {min(neurons)}")
