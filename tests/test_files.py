@@ -1,78 +1,157 @@
 from __future__ import annotations
 
-import os
-import pickle
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from object_stores import fresh_url, s3_environment, s3_server
 
-from tsstore.errors import NotAStoreError
-from tsstore.store import files as files_module
-from tsstore.store.files import LocalFiles, open_files
+from tsstore.errors import NotAStoreError, StoreError
+from tsstore.store.files import AccessError, Files, LocalFiles, open_files
+
+PLACES = ("local", "s3", "memory")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3_server() as url, s3_environment(url):
+        yield url
+
+
+@pytest.fixture(params=PLACES)
+def files(request, tmp_path) -> Files:
+    """Files of an empty store, in each kind of place."""
+    if request.param == "local":
+        return open_files(tmp_path / "run.zarr", durable=False)
+    obstore = pytest.importorskip("obstore")
+    if request.param == "memory":
+        return open_files(obstore.store.MemoryStore())
+    request.getfixturevalue("server")
+    return open_files(fresh_url())
+
+
+KEYS = ["a/b/c/0/0", "a/b/c/1/0", "a/b/zarr.json", "a-b/zarr.json", "a.b", "b", "zarr.json"]
 
 
 @pytest.fixture
-def files(tmp_path):
-    return LocalFiles(tmp_path / "run.zarr", durable=False)
+def filled(files) -> Files:
+    for key in KEYS:
+        files.write(key, key.encode())
+    return files
 
 
-def failing(error):
-    def fail(*arguments, **keywords):
-        raise error
-
-    return fail
-
-
-def no_leftovers(files: LocalFiles) -> bool:
-    return not list(files.root.rglob("*.partial"))
-
-
-@pytest.mark.parametrize("durable", [True, False])
-def test_what_is_written_is_read(tmp_path, durable):
-    files = LocalFiles(tmp_path / "a" / "run.zarr", durable)
+def test_what_is_written_is_read(files):
     files.write("part/layers/zarr.json", b"old")
     files.write("part/layers/zarr.json", memoryview(b"new"))
+    files.write("part/layers/empty", bytearray())
     files.sync()
     assert files.read("part/layers/zarr.json") == b"new"
-    assert files.exists("part/layers")
-    assert files.list("part/layers") == ["zarr.json"]
-    assert no_leftovers(files)
+    assert files.read("part/layers/empty") == b""
+    assert files.size("part/layers/zarr.json") == 3
+    assert files.size("part/layers/empty") == 0
+    assert files.list("part/layers") == ["empty", "zarr.json"]
 
 
-def test_names_are_sorted_and_absent_directories_are_empty(files):
-    for name in ("b", "a", "c"):
-        files.write(name, b"")
-    assert files.list("") == ["a", "b", "c"]
-    assert files.list("nothing") == []
-    assert files.list("a") == []
-    assert not files.exists("nothing")
+@pytest.mark.parametrize(("start", "length"), [(0, 10), (0, 3), (7, 3), (4, 0), (10, 0), (9, 1)])
+def test_a_range_is_a_slice(files, start, length):
+    files.write("shard", b"0123456789")
+    assert files.read_range("shard", start, length) == b"0123456789"[start : start + length]
 
 
-def test_a_missing_file_is_not_found(files):
+@pytest.mark.parametrize(
+    ("start", "length"),
+    [(0, 11), (9, 2), (10, 1), (11, 0), (50, 1), (-1, 2), (5, -1), (0, 1 << 40)],
+)
+def test_a_range_is_whole_or_an_error(files, start, length):
+    files.write("shard", b"0123456789")
+    with pytest.raises(AccessError, match=r"run\.zarr/shard cannot be used|memory:///shard"):
+        files.read_range("shard", start, length)
+
+
+@pytest.mark.parametrize("there", [[], ["part/zarr.json.more", "part/zarr.json-/c"]])
+def test_what_is_not_there_is_not_found(files, there):
+    for key in there:
+        files.write(key, b"the beginning of a name is no name")
+    for use in (files.read, files.size, files.remove):
+        with pytest.raises(FileNotFoundError):
+            use("part/zarr.json")
+    for length in (0, 1):
+        with pytest.raises(FileNotFoundError):
+            files.read_range("part/zarr.json", 0, length)
+    assert not files.exists("part/zarr.json")
+
+
+def test_an_empty_place_has_nothing(files):
+    assert not files.exists("")
+    assert files.list("") == []
+    assert list(files.walk()) == []
+    files.remove_tree()
+    files.remove_tree("part")
+    assert not files.exists("part")
+
+
+def test_what_is_there_is_listed(filled):
+    assert filled.list("") == ["a", "a-b", "a.b", "b", "zarr.json"]
+    assert filled.list("a/b") == ["c", "zarr.json"]
+    assert filled.list("a/b/c") == ["0", "1"]
+    assert filled.list("b") == []
+    assert filled.list("nothing/here") == []
+    assert all(filled.exists(key) for key in ["", "a", "a/b/c", *KEYS])
+    assert not any(filled.exists(key) for key in ["c", "a/z", "a/b/c/0/1", "zarr"])
+
+
+def test_walking_meets_each_file_once_and_in_order(filled):
+    assert list(filled.walk()) == sorted(KEYS)
+    assert list(filled.walk("a")) == sorted(key for key in KEYS if key.startswith("a/"))
+    assert list(filled.walk("b")) == []
+    assert list(filled.walk("nothing")) == []
+
+
+def test_one_file_is_removed(filled):
+    filled.remove("a/b/zarr.json")
+    assert not filled.exists("a/b/zarr.json")
+    assert list(filled.walk()) == sorted(set(KEYS) - {"a/b/zarr.json"})
     with pytest.raises(FileNotFoundError):
-        files.read("zarr.json")
+        filled.remove("a/b/zarr.json")
 
 
-def test_create_never_replaces(files):
+def test_a_tree_is_removed_and_nothing_beside_it(filled):
+    filled.remove_tree("a")
+    filled.remove_tree("b")
+    filled.sync()
+    assert not filled.exists("a")
+    assert list(filled.walk()) == ["a-b/zarr.json", "a.b", "zarr.json"]
+    filled.write("a/zarr.json", b"anew")
+    assert filled.read("a/zarr.json") == b"anew"
+
+
+def test_all_is_removed(filled):
+    filled.remove_tree()
+    assert not filled.exists("")
+    assert list(filled.walk()) == []
+    filled.create("zarr.json", b"anew")
+    assert filled.list("") == ["zarr.json"]
+
+
+def test_creating_never_replaces(files):
     files.create("sealed/zarr.json", b"first")
     with pytest.raises(FileExistsError):
         files.create("sealed/zarr.json", b"second")
     assert files.read("sealed/zarr.json") == b"first"
-    assert no_leftovers(files)
+    files.write("sealed/zarr.json", b"third")
+    assert files.read("sealed/zarr.json") == b"third"
+    assert files.list("sealed") == ["zarr.json"]
 
 
-@pytest.mark.parametrize("hard_links", [True, False])
-def test_of_many_that_create_the_same_file_one_succeeds(files, monkeypatch, hard_links):
-    if not hard_links:
-        monkeypatch.setattr(os, "link", failing(PermissionError("no hard links here")))
+def test_of_many_that_create_the_same_file_one_succeeds(files):
     barrier = threading.Barrier(8)
 
     def create(number: int) -> bool:
         barrier.wait()
         try:
-            files.create("zarr.json", b"%d" % number * 1000)
+            files.create("part/zarr.json", b"%d" % number * 1000)
         except FileExistsError:
             return False
         return True
@@ -80,43 +159,8 @@ def test_of_many_that_create_the_same_file_one_succeeds(files, monkeypatch, hard
     with ThreadPoolExecutor(8) as pool:
         created = list(pool.map(create, range(8)))
     assert sum(created) == 1
-    assert files.read("zarr.json") == b"%d" % created.index(True) * 1000
-    assert no_leftovers(files)
-
-
-def test_without_hard_links_creation_is_still_exclusive(files, monkeypatch):
-    monkeypatch.setattr(os, "link", failing(OSError(95, "operation not supported")))
-    files.create("zarr.json", b"first")
-    with pytest.raises(FileExistsError):
-        files.create("zarr.json", b"second")
-    assert files.read("zarr.json") == b"first"
-    assert no_leftovers(files)
-
-
-def test_a_link_whose_reply_was_lost_is_ones_own(files, monkeypatch):
-    link = os.link
-
-    def link_twice(source: Path, target: Path) -> None:
-        link(source, target)
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", link_twice)
-    files.create("zarr.json", b"mine")
-    assert files.read("zarr.json") == b"mine"
-
-
-@pytest.mark.parametrize("call", ["replace", "fsync", "link"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
-    files = LocalFiles(tmp_path, durable=True)
-    files.write("zarr.json", b"old")
-    monkeypatch.setattr(os, call, failing(OSError(28, "no space left on device")))
-    if call != "link":
-        with pytest.raises(OSError, match=r"no space"):
-            files.write("zarr.json", b"new")
-    with pytest.raises(OSError, match=r"no space|exists"):
-        files.create("new.json" if call == "fsync" else "zarr.json", b"new")
-    assert files.read("zarr.json") == b"old"
-    assert files.list("") == ["zarr.json"]
+    assert files.read("part/zarr.json") == b"%d" % created.index(True) * 1000
+    assert files.list("part") == ["zarr.json"]
 
 
 def test_many_threads_may_write_one_file(files):
@@ -126,80 +170,41 @@ def test_many_threads_may_write_one_file(files):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(40)))
     assert files.read("zarr.json") in [b"%d" % number * 10_000 for number in range(40)]
-    assert no_leftovers(files)
+    assert files.list("") == ["zarr.json"]
 
 
-def test_a_name_left_by_a_killed_process_stands_in_nobodys_way(files, monkeypatch):
-    # Containers give the same process number again and again: it must not be in the name.
-    files.write("zarr.json", b"")
-    seen = []
-    write_new = LocalFiles._write_new
-
-    def look_and_write(self: LocalFiles, path: Path, data: bytes) -> None:
-        seen.append(path)
-        write_new(self, path, data)
-
-    monkeypatch.setattr(LocalFiles, "_write_new", look_and_write)
-    monkeypatch.setattr(os, "getpid", lambda: 1)
-    other = LocalFiles(files.root, durable=False)
-    for _ in range(50):
-        files.write("zarr.json", b"a")
-        other.write("zarr.json", b"b")
-    assert len(set(seen)) == 100
-    assert {path.parent for path in seen} == {files.root}
+@pytest.mark.parametrize("key", ["/etc/passwd", "../zarr.json", "a/../../b", "a//b", "a/", "."])
+def test_no_key_leads_out_of_the_store(files, key):
+    for use in (files.read, files.size, files.remove, files.remove_tree, files.exists, files.list):
+        with pytest.raises(AccessError, match=r"is no key"):
+            use(key)
+    for write in (files.write, files.create):
+        with pytest.raises(AccessError, match=r"is no key"):
+            write(key, b"")
+    with pytest.raises(AccessError, match=r"is no key"):
+        list(files.walk(key))
 
 
-def test_a_sync_that_failed_is_done_again(tmp_path, monkeypatch):
-    files = LocalFiles(tmp_path / "run.zarr", durable=True)
-    files.write("part/zarr.json", b"")
-    synced: list[Path] = []
-    monkeypatch.setattr(files_module, "_sync_directory", failing(OSError(5, "input/output error")))
-    with pytest.raises(OSError, match=r"input/output"):
-        files.sync()
-    monkeypatch.setattr(files_module, "_sync_directory", synced.append)
-    files.sync()
-    assert set(synced) == {tmp_path, tmp_path / "run.zarr", tmp_path / "run.zarr" / "part"}
-    files.sync()
-    assert len(synced) == 3
+def test_a_refusal_is_an_error_of_tsstore_and_of_the_system():
+    assert issubclass(AccessError, StoreError)
+    assert issubclass(AccessError, OSError)
 
 
-def test_a_directory_is_synced_after_its_file_took_its_name(tmp_path, monkeypatch):
-    files = LocalFiles(tmp_path, durable=True)
-    replace = os.replace
-
-    def replace_and_look(source: Path, target: Path) -> None:
-        assert tmp_path not in files._dirty_directories
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", replace_and_look)
-    files.write("zarr.json", b"")
-    assert files._dirty_directories == {tmp_path}
+def test_a_path_is_a_directory(tmp_path):
+    assert isinstance(open_files(tmp_path), LocalFiles)
+    assert open_files(str(tmp_path)).location == str(tmp_path)
+    assert open_files("s3/a:b").location == "s3/a:b"
 
 
-def test_reading_ends_whatever_lies_there(files):
-    files.write("zarr.json", b"")
-    os.mkfifo(files.root / "pipe")
-    (files.root / "device").symlink_to("/dev/zero")
-    with open(files.root / "huge", "wb") as huge:
-        huge.truncate(1 << 40)
-    for name in ("pipe", "device", "huge", ""):
-        with pytest.raises(OSError, match=r"regular file"):
-            files.read(name)
+@pytest.mark.parametrize("path", ["http://host/run", "file:///run", Path("s3://bucket/run"), 3])
+def test_what_is_neither_path_nor_object_store_is_refused(path):
+    pytest.importorskip("obstore")
+    with pytest.raises(NotAStoreError, match=r"expected a (local )?path"):
+        open_files(path)
 
 
-def test_a_relative_path_stays_the_same_place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    files = LocalFiles("run.zarr")
-    files.write("zarr.json", b"here")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    assert files.read("zarr.json") == b"here"
-    assert pickle.loads(pickle.dumps(files)).read("zarr.json") == b"here"
-    assert files.location == "run.zarr"
-
-
-def test_urls_are_refused(tmp_path):
-    with pytest.raises(NotAStoreError, match=r"s3://bucket/run.zarr: found a URL"):
+def test_without_obstore_a_url_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.delitem(sys.modules, "tsstore.store.object_files", raising=False)
+    with pytest.raises(StoreError, match=r"needs the package obstore.*install tsstore\[s3\]"):
         open_files("s3://bucket/run.zarr")
-    assert open_files(tmp_path).location == str(tmp_path)

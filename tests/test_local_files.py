@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tsstore.store import disk, local_files
+from tsstore.store.access import AccessError
+from tsstore.store.local_files import LocalFiles
+
+
+@pytest.fixture
+def files(tmp_path):
+    return LocalFiles(tmp_path / "run.zarr", durable=False)
+
+
+def failing(error):
+    def fail(*arguments, **keywords):
+        raise error
+
+    return fail
+
+
+def no_leftovers(files: LocalFiles) -> bool:
+    return not list(files.root.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_missing_directory_is_made(tmp_path, durable):
+    files = LocalFiles(tmp_path / "a" / "run.zarr", durable)
+    files.write("part/layers/zarr.json", b"old")
+    files.create("part/samples/zarr.json", b"new")
+    files.sync()
+    assert (tmp_path / "a/run.zarr/part/layers/zarr.json").read_bytes() == b"old"
+    assert os.stat(tmp_path / "a/run.zarr/part/layers/zarr.json").st_mode & 0o111 == 0
+    assert no_leftovers(files)
+
+
+def test_without_hard_links_one_creator_still_wins(files, monkeypatch):
+    monkeypatch.setattr(os, "link", failing(PermissionError("no hard links here")))
+    barrier = threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        try:
+            files.create("zarr.json", b"%d" % number * 1000)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(create, range(8)))
+    assert sum(created) == 1
+    assert files.read("zarr.json") == b"%d" % created.index(True) * 1000
+    assert no_leftovers(files)
+
+
+def test_without_hard_links_creation_is_still_exclusive(files, monkeypatch):
+    monkeypatch.setattr(os, "link", failing(OSError(95, "operation not supported")))
+    files.create("zarr.json", b"first")
+    with pytest.raises(FileExistsError):
+        files.create("zarr.json", b"second")
+    assert files.read("zarr.json") == b"first"
+    assert no_leftovers(files)
+
+
+def test_a_link_whose_reply_was_lost_is_ones_own(files, monkeypatch):
+    link = os.link
+
+    def link_twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_twice)
+    files.create("zarr.json", b"mine")
+    assert files.read("zarr.json") == b"mine"
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync", "link"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
+    files = LocalFiles(tmp_path, durable=True)
+    files.write("zarr.json", b"old")
+    monkeypatch.setattr(os, call, failing(OSError(28, "no space left on device")))
+    if call != "link":
+        with pytest.raises(OSError, match=r"no space"):
+            files.write("zarr.json", b"new")
+    with pytest.raises(OSError, match=r"no space|exists"):
+        files.create("new.json" if call == "fsync" else "zarr.json", b"new")
+    assert files.read("zarr.json") == b"old"
+    assert files.list("") == ["zarr.json"]
+
+
+def test_a_leftover_that_cannot_be_removed_hides_no_error(files, monkeypatch):
+    files.write("zarr.json", b"old")
+    monkeypatch.setattr(os, "replace", failing(OSError(28, "no space left on device")))
+    monkeypatch.setattr(os, "unlink", failing(OSError(5, "input/output error")))
+    with pytest.raises(OSError, match=r"no space left"):
+        files.write("zarr.json", b"new")
+    files.create("sealed.json", b"done")
+    assert files.read("zarr.json") == b"old"
+    assert files.read("sealed.json") == b"done"
+
+
+def test_a_name_left_by_a_killed_process_stands_in_nobodys_way(files, monkeypatch):
+    # Containers give the same process number again and again: it must not be in the name.
+    files.write("zarr.json", b"")
+    seen = []
+    write_new = LocalFiles._write_new
+
+    def look_and_write(self: LocalFiles, path: Path, data: bytes) -> None:
+        seen.append(path)
+        write_new(self, path, data)
+
+    monkeypatch.setattr(LocalFiles, "_write_new", look_and_write)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    other = LocalFiles(files.root, durable=False)
+    for _ in range(50):
+        files.write("zarr.json", b"a")
+        other.write("zarr.json", b"b")
+    assert len(set(seen)) == 100
+    assert {path.parent for path in seen} == {files.root}
+
+
+def test_a_sync_that_failed_is_done_again(tmp_path, monkeypatch):
+    files = LocalFiles(tmp_path / "run.zarr", durable=True)
+    files.write("part/zarr.json", b"")
+    synced: list[Path] = []
+    monkeypatch.setattr(disk, "_sync_directory", failing(OSError(5, "input/output error")))
+    with pytest.raises(OSError, match=r"input/output"):
+        files.sync()
+    monkeypatch.setattr(disk, "_sync_directory", synced.append)
+    files.sync()
+    assert set(synced) == {tmp_path, tmp_path / "run.zarr", tmp_path / "run.zarr" / "part"}
+    files.sync()
+    assert len(synced) == 3
+
+
+def test_a_directory_is_synced_after_its_file_took_its_name(tmp_path, monkeypatch):
+    files = LocalFiles(tmp_path, durable=True)
+    replace = os.replace
+
+    def replace_and_look(source: Path, target: Path) -> None:
+        assert tmp_path not in files._dirty_directories
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_and_look)
+    files.write("zarr.json", b"")
+    assert files._dirty_directories == {tmp_path}
+
+
+def test_what_is_removed_is_synced_and_not_missed(tmp_path, monkeypatch):
+    files = LocalFiles(tmp_path / "run.zarr", durable=True)
+    files.write("part/layers/zarr.json", b"")
+    files.write("zarr.json", b"")
+    files.sync()
+    files.remove("zarr.json")
+    assert files._dirty_directories == {files.root}
+    files.write("part/samples/zarr.json", b"")
+    files.remove_tree("part")
+    synced: list[Path] = []
+    monkeypatch.setattr(disk, "_sync_directory", synced.append)
+    files.sync()
+    assert synced == [files.root]
+
+
+def test_a_directory_that_went_away_is_made_again(files):
+    for _ in range(2):
+        files.write("part/layers/a/c/0/0", b"chunk")
+        assert files.read("part/layers/a/c/0/0") == b"chunk"
+        LocalFiles(files.root).remove_tree()
+
+
+def test_reading_ends_whatever_lies_there(files, monkeypatch):
+    monkeypatch.setattr(local_files, "MAX_FILE_BYTES", 1 << 20)
+    files.write("zarr.json", b"")
+    os.mkfifo(files.root / "pipe")
+    (files.root / "device").symlink_to("/dev/zero")
+    with open(files.root / "huge", "wb") as huge:
+        huge.truncate(1 << 40)
+    for name in ("pipe", "device", "huge", ""):
+        with pytest.raises(AccessError, match=rf"{name} cannot be used: (found|it has \d+ bytes)"):
+            files.read(name)
+    assert files.read_range("huge", 1 << 30, 2) == bytes(2)
+    with pytest.raises(AccessError, match=r"were asked for"):
+        files.read_range("huge", 0, 1 << 30)
+
+
+def test_a_file_cut_while_it_is_read_is_no_shorter_range(files, monkeypatch):
+    files.write("shard", b"12")
+    monkeypatch.setattr(LocalFiles, "_open", lambda self, key: (os.open(self.root / key, 0), 5))
+    with pytest.raises(AccessError, match=r"cut short"):
+        files.read_range("shard", 0, 5)
+
+
+def test_what_cannot_be_asked_is_an_error_of_tsstore(files, monkeypatch):
+    files.write("part/zarr.json", b"")
+    monkeypatch.setattr(os, "lstat", failing(PermissionError(13, "permission denied")))
+    with pytest.raises(AccessError, match=r"run\.zarr/part/zarr\.json cannot be used: .*denied"):
+        files.exists("part/zarr.json")
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "listdir", failing(OSError(5, "input/output error")))
+    with pytest.raises(AccessError, match=r"run\.zarr/part cannot be used: .*input/output"):
+        files.list("part")
+
+
+def test_a_relative_path_stays_the_same_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = LocalFiles("run.zarr")
+    files.write("zarr.json", b"here")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert files.read("zarr.json") == b"here"
+    assert pickle.loads(pickle.dumps(files)).read("zarr.json") == b"here"
+    assert files.location == "run.zarr"
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """A directory beside the store, to which links in it lead."""
+    (tmp_path / "outside" / "part").mkdir(parents=True)
+    for name in ("zarr.json", "part/zarr.json"):
+        (tmp_path / "outside" / name).write_bytes(b"private")
+    return tmp_path / "outside"
+
+
+@pytest.fixture(params=["outside", "elsewhere in the store", "nowhere"])
+def planted(request, files, outside):
+    """Links to a directory and to a file, where a store's own should be."""
+    files.write("own/part/zarr.json", b"own")
+    files.write("own/zarr.json", b"own")
+    targets = {"outside": outside, "elsewhere in the store": files.root / "own"}
+    target = targets.get(request.param, outside / "nowhere")
+    (files.root / "directory").symlink_to(target)
+    (files.root / "file").symlink_to(target / "zarr.json")
+    return files
+
+
+@pytest.mark.parametrize("key", ["file", "directory/zarr.json", "directory/part/zarr.json"])
+def test_no_link_is_read_through(planted, key):
+    for read in (planted.read, planted.size, lambda key: planted.read_range(key, 0, 1)):
+        with pytest.raises(AccessError, match=r"found a symbolic link"):
+            read(key)
+
+
+def test_no_link_is_looked_or_written_through(planted, outside):
+    for look in (planted.list, lambda key: planted.exists(f"{key}/part"), planted.read):
+        with pytest.raises(AccessError, match=r"found a symbolic link"):
+            look("directory")
+    for key in ("directory/zarr.json", "directory/part/zarr.json", "directory/new/zarr.json"):
+        for write in (planted.write, planted.create):
+            with pytest.raises(AccessError, match=r"found a symbolic link"):
+                write(key, b"planted")
+    assert (outside / "zarr.json").read_bytes() == b"private"
+    assert sorted(os.listdir(outside)) == ["part", "zarr.json"]
+
+
+def test_links_are_walked_past_and_removed_themselves(planted, outside):
+    assert list(planted.walk()) == ["directory", "file", "own/part/zarr.json", "own/zarr.json"]
+    with pytest.raises(AccessError, match=r"found a symbolic link"):
+        list(planted.walk("directory"))
+    assert planted.exists("directory")
+    planted.write("file", b"in the link's place")
+    planted.remove("directory")
+    planted.remove_tree()
+    assert not planted.root.exists()
+    assert (outside / "zarr.json").read_bytes() == b"private"
+    assert (outside / "part" / "zarr.json").read_bytes() == b"private"
+
+
+def test_the_root_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run.zarr").symlink_to(tmp_path / "disk")
+    files = LocalFiles(tmp_path / "run.zarr")
+    files.write("part/zarr.json", b"here")
+    assert files.read("part/zarr.json") == b"here"
+    assert (tmp_path / "disk/part/zarr.json").exists()
+    files.remove_tree()
+    files.sync()
+    assert files.root.is_symlink()
+    assert files.list("") == []
+
+
+def test_a_very_deep_directory_is_walked_and_removed(files):
+    path = files.root
+    path.mkdir()
+    for _ in range(1100):
+        path = path / "a"
+        path.mkdir()
+    assert list(files.walk()) == []
+    files.remove_tree()
+    assert not files.root.exists()
+
+
+def test_of_a_tree_removed_by_half_the_topmost_files_are_gone(files, monkeypatch):
+    for key in ("zarr.json", "part/zarr.json", "part/layers/zarr.json"):
+        files.write(key, b"")
+    removed = []
+    unlink = os.unlink
+    monkeypatch.setattr(os, "unlink", lambda path: (removed.append(path), unlink(path)))
+    files.remove_tree()
+    keys = [str(path.relative_to(files.root)) for path in removed]
+    assert keys == ["zarr.json", "part/zarr.json", "part/layers/zarr.json"]

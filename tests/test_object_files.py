@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from object_stores import BUCKET, FailingProxy, fresh_url, s3_environment, s3_server
+
+import tsstore
+from tsstore.errors import DamageError, NotAStoreError, StoreExistsError, TsstoreError
+from tsstore.store.access import AccessError
+
+pytest.importorskip("obstore")
+
+from obstore.store import AzureStore, GCSStore, HTTPStore, MemoryStore, S3Store
+
+from tsstore.store import object_files
+from tsstore.store.object_files import ObjectFiles
+
+QUICKLY = {
+    "max_retries": 8,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {
+        "init_backoff": timedelta(milliseconds=1),
+        "max_backoff": timedelta(milliseconds=5),
+        "base": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3_server() as url, s3_environment(url):
+        yield url
+
+
+@pytest.fixture
+def url(server, monkeypatch) -> str:
+    """Give a place of one's own."""
+    monkeypatch.setattr(object_files, "_RETRY", QUICKLY)
+    return fresh_url()
+
+
+@pytest.fixture
+def failing(server, monkeypatch):
+    """Give a function that puts a failing proxy before the server, for URLs opened from then on."""
+    proxies = []
+
+    def fail(fault) -> FailingProxy:
+        proxy = FailingProxy(server, fault)
+        proxy.__enter__()
+        proxies.append(proxy)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        return proxy
+
+    yield fail
+    for proxy in proxies:
+        proxy.__exit__()
+
+
+def lost_puts(number: int, method: str) -> str:
+    return "done, lost" if method == "PUT" else ""
+
+
+def first(fault: str, times: int = 1):
+    return lambda number, method: fault if number <= times else ""
+
+
+def capture_and_analyze(path, seed: int = 0, **settings):
+    """Run one small job and return its store and analysis."""
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.ReLU(), torch.nn.Linear(9, 3))
+    for parameter in model.parameters():
+        parameter.data = torch.randint(-3, 4, parameter.shape, generator=generator).float()
+    with tsstore.capture(model, path, layers=["0", "2"], **settings) as recorder:
+        for batch in range(4):
+            ids = np.arange(batch * 50, batch * 50 + 50)
+            with recorder.batch(id=ids):
+                model(torch.randn(50, 4, generator=generator))
+            recorder.commit()
+    return tsstore.open(path), tsstore.analyze(path, scheduler="synchronous")
+
+
+def assert_same(found, expected) -> None:
+    """Hold a run against another: rows, columns, and what is counted from them."""
+    (store, analysis), (other, counted) = found, expected
+    assert store.samples == other.samples == 200
+    assert store.layers == other.layers == ("0", "2")
+    np.testing.assert_array_equal(store.column("id"), other.column("id"))
+    for layer in store.layers:
+        np.testing.assert_array_equal(store[layer][:], other[layer][:])
+        assert analysis[layer].distinct == counted[layer].distinct
+        assert analysis[layer].entropy() == counted[layer].entropy()
+
+
+def test_a_run_on_s3_is_the_run_on_disk(url, tmp_path):
+    expected = capture_and_analyze(tmp_path / "run.zarr")
+    found = capture_and_analyze(url)
+    assert_same(found, expected)
+    assert found[0].path == url
+    assert found[0].finished
+    with pytest.raises(StoreExistsError, match=rf"{url} exists already"):
+        capture_and_analyze(url)
+
+
+def test_a_run_may_lie_in_a_store_object(tmp_path):
+    store = MemoryStore()
+    assert_same(capture_and_analyze(store), capture_and_analyze(tmp_path / "run.zarr"))
+    ObjectFiles(store).remove_tree()
+    assert not ObjectFiles(store).exists("")
+
+
+def test_workers_read_from_s3(url, server, client):
+    found = capture_and_analyze(url)
+    store = S3Store(
+        BUCKET,
+        prefix=url.removeprefix(f"s3://{BUCKET}/"),
+        endpoint=server,
+        region="us-east-1",
+        access_key_id="its-key",
+        secret_access_key="its-secret",
+        client_options={"allow_http": True},
+    )
+    analysis = tsstore.analyze(store, scheduler=client)
+    assert analysis["0"].spectrum == found[1]["0"].spectrum
+    assert "secret" not in repr(tsstore.open(store)) + tsstore.open(store).path
+
+
+def test_damage_on_s3_is_found(url):
+    capture_and_analyze(url)
+    files = ObjectFiles(url)
+    chunk = next(key for key in files.walk() if "/states/c/" in key)
+    data = files.read(chunk)
+    files.write(chunk, data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(DamageError, match=chunk):
+        tsstore.analyze(url, scheduler="synchronous")
+    files.remove(chunk)
+    with pytest.raises(DamageError, match=rf"{chunk}.*missing"):
+        tsstore.analyze(url, scheduler="synchronous")
+
+
+def test_a_run_over_a_failing_network_is_complete_and_exact(url, failing, tmp_path):
+    expected = capture_and_analyze(tmp_path / "run.zarr")
+    faults = {0: "done, lost", 4: "busy", 8: "done, busy"}
+
+    def fault(number: int, method: str) -> str:
+        found = faults.get(number % 11, "")
+        return found if method == "PUT" or found == "busy" else ""
+
+    proxy = failing(fault)
+    assert_same(capture_and_analyze(url), expected)
+    assert set(proxy.faults) == set(faults.values())
+    assert len(proxy.faults) >= 12
+
+
+@pytest.mark.parametrize("fault", ["busy", "done, lost", "done, busy"])
+def test_ones_own_creation_is_known_by_its_bytes(url, failing, fault):
+    proxy = failing(first(fault))
+    files = ObjectFiles(url)
+    files.create("zarr.json", b"mine")
+    assert proxy.faults == [fault]
+    assert files.read("zarr.json") == b"mine"
+    with pytest.raises(FileExistsError, match=rf"{url}/zarr\.json exists already"):
+        files.create("zarr.json", b"another's")
+    assert files.read("zarr.json") == b"mine"
+
+
+@pytest.mark.parametrize("fault", ["busy", "done, lost", "done, busy"])
+def test_anothers_creation_is_respected_over_a_failing_network(url, failing, fault):
+    ObjectFiles(url).create("zarr.json", b"theirs")
+    failing(first(fault))
+    with pytest.raises(FileExistsError):
+        ObjectFiles(url).create("zarr.json", b"mine")
+    assert ObjectFiles(url).read("zarr.json") == b"theirs"
+
+
+def test_over_a_failing_network_one_creator_wins(url, failing):
+    faults = ["done, lost", "", "done, busy"]
+    failing(lambda number, method: faults[number % 3] if method == "PUT" else "")
+    files = ObjectFiles(url)
+
+    def create(number: int) -> bool:
+        try:
+            files.create("zarr.json", b"%d" % number)
+        except FileExistsError:
+            return False
+        return True
+
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            created = list(pool.map(create, range(8)))
+        assert sum(created) == 1
+        assert files.read("zarr.json") == b"%d" % created.index(True)
+        files.remove_tree()
+
+
+def test_a_creation_that_never_gets_through_is_an_error(url, failing, monkeypatch):
+    monkeypatch.setattr(object_files.time, "sleep", lambda seconds: None)
+    failing(lambda number, method: "busy" if method == "PUT" else "")
+    with pytest.raises(AccessError, match=r"zarr\.json cannot be used: .*503"):
+        ObjectFiles(url).create("zarr.json", b"mine")
+
+
+def test_a_write_whose_reply_is_lost_is_repeated(url, failing):
+    proxy = failing(lambda number, method: lost_puts(number, method) if number <= 2 else "")
+    files = ObjectFiles(url)
+    files.write("zarr.json", b"data")
+    assert proxy.faults == ["done, lost"] * 2
+    assert files.read("zarr.json") == b"data"
+
+
+@pytest.mark.parametrize("fault", ["busy", "done, lost"])
+def test_a_dead_network_is_an_error_of_tsstore_in_bounded_time(url, failing, fault):
+    ObjectFiles(url).write("part/zarr.json", b"data")
+    failing(lambda number, method: fault)
+    files = ObjectFiles(url)
+    uses = [files.read, files.size, files.exists, files.list, files.remove, files.remove_tree]
+    uses += [lambda key: list(files.walk(key)), lambda key: files.read_range(key, 0, 1)]
+    uses += [lambda key: files.write(key, b""), lambda key: files.create(key, b"")]
+    for use in uses:
+        with pytest.raises(AccessError, match=rf"{url}/part cannot be used: ") as caught:
+            use("part")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TsstoreError, match=url):
+        tsstore.open(url)
+
+
+def test_what_a_bucket_lacks_and_what_lacks_a_bucket(server):
+    files = ObjectFiles("s3://no-such-bucket/run.zarr")
+    with pytest.raises(FileNotFoundError, match=r"or no such bucket"):
+        files.read("zarr.json")
+    with pytest.raises(AccessError, match=r"NoSuchBucket"):
+        files.exists("")
+    with pytest.raises(TsstoreError, match=r"no-such-bucket"):
+        tsstore.open("s3://no-such-bucket/run.zarr")
+    with pytest.raises(NotAStoreError, match=r"found nothing there"):
+        tsstore.open(f"s3://{BUCKET}/nothing")
+
+
+def test_more_names_than_one_page_holds(url):
+    files = ObjectFiles(url)
+    keys = [f"part/{number:04}" for number in range(1010)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: files.write(key, b""), keys))
+    assert [f"part/{name}" for name in files.list("part")] == keys
+    assert list(files.walk()) == keys
+    files.write("party", b"")
+    files.remove_tree("part")
+    assert list(files.walk()) == ["party"]
+
+
+def test_what_is_removed_by_half_has_lost_its_metadata_first(monkeypatch):
+    files = ObjectFiles(MemoryStore())
+    for key in ("part/zarr.json", "part/a/zarr.json", "part/z"):
+        files.write(key, b"")
+    removed = []
+    monkeypatch.setattr(object_files.obstore, "delete", lambda store, keys: removed.append(keys))
+    files.remove_tree("part")
+    assert removed[0] == ["part/z", "part/zarr.json"]
+    assert "part/a/zarr.json" in removed[1]
+
+
+def test_no_object_larger_than_those_of_a_store_is_read(monkeypatch):
+    files = ObjectFiles(MemoryStore())
+    files.write("shard", bytes(101))
+    files.write("chunk", bytes(100))
+    monkeypatch.setattr(object_files, "MAX_FILE_BYTES", 100)
+    assert len(files.read("chunk")) == 100
+    assert len(files.read_range("shard", 1, 100)) == 100
+    with pytest.raises(AccessError, match=r"shard cannot be used: it has 101 bytes"):
+        files.read("shard")
+    with pytest.raises(AccessError, match=r"101 bytes were asked for"):
+        files.read_range("shard", 0, 101)
+
+
+def test_no_place_shows_credentials(server):
+    secrets = {"access_key_id": "SECRET", "secret_access_key": "SECRET"}
+    cases = {
+        "s3://bucket/a/run.zarr": S3Store("bucket", prefix="a/run.zarr", **secrets),
+        "gs://bucket/run.zarr": GCSStore("bucket", prefix="run.zarr"),
+        "az://box/run": AzureStore("box", prefix="run", account_name="me", account_key="c2Vj"),
+        "memory://": MemoryStore(),
+    }
+    for location, store in cases.items():
+        assert ObjectFiles(store).location == location
+    assert ObjectFiles(f"s3://{BUCKET}/run.zarr/").location == f"s3://{BUCKET}/run.zarr"
+    assert ObjectFiles(f"s3://{BUCKET}").location == f"s3://{BUCKET}"
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://me:SECRET@bucket/run", "az://box/run?sig=SECRET", "https://me:SECRET@host/run"]
+)
+def test_a_url_with_credentials_is_refused_and_not_shown(url):
+    with pytest.raises(NotAStoreError, match=r"environment variables or by a store object") as it:
+        ObjectFiles(url)
+    assert "SECRET" not in str(it.value)
+
+
+def test_an_error_shows_no_signature(monkeypatch):
+    def fail(*arguments, **keywords):
+        raise ValueError("GET https://me:SECRET@host/box?sig=SECRET&x=1 failed\n\x1b[31mbadly")
+
+    files = ObjectFiles(MemoryStore())
+    monkeypatch.setattr(object_files.obstore, "head", fail)
+    with pytest.raises(AccessError, match=r"GET https://host/box\?… failed \[31mbadly$") as it:
+        files.size("zarr.json")
+    assert it.value.__cause__ is None
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///run", "gs:/bucket/run", "memory:///", "s3://a b"])
+def test_what_names_no_bucket_is_refused(url):
+    with pytest.raises(NotAStoreError, match=r"expected a local path, or s3://, gs:// or az://"):
+        ObjectFiles(url)
+
+
+def test_an_object_that_is_no_place_is_refused():
+    with pytest.raises(NotAStoreError, match=r"found HTTPStore, expected .*S3Store"):
+        ObjectFiles(HTTPStore.from_url("https://host/run"))
+
+
+def test_files_may_be_sent_to_another_process(url):
+    files = ObjectFiles(url)
+    files.write("part/zarr.json", b"data")
+    sent = pickle.loads(pickle.dumps(files))
+    assert sent.read("part/zarr.json") == b"data"
+    assert sent.location == url
+    assert sent._store.retry_config == QUICKLY
+
+
+def test_a_forked_process_is_told_instead_of_waiting_for_ever(monkeypatch):
+    files = ObjectFiles(MemoryStore())
+    monkeypatch.setattr(object_files.os, "getpid", lambda: object_files._PROCESS + 1)
+    with pytest.raises(AccessError, match=r"forked.*spawn"):
+        files.read("zarr.json")
