@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tsstore.store.record import ArrayCommit
 PATHS = ArrayPaths("layers/a/states", "layers/a/checksums")
 STATES = ArraySpec("uint8", 4, (2,), ("row", "byte"))
 TEXT = ArraySpec("string", 4, (), ("sample",))
+SHARDS, TEXT_SHARDS = replace(STATES, shard_chunks=2), replace(TEXT, shard_chunks=3)
 
 
 @pytest.fixture
@@ -49,13 +51,12 @@ def write(files: LocalFiles, rows: int, spec: ArraySpec = STATES) -> CommittedAr
 @given(
     sizes=st.lists(st.integers(0, 11), max_size=8),
     flushes=st.sets(st.integers(0, 7)),
-    is_text=st.booleans(),
+    spec=st.sampled_from([STATES, TEXT, SHARDS, TEXT_SHARDS]),
 )
 def test_every_commit_keeps_its_entries_whatever_is_appended_later(
-    tmp_path_factory, sizes, flushes, is_text
+    tmp_path_factory, sizes, flushes, spec
 ):
     files = LocalFiles(tmp_path_factory.mktemp("store"), durable=False)
-    spec = TEXT if is_text else STATES
     written = entries(sum(sizes), spec)
     writer, rows, commits = ArrayWriter(files, PATHS, spec), 0, []
     for index, size in enumerate(sizes):
@@ -72,7 +73,7 @@ def test_every_commit_keeps_its_entries_whatever_is_appended_later(
 
 
 @pytest.mark.usefixtures("small_checksum_chunks")
-@pytest.mark.parametrize("spec", [STATES, TEXT])
+@pytest.mark.parametrize("spec", [STATES, TEXT, SHARDS, TEXT_SHARDS])
 def test_any_range_may_be_read(files, spec):
     array, written = write(files, 30, spec), entries(30, spec)
     for start in range(0, 31, 3):
@@ -178,12 +179,14 @@ def test_a_stale_tail_is_damage(files):
         CommittedArray.open(files, PATHS, commit, "uint8", (2,)).read(0, 1)
 
 
+@pytest.mark.parametrize("spec", [STATES, SHARDS])
 @pytest.mark.parametrize("rows", [10**15, 10**9, 12])
-def test_a_record_that_claims_more_than_there_is_takes_no_memory(files, rows):
-    commit = write(files, 10).commit
+def test_a_record_that_claims_more_than_there_is_takes_no_memory(files, rows, spec):
+    commit = write(files, 10, spec).commit
     claim = ArrayCommit(rows - rows % 4 + 2, commit.digest, 2, commit.tail_checksum)
     array = CommittedArray.open(files, PATHS, claim, "uint8", (2,))
-    with pytest.raises(DamageError, match=r"layers/a/states/c/\d+/0 is damaged: it is missing"):
+    where = r"layers/a/states/c/\d+/0(: chunk [01])?"
+    with pytest.raises(DamageError, match=rf"{where} is damaged: it is missing"):
         array.read(0, claim.rows)
     with pytest.raises(DamageError, match="is missing"):
         array.check_extent()
@@ -209,8 +212,9 @@ def test_entries_of_another_kind_are_refused(files, dtype, row_shape):
         CommittedArray.open(files, PATHS, commit, dtype, row_shape)
 
 
-def test_a_committed_array_reads_on_in_another_process(files):
-    array = write(files, 10)
+@pytest.mark.parametrize("spec", [STATES, SHARDS])
+def test_a_committed_array_reads_on_in_another_process(files, spec):
+    array = write(files, 10, spec)
     array.read(0, 5)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(array)).read(0, 10), entries(10))
 
@@ -221,3 +225,43 @@ def test_no_entries_need_no_chunk(files):
     assert array.read(0, 0).shape == (0, 2)
     assert files.list("layers/a/states") == ["zarr.json"]
     array.check_extent()
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+def test_damage_in_a_shard_names_the_chunk_and_leaves_the_others_readable(files, chunk):
+    array = write(files, 10, SHARDS)
+    shard, place = divmod(chunk, 2)
+    file = files.root / f"layers/a/states/c/{shard}/0"
+    data = bytearray(file.read_bytes())
+    # Chunks of so few rows are of one size, which is that of a shard without its index.
+    data[place * (len(data) - 36) // (2 - shard) + 20] ^= 1
+    file.write_bytes(data)
+    where = rf"layers/a/states/c/{shard}/0: chunk {place} is damaged: its bytes do not match"
+    with pytest.raises(DamageError, match=rf"{where} their crc32c; restore"):
+        array.read(0, 10)
+    other = (chunk + 1) % 3
+    np.testing.assert_array_equal(
+        array.read(other * 4, other * 4 + 2), entries(10)[other * 4 : other * 4 + 2]
+    )
+
+
+def test_shards_that_have_changed_places_are_damage(files):
+    array = write(files, 16, SHARDS)
+    first, second = (files.root / f"layers/a/states/c/{shard}/0" for shard in (0, 1))
+    data = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+    with pytest.raises(DamageError, match=r"c/0/0: chunk 0 is damaged: its entries are not those"):
+        array.read(0, 1)
+
+
+def test_an_array_that_is_finished_keeps_no_entries(files):
+    writer = ArrayWriter(files, PATHS, SHARDS)
+    writer.append(entries(10))
+    commit = writer.finish()
+    assert writer._buffer.nbytes == 0
+    assert writer._shards is None
+    writer.write_shape()
+    assert b'"shape": [\n    10,' in files.read("layers/a/states/zarr.json")
+    array = CommittedArray.open(files, PATHS, commit, "uint8", (2,))
+    np.testing.assert_array_equal(array.read(0, 10), entries(10))

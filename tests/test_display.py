@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,7 +9,8 @@ from helpers import draw_batch, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.store.display import html_table, printable, text_table
+from tsstore.errors import DamageError
+from tsstore.store.display import ago, html_table, printable, repeats_text, text_table
 from tsstore.store.files import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.reader import open_store
@@ -58,7 +60,7 @@ def test_a_store_in_text(tmp_path):
     write_run(tmp_path / "run.zarr", batches, part=PartAttributes(step=3))
     lines = repr(open_store(tmp_path / "run.zarr")).splitlines()
     assert lines[0] == f"<StateStore {tmp_path / 'run.zarr'}>"
-    assert lines[1] == "  1,500 samples · 1 part · steps 3 · finished"
+    assert lines[1] == "  1,500 samples · 1 part · steps 3 · finished, last commit 0 s ago"
     assert lines[2] == "  layer   neurons  positions   rows  threshold    dtype"
     assert lines[3] == "  conv_1        6          1  1,500          0  float32"
     assert lines[4].startswith("  fc.2         13    varying    ")
@@ -67,7 +69,8 @@ def test_a_store_in_text(tmp_path):
 
 def test_an_empty_store_has_no_table(tmp_path):
     create_run(LocalFiles(tmp_path))
-    assert repr(open_store(tmp_path)).splitlines()[1:] == ["  0 samples · 0 parts · not closed"]
+    summary = "  0 samples · 0 parts · live, nothing committed"
+    assert repr(open_store(tmp_path)).splitlines()[1:] == [summary]
     assert "<td>" not in open_store(tmp_path)._repr_html_()
 
 
@@ -91,6 +94,49 @@ def test_hostile_names_do_nothing_to_a_page(hostile):
 def test_every_cell_is_escaped(cells):
     cells = [cell + "<i>" for cell in cells]
     assert Tags(html_table(cells, [cells])).tags == {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (-5, "0 s ago"), (0, "0 s ago"), (59.9, "59 s ago"), (60, "1 min ago"), (7199, "1 h ago"),
+    (86_400, "1 d ago"), (86_400_000, "1,000 d ago"),
+])  # fmt: skip
+def test_how_long_ago_something_was(seconds, text):
+    assert ago(timedelta(seconds=seconds)) == text
+
+
+def test_a_run_says_why_it_was_cut_off(tmp_path):
+    batch = draw_batch(np.random.default_rng(0), 4)
+    write_run(tmp_path, [batch], close=False).seal(HOSTILE)
+    summary = repr(open_store(tmp_path)).splitlines()[1]
+    assert summary.startswith(f"  4 samples · 1 part · cut off ({printable(HOSTILE)}), last commit")
+
+
+def test_repeated_samples_are_told(tmp_path):
+    for ids in ([1, 2, 2, 1], [2, 3, 4, 5]):
+        write_run(tmp_path, [draw_batch(np.random.default_rng(0), 4, columns={"id": ids})])
+    store = open_store(tmp_path)
+    assert repeats_text(store) == "3 samples repeat another one of the same id"
+    assert repeats_text(open_store(tmp_path).at_step(None)) == repeats_text(store)
+
+
+@pytest.mark.parametrize("ids", [None, [1, 2, 3, 4]])
+def test_nothing_is_said_where_no_samples_repeat_others(tmp_path, ids):
+    columns = None if ids is None else {"id": ids}
+    write_run(tmp_path, [draw_batch(np.random.default_rng(0), 4, columns=columns)])
+    assert repeats_text(open_store(tmp_path)) == ""
+
+
+def test_ids_that_cannot_be_compared_are_no_error(tmp_path):
+    columns = {"id": np.linspace(0, 1, 4)}
+    write_run(tmp_path, [draw_batch(np.random.default_rng(0), 4, columns=columns)])
+    assert repeats_text(open_store(tmp_path)).startswith("repeated samples cannot be counted: ")
+
+
+def test_damaged_ids_are_an_error(tmp_path):
+    write_run(tmp_path, [draw_batch(np.random.default_rng(0), 4, columns={"id": [1, 2, 3, 4]})])
+    next((tmp_path / "part-00000-00000" / "samples" / "id" / "c").iterdir()).write_bytes(b"")
+    with pytest.raises(DamageError, match="samples/id/c/0 is damaged"):
+        repeats_text(open_store(tmp_path))
 
 
 def test_names_stand_to_the_left_and_numbers_to_the_right():

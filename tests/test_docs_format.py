@@ -14,6 +14,7 @@ from helpers import draw_batch, rows_of, stored_files, write_run
 
 from tsstore import bits
 from tsstore.store import layout, metadata
+from tsstore.store.compact import compact
 from tsstore.store.documents import MAX_DEPTH, MAX_DOCUMENT_BYTES, attributes_checksum
 from tsstore.store.layout import LayerAttributes, PartAttributes, RunAttributes
 from tsstore.store.reader import open_store
@@ -50,7 +51,7 @@ def batches():
 
 def test_the_reader_is_short_and_stands_alone():
     lines = [line for line in READER.splitlines() if line.strip()]
-    assert len(lines) <= 60
+    assert len(lines) <= 65
     imported = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(READER))
@@ -86,6 +87,27 @@ def test_the_reader_reads_many_chunks(tmp_path, read_run):
     ((_, _, layers, _),) = read_run(tmp_path)
     np.testing.assert_array_equal(layers["a"][0], batch.layers["a"].rows)
     np.testing.assert_array_equal(open_store(tmp_path)["a"][:], batch.layers["a"].rows)
+
+
+def test_the_reader_reads_shards(tmp_path, read_run, batches, monkeypatch):
+    monkeypatch.setattr(layout, "COLUMN_CHUNK_ROWS", 30)
+    path = tmp_path / "run.zarr"
+    for rank in range(2):
+        part = PartAttributes(rank=rank, world_size=2)
+        write_run(path, batches[2 * rank : 2 * rank + 2], part=part)
+    compact(path, tmp_path / "out.zarr", durable=False, shard_bytes=256)
+    ((name, samples, layers, columns),) = read_run(tmp_path / "out.zarr")
+    assert (name, samples) == ("part-00000-00000", 200)
+    for layer in ("conv_1", "fc.2"):
+        np.testing.assert_array_equal(layers[layer][0], rows_of(batches, layer))
+    counts = [count for batch in batches for count in batch.layers["fc.2"].positions]
+    assert layers["fc.2"][1].tolist() == counts
+    assert columns["text"].tolist() == [text for batch in batches for text in batch.columns["text"]]
+    shard = tmp_path / "out.zarr/part-00000-00000/layers/0001-fc.2/states/c/0/0"
+    assert len(list(shard.parent.parent.iterdir())) > 1
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match=r"0001-fc\.2/states, index for chunk 0, is damaged"):
+        list(read_run(tmp_path / "out.zarr"))
 
 
 def test_the_reader_notices_damage(tmp_path, read_run, batches):
@@ -142,4 +164,5 @@ def test_the_numbers_are_those_of_the_code():
         in TEXT
     )
     assert f"at most {metadata.MAX_CHUNK_BYTES >> 20} MiB" in TEXT
+    assert f"`n` is from 2 to {metadata.MAX_SHARD_CHUNKS:,}" in TEXT
     assert all(f"`{codec}`" in TEXT for codec in metadata.CODECS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -85,6 +86,14 @@ def test_a_group_is_created_once(files):
     with pytest.raises(FileExistsError):
         create_group(files, "sealed", {"why": "resumed"})
     assert read_attributes(files, "sealed")["why"] == "closed"
+
+
+def test_what_is_created_is_unlike_what_any_other_process_creates(files):
+    create_group(files, "a", {"why": "closed"})
+    create_group(files, "b", {"why": "closed"})
+    nonces = {read_attributes(files, path)["nonce"] for path in "ab"}
+    assert len(nonces) == 2
+    assert all(re.fullmatch("[0-9a-f]{16}", nonce) for nonce in nonces)
 
 
 def test_a_group_without_attributes_has_none(files):

@@ -30,7 +30,7 @@ def drawn_tree() -> dict[str, str]:
 
 
 def test_the_drawn_tree_is_the_real_one():
-    assert drawn_tree() == {cls.__name__: cls.__base__.__name__ for cls in CLASSES}
+    assert drawn_tree() == {cls.__name__: cls.__bases__[0].__name__ for cls in CLASSES}
 
 
 def test_every_error_is_an_error_of_tsstore():

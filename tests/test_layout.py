@@ -66,7 +66,15 @@ def test_a_chunk_of_the_longest_texts_stays_within_its_limit():
     assert chunk <= layout.MAX_CHUNK_BYTES
 
 
-@given(run=st.builds(RunAttributes, any_text, any_text, st.dictionaries(any_text, any_text)))
+@given(
+    run=st.builds(
+        RunAttributes,
+        any_text,
+        any_text,
+        st.dictionaries(any_text, any_text),
+        st.none() | any_text,
+    )
+)
 def test_attributes_of_a_run_come_back(run):
     assert RunAttributes.from_json(stored(run), "run.zarr") == run
 
@@ -81,6 +89,11 @@ def test_attributes_of_a_run_come_back(run):
         started=any_text,
         model=mappings,
         user=mappings,
+        process=st.just({})
+        | st.fixed_dictionaries(
+            {"host": any_text, "pid": numbers, "started": st.none() | any_text}
+        ),
+        compacted_from=st.lists(st.tuples(any_text, numbers), max_size=3).map(tuple),
     )
 )
 def test_attributes_of_a_part_come_back(part):
@@ -118,6 +131,7 @@ def test_a_format_that_is_none_is_refused(version):
 
 @pytest.mark.parametrize(("key", "value"), [
     ("run_id", 1), ("created", None), ("software", []), ("software", "tsstore"),
+    ("compacted_from", 1), ("compacted_from", ["id"]),
 ])  # fmt: skip
 def test_a_run_with_other_attributes_is_refused(key, value):
     attributes = stored(RunAttributes("id", "now", {})) | {key: value}
@@ -128,10 +142,15 @@ def test_a_run_with_other_attributes_is_refused(key, value):
 @pytest.mark.parametrize(("key", "value"), [
     ("rank", -1), ("rank", 1 << 60), ("world_size", 0), ("attempt", 1.5), ("attempt", False),
     ("step", 1.0), ("step", True), ("step", 1 << 64), ("step", []), ("started", 5),
-    ("model", "LeNet"), ("user", None),
+    ("model", "LeNet"), ("user", None), ("process", []), ("process", {"pid": 1}),
+    ("process", {"host": "a", "pid": -1}), ("process", {"host": "a", "pid": 1, "started": 5}),
+    ("compacted_from", None), ("compacted_from", {"a": 1}), ("compacted_from", ["ab"]),
+    ("compacted_from", [["a", -1]]), ("compacted_from", [["a", 1, 2]]),
+    ("compacted_from", [[1, 1]]), ("compacted_from", [["a", 1 << 60]]),
+    ("missing", None), ("missing", "zero"), ("missing", True), ("missing", ["empty"]),
 ])  # fmt: skip
 def test_a_part_with_other_attributes_is_refused(key, value):
-    with pytest.raises(FormatError, match=f"part: {key} is "):
+    with pytest.raises(FormatError, match=rf"part: {key}(\.\w+)? is "):
         PartAttributes.from_json(stored(PartAttributes()) | {key: value}, "part")
 
 
@@ -145,6 +164,19 @@ def test_a_part_with_other_attributes_is_refused(key, value):
 def test_a_layer_with_other_attributes_is_refused(key, value):
     with pytest.raises(FormatError, match=f"layer: {key}"):
         LayerAttributes.from_json(stored(LayerAttributes("a", 5)) | {key: value}, "layer")
+
+
+def test_a_part_of_an_early_version_says_nothing_of_its_process():
+    attributes = stored(PartAttributes(rank=3))
+    del attributes["process"]
+    assert PartAttributes.from_json(attributes, "part") == PartAttributes(rank=3)
+
+
+def test_a_part_says_what_a_layer_is_that_it_does_not_have():
+    attributes = stored(PartAttributes(missing="empty"))
+    assert PartAttributes.from_json(attributes, "part").missing == "empty"
+    del attributes["missing"]
+    assert PartAttributes.from_json(attributes, "part").missing == "error"
 
 
 def test_attributes_that_a_later_version_adds_are_passed_over():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,18 @@ from zarr.storage import MemoryStore
 from tsstore.errors import DamageError, FormatError
 from tsstore.store.documents import dump, metadata_key
 from tsstore.store.files import LocalFiles
-from tsstore.store.metadata import CODECS, ArraySpec, parse_spec, read_array
+from tsstore.store.metadata import (
+    CODECS,
+    MAX_SHARD_CHUNKS,
+    ArraySpec,
+    parse_spec,
+    read_array,
+)
 
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
           "float16", "float32", "float64", "string"]  # fmt: skip
 STATES = ArraySpec("uint8", 100, (3,), ("row", "byte"))
+SHARDS = replace(STATES, shard_chunks=5)
 
 
 def written_by_zarr(spec: ArraySpec, rows: int) -> dict[str, Any]:
@@ -30,6 +38,7 @@ def written_by_zarr(spec: ArraySpec, rows: int) -> dict[str, Any]:
         store,
         shape=(rows, *spec.row_shape),
         chunks=(spec.chunk_rows, *spec.row_shape),
+        shards=spec.shard_chunks and (spec.chunk_rows * spec.shard_chunks, *spec.row_shape),
         dtype=str if spec.is_text else spec.dtype,
         compressors=[
             BloscCodec(
@@ -51,10 +60,11 @@ def without_empty_configurations(value: Any) -> Any:
     return value
 
 
+@pytest.mark.parametrize("shard_chunks", [None, 7])
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_metadata_are_those_that_zarr_writes(dtype, codec):
-    spec = ArraySpec(dtype, 16, (), ("sample",), codec, CODECS[codec])
+def test_the_metadata_are_those_that_zarr_writes(dtype, codec, shard_chunks):
+    spec = ArraySpec(dtype, 16, (), ("sample",), codec, CODECS[codec], shard_chunks)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         expected = written_by_zarr(spec, 5)
@@ -62,13 +72,14 @@ def test_the_metadata_are_those_that_zarr_writes(dtype, codec):
     assert parse_spec(expected, "here") == spec
 
 
-def test_metadata_of_states_are_those_that_zarr_writes():
-    expected = written_by_zarr(STATES, 250)
-    assert without_empty_configurations(STATES.document(250)) == without_empty_configurations(
+@pytest.mark.parametrize("spec", [STATES, SHARDS])
+def test_metadata_of_states_are_those_that_zarr_writes(spec):
+    expected = written_by_zarr(spec, 250)
+    assert without_empty_configurations(spec.document(250)) == without_empty_configurations(
         expected
     )
     assert expected["shape"] == [250, 3]
-    assert parse_spec(expected, "here") == STATES
+    assert parse_spec(expected, "here") == spec
 
 
 @given(
@@ -77,11 +88,12 @@ def test_metadata_of_states_are_those_that_zarr_writes():
     width=st.integers(1, 64) | st.none(),
     codec=st.sampled_from(sorted(CODECS)),
     level=st.integers(1, 9),
+    shard_chunks=st.none() | st.integers(2, MAX_SHARD_CHUNKS),
 )
-def test_a_spec_comes_back_from_its_document(dtype, rows, width, codec, level):
+def test_a_spec_comes_back_from_its_document(dtype, rows, width, codec, level, shard_chunks):
     row_shape = () if width is None else (width,)
     names = ("row", "byte")[: len(row_shape) + 1]
-    spec = ArraySpec(dtype, rows, row_shape, names, codec, level)
+    spec = ArraySpec(dtype, rows, row_shape, names, codec, level, shard_chunks)
     assert parse_spec(json.loads(dump(spec.document(7))), "here") == spec
 
 
@@ -96,6 +108,10 @@ def test_entries_are_little_endian(dtype):
 def test_keys_of_chunks():
     assert STATES.chunk_key("part/layers/a/states", 7) == "part/layers/a/states/c/7/0"
     assert ArraySpec("bool", 4, (), ("sample",)).chunk_key("samples/b", 0) == "samples/b/c/0"
+    assert (STATES.file_chunks, SHARDS.file_chunks) == (1, 5)
+    assert [SHARDS.chunk_key("a", chunk) for chunk in (0, 4, 5)] == ["a/c/0/0"] * 2 + ["a/c/1/0"]
+    assert SHARDS.file_key("a", 5) == STATES.file_key("a", 5) == "a/c/5/0"
+    assert SHARDS.chunk_bytes == STATES.chunk_bytes == 300
 
 
 HOSTILE: list[tuple[tuple[str | int, ...], Any]] = [
@@ -137,9 +153,44 @@ HOSTILE: list[tuple[tuple[str | int, ...], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("place", "value"), HOSTILE)
-def test_metadata_of_another_kind_are_refused(place, value):
-    document = copy.deepcopy(STATES.document(5))
+SHARDING = ("codecs", 0, "configuration")
+HOSTILE_SHARDS: list[tuple[tuple[str | int, ...], Any]] = [
+    (("codecs", 0, "name"), "sharding"),
+    (SHARDING, None),
+    (SHARDING, []),
+    ((*SHARDING, "chunk_shape"), [500, 3]),
+    ((*SHARDING, "chunk_shape"), [501, 3]),
+    ((*SHARDING, "chunk_shape"), [99, 3]),
+    ((*SHARDING, "chunk_shape"), [100, 1]),
+    ((*SHARDING, "chunk_shape"), [100]),
+    ((*SHARDING, "chunk_shape"), [0, 3]),
+    ((*SHARDING, "chunk_shape"), [10**30, 3]),
+    ((*SHARDING, "chunk_shape"), "100"),
+    ((*SHARDING, "codecs"), []),
+    ((*SHARDING, "codecs", 1, "configuration", "cname"), "pickle"),
+    ((*SHARDING, "codecs", 0), SHARDS.document(0)["codecs"][0]),
+    ((*SHARDING, "index_codecs"), [{"name": "bytes", "configuration": {"endian": "little"}}]),
+    ((*SHARDING, "index_codecs", 0, "configuration", "endian"), "big"),
+    ((*SHARDING, "index_location"), "start"),
+    ((*SHARDING, "index_location"), None),
+    ((*SHARDING, "more"), 1),
+    (("codecs",), [*SHARDS.document(0)["codecs"], {"name": "crc32c"}]),
+    (("chunk_grid", "configuration", "chunk_shape"), [100 * (MAX_SHARD_CHUNKS + 1), 3]),
+    (("chunk_grid", "configuration", "chunk_shape"), [10**30, 3]),
+    (("chunk_grid", "configuration", "chunk_shape"), [100, 3]),
+    (("chunk_grid", "configuration", "chunk_shape"), [99, 3]),
+    (("chunk_grid", "configuration", "chunk_shape"), [500, 4]),
+    (("chunk_grid", "configuration", "chunk_shape"), [500]),
+    (("chunk_grid", "configuration", "chunk_shape"), 500),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "place", "value"),
+    [*((STATES, *case) for case in HOSTILE), *((SHARDS, *case) for case in HOSTILE_SHARDS)],
+)
+def test_metadata_of_another_kind_are_refused(spec, place, value):
+    document = copy.deepcopy(spec.document(5))
     inner: Any = document
     for key in place[:-1]:
         inner = inner[key]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import draw_batch, rewrite_attributes, write_run
@@ -8,9 +10,9 @@ from tsstore.errors import DamageError, FormatError
 from tsstore.store import parts
 from tsstore.store.documents import create_group, write_group
 from tsstore.store.files import LocalFiles
-from tsstore.store.parts import Part, has_begun
+from tsstore.store.parts import Part, committed_arrays, follows, has_begun
 from tsstore.store.reader import open_store
-from tsstore.store.record import CommitRecord, Seal
+from tsstore.store.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 
 PART = "part-00000-00000"
 
@@ -49,13 +51,13 @@ def test_a_seal_counts_before_the_record(path, part):
 
 def test_a_seal_that_comes_while_the_record_is_read_counts(path, part, monkeypatch):
     seal = Seal(CommitRecord(generation=1), "resumed", "another process", "now")
-    read = parts._read_record
+    read = parts.read_record
 
     def be_sealed_and_read(files: LocalFiles, directory: str) -> CommitRecord:
         create_group(files, f"{PART}/sealed", seal.to_json())
         return read(files, directory)
 
-    monkeypatch.setattr(parts, "_read_record", be_sealed_and_read)
+    monkeypatch.setattr(parts, "read_record", be_sealed_and_read)
     assert Part.open(LocalFiles(path), PART).record == seal.record
 
 
@@ -124,3 +126,57 @@ def test_a_column_without_a_name_is_refused(path):
     )
     with pytest.raises(FormatError, match=r"samples/label: name is None; expected text"):
         _ = open_store(path).columns
+
+
+def record(generation: int, rows: int, positions: int | None = None, **columns: int):
+    layer = LayerCommit(
+        ArrayCommit(rows, tail_rows=rows),
+        None if positions is None else ArrayCommit(positions, tail_rows=positions),
+    )
+    held = {name: ArrayCommit(number, tail_rows=number) for name, number in columns.items()}
+    return CommitRecord(generation, generation, 5 * generation, "", {"0000-a": layer}, held)
+
+
+def test_a_record_follows_itself_and_what_it_may_have_grown_from():
+    first = record(1, 5, label=5)
+    assert follows(first, first)
+    assert follows(first, CommitRecord())
+    assert follows(record(2, 10, label=10), first)
+    assert follows(record(2, 5, label=10), first)
+    assert follows(record(2, 10, 10, label=10), first)
+    assert follows(record(3, 10, 10, label=10, text=10), first)
+
+
+@pytest.mark.parametrize("later", [
+    CommitRecord(), record(0, 10, label=10), record(1, 10, label=10), record(2, 4, label=10),
+    record(2, 10, label=4), record(2, 10), replace(record(2, 10, label=10), samples=4),
+    replace(record(2, 10, label=10), layers={}),
+    replace(record(2, 5, label=10), layers={"0000-a": LayerCommit(ArrayCommit(5, 7, 5))}),
+])  # fmt: skip
+def test_a_record_does_not_follow_one_that_it_contradicts(later):
+    assert not follows(later, record(1, 5, label=5))
+
+
+def test_positions_that_were_there_stay():
+    assert not follows(record(2, 10), record(1, 5, 5))
+    assert follows(record(2, 10, 10), record(1, 5, 5))
+
+
+def test_the_committed_arrays_are_those_of_the_record(part):
+    arrays = committed_arrays(PART, part.record)
+    assert [paths.values.removeprefix(f"{PART}/") for paths in arrays] == [
+        "layers/0000-conv_1/states", "layers/0001-fc.2/states", "samples/label",
+        "samples/0001-name",
+    ]  # fmt: skip
+    assert {commit.rows for commit in arrays.values()} == {15}
+
+
+def test_a_sealed_part_is_not_read_again(part, path):
+    create_group(part.files, f"{PART}/sealed", Seal(part.record, "x", "y", "z").to_json())
+    sealed = part.refreshed()
+    assert sealed.seal.why == "x"
+    for file in (path / PART).rglob("zarr.json"):
+        file.unlink()
+    assert sealed.refreshed() is sealed
+    with pytest.raises(DamageError):
+        part.refreshed()

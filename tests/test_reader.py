@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +21,11 @@ from tsstore.errors import (
     TsstoreError,
     UnknownLayerError,
 )
+from tsstore.store.documents import read_attributes
 from tsstore.store.files import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.reader import open_store
+from tsstore.store.sealing import create_seal
 from tsstore.store.writer import create_run
 
 any_text = st.text(st.characters())
@@ -109,6 +114,138 @@ def test_a_handle_stays_right_while_the_run_goes_on(tmp_path, batches):
         assert store.column("prompt").tolist() == expected
 
 
+def test_refresh_moves_on_and_what_was_handed_out_stays(tmp_path, batches):
+    part = write_run(tmp_path, batches[:1], close=False)
+    store = open_store(tmp_path)
+    pinned, states, array = store.pinned(), store["fc.2"], store["fc.2"].to_dask()
+    write_run(tmp_path, batches[1:2], part=PartAttributes(rank=1))
+    assert (store.samples, store.layers) == (4, ("conv_1", "fc.2"))
+    assert store.refresh() is store
+    assert (store.samples, store["fc.2"].rows, len(store.column("id"))) == (8, 8, 8)
+    part.append(batches[2])
+    part.seal()
+    assert store.refresh().samples == 12
+    for held in (states[:], array.compute(scheduler="sync"), pinned["fc.2"][:]):
+        np.testing.assert_array_equal(held, batches[0].layers["fc.2"].rows)
+    assert pinned.samples == len(pinned.column("id")) == 4
+
+
+def test_refresh_finds_layers_that_came_later(tmp_path, batches):
+    files = LocalFiles(tmp_path)
+    create_run(files)
+    store = open_store(tmp_path)
+    assert (store.layers, store.columns, store.samples) == ((), (), 0)
+    write_run(tmp_path, batches)
+    assert store.refresh().layers == ("conv_1", "fc.2")
+    assert store.columns == ("id", "loss", "right", "prompt")
+
+
+def test_refresh_opens_no_part_again_that_has_not_changed(path, batches, monkeypatch):
+    write_run(path, batches[:1], part=PartAttributes(step=7, rank=2), close=False)
+    store = open_store(path)
+    before, reads = store.parts, []
+    read = LocalFiles.read
+    monkeypatch.setattr(
+        LocalFiles, "read", lambda files, key: reads.append(key) or read(files, key)
+    )
+    assert all(old is new for old, new in zip(before, store.refresh().parts, strict=True))
+    assert reads == ["zarr.json", "part-00002-00000/commit/zarr.json"]
+
+
+def test_refresh_of_one_step_stays_at_it(path, batches):
+    store = open_store(path).at_step(7)
+    write_run(path, batches[:1], part=PartAttributes(step=8, rank=2))
+    write_run(path, batches[:1], part=PartAttributes(step=7, rank=2))
+    assert store.refresh().steps == (7,)
+    assert store.samples == 16
+    assert open_store(path).samples == 24
+
+
+def older_record(path: Path, part: str) -> None:
+    """Put the record before the last one back."""
+    record = read_attributes(LocalFiles(path), f"{part}/commit")
+    rows = {"rows": 4, "digest": 0, "tail_rows": 4, "tail_checksum": 0}
+    change = {
+        "generation": record["generation"] - 1, "samples": 4, "columns": {},
+        "layers": {"0001-fc.2": {"states": rows, "positions": None}},
+    }  # fmt: skip
+    rewrite_attributes(path, f"{part}/commit", change)
+
+
+def test_a_record_that_goes_back_is_damage(tmp_path, batches):
+    write_run(tmp_path, batches[:2], close=False)
+    store = open_store(tmp_path)
+    older_record(tmp_path, "part-00000-00000")
+    with pytest.raises(DamageError, match="commit 1 does not go on from commit 2, which was"):
+        store.refresh()
+    assert store.samples == len(store.column("id")) == 8
+
+
+@pytest.mark.parametrize("change", [
+    {"samples": 7}, {"time": "another"}, {"layers": {}}, {"columns": {}},
+    {"generation": 3, "layers": {}}, {"generation": 3, "columns": {}},
+])  # fmt: skip
+def test_a_record_that_contradicts_the_one_before_is_an_error(tmp_path, batches, change):
+    write_run(tmp_path, batches[:2], close=False)
+    store = open_store(tmp_path)
+    rewrite_attributes(tmp_path, "part-00000-00000/commit", change)
+    with pytest.raises((DamageError, FormatError), match="part-00000-00000"):
+        store.refresh()
+
+
+def test_a_seal_of_the_commit_before_is_no_damage(tmp_path, batches):
+    """A writer that still lives may commit while another process seals what it has read."""
+    part = write_run(tmp_path, batches[:1], close=False)
+    sealed = part.record
+    part.append(batches[1])
+    part.commit()
+    store = open_store(tmp_path)
+    create_seal(LocalFiles(tmp_path), "part-00000-00000", sealed, "resumed", "another process")
+    assert store.samples == 8
+    assert store.refresh().samples == 4
+    assert store.status == "cut off"
+    assert store.refresh().samples == 4
+
+
+def test_a_run_that_was_replaced_says_so(tmp_path, batches):
+    write_run(tmp_path / "run.zarr", batches[:1])
+    store = open_store(tmp_path / "run.zarr")
+    shutil.rmtree(tmp_path / "run.zarr")
+    write_run(tmp_path / "run.zarr", batches[:1])
+    with pytest.raises(StoreError, match=r"is another run now: .*; open it again"):
+        store.refresh()
+
+
+def test_a_run_knows_whether_it_goes_on_and_since_when(tmp_path, batches):
+    create_run(LocalFiles(tmp_path))
+    store = open_store(tmp_path)
+    assert (store.status, store.last_commit, store.finished) == ("live", None, False)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    part = write_run(tmp_path, batches[:1], close=False)
+    assert store.refresh().status == "live"
+    assert before < store.last_commit < datetime.now(UTC) + timedelta(seconds=1)
+    part.seal()
+    assert (store.refresh().status, store.finished) == ("finished", True)
+    assert [str(status) for status in store.part_statuses] == ["finished"]
+
+
+def test_repeated_samples_are_counted_anew_after_a_refresh(tmp_path, batches):
+    write_run(tmp_path, batches[:1])
+    store = open_store(tmp_path)
+    assert store.repeated_samples == 0
+    write_run(tmp_path, batches[:2])
+    assert store.repeated_samples == 0
+    assert store.refresh().repeated_samples == 4
+
+
+def test_a_layer_that_a_live_part_has_not_yet_is_no_damage(path, batches):
+    batch = draw_batch(np.random.default_rng(0), 2, neurons={"fc.2": 13})
+    write_run(path, [batch], part=PartAttributes(rank=5), close=False)
+    with pytest.raises(StoreError, match="other parts have it already: wait") as caught:
+        open_store(path)["conv_1"]
+    assert not isinstance(caught.value, DamageError)
+
+
 def test_a_part_that_began_and_holds_nothing_is_passed_over(path, batches):
     write_run(path, batches[:1], part=PartAttributes(step=7, rank=2), close=False)
     start_part(path, batches[0], part=PartAttributes(step=8, rank=3))
@@ -159,6 +296,38 @@ def test_a_part_with_other_layers_is_an_error(path):
     with pytest.raises(DamageError, match=r"layer conv_1 has no states in part-00005-00000"):
         open_store(path)["conv_1"]
     assert open_store(path)["fc.2"].samples == 18
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_layer_that_a_part_never_met_may_be_empty_there(path, batches, close):
+    """Also in a part that is being written: it knows of all that it has committed."""
+    met = open_store(path)["conv_1"]
+    batch = draw_batch(np.random.default_rng(0), 3, neurons={"fc.2": 13}, columns={"id": [1, 2, 3]})
+    never = PartAttributes(rank=0, missing="empty")
+    write_run(path, [batch], part=never, close=close)
+    store = open_store(path)
+    states = store["conv_1"]
+    assert [part.directory for part in states.parts] == [
+        "part-00000-00000", "part-00000-00001", "part-00001-00000",
+    ]  # fmt: skip
+    assert (states.samples, states.rows) == (met.samples + 3, met.rows)
+    positions = met.read_positions().tolist()
+    first = met.parts[0].samples
+    assert states.read_positions().tolist() == positions[:first] + [0] * 3 + positions[first:]
+    np.testing.assert_array_equal(states[:], met[:])
+    np.testing.assert_array_equal(states.to_dask().compute(scheduler="sync"), met[:])
+    read = [states.read_block(block) for block in states.blocks(10)]
+    np.testing.assert_array_equal(np.concatenate([rows for rows, _ in read]), met[:])
+    assert store["fc.2"].samples == states.samples == len(store.column("id"))
+    assert "conv_1" in str(store)
+
+
+def test_a_layer_that_one_part_must_have_is_missed_there_only(path):
+    batch = draw_batch(np.random.default_rng(0), 2, neurons={"fc.2": 13})
+    write_run(path, [batch], part=PartAttributes(rank=5, missing="empty"))
+    write_run(path, [batch], part=PartAttributes(rank=6))
+    with pytest.raises(DamageError, match="conv_1 has no states in part-00006-00000, which"):
+        open_store(path)["conv_1"]
 
 
 @settings(deadline=None, max_examples=50)

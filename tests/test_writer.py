@@ -3,6 +3,7 @@ from __future__ import annotations
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,13 +19,16 @@ from tsstore.errors import (
     StoreExistsError,
     TsstoreError,
 )
-from tsstore.store import layout, writer
+from tsstore.store import layout
+from tsstore.store.access import AccessError
 from tsstore.store.documents import create_group, read_attributes
 from tsstore.store.files import LocalFiles
 from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.process import this_process
 from tsstore.store.reader import open_store
 from tsstore.store.record import CommitRecord, Seal
-from tsstore.store.writer import PartWriter, check_codec, create_run
+from tsstore.store.run import create_run
+from tsstore.store.writer import PartWriter, check_codec, next_attempt
 
 PART = "part-00000-00000"
 
@@ -64,41 +68,6 @@ def failing_at(files: LocalFiles, monkeypatch, marker: str) -> None:
     monkeypatch.setattr(files, "write", fail)
 
 
-def test_a_run_says_who_made_it(tmp_path):
-    run = create_run(LocalFiles(tmp_path / "run.zarr"), {"torch": "2.4"})
-    assert open_store(tmp_path / "run.zarr").run == run
-    assert set(run.software) == {"tsstore", "torch"}
-    assert len(run.run_id) == 32
-
-
-@pytest.mark.parametrize("content", ["a run", "another file", "a file"])
-def test_a_path_that_is_taken_is_left_alone(tmp_path, content):
-    path = tmp_path / "run.zarr"
-    if content == "a run":
-        create_run(LocalFiles(path))
-    elif content == "a file":
-        path.write_text("mine")
-    else:
-        path.mkdir()
-        (path / "notes.txt").write_text("mine")
-    before = {file: file.read_bytes() for file in stored_files(tmp_path)}
-    with pytest.raises(StoreExistsError, match=r"run\.zarr exists already; .* choose another"):
-        create_run(LocalFiles(path))
-    assert {file: file.read_bytes() for file in stored_files(tmp_path)} == before
-
-
-def test_of_many_processes_one_creates_the_run(tmp_path):
-    def create(_: int) -> bool:
-        try:
-            create_run(LocalFiles(tmp_path / "run.zarr"))
-        except StoreExistsError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(create, range(8))) == 1
-
-
 def test_every_writer_gets_a_part_of_its_own(tmp_path):
     files = LocalFiles(tmp_path)
     create_run(files)
@@ -111,13 +80,63 @@ def test_every_writer_gets_a_part_of_its_own(tmp_path):
     assert len(open_store(tmp_path).parts) == 9
 
 
-def test_a_part_that_never_began_keeps_its_number(tmp_path):
+def test_a_part_that_never_began_does_not_count(tmp_path):
     files = LocalFiles(tmp_path)
     create_run(files)
     (tmp_path / PART).mkdir()
     (tmp_path / PART / "zarr.json.0123.partial").write_bytes(b"")
+    assert next_attempt(files, 0) == 0
+    assert PartWriter(files, PartAttributes(), first=True).directory == PART
+    assert next_attempt(files, 0) == 1
+    assert next_attempt(files, 1) == 0
+
+
+def test_a_part_says_which_process_writes_it(tmp_path):
+    files = LocalFiles(tmp_path)
+    create_run(files)
+    given = PartAttributes(process={"host": "elsewhere", "pid": 1, "started": None})
+    assert PartWriter(files, given).attributes.process == this_process()
+    assert open_store(tmp_path).parts[0].attributes.process == this_process()
+
+
+def test_a_first_part_has_none_before_it(tmp_path):
+    files = LocalFiles(tmp_path)
+    create_run(files)
+    PartWriter(files, PartAttributes(), first=True)
+    PartWriter(files, PartAttributes(rank=1), first=True)
+    with pytest.raises(StoreExistsError, match=rf"{PART} exists already: rank 0 has .*resume=True"):
+        PartWriter(files, PartAttributes(), first=True)
     assert PartWriter(files, PartAttributes()).directory == "part-00000-00001"
-    assert [part.directory for part in open_store(tmp_path).parts] == ["part-00000-00001"]
+    with pytest.raises(StoreExistsError, match="part-00000-00001 exists already: rank 0"):
+        PartWriter(files, PartAttributes(), first=True)
+    assert len(open_store(tmp_path).parts) == 3
+
+
+def test_an_attempt_that_is_given_is_that_or_none(tmp_path):
+    files = LocalFiles(tmp_path)
+    create_run(files)
+    assert PartWriter(files, PartAttributes(), attempt=0).attributes.attempt == 0
+    assert PartWriter(files, PartAttributes(), attempt=1).attributes.attempt == 1
+    for taken in (0, 1):
+        with pytest.raises(StoreExistsError, match="part-00000-00001 exists already"):
+            PartWriter(files, PartAttributes(), attempt=taken)
+    assert len(open_store(tmp_path).parts) == 2
+
+
+def test_of_many_that_want_the_same_attempt_one_gets_it(tmp_path):
+    files = LocalFiles(tmp_path)
+    create_run(files)
+
+    def begin(_: int) -> bool:
+        try:
+            PartWriter(files, PartAttributes(), attempt=0)
+        except StoreExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(begin, range(8))) == 1
+    assert len(open_store(tmp_path).parts) == 1
 
 
 def test_the_users_attributes_are_stored(tmp_path):
@@ -314,6 +333,7 @@ def test_after_a_foreign_seal_no_commit_counts(tmp_path, batches):
     part.append(batches[1])
     with pytest.raises(PartSealedError, match=rf"{PART} was sealed by another process"):
         part.commit()
+    assert read_attributes(LocalFiles(tmp_path), f"{PART}/commit")["samples"] == 5
     with pytest.raises(PartSealedError, match="takes no more batches"):
         part.append(batches[2])
     part.seal()
@@ -361,6 +381,43 @@ def test_a_seal_that_was_never_written_is_none(tmp_path, batches):
     assert open_store(tmp_path).finished
 
 
+def test_after_a_failure_the_part_is_sealed_at_its_last_commit(tmp_path, batches, monkeypatch):
+    part = start_part(tmp_path, batches[0], chunk_bytes=8)
+    part.append(batches[0])
+    part.commit()
+    failing_at(part._files, monkeypatch, "0001-fc.2/states/c")
+    with pytest.raises(OSError, match="no space left"):
+        part.append(batches[1])
+    part.fail("the writer failed: no space left")
+    (read,) = open_store(tmp_path).parts
+    assert read.seal.why == "the writer failed: no space left"
+    assert read.seal.record == part.record
+    assert read.samples == 5
+    with pytest.raises(PartSealedError, match="takes no more batches"):
+        part.append(batches[2])
+
+
+def test_where_not_even_the_seal_can_be_written_the_part_stays_as_it_is(
+    tmp_path, batches, monkeypatch
+):
+    part = write_run(tmp_path, batches[:1], close=False)
+    for error in (OSError(28, "no space left on device"), AccessError("no such bucket")):
+        part.sealed = False
+        with monkeypatch.context() as patch:
+            patch.setattr(part._files, "create", Mock(side_effect=error))
+            part.fail("the writer failed")
+        assert part.sealed
+    part.seal()
+    (read,) = open_store(tmp_path).parts
+    assert (read.seal, read.samples) == (None, 5)
+
+
+def test_a_part_that_is_closed_does_not_fail(tmp_path, batches):
+    part = write_run(tmp_path, batches[:1])
+    part.fail("too late")
+    assert open_store(tmp_path).parts[0].seal.why == "closed"
+
+
 def test_zarr_and_xarray_see_what_was_committed_without_a_warning(tmp_path, batches):
     part = start_part(tmp_path, batches[0], chunk_bytes=8)
     part.append(batches[0])
@@ -390,19 +447,6 @@ def test_both_codecs_are_read_by_both(tmp_path, batches, codec):
     array = zarr.open_array(tmp_path / PART / "layers" / "0000-conv_1" / "states", mode="r")
     np.testing.assert_array_equal(array[:], open_store(tmp_path)["conv_1"][:])
     assert array.compressors[0].cname.value == codec
-
-
-def test_many_layers_have_smaller_chunks(tmp_path, rng):
-    many = {f"layer.{index}": 8 for index in range(300)}
-    for name, neurons in (("few", {"a": 8}), ("many", many)):
-        batch = draw_batch(rng, 1, neurons=neurons)
-        write_run(tmp_path / name, [batch], neurons=neurons, chunk_bytes=None)
-    sizes = [
-        next(iter(open_store(tmp_path / name).parts[0].layers.values())).states.spec.chunk_bytes
-        for name in ("few", "many")
-    ]
-    assert sizes[0] == writer.CHUNK_BYTES
-    assert writer.MIN_CHUNK_BYTES <= sizes[1] == writer.BUFFER_BYTES // 300
 
 
 @pytest.mark.parametrize(("codec", "level"), [("gzip", None), ("", 1), ("lz4", 0), ("zstd", 10)])

@@ -7,8 +7,10 @@
     │   ├── NotAStoreError        the path holds no tsstore run
     │   ├── FormatError           a store that this version cannot read, or hostile metadata
     │   ├── StoreExistsError      the path is taken already
+    │   ├── AccessError           the place cannot be read or written; an OSError as well
     │   ├── DamageError           a chunk, record or file is not what was committed
-    │   └── PartSealedError       a part that takes no more batches
+    │   ├── PartSealedError       a part that takes no more batches
+    │   └── ResumeError           a job that does not go on where an earlier one stopped
     ├── CaptureError              recording states from a model
     │   ├── SelectionError        no such layer, or none selected
     │   ├── OutputError           a module's output cannot be turned into rows
@@ -46,12 +48,23 @@ class StoreExistsError(StoreError):
     """The path exists already: choose another, or remove it."""
 
 
+class AccessError(StoreError, OSError):
+    """The place cannot be read or written, or must not be: the message names the cause.
+
+    It is an OSError as well, so that what handles a failing disk handles a failing network, too.
+    """
+
+
 class DamageError(StoreError):
     """What is on disk is not what was committed: restore the named file from a copy."""
 
 
 class PartSealedError(StoreError):
     """The part is sealed and takes no more batches: start a new part."""
+
+
+class ResumeError(StoreError):
+    """The job differs from the one that it resumes: use its settings, or another step or path."""
 
 
 class CaptureError(TsstoreError):

@@ -1,20 +1,13 @@
-"""What all places of a store have in common: names, errors, a limit, the type of bytes."""
+"""What all places of a store have in common: names, refusals, a limit, the type of bytes."""
 
 from __future__ import annotations
 
-from tsstore.errors import StoreError
+from tsstore.errors import AccessError as AccessError
 
 Bytes = bytes | bytearray | memoryview
 
 MAX_FILE_BYTES = 512 << 20
 """Twice what the largest decoded chunk takes: nothing that is read at once is as large."""
-
-
-class AccessError(StoreError, OSError):
-    """The place cannot be read or written, or must not be: the message names the cause.
-
-    It is an OSError as well, so that what handles a failing disk handles a failing network, too.
-    """
 
 
 class Place:

@@ -12,14 +12,16 @@ import numpy.typing as npt
 
 from tsstore.errors import FormatError
 from tsstore.store import chunks
-from tsstore.store.chunks import damaged
+from tsstore.store.chunks import damaged, taking_memory
 from tsstore.store.documents import dump, metadata_key
 from tsstore.store.files import Files
 from tsstore.store.layout import ArrayPaths, checksums_spec
 from tsstore.store.metadata import ArraySpec, read_array
 from tsstore.store.record import ArrayCommit
+from tsstore.store.shards import ChunkReader, ShardWriter
 
 _LITTLE_UINT32 = np.dtype("<u4")
+_POINTER_BYTES = 8
 
 
 class ArrayWriter:
@@ -53,6 +55,7 @@ class ArrayWriter:
         self._filled = 0
         self._written_rows = 0
         self._checksums = _ChecksumWriter(files, paths) if paths.checksums else None
+        self._shards = None if spec.shard_chunks is None else ShardWriter(files, paths.values, spec)
         self._write_metadata()
 
     def append(self, entries: npt.NDArray[Any]) -> None:
@@ -73,9 +76,18 @@ class ArrayWriter:
         if self._filled and self.rows != self._written_rows:
             self._buffer[self._filled :] = "" if self.spec.is_text else 0
             self._write_chunk(self.rows // self.spec.chunk_rows)
+        if self._shards:
+            self._shards.flush()
         self._written_rows = self.rows
         digest = self._checksums.flush() if self._checksums else 0
         return ArrayCommit(self.rows, digest, self._filled, chunks.checksum(self.spec, tail))
+
+    def finish(self) -> ArrayCommit:
+        """Flush, and give memory back: no more entries are taken."""
+        commit = self.flush()
+        self._buffer = self._buffer[:0].copy()
+        self._shards = None
+        return commit
 
     def write_shape(self) -> None:
         """Let plain Zarr readers see the committed rows, and none beyond."""
@@ -91,8 +103,11 @@ class ArrayWriter:
         self._filled = 0
 
     def _write_chunk(self, index: int) -> None:
-        key = self.spec.chunk_key(self._path, index)
-        self._files.write(key, chunks.encode(self.spec, self._buffer))
+        data = chunks.encode(self.spec, self._buffer)
+        if self._shards:
+            self._shards.put(index, data)
+        else:
+            self._files.write(self.spec.chunk_key(self._path, index), data)
 
     def _write_metadata(self) -> None:
         document = self.spec.document(self._written_rows, self._path, self._attributes)
@@ -196,12 +211,16 @@ class CommittedArray:
         ------
         DamageError
             If a chunk is missing, or is not what was committed.
+        StoreError
+            If there is not enough memory.
         """
         if stop <= start:
             return chunks.empty_entries(self.spec, 0) if out is None else out
         self.check_extent()
         if out is None:
-            out = chunks.empty_entries(self.spec, stop - start)
+            count = (stop - start) * (self.spec.entry_bytes or _POINTER_BYTES)
+            with taking_memory(f"{self.files.location}/{self.paths.values}", count):
+                out = chunks.empty_entries(self.spec, stop - start)
         size = self.spec.chunk_rows
         for index in range(start // size, -(-stop // size)):
             first, last = max(start, index * size), min(stop, (index + 1) * size)
@@ -218,22 +237,12 @@ class CommittedArray:
         A hostile record may claim any number of entries: ask before taking memory for them.
         """
         last = (self.rows - 1) // self.spec.chunk_rows
-        if self.rows and not self.files.exists(self.spec.chunk_key(self.paths.values, last)):
-            raise damaged(self.chunk_where(last), "it is missing")
-
-    def chunk_where(self, index: int) -> str:
-        """Return the name of a chunk's file, for messages."""
-        return f"{self.files.location}/{self.spec.chunk_key(self.paths.values, index)}"
+        if self.rows and not self._stored.exists(last):
+            raise damaged(self._stored.where(last), "it is missing")
 
     def _chunk(self, index: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
-        where = self.chunk_where(index)
-        try:
-            data = self.files.read(self.spec.chunk_key(self.paths.values, index))
-        except FileNotFoundError:
-            raise damaged(where, "it is missing") from None
-        except OSError as error:
-            raise damaged(where, f"it cannot be read ({error})") from error
-        entries = chunks.decode(self.spec, data, where, out)
+        where = self._stored.where(index)
+        entries = chunks.decode(self.spec, self._stored.read(index), where, out)
         full = index < self.rows // self.spec.chunk_rows
         committed = entries if full else entries[: self.commit.tail_rows]
         expected = self._checksums[index] if full else self.commit.tail_checksum
@@ -242,27 +251,25 @@ class CommittedArray:
         return entries
 
     @cached_property
+    def _stored(self) -> ChunkReader:
+        return ChunkReader(self.files, self.paths.values, self.spec)
+
+    @cached_property
     def _checksums(self) -> npt.NDArray[np.uint32]:
         """Checksums of all full chunks; the record's digest covers them in their turn."""
         path = self.paths.checksums
         where = f"{self.files.location}/{path}"
         spec, _ = _read_spec(self.files, path, "uint32", ())
+        stored = ChunkReader(self.files, path, spec)
         count = self.rows // self.spec.chunk_rows
         parts = [
-            chunks.decode(spec, self._read_checksum_chunk(spec, index), where)
+            chunks.decode(spec, stored.read(index), where)
             for index in range(-(-count // spec.chunk_rows))
         ]
         checksums = np.concatenate(parts)[:count] if parts else np.empty(0, dtype=_LITTLE_UINT32)
         if google_crc32c.value(checksums.tobytes()) != self.commit.digest:
             raise damaged(where, "the checksums are not those that were committed")
         return checksums
-
-    def _read_checksum_chunk(self, spec: ArraySpec, index: int) -> bytes:
-        key = spec.chunk_key(self.paths.checksums, index)
-        try:
-            return self.files.read(key)
-        except OSError as error:
-            raise damaged(f"{self.files.location}/{key}", f"it cannot be read ({error})") from error
 
 
 def _read_spec(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import google_crc32c
@@ -11,12 +13,23 @@ import numpy.typing as npt
 from numcodecs import blosc
 from numcodecs.vlen import VLenUTF8
 
-from tsstore.errors import DamageError
+from tsstore.errors import DamageError, StoreError
 from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
 
 _BLOSC_HEADER = struct.Struct("<BBBBIII")
 _CHECKSUM_BYTES = 4
 _COUNT_BYTES = 4
+_MAX_EXPANSION = {"lz4": 255, "zstd": 1 << 15}
+"""How often its own size a compressed chunk can become at most.
+
+A byte of LZ4 adds 255 to the length of a match at most; a block of Zstandard takes 4 bytes at least
+and gives 128 KiB at most.
+
+References
+----------
+"LZ4 block format description", lz4 project. Y. Collet and M. Kucherawy, "Zstandard compression and
+the application/zstd media type", RFC 8878, 2021, section 3.1.1.2.
+"""
 
 
 def empty_entries(spec: ArraySpec, rows: int) -> npt.NDArray[Any]:
@@ -76,8 +89,9 @@ def decode(
     if struct.unpack("<I", data[-_CHECKSUM_BYTES:])[0] != google_crc32c.value(packed):
         raise damaged(where, "its bytes do not match their crc32c")
     *_, size, _, packed_size = _BLOSC_HEADER.unpack_from(data)
-    limit_broken = size > MAX_CHUNK_BYTES if spec.is_text else size != spec.chunk_bytes
-    if limit_broken or packed_size != len(packed):
+    wrong_size = size > MAX_CHUNK_BYTES if spec.is_text else size != spec.chunk_bytes
+    too_much = size > len(packed) * _MAX_EXPANSION[spec.codec]
+    if wrong_size or too_much or packed_size != len(packed):
         raise damaged(where, f"it declares {size} bytes in {packed_size}")
     if spec.is_text:
         return _decode_text(spec, _decompress(packed, None, where), where)
@@ -85,6 +99,24 @@ def decode(
         out = np.empty((spec.chunk_rows, *spec.row_shape), dtype=spec.numpy_dtype)
     _decompress(packed, out, where)
     return out
+
+
+@contextmanager
+def taking_memory(where: str, count: int) -> Iterator[None]:
+    """Turn a lack of memory in the block, which takes `count` bytes, into an error with advice.
+
+    Raises
+    ------
+    StoreError
+        If there is not as much, or no array can be as large.
+    """
+    try:
+        yield
+    except (MemoryError, ValueError):
+        raise StoreError(
+            f"{where}: what was asked for takes {count:,} bytes, more memory than there is; read "
+            "slices or blocks of it, or count its states by tsstore.analyze"
+        ) from None
 
 
 def damaged(where: str, what: str) -> DamageError:

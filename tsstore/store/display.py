@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import TYPE_CHECKING
+
+from tsstore.errors import DamageError, StoreError
+from tsstore.store.status import CUT_OFF
 
 if TYPE_CHECKING:
     from tsstore.store.layers import LayerStates
@@ -48,15 +52,49 @@ def store_html(store: StateStore) -> str:
 
 
 def store_summary(store: StateStore) -> str:
-    """Return one line: samples, parts, steps, columns, whether it is finished."""
+    """Return one line: samples, parts, steps, columns, whether and when it was written."""
     parts = f"{len(store.parts)} part" + "s" * (len(store.parts) != 1)
     facts = [f"{store.samples:,} samples", parts]
     if store.steps not in ((), (None,)):
         facts.append("steps " + ", ".join(printable(str(step)) for step in store.steps))
     if store.columns:
         facts.append("columns " + ", ".join(printable(name) for name in store.columns))
-    facts.append("finished" if store.finished else "not closed")
+    facts.append(status_text(store))
     return " · ".join(facts)
+
+
+def status_text(store: StateStore) -> str:
+    """Return whether a run is live, finished or cut off and why, and when it last committed."""
+    text = store.status
+    reasons = {status.why for status in store.part_statuses if status.state == CUT_OFF}
+    if text == CUT_OFF and reasons:
+        text += f" ({'; '.join(sorted(map(printable, reasons)))})"
+    if store.last_commit is None:
+        return f"{text}, nothing committed"
+    return f"{text}, last commit {ago(datetime.now(UTC) - store.last_commit)}"
+
+
+def repeats_text(store: StateStore) -> str:
+    """Return how many samples of a run repeat others; nothing where none do.
+
+    It reads all ids. Whatever ids cannot be compared are the user's, and no error.
+    """
+    try:
+        count = store.repeated_samples
+    except DamageError:
+        raise
+    except StoreError as error:
+        return f"repeated samples cannot be counted: {printable(str(error))}"
+    return f"{count:,} samples repeat another one of the same id" if count else ""
+
+
+def ago(age: timedelta) -> str:
+    """Return how long ago something was, in its largest unit."""
+    seconds = max(int(age.total_seconds()), 0)
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:,} {unit} ago"
+    return f"{seconds} s ago"
 
 
 def layer_html(states: LayerStates) -> str:

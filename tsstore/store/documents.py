@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -100,8 +101,13 @@ def write_group(files: Files, path: str, attributes: Mapping[str, Any] | None = 
 
 
 def create_group(files: Files, path: str, attributes: Mapping[str, Any]) -> None:
-    """Write the metadata of the group at `path`; FileExistsError where there is one."""
-    files.create(metadata_key(path), dump(group_document(path, attributes)))
+    """Write the metadata of the group at `path`; FileExistsError where there is one.
+
+    A nonce makes them unlike any other process's: where a reply is lost, and the request is sent
+    again, what is there by then can be told from what another one wrote.
+    """
+    unique = {**attributes, "nonce": secrets.token_hex(8)}
+    files.create(metadata_key(path), dump(group_document(path, unique)))
 
 
 def read_document(files: Files, path: str) -> dict[str, Any]:

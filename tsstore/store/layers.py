@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,142 +12,14 @@ import numpy.typing as npt
 from tsstore import bits
 from tsstore.errors import FormatError
 from tsstore.store.arrays import CommittedArray
+from tsstore.store.chunks import taking_memory
 from tsstore.store.display import printable
+from tsstore.store.layer_part import Block as Block
+from tsstore.store.layer_part import LayerPart
 from tsstore.store.layout import LayerAttributes
 
 if TYPE_CHECKING:
     import dask.array as da
-
-PIECE_SAMPLES = 1 << 16
-"""Samples whose numbers of rows are read at a time."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A range of whole samples' rows that one task reads.
-
-    Attributes
-    ----------
-    part
-        Index of the part among those that hold the layer.
-    first_sample, samples
-        Which samples of the part.
-    first_row, rows
-        Which rows of the part.
-    """
-
-    part: int
-    first_sample: int
-    samples: int
-    first_row: int
-    rows: int
-
-
-@dataclass(frozen=True)
-class LayerPart:
-    """One layer's committed states in one part.
-
-    Attributes
-    ----------
-    directory
-        The part's directory.
-    attributes
-        What the layer says of its rows.
-    states
-        The rows.
-    positions
-        Rows of each sample, where they vary.
-    samples
-        Number of samples.
-    """
-
-    directory: str
-    attributes: LayerAttributes
-    states: CommittedArray
-    positions: CommittedArray | None
-    samples: int
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.states.rows
-
-    @property
-    def constant_positions(self) -> int | None:
-        """Rows of every sample, or None where they vary."""
-        if self.positions is not None:
-            return None
-        return self.rows // self.samples if self.samples else 0
-
-    def read_positions(self, first_sample: int, samples: int) -> npt.NDArray[np.int64]:
-        """Return the rows of each of some samples, int64 (samples,).
-
-        Raises
-        ------
-        FormatError
-            If one of the stored numbers is negative.
-        DamageError
-            If a chunk is missing, or is not what was committed.
-        """
-        if self.positions is None:
-            self.states.check_extent()
-            return np.full(samples, self.constant_positions, dtype=np.int64)
-        positions = self.positions.read(first_sample, first_sample + samples)
-        if positions.size and positions.min() < 0:
-            raise self._wrong_positions("one of them is negative")
-        return positions
-
-    def position_pieces(self) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield the rows of each sample, a bounded number of samples at a time."""
-        for first in range(0, self.samples, PIECE_SAMPLES):
-            yield self.read_positions(first, min(PIECE_SAMPLES, self.samples - first))
-
-    def blocks(self, part: int, target_rows: int) -> Iterator[Block]:
-        """Yield the part's rows as blocks of whole samples, of about `target_rows` rows.
-
-        Raises
-        ------
-        FormatError
-            If the stored numbers of rows by sample do not add up to the rows.
-        """
-        constant = self.constant_positions
-        if not self.rows:
-            return
-        if constant is not None:
-            yield from self._equal_blocks(part, target_rows, constant)
-        else:
-            yield from self._varying_blocks(part, target_rows)
-
-    def _equal_blocks(self, part: int, target_rows: int, positions: int) -> Iterator[Block]:
-        step = max(target_rows // positions, 1)
-        chunk_samples, odd = divmod(self.states.spec.chunk_rows, positions)
-        if not odd and step >= chunk_samples:
-            # Whole chunks: none is decoded by two blocks.
-            step -= step % chunk_samples
-        for first in range(0, self.samples, step):
-            samples = min(step, self.samples - first)
-            yield Block(part, first, samples, first * positions, samples * positions)
-
-    def _varying_blocks(self, part: int, target_rows: int) -> Iterator[Block]:
-        first = first_row = rows = sample = 0
-        for piece in self.position_pieces():
-            for positions in piece.tolist():
-                if rows and rows + positions > target_rows:
-                    yield Block(part, first, sample - first, first_row, rows)
-                    first, first_row, rows = sample, first_row + rows, 0
-                rows += positions
-                sample += 1
-                if first_row + rows > self.rows:
-                    raise self._wrong_positions("they are more than the rows")
-        if first_row + rows != self.rows:
-            raise self._wrong_positions("they are fewer than the rows")
-        yield Block(part, first, sample - first, first_row, rows)
-
-    def _wrong_positions(self, why: str) -> FormatError:
-        return FormatError(
-            f"{self.directory}: layer {printable(self.attributes.name)} has rows by sample that "
-            f"are not valid: {why}"
-        )
 
 
 class LayerStates:
@@ -163,7 +34,7 @@ class LayerStates:
     name
         Public name of the layer.
     parts
-        The layer in each part that holds it.
+        The layer in each part that holds it, or whose samples have no rows in it.
 
     Raises
     ------
@@ -175,7 +46,7 @@ class LayerStates:
         self.location = location
         self.name = name
         self.parts = parts
-        self._check_agreement()
+        _check_agreement(self._where, parts)
 
     @property
     def attributes(self) -> LayerAttributes:
@@ -248,8 +119,12 @@ class LayerStates:
         ------
         DamageError
             If a chunk is missing, or is not what was committed.
+        StoreError
+            If there is not enough memory.
         """
-        return bits.unpack(self[key], self.neurons)
+        rows = self[key]
+        with taking_memory(self._where, rows.size // self.row_bytes * self.neurons):
+            return bits.unpack(rows, self.neurons)
 
     def read_positions(self) -> npt.NDArray[np.int64]:
         """Return the rows of each sample, int64 (samples,)."""
@@ -290,7 +165,8 @@ class LayerStates:
         spans = list(self._spans(start, stop))
         for states, _, _ in spans:
             states.check_extent()
-        out = np.empty((stop - start, self.row_bytes), dtype=np.uint8)
+        with taking_memory(self._where, (stop - start) * self.row_bytes):
+            out = np.empty((stop - start, self.row_bytes), dtype=np.uint8)
         filled = 0
         for states, first, last in spans:
             states.read(first, last, out[filled : filled + last - first])
@@ -306,22 +182,9 @@ class LayerStates:
                 yield part.states, first - offset, last - offset
             offset += part.rows
 
-    def _check_agreement(self) -> None:
-        first = self.attributes
-        for part in self.parts[1:]:
-            other = part.attributes
-            same = (first.neurons, first.threshold, first.dtype) == (
-                other.neurons,
-                other.threshold,
-                other.dtype,
-            )
-            if not same:
-                raise FormatError(
-                    f"{self.location}: layer {printable(self.name)} has {other.neurons} neurons, "
-                    f"threshold {other.threshold}, dtype {other.dtype} in {part.directory}, but "
-                    f"{first.neurons}, {first.threshold}, {first.dtype} in "
-                    f"{self.parts[0].directory}; analyse one part or step at a time"
-                )
+    @property
+    def _where(self) -> str:
+        return f"{self.location}: layer {printable(self.name)}"
 
     def __repr__(self) -> str:
         positions = "varying" if self.positions is None else self.positions
@@ -334,3 +197,20 @@ class LayerStates:
         from tsstore.store.display import layer_html
 
         return layer_html(self)
+
+
+def _check_agreement(where: str, parts: tuple[LayerPart, ...]) -> None:
+    first = parts[0].attributes
+    for part in parts[1:]:
+        other = part.attributes
+        same = (first.neurons, first.threshold, first.dtype) == (
+            other.neurons,
+            other.threshold,
+            other.dtype,
+        )
+        if not same:
+            raise FormatError(
+                f"{where} has {other.neurons} neurons, threshold {other.threshold}, dtype "
+                f"{other.dtype} in {part.directory}, but {first.neurons}, {first.threshold}, "
+                f"{first.dtype} in {parts[0].directory}; analyse one part or step at a time"
+            )

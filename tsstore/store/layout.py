@@ -114,11 +114,24 @@ def checksums_spec(dimension: str) -> ArraySpec:
 
 @dataclass(frozen=True)
 class RunAttributes:
-    """What the root of a store says of the run."""
+    """What the root of a store says of the run.
+
+    Attributes
+    ----------
+    run_id
+        The same for all parts.
+    created
+        ISO 8601 time.
+    software
+        Versions by name.
+    compacted_from
+        Id of the run that was compacted into this one; None where there was none.
+    """
 
     run_id: str
     created: str
     software: Mapping[str, str] = field(default_factory=dict)
+    compacted_from: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as they are stored."""
@@ -134,10 +147,12 @@ class RunAttributes:
             If the format is newer than this version reads, or an attribute is not valid.
         """
         check_format(value, where)
+        source = value.get("compacted_from")
         return cls(
             text(value.get("run_id"), "run_id", where),
             text(value.get("created"), "created", where),
             mapping(value.get("software"), "software", where),
+            None if source is None else text(source, "compacted_from", where),
         )
 
 
@@ -169,6 +184,15 @@ class PartAttributes:
         Class and fingerprint of the model.
     user
         The user's own attributes.
+    process
+        ``host``, ``pid`` and ``started`` of the process (see :func:`process.this_process`);
+        empty where they are not known.
+    compacted_from
+        Directories of the parts that were made one, in the order of their samples, and the number
+        of samples of each; empty where this is no such part.
+    missing
+        What a layer is that other parts of the step have and this one has not: ``"error"``, or
+        ``"empty"``, a layer without rows in all samples of this part.
     """
 
     rank: int = 0
@@ -178,6 +202,9 @@ class PartAttributes:
     started: str = ""
     model: Mapping[str, Any] = field(default_factory=dict)
     user: Mapping[str, Any] = field(default_factory=dict)
+    process: Mapping[str, Any] = field(default_factory=dict)
+    compacted_from: tuple[tuple[str, int], ...] = ()
+    missing: str = "error"
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as they are stored."""
@@ -197,7 +224,40 @@ class PartAttributes:
             text(value.get("started"), "started", where),
             mapping(value.get("model"), "model", where),
             mapping(value.get("user"), "user", where),
+            _process(value.get("process", {}), where),
+            _compacted_from(value.get("compacted_from", []), where),
+            _missing(value.get("missing", "error"), where),
         )
+
+
+def _process(value: object, where: str) -> dict[str, Any]:
+    """Check what a part says of its process; parts of early versions say nothing."""
+    process = mapping(value, "process", where)
+    if not process:
+        return {}
+    started = process.get("started")
+    return {
+        "host": text(process.get("host"), "process.host", where),
+        "pid": number(process.get("pid"), "process.pid", where),
+        "started": None if started is None else text(started, "process.started", where),
+    }
+
+
+def _missing(value: object, where: str) -> str:
+    missing = text(value, "missing", where)
+    if missing not in ("error", "empty"):
+        raise FormatError(f"{where}: missing is {missing!r:.80}; expected 'error' or 'empty'")
+    return missing
+
+
+def _compacted_from(value: object, where: str) -> tuple[tuple[str, int], ...]:
+    pairs: Any = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+        raise FormatError(
+            f"{where}: compacted_from is {value!r:.80}; expected a list of parts and samples"
+        )
+    what = "compacted_from"
+    return tuple((text(name, what, where), number(count, what, where)) for name, count in pairs)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from tsstore.store.documents import (
 from tsstore.store.files import Files
 
 MAX_CHUNK_BYTES = 256 << 20
+MAX_SHARD_CHUNKS = 1 << 14
+"""So that the index of a shard, which is read whole, stays small."""
 CODECS = {"lz4": 5, "zstd": 3}
 """Names of the compressors of format 1, and the level of each unless one is given."""
 
@@ -49,6 +51,8 @@ class ArraySpec:
         ``"lz4"`` or ``"zstd"``.
     level
         Level of the compressor.
+    shard_chunks
+        Chunks in a file of many, 2 at least; None where each has a file of its own.
     """
 
     dtype: str
@@ -57,6 +61,7 @@ class ArraySpec:
     dimensions: tuple[str, ...]
     codec: str = "lz4"
     level: int = CODECS["lz4"]
+    shard_chunks: int | None = None
 
     @property
     def is_text(self) -> bool:
@@ -82,6 +87,39 @@ class ArraySpec:
         self, rows: int, path: str = "", attributes: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Return the Zarr v3 metadata of the array at `path`, with so many rows."""
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [rows, *self.row_shape],
+            "data_type": self.dtype,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {
+                    "chunk_shape": [self.chunk_rows * self.file_chunks, *self.row_shape]
+                },
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": _fill_value(self.dtype),
+            "codecs": self._chunk_codecs() if self.shard_chunks is None else [self._sharding()],
+            "attributes": node_attributes(path, attributes),
+            "dimension_names": list(self.dimensions),
+            "storage_transformers": [],
+        }
+
+    @property
+    def file_chunks(self) -> int:
+        """Chunks in a file."""
+        return self.shard_chunks or 1
+
+    def file_key(self, array: str, file: int) -> str:
+        """Return the key of a file of the array at `array`: of a chunk, or of a shard."""
+        return f"{array}/c/{file}" + "/0" * len(self.row_shape)
+
+    def chunk_key(self, array: str, chunk: int) -> str:
+        """Return the key of the file that holds a chunk of the array at `array`."""
+        return self.file_key(array, chunk // self.file_chunks)
+
+    def _chunk_codecs(self) -> list[dict[str, Any]]:
         serializer = (
             {"name": "vlen-utf8", "configuration": {}}
             if self.is_text
@@ -94,30 +132,16 @@ class ArraySpec:
             "shuffle": "noshuffle",
             "blocksize": 0,
         }
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [rows, *self.row_shape],
-            "data_type": self.dtype,
-            "chunk_grid": {
-                "name": "regular",
-                "configuration": {"chunk_shape": [self.chunk_rows, *self.row_shape]},
-            },
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": _fill_value(self.dtype),
-            "codecs": [
-                serializer,
-                {"name": "blosc", "configuration": blosc},
-                {"name": "crc32c"},
-            ],
-            "attributes": node_attributes(path, attributes),
-            "dimension_names": list(self.dimensions),
-            "storage_transformers": [],
-        }
+        return [serializer, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}]
 
-    def chunk_key(self, array: str, chunk: int) -> str:
-        """Return the key of a chunk of the array at `array`."""
-        return f"{array}/c/{chunk}" + "/0" * len(self.row_shape)
+    def _sharding(self) -> dict[str, Any]:
+        configuration = {
+            "chunk_shape": [self.chunk_rows, *self.row_shape],
+            "codecs": self._chunk_codecs(),
+            "index_codecs": [{"name": "bytes", **_endianness("uint64")}, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        return {"name": "sharding_indexed", "configuration": configuration}
 
 
 def _endianness(dtype: str) -> dict[str, Any]:
@@ -162,8 +186,13 @@ def read_array(files: Files, path: str) -> tuple[ArraySpec, dict[str, Any]]:
 def parse_spec(document: Mapping[str, Any], where: str) -> ArraySpec:
     """Check an array's metadata and return its spec; FormatError where it is not of format 1."""
     try:
-        blosc = document["codecs"][1]["configuration"]
         shape = document["chunk_grid"]["configuration"]["chunk_shape"]
+        codecs, file_shape = document["codecs"], shape
+        is_sharded = codecs[0]["name"] == "sharding_indexed"
+        if is_sharded:
+            inner = codecs[0]["configuration"]
+            shape, codecs = inner["chunk_shape"], inner["codecs"]
+        blosc = codecs[1]["configuration"]
         names = document["dimension_names"]
         dtype, codec, level = document["data_type"], blosc["cname"], blosc["clevel"]
     except (KeyError, IndexError, TypeError) as error:
@@ -172,17 +201,27 @@ def parse_spec(document: Mapping[str, Any], where: str) -> ArraySpec:
         raise FormatError(
             f"{where}: data type {dtype!r:.80} with codec {codec!r:.80} is not of format 1"
         )
-    if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or not isinstance(names, list):
-        raise FormatError(f"{where}: chunk shape {shape!r:.80} is not of format 1")
-    rows, *row_shape = (number(size, "chunk shape", where, 1) for size in shape)
+    if not isinstance(names, list):
+        raise FormatError(f"{where}: dimension_names is {names!r:.80}; expected a list")
+    rows, *row_shape = _chunk_shape(shape, where)
     dimensions = tuple(text(name, "dimension name", where) for name in names)
     level = number(level, "compression level", where)
     spec = ArraySpec(dtype, rows, tuple(row_shape), dimensions, codec, level)
     # A pointer's size stands for an entry of text, whose bytes are checked chunk by chunk.
     if rows * (spec.entry_bytes or 8) > MAX_CHUNK_BYTES:
         raise FormatError(f"{where}: a chunk of {shape} {dtype} is over {MAX_CHUNK_BYTES} bytes")
+    if is_sharded:
+        count = _chunk_shape(file_shape, where)[0] // rows
+        count = number(count, "number of chunks in a shard", where, 2, MAX_SHARD_CHUNKS)
+        spec = replace(spec, shard_chunks=count)
     _check_as_written(document, spec, where)
     return spec
+
+
+def _chunk_shape(shape: object, where: str) -> list[int]:
+    if not isinstance(shape, list) or not 1 <= len(shape) <= 2:
+        raise FormatError(f"{where}: chunk shape {shape!r:.80} is not of format 1")
+    return [number(size, "chunk shape", where, 1) for size in shape]
 
 
 def _check_as_written(document: Mapping[str, Any], spec: ArraySpec, where: str) -> None:

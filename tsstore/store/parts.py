@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +12,9 @@ from tsstore.store import layout
 from tsstore.store.arrays import CommittedArray
 from tsstore.store.documents import metadata_key, read_attributes, text
 from tsstore.store.files import Files
-from tsstore.store.layers import LayerPart
-from tsstore.store.layout import LayerAttributes, PartAttributes
-from tsstore.store.record import CommitRecord, Seal
+from tsstore.store.layer_part import LayerPart
+from tsstore.store.layout import ArrayPaths, LayerAttributes, PartAttributes
+from tsstore.store.record import ArrayCommit, CommitRecord, Seal
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,29 @@ class Part:
         if not layout.is_directory(directory):
             raise FormatError(f"{files.location}: {directory!r:.80} is no part's directory")
         part = PartAttributes.from_json(*_attributes(files, directory))
-        record = CommitRecord()
-        seal = _read_seal(files, directory)
-        if seal is None:
-            record = _read_record(files, directory)
-            # One that came in between may freeze an earlier record than the one just read.
-            seal = _read_seal(files, directory)
-        return cls(files, directory, part, seal.record if seal else record, seal)
+        return cls(files, directory, part, *_read_commit(files, directory))
+
+    def refreshed(self) -> Part:
+        """Return the part as of its latest commit; itself where there is no later one.
+
+        Raises
+        ------
+        DamageError
+            If what is there now does not go on from what was committed.
+        """
+        if self.seal is not None:
+            return self
+        record, seal = _read_commit(self.files, self.directory)
+        if seal is None and record == self.record:
+            return self
+        # A seal freezes the commit that its maker saw; the writer may have made one more since.
+        sealed_before = seal is not None and follows(self.record, record)
+        if not (follows(record, self.record) or sealed_before):
+            raise DamageError(
+                f"{self._where}: commit {record.generation} does not go on from commit "
+                f"{self.record.generation}, which was there before; restore the part from a copy"
+            )
+        return replace(self, record=record, seal=seal)
 
     @property
     def samples(self) -> int:
@@ -110,19 +126,66 @@ class Part:
         return LayerPart(self.directory, attributes, states, positions, self.samples)
 
 
+def committed_arrays(part: str, record: CommitRecord) -> dict[ArrayPaths, ArrayCommit]:
+    """Return what is committed of each array of the part in directory `part`."""
+    arrays = {}
+    for directory, layer in record.layers.items():
+        arrays[layout.states_paths(part, directory)] = layer.states
+        if layer.positions is not None:
+            arrays[layout.positions_paths(part, directory)] = layer.positions
+    for directory, column in record.columns.items():
+        arrays[layout.column_paths(part, directory)] = column
+    return arrays
+
+
+def follows(later: CommitRecord, earlier: CommitRecord) -> bool:
+    """Whether a record is that of the same commit of a part as another, or of a later one."""
+    if later.generation <= earlier.generation:
+        return later == earlier
+    arrays = committed_arrays("", later)
+    return later.samples >= earlier.samples and all(
+        paths in arrays and (arrays[paths].rows > commit.rows or arrays[paths] == commit)
+        for paths, commit in committed_arrays("", earlier).items()
+    )
+
+
+def _read_commit(files: Files, part: str) -> tuple[CommitRecord, Seal | None]:
+    """Return the record that counts, and the seal if there is one."""
+    record = CommitRecord()
+    seal = read_seal(files, part)
+    if seal is None:
+        record = read_record(files, part)
+        # One that came in between may freeze an earlier record than the one just read.
+        seal = read_seal(files, part)
+    return seal.record if seal else record, seal
+
+
 def _attributes(files: Files, path: str) -> tuple[dict[str, Any], str]:
     return read_attributes(files, path), f"{files.location}/{path}"
 
 
-def _read_seal(files: Files, part: str) -> Seal | None:
+def read_seal(files: Files, part: str) -> Seal | None:
+    """Return the part's seal; None where there is none.
+
+    Raises
+    ------
+    DamageError, FormatError
+        If it is there and is not what was written.
+    """
     path = layout.seal_path(part)
     if not files.exists(metadata_key(path)):
         return None
     return Seal.from_json(*_attributes(files, path))
 
 
-def _read_record(files: Files, part: str) -> CommitRecord:
-    """Return the part's record; an empty one where no layers have been defined yet."""
+def read_record(files: Files, part: str) -> CommitRecord:
+    """Return the part's own record; an empty one where no layers have been defined yet.
+
+    Raises
+    ------
+    DamageError, FormatError
+        If it is missing from a part that has layers, or is not what was written.
+    """
     has_layers = "layers" in files.list(part)
     path = layout.commit_path(part)
     if files.exists(metadata_key(path)):

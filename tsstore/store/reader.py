@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import DamageError, NotAStoreError, StoreError, UnknownLayerError
-from tsstore.store import layout
+from tsstore.errors import DamageError, StoreError, UnknownLayerError
 from tsstore.store.display import printable
-from tsstore.store.documents import check_attributes, load, metadata_key, tsstore_attributes
-from tsstore.store.files import Files, open_files
+from tsstore.store.files import StorePath, open_files
+from tsstore.store.layer_part import LayerPart
 from tsstore.store.layers import LayerStates
-from tsstore.store.layout import RunAttributes
-from tsstore.store.parts import Part, has_begun
+from tsstore.store.parts import Part
+from tsstore.store.run import read_run
+from tsstore.store.run_view import RunView, open_parts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def open_store(path: str | os.PathLike[str]) -> StateStore:
+def open_store(path: StorePath) -> StateStore:
     """Open a run, finished or running, as of its last commits.
 
     Parameters
@@ -34,7 +33,7 @@ def open_store(path: str | os.PathLike[str]) -> StateStore:
     Returns
     -------
     StateStore
-        The committed states; open again to see later commits.
+        The committed states; :meth:`StateStore.refresh` moves on to later commits.
 
     Raises
     ------
@@ -46,72 +45,15 @@ def open_store(path: str | os.PathLike[str]) -> StateStore:
         If metadata or a commit record is damaged.
     """
     files = open_files(path)
-    run = _read_run(files)
-    names = [name for name in files.list("") if name.startswith("part-")]
-    parts = [Part.open(files, name) for name in names if has_begun(files, name)]
-    return StateStore(files, run, tuple(parts))
+    return StateStore(files, read_run(files), open_parts(files))
 
 
-def _read_run(files: Files) -> RunAttributes:
-    where = f"{files.location}/{metadata_key('')}"
-    try:
-        data = files.read(metadata_key(""))
-    except OSError:
-        found = "found something else" if files.exists("") else "found nothing there"
-        raise NotAStoreError(
-            f"{files.location} is no tsstore run: {found}, expected a directory with zarr.json; "
-            "check the path"
-        ) from None
-    attributes = load(data, where).get("attributes")
-    if not isinstance(attributes, dict) or "tsstore" not in attributes:
-        raise NotAStoreError(
-            f"{files.location} is a Zarr hierarchy but no tsstore run: expected "
-            "attributes.tsstore; check the path"
-        )
-    run = tsstore_attributes({"attributes": attributes}, where)
-    # A newer format may have another rule for the checksum: its version comes first.
-    layout.check_format(run, where)
-    return RunAttributes.from_json(check_attributes(run, "", files.location), where)
-
-
-class StateStore(Mapping[str, LayerStates]):
+class StateStore(RunView, Mapping[str, LayerStates]):
     """The committed states of a run: a mapping from layer names to their states.
 
-    Parameters
-    ----------
-    files
-        Where the run lies.
-    run
-        What its root says.
-    parts
-        Its parts, with the records that this reader believes.
+    It shows the run as of its last commits when it was opened or refreshed. Layers and columns
+    that it has handed out stay as they were, whatever is committed later.
     """
-
-    def __init__(self, files: Files, run: RunAttributes, parts: tuple[Part, ...]) -> None:
-        self._files = files
-        self.run = run
-        self.parts = parts
-
-    @property
-    def path(self) -> str:
-        """Where the run lies."""
-        return self._files.location
-
-    @property
-    def samples(self) -> int:
-        """Number of committed samples in all parts."""
-        return sum(part.samples for part in self.parts)
-
-    @property
-    def steps(self) -> tuple[int | str | None, ...]:
-        """The steps of the parts that hold samples, in order of their first part."""
-        return tuple(dict.fromkeys(part.step for part in self.parts if part.samples))
-
-    @property
-    def finished(self) -> bool:
-        """Whether every part was closed by its own writer."""
-        closed = [part.seal is not None and part.seal.why == "closed" for part in self.parts]
-        return bool(closed) and all(closed)
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -137,7 +79,7 @@ class StateStore(Mapping[str, LayerStates]):
                 f"{self.path} has no part of step {step!r}; "
                 f"it has {', '.join(map(repr, self.steps)) or 'no samples'}"
             )
-        return StateStore(self._files, self.run, parts)
+        return StateStore(self._files, self.run, parts, (step,))
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """Return a sample column, one entry a sample, part after part.
@@ -183,14 +125,32 @@ class StateStore(Mapping[str, LayerStates]):
 
     def __getitem__(self, name: str) -> LayerStates:
         public = self.layer_name(name)
-        parts = [part.layers[public] for part in self.parts if public in part.layers]
-        lacking = [p.directory for p in self.parts if p.samples and public not in p.layers]
-        if lacking:
-            raise DamageError(
-                f"{self.path}: layer {printable(public)} has no states in {', '.join(lacking)}, "
-                "which hold samples; the parts were captured with different layers"
-            )
-        return LayerStates(self.path, public, tuple(parts))
+        return LayerStates(self.path, public, tuple(self._layer_parts(public, self.parts)))
+
+    def _layer_parts(self, layer: str, parts: tuple[Part, ...]) -> Iterator[LayerPart]:
+        """Yield the layer in each part that holds it, and in those whose samples gave no rows."""
+        self._check_everywhere(layer, parts)
+        first = next(part.layers[layer] for part in parts if layer in part.layers)
+        for part in parts:
+            if layer in part.layers:
+                yield part.layers[layer]
+            elif part.samples:
+                yield first.without_rows(part.directory, part.samples)
+
+    def _check_everywhere(self, layer: str, parts: Iterable[Part]) -> None:
+        """Raise where a part holds samples, but not of that layer, and says not why."""
+        lacking = [
+            part
+            for part in parts
+            if part.samples and layer not in part.layers and part.attributes.missing == "error"
+        ]
+        if not lacking:
+            return
+        names = ", ".join(part.directory for part in lacking)
+        what = f"{self.path}: layer {printable(layer)} has no states in {names}, which hold samples"
+        if any(part.seal is None for part in lacking):
+            raise StoreError(f"{what}; other parts have it already: wait for the next commit")
+        raise DamageError(f"{what}; the parts were captured with different layers")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)

@@ -1,69 +1,29 @@
-"""Creating a run, and writing one part of it: append batches, commit, seal."""
+"""Writing one part of a run: append batches, commit, seal."""
 
 from __future__ import annotations
 
-import os
-import socket
-import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 from tsstore.errors import (
-    ColumnsError,
     FormatError,
     PartSealedError,
-    StoreError,
     StoreExistsError,
     TsstoreError,
 )
 from tsstore.store import layout
-from tsstore.store.arrays import ArrayWriter
 from tsstore.store.batch import Batch as Batch
 from tsstore.store.batch import LayerBatch as LayerBatch
-from tsstore.store.batch import check_column
 from tsstore.store.documents import create_group, metadata_key, write_group
 from tsstore.store.files import Files
-from tsstore.store.layer_writer import LayerWriter, chunk_rows
-from tsstore.store.layout import LayerAttributes, PartAttributes, RunAttributes
+from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.metadata import CODECS
-from tsstore.store.record import CommitRecord, Seal
-
-CHUNK_BYTES = 2 << 20
-MIN_CHUNK_BYTES = 128 << 10
-BUFFER_BYTES = 256 << 20
-"""What the unfinished chunks of all layers may take together, unless chunks become too small."""
-
-
-def now() -> str:
-    """Return the time as ISO 8601 text in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def create_run(files: Files, software: Mapping[str, str] | None = None) -> RunAttributes:
-    """Create the root of a run, exclusively.
-
-    Raises
-    ------
-    StoreExistsError
-        If there is something at the path already.
-    """
-    run = RunAttributes(
-        uuid.uuid4().hex, now(), {"tsstore": version("tsstore"), **(software or {})}
-    )
-    try:
-        if files.list(""):
-            raise FileExistsError
-        create_group(files, "", run.to_json())
-    except FileExistsError:
-        raise StoreExistsError(
-            f"{files.location} exists already; expected a new path: choose another one, "
-            "or remove what is there"
-        ) from None
-    # Other processes sync their own parts only.
-    files.sync()
-    return run
+from tsstore.store.part_arrays import PartArrays
+from tsstore.store.process import now, process_name, this_process
+from tsstore.store.record import CommitRecord
+from tsstore.store.run import create_run as create_run
+from tsstore.store.sealing import create_seal, seal_part
 
 
 class PartWriter:
@@ -77,11 +37,21 @@ class PartWriter:
     files
         Where the run lies; its root exists.
     part
-        What to say of this process; the attempt is chosen here.
+        What to say of this process; attempt, start and process are filled in here.
     codec, level
         Compressor of the states.
     chunk_bytes
         Size of a decoded chunk of states; chosen by the number of layers unless given.
+    first
+        Whether the part must be the first of its rank.
+    attempt
+        Which attempt the part must be, as :func:`tsstore.store.resume.resume_step` found it; the
+        first that is free unless given.
+
+    Raises
+    ------
+    StoreExistsError
+        If the part must be the first, or the given attempt, and there is one already.
     """
 
     def __init__(
@@ -92,20 +62,14 @@ class PartWriter:
         codec: str = "lz4",
         level: int | None = None,
         chunk_bytes: int | None = None,
+        first: bool = False,
+        attempt: int | None = None,
     ) -> None:
         self._files = files
-        self._codec = codec
-        self._level = CODECS[codec] if level is None else level
-        self._chunk_bytes = chunk_bytes
-        self._layers: dict[str, LayerWriter] = {}
-        self._columns: dict[str, tuple[str, ArrayWriter]] = {}
         self._record = CommitRecord()
-        self._batches = 0
-        self._samples = 0
-        self._defined = False
-        self._appending = False
         self.sealed = False
-        self.attributes = self._create_part(part)
+        self.attributes = create_part(files, part, 0 if first else attempt)
+        self._arrays = PartArrays(files, self.directory, codec, level, chunk_bytes)
 
     @property
     def directory(self) -> str:
@@ -120,7 +84,7 @@ class PartWriter:
     @property
     def started(self) -> bool:
         """Whether layers and columns have been defined."""
-        return bool(self._layers)
+        return bool(self._arrays)
 
     def define(
         self,
@@ -142,25 +106,9 @@ class PartWriter:
         columns
             Dtype names by column name.
         """
-        if not self._defined:
-            self._create_groups()
-        chunk_bytes = self._chunk_bytes or max(
-            MIN_CHUNK_BYTES, min(CHUNK_BYTES, BUFFER_BYTES // max(len(layers), 1))
-        )
-        for index, (name, attributes) in enumerate(layers.items(), start=len(self._layers)):
-            rows = chunk_rows(attributes.row_bytes, positions[name], chunk_bytes)
-            spec = layout.states_spec(attributes.row_bytes, rows, self._codec, self._level)
-            directory = layout.directory_name(index, name)
-            self._layers[name] = LayerWriter(
-                self._files, self.directory, directory, attributes, spec, self._samples
-            )
-        for index, (name, dtype) in enumerate({} if self._defined else columns.items()):
-            directory = layout.column_directory(index, name)
-            paths = layout.column_paths(self.directory, directory)
-            spec = layout.sample_spec(dtype)
-            column = ArrayWriter(self._files, paths, spec, {"name": name, "index": index})
-            self._columns[name] = (directory, column)
-        self._defined = True
+        if not self._arrays.defined:
+            create_groups(self._files, self.directory)
+        self._arrays.define(layers, positions, columns)
 
     def append(self, batch: Batch) -> None:
         """Append a batch; it counts from the next commit on.
@@ -174,16 +122,7 @@ class PartWriter:
         """
         if self.sealed:
             raise PartSealedError(f"{self.directory} is sealed and takes no more batches")
-        self._check_whole()
-        self._check_batch(batch)
-        self._appending = True
-        for name, layer in batch.layers.items():
-            self._layers[name].append(layer, self._samples)
-        for name, column in batch.columns.items():
-            self._columns[name][1].append(column)
-        self._samples += batch.samples
-        self._batches += 1
-        self._appending = False
+        self._arrays.append(batch)
 
     def commit(self) -> CommitRecord:
         """Put all appended batches on disk for good: chunks, then the record, then shapes.
@@ -195,49 +134,53 @@ class PartWriter:
         StoreError
             If a batch could not be appended whole.
         """
-        self._check_whole()
-        if self._record.generation and self._record.batches == self._batches:
+        self._arrays.check_whole()
+        if self._record.generation and self._record.batches == self._arrays.batches:
             return self._record
         self._check_seal()
         record = CommitRecord(
             generation=self._record.generation + 1,
-            batches=self._batches,
-            samples=self._samples,
+            batches=self._arrays.batches,
+            samples=self._arrays.samples,
             time=now(),
-            layers={layer.directory: layer.flush() for layer in self._layers.values()},
-            columns={directory: column.flush() for directory, column in self._columns.values()},
+            layers=self._arrays.flush_layers(),
+            columns=self._arrays.flush_columns(),
         )
         self._files.sync()
         write_group(self._files, layout.commit_path(self.directory), record.to_json())
         self._files.sync()
         self._check_seal()
         self._record = record
-        for layer in self._layers.values():
-            layer.write_shapes()
-        for _, column in self._columns.values():
-            column.write_shape()
+        self._arrays.write_shapes()
         return record
 
     def seal(self, why: str = "closed") -> None:
-        """Commit, then freeze the part for ever; nothing where it is sealed."""
+        """Commit, then freeze the part for ever; nothing where it is sealed.
+
+        Raises
+        ------
+        PartSealedError, StoreError
+            See :meth:`commit`.
+        """
         if self.sealed:
             return
         record = self.commit()
-        by = f"{socket.gethostname()} process {os.getpid()}"
-        seal = Seal(record, why, by, now())
         try:
-            create_group(self._files, layout.seal_path(self.directory), seal.to_json())
+            create_seal(self._files, self.directory, record, why, process_name())
         except FileExistsError:
             self._check_seal()
         self._files.sync()
         self.sealed = True
 
-    def _create_groups(self) -> None:
-        # A part that has layers has a record, so that a lost record is noticed.
-        write_group(self._files, layout.commit_path(self.directory), self._record.to_json())
-        self._files.sync()
-        for group in ("layers", "samples", "sample_checksums"):
-            write_group(self._files, f"{self.directory}/{group}")
+    def fail(self, why: str) -> None:
+        """Freeze the part at its last commit after an error, if that can still be done.
+
+        Where it cannot, the part stays as it is: as if the process had been killed.
+        """
+        if not self.sealed:
+            self.sealed = True
+            with suppress(OSError, TsstoreError):
+                seal_part(self._files, self.directory, why, process_name())
 
     def _check_seal(self) -> None:
         if self._files.exists(metadata_key(layout.seal_path(self.directory))):
@@ -247,43 +190,74 @@ class PartWriter:
                 "what this one recorded since its last commit does not count; stop this job"
             )
 
-    def _check_whole(self) -> None:
-        if self._appending:
-            raise StoreError(
-                f"{self._files.location}/{self.directory}: a batch could not be written whole, so "
-                "no later one is taken; what was committed before stays readable: run again"
-            )
 
-    def _check_batch(self, batch: Batch) -> None:
-        """Refuse a batch that not every layer and column can take, before any of them does."""
-        if set(batch.layers) != set(self._layers):
-            raise StoreError(
-                f"{self.directory}: the batch has layers {sorted(batch.layers)}; "
-                f"expected {sorted(self._layers)}"
-            )
-        if set(batch.columns) != set(self._columns):
-            raise ColumnsError(
-                f"{self.directory}: the batch has columns {sorted(batch.columns)}; "
-                f"expected {sorted(self._columns)}"
-            )
-        for name, layer in batch.layers.items():
-            layer.check(f"layer {name!r}", batch.samples, self._layers[name].row_bytes)
-        for name, column in batch.columns.items():
-            check_column(name, column, batch.samples, self._columns[name][1].spec)
+def create_part(files: Files, part: PartAttributes, attempt: int | None = None) -> PartAttributes:
+    """Create the group of a part, exclusively; return what it says of this process.
 
-    def _create_part(self, part: PartAttributes) -> PartAttributes:
-        """Create the part's group under the first free number of attempts."""
-        prefix = layout.part_directory(part.rank, 0)[:-5]
-        attempt = sum(name.startswith(prefix) for name in self._files.list(""))
-        while True:
-            part = replace(part, attempt=attempt, started=now())
-            directory = layout.part_directory(part.rank, attempt)
-            try:
-                create_group(self._files, directory, part.to_json())
-            except FileExistsError:
-                attempt += 1
-            else:
-                return part
+    Parameters
+    ----------
+    files
+        Where the run lies.
+    part
+        What to say; attempt, start and process are filled in.
+    attempt
+        Which attempt it must be; the first that is free unless given.
+
+    Raises
+    ------
+    StoreExistsError
+        If that attempt, or a later one of the same rank, is there already.
+    """
+    free = next_attempt(files, part.rank)
+    chosen = free if attempt is None else attempt
+    if free > chosen:
+        raise _taken(files, part.rank, free - 1)
+    while True:
+        part = replace(part, attempt=chosen, started=now(), process=this_process())
+        try:
+            create_group(files, layout.part_directory(part.rank, chosen), part.to_json())
+        except FileExistsError:
+            if attempt is not None:
+                raise _taken(files, part.rank, chosen) from None
+            chosen += 1
+        else:
+            # What a part holds may otherwise outlive its metadata, which would count as damage.
+            files.sync()
+            return part
+
+
+def next_attempt(files: Files, rank: int) -> int:
+    """Return the number after that of the latest part of a rank that has begun.
+
+    Parts that never began do not count: two processes that start at the same time must mean the
+    same number, which one of them gets.
+    """
+    prefix = layout.part_directory(rank, 0)[:-5]
+    begun = [
+        int(name.removeprefix(prefix))
+        for name in files.list("")
+        if name.startswith(prefix)
+        and name.removeprefix(prefix).isdecimal()
+        and files.exists(metadata_key(name))
+    ]
+    return max(begun, default=-1) + 1
+
+
+def create_groups(files: Files, part: str) -> None:
+    """Create what holds the layers and columns of a part, and an empty commit record."""
+    # A part that has layers has a record, so that a lost record is noticed.
+    write_group(files, layout.commit_path(part), CommitRecord().to_json())
+    files.sync()
+    for group in ("layers", "samples", "sample_checksums"):
+        write_group(files, f"{part}/{group}")
+
+
+def _taken(files: Files, rank: int, attempt: int) -> StoreExistsError:
+    directory = layout.part_directory(rank, attempt)
+    return StoreExistsError(
+        f"{files.location}/{directory} exists already: rank {rank} has a part of another attempt, "
+        "expected none; resume=True goes on from it, overwrite=True deletes the run"
+    )
 
 
 def check_codec(codec: str, level: int | None) -> None:

@@ -1,0 +1,307 @@
+"""Each file of a store, damaged in every way: the right answer or an error, and `verify` knows.
+
+The fast part takes a share of all cases, the slow one takes them all. Run with ``-s`` to see how
+many there were.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import struct
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pytest
+from helpers import draw_batch, stored_files, write_run
+
+from tsstore.errors import TsstoreError
+from tsstore.store.documents import attributes_checksum
+from tsstore.store.files import LocalFiles
+from tsstore.store.layout import PartAttributes
+from tsstore.store.reader import open_store
+from tsstore.store.sealing import create_seal
+from tsstore.store.verify import verify
+
+BUDGET_BYTES = 8 << 20
+"""What reading a store of some kilobytes may take."""
+BUDGET_SECONDS = 10.0
+
+HOSTILE: list[Any] = [
+    None, True, "", 0, 1, -1, 1 << 31, 1 << 53, 1 << 70, 0.5, float("nan"), float("inf"),
+    "../../etc", "/etc/passwd", "..", "\x00", "\x1b[2J", "a" * 300, [], [1 << 53], {}, {"a": 1},
+    [[[[[[[[[[]]]]]]]]]],
+]  # fmt: skip
+DEEP = b'{"attributes":' * 2000 + b"1" + b"}" * 2000
+DOCUMENTS = [
+    b"", b"{", b"null", b"[]", b"{}", b"\xff\xfe", b'{"attributes": {}}', b'{"a": NaN}',
+    b'{"attributes": {"tsstore": {}}}', b'{"attributes": {"tsstore": {"format": 1}}}', b"9" * 9999,
+    b'{"zarr_format": 3, "node_type": "group", "attributes": {}}', b" " * (17 << 20), DEEP,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory) -> Path:
+    """Three parts, one of them open, one sealed while its writer went on; positions that vary."""
+    path = tmp_path_factory.mktemp("sweep") / "run.zarr"
+    rng = np.random.default_rng(0)
+
+    def batches(first: int) -> list:
+        columns = {"id": np.arange(first, first + 5), "text": [f"{i}ü" for i in range(5)]}
+        positions = {"conv_1": [4, 0, 4, 4, 3]}
+        return [draw_batch(rng, 5, positions=positions, columns=columns) for _ in range(2)]
+
+    for rank, attempt in ((0, 0), (1, 0), (1, 1)):
+        part = PartAttributes(rank=rank, world_size=2, step=7, user={"lr": 0.1})
+        drawn = batches(100 * rank + 10 * attempt)
+        writer = write_run(path, drawn, part=part, chunk_bytes=20, close=rank == 0)
+        if (rank, attempt) == (1, 0):
+            sealed = writer.record
+            writer.append(drawn[0])
+            writer.commit()
+            create_seal(LocalFiles(path), writer.directory, sealed, "resumed", "another process")
+    content(path)
+    verify(path)
+    return path
+
+
+def content(path: Path) -> Any:
+    """Return everything that a reader may want to know of a store."""
+    store = open_store(path)
+    str(store)
+    return (
+        [(part.directory, part.attributes, part.samples, part.seal) for part in store.parts],
+        {name: (states[:].tolist(), states.decode().tolist()) for name, states in store.items()},
+        {name: states.read_positions().tolist() for name, states in store.items()},
+        {name: [states.attributes, list(states.blocks(7))] for name, states in store.items()},
+        {name: store.column(name).tolist() for name in store.columns},
+        (store.steps, store.last_commit, store.repeated_samples),
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """What happens to a file.
+
+    Attributes
+    ----------
+    kind
+        What is counted together.
+    file
+        The file.
+    data
+        Its new bytes; None where it is deleted.
+    forged
+        Whether somebody made it with right checksums: then another answer may be right.
+    other, other_data
+        A second file and its new bytes.
+    """
+
+    kind: str
+    file: Path
+    data: bytes | None
+    forged: bool = False
+    other: Path | None = None
+    other_data: bytes = b""
+
+    @property
+    def is_huge(self) -> bool:
+        """Whether it may ask for memory."""
+        return self.kind in ("Blosc header", "huge value")
+
+    @property
+    def takes_a_seal(self) -> bool:
+        """Whether a seal is gone: that cannot be noticed, and its part's record counts."""
+        return self.data is None and self.file.parent.name == "sealed"
+
+
+def cases(path: Path) -> Iterator[Case]:
+    """Yield all that may happen to the files of a store."""
+    files = stored_files(path)
+    for number, file in enumerate(files):
+        data = file.read_bytes()
+        yield Case("deleted", file, None)
+        for size in (0, len(data) // 2, len(data) - 1):
+            yield Case("truncated", file, data[:size])
+        yield Case("extended", file, data + b"\x00")
+        for position in range(len(data)):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << (position % 8)
+            yield Case("flipped", file, bytes(flipped))
+        for other in files[number + 1 :]:
+            if other.name == file.name and other.read_bytes() != data:
+                yield Case("swapped", file, other.read_bytes(), other=other, other_data=data)
+        if file.name == "zarr.json":
+            yield from hostile_documents(path, file, data)
+        else:
+            yield from hostile_chunks(file, data)
+
+
+def hostile_documents(path: Path, file: Path, data: bytes) -> Iterator[Case]:
+    """Yield metadata that anybody could write, with right checksums where there are any."""
+    node = file.parent.relative_to(path).as_posix().removeprefix(".")
+    for document in DOCUMENTS:
+        yield Case("document", file, document, forged=True)
+    for place in places(json.loads(data)):
+        for value in HOSTILE:
+            changed = signed(replaced(json.loads(data), place, value), node)
+            huge = (isinstance(value, int) and value >= 1 << 31) or value == [1 << 53]
+            yield Case("huge value" if huge else "value", file, changed, forged=True)
+        yield Case("value left out", file, signed(without(json.loads(data), place), node), True)
+
+
+def hostile_chunks(file: Path, data: bytes) -> Iterator[Case]:
+    """Yield chunks whose Blosc headers declare what they do not hold, closed by a right crc32c."""
+    fields = struct.unpack_from("<BBBBIII", data)
+    values = (0, 1, 16, 255, 1 << 20, (256 << 20) - 1, 1 << 31, (1 << 32) - 1)
+    for field, value in ((field, value) for field in range(7) for value in values):
+        header = list(fields)
+        header[field] = value if field > 3 else value % 256
+        packed = struct.pack("<BBBBIII", *header) + data[16:-4]
+        closed = packed + struct.pack("<I", google_crc32c.value(packed))
+        if closed != data:
+            yield Case("Blosc header", file, closed)
+
+
+def places(value: Any, place: tuple = ()) -> Iterator[tuple]:
+    """Yield where each value of a document is."""
+    if place:
+        yield place
+    inner = enumerate(value) if isinstance(value, list) else ()
+    for key, item in value.items() if isinstance(value, dict) else inner:
+        yield from places(item, (*place, key))
+
+
+def replaced(document: Any, place: tuple, value: Any) -> Any:
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = copy.copy(value)
+    return document
+
+
+def without(document: Any, place: tuple) -> Any:
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    del inner[place[-1]]
+    return document
+
+
+def signed(document: Any, node: str) -> bytes:
+    """Return a document with the right checksum, as a forger would make it."""
+    attributes = document.get("attributes")
+    if isinstance(attributes, dict) and isinstance(attributes.get("tsstore"), dict):
+        attributes["tsstore"]["checksum"] = attributes_checksum(node, attributes["tsstore"])
+    return json.dumps(document).encode()
+
+
+def attempt(call: Any, path: Path) -> tuple[Any, Exception | None]:
+    """Return what a call gives, or the error of tsstore that it raises."""
+    try:
+        return call(path), None
+    except TsstoreError as error:
+        return None, error
+
+
+class Sweep:
+    """Lets cases happen to a store, one after another, and checks what its readers say."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.right = content(path)
+        self.counts: Counter = Counter()
+        self.peak = 0
+        assert not verify(path).errors
+
+    def run(self, share: int) -> None:
+        """Try each `share`-th case."""
+        for case in islice(cases(self.path), 0, None, share):
+            self.check(case)
+
+    def check(self, case: Case) -> None:
+        whole = case.file.read_bytes()
+        if case.data is None:
+            case.file.unlink()
+        else:
+            case.file.write_bytes(case.data)
+        if case.other is not None:
+            case.other.write_bytes(case.other_data)
+        try:
+            self.read(case)
+        finally:
+            case.file.write_bytes(whole)
+            if case.other is not None and case.data is not None:
+                case.other.write_bytes(case.data)
+
+    def read(self, case: Case) -> None:
+        label = f"{case.kind} {case.file.relative_to(self.path)}: {case.data!r:.3000}"
+        started = time.monotonic()
+        # It makes everything slower: only where a number asks for memory.
+        with traced(case.is_huge) as memory:
+            read, refusal = attempt(content, self.path)
+            report, no_report = attempt(verify, self.path)
+        assert memory.peak < BUDGET_BYTES, label
+        assert time.monotonic() - started < BUDGET_SECONDS, label
+        self.peak = max(self.peak, memory.peak)
+        if refusal is not None and "wait for the next commit" not in str(refusal):
+            assert no_report is not None or not report.ok, f"{label}: {refusal}"
+        elif refusal is None and not (case.forged or case.takes_a_seal):
+            assert read == self.right, label
+        self.counts[f"{case.kind}: " + ("noticed" if refusal is not None else "right")] += 1
+
+    def print(self) -> None:
+        total = sum(self.counts.values())
+        print(f"\n{total:,} cases, at most {self.peak >> 20} MiB")
+        for kind, count in sorted(self.counts.items()):
+            print(f"  {kind} {count:,}")
+
+
+@dataclass
+class Memory:
+    """The most that was taken, in bytes."""
+
+    peak: int = 0
+
+
+@contextmanager
+def traced(watch: bool) -> Iterator[Memory]:
+    """Watch what the block takes."""
+    memory = Memory()
+    if watch:
+        tracemalloc.start(1)
+    try:
+        yield memory
+        memory.peak = tracemalloc.get_traced_memory()[1] if watch else 0
+    finally:
+        tracemalloc.stop()
+
+
+def sweep(path: Path, share: int) -> Counter:
+    done = Sweep(path)
+    done.run(share)
+    done.print()
+    return done.counts
+
+
+def test_a_share_of_all_damage_is_noticed_or_changes_nothing(path):
+    counts = sweep(path, 331)
+    assert counts.total() > 200
+    assert counts["flipped: noticed"] > counts["flipped: right"]
+
+
+@pytest.mark.slow
+def test_all_damage_is_noticed_or_changes_nothing(path):
+    counts = sweep(path, 1)
+    assert counts.total() > 50_000
+    for kind in ("deleted", "truncated", "flipped", "swapped", "value", "document"):
+        assert counts[f"{kind}: noticed"] > 20

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import draw_batch, rows_of, write_run
+
+from tsstore.errors import ColumnsError, StoreError
+from tsstore.store import part_arrays
+from tsstore.store.files import LocalFiles
+from tsstore.store.layout import LayerAttributes
+from tsstore.store.part_arrays import PartArrays
+from tsstore.store.reader import open_store
+
+LAYERS = {"conv_1": LayerAttributes("conv_1", 6), "fc.2": LayerAttributes("fc.2", 13)}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    arrays = PartArrays(LocalFiles(tmp_path), "part", "lz4", chunk_bytes=64)
+    assert not arrays
+    assert not arrays.defined
+    arrays.define(LAYERS, dict.fromkeys(LAYERS, 1), {"label": "int64"})
+    return arrays
+
+
+def test_all_layers_and_columns_grow_together(arrays, rng):
+    assert arrays
+    assert arrays.defined
+    for _ in range(3):
+        arrays.append(draw_batch(rng, 5, columns={"label": np.arange(5)}))
+    assert (arrays.batches, arrays.samples) == (3, 15)
+    assert [commit.states.rows for commit in arrays.flush_layers().values()] == [15, 15]
+    assert list(arrays.flush_layers()) == ["0000-conv_1", "0001-fc.2"]
+    assert arrays.flush_columns()["label"].rows == 15
+
+
+def test_columns_are_those_of_the_first_definition(arrays, rng):
+    arrays.append(draw_batch(rng, 2, columns={"label": np.arange(2)}))
+    arrays.define({"late": LayerAttributes("late", 3)}, {"late": 1}, {"more": "int64"})
+    widths = {"conv_1": 6, "fc.2": 13, "late": 3}
+    arrays.append(draw_batch(rng, 4, neurons=widths, columns={"label": np.arange(4)}))
+    assert arrays.flush_layers()["0002-late"].positions.rows == 6
+    assert list(arrays.flush_columns()) == ["label"]
+
+
+@pytest.mark.parametrize(("neurons", "columns", "error"), [
+    ({"conv_1": 6}, {"label": [1, 2]}, StoreError),
+    ({"conv_1": 6, "fc.2": 13, "more": 1}, {"label": [1, 2]}, StoreError),
+    ({"conv_1": 6, "fc.2": 17}, {"label": [1, 2]}, StoreError),
+    ({"conv_1": 6, "fc.2": 13}, {}, ColumnsError),
+    ({"conv_1": 6, "fc.2": 13}, {"label": [1, 2, 3]}, ColumnsError),
+])  # fmt: skip
+def test_a_batch_that_does_not_fit_is_refused_before_any_layer_takes_it(
+    arrays, rng, neurons, columns, error
+):
+    with pytest.raises(error, match="expected"):
+        arrays.append(draw_batch(rng, 2, neurons=neurons, columns=columns))
+    assert arrays.check_whole() is None
+    assert {commit.states.rows for commit in arrays.flush_layers().values()} == {0}
+
+
+def test_after_a_batch_that_was_taken_by_half_none_is_taken(arrays, rng, monkeypatch):
+    batch = draw_batch(rng, 2, columns={"label": np.arange(2)})
+    monkeypatch.setattr(arrays._layers["fc.2"], "append", None)
+    with pytest.raises(TypeError):
+        arrays.append(batch)
+    monkeypatch.undo()
+    for action in (arrays.check_whole, lambda: arrays.append(batch)):
+        with pytest.raises(StoreError, match="part: a batch could not be written whole"):
+            action()
+    assert (arrays.batches, arrays.samples) == (0, 0)
+
+
+def test_many_layers_have_smaller_chunks(tmp_path, rng):
+    many = {f"layer.{index}": 8 for index in range(300)}
+    for name, neurons in (("few", {"a": 8}), ("many", many)):
+        batch = draw_batch(rng, 1, neurons=neurons)
+        write_run(tmp_path / name, [batch], neurons=neurons, chunk_bytes=None)
+        first = next(iter(neurons))
+        np.testing.assert_array_equal(
+            open_store(tmp_path / name)[first][:], rows_of([batch], first)
+        )
+    sizes = [
+        next(iter(open_store(tmp_path / name).parts[0].layers.values())).states.spec.chunk_bytes
+        for name in ("few", "many")
+    ]
+    assert sizes[0] == part_arrays.CHUNK_BYTES
+    assert part_arrays.MIN_CHUNK_BYTES <= sizes[1] == part_arrays.BUFFER_BYTES // 300

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tsstore.store import process
+from tsstore.store.process import now, process_name, started, this_process
+
+has_proc = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="the system has no /proc"
+)
+
+
+def test_the_time_is_text_with_an_offset():
+    time = datetime.fromisoformat(now())
+    assert time.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - time) < timedelta(seconds=10)
+
+
+def test_a_process_knows_itself():
+    known = this_process()
+    assert set(known) == {"host", "pid", "started"}
+    assert known["pid"] == os.getpid()
+    assert process_name() == f"{known['host']} process {os.getpid()}"
+    assert this_process() == known
+
+
+@has_proc
+def test_processes_of_one_number_differ_in_when_they_started():
+    script = "from tsstore.store.process import this_process; print(this_process()['started'])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(process.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
+    assert int(done.stdout) >= int(started(os.getpid())) > 0
+
+
+@has_proc
+def test_a_name_with_brackets_and_blanks_confuses_nobody(monkeypatch):
+    fields = " ".join(map(str, range(3, 53)))
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"12 (a) b (c)) {fields}")
+    assert started(12) == "22"
+
+
+def test_a_process_that_is_not_there_has_no_start():
+    assert started(1 << 30) is None
+
+
+@pytest.mark.parametrize("text", ["", "12 (python)", "12 (python) S 1 2"])
+def test_what_cannot_be_read_is_not_known(monkeypatch, text):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    assert started(12) is None

@@ -1,0 +1,201 @@
+"""Reading one array back: its metadata, its checksums, and each of its chunks against them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.store import chunks
+from tsstore.store.arrays import CommittedArray
+from tsstore.store.chunks import damaged
+from tsstore.store.documents import metadata_key, read_document
+from tsstore.store.files import Files
+from tsstore.store.findings import Findings
+from tsstore.store.layout import ArrayPaths
+from tsstore.store.metadata import ArraySpec, read_array
+from tsstore.store.record import ArrayCommit
+from tsstore.store.shards import ChunkReader
+
+ANY_NUMBER = 1 << 63
+"""Of files: where it is not known how many there should be."""
+
+
+@dataclass
+class Tally:
+    """What has been read back.
+
+    Attributes
+    ----------
+    chunks
+        Number of chunks that were read.
+    bytes_read
+        Their bytes, as stored.
+    """
+
+    chunks: int = 0
+    bytes_read: int = 0
+
+
+@dataclass
+class ArrayCheck:
+    """Reads one committed array back, a chunk at a time, and collects what is wrong with it.
+
+    Attributes
+    ----------
+    files
+        Where the run lies.
+    paths
+        Of the array and of its chunks' checksums.
+    commit
+        What the record says of it.
+    findings, tally
+        Where to put what is found and read.
+    file_counts
+        Number of files with committed chunks, by path, once they have been looked for.
+    """
+
+    files: Files
+    paths: ArrayPaths
+    commit: ArrayCommit
+    findings: Findings
+    tally: Tally
+    file_counts: dict[str, int] = field(default_factory=dict)
+
+    def entries(
+        self, dtype: str | None = None, row_shape: tuple[int, ...] | None = ()
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Yield the committed entries of each chunk that is right.
+
+        Parameters
+        ----------
+        dtype, row_shape
+            What the entries must be; None where any are right.
+        """
+        spec = self._open(dtype, row_shape)
+        checksums = self._checksums(spec)
+        if spec is None:
+            return
+        self._check_shape(self.paths.values, spec, self.commit.rows)
+        stored = ChunkReader(self.files, self.paths.values, spec)
+        count = -(-self.commit.rows // spec.chunk_rows)
+        for index in self._present(spec, count, self.paths.values, stored):
+            yield from self._chunk(spec, index, checksums, stored)
+
+    def _open(self, dtype: str | None, row_shape: tuple[int, ...] | None) -> ArraySpec | None:
+        """Return the array's spec; None where its metadata is damaged."""
+        path = self.paths.values
+        self.file_counts[path] = self.file_counts[self.paths.checksums] = ANY_NUMBER
+        with self.findings.catching(metadata_key(path)):
+            if row_shape is None:
+                row_shape = read_array(self.files, path)[0].row_shape
+            return CommittedArray.open(self.files, self.paths, self.commit, dtype, row_shape).spec
+        return None
+
+    def _chunk(
+        self,
+        spec: ArraySpec,
+        index: int,
+        checksums: npt.NDArray[np.uint32] | None,
+        stored: ChunkReader,
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Yield the committed entries of a chunk unless they are damaged."""
+        key = spec.chunk_key(self.paths.values, index)
+        with self.findings.catching(key):
+            entries = chunks.decode(spec, self._read(stored, index), stored.where(index))
+            entries = entries[: self.commit.rows - index * spec.chunk_rows]
+            full = len(entries) == spec.chunk_rows
+            if not full:
+                expected = self.commit.tail_checksum
+            elif checksums is not None:
+                expected = int(checksums[index])
+            else:
+                return
+            if chunks.checksum(spec, entries) != expected:
+                raise damaged(stored.where(index), "its entries are not those that were committed")
+            else:
+                yield entries
+
+    def _checksums(self, spec: ArraySpec | None) -> npt.NDArray[np.uint32] | None:
+        """Return the checksums of all full chunks; None where they are damaged."""
+        path = self.paths.checksums
+        with self.findings.catching(metadata_key(path)):
+            own, _ = read_array(self.files, path)
+            if spec is None:
+                return None
+            if (own.dtype, own.row_shape) != ("uint32", ()):
+                self.findings.error(
+                    metadata_key(path), f"it holds {own.dtype} {own.row_shape}, not checksums"
+                )
+                return None
+            count = self.commit.rows // spec.chunk_rows
+            self._check_shape(path, own, count)
+            return self._read_checksums(own, count)
+        return None
+
+    def _read_checksums(self, spec: ArraySpec, count: int) -> npt.NDArray[np.uint32] | None:
+        path = self.paths.checksums
+        stored = ChunkReader(self.files, path, spec)
+        wanted = -(-count // spec.chunk_rows)
+        pieces = [np.empty(0, dtype=spec.numpy_dtype)]
+        for index in self._present(spec, wanted, path, stored):
+            with self.findings.catching(spec.chunk_key(path, index)):
+                data = self._read(stored, index)
+                pieces.append(chunks.decode(spec, data, stored.where(index)))
+        if len(pieces) <= wanted:
+            return None
+        checksums = np.concatenate(pieces)[:count]
+        if google_crc32c.value(checksums.tobytes()) != self.commit.digest:
+            self.findings.error(path, "the checksums are not those that were committed")
+            return None
+        return checksums
+
+    def _present(
+        self, spec: ArraySpec, count: int, path: str, stored: ChunkReader
+    ) -> Iterator[int]:
+        """Yield which of the first `count` chunks have a file; files that are missing are damage.
+
+        A hostile record may claim any number of chunks: what counts is what there is.
+        """
+        files = -(-count // spec.file_chunks)
+        self.file_counts[path] = files
+        names = self.files.list(f"{path}/c") if files else []
+        there = sorted({int(name) for name in names if name.isdecimal() and len(name) < 17})
+        expected = 0
+        for file in [file for file in there if file < files]:
+            self._report_missing(spec, path, expected, file)
+            expected = file + 1
+            yield from self._chunks_of(spec, file, path, stored)[: count - file * spec.file_chunks]
+        self._report_missing(spec, path, expected, files)
+
+    def _chunks_of(self, spec: ArraySpec, file: int, path: str, stored: ChunkReader) -> range:
+        """Return the chunks of a file; none where it is a shard whose index is damaged."""
+        with self.findings.catching(spec.file_key(path, file)):
+            stored.check_index(file)
+            return range(file * spec.file_chunks, (file + 1) * spec.file_chunks)
+        return range(0)
+
+    def _report_missing(self, spec: ArraySpec, path: str, start: int, stop: int) -> None:
+        if start < stop:
+            and_more = f", and the {stop - start - 1:,} after it" if stop - start > 1 else ""
+            self.findings.error(spec.file_key(path, start), f"it is missing{and_more}")
+
+    def _read(self, stored: ChunkReader, index: int) -> bytes:
+        data = stored.read(index)
+        self.tally.chunks += 1
+        self.tally.bytes_read += len(data)
+        return data
+
+    def _check_shape(self, path: str, spec: ArraySpec, rows: int) -> None:
+        """Note where plain Zarr readers see another number of entries than is committed."""
+        shape = read_document(self.files, path).get("shape")
+        if shape != [rows, *spec.row_shape]:
+            self.findings.note(
+                metadata_key(path),
+                f"plain Zarr readers see shape {shape!r:.80}, but {rows:,} entries are committed",
+                "tsstore repair puts it right",
+            )

@@ -1,0 +1,78 @@
+"""Ids of samples: a sample column of integers or text, read piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.errors import StoreError
+from tsstore.store.display import printable
+from tsstore.store.parts import Part
+
+ID = "id"
+"""The column that holds ids, unless another is named."""
+
+PIECE_SAMPLES = 1 << 16
+"""Ids that are read at a time: whole chunks."""
+
+
+def id_dtype(parts: Iterable[Part], name: str = ID) -> np.dtype[Any]:
+    """Return the one dtype that holds the ids of all parts: int64, uint64, or object for text.
+
+    Parameters
+    ----------
+    parts
+        Those without samples do not count.
+    name
+        Of the column.
+
+    Raises
+    ------
+    StoreError
+        If a part has samples and no such column, or columns cannot be compared with each other.
+    """
+    found = {_dtype(part, name): part for part in parts if part.samples}
+    if len(found) > 1:
+        sides = ", ".join(f"{dtype} in {part.directory}" for dtype, part in found.items())
+        raise StoreError(
+            f"column {name!r} cannot be compared from part to part: it is {sides}; expected one "
+            "type, int64, uint64 or text"
+        )
+    return next(iter(found), np.dtype(np.int64))
+
+
+def id_pieces(part: Part, name: str = ID) -> Iterator[npt.NDArray[Any]]:
+    """Yield the ids of a part's samples in their order, some at a time, as :func:`id_dtype` says.
+
+    Raises
+    ------
+    StoreError
+        If the part has samples and no such column, or it is neither of integers nor of text.
+    DamageError
+        If a chunk is not what was committed.
+    """
+    if part.samples:
+        dtype, column = _dtype(part, name), part.columns[name]
+        for start in range(0, part.samples, PIECE_SAMPLES):
+            yield column.read(start, min(start + PIECE_SAMPLES, part.samples)).astype(dtype)
+
+
+def _dtype(part: Part, name: str) -> np.dtype[Any]:
+    where = f"{part.files.location}/{part.directory}"
+    if name not in part.columns:
+        held = ", ".join(map(printable, part.columns)) or "none"
+        raise StoreError(
+            f"{where} has no sample column {name!r}; it has {held}: samples can be told from each "
+            "other only where each batch records their ids"
+        )
+    spec = part.columns[name].spec
+    if spec.is_text:
+        return np.dtype(object)
+    if spec.numpy_dtype.kind not in "iu":
+        raise StoreError(
+            f"{where}: column {name!r} is {spec.dtype}; expected ids, integers or text"
+        )
+    return np.dtype(np.uint64 if spec.numpy_dtype == np.uint64 else np.int64)

@@ -1,0 +1,145 @@
+"""Tidying a run up after its processes were stopped; what was committed is never touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from tsstore.errors import StoreError
+from tsstore.store.display import ago, printable
+from tsstore.store.documents import ZARR_JSON, dump, read_document
+from tsstore.store.files import Files, StorePath, open_files
+from tsstore.store.metadata import parse_spec, read_array
+from tsstore.store.other_files import LEFTOVER, is_array
+from tsstore.store.parts import Part, committed_arrays
+from tsstore.store.process import process_name
+from tsstore.store.reader import open_store
+from tsstore.store.sealing import seal_part
+from tsstore.store.status import LIVE, is_alive, last_commit, part_statuses
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What was done to a run.
+
+    Attributes
+    ----------
+    run
+        Where it lies.
+    sealed
+        Directories of parts that were sealed.
+    reshaped
+        Metadata files of arrays that now show plain Zarr readers what is committed.
+    removed
+        Files that were removed: what stopped processes had not finished writing.
+    """
+
+    run: str
+    sealed: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Return the report as a JSON document."""
+        return json.dumps(asdict(self), indent=2)
+
+    def __str__(self) -> str:
+        done = (("sealed", self.sealed), ("reshaped", self.reshaped), ("removed", self.removed))
+        lines = [f"{what} {printable(name)}" for what, names in done for name in names]
+        counts = ", ".join(f"{len(names):,} {what}" for what, names in done)
+        return "\n".join([*lines, f"{printable(self.run)}: {counts}"])
+
+
+def repair(path: StorePath) -> RepairReport:
+    """Seal the parts of a run that was cut off, put shapes right, remove half-written files.
+
+    Nothing that was committed is changed, and a second call does nothing. No job may be about to
+    start in the run: the file that it writes just then may be taken for a leftover.
+
+    Parameters
+    ----------
+    path
+        Where the run lies.
+
+    Returns
+    -------
+    RepairReport
+        What was done.
+
+    Raises
+    ------
+    NotAStoreError, FormatError, DamageError
+        If there is no run, or it cannot be read.
+    StoreError
+        If a part is being written, or the place cannot be written to.
+    """
+    files = open_files(path)
+    parts = open_store(path).parts
+    _refuse_live_parts(files, parts)
+    try:
+        sealed = tuple(_seal_parts(files, parts))
+        reshaped = tuple(key for part in open_store(path).parts for key in _reshape(files, part))
+        removed = tuple(_sweep(files))
+        files.sync()
+    except OSError as error:
+        raise StoreError(
+            f"{files.location} cannot be repaired ({error}); what was committed is as it was"
+        ) from error
+    return RepairReport(files.location, sealed, reshaped, removed)
+
+
+def _refuse_live_parts(files: Files, parts: tuple[Part, ...]) -> None:
+    now = datetime.now(UTC)
+    for part, status in zip(parts, part_statuses(parts, now, is_alive), strict=True):
+        if status.state == LIVE:
+            process, time = part.attributes.process, last_commit([part])
+            host = printable(str(process.get("host", "an unknown host")))
+            raise StoreError(
+                f"{files.location}/{part.directory} is being written by process "
+                f"{process.get('pid', 'unknown')} on {host:.80}, last commit "
+                f"{'none' if time is None else ago(now - time)}; nothing was repaired: stop the "
+                "job first, or wait until it has ended"
+            )
+
+
+def _seal_parts(files: Files, parts: tuple[Part, ...]) -> Iterator[str]:
+    for part in parts:
+        if part.seal is None:
+            seal_part(files, part.directory, "repaired", process_name())
+            yield part.directory
+
+
+def _reshape(files: Files, part: Part) -> Iterator[str]:
+    """Write the committed number of entries into the metadata of each of a part's arrays."""
+    rows = _committed_rows(files, part)
+    for key in files.walk(part.directory):
+        path = key.removesuffix(f"/{ZARR_JSON}")
+        if path == key or not is_array(path.removeprefix(f"{part.directory}/")):
+            continue
+        document = read_document(files, path)
+        spec = parse_spec(document, f"{files.location}/{path}")
+        shape = [rows.get(path, 0), *spec.row_shape]
+        if document.get("shape") != shape:
+            files.write(key, dump(document | {"shape": shape}))
+            yield key
+
+
+def _committed_rows(files: Files, part: Part) -> dict[str, int]:
+    """Return the committed entries of each array of a part, those of checksums included."""
+    rows = {}
+    for paths, commit in committed_arrays(part.directory, part.record).items():
+        spec, _ = read_array(files, paths.values)
+        rows[paths.values] = commit.rows
+        rows[paths.checksums] = commit.rows // spec.chunk_rows
+    return rows
+
+
+def _sweep(files: Files) -> Iterator[str]:
+    """Remove what stopped processes had not finished writing."""
+    for name in files.list(""):
+        keys = files.walk(name) if name.startswith("part-") else iter([name])
+        for key in [key for key in keys if key.endswith(LEFTOVER)]:
+            files.remove(key)
+            yield key

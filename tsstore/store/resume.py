@@ -1,0 +1,268 @@
+"""Going on where earlier attempts stopped: they are sealed, and say what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.errors import ResumeError, StoreError, StoreExistsError
+from tsstore.store.display import printable
+from tsstore.store.files import Files
+from tsstore.store.ids import ID, id_dtype, id_pieces
+from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.parts import Part, has_begun
+from tsstore.store.process import process_name
+from tsstore.store.sealing import seal_part
+from tsstore.store.writer import PartWriter, next_attempt
+
+_LAYER_FIELDS = (
+    "neurons", "threshold", "dtype", "where", "neuron_axis", "sample_axis", "sampling",
+)  # fmt: skip
+"""What must be the same of a layer, so that its rows can be counted together."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier attempts of one step hold, for one rank.
+
+    A rank goes on from all parts whose rank, modulo its world size, is its own: also where the
+    world size has changed, each part has one rank that goes on from it.
+
+    Attributes
+    ----------
+    location
+        Where the run lies.
+    part
+        What the rank is: its rank, world size, step and model.
+    parts
+        All parts of the step, with the commits that count.
+    attempt
+        Which attempt this rank's next part is.
+    """
+
+    location: str
+    part: PartAttributes
+    parts: tuple[Part, ...]
+    attempt: int
+
+    @property
+    def own_parts(self) -> tuple[Part, ...]:
+        """The parts from which this rank goes on."""
+        size = self.part.world_size
+        return tuple(p for p in self.parts if p.attributes.rank % size == self.part.rank)
+
+    @property
+    def committed_samples(self) -> int:
+        """Number of samples in the sealed parts from which this rank goes on."""
+        return sum(part.samples for part in self.own_parts if part.seal is not None)
+
+    def missing(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Return those ids that no sealed part of the step holds.
+
+        Parts of other ranks that are being written do not count: their samples may come twice,
+        and can be told by their ids later.
+
+        Parameters
+        ----------
+        ids
+            Integers or text, one-dimensional.
+
+        Returns
+        -------
+        numpy.ndarray
+            The ids that are left to be recorded, in the order given.
+
+        Raises
+        ------
+        StoreError
+            If a part holds samples without a column of ids, or ids of another kind.
+        DamageError
+            If ids are not what was committed.
+        """
+        given = np.asarray(ids)
+        sealed = [part for part in self.parts if part.seal is not None and part.samples]
+        if not sealed or not given.size:
+            return given
+        known, places = np.unique(_comparable(given, id_dtype(sealed)), return_inverse=True)
+        held = np.zeros(len(known), dtype=bool)
+        for part in sealed:
+            for piece in id_pieces(part):
+                _mark(held, known, piece)
+        return given[~held[places.reshape(-1)]]
+
+    def check_job(self) -> None:
+        """Check that this job's samples may stand beside those that the step holds.
+
+        Raises
+        ------
+        ResumeError
+            If the model is another, or the world size is and samples have no ids.
+        """
+        for part in self.parts:
+            if part.samples:
+                self._check_model(part)
+                self._check_world_size(part)
+
+    def check_layers(self, layers: Mapping[str, LayerAttributes], complete: bool) -> None:
+        """Check that layers are those of the step's earlier parts.
+
+        Parameters
+        ----------
+        layers
+            By public name.
+        complete
+            Whether there are no others.
+
+        Raises
+        ------
+        ResumeError
+            If the layers, or a layer's neurons, threshold, dtype, axes or sampling are others.
+        """
+        for part in self.parts:
+            for name in layers.keys() & part.layers.keys():
+                self._check_layer(layers[name], part)
+            # What one does not have must be empty there: whoever lacks it has to say so.
+            may_lack = part.attributes.missing == "empty"
+            mine = set() if may_lack else layers.keys() - part.layers.keys()
+            theirs = part.layers.keys() - layers.keys() if complete else set()
+            if part.samples and (mine or theirs):
+                raise self._refusal(
+                    "layers", f"{_names(mine)} more", f"{_names(theirs)} more", part
+                )
+
+    def _check_layer(self, layer: LayerAttributes, part: Part) -> None:
+        earlier = part.layers[layer.name].attributes
+        for field in _LAYER_FIELDS:
+            mine, theirs = getattr(layer, field), getattr(earlier, field)
+            if mine != theirs:
+                raise self._refusal(f"layer {printable(layer.name)}: {field}", mine, theirs, part)
+
+    def _check_model(self, part: Part) -> None:
+        mine, theirs = dict(self.part.model), dict(part.attributes.model)
+        if mine and theirs and mine != theirs:
+            raise self._refusal("model", mine, theirs, part)
+
+    def _check_world_size(self, part: Part) -> None:
+        mine, theirs = self.part.world_size, part.attributes.world_size
+        if mine != theirs and ID not in part.columns:
+            raise self._refusal(
+                f"no column {ID!r} tells which samples are done, and the world size",
+                mine,
+                theirs,
+                part,
+            )
+
+    def _refusal(self, what: str, mine: object, theirs: object, part: Part) -> ResumeError:
+        return ResumeError(
+            f"{self.location}: this job does not go on from {part.directory} at step "
+            f"{self.part.step!r:.80}: {what}: {_shown(mine)} in this job, {_shown(theirs)} there; "
+            "resume with the same, or choose another step or another path"
+        )
+
+
+def resume_step(files: Files, part: PartAttributes) -> Earlier:
+    """Seal the earlier parts of a step from which a rank goes on, and say what they hold.
+
+    Nothing is sealed where this job does not fit: the one that does may still be running.
+
+    Parameters
+    ----------
+    files
+        Where the run lies.
+    part
+        Rank, world size, step and model of the process that goes on.
+
+    Returns
+    -------
+    Earlier
+        Without parts where the step is new.
+
+    Raises
+    ------
+    ResumeError
+        If the job does not fit; see :meth:`Earlier.check_job`.
+    DamageError, FormatError
+        If a part of the run cannot be read.
+    """
+    why = f"resumed by rank {part.rank} of {part.world_size}"
+    while True:
+        # The attempt comes first: a part that begins after this look takes the number.
+        attempt = next_attempt(files, part.rank)
+        earlier = Earlier(files.location, part, _parts_of_step(files, part.step), attempt)
+        earlier.check_job()
+        unsealed = [part for part in earlier.own_parts if part.seal is None]
+        if not unsealed:
+            return earlier
+        for old in unsealed:
+            seal_part(files, old.directory, why, process_name())
+
+
+def resume_part(
+    files: Files, part: PartAttributes, *, codec: str = "lz4", level: int | None = None
+) -> tuple[PartWriter, Earlier]:
+    """Go on with a step: seal what is earlier, and begin the part that comes next.
+
+    Of processes that start at the same time as the same rank one goes on at last, and the others'
+    parts are sealed: no two write the same samples.
+
+    Parameters
+    ----------
+    files, part
+        See :func:`resume_step`.
+    codec, level
+        See :class:`tsstore.store.writer.PartWriter`.
+
+    Raises
+    ------
+    ResumeError, DamageError, FormatError
+        See :func:`resume_step`.
+    """
+    while True:
+        earlier = resume_step(files, part)
+        with suppress(StoreExistsError):
+            writer = PartWriter(files, part, codec=codec, level=level, attempt=earlier.attempt)
+            return writer, earlier
+
+
+def _parts_of_step(files: Files, step: int | str | None) -> tuple[Part, ...]:
+    begun = (name for name in files.list("") if name.startswith("part-") and has_begun(files, name))
+    parts = (Part.open(files, name) for name in begun)
+    return tuple(part for part in parts if part.step == step)
+
+
+def _comparable(ids: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return given ids as integers or as text, like those in the store."""
+    is_text = dtype.kind == "O"
+    fits = ids.ndim == 1 and ids.dtype.kind in ("UTO" if is_text else "iu")
+    if fits and (not is_text or all(isinstance(value, str) for value in ids)):
+        return np.array(ids.tolist(), dtype=object) if is_text else ids
+    raise StoreError(
+        f"ids are {ids.dtype} of shape {ids.shape}; expected {'text' if is_text else 'integers'} "
+        f"along one axis, like column {ID!r} of the store"
+    )
+
+
+def _mark(held: npt.NDArray[np.bool_], known: npt.NDArray[Any], piece: npt.NDArray[Any]) -> None:
+    """Set `held` where an entry of `known`, which is sorted, is in `piece`."""
+    if known.dtype.kind != "O":
+        # Without a common type of its own: that of int64 and uint64 would be float64.
+        limits = np.iinfo(known.dtype)
+        fits = (piece >= limits.min) & (piece <= limits.max)
+        piece = piece[fits].astype(known.dtype)
+    places = np.searchsorted(known, piece)
+    places[places == len(known)] = 0
+    held[places[known[places] == piece]] = True
+
+
+def _names(layers: AbstractSet[str]) -> str:
+    return ", ".join(map(printable, sorted(layers))) or "none"
+
+
+def _shown(value: object) -> str:
+    return printable(str(value))[:500]

@@ -1,0 +1,186 @@
+"""The root of a run: created by one process, read by all, removed whole."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from tsstore.errors import NotAStoreError, StoreExistsError
+from tsstore.store import layout
+from tsstore.store.display import printable
+from tsstore.store.documents import (
+    ZARR_JSON,
+    check_attributes,
+    create_group,
+    load,
+    tsstore_attributes,
+)
+from tsstore.store.files import Files
+from tsstore.store.layout import RunAttributes
+from tsstore.store.process import now
+
+_PART = re.compile(r"part-\d{5,}-\d{5,}")
+_LEFTOVER = ".partial"
+
+
+def create_run(
+    files: Files,
+    software: Mapping[str, str] | None = None,
+    run_id: str | None = None,
+    compacted_from: str | None = None,
+) -> RunAttributes:
+    """Create the root of a run, exclusively.
+
+    Parameters
+    ----------
+    files
+        Where the run shall lie; what a stopped process left of its creation does not matter.
+    software
+        Names and versions of what else takes part.
+    run_id
+        What all ranks of a job call it; chosen at random unless given.
+    compacted_from
+        Id of the run that is to be compacted into this one.
+
+    Raises
+    ------
+    StoreExistsError
+        If there is something at the path already.
+    """
+    run = RunAttributes(
+        uuid.uuid4().hex if run_id is None else run_id,
+        now(),
+        {"tsstore": version("tsstore"), **(software or {})},
+        compacted_from,
+    )
+    try:
+        if not all(name.endswith(_LEFTOVER) for name in files.list("")):
+            raise FileExistsError
+        create_group(files, "", run.to_json())
+    except (FileExistsError, NotADirectoryError):
+        if not files.exists(""):
+            raise
+        raise StoreExistsError(
+            f"{files.location} exists already; expected a new path: choose another one, "
+            "or remove what is there"
+        ) from None
+    # Other processes sync their own parts only.
+    files.sync()
+    return run
+
+
+def begin_run(
+    files: Files,
+    software: Mapping[str, str] | None = None,
+    *,
+    run_id: str | None = None,
+    resume: bool = False,
+    many: bool = False,
+) -> RunAttributes:
+    """Create the root of a run, or join the run that is there; no ranks need to wait for others.
+
+    Parameters
+    ----------
+    files, software, run_id
+        See :func:`create_run`.
+    resume
+        Join whatever run is there.
+    many
+        Whether this is one of many ranks; it changes what an error says.
+
+    Returns
+    -------
+    RunAttributes
+        What the root says; its id is that of the process that created it.
+
+    Raises
+    ------
+    StoreExistsError
+        If there is another run and `resume` is false, or something that is no run.
+    FormatError, DamageError
+        If the root is of a newer format, or is not what was written.
+    """
+    try:
+        return create_run(files, software, run_id)
+    except StoreExistsError:
+        run = _existing_run(files)
+    if resume or (run_id is not None and run_id == run.run_id):
+        return run
+    ours = "this job has no run_id" if run_id is None else f"this job is run {run_id!r}"
+    hint = "all ranks of a job need the same run_id; " if many else ""
+    raise StoreExistsError(
+        f"{files.location} exists already: it holds run {run.run_id!r:.80}, {ours}; {hint}"
+        "resume=True goes on with it, overwrite=True deletes it, or choose another path"
+    )
+
+
+def read_run(files: Files) -> RunAttributes:
+    """Return what the root of a run says, checked.
+
+    Raises
+    ------
+    NotAStoreError
+        If there is no run.
+    FormatError, DamageError
+        If its format is newer, or its metadata are not what was written.
+    """
+    where = f"{files.location}/{ZARR_JSON}"
+    try:
+        data = files.read(ZARR_JSON)
+    except OSError:
+        found = "found something else" if files.exists("") else "found nothing there"
+        raise NotAStoreError(
+            f"{files.location} is no tsstore run: {found}, expected a directory with zarr.json; "
+            "check the path"
+        ) from None
+    attributes = load(data, where).get("attributes")
+    if not isinstance(attributes, dict) or "tsstore" not in attributes:
+        raise NotAStoreError(
+            f"{files.location} is a Zarr hierarchy but no tsstore run: expected "
+            "attributes.tsstore; check the path"
+        )
+    run = tsstore_attributes({"attributes": attributes}, where)
+    # A newer format may have another rule for the checksum: its version comes first.
+    layout.check_format(run, where)
+    return RunAttributes.from_json(check_attributes(run, "", files.location), where)
+
+
+def remove_run(files: Files) -> None:
+    """Remove a run for ever, also one that is removed by half; nothing may be there.
+
+    The root goes first: what is left is not taken for a smaller run. No process may write the run.
+
+    Raises
+    ------
+    NotAStoreError
+        If the path holds anything that is not of a run; nothing is removed then.
+    FormatError, DamageError
+        If the root is of a newer format, or is not what was written.
+    """
+    names = files.list("")
+    if ZARR_JSON in names:
+        read_run(files)
+    foreign = [name for name in names if not _is_of_a_run(name)]
+    if foreign:
+        raise NotAStoreError(
+            f"{files.location} holds {printable(', '.join(foreign)):.200}, which is not of a "
+            "tsstore run; nothing was removed: move it away, or choose another path"
+        )
+    for name in sorted(names, key=ZARR_JSON.__ne__):
+        files.remove_tree(name)
+        files.sync()
+
+
+def _existing_run(files: Files) -> RunAttributes:
+    try:
+        return read_run(files)
+    except NotAStoreError as error:
+        raise StoreExistsError(
+            f"{files.location} exists already, but {error}; choose another path"
+        ) from None
+
+
+def _is_of_a_run(name: str) -> bool:
+    return name == ZARR_JSON or name.endswith(_LEFTOVER) or _PART.fullmatch(name) is not None

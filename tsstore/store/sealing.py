@@ -1,0 +1,63 @@
+"""Sealing a part: its last commit is frozen, by its own writer or by another process."""
+
+from __future__ import annotations
+
+from tsstore.errors import DamageError
+from tsstore.store import layout
+from tsstore.store.documents import create_group, metadata_key
+from tsstore.store.files import Files
+from tsstore.store.parts import read_record, read_seal
+from tsstore.store.process import now
+from tsstore.store.record import CommitRecord, Seal
+
+
+def seal_part(files: Files, directory: str, why: str, by: str) -> Seal:
+    """Freeze the last commit of a part as it is on disk; of several processes the first decides.
+
+    Whatever was committed before the call is in the seal. A commit that the part's writer makes
+    during the call is in it whole or not at all, and no later one counts; the writer learns it
+    then.
+
+    Parameters
+    ----------
+    files
+        Where the run lies.
+    directory
+        The part, which has begun; one that has no layers yet is sealed empty.
+    why, by
+        The reason, and who seals.
+
+    Returns
+    -------
+    Seal
+        The seal that counts: that of another process, where one came first.
+
+    Raises
+    ------
+    DamageError, FormatError
+        If the record or the seal is there and is not what was written.
+    """
+    seal = read_seal(files, directory)
+    if seal is None:
+        record = read_record(files, directory)
+        try:
+            seal = create_seal(files, directory, record, why, by)
+        except FileExistsError:
+            return _existing_seal(files, directory)
+        files.sync()
+    return seal
+
+
+def create_seal(files: Files, directory: str, record: CommitRecord, why: str, by: str) -> Seal:
+    """Create the seal of a part; FileExistsError where it has been sealed."""
+    seal = Seal(record, why, by, now())
+    create_group(files, layout.seal_path(directory), seal.to_json())
+    return seal
+
+
+def _existing_seal(files: Files, directory: str) -> Seal:
+    seal = read_seal(files, directory)
+    if seal is None:
+        key = metadata_key(layout.seal_path(directory))
+        raise DamageError(f"{files.location}/{key} has vanished; restore the file from a copy")
+    return seal

@@ -1,0 +1,171 @@
+"""Whether a run goes on: told from seals, from the processes that write, and from the clock."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from tsstore.errors import FormatError
+from tsstore.store.process import started
+
+if TYPE_CHECKING:
+    from tsstore.store.parts import Part
+
+LIVE = "live"
+FINISHED = "finished"
+CUT_OFF = "cut off"
+REPLACED = "replaced"
+
+QUIET = timedelta(minutes=10)
+"""A writer that cannot be asked counts as live for so long after its last sign of life."""
+
+Probe = Callable[[Mapping[str, Any]], bool | None]
+"""Says whether the process that a part names is alive; None where that cannot be known here."""
+
+
+@dataclass(frozen=True)
+class PartStatus:
+    """Whether a part goes on.
+
+    Attributes
+    ----------
+    state
+        ``"live"``, ``"finished"``, ``"cut off"``, or ``"replaced"``: cut off, but a later part
+        took over.
+    why
+        Why it was cut off.
+    """
+
+    state: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.why}" if self.why else self.state
+
+
+def part_statuses(parts: Sequence[Part], now: datetime, probe: Probe) -> tuple[PartStatus, ...]:
+    """Return the status of each of a run's parts.
+
+    Parameters
+    ----------
+    parts
+        All parts.
+    now
+        The time.
+    probe
+        Asks for the process of a part that is not sealed.
+
+    Raises
+    ------
+    FormatError
+        If a part has a time that is none.
+    """
+    return tuple(_part_status(part, parts, now, probe) for part in parts)
+
+
+def run_status(parts: Sequence[Part], created: str, now: datetime, probe: Probe) -> str:
+    """Return ``"live"``, ``"finished"`` or ``"cut off"``.
+
+    A run is live while one of its parts is. It is finished when, at each step, the newest part
+    of every rank of the latest world size was closed by its own writer.
+
+    Parameters
+    ----------
+    parts, now, probe
+        See :func:`part_statuses`.
+    created
+        When the run was created; counts until there is a part.
+
+    Raises
+    ------
+    FormatError
+        If a time is none.
+    """
+    states = {status.state for status in part_statuses(parts, now, probe)}
+    if LIVE in states or (not parts and _is_recent(created, "created", now)):
+        return LIVE
+    steps = {part.step for part in parts}
+    complete = [_is_complete([part for part in parts if part.step == step]) for step in steps]
+    return FINISHED if complete and all(complete) else CUT_OFF
+
+
+def last_commit(parts: Iterable[Part]) -> datetime | None:
+    """Return the time of the latest commit; None where nothing has been committed."""
+    times = [
+        parse_time(part.record.time, f"{part.directory}: time of the commit")
+        for part in parts
+        if part.record.time
+    ]
+    return max(times, default=None)
+
+
+def parse_time(text: str, what: str) -> datetime:
+    """Return ISO 8601 text with an offset as a time; FormatError where it is none."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise FormatError(f"{what} is {text!r:.80}; expected ISO 8601 with an offset from UTC")
+    return time
+
+
+def is_alive(process: Mapping[str, Any]) -> bool | None:
+    """Say whether the process that a part names is alive; None where that cannot be known here.
+
+    Another process may have its number by now: the time at which it started must be the same.
+    """
+    pid, began = process.get("pid"), process.get("started")
+    if process.get("host") != socket.gethostname() or type(pid) is not int or began is None:
+        return None
+    return bool(started(pid) == began)
+
+
+def _part_status(part: Part, parts: Sequence[Part], now: datetime, probe: Probe) -> PartStatus:
+    status = _own_status(part, now, probe)
+    if status.state == CUT_OFF and any(_replaces(other, part) for other in parts):
+        return PartStatus(REPLACED, status.why)
+    return status
+
+
+def _own_status(part: Part, now: datetime, probe: Probe) -> PartStatus:
+    """Return a part's status, whatever other parts there are."""
+    if part.seal is not None:
+        closed = part.seal.why == "closed"
+        return PartStatus(FINISHED) if closed else PartStatus(CUT_OFF, part.seal.why)
+    alive = probe(part.attributes.process)
+    if alive is None:
+        alive = _is_recent(part.record.time or part.attributes.started, part.directory, now)
+        return PartStatus(LIVE) if alive else PartStatus(CUT_OFF, "no commit for a long time")
+    return PartStatus(LIVE) if alive else PartStatus(CUT_OFF, "its process is gone")
+
+
+def _is_recent(text: str, what: str, now: datetime) -> bool:
+    return now - parse_time(text, f"{what}: its last sign of life") <= QUIET
+
+
+def _replaces(later: Part, earlier: Part) -> bool:
+    """Whether a part goes on where another one of its step was cut off."""
+    new, old = later.attributes, earlier.attributes
+    if new.step != old.step or new.rank != old.rank % new.world_size:
+        return False
+    if new.rank == old.rank:
+        return new.attempt > old.attempt
+    # In a smaller world, a rank takes over from several.
+    return new.started > old.started
+
+
+def _is_complete(parts: Sequence[Part]) -> bool:
+    """Whether the newest part of each rank of the latest world size was closed."""
+    world_size = max(parts, key=lambda part: part.attributes.started).attributes.world_size
+    newest: dict[int, Part] = {}
+    for part in sorted(parts, key=lambda part: part.attributes.attempt):
+        newest[part.attributes.rank] = part
+    closed = [
+        rank < world_size and part.seal is not None and part.seal.why == "closed"
+        for rank, part in newest.items()
+    ]
+    return sum(closed) == world_size
