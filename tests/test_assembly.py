@@ -211,3 +211,20 @@ def test_columns_must_stay_the_same():
     house.assemble(batch((LINEAR, vectors(2)), a=[1, 2]))
     with pytest.raises(ColumnsError, match="recorded no columns, the first one a"):
         house.assemble(batch((LINEAR, vectors(2))))
+
+
+def test_new_layers_may_be_refused_and_then_nothing_is_fixed():
+    asked, refuse = [], [True]
+
+    def accept(layers):
+        asked.append(list(layers))
+        if refuse.pop():
+            raise CaptureError("not these")
+
+    house = Assembly([CONV, LINEAR], Settings(missing="empty"), accept)
+    with pytest.raises(CaptureError, match="not these"):
+        house.assemble(batch((CONV, maps(2)), label=[7, 8]))
+    for calls in ([(LINEAR, vectors(2))], [(LINEAR, vectors(2))], [(CONV, maps(2))]):
+        refuse.append(False)
+        assert house.assemble(batch(*calls, other=[7.5, 8])) is not None
+    assert asked == [["0"], ["1"], ["0"]]

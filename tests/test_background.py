@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from tsstore.errors import WriterError
-from tsstore.recording import background as module
+from tsstore.errors import TsstoreError, WriterError
+from tsstore.recording import schedule as module
 from tsstore.recording.background import Background
 
 NEVER = math.inf
@@ -45,8 +45,8 @@ def start(work):
     """Start a background whose thread is ended after the test."""
     started = []
 
-    def begin(commit_every=NEVER, limit=1 << 20, commit=work.commit):
-        started.append(Background(commit, commit_every, limit))
+    def begin(commit_every=NEVER, limit=1 << 20, commit=work.commit, **options):
+        started.append(Background(commit, commit_every, limit, **options))
         return started[-1]
 
     yield begin
@@ -262,3 +262,94 @@ def test_stop_on_its_own_thread_does_not_wait_for_itself(start, work):
     background._thread.join(5)
     assert not background._thread.is_alive()
     assert work.done == ["last"]
+
+
+def test_the_error_is_there_to_be_looked_at(start):
+    background = start()
+    assert background.error is None
+    background.put(lambda: fail(TsstoreError("x is 1; expected 2: do that")), 1)
+    wait_until(lambda: background.error)
+    assert str(background.error) == "the writer failed: TsstoreError: x is 1; expected 2: do that"
+    assert isinstance(background.error.__cause__, TsstoreError)
+
+
+def test_an_error_is_told_on_the_thread_once_it_is_known(start):
+    told = []
+
+    def failed(error):
+        told.append((error, threading.current_thread(), background.error.__cause__))
+        raise MemoryError
+
+    background = start(failed=failed)
+    error = OSError("disk")
+    background.put(lambda: fail(error), 1)
+    background._thread.join(5)
+    assert told == [(error, background._thread, error)]
+
+
+def test_a_task_that_failed_is_not_kept(start):
+    class Batch:
+        def __call__(self):
+            raise OSError("disk")
+
+    background = start()
+    batch = Batch()
+    gone = weakref.ref(batch)
+    background.put(batch, 1)
+    background._thread.join(5)
+    del batch
+    gc.collect()
+    assert gone() is None
+    assert isinstance(background.error, WriterError)
+
+
+def test_in_a_hurry_what_is_queued_is_committed_soon(start, work, monkeypatch):
+    monkeypatch.setattr(module, "HURRY_SECONDS", 0.02)
+    hurry = threading.Event()
+    background = start(in_a_hurry=hurry.is_set)
+    background.put(work.task("a"), 1)
+    time.sleep(0.1)
+    assert work.done == ["a"]
+    hurry.set()
+    wait_until(lambda: work.done == ["a", "commit"])
+
+
+def test_a_hurry_does_not_wait_for_a_long_queue_nor_commit_after_each_task(
+    start, work, monkeypatch
+):
+    monkeypatch.setattr(module, "HURRY_SECONDS", 0.05)
+    background = start(in_a_hurry=lambda: True)
+    for number in range(40):
+        background.put(lambda: time.sleep(0.005), 1)
+        background.put(work.task(number), 1)
+    wait_until(lambda: 39 in work.done)
+    assert 1 <= work.done.index("commit") < 30
+    assert work.done.count("commit") <= 10
+
+
+def test_a_writer_slowed_to_a_crawl_holds_the_queue_at_its_bound(start):
+    """The bound counts what waits and what runs; whoever puts waits, and never for ever."""
+    gate = threading.Semaphore(0)
+    background = start(limit=1000)
+    held = []
+
+    def put():
+        for _ in range(30):
+            background.put(gate.acquire, 300)
+            held.append(background._bytes)
+
+    putter = threading.Thread(target=put)
+    putter.start()
+    wait_until(lambda: len(held) == 3)
+    time.sleep(0.05)
+    assert held == [300, 600, 900], "the fourth waits"
+    for done in range(1, 28):
+        gate.release()
+        wait_until(lambda done=done: len(held) == 3 + done)
+        assert held[-1] == 900
+    for _ in range(3):
+        gate.release()
+    putter.join()
+    background.stop()
+    assert max(held) == 900
+    assert background._bytes == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tsstore.recording.fingerprint import fingerprint
+from tsstore.recording.fingerprint import SAMPLE, _sample, fingerprint
 
 
 def build(seed: int = 0) -> nn.Sequential:
@@ -65,3 +65,39 @@ def test_odd_parameters():
     assert fingerprint(model)["parameters"] == 6
     assert fingerprint(model) == fingerprint(model)
     assert fingerprint(nn.ReLU())["parameters"] == 0
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 127, 128, 1000])
+def test_the_sample_is_spread_over_all_values(size):
+    values = torch.zeros(size)
+    whole = _sample(values)
+    assert 0 < len(whole) // 4 <= SAMPLE
+    values[size - -(-size // SAMPLE) :] = 1
+    assert _sample(values) != whole, "the last of them count, too"
+
+
+def test_the_order_in_memory_changes_nothing():
+    values = torch.randn(30, 50)
+    assert _sample(values.t().contiguous().t()) == _sample(values)
+    conjugate = torch.randn(9, dtype=torch.complex64).conj()
+    assert _sample(conjugate) == _sample(conjugate.resolve_conj())
+    assert _sample(conjugate.imag) == _sample(conjugate.imag.resolve_neg())
+
+
+def test_parameters_that_are_spread_over_processes(tmp_path):
+    tensor = pytest.importorskip("torch.distributed.tensor")
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1
+    )
+    try:
+        model = build()
+        before = fingerprint(model)
+        mesh = tensor.init_device_mesh("cpu", (1,))
+        weight = tensor.distribute_tensor(model[0].weight.detach(), mesh, [tensor.Shard(0)])
+        model[0].weight = nn.Parameter(weight)
+        found = fingerprint(model)
+        assert found["parameters"] == before["parameters"]
+        assert found["sha256"] != before["sha256"]
+        assert fingerprint(model) == found
+    finally:
+        torch.distributed.destroy_process_group()

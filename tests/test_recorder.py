@@ -336,7 +336,7 @@ def test_the_queue_is_bounded(model, path, monkeypatch):
     append = PartWriter.append
 
     def slowly(writer, batch):
-        time.sleep(0.01)
+        time.sleep(0.05)
         append(writer, batch)
 
     monkeypatch.setattr(PartWriter, "append", slowly)
@@ -397,9 +397,11 @@ def test_an_exception_in_a_forward_pass(model, path):
 def broken_disk(monkeypatch):
     """Let the writer fail with the second batch."""
     append = PartWriter.append
+    batches = []
 
     def fail(writer, batch):
-        if writer._batches:
+        batches.append(batch)
+        if len(batches) > 1:
             raise OSError(28, "No space left on device")
         append(writer, batch)
 
@@ -420,7 +422,7 @@ def test_a_writers_error_is_raised_with_its_cause(model, path, broken_disk):
     assert isinstance(raised.value.__cause__, OSError)
     assert not getattr(raised.value, "__notes__", [])
     assert tsstore.open(path).samples == 2
-    assert seal(path) is None
+    assert seal(path).why == "the writer failed: OSError: [Errno 28] No space left on device"
 
 
 def test_a_writers_error_in_the_last_batch_is_raised_on_closing(model, path, broken_disk):

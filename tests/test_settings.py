@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ def test_the_defaults_make_sense():
         ({"threshold": math.inf}, "threshold is inf"),
         ({"calls": "both"}, "calls is 'both'; expected 'separate' or 'merge'"),
         ({"missing": None}, "missing is None; expected 'error' or 'empty'"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'; expected 'raise' or 'detach'"),
         ({"commit_every": 0}, "commit_every is 0; expected more than 0"),
         ({"commit_every": math.nan}, "commit_every is nan"),
         ({"queue_bytes": -1}, "queue_bytes is -1"),
@@ -31,6 +33,15 @@ def test_the_defaults_make_sense():
 def test_what_makes_no_sense_is_refused(options, message):
     with pytest.raises(TsstoreError, match=message):
         Settings(**options).check()
+
+
+def test_sigterm_is_for_the_main_thread():
+    settings = Settings(commit_on_sigterm=True)
+    assert settings.check() is None
+    with ThreadPoolExecutor() as pool:
+        refused = pool.submit(settings.check).exception()
+    assert isinstance(refused, CaptureError)
+    assert "in the main thread only" in str(refused)
 
 
 def test_steps():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,6 +52,8 @@ class Assembly:
         Where states are captured.
     settings
         How.
+    accept
+        Called with layers that no batch before has had; an error refuses the batch.
 
     Attributes
     ----------
@@ -59,11 +61,17 @@ class Assembly:
         Targets that did not run in the first batch, and are captured no longer.
     """
 
-    def __init__(self, targets: Iterable[Target], settings: Settings) -> None:
+    def __init__(
+        self,
+        targets: Iterable[Target],
+        settings: Settings,
+        accept: Callable[[Mapping[str, LayerAttributes]], object] | None = None,
+    ) -> None:
         self.left_out: list[Target] = []
         self._begun = False
         self._targets = list(targets)
         self._settings = settings
+        self._accept = accept
         self._schema = ColumnSchema()
         self._layers: dict[str, LayerAttributes] = {}
         self._calls: dict[str, int] = {}
@@ -94,6 +102,9 @@ class Assembly:
             for name, rows in named.items()
         }
         self._check_layers(found)
+        new = {name: layer for name, layer in found.items() if name not in self._layers}
+        if new and self._accept:
+            self._accept(new)
         layers = self._layers | found
         batches = {
             name: layer_batch(named[name], samples) if name in named else no_rows(layer, samples)
@@ -104,7 +115,6 @@ class Assembly:
             self._leave_out(silent)
         # A batch that is refused fixes nothing: from here on nothing can fail.
         self._begun = True
-        new = {name: layer for name, layer in found.items() if name not in self._layers}
         self._layers |= new
         self._calls |= calls
         return Assembled(finished, new, self._schema.dtypes or {})

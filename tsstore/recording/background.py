@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
-from tsstore.errors import WriterError
+from tsstore.errors import TsstoreError, WriterError
+from tsstore.recording.schedule import Schedule
 
 Task = Callable[[], object]
-
-COMMIT_COST_RATIO = 50
-"""Commits come no more often than so many times what the last one took."""
 
 
 class Background:
@@ -29,30 +29,44 @@ class Background:
         Seconds between commits.
     limit
         Bytes of the tasks that wait or run; a single larger task is let in alone.
+    failed
+        Called on the thread with the error that has ended its work; what it raises is dropped.
+    in_a_hurry
+        Asked now and then; while it says so, commits come soon.
     """
 
-    def __init__(self, commit: Task, commit_every: float, limit: int) -> None:
+    def __init__(
+        self,
+        commit: Task,
+        commit_every: float,
+        limit: int,
+        failed: Callable[[BaseException], object] | None = None,
+        in_a_hurry: Callable[[], bool] | None = None,
+    ) -> None:
         self.waited = 0.0
         self._commit = commit
-        self._commit_every = commit_every
+        self._schedule = Schedule(commit_every, in_a_hurry)
         self._limit = limit
+        self._failed = failed
         self._tasks: deque[tuple[Task, int]] = deque()
         self._bytes = 0
         self._running = False
         self._stopping = False
-        self._error: BaseException | None = None
+        self._cause: BaseException | None = None
         self._condition = threading.Condition()
         # A daemon, so that a job which never closes its recorder can still end.
         self._thread = threading.Thread(target=self._work, name="tsstore writer", daemon=True)
         self._thread.start()
 
+    @property
+    def error(self) -> WriterError | None:
+        """What is raised to whoever calls, if the thread has failed."""
+        return None if self._cause is None else _writer_error(self._cause)
+
     def check(self) -> None:
         """Raise WriterError if the thread has failed."""
-        if self._error is not None:
-            raise WriterError(
-                f"the writer failed: {type(self._error).__name__}: {self._error}; what was "
-                "committed before stays readable: run again"
-            ) from self._error
+        if error := self.error:
+            raise error
 
     def put(self, task: Task, size: int) -> None:
         """Queue a task that holds so many bytes; wait while the queue is full.
@@ -66,7 +80,7 @@ class Background:
             if self._bytes and self._bytes + size > self._limit:
                 begun = time.perf_counter()
                 self._condition.wait_for(
-                    lambda: self._error or not self._bytes or self._bytes + size <= self._limit
+                    lambda: self._cause or not self._bytes or self._bytes + size <= self._limit
                 )
                 self.waited += time.perf_counter() - begun
             self.check()
@@ -80,7 +94,7 @@ class Background:
         """Commit everything queued so far, and return when it is on disk."""
         self.put(self._commit, 0)
         with self._condition:
-            self._condition.wait_for(lambda: self._error or not (self._tasks or self._running))
+            self._condition.wait_for(lambda: self._cause or not (self._tasks or self._running))
         self.check()
 
     def stop(self, last: Task | None = None) -> None:
@@ -92,7 +106,7 @@ class Background:
             If the thread has failed.
         """
         with self._condition:
-            if last is not None and not self._stopping and self._error is None:
+            if last is not None and not self._stopping and self._cause is None:
                 self._tasks.append((last, 0))
             self._stopping = True
             self._condition.notify_all()
@@ -102,22 +116,21 @@ class Background:
             self.check()
 
     def _work(self) -> None:
-        due = time.monotonic() + self._commit_every
         try:
-            while self._work_off_one(due):
-                if time.monotonic() >= due:
-                    due = self._commit_now()
+            while self._work_off_one():
+                if self._schedule.is_due:
+                    self._schedule.run(self._commit)
         except BaseException as error:
             self._fail(error)
 
-    def _work_off_one(self, due: float) -> bool:
+    def _work_off_one(self) -> bool:
         """Run the next task, if there is one before a commit is due; whether to go on.
 
         The task holds a batch: when this returns, nothing does.
         """
         with self._condition:
-            timeout = min(max(due - time.monotonic(), 0), threading.TIMEOUT_MAX)
-            if not self._condition.wait_for(lambda: self._tasks or self._stopping, timeout):
+            patience = self._schedule.patience
+            if not self._condition.wait_for(lambda: self._tasks or self._stopping, patience):
                 return True
             if not self._tasks:
                 return False
@@ -130,17 +143,26 @@ class Background:
             self._condition.notify_all()
         return True
 
-    def _commit_now(self) -> float:
-        """Commit, and return when the next commit is due."""
-        begun = time.monotonic()
-        self._commit()
-        now = time.monotonic()
-        return now + max(self._commit_every, COMMIT_COST_RATIO * (now - begun))
-
     def _fail(self, error: BaseException) -> None:
+        # The failed task's frames hold its batch, and the error may be kept for days.
+        traceback.clear_frames(error.__traceback__)
         with self._condition:
-            self._error = error
+            self._cause = error
             self._tasks.clear()
             self._bytes = 0
             self._running = False
             self._condition.notify_all()
+        if self._failed is not None:
+            with suppress(Exception):
+                self._failed(error)
+
+
+def _writer_error(cause: BaseException) -> WriterError:
+    # What tsstore raises says itself what to do.
+    advice = "; what was committed before stays readable: run again"
+    error = WriterError(
+        f"the writer failed: {type(cause).__name__}: {cause}"
+        f"{'' if isinstance(cause, TsstoreError) else advice}"
+    )
+    error.__cause__ = cause
+    return error

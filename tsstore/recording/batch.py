@@ -210,6 +210,16 @@ class BatchColumns:
         self._batch.record(columns)
 
 
+class IgnoredColumns(BatchColumns):
+    """What ``with recorder.batch()`` gives once nothing is recorded any more: it takes anything."""
+
+    def __init__(self) -> None:
+        super().__init__(OpenBatch())
+
+    def record(self, **columns: Any) -> None:
+        """Do nothing."""
+
+
 def changed_calls(name: str, before: int, now: int) -> CaptureError:
     """Return the error for a number of calls that changes."""
     return CaptureError(

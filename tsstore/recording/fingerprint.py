@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from tsstore.recording.select import unwrapped
 
 SAMPLE = 64
-"""Values of each parameter that are hashed, evenly spread."""
+"""Values of each parameter that are hashed at most, evenly spread."""
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
@@ -20,7 +20,8 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
 
     The hash covers the names, shapes and dtypes of all parameters and buffers, and a fixed sample
     of the values of each. Wrappers of the model change nothing; parameters that no forward pass
-    has given a shape yet do not count.
+    has given a shape yet do not count, nor do values that are spread over several processes, or
+    sparse, or quantized.
     """
     model = unwrapped(model)
     digest = hashlib.sha256()
@@ -37,9 +38,11 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
 
 
 def _sample(tensor: torch.Tensor) -> bytes:
+    tensor = tensor.detach()
     dense = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
-    if not dense or not tensor.numel():
+    # Of a subclass, as of a tensor that is spread over processes, values may not be at hand.
+    if not dense or type(tensor.data) is not torch.Tensor or not tensor.numel():
         return b""
-    flat = tensor.detach().reshape(-1)
-    values = flat[:: max(flat.numel() // SAMPLE, 1)][:SAMPLE].cpu().contiguous()
+    every = -(-tensor.numel() // SAMPLE)
+    values = tensor.reshape(-1)[::every].cpu().resolve_conj().resolve_neg().contiguous()
     return values.view(torch.uint8).numpy().tobytes()

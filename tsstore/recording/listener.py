@@ -35,7 +35,8 @@ class Listener:
     threshold
         A neuron is on where its value is greater.
     before
-        Called before a forward pass that is a batch; an error in it stops the pass.
+        Called before a forward pass that is a batch; whether to listen to it. An error in it stops
+        the pass.
     finish
         Takes the batch that a forward pass was.
 
@@ -52,7 +53,7 @@ class Listener:
         model: nn.Module,
         targets: Iterable[Target],
         threshold: float,
-        before: Callable[[], None],
+        before: Callable[[], bool],
         finish: Callable[[OpenBatch], None],
     ) -> None:
         self.hooks = {
@@ -128,7 +129,8 @@ class Listener:
             return
         self._drop_what_was_cut_off()
         if self._batch is None:
-            self._before()
+            if not self._before():
+                return
             self._batch, self._is_pass = OpenBatch(), True
         if self._passes.begin():
             self._batch.begin_forward(*self._input_shape((arguments, keywords)))

@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, Literal
 
 from tsstore.errors import CaptureError, FormatError
+from tsstore.recording.termination import check_can_hold
 from tsstore.store.documents import dump
 from tsstore.store.writer import check_codec
 
@@ -17,6 +18,12 @@ Calls = Literal["separate", "merge"]
 
 Missing = Literal["error", "empty"]
 """What a layer is that gives no rows in a batch: an error, or a layer without positions."""
+
+Begin = Literal["next", "first", "resume"]
+"""Which part it is: another one, the first of its rank, or one that goes on from earlier ones."""
+
+OnError = Literal["raise", "detach"]
+"""What the writer's error does: it reaches the job, or ends the recording with a warning."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,9 @@ class Settings:
     queue_bytes: int = 256 << 20
     codec: str = "lz4"
     level: int | None = None
+    begin: Begin = "next"
+    on_error: OnError = "raise"
+    commit_on_sigterm: bool = False
 
     def check(self) -> None:
         """Raise TsstoreError where a setting makes no sense."""
@@ -39,10 +49,14 @@ class Settings:
             raise CaptureError(f"calls is {self.calls!r}; expected 'separate' or 'merge'")
         if self.missing not in ("error", "empty"):
             raise CaptureError(f"missing is {self.missing!r}; expected 'error' or 'empty'")
+        if self.on_error not in ("raise", "detach"):
+            raise CaptureError(f"on_error is {self.on_error!r}; expected 'raise' or 'detach'")
         for name in ("commit_every", "queue_bytes"):
             if not getattr(self, name) > 0:
                 raise CaptureError(f"{name} is {getattr(self, name)}; expected more than 0")
         check_codec(self.codec, self.level)
+        if self.commit_on_sigterm:
+            check_can_hold()
 
 
 def checked_step(step: object) -> int | str | None:

@@ -1,0 +1,166 @@
+"""Beginning to record a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from tsstore.errors import CaptureError
+from tsstore.recording.axes import AxisChoice
+from tsstore.recording.job import Job, find_job
+from tsstore.recording.recorder import Recorder
+from tsstore.recording.select import Selector, Where, select
+from tsstore.recording.settings import (
+    Calls,
+    Missing,
+    OnError,
+    Settings,
+    checked_attributes,
+    checked_step,
+)
+from tsstore.store.files import StorePath, open_files
+from tsstore.store.layout import PartAttributes
+from tsstore.store.run import begin_run, remove_run
+
+
+def capture(
+    model: nn.Module,
+    path: StorePath,
+    *,
+    layers: Selector | Iterable[Selector] | None = None,
+    exclude: Selector | Iterable[Selector] = (),
+    where: Where = "after",
+    threshold: float = 0.0,
+    step: int | str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    neuron_axis: AxisChoice = None,
+    sample_axis: AxisChoice = None,
+    calls: Calls = "separate",
+    missing: Missing = "error",
+    commit_every: float = 10.0,
+    queue_bytes: int = 256 << 20,
+    codec: str = "lz4",
+    level: int | None = None,
+    durable: bool = True,
+    resume: bool = False,
+    overwrite: bool = False,
+    run_id: str | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    on_error: OnError = "raise",
+    commit_on_sigterm: bool = False,
+) -> Recorder:
+    """Begin to record the states of a model's layers; use it as a context manager.
+
+    Parameters
+    ----------
+    model
+        The model; its outputs stay as they are.
+    path
+        Where to create the store.
+    layers
+        Names, globs, classes, class names, modules, predicates ``(name, module) -> bool``, or a
+        list of them.
+    exclude
+        Likewise; it wins.
+    where
+        Capture what comes ``"after"`` the module (its output), ``"before"`` it, or ``"both"``.
+    threshold
+        A neuron is on where its value is greater; rounded to the tensor's dtype first.
+    step
+        The training step (or any name) whose weights these are.
+    attributes
+        Anything of yours that JSON can hold; stored with the part.
+    neuron_axis, sample_axis
+        An axis, or a mapping from layer names or globs, where a module's class does not tell.
+    calls
+        A module called n times in one forward pass of the model gives n layers, ``relu#1`` …
+        (``"separate"``), or more positions of one (``"merge"``).
+    missing
+        A layer that gives no rows in a later batch is an error, or ``"empty"``: no positions.
+    commit_every
+        Seconds between commits.
+    queue_bytes
+        Bytes of rows that may wait for the writer; then the job waits.
+    codec, level
+        ``"lz4"`` or ``"zstd"``, and its level.
+    durable
+        Whether commits survive a loss of power, too.
+    resume
+        Go on with the run that is there, if there is one: what earlier attempts have committed
+        of this step stays, and :attr:`Recorder.committed_samples` and :meth:`Recorder.missing`
+        say what that is.
+    overwrite
+        Delete the run that is there, if there is one.
+    run_id, rank, world_size
+        Of this process, where :func:`tsstore.recording.job.find_job` does not find them.
+    on_error
+        The writer's error is raised at the next batch and at the end (``"raise"``), or ends the
+        recording with a warning, and the job goes on (``"detach"``).
+    commit_on_sigterm
+        Hold SIGTERM back until the batch at hand has ended and is on disk. The batches must run
+        in the main thread.
+
+    Returns
+    -------
+    Recorder
+        Its hooks are on the model until it is closed.
+
+    Raises
+    ------
+    SelectionError
+        If no layer is selected, or a name matches nothing.
+    StoreExistsError
+        If there is something at `path`.
+    ResumeError
+        If what is there was recorded from another model, or in another way.
+    CaptureError
+        If a setting makes no sense, or JSON cannot hold `attributes`.
+    """
+    settings = Settings(
+        threshold=float(threshold),
+        calls=calls,
+        missing=missing,
+        commit_every=commit_every,
+        queue_bytes=queue_bytes,
+        codec=codec,
+        level=level,
+        begin="resume" if resume else "first",
+        on_error=on_error,
+        commit_on_sigterm=commit_on_sigterm,
+    )
+    settings.check()
+    targets = select(model, layers, exclude, where, neuron_axis, sample_axis)
+    part = PartAttributes(step=checked_step(step), user=checked_attributes(attributes))
+    job = find_job(rank, world_size, run_id)
+    _check_beginning(job, resume, overwrite)
+    files = open_files(path, durable)
+    if overwrite:
+        remove_run(files)
+    software = {"torch": torch.__version__}
+    begin_run(files, software, run_id=job.run_id, resume=resume, many=job.world_size > 1)
+    part = replace(part, rank=job.rank, world_size=job.world_size)
+    recorder = Recorder(model, files, targets, part, settings)
+    try:
+        recorder.attach()
+    except BaseException:
+        recorder.close("its hooks could not be attached")
+        raise
+    return recorder
+
+
+def _check_beginning(job: Job, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise CaptureError(
+            "found resume=True and overwrite=True; expected one of them: go on with the run that "
+            "is there, or delete it"
+        )
+    if overwrite and job.world_size > 1:
+        raise CaptureError(
+            f"overwrite=True with {job.world_size} processes would delete what the others have "
+            "begun to write; remove the path before the job starts"
+        )

@@ -1,0 +1,130 @@
+"""Which process of a job this is: rank, world size, and the id of the run that all share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from dataclasses import dataclass
+from numbers import Integral
+from types import ModuleType
+
+from tsstore.errors import CaptureError
+
+_Named = tuple[str, object]
+"""A value, and what it is called where it comes from."""
+
+_RANK_VARIABLES = (
+    ("RANK", "WORLD_SIZE"),
+    # Within an srun step only: a plain batch script is one process, whatever SLURM_NTASKS says.
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+)
+_RUN_ID_VARIABLES = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process of a job.
+
+    Attributes
+    ----------
+    rank, world_size
+        Of the process.
+    run_id
+        What all processes of the job call the run; None lets a single process make one up.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    run_id: str | None = None
+
+
+def find_job(
+    rank: int | None = None, world_size: int | None = None, run_id: str | None = None
+) -> Job:
+    """Return which process this is; what is given wins over what is found.
+
+    Rank and world size are looked for in torch.distributed, where it is initialized, then in the
+    environment variables of torchrun, of a Slurm step and of Open MPI; else the process is alone.
+    The run id is looked for in ``TORCHELASTIC_RUN_ID`` and ``SLURM_JOB_ID``. Where there is none,
+    rank 0 of torch.distributed makes one up and broadcasts it, so that all ranks must ask together;
+    not where a rank or world size was given, which the group need not share.
+
+    Raises
+    ------
+    CaptureError
+        If a number makes no sense, or several processes have no run id in common.
+    """
+    found: tuple[_Named, _Named] = ("rank", rank), ("world_size", world_size)
+    if rank is None or world_size is None:
+        given = found
+        found = tuple(  # type: ignore[assignment]
+            mine if mine[1] is not None else theirs
+            for mine, theirs in zip(given, _find_rank(), strict=True)
+        )
+    number, size = _checked(*found)
+    alone = size == 1 or not (rank is None and world_size is None)
+    return Job(number, size, _find_run_id(run_id, size, None if alone else _distributed()))
+
+
+def _find_rank() -> tuple[_Named, _Named]:
+    if distributed := _distributed():
+        rank, world_size = distributed.get_rank(), distributed.get_world_size()
+        return ("torch.distributed's rank", rank), ("its world size", world_size)
+    for variables in _RANK_VARIABLES:
+        if all(os.environ.get(variable) for variable in variables):
+            first, second = variables
+            return (first, os.environ[first]), (second, os.environ[second])
+    return ("rank", 0), ("world_size", 1)
+
+
+def _distributed() -> ModuleType | None:
+    """Return torch.distributed if it is initialized; torch may have been built without it."""
+    module = sys.modules.get("torch.distributed")
+    return module if module and module.is_available() and module.is_initialized() else None
+
+
+def _checked(rank: _Named, world_size: _Named) -> tuple[int, int]:
+    number, size = _integer(*rank), _integer(*world_size)
+    if not 0 <= number < size:
+        raise CaptureError(
+            f"{rank[0]} is {number} and {world_size[0]} is {size}; expected a rank from 0 to one "
+            "less than the number of processes: pass rank= and world_size="
+        )
+    return number, size
+
+
+def _integer(name: str, value: object) -> int:
+    try:
+        if isinstance(value, str) or (isinstance(value, Integral) and not isinstance(value, bool)):
+            return int(value)
+    except ValueError:
+        pass
+    raise CaptureError(f"{name} is {value!r:.80}; expected an integer: pass rank= and world_size=")
+
+
+def _find_run_id(given: object, world_size: int, distributed: ModuleType | None) -> str | None:
+    if given is not None:
+        if not isinstance(given, str) or not given:
+            raise CaptureError(f"run_id is {given!r:.80}; expected text, the same in all processes")
+        return given
+    for variable in _RUN_ID_VARIABLES:
+        # torchrun without a rendezvous calls every job "none".
+        if (value := os.environ.get(variable, "")) not in ("", "none"):
+            return value
+    if world_size == 1:
+        return None
+    if distributed is None:
+        raise CaptureError(
+            f"{world_size} processes write one run, but none of {', '.join(_RUN_ID_VARIABLES)} "
+            "names it; pass run_id=, the same text in all of them and another one for each job"
+        )
+    return _broadcast(distributed)
+
+
+def _broadcast(distributed: ModuleType) -> str:
+    """Return what rank 0 has made up; the other ranks wait for it."""
+    held = [uuid.uuid4().hex if distributed.get_rank() == 0 else None]
+    distributed.broadcast_object_list(held, src=0)
+    return str(held[0])

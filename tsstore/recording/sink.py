@@ -1,0 +1,269 @@
+"""Where finished batches go: a part's writer on a thread of its own, and what its errors do."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+from tsstore.errors import ResumeError, TsstoreWarning, WriterError
+from tsstore.recording.assembly import Assembled
+from tsstore.recording.background import Background
+from tsstore.recording.blocks import Blocks
+from tsstore.recording.settings import Settings
+from tsstore.recording.termination import Termination
+from tsstore.store.batch import Batch
+from tsstore.store.display import printable
+from tsstore.store.files import Files
+from tsstore.store.layout import PartAttributes
+from tsstore.store.resume import Earlier, resume_part
+from tsstore.store.writer import PartWriter
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a recorder has done so far.
+
+    Attributes
+    ----------
+    batches, samples, rows
+        Handed to the writer.
+    calls_outside
+        Calls of captured layers outside any batch; they are not stored.
+    waited
+        Seconds that the job waited for the writer.
+    """
+
+    batches: int = 0
+    samples: int = 0
+    rows: int = 0
+    calls_outside: int = 0
+    waited: float = 0.0
+
+    def plus(self, batch: Batch) -> Statistics:
+        """Return what it is with another batch."""
+        return replace(
+            self,
+            batches=self.batches + 1,
+            samples=self.samples + batch.samples,
+            rows=self.rows + sum(len(layer.rows) for layer in batch.layers.values()),
+        )
+
+
+class Sink:
+    """Takes finished batches, and writes them into one part of a run in the background.
+
+    The writer's error is raised by each call, or, where `settings` say so, ends the recording with
+    one warning: then all calls do nothing.
+
+    Parameters
+    ----------
+    files
+        Where the run lies; its root exists.
+    part
+        What the part says of this process.
+    settings
+        How to record.
+    let_go
+        Called where the writer's error ends the recording, before anything else.
+
+    Attributes
+    ----------
+    part
+        The directory of the part.
+    earlier
+        What earlier attempts have left, where this one resumes.
+    detached
+        Whether it has.
+    abandon
+        Ends a sink that nobody has closed, also after it is gone; it runs at most once.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        part: PartAttributes,
+        settings: Settings,
+        let_go: Callable[[], object],
+    ) -> None:
+        self._writer, self.earlier = begin_part(files, part, settings)
+        self.part = self._writer.directory
+        self.detached = False
+        self._let_go = let_go
+        self._where = f"{files.location}/{self.part}"
+        self._may_detach = settings.on_error == "detach"
+        self._statistics = Statistics()
+        self._blocks = Blocks()
+        self._termination = Termination() if settings.commit_on_sigterm else None
+        self._background = Background(
+            self._writer.commit,
+            settings.commit_every,
+            settings.queue_bytes,
+            failed=partial(_seal_what_is_committed, self._writer),
+            in_a_hurry=self._termination.is_requested if self._termination else None,
+        )
+        self.abandon = weakref.finalize(
+            self, _abandon, self._background, self._writer, self._termination, os.getpid()
+        )
+
+    @property
+    def statistics(self) -> Statistics:
+        """What has been put in so far."""
+        return replace(self._statistics, waited=self._background.waited)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more batches."""
+        return not self.abandon.alive
+
+    @property
+    def error(self) -> WriterError | None:
+        """What is raised to whoever calls, if the writer has failed."""
+        return self._background.error
+
+    def ready(self) -> bool:
+        """Between batches: whether to record another one; obeys SIGTERM.
+
+        Raises
+        ------
+        WriterError
+            If the writer has failed.
+        """
+        return self._try(self._look_around)
+
+    def put(self, assembled: Assembled) -> None:
+        """Queue a finished batch; wait while the queue is full.
+
+        Raises
+        ------
+        WriterError
+            If the writer has failed, or the sink is closed.
+        """
+        self._try(partial(self._put, assembled))
+
+    def commit(self) -> None:
+        """Put all finished batches on disk for good; return when they are there.
+
+        Raises
+        ------
+        WriterError
+            If the writer has failed, or the sink is closed.
+        """
+        self._try(self._background.commit)
+
+    def close(self, why: str) -> None:
+        """Write what is left and seal the part; nothing if closed.
+
+        Raises
+        ------
+        WriterError
+            If the writer has failed.
+        """
+        self._try(partial(self._close, why))
+
+    def _look_around(self) -> None:
+        self._background.check()
+        if self._termination is not None:
+            self._termination.obey(self._background.commit)
+
+    def _put(self, assembled: Assembled) -> None:
+        finished = self._blocks.copy(assembled.batch)
+        if assembled.new_layers or not self._statistics.batches:
+            define = partial(
+                self._writer.define, assembled.new_layers, assembled.positions, assembled.columns
+            )
+            self._background.put(define, 0)
+        self._background.put(partial(self._writer.append, finished), finished.nbytes)
+        self._statistics = self._statistics.plus(finished)
+
+    def _close(self, why: str) -> None:
+        if self.abandon.detach() is not None:
+            _end(self._background, self._writer, self._termination, why)
+
+    def _try(self, act: Callable[[], object]) -> bool:
+        """Act unless detached, and detach where the writer has failed; whether to go on."""
+        if self.detached:
+            return False
+        try:
+            act()
+        except WriterError as error:
+            if not self._may_detach or self.error is None:
+                raise
+            self._detach(error)
+        return not self.detached
+
+    def _detach(self, error: WriterError) -> None:
+        """End the recording; say so only when nothing of it is left, as a warning may raise."""
+        self.detached = True
+        self._let_go()
+        with suppress(WriterError):
+            self._close("")
+        warnings.warn(
+            f"nothing more is recorded, the job goes on: {error}; {self._where} holds at least "
+            f"{self._writer.record.samples:,} committed samples",
+            TsstoreWarning,
+            stacklevel=4,
+        )
+
+
+def begin_part(
+    files: Files, part: PartAttributes, settings: Settings
+) -> tuple[PartWriter, Earlier | None]:
+    """Begin a part, and say from what earlier ones it goes on.
+
+    Raises
+    ------
+    StoreExistsError
+        If the part must be the first of its rank and is not.
+    ResumeError
+        If the part cannot go on from the earlier ones.
+    """
+    codec, level = settings.codec, settings.level
+    if settings.begin != "resume":
+        first = settings.begin == "first"
+        return PartWriter(files, part, codec=codec, level=level, first=first), None
+    writer, earlier = resume_part(files, part, codec=codec, level=level)
+    try:
+        _check_threshold(earlier, settings.threshold)
+    except ResumeError:
+        writer.seal("its threshold is not that of earlier parts")
+        raise
+    return writer, earlier
+
+
+def _check_threshold(earlier: Earlier, threshold: float) -> None:
+    # Here rather than at the first batch, which may take hours to come.
+    for part in earlier.parts:
+        for name, layer in part.layers.items():
+            if part.samples and (theirs := layer.attributes.threshold["given"]) != threshold:
+                raise ResumeError(
+                    f"{earlier.location}: the threshold is {threshold} in this job, {theirs} for "
+                    f"{printable(name)} in {part.directory}; resume with the same, or choose "
+                    "another step or another path"
+                )
+
+
+def _end(
+    background: Background, writer: PartWriter, termination: Termination | None, why: str
+) -> None:
+    try:
+        background.stop(last=partial(writer.seal, why))
+    finally:
+        if termination is not None:
+            termination.release()
+
+
+def _abandon(
+    background: Background, writer: PartWriter, termination: Termination | None, process: int
+) -> None:
+    """Write what is left of a recorder that nobody closed: at its end, or the interpreter's."""
+    if os.getpid() == process:
+        _end(background, writer, termination, "never closed")
+
+
+def _seal_what_is_committed(writer: PartWriter, error: BaseException) -> None:
+    writer.fail(f"the writer failed: {type(error).__name__}: {error}")
