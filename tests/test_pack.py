@@ -1,19 +1,191 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.core.caching import CacheImpl
+from torch._subclasses import FakeTensorMode
 from watching import packed
 
 from tsstore.errors import OutputError
+from tsstore.recording import pack as module
 from tsstore.recording.pack import check_packable, pack, rounded_threshold
+from tsstore.recording.pack_torch import pack_by_torch
 
 SPECIAL = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 0.1, -0.1, 1.0, 1e-40, 1e-300]
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+SMALL_FLOATS = [
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2fnuz,
+]
+INTEGERS = [
+    torch.int8,
+    torch.uint8,
+    torch.int16,
+    torch.uint16,
+    torch.int32,
+    torch.uint32,
+    torch.int64,
+]
+THRESHOLDS = [0.0, -0.0, 0.1, -0.1, 1.0, -1.5, 1e-41, -1e-41, 126.5, -129.0, 2.0**31, -(2.0**70)]
+KERNELS = ("_pack_planes", "_pack_lines", "_mark_lines", "_mark", "_join", "_turn", "_gather")
+
+
+def threshold_for(dtype, threshold):
+    """The threshold as the dtype holds it, or 0 where it cannot."""
+    try:
+        return rounded_threshold(threshold, dtype)
+    except OutputError:
+        return 0.0
+
+
+def draw_values(generator, dtype, threshold, shape):
+    """Any bit patterns, half of them near the threshold or at the ends of the dtype."""
+    if dtype == torch.bool:
+        return torch.from_numpy(generator.integers(0, 2, shape).astype(bool))
+    count = 1 << (8 * dtype.itemsize)
+    if dtype.is_floating_point:
+        edges = torch.tensor([threshold, 0.0, -0.0, math.inf, -math.inf, math.nan]).to(dtype)
+        edges = [int.from_bytes(bytes(edge), "little") for edge in as_bytes(edges)]
+    else:
+        edges = [torch.iinfo(dtype).min, torch.iinfo(dtype).max, 0, math.floor(threshold)]
+    near = [(edge + n) % count for edge in edges for n in (-1, 0, 1)]
+    words = np.array(near, np.uint64)[generator.integers(0, len(near), shape)]
+    anything = generator.integers(0, count, shape, dtype=np.uint64)
+    words = np.where(generator.integers(0, 2, shape), words, anything)
+    buffer = bytearray(words.astype(f"u{dtype.itemsize}").tobytes())
+    return torch.frombuffer(buffer, dtype=dtype).reshape(shape)
+
+
+def as_bytes(values):
+    return values.view(torch.uint8).reshape(len(values), -1).tolist()
+
+
+def laid_out(generator, values):
+    """The same values in memory of another order, with gaps, repeats or an offset."""
+    order = generator.permutation(values.ndim).tolist()
+    steps = generator.choice([1, 1, 2, 3], values.ndim).tolist()
+    extra = generator.choice([0, 0, 1], values.ndim).tolist()
+    sizes = [n * step + more for n, step, more in zip(values.shape, steps, extra, strict=True)]
+    memory = torch.zeros([sizes[axis] for axis in order], dtype=values.dtype)
+    view = memory.permute(np.argsort(order).tolist())
+    for axis, (size, step, more) in enumerate(zip(values.shape, steps, extra, strict=True)):
+        view = view.narrow(axis, more, size * step)
+        view = view[(slice(None),) * axis + (slice(None, None, step),)]
+    return view.copy_(values)
+
+
+def rows_in_python(tensor, threshold, neuron_axis, sample_axis):
+    """Rows by Python's own comparison, which is exact, and NumPy's packing."""
+    on = [value > threshold for value in tensor.flatten().tolist()]
+    on = np.moveaxis(np.reshape(on, tensor.shape), (sample_axis, neuron_axis), (0, -1))
+    on = on.reshape(on.shape[0], math.prod(on.shape[1:-1]), on.shape[-1])
+    return np.packbits(on, axis=-1, bitorder="little")
+
+
+@given(
+    dtype=st.sampled_from([torch.bool, *FLOATS, *SMALL_FLOATS, *INTEGERS]),
+    others=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    neurons=st.integers(1, 40) | st.integers(1, 300),
+    threshold=st.sampled_from(THRESHOLDS),
+    seed=st.integers(0, 2**32 - 1),
+    data=st.data(),
+)
+def test_rows_are_the_same_by_kernels_by_torch_and_in_python(
+    dtype, others, neurons, threshold, seed, data
+):
+    generator = np.random.default_rng(seed)
+    used = threshold_for(dtype, threshold)
+    neuron_axis = data.draw(st.integers(0, len(others)))
+    sample_axis = data.draw(
+        st.sampled_from([n for n in range(len(others) + 1) if n != neuron_axis])
+    )
+    shape = (*others[:neuron_axis], neurons, *others[neuron_axis:])
+    values = draw_values(generator, dtype, used, shape)
+    expected = rows_in_python(values, used, neuron_axis, sample_axis)
+    for tensor in (values, laid_out(generator, values)):
+        found = pack(tensor, used, neuron_axis, sample_axis).rows
+        np.testing.assert_array_equal(found.numpy(), expected)
+        by_torch = pack_by_torch(tensor, used, neuron_axis, sample_axis)
+        np.testing.assert_array_equal(by_torch.numpy(), expected)
+
+
+@pytest.mark.parametrize("positions", [(4100,), (90, 91), (3, 37, 41)])
+@pytest.mark.parametrize("neurons", [3, 17, 70])
+def test_many_positions_are_packed_tile_by_tile(positions, neurons):
+    tensor = torch.randn(2, neurons, *positions)
+    np.testing.assert_array_equal(pack(tensor, 0.0, 1, 0).rows.numpy(), packed(tensor))
+    last = tensor.movedim(1, -1).contiguous()
+    rows = pack(last, 0.0, last.ndim - 1, 0).rows.numpy()
+    np.testing.assert_array_equal(rows, packed(tensor))
+
+
+@pytest.mark.parametrize("neurons", [4095, 4096, 4097, 9001])
+def test_many_neurons_are_packed_line_by_line(neurons):
+    tensor = torch.randn(2, 3, neurons)
+    np.testing.assert_array_equal(pack(tensor, 0.0, 2, 0).rows.numpy(), packed(tensor, 2))
+    np.testing.assert_array_equal(pack(tensor, 0.0, 2, 1).rows.numpy(), packed(tensor, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "neurons", "samples", "memory_format"),
+    [
+        ((3, 20, 25), 1, 0, torch.contiguous_format),
+        ((3, 20, 5, 5), 1, 0, torch.contiguous_format),
+        ((3, 20, 2, 2, 2), 1, 0, torch.contiguous_format),
+        ((3, 20, 5, 5), 1, 0, torch.channels_last),
+        ((3, 20, 2, 2, 2), 1, 0, torch.channels_last_3d),
+        ((3, 7, 20), 2, 0, torch.contiguous_format),
+        ((7, 3, 20), 2, 1, torch.contiguous_format),
+        ((3, 20), 1, 0, torch.contiguous_format),
+        ((20, 30), 0, 1, torch.contiguous_format),
+    ],
+)
+def test_usual_layouts_are_read_where_they_lie(shape, neurons, samples, memory_format, monkeypatch):
+    tensor = torch.randn(shape).to(memory_format=memory_format)
+    expected = packed(tensor, neurons, samples)
+    monkeypatch.setattr(torch.Tensor, "contiguous", None, raising=False)
+    np.testing.assert_array_equal(pack(tensor, 0.0, neurons, samples).rows.numpy(), expected)
+
+
+def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch):
+    shapes = [(1, 3, 5), (2, 8, 3, 2), (2, 13, 7), (2, 70, 7)]
+    tensors = [torch.randn(shape).to(dtype) for shape in shapes for dtype in (*FLOATS, torch.int8)]
+    tensors += [tensor.movedim(1, -1).contiguous().movedim(-1, 1) for tensor in tensors]
+    tensors += [torch.randn(2, 4, 40)[:, :, :20], torch.randn(2, 3, 40)[:, :, :20].mT]
+    compiled = [pack(tensor, 0.5, 1, 0).rows for tensor in tensors]
+    for name in KERNELS:
+        monkeypatch.setattr(module, name, getattr(module, name).py_func)
+    monkeypatch.setattr(module, "_TILE", 6)
+    monkeypatch.setattr(module, "_CHUNK", 32)
+    with np.errstate(over="ignore"):  # unsigned numbers wrap around on purpose
+        for tensor, expected in zip(tensors, compiled, strict=True):
+            assert torch.equal(pack(tensor, 0.5, 1, 0).rows, expected)
+
+
+def test_kernels_run_without_the_gil():
+    for name in KERNELS:
+        assert getattr(module, name).targetoptions["nogil"]
+
+
+def test_a_machine_without_a_folder_for_machine_code_compiles_each_time(monkeypatch):
+    def add(first, second):
+        return first + second
+
+    kept = module._kernel(add)
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    compiled = module._kernel(add)
+    assert compiled(1, 2) == 3
+    assert compiled.signatures
+    assert kept.stats.cache_path
+    assert compiled.stats.cache_path is None
 
 
 @given(
@@ -134,6 +306,66 @@ def test_floats_of_8_bits(dtype):
     found = pack(values, rounded_threshold(0.0, dtype), 1, 0)
     assert found.rows.item() == 0b0100
     assert found.dtype == str(dtype).removeprefix("torch.")
+
+
+def test_any_byte_but_zero_is_true():
+    tensor = torch.tensor([[0, 1, 2, 255]], dtype=torch.uint8).view(torch.bool)
+    assert pack(tensor, 0.0, 1, 0).rows.item() == 0b1110
+
+
+def test_values_that_begin_between_two_words_of_memory():
+    buffer = bytearray(1) + np.arange(-40, 40, dtype=np.float32).tobytes()
+    tensor = torch.frombuffer(buffer, dtype=torch.float32, offset=1).view(2, 40)
+    assert tensor.data_ptr() % 4
+    np.testing.assert_array_equal(pack(tensor, 0.0, 1, 0).rows.numpy(), packed(tensor.clone()))
+
+
+def test_parameters_subclasses_negated_views_and_inference_tensors():
+    class Tagged(torch.Tensor):
+        pass
+
+    values = torch.randn(3, 11)
+    with torch.inference_mode():
+        inferred = values.to(torch.bfloat16)
+        within = pack(inferred, 0.0, 1, 0).rows
+    expected = packed(values)
+    for same in (torch.nn.Parameter(values), values.as_subclass(Tagged), inferred):
+        rows = pack(same, 0.0, 1, 0).rows
+        assert type(rows) is torch.Tensor
+        np.testing.assert_array_equal(rows.numpy(), expected)
+    np.testing.assert_array_equal(within.numpy(), expected)
+    negated = torch.complex(torch.zeros(3, 11), values).conj().imag
+    assert negated.is_neg()
+    np.testing.assert_array_equal(pack(negated, 0.0, 1, 0).rows.numpy(), packed(-values))
+
+
+def test_a_default_device_changes_nothing():
+    values = torch.randn(3, 11)
+    with torch.device("meta"):
+        threshold = rounded_threshold(0.0, torch.float32)
+        rows = pack(values, threshold, 1, 0).rows
+        nothing = pack(values[:0], threshold, 1, 0).rows
+    np.testing.assert_array_equal(rows.numpy(), packed(values))
+    assert nothing.device == torch.device("cpu")
+
+
+def test_tensors_without_values_are_refused_with_advice():
+    found = []
+
+    def look(tensor):
+        with pytest.raises(OutputError, match=r"within torch.func.vmap.*exclude the layer") as info:
+            pack(tensor, 0.0, 1, 0)
+        found.append(info)
+        return tensor.sum()
+
+    values = torch.randn(2, 3, 4)
+    torch.vmap(look)(values)
+    torch.func.grad(look)(values)
+    look(values.to("meta"))
+    with FakeTensorMode():
+        look(torch.zeros(2, 3))
+    assert "found a FakeTensor" in str(found.pop().value)
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize(
