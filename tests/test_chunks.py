@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+from dataclasses import replace
 
 import google_crc32c
 import numpy as np
@@ -122,3 +124,29 @@ def test_text_that_promises_more_than_it_holds_is_damage_before_memory_is_taken(
     spec = ArraySpec("string", 1 << 31, (), ("sample",))
     with pytest.raises(DamageError, match=r"does not hold 2147483648 entries"):
         chunks.decode(spec, closed(struct.pack("<I", 1 << 31), spec), "c/0")
+
+
+@pytest.mark.parametrize(("codec", "largest"), [("lz4", 255), ("zstd", 1 << 15)])
+@pytest.mark.parametrize("rows", [1 << 10, 1 << 20, 1 << 24])
+def test_no_codec_packs_more_than_it_may_declare(codec, largest, rows):
+    spec = ArraySpec("uint8", rows, (1,), ("row", "byte"), codec, 9 if rows < 1 << 24 else 3)
+    entries = chunks.empty_entries(spec, rows)
+    encoded = chunks.encode(spec, entries)
+    assert rows < largest * (len(encoded) - 4)
+    assert chunks.decode(spec, encoded, "c/0").tobytes() == entries.tobytes()
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@pytest.mark.parametrize("dtype", ["string", "uint8"])
+def test_a_chunk_that_declares_more_than_its_codec_packs_takes_no_memory(codec, dtype):
+    spec = ArraySpec(dtype, MAX_CHUNK_BYTES, (), ("sample",), codec)
+    packed = bytearray(closed(b"\1" * 400, replace(spec, codec="lz4"))[:-4])
+    packed[4:8] = struct.pack("<I", MAX_CHUNK_BYTES)
+    forged = bytes(packed) + struct.pack("<I", google_crc32c.value(bytes(packed)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamageError, match=rf"c/0 is damaged: it declares {MAX_CHUNK_BYTES}"):
+            chunks.decode(spec, forged, "c/0")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore import bits
-from tsstore.errors import DamageError, FormatError
+from tsstore.errors import DamageError, FormatError, StoreError
 from tsstore.store import layout
 from tsstore.store.batch import Batch
-from tsstore.store.layers import Block, LayerPart
+from tsstore.store.layers import Block, LayerStates
 from tsstore.store.layout import PartAttributes
 from tsstore.store.reader import open_store
+from tsstore.store.record import ArrayCommit
 
 NEURONS = {"a": 11}
 
@@ -157,32 +158,6 @@ def test_a_layer_without_rows_has_no_blocks(tmp_path):
     assert states.to_dask().compute().shape == (0, 2)
 
 
-def with_positions(part: LayerPart, tmp_path, positions: list[int]) -> LayerPart:
-    """Return the part with other rows by sample, as a forger would store them."""
-    batch = draw_batch(np.random.default_rng(0), len(positions), columns={"p": positions})
-    write_run(tmp_path / "forged.zarr", [batch])
-    return replace(part, positions=open_store(tmp_path / "forged.zarr").parts[0].columns["p"])
-
-
-@pytest.mark.parametrize(("change", "why"), [
-    (1, "more than the rows"), (10**15, "more than the rows"), (-100, "negative"),
-])  # fmt: skip
-def test_positions_that_are_not_those_of_the_rows_are_refused(store, tmp_path, change, why):
-    part = store.parts[0].layers["fc.2"]
-    positions = part.read_positions(0, part.samples)
-    positions[5] += change
-    forged = with_positions(part, tmp_path, positions.tolist())
-    with pytest.raises(FormatError, match=rf"layer fc.2 has rows by sample .*: .*{why}"):
-        list(forged.blocks(0, 5))
-
-
-def test_positions_that_leave_rows_over_are_refused(store, tmp_path):
-    part = store.parts[0].layers["fc.2"]
-    forged = with_positions(part, tmp_path, [0] * part.samples)
-    with pytest.raises(FormatError, match="they are fewer than the rows"):
-        list(forged.blocks(0, 5))
-
-
 def test_a_dask_array_has_the_same_rows_in_the_stored_chunks(store):
     for name in ("conv_1", "fc.2"):
         array = store[name].to_dask()
@@ -231,6 +206,41 @@ def test_a_slice_reads_no_part_but_its_own(store, tmp_path):
     np.testing.assert_array_equal(open_store(store.path)["conv_1"][:36], expected)
     with pytest.raises(DamageError, match="part-00001-00000/layers/0000-conv_1/states/c/2/0"):
         open_store(store.path)["conv_1"][:]
+
+
+def with_rows(store, rows: int) -> LayerStates:
+    """Return a layer whose record claims so many rows, and whose last chunk is there."""
+    part = store["fc.2"].parts[0]
+    spec = part.states.spec
+    key = spec.chunk_key(part.states.paths.values, (rows - 1) // spec.chunk_rows)
+    part.states.files.write(key, b"a chunk")
+    states = replace(part.states, commit=ArrayCommit(rows))
+    return LayerStates("run", "fc.2", (replace(part, states=states, positions=None),))
+
+
+def test_more_rows_than_there_is_memory_are_an_error_with_advice(store):
+    states = with_rows(store, 1 << 50)
+    for read in (lambda: states[:], states.decode, lambda: states[::-1]):
+        with pytest.raises(
+            StoreError,
+            match=rf"run: layer fc\.2: .* takes {1 << 51:,} bytes, .*"
+            "read slices or blocks of it, or count its states by tsstore.analyze",
+        ):
+            read()  # fmt: skip
+    with pytest.raises(StoreError, match=rf"0001-fc\.2/states: .* takes {1 << 51:,} bytes"):
+        states.parts[0].states.read(0, 1 << 50)
+    with pytest.raises(StoreError, match=r"/states: .* takes .* bytes"):
+        with_rows(store, 1 << 62).parts[0].states.read(0, 1 << 62)
+
+
+def test_booleans_for_which_there_is_no_memory_are_an_error_with_advice(store, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("tsstore.bits.unpack", fail)
+    for key, rows in ((slice(None), store["fc.2"].rows), (3, 1)):
+        with pytest.raises(StoreError, match=rf"layer fc\.2: .* takes {13 * rows:,} bytes"):
+            store["fc.2"].decode(key)
 
 
 def test_names_in_a_repr_are_fit_for_a_terminal(tmp_path):

@@ -197,6 +197,43 @@ def test_a_layer_that_is_captured_otherwise_is_refused(files, tmp_path, change, 
     assert earlier.check_layers({"conv_1": same}, complete=False) is None
 
 
+def test_another_threshold_is_refused_and_nothing_is_sealed(files, tmp_path):
+    cut_off(tmp_path, [1], threshold=0.25)
+    shown = r"part-00000-00000 .*threshold of layer conv_1: 0\.5 in this job, 0\.25 there"
+    for go_on in (resume_step, resume_part):
+        with pytest.raises(ResumeError, match=shown):
+            go_on(files, ALONE, threshold=0.5)
+    (part,) = open_store(tmp_path).parts
+    assert part.seal is None
+    assert resume_step(files, ALONE, threshold=0.25).committed_samples == 1
+    assert resume_step(files, ALONE).committed_samples == 1
+
+
+def test_another_threshold_does_not_matter_where_there_are_no_samples(files, tmp_path):
+    start_part(tmp_path, batch_of([1]), threshold=0.25)
+    assert resume_step(files, ALONE, threshold=0.5).committed_samples == 0
+
+
+@pytest.mark.parametrize(("columns", "shown"), [
+    ({"id": "int64"}, r"id \(int64\) in this job, id \(int64\), label \(string\) there"),
+    ({}, r"none in this job, id \(int64\), label \(string\) there"),
+    ({"id": "int32", "label": "string"}, r"id \(int32\), label \(string\) in this job"),
+    ({"id": "int64", "label": "string", "a\nb": "bool"}, r"a\\nb \(bool\), id \(int64\), label"),
+])  # fmt: skip
+def test_other_sample_columns_are_refused(files, tmp_path, columns, shown):
+    cut_off(tmp_path, [1, 2])
+    write_run(tmp_path, [batch_of([1], label=["a"])], part=PartAttributes(step=1), close=False)
+    earlier = resume_step(files, PartAttributes(step=1))
+    with pytest.raises(ResumeError, match=f"part-00000-00001 at step 1: sample columns: .*{shown}"):
+        earlier.check_columns(columns)
+    assert earlier.check_columns({"label": "string", "id": "int64"}) is None
+
+
+def test_sample_columns_do_not_matter_where_there_are_no_samples(files, tmp_path):
+    start_part(tmp_path, batch_of([1], label=["a"]))
+    assert resume_step(files, ALONE).check_columns({}) is None
+
+
 def test_other_layers_are_refused_once_all_are_known(files, tmp_path):
     cut_off(tmp_path, [1])
     earlier = resume_step(files, ALONE)
@@ -278,8 +315,8 @@ def test_a_part_that_begins_meanwhile_is_sealed_too(files, tmp_path, monkeypatch
     cut_off(tmp_path, [1])
     begun: list[PartWriter] = []
 
-    def look_and_be_late(files: LocalFiles, part: PartAttributes) -> Earlier:
-        earlier = resume_step(files, part)
+    def look_and_be_late(files: LocalFiles, part: PartAttributes, **options) -> Earlier:
+        earlier = resume_step(files, part, **options)
         if not begun:
             begun.append(cut_off(tmp_path, [2]))
         return earlier

@@ -31,10 +31,12 @@ JUST_NOW = (NOW - QUIET).isoformat()
 TOO_LONG = (NOW - QUIET - timedelta(seconds=1)).isoformat()
 
 
-def part(seal: str | None = None, committed: str = "", **attributes) -> Part:
+def part(
+    seal: str | None = None, committed: str = "", commits: int = 10_000, **attributes
+) -> Part:
     """Return a part that was sealed for a reason, or not at all."""
     attributes = PartAttributes(**{"started": LONG_AGO, **attributes})
-    record = CommitRecord(bool(committed), time=committed)
+    record = CommitRecord(commits if committed else 0, time=committed)
     directory = f"part-{attributes.rank:05d}-{attributes.attempt:05d}"
     frozen = None if seal is None else Seal(record, seal, "somebody", LONG_AGO)
     return Part(LocalFiles("nowhere"), directory, attributes, record, frozen)
@@ -83,6 +85,19 @@ def test_of_a_process_elsewhere_the_last_commit_decides():
     assert own_status(part(started=TOO_LONG)) == "cut off: no commit for a long time"
     ahead = NOW + timedelta(hours=5)
     assert own_status(part(committed=ahead.isoformat())) == "live"
+
+
+def test_a_writer_whose_commits_are_rare_may_be_silent_for_longer():
+    def silent(hours: float, commits: int) -> Part:
+        """Return a part that began three days before its last commit."""
+        last = NOW - timedelta(hours=hours)
+        begun = (last - timedelta(days=3)).isoformat()
+        return part(committed=last.isoformat(), commits=commits, started=begun)
+
+    assert own_status(silent(hours=4, commits=72)) == "live"
+    assert own_status(silent(hours=6, commits=72)) == "cut off: no commit for a long time"
+    assert own_status(silent(hours=23, commits=1)) == "live"
+    assert own_status(silent(hours=25, commits=1)) == "cut off: no commit for a long time"
 
 
 def test_a_later_attempt_replaces_one_that_was_cut_off():

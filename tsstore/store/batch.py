@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,13 @@ class Batch:
     def nbytes(self) -> int:
         """Bytes that the batch takes in memory."""
         rows = sum(layer.rows.nbytes + layer.positions.nbytes for layer in self.layers.values())
-        return rows + sum(column.nbytes for column in self.columns.values())
+        return rows + sum(map(_column_bytes, self.columns.values()))
+
+
+def _column_bytes(column: npt.NDArray[Any]) -> int:
+    # An array of text holds pointers only.
+    text = column.tolist() if column.dtype == object else ()
+    return column.nbytes + sum(map(sys.getsizeof, text))
 
 
 def check_column(name: str, column: npt.NDArray[Any], samples: int, spec: ArraySpec) -> None:

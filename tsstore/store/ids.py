@@ -60,6 +60,62 @@ def id_pieces(part: Part, name: str = ID) -> Iterator[npt.NDArray[Any]]:
             yield column.read(start, min(start + PIECE_SAMPLES, part.samples)).astype(dtype)
 
 
+def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> npt.NDArray[Any]:
+    """Return those ids that no part holds, in the order given.
+
+    Parameters
+    ----------
+    parts
+        Those without samples hold none.
+    ids
+        Integers or text, one-dimensional.
+    name
+        Of the column.
+
+    Raises
+    ------
+    StoreError
+        If a part holds samples without a column of ids, or ids of another kind.
+    DamageError
+        If ids are not what was committed.
+    """
+    given = np.asarray(ids)
+    holding = [part for part in parts if part.samples]
+    if not holding or not given.size:
+        return given
+    comparable = _comparable(given, id_dtype(holding, name), name)
+    known, places = np.unique(comparable, return_inverse=True)
+    held = np.zeros(len(known), dtype=bool)
+    for part in holding:
+        for piece in id_pieces(part, name):
+            _mark(held, known, piece)
+    return given[~held[places.reshape(-1)]]
+
+
+def _comparable(ids: npt.NDArray[Any], dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:
+    """Return given ids as integers or as text, like those in the store."""
+    is_text = dtype.kind == "O"
+    fits = ids.ndim == 1 and ids.dtype.kind in ("UTO" if is_text else "iu")
+    if fits and (not is_text or all(isinstance(value, str) for value in ids)):
+        return np.array(ids.tolist(), dtype=object) if is_text else ids
+    raise StoreError(
+        f"ids are {ids.dtype} of shape {ids.shape}; expected {'text' if is_text else 'integers'} "
+        f"along one axis, like column {name!r} of the store"
+    )
+
+
+def _mark(held: npt.NDArray[np.bool_], known: npt.NDArray[Any], piece: npt.NDArray[Any]) -> None:
+    """Set `held` where an entry of `known`, which is sorted, is in `piece`."""
+    if known.dtype.kind != "O":
+        # Without a common type of its own: that of int64 and uint64 would be float64.
+        limits = np.iinfo(known.dtype)
+        fits = (piece >= limits.min) & (piece <= limits.max)
+        piece = piece[fits].astype(known.dtype)
+    places = np.searchsorted(known, piece)
+    places[places == len(known)] = 0
+    held[places[known[places] == piece]] = True
+
+
 def _dtype(part: Part, name: str) -> np.dtype[Any]:
     where = f"{part.files.location}/{part.directory}"
     if name not in part.columns:

@@ -117,6 +117,11 @@ class PartArrays:
                 "no later one is taken; what was committed before stays readable: run again"
             )
 
+    def release(self) -> None:
+        """Give the memory of unfinished chunks back: nothing more is appended or flushed."""
+        self._layers.clear()
+        self._columns.clear()
+
     def flush_layers(self) -> dict[str, LayerCommit]:
         """Write the layers' unfinished chunks; return what to commit, by directory."""
         return {layer.directory: layer.flush() for layer in self._layers.values()}

@@ -8,13 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import ResumeError, StoreError, StoreExistsError
+from tsstore.errors import ResumeError, StoreExistsError
 from tsstore.store.display import printable
 from tsstore.store.files import Files
-from tsstore.store.ids import ID, id_dtype, id_pieces
+from tsstore.store.ids import ID, missing_ids
 from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.parts import Part, has_begun
 from tsstore.store.process import process_name
@@ -44,12 +43,15 @@ class Earlier:
         All parts of the step, with the commits that count.
     attempt
         Which attempt this rank's next part is.
+    threshold
+        As given for this job; None if any will do.
     """
 
     location: str
     part: PartAttributes
     parts: tuple[Part, ...]
     attempt: int
+    threshold: float | None = None
 
     @property
     def own_parts(self) -> tuple[Part, ...]:
@@ -85,16 +87,7 @@ class Earlier:
         DamageError
             If ids are not what was committed.
         """
-        given = np.asarray(ids)
-        sealed = [part for part in self.parts if part.seal is not None and part.samples]
-        if not sealed or not given.size:
-            return given
-        known, places = np.unique(_comparable(given, id_dtype(sealed)), return_inverse=True)
-        held = np.zeros(len(known), dtype=bool)
-        for part in sealed:
-            for piece in id_pieces(part):
-                _mark(held, known, piece)
-        return given[~held[places.reshape(-1)]]
+        return missing_ids([part for part in self.parts if part.seal is not None], ids)
 
     def check_job(self) -> None:
         """Check that this job's samples may stand beside those that the step holds.
@@ -102,12 +95,16 @@ class Earlier:
         Raises
         ------
         ResumeError
-            If the model is another, or the world size is and samples have no ids.
+            If the model or the threshold is another, or the world size is and samples have no
+            ids.
+        DamageError, FormatError
+            If the layers or columns of a part cannot be read.
         """
         for part in self.parts:
             if part.samples:
                 self._check_model(part)
                 self._check_world_size(part)
+                self._check_threshold(part)
 
     def check_layers(self, layers: Mapping[str, LayerAttributes], complete: bool) -> None:
         """Check that layers are those of the step's earlier parts.
@@ -136,6 +133,24 @@ class Earlier:
                     "layers", f"{_names(mine)} more", f"{_names(theirs)} more", part
                 )
 
+    def check_columns(self, columns: Mapping[str, str]) -> None:
+        """Check that sample columns are those of the step's earlier parts.
+
+        Parameters
+        ----------
+        columns
+            Dtype names by column name.
+
+        Raises
+        ------
+        ResumeError
+            If columns, or their dtypes, are others.
+        """
+        for part in self.parts:
+            theirs = {name: column.spec.dtype for name, column in part.columns.items()}
+            if part.samples and theirs != dict(columns):
+                raise self._refusal("sample columns", _typed(columns), _typed(theirs), part)
+
     def _check_layer(self, layer: LayerAttributes, part: Part) -> None:
         earlier = part.layers[layer.name].attributes
         for field in _LAYER_FIELDS:
@@ -158,6 +173,14 @@ class Earlier:
                 part,
             )
 
+    def _check_threshold(self, part: Part) -> None:
+        # Each layer's is checked at the first batch, too, but that may take hours to come.
+        for name, layer in part.layers.items():
+            theirs = layer.attributes.threshold["given"]
+            if self.threshold is not None and theirs != self.threshold:
+                what = f"threshold of layer {printable(name)}"
+                raise self._refusal(what, self.threshold, theirs, part)
+
     def _refusal(self, what: str, mine: object, theirs: object, part: Part) -> ResumeError:
         return ResumeError(
             f"{self.location}: this job does not go on from {part.directory} at step "
@@ -166,7 +189,7 @@ class Earlier:
         )
 
 
-def resume_step(files: Files, part: PartAttributes) -> Earlier:
+def resume_step(files: Files, part: PartAttributes, *, threshold: float | None = None) -> Earlier:
     """Seal the earlier parts of a step from which a rank goes on, and say what they hold.
 
     Nothing is sealed where this job does not fit: the one that does may still be running.
@@ -177,6 +200,8 @@ def resume_step(files: Files, part: PartAttributes) -> Earlier:
         Where the run lies.
     part
         Rank, world size, step and model of the process that goes on.
+    threshold
+        As given for its layers; any will do unless it is.
 
     Returns
     -------
@@ -194,7 +219,8 @@ def resume_step(files: Files, part: PartAttributes) -> Earlier:
     while True:
         # The attempt comes first: a part that begins after this look takes the number.
         attempt = next_attempt(files, part.rank)
-        earlier = Earlier(files.location, part, _parts_of_step(files, part.step), attempt)
+        parts = _parts_of_step(files, part.step)
+        earlier = Earlier(files.location, part, parts, attempt, threshold)
         earlier.check_job()
         unsealed = [part for part in earlier.own_parts if part.seal is None]
         if not unsealed:
@@ -204,7 +230,12 @@ def resume_step(files: Files, part: PartAttributes) -> Earlier:
 
 
 def resume_part(
-    files: Files, part: PartAttributes, *, codec: str = "lz4", level: int | None = None
+    files: Files,
+    part: PartAttributes,
+    *,
+    threshold: float | None = None,
+    codec: str = "lz4",
+    level: int | None = None,
 ) -> tuple[PartWriter, Earlier]:
     """Go on with a step: seal what is earlier, and begin the part that comes next.
 
@@ -213,7 +244,7 @@ def resume_part(
 
     Parameters
     ----------
-    files, part
+    files, part, threshold
         See :func:`resume_step`.
     codec, level
         See :class:`tsstore.store.writer.PartWriter`.
@@ -224,7 +255,7 @@ def resume_part(
         See :func:`resume_step`.
     """
     while True:
-        earlier = resume_step(files, part)
+        earlier = resume_step(files, part, threshold=threshold)
         with suppress(StoreExistsError):
             writer = PartWriter(files, part, codec=codec, level=level, attempt=earlier.attempt)
             return writer, earlier
@@ -236,32 +267,13 @@ def _parts_of_step(files: Files, step: int | str | None) -> tuple[Part, ...]:
     return tuple(part for part in parts if part.step == step)
 
 
-def _comparable(ids: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return given ids as integers or as text, like those in the store."""
-    is_text = dtype.kind == "O"
-    fits = ids.ndim == 1 and ids.dtype.kind in ("UTO" if is_text else "iu")
-    if fits and (not is_text or all(isinstance(value, str) for value in ids)):
-        return np.array(ids.tolist(), dtype=object) if is_text else ids
-    raise StoreError(
-        f"ids are {ids.dtype} of shape {ids.shape}; expected {'text' if is_text else 'integers'} "
-        f"along one axis, like column {ID!r} of the store"
-    )
-
-
-def _mark(held: npt.NDArray[np.bool_], known: npt.NDArray[Any], piece: npt.NDArray[Any]) -> None:
-    """Set `held` where an entry of `known`, which is sorted, is in `piece`."""
-    if known.dtype.kind != "O":
-        # Without a common type of its own: that of int64 and uint64 would be float64.
-        limits = np.iinfo(known.dtype)
-        fits = (piece >= limits.min) & (piece <= limits.max)
-        piece = piece[fits].astype(known.dtype)
-    places = np.searchsorted(known, piece)
-    places[places == len(known)] = 0
-    held[places[known[places] == piece]] = True
-
-
 def _names(layers: AbstractSet[str]) -> str:
     return ", ".join(map(printable, sorted(layers))) or "none"
+
+
+def _typed(columns: Mapping[str, str]) -> str:
+    named = sorted(f"{printable(name)} ({dtype})" for name, dtype in columns.items())
+    return ", ".join(named) or "none"
 
 
 def _shown(value: object) -> str:

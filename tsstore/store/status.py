@@ -20,7 +20,11 @@ CUT_OFF = "cut off"
 REPLACED = "replaced"
 
 QUIET = timedelta(minutes=10)
-"""A writer that cannot be asked counts as live for so long after its last sign of life."""
+"""A writer that cannot be asked counts as live for so long after its last sign of life, …"""
+QUIET_COMMITS = 5
+"""… or for so many times what it took on average from one commit to the next, …"""
+QUIET_AT_MOST = timedelta(days=1)
+"""… but no longer than this."""
 
 Probe = Callable[[Mapping[str, Any]], bool | None]
 """Says whether the process that a part names is alive; None where that cannot be known here."""
@@ -138,13 +142,24 @@ def _own_status(part: Part, now: datetime, probe: Probe) -> PartStatus:
         return PartStatus(FINISHED) if closed else PartStatus(CUT_OFF, part.seal.why)
     alive = probe(part.attributes.process)
     if alive is None:
-        alive = _is_recent(part.record.time or part.attributes.started, part.directory, now)
+        sign_of_life = part.record.time or part.attributes.started
+        alive = _is_recent(sign_of_life, part.directory, now, _quiet(part))
         return PartStatus(LIVE) if alive else PartStatus(CUT_OFF, "no commit for a long time")
     return PartStatus(LIVE) if alive else PartStatus(CUT_OFF, "its process is gone")
 
 
-def _is_recent(text: str, what: str, now: datetime) -> bool:
-    return now - parse_time(text, f"{what}: its last sign of life") <= QUIET
+def _is_recent(text: str, what: str, now: datetime, quiet: timedelta = QUIET) -> bool:
+    return now - parse_time(text, f"{what}: its last sign of life") <= quiet
+
+
+def _quiet(part: Part) -> timedelta:
+    """Return how long the part's writer may be silent."""
+    if not part.record.generation:
+        return QUIET
+    begun = parse_time(part.attributes.started, f"{part.directory}: its start")
+    committing = parse_time(part.record.time, f"{part.directory}: time of the commit") - begun
+    usual = QUIET_COMMITS * committing / part.record.generation
+    return min(max(QUIET, usual), QUIET_AT_MOST)
 
 
 def _replaces(later: Part, earlier: Part) -> bool:

@@ -120,8 +120,7 @@ class PartWriter:
         StoreError, ColumnsError
             If the batch does not fit the part, or an earlier one could not be appended whole.
         """
-        if self.sealed:
-            raise PartSealedError(f"{self.directory} is sealed and takes no more batches")
+        self._check_open()
         self._arrays.append(batch)
 
     def commit(self) -> CommitRecord:
@@ -130,13 +129,14 @@ class PartWriter:
         Raises
         ------
         PartSealedError
-            If another process has sealed the part.
+            If another process has sealed the part, or this one has after an error.
         StoreError
             If a batch could not be appended whole.
         """
         self._arrays.check_whole()
         if self._record.generation and self._record.batches == self._arrays.batches:
             return self._record
+        self._check_open()
         self._check_seal()
         record = CommitRecord(
             generation=self._record.generation + 1,
@@ -170,7 +170,7 @@ class PartWriter:
         except FileExistsError:
             self._check_seal()
         self._files.sync()
-        self.sealed = True
+        self._end()
 
     def fail(self, why: str) -> None:
         """Freeze the part at its last commit after an error, if that can still be done.
@@ -178,13 +178,22 @@ class PartWriter:
         Where it cannot, the part stays as it is: as if the process had been killed.
         """
         if not self.sealed:
-            self.sealed = True
+            self._end()
             with suppress(OSError, TsstoreError):
                 seal_part(self._files, self.directory, why, process_name())
 
+    def _end(self) -> None:
+        """Take no more batches, and hold no more memory."""
+        self.sealed = True
+        self._arrays.release()
+
+    def _check_open(self) -> None:
+        if self.sealed:
+            raise PartSealedError(f"{self.directory} is sealed and takes no more batches")
+
     def _check_seal(self) -> None:
         if self._files.exists(metadata_key(layout.seal_path(self.directory))):
-            self.sealed = True
+            self._end()
             raise PartSealedError(
                 f"{self._files.location}/{self.directory} was sealed by another process: "
                 "what this one recorded since its last commit does not count; stop this job"
