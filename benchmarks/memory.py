@@ -4,10 +4,13 @@ Writes a run larger than the memory, then analyses it in fresh processes on two 
 
     python benchmarks/memory.py
     python benchmarks/memory.py --mebibytes 200 --widths 3 8 16 38 --memory 48MiB 128MiB
+    python benchmarks/memory.py --no-intervals --data skewed
 
 Printed are MiB. ``measured`` is the peak of a process's resident memory (VmHWM, so Linux only)
 beyond its baseline: that of the same process after an analysis of a tiny run, when all modules and
-kernels are loaded. Half of the rows have a state of their own, half one of a million.
+kernels are loaded. Of the rows, *half* have a state of their own, half one of a million; or they
+are *skewed*: a quarter of them have one state, some states are in thousands of samples, and most of
+the states in one.
 """
 
 from __future__ import annotations
@@ -40,8 +43,10 @@ def main() -> None:
     parser.add_argument("--mebibytes", type=int, default=800, help="size of the run's rows")
     parser.add_argument("--widths", type=int, nargs="+", default=[8], help="bytes of a row")
     parser.add_argument("--memory", nargs="+", default=["64MiB", "128MiB", "256MiB"])
+    parser.add_argument("--data", choices=DATA, default="half")
+    parser.add_argument("--intervals", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", action="store_true", help="print a JSON document a line")
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))
@@ -51,19 +56,21 @@ def main() -> None:
     for width in arguments.widths:
         with tempfile.TemporaryDirectory() as folder:
             rows = arguments.mebibytes * MIB // width
-            write_run(Path(folder) / "tiny", width, POSITIONS * 100)
-            write_run(Path(folder) / "run", width, rows)
+            write_run(Path(folder) / "tiny", width, POSITIONS * 100, arguments.data)
+            write_run(Path(folder) / "run", width, rows, arguments.data)
             for memory in arguments.memory:
-                found = {"width": width, "rows": rows, **measure_in_fresh_process(folder, memory)}
+                measured = measure_in_fresh_process(folder, memory, arguments.intervals)
+                found = {"width": width, "rows": rows, **measured}
                 print(json.dumps(found) if arguments.json else table_line(found))
 
 
-def write_run(path: Path, width: int, rows: int) -> None:
+def write_run(path: Path, width: int, rows: int, data: str) -> None:
     """Write a run of one layer, the same each time."""
     from tsstore.store.batch import Batch, LayerBatch
     from tsstore.store.files import LocalFiles
     from tsstore.store.layout import LayerAttributes, PartAttributes
-    from tsstore.store.writer import PartWriter, create_run
+    from tsstore.store.run import create_run
+    from tsstore.store.writer import PartWriter
 
     files = LocalFiles(path, durable=False)
     create_run(files)
@@ -72,45 +79,64 @@ def write_run(path: Path, width: int, rows: int) -> None:
     generator = np.random.default_rng(1)
     for start in range(0, rows - rows % POSITIONS, BATCH_ROWS):
         count = min(BATCH_ROWS, rows - rows % POSITIONS - start)
-        states = draw_states(generator, start, count, width)
+        states = rows_of(DATA[data](generator, start, count), width)
         samples = count // POSITIONS
         positions = np.full(samples, POSITIONS, dtype=np.int64)
         writer.append(Batch(samples, {LAYER: LayerBatch(states, positions)}))
     writer.seal()
 
 
-def draw_states(generator: np.random.Generator, start: int, count: int, width: int) -> Any:
-    """Return rows, uint8 (count, width), that depend on a number each."""
+def half(generator: np.random.Generator, start: int, count: int) -> Any:
+    """Return numbers of states: every other one is new, the rest are out of a pool."""
     numbers = generator.integers(0, POOL, count, dtype=np.uint64)
     numbers[::2] = np.arange(start + POOL, start + POOL + (count + 1) // 2, dtype=np.uint64)
-    words = np.empty((count, -(-width // 8)), dtype=np.uint64)
+    return numbers
+
+
+def skewed(generator: np.random.Generator, start: int, count: int) -> Any:
+    """Return numbers of states, of which some are everywhere and most are rare."""
+    numbers = np.minimum(3e4 * (generator.random(count) ** -2 - 1), 1e18).astype(np.uint64) + 1
+    numbers[generator.random(count) < 0.24] = 0
+    return numbers
+
+
+DATA = {"half": half, "skewed": skewed}
+
+
+def rows_of(numbers: Any, width: int) -> Any:
+    """Return rows, uint8 (count, width), that depend on a number each."""
+    words = np.empty((len(numbers), -(-width // 8)), dtype=np.uint64)
     for word in range(words.shape[1]):
         words[:, word] = numbers * np.uint64(0x9E3779B97F4A7C15 + 2 * word)
     return np.ascontiguousarray(words.view(np.uint8)[:, :width])
 
 
-def measure_in_fresh_process(folder: str, memory: str) -> dict[str, Any]:
+def measure_in_fresh_process(folder: str, memory: str, intervals: bool) -> dict[str, Any]:
     """Measure in a process of its own, whose peak is not that of what went before."""
     command = [sys.executable, __file__, "--measure", f"{folder}/tiny", f"{folder}/run", memory]
+    command += [str(int(intervals))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def measure(tiny: str, run: str, memory: str) -> dict[str, Any]:
+def measure(tiny: str, run: str, memory: str, intervals: str) -> dict[str, Any]:
     """Analyse a run on two threads of this process; return bytes planned and measured."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     import tsstore
     from tsstore.analysis.analyze import layer_plan
+    from tsstore.analysis.groups import GROUPS
     from tsstore.analysis.memory import parse_memory
     from tsstore.analysis.schedulers import choose
 
-    tsstore.analyze(tiny, scheduler="threads")
+    options: dict[str, Any] = {"scheduler": "threads", "intervals": intervals == "1"}
+    tsstore.analyze(tiny, **options)
     store = tsstore.open(run)
-    plan = layer_plan(store[LAYER], parse_memory(memory), choose("threads"))
+    groups = GROUPS if options["intervals"] else 0
+    plan = layer_plan(store[LAYER], parse_memory(memory), choose("threads"), groups)
     baseline = peak_memory()
     begin = time.perf_counter()
-    result = tsstore.analyze(store, memory=memory, scheduler="threads")[LAYER]
+    result = tsstore.analyze(store, memory=memory, **options)[LAYER]
     seconds = time.perf_counter() - begin
     return {
         "threads": plan.threads,
@@ -120,6 +146,7 @@ def measure(tiny: str, run: str, memory: str) -> dict[str, Any]:
         "measured": peak_memory() - baseline,
         "seconds": seconds,
         "distinct": result.distinct,
+        "changes": 0 if result.changes is None else len(result.changes),
     }
 
 

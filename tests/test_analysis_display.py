@@ -1,90 +1,180 @@
 from __future__ import annotations
 
+import numpy as np
+import pytest
+from made_results import all_differ, analysis, counted, dead, even, limited, result
+
 from tsstore.analysis.display import (
     HEADINGS,
+    MOST_NAMED,
+    VERBOSE_HEADINGS,
     analysis_html,
     analysis_text,
+    efficiency_text,
+    headings,
     layer_cells,
     network_lines,
+    reasons,
+    sentence,
 )
-from tsstore.analysis.results import Analysis, LayerResult
-from tsstore.statistics.spectrum import Spectrum
-
-USABLE = Spectrum.from_arrays([2500], [2500], [4])
-LIMITED = Spectrum.from_arrays([1], [1], [10_000])
 
 GOLDEN = """\
-<Analysis runs/lenet.zarr>
-  layer    neurons  samples    rows  distinct                          efficiency         verdict
-  conv_1         8   10,000  10,000         4                               0.250          usable
-  conv_10      120   10,000  10,000    10,000  ≥ 0.200 (plug-in 0.111, cap 0.111)  sample-limited
-  network efficiency ≥ 0.224 · accuracy = 0.9876 · aIQ ≥ 0.602
-  1 of 2 layers need more samples."""
+<Analysis run.zarr>
+  layer    neurons  samples  distinct            efficiency         verdict
+  conv_1         8      128         4  0.252 [0.252, 0.253]       saturated
+  conv_10      120      128       128               ≥ 0.095  sample-limited
+  network efficiency ≥ 0.155 · accuracy = 0.9876 · aIQ ≥ 0.532
+  conv_10 needs more than 3× what there is."""
+
+VERBOSE = """\
+<Analysis run.zarr>
+  layer    neurons  samples  rows  distinct            efficiency  plug-in    cap         verdict
+  conv_1         8      128   128         4  0.252 [0.252, 0.253]    0.250  0.875       saturated
+  conv_10      120      128   128       128               ≥ 0.095    0.058  0.058  sample-limited
+  network efficiency ≥ 0.155 · accuracy = 0.9876 · aIQ ≥ 0.532
+  conv_10 needs more than 3× what there is.
+  conv_1: Enough even for the plug-in: 0.0 % of the rows are in states seen in one sample only, \
+and the plug-in is 0.8 % below the estimate.
+  conv_10: More samples are needed: 100.0 % of the rows are in states seen in one sample only \
+(more than 10 %)."""
 
 HOSTILE = "<script>alert('x')</script>\x1b[31m\n&"
 
 
-def layer(name: str, spectrum: Spectrum, neurons: int = 8) -> LayerResult:
-    return LayerResult(name, neurons, 10_000, spectrum)
+def few(name: str = "few"):
+    """Return a layer of half the fewest samples."""
+    return counted(np.arange(32)[:, None] // 16, name)
 
 
-def analysis(accuracy: float | None = None, run: str = "runs/lenet.zarr", **names: str) -> Analysis:
-    layers = [
-        layer(names.get("first", "conv_1"), USABLE),
-        layer("conv_10", LIMITED, 120),
-    ]
-    return Analysis(run, 10_000, {one.name: one for one in layers}, accuracy)
+def lenet(name: str = "conv_1"):
+    return analysis(even(name), all_differ("conv_10", 120), accuracy=0.9876)
 
 
-def test_an_analysis_is_a_table_with_its_conclusions():
-    assert repr(analysis(0.9876)) == analysis_text(analysis(0.9876)) == GOLDEN
+def test_an_analysis_is_a_table_with_its_conclusions() -> None:
+    assert repr(lenet()) == analysis_text(lenet()) == GOLDEN
 
 
-def test_the_table_s_cells_go_with_its_headings():
-    cells = layer_cells(layer("conv_1", USABLE))
-    assert dict(zip(HEADINGS, cells, strict=True)) == {
+def test_plug_ins_and_reasons_are_there_on_request() -> None:
+    assert analysis_text(lenet(), verbose=True) == VERBOSE
+
+
+def test_the_table_s_cells_go_with_its_headings() -> None:
+    assert headings() == HEADINGS
+    assert headings(verbose=True) == VERBOSE_HEADINGS
+    assert dict(zip(HEADINGS, layer_cells(even()), strict=True)) == {
         "layer": "conv_1",
         "neurons": "8",
-        "samples": "10,000",
-        "rows": "10,000",
+        "samples": "128",
         "distinct": "4",
-        "efficiency": "0.250",
-        "verdict": "usable",
+        "efficiency": "0.252 [0.252, 0.253]",
+        "verdict": "saturated",
     }
+    verbose = dict(zip(VERBOSE_HEADINGS, layer_cells(even(), verbose=True), strict=True))
+    assert (verbose["rows"], verbose["plug-in"], verbose["cap"]) == ("128", "0.250", "0.875")
 
 
-def test_without_accuracy_there_is_no_aiq():
-    assert network_lines(analysis()) == ["network efficiency ≥ 0.224"]
-    assert len(network_lines(analysis(0.9))) == 3
+def test_efficiencies_are_shown_with_what_they_are() -> None:
+    assert efficiency_text(even()) == "0.252 [0.252, 0.253]"
+    assert efficiency_text(result()) == "0.252"
+    assert efficiency_text(limited()) == f"≥ {limited().efficiency_lower_bound:.3f}"
+    assert efficiency_text(even(neurons=2)) == "1.000 [1.000, 1.000]"
 
 
-def test_exact_efficiencies_have_an_equals_sign():
-    exact = Analysis("run", 10_000, {"a": layer("a", USABLE)}, 0.5)
-    assert network_lines(exact) == [
-        "network efficiency = 0.250",
+def test_without_accuracy_there_is_no_aiq() -> None:
+    assert network_lines(analysis(limited())) == [
+        f"network efficiency ≥ {limited().efficiency_lower_bound:.3f}"
+    ]
+    assert len(network_lines(lenet())) == 3
+
+
+def test_a_network_s_numbers_have_their_intervals() -> None:
+    assert network_lines(analysis(even(), accuracy=0.5)) == [
+        "network efficiency = 0.252 [0.252, 0.253]",
         "accuracy = 0.5000",
-        "aIQ = 0.397",
+        "aIQ = 0.398 [0.398, 0.399]",
+    ]
+    assert network_lines(analysis(result(), accuracy=0.5)) == [
+        "network efficiency = 0.252",
+        "accuracy = 0.5000",
+        "aIQ = 0.398",
     ]
 
 
-def test_html_has_the_same_table():
-    html = analysis_html(analysis(0.9876))
-    assert html == analysis(0.9876)._repr_html_()
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([even(), dead()], "The samples suffice for every layer."),
+        ([limited("a")], "a needs more than 3× what there is."),
+        ([limited("a"), even()], "a needs more than 3× what there is."),
+        ([limited("a"), limited("b")], "a and b need more than 3× what there is."),
+        (
+            [limited("a"), few("b"), limited("c"), few("d"), limited("e")],
+            "a, c and e need more than 3× what there is; b and d need about 64 samples.",
+        ),
+        (
+            [limited(name) for name in "abcdefg"],
+            "a, b, c, d and 3 more need more than 3× what there is.",
+        ),
+    ],
+)
+def test_the_sentence_says_which_layers_need_how_many_samples(layers, expected) -> None:
+    assert sentence(analysis(*layers)) == expected == analysis(*layers).sentence
+
+
+def with_clusters(number: int):
+    """Return a layer of 38 clusters of as many samples."""
+    return result(str(number), samples=number, clusters=38)
+
+
+@pytest.mark.parametrize(
+    ("samples", "needed"),
+    [(128, "220"), (57_000, "96,000"), (5_700_001, "9,700,000")],
+)
+def test_numbers_of_samples_have_two_digits(samples: int, needed: str) -> None:
+    (name,) = {str(samples)}
+    assert sentence(analysis(with_clusters(samples))) == f"{name} needs about {needed} samples."
+
+
+def test_of_many_numbers_of_samples_some_are_told() -> None:
+    layers = [with_clusters(128 * 2**power) for power in range(MOST_NAMED + 2)]
+    assert sentence(analysis(*layers)) == (
+        "128 needs about 220 samples; 256 needs about 440 samples; 512 needs about 870 samples; "
+        "1024 needs about 1,800 samples; 2 more need more than there are."
+    )
+
+
+def test_every_verdict_has_its_reason() -> None:
+    assert reasons(lenet()) == [f"{name}: {layer.reason}" for name, layer in lenet().items()]
+
+
+def test_html_has_the_same_table() -> None:
+    html = analysis_html(lenet())
+    assert html == lenet()._repr_html_()
     for heading in HEADINGS:
         assert f"<th>{heading}</th>" in html
     assert "<td>conv_1</td>" in html
-    assert "<td>sample-limited</td>" in html
-    assert "1 of 2 layers need more samples." in html
+    assert ">sample-limited</td>" in html
+    assert "conv_10 needs more than 3× what there is." in html
     assert html.count("<tr>") == html.count("</tr>") == 3
+    assert html.count("<td") == html.count("</td>") == 2 * len(HEADINGS)
 
 
-def test_names_cannot_smuggle_markup_or_terminal_codes():
-    hostile = analysis(run=HOSTILE, first=HOSTILE)
+def test_html_has_plug_ins_and_reasons_in_tooltips() -> None:
+    html = analysis_html(lenet())
+    assert '<td title="plug-in 0.058, cap 0.058">≥ 0.095</td>' in html
+    assert '<td title="in 128 rows">4</td>' in html
+    assert f'<td title="{lenet()["conv_10"].reason}">sample-limited</td>' in html
+
+
+def test_names_cannot_smuggle_markup_or_terminal_codes() -> None:
+    hostile = analysis(limited(HOSTILE), even("b"))
+    hostile.run = HOSTILE
     html = analysis_html(hostile)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "&amp;" in html
-    for text in (html, repr(hostile)):
+    for text in (html, repr(hostile), hostile.table(verbose=True)):
         assert "\x1b" not in text
         assert "\\x1b[31m\\n" in text
     assert repr(hostile).count("\n") == GOLDEN.count("\n")
+    assert hostile.table(verbose=True).count("\n") == VERBOSE.count("\n")

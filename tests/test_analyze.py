@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import draw_batch, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
@@ -17,6 +19,7 @@ from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, wr
 import tsstore
 from tsstore.analysis import analyze as module
 from tsstore.analysis.analyze import count_layer, layer_plan
+from tsstore.analysis.groups import GROUPS, RandomGroups
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.schedulers import Local, choose
 from tsstore.errors import (
@@ -28,6 +31,7 @@ from tsstore.errors import (
     NotAStoreError,
     UnknownLayerError,
 )
+from tsstore.statistics.entropy import plug_in
 from tsstore.store.layout import PartAttributes
 from tsstore.store.reader import open_store
 
@@ -54,9 +58,9 @@ def spilling(monkeypatch):
     monkeypatch.setattr(Local, "shared_memory", False)
 
 
-def smallest_memory(states, scheduler) -> str:
+def smallest_memory(states, scheduler, groups: int) -> str:
     with pytest.raises(MemoryTooSmallError) as error:
-        layer_plan(states, 1, choose(scheduler))
+        layer_plan(states, 1, choose(scheduler), groups)
     return re.search(r"memory='(\d+KiB)'", str(error.value))[1]
 
 
@@ -69,24 +73,124 @@ def test_every_scheduler_counts_as_sorting_does(tmp_path, scheduler, width):
     assert found(result) == expected
     counts = np.repeat(expected.spectrum.multiplicity, expected.spectrum.states)
     shares = counts / counts.sum()
-    assert result.entropy() == pytest.approx(-(shares * np.log2(shares)).sum())
-    assert result.entropy(0) == pytest.approx(math.log2(len(counts)))
-    assert result.entropy(2) == pytest.approx(-np.log2((shares**2).sum()))
-    assert result.entropy(math.inf) == pytest.approx(-np.log2(shares.max()))
+    assert plug_in(result.spectrum) == pytest.approx(-(shares * np.log2(shares)).sum())
+    assert plug_in(result.spectrum, 0) == pytest.approx(math.log2(len(counts)))
+    assert plug_in(result.spectrum, 2) == pytest.approx(-np.log2((shares**2).sum()))
+    assert plug_in(result.spectrum, math.inf) == pytest.approx(-np.log2(shares.max()))
     assert result.samples == 120
 
 
+@pytest.mark.parametrize("intervals", [False, True])
 @pytest.mark.parametrize("width", [3, 8, 16, 38])
-def test_the_smallest_memory_that_is_named_works_through_files(tmp_path, scheduler, scratch, width):
+def test_the_smallest_memory_that_is_named_works_through_files(
+    tmp_path, scheduler, scratch, width, intervals
+):
     rows = layer(numbered_rows(np.arange(30_000) // 2, width), 10)
     store = write_layers(tmp_path / "run", {"conv_1": rows}, chunk_bytes=CHUNK)
-    memory = smallest_memory(store["conv_1"], scheduler)
-    assert layer_plan(store["conv_1"], parse_memory(memory), choose(scheduler)).spill
-    result = tsstore.analyze(store, memory=memory, scheduler=scheduler, scratch=scratch)
-    assert found(result["conv_1"]) == count(rows)
+    groups = GROUPS if intervals else 0
+    memory = smallest_memory(store["conv_1"], scheduler, groups)
+    plan = layer_plan(store["conv_1"], parse_memory(memory), choose(scheduler), groups)
+    assert plan.spill
+    options = {"scheduler": scheduler, "intervals": intervals}
+    result = tsstore.analyze(store, memory=memory, scratch=scratch, **options)["conv_1"]
+    assert found(result) == count(rows)
+    assert (result.changes is not None) == intervals
     assert list(scratch.iterdir()) == []
     with pytest.raises(MemoryTooSmallError, match=f"layer conv_1: .*'{memory}'"):
-        tsstore.analyze(store, memory=parse_memory(memory) - 1024, scheduler=scheduler)
+        tsstore.analyze(store, memory=parse_memory(memory) - 1024, **options)
+
+
+def samples_of(part, kept):
+    return layer(part.rows[np.repeat(kept, part.positions)], part.positions[kept])
+
+
+def check_changes(store, name: str, parts: list, result, cluster: str | None = None) -> None:
+    """Compare each spectrum without a group with that of sorting the rows of the others."""
+    groups = RandomGroups.of_parts(store.parts, cluster)
+    dealt = [groups.of_samples(part.directory, 0, part.samples) for part in store.parts]
+    assert result.changes.groups == GROUPS
+    for group in range(GROUPS):
+        kept = [samples_of(part, own != group) for part, own in zip(parts, dealt, strict=True)]
+        assert result.changes.without(result.spectrum, group) == count(*kept).spectrum
+        assert result.changes.samples[group] == sum((own == group).sum() for own in dealt)
+
+
+@pytest.mark.usefixtures("small_sizes")
+@pytest.mark.parametrize("width", [1, 8, 9, 17, 40])
+def test_groups_are_left_out_exactly_by_every_scheduler(tmp_path, scheduler, scratch, width):
+    parts = [draw_layer(seed, 90, width, distinct=150) for seed in (4, 5)]
+    dense = [layer(part.rows[:90]) for part in parts]
+    both = zip(parts, dense, strict=True)
+    store = write_layers(tmp_path / "run", *({"conv": one, "fc": other} for one, other in both))
+    analysis = tsstore.analyze(store, scheduler=scheduler, scratch=scratch)
+    check_changes(store, "conv", parts, analysis["conv"])
+    check_changes(store, "fc", dense, analysis["fc"])
+    assert np.array_equal(analysis["fc"].changes.samples, analysis["conv"].changes.samples)
+
+
+@pytest.mark.usefixtures("small_sizes", "spilling")
+def test_groups_are_left_out_exactly_through_files(tmp_path, scratch):
+    parts = [draw_layer(seed, 90, 9, distinct=150) for seed in (4, 5)]
+    store = write_layers(tmp_path / "run", *({"conv": part} for part in parts))
+    check_changes(store, "conv", parts, tsstore.analyze(store, scratch=scratch)["conv"])
+
+
+def test_clusters_are_dealt_whole_in_layers_and_in_the_accuracy(tmp_path):
+    parts = [draw_layer(seed, 60, 3) for seed in (1, 2)]
+    for seed, part in enumerate(parts):
+        columns = {
+            "patient": np.array([f"p{number % 9}" for number in range(60)], dtype=object),
+            "label": np.arange(60) % 3,
+            "prediction": np.arange(60) % (seed + 2),
+        }
+        store = write_layers(tmp_path / "run", {"a": part}, columns=columns)
+    analysis = tsstore.analyze(store, cluster="patient")
+    check_changes(store, "a", parts, analysis["a"], "patient")
+    assert np.count_nonzero(analysis["a"].changes.samples) <= 9
+    assert analysis["a"].clusters == 9
+    assert analysis["a"].sample_limited
+    assert "there are 9 clusters of samples (fewer than 64)" in analysis["a"].reason
+    by_group = analysis.accuracy_by_group
+    assert np.array_equal(by_group.samples, analysis["a"].changes.samples)
+    assert by_group.share == analysis.accuracy == pytest.approx((20 + 60) / 120)
+    alone = tsstore.analyze(store)
+    assert alone.accuracy_by_group.right.sum() == 80
+    assert alone["a"].clusters is None
+
+
+def test_without_intervals_no_groups_are_counted(tmp_path):
+    columns = {name: np.arange(30) for name in ("label", "prediction")}
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 30, 2)}, columns=columns)
+    analysis = tsstore.analyze(store, intervals=False)
+    assert analysis["a"].changes is None
+    assert analysis.accuracy_by_group is None
+    assert analysis.accuracy == 1
+    assert analysis["a"].spectrum == tsstore.analyze(store)["a"].spectrum
+
+
+def test_a_cluster_column_that_makes_no_sense_is_refused(tmp_path):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 30, 2)})
+    with pytest.raises(AnalysisError, match="no sample column 'patient' to make clusters of"):
+        tsstore.analyze(store, cluster="patient")
+    with pytest.raises(AnalysisError, match="cluster='patient' is for intervals"):
+        tsstore.analyze(store, cluster="patient", intervals=False)
+
+
+@pytest.mark.parametrize("column", ["rows", "samples"])
+def test_groups_that_do_not_add_up_are_an_error(tmp_path, monkeypatch, column):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
+
+    def finish(counts, states, groups):
+        changes = finish_counts(counts, states, groups).changes
+        wrong = getattr(changes, column) + np.eye(GROUPS, dtype=np.int64)[0]
+        return dataclasses.replace(
+            counts, changes=dataclasses.replace(changes, **{column: wrong}), cells=None
+        )
+
+    finish_counts = module.finish_counts
+    monkeypatch.setattr(module, "finish_counts", finish)
+    with pytest.raises(CountingError, match="a: the groups' changes take"):
+        tsstore.analyze(store)
 
 
 @pytest.mark.usefixtures("small_sizes")
@@ -227,6 +331,20 @@ def test_multiplicities_that_do_not_add_up_to_the_rows_are_an_error(tmp_path, mo
         tsstore.analyze(store)
 
 
+@pytest.mark.usefixtures("small_sizes")
+@pytest.mark.parametrize("cluster", [None, "id"])
+def test_samples_that_never_met_a_layer_count_as_samples_of_it(tmp_path, cluster):
+    path, rng = tmp_path / "run.zarr", np.random.default_rng(0)
+    for rank, neurons in enumerate(({"a": 3, "b": 5}, {"a": 3}, {"a": 3, "b": 5})):
+        batch = draw_batch(rng, 40, neurons=neurons, columns={"id": np.arange(40)})
+        write_run(path, [batch], neurons=neurons, part=PartAttributes(rank, missing="empty"))
+    store = open_store(path)
+    result = tsstore.analyze(store, cluster=cluster)["b"]
+    assert (result.samples, result.spectrum.rows) == (120, 80)
+    assert result.changes.samples.sum() == 120
+    assert result.distinct == len(np.unique(store["b"][:], axis=0))
+
+
 @pytest.mark.usefixtures("spilling")
 @pytest.mark.parametrize("parent", ["file", "gone"])
 def test_scratch_that_cannot_be_used_is_an_error_with_advice(tmp_path, parent):
@@ -358,12 +476,16 @@ def test_one_layer_can_be_counted_alone(tmp_path):
     scheduler = Local(2)
     counts, scheme = count_layer(states, 1 << 28, scheduler, lambda *call: calls.append(call))
     assert found(counts) == count(rows)
+    assert counts.changes is None
+    by_group, _ = count_layer(states, 1 << 28, scheduler, groups=RandomGroups(3))
+    assert by_group.spectrum == counts.spectrum
+    assert by_group.changes.groups == 3
     assert scheme.row_bytes == 17
     assert calls[-1][0] == calls[-1][1]
 
 
 def test_the_largest_sample_is_found_across_parts_and_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("tsstore.store.layers.PIECE_SAMPLES", 7)
+    monkeypatch.setattr("tsstore.store.layer_part.PIECE_SAMPLES", 7)
     parts = [layer(np.zeros((n * 20, 1), np.uint8), n) for n in (3, 5)]
     parts.append(layer(np.zeros((40, 1), np.uint8), [1] * 31 + [9]))
     store = write_layers(tmp_path / "run", *({"a": part} for part in parts))

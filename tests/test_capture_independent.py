@@ -80,9 +80,9 @@ def check_run(path: Path, layer: str, batches: list[np.ndarray]) -> None:
     assert found == Counter(zip(counts.tolist(), incidence, strict=True))
 
     p = counts / counts.sum()
-    assert result.entropy() == pytest.approx(max(-(p * np.log2(p)).sum(), 0.0), abs=1e-12)
-    assert result.entropy(2) == pytest.approx(-np.log2((p**2).sum()), abs=1e-12)
-    assert result.entropy(0.5) == pytest.approx(2 * np.log2(np.sqrt(p).sum()), abs=1e-12)
+    assert result.entropy("plug-in") == pytest.approx(max(-(p * np.log2(p)).sum(), 0.0), abs=1e-12)
+    assert result.entropy("plug-in", 2) == pytest.approx(-np.log2((p**2).sum()), abs=1e-12)
+    assert result.entropy("plug-in", 0.5) == pytest.approx(2 * np.log2(np.sqrt(p).sum()), abs=1e-12)
     assert result.efficiency() == pytest.approx(result.entropy() / states.neurons, abs=1e-15)
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from helpers import draw_batch, write_run
 from rich.console import Console
 from typer.testing import CliRunner
 
 import tsstore
 from tsstore import cli
+from tsstore.store.compact import disk_usage
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,9 @@ def test_json_is_one_document_and_nothing_else(run):
     assert layer["neurons"] == 20
     assert layer["distinct"] == result.distinct
     assert layer["entropy_bits"] == result.entropy()
+    assert layer["entropy_plug_in_bits"] == result.entropy("plug-in")
     assert layer["efficiency"] == result.efficiency()
+    assert layer["efficiency_interval"]["upper"] == result.efficiency_interval().upper
     assert layer["verdict"] == result.verdict
     assert 0 < document["network_efficiency"] < 1
 
@@ -53,13 +60,31 @@ def test_analyze_prints_a_table_and_a_sentence(run):
     result = tsstore_command("analyze", run, "--layer", "conv_3", "--memory", "64MiB")
     assert result.returncode == 0
     heading, line, *rest = result.stdout.splitlines()
-    assert heading.split() == [
-        "layer", "neurons", "samples", "rows", "distinct", "efficiency", "verdict",
-    ]  # fmt: skip
+    assert heading.split() == ["layer", "neurons", "samples", "distinct", "efficiency", "verdict"]
     assert line.startswith("conv_3")
     assert "≥" in line
-    assert rest[-1] == "1 of 1 layer needs more samples."
+    assert rest[-1] == "conv_3 needs more than 3× what there is."
     assert result.stderr.splitlines()[-1].startswith("conv_3: ")
+
+
+def test_analyze_shows_plug_ins_and_reasons_when_it_is_verbose(run):
+    result = tsstore_command("analyze", run, "--verbose")
+    assert result.returncode == 0
+    heading, *lines = result.stdout.splitlines()
+    assert heading.split()[3:] == ["rows", "distinct", "efficiency", "plug-in", "cap", "verdict"]
+    assert lines[0].split()[3] == "172,800"
+    assert [line.split(": ")[0] for line in lines[-3:]] == ["conv_1", "conv_2", "conv_3"]
+    assert all(line.endswith(".") for line in lines[-3:])
+
+
+def test_intervals_can_be_left_out_or_made_of_clusters(run):
+    arguments = ["analyze", run, "--layer", "conv_1", "--json"]
+    (without,) = json.loads(tsstore_command(*arguments, "--no-intervals").stdout)["layers"].values()
+    assert without["efficiency_interval"] is without["margin_bits"] is None
+    (alone,) = json.loads(tsstore_command(*arguments).stdout)["layers"].values()
+    clustered = json.loads(tsstore_command(*arguments, "--cluster", "label").stdout)
+    assert alone["efficiency"] == pytest.approx(without["efficiency"], rel=1e-12)
+    assert clustered["layers"]["conv_1"]["margin_bits"] > alone["margin_bits"]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +92,15 @@ def test_analyze_prints_a_table_and_a_sentence(run):
     [
         (["analyze", "nowhere.zarr"], "is no tsstore run"),
         (["info", "nowhere.zarr"], "is no tsstore run"),
+        (["compact", "nowhere.zarr", "out.zarr"], "is no tsstore run"),
+        (["compact", "RUN", "RUN"], "exists already"),
+        (["verify", "nowhere.zarr"], "is no tsstore run"),
+        (["repair", "nowhere.zarr"], "is no tsstore run"),
+        (["info", "no\x1b[31m\nwhere.zarr"], r"no\x1b[31m where.zarr is no tsstore run"),
         (["analyze"], "RUN"),
         (["no-such-command"], "no-such-command"),
         (["analyze", "RUN", "--layer", "conv_9"], "has no layer 'conv_9'"),
+        (["analyze", "RUN", "--cluster", "patient"], "no sample column 'patient'"),
         (["analyze", "RUN", "--memory", "lots"], "expected a positive amount"),
         (["analyze", "RUN", "--memory", "1KiB"], "give at least memory="),
         (["analyze", "RUN", "--scheduler", "mine"], "expected None, 'threads'"),
@@ -91,9 +122,74 @@ def test_errors_are_one_line_on_stderr_and_exit_code_2(run, arguments, words):
 def test_info_says_what_a_run_holds(run):
     result = tsstore_command("info", run)
     assert result.returncode == 0
-    assert "300 samples · 1 part · columns id, label, prediction · finished" in result.stdout
-    assert "sealed: closed" in result.stdout
+    summary = "300 samples · 1 part · columns id, label, prediction · finished, last commit "
+    assert summary in result.stdout
+    assert re.search(r"^part-00000-00000 .* finished *$", result.stdout, re.MULTILINE)
     assert "172,800" in result.stdout
+    assert "repeat" not in result.stdout
+
+
+@pytest.fixture
+def cut_off(tmp_path):
+    """A run whose only part was stopped, with ids that repeat, and a leftover."""
+    batch = draw_batch(np.random.default_rng(0), 5, columns={"id": [1, 2, 3, 2, 1]})
+    write_run(tmp_path / "run.zarr", [batch], close=False).seal("stopped by \x1b[31mMemoryError")
+    (tmp_path / "run.zarr" / "part-00000-00000" / "x.partial").write_bytes(b"")
+    return tmp_path / "run.zarr"
+
+
+def test_info_says_why_a_run_was_cut_off_and_what_repeats(cut_off):
+    result = tsstore_command("info", str(cut_off))
+    assert result.returncode == 0
+    words = " ".join(result.stdout.split())
+    assert r"cut off (stopped by \x1b[31mMemoryError), last commit" in words
+    assert "2 samples repeat another one of the same id" in words
+    assert "\x1b" not in result.stdout
+
+
+def test_verify_of_a_sound_run_is_a_summary(run):
+    result = tsstore_command("verify", run)
+    assert result.returncode == 0
+    assert re.fullmatch(
+        r".*run\.zarr: 1 parts, 3 layers, [\d,]+ chunks, [\d,]+ bytes read, 300 samples: "
+        r"0 errors, 0 notes\n",
+        result.stdout,
+    )
+    assert result.stderr.splitlines()[-1].startswith("part-00000-00000: ")
+
+
+def test_verify_of_a_damaged_run_names_each_file_and_exits_with_1(cut_off):
+    for name in ("0000-conv_1", "0001-fc.2"):
+        (cut_off / "part-00000-00000" / "layers" / name / "states" / "c" / "0" / "0").unlink()
+    result = tsstore_command("verify", str(cut_off))
+    assert result.returncode == 1
+    *lines, summary = result.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["error", "error", "note"]
+    assert "0000-conv_1/states/c/0/0 (layer conv_1): it is missing; restore" in lines[0]
+    assert summary.endswith("5 samples: 2 errors, 1 notes")
+    result = tsstore_command("verify", str(cut_off), "--json")
+    assert (result.returncode, result.stderr) == (1, "")
+    document = json.loads(result.stdout)
+    assert document["ok"] is False
+    assert [finding["layer"] for finding in document["findings"]] == ["conv_1", "fc.2", ""]
+
+
+def test_repair_says_what_it_did(cut_off):
+    result = tsstore_command("repair", str(cut_off))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "removed part-00000-00000/x.partial", f"{cut_off}: 0 sealed, 0 reshaped, 1 removed",
+    ]  # fmt: skip
+    document = json.loads(tsstore_command("repair", str(cut_off), "--json").stdout)
+    assert document == {"run": str(cut_off), "sealed": [], "reshaped": [], "removed": []}
+
+
+def test_repair_of_a_live_run_is_refused(tmp_path):
+    batch = draw_batch(np.random.default_rng(0), 5)
+    write_run(tmp_path / "run.zarr", [batch], close=False)
+    result = tsstore_command("repair", str(tmp_path / "run.zarr"))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"is being written by process {os.getpid()} on" in result.stderr
 
 
 def test_layers_lists_what_can_be_captured():
@@ -107,8 +203,6 @@ def test_layers_lists_what_can_be_captured():
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path):
-    import numpy as np
-
     from tsstore.store.files import LocalFiles
     from tsstore.store.layout import LayerAttributes, PartAttributes
     from tsstore.store.writer import Batch, LayerBatch, PartWriter, create_run
@@ -143,5 +237,19 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch):
 def test_usage_is_printed_without_a_command():
     result = tsstore_command("--help")
     assert result.returncode == 0
-    for command in ("demo", "layers", "info", "analyze"):
+    for command in ("demo", "layers", "info", "verify", "repair", "analyze"):
         assert command in result.stdout
+
+
+def test_compact_says_what_has_become_of_parts_files_and_bytes(run, tmp_path):
+    out = tmp_path / "out.zarr"
+    result = tsstore_command("compact", run, str(out))
+    assert result.returncode == 0
+    (line,) = result.stdout.splitlines()
+    assert line.startswith(f"{out}: 1 parts → 1, ")
+    files, size = disk_usage(out)
+    assert f" files → {files:,}, " in line
+    assert line.endswith(f" bytes → {size:,}; all entries are the same")
+    tasks = [task.partition(":")[0] for task in result.stderr.splitlines()]
+    assert tasks == ["write part-00000-00000", "compare part-00000-00000"]
+    assert tsstore.open(out).samples == 300

@@ -53,7 +53,8 @@ def test_counts_equal_numpys(demo, seen, name):
     assert analysis[name].distinct == len(multiplicity)
     assert analysis[name].spectrum == Spectrum.from_counts(multiplicity, incidence)
     shares = multiplicity / multiplicity.sum()
-    assert analysis[name].entropy() == pytest.approx(-(shares * np.log2(shares)).sum(), rel=1e-12)
+    plug_in = analysis[name].entropy("plug-in")
+    assert plug_in == pytest.approx(-(shares * np.log2(shares)).sum(), rel=1e-12)
     equal_pairs = int((repeats * (repeats - 1) // 2).sum())
     assert analysis[name].equal_pairs_within_samples == equal_pairs
 
@@ -61,11 +62,23 @@ def test_counts_equal_numpys(demo, seen, name):
 def test_the_demo_says_what_its_sample_cannot(demo):
     _, analysis = demo
     assert [layer.rows for layer in analysis.values()] == [5_760_000, 640_000, 10_000]
-    assert [layer.sample_limited for layer in analysis.values()] == [False, True, True]
-    assert analysis["conv_3"].efficiency() == pytest.approx(np.log2(10_000) / 100)
-    assert analysis["conv_3"].efficiency() < analysis["conv_3"].efficiency_lower_bound
+    verdicts = ["saturated", "sample-limited", "sample-limited"]
+    assert [layer.verdict for layer in analysis.values()] == verdicts
+    assert analysis["conv_3"].efficiency("plug-in") == pytest.approx(np.log2(10_000) / 100)
+    assert analysis["conv_3"].efficiency("plug-in") < analysis["conv_3"].efficiency_lower_bound
     assert analysis.is_lower_bound
+    assert analysis.network_interval() is analysis.aiq_interval() is None
     assert analysis.accuracy > 0.98
+
+
+def test_the_demo_s_first_layer_has_a_narrow_interval(demo):
+    conv_1 = demo[1]["conv_1"]
+    found = conv_1.efficiency_interval()
+    assert found.lower < conv_1.efficiency("plug-in") < conv_1.efficiency() < found.upper
+    assert found.upper - found.lower < 0.005
+    assert conv_1.coverage > 0.99
+    assert conv_1.distinct < conv_1.richness().lower
+    assert conv_1.rarefied(1_000).distinct < conv_1.distinct / 2
 
 
 def test_it_runs_on_any_idx_files_and_refuses_a_path_that_is_taken(demo, tmp_path):

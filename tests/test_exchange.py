@@ -19,13 +19,14 @@ from tsstore.counting.records import Records
 from tsstore.errors import AnalysisError, CountingError
 
 
-def draw_records(seed: int, count: int, words: int) -> Records:
+def draw_records(seed: int, count: int, words: int, grouped: bool = False) -> Records:
     rng = np.random.default_rng(seed)
     multiplicity = rng.integers(1, 2**32, count, np.uint32)
     return Records(
         rng.integers(0, 2**64, (count, words), np.uint64),
         multiplicity,
         rng.integers(1, multiplicity, dtype=np.uint32, endpoint=True),
+        rng.integers(0, 255, count, np.uint8) if grouped else None,
     )
 
 
@@ -37,17 +38,26 @@ def assert_same(found: Records, expected: Records) -> None:
     assert np.array_equal(found.keys, expected.keys)
     assert np.array_equal(found.multiplicity, expected.multiplicity)
     assert np.array_equal(found.incidence, expected.incidence)
+    assert (found.group is None) == (expected.group is None)
+    assert found.group is None or np.array_equal(found.group, expected.group)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 99), st.integers(0, 300), st.sampled_from([1, 2]), st.integers(0, 5))
-def test_slices_are_the_same_from_a_file_as_from_memory(seed, count, words, bits):
-    records, offsets = scatter(draw_records(seed, count, words), bits)
+@given(
+    st.integers(0, 99),
+    st.integers(0, 300),
+    st.sampled_from([1, 2]),
+    st.integers(0, 5),
+    st.booleans(),
+)
+def test_slices_are_the_same_from_a_file_as_from_memory(seed, count, words, bits, grouped):
+    records, offsets = scatter(draw_records(seed, count, words, grouped), bits)
     held = HeldSlices(records, offsets)
     with tempfile.TemporaryDirectory() as folder:
         filed = spill(records, offsets, folder)
         assert filed.partitions == 2**bits
-        assert filed.total == count
+        assert filed.total == held.total == count
+        assert filed.grouped == grouped
         for partition in range(2**bits):
             assert_same(filed.read(partition), held.read(partition))
 

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.counting import merge as module
-from tsstore.counting.merge import merge_records, merge_samples, merging_pays
+from tsstore.counting.merge import (
+    merge_records,
+    merge_samples,
+    merge_samples_by_group,
+    merging_pays,
+)
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError
 
@@ -86,6 +91,73 @@ def test_a_sample_has_one_record_for_each_of_its_keys(seed, positions, distinct,
     assert set(records.incidence.tolist()) <= {1}
     assert (pairs, type(pairs)) == (expected_pairs, int)
     assert records.rows == len(keys)
+
+
+@settings(deadline=None)
+@given(seeds, all_positions, st.integers(1, 20), st.sampled_from([1, 2]), st.integers(1, 5))
+def test_samples_by_group_are_merged_as_those_of_each_group_alone(
+    seed, positions, distinct, words, groups
+) -> None:
+    keys = random_keys(seed, sum(positions), distinct, words)
+    group = np.random.default_rng(seed).integers(0, groups, len(positions)).astype(np.uint8)
+    found, pairs = merge_samples_by_group(keys, np.array(positions, np.int64), group, groups)
+    assert pairs.dtype == np.int64
+    row_group = np.repeat(group, positions)
+    assert found.group.tolist() == sorted(found.group.tolist())
+    for own in range(groups):
+        own_positions = np.array(positions, np.int64)[group == own]
+        expected, expected_pairs = merge_samples(keys[row_group == own], own_positions)
+        part = found.group == own
+        assert np.array_equal(found.keys[part], expected.keys)
+        assert np.array_equal(found.multiplicity[part], expected.multiplicity)
+        assert np.array_equal(found.incidence[part], expected.incidence)
+        assert pairs[own] == expected_pairs
+
+
+@pytest.mark.parametrize("positions", [[], [0], [1, 0, 1, 1]])
+def test_samples_of_one_position_are_put_in_order_of_their_groups(positions: list[int]) -> None:
+    keys = random_keys(0, sum(positions), 50, 2)
+    group = np.array([2, 0, 2, 1][: len(positions)], np.uint8)
+    records, pairs = merge_samples_by_group(keys, np.array(positions, np.int64), group, 3)
+    order = np.argsort(np.repeat(group, positions), kind="stable")
+    assert np.array_equal(records.keys, keys[order])
+    assert records.group.tolist() == sorted(np.repeat(group, positions).tolist())
+    assert pairs.tolist() == [0, 0, 0]
+
+
+def test_records_are_merged_within_each_run_of_a_group_only() -> None:
+    keys = mixed(np.array([1, 1, 2, 1, 1, 1, 2]), 1)
+    group = np.array([0, 0, 0, 1, 1, 0, 0], np.uint8)
+    merged = merge_records(Records.bare(keys, group))
+    assert merged.group.tolist() == [0, 0, 1, 0, 0]
+    assert merged.multiplicity.tolist() == [2, 1, 2, 1, 1]
+    assert merged.incidence.tolist() == [2, 1, 2, 1, 1]
+    assert merged.keys.tolist() == keys[[0, 2, 3, 5, 6]].tolist()
+    assert len(merge_records(Records.bare(keys[:0], group[:0]))) == 0
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(0, 3000), st.integers(1, 900), st.sampled_from([1, 2]))
+def test_runs_of_groups_merge_as_each_alone(seed, count, distinct, words) -> None:
+    keys = random_keys(seed, count, distinct, words)
+    group = np.sort(np.random.default_rng(seed).integers(0, 4, count)).astype(np.uint8)
+    merged = merge_records(Records.bare(keys, group))
+    for own in range(4):
+        expected = merge_records(Records.bare(keys[group == own]))
+        part = merged.group == own
+        assert np.array_equal(merged.keys[part], expected.keys)
+        assert np.array_equal(merged.multiplicity[part], expected.multiplicity)
+        assert np.array_equal(merged.incidence[part], expected.incidence)
+
+
+def test_groups_that_are_not_there_are_refused() -> None:
+    keys = random_keys(0, 3, 3, 1)
+    with pytest.raises(ValueError, match=r"groups 0 to 2; expected 2 samples of 2 groups"):
+        merge_samples_by_group(keys, np.array([2, 1]), np.array([0, 2], np.uint8), 2)
+    with pytest.raises(ValueError, match="1 samples of groups 0 to 0; expected 2 samples"):
+        merge_samples_by_group(keys, np.array([2, 1]), np.zeros(1, np.uint8), 2)
+    with pytest.raises(ValueError, match="add up to 2"):
+        merge_samples_by_group(keys, np.array([1, 1]), np.zeros(2, np.uint8), 2)
 
 
 @pytest.mark.parametrize("words", [1, 2])
@@ -227,12 +299,18 @@ def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatc
     positions = np.array([30, 0, 1, 9])
     keys = random_keys(5, 40, 12, words)
     records, pairs = merge_samples(keys, positions)
-    many = Records.bare(random_keys(6, 1200, 700, words))
+    group = np.array([1, 0, 1, 0], np.uint8)
+    by_group, pairs_by_group = merge_samples_by_group(keys, positions, group, 2)
+    many = Records.bare(random_keys(6, 1200, 700, words), (np.arange(1200) // 900).astype(np.uint8))
     merged = merge_records(many)
     run_as_plain_python(monkeypatch)
     plain, plain_pairs = merge_samples(keys, positions)
+    plain_by_group, plain_pairs_by_group = merge_samples_by_group(keys, positions, group, 2)
     plain_merged = merge_records(many)
-    for one, other in ((records, plain), (merged, plain_merged)):
+    assert pairs_by_group.tolist() == plain_pairs_by_group.tolist()
+    assert by_group.group.tolist() == plain_by_group.group.tolist()
+    assert merged.group.tolist() == plain_merged.group.tolist()
+    for one, other in ((records, plain), (merged, plain_merged), (by_group, plain_by_group)):
         assert np.array_equal(one.keys, other.keys)
         assert np.array_equal(one.multiplicity, other.multiplicity)
         assert np.array_equal(one.incidence, other.incidence)

@@ -10,12 +10,13 @@ from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
 
 
-def random_records(seed: int, count: int, words: int) -> Records:
+def random_records(seed: int, count: int, words: int, grouped: bool = False) -> Records:
     generator = np.random.default_rng(seed)
     keys = generator.integers(0, 2**64, (count, words), np.uint64)
     # Numbered, so that the order within a partition shows.
     numbers = np.arange(1, count + 1, dtype=np.uint32)
-    return Records(keys, numbers, numbers[::-1].copy())
+    group = (numbers % 251).astype(np.uint8) if grouped else None
+    return Records(keys, numbers, numbers[::-1].copy(), group)
 
 
 def assert_scattered(records: Records, bits: int) -> None:
@@ -26,6 +27,10 @@ def assert_scattered(records: Records, bits: int) -> None:
     assert np.array_equal(scattered.keys, records.keys[order])
     assert np.array_equal(scattered.multiplicity, records.multiplicity[order])
     assert np.array_equal(scattered.incidence, records.incidence[order])
+    if records.group is None:
+        assert scattered.group is None
+    else:
+        assert np.array_equal(scattered.group, records.group[order])
     assert offsets.dtype == np.int64
     counts = np.bincount(partitions, minlength=2**bits)
     assert offsets.tolist() == [0, *np.cumsum(counts).tolist()]
@@ -33,9 +38,15 @@ def assert_scattered(records: Records, bits: int) -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 300), st.integers(1, 12), st.sampled_from([1, 2]))
-def test_scatter_is_a_stable_sort_by_the_top_bits(seed, count, bits, words) -> None:
-    assert_scattered(random_records(seed, count, words), bits)
+@given(
+    st.integers(0, 2**32),
+    st.integers(0, 300),
+    st.integers(1, 12),
+    st.sampled_from([1, 2]),
+    st.booleans(),
+)
+def test_scatter_is_a_stable_sort_by_the_top_bits(seed, count, bits, words, grouped) -> None:
+    assert_scattered(random_records(seed, count, words, grouped), bits)
 
 
 @pytest.mark.parametrize("hash_word", [0, 2**64 - 1, 2**63])
@@ -77,3 +88,4 @@ def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatc
     for name in ("_count", "_move"):
         monkeypatch.setattr(module, name, getattr(module, name).py_func)
     assert_scattered(records, 3)
+    assert_scattered(random_records(3, 60, words, grouped=True), 3)

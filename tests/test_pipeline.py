@@ -14,6 +14,7 @@ from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, wr
 
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.exchange import FiledSlices, HeldSlices
+from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.pipeline import (
     FAN_IN,
     Counts,
@@ -21,6 +22,7 @@ from tsstore.analysis.pipeline import (
     check_receipts,
     count_block,
     count_partition,
+    finish_counts,
     merge_counts,
     total_pairs,
 )
@@ -28,7 +30,9 @@ from tsstore.analysis.plan import Plan
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import CountingError, DamageError
+from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.store.batch import LayerBatch
 from tsstore.store.layers import LayerStates
 
 pytestmark = pytest.mark.usefixtures("small_sizes")
@@ -36,17 +40,23 @@ pytestmark = pytest.mark.usefixtures("small_sizes")
 ROWS = 600
 
 
-def plan_of(states: LayerStates, spill: bool = False, **changes: int) -> Plan:
+def plan_of(states: LayerStates, spill: bool = False, groups: int = 0, **changes: int) -> Plan:
     """Plan with all the memory there is, so that sizes alone decide."""
-    return replace(layer_plan(states, 1 << 30, Local(2)), spill=spill, **changes)
+    return replace(layer_plan(states, 1 << 30, Local(2), groups), spill=spill, **changes)
 
 
-def run(states: LayerStates, spill: bool = False, threads: int = 2, **changes: int) -> Counts:
+def run(
+    states: LayerStates,
+    spill: bool = False,
+    threads: int = 2,
+    groups: RandomGroups | None = None,
+    **changes: int,
+) -> Counts:
     with tempfile.TemporaryDirectory() as folder:
-        plan = plan_of(states, spill, **changes)
-        graph, key = build_graph(states, KeyScheme.create(states.row_bytes), plan, folder)
+        plan = plan_of(states, spill, groups.count if groups else 0, **changes)
+        graph, key = build_graph(states, KeyScheme.create(states.row_bytes), plan, folder, groups)
         counts: Counts = Local(threads).run(graph, key, threads, None)
-    return counts
+    return finish_counts(counts, states, groups)
 
 
 def receipts_of(states: LayerStates, folder: str = "", **changes: int) -> tuple[Any, ...]:
@@ -54,6 +64,112 @@ def receipts_of(states: LayerStates, folder: str = "", **changes: int) -> tuple[
     plan = plan_of(states, bool(folder), **changes)
     blocks = states.blocks(plan.block_rows)
     return plan, [count_block(states, scheme, plan, folder, block) for block in blocks]
+
+
+def check_groups(
+    states: LayerStates, parts: list[LayerBatch], groups: RandomGroups, counts
+) -> None:
+    """Compare with counting the samples outside each group, and those inside, by sorting."""
+    dealt = [
+        groups.of_samples(part.directory, 0, len(layer_part.positions))
+        for part, layer_part in zip(states.parts, parts, strict=True)
+    ]
+    changes = counts.changes
+    assert changes.groups == groups.count
+    for group in range(groups.count):
+        without = [samples_of(part, own != group) for part, own in zip(parts, dealt, strict=True)]
+        inside = [samples_of(part, own == group) for part, own in zip(parts, dealt, strict=True)]
+        assert changes.without(counts.spectrum, group) == count(*without).spectrum
+        expected = count(*inside)
+        assert [int(number[group]) for number in changes.numbers] == [
+            sum(len(part.positions) for part in inside),
+            sum(len(part.rows) for part in inside),
+            expected.equal_pairs_within_samples,
+            expected.pairs_within_samples,
+        ]
+
+
+def samples_of(part: LayerBatch, kept: np.ndarray) -> LayerBatch:
+    return layer(part.rows[np.repeat(kept, part.positions)], part.positions[kept])
+
+
+@pytest.mark.parametrize("spill", [False, True])
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 9, 16, 17, 24, 40])
+@pytest.mark.parametrize("positions", [1, 4, None])
+def test_spectra_without_a_group_are_those_of_sorting(tmp_path, width, spill, positions):
+    groups = RandomGroups(7, seed=width)
+    parts = [draw_layer(seed, 60, width, distinct=40) for seed in (1, 2, 3)]
+    if positions:
+        parts = [layer(part.rows[:96], positions) for part in parts]
+    states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
+    counts = run(states, spill, groups=groups)
+    assert found(counts) == found(run(states, spill)) == count(*parts)
+    assert plan_of(states, groups=7).partition_bits > 2
+    check_groups(states, parts, groups, counts)
+    again = run(states, spill, threads=1, groups=groups)
+    assert (again.spectrum, again.changes) == (counts.spectrum, counts.changes)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from([1, 3, 8, 9, 17, 38]),
+    st.lists(st.integers(0, 40), min_size=1, max_size=3),
+    st.integers(1, 200),
+    st.integers(0, 20),
+    st.integers(0, 5),
+    st.sampled_from([1, 2, 32, 255]),
+    st.booleans(),
+)
+def test_any_small_run_is_counted_exactly_by_group(
+    width, samples, distinct, largest, bits, count_of_groups, spill
+):
+    groups = RandomGroups(count_of_groups)
+    parts = [draw_layer(seed, many, width, distinct, largest) for seed, many in enumerate(samples)]
+    with tempfile.TemporaryDirectory() as folder:
+        stored = write_layers(Path(folder) / "run", *({"a": part} for part in parts))
+        if not stored.samples or not stored["a"].rows:
+            return
+        counts = run(stored["a"], spill, groups=groups, partition_bits=bits)
+        assert found(counts) == count(*parts)
+        check_groups(stored["a"], parts, groups, counts)
+
+
+def test_passes_and_blocks_that_are_not_merged_change_nothing_by_group(tmp_path, monkeypatch):
+    groups = RandomGroups(5)
+    rows = draw_layer(5, 90, 8, distinct=40)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    expected = run(states, groups=groups).changes
+    check_groups(states, [rows], groups, run(states, groups=groups))
+    assert run(states, groups=groups, partition_bits=0, maximum_slots=40).changes == expected
+    monkeypatch.setattr("tsstore.analysis.pipeline.merging_pays", lambda records: False)
+    assert run(states, groups=groups).changes == expected
+    assert run(states, spill=True, groups=groups).changes == expected
+
+
+def test_a_receipt_tells_numbers_of_its_block_by_group(tmp_path):
+    rows = layer(numbered_rows(np.array([1, 1, 1, 2, 5, 5, 5]), 8), [4, 0, 3])
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    groups = RandomGroups(3)
+    (block,) = states.blocks(100)
+    plan = plan_of(states, groups=3, partition_bits=0)
+    receipt = count_block(states, KeyScheme.create(8), plan, "", block, groups)
+    dealt = groups.of_samples(states.parts[0].directory, 0, 3)
+    expected = np.zeros((4, 3), np.int64)
+    np.add.at(expected.T, dealt, np.array([[1, 4, 3, 6], [1, 0, 0, 0], [1, 3, 3, 3]]))
+    assert np.array_equal(receipt.groups.numbers, expected)
+    assert (receipt.equal_pairs_within_samples, receipt.pairs_within_samples) == (6, 9)
+    assert receipt.slices.read(0).group is not None
+    assert count_block(states, KeyScheme.create(8), plan, "", block).groups is None
+
+
+@pytest.mark.parametrize("bits", [0, 3, 5])
+def test_changes_of_any_number_of_partitions_are_merged(tmp_path, bits):
+    rows = draw_layer(1, 200, 8, distinct=500)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    groups = RandomGroups(4)
+    check_groups(states, [rows], groups, run(states, groups=groups, partition_bits=bits))
 
 
 @pytest.mark.parametrize("spill", [False, True])
@@ -227,3 +343,24 @@ def test_counts_add_up():
     parts = [Counts(Spectrum.from_arrays([2], [1], [n]), n, 2 * n) for n in (1, 2)]
     assert merge_counts(parts) == Counts(Spectrum.from_arrays([2], [1], [3]), 3, 6)
     assert merge_counts([]) == Counts(Spectrum.empty())
+
+
+def test_numbers_of_groups_add_up_where_there_are_any():
+    numbers = GroupChanges.from_arrays([[1, 2]] * 4)
+    counts = Counts(Spectrum.empty(), changes=numbers)
+    merged = merge_counts([counts, Counts(Spectrum.empty()), counts])
+    assert merged.changes == GroupChanges.from_arrays([[2, 4]] * 4)
+    assert merged.cells is None
+    assert check_receipts([], 0).groups == 0
+
+
+def test_samples_of_parts_without_rows_are_counted_all_the_same(tmp_path):
+    parts = [layer(np.zeros((0, 2), np.uint8), [0] * 9), draw_layer(1, 30, 2)]
+    states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
+    groups = RandomGroups(3)
+    counts = run(states, groups=groups)
+    assert counts.changes.samples.sum() == 39
+    check_groups(states, parts, groups, counts)
+    empty = write_layers(tmp_path / "empty", {"a": parts[0]})["a"]
+    nothing = finish_counts(Counts(Spectrum.empty()), empty, groups)
+    assert nothing.changes.samples.sum() == 9

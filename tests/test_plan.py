@@ -19,8 +19,10 @@ from tsstore.analysis.plan import (
     held_bytes,
     make_plan,
     partition_task_bytes,
+    table_bytes,
 )
 from tsstore.counting.aggregate import slot_bytes
+from tsstore.counting.grouped import grouped_slot_bytes, least_slots
 from tsstore.counting.probing import slots_for
 from tsstore.errors import AnalysisError, MemoryTooSmallError
 
@@ -36,6 +38,7 @@ works = st.builds(
     largest_sample=st.integers(1, 10**6),
     chunk_bytes=st.integers(1, 8 * MIB),
     parts=st.integers(1, 50),
+    groups=st.sampled_from([0, 1, 32, 255]),
 )
 ways = st.tuples(st.integers(1, 12), st.booleans())
 
@@ -198,6 +201,39 @@ def test_a_partition_task_holds_its_table_and_two_slices_from_files():
     larger = partition_task_bytes(work(), 1000, 1 << 21, False)
     assert larger - in_memory == 1.5 * slot_bytes(1) * (1 << 20)
     assert slot_bytes(2) > slot_bytes(1)
+
+
+def test_tables_by_group_hold_states_and_pairs_and_what_they_change():
+    plain, grouped = work(), work(groups=32)
+    assert grouped.record_bytes == plain.record_bytes + 1
+    assert table_bytes(grouped, 1 << 20) == grouped_slot_bytes(1) << 20
+    assert table_bytes(plain, 1 << 20) == 1.5 * slot_bytes(1) * (1 << 20)
+    assert MIN_TABLE_SLOTS == plain.least_slots == work(groups=255).least_slots > least_slots(255)
+    rich = make_plan(work(groups=32), 4 * GIB, 2, True)
+    assert rich.maximum_slots == 1.5 * make_plan(work(), 4 * GIB, 2, True).maximum_slots
+
+
+def test_groups_take_more_memory_in_every_part_of_the_projection():
+    plain, grouped = work(), work(groups=32)
+    assert block_task_bytes(grouped, 1 << 20) > block_task_bytes(plain, 1 << 20)
+    assert held_bytes(grouped, 1 << 16, 8, True) > held_bytes(plain, 1 << 16, 8, True)
+    tasks = [partition_task_bytes(one, 1000, 1 << 20, True) for one in (plain, grouped)]
+    assert tasks[0] < tasks[1]
+    memory = smallest_memory(plain), smallest_memory(grouped)
+    assert memory[0] < memory[1] < 2 * memory[0]
+
+
+def test_cells_are_few_for_few_rows_and_grow_more_slowly_than_rows():
+    assert work().cells(10**6) == 0
+    assert work(groups=32).cells(1) == 16
+    many, more = (work(groups=32).cells(rows) for rows in (10**6, 8 * 10**6))
+    assert more == pytest.approx(4 * many, rel=0.001)
+
+
+def smallest_memory(layer: Work) -> int:
+    with pytest.raises(MemoryTooSmallError) as error:
+        make_plan(layer, 1, 2, True)
+    return parse_memory(smallest_named(error))
 
 
 def test_records_and_tasks_are_held_all_the_while():

@@ -83,6 +83,20 @@ def test_opening_a_store_imports_neither_torch_nor_what_counts():
     assert not set(eval(modules)) & {"torch", "dask", "numba", "pandas", "scipy", "distributed"}
 
 
+def test_what_looks_after_a_store_imports_neither_torch_nor_what_counts():
+    names = run(
+        "import sys, tsstore; print([tsstore.verify, tsstore.repair, tsstore.compact] and "
+        "sorted(sys.modules))"
+    )
+    assert not set(eval(names)) & {"torch", "dask", "numba", "pandas", "scipy", "distributed"}
+
+
+def test_errors_that_call_for_an_answer_are_public():
+    assert issubclass(tsstore.ResumeError, tsstore.TsstoreError)
+    assert issubclass(tsstore.AccessError, tsstore.TsstoreError)
+    assert issubclass(tsstore.AccessError, OSError)
+
+
 def test_analysing_imports_no_torch():
     modules = run("import sys, tsstore; tsstore.analyze; print(sorted(sys.modules))")
     assert not set(eval(modules)) & {"torch", "distributed", "typer", "rich"}

@@ -78,3 +78,24 @@ def test_wrong_arrays_are_refused() -> None:
         Records(good.keys, good.multiplicity[:-1], good.incidence)
     with pytest.raises(ValueError, match="incidence is int64"):
         Records(good.keys, good.multiplicity, good.incidence.astype(np.int64))
+
+
+def test_records_may_tell_groups_apart() -> None:
+    group = np.arange(5, dtype=np.uint8)
+    records = Records.bare(some().keys, group)
+    assert records[1:3].group.tolist() == [1, 2]
+    assert np.shares_memory(records[1:3].group, group)
+    assert records.nbytes == 5 * (16 + 4 + 4 + 1)
+    joined = concatenate([records[3:], records[:3]])
+    assert joined.group.tolist() == [3, 4, 0, 1, 2]
+    assert some().group is some()[1:].group is concatenate([some(), some()]).group is None
+
+
+def test_wrong_groups_are_refused() -> None:
+    good = some()
+    with pytest.raises(ValueError, match=r"group is int64 \(5,\); expected uint8 \(5,\) or None"):
+        Records(good.keys, good.multiplicity, good.incidence, np.arange(5))
+    with pytest.raises(ValueError, match=r"group is uint8 \(4,\)"):
+        Records.bare(good.keys, np.zeros(4, np.uint8))
+    with pytest.raises(ValueError, match="1 of 2 pieces tell groups apart"):
+        concatenate([good, Records.bare(good.keys, np.zeros(5, np.uint8))])

@@ -5,152 +5,110 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from made_results import EVEN_BITS, all_differ, analysis, dead, even, limited, result, uneven
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis.results import Analysis, LayerResult, efficiency_text
+from tsstore.analysis.accuracy import Accuracy
 from tsstore.errors import AnalysisError, UnknownLayerError
-from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.network_intervals import Answers, aiq_interval, network_interval
 
 
-def result(name: str = "conv_1", neurons: int = 8, **changes: object) -> LayerResult:
-    """Return four states of 25 rows each, one position a sample: 2 bits."""
-    defaults = {"samples": 100, "spectrum": Spectrum.from_arrays([25], [25], [4])}
-    return LayerResult(name, neurons, **{**defaults, **changes})
+def answers(right: int = 3) -> Accuracy:
+    """Return 32 groups of four answers."""
+    return Accuracy(np.full(32, right), np.full(32, 4))
 
 
-def limited(name: str = "conv_2", neurons: int = 20) -> LayerResult:
-    """Return a layer of which every row has a state of its own."""
-    return result(name, neurons, spectrum=Spectrum.from_arrays([1], [1], [100]))
+def test_a_network_s_efficiency_is_the_geometric_mean() -> None:
+    network = analysis(result("a", 8), result("b", 4))
+    assert network.network_efficiency() == pytest.approx(EVEN_BITS / math.sqrt(8 * 4))
+    assert not network.is_lower_bound
 
 
-def dead(name: str = "conv_3") -> LayerResult:
-    return result(name, 10, spectrum=Spectrum.from_arrays([100], [100], [1]))
+def test_a_sample_limited_layer_makes_the_network_s_efficiency_a_lower_bound() -> None:
+    network = analysis(even(), all_differ())
+    bound = network["conv_2"].efficiency_lower_bound
+    assert network.is_lower_bound
+    assert network.network_efficiency() == pytest.approx(math.sqrt(EVEN_BITS / 8 * bound))
 
 
-def analysis(*layers: LayerResult, accuracy: float | None = None) -> Analysis:
-    return Analysis("run.zarr", 100, {layer.name: layer for layer in layers}, accuracy)
-
-
-def test_a_layer_s_numbers_follow_from_its_spectrum():
-    one = result()
-    assert (one.rows, one.distinct, one.max_entropy) == (100, 4, 8)
-    assert [one.entropy(alpha) for alpha in (0, 0.5, 1, 2, math.inf)] == pytest.approx([2] * 5)
-    assert one.efficiency() == pytest.approx(2 / 8)
-    assert one.verdict == "usable"
-    assert "0.0 % of the rows" in one.reason
-
-
-def test_entropies_of_all_orders_are_those_of_the_shares():
-    one = result(spectrum=Spectrum.from_arrays([50, 25], [50, 25], [1, 2]))
-    assert one.entropy() == pytest.approx(1.5)
-    assert one.entropy(0) == pytest.approx(math.log2(3))
-    assert one.entropy(2) == pytest.approx(-math.log2(0.25 + 2 * 0.0625))
-    assert one.entropy(math.inf) == pytest.approx(1)
-    with pytest.raises(ValueError, match="alpha"):
-        one.entropy(-1)
-
-
-def test_the_cap_is_what_the_rows_or_the_neurons_allow():
-    assert result(neurons=3).cap == 3
-    assert result(neurons=60).cap == pytest.approx(math.log2(100))
-    assert limited().entropy() == pytest.approx(limited().cap)
-
-
-def test_a_sample_limited_layer_shows_its_lower_bound():
-    one = limited()
-    assert one.verdict == "sample-limited"
-    assert one.sample_limited
-    assert 0 < one.shown_efficiency == one.efficiency_lower_bound < 1
-    assert not result().sample_limited
-    assert result().shown_efficiency == result().efficiency()
-
-
-def test_no_lower_bound_is_more_than_all_neurons():
-    one = limited(neurons=5)
-    assert one.entropy_lower_bound > 5
-    assert one.efficiency_lower_bound == 1
-
-
-def test_pairs_within_samples_lower_the_bound():
-    rows = result(samples=10, spectrum=Spectrum.from_arrays([10], [1], [10]))
-    within = {"equal_pairs_within_samples": 450, "pairs_within_samples": 450}
-    with pytest.raises(ValueError, match="equal_pairs_within_samples"):
-        _ = rows.entropy_lower_bound
-    bound = result(samples=10, spectrum=rows.spectrum, **within).entropy_lower_bound
-    assert 0 < bound < limited().entropy_lower_bound
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(6, 40))
-def test_bounds_hold_for_any_spectrum(counts, neurons):
-    one = result(neurons=neurons, spectrum=Spectrum.from_counts(counts))
-    assert 0 <= one.efficiency() <= 1 + 1e-12
-    assert 0 <= one.efficiency_lower_bound <= 1
-    assert one.entropy() <= one.cap + 1e-9
-    json.dumps(one.to_dict(), allow_nan=False)
-
-
-def test_a_dead_layer_has_no_efficiency_and_nor_has_its_network():
+def test_a_dead_layer_s_network_has_no_efficiency() -> None:
     network = analysis(result(), dead(), accuracy=0.9)
-    assert network["conv_3"].entropy() == network["conv_3"].efficiency() == 0
-    assert network["conv_3"].entropy_lower_bound == 0
-    assert network.network_efficiency() == 0
-    assert network.aiq() == 0
+    assert network.network_efficiency() == network.aiq() == 0
     assert network.to_dict()["network_efficiency_plug_in"] == 0
 
 
-def test_a_network_s_efficiency_is_the_geometric_mean():
-    network = analysis(result("a", 8), result("b", 4))
-    assert network.network_efficiency() == pytest.approx(math.sqrt(2 / 8 * 2 / 4))
-    assert not network.is_lower_bound
-    assert network.sentence == "The samples suffice for every layer."
+def test_a_network_s_interval_is_that_of_its_layers() -> None:
+    network = analysis(uneven("a"), uneven("b", 3))
+    layers = [network["a"].jackknifed, network["b"].jackknifed]
+    for level in (0.5, 0.95):
+        assert network.network_interval(level) == network_interval(layers, [4, 3], level=level)
+    found = network.network_interval()
+    assert found.lower < found.estimate < found.upper
+    assert found.estimate == pytest.approx(network.network_efficiency(), rel=1e-12)
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+        network.network_interval(0)
 
 
-def test_a_sample_limited_layer_makes_the_network_s_efficiency_a_lower_bound():
-    network = analysis(result(), limited())
-    bound = network["conv_2"].efficiency_lower_bound
-    assert network.is_lower_bound
-    assert network.network_efficiency() == pytest.approx(math.sqrt(2 / 8 * bound))
-    plug_in = math.sqrt(2 / 8 * network["conv_2"].efficiency())
-    assert network.to_dict()["network_efficiency_plug_in"] == pytest.approx(plug_in)
+def test_an_interval_is_about_the_efficiency_that_is_shown_though_neurons_limit_it() -> None:
+    # The estimate is 2.024 bits of two neurons, by which the mean would be above what is shown.
+    found = analysis(even("a", 2), uneven("b")).network_interval()
+    shown = analysis(even("a", 2), uneven("b")).network_efficiency()
+    assert found.estimate == pytest.approx(shown, rel=1e-12)
+    assert found.lower < shown < found.upper
 
 
 @pytest.mark.parametrize(
-    ("layers", "sentence"),
-    [
-        ([limited()], "1 of 1 layer needs more samples."),
-        ([limited(), result()], "1 of 2 layers need more samples."),
-        ([limited("a"), limited("b")], "2 of 2 layers need more samples."),
-    ],
+    "layers",
+    [[even(), all_differ()], [even(), result("b")], [result()], []],
+    ids=["a lower bound", "one without groups", "all without groups", "no layers"],
 )
-def test_the_sentence_says_how_many_layers_need_more_samples(layers, sentence):
-    assert analysis(*layers).sentence == sentence
+def test_a_network_without_all_intervals_has_none(layers: list) -> None:
+    network = analysis(*layers, accuracy=0.9)
+    assert network.network_interval() is None
+    assert network.aiq_interval() is None
 
 
-def test_the_aiq_weighs_accuracy_against_efficiency():
-    network = analysis(result(), accuracy=0.8)
-    assert network.aiq() == pytest.approx((0.8**2 * 0.25) ** (1 / 3))
-    assert network.aiq(weight=1) == pytest.approx(math.sqrt(0.8 * 0.25))
-    assert network.aiq(accuracy=0.5) == pytest.approx((0.5**2 * 0.25) ** (1 / 3))
+def test_the_aiq_weighs_accuracy_against_efficiency() -> None:
+    network, share = analysis(result(), accuracy=0.8), EVEN_BITS / 8
+    assert network.aiq() == pytest.approx((0.8**2 * share) ** (1 / 3))
+    assert network.aiq(weight=1) == pytest.approx(math.sqrt(0.8 * share))
+    assert network.aiq(accuracy=0.5) == pytest.approx((0.5**2 * share) ** (1 / 3))
     assert network.aiq(accuracy=0) == 0
     assert analysis(result()).aiq(accuracy=0.8) == network.aiq()
 
 
-def test_an_aiq_needs_an_accuracy_and_sensible_numbers():
+def test_the_aiq_s_interval_has_the_scatter_of_the_recorded_accuracy() -> None:
+    right = np.random.default_rng(0).integers(2, 5, 32)
+    network = analysis(uneven(), accuracy=0.75, by_group=Accuracy(right, np.full(32, 4)))
+    layers = [network["conv_1"].jackknifed]
+    found = network.aiq_interval(0.9, weight=1)
+    expected = Answers(right, np.full(32, 4))
+    assert found == aiq_interval(layers, [4], expected, weight=1, level=0.9)
+    exact = network.aiq_interval(0.9, weight=1, accuracy=float(right.sum() / 128))
+    assert exact.estimate == pytest.approx(found.estimate, rel=1e-12)
+    assert exact.standard_error < found.standard_error
+
+
+def test_an_accuracy_that_is_not_known_by_groups_is_exact() -> None:
+    assert analysis(uneven(), accuracy=0.8).aiq_interval() == analysis(
+        uneven(), accuracy=0.5, by_group=answers(2)
+    ).aiq_interval(accuracy=0.8)
+
+
+@pytest.mark.parametrize("number", ["aiq", "aiq_interval"])
+def test_an_aiq_needs_an_accuracy(number: str) -> None:
     with pytest.raises(
         AnalysisError, match=r"run.zarr has no columns prediction and label; record"
     ):
-        analysis(result()).aiq()
+        getattr(analysis(even()), number)()
     with pytest.raises(ValueError, match="accuracy must be from 0 to 1"):
-        analysis(result()).aiq(accuracy=80)
+        getattr(analysis(even()), number)(accuracy=80)
     with pytest.raises(ValueError, match="weight must be positive"):
-        analysis(result(), accuracy=0.8).aiq(weight=0)
+        getattr(analysis(even(), accuracy=0.8), number)(weight=0)
 
 
-def test_an_analysis_is_a_mapping_that_knows_the_tutorial_s_names():
+def test_an_analysis_is_a_mapping_that_knows_the_tutorial_s_names() -> None:
     network = analysis(result(), limited())
     assert list(network) == ["conv_1", "conv_2"]
     assert len(network) == 2
@@ -160,83 +118,35 @@ def test_an_analysis_is_a_mapping_that_knows_the_tutorial_s_names():
     assert network.get("conv_3") is None
 
 
-def test_an_unknown_layer_is_an_error_that_names_those_there_are():
+def test_an_unknown_layer_is_an_error_that_names_those_there_are() -> None:
     with pytest.raises(UnknownLayerError, match="no layer 'fc' was analysed; there are conv_1"):
         analysis(result())["fc"]
     with pytest.raises(KeyError):
         analysis(result())[0]
 
 
-def test_all_numbers_fit_into_json():
-    network = analysis(result(), limited(), dead(), accuracy=0.97)
-    document = json.loads(network.to_json())
-    assert document == network.to_dict()
-    assert list(document) == [
-        "run",
-        "samples",
-        "layers",
-        "network_efficiency",
-        "network_efficiency_is_lower_bound",
-        "network_efficiency_plug_in",
-        "accuracy",
-        "aiq",
-    ]
-    first = document["layers"]["conv_1"]
-    assert {
-        "rows",
-        "samples",
-        "distinct",
-        "neurons",
-        "entropy_bits",
-        "efficiency",
-        "verdict",
-    } <= set(first)
-    assert first["rows"] == first["samples"] == 100
-    assert first["entropy_bits"] == pytest.approx(2)
-    assert first["efficiency"] == pytest.approx(0.25)
-    assert document["layers"]["conv_2"]["verdict"] == "sample-limited"
-    assert analysis(result()).to_dict()["aiq"] is None
-
-
-def test_json_holds_what_was_left_out_and_the_threshold():
-    sampled = result(sampling={"positions": 0.5}, threshold=0.25, collision_bound=1e-30)
-    document = sampled.to_dict()
-    assert document["sampling"] == {"positions": 0.5}
-    assert document["threshold"] == 0.25
-    assert document["collision_bound"] == 1e-30
-    assert result().to_dict()["sampling"] is None
-
-
-def test_a_table_has_a_line_for_each_layer():
-    network = analysis(result(sampling={"positions": 0.5}), limited())
-    frame = network.to_frame()
+def test_a_table_has_a_line_for_each_layer() -> None:
+    frame = analysis(result(sampling={"positions": 0.5}), all_differ()).to_frame()
     assert frame.index.tolist() == ["conv_1", "conv_2"]
     assert frame.index.name == "layer"
-    assert frame.loc["conv_1", "efficiency"] == pytest.approx(0.25)
-    assert frame["distinct"].tolist() == [4, 100]
-    assert frame["verdict"].tolist() == ["usable", "sample-limited"]
+    assert frame.loc["conv_1", "efficiency"] == pytest.approx(EVEN_BITS / 8)
+    assert frame.loc["conv_1", "efficiency_plug_in"] == 0.25
+    assert frame["distinct"].tolist() == [4, 128]
+    assert frame["verdict"].tolist() == ["saturated", "sample-limited"]
     assert frame.loc["conv_1", "sampling"] == {"positions": 0.5}
     assert frame["rows"].dtype.kind == "i"
+    assert frame["efficiency_interval_lower"].isna().tolist() == [True, False]
 
 
-def test_efficiencies_are_shown_with_what_they_are():
-    assert efficiency_text(result()) == "0.250"
-    assert efficiency_text(limited()).startswith(
-        f"≥ {limited().efficiency_lower_bound:.3f} (plug-in"
-    )
-    assert "cap 0.332" in efficiency_text(limited())
+def test_the_first_view_is_the_table_without_plug_ins() -> None:
+    network = analysis(even(), all_differ())
+    assert repr(network) == network.table()
+    assert "plug-in" not in repr(network)
+    assert "plug-in" in network.table(verbose=True)
+    assert network.sentence in repr(network)
 
 
-def test_a_layer_shows_itself_in_one_line():
-    assert repr(result()) == (
-        "<LayerResult conv_1: 4 distinct states in 100 rows of 100 samples, "
-        "efficiency 0.250, usable>"
-    )
-    assert "\x1b" not in repr(result("\x1b[31mred\n"))
-    assert "\n" not in repr(result("\x1b[31mred\n"))
-
-
-def test_results_of_a_store_are_the_numbers_of_its_rows(tmp_path):
+def test_results_of_a_store_are_the_numbers_of_its_rows(tmp_path) -> None:
     rows = layer(numbered_rows(np.arange(2000) % 4, 1), 2)
     store = write_layers(
         tmp_path / "run",
@@ -244,10 +154,18 @@ def test_results_of_a_store_are_the_numbers_of_its_rows(tmp_path):
         columns={"label": np.arange(1000) % 10, "prediction": np.arange(1000) % 9},
     )
     network = tsstore.analyze(store)
-    assert network["conv_1"].entropy() == pytest.approx(2)
-    assert network["conv_1"].verdict == "usable"
+    assert network["conv_1"].entropy("plug-in") == pytest.approx(2)
+    assert network["conv_1"].entropy() == pytest.approx(2, rel=1e-3)
+    assert network["conv_1"].verdict == "saturated"
     assert network["conv_2"].verdict == "sample-limited"
     assert network.accuracy == pytest.approx(np.mean(np.arange(1000) % 10 == np.arange(1000) % 9))
     assert network.aiq() == pytest.approx(
         (network.accuracy**2 * network.network_efficiency()) ** (1 / 3)
     )
+    one = tsstore.analyze(store, "conv_1")
+    assert one.network_interval().lower < one.network_efficiency() < one.network_interval().upper
+    assert one.aiq_interval().standard_error > one.network_interval().standard_error
+    assert json.loads(one.to_json())["aiq_interval"]["upper"] == one.aiq_interval().upper
+    without = tsstore.analyze(store, "conv_1", intervals=False)
+    assert without.network_interval() is None
+    assert without.network_efficiency() == pytest.approx(one.network_efficiency(), rel=1e-12)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from object_stores import fresh_url, s3_environment, s3_server
 from torch import nn
 
 import tsstore
@@ -178,6 +179,39 @@ def test_states_accumulate_until_a_reset(model, tmp_path):
     assert store.steps == (0, 1)
     tsstore.remove_state_layers(model)
     assert tsstore.analyze(tsstore.open(path).at_step(1))["0"].rows == 5 * 36
+
+
+def test_a_store_stays_where_it_is_when_the_directory_changes(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tsstore.build_efficiency_model(model, "Conv2d", storage_path="run.zarr")
+    (hook,) = model.efficiency_layers
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model(images(3))
+    assert hook.state_count == 3 * 36
+    tsstore.remove_state_layers(model)
+    assert tsstore.open(tmp_path / "run.zarr").samples == 3
+
+
+def test_a_store_may_be_a_url(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with s3_server() as server, s3_environment(server):
+        url = fresh_url()
+        tsstore.build_efficiency_model(model, "Conv2d", storage_path=url)
+        (hook,) = model.efficiency_layers
+        model(images(3))
+        assert hook.state_count == 3 * 36
+        assert hook.raw_states.location == url
+        tsstore.remove_state_layers(model)
+        assert tsstore.open(url).samples == 3
+        by_hand = tsstore.StateCaptureHook("by hand", disk_path=url + "/more")
+        handle = model[0].register_forward_hook(by_hand)
+        model(images(2))
+        handle.remove()
+        assert by_hand.raw_states.location == f"{url}/more/by_hand.zarr"
+        model.efficiency_layers = [by_hand]
+        tsstore.remove_state_layers(model)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_attaching_twice_does_not_count_twice(model):

@@ -14,6 +14,7 @@ from tsstore.statistics.estimators import chao_wang_jost
 from tsstore.statistics.intervals import jackknifed_entropy
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import (
+    PLUG_IN_OFF_UP_TO,
     SAMPLE_LIMITED,
     SATURATED,
     SATURATED_UP_TO,
@@ -73,6 +74,8 @@ def test_shared_states_make_the_layer_saturated() -> None:
         (1_000, 0.07, 0.03, SAMPLE_LIMITED, "the plug-in is 7.0 % below the estimate (more than"),
         (1_000, 0.01, 0.03, USABLE, "the estimate is known to ± 3.0 % only (more than 2 %)"),
         (1_000, 0.01, 0.08, SAMPLE_LIMITED, "the estimate is known to ± 8.0 % only (more than 5"),
+        (1_000, 0.012, 0.009, USABLE, "1.2 % below an estimate known to ± 0.9 %, together more"),
+        (1_000, 0.012, 0.007, SATURATED, ""),
         (63, 0.0, 0.0, SAMPLE_LIMITED, "there are 63 samples (fewer than 64)"),
         (64, 0.0, 0.0, SATURATED, ""),
         (1_000, 0.0, math.inf, SAMPLE_LIMITED, "fewer than two groups of samples leave open"),
@@ -93,6 +96,7 @@ def test_the_reason_names_the_condition_that_fails(
 def test_the_limits_themselves_still_hold() -> None:
     assert USABLE_UP_TO == (0.10, 0.05, 0.05)
     assert SATURATED_UP_TO == (0.02, 0.02, 0.02)
+    assert PLUG_IN_OFF_UP_TO == 0.02
     assert judged([90] + [1] * 10).name == USABLE
     assert judged([89] + [1] * 11).name == SAMPLE_LIMITED
     assert judged([98] + [1] * 2).name == SATURATED
@@ -150,6 +154,19 @@ def test_the_samples_needed_are_about_what_it_takes(shares, positions, few, enou
     later = judged_as_drawn(Counted.of(clumped_rows(rng, shares, int(1.3 * enough), positions)))
     assert later.name in (USABLE, SATURATED)
     assert later.samples_needed == int(1.3 * enough)
+
+
+@pytest.mark.parametrize(("samples", "saturated"), [(200, (0, 10)), (400, (90, 100))])
+def test_the_plug_in_of_a_saturated_layer_is_right(samples, saturated) -> None:
+    rng, shares = np.random.default_rng(5), 0.97 ** np.arange(400)
+    shares /= shares.sum()
+    off = []
+    for _ in range(100):
+        counted = Counted.of(clumped_rows(rng, shares, samples))
+        if judged_as_drawn(counted).name == SATURATED:
+            off.append(abs(plug_in(counted.spectrum) / shannon_entropy(shares) - 1) > 0.02)
+    assert saturated[0] <= len(off) <= saturated[1]
+    assert sum(off) <= 1
 
 
 def test_far_too_few_samples_need_more_than_can_be_told() -> None:

@@ -21,16 +21,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
-    from tsstore.analysis.results import Analysis, LayerResult
-    from tsstore.errors import TsstoreError
-    from tsstore.recording.recorder import Recorder, capture
+    from tsstore.analysis.layer_result import LayerResult
+    from tsstore.analysis.results import Analysis
+    from tsstore.errors import AccessError, ResumeError, TsstoreError
+    from tsstore.recording.capture import capture
+    from tsstore.recording.recorder import Recorder
     from tsstore.recording.table import layers
     from tsstore.statistics.efficiency import aIQ, network_efficiency
     from tsstore.statistics.entropy import entropy
     from tsstore.statistics.spectrum import Spectrum
+    from tsstore.store.compact import compact
     from tsstore.store.layers import LayerStates
     from tsstore.store.reader import StateStore
     from tsstore.store.reader import open_store as open
+    from tsstore.store.repair import repair
+    from tsstore.store.verify import verify
     from tsstore.tensorstate import (
         StateCaptureHook,
         build_efficiency_model,
@@ -46,18 +51,23 @@ __version__ = "0.1.0"
 _HOMES = {
     "analyze": "analysis.analyze",
     "Analysis": "analysis.results",
-    "LayerResult": "analysis.results",
+    "LayerResult": "analysis.layer_result",
+    "AccessError": "errors",
+    "ResumeError": "errors",
     "TsstoreError": "errors",
     "Recorder": "recording.recorder",
-    "capture": "recording.recorder",
+    "capture": "recording.capture",
     "layers": "recording.table",
     "aIQ": "statistics.efficiency",
     "network_efficiency": "statistics.efficiency",
     "entropy": "statistics.entropy",
     "Spectrum": "statistics.spectrum",
+    "compact": "store.compact",
     "LayerStates": "store.layers",
     "StateStore": "store.reader",
     "open": "store.reader",
+    "repair": "store.repair",
+    "verify": "store.verify",
     "StateCaptureHook": "tensorstate",
     "build_efficiency_model": "tensorstate",
     "compress_states": "tensorstate",
@@ -69,10 +79,12 @@ _HOMES = {
 _NAMES_AT_HOME = {"open": "open_store"}
 
 __all__ = [
+    "AccessError",
     "Analysis",
     "LayerResult",
     "LayerStates",
     "Recorder",
+    "ResumeError",
     "Spectrum",
     "StateCaptureHook",
     "StateStore",
@@ -82,6 +94,7 @@ __all__ = [
     "analyze",
     "build_efficiency_model",
     "capture",
+    "compact",
     "compress_states",
     "decompress_states",
     "entropy",
@@ -89,8 +102,10 @@ __all__ = [
     "network_efficiency",
     "open",
     "remove_state_layers",
+    "repair",
     "reset_efficiency_model",
     "sort_states",
+    "verify",
 ]
 
 

@@ -105,16 +105,75 @@ def layers(
 def info(run: Annotated[str, typer.Argument(help="Path of a run.")]) -> None:
     """Say what a run holds: parts, layers, samples, commits."""
     import tsstore
-    from tsstore.store.display import LAYER_HEADINGS, layer_cells, printable, store_summary
+    from tsstore.store.display import (
+        LAYER_HEADINGS,
+        layer_cells,
+        printable,
+        repeats_text,
+        store_summary,
+    )
 
     store = tsstore.open(run)
     console = _console()
-    console.print(f"{printable(store.path)}: {store_summary(store)}", highlight=False, markup=False)
+    for line in (f"{printable(store.path)}: {store_summary(store)}", repeats_text(store)):
+        if line:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     _print_table(
-        ["part", "rank", "attempt", "step", "samples", "last commit", "state"],
-        [_part_cells(part) for part in store.parts],
+        ["part", "rank", "attempt", "step", "samples", "last commit", "status"],
+        [
+            _part_cells(part, str(status))
+            for part, status in zip(store.parts, store.part_statuses, strict=True)
+        ],
     )
     _print_table(list(LAYER_HEADINGS), [list(layer_cells(states)) for states in store.values()])
+
+
+@app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="Path of a run.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Read a run back whole, and say what is damaged; exit code 1 if anything is."""
+    from tsstore.store.verify import verify as read_back
+
+    with _progress(silent=json) as report:
+        result = read_back(run, report)
+    typer.echo(result.to_json() if json else str(result))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    run: Annotated[str, typer.Argument(help="Path of a run that nobody writes.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Tidy up after a run that was cut off; what was committed is not touched."""
+    from tsstore.store.repair import repair as tidy_up
+
+    result = tidy_up(run)
+    typer.echo(result.to_json() if json else str(result))
+
+
+@app.command()
+def compact(
+    run: Annotated[str, typer.Argument(help="Path of a run that has ended.")],
+    out: Annotated[str, typer.Argument(help="Where to create the new run.")],
+) -> None:
+    """Rewrite a run as one part in few files, and compare the two; the old run is only read."""
+    import tsstore
+    from tsstore.store.compact import compact as rewrite
+    from tsstore.store.compact import disk_usage
+    from tsstore.store.display import printable
+
+    source = tsstore.open(run)
+    with _progress() as report:
+        store = rewrite(source, out, progress=report)
+    (files, size), (new_files, new_size) = disk_usage(run), disk_usage(out)
+    typer.echo(
+        f"{printable(store.path)}: {len(source.parts):,} parts → {len(store.parts):,}, "
+        f"{files:,} files → {new_files:,}, {size:,} bytes → {new_size:,}; all entries are the same"
+    )
 
 
 @app.command()
@@ -129,26 +188,47 @@ def analyze(
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask cluster, 'threads' or 'synchronous'.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Sample column, such as patient: samples of one value are dependent."),
+    ] = None,
+    intervals: Annotated[
+        bool,
+        typer.Option("--intervals/--no-intervals", help="Count what confidence intervals need."),
+    ] = True,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show rows, plug-ins and each verdict's reason.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Count the distinct states of a run, and say how well each layer uses its neurons."""
     import tsstore
 
     with _progress(silent=json) as report:
-        analysis = tsstore.analyze(run, layer, memory=memory, scheduler=scheduler, progress=report)
+        analysis = tsstore.analyze(
+            run,
+            layer,
+            memory=memory,
+            scheduler=scheduler,
+            progress=report,
+            intervals=intervals,
+            cluster=cluster,
+        )
     if json:
         typer.echo(analysis.to_json())
     else:
-        _print_analysis(analysis)
+        _print_analysis(analysis, verbose)
 
 
-def _print_analysis(analysis: Analysis) -> None:
-    from tsstore.analysis.display import HEADINGS, layer_cells, network_lines
+def _print_analysis(analysis: Analysis, verbose: bool = False) -> None:
+    from tsstore.analysis.display import headings, layer_cells, network_lines, reasons
 
-    _print_table(list(HEADINGS), [list(layer_cells(layer)) for layer in analysis.values()])
+    rows = [list(layer_cells(layer, verbose)) for layer in analysis.values()]
+    _print_table(list(headings(verbose)), rows)
     console = _console()
-    for line in (*network_lines(analysis), analysis.sentence):
-        console.print(line, highlight=False, markup=False)
+    lines = [*network_lines(analysis), analysis.sentence, *(reasons(analysis) if verbose else ())]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_table(headings: list[str], rows: list[list[str]]) -> None:
@@ -161,11 +241,10 @@ def _print_table(headings: list[str], rows: list[list[str]]) -> None:
     _console().print(table)
 
 
-def _part_cells(part: Part) -> list[str]:
+def _part_cells(part: Part, status: str) -> list[str]:
     from tsstore.store.display import printable
 
     attributes, record = part.attributes, part.record
-    state = "open" if part.seal is None else f"sealed: {printable(part.seal.why)}"
     return [
         part.directory,
         str(attributes.rank),
@@ -173,7 +252,7 @@ def _part_cells(part: Part) -> list[str]:
         "" if part.step is None else printable(str(part.step)),
         f"{record.samples:,}",
         printable(record.time) or "none",
-        state,
+        printable(status),
     ]
 
 
@@ -256,7 +335,9 @@ def _need_torch() -> None:
 
 
 def _fail(message: str) -> int:
-    typer.echo(f"tsstore: {' '.join(message.split())}", err=True)
+    from tsstore.store.display import printable
+
+    typer.echo(f"tsstore: {printable(' '.join(message.split()))}", err=True)
     return 2
 
 

@@ -29,10 +29,10 @@ from tsstore.recording.recorder import Recorder, Settings
 from tsstore.recording.select import Selector, Target, Where, select
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.store.files import open_files
+from tsstore.store.files import StorePath, open_files
 from tsstore.store.layers import LayerStates
 from tsstore.store.layout import PartAttributes, directory_name
-from tsstore.store.reader import open_store
+from tsstore.store.run_view import open_parts
 from tsstore.store.writer import create_run
 
 _SETTINGS = Settings(calls="merge", missing="empty")
@@ -51,7 +51,8 @@ class StateCaptureHook:
     name
         Its name.
     disk_path
-        Directory for a store ``<name>.zarr``, which stays; without it the store is temporary.
+        Directory, or URL, for a store ``<name>.zarr``, which stays; without it the store is
+        temporary.
     **options
         Options of TensorState that have no meaning here, such as ``memory_device``.
 
@@ -82,7 +83,8 @@ class StateCaptureHook:
             target = Target(self.name, module, where, True, axes)  # type: ignore[arg-type]
             path = None
             if self._disk_path is not None:
-                path = Path(self._disk_path) / f"{directory_name(0, self.name)[5:]}.zarr"
+                # Not pathlib's way, which makes one slash of the two of a URL.
+                path = f"{os.fspath(self._disk_path)}/{directory_name(0, self.name)[5:]}.zarr"
             self._session = _Session(module, [target], [self], path, attach=False)
         recorder = self._session.recorder
         with recorder.batch():
@@ -215,7 +217,7 @@ def build_efficiency_model(
     attach_to: Selector | Iterable[Selector],
     exclude: Selector | Iterable[Selector] = (),
     method: Where = "after",
-    storage_path: str | os.PathLike[str] | None = None,
+    storage_path: StorePath | None = None,
     **options: Any,
 ) -> nn.Module:
     """Attach a :class:`StateCaptureHook` to each chosen module.
@@ -231,7 +233,8 @@ def build_efficiency_model(
     method
         ``"after"``, ``"before"`` or ``"both"``.
     storage_path
-        Where to keep the store; without it the store is temporary.
+        Where to keep the store: a local path, or a URL of an object store. Without it the store is
+        temporary.
     **options
         Options of TensorState that have no meaning here, such as ``memory_device``.
 
@@ -317,7 +320,7 @@ class _Session:
         model: nn.Module,
         targets: list[Target],
         hooks: list[StateCaptureHook],
-        path: str | os.PathLike[str] | None,
+        path: StorePath | None,
         attach: bool = True,
     ) -> None:
         self._targets = targets
@@ -331,8 +334,7 @@ class _Session:
             temporary = tempfile.mkdtemp(prefix="tsstore-")
             weakref.finalize(self, _remove, self._endings, temporary)
             path = Path(temporary) / "run.zarr"
-        self._path = Path(path).absolute()
-        self._files = open_files(self._path, durable)
+        self._files = open_files(path, durable)
         create_run(self._files, {"torch": torch.__version__})
         self.recorder = self._record(model)
 
@@ -348,7 +350,7 @@ class _Session:
         """Commit, and return a layer's states since a part; None if there are none."""
         if not self.recorder.closed:
             self.recorder.commit()
-        parts = open_store(self._path).parts[first_part:]
+        parts = open_parts(self._files)[first_part:]
         held = tuple(part.layers[name] for part in parts if name in part.layers)
         if not sum(part.rows for part in held):
             return None

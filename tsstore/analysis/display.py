@@ -1,59 +1,156 @@
-"""How an analysis shows itself, as text and in notebooks."""
+"""How results show themselves, as text and in notebooks."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import TYPE_CHECKING
 
-from tsstore.analysis.results import efficiency_text
-from tsstore.store.display import html_table, printable, text_table
+from tsstore.analysis.estimates import PLUG_IN
+from tsstore.store.display import printable, text_table
 
 if TYPE_CHECKING:
-    from tsstore.analysis.results import Analysis, LayerResult
+    from tsstore.analysis.layer_result import LayerResult
+    from tsstore.analysis.results import Analysis
+    from tsstore.statistics.intervals import Interval
 
-HEADINGS = ("layer", "neurons", "samples", "rows", "distinct", "efficiency", "verdict")
+HEADINGS = ("layer", "neurons", "samples", "distinct", "efficiency", "verdict")
+VERBOSE_HEADINGS = (*HEADINGS[:3], "rows", *HEADINGS[3:5], "plug-in", "cap", HEADINGS[5])
+
+MOST_NAMED = 4
+"""So many layers, and numbers of samples, the sentence names; of more it tells how many."""
 
 
-def layer_cells(layer: LayerResult) -> tuple[str, ...]:
+def headings(verbose: bool = False) -> tuple[str, ...]:
+    """Return the headings of the table of layers; verbose: with rows, plug-in and its cap."""
+    return VERBOSE_HEADINGS if verbose else HEADINGS
+
+
+def layer_cells(layer: LayerResult, verbose: bool = False) -> tuple[str, ...]:
     """Return a layer's line of the table."""
+    cells = {
+        "layer": printable(layer.name),
+        "neurons": f"{layer.neurons:,}",
+        "samples": f"{layer.samples:,}",
+        "rows": f"{layer.rows:,}",
+        "distinct": f"{layer.distinct:,}",
+        "efficiency": efficiency_text(layer),
+        "plug-in": f"{layer.efficiency(PLUG_IN):.3f}",
+        "cap": f"{layer.cap / layer.neurons:.3f}",
+        "verdict": layer.verdict,
+    }
+    return tuple(cells[heading] for heading in headings(verbose))
+
+
+def efficiency_text(layer: LayerResult) -> str:
+    """Return an efficiency as it is shown: with its interval, or as a lower bound."""
+    if layer.sample_limited:
+        return _bounded(layer.efficiency_lower_bound)
+    return _with_interval(layer.efficiency(), layer.efficiency_interval())
+
+
+def layer_text(layer: LayerResult) -> str:
+    """Return a layer in one line, and the reason of its verdict in another."""
     return (
-        printable(layer.name),
-        f"{layer.neurons:,}",
-        f"{layer.samples:,}",
-        f"{layer.rows:,}",
-        f"{layer.distinct:,}",
-        efficiency_text(layer),
-        layer.verdict,
+        f"<LayerResult {printable(layer.name)}: {layer.neurons:,} neurons, "
+        f"{layer.samples:,} samples, {layer.distinct:,} distinct states, "
+        f"efficiency {efficiency_text(layer)}, {layer.verdict}>\n  {layer.reason}"
     )
 
 
 def network_lines(analysis: Analysis) -> list[str]:
     """Return what is said of the whole network, a line each."""
-    sign = "≥" if analysis.is_lower_bound else "="
-    lines = [f"network efficiency {sign} {analysis.network_efficiency():.3f}"]
+    efficiency = analysis.network_efficiency(), analysis.network_interval()
+    lines = [f"network efficiency {_equals(analysis, *efficiency)}"]
     if analysis.accuracy is not None:
         lines.append(f"accuracy = {analysis.accuracy:.4f}")
-        lines.append(f"aIQ {sign} {analysis.aiq():.3f}")
+        lines.append(f"aIQ {_equals(analysis, analysis.aiq(), analysis.aiq_interval())}")
     return lines
 
 
-def analysis_text(analysis: Analysis) -> str:
-    """Return an analysis as aligned text."""
-    rows = [HEADINGS, *(layer_cells(layer) for layer in analysis.values())]
-    return "\n".join(
-        [
-            f"<Analysis {printable(analysis.run)}>",
-            *text_table(rows),
-            "  " + " · ".join(network_lines(analysis)),
-            f"  {analysis.sentence}",
-        ]
-    )
+def sentence(analysis: Analysis) -> str:
+    """Return which layers need more samples, and how many, in one sentence."""
+    needs: dict[str, list[str]] = {}
+    for layer in analysis.values():
+        if layer.sample_limited:
+            needs.setdefault(_samples_needed(layer), []).append(printable(layer.name))
+    if not needs:
+        return "The samples suffice for every layer."
+    first, rest = list(needs.items())[:MOST_NAMED], list(needs.values())[MOST_NAMED:]
+    parts = [f"{_listed(names)} need{'s' * (len(names) == 1)} {what}" for what, names in first]
+    if others := sum(map(len, rest)):
+        parts.append(f"{others} more need more than there are")
+    return "; ".join(parts) + "."
+
+
+def reasons(analysis: Analysis) -> list[str]:
+    """Return the reason of each layer's verdict, a line each."""
+    return [f"{printable(layer.name)}: {layer.reason}" for layer in analysis.values()]
+
+
+def analysis_text(analysis: Analysis, verbose: bool = False) -> str:
+    """Return an analysis as aligned text; verbose: with plug-ins and reasons."""
+    rows = [headings(verbose), *(layer_cells(layer, verbose) for layer in analysis.values())]
+    lines = [" · ".join(network_lines(analysis)), sentence(analysis)]
+    lines += reasons(analysis) if verbose else []
+    title = f"<Analysis {printable(analysis.run)}>"
+    return "\n".join([title, *text_table(rows), *(f"  {line}" for line in lines)])
 
 
 def analysis_html(analysis: Analysis) -> str:
-    """Return an analysis as an HTML table with its sentences."""
-    table = html_table(HEADINGS, [layer_cells(layer) for layer in analysis.values()])
+    """Return an analysis as an HTML table with its sentences.
+
+    Plug-ins, caps and reasons are in the tooltips.
+    """
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in HEADINGS)
+    body = "".join(f"<tr>{_html_cells(layer)}</tr>" for layer in analysis.values())
     return (
-        f"<b>Analysis</b> <code>{escape(printable(analysis.run))}</code>{table}"
-        f"<p>{escape(' · '.join(network_lines(analysis)))}<br>{escape(analysis.sentence)}</p>"
+        f"<b>Analysis</b> <code>{escape(printable(analysis.run))}</code>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f"<p>{escape(' · '.join(network_lines(analysis)))}<br>{escape(sentence(analysis))}</p>"
     )
+
+
+def _html_cells(layer: LayerResult) -> str:
+    cells = dict(zip(VERBOSE_HEADINGS, layer_cells(layer, verbose=True), strict=True))
+    titles = {
+        "distinct": f"in {cells['rows']} rows",
+        "efficiency": f"plug-in {cells['plug-in']}, cap {cells['cap']}",
+        "verdict": layer.reason,
+    }
+    return "".join(
+        f'<td title="{escape(titles[heading])}">{escape(cells[heading])}</td>'
+        if heading in titles
+        else f"<td>{escape(cells[heading])}</td>"
+        for heading in HEADINGS
+    )
+
+
+def _samples_needed(layer: LayerResult) -> str:
+    """Return how many samples a layer needs, in two digits: a forecast has no more."""
+    needed = layer.samples_needed
+    if needed is None:
+        return "more than 3× what there is"
+    unit = 10 ** max(len(str(needed)) - 2, 0)
+    return f"about {-(-needed // unit) * unit:,} samples"
+
+
+def _listed(names: list[str]) -> str:
+    others = len(names) - MOST_NAMED
+    shown = [*names[:MOST_NAMED], f"{others} more"] if others > 0 else names
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if shown[1:] else shown)
+
+
+def _equals(analysis: Analysis, value: float, interval: Interval | None) -> str:
+    if analysis.is_lower_bound:
+        return _bounded(value)
+    return f"= {_with_interval(value, interval)}"
+
+
+def _bounded(value: float) -> str:
+    return f"≥ {value:.3f}"
+
+
+def _with_interval(value: float, interval: Interval | None) -> str:
+    if interval is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval.lower:.3f}, {interval.upper:.3f}]"

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tsstore.analysis.memory import format_memory
 from tsstore.counting.records import Records
 from tsstore.errors import AnalysisError, CountingError
+from tsstore.statistics.groups import GroupChanges
 
 _ENTRY = struct.Struct("<QQI")
 _WRITE_BUFFER = 1 << 18
@@ -30,6 +31,10 @@ _REMOVALS = 20
 
 class Slices(Protocol):
     """A block's records, by partition."""
+
+    @property
+    def total(self) -> int:
+        """Number of records."""
 
     def read(self, partition: int) -> Records:
         """Return the records of one partition."""
@@ -49,12 +54,15 @@ class Receipt:
         Pairs of rows within one sample.
     slices
         The records.
+    groups
+        The same by group of samples, without changes of the spectrum; None without groups.
     """
 
     rows: int
     equal_pairs_within_samples: int
     pairs_within_samples: int
     slices: Slices
+    groups: GroupChanges | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,11 @@ class HeldSlices:
     records: Records
     offsets: npt.NDArray[np.int64]
 
+    @property
+    def total(self) -> int:
+        """Number of records."""
+        return len(self.records)
+
     def read(self, partition: int) -> Records:
         """Return the records of one partition, as views."""
         return self.records[int(self.offsets[partition]) : int(self.offsets[partition + 1])]
@@ -82,7 +95,8 @@ class FiledSlices:
     """Records in a scratch file.
 
     It begins with an entry for each partition: which records are its own, and their checksum.
-    Each partition's keys follow, then its multiplicities, then its incidences.
+    Each partition's keys follow, then its multiplicities, its incidences and, if the records tell
+    groups apart, its groups.
 
     Attributes
     ----------
@@ -94,12 +108,15 @@ class FiledSlices:
         Number of records.
     words
         Words of a key.
+    grouped
+        Whether the records tell groups apart.
     """
 
     file: str
     partitions: int
     total: int
     words: int
+    grouped: bool = False
 
     def read(self, partition: int) -> Records:
         """Return the records of one partition.
@@ -113,7 +130,7 @@ class FiledSlices:
             with open(self.file, "rb") as file:
                 file.seek(partition * _ENTRY.size)
                 start, stop, checksum = self._entry(file.read(_ENTRY.size))
-                width = 8 * self.words + 8
+                width = 8 * self.words + 8 + self.grouped
                 file.seek(self.partitions * _ENTRY.size + start * width)
                 data = file.read((stop - start) * width)
         except OSError as error:
@@ -123,7 +140,7 @@ class FiledSlices:
             ) from error
         if _checksum(partition, start, stop, [data]) != checksum:
             raise self._changed()
-        return _parse(data, stop - start, self.words)
+        return _parse(data, stop - start, self.words, self.grouped)
 
     def _entry(self, data: bytes) -> tuple[int, int, int]:
         if len(data) == _ENTRY.size:
@@ -174,7 +191,8 @@ def spill(records: Records, offsets: npt.NDArray[np.int64], folder: str) -> File
             f"scratch folder {folder}: {format_memory(records.nbytes)} cannot be written "
             f"({error.strerror}); free some space, or pass another folder as scratch="
         ) from error
-    return FiledSlices(str(path), len(entries), len(records), records.words)
+    grouped = records.group is not None
+    return FiledSlices(str(path), len(entries), len(records), records.words, grouped)
 
 
 @contextmanager
@@ -210,16 +228,18 @@ def _remove(folder: str) -> None:
 
 
 def _columns(records: Records) -> list[tuple[npt.NDArray[np.uint8], int]]:
-    """Return keys, multiplicities and incidences as bytes, with the bytes of a record in each."""
+    """Return all columns as bytes, with the bytes of a record in each."""
     keys = records.keys.reshape(-1).view(np.uint8)
     multiplicity, incidence = records.multiplicity.view(np.uint8), records.incidence.view(np.uint8)
-    return [(keys, 8 * records.words), (multiplicity, 4), (incidence, 4)]
+    columns = [(keys, 8 * records.words), (multiplicity, 4), (incidence, 4)]
+    return columns if records.group is None else [*columns, (records.group, 1)]
 
 
-def _parse(data: bytes, count: int, words: int) -> Records:
+def _parse(data: bytes, count: int, words: int, grouped: bool) -> Records:
     keys = np.frombuffer(data, np.uint64, count * words).reshape(-1, words)
     counts = np.frombuffer(data, np.uint32, 2 * count, offset=keys.nbytes).reshape(2, -1)
-    return Records(keys, counts[0], counts[1])
+    group = np.frombuffer(data, np.uint8, count, keys.nbytes + counts.nbytes) if grouped else None
+    return Records(keys, counts[0], counts[1], group)
 
 
 def _checksum(partition: int, start: int, stop: int, parts: Sequence[object]) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tsstore.analysis.memory import format_memory
 from tsstore.counting.aggregate import slot_bytes
+from tsstore.counting.grouped import grouped_slot_bytes, least_slots
 from tsstore.counting.probing import slots_for
 from tsstore.errors import MemoryTooSmallError
 
@@ -21,6 +22,12 @@ GROWTH = 1.5
 """While a table doubles, the old one of half its size exists as well."""
 TASK_BYTES = 6 << 10
 """What Dask keeps of a task, with the receipt or spectrum that it returned."""
+GROUP_BYTES = 32
+"""Of a group in a receipt."""
+ORDER_BYTES = 16
+"""Of a sample, while samples are put in order by group."""
+WAITING, WAITING_CELL_BYTES = 24, 12
+"""How many partitions' changes wait to be added up, and what a change takes then."""
 ROW_SECONDS = {False: 50e-9, True: 70e-9}
 SLICE_SECONDS = {False: 3e-6, True: 25e-6}
 """Of records in memory, and in files. Slices are read in Python, one thread at a time."""
@@ -51,6 +58,8 @@ class Work:
         Bytes of a decoded chunk of the store.
     parts
         Parts of the store: no block reads from two.
+    groups
+        Groups of samples that are told apart; 0: none.
     """
 
     name: str
@@ -60,11 +69,25 @@ class Work:
     largest_sample: int = 1
     chunk_bytes: int = 2 << 20
     parts: int = 1
+    groups: int = 0
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of a record: its key, multiplicity and incidence."""
-        return 8 * self.words + 8
+        """Bytes of a record: its key, multiplicity and incidence, and its group if it has one."""
+        return 8 * self.words + 8 + (self.groups > 0)
+
+    @property
+    def least_slots(self) -> int:
+        """Slots of the smallest tables worth a thought."""
+        return max(MIN_TABLE_SLOTS, least_slots(self.groups))
+
+    def cells(self, rows: int) -> int:
+        """Return about how many entries all spectra without a group have that differ, at most.
+
+        So many rows have at most ``(3 rows)**(2/3) / 2`` pairs of multiplicity and incidence; what
+        was measured, of skewed states, is a fifth of it.
+        """
+        return int(self.groups * min(rows, rows ** (2 / 3) / 2))
 
 
 @dataclass(frozen=True)
@@ -142,14 +165,16 @@ def block_task_bytes(work: Work, block_rows: int) -> int:
     It passes four stages. Keys: the rows, the rows as whole words unless they are such, keys.
     Merging samples: keys, records, the table of the largest sample. Merging the block: records
     before and after, a table of them all and the one of half its size that it replaces.
-    Scattering: records before and after. All the while the numbers of rows by sample are there.
+    Scattering: records before and after. All the while the numbers of rows by sample are there,
+    and the samples' groups; while samples are merged, also their order by group.
     """
-    key, positions = 8 * work.words, 8
+    key, positions = 8 * work.words, 8 + (work.groups > 0)
+    order = ORDER_BYTES if work.groups else 0
     padded = 8 * -(-work.row_bytes // 8) if work.row_bytes % 8 else 0
     table = 8 * slots_for(work.largest_sample) if work.largest_sample > 1 else 0
     stages = (
         block_rows * (work.row_bytes + padded + key + positions),
-        block_rows * (key + work.record_bytes + positions) + table,
+        block_rows * (key + work.record_bytes + positions + order) + table,
         block_rows * (2 * work.record_bytes + positions) + 12 * slots_for(block_rows),
     )
     return OVERHEAD_BYTES + 2 * work.chunk_bytes + max(stages)
@@ -162,19 +187,29 @@ def partition_task_bytes(work: Work, block_rows: int, maximum_slots: int, spill:
     all records of their blocks.
     """
     slices = 2 * block_rows * work.record_bytes if spill else 0
-    return OVERHEAD_BYTES + slices + int(GROWTH * slot_bytes(work.words) * maximum_slots)
+    return OVERHEAD_BYTES + slices + table_bytes(work, maximum_slots)
+
+
+def table_bytes(work: Work, slots: int) -> int:
+    """Return the most bytes that the tables of a partition take."""
+    if work.groups:
+        return slots * grouped_slot_bytes(work.words)
+    return int(GROWTH * slot_bytes(work.words) * slots)
 
 
 def held_bytes(work: Work, block_rows: int, partition_bits: int, spill: bool) -> int:
     """Return the most bytes that are held all the while: tasks, receipts, records.
 
-    Blocks hold whole samples, and whole chunks where they can: they may be half empty.
+    Blocks hold whole samples, and whole chunks where they can: they may be half empty. By group,
+    some partitions' changes wait to be added up.
     """
     blocks = 2 * -(-work.rows // block_rows) + work.parts
     tasks = blocks + (1 << partition_bits) + (1 << partition_bits) // 8
+    waiting = min(1 << partition_bits, WAITING) * work.cells(work.rows >> partition_bits)
+    held = tasks * (TASK_BYTES + GROUP_BYTES * work.groups) + WAITING_CELL_BYTES * waiting
     if spill:
-        return tasks * TASK_BYTES
-    return tasks * TASK_BYTES + blocks * (8 << partition_bits) + work.rows * work.record_bytes
+        return held
+    return held + blocks * (8 << partition_bits) + work.rows * work.record_bytes
 
 
 def estimated_seconds(work: Work, plan: Plan) -> float:
@@ -237,8 +272,9 @@ def _complete(work: Work, memory: int, threads: int, block_rows: int, spill: boo
         slots = _wanted_slots(work, bits)
         if partition_task_bytes(work, block_rows, slots, spill) <= share:
             break
-    while slots > MIN_TABLE_SLOTS and partition_task_bytes(work, block_rows, slots, spill) > share:
-        slots //= 2
+    least = work.least_slots
+    while slots > least and partition_task_bytes(work, block_rows, slots, spill) > share:
+        slots = max(least, slots // 2)
     task = max(block, partition_task_bytes(work, block_rows, slots, spill))
     scratch = work.rows * work.record_bytes
     peak = held + threads * task
@@ -248,7 +284,9 @@ def _complete(work: Work, memory: int, threads: int, block_rows: int, spill: boo
 def _wanted_slots(work: Work, partition_bits: int) -> int:
     """Return slots of a table for all rows of a partition, were they distinct: 3 for each.
 
-    It may be half full, and some partitions get more keys than others by chance.
+    It may be half full, and some partitions get more keys than others by chance. States and pairs
+    by group are at most one and a half times as many: a state of many groups has two records.
     """
     records = work.rows >> partition_bits
-    return max(MIN_TABLE_SLOTS, 1 << (3 * records).bit_length())
+    slots = max(work.least_slots, 1 << (3 * records).bit_length())
+    return slots + slots // 2 if work.groups else slots

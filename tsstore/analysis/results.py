@@ -1,148 +1,26 @@
-"""What an analysis found: numbers, tables, JSON."""
+"""What an analysis found in a run: the layers, and the network as a whole."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tsstore.analysis import display
+from tsstore.analysis.export import analysis_document, table_row
+from tsstore.analysis.layer_result import LayerResult
 from tsstore.errors import AnalysisError, UnknownLayerError
-from tsstore.statistics import entropy as entropies
-from tsstore.statistics.efficiency import aIQ, efficiency, network_efficiency
-from tsstore.statistics.intervals import entropy_lower_bound
-from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.verdict import SAMPLE_LIMITED, verdict
+from tsstore.statistics.efficiency import aIQ, network_efficiency
+from tsstore.statistics.intervals import Interval, Jackknifed
+from tsstore.statistics.network_intervals import Answers, aiq_interval, network_interval
 from tsstore.store.display import printable
 from tsstore.store.reader import aliases
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True)
-class LayerResult:
-    """What was counted in one layer, and what follows from it.
-
-    Attributes
-    ----------
-    name
-        Public name of the layer.
-    neurons
-        Number of neurons: bits of a state.
-    samples
-        Number of samples.
-    spectrum
-        Distinct states by multiplicity k (rows) and incidence q (samples).
-    equal_pairs_within_samples, pairs_within_samples
-        Pairs of rows of one sample: those that are equal, and all.
-    collision_bound
-        Probability, at most, that any two states were taken for one; 0 if counting was exact.
-    threshold
-        As the user gave it.
-    sampling
-        What was left out on purpose; None if nothing was.
-    """
-
-    name: str
-    neurons: int
-    samples: int
-    spectrum: Spectrum
-    equal_pairs_within_samples: int = 0
-    pairs_within_samples: int = 0
-    collision_bound: float = 0.0
-    threshold: float = 0.0
-    sampling: Mapping[str, Any] | None = field(default=None)
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.spectrum.rows
-
-    @property
-    def distinct(self) -> int:
-        """Number of distinct states."""
-        return self.spectrum.distinct
-
-    @property
-    def max_entropy(self) -> int:
-        """Most bits that the layer could have: one for each neuron."""
-        return self.neurons
-
-    @property
-    def cap(self) -> float:
-        """Most bits that this many rows of the layer can show: min(neurons, log2 rows)."""
-        return entropies.cap(self.neurons, self.rows)
-
-    def entropy(self, alpha: float = 1.0) -> float:
-        """Return the plug-in Rényi entropy of order `alpha`, in bits; 1 is Shannon's."""
-        return entropies.plug_in(self.spectrum, alpha)
-
-    def efficiency(self) -> float:
-        """Return the plug-in entropy divided by the number of neurons."""
-        return efficiency(self.entropy(), self.neurons)
-
-    @cached_property
-    def entropy_lower_bound(self) -> float:
-        """Bits that the layer's entropy exceeds with 95 % confidence, however few the samples."""
-        return entropy_lower_bound(
-            self.spectrum,
-            equal_pairs_within_samples=self.equal_pairs_within_samples,
-            pairs_within_samples=self.pairs_within_samples,
-        )
-
-    @property
-    def efficiency_lower_bound(self) -> float:
-        """The lower bound of the entropy, and no more than all neurons, by the neurons."""
-        return efficiency(min(self.entropy_lower_bound, self.neurons), self.neurons)
-
-    @property
-    def verdict(self) -> str:
-        """``"usable"`` or ``"sample-limited"``."""
-        return verdict(self.spectrum)[0]
-
-    @property
-    def reason(self) -> str:
-        """The verdict's reason, in one sentence."""
-        return verdict(self.spectrum)[1]
-
-    @property
-    def sample_limited(self) -> bool:
-        """Whether the samples are too few for the plug-in to tell of the layer."""
-        return self.verdict == SAMPLE_LIMITED
-
-    @property
-    def shown_efficiency(self) -> float:
-        """The plug-in efficiency, or its lower bound where the layer is sample-limited."""
-        return self.efficiency_lower_bound if self.sample_limited else self.efficiency()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all numbers as JSON can hold them; entropy and efficiency are the plug-in."""
-        return {
-            "rows": self.rows,
-            "samples": self.samples,
-            "distinct": self.distinct,
-            "neurons": self.neurons,
-            "entropy_bits": self.entropy(),
-            "entropy_lower_bound_bits": self.entropy_lower_bound,
-            "max_entropy_bits": self.max_entropy,
-            "cap_bits": self.cap,
-            "efficiency": self.efficiency(),
-            "efficiency_lower_bound": self.efficiency_lower_bound,
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "collision_bound": self.collision_bound,
-            "threshold": self.threshold,
-            "sampling": None if self.sampling is None else dict(self.sampling),
-        }
-
-    def __repr__(self) -> str:
-        return (
-            f"<LayerResult {printable(self.name)}: {self.distinct:,} distinct states in "
-            f"{self.rows:,} rows of {self.samples:,} samples, "
-            f"efficiency {efficiency_text(self)}, {self.verdict}>"
-        )
+    from tsstore.analysis.accuracy import Accuracy
 
 
 class Analysis(Mapping[str, LayerResult]):
@@ -158,15 +36,23 @@ class Analysis(Mapping[str, LayerResult]):
         Results by layer.
     accuracy
         Share of samples whose recorded prediction is their label; None if they were not recorded.
+    accuracy_by_group
+        The same by the groups of samples of the layers' changes.
     """
 
     def __init__(
-        self, run: str, samples: int, layers: Mapping[str, LayerResult], accuracy: float | None
+        self,
+        run: str,
+        samples: int,
+        layers: Mapping[str, LayerResult],
+        accuracy: float | None,
+        accuracy_by_group: Accuracy | None = None,
     ) -> None:
         self.run = run
         self.samples = samples
         self.layers = dict(layers)
         self.accuracy = accuracy
+        self.accuracy_by_group = accuracy_by_group
 
     @property
     def is_lower_bound(self) -> bool:
@@ -180,8 +66,19 @@ class Analysis(Mapping[str, LayerResult]):
         """
         return network_efficiency([layer.shown_efficiency for layer in self.values()]) or 0.0
 
+    def network_interval(self, level: float = 0.95) -> Interval | None:
+        """Return a confidence interval for the network's efficiency.
+
+        None where it is a lower bound, or a layer has no interval; ValueError if level is not
+        between 0 and 1.
+        """
+        entropies = self._entropies()
+        if entropies is None:
+            return None
+        return network_interval(entropies, self._neurons(), level=level)
+
     def aiq(self, weight: float = 2, accuracy: float | None = None) -> float:
-        """Return the artificial intelligence quotient.
+        """Return the artificial intelligence quotient, a lower bound where the efficiency is.
 
         Parameters
         ----------
@@ -195,35 +92,42 @@ class Analysis(Mapping[str, LayerResult]):
         AnalysisError
             If there is no accuracy.
         """
-        accuracy = self.accuracy if accuracy is None else accuracy
-        if accuracy is None:
-            raise AnalysisError(
-                f"{self.run} has no columns prediction and label; record them, or pass accuracy="
-            )
-        return aIQ(self.network_efficiency(), accuracy, weight)
+        return aIQ(self.network_efficiency(), self._accuracy(accuracy), weight)
+
+    def aiq_interval(
+        self, level: float = 0.95, weight: float = 2, accuracy: float | None = None
+    ) -> Interval | None:
+        """Return a confidence interval for the aIQ; None as `network_interval`, raises as `aiq`.
+
+        An accuracy that is given is taken to be exact; the recorded one scatters as the
+        efficiencies do.
+        """
+        answers: float | Answers = self._accuracy(accuracy)
+        if accuracy is None and (groups := self.accuracy_by_group) is not None:
+            answers = Answers(groups.right, groups.samples)
+        entropies = self._entropies()
+        if entropies is None:
+            return None
+        return aiq_interval(entropies, self._neurons(), answers, weight=weight, level=level)
 
     @property
     def sentence(self) -> str:
-        """One sentence on whether the samples were enough."""
-        limited = sum(layer.sample_limited for layer in self.values())
-        if not limited:
-            return "The samples suffice for every layer."
-        layers = "layer needs" if len(self) == 1 else "layers need"
-        return f"{limited} of {len(self)} {layers} more samples."
+        """Which layers need more samples, and how many."""
+        return display.sentence(self)
+
+    def table(self, verbose: bool = False) -> str:
+        """Return the table of layers and what is said of the network, as text.
+
+        Parameters
+        ----------
+        verbose
+            With rows, plug-ins, their caps, and the reason of each verdict.
+        """
+        return display.analysis_text(self, verbose)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""
-        plug_in = network_efficiency([layer.efficiency() for layer in self.values()])
-        return {
-            "run": self.run,
-            "samples": self.samples,
-            "layers": {name: layer.to_dict() for name, layer in self.items()},
-            "network_efficiency": self.network_efficiency(),
-            "network_efficiency_is_lower_bound": self.is_lower_bound,
-            "network_efficiency_plug_in": plug_in,
-            "accuracy": self.accuracy,
-            "aiq": None if self.accuracy is None else self.aiq(),
-        }
+        return analysis_document(self)
 
     def to_json(self) -> str:
         """Return :meth:`to_dict` as a JSON document."""
@@ -233,7 +137,7 @@ class Analysis(Mapping[str, LayerResult]):
         """Return the layers' numbers as a table, one line a layer."""
         import pandas as pd
 
-        rows = {name: layer.to_dict() for name, layer in self.items()}
+        rows = {name: table_row(layer) for name, layer in self.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
     def __getitem__(self, name: str) -> LayerResult:
@@ -250,25 +154,30 @@ class Analysis(Mapping[str, LayerResult]):
         return len(self.layers)
 
     def __repr__(self) -> str:
-        from tsstore.analysis.display import analysis_text
-
-        return analysis_text(self)
+        return self.table()
 
     def _repr_html_(self) -> str:
-        from tsstore.analysis.display import analysis_html
+        return display.analysis_html(self)
 
-        return analysis_html(self)
+    def _accuracy(self, given: float | None) -> float:
+        accuracy = self.accuracy if given is None else given
+        if accuracy is None:
+            raise AnalysisError(
+                f"{self.run} has no columns prediction and label; record them, or pass accuracy="
+            )
+        return accuracy
+
+    def _neurons(self) -> list[int]:
+        return [layer.neurons for layer in self.values()]
+
+    def _entropies(self) -> list[Jackknifed] | None:
+        """Return the layers' entropies with those without each group; None unless all are good."""
+        layers = [layer for layer in self.values() if not layer.sample_limited]
+        known = [_capped(layer.jackknifed, layer.neurons) for layer in layers if layer.jackknifed]
+        return known if known and len(known) == len(self) else None
 
 
-def efficiency_text(layer: LayerResult) -> str:
-    """Return an efficiency as it is shown.
-
-    Of a sample-limited layer that is the lower bound; behind it stand the plug-in, and the cap
-    that the number of rows puts on any plug-in.
-    """
-    if not layer.sample_limited:
-        return f"{layer.efficiency():.3f}"
-    return (
-        f"≥ {layer.efficiency_lower_bound:.3f} (plug-in {layer.efficiency():.3f}, "
-        f"cap {layer.cap / layer.neurons:.3f})"
-    )
+def _capped(entropy: Jackknifed, neurons: int) -> Jackknifed:
+    """Return an entropy of no more than one bit a neuron, which scatters as it did."""
+    names = ("estimate", "lowest", "highest")
+    return replace(entropy, **{name: min(getattr(entropy, name), neurons) for name in names})

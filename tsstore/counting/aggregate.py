@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numba import njit
 
+from tsstore.counting.in_passes import count_in_passes
+from tsstore.counting.kernels import kernel
 from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT
 from tsstore.errors import CountingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 _ONE: Final = np.uint64(1)
 _SMALLEST_TABLE: Final = 2
 _DENSE_SIDE: Final = 256
-_LARGEST_PREFIX_BITS: Final = 48
 
 
 def slot_bytes(words: int) -> int:
@@ -118,6 +118,11 @@ class Table:
         return self._distinct
 
     @property
+    def entries(self) -> int:
+        """Number of slots in use: one for each distinct key."""
+        return self._distinct
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the table's slots."""
         return self._slots.nbytes
@@ -206,32 +211,20 @@ def aggregate(
         If keys meet in one place of the table as mixed keys do not, or if more of them than fit
         into the table share their first 48 bits.
     """
-    spectra = []
-    bits = index = 0  # what is counted: the hashes below index / 2**bits of their range
-    while index < 1 << bits:
-        table = Table(
+
+    def new_table(bits: int, index: int) -> Table:
+        return Table(
             words, maximum_slots, partition_bits=partition_bits, pass_bits=bits, pass_index=index
         )
-        if all(table.add(piece) for piece in slices()):
-            spectra.append(table.spectrum())
-            index += 1
-            # Larger steps again after a dense spot: the next pass may take twice as much.
-            if index % 2 == 0 and table.distinct <= maximum_slots // 8:
-                bits, index = bits - 1, index // 2
-        else:
-            bits, index = bits + 1, 2 * index
-            _check_prefix(partition_bits + bits, table)
+
+    tables = count_in_passes(new_table, slices, partition_bits, maximum_slots)
+    return add_up_spectra([table.spectrum() for table in tables])
+
+
+def add_up_spectra(spectra: Sequence[Spectrum]) -> Spectrum:
+    """Add up the spectra, at least one, of disjoint sets of keys."""
     k, q, states = (np.concatenate(columns) for columns in zip(*spectra, strict=True))
     return _add_up(k, q, states)
-
-
-def _check_prefix(bits: int, table: Table) -> None:
-    if bits > _LARGEST_PREFIX_BITS:
-        raise CountingError(
-            f"more than {table.distinct} distinct keys, all that fit into the table, share the "
-            f"first {_LARGEST_PREFIX_BITS} bits of their hash: it was attacked by crafted states "
-            "or the key scheme is broken; analyse again with another seed"
-        )
 
 
 def _add_up(k: NDArray[np.int64], q: NDArray[np.int64], states: NDArray[np.int64]) -> Spectrum:
@@ -244,7 +237,7 @@ def _add_up(k: NDArray[np.int64], q: NDArray[np.int64], states: NDArray[np.int64
     return k[starts], q[starts], np.add.reduceat(states, starts)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _find(
     slots: NDArray[np.uint64], mask: np.uint64, word: np.uint64, last_word: np.uint64
 ) -> np.uint64:
@@ -263,7 +256,7 @@ def _find(
     raise CountingError(LONG_PROBE)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _absorb(
     slots: NDArray[np.uint64],
     distinct: int,
@@ -294,7 +287,7 @@ def _absorb(
     return keys.shape[0], distinct
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _rehash(slots: NDArray[np.uint64], larger: NDArray[np.uint64]) -> None:
     """Move all keys and counts into a larger table, which is empty."""
     words = slots.shape[1] - 2
@@ -306,7 +299,7 @@ def _rehash(slots: NDArray[np.uint64], larger: NDArray[np.uint64]) -> None:
                 larger[new, column] = slots[old, column]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count_pairs(
     multiplicity: NDArray[np.int64], incidence: NDArray[np.int64], dense: NDArray[np.int64]
 ) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numba import njit
 
+from tsstore.counting.kernels import kernel
 from tsstore.counting.records import Records
 
 if TYPE_CHECKING:
@@ -41,34 +41,39 @@ def scatter(records: Records, bits: int) -> tuple[Records, NDArray[np.int64]]:
     keys = np.empty_like(records.keys)
     multiplicity = np.empty_like(records.multiplicity)
     incidence = np.empty_like(records.incidence)
+    group = None if records.group is None else np.empty_like(records.group)
     _move(
         records.keys,
         records.multiplicity,
         records.incidence,
+        records.group,
         keys,
         multiplicity,
         incidence,
+        group,
         shift,
         offsets[:-1].copy(),
     )
-    return Records(keys, multiplicity, incidence), offsets
+    return Records(keys, multiplicity, incidence, group), offsets
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _count(keys: NDArray[np.uint64], shift: np.uint64, counts: NDArray[np.int64]) -> None:
     """Add the number of keys of each partition to `counts`."""
     for row in range(keys.shape[0]):
         counts[keys[row, 0] >> shift] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _move(
     keys: NDArray[np.uint64],
     multiplicity: NDArray[np.uint32],
     incidence: NDArray[np.uint32],
+    group: NDArray[np.uint8] | None,
     moved: NDArray[np.uint64],
     moved_multiplicity: NDArray[np.uint32],
     moved_incidence: NDArray[np.uint32],
+    moved_group: NDArray[np.uint8] | None,
     shift: np.uint64,
     cursors: NDArray[np.int64],
 ) -> None:
@@ -81,3 +86,5 @@ def _move(
         moved[place, 0], moved[place, last] = keys[row, 0], keys[row, last]
         moved_multiplicity[place] = multiplicity[row]
         moved_incidence[place] = incidence[row]
+        if group is not None and moved_group is not None:
+            moved_group[place] = group[row]

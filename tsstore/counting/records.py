@@ -28,6 +28,9 @@ class Records:
         uint32 (records,): the number of rows that a record stands for, at least 1.
     incidence
         uint32 (records,): the number of samples that those rows come from, at least 1.
+    group
+        uint8 (records,): the group of samples that they come from; None where groups are not told
+        apart.
 
     Raises
     ------
@@ -38,6 +41,7 @@ class Records:
     keys: NDArray[np.uint64]
     multiplicity: NDArray[np.uint32]
     incidence: NDArray[np.uint32]
+    group: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         keys = self.keys
@@ -52,11 +56,16 @@ class Records:
                 raise ValueError(
                     f"{name} is {counts.dtype} {counts.shape}; expected uint32 ({len(keys)},)"
                 )
+        group = self.group
+        if group is not None and (group.dtype != np.uint8 or group.shape != (len(keys),)):
+            raise ValueError(
+                f"group is {group.dtype} {group.shape}; expected uint8 ({len(keys)},) or None"
+            )
 
     @classmethod
-    def bare(cls, keys: NDArray[np.uint64]) -> Records:
+    def bare(cls, keys: NDArray[np.uint64], group: NDArray[np.uint8] | None = None) -> Records:
         """Give each key a multiplicity and an incidence of 1."""
-        return cls(keys, np.ones(len(keys), np.uint32), np.ones(len(keys), np.uint32))
+        return cls(keys, np.ones(len(keys), np.uint32), np.ones(len(keys), np.uint32), group)
 
     @classmethod
     def empty(cls, words: int) -> Records:
@@ -68,7 +77,8 @@ class Records:
 
     def __getitem__(self, span: slice) -> Records:
         """Take consecutive records, as views; a slice's step must be 1."""
-        return Records(self.keys[span], self.multiplicity[span], self.incidence[span])
+        group = None if self.group is None else self.group[span]
+        return Records(self.keys[span], self.multiplicity[span], self.incidence[span], group)
 
     @property
     def words(self) -> int:
@@ -82,8 +92,9 @@ class Records:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the three arrays."""
-        return self.keys.nbytes + self.multiplicity.nbytes + self.incidence.nbytes
+        """Bytes of the arrays."""
+        group = 0 if self.group is None else self.group.nbytes
+        return self.keys.nbytes + self.multiplicity.nbytes + self.incidence.nbytes + group
 
 
 def concatenate(pieces: Sequence[Records]) -> Records:
@@ -92,7 +103,8 @@ def concatenate(pieces: Sequence[Records]) -> Records:
     Raises
     ------
     ValueError
-        If there are no pieces, or their keys differ in their number of words.
+        If there are no pieces, their keys differ in their number of words, or some of them tell
+        groups apart and others do not.
     """
     words = {piece.words for piece in pieces}
     if len(words) != 1:
@@ -100,8 +112,14 @@ def concatenate(pieces: Sequence[Records]) -> Records:
             f"{len(pieces)} pieces with keys of {sorted(words)} words; expected at least one piece"
             " and one number of words; for no records use Records.empty(words)"
         )
+    groups = [piece.group for piece in pieces if piece.group is not None]
+    if len(groups) not in (0, len(pieces)):
+        raise ValueError(
+            f"{len(groups)} of {len(pieces)} pieces tell groups apart; expected none or all"
+        )
     return Records(
         np.concatenate([piece.keys for piece in pieces]),
         np.concatenate([piece.multiplicity for piece in pieces]),
         np.concatenate([piece.incidence for piece in pieces]),
+        np.concatenate(groups) if groups else None,
     )

@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -131,17 +132,17 @@ class Spectrum:
         """Make the spectrum of no rows."""
         return cls.from_arrays([], [], [])
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Number of rows, repeats included."""
         return int(self.multiplicity @ self.states)
 
-    @property
+    @cached_property
     def distinct(self) -> int:
         """Number of distinct states."""
         return int(self.states.sum())
 
-    @property
+    @cached_property
     def rows_in_single_samples(self) -> int:
         """Number of rows whose state was seen in one sample only."""
         single = self.incidence == 1
@@ -149,13 +150,11 @@ class Spectrum:
 
     def multiplicities(self) -> tuple[IntArray, IntArray]:
         """Return the multiplicities k, ascending, and how many distinct states have each."""
-        k, states = _grouped(self.states, self.multiplicity)
-        return k, states
+        return self._by_multiplicity
 
     def incidences(self) -> tuple[IntArray, IntArray]:
         """Return the incidences q, ascending, and how many distinct states have each."""
-        q, states = _grouped(self.states, self.incidence)
-        return q, states
+        return self._by_incidence
 
     def to_dict(self) -> dict[str, list[int]]:
         """Return the three arrays as lists by name, ready for JSON."""
@@ -166,6 +165,15 @@ class Spectrum:
         import pandas as pd
 
         return pd.DataFrame(self._columns())
+
+    # Nearly every number asks for one of these, and sorting a million entries takes a while.
+    @cached_property
+    def _by_multiplicity(self) -> tuple[IntArray, IntArray]:
+        return _added_up(self.multiplicity, self.states)
+
+    @cached_property
+    def _by_incidence(self) -> tuple[IntArray, IntArray]:
+        return _added_up(self.incidence, self.states)
 
     def _columns(self) -> dict[str, IntArray]:
         return {name: getattr(self, name) for name in COLUMNS}
@@ -226,9 +234,17 @@ def exact_total(*factors: IntArray) -> int:
     return sum(math.prod(entry) for entry in entries)
 
 
+def _added_up(key: IntArray, states: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the values of a key, ascending, and the sums of their states; read-only."""
+    values, sums = _grouped(states, key)
+    for array in (values, sums):
+        array.setflags(write=False)
+    return values, sums
+
+
 def _grouped(states: IntArray, *keys: IntArray) -> tuple[IntArray, ...]:
     """Sort by the keys, the first one leading, and add up the states of equal keys."""
-    order = np.lexsort(keys[::-1])
+    order = np.argsort(keys[0]) if len(keys) == 1 else np.lexsort(keys[::-1])
     table = np.stack(keys)[:, order]
     # Keys are at least 1, so the 0 put before them makes the first entry start a group.
     starts = np.flatnonzero(np.diff(table, axis=1, prepend=0).any(axis=0))

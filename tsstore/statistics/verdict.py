@@ -52,6 +52,10 @@ class Shares(NamedTuple):
 SATURATED_UP_TO = Shares(unseen=0.02, shortfall=0.02, margin=0.02)
 USABLE_UP_TO = Shares(unseen=0.10, shortfall=0.05, margin=0.05)
 
+PLUG_IN_OFF_UP_TO = 0.02
+"""So much a saturated layer's shortfall and margin may come to together: by so much the plug-in is
+off if the entropy is at the end of the margin."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -75,7 +79,11 @@ class Verdict:
 
 
 def verdict(
-    spectrum: Spectrum, samples: int, estimate: float, margin: float | None = None
+    spectrum: Spectrum,
+    samples: int,
+    estimate: float,
+    margin: float | None = None,
+    clusters: int | None = None,
 ) -> Verdict:
     """Say whether there were enough samples to tell a layer's entropy, and why.
 
@@ -91,6 +99,9 @@ def verdict(
         How far a 95 % confidence interval reaches for the scatter of the estimate, in bits;
         infinite where there are too few groups of samples to tell. None where it was not computed:
         what it would decide is then left out, and the reason says so.
+    clusters
+        How many clusters there are, samples of one of which depend on each other: the fewest
+        samples are then asked of them. None where each sample is on its own.
 
     Raises
     ------
@@ -106,10 +117,11 @@ def verdict(
     if spectrum.rows == 0:
         raise ValueError("a verdict needs at least one row: there are no rows")
     found = _shares(spectrum, estimate, margin or 0.0)
-    if failure := _first_failure(samples, found, USABLE_UP_TO):
-        needed = _samples_needed(spectrum, samples, estimate, found)
+    few = _too_few(samples, clusters)
+    if failure := few or _first_failure(found, USABLE_UP_TO):
+        needed = _samples_needed(spectrum, samples, estimate, found, clusters)
         return Verdict(SAMPLE_LIMITED, _reason("More samples are needed", failure, margin), needed)
-    if failure := _first_failure(samples, found, SATURATED_UP_TO):
+    if failure := _first_failure(found, SATURATED_UP_TO) or _plug_in_off(found):
         enough = "Enough for the estimate, not for the plug-in"
         return Verdict(USABLE, _reason(enough, failure, margin), samples)
     evidence = (
@@ -126,10 +138,16 @@ def _shares(spectrum: Spectrum, estimate: float, margin: float) -> Shares:
     return Shares(unseen, max(0.0, 1 - plug_in(spectrum) / estimate), margin / estimate)
 
 
-def _first_failure(samples: int, found: Shares, limits: Shares) -> str | None:
-    """Return the first condition that does not hold, in words."""
+def _too_few(samples: int, clusters: int | None) -> str | None:
     if samples < FEWEST_SAMPLES:
         return f"there are {samples} samples (fewer than {FEWEST_SAMPLES})"
+    if clusters is not None and clusters < FEWEST_SAMPLES:
+        return f"there are {clusters} clusters of samples (fewer than {FEWEST_SAMPLES})"
+    return None
+
+
+def _first_failure(found: Shares, limits: Shares) -> str | None:
+    """Return the first condition that does not hold, in words."""
     if found.unseen > limits.unseen:
         share = _percent(found.unseen)
         return f"{share} of the rows are in states seen in one sample only{_over(limits.unseen)}"
@@ -144,10 +162,23 @@ def _first_failure(samples: int, found: Shares, limits: Shares) -> str | None:
     return None
 
 
-def _samples_needed(spectrum: Spectrum, samples: int, estimate: float, found: Shares) -> int | None:
+def _plug_in_off(found: Shares) -> str | None:
+    """Return in words that the plug-in may be off by too much, if it may."""
+    if found.shortfall + found.margin <= PLUG_IN_OFF_UP_TO:
+        return None
+    shortfall, margin = _percent(found.shortfall), _percent(found.margin)
+    return (
+        f"the plug-in is {shortfall} below an estimate known to ± {margin}, together more than "
+        f"{100 * PLUG_IN_OFF_UP_TO:.0f} %"
+    )
+
+
+def _samples_needed(
+    spectrum: Spectrum, samples: int, estimate: float, found: Shares, clusters: int | None
+) -> int | None:
     limits = USABLE_UP_TO
     growth = max(
-        FEWEST_SAMPLES / samples,
+        FEWEST_SAMPLES / (clusters or samples),
         _growth(found.unseen, limits.unseen, _unseen_power(spectrum)),
         _growth(found.shortfall, limits.shortfall, _shortfall_power(spectrum, samples, estimate)),
         _growth(found.margin, limits.margin, 0.5),

@@ -1,0 +1,72 @@
+"""Results of made-up layers, small enough to work out by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from sampling import Counted
+from scipy.special import digamma
+
+from tsstore.analysis.accuracy import Accuracy
+from tsstore.analysis.layer_result import LayerResult
+from tsstore.analysis.results import Analysis
+from tsstore.statistics.spectrum import Spectrum
+
+SAMPLES = 128
+
+EVEN_BITS = float(digamma(128) - digamma(32)) / math.log(2)
+"""The default estimate of four states of 32 samples each; the plug-in is 2."""
+
+
+def result(name: str = "conv_1", neurons: int = 8, **changes: Any) -> LayerResult:
+    """Return four states of 32 samples each, without groups."""
+    defaults = {"samples": SAMPLES, "spectrum": Spectrum.from_arrays([32], [32], [4])}
+    return LayerResult(name, neurons, **{**defaults, **changes})
+
+
+def limited(name: str = "conv_2", neurons: int = 20, **changes: Any) -> LayerResult:
+    """Return a layer of which every sample has a state of its own."""
+    spectrum = Spectrum.from_arrays([1], [1], [SAMPLES])
+    return result(name, neurons, spectrum=spectrum, **changes)
+
+
+def dead(name: str = "conv_3") -> LayerResult:
+    return result(name, 10, spectrum=Spectrum.from_arrays([SAMPLES], [SAMPLES], [1]))
+
+
+def counted(rows: np.ndarray, name: str = "conv_1", neurons: int = 8, groups: int = 32):
+    """Return the result of rows (samples, positions), samples being dealt into groups in turn."""
+    found = Counted.of(rows, groups=groups)
+    positions = rows.shape[1]
+    return LayerResult(
+        name,
+        neurons,
+        found.samples,
+        found.spectrum,
+        found.equal_pairs,
+        found.samples * positions * (positions - 1) // 2,
+        changes=found.changes,
+    )
+
+
+def even(name: str = "conv_1", neurons: int = 8) -> LayerResult:
+    """Return four states of 32 samples each, of which every one of 32 groups has one each."""
+    return counted(np.arange(SAMPLES)[:, None] // 32, name, neurons)
+
+
+def uneven(name: str = "conv_1", neurons: int = 4) -> LayerResult:
+    """Return four states, those of 6,400 samples in their order: of groups each has its own."""
+    return counted(np.random.default_rng(1).integers(0, 4, (6400, 1)), name, neurons)
+
+
+def all_differ(name: str = "conv_2", neurons: int = 20) -> LayerResult:
+    return counted(np.arange(SAMPLES)[:, None], name, neurons)
+
+
+def analysis(
+    *layers: LayerResult, accuracy: float | None = None, by_group: Accuracy | None = None
+) -> Analysis:
+    named = {layer.name: layer for layer in layers}
+    return Analysis("run.zarr", SAMPLES, named, accuracy, by_group)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tsstore.counting import changes as module
+from tsstore.counting.changes import Changes, add_up_changes, add_up_rows
+from tsstore.errors import CountingError
+
+GROUPS = 3
+rows_of_groups = st.lists(
+    st.lists(
+        st.tuples(
+            st.one_of(st.integers(1, 5), st.integers(2**33, 2**33 + 2)),
+            st.integers(1, 3),
+            st.sampled_from([-1, 1]),
+        ),
+        max_size=30,
+    ),
+    min_size=GROUPS,
+    max_size=GROUPS,
+)
+
+
+def added_up(by_group: list[list[tuple[int, int, int]]]) -> Changes:
+    rows = np.array([row for rows in by_group for row in rows], np.int64).reshape(-1, 3)
+    return add_up_rows(rows, np.cumsum([len(rows) for rows in by_group]))
+
+
+def expected(*parts: list[list[tuple[int, int, int]]]) -> Counter:
+    counter: Counter = Counter()
+    for by_group in parts:
+        for group, rows in enumerate(by_group):
+            for k, q, states in rows:
+                counter[group, k, q] += states
+    return Counter({cell: states for cell, states in counter.items() if states})
+
+
+def as_counter(changes: Changes) -> Counter:
+    group, k, q, states = (column.tolist() for column in changes.columns)
+    counter = Counter(dict(zip(zip(group, k, q, strict=True), states, strict=True)))
+    assert len(counter) == len(changes)
+    assert group == sorted(group)
+    return Counter({cell: states for cell, states in counter.items() if states})
+
+
+@settings(deadline=None)
+@given(rows_of_groups)
+def test_rows_add_up_to_cells_as_in_a_counter(by_group) -> None:
+    assert as_counter(added_up(by_group)) == expected(by_group)
+
+
+@settings(deadline=None)
+@given(st.lists(rows_of_groups, min_size=1, max_size=4))
+def test_changes_of_disjoint_states_add_up(parts) -> None:
+    merged = add_up_changes([added_up(part) for part in parts])
+    assert as_counter(merged) == expected(*parts)
+    assert len(merged.ends) == GROUPS
+
+
+def test_integers_are_no_wider_than_they_need_be() -> None:
+    narrow = added_up([[(2**31 - 1, 1, 1)], [], []])
+    wide = added_up([[(2**31, 1, 1)], [], []])
+    assert narrow.multiplicity.dtype == narrow.incidence.dtype == narrow.states.dtype == np.int32
+    assert wide.multiplicity.dtype == np.int64
+    assert wide.states.dtype == np.int32
+    assert wide.nbytes - narrow.nbytes == 4
+    assert as_counter(add_up_changes([narrow, wide])) == Counter(
+        {(0, 2**31 - 1, 1): 1, (0, 2**31, 1): 1}
+    )
+
+
+def test_one_part_is_returned_as_it_is() -> None:
+    part = added_up([[(1, 1, -1)], [], [(1, 1, 1)]])
+    assert add_up_changes([part]) is part
+    assert part.ends.tolist() == [1, 1, 2]
+
+
+def test_losses_and_gains_of_a_cell_add_up() -> None:
+    part = added_up([[(1, 1, -1), (2, 1, 5)], [(1, 1, 1), (1, 1, -1)], [(3, 1, -1)]])
+    assert part.ends.tolist() == [2, 3, 4]
+    assert part.states.tolist() == [-1, 5, 0, -1]
+    assert as_counter(part) == Counter({(0, 1, 1): -1, (0, 2, 1): 5, (2, 3, 1): -1})
+
+
+def test_many_cells_of_one_group_and_few_of_the_next() -> None:
+    k = np.arange(1, 20_001)
+    rows = np.column_stack([np.tile(k, 2), np.ones(40_000, np.int64), np.ones(40_000, np.int64)])
+    rows = np.concatenate([rows, rows[:5]])
+    changes = add_up_rows(rows, np.array([40_000, 40_005, 40_005]))
+    assert changes.ends.tolist() == [20_000, 20_005, 20_005]
+    assert set(changes.states[:20_000].tolist()) == {2}
+    assert set(changes.states[20_000:].tolist()) == {1}
+
+
+def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch) -> None:
+    by_group = [[(k % 7 + 1, k % 3 + 1, 1) for k in range(40)], [], [(5, 5, -1)] * 3]
+    compiled = as_counter(added_up(by_group))
+    for name in ("_place", "_find", "_add_up"):
+        monkeypatch.setattr(module, name, getattr(module, name).py_func)
+    with np.errstate(over="ignore"):
+        assert as_counter(added_up(by_group)) == compiled
+        twice = add_up_changes([added_up(by_group), added_up(by_group)])
+        assert as_counter(twice) == expected(by_group, by_group)
+        monkeypatch.setattr(module, "PROBE_LIMIT", 0)
+        with pytest.raises(CountingError, match="another seed"):
+            added_up(by_group)

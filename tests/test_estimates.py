@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tsstore.analysis.estimates import NAMES, entropy_by_rows, rarefied
+from tsstore.errors import AnalysisError
+from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import ESTIMATORS, chao_wang_jost
+from tsstore.statistics.rarefaction import richness_at
+from tsstore.statistics.spectrum import Spectrum
+
+SPECTRUM = Spectrum.from_arrays([1, 2, 9], [1, 2, 9], [3, 2, 1])
+CONVOLUTION = Spectrum.from_arrays([10, 10, 40], [1, 2, 4], [2, 1, 1])
+
+
+def test_the_names_are_those_of_the_statistics_and_two_more() -> None:
+    assert list(NAMES) == ["sample-based", *ESTIMATORS, "unbiased"]
+    assert NAMES[1] == "plug-in"
+
+
+def test_estimates_are_those_of_the_statistics() -> None:
+    assert entropy_by_rows(SPECTRUM, "chao-wang-jost", 1) == chao_wang_jost(SPECTRUM)
+    assert entropy_by_rows(SPECTRUM, "plug-in", 0.5) == plug_in(SPECTRUM, 0.5)
+    agreement = (9 * 8 + 2 * 2) / (16 * 15)
+    assert entropy_by_rows(SPECTRUM, "unbiased", 2.0) == pytest.approx(-math.log2(agreement))
+
+
+@pytest.mark.parametrize("name", ["best", "", 2, None])
+def test_an_unknown_estimator_is_an_error_that_names_all(name: object) -> None:
+    with pytest.raises(AnalysisError) as error:
+        entropy_by_rows(SPECTRUM, name, 1)
+    assert str(error.value) == (
+        f"there is no estimator {name!r}; there are {', '.join(map(repr, NAMES))}"
+    )
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("plug-in", "unbiased")])
+def test_most_estimators_are_of_shannon_s_entropy(name: str) -> None:
+    with pytest.raises(AnalysisError, match=f"'{name}' is of order 1, .* alpha is 2; of other"):
+        entropy_by_rows(SPECTRUM, name, 2)
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 1.5, 2.5, math.inf, math.nan])
+def test_the_unbiased_estimator_is_of_whole_orders(alpha: float) -> None:
+    with pytest.raises(AnalysisError, match=f"whole orders from 2 up, and alpha is {alpha};"):
+        entropy_by_rows(SPECTRUM, "unbiased", alpha)
+
+
+@pytest.mark.parametrize("alpha", [10, 17, 1e15])
+def test_the_unbiased_estimator_needs_a_state_that_was_seen_as_often(alpha: float) -> None:
+    assert entropy_by_rows(SPECTRUM, "unbiased", 9) > 0
+    with pytest.raises(AnalysisError, match="take a smaller order, or more samples") as error:
+        entropy_by_rows(SPECTRUM, "unbiased", alpha)
+    assert f"no state has {alpha:g} rows" in str(error.value)
+
+
+def test_one_sample_shows_its_own_states() -> None:
+    one = rarefied(CONVOLUTION, 4, 1)
+    assert one.distinct == pytest.approx((2 * 1 + 2 + 4) / 4)
+    assert rarefied(CONVOLUTION, 4, 3).distinct == richness_at(CONVOLUTION, 3, 4)
+
+
+def test_all_samples_show_what_was_counted() -> None:
+    every = rarefied(CONVOLUTION, 4, 4)
+    assert every.distinct == pytest.approx(4)
+    shares = [1 / 8, 1 / 8, 2 / 8, 4 / 8]
+    assert every.incidence_entropy == pytest.approx(-sum(p * math.log2(p) for p in shares))
+    assert every.coverage == pytest.approx(1 - 2 / 8 * (1 - 2 / (3 * 2 + 2)))
+
+
+def test_with_one_position_a_sample_it_is_the_plug_in() -> None:
+    assert rarefied(SPECTRUM, 16, 16).incidence_entropy == pytest.approx(plug_in(SPECTRUM))
+    means = [rarefied(SPECTRUM, 16, samples).incidence_entropy for samples in (1, 4, 8, 16)]
+    assert means == sorted(means)
+    assert means[0] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 5])
+def test_there_are_no_more_samples_than_there_are(samples: int) -> None:
+    with pytest.raises(AnalysisError, match=f"4 samples, and {samples} were asked for; ask for 1"):
+        rarefied(CONVOLUTION, 4, samples)
+
+
+def test_a_single_sample_tells_no_coverage() -> None:
+    assert rarefied(Spectrum.from_arrays([3], [1], [2]), 1, 1).coverage is None

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_results import EVEN_BITS, all_differ, counted, dead, even, limited, result, uneven
+from sampling import clumped_rows, uniform
+
+from tsstore.errors import AnalysisError
+from tsstore.statistics.by_samples import chao_wang_jost_by_samples
+from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import ESTIMATORS
+from tsstore.statistics.intervals import entropy_interval
+from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
+from tsstore.statistics.spectrum import Spectrum
+
+
+def clumped(samples: int = 200, groups: int = 32):
+    """Return a layer whose rows repeat each other within a sample."""
+    rows = clumped_rows(np.random.default_rng(0), uniform(50), samples, positions=16)
+    return counted(rows, groups=groups)
+
+
+def test_counts_follow_from_the_spectrum() -> None:
+    one = result()
+    assert (one.rows, one.samples, one.distinct, one.max_entropy) == (128, 128, 4, 8)
+    assert result(neurons=3).cap == 3
+    assert one.cap == pytest.approx(7)
+
+
+def test_the_default_estimate_is_that_by_samples() -> None:
+    assert result().entropy() == pytest.approx(EVEN_BITS, rel=1e-12)
+    assert result().efficiency() == pytest.approx(EVEN_BITS / 8, rel=1e-12)
+    assert result().entropy("plug-in") == 2
+    assert result().efficiency("plug-in") == 2 / 8
+
+
+def test_rows_that_repeat_each_other_within_a_sample_count_for_the_estimate() -> None:
+    one = clumped()
+    expected = chao_wang_jost_by_samples(one.spectrum, 200, one.equal_pairs_within_samples)
+    assert one.entropy() == pytest.approx(expected, rel=1e-12)
+    assert one.entropy() > chao_wang_jost_by_samples(one.spectrum, 200)
+    without_groups = result(
+        samples=200,
+        spectrum=one.spectrum,
+        equal_pairs_within_samples=one.equal_pairs_within_samples,
+        pairs_within_samples=one.pairs_within_samples,
+    )
+    assert without_groups.entropy() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_each_estimator_has_a_name(name: str) -> None:
+    one = clumped()
+    assert one.entropy(name) == ESTIMATORS[name](one.spectrum)
+    assert one.efficiency(name) == one.entropy(name) / 8
+
+
+def test_no_entropy_is_more_than_a_bit_a_neuron() -> None:
+    assert result(neurons=2).entropy() == 2.0 < EVEN_BITS
+    assert result(neurons=2).efficiency() == 1.0
+    assert limited(neurons=5).entropy_lower_bound > 5
+    assert limited(neurons=5).efficiency_lower_bound == 1.0
+
+
+def test_other_orders_are_plug_ins_or_unbiased() -> None:
+    one = result(spectrum=Spectrum.from_arrays([64, 32], [64, 32], [1, 2]))
+    assert one.entropy("plug-in", 0) == pytest.approx(math.log2(3))
+    assert one.entropy("plug-in", math.inf) == pytest.approx(1)
+    agreement = (64 * 63 + 2 * 32 * 31) / (128 * 127)
+    assert one.entropy("unbiased", 2) == pytest.approx(-math.log2(agreement))
+    with pytest.raises(ValueError, match="alpha"):
+        one.entropy("plug-in", -1)
+
+
+def test_an_unknown_estimator_is_an_error_that_names_all() -> None:
+    with pytest.raises(AnalysisError, match="no estimator 'best'; there are 'sample-based', ") as e:
+        result().entropy("best")
+    for name in (*ESTIMATORS, "unbiased"):
+        assert repr(name) in str(e.value)
+    with pytest.raises(AnalysisError, match="'sample-based' is of order 1"):
+        result().entropy(alpha=2)
+
+
+def test_the_interval_leaves_groups_of_samples_out() -> None:
+    # Without any group the estimate is the same: nothing scatters, and the plug-in's half is left.
+    bits = even().interval()
+    assert bits.estimate == bits.lower == pytest.approx(EVEN_BITS, rel=1e-12)
+    assert bits.upper == pytest.approx(EVEN_BITS + (EVEN_BITS - 2) / 2, rel=1e-12)
+    assert (bits.standard_error, bits.level) == (pytest.approx(0, abs=1e-12), 0.95)
+    share = even().efficiency_interval()
+    assert share.lower == pytest.approx(bits.lower / 8, rel=1e-12)
+    assert share.upper == pytest.approx(bits.upper / 8, rel=1e-12)
+    assert share.estimate == pytest.approx(even().efficiency(), rel=1e-12)
+
+
+def test_the_interval_is_that_of_the_statistics() -> None:
+    one = clumped()
+    for level in (0.5, 0.95):
+        expected = entropy_interval(one.spectrum, 200, one.changes, level=level, neurons=8)
+        assert one.interval(level) == expected
+    assert one.margin == one.jackknifed.margin(0.95)
+    assert one.efficiency_interval(0.99).level == 0.99
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+        one.interval(1)
+
+
+def test_no_interval_is_above_all_neurons() -> None:
+    assert even(neurons=2).interval().upper == 2.0
+    assert even(neurons=2).efficiency_interval().upper == 1.0
+
+
+def test_without_groups_there_is_no_interval() -> None:
+    one = result()
+    assert one.interval() is one.efficiency_interval() is one.jackknifed is one.margin is None
+    assert one.verdict == "saturated"
+    assert "was not computed" in one.reason
+
+
+def test_with_one_group_there_is_no_interval_and_more_samples_are_needed() -> None:
+    one = counted(np.arange(128)[:, None] // 32, groups=1)
+    assert one.interval() is one.efficiency_interval() is None
+    assert one.margin == math.inf
+    assert one.entropy() == pytest.approx(EVEN_BITS, rel=1e-12)
+    assert (one.verdict, one.samples_needed) == ("sample-limited", None)
+    assert "fewer than two groups of samples" in one.reason
+
+
+def test_verdicts_come_with_a_reason_and_the_samples_needed() -> None:
+    assert (even().verdict, even().samples_needed) == ("saturated", 128)
+    assert "0.0 % of the rows" in even().reason
+    assert not even().sample_limited
+    assert (all_differ().verdict, all_differ().samples_needed) == ("sample-limited", None)
+    assert all_differ().sample_limited
+    few = counted(np.arange(32)[:, None] // 16)
+    assert (few.verdict, few.samples_needed) == ("sample-limited", 64)
+    assert "there are 32 samples (fewer than 64)" in few.reason
+    usable = counted(np.random.default_rng(0).integers(0, 200, (700, 1)), neurons=10)
+    assert usable.verdict == "usable"
+
+
+def test_few_clusters_are_too_few_samples() -> None:
+    clustered = result(clusters=32)
+    assert (clustered.verdict, clustered.samples_needed) == ("sample-limited", 256)
+    assert "there are 32 clusters of samples (fewer than 64)" in clustered.reason
+    assert result(clusters=64).verdict == "saturated"
+
+
+def test_a_sample_limited_layer_shows_its_lower_bound() -> None:
+    assert 0 < limited().shown_efficiency == limited().efficiency_lower_bound < 1
+    assert even().shown_efficiency == even().efficiency()
+
+
+def test_the_lower_bound_uses_groups_where_there_are_some() -> None:
+    one = clumped()
+    pairs = {
+        "equal_pairs_within_samples": one.equal_pairs_within_samples,
+        "pairs_within_samples": one.pairs_within_samples,
+    }
+    by_rows = entropy_lower_bound(one.spectrum, **pairs)
+    by_groups = entropy_lower_bound_by_groups(one.spectrum, 200, one.changes)
+    assert by_rows < by_groups == one.entropy_lower_bound < math.log2(50)
+    assert result(samples=200, spectrum=one.spectrum, **pairs).entropy_lower_bound == by_rows
+
+
+def test_pairs_within_samples_lower_the_bound() -> None:
+    rows = result(samples=10, spectrum=Spectrum.from_arrays([10], [1], [10]))
+    within = {"equal_pairs_within_samples": 450, "pairs_within_samples": 450}
+    with pytest.raises(ValueError, match="equal_pairs_within_samples"):
+        _ = rows.entropy_lower_bound
+    bound = result(samples=10, spectrum=rows.spectrum, **within).entropy_lower_bound
+    assert 0 < bound < limited().entropy_lower_bound
+
+
+def test_coverage_and_richness_are_by_samples() -> None:
+    # Q1 = 2 and Q2 = 1 of m = 4 samples: 3/4 * 2**2 / 2 = 1.5 states are missing.
+    one = result(samples=4, spectrum=Spectrum.from_arrays([10, 10, 40], [1, 2, 4], [2, 1, 1]))
+    assert one.richness().estimate == pytest.approx(4 + 1.5)
+    assert one.richness(0.5).upper < one.richness().upper
+    assert one.coverage == pytest.approx(1 - 2 / 8 * (1 - 2 / (3 * 2 + 2)))
+    assert result().coverage == 1
+
+
+def test_richness_is_at_most_what_the_neurons_can_hold() -> None:
+    assert limited(neurons=7).richness().estimate == 128
+    assert limited(neurons=12).richness().estimate == 2**12
+    assert limited(neurons=5000).richness().estimate == pytest.approx(128 + 127 * 127 / 2)
+
+
+def test_one_sample_tells_no_coverage() -> None:
+    assert result(samples=1, spectrum=Spectrum.from_arrays([3], [1], [2])).coverage is None
+
+
+def test_layers_are_compared_at_equal_numbers_of_samples() -> None:
+    fewer = result().rarefied(32)
+    assert fewer.samples == 32
+    assert 3.9 < fewer.distinct < 4
+    assert 1.9 < fewer.incidence_entropy < 2
+    assert result().rarefied(128) == (128, 4, 2, 1)
+    with pytest.raises(AnalysisError, match="there are 128 samples, and 129 were asked for"):
+        result().rarefied(129)
+
+
+def test_a_dead_layer_has_no_entropy() -> None:
+    assert dead().entropy() == dead().efficiency() == dead().entropy_lower_bound == 0
+    assert dead().verdict == "saturated"
+
+
+def test_a_layer_shows_itself_and_its_verdict_s_reason() -> None:
+    low, high = EVEN_BITS / 8, (1.5 * EVEN_BITS - 1) / 8
+    assert repr(even()) == (
+        "<LayerResult conv_1: 8 neurons, 128 samples, 4 distinct states, "
+        f"efficiency {low:.3f} [{low:.3f}, {high:.3f}], saturated>\n"
+        "  Enough even for the plug-in: 0.0 % of the rows are in states seen in one sample only, "
+        "and the plug-in is 0.8 % below the estimate."
+    )
+    hostile = repr(result("\x1b[31mred\n"))
+    assert "\x1b" not in hostile
+    assert hostile.count("\n") == 1
+
+
+def test_the_estimate_lies_in_its_interval() -> None:
+    assert uneven().verdict == "saturated"
+    assert 0 < uneven().margin < 0.02
+    assert uneven().interval().lower < uneven().entropy() < uneven().interval().upper
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=200), st.integers(5, 40))
+def test_bounds_hold_for_any_samples(states: list[int], neurons: int) -> None:
+    one = counted(np.array(states)[:, None], neurons=neurons)
+    assert 0 <= one.efficiency("plug-in") <= one.efficiency() <= 1
+    assert 0 <= one.efficiency_lower_bound <= 1
+    assert one.entropy("plug-in") <= one.cap + 1e-9
+    assert plug_in(one.spectrum) == pytest.approx(one.entropy("plug-in"))
+    if (bits := one.interval()) is not None:
+        assert 0 <= bits.lower <= one.entropy() <= bits.upper <= neurons

@@ -1,0 +1,80 @@
+"""How many predictions are right, by group of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.analysis.groups import PIECE_SAMPLES, RandomGroups
+from tsstore.store.parts import Part
+
+PREDICTION = "prediction"
+LABEL = "label"
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """Right predictions by group of samples.
+
+    Attributes
+    ----------
+    right
+        int64 (groups,): samples whose recorded prediction is their label.
+    samples
+        int64 (groups,): samples of the group.
+    """
+
+    right: npt.NDArray[np.int64]
+    samples: npt.NDArray[np.int64]
+
+    @property
+    def share(self) -> float:
+        """Share of all samples whose prediction is right; NaN if there are none."""
+        samples = int(self.samples.sum())
+        return int(self.right.sum()) / samples if samples else float("nan")
+
+    def share_without(self, group: int) -> float:
+        """Return the share among the samples of all other groups; NaN if there are none."""
+        samples = int(self.samples.sum() - self.samples[group])
+        right = int(self.right.sum() - self.right[group])
+        return right / samples if samples else float("nan")
+
+
+def count_right(parts: Iterable[Part], groups: RandomGroups | None = None) -> Accuracy | None:
+    """Count right predictions by group, a bounded number of samples at a time.
+
+    Parameters
+    ----------
+    parts
+        Of the run.
+    groups
+        The groups of samples; one of all unless given.
+
+    Returns
+    -------
+    Accuracy
+        None if a part with samples has no column prediction or label.
+
+    Raises
+    ------
+    DamageError
+        If a chunk of a column is not what was committed.
+    """
+    groups = groups or RandomGroups(1)
+    held = [part for part in parts if part.samples]
+    if not all({PREDICTION, LABEL} <= set(part.columns) for part in held):
+        return None
+    right, samples = np.zeros((2, groups.count), np.int64)
+    for part in held:
+        for first in range(0, part.samples, PIECE_SAMPLES):
+            stop = min(first + PIECE_SAMPLES, part.samples)
+            group = groups.of_samples(part.directory, first, stop - first)
+            is_right = part.columns[PREDICTION].read(first, stop) == part.columns[LABEL].read(
+                first, stop
+            )
+            right += np.bincount(group[np.asarray(is_right, np.bool_)], minlength=groups.count)
+            samples += np.bincount(group, minlength=groups.count)
+    return Accuracy(right, samples)

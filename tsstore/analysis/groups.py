@@ -1,0 +1,180 @@
+"""Dealing samples into groups at random, the same in every layer, block and process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.counting.grouped import LARGEST_GROUPS
+from tsstore.errors import AnalysisError
+from tsstore.store.arrays import CommittedArray
+from tsstore.store.display import printable
+from tsstore.store.parts import Part
+
+GROUPS = 32
+"""Enough for a standard error that is itself known to one part in eight; t with 31 degrees."""
+
+PIECE_SAMPLES = 1 << 14
+"""Values of a column that are read at a time: text takes many bytes a sample."""
+
+_HALF = np.uint64(32)
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_FACTORS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
+_SHIFTS = np.array([30, 27, 31], np.uint64)
+
+_Words = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class RandomGroups:
+    """Groups of samples: by chance alone, or whole clusters together.
+
+    Make one with `of_parts`.
+
+    Attributes
+    ----------
+    count
+        Number of groups, 1 to 255.
+    seed
+        Gives the same groups each time.
+    cluster
+        By directory of a part, the sample column whose values make the clusters: samples of one
+        value fall into one group, whatever their parts. None: each sample is its own cluster.
+    """
+
+    count: int = GROUPS
+    seed: int = 0
+    cluster: Mapping[str, CommittedArray] | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= LARGEST_GROUPS:
+            raise ValueError(f"{self.count} groups; expected 1 to {LARGEST_GROUPS}")
+
+    @classmethod
+    def of_parts(
+        cls, parts: Iterable[Part], cluster: str | None = None, count: int = GROUPS, seed: int = 0
+    ) -> Self:
+        """Deal the samples of parts into groups.
+
+        Parameters
+        ----------
+        parts
+            Those whose samples are to be dealt.
+        cluster
+            Name of a sample column, of numbers, booleans or text.
+        count, seed
+            As the attributes.
+
+        Raises
+        ------
+        AnalysisError
+            If a part with samples has no such column.
+        ValueError
+            If the number of groups is not one.
+        """
+        if cluster is None:
+            return cls(count, seed)
+        columns = {part.directory: _column(part, cluster) for part in parts if part.samples}
+        return cls(count, seed, columns)
+
+    @cached_property
+    def clusters(self) -> int | None:
+        """Number of clusters; None if each sample is its own.
+
+        Raises
+        ------
+        DamageError
+            If a chunk of the cluster column is not what was committed.
+        """
+        if self.cluster is None:
+            return None
+        known, new = np.empty(0, np.uint64), [np.empty(0, np.uint64)]
+        for column in self.cluster.values():
+            for words in _word_pieces(column, 0, column.commit.rows):
+                new.append(np.unique(words))
+                # Merged when there are as many new ones as known ones, each is sorted few times.
+                if sum(map(len, new)) > len(known):
+                    known, new = np.unique(np.concatenate([known, *new])), []
+        return len(np.unique(np.concatenate([known, *new])))
+
+    def of_samples(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.uint8]:
+        """Return the groups of consecutive samples of a part, uint8 (samples,).
+
+        Raises
+        ------
+        DamageError
+            If a chunk of the cluster column is not what was committed.
+        """
+        if self.cluster is None:
+            words = np.arange(first_sample, first_sample + samples, dtype=np.uint64)
+            words *= _STEP
+            return self._groups(words, directory)
+        pieces = _word_pieces(self.cluster[directory], first_sample, first_sample + samples)
+        groups = [self._groups(words, "") for words in pieces]
+        return np.concatenate([np.empty(0, np.uint8), *groups])
+
+    def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
+        """Return groups that are equal where the words are; the words change."""
+        words += np.array(_word(f"{self.seed}/{name}"), np.uint64)
+        _mix(words)
+        words >>= _HALF
+        words *= np.uint64(self.count)
+        words >>= _HALF
+        return words.astype(np.uint8)
+
+
+def _column(part: Part, name: str) -> CommittedArray:
+    if name not in part.columns:
+        raise AnalysisError(
+            f"{part.files.location}/{part.directory} has no sample column {name!r:.80} to make "
+            f"clusters of; it has {', '.join(map(printable, part.columns)) or 'none'}"
+        )
+    return part.columns[name]
+
+
+def _word_pieces(column: CommittedArray, start: int, stop: int) -> Iterator[_Words]:
+    """Yield the words of a column's values from start to stop, some of them at a time."""
+    for first in range(start, stop, PIECE_SAMPLES):
+        yield _words(column.read(first, min(first + PIECE_SAMPLES, stop)))
+
+
+def _mix(words: _Words) -> None:
+    """Spread each bit over all 64, in place: the finaliser of SplitMix64.
+
+    References
+    ----------
+    G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    for shift, factor in zip(_SHIFTS[:2], _FACTORS, strict=True):
+        words ^= words >> shift
+        words *= factor
+    words ^= words >> _SHIFTS[2]
+
+
+def _words(values: npt.NDArray[Any]) -> _Words:
+    """Return a word for each value, as a new array: equal for equal values, whatever their types.
+
+    NaN, which is how a missing number is written, is one value.
+    """
+    if values.dtype.kind == "O":
+        known = {value: _word(value) for value in set(values.tolist())}
+        return np.fromiter(map(known.__getitem__, values.tolist()), np.uint64, len(values))
+    if values.dtype.kind != "f":
+        return values.astype(np.uint64) * _STEP
+    numbers = values.astype(np.float64)
+    numbers[np.isnan(numbers)] = np.nan
+    words = numbers.view(np.uint64)
+    whole = np.flatnonzero((numbers == np.trunc(numbers)) & (np.abs(numbers) < 2.0**63))
+    words[whole] = numbers[whole].astype(np.int64).view(np.uint64)
+    return words * _STEP
+
+
+def _word(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

@@ -1,0 +1,190 @@
+"""The loops of counting by state and group; what the tables hold is told where they are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tsstore.counting.kernels import kernel
+from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT
+from tsstore.errors import CountingError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MANY: Final = 255
+"""Stands for the group of a state that has several."""
+INCIDENCE: Final = np.uint64(2**56 - 1)
+"""The bits of a state's last column that are not its group."""
+
+_ONE: Final = np.uint64(1)
+_MANY: Final = np.uint64(MANY)
+_GROUP_BITS: Final = np.uint64(8)
+_GROUP_MASK: Final = np.uint64(255)
+_TAG_SHIFT: Final = np.uint64(56)
+_HALF: Final = np.uint64(32)
+_FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
+
+
+@kernel
+def _find_state(
+    states: NDArray[np.uint64], index: NDArray[np.uint32], word: np.uint64, last_word: np.uint64
+) -> np.uint64:
+    """Return the place in the index of a key, or else the empty one that is due to it."""
+    words = states.shape[1] - 2
+    mask = np.uint64(index.size - 1)
+    slot = word & mask
+    for _ in range(PROBE_LIMIT):
+        state = np.int64(index[slot]) - 1
+        if state < 0 or (states[state, 0] == word and states[state, words - 1] == last_word):
+            return slot
+        slot = (slot + _ONE) & mask
+    raise CountingError(LONG_PROBE)
+
+
+@kernel
+def _find_pair(pairs: NDArray[np.uint64], index: NDArray[np.uint32], pair: np.uint64) -> np.uint64:
+    """Return the place in the index of a pair, or else the empty one that is due to it."""
+    mask = np.uint64(index.size - 1)
+    word = pair * _FACTOR
+    slot = ((word ^ (word >> _HALF)) * _FACTOR >> _HALF) & mask
+    for _ in range(PROBE_LIMIT):
+        held = np.int64(index[slot]) - 1
+        if held < 0 or pairs[held, 0] == pair:
+            return slot
+        slot = (slot + _ONE) & mask
+    raise CountingError(LONG_PROBE)
+
+
+@kernel
+def _add_pair(
+    pairs: NDArray[np.uint64],
+    index: NDArray[np.uint32],
+    held: int,
+    pair: np.uint64,
+    multiplicity: np.uint64,
+    incidence: np.uint64,
+) -> int:
+    """Count in the second table, which must have room; return the number of pairs it holds."""
+    slot = _find_pair(pairs, index, pair)
+    row = int(index[slot]) - 1
+    if row < 0:
+        row = held
+        held += 1
+        index[slot] = held
+        pairs[row, 0] = pair
+        pairs[row, 1] = pairs[row, 2] = 0
+    pairs[row, 1] += multiplicity
+    pairs[row, 2] += incidence
+    return held
+
+
+@kernel
+def absorb(
+    states: NDArray[np.uint64],
+    state_index: NDArray[np.uint32],
+    pairs: NDArray[np.uint64],
+    pair_index: NDArray[np.uint32],
+    distinct: int,
+    held: int,
+    keys: NDArray[np.uint64],
+    multiplicity: NDArray[np.uint32],
+    incidence: NDArray[np.uint32],
+    group: NDArray[np.uint8],
+    row: int,
+    pass_shift: np.uint64,
+    pass_mask: np.uint64,
+    pass_index: np.uint64,
+) -> tuple[int, int, int]:
+    """Add records from `row` on; return the first that finds no room, distinct keys and pairs."""
+    words = keys.shape[1]
+    for record in range(row, keys.shape[0]):
+        word, last_word = keys[record, 0], keys[record, words - 1]
+        if (word >> pass_shift) & pass_mask != pass_index:
+            continue
+        slot = _find_state(states, state_index, word, last_word)
+        state = int(state_index[slot]) - 1
+        own = np.uint64(group[record])
+        if state < 0:
+            if 2 * distinct == state_index.size:
+                return record, distinct, held
+            state = distinct
+            distinct += 1
+            state_index[slot] = distinct
+            states[state, 0], states[state, words - 1] = word, last_word
+            states[state, words], states[state, words + 1] = 0, own << _TAG_SHIFT
+        k, q = np.uint64(multiplicity[record]), np.uint64(incidence[record])
+        tag = states[state, words + 1] >> _TAG_SHIFT
+        if tag != own:
+            if 2 * (held + 2) > pair_index.size:
+                return record, distinct, held
+            pair = np.uint64(state) << _GROUP_BITS
+            if tag != _MANY:
+                so_far = states[state, words + 1] & INCIDENCE
+                held = _add_pair(pairs, pair_index, held, pair | tag, states[state, words], so_far)
+                states[state, words + 1] = so_far | (_MANY << _TAG_SHIFT)
+            held = _add_pair(pairs, pair_index, held, pair | own, k, q)
+        states[state, words] += k
+        states[state, words + 1] += q
+    return keys.shape[0], distinct, held
+
+
+@kernel
+def index_states(states: NDArray[np.uint64], used: int, index: NDArray[np.uint32]) -> None:
+    """Enter so many states into an index, which is empty."""
+    words = states.shape[1] - 2
+    for state in range(used):
+        slot = _find_state(states, index, states[state, 0], states[state, words - 1])
+        index[slot] = state + 1
+
+
+@kernel
+def index_pairs(pairs: NDArray[np.uint64], used: int, index: NDArray[np.uint32]) -> None:
+    """Enter so many pairs into an index, which is empty."""
+    for pair in range(used):
+        index[_find_pair(pairs, index, pairs[pair, 0])] = pair + 1
+
+
+@kernel
+def count_changes(
+    states: NDArray[np.uint64], pairs: NDArray[np.uint64], counts: NDArray[np.int64]
+) -> None:
+    """Add to the count of each group how many changes :func:`list_changes` gives it."""
+    for state in range(states.shape[0]):
+        tag = states[state, states.shape[1] - 1] >> _TAG_SHIFT
+        if tag != _MANY:
+            counts[tag] += 1
+    for pair in range(pairs.shape[0]):
+        counts[pairs[pair, 0] & _GROUP_MASK] += 2
+
+
+@kernel
+def list_changes(
+    states: NDArray[np.uint64],
+    pairs: NDArray[np.uint64],
+    cursors: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> None:
+    """Write what leaving a group out changes where its cursor is, and advance that.
+
+    A state of one group is gone without it; one of many moves to where it is without each.
+    """
+    words = states.shape[1] - 2
+    for state in range(states.shape[0]):
+        tag = states[state, words + 1] >> _TAG_SHIFT
+        if tag != _MANY:
+            place = cursors[tag]
+            cursors[tag] = place + 1
+            rows[place, 0] = states[state, words]
+            rows[place, 1] = states[state, words + 1] & INCIDENCE
+            rows[place, 2] = -1
+    for pair in range(pairs.shape[0]):
+        group = pairs[pair, 0] & _GROUP_MASK
+        state = int(pairs[pair, 0] >> _GROUP_BITS)
+        k, q = states[state, words], states[state, words + 1] & INCIDENCE
+        place = cursors[group]
+        cursors[group] = place + 2
+        rows[place, 0], rows[place, 1], rows[place, 2] = k, q, -1
+        rows[place + 1, 0], rows[place + 1, 1] = k - pairs[pair, 1], q - pairs[pair, 2]
+        rows[place + 1, 2] = 1
