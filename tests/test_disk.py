@@ -57,6 +57,27 @@ def test_each_step_of_a_creation_is_seen_in_its_order(tmp_path):
     assert files.operations[-3:] == ["sync_directory"] * 3
 
 
+def test_what_others_made_is_synced_with_a_creation(tmp_path):
+    (tmp_path / "run.zarr/part").mkdir(parents=True)
+    files = WatchedFiles(tmp_path / "run.zarr")
+    files.create("part/zarr.json", b"data")
+    files.sync()
+    synced = {path for operation, path in files.steps if operation == "sync_directory"}
+    assert synced == {tmp_path, tmp_path / "run.zarr", tmp_path / "run.zarr/part"}
+
+
+def test_a_file_of_another_process_is_settled(tmp_path):
+    LocalFiles(tmp_path, durable=False).write("part/zarr.json", b"data")
+    files = WatchedFiles(tmp_path)
+    files.settle("part/zarr.json")
+    assert files.steps == [("sync", tmp_path / "part/zarr.json")]
+    files.sync()
+    assert {path for _, path in files.steps[1:]} == {tmp_path.parent, tmp_path, tmp_path / "part"}
+    careless = LocalFiles(tmp_path, durable=False)
+    careless.settle("part/zarr.json")
+    assert careless.read("part/zarr.json") == b"data"
+
+
 def test_each_step_of_a_removal_is_seen(tmp_path):
     files = WatchedFiles(tmp_path / "run.zarr")
     files.write("part/zarr.json", b"data")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from helpers import draw_batch, rows_of, write_run
@@ -74,6 +76,20 @@ def test_after_a_batch_that_was_taken_by_half_none_is_taken(arrays, rng, monkeyp
         with pytest.raises(StoreError, match="part: a batch could not be written whole"):
             action()
     assert (arrays.batches, arrays.samples) == (0, 0)
+
+
+def test_what_is_released_holds_no_chunks(tmp_path, rng):
+    arrays = PartArrays(LocalFiles(tmp_path), "part", "lz4")
+    tracemalloc.start()
+    try:
+        arrays.define(LAYERS, dict.fromkeys(LAYERS, 1), {"label": "int64", "name": "string"})
+        arrays.append(draw_batch(rng, 2, columns={"label": [1, 2], "name": ["a", "b"]}))
+        assert tracemalloc.get_traced_memory()[0] > 2 * part_arrays.CHUNK_BYTES
+        arrays.release()
+        assert tracemalloc.get_traced_memory()[0] < 1 << 18
+    finally:
+        tracemalloc.stop()
+    assert (arrays.batches, arrays.samples) == (1, 2)
 
 
 def test_many_layers_have_smaller_chunks(tmp_path, rng):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from unittest.mock import Mock
@@ -179,6 +181,20 @@ def test_what_was_appended_is_there_after_the_commit_and_not_before(tmp_path, ba
     for name in ("conv_1", "fc.2"):
         np.testing.assert_array_equal(store[name][:], rows_of(batches, name))
     assert store.column("name").tolist() == ["a", "", "ü", "d\0", "e"] * 4
+
+
+def test_records_do_not_go_back_where_a_commit_came_before_the_first_batch(tmp_path, batches):
+    files = LocalFiles(tmp_path)
+    create_run(files)
+    part = PartWriter(files, PartAttributes())
+    assert part.commit() == part.record == CommitRecord()
+    store = open_store(tmp_path)
+    part.define({"conv_1": LayerAttributes("conv_1", 6)}, {"conv_1": 4}, {})
+    assert store.refresh().parts[0].record == CommitRecord()
+    conv_1 = {"conv_1": batches[0].layers["conv_1"]}
+    part.append(replace(batches[0], layers=conv_1, columns={}))
+    assert part.commit().generation == 1
+    assert store.refresh().samples == 5
 
 
 def test_a_commit_without_news_writes_nothing(tmp_path, batches, monkeypatch):
@@ -410,6 +426,49 @@ def test_where_not_even_the_seal_can_be_written_the_part_stays_as_it_is(
     part.seal()
     (read,) = open_store(tmp_path).parts
     assert (read.seal, read.samples) == (None, 5)
+
+
+def sealed_at_the_end(path, part, batch):
+    part.seal()
+
+
+def sealed_after_an_error(path, part, batch):
+    part.fail("the writer failed")
+
+
+def sealed_by_another(path, part, batch):
+    seal_as_another_process(path, part.record)
+    part.append(batch)
+    with pytest.raises(PartSealedError, match="sealed by another process"):
+        part.commit()
+
+
+@pytest.mark.parametrize("end", [sealed_at_the_end, sealed_after_an_error, sealed_by_another])
+def test_a_part_that_takes_no_more_holds_no_more(tmp_path, batches, end):
+    part = write_run(tmp_path, batches[:1], close=False)
+    record = part.record
+    unfinished = weakref.ref(part._arrays._layers["conv_1"])
+    end(tmp_path, part, batches[1])
+    gc.collect()
+    assert unfinished() is None
+    assert part.record is record
+    assert part.fail("too late") is part.seal() is None
+    with pytest.raises(PartSealedError, match="takes no more batches"):
+        part.append(batches[2])
+    assert open_store(tmp_path).samples == 5
+
+
+def test_what_failed_commits_nothing_more_even_if_it_could_not_be_sealed(
+    tmp_path, batches, monkeypatch
+):
+    part = write_run(tmp_path, batches[:1], close=False)
+    part.append(batches[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(part._files, "create", Mock(side_effect=OSError(28, "no space left")))
+        part.fail("the writer failed")
+    with pytest.raises(PartSealedError, match="takes no more batches"):
+        part.commit()
+    assert open_store(tmp_path).samples == 5
 
 
 def test_a_part_that_is_closed_does_not_fail(tmp_path, batches):

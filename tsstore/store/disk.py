@@ -57,6 +57,9 @@ class DiskSteps:
             self._discard(path)
             raise
 
+    def _sync_file(self, path: Path) -> None:
+        self._step("sync", path, _sync, path)
+
     def _rename(self, source: Path, target: Path) -> None:
         self._step("rename", target, os.replace, source, target)
 
@@ -90,7 +93,7 @@ class DiskSteps:
         self._step("remove_directory", path, os.rmdir, path)
 
     def _sync_directory(self, path: Path) -> None:
-        self._step("sync_directory", path, _sync_directory, path)
+        self._step("sync_directory", path, _sync, path)
 
 
 def _write_all(file: io.FileIO, data: Bytes) -> None:
@@ -100,7 +103,7 @@ def _write_all(file: io.FileIO, data: Bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _sync_directory(path: Path) -> None:
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

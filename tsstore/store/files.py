@@ -77,6 +77,9 @@ class Files(Protocol):
         lost its own metadata, and is not taken for a smaller one.
         """
 
+    def settle(self, key: str) -> None:
+        """Make :meth:`sync` answer for what is under `key`, whoever put it there."""
+
     def sync(self) -> None:
         """Return once everything done so far survives a loss of power."""
 

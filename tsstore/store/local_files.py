@@ -202,7 +202,15 @@ class LocalFiles(LocalReader, DiskSteps):
             self._link(temporary, path, data)
         finally:
             self._discard(temporary)
-        self._mark_dirty(path.parent)
+        self._mark_dirty_down_to(path, key)
+
+    def settle(self, key: str) -> None:
+        """Make :meth:`sync` answer for a file that another process wrote; there may be none."""
+        with suppress(FileNotFoundError):
+            path = self._path(key)
+            if self.durable:
+                self._sync_file(path)
+            self._mark_dirty_down_to(path, key)
 
     def remove(self, key: str) -> None:
         """Remove a file, or a symbolic link itself; FileNotFoundError where there is none."""
@@ -257,6 +265,15 @@ class LocalFiles(LocalReader, DiskSteps):
         self._make_directories(directory.parent)
         self._make_directory(directory)
         self._mark_dirty(directory.parent)
+
+    def _mark_dirty_down_to(self, path: Path, key: str) -> None:
+        """Mark all directories on the way to `path`, from that of the root on.
+
+        Whoever made them may have been stopped before it synced them.
+        """
+        for directory in path.parents[: key.count("/") + 2]:
+            if os.access(directory, os.R_OK):
+                self._mark_dirty(directory)
 
     def _remove_empty(self, directory: Path) -> None:
         self._dirty_directories.discard(directory)

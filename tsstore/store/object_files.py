@@ -173,6 +173,9 @@ class ObjectFiles(Place):
             self._delete(item["path"] for item in beside)
             self._delete(self.walk(key))
 
+    def settle(self, key: str) -> None:
+        """Do nothing, like :meth:`sync`."""
+
     def sync(self) -> None:
         """Do nothing: an object store has replied only when it will not lose what was put."""
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from tsstore.errors import ResumeError, StoreExistsError
 from tsstore.store.display import printable
+from tsstore.store.documents import metadata_key
 from tsstore.store.files import Files
 from tsstore.store.ids import ID, missing_ids
-from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.layout import LayerAttributes, PartAttributes, seal_path
 from tsstore.store.parts import Part, has_begun
 from tsstore.store.process import process_name
 from tsstore.store.sealing import seal_part
@@ -224,6 +225,7 @@ def resume_step(files: Files, part: PartAttributes, *, threshold: float | None =
         earlier.check_job()
         unsealed = [part for part in earlier.own_parts if part.seal is None]
         if not unsealed:
+            _settle_seals(files, earlier.own_parts)
             return earlier
         for old in unsealed:
             seal_part(files, old.directory, why, process_name())
@@ -259,6 +261,13 @@ def resume_part(
         with suppress(StoreExistsError):
             writer = PartWriter(files, part, codec=codec, level=level, attempt=earlier.attempt)
             return writer, earlier
+
+
+def _settle_seals(files: Files, parts: tuple[Part, ...]) -> None:
+    """Sync what this rank relies on: whoever sealed a part may have been stopped before it did."""
+    for part in parts:
+        files.settle(metadata_key(seal_path(part.directory)))
+    files.sync()
 
 
 def _parts_of_step(files: Files, step: int | str | None) -> tuple[Part, ...]:

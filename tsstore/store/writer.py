@@ -138,6 +138,9 @@ class PartWriter:
             return self._record
         self._check_open()
         self._check_seal()
+        if not self._arrays.defined:
+            # The empty record that comes with the first layers must be the first one.
+            return self._record
         record = CommitRecord(
             generation=self._record.generation + 1,
             batches=self._arrays.batches,
