@@ -1,0 +1,171 @@
+"""What all trainers' callbacks share: evaluations, recorded batch by batch into one run."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from tsstore.errors import CaptureError, ColumnsError
+from tsstore.recording.capture import capture
+from tsstore.recording.recorder import Recorder
+from tsstore.store.files import StorePath
+
+Columns = Callable[[Any, Any], Mapping[str, Any]] | Iterable[str]
+"""Sample columns: made of a batch and what the model gave for it, or named entries of the batch."""
+
+
+class Evaluations:
+    """Records the evaluations of one trainer into one run, a part and a step each.
+
+    An evaluation that comes again at a step of the trainer is no more of the same: it has other
+    data, or the same once more. It is a step of its own, ``"30#2"`` after ``30``.
+
+    Copies, and what comes out of a pickle, have no evaluation under way.
+
+    Parameters
+    ----------
+    path
+        Where to create the run, at the first evaluation.
+    columns
+        A function ``(batch, outputs) -> {name: one entry a sample}``, or names of entries of a
+        batch that is a mapping.
+    module
+        Name of the part of the trainer's model whose layers are captured; all of it unless given.
+    **options
+        Of :func:`tsstore.capture`. With `step`, all evaluations have that step and not the
+        trainer's.
+
+    Raises
+    ------
+    TypeError
+        If an option is none of ``tsstore.capture``.
+    """
+
+    def __init__(
+        self, path: StorePath, columns: Columns = (), module: str = "", **options: Any
+    ) -> None:
+        # Now, and not hours later at the first evaluation.
+        inspect.signature(capture).bind(nn.Identity(), path, **options)
+        self._path = path
+        self._columns = (columns,) if isinstance(columns, str) else columns
+        self._module = module
+        self._options = options
+        self._begun: Counter[object] = Counter()
+        self._recorder: Recorder | None = None
+        self._record: Callable[..., None] | None = None
+        self._batch = ExitStack()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an evaluation is under way."""
+        return self._recorder is not None
+
+    def begin(
+        self, model: nn.Module, step: int, rank: int, world_size: int, **attributes: Any
+    ) -> None:
+        """Begin to record an evaluation.
+
+        Parameters
+        ----------
+        model
+            The trainer's model.
+        step
+            Training steps so far.
+        rank, world_size
+            Of this process, as the trainer says; all processes begin together.
+        **attributes
+            What else is to be stored with the part.
+
+        Raises
+        ------
+        TsstoreError
+            As :func:`tsstore.capture` does.
+        """
+        self.close()
+        given = self._options
+        step = step if given.get("step") is None else given["step"]
+        options = _job(rank, world_size) | given
+        options["step"] = f"{step}#{self._begun[step] + 1}" if self._begun[step] else step
+        options["attributes"] = attributes | dict(given.get("attributes") or {})
+        if self._begun:
+            options |= {"resume": True, "overwrite": False}
+        self._recorder = capture(model.get_submodule(self._module), self._path, **options)
+        self._begun[step] += 1
+
+    def begin_batch(self) -> None:
+        """Let a batch begin, if an evaluation is under way."""
+        if self._recorder is not None:
+            self._record = self._batch.enter_context(self._recorder.batch()).record
+
+    def end_batch(self, batch: Any, outputs: Any) -> None:
+        """End the batch that was begun, if one was; an error drops it.
+
+        Parameters
+        ----------
+        batch, outputs
+            What the columns are made of.
+
+        Raises
+        ------
+        ColumnsError
+            If a named column is not in the batch, or columns do not fit.
+        """
+        record, self._record = self._record, None
+        with self._batch:
+            if record is not None:
+                record(**self._columns_of(batch, outputs))
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the evaluation, if one is under way; a batch that has not ended is dropped.
+
+        Parameters
+        ----------
+        error
+            Why, if it did not come to its end; it is not raised again.
+
+        Raises
+        ------
+        WriterError
+            If the background writer has failed and there is no other error.
+        """
+        self._record = None
+        why = error or CaptureError("the batch did not come to its end")
+        self._batch.__exit__(type(why), why, why.__traceback__)
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.__exit__(type(error), error, None)
+
+    def _columns_of(self, batch: Any, outputs: Any) -> Mapping[str, Any]:
+        if callable(self._columns):
+            return self._columns(batch, outputs)
+        return {name: _entry(batch, name) for name in self._columns}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_recorder": None, "_record": None, "_batch": ExitStack()}
+
+
+def _job(rank: int, world_size: int) -> dict[str, int]:
+    """Return what :func:`tsstore.capture` is told of this process: nothing in a process group.
+
+    There it finds both, and makes up a run id that all processes share.
+    """
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return {}
+    return {"rank": rank, "world_size": world_size}
+
+
+def _entry(batch: Any, name: str) -> Any:
+    if isinstance(batch, Mapping) and name in batch:
+        return batch[name]
+    held = f" with {', '.join(map(str, batch)):.200}" if isinstance(batch, Mapping) else ""
+    raise ColumnsError(
+        f"column {name!r}: found a batch that is a {type(batch).__name__}{held}, expected a "
+        f"mapping with {name!r}; pass columns=, a function of the batch and the model's outputs"
+    )
