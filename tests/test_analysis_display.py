@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from html import escape
+
 import numpy as np
 import pytest
 from made_results import all_differ, analysis, counted, dead, even, limited, result
@@ -14,6 +16,7 @@ from tsstore.analysis.display import (
     headings,
     layer_cells,
     network_lines,
+    notes,
     reasons,
     sentence,
 )
@@ -141,6 +144,23 @@ def test_of_many_numbers_of_samples_some_are_told() -> None:
         "128 needs about 220 samples; 256 needs about 440 samples; 512 needs about 870 samples; "
         "1024 needs about 1,800 samples; 2 more need more than there are."
     )
+
+
+@pytest.mark.parametrize(
+    ("left_out", "repeated", "expected"),
+    [
+        (0, None, []),
+        (0, 0, []),
+        (1234, 0, ["1,234 samples repeat others (left out)."]),
+        (0, 1, ['1 sample repeats another one (unique_by="id" counts each once).']),
+    ],
+)
+def test_samples_that_repeat_others_are_named(left_out, repeated, expected) -> None:
+    network = lenet()
+    network.samples_left_out, network.repeated_samples = left_out, repeated
+    assert notes(network) == expected
+    assert repr(network) == "\n".join([GOLDEN, *(f"  {line}" for line in expected)])
+    assert all(escape(line) in analysis_html(network) for line in expected)
 
 
 def test_every_verdict_has_its_reason() -> None:

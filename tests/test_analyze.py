@@ -180,8 +180,8 @@ def test_a_cluster_column_that_makes_no_sense_is_refused(tmp_path):
 def test_groups_that_do_not_add_up_are_an_error(tmp_path, monkeypatch, column):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
 
-    def finish(counts, states, groups):
-        changes = finish_counts(counts, states, groups).changes
+    def finish(counts, *choice):
+        changes = finish_counts(counts, *choice).changes
         wrong = getattr(changes, column) + np.eye(GROUPS, dtype=np.int64)[0]
         return dataclasses.replace(
             counts, changes=dataclasses.replace(changes, **{column: wrong}), cells=None

@@ -101,6 +101,7 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
         (["no-such-command"], "no-such-command"),
         (["analyze", "RUN", "--layer", "conv_9"], "has no layer 'conv_9'"),
         (["analyze", "RUN", "--cluster", "patient"], "no sample column 'patient'"),
+        (["analyze", "RUN", "--unique-by", "name"], "no sample column 'name'; it has id, label"),
         (["analyze", "RUN", "--memory", "lots"], "expected a positive amount"),
         (["analyze", "RUN", "--memory", "1KiB"], "give at least memory="),
         (["analyze", "RUN", "--scheduler", "mine"], "expected None, 'threads'"),
@@ -145,6 +146,20 @@ def test_info_says_why_a_run_was_cut_off_and_what_repeats(cut_off):
     assert r"cut off (stopped by \x1b[31mMemoryError), last commit" in words
     assert "2 samples repeat another one of the same id" in words
     assert "\x1b" not in result.stdout
+
+
+def test_samples_that_repeat_others_are_named_or_left_out(cut_off):
+    result = tsstore_command("analyze", str(cut_off))
+    last = '2 samples repeat others (unique_by="id" counts each once).'
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (0, last)
+    once = tsstore_command("analyze", str(cut_off), "--unique-by", "id")
+    assert once.stdout.splitlines()[-1] == "2 samples repeat others (left out)."
+    document = json.loads(
+        tsstore_command("analyze", str(cut_off), "--unique-by", "id", "--json").stdout
+    )
+    counted = [layer["samples"] for layer in document["layers"].values()]
+    assert (document["samples"], document["samples_left_out"], counted) == (3, 2, [3, 3])
+    assert document["repeated_samples"] == 0
 
 
 def test_verify_of_a_sound_run_is_a_summary(run):

@@ -1,6 +1,7 @@
 """Each file of a store, damaged in every way: the right answer or an error, and `verify` knows.
 
-The fast part takes a share of all cases, the slow one takes them all. Run with ``-s`` to see how
+The fast part takes a small share of all cases, the slow one every eighth; with
+``TSSTORE_DAMAGE_SHARE=1`` it takes them all, which is most of an hour. Run with ``-s`` to see how
 many there were.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import struct
 import time
 import tracemalloc
@@ -301,7 +303,8 @@ def test_a_share_of_all_damage_is_noticed_or_changes_nothing(path):
 
 @pytest.mark.slow
 def test_all_damage_is_noticed_or_changes_nothing(path):
-    counts = sweep(path, 1)
-    assert counts.total() > 50_000
+    share = int(os.environ.get("TSSTORE_DAMAGE_SHARE", "8"))
+    counts = sweep(path, share)
+    assert counts.total() > 50_000 / share
     for kind in ("deleted", "truncated", "flipped", "swapped", "value", "document"):
         assert counts[f"{kind}: noticed"] > 20

@@ -95,7 +95,8 @@ def test_all_that_must_be_expected_is_named():
 @pytest.mark.parametrize("name", named("[a-z_]+=.*"))
 def test_settings_exist(name):
     setting, _, value = name.partition("=")
-    parameter = inspect.signature(tsstore.capture).parameters[setting]
+    functions = tsstore.capture, tsstore.analyze
+    (parameter,) = filter(None, (inspect.signature(f).parameters.get(setting) for f in functions))
     if value:
         assert value.strip('"') != str(parameter.default) or setting == "durable"
 
@@ -105,7 +106,10 @@ def test_commands_exist(name):
     _, command, *arguments = name.split()
     parameters = get_command(cli.app).commands[command].params
     given = [parameter.name.upper() for parameter in parameters if parameter.opts[0][0] != "-"]
-    assert arguments in ([], given)
+    positional = [word for word in arguments if word.isupper()]
+    options = {option for parameter in parameters for option in parameter.opts}
+    assert positional in ([], given)
+    assert {word for word in arguments if word[0] == "-"} <= options
 
 
 @pytest.mark.parametrize("name", named(r"test_\w+\.py"))

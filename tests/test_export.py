@@ -107,6 +107,7 @@ def test_an_analysis_s_document_has_the_network_s_numbers() -> None:
     assert document["aiq"] == network.aiq()
     assert document["aiq_interval"]["upper"] == network.aiq_interval().upper
     assert document["sentence"] == network.sentence
+    assert (document["samples_left_out"], document["repeated_samples"]) == (0, None)
 
 
 def test_of_lower_bounds_and_without_accuracy_there_is_less() -> None:

@@ -39,6 +39,7 @@ works = st.builds(
     chunk_bytes=st.integers(1, 8 * MIB),
     parts=st.integers(1, 50),
     groups=st.sampled_from([0, 1, 32, 255]),
+    left_out=st.sampled_from([0, 1, 10**6]),
 )
 ways = st.tuples(st.integers(1, 12), st.booleans())
 
@@ -192,6 +193,17 @@ def test_a_block_task_is_projected_by_its_largest_stage():
     sample = 8 * slots_for(10**7) + rows * (8 + 16 + 8)
     large = work(largest_sample=10**7, chunk_bytes=MIB)
     assert block_task_bytes(large, rows) - fixed == pytest.approx(sample, abs=99)
+
+
+def test_samples_that_are_left_out_take_memory_while_rows_are_chosen_and_all_the_while():
+    rows = 1 << 20
+    all_count, some_do_not = (work(row_bytes=304, words=2, left_out=n) for n in (0, 1000))
+    fixed = block_task_bytes(some_do_not, 0)
+    chosen = rows * (2 * 304 + 2 * 8 + 2)
+    assert block_task_bytes(some_do_not, rows) - fixed == pytest.approx(chosen, abs=99)
+    assert block_task_bytes(all_count, rows) - fixed < chosen
+    held = [held_bytes(one, 1 << 16, 8, True) for one in (all_count, some_do_not)]
+    assert held[1] - held[0] == 8 * 1000
 
 
 def test_a_partition_task_holds_its_table_and_two_slices_from_files():

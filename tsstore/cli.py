@@ -192,6 +192,10 @@ def analyze(
         str | None,
         typer.Option(help="Sample column, such as patient: samples of one value are dependent."),
     ] = None,
+    unique_by: Annotated[
+        str | None,
+        typer.Option(help="Sample column, such as id: of samples of one value one is counted."),
+    ] = None,
     intervals: Annotated[
         bool,
         typer.Option("--intervals/--no-intervals", help="Count what confidence intervals need."),
@@ -213,6 +217,7 @@ def analyze(
             progress=report,
             intervals=intervals,
             cluster=cluster,
+            unique_by=unique_by,
         )
     if json:
         typer.echo(analysis.to_json())
@@ -221,12 +226,13 @@ def analyze(
 
 
 def _print_analysis(analysis: Analysis, verbose: bool = False) -> None:
-    from tsstore.analysis.display import headings, layer_cells, network_lines, reasons
+    from tsstore.analysis.display import headings, layer_cells, network_lines, notes, reasons
 
     rows = [list(layer_cells(layer, verbose)) for layer in analysis.values()]
     _print_table(list(headings(verbose)), rows)
     console = _console()
-    lines = [*network_lines(analysis), analysis.sentence, *(reasons(analysis) if verbose else ())]
+    lines = [*network_lines(analysis), analysis.sentence, *notes(analysis)]
+    lines += reasons(analysis) if verbose else []
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.groups import PIECE_SAMPLES, RandomGroups
+from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.store.parts import Part
 
 PREDICTION = "prediction"
@@ -43,7 +44,9 @@ class Accuracy:
         return right / samples if samples else float("nan")
 
 
-def count_right(parts: Iterable[Part], groups: RandomGroups | None = None) -> Accuracy | None:
+def count_right(
+    parts: Iterable[Part], groups: RandomGroups | None = None, left_out: LeftOut = NOTHING
+) -> Accuracy | None:
     """Count right predictions by group, a bounded number of samples at a time.
 
     Parameters
@@ -52,6 +55,8 @@ def count_right(parts: Iterable[Part], groups: RandomGroups | None = None) -> Ac
         Of the run.
     groups
         The groups of samples; one of all unless given.
+    left_out
+        Samples that do not count.
 
     Returns
     -------
@@ -75,6 +80,8 @@ def count_right(parts: Iterable[Part], groups: RandomGroups | None = None) -> Ac
             is_right = part.columns[PREDICTION].read(first, stop) == part.columns[LABEL].read(
                 first, stop
             )
-            right += np.bincount(group[np.asarray(is_right, np.bool_)], minlength=groups.count)
+            is_right = left_out.select(np.asarray(is_right, np.bool_), part.directory, first)
+            group = left_out.select(group, part.directory, first)
+            right += np.bincount(group[is_right], minlength=groups.count)
             samples += np.bincount(group, minlength=groups.count)
     return Accuracy(right, samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tsstore.analysis.accuracy import count_right
 from tsstore.analysis.exchange import scratch_folder
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.layer_result import LayerResult
+from tsstore.analysis.left_out import NOTHING, LeftOut, count_repeated, leave_out_repeated
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.pipeline import Counts, build_graph, finish_counts
 from tsstore.analysis.plan import Plan, Work, make_plan
@@ -39,6 +41,7 @@ def analyze(
     scratch: str | os.PathLike[str] | None = None,
     intervals: bool = True,
     cluster: str | None = None,
+    unique_by: str | None = None,
 ) -> Analysis:
     """Count the distinct states of a run exactly, and say how well each layer uses its neurons.
 
@@ -64,6 +67,9 @@ def analyze(
     cluster
         Name of a sample column, such as ``"patient"``: samples of one value depend on each other
         and are dealt into one group.
+    unique_by
+        Name of a sample column, such as ``"id"``: of samples of one value the first of the earliest
+        attempt counts, of the lowest rank if there are several, and the others are left out.
 
     Returns
     -------
@@ -74,6 +80,8 @@ def analyze(
     ------
     NotAStoreError, FormatError, DamageError
         If the store cannot be read.
+    StoreError
+        If there is no column `unique_by`, or it holds neither integers nor text.
     EmptyStoreError
         If nothing has been committed.
     UnknownLayerError
@@ -82,8 +90,7 @@ def analyze(
         If the run holds several steps, there is no column `cluster`, or memory or scheduler make no
         sense.
     """
-    if not isinstance(store, StateStore):
-        store = open_store(store)
+    store = store.pinned() if isinstance(store, StateStore) else open_store(store)
     _check_analysable(store)
     names = _layer_names(store, layers)
     asked = None if memory is None else parse_memory(memory)
@@ -91,22 +98,29 @@ def analyze(
     groups = _groups(store, intervals, cluster)
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
-        results = {
-            name: _analyze_layer(store[name], amount, runner, progress, folder, groups)
-            for name in names
-        }
-    accuracy = count_right(store.parts, groups)
+        left_out = NOTHING if unique_by is None else leave_out_repeated(store, unique_by, amount)
+        repeated = count_repeated(store, amount) if unique_by is None else 0
+        clusters = None if groups is None else groups.count_clusters(left_out)
+        way = _Way(amount, runner, progress, folder, groups, left_out, clusters)
+        results = {name: _analyze_layer(store[name], way) for name in names}
+    accuracy = count_right(store.parts, groups, left_out)
     return Analysis(
         store.path,
-        store.samples,
+        store.samples - left_out.samples,
         results,
         None if accuracy is None else accuracy.share,
         None if groups is None else accuracy,
+        samples_left_out=left_out.samples,
+        repeated_samples=repeated,
     )
 
 
-def layer_plan(states: LayerStates, memory: int, scheduler: Scheduler, groups: int = 0) -> Plan:
+def layer_plan(
+    states: LayerStates, memory: int, scheduler: Scheduler, groups: int = 0, left_out: int = 0
+) -> Plan:
     """Return how a layer would be counted within so many bytes of memory.
+
+    It tells so many groups of samples apart, and leaves out so many samples of the run.
 
     Raises
     ------
@@ -122,6 +136,7 @@ def layer_plan(states: LayerStates, memory: int, scheduler: Scheduler, groups: i
         chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
         parts=len(states.parts),
         groups=groups,
+        left_out=left_out,
     )
     return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)
 
@@ -133,10 +148,12 @@ def count_layer(
     report: Report | None = None,
     scratch: str | None = None,
     groups: RandomGroups | None = None,
+    left_out: LeftOut = NOTHING,
 ) -> tuple[Counts, KeyScheme]:
     """Count the distinct states of a layer exactly; return what was counted and by which keys.
 
-    With groups of samples, what leaving each of them out changes is counted as well.
+    With groups of samples, what leaving each of them out changes is counted as well. Samples that
+    are left out do not count at all.
 
     Raises
     ------
@@ -147,13 +164,15 @@ def count_layer(
     CountingError
         If the counts do not add up to the rows.
     """
-    plan = layer_plan(states, memory, scheduler, groups.count if groups else 0)
+    count_of_groups = groups.count if groups else 0
+    plan = layer_plan(states, memory, scheduler, count_of_groups, left_out.samples)
     scheme = KeyScheme.create(states.row_bytes)
     warm_up(scheme, groups is not None)
 
     def run(folder: str) -> Counts:
-        graph, key = build_graph(states, scheme, plan, folder, groups)
-        return finish_counts(scheduler.run(graph, key, plan.threads, report), states, groups)
+        graph, key = build_graph(states, scheme, plan, folder, groups, left_out)
+        counts = scheduler.run(graph, key, plan.threads, report)
+        return finish_counts(counts, states, groups, left_out)
 
     if plan.spill:
         with scratch_folder(scratch) as folder:
@@ -161,52 +180,65 @@ def count_layer(
             counts = run(folder)
     else:
         counts = run("")
-    _check_rows(states, counts)
+    _check_rows(states, counts, left_out)
     return counts, scheme
 
 
-def _check_rows(states: LayerStates, counts: Counts) -> None:
-    """Check that all rows were counted, and in each group its own."""
-    if counts.spectrum.rows != states.rows:
+def _check_rows(states: LayerStates, counts: Counts, left_out: LeftOut) -> None:
+    """Check that all rows that count were counted, and in each group its own."""
+    rows, samples = left_out.kept_rows(states), left_out.kept_samples(states)
+    if counts.spectrum.rows != rows:
         raise CountingError(
             f"{states.name}: the multiplicities add up to {counts.spectrum.rows}, but "
-            f"{states.rows} rows are committed"
+            f"{rows} rows are committed and not left out"
         )
     changes = counts.changes
     if changes is None:
         return
     left = changes.rows.copy()
     np.add.at(left, changes.group, changes.states * changes.multiplicity)
-    if left.any() or changes.rows.sum() != states.rows or changes.samples.sum() != states.samples:
+    if left.any() or changes.rows.sum() != rows or changes.samples.sum() != samples:
         raise CountingError(
             f"{states.name}: the groups' changes take {changes.rows.tolist()} rows of "
             f"{changes.samples.tolist()} samples away and leave {left.tolist()}, but "
-            f"{states.rows} rows of {states.samples} samples are committed"
+            f"{rows} rows of {samples} samples are committed and not left out"
         )
 
 
-def _analyze_layer(
-    states: LayerStates,
-    memory: int,
-    scheduler: Scheduler,
-    progress: Progress | None,
-    scratch: str | None,
-    groups: RandomGroups | None,
-) -> LayerResult:
-    if not states.rows:
+@dataclass(frozen=True)
+class _Way:
+    """How each layer is analysed."""
+
+    memory: int
+    scheduler: Scheduler
+    progress: Progress | None
+    scratch: str | None
+    groups: RandomGroups | None
+    left_out: LeftOut
+    clusters: int | None
+
+
+def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
+    if not way.left_out.kept_rows(states):
         raise EmptyStoreError(f"{states.location}: layer {states.name} has no rows to analyse")
 
     def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(states.name, done, total)
+        if way.progress is not None:
+            way.progress(states.name, done, total)
 
     counts, scheme = count_layer(
-        states, memory, scheduler, report if progress else None, scratch, groups
+        states,
+        way.memory,
+        way.scheduler,
+        report if way.progress else None,
+        way.scratch,
+        way.groups,
+        way.left_out,
     )
     return LayerResult(
         name=states.name,
         neurons=states.neurons,
-        samples=states.samples,
+        samples=way.left_out.kept_samples(states),
         spectrum=counts.spectrum,
         equal_pairs_within_samples=counts.equal_pairs_within_samples,
         pairs_within_samples=counts.pairs_within_samples,
@@ -214,7 +246,7 @@ def _analyze_layer(
         threshold=states.attributes.threshold["given"],
         sampling=states.attributes.sampling,
         changes=counts.changes,
-        clusters=None if groups is None else groups.clusters,
+        clusters=way.clusters,
     )
 
 

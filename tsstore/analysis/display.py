@@ -82,6 +82,13 @@ def sentence(analysis: Analysis) -> str:
     return "; ".join(parts) + "."
 
 
+def notes(analysis: Analysis) -> list[str]:
+    """Return what else is to be known of the samples, a line each."""
+    again = analysis.samples_left_out, "left out"
+    counted = analysis.repeated_samples or 0, 'unique_by="id" counts each once'
+    return [f"{_repeating(number)} ({what})." for number, what in (again, counted) if number]
+
+
 def reasons(analysis: Analysis) -> list[str]:
     """Return the reason of each layer's verdict, a line each."""
     return [f"{printable(layer.name)}: {layer.reason}" for layer in analysis.values()]
@@ -90,7 +97,7 @@ def reasons(analysis: Analysis) -> list[str]:
 def analysis_text(analysis: Analysis, verbose: bool = False) -> str:
     """Return an analysis as aligned text; verbose: with plug-ins and reasons."""
     rows = [headings(verbose), *(layer_cells(layer, verbose) for layer in analysis.values())]
-    lines = [" · ".join(network_lines(analysis)), sentence(analysis)]
+    lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
     lines += reasons(analysis) if verbose else []
     title = f"<Analysis {printable(analysis.run)}>"
     return "\n".join([title, *text_table(rows), *(f"  {line}" for line in lines)])
@@ -103,10 +110,11 @@ def analysis_html(analysis: Analysis) -> str:
     """
     head = "".join(f"<th>{escape(heading)}</th>" for heading in HEADINGS)
     body = "".join(f"<tr>{_html_cells(layer)}</tr>" for layer in analysis.values())
+    lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
     return (
         f"<b>Analysis</b> <code>{escape(printable(analysis.run))}</code>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p>{escape(' · '.join(network_lines(analysis)))}<br>{escape(sentence(analysis))}</p>"
+        f"<p>{'<br>'.join(map(escape, lines))}</p>"
     )
 
 
@@ -132,6 +140,10 @@ def _samples_needed(layer: LayerResult) -> str:
         return "more than 3× what there is"
     unit = 10 ** max(len(str(needed)) - 2, 0)
     return f"about {-(-needed // unit) * unit:,} samples"
+
+
+def _repeating(samples: int) -> str:
+    return "1 sample repeats another one" if samples == 1 else f"{samples:,} samples repeat others"
 
 
 def _listed(names: list[str]) -> str:

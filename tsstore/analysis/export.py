@@ -61,6 +61,8 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
     return {
         "run": analysis.run,
         "samples": analysis.samples,
+        "samples_left_out": analysis.samples_left_out,
+        "repeated_samples": analysis.repeated_samples,
         "level": LEVEL,
         "layers": {name: layer.to_dict() for name, layer in analysis.items()},
         "network_efficiency": analysis.network_efficiency(),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.counting.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
 from tsstore.store.arrays import CommittedArray
@@ -83,9 +83,13 @@ class RandomGroups:
         columns = {part.directory: _column(part, cluster) for part in parts if part.samples}
         return cls(count, seed, columns)
 
-    @cached_property
-    def clusters(self) -> int | None:
-        """Number of clusters; None if each sample is its own.
+    def count_clusters(self, left_out: LeftOut = NOTHING) -> int | None:
+        """Return the number of clusters that have samples; None if each sample is its own.
+
+        Parameters
+        ----------
+        left_out
+            Samples that do not count.
 
         Raises
         ------
@@ -95,10 +99,12 @@ class RandomGroups:
         if self.cluster is None:
             return None
         known, new = np.empty(0, np.uint64), [np.empty(0, np.uint64)]
-        for column in self.cluster.values():
+        for directory, column in self.cluster.items():
+            first = 0
             for words in _word_pieces(column, 0, column.commit.rows):
-                new.append(np.unique(words))
-                # Merged when there are as many new ones as known ones, each is sorted few times.
+                new.append(np.unique(left_out.select(words, directory, first)))
+                first += len(words)
+                # Merged once there are as many new ones as known ones, each is sorted a few times.
                 if sum(map(len, new)) > len(known):
                     known, new = np.unique(np.concatenate([known, *new])), []
         return len(np.unique(np.concatenate([known, *new])))

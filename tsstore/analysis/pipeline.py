@@ -11,6 +11,7 @@ import numpy as np
 
 from tsstore.analysis.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.groups import RandomGroups
+from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.plan import Plan
 from tsstore.counting.aggregate import aggregate
 from tsstore.counting.by_group import numbers_by_group
@@ -80,26 +81,28 @@ def count_block(
     folder: str,
     block: Block,
     groups: RandomGroups | None = None,
+    left_out: LeftOut = NOTHING,
 ) -> Receipt:
     """Turn the rows of a block into records, by partition; write them to a file if planned."""
     if groups is None:
-        records, equal_pairs, pairs = _read_records(states, scheme, block)
+        records, rows, equal_pairs, pairs = _read_records(states, scheme, block, left_out)
         numbers = None
     else:
-        records, numbers = _read_records_by_group(states, scheme, block, groups)
+        records, numbers = _read_records_by_group(states, scheme, block, groups, left_out)
+        rows = int(numbers.rows.sum())
         equal_pairs = int(numbers.equal_pairs_within_samples.sum())
         pairs = int(numbers.pairs_within_samples.sum())
     if merging_pays(records):
         records = merge_records(records)
-    if records.rows != block.rows:
-        raise CountingError(f"a block of {block.rows} rows of {states.name} gave {records.rows}")
+    if records.rows != rows:
+        raise CountingError(f"a block of {rows} rows of {states.name} gave {records.rows}")
     records, offsets = scatter(records, plan.partition_bits)
     slices = spill(records, offsets, folder) if plan.spill else HeldSlices(records, offsets)
-    return Receipt(block.rows, equal_pairs, pairs, slices, numbers)
+    return Receipt(rows, equal_pairs, pairs, slices, numbers)
 
 
 def check_receipts(receipts: Sequence[Receipt], rows: int) -> Index:
-    """Check that the blocks stand for every row."""
+    """Check that the blocks stand for every row that counts."""
     found = sum(receipt.rows for receipt in receipts)
     if found != rows:
         raise CountingError(f"the blocks hold {found} rows; expected {rows}")
@@ -142,7 +145,12 @@ def merge_counts(counts: Sequence[Counts]) -> Counts:
     )
 
 
-def finish_counts(counts: Counts, states: LayerStates, groups: RandomGroups | None) -> Counts:
+def finish_counts(
+    counts: Counts,
+    states: LayerStates,
+    groups: RandomGroups | None,
+    left_out: LeftOut = NOTHING,
+) -> Counts:
     """Sort the changes of all partitions, and count the samples of parts that have no rows."""
     if groups is None:
         return counts
@@ -152,6 +160,7 @@ def finish_counts(counts: Counts, states: LayerStates, groups: RandomGroups | No
     for part in states.parts:
         if not part.rows:
             group = groups.of_samples(part.directory, 0, part.samples)
+            group = left_out.select(group, part.directory, 0)
             numbers[0] += np.bincount(group, minlength=groups.count)
     columns = () if counts.cells is None else counts.cells.columns
     return replace(counts, changes=GroupChanges.from_arrays(numbers, *columns), cells=None)
@@ -163,6 +172,7 @@ def build_graph(
     plan: Plan,
     folder: str,
     groups: RandomGroups | None = None,
+    left_out: LeftOut = NOTHING,
 ) -> tuple[dict[Any, Any], Any]:
     """Return the graph that counts a layer, as one plain dictionary, and the key of its result.
 
@@ -174,13 +184,14 @@ def build_graph(
         return f"tsstore-{kind}-{token}", *number
 
     constants = {key("states"): states, key("scheme"): scheme, key("plan"): plan}
-    graph: dict[Any, Any] = {**constants, key("groups"): groups}
+    choice = {key("groups"): groups, key("left-out"): left_out}
+    graph: dict[Any, Any] = {**constants, **choice}
     blocks = []
     for number, block in enumerate(states.blocks(plan.block_rows)):
         blocks.append(key("block", number))
-        graph[blocks[-1]] = (count_block, *constants, folder, block, key("groups"))
+        graph[blocks[-1]] = (count_block, *constants, folder, block, *choice)
     index = key("index")
-    graph[index] = (check_receipts, blocks, states.rows)
+    graph[index] = (check_receipts, blocks, left_out.kept_rows(states))
     level = [key("pairs")]
     graph[level[0]] = (total_pairs, index)
     for partition in range(1 << plan.partition_bits):
@@ -189,26 +200,29 @@ def build_graph(
     return graph, _merge_tree(graph, level, f"tsstore-merge-{token}")
 
 
-def _read_records(states: LayerStates, scheme: KeyScheme, block: Block) -> tuple[Records, int, int]:
-    """Return a block's records, one for each state of each sample, and its pairs of rows.
+def _read_records(
+    states: LayerStates, scheme: KeyScheme, block: Block, left_out: LeftOut
+) -> tuple[Records, int, int, int]:
+    """Return a block's records, one for each state of each sample, its rows, and pairs of rows.
 
     Rows and keys are let go as early as can be: the plan counts on it.
     """
-    rows, positions = states.read_block(block)
+    rows, positions = left_out.read_block(states, block)
     keys = scheme.keys(rows)
     del rows
     records, equal_pairs = merge_samples(keys, positions)
     pairs = int(np.dot(positions, positions) - positions.sum()) // 2
-    return records, equal_pairs, pairs
+    return records, len(keys), equal_pairs, pairs
 
 
 def _read_records_by_group(
-    states: LayerStates, scheme: KeyScheme, block: Block, groups: RandomGroups
+    states: LayerStates, scheme: KeyScheme, block: Block, groups: RandomGroups, left_out: LeftOut
 ) -> tuple[Records, GroupChanges]:
     """Do the same, for each group of samples; its records and numbers are those of each."""
     directory = states.parts[block.part].directory
     group = groups.of_samples(directory, block.first_sample, block.samples)
-    rows, positions = states.read_block(block)
+    group = left_out.select(group, directory, block.first_sample)
+    rows, positions = left_out.read_block(states, block)
     keys = scheme.keys(rows)
     del rows
     records, equal_pairs = merge_samples_by_group(keys, positions, group, groups.count)

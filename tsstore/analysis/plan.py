@@ -26,6 +26,8 @@ GROUP_BYTES = 32
 """Of a group in a receipt."""
 ORDER_BYTES = 16
 """Of a sample, while samples are put in order by group."""
+INDEX_BYTES = 8
+"""Of a sample that is left out."""
 WAITING, WAITING_CELL_BYTES = 24, 12
 """How many partitions' changes wait to be added up, and what a change takes then."""
 ROW_SECONDS = {False: 50e-9, True: 70e-9}
@@ -60,6 +62,8 @@ class Work:
         Parts of the store: no block reads from two.
     groups
         Groups of samples that are told apart; 0: none.
+    left_out
+        Samples of the run that do not count.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Work:
     chunk_bytes: int = 2 << 20
     parts: int = 1
     groups: int = 0
+    left_out: int = 0
 
     @property
     def record_bytes(self) -> int:
@@ -162,17 +167,21 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
 def block_task_bytes(work: Work, block_rows: int) -> int:
     """Return the most bytes that a block task takes.
 
-    It passes four stages. Keys: the rows, the rows as whole words unless they are such, keys.
-    Merging samples: keys, records, the table of the largest sample. Merging the block: records
-    before and after, a table of them all and the one of half its size that it replaces.
-    Scattering: records before and after. All the while the numbers of rows by sample are there,
-    and the samples' groups; while samples are merged, also their order by group.
+    It passes five stages. Choosing, where samples are left out: the rows and those of them that
+    stay, likewise the numbers of rows by sample, and whether each row and sample stays. Keys: the
+    rows, the rows as whole words unless they are such, keys. Merging samples: keys, records, the
+    table of the largest sample. Merging the block: records before and after, a table of them all
+    and the one of half its size that it replaces. Scattering: records before and after. All the
+    while the numbers of rows by sample are there, and the samples' groups; while samples are
+    merged, also their order by group.
     """
     key, positions = 8 * work.words, 8 + (work.groups > 0)
     order = ORDER_BYTES if work.groups else 0
     padded = 8 * -(-work.row_bytes // 8) if work.row_bytes % 8 else 0
     table = 8 * slots_for(work.largest_sample) if work.largest_sample > 1 else 0
+    chosen = 2 * work.row_bytes + 2 * positions + 2 if work.left_out else 0
     stages = (
+        block_rows * chosen,
         block_rows * (work.row_bytes + padded + key + positions),
         block_rows * (key + work.record_bytes + positions + order) + table,
         block_rows * (2 * work.record_bytes + positions) + 12 * slots_for(block_rows),
@@ -200,13 +209,14 @@ def table_bytes(work: Work, slots: int) -> int:
 def held_bytes(work: Work, block_rows: int, partition_bits: int, spill: bool) -> int:
     """Return the most bytes that are held all the while: tasks, receipts, records.
 
-    Blocks hold whole samples, and whole chunks where they can: they may be half empty. By group,
-    some partitions' changes wait to be added up.
+    Which samples are left out is held, too. Blocks hold whole samples, and whole chunks where they
+    can: they may be half empty. By group, some partitions' changes wait to be added up.
     """
     blocks = 2 * -(-work.rows // block_rows) + work.parts
     tasks = blocks + (1 << partition_bits) + (1 << partition_bits) // 8
     waiting = min(1 << partition_bits, WAITING) * work.cells(work.rows >> partition_bits)
     held = tasks * (TASK_BYTES + GROUP_BYTES * work.groups) + WAITING_CELL_BYTES * waiting
+    held += INDEX_BYTES * work.left_out
     if spill:
         return held
     return held + blocks * (8 << partition_bits) + work.rows * work.record_bytes

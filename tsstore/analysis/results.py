@@ -31,13 +31,17 @@ class Analysis(Mapping[str, LayerResult]):
     run
         Path of the run.
     samples
-        Number of samples.
+        Number of samples that were counted.
     layers
         Results by layer.
     accuracy
         Share of samples whose recorded prediction is their label; None if they were not recorded.
     accuracy_by_group
         The same by the groups of samples of the layers' changes.
+    samples_left_out
+        Number of samples of the run that were left out, because they repeat others.
+    repeated_samples
+        Number of samples that repeat another one, and were counted; None if it is not known.
     """
 
     def __init__(
@@ -47,12 +51,17 @@ class Analysis(Mapping[str, LayerResult]):
         layers: Mapping[str, LayerResult],
         accuracy: float | None,
         accuracy_by_group: Accuracy | None = None,
+        *,
+        samples_left_out: int = 0,
+        repeated_samples: int | None = None,
     ) -> None:
         self.run = run
         self.samples = samples
         self.layers = dict(layers)
         self.accuracy = accuracy
         self.accuracy_by_group = accuracy_by_group
+        self.samples_left_out = samples_left_out
+        self.repeated_samples = repeated_samples
 
     @property
     def is_lower_bound(self) -> bool:
