@@ -192,3 +192,25 @@ def layer_families() -> Iterator[Family]:
     for name, draw in (("ReLU, drift", walking), ("ReLU, common", centred)):
         draw = functools.partial(draw, network=layer)
         yield Family(name, truth, draw, (64, 200, 600, 1_800))
+
+
+def later_families() -> Iterator[Family]:
+    """Yield families that were added when all limits of the verdict stood, to confirm them."""
+    rng = np.random.default_rng(SEED + 2)
+    weights = {
+        "binomial†": np.array([math.comb(60, k) * 0.3**k * 0.7 ** (60 - k) for k in range(61)]),
+        "two levels†": np.r_[np.full(50, 0.9 / 50), np.full(500, 0.1 / 500)],
+        "Dirichlet 0.1†": rng.dirichlet(np.full(2_000, 0.1)),
+    }
+    for name, weight in weights.items():
+        shares = weight / weight.sum()
+        truth = entropy_of(shares)
+        draw = functools.partial(independent, shares=shares)
+        yield Family(name, truth, draw, (400, 1_600, 6_400))
+        draw = functools.partial(clumped, shares=shares)
+        yield Family(f"{name}, clumped", truth, draw, (100, 300, 900))
+        draw = functools.partial(mixed, shares=shares)
+        yield Family(f"{name}, mixed", truth, draw, (200, 600, 1_800))
+    layer = Perceptron((10,), 4, SEED + 2)
+    draw = functools.partial(walking, network=layer)
+    yield Family("narrow ReLU, drift†", layer.truths[0], draw, (100, 300, 900))

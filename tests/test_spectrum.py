@@ -178,3 +178,14 @@ def test_merging_is_counting_the_states_together(parts: list[list[tuple[int, int
 def test_exact_total_is_that_of_unbounded_integers(entries: list[tuple[int, int, int]]) -> None:
     columns = np.array(entries, dtype=np.int64).reshape(-1, 3).T
     assert exact_total(*columns) == sum(a * b * c for a, b, c in entries)
+
+
+def test_what_many_numbers_ask_for_is_computed_once_and_cannot_be_changed() -> None:
+    spectrum = Spectrum.from_arrays([5, 5, 7], [1, 2, 2], [3, 4, 1])
+    for grouped in (spectrum.multiplicities, spectrum.incidences):
+        assert grouped() is grouped()
+        for array in grouped():
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 9
+    assert [column.tolist() for column in spectrum.multiplicities()] == [[5, 7], [7, 1]]
+    assert [column.tolist() for column in spectrum.incidences()] == [[1, 2], [3, 5]]

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import doctest
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,10 +179,3 @@ def test_far_too_few_samples_need_more_than_can_be_told() -> None:
 def test_no_rows_is_an_error() -> None:
     with pytest.raises(ValueError, match="there are no rows"):
         verdict(Spectrum.empty(), 0, 0.0)
-
-
-def test_the_examples_of_the_documentation_give_what_they_show() -> None:
-    page = Path(__file__).parent.parent / "docs" / "statistics.md"
-    failed, tried = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
-    assert tried > 10
-    assert failed == 0

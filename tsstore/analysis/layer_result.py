@@ -229,4 +229,6 @@ class LayerResult(LayerCounts):
 
     @cached_property
     def _verdict(self) -> Verdict:
-        return verdict(self.spectrum, self.samples, self._estimate, self.margin, self.clusters)
+        return verdict(
+            self.spectrum, self.samples, self._estimate, self.margin, self.clusters, self.changes
+        )

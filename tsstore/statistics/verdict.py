@@ -16,7 +16,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tsstore.statistics.clusters import rows_in_single_clusters
 from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.numerics import jackknife_correction
 from tsstore.statistics.spectrum import Spectrum
 
@@ -37,7 +39,7 @@ class Shares(NamedTuple):
     Attributes
     ----------
     unseen
-        Of the rows, those in states seen in one sample only.
+        Of the rows, those in states seen in one sample, or one cluster of samples, only.
     shortfall
         Of the estimated entropy, what the plug-in lacks.
     margin
@@ -84,6 +86,7 @@ def verdict(
     estimate: float,
     margin: float | None = None,
     clusters: int | None = None,
+    changes: GroupChanges | None = None,
 ) -> Verdict:
     """Say whether there were enough samples to tell a layer's entropy, and why.
 
@@ -102,6 +105,9 @@ def verdict(
     clusters
         How many clusters there are, samples of one of which depend on each other: the fewest
         samples are then asked of them. None where each sample is on its own.
+    changes
+        What leaving groups of whole clusters out changes: a state that one cluster alone has shown
+        is then as rare as one that a single sample has shown.
 
     Raises
     ------
@@ -116,23 +122,30 @@ def verdict(
     """
     if spectrum.rows == 0:
         raise ValueError("a verdict needs at least one row: there are no rows")
-    found = _shares(spectrum, estimate, margin or 0.0)
+    clustered = None if clusters is None else changes
+    found = _shares(spectrum, estimate, margin or 0.0, clustered)
     few = _too_few(samples, clusters)
-    if failure := few or _first_failure(found, USABLE_UP_TO):
+    only = "one sample" if clustered is None else "one sample or cluster"
+    if failure := few or _first_failure(found, USABLE_UP_TO, only):
         needed = _samples_needed(spectrum, samples, estimate, found, clusters)
         return Verdict(SAMPLE_LIMITED, _reason("More samples are needed", failure, margin), needed)
-    if failure := _first_failure(found, SATURATED_UP_TO) or _plug_in_off(found):
+    if failure := _first_failure(found, SATURATED_UP_TO, only) or _plug_in_off(found):
         enough = "Enough for the estimate, not for the plug-in"
         return Verdict(USABLE, _reason(enough, failure, margin), samples)
     evidence = (
-        f"{_percent(found.unseen)} of the rows are in states seen in one sample only, and the "
+        f"{_percent(found.unseen)} of the rows are in states seen in {only} only, and the "
         f"plug-in is {_percent(found.shortfall)} below the estimate"
     )
     return Verdict(SATURATED, _reason("Enough even for the plug-in", evidence, margin), samples)
 
 
-def _shares(spectrum: Spectrum, estimate: float, margin: float) -> Shares:
-    unseen = spectrum.rows_in_single_samples / spectrum.rows
+def _shares(
+    spectrum: Spectrum, estimate: float, margin: float, clustered: GroupChanges | None
+) -> Shares:
+    rare = spectrum.rows_in_single_samples
+    if clustered is not None:
+        rare = rows_in_single_clusters(spectrum, clustered)
+    unseen = rare / spectrum.rows
     if estimate <= 0:
         return Shares(unseen, 0.0, math.inf if margin > 0 else 0.0)
     return Shares(unseen, max(0.0, 1 - plug_in(spectrum) / estimate), margin / estimate)
@@ -146,11 +159,11 @@ def _too_few(samples: int, clusters: int | None) -> str | None:
     return None
 
 
-def _first_failure(found: Shares, limits: Shares) -> str | None:
+def _first_failure(found: Shares, limits: Shares, only: str) -> str | None:
     """Return the first condition that does not hold, in words."""
     if found.unseen > limits.unseen:
         share = _percent(found.unseen)
-        return f"{share} of the rows are in states seen in one sample only{_over(limits.unseen)}"
+        return f"{share} of the rows are in states seen in {only} only{_over(limits.unseen)}"
     if found.shortfall > limits.shortfall:
         return f"the plug-in is {_percent(found.shortfall)} below the estimate" + _over(
             limits.shortfall
@@ -177,6 +190,8 @@ def _samples_needed(
     spectrum: Spectrum, samples: int, estimate: float, found: Shares, clusters: int | None
 ) -> int | None:
     limits = USABLE_UP_TO
+    if clusters is not None and found.unseen > limits.unseen:
+        return None  # Only more clusters help, and how many is not known.
     growth = max(
         FEWEST_SAMPLES / (clusters or samples),
         _growth(found.unseen, limits.unseen, _unseen_power(spectrum)),

@@ -1,0 +1,166 @@
+"""What the demo's network shows on subsets of MNIST, beside what it shows on all images.
+
+`python benchmarks/estimators.py --mnist` prints it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from families import GROUPS, SEED, Counted
+
+from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.intervals import Interval
+from tsstore.statistics.lower_bound import entropy_lower_bound_by_groups
+from tsstore.statistics.verdict import SAMPLE_LIMITED
+
+SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 60_000)
+
+HEADINGS = {
+    "layer": 8,
+    "images": 8,
+    "plug-in": 9,
+    "estimate": 10,
+    "interval": 18,
+    "lower bound": 13,
+    "verdict": 16,
+    "subsets": 9,
+    "limited": 9,
+    "hold": 7,
+    "inside": 8,
+    "above": 7,
+}
+
+LEGEND = """\
+The demo's network. Bits and verdict are those of the first images of one random order, each line's
+among those of the next. Counted are all disjoint subsets of that size. limited: sample-limited. Of
+the others, hold: intervals that hold the estimate of all images; inside: estimates inside the
+interval of all images. Of all, above: lower bounds above an estimate that is not limited, or above
+that of all images."""
+
+
+@dataclass
+class Said:
+    """What the images of one subset say of a layer, in bits."""
+
+    plug_in: float
+    interval: Interval
+    lower_bound: float
+    verdict: str
+
+    @classmethod
+    def by(cls, rows, rng) -> Said:
+        """Count rows of shape (images, positions)."""
+        counted = Counted.of(rows, rng.integers(0, GROUPS, len(rows)))
+        entropy = counted.entropy()
+        return cls(
+            plug_in(counted.spectrum),
+            entropy.interval(),
+            entropy_lower_bound_by_groups(counted.spectrum, counted.samples, counted.changes),
+            counted.verdict(entropy),
+        )
+
+    @property
+    def limited(self) -> bool:
+        """Whether the images are too few."""
+        return self.verdict == SAMPLE_LIMITED
+
+
+def lenet_states(training: Path | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each layer's name, and whole numbers for its states, of shape (images, positions).
+
+    The images are the training images, or those of the demo. Different states get different
+    numbers but for a chance of less than one in a million.
+    """
+    import torch
+
+    from tsstore.demo import mnist
+    from tsstore.demo.model import load_lenet5
+    from tsstore.demo.run import LAYERS
+
+    images, _ = mnist.load_split(training, "train") if training else mnist.test_images()
+    images = images[np.random.default_rng(SEED).permutation(len(images))]
+    inputs = torch.from_numpy(mnist.to_model_input(images))
+    model, found = load_lenet5().eval(), {name: [] for name in LAYERS}
+    rng = np.random.default_rng(SEED)
+
+    def listen(name: str, neurons: int) -> None:
+        # A sum of random 62-bit numbers, one for each neuron that is on, modulo 2**64.
+        code = rng.integers(0, 1 << 62, neurons).astype(np.uint64)
+
+        def keep(module, arguments, output) -> None:
+            on = (output > 0).flatten(2).transpose(1, 2).numpy()
+            found[name].append(on.astype(np.uint64) @ code)
+
+        getattr(model, name).register_forward_hook(keep)
+
+    for name in LAYERS:
+        listen(name, getattr(model, name).out_channels)
+    with torch.inference_mode():
+        for start in range(0, len(inputs), 500):
+            model(inputs[start : start + 500])
+    for name in LAYERS:
+        codes = np.concatenate(found.pop(name))
+        _, numbers = np.unique(codes, return_inverse=True)
+        yield name, numbers.reshape(codes.shape)
+
+
+def lenet(training: Path | None) -> None:
+    """Print what subsets say beside what all images say."""
+    print(LEGEND)
+    print_cells(HEADINGS)
+    for name, rows in lenet_states(training):
+        rng = np.random.default_rng(SEED)
+        sizes = [size for size in SIZES if size <= len(rows)]
+        said = {
+            size: [
+                Said.by(rows[start : start + size], rng)
+                for start in range(0, len(rows) - size + 1, size)
+            ]
+            for size in sizes
+        }
+        for size, subsets in said.items():
+            print_line(name, size, subsets, said)
+
+
+def print_line(name: str, size: int, subsets: list[Said], said: dict[int, list[Said]]) -> None:
+    """Print what the first subset of a size says, and how many agree with all images."""
+    whole = max(said.items())[1][0]
+    truth = whole.interval.estimate
+    enough = [one for one in subsets if not one.limited]
+    estimates = [o.interval.estimate for several in said.values() for o in several if not o.limited]
+    lowest = min([truth, *estimates])
+    first = subsets[0]
+    bits = first.interval
+    print_cells(
+        [
+            name,
+            f"{size:,}",
+            f"{first.plug_in:.3f}",
+            f"{bits.estimate:.3f}",
+            f"{bits.lower:.3f} {bits.upper:.3f}",
+            f"{first.lower_bound:.3f}",
+            first.verdict,
+            str(len(subsets)),
+            str(len(subsets) - len(enough)),
+            str(sum(holds(one.interval, truth) for one in enough)),
+            str(sum(holds(whole.interval, one.interval.estimate) for one in enough)),
+            str(sum(one.lower_bound > lowest for one in subsets)),
+        ]
+    )
+
+
+def holds(interval: Interval, value: float) -> bool:
+    """Return whether an interval holds a value."""
+    return interval.lower <= value <= interval.upper
+
+
+def print_cells(cells) -> None:
+    """Print one line of the table."""
+    widths = HEADINGS.values()
+    print(
+        "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)), flush=True
+    )
