@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -69,3 +71,14 @@ def test_the_longest_text_is_taken():
 def test_the_size_of_a_batch():
     batch = Batch(3, {"a": layer(3, [1, 1, 1])}, {"label": np.arange(3, dtype=np.int64)})
     assert batch.nbytes == 3 * 2 + 3 * 8 + 3 * 8
+
+
+@given(values=st.lists(st.text(), min_size=1))
+def test_text_counts_with_what_it_holds(values):
+    batch = Batch(len(values), {}, {"name": texts(*values)})
+    assert batch.nbytes == 8 * len(values) + sum(map(sys.getsizeof, values))
+    assert batch.nbytes > sum(len(value.encode()) for value in values)
+
+
+def test_a_queue_of_long_texts_is_not_taken_for_a_short_one():
+    assert Batch(100, {}, {"name": texts(*["a" * 10_000] * 100)}).nbytes > 100 * 10_000

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numba import njit
 
+from tsstore.compiling import compiled
 from tsstore.counting.int128 import multiply_add
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _row_words(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return words
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _assemble(rows: NDArray[np.uint8], words: NDArray[np.uint64]) -> None:
     """Fill words from rows of a width that is no multiple of 8 bytes."""
     row_bytes = rows.shape[1]
@@ -158,7 +158,7 @@ def _assemble(rows: NDArray[np.uint8], words: NDArray[np.uint64]) -> None:
         words[row, full_words] = word
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _mix(word: np.uint64, first: np.uint64, second: np.uint64) -> np.uint64:
     """Spread each bit of a word over all 64; a bijection for any two odd multipliers.
 
@@ -170,7 +170,7 @@ def _mix(word: np.uint64, first: np.uint64, second: np.uint64) -> np.uint64:
     return word ^ (word >> _HALF)
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _mix_single(words: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Keys of rows of one word."""
     keys = np.empty((words.shape[0], 1), np.uint64)
@@ -180,7 +180,7 @@ def _mix_single(words: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> N
     return keys
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _mix_pairs(words: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Keys of rows of two words: the hash depends on both, and with the high one gives the low."""
     keys = np.empty((words.shape[0], 2), np.uint64)
@@ -192,7 +192,7 @@ def _mix_pairs(words: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> ND
     return keys
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _fingerprint_rows(
     words: NDArray[np.uint64], factors: NDArray[np.uint64], multipliers: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numba import njit
 
+from tsstore.compiling import compiled
 from tsstore.counting.by_group import keys_in_order, numbers_by_group, samples_in_order
 from tsstore.counting.kernels import kernel
 from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, slots_for
@@ -263,7 +263,7 @@ def _merge_samples(
     return records
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _index(keys: NDArray[np.uint64], first: int, stop: int, slots: int) -> NDArray[np.int64]:
     """Return a table of so many slots that holds the keys from `first` to `stop`."""
     last = keys.shape[1] - 1
@@ -274,7 +274,7 @@ def _index(keys: NDArray[np.uint64], first: int, stop: int, slots: int) -> NDArr
     return table
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _merge_records(
     keys: NDArray[np.uint64],
     multiplicity: NDArray[np.uint32],

@@ -57,6 +57,11 @@ def dtype_name(column: npt.NDArray[Any]) -> str:
     return "string" if column.dtype == object else str(column.dtype)
 
 
+def dtype_names(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
+    """Return the names of all columns' dtypes in the store."""
+    return {name: dtype_name(column) for name, column in columns.items()}
+
+
 class ColumnSchema:
     """Names and dtypes of the columns, as the first batch fixes them."""
 
@@ -72,7 +77,7 @@ class ColumnSchema:
             If the set differs from the first batch's, or a dtype does not fit into its own.
         """
         if self.dtypes is None:
-            self.dtypes = {name: dtype_name(column) for name, column in columns.items()}
+            self.dtypes = dtype_names(columns)
         if set(columns) != set(self.dtypes):
             raise ColumnsError(
                 f"this batch recorded {_names(columns)}, the first one {_names(self.dtypes)}; "

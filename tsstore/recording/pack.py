@@ -11,20 +11,19 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
 
 from tsstore.bits import row_bytes
+from tsstore.compiling import compiled
 from tsstore.errors import OutputError
 from tsstore.recording.pack_torch import pack_by_torch
 from tsstore.recording.patterns import Patterns, patterns_on
 from tsstore.recording.strides import Words, is_worth_reading, positions_of, words_of
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 _Bytes = npt.NDArray[np.uint8]
 _Word = np.unsignedinteger[Any]
 
@@ -105,7 +104,8 @@ def check_packable(tensor: torch.Tensor) -> None:
             f"found a {tensor.layout} tensor of {tensor.dtype}, expected a dense one of numbers "
             "that torch can compare; exclude the layer"
         )
-    if tensor.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    if tensor.is_meta or wrapped or torch.jit.is_tracing():
         raise _no_values(tensor)
 
 
@@ -150,9 +150,9 @@ def pack(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: 
 
 def _no_values(tensor: torch.Tensor) -> OutputError:
     return OutputError(
-        f"found a {type(tensor).__name__} without memory of its own, as on the meta device or "
-        "within torch.func.vmap, expected one whose values can be read; call the model outside of "
-        "that, or exclude the layer"
+        f"found a {type(tensor).__name__} without values of its own, as on the meta device or "
+        "within torch.func.vmap or torch.jit.trace, expected one whose values can be read; call "
+        "the model outside of that, or exclude the layer"
     )
 
 
@@ -211,18 +211,8 @@ def _scratch_of_lines(neurons: int) -> tuple[_Bytes, ...]:
     return (np.zeros(max(1, _CHUNK // neurons) * neurons + 8, np.uint8),)
 
 
-def _kernel(function: _Function) -> _Function:
-    """Compile on the first call: a function that allocates nothing and needs no GIL.
-
-    Without allocations there are no references to count, an atomic instruction for each slice.
-    """
-    # Numba's stubs do not know the last option.
-    options: dict[str, Any] = {"nogil": True, "forceinline": True, "_nrt": False}
-    try:
-        return cast(_Function, njit(cache=True, **options)(function))
-    except RuntimeError:
-        # There is no folder where machine code could be kept for the next process.
-        return cast(_Function, njit(**options)(function))
+# Without allocations there are no references to count, an atomic instruction for each slice.
+_kernel = compiled(nogil=True, forceinline=True, _nrt=False)
 
 
 @_kernel

@@ -10,14 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tsstore.errors import ResumeError, TsstoreWarning, WriterError
+from tsstore.errors import TsstoreWarning, WriterError
 from tsstore.recording.assembly import Assembled
 from tsstore.recording.background import Background
 from tsstore.recording.blocks import Blocks
 from tsstore.recording.settings import Settings
 from tsstore.recording.termination import Termination
 from tsstore.store.batch import Batch
-from tsstore.store.display import printable
 from tsstore.store.files import Files
 from tsstore.store.layout import PartAttributes
 from tsstore.store.resume import Earlier, resume_part
@@ -226,25 +225,7 @@ def begin_part(
     if settings.begin != "resume":
         first = settings.begin == "first"
         return PartWriter(files, part, codec=codec, level=level, first=first), None
-    writer, earlier = resume_part(files, part, codec=codec, level=level)
-    try:
-        _check_threshold(earlier, settings.threshold)
-    except ResumeError:
-        writer.seal("its threshold is not that of earlier parts")
-        raise
-    return writer, earlier
-
-
-def _check_threshold(earlier: Earlier, threshold: float) -> None:
-    # Here rather than at the first batch, which may take hours to come.
-    for part in earlier.parts:
-        for name, layer in part.layers.items():
-            if part.samples and (theirs := layer.attributes.threshold["given"]) != threshold:
-                raise ResumeError(
-                    f"{earlier.location}: the threshold is {threshold} in this job, {theirs} for "
-                    f"{printable(name)} in {part.directory}; resume with the same, or choose "
-                    "another step or another path"
-                )
+    return resume_part(files, part, threshold=settings.threshold, codec=codec, level=level)
 
 
 def _end(

@@ -286,6 +286,8 @@ class LayerAttributes:
         Shape of the positions in the first batch: (height, width), (tokens,), or ().
     sampling
         What was left out on purpose; None if nothing was.
+    output
+        Path of the captured tensor in what the module gave; None for the first one.
     """
 
     name: str
@@ -299,6 +301,7 @@ class LayerAttributes:
     dtype: str = "float32"
     position_shape: tuple[int, ...] = ()
     sampling: Mapping[str, Any] | None = None
+    output: str | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -312,7 +315,7 @@ class LayerAttributes:
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> LayerAttributes:
         """Check and parse stored attributes; FormatError where one is not valid."""
-        call, sampling = value.get("call"), value.get("sampling")
+        call, sampling, output = (value.get(key) for key in ("call", "sampling", "output"))
         shape = value.get("position_shape")
         if not isinstance(shape, list):
             raise FormatError(f"{where}: position_shape is {shape!r:.80}; expected a list")
@@ -332,4 +335,5 @@ class LayerAttributes:
             dtype=text(value.get("dtype"), "dtype", where),
             position_shape=tuple(number(size, "position_shape", where) for size in shape),
             sampling=None if sampling is None else mapping(sampling, "sampling", where),
+            output=None if output is None else text(output, "output", where),
         )

@@ -22,7 +22,7 @@ from tsstore.store.sealing import seal_part
 from tsstore.store.writer import PartWriter, next_attempt
 
 _LAYER_FIELDS = (
-    "neurons", "threshold", "dtype", "where", "neuron_axis", "sample_axis", "sampling",
+    "neurons", "threshold", "dtype", "where", "neuron_axis", "sample_axis", "sampling", "output",
 )  # fmt: skip
 """What must be the same of a layer, so that its rows can be counted together."""
 

@@ -1,0 +1,54 @@
+"""Compiling loops, and keeping their machine code for the next process where that can be done."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+from numba import njit
+from numba.core.caching import FunctionCache
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_UNUSABLE = (OSError, EOFError, pickle.UnpicklingError)
+"""No folder, no right to read or write there, a full disk, a file that was cut off."""
+
+
+def compiled(**options: Any) -> Callable[[_Function], _Function]:
+    """Return a decorator that compiles a function when it is called with new types of arguments.
+
+    Machine code is kept in Numba's cache for the next process. Where that cannot be read or
+    written to, Numba would raise whatever happened there to whoever makes the first call; here
+    the function is compiled in each process instead.
+
+    Parameters
+    ----------
+    **options
+        Of :func:`numba.njit`, but for ``cache``.
+    """
+
+    def compile_later(function: _Function) -> _Function:
+        dispatcher = njit(**options)(function)
+        # Numba's own cache=True raises where there is no folder to keep anything in.
+        with suppress(RuntimeError, OSError):
+            dispatcher._cache = _ForgivingCache(function)  # type: ignore[no-untyped-call]
+        return cast(_Function, dispatcher)
+
+    return compile_later
+
+
+class _ForgivingCache(FunctionCache):
+    """Numba's cache, which holds nothing where it cannot be used."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return what was compiled by another process, or None."""
+        with suppress(*_UNUSABLE):
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was compiled, if that can be done."""
+        with suppress(*_UNUSABLE):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
