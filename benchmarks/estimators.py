@@ -32,6 +32,7 @@ from families import (
     Counted,
     Family,
     Perceptron,
+    even_families,
     known_families,
     later_families,
     layer_families,
@@ -151,7 +152,7 @@ def print_summary(found: dict[str, Found]) -> None:
 
 def distributions(repetitions: int, only: list[str]) -> None:
     """Measure the families, and the network, and print the tables."""
-    families = [*known_families(), *layer_families(), *later_families()]
+    families = [*known_families(), *layer_families(), *later_families(), *even_families()]
     chosen = [f for f in families if not only or any(w.lower() in f.name.lower() for w in only)]
     names = [*ESTIMATORS, "CWJ samples"]
     widths = (7, 7, *[14] * len(names), 9, 8, 14)

@@ -194,6 +194,17 @@ def layer_families() -> Iterator[Family]:
         yield Family(name, truth, draw, (64, 200, 600, 1_800))
 
 
+def even_families() -> Iterator[Family]:
+    """Yield a handful of states that are nearly equally frequent."""
+    for name, weights in {"two*": (45, 55), "three*": (36, 33, 31)}.items():
+        shares = np.array(weights) / 100
+        truth = entropy_of(shares)
+        draw = functools.partial(independent, shares=shares)
+        yield Family(name, truth, draw, (100, 400, 1_600))
+        draw = functools.partial(clumped, shares=shares)
+        yield Family(f"{name}, clumped", truth, draw, (64, 200, 600))
+
+
 def later_families() -> Iterator[Family]:
     """Yield families that were added when all limits of the verdict stood, to confirm them."""
     rng = np.random.default_rng(SEED + 2)

@@ -44,14 +44,11 @@ def test_right_predictions_are_counted_by_group_over_all_parts(tmp_path, monkeyp
     assert accuracy.right.tolist() == right.tolist()
     assert accuracy.samples.tolist() == samples.tolist()
     assert accuracy.share == right.sum() / 130
-    without = [accuracy.share_without(group) for group in range(5)]
-    assert without == pytest.approx(list((right.sum() - right) / (130 - samples)))
 
 
 def test_without_groups_all_samples_are_one(tmp_path):
     accuracy = count_right(write(tmp_path / "run", predictions(1, 60)).parts)
     assert accuracy.samples.tolist() == [60]
-    assert math.isnan(accuracy.share_without(0))
     assert math.isnan(Accuracy(np.zeros(2, np.int64), np.zeros(2, np.int64)).share)
 
 

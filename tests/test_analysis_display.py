@@ -18,13 +18,14 @@ from tsstore.analysis.display import (
     network_lines,
     notes,
     reasons,
+    sampling_text,
     sentence,
 )
 
 GOLDEN = """\
 <Analysis run.zarr>
   layer    neurons  samples  distinct            efficiency         verdict
-  conv_1         8      128         4  0.252 [0.252, 0.253]       saturated
+  conv_1         8      128         4  0.252 [0.249, 0.253]       saturated
   conv_10      120      128       128               ≥ 0.095  sample-limited
   network efficiency ≥ 0.155 · accuracy = 0.9876 · aIQ ≥ 0.532
   conv_10 needs more than 3× what there is."""
@@ -32,7 +33,7 @@ GOLDEN = """\
 VERBOSE = """\
 <Analysis run.zarr>
   layer    neurons  samples  rows  distinct            efficiency  plug-in    cap         verdict
-  conv_1         8      128   128         4  0.252 [0.252, 0.253]    0.250  0.875       saturated
+  conv_1         8      128   128         4  0.252 [0.249, 0.253]    0.250  0.875       saturated
   conv_10      120      128   128       128               ≥ 0.095    0.058  0.058  sample-limited
   network efficiency ≥ 0.155 · accuracy = 0.9876 · aIQ ≥ 0.532
   conv_10 needs more than 3× what there is.
@@ -69,7 +70,7 @@ def test_the_table_s_cells_go_with_its_headings() -> None:
         "neurons": "8",
         "samples": "128",
         "distinct": "4",
-        "efficiency": "0.252 [0.252, 0.253]",
+        "efficiency": "0.252 [0.249, 0.253]",
         "verdict": "saturated",
     }
     verbose = dict(zip(VERBOSE_HEADINGS, layer_cells(even(), verbose=True), strict=True))
@@ -77,10 +78,10 @@ def test_the_table_s_cells_go_with_its_headings() -> None:
 
 
 def test_efficiencies_are_shown_with_what_they_are() -> None:
-    assert efficiency_text(even()) == "0.252 [0.252, 0.253]"
+    assert efficiency_text(even()) == "0.252 [0.249, 0.253]"
     assert efficiency_text(result()) == "0.252"
     assert efficiency_text(limited()) == f"≥ {limited().efficiency_lower_bound:.3f}"
-    assert efficiency_text(even(neurons=2)) == "1.000 [1.000, 1.000]"
+    assert efficiency_text(even(neurons=2)) == "1.000 [0.997, 1.000]"
 
 
 def test_without_accuracy_there_is_no_aiq() -> None:
@@ -92,9 +93,9 @@ def test_without_accuracy_there_is_no_aiq() -> None:
 
 def test_a_network_s_numbers_have_their_intervals() -> None:
     assert network_lines(analysis(even(), accuracy=0.5)) == [
-        "network efficiency = 0.252 [0.252, 0.253]",
+        "network efficiency = 0.252 [0.249, 0.253]",
         "accuracy = 0.5000",
-        "aIQ = 0.398 [0.398, 0.399]",
+        "aIQ = 0.398 [0.396, 0.399]",
     ]
     assert network_lines(analysis(result(), accuracy=0.5)) == [
         "network efficiency = 0.252",
@@ -161,6 +162,30 @@ def test_samples_that_repeat_others_are_named(left_out, repeated, expected) -> N
     assert notes(network) == expected
     assert repr(network) == "\n".join([GOLDEN, *(f"  {line}" for line in expected)])
     assert all(escape(line) in analysis_html(network) for line in expected)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (None, ""),
+        ({}, ""),
+        ({"positions": 1, "of_positions": 3136}, "positions 1 of 3,136"),
+        ({"positions": 16, "of_positions": 1}, ""),
+        ({"every": 4, "max_bytes": 10**6}, "1 batch of 4, at most 1,000,000 bytes of rows"),
+        # A store may say anything.
+        ({"every": "<b>", "max_bytes": None, "of_positions": [7], "else": 3}, ""),
+    ],
+)
+def test_what_was_left_out_is_a_phrase(sampling, expected) -> None:
+    layer = result(sampling=sampling)
+    assert sampling_text(layer) == expected
+    assert repr(layer).endswith(f"({expected})") == bool(expected)
+
+
+def test_layers_of_which_the_same_was_left_out_share_a_line() -> None:
+    sampled = {"sampling": {"every": 3}}
+    layers = [result(**sampled), even("other"), dead("third"), result("last", **sampled)]
+    assert notes(analysis(*layers)) == ["conv_1 and last: 1 batch of 3."]
 
 
 def test_every_verdict_has_its_reason() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tsstore.analysis.estimates import NAMES, SAMPLE_BASED
 from tsstore.demo.run import capture_demo, demo_images
-from tsstore.statistics.intervals import TOO_HIGH, TOO_LOW
+from tsstore.statistics.intervals import TOO_EVEN, TOO_HIGH, TOO_LOW
 from tsstore.statistics.verdict import (
     FARTHEST,
     FEWEST_SAMPLES,
@@ -61,9 +61,10 @@ def test_every_estimator_has_its_line():
 
 
 def test_the_allowances_for_bias_are_those_of_the_code():
-    assert "estimate − C/4 − margin" in TEXT
+    assert "estimate − C/4 − E − margin" in TEXT
     assert "(estimate − plug-in)/2 + margin" in TEXT
-    assert (TOO_HIGH, TOO_LOW) == (1 / 4, 1 / 2)
+    assert "E = 4 (estimate − plug-in) / (distinct − 1)" in TEXT
+    assert (TOO_HIGH, TOO_LOW, TOO_EVEN) == (1 / 4, 1 / 2, 4)
 
 
 @pytest.mark.parametrize("script", sorted(set(re.findall(r"benchmarks/\w+\.py", TEXT))))

@@ -5,7 +5,18 @@ import math
 
 import numpy as np
 import pytest
-from made_results import EVEN_BITS, all_differ, analysis, counted, dead, even, limited, result
+from made_results import (
+    EVEN_BITS,
+    EVEN_LOWER,
+    EVEN_UPPER,
+    all_differ,
+    analysis,
+    counted,
+    dead,
+    even,
+    limited,
+    result,
+)
 
 from tsstore.analysis.export import analysis_document, layer_document, table_row
 from tsstore.statistics.estimators import ESTIMATORS
@@ -15,13 +26,13 @@ from tsstore.statistics.spectrum import Spectrum
 def test_a_layer_s_document_has_all_its_numbers() -> None:
     document = layer_document(even())
     interval = {
-        "lower": pytest.approx(EVEN_BITS),
-        "upper": pytest.approx(1.5 * EVEN_BITS - 1),
+        "lower": pytest.approx(EVEN_LOWER),
+        "upper": pytest.approx(EVEN_UPPER),
         "standard_error": pytest.approx(0, abs=1e-12),
     }
     assert document.pop("entropy_by_rows_bits")["plug-in"] == 2
     assert document.pop("reason") == even().reason
-    assert document.pop("efficiency_interval")["upper"] == pytest.approx((1.5 * EVEN_BITS - 1) / 8)
+    assert document.pop("efficiency_interval")["upper"] == pytest.approx(EVEN_UPPER / 8)
     assert document.pop("richness_interval")["lower"] == 4
     assert document.pop("entropy_lower_bound_bits") / 8 == document.pop("efficiency_lower_bound")
     assert document == {
@@ -99,8 +110,8 @@ def test_an_analysis_s_document_has_the_network_s_numbers() -> None:
     assert document["level"] == 0.95
     assert document["network_efficiency"] == pytest.approx(EVEN_BITS / math.sqrt(32))
     found = document["network_efficiency_interval"]
-    assert found["lower"] == pytest.approx(document["network_efficiency"])
-    assert found["upper"] == pytest.approx((1.5 * EVEN_BITS - 1) / math.sqrt(32))
+    assert found["lower"] == pytest.approx(EVEN_LOWER / math.sqrt(32))
+    assert found["upper"] == pytest.approx(EVEN_UPPER / math.sqrt(32))
     assert document["network_efficiency_is_lower_bound"] is False
     assert document["network_efficiency_plug_in"] == pytest.approx(2 / math.sqrt(32))
     assert document["accuracy"] == 0.9

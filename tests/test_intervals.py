@@ -24,7 +24,7 @@ def jackknifed(estimate: float, without: list[float], samples: list[int]) -> Jac
     )
 
 
-def test_it_is_made_of_the_estimate_its_scatter_and_two_allowances() -> None:
+def test_it_is_made_of_the_estimate_its_scatter_and_allowances() -> None:
     counted = drawn()
     found = entropy_interval(counted.spectrum, 120, counted.changes)
     entropy = jackknifed_entropy(counted.spectrum, 120, counted.changes)
@@ -33,10 +33,10 @@ def test_it_is_made_of_the_estimate_its_scatter_and_two_allowances() -> None:
     margin = 2.039513 * found.standard_error
     assert found.estimate == estimate == entropy.estimate
     assert found.level == 0.95
-    assert found.upper == pytest.approx(
-        estimate + (estimate - plug_in(counted.spectrum)) / 2 + margin, rel=1e-6
-    )
-    assert found.lower == pytest.approx(estimate - (estimate - equal_rows) / 4 - margin, rel=1e-6)
+    added = estimate - plug_in(counted.spectrum)
+    assert found.upper == pytest.approx(estimate + added / 2 + margin, rel=1e-6)
+    below = (estimate - equal_rows) / 4 + 4 * added / (counted.spectrum.distinct - 1)
+    assert found.lower == pytest.approx(estimate - below - margin, rel=1e-6)
     assert entropy.margin() == pytest.approx(margin, rel=1e-6)
     assert entropy.interval() == found
 
@@ -92,6 +92,23 @@ def test_a_single_group_tells_nothing() -> None:
     assert jackknifed_entropy(Spectrum.from_counts([6], [3]), 5, alone) is None
     with pytest.raises(ValueError, match="at least two groups: found 1"):
         _ = jackknifed(1.0, [1.0, 1.0], [3, 0]).standard_error
+
+
+@pytest.mark.parametrize("shares", [[0.45, 0.55], [0.36, 0.33, 0.31]], ids=["two", "three"])
+@pytest.mark.parametrize(("samples", "positions"), [(100, 1), (400, 1), (100, 16)])
+def test_shares_that_come_out_even_by_chance_do_not_mislead(shares, samples, positions) -> None:
+    # There the estimate hardly changes with the shares, and leaving groups out shows no scatter.
+    rng, shares = np.random.default_rng(6), np.array(shares)
+    truth, neurons = shannon_entropy(shares), len(shares) - 1
+    held, by_scatter = [], []
+    for _ in range(100):
+        counted = Counted.of(clumped_rows(rng, shares, samples, positions))
+        found = entropy_interval(counted.spectrum, samples, counted.changes, neurons=neurons)
+        held.append(found.lower <= truth <= found.upper)
+        by_scatter.append(abs(truth - found.estimate) <= 2.04 * found.standard_error)
+    assert np.mean(held) >= 0.9
+    if len(shares) == 2 and positions == 1:
+        assert np.mean(by_scatter) < 0.85
 
 
 @pytest.mark.parametrize("level", [0, 1, 95, math.nan])

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_results import EVEN_BITS, all_differ, counted, dead, even, limited, result, uneven
+from made_results import (
+    EVEN_BITS,
+    EVEN_LOWER,
+    EVEN_UPPER,
+    all_differ,
+    counted,
+    dead,
+    even,
+    limited,
+    result,
+    uneven,
+)
 from sampling import clumped_rows, uniform
 
 from tsstore.errors import AnalysisError
@@ -62,8 +74,10 @@ def test_each_estimator_has_a_name(name: str) -> None:
 def test_no_entropy_is_more_than_a_bit_a_neuron() -> None:
     assert result(neurons=2).entropy() == 2.0 < EVEN_BITS
     assert result(neurons=2).efficiency() == 1.0
-    assert limited(neurons=5).entropy_lower_bound > 5
+    assert limited(neurons=5).entropy_lower_bound == 5.0 < limited().entropy_lower_bound
     assert limited(neurons=5).efficiency_lower_bound == 1.0
+    for number in (*vars(even(neurons=1).interval()).values(), limited(neurons=5).entropy()):
+        assert type(number) is float
 
 
 def test_other_orders_are_plug_ins_or_unbiased() -> None:
@@ -86,10 +100,11 @@ def test_an_unknown_estimator_is_an_error_that_names_all() -> None:
 
 
 def test_the_interval_leaves_groups_of_samples_out() -> None:
-    # Without any group the estimate is the same: nothing scatters, and the plug-in's half is left.
+    # Without any group the estimate is the same: nothing scatters, and the allowances are left.
     bits = even().interval()
-    assert bits.estimate == bits.lower == pytest.approx(EVEN_BITS, rel=1e-12)
-    assert bits.upper == pytest.approx(EVEN_BITS + (EVEN_BITS - 2) / 2, rel=1e-12)
+    assert bits.estimate == pytest.approx(EVEN_BITS, rel=1e-12)
+    assert bits.lower == pytest.approx(EVEN_LOWER, rel=1e-12)
+    assert bits.upper == pytest.approx(EVEN_UPPER, rel=1e-12)
     assert (bits.standard_error, bits.level) == (pytest.approx(0, abs=1e-12), 0.95)
     share = even().efficiency_interval()
     assert share.lower == pytest.approx(bits.lower / 8, rel=1e-12)
@@ -166,6 +181,16 @@ def test_the_lower_bound_uses_groups_where_there_are_some() -> None:
     assert result(samples=200, spectrum=one.spectrum, **pairs).entropy_lower_bound == by_rows
 
 
+def test_of_clusters_the_lower_bound_is_lower() -> None:
+    one = clumped()
+    told = replace(one, clusters=100)
+    bound = entropy_lower_bound_by_groups(one.spectrum, 200, one.changes, clustered=True)
+    assert told.entropy_lower_bound == bound
+    one_position = all_differ()
+    few = replace(one_position, clusters=100).entropy_lower_bound
+    assert 0 < few < one_position.entropy_lower_bound - 3
+
+
 def test_pairs_within_samples_lower_the_bound() -> None:
     rows = result(samples=10, spectrum=Spectrum.from_arrays([10], [1], [10]))
     within = {"equal_pairs_within_samples": 450, "pairs_within_samples": 450}
@@ -210,10 +235,10 @@ def test_a_dead_layer_has_no_entropy() -> None:
 
 
 def test_a_layer_shows_itself_and_its_verdict_s_reason() -> None:
-    low, high = EVEN_BITS / 8, (1.5 * EVEN_BITS - 1) / 8
+    middle, low, high = EVEN_BITS / 8, EVEN_LOWER / 8, EVEN_UPPER / 8
     assert repr(even()) == (
         "<LayerResult conv_1: 8 neurons, 128 samples, 4 distinct states, "
-        f"efficiency {low:.3f} [{low:.3f}, {high:.3f}], saturated>\n"
+        f"efficiency {middle:.3f} [{low:.3f}, {high:.3f}], saturated>\n"
         "  Enough even for the plug-in: 0.0 % of the rows are in states seen in one sample only, "
         "and the plug-in is 0.8 % below the estimate."
     )

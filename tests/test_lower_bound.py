@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sampling import Counted as GroupedCounts
 
 from tsstore.statistics.lower_bound import (
+    _pairs_within_groups,
     _triple_agreement,
     entropy_lower_bound,
     entropy_lower_bound_by_groups,
@@ -331,6 +332,48 @@ def test_where_groups_tell_nothing_the_bound_is_that_without_them(rows, group) -
         equal_pairs_within_samples=grouped.equal_pairs,
         pairs_within_samples=int(grouped.changes.pairs_within_samples.sum()),
     )
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+def test_of_clusters_a_whole_group_takes_the_place_of_a_sample(positions: int) -> None:
+    rng = np.random.default_rng(3)
+    rows, group = rng.integers(0, 60, (30, positions)), np.arange(30) % 10
+    grouped = GroupedCounts.of(rows, group, groups=12)
+    table = np.zeros((10, 60), dtype=np.int64)
+    np.add.at(table, (group[:, None], rows), 1)
+    whole = Counted.of(table)
+    pairs = {
+        "equal_pairs_within_samples": whole.equal_pairs,
+        "pairs_within_samples": whole.pairs,
+    }
+    bound = entropy_lower_bound_by_groups(grouped.spectrum, 30, grouped.changes, clustered=True)
+    assert bound >= entropy_lower_bound(grouped.spectrum, **pairs)
+    assert _pairs_within_groups(grouped.spectrum, grouped.changes) == tuple(pairs.values())
+
+
+def test_of_clusters_without_equal_pairs_few_can_say_little() -> None:
+    rows, group = np.arange(400)[:, None], np.arange(400) % 4
+    grouped = GroupedCounts.of(rows, group, groups=4)
+    alone = entropy_lower_bound_by_groups(grouped.spectrum, 400, grouped.changes)
+    told = entropy_lower_bound_by_groups(grouped.spectrum, 400, grouped.changes, clustered=True)
+    assert alone > 14
+    # Of four independent draws all six pairs differ; 3.0 are expected at most, at 95 %.
+    assert told == pytest.approx(math.log2(6 / -math.log(0.05)), rel=1e-12)
+
+
+@pytest.mark.parametrize("clusters", [4, 10, 40])
+def test_the_bound_holds_where_samples_of_a_cluster_are_all_the_same(clusters: int) -> None:
+    rng, shares = np.random.default_rng(0), np.array([0.9, 0.1])
+    told, alone = [], []
+    for _ in range(100):
+        rows = np.repeat(rng.choice(2, clusters, p=shares), 20)[:, None]
+        grouped = GroupedCounts.of(rows, np.repeat(rng.integers(0, 32, clusters), 20))
+        counted = (grouped.spectrum, grouped.samples, grouped.changes)
+        told.append(entropy_lower_bound_by_groups(*counted, clustered=True))
+        alone.append(entropy_lower_bound_by_groups(*counted))
+    assert np.mean(np.array(told) <= shannon_entropy(shares)) >= 0.95
+    if clusters == 4:
+        assert np.mean(np.array(alone) <= shannon_entropy(shares)) < 0.75
 
 
 def test_groups_of_other_samples_are_refused() -> None:

@@ -37,12 +37,6 @@ class Accuracy:
         samples = int(self.samples.sum())
         return int(self.right.sum()) / samples if samples else float("nan")
 
-    def share_without(self, group: int) -> float:
-        """Return the share among the samples of all other groups; NaN if there are none."""
-        samples = int(self.samples.sum() - self.samples[group])
-        right = int(self.right.sum() - self.right[group])
-        return right / samples if samples else float("nan")
-
 
 def count_right(
     parts: Iterable[Part], groups: RandomGroups | None = None, left_out: LeftOut = NOTHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -244,7 +245,7 @@ def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
         pairs_within_samples=counts.pairs_within_samples,
         collision_bound=scheme.collision_bound(counts.spectrum.distinct),
         threshold=states.attributes.threshold["given"],
-        sampling=states.attributes.sampling,
+        sampling=_sampling(states),
         changes=counts.changes,
         clusters=way.clusters,
     )
@@ -257,6 +258,17 @@ def _layer_names(store: StateStore, layers: str | Iterable[str] | None) -> list[
     if not names:
         raise AnalysisError(f"{store.path}: no layer was asked for; it has {list(store.layers)}")
     return names
+
+
+def _sampling(states: LayerStates) -> dict[str, Any] | None:
+    """Return what was left out on purpose, and of how many positions some were chosen."""
+    attributes = states.attributes
+    if not attributes.sampling:
+        return None
+    said = dict(attributes.sampling)
+    if "positions" in said:
+        said["of_positions"] = math.prod(attributes.position_shape)
+    return said
 
 
 def _largest_sample(states: LayerStates) -> int:

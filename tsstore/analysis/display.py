@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
 from tsstore.analysis.estimates import PLUG_IN
+from tsstore.analysis.layer_numbers import LayerNumbers
+from tsstore.analysis.network_numbers import NetworkNumbers
+from tsstore.statistics.intervals import Interval
 from tsstore.store.display import printable, text_table
-
-if TYPE_CHECKING:
-    from tsstore.analysis.layer_result import LayerResult
-    from tsstore.analysis.results import Analysis
-    from tsstore.statistics.intervals import Interval
 
 HEADINGS = ("layer", "neurons", "samples", "distinct", "efficiency", "verdict")
 VERBOSE_HEADINGS = (*HEADINGS[:3], "rows", *HEADINGS[3:5], "plug-in", "cap", HEADINGS[5])
@@ -25,7 +22,7 @@ def headings(verbose: bool = False) -> tuple[str, ...]:
     return VERBOSE_HEADINGS if verbose else HEADINGS
 
 
-def layer_cells(layer: LayerResult, verbose: bool = False) -> tuple[str, ...]:
+def layer_cells(layer: LayerNumbers, verbose: bool = False) -> tuple[str, ...]:
     """Return a layer's line of the table."""
     cells = {
         "layer": printable(layer.name),
@@ -41,23 +38,25 @@ def layer_cells(layer: LayerResult, verbose: bool = False) -> tuple[str, ...]:
     return tuple(cells[heading] for heading in headings(verbose))
 
 
-def efficiency_text(layer: LayerResult) -> str:
+def efficiency_text(layer: LayerNumbers) -> str:
     """Return an efficiency as it is shown: with its interval, or as a lower bound."""
     if layer.sample_limited:
         return _bounded(layer.efficiency_lower_bound)
     return _with_interval(layer.efficiency(), layer.efficiency_interval())
 
 
-def layer_text(layer: LayerResult) -> str:
+def layer_text(layer: LayerNumbers) -> str:
     """Return a layer in one line, and the reason of its verdict in another."""
+    sampled = sampling_text(layer)
     return (
         f"<LayerResult {printable(layer.name)}: {layer.neurons:,} neurons, "
         f"{layer.samples:,} samples, {layer.distinct:,} distinct states, "
         f"efficiency {efficiency_text(layer)}, {layer.verdict}>\n  {layer.reason}"
+        f"{sampled and f' ({sampled})'}"
     )
 
 
-def network_lines(analysis: Analysis) -> list[str]:
+def network_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
     """Return what is said of the whole network, a line each."""
     efficiency = analysis.network_efficiency(), analysis.network_interval()
     lines = [f"network efficiency {_equals(analysis, *efficiency)}"]
@@ -67,7 +66,7 @@ def network_lines(analysis: Analysis) -> list[str]:
     return lines
 
 
-def sentence(analysis: Analysis) -> str:
+def sentence(analysis: NetworkNumbers[LayerNumbers]) -> str:
     """Return which layers need more samples, and how many, in one sentence."""
     needs: dict[str, list[str]] = {}
     for layer in analysis.values():
@@ -82,19 +81,44 @@ def sentence(analysis: Analysis) -> str:
     return "; ".join(parts) + "."
 
 
-def notes(analysis: Analysis) -> list[str]:
+def notes(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
     """Return what else is to be known of the samples, a line each."""
     again = analysis.samples_left_out, "left out"
     counted = analysis.repeated_samples or 0, 'unique_by="id" counts each once'
-    return [f"{_repeating(number)} ({what})." for number, what in (again, counted) if number]
+    repeats = [f"{_repeating(number)} ({what})." for number, what in (again, counted) if number]
+    return repeats + sampling_lines(analysis)
 
 
-def reasons(analysis: Analysis) -> list[str]:
+def sampling_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
+    """Return what was left out of layers on purpose, a line for those of which the same was."""
+    layers: dict[str, list[str]] = {}
+    for layer in analysis.values():
+        if phrase := sampling_text(layer):
+            layers.setdefault(phrase, []).append(printable(layer.name))
+    return [f"{_listed(names)}: {phrase}." for phrase, names in layers.items()]
+
+
+def sampling_text(layer: LayerNumbers) -> str:
+    """Return what was left out of a layer on purpose, in a phrase; empty if nothing was."""
+    # What a store says may be anything.
+    said = {name: v for name, v in (layer.sampling or {}).items() if type(v) is int}
+    phrases = []
+    here = layer.rows / layer.samples
+    if here < (there := said.get("of_positions", 0)):
+        phrases.append(f"positions {here:,.4g} of {there:,}")
+    if every := said.get("every"):
+        phrases.append(f"1 batch of {every:,}")
+    if max_bytes := said.get("max_bytes"):
+        phrases.append(f"at most {max_bytes:,} bytes of rows")
+    return ", ".join(phrases)
+
+
+def reasons(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
     """Return the reason of each layer's verdict, a line each."""
     return [f"{printable(layer.name)}: {layer.reason}" for layer in analysis.values()]
 
 
-def analysis_text(analysis: Analysis, verbose: bool = False) -> str:
+def analysis_text(analysis: NetworkNumbers[LayerNumbers], verbose: bool = False) -> str:
     """Return an analysis as aligned text; verbose: with plug-ins and reasons."""
     rows = [headings(verbose), *(layer_cells(layer, verbose) for layer in analysis.values())]
     lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
@@ -103,7 +127,7 @@ def analysis_text(analysis: Analysis, verbose: bool = False) -> str:
     return "\n".join([title, *text_table(rows), *(f"  {line}" for line in lines)])
 
 
-def analysis_html(analysis: Analysis) -> str:
+def analysis_html(analysis: NetworkNumbers[LayerNumbers]) -> str:
     """Return an analysis as an HTML table with its sentences.
 
     Plug-ins, caps and reasons are in the tooltips.
@@ -118,7 +142,7 @@ def analysis_html(analysis: Analysis) -> str:
     )
 
 
-def _html_cells(layer: LayerResult) -> str:
+def _html_cells(layer: LayerNumbers) -> str:
     cells = dict(zip(VERBOSE_HEADINGS, layer_cells(layer, verbose=True), strict=True))
     titles = {
         "distinct": f"in {cells['rows']} rows",
@@ -133,7 +157,7 @@ def _html_cells(layer: LayerResult) -> str:
     )
 
 
-def _samples_needed(layer: LayerResult) -> str:
+def _samples_needed(layer: LayerNumbers) -> str:
     """Return how many samples a layer needs, in two digits: a forecast has no more."""
     needed = layer.samples_needed
     if needed is None:
@@ -152,7 +176,7 @@ def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if shown[1:] else shown)
 
 
-def _equals(analysis: Analysis, value: float, interval: Interval | None) -> str:
+def _equals(analysis: NetworkNumbers[LayerNumbers], value: float, interval: Interval | None) -> str:
     if analysis.is_lower_bound:
         return _bounded(value)
     return f"= {_with_interval(value, interval)}"

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tsstore.analysis.display import sentence
 from tsstore.analysis.estimates import PLUG_IN
+from tsstore.analysis.layer_numbers import LayerNumbers
+from tsstore.analysis.network_numbers import NetworkNumbers
 from tsstore.statistics.efficiency import efficiency, network_efficiency
 from tsstore.statistics.estimators import ESTIMATORS
 from tsstore.statistics.intervals import Interval
 from tsstore.statistics.richness import Richness
 
-if TYPE_CHECKING:
-    from tsstore.analysis.layer_result import LayerResult
-    from tsstore.analysis.results import Analysis
-
 LEVEL = 0.95
 """Nominal confidence of all intervals and bounds: what their functions take unless told."""
 
 
-def layer_document(layer: LayerResult) -> dict[str, Any]:
+def layer_document(layer: LayerNumbers) -> dict[str, Any]:
     """Return a layer's numbers; None stands for what there is not, and for the infinite."""
     richness = layer.richness()
     by_rows = {name: layer.entropy(name) for name in ESTIMATORS}
@@ -54,7 +53,7 @@ def layer_document(layer: LayerResult) -> dict[str, Any]:
     }
 
 
-def analysis_document(analysis: Analysis) -> dict[str, Any]:
+def analysis_document(analysis: NetworkNumbers[LayerNumbers]) -> dict[str, Any]:
     """Return an analysis's numbers, likewise."""
     plug_ins = [layer.efficiency(PLUG_IN) for layer in analysis.values()]
     answered = analysis.accuracy is not None
@@ -64,7 +63,7 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
         "samples_left_out": analysis.samples_left_out,
         "repeated_samples": analysis.repeated_samples,
         "level": LEVEL,
-        "layers": {name: layer.to_dict() for name, layer in analysis.items()},
+        "layers": {name: layer_document(layer) for name, layer in analysis.items()},
         "network_efficiency": analysis.network_efficiency(),
         "network_efficiency_interval": _interval(analysis.network_interval()),
         "network_efficiency_is_lower_bound": analysis.is_lower_bound,
@@ -72,13 +71,13 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
         "accuracy": analysis.accuracy,
         "aiq": analysis.aiq() if answered else None,
         "aiq_interval": _interval(analysis.aiq_interval()) if answered else None,
-        "sentence": analysis.sentence,
+        "sentence": sentence(analysis),
     }
 
 
-def table_row(layer: LayerResult) -> dict[str, Any]:
+def table_row(layer: LayerNumbers) -> dict[str, Any]:
     """Return a layer's numbers for a line of a table: of intervals the two ends."""
-    document = layer.to_dict()
+    document = layer_document(layer)
     del document["entropy_by_rows_bits"]
     row: dict[str, Any] = {}
     for name, value in document.items():

@@ -40,6 +40,10 @@ sample to sample is seen by leaving groups of samples out: the delete-a-group ja
 
 It needs equal pairs whichever group is left out; else, and where it is the larger one, the bound
 from M rows stands. With one position a sample, M is the number of rows and nothing is to be gained.
+
+*Clusters.* Samples of one cluster, such as images of one patient, are no more independent than rows
+of one sample are. Groups that hold whole clusters are, so that M rows are then one from each group:
+a whole group takes the place of a sample. The jackknife leaves out whole clusters as it is.
 """
 
 from __future__ import annotations
@@ -51,7 +55,7 @@ import numpy as np
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.jackknife import FEWEST_GROUPS, check_changes, standard_error
 from tsstore.statistics.numerics import FloatArray
-from tsstore.statistics.spectrum import Spectrum, exact_total
+from tsstore.statistics.spectrum import IntArray, Spectrum, exact_total
 
 FEWEST_SAMPLES = 3
 """With fewer effective samples no triple of samples tells how much the pairs overlap."""
@@ -114,7 +118,12 @@ def entropy_lower_bound(
 
 
 def entropy_lower_bound_by_groups(
-    spectrum: Spectrum, samples: int, changes: GroupChanges, *, level: float = 0.95
+    spectrum: Spectrum,
+    samples: int,
+    changes: GroupChanges,
+    *,
+    clustered: bool = False,
+    level: float = 0.95,
 ) -> float:
     """Return the lower confidence bound, with what groups of samples tell of its scatter.
 
@@ -126,14 +135,16 @@ def entropy_lower_bound_by_groups(
         How many samples were counted.
     changes
         What leaving each group of them out changes.
+    clustered
+        Whether groups hold whole clusters of samples that depend on each other.
     level
         As `entropy_lower_bound`, and like there it is nominal.
 
     Returns
     -------
     float
-        Bits, never below that of `entropy_lower_bound`; with several positions a sample often far
-        above it.
+        Bits, never below that of `entropy_lower_bound` unless there are clusters; with several
+        positions a sample often far above it.
 
     Raises
     ------
@@ -150,10 +161,14 @@ def entropy_lower_bound_by_groups(
     check_changes(spectrum, samples, changes)
     equal_pairs = int(changes.equal_pairs_within_samples.sum())
     pairs = int(changes.pairs_within_samples.sum())
+    dependent = _pairs_within_groups(spectrum, changes) if clustered else (equal_pairs, pairs)
     bound = entropy_lower_bound(
-        spectrum, equal_pairs_within_samples=equal_pairs, pairs_within_samples=pairs, level=level
+        spectrum,
+        equal_pairs_within_samples=dependent[0],
+        pairs_within_samples=dependent[1],
+        level=level,
     )
-    if pairs == 0 or np.count_nonzero(changes.rows) < FEWEST_GROUPS:
+    if dependent[1] == 0 or np.count_nonzero(changes.rows) < FEWEST_GROUPS:
         return bound
     agreements = _agreements_without_groups(spectrum, changes)[changes.samples > 0]
     if not (agreements > 0).all():
@@ -161,6 +176,21 @@ def entropy_lower_bound_by_groups(
     agreement = (_pairs_of_equal_rows(spectrum) - equal_pairs) / (_pairs(spectrum.rows) - pairs)
     margin = standard_error(np.log2(agreements)) * float(stdtrit(len(agreements) - 1, level))
     return max(bound, -math.log2(agreement) - margin)
+
+
+def _pairs_within_groups(spectrum: Spectrum, changes: GroupChanges) -> tuple[int, int]:
+    """Return how many pairs of rows of one group are equal, and how many there are.
+
+    A pair of rows of two groups is gone without either of them, one of a group without that alone.
+    So of equal pairs E, those that leaving each group out takes away come to 2 E less those within
+    groups.
+    """
+    k, states = changes.multiplicity, changes.states
+    lost, gained = (
+        _equal_pairs(k[part], np.abs(states[part])) for part in (states < 0, states > 0)
+    )
+    pairs = sum(map(_pairs, changes.rows.tolist()))
+    return 2 * _pairs_of_equal_rows(spectrum) - (lost - gained), pairs
 
 
 def _agreements_without_groups(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
@@ -205,8 +235,12 @@ def _pairs(rows: int) -> int:
 
 
 def _pairs_of_equal_rows(spectrum: Spectrum) -> int:
-    k, states = spectrum.multiplicities()
-    return (exact_total(k, k, states) - spectrum.rows) // 2
+    return _equal_pairs(*spectrum.multiplicities())
+
+
+def _equal_pairs(k: IntArray, states: IntArray) -> int:
+    """Return the pairs of equal rows of so many states with k rows each."""
+    return (exact_total(k, k, states) - exact_total(k, states)) // 2
 
 
 def _check_pairs(spectrum: Spectrum, equal_pairs: int, pairs: int) -> None:

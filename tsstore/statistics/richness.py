@@ -22,7 +22,7 @@ class Richness(NamedTuple):
     standard_error
         Of the estimate, before any limit was put on it.
     lower, upper
-        Confidence limits; the lower one is at least the number of states seen.
+        Confidence limits about the estimate; the lower one is at least the number of states seen.
     """
 
     estimate: float
@@ -65,8 +65,8 @@ def chao(
     Notes
     -----
     S + (n - 1)/n f1**2 / (2 f2), and S + (n - 1)/n f1 (f1 - 1) / 2 where f2 = 0 (Chao 1984, 1987;
-    Chao and Chiu 2016). The interval is log-normal in the unseen states (Chao 1987). Where
-    none are estimated, error and limits are those of the number seen, from Poisson frequencies.
+    Chao and Chiu 2016). The interval is log-normal in the unseen states (Chao 1987). Where none
+    are estimated it begins at the number seen; error and upper limit are of Poisson frequencies.
     scikit-bio's Chao1 leaves out the factor (n - 1)/n.
     """
     if not 0 < level < 1:
@@ -125,5 +125,6 @@ def _as_seen(observed: Draws, z: float) -> Richness:
     variance = math.fsum(observed.states * missed * (1 - missed))
     variance -= math.fsum(observed.weights * missed) ** 2 / observed.number
     error = math.sqrt(max(0.0, variance))
-    center, reach = seen / (1 - share_missed), z * error / (1 - share_missed)
-    return Richness(float(seen), error, max(float(seen), center - reach), center + reach)
+    # A lower limit about the number that this share speaks for can be above the estimate.
+    upper = (seen + z * error) / (1 - share_missed)
+    return Richness(float(seen), error, float(seen), upper)

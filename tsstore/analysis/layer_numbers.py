@@ -1,0 +1,231 @@
+"""What was counted in one layer, and the numbers that follow from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from tsstore.analysis.estimates import SAMPLE_BASED, Rarefied, entropy_by_rows, rarefied
+from tsstore.statistics import entropy as entropies
+from tsstore.statistics.by_samples import chao_wang_jost_by_samples
+from tsstore.statistics.coverage import coverage
+from tsstore.statistics.efficiency import efficiency
+from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.intervals import Interval, Jackknifed, jackknifed_entropy
+from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
+from tsstore.statistics.richness import Richness, chao
+from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.verdict import SAMPLE_LIMITED, Verdict, verdict
+
+MOST_NEURONS_OF_A_LIMIT = 1023
+"""The states that more neurons can have are more than a float can be, and limit nothing."""
+
+
+@dataclass(frozen=True)
+class LayerCounts:
+    """What was counted in one layer.
+
+    Attributes
+    ----------
+    name
+        Public name of the layer.
+    neurons
+        Number of neurons: bits of a state.
+    samples
+        Number of samples.
+    spectrum
+        Distinct states by multiplicity k (rows) and incidence q (samples).
+    equal_pairs_within_samples, pairs_within_samples
+        Pairs of rows of one sample: those that are equal, and all.
+    collision_bound
+        Probability, at most, that any two states were taken for one; 0 if counting was exact.
+    threshold
+        As the user gave it.
+    sampling
+        What was left out on purpose; None if nothing was.
+    changes
+        What leaving each group of samples out changes in the spectrum; None if groups were not
+        told apart.
+    clusters
+        Number of clusters, samples of one of which depend on each other; None if each sample is
+        on its own, or it is not known.
+    """
+
+    name: str
+    neurons: int
+    samples: int
+    spectrum: Spectrum
+    equal_pairs_within_samples: int = 0
+    pairs_within_samples: int = 0
+    collision_bound: float = 0.0
+    threshold: float = 0.0
+    sampling: Mapping[str, Any] | None = None
+    changes: GroupChanges | None = None
+    clusters: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.spectrum.rows
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct states."""
+        return self.spectrum.distinct
+
+    @property
+    def max_entropy(self) -> int:
+        """Most bits that the layer could have: one for each neuron."""
+        return self.neurons
+
+    @property
+    def cap(self) -> float:
+        """Most bits that a plug-in of so many rows can show: min(neurons, log2 rows)."""
+        return entropies.cap(self.neurons, self.rows)
+
+
+class LayerNumbers(LayerCounts):
+    """What was counted in one layer, and the numbers that follow from it."""
+
+    def entropy(self, estimator: str = SAMPLE_BASED, alpha: float = 1.0) -> float:
+        """Return an estimate of the layer's entropy, in bits: at most one for each neuron.
+
+        Parameters
+        ----------
+        estimator
+            ``"sample-based"`` takes samples for what was drawn (`statistics.by_samples`). The
+            others take each row for a draw of its own: ``"plug-in"``, ``"miller-madow"`` and what
+            else `statistics.estimators.ESTIMATORS` names, and ``"unbiased"``.
+        alpha
+            Order of Rényi's entropy, from 0 to infinity; 1 is Shannon's. Of other orders there is
+            the plug-in, and of whole orders from 2 up ``"unbiased"``.
+
+        Raises
+        ------
+        AnalysisError
+            If there is no such estimator, or not of this order, or it cannot tell: the unbiased one
+            needs a state with as many rows as the order says.
+        ValueError
+            If alpha is negative or NaN.
+        """
+        if estimator == SAMPLE_BASED and alpha == 1:
+            return min(self._estimate, float(self.neurons))
+        return min(entropy_by_rows(self.spectrum, estimator, alpha), float(self.neurons))
+
+    def efficiency(self, estimator: str = SAMPLE_BASED) -> float:
+        """Return an estimate of the entropy by the neurons; raises as `entropy`."""
+        return efficiency(self.entropy(estimator), self.neurons)
+
+    def interval(self, level: float = 0.95) -> Interval | None:
+        """Return a confidence interval for the entropy, in bits, about the default estimate.
+
+        It is of no use for a sample-limited layer. None if groups of samples were not told apart,
+        or fewer than two of them hold rows; ValueError if level is not between 0 and 1.
+        """
+        entropy = self.jackknifed
+        return None if entropy is None else entropy.interval(level, float(self.neurons))
+
+    def efficiency_interval(self, level: float = 0.95) -> Interval | None:
+        """Return a confidence interval for the efficiency; None, and raises, as `interval`."""
+        bits = self.interval(level)
+        if bits is None:
+            return None
+        names = ("estimate", "lower", "upper", "standard_error")
+        return replace(bits, **{name: getattr(bits, name) / self.neurons for name in names})
+
+    @cached_property
+    def jackknifed(self) -> Jackknifed | None:
+        """The default estimate, and those without each group of samples; None as `interval`."""
+        if self.changes is None:
+            return None
+        return jackknifed_entropy(self.spectrum, self.samples, self.changes)
+
+    @property
+    def margin(self) -> float | None:
+        """How far a 95 % interval reaches for the scatter of the estimate, in bits.
+
+        None if groups of samples were not told apart, infinite if fewer than two hold rows.
+        """
+        if self.changes is None:
+            return None
+        return math.inf if self.jackknifed is None else self.jackknifed.margin()
+
+    @cached_property
+    def entropy_lower_bound(self) -> float:
+        """Bits that the layer's entropy exceeds with 95 % confidence, however few the samples."""
+        return min(self._entropy_lower_bound(), float(self.neurons))
+
+    @property
+    def efficiency_lower_bound(self) -> float:
+        """The lower bound of the entropy by the neurons."""
+        return efficiency(self.entropy_lower_bound, self.neurons)
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of a new sample's states that were seen; None if there is one sample."""
+        return coverage(self.spectrum, self.samples)
+
+    def richness(self, level: float = 0.95) -> Richness:
+        """Return how many states there are at least, with those never seen (Chao2)."""
+        limit = 2.0**self.neurons if self.neurons <= MOST_NEURONS_OF_A_LIMIT else None
+        return chao(self.spectrum, self.samples, limit, level)
+
+    def rarefied(self, samples: int) -> Rarefied:
+        """Return what fewer samples would have shown: compare layers and runs at equal numbers.
+
+        AnalysisError if there are not so many samples.
+        """
+        return rarefied(self.spectrum, self.samples, samples)
+
+    @property
+    def verdict(self) -> str:
+        """``"saturated"``, ``"usable"`` or ``"sample-limited"``."""
+        return self._verdict.name
+
+    @property
+    def reason(self) -> str:
+        """The verdict's reason, in one sentence."""
+        return self._verdict.reason
+
+    @property
+    def samples_needed(self) -> int | None:
+        """About how many samples make the layer usable; None if more than 3 times these."""
+        return self._verdict.samples_needed
+
+    @property
+    def sample_limited(self) -> bool:
+        """Whether the samples are too few to estimate the layer's entropy."""
+        return self.verdict == SAMPLE_LIMITED
+
+    @property
+    def shown_efficiency(self) -> float:
+        """The default estimate, or the lower bound where the layer is sample-limited."""
+        return self.efficiency_lower_bound if self.sample_limited else self.efficiency()
+
+    @cached_property
+    def _estimate(self) -> float:
+        if self.jackknifed is not None:
+            return self.jackknifed.estimate
+        return chao_wang_jost_by_samples(
+            self.spectrum, self.samples, self.equal_pairs_within_samples
+        )
+
+    @cached_property
+    def _verdict(self) -> Verdict:
+        return verdict(
+            self.spectrum, self.samples, self._estimate, self.margin, self.clusters, self.changes
+        )
+
+    def _entropy_lower_bound(self) -> float:
+        if self.changes is not None:
+            return entropy_lower_bound_by_groups(
+                self.spectrum, self.samples, self.changes, clustered=self.clusters is not None
+            )
+        return entropy_lower_bound(
+            self.spectrum,
+            equal_pairs_within_samples=self.equal_pairs_within_samples,
+            pairs_within_samples=self.pairs_within_samples,
+        )
