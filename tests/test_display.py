@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError
-from tsstore.store.display import ago, html_table, printable, repeats_text, text_table
+from tsstore.store.display import ago, html_table, repeats_text, text_table
 from tsstore.store.files import LocalFiles
 from tsstore.store.layout import PartAttributes
+from tsstore.store.printing import printable
 from tsstore.store.reader import open_store
 from tsstore.store.writer import create_run
 
@@ -44,14 +45,6 @@ def hostile(tmp_path):
     )
     write_run(tmp_path, [batch], neurons=neurons, part=PartAttributes(step=HOSTILE))
     return open_store(tmp_path)
-
-
-@given(text=st.text(st.characters()))
-def test_what_is_printable_stays_and_the_rest_is_escaped(text):
-    shown = printable(text)
-    assert shown.isprintable()
-    assert shown.encode().decode() == shown
-    assert (shown == text) == text.isprintable()
 
 
 def test_a_store_in_text(tmp_path):

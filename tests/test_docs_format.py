@@ -18,7 +18,7 @@ from tsstore.store.compact import compact
 from tsstore.store.documents import MAX_DEPTH, MAX_DOCUMENT_BYTES, attributes_checksum
 from tsstore.store.layout import LayerAttributes, PartAttributes, RunAttributes
 from tsstore.store.reader import open_store
-from tsstore.store.record import ArrayCommit, CommitRecord
+from tsstore.store.record import ArrayCommit, CommitRecord, Seal
 
 TEXT = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
 (READER,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
@@ -149,6 +149,8 @@ def test_every_attribute_is_described():
     for attributes in (RunAttributes("", ""), PartAttributes(), LayerAttributes("a", 1)):
         for key in attributes.to_json():
             assert f"`{key}`" in table
+    for key in Seal(CommitRecord(), "closed", "host", "now").to_json():
+        assert f"`{key}`" in table
     for record in (CommitRecord().to_json(), ArrayCommit(0).__dict__):
         assert all(f"`{key}`" in TEXT for key in record if key != "time")
 

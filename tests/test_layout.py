@@ -91,7 +91,12 @@ def test_attributes_of_a_run_come_back(run):
         user=mappings,
         process=st.just({})
         | st.fixed_dictionaries(
-            {"host": any_text, "pid": numbers, "started": st.none() | any_text}
+            {
+                "host": any_text,
+                "pid": numbers,
+                "started": st.none() | any_text,
+                "system": st.none() | any_text,
+            }
         ),
         compacted_from=st.lists(st.tuples(any_text, numbers), max_size=3).map(tuple),
     )
@@ -110,6 +115,7 @@ def test_attributes_of_a_part_come_back(part):
         threshold=st.fixed_dictionaries({"given": reals, "used": reals}),
         position_shape=st.lists(numbers, max_size=3).map(tuple),
         sampling=st.none() | mappings,
+        output=st.none() | any_text,
     )
 )
 def test_attributes_of_a_layer_come_back(layer):
@@ -144,6 +150,7 @@ def test_a_run_with_other_attributes_is_refused(key, value):
     ("step", 1.0), ("step", True), ("step", 1 << 64), ("step", []), ("started", 5),
     ("model", "LeNet"), ("user", None), ("process", []), ("process", {"pid": 1}),
     ("process", {"host": "a", "pid": -1}), ("process", {"host": "a", "pid": 1, "started": 5}),
+    ("process", {"host": "a", "pid": 1, "started": "5", "system": 6}),
     ("compacted_from", None), ("compacted_from", {"a": 1}), ("compacted_from", ["ab"]),
     ("compacted_from", [["a", -1]]), ("compacted_from", [["a", 1, 2]]),
     ("compacted_from", [[1, 1]]), ("compacted_from", [["a", 1 << 60]]),
@@ -160,6 +167,7 @@ def test_a_part_with_other_attributes_is_refused(key, value):
     ("threshold", {"given": 0.0}), ("threshold", {"given": True, "used": 0.0}),
     ("threshold", {"given": 0.0, "used": 10**400}), ("position_shape", 28),
     ("position_shape", [28, -1]), ("position_shape", ["28"]), ("sampling", [1]),
+    ("output", 1), ("output", ["1.0"]),
 ])  # fmt: skip
 def test_a_layer_with_other_attributes_is_refused(key, value):
     with pytest.raises(FormatError, match=f"layer: {key}"):

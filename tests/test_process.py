@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tsstore.store import process
-from tsstore.store.process import now, process_name, started, this_process
+from tsstore.store.process import now, process_name, started, system, this_process
 
 has_proc = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="the system has no /proc"
@@ -24,7 +24,7 @@ def test_the_time_is_text_with_an_offset():
 
 def test_a_process_knows_itself():
     known = this_process()
-    assert set(known) == {"host", "pid", "started"}
+    assert set(known) == {"host", "pid", "started", "system"}
     assert known["pid"] == os.getpid()
     assert process_name() == f"{known['host']} process {os.getpid()}"
     assert this_process() == known
@@ -55,3 +55,23 @@ def test_a_process_that_is_not_there_has_no_start():
 def test_what_cannot_be_read_is_not_known(monkeypatch, text):
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
     assert started(12) is None
+
+
+@has_proc
+def test_a_process_that_has_ended_is_none_also_before_its_parent_asks():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert started(child.pid) is not None
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{child.pid}/stat").exists()
+    assert started(child.pid) is None
+    child.communicate()
+
+
+@has_proc
+def test_a_system_is_a_boot_and_a_namespace_or_not_known(monkeypatch):
+    boot, namespace = system().split()
+    assert len(boot) == 36
+    assert namespace.startswith("pid:[")
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "ü".encode().decode("ascii"))
+    assert system() is None

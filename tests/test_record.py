@@ -54,6 +54,17 @@ def test_a_seal_comes_back_with_its_record(record, why, by):
     assert Seal.from_json(json.loads(dump(seal.to_json())), "sealed") == seal
 
 
+@pytest.mark.parametrize("waited", [None, 0.0, 1.5, 3])
+def test_a_seal_says_how_long_the_job_waited(waited):
+    seal = Seal(RECORD, "closed", "host", "now", waited)
+    assert Seal.from_json(json.loads(dump(seal.to_json())), "sealed") == seal
+    older = seal.to_json()
+    del older["waited"]
+    assert Seal.from_json(older, "sealed") == replace(seal, waited=None)
+    with pytest.raises(FormatError, match="sealed: waited is 'long'; expected a finite number"):
+        Seal.from_json(older | {"waited": "long"}, "sealed")
+
+
 def test_layers_stay_in_the_order_of_capture():
     layers = {name: LayerCommit(ArrayCommit(0)) for name in ("0001-b", "0000-a", "0010-c")}
     read = CommitRecord.from_json(json.loads(dump(CommitRecord(layers=layers).to_json())), "commit")

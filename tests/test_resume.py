@@ -113,6 +113,17 @@ def test_parts_of_other_ranks_that_are_written_do_not_count_as_done(files, tmp_p
     assert resume_step(files, rank(1, 2)).missing(range(5)).tolist() == [4]
 
 
+def test_shares_taken_before_asking_leave_nothing_out_and_those_taken_after_may(files, tmp_path):
+    ids = np.arange(8)
+    cut_off(tmp_path, [0], rank(0, 2))
+    cut_off(tmp_path, [1], rank(1, 2))
+    ranks = [resume_step(files, rank(number, 2)) for number in (0, 1)]
+    before = [earlier.missing(ids[number::2]) for number, earlier in enumerate(ranks)]
+    after = [earlier.missing(ids)[number::2] for number, earlier in enumerate(ranks)]
+    assert sorted(chain([0, 1], *before)) == ids.tolist()
+    assert set(ids) - set(chain([0, 1], *after)) == {2, 4, 6}
+
+
 @pytest.mark.parametrize("started", ["not at all", "without layers", "without a commit"])
 def test_attempts_without_a_commit_hold_nothing(files, tmp_path, started):
     create_run(files)
@@ -185,6 +196,7 @@ def test_a_job_that_fits_no_longer_once_all_is_sealed_is_refused(files, tmp_path
     ({"neuron_axis": 2}, "neuron_axis: 2 in this job, 1 there"),
     ({"sample_axis": 3}, "sample_axis: 3 in this job, 0 there"),
     ({"sampling": {"every": 2}}, "sampling: .*every.* in this job, None there"),
+    ({"output": "1.0"}, "output: 1.0 in this job, None there"),
 ])  # fmt: skip
 def test_a_layer_that_is_captured_otherwise_is_refused(files, tmp_path, change, shown):
     cut_off(tmp_path, [1])
@@ -284,6 +296,13 @@ def test_ids_of_another_kind_are_refused(files, tmp_path, stored, given):
         resume_step(files, ALONE).missing(given)
 
 
+@pytest.mark.parametrize("ids", [[1.0], [[1]], [True], [None], np.array(["1", 1], dtype=object)])
+def test_ids_that_could_not_be_told_later_are_refused_at_once(files, ids):
+    create_run(files)
+    with pytest.raises(StoreError, match=r"ids are .*; expected text or integers along one axis"):
+        resume_step(files, ALONE).missing(ids)
+
+
 @settings(max_examples=25)
 @given(
     held=st.lists(st.lists(st.integers(-5, 20), min_size=1, max_size=12), min_size=1, max_size=3),
@@ -304,11 +323,14 @@ def test_what_is_missing_is_what_is_found_one_by_one(tmp_path_factory, held, ids
     assert found.tolist() == [name for name in ids if name not in done]
 
 
-def test_damaged_parts_are_not_resumed(files, tmp_path):
+def test_damaged_parts_are_not_resumed_but_may_be_deleted(files, tmp_path):
     cut_off(tmp_path, [1])
     (tmp_path / "part-00000-00000" / "commit" / "zarr.json").write_bytes(b"{")
     with pytest.raises(DamageError, match="not valid JSON"):
         resume_part(files, ALONE)
+    files.remove_tree("part-00000-00000")
+    _, earlier = resume_part(files, ALONE)
+    assert earlier.missing([1, 2]).tolist() == [1, 2]
 
 
 def test_a_part_that_begins_meanwhile_is_sealed_too(files, tmp_path, monkeypatch):

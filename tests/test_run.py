@@ -9,7 +9,13 @@ import pytest
 import zarr
 from helpers import draw_batch, rewrite_attributes, stored_files, write_run
 
-from tsstore.errors import DamageError, FormatError, NotAStoreError, StoreExistsError
+from tsstore.errors import (
+    AccessError,
+    DamageError,
+    FormatError,
+    NotAStoreError,
+    StoreExistsError,
+)
 from tsstore.store.documents import read_attributes
 from tsstore.store.files import LocalFiles
 from tsstore.store.layout import PartAttributes
@@ -100,7 +106,9 @@ def test_what_a_killed_process_left_of_creating_does_not_matter(files, path, cre
 
 def test_below_a_file_there_is_no_run(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OSError, match="/file'"):
+    with pytest.raises(
+        AccessError, match=r"/file/run\.zarr cannot be created .*/file'.* another path"
+    ):
         create_run(LocalFiles(tmp_path / "file" / "run.zarr"))
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -31,9 +30,7 @@ JUST_NOW = (NOW - QUIET).isoformat()
 TOO_LONG = (NOW - QUIET - timedelta(seconds=1)).isoformat()
 
 
-def part(
-    seal: str | None = None, committed: str = "", commits: int = 10_000, **attributes
-) -> Part:
+def part(seal: str | None = None, committed: str = "", commits: int = 10_000, **attributes) -> Part:
     """Return a part that was sealed for a reason, or not at all."""
     attributes = PartAttributes(**{"started": LONG_AGO, **attributes})
     record = CommitRecord(commits if committed else 0, time=committed)
@@ -60,6 +57,9 @@ def status_of(*parts: Part, probe=unknown, created: str = LONG_AGO) -> str:
 
 def test_a_sealed_part_is_finished_or_says_why_it_was_cut_off():
     assert own_status(part("closed")) == "finished"
+    assert own_status(part("closed: max_bytes=9 reached")) == "finished"
+    assert status_of(part("closed: max_bytes=9 reached")) == "finished"
+    assert own_status(part("closed by mistake")) == "cut off: closed by mistake"
     assert own_status(part("stopped by KeyboardInterrupt")) == (
         "cut off: stopped by KeyboardInterrupt"
     )
@@ -187,10 +187,10 @@ def test_a_process_that_ended_is_not_alive_and_its_number_is_not_enough():
 
 
 @pytest.mark.parametrize("process", [
-    {}, {"host": "elsewhere", "pid": os.getpid(), "started": "1"},
-    {"host": socket.gethostname(), "pid": "1", "started": "1"},
-    {"host": socket.gethostname(), "pid": True, "started": "1"},
-    {"host": socket.gethostname(), "pid": 1, "started": None},
+    {}, {**this_process(), "host": "elsewhere"}, {**this_process(), "pid": str(os.getpid())},
+    {**this_process(), "pid": True}, {**this_process(), "started": None},
+    # In another container, or before the host was booted, the number is another process's.
+    {**this_process(), "pid": 1 << 30, "system": "another"},
 ])  # fmt: skip
 def test_what_cannot_be_known_is_not_guessed(process):
     assert is_alive(process) is None

@@ -364,7 +364,7 @@ def test_a_seal_that_came_while_the_part_was_read_counts(path, monkeypatch):
     read = part_check.read_record
 
     def be_sealed_and_read(files, directory):
-        if directory == FIRST:
+        if directory == FIRST and not files.exists(f"{FIRST}/sealed/zarr.json"):
             sealed = read(files, directory)
             create_seal(files, directory, sealed, "resumed", "another process")
         return read(files, directory)
@@ -372,3 +372,24 @@ def test_a_seal_that_came_while_the_part_was_read_counts(path, monkeypatch):
     monkeypatch.setattr(part_check, "read_record", be_sealed_and_read)
     assert verify(path).findings == ()
     assert files.exists(f"{FIRST}/sealed/zarr.json")
+
+
+def test_a_part_that_is_closed_while_it_is_read_is_sound(tmp_path, monkeypatch):
+    from tsstore.store import part_check
+
+    first, second = batches(2)
+    writer = write_run(tmp_path, [first], close=False)
+    read, ended = part_check.read_record, []
+
+    def read_and_close(files, directory):
+        record = read(files, directory)
+        if not ended:
+            writer.append(second)
+            writer.seal()
+            ended.append(directory)
+        return record
+
+    monkeypatch.setattr(part_check, "read_record", read_and_close)
+    report = verify(tmp_path)
+    assert report.findings == ()
+    assert report.samples == 10

@@ -15,6 +15,7 @@ from helpers import draw_batch, rows_of, start_part, stored_files, write_run
 
 from tsstore.errors import (
     ColumnsError,
+    DamageError,
     FormatError,
     PartSealedError,
     StoreError,
@@ -29,7 +30,7 @@ from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.process import this_process
 from tsstore.store.reader import open_store
 from tsstore.store.record import CommitRecord, Seal
-from tsstore.store.run import create_run
+from tsstore.store.run import create_run, remove_run
 from tsstore.store.writer import PartWriter, check_codec, next_attempt
 
 PART = "part-00000-00000"
@@ -411,6 +412,37 @@ def test_after_a_failure_the_part_is_sealed_at_its_last_commit(tmp_path, batches
     assert read.samples == 5
     with pytest.raises(PartSealedError, match="takes no more batches"):
         part.append(batches[2])
+
+
+@pytest.mark.parametrize("begun_anew", [True, False])
+@pytest.mark.parametrize("end", ["commit", "close", "fail", "close without news"])
+def test_a_run_that_was_deleted_is_not_written_any_more(tmp_path, batches, begun_anew, end):
+    writer = write_run(tmp_path, batches[:1], close=False)
+    remove_run(LocalFiles(tmp_path))
+    if begun_anew:
+        write_run(tmp_path, batches[1:2], close=False)
+    there = snapshot(tmp_path)
+    if end != "close without news":
+        writer.append(batches[0])
+    if end == "fail":
+        writer.fail("a disk that is full")
+    else:
+        with pytest.raises(StoreError, match="was deleted, or begun anew by another process"):
+            writer.commit() if end == "commit" else writer.seal()
+    assert snapshot(tmp_path) == there
+    assert writer.sealed
+
+
+def test_where_it_cannot_be_known_whose_a_part_is_nothing_is_committed(tmp_path, batches):
+    writer = write_run(tmp_path, batches[:1], close=False)
+    (tmp_path / PART / "zarr.json").write_bytes(b"{")
+    writer.append(batches[1])
+    with pytest.raises(DamageError, match="not valid JSON"):
+        writer.commit()
+
+
+def snapshot(path) -> dict:
+    return {file: file.read_bytes() for file in stored_files(path)}
 
 
 def test_where_not_even_the_seal_can_be_written_the_part_stays_as_it_is(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import google_crc32c
@@ -14,6 +14,7 @@ from tsstore.errors import FormatError
 from tsstore.store import chunks
 from tsstore.store.chunks import damaged, taking_memory
 from tsstore.store.documents import dump, metadata_key
+from tsstore.store.encoders import Encoder
 from tsstore.store.files import Files
 from tsstore.store.layout import ArrayPaths, checksums_spec
 from tsstore.store.metadata import ArraySpec, read_array
@@ -37,6 +38,8 @@ class ArrayWriter:
         What the array is.
     attributes
         Its tsstore attributes.
+    encoder
+        Encodes its chunks, which are on disk when that has been drained; at once unless given.
     """
 
     def __init__(
@@ -45,12 +48,14 @@ class ArrayWriter:
         paths: ArrayPaths,
         spec: ArraySpec,
         attributes: dict[str, Any] | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         self.spec = spec
         self.rows = 0
         self._files = files
         self._path = paths.values
         self._attributes = attributes
+        self._encoder = encoder or Encoder()
         self._buffer = chunks.empty_entries(spec, spec.chunk_rows)
         self._filled = 0
         self._written_rows = 0
@@ -59,7 +64,7 @@ class ArrayWriter:
         self._write_metadata()
 
     def append(self, entries: npt.NDArray[Any]) -> None:
-        """Append entries of shape (n, *row_shape); full chunks are written at once."""
+        """Append entries of shape (n, *row_shape); full chunks are encoded and written."""
         start = 0
         while start < len(entries):
             count = min(len(entries) - start, self.spec.chunk_rows - self._filled)
@@ -103,11 +108,11 @@ class ArrayWriter:
         self._filled = 0
 
     def _write_chunk(self, index: int) -> None:
-        data = chunks.encode(self.spec, self._buffer)
         if self._shards:
-            self._shards.put(index, data)
+            self._shards.put(index, chunks.encode(self.spec, self._buffer))
         else:
-            self._files.write(self.spec.chunk_key(self._path, index), data)
+            write = partial(self._files.write, self.spec.chunk_key(self._path, index))
+            self._encoder.put(self.spec, self._buffer, write)
 
     def _write_metadata(self) -> None:
         document = self.spec.document(self._written_rows, self._path, self._attributes)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 from tsstore.errors import DamageError, StoreError, TsstoreError
-from tsstore.store.display import printable
 from tsstore.store.files import Files, StorePath, open_files
 from tsstore.store.merged import MergedParts, compare
 from tsstore.store.part_copy import PartCopy
+from tsstore.store.printing import printable
 from tsstore.store.reader import StateStore, open_store
 from tsstore.store.run import create_run
 from tsstore.store.status import LIVE
@@ -32,7 +32,8 @@ def compact(
 
     The source is only read. A new part holds the samples of the old ones in the order of attempts,
     and within one in that of ranks: of repeated samples, the one that counts stays the same. A
-    part whose source was cut off says so, and can be resumed like it.
+    part whose source was cut off says so, and can be resumed like it where its samples have ids.
+    What the user said of the old parts is kept of the first one only.
 
     Parameters
     ----------

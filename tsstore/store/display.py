@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from tsstore.errors import DamageError, StoreError
+from tsstore.store.printing import printable as printable
 from tsstore.store.status import CUT_OFF
 
 if TYPE_CHECKING:
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
     from tsstore.store.reader import StateStore
 
 LAYER_HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters escaped, fit for a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def store_text(store: StateStore) -> str:

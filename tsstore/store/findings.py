@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from tsstore.errors import TsstoreError
-from tsstore.store.display import printable
+from tsstore.store.printing import printable
 
 ERROR = "error"
 NOTE = "note"

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import StoreError
-from tsstore.store.display import printable
 from tsstore.store.parts import Part
+from tsstore.store.printing import printable
 
 ID = "id"
 """The column that holds ids, unless another is named."""
@@ -75,15 +75,20 @@ def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> np
     Raises
     ------
     StoreError
-        If a part holds samples without a column of ids, or ids of another kind.
+        If ids are neither integers nor text, or a part holds samples without a column of them, or
+        ids of another kind.
     DamageError
         If ids are not what was committed.
     """
     given = np.asarray(ids)
-    holding = [part for part in parts if part.samples]
-    if not holding or not given.size:
+    if not given.size:
         return given
-    comparable = _comparable(given, id_dtype(holding, name), name)
+    holding = [part for part in parts if part.samples]
+    # Also where nothing is held yet: a run whose ids are of no use could not be resumed.
+    _check_given(given, id_dtype(holding, name) if holding else None, name)
+    if not holding:
+        return given
+    comparable = given if given.dtype.kind in "iu" else np.array(given.tolist(), dtype=object)
     known, places = np.unique(comparable, return_inverse=True)
     held = np.zeros(len(known), dtype=bool)
     for part in holding:
@@ -92,16 +97,18 @@ def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> np
     return given[~held[places.reshape(-1)]]
 
 
-def _comparable(ids: npt.NDArray[Any], dtype: np.dtype[Any], name: str) -> npt.NDArray[Any]:
-    """Return given ids as integers or as text, like those in the store."""
-    is_text = dtype.kind == "O"
-    fits = ids.ndim == 1 and ids.dtype.kind in ("UTO" if is_text else "iu")
-    if fits and (not is_text or all(isinstance(value, str) for value in ids)):
-        return np.array(ids.tolist(), dtype=object) if is_text else ids
-    raise StoreError(
-        f"ids are {ids.dtype} of shape {ids.shape}; expected {'text' if is_text else 'integers'} "
-        f"along one axis, like column {name!r} of the store"
-    )
+def _check_given(ids: npt.NDArray[Any], stored: np.dtype[Any] | None, name: str) -> None:
+    """Raise StoreError unless ids are like those that are stored, or could be where none are."""
+    text = ids.dtype.kind in "UTO" and all(isinstance(value, str) for value in ids.flat)
+    kind = "text" if text else "integers" if ids.dtype.kind in "iu" else "neither"
+    wanted = "text or integers"
+    if stored is not None:
+        wanted = "text" if stored.kind == "O" else "integers"
+    if ids.ndim != 1 or kind not in wanted:
+        raise StoreError(
+            f"ids are {ids.dtype} of shape {ids.shape}; expected {wanted} along one axis, as in "
+            f"column {name!r}"
+        )
 
 
 def _mark(held: npt.NDArray[np.bool_], known: npt.NDArray[Any], piece: npt.NDArray[Any]) -> None:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from tsstore.errors import FormatError
 from tsstore.store.arrays import CommittedArray
 from tsstore.store.chunks import taking_memory
-from tsstore.store.display import printable
 from tsstore.store.layout import LayerAttributes
+from tsstore.store.printing import printable
 from tsstore.store.record import ArrayCommit
 
 PIECE_SAMPLES = 1 << 16

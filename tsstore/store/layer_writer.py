@@ -9,6 +9,7 @@ from tsstore.store import layout
 from tsstore.store.arrays import ArrayWriter
 from tsstore.store.batch import LayerBatch
 from tsstore.store.documents import write_group
+from tsstore.store.encoders import Encoder
 from tsstore.store.files import Files
 from tsstore.store.layout import LayerAttributes
 from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
@@ -26,13 +27,15 @@ class LayerWriter:
         attributes: LayerAttributes,
         spec: ArraySpec,
         samples_before: int = 0,
+        encoder: Encoder | None = None,
     ) -> None:
         self.directory = directory
         self.row_bytes = attributes.row_bytes
         self._files = files
         self._part = part
         write_group(files, layout.layer_path(part, directory), attributes.to_json())
-        self._states = ArrayWriter(files, layout.states_paths(part, directory), spec)
+        paths = layout.states_paths(part, directory)
+        self._states = ArrayWriter(files, paths, spec, encoder=encoder)
         self._positions: ArrayWriter | None = None
         self._constant = 0 if samples_before else None
 

@@ -13,10 +13,10 @@ from tsstore import bits
 from tsstore.errors import FormatError
 from tsstore.store.arrays import CommittedArray
 from tsstore.store.chunks import taking_memory
-from tsstore.store.display import printable
 from tsstore.store.layer_part import Block as Block
 from tsstore.store.layer_part import LayerPart
 from tsstore.store.layout import LayerAttributes
+from tsstore.store.printing import printable
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -185,8 +185,8 @@ class PartAttributes:
     user
         The user's own attributes.
     process
-        ``host``, ``pid`` and ``started`` of the process (see :func:`process.this_process`);
-        empty where they are not known.
+        ``host``, ``pid``, ``started`` and ``system`` of the process (see
+        :func:`process.this_process`); empty where they are not known.
     compacted_from
         Directories of the parts that were made one, in the order of their samples, and the number
         of samples of each; empty where this is no such part.
@@ -235,11 +235,14 @@ def _process(value: object, where: str) -> dict[str, Any]:
     process = mapping(value, "process", where)
     if not process:
         return {}
-    started = process.get("started")
+    known = {key: process.get(key) for key in ("started", "system")}
     return {
         "host": text(process.get("host"), "process.host", where),
         "pid": number(process.get("pid"), "process.pid", where),
-        "started": None if started is None else text(started, "process.started", where),
+        **{
+            key: None if value is None else text(value, f"process.{key}", where)
+            for key, value in known.items()
+        },
     }
 
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from tsstore.errors import DamageError, FormatError, StoreError
 from tsstore.store.arrays import CommittedArray
-from tsstore.store.display import printable
 from tsstore.store.layer_part import LayerPart
 from tsstore.store.parts import Part
+from tsstore.store.printing import printable
 from tsstore.store.reader import StateStore
 
 _PIECE_BYTES = 8 << 20

@@ -8,6 +8,7 @@ from tsstore.errors import ColumnsError, StoreError
 from tsstore.store import layout
 from tsstore.store.arrays import ArrayWriter
 from tsstore.store.batch import Batch, check_column
+from tsstore.store.encoders import make_encoder
 from tsstore.store.files import Files
 from tsstore.store.layer_writer import LayerWriter, chunk_rows
 from tsstore.store.layout import LayerAttributes
@@ -33,6 +34,8 @@ class PartArrays:
         Compressor of the states.
     chunk_bytes
         Size of a decoded chunk of states; chosen by the number of layers unless given.
+    threads
+        How many chunks of states are encoded at a time.
 
     Attributes
     ----------
@@ -49,6 +52,7 @@ class PartArrays:
         codec: str,
         level: int | None = None,
         chunk_bytes: int | None = None,
+        threads: int = 1,
     ) -> None:
         self.batches = 0
         self.samples = 0
@@ -59,6 +63,7 @@ class PartArrays:
         self._codec = codec
         self._level = CODECS[codec] if level is None else level
         self._chunk_bytes = chunk_bytes
+        self._encoder = make_encoder(threads)
         self._layers: dict[str, LayerWriter] = {}
         self._columns: dict[str, tuple[str, ArrayWriter]] = {}
 
@@ -84,7 +89,7 @@ class PartArrays:
             spec = layout.states_spec(attributes.row_bytes, rows, self._codec, self._level)
             directory = layout.directory_name(index, name)
             self._layers[name] = LayerWriter(
-                self._files, self._part, directory, attributes, spec, self.samples
+                self._files, self._part, directory, attributes, spec, self.samples, self._encoder
             )
         if not self.defined:
             self._define_columns(columns)
@@ -118,13 +123,19 @@ class PartArrays:
             )
 
     def release(self) -> None:
-        """Give the memory of unfinished chunks back: nothing more is appended or flushed."""
+        """Give memory and threads back: nothing more is appended or flushed."""
+        self._encoder.close()
         self._layers.clear()
         self._columns.clear()
 
     def flush_layers(self) -> dict[str, LayerCommit]:
-        """Write the layers' unfinished chunks; return what to commit, by directory."""
-        return {layer.directory: layer.flush() for layer in self._layers.values()}
+        """Write the layers' unfinished chunks; return what to commit, by directory.
+
+        All their chunks are written then.
+        """
+        commits = {layer.directory: layer.flush() for layer in self._layers.values()}
+        self._encoder.drain()
+        return commits
 
     def flush_columns(self) -> dict[str, ArrayCommit]:
         """Write the columns' unfinished chunks; return what to commit, by directory."""

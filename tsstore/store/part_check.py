@@ -57,8 +57,10 @@ class PartCheck:
         seal, trusted = self._read_seal()
         record = self._read_record()
         if seal is None and trusted:
-            # A seal that came in between may freeze an earlier record than the one just read.
+            # One that came in between may freeze an earlier record than the one just read, or,
+            # where the writer committed once more and closed, a later one.
             seal, trusted = self._read_seal()
+            record = self._read_record() if seal else record
         if seal and record:
             self._compare(record, seal.record)
         record = seal.record if seal else record

@@ -76,7 +76,7 @@ class PartCopy:
         return Part.open(self._files, self.directory)
 
     def seal(self, part: Part) -> None:
-        """Freeze the part; one whose source was cut off says so, and can be resumed like it."""
+        """Freeze the part; one whose source was cut off says so, and is no finished one."""
         finished = self._source.store.status == FINISHED
         why = "closed" if finished else "compacted from a run that was cut off"
         create_seal(self._files, self.directory, part.record, why, process_name())

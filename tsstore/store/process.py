@@ -10,6 +10,8 @@ from typing import Any
 
 _STARTED_FIELD = 19
 """Of what follows the command's name in ``/proc/<pid>/stat``: field 22 of proc(5)."""
+_ENDED = ("Z", "X")
+"""States there of processes that have ended, for which their parent has not asked yet."""
 
 
 def now() -> str:
@@ -18,12 +20,28 @@ def now() -> str:
 
 
 def this_process() -> dict[str, Any]:
-    """Return ``host``, ``pid`` and ``started`` of this process.
+    """Return ``host``, ``pid``, ``started`` and ``system`` of this process.
 
-    Numbers of processes are used again; together with its start a process is known for certain
-    until the host is booted.
+    Numbers of processes are used again, and containers may have the name of their host and numbers
+    of their own; together with its start and its system a process is known for certain.
     """
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started(os.getpid())}
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "started": started(pid), "system": system()}
+
+
+def system() -> str | None:
+    """Return which boot of the system this is, and in which namespace processes have numbers.
+
+    Returns
+    -------
+    str or None
+        None where the system does not tell.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except (OSError, ValueError):
+        return None
 
 
 def process_name() -> str:
@@ -37,11 +55,12 @@ def started(pid: int) -> str | None:
     Returns
     -------
     str or None
-        None where there is no such process, or the system does not tell.
+        None where there is no such process, it has ended, or the system does not tell.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         # The command's name stands in brackets, and may hold anything, brackets too.
-        return text.rpartition(")")[2].split()[_STARTED_FIELD]
+        fields = text.rpartition(")")[2].split()
+        return None if fields[0] in _ENDED else fields[_STARTED_FIELD]
     except (OSError, IndexError):
         return None

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import DamageError, StoreError, UnknownLayerError
-from tsstore.store.display import printable
 from tsstore.store.files import StorePath, open_files
 from tsstore.store.layer_part import LayerPart
 from tsstore.store.layers import LayerStates
 from tsstore.store.parts import Part
+from tsstore.store.printing import printable
 from tsstore.store.run import read_run
 from tsstore.store.run_view import RunView, open_parts
 

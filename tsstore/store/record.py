@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tsstore.errors import FormatError
-from tsstore.store.documents import mapping, number, text
+from tsstore.store.documents import mapping, number, real, text
 from tsstore.store.layout import is_directory
 
 
@@ -139,23 +139,28 @@ class Seal:
         Who sealed it.
     time
         ISO 8601 time.
+    waited
+        Seconds that the job waited for the part's writer; None where another process sealed it.
     """
 
     record: CommitRecord
     why: str
     by: str
     time: str
+    waited: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the seal as it is stored."""
-        return {"record": self.record.to_json(), "why": self.why, "by": self.by, "time": self.time}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> Seal:
         """Check and parse a stored seal."""
+        waited = value.get("waited")
         return cls(
             CommitRecord.from_json(mapping(value.get("record"), "record", where), where),
             text(value.get("why"), "why", where),
             text(value.get("by"), "by", where),
             text(value.get("time"), "time", where),
+            None if waited is None else real(waited, "waited", where),
         )

@@ -11,12 +11,12 @@ from typing import Any
 import numpy.typing as npt
 
 from tsstore.errors import ResumeError, StoreExistsError
-from tsstore.store.display import printable
 from tsstore.store.documents import metadata_key
 from tsstore.store.files import Files
 from tsstore.store.ids import ID, missing_ids
 from tsstore.store.layout import LayerAttributes, PartAttributes, seal_path
 from tsstore.store.parts import Part, has_begun
+from tsstore.store.printing import printable
 from tsstore.store.process import process_name
 from tsstore.store.sealing import seal_part
 from tsstore.store.writer import PartWriter, next_attempt
@@ -65,6 +65,16 @@ class Earlier:
         """Number of samples in the sealed parts from which this rank goes on."""
         return sum(part.samples for part in self.own_parts if part.seal is not None)
 
+    @property
+    def committed_bytes(self) -> int:
+        """Bytes of rows, before compression, in these parts."""
+        return sum(
+            layer.rows * layer.attributes.row_bytes
+            for part in self.own_parts
+            if part.seal is not None
+            for layer in part.layers.values()
+        )
+
     def missing(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return those ids that no sealed part of the step holds.
 
@@ -96,8 +106,8 @@ class Earlier:
         Raises
         ------
         ResumeError
-            If the model or the threshold is another, or the world size is and samples have no
-            ids.
+            If the model or the threshold is another; or, where samples have no ids, the world
+            size is, or a part was compacted from others.
         DamageError, FormatError
             If the layers or columns of a part cannot be read.
         """
@@ -155,7 +165,7 @@ class Earlier:
     def _check_layer(self, layer: LayerAttributes, part: Part) -> None:
         earlier = part.layers[layer.name].attributes
         for field in _LAYER_FIELDS:
-            mine, theirs = getattr(layer, field), getattr(earlier, field)
+            mine, theirs = _of_rows(layer, field), _of_rows(earlier, field)
             if mine != theirs:
                 raise self._refusal(f"layer {printable(layer.name)}: {field}", mine, theirs, part)
 
@@ -165,14 +175,16 @@ class Earlier:
             raise self._refusal("model", mine, theirs, part)
 
     def _check_world_size(self, part: Part) -> None:
+        if ID in part.columns:
+            return
+        nothing_tells = f"no column {ID!r} tells which samples are done, and the"
         mine, theirs = self.part.world_size, part.attributes.world_size
-        if mine != theirs and ID not in part.columns:
-            raise self._refusal(
-                f"no column {ID!r} tells which samples are done, and the world size",
-                mine,
-                theirs,
-                part,
-            )
+        if mine != theirs:
+            raise self._refusal(f"{nothing_tells} world size", mine, theirs, part)
+        if sources := len(part.attributes.compacted_from):
+            # Of which ranks they were, and of how many, their number cannot tell.
+            order = f"that of {sources} compacted parts"
+            raise self._refusal(f"{nothing_tells} order", "that of this rank", order, part)
 
     def _check_threshold(self, part: Part) -> None:
         # Each layer's is checked at the first batch, too, but that may take hours to come.
@@ -238,6 +250,7 @@ def resume_part(
     threshold: float | None = None,
     codec: str = "lz4",
     level: int | None = None,
+    threads: int = 1,
 ) -> tuple[PartWriter, Earlier]:
     """Go on with a step: seal what is earlier, and begin the part that comes next.
 
@@ -248,7 +261,7 @@ def resume_part(
     ----------
     files, part, threshold
         See :func:`resume_step`.
-    codec, level
+    codec, level, threads
         See :class:`tsstore.store.writer.PartWriter`.
 
     Raises
@@ -259,7 +272,10 @@ def resume_part(
     while True:
         earlier = resume_step(files, part, threshold=threshold)
         with suppress(StoreExistsError):
-            writer = PartWriter(files, part, codec=codec, level=level, attempt=earlier.attempt)
+            attempt = earlier.attempt
+            writer = PartWriter(
+                files, part, codec=codec, level=level, attempt=attempt, threads=threads
+            )
             return writer, earlier
 
 
@@ -287,3 +303,11 @@ def _typed(columns: Mapping[str, str]) -> str:
 
 def _shown(value: object) -> str:
     return printable(str(value))[:500]
+
+
+def _of_rows(layer: LayerAttributes, field: str) -> Any:
+    """Return what a layer's field says of each row; where recording ended says nothing of it."""
+    value = getattr(layer, field)
+    if field != "sampling" or value is None:
+        return value
+    return {name: entry for name, entry in value.items() if name != "max_bytes"} or None

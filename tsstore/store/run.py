@@ -7,9 +7,8 @@ import uuid
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from tsstore.errors import NotAStoreError, StoreExistsError
+from tsstore.errors import AccessError, NotAStoreError, StoreExistsError
 from tsstore.store import layout
-from tsstore.store.display import printable
 from tsstore.store.documents import (
     ZARR_JSON,
     check_attributes,
@@ -19,6 +18,7 @@ from tsstore.store.documents import (
 )
 from tsstore.store.files import Files
 from tsstore.store.layout import RunAttributes
+from tsstore.store.printing import printable
 from tsstore.store.process import now
 
 _PART = re.compile(r"part-\d{5,}-\d{5,}")
@@ -48,6 +48,8 @@ def create_run(
     ------
     StoreExistsError
         If there is something at the path already.
+    AccessError
+        If nothing can be written there.
     """
     run = RunAttributes(
         uuid.uuid4().hex if run_id is None else run_id,
@@ -59,13 +61,16 @@ def create_run(
         if not all(name.endswith(_LEFTOVER) for name in files.list("")):
             raise FileExistsError
         create_group(files, "", run.to_json())
-    except (FileExistsError, NotADirectoryError):
-        if not files.exists(""):
-            raise
-        raise StoreExistsError(
-            f"{files.location} exists already; expected a new path: choose another one, "
-            "or remove what is there"
-        ) from None
+    except OSError as error:
+        if isinstance(error, FileExistsError | NotADirectoryError) and files.exists(""):
+            raise StoreExistsError(
+                f"{files.location} exists already; expected a new path: choose another one, "
+                "or remove what is there"
+            ) from None
+        raise AccessError(
+            f"{files.location} cannot be created ({error}); make room or get permission there, or "
+            "choose another path"
+        ) from error
     # Other processes sync their own parts only.
     files.sync()
     return run

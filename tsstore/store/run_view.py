@@ -83,7 +83,8 @@ class RunView:
         """Whether the run is ``"live"``, ``"finished"`` or ``"cut off"``, as far as is known here.
 
         A part that is not sealed is live while its process is. Of a process on another host,
-        only commits can be seen: ten minutes after the last one it counts as cut off.
+        only commits can be seen: it counts as cut off when it has been silent for five times what
+        it usually takes from one to the next, ten minutes at least and a day at most.
         """
         return run_status(self.parts, self.run.created, datetime.now(UTC), is_alive)
 

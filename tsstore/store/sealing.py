@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tsstore.errors import DamageError
 from tsstore.store import layout
-from tsstore.store.documents import create_group, metadata_key
+from tsstore.store.documents import create_group, metadata_key, read_attributes
 from tsstore.store.files import Files
+from tsstore.store.layout import PartAttributes
 from tsstore.store.parts import read_record, read_seal
 from tsstore.store.process import now
 from tsstore.store.record import CommitRecord, Seal
@@ -48,11 +49,36 @@ def seal_part(files: Files, directory: str, why: str, by: str) -> Seal:
     return seal
 
 
-def create_seal(files: Files, directory: str, record: CommitRecord, why: str, by: str) -> Seal:
+def create_seal(
+    files: Files,
+    directory: str,
+    record: CommitRecord,
+    why: str,
+    by: str,
+    waited: float | None = None,
+) -> Seal:
     """Create the seal of a part; FileExistsError where it has been sealed."""
-    seal = Seal(record, why, by, now())
+    seal = Seal(record, why, by, now(), waited)
     create_group(files, layout.seal_path(directory), seal.to_json())
     return seal
+
+
+def is_own(files: Files, part: PartAttributes) -> bool:
+    """Whether a part is still the one that a process began: not deleted, nor begun anew.
+
+    Raises
+    ------
+    DamageError, FormatError
+        If its attributes cannot be read, or are not what was written.
+    """
+    directory = layout.part_directory(part.rank, part.attempt)
+    try:
+        found = PartAttributes.from_json(read_attributes(files, directory), directory)
+    except DamageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
+    return (found.started, found.process) == (part.started, part.process)
 
 
 def _existing_seal(files: Files, directory: str) -> Seal:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tsstore.errors import FormatError
-from tsstore.store.process import started
+from tsstore.store.process import started, system
 
 if TYPE_CHECKING:
     from tsstore.store.parts import Part
@@ -120,10 +120,12 @@ def parse_time(text: str, what: str) -> datetime:
 def is_alive(process: Mapping[str, Any]) -> bool | None:
     """Say whether the process that a part names is alive; None where that cannot be known here.
 
-    Another process may have its number by now: the time at which it started must be the same.
+    Another process may have its number by now: the time at which it started must be the same. And
+    in another container, or after another boot, numbers mean other processes.
     """
     pid, began = process.get("pid"), process.get("started")
-    if process.get("host") != socket.gethostname() or type(pid) is not int or began is None:
+    here = process.get("host") == socket.gethostname() and process.get("system") == system()
+    if not here or type(pid) is not int or began is None:
         return None
     return bool(started(pid) == began)
 
@@ -138,14 +140,18 @@ def _part_status(part: Part, parts: Sequence[Part], now: datetime, probe: Probe)
 def _own_status(part: Part, now: datetime, probe: Probe) -> PartStatus:
     """Return a part's status, whatever other parts there are."""
     if part.seal is not None:
-        closed = part.seal.why == "closed"
-        return PartStatus(FINISHED) if closed else PartStatus(CUT_OFF, part.seal.why)
+        return PartStatus(FINISHED) if _is_closed(part) else PartStatus(CUT_OFF, part.seal.why)
     alive = probe(part.attributes.process)
     if alive is None:
         sign_of_life = part.record.time or part.attributes.started
         alive = _is_recent(sign_of_life, part.directory, now, _quiet(part))
         return PartStatus(LIVE) if alive else PartStatus(CUT_OFF, "no commit for a long time")
     return PartStatus(LIVE) if alive else PartStatus(CUT_OFF, "its process is gone")
+
+
+def _is_closed(part: Part) -> bool:
+    """Whether its own writer has closed it: having said all, or all that was wanted."""
+    return part.seal is not None and part.seal.why.split(":")[0] == "closed"
 
 
 def _is_recent(text: str, what: str, now: datetime, quiet: timedelta = QUIET) -> bool:
@@ -179,8 +185,5 @@ def _is_complete(parts: Sequence[Part]) -> bool:
     newest: dict[int, Part] = {}
     for part in sorted(parts, key=lambda part: part.attributes.attempt):
         newest[part.attributes.rank] = part
-    closed = [
-        rank < world_size and part.seal is not None and part.seal.why == "closed"
-        for rank, part in newest.items()
-    ]
+    closed = [rank < world_size and _is_closed(part) for rank, part in newest.items()]
     return sum(closed) == world_size

@@ -9,6 +9,7 @@ from dataclasses import replace
 from tsstore.errors import (
     FormatError,
     PartSealedError,
+    StoreError,
     StoreExistsError,
     TsstoreError,
 )
@@ -23,7 +24,7 @@ from tsstore.store.part_arrays import PartArrays
 from tsstore.store.process import now, process_name, this_process
 from tsstore.store.record import CommitRecord
 from tsstore.store.run import create_run as create_run
-from tsstore.store.sealing import create_seal, seal_part
+from tsstore.store.sealing import create_seal, is_own, seal_part
 
 
 class PartWriter:
@@ -47,6 +48,8 @@ class PartWriter:
     attempt
         Which attempt the part must be, as :func:`tsstore.store.resume.resume_step` found it; the
         first that is free unless given.
+    threads
+        How many chunks of states are encoded at a time; with one, on the thread that appends.
 
     Raises
     ------
@@ -64,12 +67,13 @@ class PartWriter:
         chunk_bytes: int | None = None,
         first: bool = False,
         attempt: int | None = None,
+        threads: int = 1,
     ) -> None:
         self._files = files
         self._record = CommitRecord()
         self.sealed = False
         self.attributes = create_part(files, part, 0 if first else attempt)
-        self._arrays = PartArrays(files, self.directory, codec, level, chunk_bytes)
+        self._arrays = PartArrays(files, self.directory, codec, level, chunk_bytes, threads)
 
     @property
     def directory(self) -> str:
@@ -131,7 +135,7 @@ class PartWriter:
         PartSealedError
             If another process has sealed the part, or this one has after an error.
         StoreError
-            If a batch could not be appended whole.
+            If a batch could not be appended whole, or the part has been deleted meanwhile.
         """
         self._arrays.check_whole()
         if self._record.generation and self._record.batches == self._arrays.batches:
@@ -157,8 +161,15 @@ class PartWriter:
         self._arrays.write_shapes()
         return record
 
-    def seal(self, why: str = "closed") -> None:
+    def seal(self, why: str = "closed", waited: float | None = None) -> None:
         """Commit, then freeze the part for ever; nothing where it is sealed.
+
+        Parameters
+        ----------
+        why
+            The reason.
+        waited
+            Seconds that the job has waited for this writer.
 
         Raises
         ------
@@ -168,8 +179,9 @@ class PartWriter:
         if self.sealed:
             return
         record = self.commit()
+        self._check_seal()
         try:
-            create_seal(self._files, self.directory, record, why, process_name())
+            create_seal(self._files, self.directory, record, why, process_name(), waited)
         except FileExistsError:
             self._check_seal()
         self._files.sync()
@@ -183,7 +195,8 @@ class PartWriter:
         if not self.sealed:
             self._end()
             with suppress(OSError, TsstoreError):
-                seal_part(self._files, self.directory, why, process_name())
+                if is_own(self._files, self.attributes):
+                    seal_part(self._files, self.directory, why, process_name())
 
     def _end(self) -> None:
         """Take no more batches, and hold no more memory."""
@@ -195,6 +208,13 @@ class PartWriter:
             raise PartSealedError(f"{self.directory} is sealed and takes no more batches")
 
     def _check_seal(self) -> None:
+        """Raise where the part is no longer this process's to write."""
+        if not is_own(self._files, self.attributes):
+            self._end()
+            raise StoreError(
+                f"{self._files.location}/{self.directory} was deleted, or begun anew by another "
+                "process, while this one wrote it; stop this job"
+            )
         if self._files.exists(metadata_key(layout.seal_path(self.directory))):
             self._end()
             raise PartSealedError(
