@@ -19,6 +19,10 @@ SAMPLES = 128
 EVEN_BITS = float(digamma(128) - digamma(32)) / math.log(2)
 """The default estimate of four states of 32 samples each; the plug-in is 2."""
 
+EVEN_LOWER = EVEN_BITS - 4 / 3 * (EVEN_BITS - 2)
+EVEN_UPPER = EVEN_BITS + (EVEN_BITS - 2) / 2
+"""The ends of its interval where the samples of every group are the same: nothing scatters."""
+
 
 def result(name: str = "conv_1", neurons: int = 8, **changes: Any) -> LayerResult:
     """Return four states of 32 samples each, without groups."""

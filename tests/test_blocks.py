@@ -3,15 +3,18 @@ from __future__ import annotations
 import gc
 import mmap
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
+import pytest
 from helpers import draw_batch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tsstore.recording import blocks as module
-from tsstore.recording.blocks import BLOCK_BYTES, Blocks
+from tsstore.recording.blocks import BLOCK_BYTES, SPARE_BLOCKS, Blocks
 from tsstore.store.batch import Batch, LayerBatch
 
 
@@ -78,7 +81,9 @@ def test_large_and_empty_arrays_stay_where_they_are():
         assert blocks.copy(batch_of(rows)).layers["layer"].rows is rows
 
 
-def test_a_block_ends_with_the_last_array_in_it(monkeypatch):
+@pytest.fixture
+def made(monkeypatch):
+    """Weak references to all blocks that the system has given."""
     made = []
 
     class Block(mmap.mmap):
@@ -88,15 +93,55 @@ def test_a_block_ends_with_the_last_array_in_it(monkeypatch):
             return block
 
     monkeypatch.setattr(module.mmap, "mmap", Block)
+    return made
+
+
+QUARTER = np.ones((BLOCK_BYTES // 4, 1), dtype=np.uint8)
+
+
+def test_a_block_is_filled_again_when_nothing_in_it_is_used_any_more(made):
     blocks = Blocks()
-    rows = np.ones((BLOCK_BYTES // 4, 1), dtype=np.uint8)
-    copies = [blocks._copy(rows) for _ in range(6)]
+    copies = [blocks._copy(QUARTER) for _ in range(6)]
     assert len(made) == 2
-    first = made[0]
     del copies[1:]
+    copies += [blocks._copy(QUARTER * number) for number in (2, 3)]
+    assert len(made) == 2
+    assert [int(copy[0, 0]) for copy in copies] == [1, 2, 3]
+    copies.append(blocks._copy(QUARTER))
+    assert len(made) == 3, "an array in the first block is still used"
+    del copies[0]
+    copies += [blocks._copy(QUARTER * 4) for _ in range(4)]
+    assert len(made) == 3
+    assert [int(copy[0, 0]) for copy in copies] == [2, 3, 1, 4, 4, 4, 4]
+
+
+def test_a_few_blocks_are_kept_for_later_and_the_others_go_back_to_the_system(made):
+    blocks = Blocks()
+    count = SPARE_BLOCKS + 5
+    copies = [blocks._copy(QUARTER) for _ in range(4 * count)]
+    assert sum(block() is not None for block in made) == count
+    del copies
     gc.collect()
-    assert first() is not None
-    assert copies[0].all()
-    copies.clear()
+    # The one that is being filled is no spare.
+    assert sum(block() is not None for block in made) == SPARE_BLOCKS + 1
+    del blocks
     gc.collect()
-    assert first() is None
+    assert sum(block() is not None for block in made) == 0
+
+
+def test_blocks_are_let_go_of_on_another_thread(made):
+    blocks = Blocks()
+    queue = SimpleQueue()
+
+    def write():
+        while (copy := queue.get()) is not None:
+            assert (copy[1] == copy[0]).all()
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write)
+        for number in range(2000):
+            original = np.full(BLOCK_BYTES // 64, number % 251, dtype=np.uint8)
+            queue.put((number % 251, blocks._copy(original)))
+        queue.put(None)
+        written.result(timeout=60)
+    assert len(made) <= 2000 / 64 + 1

@@ -144,13 +144,28 @@ def test_a_changed_model_is_refused_and_seals_nothing(model, path):
     assert sorted(path.rglob("*")) == before
 
 
-def test_a_changed_threshold_is_refused_before_the_first_batch(model, path):
-    with capture(model, path, threshold=0.25) as recorder:
-        evaluate(recorder, model, range(4))
-    with pytest.raises(ResumeError, match=r"threshold is 0.5 in this job, 0.25 for 0 in part-0"):
+def test_a_changed_threshold_is_refused_before_the_first_batch_and_seals_nothing(model, path):
+    cut_off(model, path, range(4), threshold=0.25)
+    before = sorted(path.rglob("*"))
+    with pytest.raises(ResumeError, match=r"part-0.*threshold of layer 0: 0.5 in this job, 0.25 t"):
         capture(model, path, threshold=0.5, resume=True)
-    assert tsstore.open(path).finished is False
+    assert sorted(path.rglob("*")) == before
     assert tsstore.open(path).samples == 4
+
+
+@pytest.mark.parametrize("columns", [
+    {}, {"label": [7, 8]}, {"id": ["7", "8"]}, {"id": [7, 8], "more": [1.5, 2.5]},
+])  # fmt: skip
+def test_other_sample_columns_are_refused_at_the_first_batch(model, path, columns):
+    cut_off(model, path, range(4))
+    recorder = capture(model, path, resume=True)
+    for _ in range(2):
+        message = r"sample columns: .* in this job, id \(int64\) there; resume with the same"
+        with pytest.raises(ResumeError, match=message), recorder.batch(2, **columns):
+            model(values([7, 8]))
+    with recorder, recorder.batch(id=[7, 8]):
+        model(values([7, 8]))
+    assert tsstore.open(path).column("id").tolist() == [0, 1, 2, 3, 7, 8]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +278,7 @@ def test_a_world_of_another_size_goes_on_where_there_are_ids(model, path):
             for other in recorders:
                 other._intake.detach()
             recorder.attach()
-            evaluate(recorder, model, recorder.missing(ids)[rank::2])
+            evaluate(recorder, model, recorder.missing(ids[rank::2]))
     assert sorted(set(tsstore.open(path).column("id").tolist())) == ids
 
 

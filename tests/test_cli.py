@@ -108,6 +108,7 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
         (["layers", "nowhere:thing"], "cannot be imported"),
         (["layers", "tsstore.demo.model:load_lenet5", "--input", "a,b"], "expected sizes"),
         (["demo", "--output", "RUN"], "exists already"),
+        (["compact", "RUN", "/dev/null/out.zarr"], "cannot be created"),
         (["demo", "--mnist", "nowhere"], "nowhere"),
     ],
 )
@@ -209,12 +210,13 @@ def test_repair_of_a_live_run_is_refused(tmp_path):
 
 def test_layers_lists_what_can_be_captured():
     result = CliRunner().invoke(
-        cli.app, ["layers", "tsstore.demo.model:load_lenet5", "--input", "2,1,28,28"]
+        cli.app,
+        ["layers", "tsstore.demo.model:load_lenet5", "--input", "2,1,28,28", "--samples", "1000"],
     )
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[1].split() == ["conv_1", "Conv2d", "20", "576", "1728"]
-    assert lines[9].split() == ["conv_3", "Conv2d", "100", "1", "13"]
+    assert lines[1].split() == ["conv_1", "Conv2d", "20", "576", "1728", "1728000"]
+    assert lines[9].split() == ["conv_3", "Conv2d", "100", "1", "13", "13000"]
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path):

@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pack_sequence
 from watching import packed
 
 from tsstore.errors import OutputError
-from tsstore.recording.hook import CaptureHook, do_nothing, first_tensor
+from tsstore.recording.hook import CaptureHook, do_nothing
+from tsstore.recording.outputs import first_tensor
 from tsstore.recording.select import select
 
 

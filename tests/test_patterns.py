@@ -64,7 +64,7 @@ def test_ranges_end_where_numbers_stop_being_greater(dtype, threshold):
 
 
 @pytest.mark.parametrize(
-    ("threshold", "expected"), [(-0.5, [(0, 255)]), (0.0, [(1, 254)]), (1.0, []), (7.0, [])]
+    ("threshold", "expected"), [(-0.5, ((0, 255),)), (0.0, ((1, 254),)), (1.0, ()), (7.0, ())]
 )
 def test_a_bool_is_true_unless_its_byte_is_zero(threshold, expected):
     used = rounded_threshold(threshold, torch.bool)
@@ -72,15 +72,15 @@ def test_a_bool_is_true_unless_its_byte_is_zero(threshold, expected):
 
 
 def test_no_integer_is_greater_than_the_largest():
-    assert patterns_on(torch.int8, 127.0) == []
-    assert patterns_on(torch.int8, 126.0) == [(127, 0)]
-    assert patterns_on(torch.int64, 2.0**63) == []
-    assert patterns_on(torch.uint32, -(2.0**80)) == [(0, 2**32 - 1)]
+    assert patterns_on(torch.int8, 127.0) == ()
+    assert patterns_on(torch.int8, 126.0) == ((127, 0),)
+    assert patterns_on(torch.int64, 2.0**63) == ()
+    assert patterns_on(torch.uint32, -(2.0**80)) == ((0, 2**32 - 1),)
 
 
 def test_known_patterns():
-    assert patterns_on(torch.float32, 0.0) == [(1, 0x7F7FFFFF)]
-    assert patterns_on(torch.bfloat16, 1.0) == [(0x3F81, 0x7F80 - 0x3F81)]
-    assert patterns_on(torch.float16, -1.0) == [(0, 0x7C00), (0x8000, 0x3BFF)]
+    assert patterns_on(torch.float32, 0.0) == ((1, 0x7F7FFFFF),)
+    assert patterns_on(torch.bfloat16, 1.0) == ((0x3F81, 0x7F80 - 0x3F81),)
+    assert patterns_on(torch.float16, -1.0) == ((0, 0x7C00), (0x8000, 0x3BFF))
     (largest,) = patterns_on(torch.float64, math.nextafter(math.inf, 0))
     assert largest == (0x7FF0 << 48, 0)

@@ -58,6 +58,22 @@ def test_with_an_example_it_tells_what_a_sample_takes(net):
     assert table["neurons"].dtype == table["positions"].dtype == "Int64"
 
 
+def test_what_a_run_will_weigh_is_what_it_weighs(net, tmp_path):
+    example = torch.randn(2, 3, 6, 6)
+    for positions, expected in ((None, [48, 40]), (5, [15, 40])):
+        table = tsstore.layers(net, example, samples=70, positions=positions)
+        assert list(table.columns) == [*COLUMNS[:4], "bytes", "hint"]
+        assert table["bytes_per_sample"][["0", "3"]].tolist() == expected
+        path = tmp_path / f"run{positions}"
+        with tsstore.capture(net, path, layers=["0", "3"], positions=positions) as recorder:
+            net(example)
+            assert recorder.projected_bytes(70) == table["bytes"][["0", "3"]].sum()
+            for _ in range(34):
+                net(example)
+            assert recorder.statistics.bytes == recorder.projected_bytes(70)
+    assert tsstore.layers(net, samples=70)["bytes"].isna().all()
+
+
 @pytest.mark.parametrize("example", [None, torch.randn(2, 3, 6, 6)])
 def test_hints(net, example):
     hints = tsstore.layers(net, example)["hint"]

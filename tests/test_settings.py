@@ -27,6 +27,8 @@ def test_the_defaults_make_sense():
         ({"commit_every": math.nan}, "commit_every is nan"),
         ({"queue_bytes": -1}, "queue_bytes is -1"),
         ({"codec": "gzip"}, "codec is 'gzip'"),
+        ({"writer_threads": 0}, "writer_threads is 0; expected 1 or a few more"),
+        ({"writer_threads": 1.5}, "writer_threads is 1.5"),
         ({"level": 77}, "77"),
     ],
 )

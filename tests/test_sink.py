@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import time
 import warnings
@@ -15,6 +16,7 @@ from watching import hook_count
 
 import tsstore
 from tsstore.errors import CaptureError, TsstoreWarning, WriterError
+from tsstore.recording import sink
 from tsstore.store.writer import PartWriter
 
 WHY = "the writer failed: OSError: [Errno 28] No space left on device"
@@ -45,6 +47,8 @@ class Disk:
 
     def __init__(self, monkeypatch):
         self.is_full = False
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
         self.threads = []
         for name in ("append", "commit"):
             monkeypatch.setattr(PartWriter, name, self.guarded(getattr(PartWriter, name)))
@@ -52,6 +56,7 @@ class Disk:
     def guarded(self, method):
         def call(writer, *arguments):
             self.threads.append(threading.current_thread())
+            self.may_go_on.wait(10)
             if self.is_full:
                 raise OSError(28, "No space left on device")
             return method(writer, *arguments)
@@ -79,8 +84,11 @@ def record_then_fill(model, disk, recorder):
         model(values())
     recorder.commit()
     disk.is_full = True
+    # The error must not come before the batch has ended.
+    disk.may_go_on.clear()
     with recorder.batch(id=[3, 4]):
         model(values())
+    disk.may_go_on.set()
     deadline = time.monotonic() + 10
     while recorder.error is None:
         assert time.monotonic() < deadline
@@ -314,3 +322,47 @@ def test_a_recorder_that_nobody_closed_does_not_hide_its_error(path, disk, monke
     assert gone() is None
     assert [hook.exc_type for hook in unraisable] == [WriterError]
     check_store(path)
+
+
+def test_at_its_end_it_says_how_much_there_was_and_how_long_the_job_waited(model, path, caplog):
+    with caplog.at_level(logging.INFO, logger="tsstore"):
+        with capture(model, path) as recorder:
+            for _ in range(30):
+                with recorder.batch():
+                    model(values(50))
+            recorder._sink._background.waited = 1.25
+        recorder.close()
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("tsstore", "INFO")
+    assert record.getMessage() == (
+        f"{path}/part-00000-00000: 1,500 samples, 4.5 kB of rows, waited 1.2 s for the writer"
+    )
+    assert tsstore.open(path).parts[0].seal.waited == 1.25
+    assert recorder.statistics.waited == 1.25
+
+
+def test_where_the_writer_has_failed_the_seal_does_not_say_how_long_the_job_waited(
+    model, path, disk, caplog
+):
+    with (
+        caplog.at_level(logging.INFO, logger="tsstore"),
+        pytest.raises(WriterError),
+        capture(model, path) as recorder,
+    ):
+        record_then_fill(model, disk, recorder)
+    assert caplog.records == []
+    assert tsstore.open(path).parts[0].seal.waited is None
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (3_210_000, "3.2 MB"),
+        (7e11, "700.0 GB"),
+    ],
+)
+def test_sizes_are_written_as_a_person_would(size, text):
+    assert sink._size(size) == text

@@ -38,7 +38,7 @@ def main() -> None:
     """Run the command line; every error is one line on stderr, exit code 2."""
     try:
         code = app(standalone_mode=False)
-    except TsstoreError as error:
+    except (TsstoreError, OSError) as error:
         code = _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
         code = 130
@@ -85,15 +85,23 @@ def layers(
         str | None,
         typer.Option("--input", help="Shape of an example input, such as 1,3,224,224."),
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=0, help="Say what so many samples will weigh; needs --input."),
+    ] = None,
+    positions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each sample, only so many random positions."),
+    ] = None,
 ) -> None:
-    """List what can be captured in a model, with hints."""
+    """List what can be captured in a model, what it weighs, and hints."""
     _need_torch()
     import torch
 
     import tsstore
 
     example = None if shape is None else torch.zeros(_parse_shape(shape))
-    table = tsstore.layers(_load_model(model), example)
+    table = tsstore.layers(_load_model(model), example, samples, positions)
     rows = [
         [str(name), *("" if value is None or value != value else str(value) for value in line)]
         for name, line in zip(table.index, table.astype(object).to_numpy(), strict=True)

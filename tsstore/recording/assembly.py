@@ -5,18 +5,19 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
-
-from tsstore.errors import CaptureError, OutputError, SelectionError, TsstoreWarning
-from tsstore.recording.batch import NamedRows, OpenBatch, changed_calls
-from tsstore.recording.columns import ColumnSchema
-from tsstore.recording.pack import Packed
+from tsstore.errors import CaptureError, SelectionError, TsstoreWarning
+from tsstore.recording.batch import OpenBatch
+from tsstore.recording.captured import NamedRows, changed_calls
+from tsstore.recording.columns import ColumnSchema, dtype_names
+from tsstore.recording.layer_rows import layer_attributes, layer_batch, no_rows, same_layer
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
-from tsstore.store.batch import Batch, LayerBatch
+from tsstore.store.batch import Batch
 from tsstore.store.layout import LayerAttributes
+
+Accept = Callable[[Mapping[str, LayerAttributes], Mapping[str, str]], object]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Assembly:
     settings
         How.
     accept
-        Called with layers that no batch before has had; an error refuses the batch.
+        Called at the first batch, and with layers that no batch before has had: attributes of
+        these by name, and the dtype names of all columns; an error refuses the batch.
 
     Attributes
     ----------
@@ -65,7 +67,7 @@ class Assembly:
         self,
         targets: Iterable[Target],
         settings: Settings,
-        accept: Callable[[Mapping[str, LayerAttributes]], object] | None = None,
+        accept: Accept | None = None,
     ) -> None:
         self.left_out: list[Target] = []
         self._begun = False
@@ -84,7 +86,7 @@ class Assembly:
         ColumnsError
             If columns do not fit the samples, or differ from the first batch's.
         OutputError
-            If a layer's rows cannot be shared by the samples.
+            If a layer's rows cannot be shared by the samples, or a mask fits no layer.
         SelectionError
             If a layer that the user named does not run in the first batch.
         CaptureError
@@ -94,20 +96,22 @@ class Assembly:
         named = {rows.name: rows for rows in batch.named_rows(self._settings.calls)}
         if samples is None or not (named or batch.columns or self._settings.missing == "error"):
             return None
+        batch.masks.check_names(rows.target.axes.layer for rows in named.values())
         silent = [] if self._begun else self._silent_targets(named)
         calls = Counter(rows.target.name for rows in named.values())
         self._check_calls(calls)
         found = {
-            name: layer_attributes(rows, samples, self._settings.threshold)
-            for name, rows in named.items()
+            name: layer_attributes(rows, samples, self._settings) for name, rows in named.items()
         }
         self._check_layers(found)
         new = {name: layer for name, layer in found.items() if name not in self._layers}
-        if new and self._accept:
-            self._accept(new)
+        if self._accept and (new or not self._begun):
+            self._accept(new, self._schema.dtypes or dtype_names(batch.columns))
         layers = self._layers | found
         batches = {
-            name: layer_batch(named[name], samples) if name in named else no_rows(layer, samples)
+            name: layer_batch(named[name], samples, batch.masks)
+            if name in named
+            else no_rows(layer, samples)
             for name, layer in layers.items()
         }
         finished = Batch(samples, batches, self._schema.conform(batch.columns))
@@ -135,13 +139,15 @@ class Assembly:
             if target.named:
                 raise SelectionError(
                     f"{target.name} was named but did not run in the first batch; leave it out, "
-                    "or capture what runs in its place"
+                    "or capture what runs in its place, or, if it was compiled and called before, "
+                    "call torch.compiler.reset() first"
                 )
         return silent
 
     def _leave_out(self, targets: list[Target]) -> None:
         warnings.warn(
-            "selected layers that did not run in the first batch are left out: "
+            "selected layers that did not run in the first batch, or that were compiled and called "
+            "before and need torch.compiler.reset(), are left out: "
             f"{', '.join(target.name for target in targets)}",
             TsstoreWarning,
             stacklevel=5,
@@ -167,70 +173,6 @@ class Assembly:
                 f"{', '.join(silent)} gave no states in this batch but did in the first one; pass "
                 "missing='empty' if that is meant"
             )
-
-
-def layer_batch(rows: NamedRows, samples: int) -> LayerBatch:
-    """Return a layer's rows, sample after sample.
-
-    Raises
-    ------
-    OutputError
-        If the rows cannot be shared by the samples.
-    """
-    pieces = []
-    for packed in rows.calls:
-        array = packed.rows.cpu().numpy()
-        size, positions, row_bytes = array.shape
-        if size % samples if samples else size:
-            raise OutputError(
-                f"{rows.name}: axis {packed.sample_axis} holds {size} entries, which {samples} "
-                "samples cannot share; pass sample_axis="
-                f"{{{rows.target.axes.layer!r}: …}}, say how many samples there are, "
-                "recorder.batch(…), or exclude the layer"
-            )
-        groups = size // samples if samples else 0
-        pieces.append(array.reshape(samples, groups * positions, row_bytes))
-    joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-    counts = np.full(samples, joined.shape[1], dtype=np.int64)
-    return LayerBatch(joined.reshape(-1, joined.shape[2]), counts)
-
-
-def no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:
-    """Return what a layer gives that did not run: samples without positions."""
-    rows = np.empty((0, attributes.row_bytes), dtype=np.uint8)
-    return LayerBatch(rows, np.zeros(samples, dtype=np.int64))
-
-
-def layer_attributes(rows: NamedRows, samples: int, threshold: float) -> LayerAttributes:
-    """Return what a batch says of a layer."""
-    packed = rows.calls[0]
-    return LayerAttributes(
-        name=rows.name,
-        neurons=packed.neurons,
-        module_class=type(rows.target.module).__name__,
-        where=rows.target.where,
-        call=rows.call,
-        neuron_axis=packed.neuron_axis,
-        sample_axis=packed.sample_axis,
-        threshold={"given": threshold, "used": packed.threshold},
-        dtype=packed.dtype,
-        position_shape=_position_shape(rows.calls, samples),
-    )
-
-
-def same_layer(fixed: LayerAttributes, found: LayerAttributes) -> bool:
-    """Whether two batches gave rows of the same layer; positions may vary."""
-    return replace(found, position_shape=fixed.position_shape) == fixed
-
-
-def _position_shape(calls: list[Packed], samples: int) -> tuple[int, ...]:
-    """Return the shape of a sample's positions: in the tensor, if one call gave them all."""
-    first = calls[0]
-    if len(calls) > 1:
-        entries = sum(call.samples * call.rows.shape[1] for call in calls)
-        return (entries // max(samples, 1),)
-    groups = first.samples // max(samples, 1)
-    return first.position_shape if groups <= 1 else (groups, *first.position_shape)
 
 
 def _description(layer: LayerAttributes) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from tsstore.errors import OutputError
+
+_Choice = TypeVar("_Choice")
 
 AxisChoice = int | Mapping[str, int] | None
 """An axis for all layers, or by layer name (globs allowed), or None to let the class decide."""
@@ -128,13 +131,42 @@ def _counted_from_front(axis: int, tensor: torch.Tensor) -> int:
     return axis % tensor.ndim
 
 
-def choose(choice: AxisChoice, name: str) -> int | None:
-    """Return the axis that the user chose for a layer, or None."""
+def choose(choice: _Choice | Mapping[str, _Choice] | None, name: str) -> _Choice | None:
+    """Return what the user chose for a layer, by its name or by the first glob that fits, or None.
+
+    Parameters
+    ----------
+    choice
+        A choice for all layers, or a mapping from layer names or globs.
+    name
+        Name of the layer.
+    """
     if not isinstance(choice, Mapping):
         return choice
     if name in choice:
         return choice[name]
     return next((axis for pattern, axis in choice.items() if fnmatchcase(name, pattern)), None)
+
+
+def is_time_first_at(module: nn.Module, output: str | None, time_first: bool) -> bool:
+    """Whether a tensor in a module's output is (time, sample, neuron), or has its axes so.
+
+    Parameters
+    ----------
+    module
+        The module.
+    output
+        Path of the tensor; None for the first one.
+    time_first
+        Whether the first one is.
+    """
+    if output is None or output.split(".")[0] != "1":
+        return time_first
+    # Last states are (layer, sample, neuron), attention's weights (sample, target, source): both
+    # whatever batch_first says.
+    return isinstance(module, nn.RNNBase) or (
+        time_first and not isinstance(module, nn.MultiheadAttention)
+    )
 
 
 def is_time_first(module: nn.Module) -> bool:

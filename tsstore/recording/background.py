@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from tsstore.errors import TsstoreError, WriterError
 from tsstore.recording.schedule import Schedule
+from tsstore.store.encoders import EncoderThread
 
 Task = Callable[[], object]
 
@@ -110,8 +111,10 @@ class Background:
                 self._tasks.append((last, 0))
             self._stopping = True
             self._condition.notify_all()
-        # Garbage collection may close a recorder on this very thread, which cannot wait for itself.
-        if threading.current_thread() is not self._thread:
+        # Garbage collection may close a recorder on this very thread, which cannot wait for itself,
+        # or on one that it waits for.
+        here = threading.current_thread()
+        if here is not self._thread and not isinstance(here, EncoderThread):
             self._thread.join()
             self.check()
 

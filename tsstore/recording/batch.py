@@ -3,43 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import CaptureError, ColumnsError
+from tsstore.errors import ColumnsError
+from tsstore.recording.captured import Captured, NamedRows
 from tsstore.recording.columns import to_column
+from tsstore.recording.masks import Masks
 from tsstore.recording.pack import Packed
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
-
-
-@dataclass(frozen=True)
-class NamedRows:
-    """What one batch gave under one public name: the calls that belong together, in order."""
-
-    target: Target
-    call: int | None
-    calls: list[Packed]
-
-    @property
-    def name(self) -> str:
-        """Public name of the layer."""
-        return self.target.name if self.call is None else f"{self.target.name}#{self.call}"
-
-
-@dataclass
-class _Captured:
-    """The rows of one target by the number of the forward pass that they come from."""
-
-    target: Target
-    by_forward: dict[int, list[Packed]] = field(default_factory=dict)
-
-    @property
-    def calls(self) -> list[Packed]:
-        return [packed for group in self.by_forward.values() for packed in group]
 
 
 class OpenBatch:
@@ -51,11 +26,17 @@ class OpenBatch:
     ----------
     samples
         Number of samples, where the user said it.
+    first_sample
+        Running number of the first sample.
+    wanted
+        Whether it is recorded, or let through.
 
     Attributes
     ----------
     columns
         Sample columns recorded so far.
+    masks
+        Which positions are padding.
 
     Raises
     ------
@@ -63,21 +44,34 @@ class OpenBatch:
         If `samples` is not a number.
     """
 
-    def __init__(self, samples: int | None = None) -> None:
+    def __init__(
+        self, samples: int | None = None, first_sample: int = 0, wanted: bool = True
+    ) -> None:
         self.explicit_samples = None if samples is None else _checked_samples(samples)
+        self.first_sample = first_sample
+        self.wanted = wanted
+        self.masks = Masks()
         self.columns: dict[str, npt.NDArray[Any]] = {}
         self._forward = 0
         self._input: tuple[int, tuple[int, ...], int] | None = None
-        self._captured: dict[str, _Captured] = {}
+        self._captured = Captured()
 
-    def record(self, columns: Mapping[str, Any]) -> None:
-        """Add sample columns.
+    def record(self, columns: Mapping[str, Any], mask: Any = None) -> None:
+        """Add sample columns, and a mask.
 
         Raises
         ------
         ColumnsError
-            If one is there already, or is not a column.
+            If one is there already, or is not a column or a mask; if a mask comes when positions
+            were chosen without it.
         """
+        if mask is not None:
+            if any(packed.there is not None for packed in self._captured.calls):
+                raise ColumnsError(
+                    "the mask came when positions had been chosen, padding among them; with "
+                    "positions= give it before the forward pass: recorder.batch(mask=…)"
+                )
+            self.masks.record(mask)
         for name, values in columns.items():
             if name in self.columns:
                 raise ColumnsError(
@@ -101,15 +95,11 @@ class OpenBatch:
 
     def add(self, target: Target, packed: Packed) -> None:
         """Add the rows of one call."""
-        captured = self._captured.setdefault(target.name, _Captured(target))
-        captured.by_forward.setdefault(self._forward, []).append(packed)
+        self._captured.add(target, self._forward, packed)
 
     def drop_forward(self) -> None:
         """Forget the forward pass that was begun last: it has failed."""
-        for name, captured in list(self._captured.items()):
-            captured.by_forward.pop(self._forward, None)
-            if not captured.by_forward:
-                del self._captured[name]
+        self._captured.drop(self._forward)
         if self._input is not None and self._input[0] == self._forward:
             self._input = None
 
@@ -137,6 +127,23 @@ class OpenBatch:
             self._check_columns_against_input(samples)
         return samples
 
+    def samples_so_far(self, size: int, sample_axis: int) -> int:
+        """Return how many samples a tensor holds, as far as is known while the batch lasts.
+
+        Parameters
+        ----------
+        size
+            Size of its sample axis.
+        sample_axis
+            Its sample axis.
+        """
+        known = self.explicit_samples
+        if known is None and self.columns:
+            known = len(next(iter(self.columns.values())))
+        if known is None and sample_axis == 0 and self._input is not None:
+            known = self._input[1][self._input[2]]
+        return known if known and size % known == 0 else size
+
     def named_rows(self, calls: Calls) -> list[NamedRows]:
         """Return the rows by public name.
 
@@ -145,43 +152,29 @@ class OpenBatch:
         CaptureError
             If a module was called a different number of times in the batch's forward passes.
         """
-        named: list[NamedRows] = []
-        for name, captured in self._captured.items():
-            if calls == "merge":
-                named.append(NamedRows(captured.target, None, captured.calls))
-                continue
-            counts = {len(group) for group in captured.by_forward.values()}
-            if len(counts) > 1:
-                raise changed_calls(name, min(counts), max(counts))
-            # The n-th calls of all forward passes belong together.
-            groups = list(zip(*captured.by_forward.values(), strict=True))
-            for number, group in enumerate(groups, start=1):
-                call = number if len(groups) > 1 else None
-                named.append(NamedRows(captured.target, call, list(group)))
-        return named
-
-    def _packed(self) -> list[Packed]:
-        return [packed for captured in self._captured.values() for packed in captured.calls]
+        return self._captured.named(calls)
 
     def _input_samples(self) -> int | None:
         # A sample axis that is not the first one is known: by the layer's class, or from the user.
-        known = {packed.samples for packed in self._packed() if packed.sample_axis > 0}
+        known = {packed.samples for packed in self._captured.calls if packed.sample_axis > 0}
         if len(known) == 1:
             return known.pop()
         if self._input is not None:
             _, shape, axis = self._input
             return shape[axis]
-        return next((packed.samples for packed in self._packed()), None)
+        return next((packed.samples for packed in self._captured.calls), None)
 
     def _check_columns_against_input(self, samples: int) -> None:
         """Refuse columns that would only fit if several inputs were taken for one sample."""
         fits = self._input is not None and self._input_samples() == samples
-        if fits or all(packed.samples == samples for packed in self._packed()):
+        if fits or all(packed.samples == samples for packed in self._captured.calls):
             return
-        name = next(iter(self.columns))
+        raise self._several_inputs(samples)
+
+    def _several_inputs(self, samples: int) -> ColumnsError:
         shape = f" of shape {self._input[1]}" if self._input else ""
-        raise ColumnsError(
-            f"column {name!r} has {samples} entries, but the input{shape} has "
+        return ColumnsError(
+            f"column {next(iter(self.columns))!r} has {samples} entries, but the input{shape} has "
             f"{self._input_samples()}; record one entry a sample, or, if several inputs belong to "
             f"one sample, say so: recorder.batch({samples}, …)"
         )
@@ -199,33 +192,32 @@ class BatchColumns:
     def __init__(self, batch: OpenBatch) -> None:
         self._batch = batch
 
-    def record(self, **columns: Any) -> None:
+    def record(self, *, mask: Any = None, **columns: Any) -> None:
         """Add sample columns: arrays, tensors or lists of one entry a sample.
+
+        Parameters
+        ----------
+        mask
+            Which positions are there, and which are padding: see :meth:`tsstore.Recorder.batch`.
+        **columns
+            Sample columns.
 
         Raises
         ------
         ColumnsError
-            If one is there already, or is not a column.
+            If one is there already, or is not a column or a mask.
         """
-        self._batch.record(columns)
+        self._batch.record(columns, mask)
 
 
 class IgnoredColumns(BatchColumns):
-    """What ``with recorder.batch()`` gives once nothing is recorded any more: it takes anything."""
+    """What ``with recorder.batch()`` gives where nothing is recorded: it takes anything."""
 
     def __init__(self) -> None:
         super().__init__(OpenBatch())
 
-    def record(self, **columns: Any) -> None:
+    def record(self, *, mask: Any = None, **columns: Any) -> None:
         """Do nothing."""
-
-
-def changed_calls(name: str, before: int, now: int) -> CaptureError:
-    """Return the error for a number of calls that changes."""
-    return CaptureError(
-        f"{name} was called {before} times in one forward pass and {now} times in another; pass "
-        "calls='merge' to capture all calls as positions of one layer"
-    )
 
 
 def _checked_samples(samples: object) -> int:

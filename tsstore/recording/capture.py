@@ -12,7 +12,9 @@ from torch import nn
 from tsstore.errors import CaptureError
 from tsstore.recording.axes import AxisChoice
 from tsstore.recording.job import Job, find_job
+from tsstore.recording.outputs import OutputChoice
 from tsstore.recording.recorder import Recorder
+from tsstore.recording.sampling import Sampling
 from tsstore.recording.select import Selector, Where, select
 from tsstore.recording.settings import (
     Calls,
@@ -39,12 +41,18 @@ def capture(
     attributes: Mapping[str, Any] | None = None,
     neuron_axis: AxisChoice = None,
     sample_axis: AxisChoice = None,
+    outputs: OutputChoice = None,
     calls: Calls = "separate",
     missing: Missing = "error",
+    positions: int | None = None,
+    every: int = 1,
+    max_bytes: int | None = None,
+    seed: int = 0,
     commit_every: float = 10.0,
     queue_bytes: int = 256 << 20,
     codec: str = "lz4",
     level: int | None = None,
+    writer_threads: int = 1,
     durable: bool = True,
     resume: bool = False,
     overwrite: bool = False,
@@ -77,17 +85,33 @@ def capture(
         Anything of yours that JSON can hold; stored with the part.
     neuron_axis, sample_axis
         An axis, or a mapping from layer names or globs, where a module's class does not tell.
+    outputs
+        Where a module gives several tensors, which one to capture instead of the first: a path of
+        keys, indices or attributes, as in ``{"lstm": "1.0", "encoder": "last_hidden_state"}``.
     calls
         A module called n times in one forward pass of the model gives n layers, ``relu#1`` …
         (``"separate"``), or more positions of one (``"merge"``).
     missing
         A layer that gives no rows in a later batch is an error, or ``"empty"``: no positions.
+    positions
+        Of each sample only so many random positions, without replacement, in each call of a layer
+        with more. They follow from `seed` and from the sample's running number.
+    every
+        Only the first of so many batches, and so on; the others run as if nothing were recorded.
+    max_bytes
+        End the recording, with a warning, when there are so many bytes of rows before compression,
+        with those of earlier attempts that this one resumes. The hooks are removed, the job goes
+        on.
+    seed
+        Of the random positions.
     commit_every
         Seconds between commits.
     queue_bytes
         Bytes of rows that may wait for the writer; then the job waits.
     codec, level
         ``"lz4"`` or ``"zstd"``, and its level.
+    writer_threads
+        How many threads compress; with one, it is the one that writes.
     durable
         Whether commits survive a loss of power, too.
     resume
@@ -129,12 +153,14 @@ def capture(
         queue_bytes=queue_bytes,
         codec=codec,
         level=level,
+        writer_threads=writer_threads,
         begin="resume" if resume else "first",
         on_error=on_error,
         commit_on_sigterm=commit_on_sigterm,
+        sampling=Sampling(positions, every, max_bytes, seed),
     )
     settings.check()
-    targets = select(model, layers, exclude, where, neuron_axis, sample_axis)
+    targets = select(model, layers, exclude, where, neuron_axis, sample_axis, outputs)
     part = PartAttributes(step=checked_step(step), user=checked_attributes(attributes))
     job = find_job(rank, world_size, run_id)
     _check_beginning(job, resume, overwrite)

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError
+from tsstore.recording.outputs import first_tensor, value_at
 from tsstore.recording.pack import Packed, check_packable, pack, rounded_threshold
 from tsstore.recording.select import Target
 
 Receiver = Callable[[Target, Packed], None]
 """Takes the rows of one call."""
 
-
-def first_tensor(value: Any) -> torch.Tensor | None:
-    """Return the first tensor in a module's input or output, however nested; None if none.
-
-    Raises
-    ------
-    OutputError
-        If it is in a PackedSequence, whose rows belong to no sample that could be told.
-    """
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, PackedSequence):
-        raise OutputError("found a PackedSequence, expected a tensor; pad the sequences")
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, list | tuple):
-        return next((found for found in map(first_tensor, value) if found is not None), None)
-    return None
+Packer = Callable[[Target, torch.Tensor, float, int, int], Packed]
+"""Packs a tensor by its threshold, neuron axis and sample axis."""
 
 
 class ModelHook:
@@ -84,6 +68,8 @@ class CaptureHook(ModelHook):
         Takes the rows of each call.
     is_active
         Whether rows are wanted at this moment.
+    packer
+        Makes the rows; None for :func:`tsstore.recording.pack.pack`.
 
     Attributes
     ----------
@@ -92,7 +78,12 @@ class CaptureHook(ModelHook):
     """
 
     def __init__(
-        self, target: Target, threshold: float, receive: Receiver, is_active: Callable[[], bool]
+        self,
+        target: Target,
+        threshold: float,
+        receive: Receiver,
+        is_active: Callable[[], bool],
+        packer: Packer | None = None,
     ) -> None:
         super().__init__(target.module, self._capture)
         self.target = target
@@ -100,6 +91,7 @@ class CaptureHook(ModelHook):
         self._threshold = threshold
         self._receive = receive
         self._is_active = is_active
+        self._pack = packer or _pack_all
         self._thresholds: dict[torch.dtype, float] = {}
 
     def attach(self) -> RemovableHandle:
@@ -115,12 +107,14 @@ class CaptureHook(ModelHook):
         try:
             tensor = self._tensor(captured)
             threshold = self._rounded_threshold(tensor.dtype)
-            packed = pack(tensor, threshold, *self.target.axes.of(tensor))
+            packed = self._pack(self.target, tensor, threshold, *self.target.axes.of(tensor))
         except OutputError as error:
             raise OutputError(f"{self.target.name}: {error}") from None
         self._receive(self.target, packed)
 
     def _tensor(self, captured: Any) -> torch.Tensor:
+        if self.target.output is not None:
+            captured = value_at(captured, self.target.output)
         tensor = first_tensor(captured)
         if tensor is None:
             before = self.target.where == "before"
@@ -136,6 +130,10 @@ class CaptureHook(ModelHook):
         if dtype not in self._thresholds:
             self._thresholds[dtype] = rounded_threshold(self._threshold, dtype)
         return self._thresholds[dtype]
+
+
+def _pack_all(target: Target, *arguments: Any) -> Packed:
+    return pack(*arguments)
 
 
 def do_nothing(*arguments: Any) -> None:

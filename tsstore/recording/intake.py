@@ -13,9 +13,12 @@ from tsstore.errors import CaptureError
 from tsstore.recording.assembly import Assembly
 from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
 from tsstore.recording.listener import Listener
+from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.recording.sink import Sink
+from tsstore.store.layout import LayerAttributes
+from tsstore.store.resume import Earlier
 
 
 class Intake:
@@ -43,10 +46,19 @@ class Intake:
     ) -> None:
         accept = None
         if sink.earlier is not None:
-            accept = partial(sink.earlier.check_layers, complete=settings.missing == "error")
+            accept = partial(_check_first, sink.earlier, settings.missing == "error")
         self._assembly = Assembly(targets, settings, accept)
-        self._listener = Listener(model, targets, settings.threshold, sink.ready, self._finish)
+        self._listener = Listener(
+            model,
+            targets,
+            settings.threshold,
+            self._begin,
+            self._finish,
+            _sampler(settings, sink.rank),
+        )
         self._sink = sink
+        self._every = settings.sampling.every
+        self._finished = 0
         self.hooks = self._listener.hooks
 
     @property
@@ -78,23 +90,57 @@ class Intake:
             )
 
     @contextmanager
-    def block(self, samples: int | None, columns: Mapping[str, Any]) -> Iterator[BatchColumns]:
+    def block(
+        self, samples: int | None, columns: Mapping[str, Any], mask: Any = None
+    ) -> Iterator[BatchColumns]:
         """Hand on what the block gives; see :meth:`tsstore.Recorder.batch`."""
-        if not self._sink.ready():
+        batch = self._begin(samples)
+        if batch is None:
             yield IgnoredColumns()
             return
-        batch = OpenBatch(samples)
         with self._listener.block(batch):
-            batch.record(columns)
-            yield BatchColumns(batch)
+            if batch.wanted:
+                batch.record(columns, mask)
+            yield BatchColumns(batch) if batch.wanted else IgnoredColumns()
         self._finish(batch)
+
+    def _begin(self, samples: int | None = None) -> OpenBatch | None:
+        """Return the next batch, or None where nothing is recorded any more."""
+        if not self._sink.ready():
+            return None
+        wanted = self._finished % self._every == 0
+        return OpenBatch(samples, self._sink.next_sample, wanted)
 
     def _finish(self, batch: OpenBatch) -> None:
         if self._sink.detached:
             return
+        if batch.wanted:
+            self._hand_on(batch)
+        # Those that failed are made up for, one after the other.
+        self._finished += 1
+        self._sink.ready()
+
+    def _hand_on(self, batch: OpenBatch) -> None:
         assembled = self._assembly.assemble(batch)
         while self._assembly.left_out:
             self._listener.leave_out(self._assembly.left_out.pop())
         if assembled is not None:
             self._sink.put(assembled)
-        self._sink.ready()
+
+
+def _sampler(settings: Settings, rank: int) -> Sampler | None:
+    sampling = settings.sampling
+    if sampling.positions is None:
+        return None
+    return Sampler(int(sampling.positions), int(sampling.seed), rank)
+
+
+def _check_first(
+    earlier: Earlier,
+    complete: bool,
+    layers: Mapping[str, LayerAttributes],
+    columns: Mapping[str, str],
+) -> None:
+    """Hold what comes for the first time to what earlier attempts have recorded."""
+    earlier.check_columns(columns)
+    earlier.check_layers(layers, complete)

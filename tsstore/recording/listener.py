@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,13 @@ from torch.utils.hooks import RemovableHandle
 from tsstore.errors import CaptureError, OutputError, TsstoreWarning
 from tsstore.recording.axes import is_time_first
 from tsstore.recording.batch import OpenBatch
-from tsstore.recording.hook import CaptureHook, ModelHook, first_tensor
-from tsstore.recording.pack import Packed
+from tsstore.recording.hook import CaptureHook, ModelHook
+from tsstore.recording.outputs import first_tensor
+from tsstore.recording.pack import Packed, pack
 from tsstore.recording.passes import Passes
+from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target, unwrapped
+from tsstore.recording.transfer import Transfer
 
 
 class Listener:
@@ -34,11 +38,13 @@ class Listener:
         Where to capture.
     threshold
         A neuron is on where its value is greater.
-    before
-        Called before a forward pass that is a batch; whether to listen to it. An error in it stops
-        the pass.
+    begin
+        Called before a forward pass that is a batch; returns it, or None where nothing is recorded
+        any more. An error in it stops the pass.
     finish
         Takes the batch that a forward pass was.
+    sampler
+        Packs some positions of each sample; None for all.
 
     Attributes
     ----------
@@ -53,19 +59,22 @@ class Listener:
         model: nn.Module,
         targets: Iterable[Target],
         threshold: float,
-        before: Callable[[], bool],
+        begin: Callable[[], OpenBatch | None],
         finish: Callable[[OpenBatch], None],
+        sampler: Sampler | None = None,
     ) -> None:
+        packer = None if sampler is None else partial(self._pack, sampler)
         self.hooks = {
-            target.name: CaptureHook(target, threshold, self._receive, self._is_active)
+            target.name: CaptureHook(target, threshold, self._receive, self._is_active, packer)
             for target in targets
         }
         self.calls_outside = 0
         self._model = model
-        self._before = before
+        self._begin = begin
         self._finish = finish
         self._process = os.getpid()
         self._passes = Passes()
+        self._transfer = Transfer()
         self._batch: OpenBatch | None = None
         self._is_pass = False
         self._handles: dict[str, RemovableHandle] = {}
@@ -129,9 +138,10 @@ class Listener:
             return
         self._drop_what_was_cut_off()
         if self._batch is None:
-            if not self._before():
+            self._batch = self._begin()
+            if self._batch is None:
                 return
-            self._batch, self._is_pass = OpenBatch(), True
+            self._is_pass = True
         if self._passes.begin():
             self._batch.begin_forward(*self._input_shape((arguments, keywords)))
 
@@ -173,7 +183,7 @@ class Listener:
         if self.is_elsewhere or torch._C._current_graph_task_id() != -1:
             return False
         if self._batch is not None:
-            return True
+            return self._batch.wanted
         self.calls_outside += 1
         if self.calls_outside == 1:
             warnings.warn(
@@ -184,13 +194,18 @@ class Listener:
             )
         return False
 
+    def _pack(self, sampler: Sampler, target: Target, *arguments: Any) -> Packed:
+        if self._batch is None:
+            return pack(*arguments)
+        return sampler.pack(self._batch, target, *arguments)
+
     def _receive(self, target: Target, packed: Packed) -> None:
         if self._batch is None:
             return
         if not self._passes.depth:
             # A part of the model was called by itself: that is a pass of its own.
             self._batch.begin_forward()
-        self._batch.add(target, packed)
+        self._batch.add(target, self._transfer.start(packed))
 
 
 def _warn_of_lost_fast_path(model: nn.Module, hooks: Iterable[CaptureHook]) -> None:

@@ -54,6 +54,12 @@ class Packed:
         As it was used.
     neuron_axis, sample_axis
         Axes of the tensor.
+    groups
+        Entries of the sample axis that `rows` has in one.
+    there
+        bool (samples, positions): which rows count, where positions were chosen; None for all.
+    arrived
+        Returns once `rows` are in memory, where they are on their way; else None.
     """
 
     rows: torch.Tensor
@@ -63,11 +69,20 @@ class Packed:
     threshold: float
     neuron_axis: int
     sample_axis: int
+    groups: int = 1
+    there: npt.NDArray[np.bool_] | None = None
+    arrived: Callable[[], object] | None = None
 
     @property
     def samples(self) -> int:
         """Size of the sample axis."""
-        return self.rows.shape[0]
+        return self.rows.shape[0] * self.groups
+
+    def in_memory(self) -> npt.NDArray[np.uint8]:
+        """Return the rows in the CPU's memory, once they are there."""
+        if self.arrived is not None:
+            self.arrived()
+        return self.rows.cpu().numpy()
 
 
 def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:
@@ -105,7 +120,7 @@ def check_packable(tensor: torch.Tensor) -> None:
             "that torch can compare; exclude the layer"
         )
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    if tensor.is_meta or wrapped or torch.jit.is_tracing():
+    if tensor.is_meta or wrapped or torch._C._is_tracing():
         raise _no_values(tensor)
 
 
@@ -166,13 +181,13 @@ def _pack_in_memory(
         tensor = tensor.float()
     samples, neurons, *positions = tensor.shape
     shape = samples, math.prod(positions), row_bytes(neurons)
-    ranges = patterns_on(tensor.dtype, threshold) if tensor.numel() else []
+    ranges = patterns_on(tensor.dtype, threshold) if tensor.numel() else ()
     if not ranges:
         return torch.from_numpy(np.zeros(shape, np.uint8))
     return torch.from_numpy(_pack_ranges(tensor, ranges).reshape(shape))
 
 
-def _pack_ranges(tensor: torch.Tensor, ranges: list[Patterns]) -> _Bytes:
+def _pack_ranges(tensor: torch.Tensor, ranges: tuple[Patterns, ...]) -> _Bytes:
     """Pack (samples, neurons, …), on where its pattern is in one of the ranges."""
     neurons, neuron_step = tensor.shape[1], tensor.stride(1)
     starts, positions, step = positions_of(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import torch
@@ -27,7 +28,8 @@ class Patterns(NamedTuple):
     following: int
 
 
-def patterns_on(dtype: torch.dtype, threshold: float) -> list[Patterns]:
+@lru_cache(maxsize=256)
+def patterns_on(dtype: torch.dtype, threshold: float) -> tuple[Patterns, ...]:
     """Return the patterns of all numbers greater than a threshold; NaN is none of them.
 
     Integers are in one range, which goes from negative numbers to others by wrapping around. The
@@ -43,25 +45,25 @@ def patterns_on(dtype: torch.dtype, threshold: float) -> list[Patterns]:
 
     Returns
     -------
-    list of Patterns
+    tuple of Patterns
         At most two ranges, none of which is empty.
     """
     if not dtype.is_floating_point:
         return _integers_on(dtype, threshold)
     infinity, distance = _pattern(math.inf, dtype), _pattern(abs(threshold), dtype)
     if threshold >= 0:
-        return [Patterns(distance + 1, infinity - distance - 1)]
+        return (Patterns(distance + 1, infinity - distance - 1),)
     minus_zero = 1 << (8 * dtype.itemsize - 1)
-    return [Patterns(0, infinity), Patterns(minus_zero, distance - 1)]
+    return Patterns(0, infinity), Patterns(minus_zero, distance - 1)
 
 
-def _integers_on(dtype: torch.dtype, threshold: float) -> list[Patterns]:
+def _integers_on(dtype: torch.dtype, threshold: float) -> tuple[Patterns, ...]:
     # True is whatever byte is not 0.
     limits = torch.iinfo(torch.uint8 if dtype == torch.bool else dtype)
     first = max(int(threshold) + 1, limits.min)
     if (dtype == torch.bool and threshold >= 1) or first > limits.max:
-        return []
-    return [Patterns(first % (1 << limits.bits), limits.max - first)]
+        return ()
+    return (Patterns(first % (1 << limits.bits), limits.max - first),)
 
 
 def _pattern(number: float, dtype: torch.dtype) -> int:

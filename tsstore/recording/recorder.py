@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from tsstore.errors import TsstoreError, TsstoreWarning, WriterError
+from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
 from tsstore.recording.batch import BatchColumns
 from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.intake import Intake
@@ -90,8 +90,32 @@ class Recorder:
         """The background writer's error with its cause, if it has failed."""
         return self._sink.error
 
+    def projected_bytes(self, samples: int) -> int:
+        """Return what so many samples will weigh: bytes of rows, before compression.
+
+        Parameters
+        ----------
+        samples
+            Number of samples; they are taken to be like those recorded so far.
+
+        Raises
+        ------
+        CaptureError
+            If nothing has been recorded yet; :func:`tsstore.layers` tells before.
+        """
+        done = self._sink.statistics
+        if not done.samples:
+            raise CaptureError(
+                "no sample has been recorded yet, so nothing tells what one weighs; ask after the "
+                "first batch, or before it tsstore.layers(model, example_input, samples)"
+            )
+        return round(done.bytes / done.samples * samples)
+
     def missing(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return those ids that no earlier attempt has committed for this step, of any rank.
+
+        Share the ids among the ranks first, then ask each for its own: ranks that start at other
+        times see other attempts, and would not split the same list.
 
         Parameters
         ----------
@@ -110,7 +134,7 @@ class Recorder:
         self._intake.attach()
 
     def batch(
-        self, samples: int | None = None, /, **columns: Any
+        self, samples: int | None = None, /, *, mask: Any = None, **columns: Any
     ) -> AbstractContextManager[BatchColumns]:
         """Record what the block does as one batch; an exception in it drops the batch whole.
 
@@ -118,13 +142,19 @@ class Recorder:
         ----------
         samples
             Number of samples, where neither columns nor the model's input tell.
+        mask
+            Which positions are there: (samples, positions), 1 for a token and 0 for padding, as
+            tokenizers give it in ``attention_mask``; of torch's ``src_key_padding_mask`` the
+            contrary. Padding is no state, and is not stored. A mapping from layer names or globs
+            to masks leaves other layers as they are; else layers with one position are, and any
+            other number of positions than the mask's is an error.
         **columns
             Sample columns: arrays, tensors or lists of one entry a sample.
 
         Returns
         -------
         context manager of BatchColumns
-            Its ``record(**columns)`` adds columns that are known only afterwards.
+            Its ``record(**columns)`` adds columns, and a mask, that are known only afterwards.
 
         Raises
         ------
@@ -136,7 +166,7 @@ class Recorder:
             If the background writer has failed.
         """
         self._intake.check_usable()
-        return self._intake.block(samples, columns)
+        return self._intake.block(samples, columns, mask)
 
     def commit(self) -> None:
         """Put every finished batch on disk for good; return when it is there.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from tsstore.errors import SelectionError
-from tsstore.recording.axes import Axes, AxisChoice, choose, is_time_first
+from tsstore.recording.axes import (
+    Axes,
+    AxisChoice,
+    choose,
+    is_time_first,
+    is_time_first_at,
+)
+from tsstore.recording.outputs import OutputChoice
 
 Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
 """A name, a glob, a class name, a class, a module, or a predicate (name, module) -> bool."""
@@ -36,6 +43,8 @@ class Target:
         Whether the user named it: then it must run.
     axes
         How the axes of its tensors are found.
+    output
+        Path of the tensor in the module's output; None for the first one.
     """
 
     name: str
@@ -43,6 +52,7 @@ class Target:
     where: Literal["after", "before"]
     named: bool
     axes: Axes
+    output: str | None = None
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -83,6 +93,7 @@ def select(
     where: Where = "after",
     neuron_axis: AxisChoice = None,
     sample_axis: AxisChoice = None,
+    outputs: OutputChoice = None,
 ) -> list[Target]:
     """Return the places of a model where states are captured, in the order of its modules.
 
@@ -98,6 +109,8 @@ def select(
         The output of a module, its input, or both.
     neuron_axis, sample_axis
         For layers whose axes their class does not tell.
+    outputs
+        For layers that give several tensors, the path of the one to capture.
 
     Raises
     ------
@@ -110,6 +123,7 @@ def select(
     modules = list(public_modules(model))
     wanted = _as_list(layers)
     chosen = _choose(modules, wanted, _as_list(exclude))
+    _check_outputs(outputs, [name for name, _ in chosen])
     time_first = set(_time_first_modules(model))
     places: tuple[Literal["after", "before"], ...] = (
         ("before", "after") if where == "both" else (where,)
@@ -124,10 +138,19 @@ def select(
             id(module) in time_first,
         )
         named = any(_names(selector, name, module) for selector in wanted)
-        for place in places:
-            public = name if place == "after" else f"{name}:before"
-            targets.append(Target(public, module, place, named, axes))
+        output = choose(outputs, name)
+        targets += [_target(place, named, axes, output) for place in places]
     return targets
+
+
+def _target(
+    place: Literal["after", "before"], named: bool, axes: Axes, output: str | None
+) -> Target:
+    if place == "before":
+        return Target(f"{axes.layer}:before", axes.module, place, named, axes)
+    time_first = is_time_first_at(axes.module, output, axes.time_first)
+    axes = replace(axes, time_first=time_first)
+    return Target(axes.layer, axes.module, place, named, axes, output)
 
 
 def _choose(
@@ -164,6 +187,22 @@ def _refuse_unhookable(model: nn.Module) -> None:
             "the model is, or holds, a DataParallel, whose replicas share no hooks; capture its "
             ".module on one device, or use DistributedDataParallel"
         )
+
+
+def _check_outputs(outputs: OutputChoice, names: list[str]) -> None:
+    """Raise SelectionError where a path is none, or is for a layer that is not captured."""
+    paths = outputs if isinstance(outputs, Mapping) else {"*": outputs} if outputs else {}
+    for pattern, path in paths.items():
+        if not isinstance(path, str) or not path:
+            raise SelectionError(
+                f"outputs has {path!r:.80} for {pattern!r}; expected a path: keys, indices or "
+                "attributes with dots between them, as in '1.0'"
+            )
+        if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
+            raise SelectionError(
+                f"outputs names {pattern!r}, which fits none of the layers that are captured: "
+                f"{', '.join(names)}"
+            )
 
 
 def _as_list(selectors: Selector | Iterable[Selector] | None) -> list[Selector]:

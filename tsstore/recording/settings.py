@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, Literal
 
 from tsstore.errors import CaptureError, FormatError
+from tsstore.recording.sampling import Sampling
 from tsstore.recording.termination import check_can_hold
 from tsstore.store.documents import dump
 from tsstore.store.writer import check_codec
@@ -37,9 +38,11 @@ class Settings:
     queue_bytes: int = 256 << 20
     codec: str = "lz4"
     level: int | None = None
+    writer_threads: int = 1
     begin: Begin = "next"
     on_error: OnError = "raise"
     commit_on_sigterm: bool = False
+    sampling: Sampling = field(default_factory=Sampling)
 
     def check(self) -> None:
         """Raise TsstoreError where a setting makes no sense."""
@@ -54,6 +57,11 @@ class Settings:
         for name in ("commit_every", "queue_bytes"):
             if not getattr(self, name) > 0:
                 raise CaptureError(f"{name} is {getattr(self, name)}; expected more than 0")
+        if not (isinstance(self.writer_threads, int) and self.writer_threads >= 1):
+            raise CaptureError(
+                f"writer_threads is {self.writer_threads!r}; expected 1 or a few more"
+            )
+        self.sampling.check()
         check_codec(self.codec, self.level)
         if self.commit_on_sigterm:
             check_can_hold()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 import weakref
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from tsstore.errors import TsstoreWarning, WriterError
 from tsstore.recording.assembly import Assembled
@@ -22,6 +24,8 @@ from tsstore.store.layout import PartAttributes
 from tsstore.store.resume import Earlier, resume_part
 from tsstore.store.writer import PartWriter
 
+_LOG = logging.getLogger("tsstore")
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -29,8 +33,8 @@ class Statistics:
 
     Attributes
     ----------
-    batches, samples, rows
-        Handed to the writer.
+    batches, samples, rows, bytes
+        Handed to the writer; bytes are those of rows, before compression.
     calls_outside
         Calls of captured layers outside any batch; they are not stored.
     waited
@@ -40,16 +44,19 @@ class Statistics:
     batches: int = 0
     samples: int = 0
     rows: int = 0
+    bytes: int = 0
     calls_outside: int = 0
     waited: float = 0.0
 
     def plus(self, batch: Batch) -> Statistics:
         """Return what it is with another batch."""
+        rows = [layer.rows for layer in batch.layers.values()]
         return replace(
             self,
             batches=self.batches + 1,
             samples=self.samples + batch.samples,
-            rows=self.rows + sum(len(layer.rows) for layer in batch.layers.values()),
+            rows=self.rows + sum(map(len, rows)),
+            bytes=self.bytes + sum(array.nbytes for array in rows),
         )
 
 
@@ -72,12 +79,12 @@ class Sink:
 
     Attributes
     ----------
-    part
-        The directory of the part.
+    part, rank
+        The directory of the part, and the rank that writes it.
     earlier
         What earlier attempts have left, where this one resumes.
     detached
-        Whether it has.
+        Whether the recording has ended before the job: by an error, or at `max_bytes`.
     abandon
         Ends a sink that nobody has closed, also after it is gone; it runs at most once.
     """
@@ -90,10 +97,11 @@ class Sink:
         let_go: Callable[[], object],
     ) -> None:
         self._writer, self.earlier = begin_part(files, part, settings)
-        self.part = self._writer.directory
+        self.part, self.rank = self._writer.directory, part.rank
         self.detached = False
         self._let_go = let_go
         self._where = f"{files.location}/{self.part}"
+        self._max_bytes = settings.sampling.max_bytes
         self._may_detach = settings.on_error == "detach"
         self._statistics = Statistics()
         self._blocks = Blocks()
@@ -115,6 +123,12 @@ class Sink:
         return replace(self._statistics, waited=self._background.waited)
 
     @property
+    def next_sample(self) -> int:
+        """Running number of the next sample, in all parts from which this rank goes on."""
+        committed = self.earlier.committed_samples if self.earlier else 0
+        return committed + self._statistics.samples
+
+    @property
     def closed(self) -> bool:
         """Whether it takes no more batches."""
         return not self.abandon.alive
@@ -132,7 +146,7 @@ class Sink:
         WriterError
             If the writer has failed.
         """
-        return self._try(self._look_around)
+        return self._try(self._look_around) and not self._is_full()
 
     def put(self, assembled: Assembled) -> None:
         """Queue a finished batch; wait while the queue is full.
@@ -169,6 +183,24 @@ class Sink:
         if self._termination is not None:
             self._termination.obey(self._background.commit)
 
+    def _is_full(self) -> bool:
+        """Whether `max_bytes` are there; then end the recording."""
+        if self._max_bytes is None:
+            return False
+        size = self._statistics.bytes + (self.earlier.committed_bytes if self.earlier else 0)
+        if size < self._max_bytes:
+            return False
+        self._let_go()
+        if self._try(partial(self._close, f"closed: max_bytes={self._max_bytes} reached")):
+            self.detached = True
+            warnings.warn(
+                f"nothing more is recorded, the job goes on: {self._where} has {size:,} bytes of "
+                f"rows, and max_bytes is {self._max_bytes:,}",
+                TsstoreWarning,
+                stacklevel=4,
+            )
+        return True
+
     def _put(self, assembled: Assembled) -> None:
         finished = self._blocks.copy(assembled.batch)
         if assembled.new_layers or not self._statistics.batches:
@@ -182,6 +214,14 @@ class Sink:
     def _close(self, why: str) -> None:
         if self.abandon.detach() is not None:
             _end(self._background, self._writer, self._termination, why)
+            done = self.statistics
+            _LOG.info(
+                "%s: %s samples, %s of rows, waited %.1f s for the writer",
+                self._where,
+                f"{done.samples:,}",
+                _size(done.bytes),
+                done.waited,
+            )
 
     def _try(self, act: Callable[[], object]) -> bool:
         """Act unless detached, and detach where the writer has failed; whether to go on."""
@@ -221,18 +261,21 @@ def begin_part(
     ResumeError
         If the part cannot go on from the earlier ones.
     """
-    codec, level = settings.codec, settings.level
-    if settings.begin != "resume":
-        first = settings.begin == "first"
-        return PartWriter(files, part, codec=codec, level=level, first=first), None
-    return resume_part(files, part, threshold=settings.threshold, codec=codec, level=level)
+    options: dict[str, Any] = {
+        "codec": settings.codec,
+        "level": settings.level,
+        "threads": settings.writer_threads,
+    }
+    if settings.begin == "resume":
+        return resume_part(files, part, threshold=settings.threshold, **options)
+    return PartWriter(files, part, first=settings.begin == "first", **options), None
 
 
 def _end(
     background: Background, writer: PartWriter, termination: Termination | None, why: str
 ) -> None:
     try:
-        background.stop(last=partial(writer.seal, why))
+        background.stop(last=lambda: writer.seal(why, background.waited))
     finally:
         if termination is not None:
             termination.release()
@@ -248,3 +291,11 @@ def _abandon(
 
 def _seal_what_is_committed(writer: PartWriter, error: BaseException) -> None:
     writer.fail(f"the writer failed: {type(error).__name__}: {error}")
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes as a person would write it."""
+    for power, name in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.1f} {name}"
+    return f"{count} bytes"

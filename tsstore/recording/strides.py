@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -41,9 +42,21 @@ def positions_of(tensor: torch.Tensor) -> Positions:
     ----------
     tensor
         (samples, neurons, …), not empty, with any strides.
+
+    Returns
+    -------
+    Positions
+        The same object for tensors of the same shape and strides: not to be changed.
     """
+    return _positions(tensor.shape, tensor.stride())
+
+
+# A layer gives the same shape batch after batch, and NumPy is slow when a convolution has just
+# filled the processor's caches: 70 microseconds instead of 5.
+@lru_cache(maxsize=256)
+def _positions(shape: tuple[int, ...], strides: tuple[int, ...]) -> Positions:
     axes: list[tuple[int, int]] = []
-    for axis, (size, step) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
+    for axis, (size, step) in enumerate(zip(shape, strides, strict=True)):
         if axis == 1 or size == 1:
             continue
         if axes and axes[-1][1] == size * step:

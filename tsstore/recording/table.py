@@ -13,7 +13,7 @@ from torch import nn
 
 from tsstore import bits
 from tsstore.errors import OutputError
-from tsstore.recording.hook import first_tensor
+from tsstore.recording.outputs import first_tensor
 from tsstore.recording.pack import check_packable
 from tsstore.recording.select import Target, select
 
@@ -31,7 +31,12 @@ _NEURON_ATTRIBUTES = (
 )  # fmt: skip
 
 
-def layers(model: nn.Module, example_input: Any = None) -> pd.DataFrame:
+def layers(
+    model: nn.Module,
+    example_input: Any = None,
+    samples: int | None = None,
+    positions: int | None = None,
+) -> pd.DataFrame:
     """Return a table of the layers of a model that can be captured.
 
     Parameters
@@ -41,12 +46,17 @@ def layers(model: nn.Module, example_input: Any = None) -> pd.DataFrame:
     example_input
         A batch of inputs, or a tuple of arguments. With it the model is run once, in evaluation
         mode, and the table knows positions and which layer feeds which.
+    samples
+        Number of samples of a run that is planned: the table says what it will weigh.
+    positions
+        As :func:`tsstore.capture` is told to take so many of each sample.
 
     Returns
     -------
     pandas.DataFrame
         A line for each module without children, by public name: its class, neurons, positions
-        and bytes of a sample (missing where they are not known), and a hint.
+        and bytes of a sample (missing where they are not known), and a hint. Bytes are those of
+        rows before compression. With `samples` there is a column ``bytes`` for all of them.
     """
     import pandas as pd
 
@@ -55,11 +65,14 @@ def layers(model: nn.Module, example_input: Any = None) -> pd.DataFrame:
         traces = _followers_in_sequences(model, leaves)
     else:
         traces = _run(model, leaves, example_input)
-    rows = {leaf.name: _describe(leaf.module, traces[leaf.name]) for leaf in leaves}
+    rows = {leaf.name: _describe(leaf.module, traces[leaf.name], positions) for leaf in leaves}
     columns = ["class", "neurons", "positions", "bytes_per_sample", "hint"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("layer")
     whole = ["neurons", "positions", "bytes_per_sample"]
-    return table.astype(dict.fromkeys(whole, "Int64"))
+    table = table.astype(dict.fromkeys(whole, "Int64"))
+    if samples is not None:
+        table.insert(len(columns) - 1, "bytes", table["bytes_per_sample"] * samples)
+    return table
 
 
 @dataclass
@@ -143,8 +156,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _describe(module: nn.Module, trace: _Trace) -> dict[str, Any]:
+def _describe(module: nn.Module, trace: _Trace, most: int | None) -> dict[str, Any]:
     neurons, positions = trace.neurons, trace.positions
+    if most is not None and positions is not None:
+        positions = min(positions, most * trace.calls)
     if not trace.calls:
         neurons = _declared_neurons(module)
     size = None if neurons is None or positions is None else positions * bits.row_bytes(neurons)

@@ -1,0 +1,86 @@
+"""What docs/capture.md says is so."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tsstore
+from tsstore.recording import blocks
+from tsstore.recording.recorder import Recorder
+from tsstore.recording.sink import Statistics
+from tsstore.store import part_arrays
+from tsstore.store.metadata import CODECS
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "docs" / "capture.md").read_text(encoding="utf-8")
+PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
+(SCRIPT,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+(SHOWN,) = re.findall(r"^```console\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def test_the_script_says_what_is_shown(tmp_path):
+    (tmp_path / "capture.py").write_text(SCRIPT, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "capture.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ""
+    assert done.stderr == "".join(SHOWN.splitlines(keepends=True)[1:])
+    store = tsstore.open(tmp_path / "run.zarr")
+    assert store.samples == 2_000
+    assert store.parts[0].seal.waited == 0
+
+
+@pytest.mark.parametrize("name", [name for name in CODE if re.fullmatch("[a-z_]+=.*", name)])
+def test_settings_exist(name):
+    setting, _, value = name.partition("=")
+    parameters = inspect.signature(tsstore.capture).parameters
+    assert setting in parameters
+    if setting == "codec":
+        assert value.strip('"') in CODECS
+
+
+def test_commands_exist():
+    programs = re.findall(r"python (benchmarks/\w+\.py)([^`]*)`", TEXT)
+    assert len(programs) == 2
+    for program, options in programs:
+        source = (ROOT / program).read_text(encoding="utf-8")
+        assert all(f'"{option}"' in source for option in re.findall(r"--\w+", options))
+
+
+def test_the_numbers_are_those_of_the_code():
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(tsstore.capture).parameters.items()
+    }
+    assert f"`queue_bytes=`, {defaults['queue_bytes'] >> 20} MiB" in TEXT
+    assert defaults["codec"] == "lz4"
+    assert defaults["writer_threads"] == 1
+    assert f"({CODECS['zstd']} unless given)" in TEXT
+    assert f"chunks of {part_arrays.CHUNK_BYTES >> 20} MiB a layer" in TEXT
+    most = part_arrays.BUFFER_BYTES // part_arrays.CHUNK_BYTES
+    assert f"less from {most} layers on" in TEXT
+    kept = blocks.SPARE_BLOCKS * blocks.BLOCK_BYTES >> 20
+    assert f"up to {kept} MiB of blocks" in TEXT
+
+
+def test_what_is_named_exists():
+    assert "waited" in Statistics.__dataclass_fields__
+    for name in ("batch", "statistics", "projected_bytes"):
+        assert hasattr(Recorder, name)
+        assert f"recorder.{name}" in TEXT
+    links = re.findall(r"\]\((\w+\.md)\)", TEXT)
+    assert links
+    assert all((ROOT / "docs" / link).is_file() for link in links)

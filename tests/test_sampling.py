@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from watching import hook_count, packed, stored, watched
+
+import tsstore
+from tsstore.errors import CaptureError, OutputError, ResumeError, TsstoreWarning
+from tsstore.recording.sampling import Sampling, choose_positions, gather
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 9, 3), nn.ReLU(), nn.Flatten(), nn.Linear(324, 4)).eval()
+
+
+def images(count, size=8):
+    return torch.randn(count, 1, size, size)
+
+
+def capture(model, path, layers=("0", "3"), **options):
+    return tsstore.capture(model, path, layers=layers, durable=False, **options)
+
+
+def chosen_rows(output, chosen):
+    """Rows of a convolution at chosen positions, as NumPy packs all of them."""
+    rows = packed(output)
+    return np.take_along_axis(rows, chosen[:, :, np.newaxis], axis=1).reshape(-1, rows.shape[-1])
+
+
+# Which positions
+
+
+def drawn(counts, most=4, seed=0, rank=0, first=0):
+    return choose_positions(seed, rank, first, np.array(counts, dtype=np.int64), most)
+
+
+@given(
+    counts=st.lists(st.integers(0, 40), max_size=8),
+    most=st.integers(1, 12),
+    seed=st.integers(0, 2**64 - 1),
+    rank=st.integers(0, 5),
+    first=st.integers(0, 2**40),
+    cut=st.integers(0, 8),
+)
+def test_positions_are_different_ones_and_follow_from_the_samples_number(
+    counts, most, seed, rank, first, cut
+):
+    chosen = drawn(counts, most, seed, rank, first)
+    for line, count in zip(chosen, counts, strict=True):
+        there = line[line < count]
+        assert len(there) == min(most, count)
+        assert (np.diff(there) > 0).all()
+        assert (there >= 0).all()
+        assert (line[len(there) :] >= count).all()
+    cut = min(cut, len(counts))
+    pieces = [
+        drawn(counts[:cut], most, seed, rank, first),
+        drawn(counts[cut:], most, seed, rank, first + cut),
+    ]
+    np.testing.assert_array_equal(np.concatenate(pieces), chosen)
+
+
+def test_the_choice_is_the_same_for_ever():
+    assert drawn([10, 3, 10]).tolist() == [[2, 4, 8, 9], [0, 1, 2, 2**63 - 1], [0, 2, 4, 9]]
+
+
+def test_every_set_of_positions_is_as_likely_as_another():
+    sets, counts = np.unique(drawn([5] * 20_000, most=2), axis=0, return_counts=True)
+    assert len(sets) == 10
+    assert abs(counts - 2000).max() < 5 * np.sqrt(2000)
+
+
+def test_seeds_and_ranks_choose_differently():
+    choices = {
+        drawn([1000] * 3, seed=seed, rank=rank).tobytes() for seed in range(5) for rank in range(5)
+    }
+    assert len(choices) == 25
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("neuron_axis", "sample_axis"), [(1, 0), (3, 0), (2, 1), (0, 3)])
+def test_gathered_values_are_those_at_the_positions(groups, neuron_axis, sample_axis):
+    tensor = torch.randn(4, 6, 2, 8)
+    moved = tensor.movedim((sample_axis, neuron_axis), (0, -1))
+    flat = moved.reshape(moved.shape[0] // groups, -1, moved.shape[-1])
+    chosen = choose_positions(0, 0, 0, np.full(len(flat), flat.shape[1]), 3)
+    found = gather(tensor, neuron_axis, sample_axis, groups, chosen)
+    expected = torch.stack(
+        [line[torch.from_numpy(c)] for line, c in zip(flat, chosen, strict=True)]
+    )
+    assert torch.equal(found, expected)
+
+
+# Captured
+
+
+@pytest.mark.parametrize("positions", [1, 2, 5, 20, 35, 36, 50])
+def test_rows_are_those_at_the_chosen_positions(model, path, positions):
+    with (
+        watched(model[0], model[3]) as (conv, head),
+        capture(model, path, positions=positions, seed=3) as recorder,
+    ):
+        for count in (4, 3):
+            model(images(count))
+        assert recorder.statistics.bytes == 7 * (min(positions, 36) * 2 + 1)
+    store = tsstore.open(path)
+    chosen = drawn([36] * 7, min(positions, 36), seed=3)
+    expected = chosen_rows(torch.cat(conv), chosen)
+    np.testing.assert_array_equal(stored(path, "0"), expected)
+    np.testing.assert_array_equal(stored(path, "3"), packed(torch.cat(head))[:, 0])
+    assert store["0"].attributes.sampling == {"positions": positions, "seed": 3}
+    assert store["0"].attributes.position_shape == (6, 6)
+    assert store["3"].attributes.sampling is None
+
+
+def test_a_resumed_run_has_what_one_run_would_have(model, path):
+    torch.manual_seed(1)
+    batches = [images(3) for _ in range(4)]
+    whole = path.with_name("whole")
+    with capture(model, whole, positions=5):
+        for batch in batches:
+            model(batch)
+    for some in (batches[:1], batches[1:]):
+        with capture(model, path, positions=5, resume=True):
+            for batch in some:
+                model(batch)
+    np.testing.assert_array_equal(stored(path, "0"), stored(whole, "0"))
+    other = pytest.raises(ResumeError, match=r"sampling: .*6.* in this job, .*5.* there")
+    with capture(model, path, positions=6, resume=True), other:
+        model(batches[0])
+
+
+class Sequence(nn.Module):
+    """(time, sample, feature) within, windows of each sample in the first axis after."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(3, 9)
+        self.window = nn.Linear(9, 5)
+
+    def forward(self, values):
+        output, _ = self.lstm(values.transpose(0, 1))
+        output = output.transpose(0, 1)
+        return self.window(output.reshape(len(values) * 4, -1, 9))
+
+
+@pytest.mark.parametrize("positions", [1, 5])
+def test_samples_in_another_axis_and_samples_of_several_entries(path, positions):
+    model = Sequence()
+    values = torch.randn(3, 12, 3)
+    with watched(model.window) as (window,), capture(model, path, ["lstm", "window"], positions=positions):  # fmt: skip # noqa: E501
+        model(values)
+    lstm, _ = model.lstm(values.transpose(0, 1))
+    chosen = drawn([12] * 3, positions)
+    rows = packed(lstm, 2, 1)
+    expected = np.take_along_axis(rows, chosen[:, :, np.newaxis], axis=1)
+    np.testing.assert_array_equal(stored(path, "lstm"), expected.reshape(-1, 2))
+    rows = packed(window[0], 2).reshape(3, 12, 1)
+    expected = np.take_along_axis(rows, chosen[:, :, np.newaxis], axis=1)
+    np.testing.assert_array_equal(stored(path, "window"), expected.reshape(-1, 1))
+
+
+def test_each_call_gives_so_many_positions(model, path):
+    recorder = capture(model, path, "0", positions=5)
+    with watched(model[0]) as (conv,), recorder, recorder.batch(id=[1, 2]):
+        for size in (8, 9, 4):
+            model[0](images(2, size))
+    parts = [
+        np.take_along_axis(packed(call), drawn([n] * 2, 5)[:, :, np.newaxis] % n, axis=1)
+        for call, n in zip(conv[:2], (36, 49), strict=True)
+    ]
+    rows = np.concatenate([*parts, packed(conv[2])], axis=1)
+    np.testing.assert_array_equal(stored(path, "0"), rows.reshape(-1, 2))
+    assert tsstore.open(path)["0"].positions == 5 + 5 + 4
+
+
+class TimeFirst(nn.Module):
+    """Takes (time, sample, feature), which nobody can know of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(3, 9)
+        self.step = nn.Linear(9, 5)
+
+    def forward(self, values):
+        output, _ = self.lstm(values)
+        return self.step(output.transpose(0, 1).reshape(-1, 9))
+
+
+def test_positions_need_the_number_of_samples_in_time(path):
+    model = TimeFirst()
+    values = torch.randn(7, 4, 3)
+    late = pytest.raises(OutputError, match=r"step: .*chosen for 7 samples, but the batch has 4")
+    with watched(model.step) as (step,), capture(model, path, ["lstm", "step"], positions=2) as r:
+        with late:
+            model(values)
+        with r.batch(4):
+            model(values)
+    assert {states.positions for states in tsstore.open(path).values()} == {2}
+    rows = packed(step[-1]).reshape(4, 7, 1)
+    expected = np.take_along_axis(rows, drawn([7] * 4, 2)[:, :, np.newaxis], axis=1)
+    np.testing.assert_array_equal(stored(path, "step"), expected.reshape(-1, 1))
+
+
+def test_every_other_batch_runs_as_if_nothing_were_recorded(model, path):
+    with watched(model[0]) as (conv,), capture(model, path, every=3) as recorder:
+        for number in range(4):
+            with recorder.batch(id=[2 * number, 2 * number + 1]) as batch:
+                output = model(images(2))
+                batch.record(prediction=output.argmax(1))
+            if number == 0:
+                with pytest.raises(ValueError, match="no"), recorder.batch():
+                    raise ValueError("no")
+        with recorder.batch(anything="goes", mask=3):
+            pass
+        model(images(2))
+        assert (recorder.statistics.batches, recorder.statistics.calls_outside) == (2, 0)
+    store = tsstore.open(path)
+    assert store.column("id").tolist() == [0, 1, 6, 7]
+    np.testing.assert_array_equal(stored(path, "0"), np.concatenate(
+        [packed(conv[0]).reshape(-1, 2), packed(conv[3]).reshape(-1, 2)]
+    ))  # fmt: skip
+    assert store["0"].attributes.sampling == {"every": 3}
+    assert store["3"].attributes.sampling == {"every": 3}
+
+
+def test_forward_passes_are_counted_likewise(model, path):
+    with watched(model[0]) as (conv,), capture(model, path, "0", every=2):
+        for _ in range(4):
+            model(images(2))
+    expected = [packed(conv[0]).reshape(-1, 2), packed(conv[2]).reshape(-1, 2)]
+    np.testing.assert_array_equal(stored(path, "0"), np.concatenate(expected))
+
+
+def test_recording_ends_where_there_are_bytes_enough(model, path):
+    with capture(model, path, "0", max_bytes=300) as recorder:
+        for _ in range(2):
+            with recorder.batch(id=[1, 2]):
+                model(images(2))
+            assert hook_count(model) > 0
+        full = pytest.warns(TsstoreWarning, match="has 432 bytes of rows, and max_bytes is 300")
+        assert recorder.statistics.bytes == 288
+        with full as warned, recorder.batch(id=[1, 2]):
+            model(images(2))
+        assert len(warned) == 1
+        assert hook_count(model) == 0
+        with recorder.batch(id=[1, 2]) as batch:
+            model(images(2))
+            batch.record(more=3)
+        recorder.commit()
+    store = tsstore.open(path)
+    assert (store.samples, store.finished) == (6, True)
+    assert store.parts[0].seal.why == "closed: max_bytes=300 reached"
+    assert store["0"].attributes.sampling == {"max_bytes": 300}
+
+
+def run(model, path, batches, **options):
+    with capture(model, path, "0", **options) as recorder:
+        for _ in range(batches):
+            model(images(2))
+    assert recorder.closed
+
+
+def test_more_bytes_may_be_added_later_and_no_more_than_were_allowed(model, path):
+    for max_bytes, samples in ((144, 2), (144, 2), (400, 6)):
+        with pytest.warns(TsstoreWarning, match=f"max_bytes is {max_bytes}"):
+            run(model, path, 3, max_bytes=max_bytes, resume=True)
+        assert tsstore.open(path).samples == samples
+    run(model, path, 1, resume=True)
+    assert tsstore.open(path).samples == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"positions": 0}, "positions is 0; expected a whole number of at least 1"),
+        ({"positions": 1.5}, "positions is 1.5"),
+        ({"positions": True}, "positions is True"),
+        ({"every": 0}, "every is 0"),
+        ({"every": None}, "every is None"),
+        ({"max_bytes": -5}, "max_bytes is -5"),
+        ({"seed": -1}, "seed is -1; expected a whole number of at least 0"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
+    ],
+)
+def test_settings_that_make_no_sense(model, path, options, message):
+    with pytest.raises(CaptureError, match=message):
+        capture(model, path, "0", **options)
+    assert not path.exists()
+
+
+def test_what_a_layer_says():
+    assert Sampling().attributes(True) is None
+    assert Sampling(positions=4).attributes(False) is None
+    sampling = Sampling(np.int64(4), np.int64(2), np.int64(9), np.int64(1))
+    sampling.check()
+    assert sampling.attributes(True) == {"positions": 4, "seed": 1, "every": 2, "max_bytes": 9}
+
+
+def test_results_show_what_was_left_out(model, path):
+    with pytest.warns(TsstoreWarning, match="max_bytes"):
+        run(model, path, 200, positions=5, every=2, max_bytes=1500)
+    analysis = tsstore.analyze(path)
+    left_out = "1 batch of 2, at most 1,500 bytes of rows."
+    assert f"\n  0: positions 5 of 36, {left_out}" in analysis.table()
+    assert f"0: positions 5 of 36, {left_out}" in analysis._repr_html_()
+    assert "(positions 5 of 36, 1 batch of 2" in repr(analysis["0"])
+    assert analysis.to_dict()["layers"]["0"]["sampling"] == {
+        "positions": 5, "of_positions": 36, "seed": 0, "every": 2, "max_bytes": 1500,
+    }  # fmt: skip
+
+
+def test_nothing_left_out_is_not_mentioned(model, path):
+    with capture(model, path, positions=36):
+        for _ in range(20):
+            model(images(4))
+    assert "positions" not in tsstore.analyze(path).table()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("neuron_axis", [1, 3])
+def test_positions_on_a_gpu_are_those_of_the_cpu(neuron_axis):
+    tensor = torch.randn(4, 6, 5, 8)
+    chosen = drawn([240 // tensor.shape[neuron_axis]] * 4, 3)
+    on_gpu = gather(tensor.cuda(), neuron_axis, 0, 1, chosen)
+    assert on_gpu.is_cuda
+    assert torch.equal(on_gpu.cpu(), gather(tensor, neuron_axis, 0, 1, chosen))

@@ -1,0 +1,89 @@
+"""Finding a tensor in what a module takes or gives, however nested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import PackedSequence
+
+from tsstore.errors import OutputError
+
+OutputChoice = str | Mapping[str, str] | None
+"""A path for all layers, or by layer name (globs allowed), or None for the first tensor."""
+
+
+def first_tensor(value: Any) -> torch.Tensor | None:
+    """Return the first tensor in a module's input or output, however nested; None if none.
+
+    Raises
+    ------
+    OutputError
+        If it is in a PackedSequence, whose rows belong to no sample that could be told.
+    """
+    if isinstance(value, torch.Tensor):
+        return value
+    _refuse_packed_sequences(value)
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        return next((found for found in map(first_tensor, value) if found is not None), None)
+    return None
+
+
+def value_at(value: Any, path: str) -> Any:
+    """Return what is at a place in a module's output.
+
+    Parameters
+    ----------
+    value
+        The output.
+    path
+        Keys, indices (from the end, if negative) and names of attributes, with dots between them:
+        ``"1.0"``, ``"last_hidden_state"``, ``"hidden_states.-1"``.
+
+    Raises
+    ------
+    OutputError
+        If there is nothing; it says what there is.
+    """
+    steps = path.split(".")
+    for number, step in enumerate(steps):
+        _refuse_packed_sequences(value)
+        inside = _inside(value)
+        if step not in inside:
+            where = f"in {'.'.join(steps[:number])!r} of the output" if number else "in the output"
+            raise OutputError(
+                f"there is no {step!r} {where}, a {_described(value, inside)}; pass another "
+                f"outputs= than {path!r}"
+            )
+        value = inside[step]
+    return value
+
+
+def _inside(value: Any) -> dict[str, Any]:
+    """Return what a value holds, by what a path calls it."""
+    if isinstance(value, torch.Tensor):
+        return {}
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return dict(getattr(value, "__dict__", {}))
+    named = {name: getattr(value, name) for name in getattr(value, "_fields", ())}
+    counted = {str(index): item for index, item in enumerate(value)}
+    from_the_end = {str(index - len(value)): item for index, item in enumerate(value)}
+    return counted | from_the_end | named
+
+
+def _described(value: Any, inside: dict[str, Any]) -> str:
+    kind = type(value).__name__
+    if isinstance(value, torch.Tensor):
+        return f"{kind} of shape {tuple(value.shape)}"
+    shown = [name for name in inside if not name.startswith("-")]
+    return f"{kind} with {', '.join(shown) or 'nothing in it'}"
+
+
+def _refuse_packed_sequences(value: Any) -> None:
+    if isinstance(value, PackedSequence):
+        raise OutputError("found a PackedSequence, expected a tensor; pad the sequences")

@@ -1,0 +1,104 @@
+"""Packing some positions of each sample: where there are many others, these are not even read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tsstore.recording.batch import OpenBatch
+from tsstore.recording.masks import Mask
+from tsstore.recording.pack import Packed, pack
+from tsstore.recording.sampling import choose_positions, gather
+from tsstore.recording.select import Target
+
+_TOGETHER: Final = 2
+_APART: Final = 16
+"""Gathering a value against packing one, where a position's neurons are neighbours, or not."""
+
+
+class Sampler:
+    """Packs the positions that are chosen of each sample.
+
+    Parameters
+    ----------
+    most
+        How many of each sample, in each call of a layer.
+    seed, rank
+        Of the run, and of this process.
+    """
+
+    def __init__(self, most: int, seed: int, rank: int) -> None:
+        self._most = most
+        self._seed = seed
+        self._rank = rank
+
+    def pack(
+        self,
+        batch: OpenBatch,
+        target: Target,
+        tensor: torch.Tensor,
+        threshold: float,
+        neuron_axis: int,
+        sample_axis: int,
+    ) -> Packed:
+        """Pack a tensor's on/off states at some of its positions.
+
+        Parameters
+        ----------
+        batch
+            What the tensor belongs to: it knows how many samples there are, and what is padding.
+        target
+            Where the tensor was captured.
+        tensor, threshold, neuron_axis, sample_axis
+            See :func:`tsstore.recording.pack.pack`, and for errors, too.
+        """
+        samples = batch.samples_so_far(tensor.shape[sample_axis], sample_axis)
+        groups = tensor.shape[sample_axis] // max(samples, 1)
+        shape = tuple(
+            size for axis, size in enumerate(tensor.shape) if axis not in (neuron_axis, sample_axis)
+        )
+        positions = groups * math.prod(shape)
+        if positions <= self._most or not tensor.numel():
+            return pack(tensor, threshold, neuron_axis, sample_axis)
+        mask = batch.masks.of(target.axes.layer, samples, positions)
+        if mask is None:
+            mask = np.ones((samples, positions), dtype=np.bool_)
+        chosen, there = self._choose(batch.first_sample, mask)
+        if self._most * _cost(tensor, neuron_axis) <= positions:
+            some = gather(tensor, neuron_axis, sample_axis, groups, chosen)
+            packed = pack(some, threshold, 2, 0)
+        else:
+            packed = pack(tensor, threshold, neuron_axis, sample_axis)
+            rows = packed.rows.reshape(samples, positions, -1)
+            packed = replace(packed, rows=gather(rows, 2, 0, 1, chosen))
+        return replace(
+            packed,
+            position_shape=shape,
+            neuron_axis=neuron_axis,
+            sample_axis=sample_axis,
+            groups=groups,
+            there=there,
+        )
+
+    def _choose(self, first: int, mask: Mask) -> tuple[npt.NDArray[np.int64], Mask]:
+        """Return indices of positions (samples, most), and which of them count."""
+        counts = mask.sum(axis=1)
+        chosen = choose_positions(self._seed, self._rank, first, counts, self._most)
+        there = chosen < counts[:, np.newaxis]
+        chosen[~there] = 0
+        if not mask.all():
+            # Those that are there come first, in their order.
+            chosen = np.take_along_axis(np.argsort(~mask, axis=1, kind="stable"), chosen, axis=1)
+        return chosen, there
+
+
+def _cost(tensor: torch.Tensor, neuron_axis: int) -> int:
+    """Return how many positions are packed in the time in which one is gathered, about."""
+    if not tensor.is_cpu:
+        return 1
+    return _TOGETHER if tensor.stride(neuron_axis) == 1 else _APART

@@ -1,0 +1,159 @@
+"""Less, on purpose: some positions of each sample, some of the batches, so many bytes at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tsstore.compiling import compiled
+from tsstore.errors import CaptureError
+
+_Indices = npt.NDArray[np.int64]
+
+_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+_FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND: Final = np.uint64(0x94D049BB133111EB)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is left out on purpose.
+
+    Attributes
+    ----------
+    positions
+        Most positions of a sample that one call of a layer gives, drawn at random; None for all.
+    every
+        One batch of so many is recorded.
+    max_bytes
+        Bytes of rows, before compression, at which recording ends; None for no end.
+    seed
+        Of the random positions, from 0 to 2^64 - 1.
+    """
+
+    positions: int | None = None
+    every: int = 1
+    max_bytes: int | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise CaptureError where a setting makes no sense."""
+        for name, least in (("positions", 1), ("every", 1), ("max_bytes", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is None and name in ("positions", "max_bytes"):
+                continue
+            integral = isinstance(value, Integral) and not isinstance(value, bool)
+            if not integral or not least <= value < 1 << 64:
+                raise CaptureError(
+                    f"{name} is {value!r:.80}; expected a whole number of at least {least}"
+                )
+
+    def attributes(self, has_positions: bool) -> dict[str, Any] | None:
+        """Return what a layer says of it; None where nothing is left out.
+
+        Parameters
+        ----------
+        has_positions
+            Whether the layer has more than one position in a sample.
+        """
+        said: dict[str, Any] = {}
+        if self.positions is not None and has_positions:
+            said |= {"positions": int(self.positions), "seed": int(self.seed)}
+        if self.every > 1:
+            said["every"] = int(self.every)
+        if self.max_bytes is not None:
+            said["max_bytes"] = int(self.max_bytes)
+        return said or None
+
+
+def choose_positions(seed: int, rank: int, first: int, counts: _Indices, most: int) -> _Indices:
+    """Return random positions of each sample, without replacement.
+
+    They follow from the seed, the rank and the sample's running number: whatever batches there
+    are, a sample has the same ones; and so have two layers with as many positions.
+
+    Parameters
+    ----------
+    seed, rank
+        Of the run, and of this process.
+    first
+        Running number of the first sample.
+    counts
+        int64 (samples,): how many positions each sample has.
+    most
+        How many to choose of each.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 (samples, most): indices in ascending order; at the end, where a sample has fewer
+        positions, what is not below its count.
+    """
+    chosen = np.full((counts.size, most), np.iinfo(np.int64).max)
+    # Mixed in between, so that seed 1 of rank 0 is not seed 0 of rank 1.
+    key = _mixed(np.uint64(_mixed(np.uint64(seed)) ^ rank))
+    _draw(np.uint64(key), np.uint64(first), counts, chosen)
+    chosen.sort(axis=1)
+    return chosen
+
+
+def gather(
+    tensor: torch.Tensor, neuron_axis: int, sample_axis: int, groups: int, chosen: _Indices
+) -> torch.Tensor:
+    """Return some positions of each sample, on the device where the tensor is.
+
+    Parameters
+    ----------
+    tensor
+        Its sample axis holds `groups` entries a sample.
+    neuron_axis, sample_axis
+        Axes of the tensor, counted from the front.
+    groups
+        The positions of a sample are those of so many entries, one after the other.
+    chosen
+        int64 (samples, positions): indices of positions.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples, positions, neurons).
+    """
+    entries = tensor.detach().movedim((sample_axis, neuron_axis), (0, -1))
+    group, *where = np.unravel_index(chosen, (groups, *entries.shape[1:-1]))
+    entry = np.arange(len(chosen))[:, np.newaxis] * groups + group
+    index = torch.from_numpy(np.stack([entry, *where])).to(tensor.device)
+    return entries[index.unbind(0)]
+
+
+@compiled(nogil=True)
+def _mixed(word: np.uint64) -> np.uint64:
+    """Mix a word's bits: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    word = (word ^ word >> np.uint64(30)) * _FIRST
+    word = (word ^ word >> np.uint64(27)) * _SECOND
+    return word ^ word >> np.uint64(31)
+
+
+@compiled(nogil=True)
+def _draw(key: np.uint64, first: np.uint64, counts: _Indices, chosen: _Indices) -> None:
+    """Draw for each sample by the first steps of a shuffle (Fisher and Yates), then undo them."""
+    pool = np.arange(counts.max() if counts.size else 0)
+    swapped = np.empty(chosen.shape[1], np.int64)
+    for sample in range(counts.size):
+        state = _mixed(key ^ (first + np.uint64(sample)) * _GOLDEN)
+        taken = min(chosen.shape[1], counts[sample])
+        for step in range(taken):
+            state += _GOLDEN
+            left = np.uint64(counts[sample] - step)
+            # The upper half of a random word times `left`, above 2^32, is below it.
+            other = step + np.int64((_mixed(state) >> np.uint64(32)) * left >> np.uint64(32))
+            pool[step], pool[other] = pool[other], pool[step]
+            swapped[step] = other
+            chosen[sample, step] = pool[step]
+        for step in range(taken - 1, -1, -1):
+            other = swapped[step]
+            pool[step], pool[other] = pool[other], pool[step]
