@@ -165,7 +165,7 @@ def table_line(case: Case, seconds: dict[str, Seconds]) -> str:
         for way in WAYS[1:]
         for clock in CLOCKS
     ]
-    return f"{case.name[:27]:<28}{bare:>7.1f}{''.join(ratios)}"
+    return f"{case.name:<28}{bare:>7.1f}{''.join(ratios)}"
 
 
 def median_ratio(some: list[float], bare: list[float]) -> float:

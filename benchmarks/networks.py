@@ -116,7 +116,8 @@ def images(count: int, size: int = 28, channels: int = 1) -> Tensor:
 
 def lenet(layers: tuple[str, ...], batch: int = 200) -> Case:
     """Return the demo's LeNet-5."""
-    return Case(f"LeNet-5, {', '.join(layers)}", load_lenet5(), images(batch), layers)
+    what = layers[0] if len(layers) == 1 else f"{len(layers)} layers"
+    return Case(f"LeNet-5, {what}", load_lenet5(), images(batch), layers)
 
 
 def resnet(batch: int = 8, size: int = 224) -> Case:
