@@ -60,6 +60,7 @@ How the model runs
     torch.compile, captured before ........ test_listener.py: test_a_compiled_model
     torch.compile, captured after ......... test_listener.py: test_a_model_that_was_compiled_and_called_before_is_an_error_with_advice
     a compiled part, captured after ....... test_a_part_that_was_compiled_and_called_before_is_an_error_with_advice
+    the same, with reset_compiler ......... test_what_was_compiled_and_called_before_is_compiled_anew_on_request
     torch.compile without graph breaks .... test_compiling_without_graph_breaks_is_an_error_and_not_silence
     DistributedDataParallel ............... test_listener.py: test_distributed_data_parallel
     the same in two processes ............. test_ranks.py: test_two_processes_of_torch_distributed_write_one_run
@@ -398,6 +399,25 @@ def test_a_part_that_was_compiled_and_called_before_is_an_error_with_advice(path
         warns = pytest.warns(TsstoreWarning, match=f"{advice}, are left out: 1$")
         with capture(model, path, nn.Linear, overwrite=True), warns:
             model(torch.randn(2, 3))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_compiled_and_called_before_is_compiled_anew_on_request(path, compiler, whole):
+    last = nn.Linear(9, 4)
+    part = last if whole else torch.compile(last, **EAGER)
+    model = nn.Sequential(nn.Linear(3, 9), part)
+    called = torch.compile(model, **EAGER) if whole else model
+    values = torch.randn(5, 3)
+    with torch.no_grad():
+        before = called(values)
+        with watched(last) as (seen,), capture(called, path, ["0", "1"], reset_compiler=True):
+            for rows in values.split(2):
+                called(rows)
+        torch.testing.assert_close(called(values), before)
+    assert hook_count(model) == 0
+    store = tsstore.open(path)
+    assert (store.samples, store["0"].rows) == (5, 5)
+    np.testing.assert_array_equal(stored(path, "1"), joined(seen))
 
 
 def test_compiling_without_graph_breaks_is_an_error_and_not_silence(path, compiler):

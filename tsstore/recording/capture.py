@@ -61,6 +61,7 @@ def capture(
     world_size: int | None = None,
     on_error: OnError = "raise",
     commit_on_sigterm: bool = False,
+    reset_compiler: bool = False,
 ) -> Recorder:
     """Begin to record the states of a model's layers; use it as a context manager.
 
@@ -128,6 +129,10 @@ def capture(
     commit_on_sigterm
         Hold SIGTERM back until the batch at hand has ended and is on disk. The batches must run
         in the main thread.
+    reset_compiler
+        Call ``torch.compiler.reset()`` once the hooks are there, for a model, or a part of one,
+        that was compiled and called before: what it was compiled to does not call them. All
+        compiled code of the process is compiled anew when it is called next.
 
     Returns
     -------
@@ -173,6 +178,8 @@ def capture(
     recorder = Recorder(model, files, targets, part, settings)
     try:
         recorder.attach()
+        if reset_compiler:
+            torch.compiler.reset()
     except BaseException:
         recorder.close("its hooks could not be attached")
         raise
