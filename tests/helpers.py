@@ -14,7 +14,8 @@ from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.documents import load, write_group
 from tsstore.store.files import LocalFiles
 from tsstore.store.layout import LayerAttributes, PartAttributes
-from tsstore.store.writer import PartWriter, create_run
+from tsstore.store.run import create_run
+from tsstore.store.writer import PartWriter
 
 NEURONS = {"conv_1": 6, "fc.2": 13}
 

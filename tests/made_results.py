@@ -9,9 +9,9 @@ import numpy as np
 from sampling import Counted
 from scipy.special import digamma
 
-from tsstore.analysis.accuracy import Accuracy
 from tsstore.analysis.layer_result import LayerResult
 from tsstore.analysis.results import Analysis
+from tsstore.statistics.network_intervals import Answers
 from tsstore.statistics.spectrum import Spectrum
 
 SAMPLES = 128
@@ -70,7 +70,7 @@ def all_differ(name: str = "conv_2", neurons: int = 20) -> LayerResult:
 
 
 def analysis(
-    *layers: LayerResult, accuracy: float | None = None, by_group: Accuracy | None = None
+    *layers: LayerResult, accuracy: float | None = None, by_group: Answers | None = None
 ) -> Analysis:
     named = {layer.name: layer for layer in layers}
     return Analysis("run.zarr", SAMPLES, named, accuracy, by_group)

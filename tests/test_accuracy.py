@@ -10,9 +10,10 @@ from helpers import column
 from synthetic import draw_layer, write_layers
 
 from tsstore.analysis import accuracy as module
-from tsstore.analysis.accuracy import Accuracy, count_right
+from tsstore.analysis.accuracy import count_right
 from tsstore.analysis.groups import RandomGroups
 from tsstore.errors import DamageError
+from tsstore.statistics.network_intervals import Answers
 from tsstore.store.reader import StateStore
 
 
@@ -49,7 +50,7 @@ def test_right_predictions_are_counted_by_group_over_all_parts(tmp_path, monkeyp
 def test_without_groups_all_samples_are_one(tmp_path):
     accuracy = count_right(write(tmp_path / "run", predictions(1, 60)).parts)
     assert accuracy.samples.tolist() == [60]
-    assert math.isnan(Accuracy(np.zeros(2, np.int64), np.zeros(2, np.int64)).share)
+    assert math.isnan(Answers(np.zeros(2, np.int64), np.zeros(2, np.int64)).share)
 
 
 def test_text_is_compared_as_text(tmp_path):

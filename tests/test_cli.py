@@ -222,7 +222,8 @@ def test_layers_lists_what_can_be_captured():
 def test_names_cannot_write_to_the_terminal(tmp_path):
     from tsstore.store.files import LocalFiles
     from tsstore.store.layout import LayerAttributes, PartAttributes
-    from tsstore.store.writer import Batch, LayerBatch, PartWriter, create_run
+    from tsstore.store.run import create_run
+    from tsstore.store.writer import Batch, LayerBatch, PartWriter
 
     name = "[bold]\x1b[31mred"
     files = LocalFiles(tmp_path / "run.zarr", durable=False)

@@ -15,7 +15,7 @@ from tsstore.store.files import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.printing import printable
 from tsstore.store.reader import open_store
-from tsstore.store.writer import create_run
+from tsstore.store.run import create_run
 
 HOSTILE = "\x1b[2J<img src=x onerror='alert(1)'>&\r\n\u202e\ud800"
 

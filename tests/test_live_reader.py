@@ -16,8 +16,9 @@ from tsstore.store.documents import create_group
 from tsstore.store.files import LocalFiles
 from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.reader import StateStore, open_store
+from tsstore.store.run import create_run
 from tsstore.store.verify import verify
-from tsstore.store.writer import PartWriter, create_run
+from tsstore.store.writer import PartWriter
 
 SECONDS = 3.0
 NEURONS = {"conv_1": 6, "fc.2": 13, "late": 9}

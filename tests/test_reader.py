@@ -25,8 +25,8 @@ from tsstore.store.documents import read_attributes
 from tsstore.store.files import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.reader import open_store
+from tsstore.store.run import create_run
 from tsstore.store.sealing import create_seal
-from tsstore.store.writer import create_run
 
 any_text = st.text(st.characters())
 

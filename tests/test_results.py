@@ -9,14 +9,13 @@ from made_results import EVEN_BITS, all_differ, analysis, dead, even, limited, r
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis.accuracy import Accuracy
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.network_intervals import Answers, aiq_interval, network_interval
 
 
-def answers(right: int = 3) -> Accuracy:
+def answers(right: int = 3) -> Answers:
     """Return 32 groups of four answers."""
-    return Accuracy(np.full(32, right), np.full(32, 4))
+    return Answers(np.full(32, right), np.full(32, 4))
 
 
 def test_a_network_s_efficiency_is_the_geometric_mean() -> None:
@@ -80,7 +79,7 @@ def test_the_aiq_weighs_accuracy_against_efficiency() -> None:
 
 def test_the_aiq_s_interval_has_the_scatter_of_the_recorded_accuracy() -> None:
     right = np.random.default_rng(0).integers(2, 5, 32)
-    network = analysis(uneven(), accuracy=0.75, by_group=Accuracy(right, np.full(32, 4)))
+    network = analysis(uneven(), accuracy=0.75, by_group=Answers(right, np.full(32, 4)))
     layers = [network["conv_1"].jackknifed]
     found = network.aiq_interval(0.9, weight=1)
     expected = Answers(right, np.full(32, 4))

@@ -32,8 +32,8 @@ from tsstore.statistics.spectrum import Spectrum
 from tsstore.store.files import StorePath, open_files
 from tsstore.store.layers import LayerStates
 from tsstore.store.layout import PartAttributes, directory_name
+from tsstore.store.run import create_run
 from tsstore.store.run_view import open_parts
-from tsstore.store.writer import create_run
 
 _SETTINGS = Settings(calls="merge", missing="empty")
 

@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from tsstore.analysis.groups import PIECE_SAMPLES, RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
+from tsstore.statistics.network_intervals import Answers
 from tsstore.store.parts import Part
 
 PREDICTION = "prediction"
 LABEL = "label"
 
 
-@dataclass(frozen=True, eq=False)
-class Accuracy:
-    """Right predictions by group of samples.
-
-    Attributes
-    ----------
-    right
-        int64 (groups,): samples whose recorded prediction is their label.
-    samples
-        int64 (groups,): samples of the group.
-    """
-
-    right: npt.NDArray[np.int64]
-    samples: npt.NDArray[np.int64]
-
-    @property
-    def share(self) -> float:
-        """Share of all samples whose prediction is right; NaN if there are none."""
-        samples = int(self.samples.sum())
-        return int(self.right.sum()) / samples if samples else float("nan")
-
-
 def count_right(
     parts: Iterable[Part], groups: RandomGroups | None = None, left_out: LeftOut = NOTHING
-) -> Accuracy | None:
+) -> Answers | None:
     """Count right predictions by group, a bounded number of samples at a time.
 
     Parameters
@@ -54,7 +31,7 @@ def count_right(
 
     Returns
     -------
-    Accuracy
+    Answers
         None if a part with samples has no column prediction or label.
 
     Raises
@@ -78,4 +55,4 @@ def count_right(
             group = left_out.select(group, part.directory, first)
             right += np.bincount(group[is_right], minlength=groups.count)
             samples += np.bincount(group, minlength=groups.count)
-    return Accuracy(right, samples)
+    return Answers(right, samples)

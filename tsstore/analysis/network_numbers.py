@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from tsstore.analysis.accuracy import Accuracy
 from tsstore.analysis.layer_numbers import LayerNumbers
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.efficiency import aIQ, network_efficiency
@@ -45,7 +44,7 @@ class NetworkNumbers(Mapping[str, Layer]):
         samples: int,
         layers: Mapping[str, Layer],
         accuracy: float | None,
-        accuracy_by_group: Accuracy | None = None,
+        accuracy_by_group: Answers | None = None,
         *,
         samples_left_out: int = 0,
         repeated_samples: int | None = None,
@@ -107,8 +106,8 @@ class NetworkNumbers(Mapping[str, Layer]):
         efficiencies do.
         """
         answers: float | Answers = self._accuracy(accuracy)
-        if accuracy is None and (groups := self.accuracy_by_group) is not None:
-            answers = Answers(groups.right, groups.samples)
+        if accuracy is None and self.accuracy_by_group is not None:
+            answers = self.accuracy_by_group
         entropies = self._entropies()
         if entropies is None:
             return None

@@ -31,6 +31,12 @@ class Answers(NamedTuple):
     right: IntArray
     samples: IntArray
 
+    @property
+    def share(self) -> float:
+        """Share of all answers that are right; NaN if there are none."""
+        samples = int(self.samples.sum())
+        return int(self.right.sum()) / samples if samples else float("nan")
+
 
 def network_interval(
     entropies: Sequence[Jackknifed], neurons: Sequence[int], *, level: float = 0.95

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy.typing as npt
@@ -54,18 +55,18 @@ class Earlier:
     attempt: int
     threshold: float | None = None
 
-    @property
+    @cached_property
     def own_parts(self) -> tuple[Part, ...]:
         """The parts from which this rank goes on."""
         size = self.part.world_size
         return tuple(p for p in self.parts if p.attributes.rank % size == self.part.rank)
 
-    @property
+    @cached_property
     def committed_samples(self) -> int:
         """Number of samples in the sealed parts from which this rank goes on."""
         return sum(part.samples for part in self.own_parts if part.seal is not None)
 
-    @property
+    @cached_property
     def committed_bytes(self) -> int:
         """Bytes of rows, before compression, in these parts."""
         return sum(

@@ -23,7 +23,6 @@ from tsstore.store.metadata import CODECS
 from tsstore.store.part_arrays import PartArrays
 from tsstore.store.process import now, process_name, this_process
 from tsstore.store.record import CommitRecord
-from tsstore.store.run import create_run as create_run
 from tsstore.store.sealing import create_seal, is_own, seal_part
 
 
