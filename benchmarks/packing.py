@@ -20,15 +20,19 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import torch
+from torch import nn
 
-from tsstore.recording.pack import pack
+from tsstore.recording.axes import Axes
+from tsstore.recording.blocks import Blocks
 from tsstore.recording.pack_torch import pack_by_torch
+from tsstore.recording.packer import Packer
 
 Way = Callable[[torch.Tensor, int], Any]
 
@@ -75,8 +79,14 @@ def by_torch(tensor: torch.Tensor, neuron_axis: int) -> Any:
 
 
 def by_tsstore(tensor: torch.Tensor, neuron_axis: int) -> Any:
-    """Pack as a capture does."""
-    return pack(tensor, 0.0, neuron_axis, 0).rows
+    """Pack as a capture does: in blocks, by what is known of earlier tensors of the layer."""
+    return packer_of(neuron_axis).pack(tensor).rows
+
+
+@cache
+def packer_of(neuron_axis: int) -> Packer:
+    """Return what packs the tensors of a layer."""
+    return Packer(0.0, Axes("layer", nn.Identity(), neuron_axis, 0), Blocks().room)
 
 
 WAYS: dict[str, Way] = {"numpy": by_numpy, "torch": by_torch, "tsstore": by_tsstore}

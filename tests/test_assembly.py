@@ -13,6 +13,7 @@ from tsstore.errors import (
     SelectionError,
     TsstoreWarning,
 )
+from tsstore.recording import assembly as module
 from tsstore.recording.assembly import Assembly
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.pack import pack
@@ -77,6 +78,98 @@ def test_later_batches_bring_nothing_new():
     assert later.new_layers == {}
     assert later.positions == {}
     assert later.batch.samples == 5
+
+
+def test_a_batch_like_one_before_is_finished_alike():
+    house = assembly()
+    house.assemble(usual(3, label=[1, 2, 3]))
+    for number in range(3):
+        tensors = maps(3), vectors(3)
+        made = house.assemble(batch(*zip((CONV, LINEAR), tensors, strict=True), label=[number] * 3))
+        assert (made.batch.samples, made.new_layers, made.columns) == (3, {}, {"label": "int64"})
+        assert made.batch.columns["label"].tolist() == [number] * 3
+        for name, tensor, positions in zip("01", tensors, (6, 1), strict=True):
+            layer = made.batch.layers[name]
+            np.testing.assert_array_equal(layer.rows, packed(tensor).reshape(len(layer.rows), -1))
+            assert layer.positions.tolist() == [positions] * 3
+            layer.check(name, 3, 1)
+
+
+def alike(calls, **options):
+    """A batch whose calls have the forms of another one's, as those of a hook have."""
+    made = batch(**options)
+    for target, found in calls:
+        made.add(target, found)
+    return made
+
+
+def calls_of(*targets, samples=2):
+    return [(target, pack(vectors(samples), 0.0, 1, 0)) for target in targets]
+
+
+def test_what_is_known_of_a_batch_is_used_only_where_nothing_else_is_different():
+    house = assembly([LINEAR])
+    calls = calls_of(LINEAR)
+    first = house.assemble(alike(calls, samples=2))
+    again = house.assemble(alike(calls, samples=2))
+    assert again.batch.layers["1"].positions is first.batch.layers["1"].positions
+    assert house.assemble(alike(calls)).batch.samples == 2
+    assert house.assemble(alike(calls, samples=1)).batch.layers["1"].positions.tolist() == [2]
+    with pytest.raises(OutputError, match="which 3 samples cannot share"):
+        house.assemble(alike(calls, samples=3))
+    with pytest.raises(ColumnsError, match="recorded label, the first one no columns"):
+        house.assemble(alike(calls, label=[1, 2]))
+    with pytest.raises(CaptureError, match=r"was called 1 times .* and 2 times"):
+        house.assemble(alike(calls * 2, samples=2))
+    twice = house.assemble(alike(calls, samples=2))
+    assert twice.batch.layers["1"].positions is first.batch.layers["1"].positions
+
+
+def test_a_mask_is_no_less_obeyed_in_a_batch_like_one_before():
+    house = assembly([CONV])
+    found = pack(maps(2), 0.0, 1, 0)
+    masks = [None, np.eye(2, 6), np.ones((2, 6)), None]
+    counts = []
+    for mask in masks:
+        made = alike([(CONV, found)])
+        if mask is not None:
+            made.masks.record(mask)
+        counts.append(house.assemble(made).batch.layers["0"].positions.tolist())
+    assert counts == [[6, 6], [1, 1], [6, 6], [6, 6]]
+
+
+def test_a_layer_that_comes_later_has_no_rows_in_batches_like_those_before():
+    house = assembly(missing="empty")
+    calls = [(CONV, pack(maps(2), 0.0, 1, 0))]
+    before = house.assemble(alike(calls)), house.assemble(alike(calls))
+    house.assemble(alike(calls_of(LINEAR)))
+    after = house.assemble(alike(calls)), house.assemble(alike(calls))
+    assert [list(made.batch.layers) for made in before] == [["0"]] * 2
+    for made in after:
+        assert set(made.batch.layers) == {"0", "1"}
+        assert made.batch.layers["1"].rows.shape == (0, 1)
+        made.batch.layers["1"].check("1", 2, 1)
+
+
+def test_calls_of_one_module_keep_their_numbers_in_a_batch_like_one_before():
+    house = assembly()
+    for _ in range(3):
+        calls = list(zip((LINEAR, CONV, LINEAR), (vectors(2), maps(2), vectors(2)), strict=True))
+        forms = [pack(tensor, 0.0, 1, 0) for _, tensor in calls]
+        for _ in range(2):
+            made = house.assemble(alike(zip((LINEAR, CONV, LINEAR), forms, strict=True)))
+            assert set(made.batch.layers) == {"1#1", "0", "1#2"}
+            for name, form in zip(("1#1", "0", "1#2"), forms, strict=True):
+                rows = form.rows.reshape(-1, 1)
+                np.testing.assert_array_equal(made.batch.layers[name].rows, rows)
+
+
+def test_forms_of_batches_are_not_remembered_without_end(monkeypatch):
+    monkeypatch.setattr(module, "_MOST_KNOWN", 3)
+    house = assembly([LINEAR])
+    for samples in range(1, 9):
+        house.assemble(batch((LINEAR, vectors(samples))))
+        assert 1 <= len(house._known) <= 3
 
 
 def test_a_batch_in_which_nothing_happened_is_none():
@@ -149,7 +242,7 @@ def test_a_number_of_calls_that_changes(before, now, missing):
 
 def test_what_never_runs_is_left_out_with_one_warning():
     house = assembly()
-    message = "did not run in the first batch, or .* are left out: 1$"
+    message = "did not run in the first batch, or .*reset_compiler=True\\), are left out: 1$"
     with pytest.warns(TsstoreWarning, match=message) as warned:
         house.assemble(batch((CONV, maps(2))))
     assert len(warned) == 1
@@ -159,9 +252,13 @@ def test_what_never_runs_is_left_out_with_one_warning():
 
 def test_what_was_named_must_run():
     named = select(MODEL, "1")
-    with pytest.raises(SelectionError, match="1 was named but did not run in the first batch"):
+    with pytest.raises(
+        SelectionError, match=r"1 was named but .*, call .* or pass reset_compiler=True"
+    ):
         assembly([CONV, *named]).assemble(batch((CONV, maps(2))))
-    with pytest.raises(SelectionError, match=r"none of the selected layers ran .*compiler.reset"):
+    with pytest.raises(
+        SelectionError, match=r"none of the selected layers ran .*, or pass reset_compiler=True"
+    ):
         assembly().assemble(batch(label=[1, 2]))
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tsstore.errors import TsstoreError, WriterError
+from tsstore.recording import background as background_module
 from tsstore.recording import schedule as module
 from tsstore.recording.background import Background
 
@@ -84,6 +85,45 @@ def test_commit_returns_when_it_is_done(start, work):
     assert work.done == ["a", "commit"]
     background.commit()
     assert work.done == ["a", "commit", "commit"]
+
+
+def test_the_thread_is_woken_by_the_first_task_by_much_or_after_a_while(start, work, monkeypatch):
+    monkeypatch.setattr(background_module, "LINGER_SECONDS", 0.3)
+    background = start(limit=1000)
+    time.sleep(0.5)
+    background.put(work.task("first"), 1)
+    wait_until(lambda: work.done == ["first"], seconds=0.2)
+    background.put(work.task("little"), 1)
+    time.sleep(0.1)
+    assert work.done == ["first"], "it waits for more"
+    background.put(work.task("much"), 600)
+    wait_until(lambda: work.done == ["first", "little", "much"], seconds=0.15)
+    background.put(work.task("little"), 1)
+    wait_until(lambda: len(work.done) == 4)
+
+
+@pytest.mark.parametrize("call", ["commit", "stop", "put"])
+def test_whoever_waits_does_not_wait_for_more_to_come(start, work, monkeypatch, call):
+    monkeypatch.setattr(background_module, "LINGER_SECONDS", 3.0)
+    background = start(limit=100)
+    background.put(work.task("a"), 30)
+    begun = time.monotonic()
+    if call == "put":
+        background.put(work.task("b"), 90)
+        assert work.done == ["a"]
+    else:
+        getattr(background, call)()
+        assert work.done[0] == "a"
+    assert time.monotonic() - begun < 1.5
+
+
+def test_what_lingers_is_there_when_a_commit_comes(start, work, monkeypatch):
+    monkeypatch.setattr(background_module, "LINGER_SECONDS", 0.3)
+    background = start(commit_every=0.7)
+    for number in range(5):
+        background.put(work.task(number), 1)
+    wait_until(lambda: "commit" in work.done)
+    assert work.done == [0, 1, 2, 3, 4, "commit"]
 
 
 def test_the_queue_is_bounded_in_bytes(start):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tsstore.recording import blocks as module
-from tsstore.recording.blocks import BLOCK_BYTES, SPARE_BLOCKS, Blocks
+from tsstore.recording.blocks import BLOCK_BYTES, SPARE_BYTES, Blocks
 from tsstore.store.batch import Batch, LayerBatch
 
 
@@ -46,7 +46,7 @@ def test_a_copy_is_equal_and_lies_in_a_block():
     found += [copy.columns["id"], copy.columns["x"]]
     assert copy.columns["name"] is batch.columns["name"]
     (block,) = {id(base_of(array)) for array in found}
-    assert isinstance(base_of(found[0]).obj, mmap.mmap)
+    assert isinstance(base_of(found[0]), mmap.mmap)
     assert block
 
 
@@ -79,6 +79,32 @@ def test_large_and_empty_arrays_stay_where_they_are():
     blocks = Blocks()
     for rows in (np.empty((BLOCK_BYTES + 1, 1), dtype=np.uint8), np.empty((0, 3), dtype=np.uint8)):
         assert blocks.copy(batch_of(rows)).layers["layer"].rows is rows
+
+
+def test_what_is_in_a_block_or_cannot_change_is_not_copied():
+    blocks = Blocks()
+    rows = blocks.room((2, 3, 4)).reshape(6, 4)
+    batch = batch_of(rows, flag=np.zeros(6, dtype=bool))
+    batch.layers["layer"].positions.flags.writeable = False
+    copy = blocks.copy(batch)
+    assert copy.layers["layer"].rows is rows
+    assert copy.layers["layer"].positions is batch.layers["layer"].positions
+    assert copy.columns["flag"] is not batch.columns["flag"]
+    elsewhere = Blocks().copy(batch_of(rows.copy())).layers["layer"].rows
+    assert blocks.copy(batch_of(elsewhere)).layers["layer"].rows is elsewhere
+
+
+@given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=3), max_size=30))
+def test_rooms_have_their_shape_and_nothing_in_common(shapes):
+    blocks = Blocks()
+    rooms = [blocks.room(tuple(shape)) for shape in shapes]
+    for number, room in enumerate(rooms):
+        room[...] = number
+    for number, (shape, room) in enumerate(zip(shapes, rooms, strict=True)):
+        assert room.shape == tuple(shape)
+        assert room.dtype == np.uint8
+        assert (room == number).all()
+        assert room.flags.c_contiguous
 
 
 @pytest.fixture
@@ -115,15 +141,37 @@ def test_a_block_is_filled_again_when_nothing_in_it_is_used_any_more(made):
     assert [int(copy[0, 0]) for copy in copies] == [2, 3, 1, 4, 4, 4, 4]
 
 
+def test_a_large_room_has_a_block_of_its_own_that_is_filled_again(made):
+    blocks = Blocks()
+    for size in (BLOCK_BYTES + 1, 2 * BLOCK_BYTES, BLOCK_BYTES + 77):
+        large = blocks.room((size,))
+        large[:] = 3
+        small = blocks.room((5,))
+        assert base_of(large) is not base_of(small)
+        del large
+    assert [len(block()) for block in made] == [2 * BLOCK_BYTES, BLOCK_BYTES]
+    assert small.base is not None
+
+
+def test_large_blocks_count_with_those_that_are_kept(made):
+    blocks = Blocks()
+    rooms = [blocks.room((SPARE_BYTES // 2 - 5,)) for _ in range(3)]
+    del rooms
+    gc.collect()
+    assert sum(len(block()) for block in made if block() is not None) == SPARE_BYTES
+    blocks.room((SPARE_BYTES + 1,)).fill(1)
+    assert sum(len(block()) for block in made if block() is not None) == SPARE_BYTES
+
+
 def test_a_few_blocks_are_kept_for_later_and_the_others_go_back_to_the_system(made):
     blocks = Blocks()
-    count = SPARE_BLOCKS + 5
+    count = SPARE_BYTES // BLOCK_BYTES + 5
     copies = [blocks._copy(QUARTER) for _ in range(4 * count)]
     assert sum(block() is not None for block in made) == count
     del copies
     gc.collect()
     # The one that is being filled is no spare.
-    assert sum(block() is not None for block in made) == SPARE_BLOCKS + 1
+    assert sum(block() is not None for block in made) == SPARE_BYTES // BLOCK_BYTES + 1
     del blocks
     gc.collect()
     assert sum(block() is not None for block in made) == 0

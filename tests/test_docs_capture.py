@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tsstore
-from tsstore.recording import blocks
+from tsstore.recording import background, blocks
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.sink import Statistics
 from tsstore.store import part_arrays
@@ -72,8 +72,11 @@ def test_the_numbers_are_those_of_the_code():
     assert f"chunks of {part_arrays.CHUNK_BYTES >> 20} MiB a layer" in TEXT
     most = part_arrays.BUFFER_BYTES // part_arrays.CHUNK_BYTES
     assert f"less from {most} layers on" in TEXT
-    kept = blocks.SPARE_BLOCKS * blocks.BLOCK_BYTES >> 20
+    kept = blocks.SPARE_BYTES >> 20
     assert f"up to {kept} MiB of blocks" in TEXT
+    assert f"as soon as there are {background.WORTH_WAKING >> 20} MiB" in TEXT
+    assert background.LINGER_SECONDS == 0.1
+    assert "every tenth of a second" in TEXT
 
 
 def test_what_is_named_exists():

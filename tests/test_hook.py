@@ -45,7 +45,7 @@ def test_it_packs_the_output_and_leaves_it_as_it_is(received):
     output = layer(torch.ones(2, 3))
     ((name, found),) = received
     assert name == "Linear"
-    assert (found.rows.numpy() == packed(output)).all()
+    assert (found.rows == packed(output)).all()
     assert torch.equal(output, plain)
     assert output.grad_fn is not None
 
@@ -64,7 +64,7 @@ def test_rows_are_packed_before_an_in_place_operation(received):
     expected = packed(model[0](values))
     attach(model, received, "0")
     assert (model(values) >= 0.5).all()
-    assert (received[0][1].rows.numpy() == expected).all()
+    assert (received[0][1].rows == expected).all()
 
 
 def test_a_call_by_keywords_alone_is_captured_before(received):
@@ -77,7 +77,7 @@ def test_a_call_by_keywords_alone_is_captured_before(received):
     values = torch.randn(2, 3)
     layer(values=values)
     assert [name for name, _ in received] == ["Keywords:before", "Keywords"]
-    assert (received[0][1].rows.numpy() == packed(values)).all()
+    assert (received[0][1].rows == packed(values)).all()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,16 @@ def test_the_threshold_follows_the_dtype_of_each_call(received):
     for dtype in (torch.float32, torch.float64):
         identity(torch.tensor([[0.1, 0.2]], dtype=dtype))
     assert [found.rows.item() for _, found in received] == [2, 2]
-    assert received[0][1].threshold != received[1][1].threshold == 0.1
+    assert received[0][1].form.threshold != received[1][1].form.threshold == 0.1
+
+
+def test_while_a_model_is_compiled_a_hook_stays_outside(received, monkeypatch):
+    layer = nn.Linear(3, 4)
+    (hook,) = attach(layer, received, nn.Linear)
+    monkeypatch.setattr(torch.compiler, "is_dynamo_compiling", lambda: True)
+    output = layer(torch.randn(2, 3))
+    assert (received[0][1].rows == packed(output)).all()
+    assert hook._call_outside.__func__._torchdynamo_disable
 
 
 def test_rows_are_taken_only_when_they_are_wanted(received):

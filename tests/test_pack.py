@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from watching import packed
 
 from tsstore.errors import OutputError
 from tsstore.recording import pack as module
-from tsstore.recording.pack import check_packable, pack, rounded_threshold
+from tsstore.recording import pack_lines, pack_planes
+from tsstore.recording.pack import pack, reading_of
 from tsstore.recording.pack_torch import pack_by_torch
+from tsstore.recording.packed import check_packable, form_of, rounded_threshold
 
 SPECIAL = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 0.1, -0.1, 1.0, 1e-40, 1e-300]
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -35,7 +38,13 @@ INTEGERS = [
     torch.int64,
 ]
 THRESHOLDS = [0.0, -0.0, 0.1, -0.1, 1.0, -1.5, 1e-41, -1e-41, 126.5, -129.0, 2.0**31, -(2.0**70)]
-KERNELS = ("_pack_planes", "_pack_lines", "_mark_lines", "_mark", "_join", "_turn", "_gather")
+KERNELS = {
+    pack_planes: [
+        "pack_planes", "_pack_tiles", "_fetch", "_join_long", "_join_short", "_join", "_interleave",
+        "_interleave_lines", "_turn", "_spread",
+    ],
+    pack_lines: ["pack_lines", "_pack_chunks", "_mark_lines", "_mark", "_gather"],
+}  # fmt: skip
 
 
 def threshold_for(dtype, threshold):
@@ -112,26 +121,26 @@ def test_rows_are_the_same_by_kernels_by_torch_and_in_python(
     expected = rows_in_python(values, used, neuron_axis, sample_axis)
     for tensor in (values, laid_out(generator, values)):
         found = pack(tensor, used, neuron_axis, sample_axis).rows
-        np.testing.assert_array_equal(found.numpy(), expected)
+        np.testing.assert_array_equal(found, expected)
         by_torch = pack_by_torch(tensor, used, neuron_axis, sample_axis)
         np.testing.assert_array_equal(by_torch.numpy(), expected)
 
 
-@pytest.mark.parametrize("positions", [(4100,), (90, 91), (3, 37, 41)])
+@pytest.mark.parametrize("positions", [(4100,), (90, 91), (3, 37, 41), (8200,)])
 @pytest.mark.parametrize("neurons", [3, 17, 70])
 def test_many_positions_are_packed_tile_by_tile(positions, neurons):
     tensor = torch.randn(2, neurons, *positions)
-    np.testing.assert_array_equal(pack(tensor, 0.0, 1, 0).rows.numpy(), packed(tensor))
+    np.testing.assert_array_equal(pack(tensor, 0.0, 1, 0).rows, packed(tensor))
     last = tensor.movedim(1, -1).contiguous()
-    rows = pack(last, 0.0, last.ndim - 1, 0).rows.numpy()
+    rows = pack(last, 0.0, last.ndim - 1, 0).rows
     np.testing.assert_array_equal(rows, packed(tensor))
 
 
 @pytest.mark.parametrize("neurons", [4095, 4096, 4097, 9001])
 def test_many_neurons_are_packed_line_by_line(neurons):
     tensor = torch.randn(2, 3, neurons)
-    np.testing.assert_array_equal(pack(tensor, 0.0, 2, 0).rows.numpy(), packed(tensor, 2))
-    np.testing.assert_array_equal(pack(tensor, 0.0, 2, 1).rows.numpy(), packed(tensor, 2, 1))
+    np.testing.assert_array_equal(pack(tensor, 0.0, 2, 0).rows, packed(tensor, 2))
+    np.testing.assert_array_equal(pack(tensor, 0.0, 2, 1).rows, packed(tensor, 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -152,36 +161,100 @@ def test_usual_layouts_are_read_where_they_lie(shape, neurons, samples, memory_f
     tensor = torch.randn(shape).to(memory_format=memory_format)
     expected = packed(tensor, neurons, samples)
     monkeypatch.setattr(torch.Tensor, "contiguous", None, raising=False)
-    np.testing.assert_array_equal(pack(tensor, 0.0, neurons, samples).rows.numpy(), expected)
+    np.testing.assert_array_equal(pack(tensor, 0.0, neurons, samples).rows, expected)
 
 
 def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch):
-    shapes = [(1, 3, 5), (2, 8, 3, 2), (2, 13, 7), (2, 70, 7)]
+    shapes = [(1, 3, 5), (2, 8, 3, 2), (2, 13, 7), (2, 70, 7), (2, 30, 21), (1, 9, 26)]
     tensors = [torch.randn(shape).to(dtype) for shape in shapes for dtype in (*FLOATS, torch.int8)]
     tensors += [tensor.movedim(1, -1).contiguous().movedim(-1, 1) for tensor in tensors]
     tensors += [torch.randn(2, 4, 40)[:, :, :20], torch.randn(2, 3, 40)[:, :, :20].mT]
+    tensors += [torch.randn(1, neurons, 4) for neurons in range(1, 73, 8)]
     compiled = [pack(tensor, 0.5, 1, 0).rows for tensor in tensors]
-    for name in KERNELS:
+    for kernels, names in KERNELS.items():
+        for name in names:
+            monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
+    for name in ("pack_planes", "pack_lines"):
         monkeypatch.setattr(module, name, getattr(module, name).py_func)
-    monkeypatch.setattr(module, "_TILE", 6)
-    monkeypatch.setattr(module, "_CHUNK", 32)
-    with np.errstate(over="ignore"):  # unsigned numbers wrap around on purpose
-        for tensor, expected in zip(tensors, compiled, strict=True):
-            assert torch.equal(pack(tensor, 0.5, 1, 0).rows, expected)
+    monkeypatch.setattr(pack_lines, "_CHUNK", 32)
+    monkeypatch.setattr(pack_planes, "_AHEAD", 64)
+    for tile, long in ((6, 4), (25, 23), (25, 26)):
+        monkeypatch.setattr(pack_planes, "_TILE", tile)
+        monkeypatch.setattr(pack_planes, "_LONG", long)
+        with np.errstate(over="ignore"):  # unsigned numbers wrap around on purpose
+            for tensor, expected in zip(tensors, compiled, strict=True):
+                np.testing.assert_array_equal(pack(tensor, 0.5, 1, 0).rows, expected)
 
 
 def test_kernels_run_without_the_gil():
-    for name in KERNELS:
-        assert getattr(module, name).targetoptions["nogil"]
+    for kernels, names in KERNELS.items():
+        own = {name for name, value in vars(kernels).items() if hasattr(value, "py_func")}
+        assert own == set(names)
+        for name in names:
+            assert getattr(kernels, name).targetoptions["nogil"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 18, 19, 31, 32, 33, 511, 512, 513, 700])
+@pytest.mark.parametrize("neurons", [1, 7, 8, 9, 24, 25, 64, 65, 100, 128])
+def test_planes_of_any_size_and_number(size, neurons):
+    tensor = torch.randn(3, neurons, size)
+    for same in (tensor, torch.randn(3, neurons, size + 3)[..., 2:-1].copy_(tensor)):
+        np.testing.assert_array_equal(pack(same, 0.0, 1, 0).rows, packed(tensor))
+
+
+def room_in(memory, shape):
+    return memory[64 : 64 + math.prod(shape)].reshape(shape)
+
+
+def test_rows_fill_the_room_that_they_are_given_and_nothing_else():
+    for neurons in (3, 20, 60, 70, 100):
+        for shape in ((2, neurons, 40), (2, neurons, 600), (2, 40, neurons)):
+            tensor = torch.randn(shape)
+            axis = shape.index(neurons)
+            memory = np.full(1 << 16, 7, np.uint8)
+            rows = pack(tensor, 0.0, axis, 0, partial(room_in, memory)).rows
+            np.testing.assert_array_equal(rows, packed(tensor, axis))
+            assert rows.base is memory
+            assert (memory[:64] == 7).all()
+            assert (memory[64 + rows.size :] == 7).all()
+
+
+def test_a_reading_holds_for_all_tensors_alike():
+    for make in (lambda: torch.randn(4, 20, 5, 5), lambda: torch.randn(4, 20)):
+        form = form_of(make(), 0.0, 1, 0)
+        reading = reading_of(make(), form)
+        for _ in range(3):
+            tensor = make()
+            rows = reading.rows_at(tensor.data_ptr(), module.new_rows)
+            np.testing.assert_array_equal(rows, packed(tensor))
+        assert reading.fits(1 << 20)
+        assert not reading.fits(0)
+        assert not reading.fits((1 << 20) + 2)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "threshold"),
+    [
+        (torch.randn(3, 11), -1.0),
+        (torch.zeros(3, 11, dtype=torch.float8_e5m2), 0.0),
+        (torch.zeros(0, 11), 0.0),
+        (torch.zeros(3, 11, dtype=torch.bool), 2.0),
+        (torch.randn(3, 11, 2, 3)[..., :2], 0.0),
+        (torch.complex(torch.zeros(3, 11), torch.ones(3, 11)).conj().imag, 0.0),
+        (torch.zeros(3, 11, device="meta"), 0.0),
+    ],
+)
+def test_what_takes_more_than_one_look_has_no_reading(tensor, threshold):
+    assert reading_of(tensor, form_of(tensor, threshold, 1, 0)) is None
 
 
 def test_a_machine_without_a_folder_for_machine_code_compiles_each_time(monkeypatch):
     def add(first, second):
         return first + second
 
-    kept = module._kernel(add)
+    kept = pack_planes._kernel(add)
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
-    compiled = module._kernel(add)
+    compiled = pack_planes._kernel(add)
     assert compiled(1, 2) == 3
     assert compiled.signatures
     assert kept.stats.cache_path
@@ -198,11 +271,12 @@ def test_rows_are_those_of_numpy_whatever_the_axes(shape, data, dtype):
     picks = np.random.default_rng(sum(shape)).integers(0, len(SPECIAL), shape)
     tensor = torch.tensor(np.array(SPECIAL)[picks]).to(dtype)
     found = pack(tensor, 0.0, neurons, samples)
-    np.testing.assert_array_equal(found.rows.numpy(), packed(tensor, neurons, samples))
+    np.testing.assert_array_equal(found.rows, packed(tensor, neurons, samples))
     rest = [n for axis, n in enumerate(shape) if axis not in (neurons, samples)]
-    assert found.position_shape == tuple(rest)
-    assert (found.neurons, found.samples) == (shape[neurons], shape[samples])
-    assert (found.neuron_axis, found.sample_axis) == (neurons, samples)
+    form = found.form
+    assert form.position_shape == tuple(rest)
+    assert (form.neurons, form.samples) == (shape[neurons], shape[samples])
+    assert (form.neuron_axis, form.sample_axis) == (neurons, samples)
 
 
 @pytest.mark.parametrize("neurons", [1, 7, 8, 9, 63, 64, 65, 300])
@@ -211,8 +285,8 @@ def test_pad_bits_are_zero(neurons):
     second = pack(torch.ones(2, neurons, 3), 0.0, 1, 0).rows
     expected = np.packbits(np.ones(neurons, bool), bitorder="little")
     assert last.shape == second.shape == (2, 3, len(expected))
-    assert (last.numpy() == expected).all()
-    assert (second.numpy() == expected).all()
+    assert (last == expected).all()
+    assert (second == expected).all()
 
 
 def test_memory_layout_does_not_matter():
@@ -220,28 +294,28 @@ def test_memory_layout_does_not_matter():
     expected = packed(tensor)
     odd = torch.randn(6, 22, 4, 5)[::2, ::2].copy_(tensor)
     for same in (tensor.to(memory_format=torch.channels_last), odd):
-        np.testing.assert_array_equal(pack(same, 0.0, 1, 0).rows.numpy(), expected)
+        np.testing.assert_array_equal(pack(same, 0.0, 1, 0).rows, expected)
     expanded = torch.randn(3, 11, 1, 1).expand(3, 11, 4, 5)
-    np.testing.assert_array_equal(pack(expanded, 0.0, 1, 0).rows.numpy(), packed(expanded))
+    np.testing.assert_array_equal(pack(expanded, 0.0, 1, 0).rows, packed(expanded))
 
 
 def test_rows_are_no_view_and_the_tensor_stays_as_it_was():
     tensor = torch.randn(3, 8, requires_grad=True)
     before = tensor.detach().clone()
     rows = pack(tensor, 0.0, 1, 0).rows
-    kept = rows.clone()
+    kept = rows.copy()
     assert torch.equal(tensor.detach(), before)
     with torch.no_grad():
         tensor.fill_(1.0)
-    assert torch.equal(rows, kept)
-    assert not rows.requires_grad
+    np.testing.assert_array_equal(rows, kept)
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 7), (5, 3), (2, 16, 6), (1, 1)])
 def test_rows_take_no_more_memory_than_they_need(shape):
     for neurons in range(1, len(shape)):
         rows = pack(torch.randn(shape), 0.0, neurons, 0).rows
-        assert rows.untyped_storage().nbytes() == rows.numel()
+        assert rows.base is None
+        assert rows.flags.c_contiguous
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (0, 5, 4, 4), (2, 5, 0, 4), (0, 3, 5)])
@@ -305,7 +379,7 @@ def test_floats_of_8_bits(dtype):
     values = torch.tensor([[-1.0, 0.0, 0.5, float("nan")]]).to(dtype)
     found = pack(values, rounded_threshold(0.0, dtype), 1, 0)
     assert found.rows.item() == 0b0100
-    assert found.dtype == str(dtype).removeprefix("torch.")
+    assert found.form.dtype == str(dtype).removeprefix("torch.")
 
 
 def test_any_byte_but_zero_is_true():
@@ -317,7 +391,7 @@ def test_values_that_begin_between_two_words_of_memory():
     buffer = bytearray(1) + np.arange(-40, 40, dtype=np.float32).tobytes()
     tensor = torch.frombuffer(buffer, dtype=torch.float32, offset=1).view(2, 40)
     assert tensor.data_ptr() % 4
-    np.testing.assert_array_equal(pack(tensor, 0.0, 1, 0).rows.numpy(), packed(tensor.clone()))
+    np.testing.assert_array_equal(pack(tensor, 0.0, 1, 0).rows, packed(tensor.clone()))
 
 
 def test_parameters_subclasses_negated_views_and_inference_tensors():
@@ -331,12 +405,12 @@ def test_parameters_subclasses_negated_views_and_inference_tensors():
     expected = packed(values)
     for same in (torch.nn.Parameter(values), values.as_subclass(Tagged), inferred):
         rows = pack(same, 0.0, 1, 0).rows
-        assert type(rows) is torch.Tensor
-        np.testing.assert_array_equal(rows.numpy(), expected)
-    np.testing.assert_array_equal(within.numpy(), expected)
+        assert type(rows) is np.ndarray
+        np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(within, expected)
     negated = torch.complex(torch.zeros(3, 11), values).conj().imag
     assert negated.is_neg()
-    np.testing.assert_array_equal(pack(negated, 0.0, 1, 0).rows.numpy(), packed(-values))
+    np.testing.assert_array_equal(pack(negated, 0.0, 1, 0).rows, packed(-values))
 
 
 def test_a_default_device_changes_nothing():
@@ -345,8 +419,8 @@ def test_a_default_device_changes_nothing():
         threshold = rounded_threshold(0.0, torch.float32)
         rows = pack(values, threshold, 1, 0).rows
         nothing = pack(values[:0], threshold, 1, 0).rows
-    np.testing.assert_array_equal(rows.numpy(), packed(values))
-    assert nothing.device == torch.device("cpu")
+    np.testing.assert_array_equal(rows, packed(values))
+    assert type(nothing) is np.ndarray
 
 
 def test_tensors_without_values_are_refused_with_advice():

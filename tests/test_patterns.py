@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tsstore.errors import OutputError
-from tsstore.recording.pack import rounded_threshold
+from tsstore.recording.packed import rounded_threshold
 from tsstore.recording.patterns import patterns_on
 
 SHORT = [torch.float16, torch.bfloat16, torch.int16, torch.uint16, torch.int8, torch.uint8]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from tsstore.errors import CaptureError, SelectionError, TsstoreWarning
 from tsstore.recording.batch import OpenBatch
@@ -14,8 +18,11 @@ from tsstore.recording.columns import ColumnSchema, dtype_names
 from tsstore.recording.layer_rows import layer_attributes, layer_batch, no_rows, same_layer
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
-from tsstore.store.batch import Batch
+from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.layout import LayerAttributes
+
+_MOST_KNOWN: Final = 256
+"""Forms of batches that are remembered; then one begins anew."""
 
 Accept = Callable[[Mapping[str, LayerAttributes], Mapping[str, str]], object]
 
@@ -42,6 +49,33 @@ class Assembled:
     def positions(self) -> dict[str, int]:
         """Rows of the first sample in each new layer."""
         return {name: int(self.batch.layers[name].positions[:1].sum()) for name in self.new_layers}
+
+
+class _Known(NamedTuple):
+    """How batches of one form are finished.
+
+    Attributes
+    ----------
+    samples
+        Their number.
+    layers
+        Name, the number of the call that gives its rows, and positions of each layer that ran.
+    silent
+        What the others give.
+    """
+
+    samples: int
+    layers: list[tuple[str, int, npt.NDArray[np.int64]]]
+    silent: dict[str, LayerBatch]
+
+    def finished(self, batch: OpenBatch, columns: dict[str, npt.NDArray[Any]]) -> Batch:
+        """Return the finished batch, with columns as they are stored."""
+        layers = dict(self.silent)
+        packed = batch.packed
+        for name, place, positions in self.layers:
+            rows = packed[place].in_memory()
+            layers[name] = LayerBatch(rows.reshape(-1, rows.shape[2]), positions)
+        return Batch(self.samples, layers, columns)
 
 
 class Assembly:
@@ -77,6 +111,7 @@ class Assembly:
         self._schema = ColumnSchema()
         self._layers: dict[str, LayerAttributes] = {}
         self._calls: dict[str, int] = {}
+        self._known: dict[Hashable, _Known] = {}
 
     def assemble(self, batch: OpenBatch) -> Assembled | None:
         """Return the finished batch, or None for one in which nothing happened.
@@ -92,6 +127,9 @@ class Assembly:
         CaptureError
             If layers differ from those of earlier batches.
         """
+        if known := self._known.get(batch.form):
+            columns = self._schema.conform(batch.columns)
+            return Assembled(known.finished(batch, columns), {}, self._schema.dtypes or {})
         samples = batch.samples()
         named = {rows.name: rows for rows in batch.named_rows(self._settings.calls)}
         if samples is None or not (named or batch.columns or self._settings.missing == "error"):
@@ -121,7 +159,25 @@ class Assembly:
         self._begun = True
         self._layers |= new
         self._calls |= calls
+        if new:
+            # What gives no rows now is a layer as well in batches like those before.
+            self._known.clear()
+        self._learn(batch, named, finished)
         return Assembled(finished, new, self._schema.dtypes or {})
+
+    def _learn(self, batch: OpenBatch, named: Mapping[str, NamedRows], finished: Batch) -> None:
+        """Note how batches like this one are finished, where that takes no more than their rows."""
+        if batch.masks or any(rows.is_joined for rows in named.values()):
+            return
+        if len(self._known) == _MOST_KNOWN:
+            self._known.clear()
+        places = {id(packed): place for place, packed in enumerate(batch.packed)}
+        layers = [
+            (name, places[id(rows.calls[0])], finished.layers[name].positions)
+            for name, rows in named.items()
+        ]
+        silent = {name: layer for name, layer in finished.layers.items() if name not in named}
+        self._known[batch.form] = _Known(finished.samples, layers, silent)
 
     def _silent_targets(self, named: Mapping[str, NamedRows]) -> list[Target]:
         """Return what did not run; an error where the user named it, none where it may be empty."""
@@ -133,21 +189,21 @@ class Assembly:
             raise SelectionError(
                 "none of the selected layers ran in the first batch; call the model inside the "
                 "block, and before capturing one that was compiled and called, call "
-                "torch.compiler.reset()"
+                "torch.compiler.reset(), or pass reset_compiler=True"
             )
         for target in silent:
             if target.named:
                 raise SelectionError(
                     f"{target.name} was named but did not run in the first batch; leave it out, "
                     "or capture what runs in its place, or, if it was compiled and called before, "
-                    "call torch.compiler.reset() first"
+                    "call torch.compiler.reset() first or pass reset_compiler=True"
                 )
         return silent
 
     def _leave_out(self, targets: list[Target]) -> None:
         warnings.warn(
             "selected layers that did not run in the first batch, or that were compiled and called "
-            "before and need torch.compiler.reset(), are left out: "
+            "before (call torch.compiler.reset(), or pass reset_compiler=True), are left out: "
             f"{', '.join(target.name for target in targets)}",
             TsstoreWarning,
             stacklevel=5,

@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from tsstore.errors import TsstoreError, WriterError
 from tsstore.recording.schedule import Schedule
@@ -15,9 +16,18 @@ from tsstore.store.encoders import EncoderThread
 
 Task = Callable[[], object]
 
+WORTH_WAKING: Final = 4 << 20
+"""The thread is woken for so many bytes at once: it runs instead of the job, if only shortly."""
+
+LINGER_SECONDS: Final = 0.1
+"""So long fewer bytes wait at most."""
+
 
 class Background:
     """Runs tasks in order on one thread, and a commit from time to time.
+
+    The thread takes what has come every now and then, or when there is much: to wake it for each
+    task would cost more than the task.
 
     An error in a task or commit ends the thread's work; it is kept, and raised to whoever calls
     next. Tasks that were waiting are dropped: their batches do not count as committed.
@@ -48,10 +58,13 @@ class Background:
         self._commit = commit
         self._schedule = Schedule(commit_every, in_a_hurry)
         self._limit = limit
+        self._much = min(WORTH_WAKING, limit // 2)
         self._failed = failed
         self._tasks: deque[tuple[Task, int]] = deque()
         self._bytes = 0
         self._running = False
+        self._idle = False
+        self._waiting = 0
         self._stopping = False
         self._cause: BaseException | None = None
         self._condition = threading.Condition()
@@ -80,22 +93,21 @@ class Background:
         with self._condition:
             if self._bytes and self._bytes + size > self._limit:
                 begun = time.perf_counter()
-                self._condition.wait_for(
-                    lambda: self._cause or not self._bytes or self._bytes + size <= self._limit
-                )
+                self._wait_until(lambda: not self._bytes or self._bytes + size <= self._limit)
                 self.waited += time.perf_counter() - begun
             self.check()
             if self._stopping:
                 raise WriterError("the recorder is closed; open a new one")
             self._tasks.append((task, size))
             self._bytes += size
-            self._condition.notify_all()
+            if self._idle or self._bytes >= self._much:
+                self._condition.notify_all()
 
     def commit(self) -> None:
         """Commit everything queued so far, and return when it is on disk."""
         self.put(self._commit, 0)
         with self._condition:
-            self._condition.wait_for(lambda: self._cause or not (self._tasks or self._running))
+            self._wait_until(lambda: not (self._tasks or self._running))
         self.check()
 
     def stop(self, last: Task | None = None) -> None:
@@ -118,23 +130,47 @@ class Background:
             self._thread.join()
             self.check()
 
+    def _wait_until(self, fulfilled: Callable[[], bool]) -> None:
+        """Let the thread work until a condition is fulfilled, or it has failed."""
+        self._waiting += 1
+        self._condition.notify_all()
+        try:
+            self._condition.wait_for(lambda: self._cause or fulfilled())
+        finally:
+            self._waiting -= 1
+
     def _work(self) -> None:
         try:
-            while self._work_off_one():
-                if self._schedule.is_due:
-                    self._schedule.run(self._commit)
+            while self._wait_for_tasks():
+                while self._work_off_one():
+                    self._commit_if_due()
+                self._commit_if_due()
         except BaseException as error:
             self._fail(error)
 
+    def _commit_if_due(self) -> None:
+        if self._schedule.is_due:
+            self._schedule.run(self._commit)
+
+    def _wait_for_tasks(self) -> bool:
+        """Wait for tasks, or until a commit is due; whether to go on."""
+        with self._condition:
+            if self._schedule.patience > LINGER_SECONDS:
+                self._condition.wait_for(self._is_worth_a_turn, LINGER_SECONDS)
+            self._idle = not self._tasks
+            self._condition.wait_for(lambda: self._tasks or self._stopping, self._schedule.patience)
+            self._idle = False
+            return bool(self._tasks) or not self._stopping
+
+    def _is_worth_a_turn(self) -> bool:
+        return self._stopping or self._waiting > 0 or self._bytes >= self._much
+
     def _work_off_one(self) -> bool:
-        """Run the next task, if there is one before a commit is due; whether to go on.
+        """Run the next task, if there is one.
 
         The task holds a batch: when this returns, nothing does.
         """
         with self._condition:
-            patience = self._schedule.patience
-            if not self._condition.wait_for(lambda: self._tasks or self._stopping, patience):
-                return True
             if not self._tasks:
                 return False
             self._running = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from tsstore.errors import ColumnsError
 from tsstore.recording.captured import Captured, NamedRows
 from tsstore.recording.columns import to_column
 from tsstore.recording.masks import Masks
-from tsstore.recording.pack import Packed
+from tsstore.recording.packed import Packed
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
 
@@ -66,7 +66,7 @@ class OpenBatch:
             were chosen without it.
         """
         if mask is not None:
-            if any(packed.there is not None for packed in self._captured.calls):
+            if any(packed.there is not None for packed in self.packed):
                 raise ColumnsError(
                     "the mask came when positions had been chosen, padding among them; with "
                     "positions= give it before the forward pass: recorder.batch(mask=…)"
@@ -78,6 +78,18 @@ class OpenBatch:
                     f"column {name!r} was recorded twice in one batch; record it once"
                 )
             self.columns[name] = to_column(name, values)
+
+    @property
+    def packed(self) -> list[Packed]:
+        """The rows of all calls, in order."""
+        return self._captured.packed
+
+    @property
+    def form(self) -> Hashable:
+        """What there is but for states and values: the same in batches that are alike."""
+        columns = tuple((name, len(column)) for name, column in self.columns.items())
+        masked = bool(self.masks)
+        return self.explicit_samples, self._input, columns, masked, self._captured.form
 
     def begin_forward(self, input_shape: tuple[int, ...] = (), sample_axis: int = 0) -> None:
         """Note that a forward pass begins.
@@ -156,18 +168,19 @@ class OpenBatch:
 
     def _input_samples(self) -> int | None:
         # A sample axis that is not the first one is known: by the layer's class, or from the user.
-        known = {packed.samples for packed in self._captured.calls if packed.sample_axis > 0}
+        forms = [packed.form for packed in self.packed]
+        known = {form.samples for form in forms if form.sample_axis > 0}
         if len(known) == 1:
             return known.pop()
         if self._input is not None:
             _, shape, axis = self._input
             return shape[axis]
-        return next((packed.samples for packed in self._captured.calls), None)
+        return next((form.samples for form in forms), None)
 
     def _check_columns_against_input(self, samples: int) -> None:
         """Refuse columns that would only fit if several inputs were taken for one sample."""
         fits = self._input is not None and self._input_samples() == samples
-        if fits or all(packed.samples == samples for packed in self._captured.calls):
+        if fits or all(packed.form.samples == samples for packed in self.packed):
             return
         raise self._several_inputs(samples)
 

@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
+import math
 import mmap
+import threading
 import weakref
-from typing import Any
+from collections import defaultdict
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.store.batch import Batch, LayerBatch
 
-BLOCK_BYTES = 1 << 20
-SPARE_BLOCKS = 8
-"""So many blocks are kept for later when nothing in them is used any more."""
-_ALIGNMENT = 16
+_Bytes = npt.NDArray[np.uint8]
+
+BLOCK_BYTES: Final = 1 << 20
+SPARE_BYTES: Final = 8 << 20
+"""So many bytes of blocks are kept for later when nothing in them is used any more."""
+_ALIGNMENT: Final = 64
 
 
 class Blocks:
-    """Copies batches into blocks of memory of their own.
+    """Gives arrays their memory, in blocks.
 
     Small arrays that stay where they were made, among the model's tensors, keep the memory between
     them from being used again: a queue of 4 MB cost 114 MB. A block is free with the last array in
     it; a few are filled again, as the system takes 70 times longer to give a new one than a batch
-    takes to be copied, and the others go back to it. Large arrays have their own memory from the
-    start.
+    takes to be copied, and the others go back to it. What is larger than a block has one of its
+    own.
     """
 
     def __init__(self) -> None:
-        self._free = np.empty(0, dtype=np.uint8)
-        self._spare: list[mmap.mmap] = []
+        self._lock = threading.Lock()
+        self._memory = np.empty(0, np.uint8)
+        self._filled = 0
+        self._spare: dict[int, list[mmap.mmap]] = defaultdict(list)
+
+    def room(self, shape: tuple[int, ...]) -> _Bytes:
+        """Return an array of bytes in a block, filled with anything."""
+        with self._lock:
+            memory, begin = self._find(math.prod(shape))
+        return np.ndarray(shape, np.uint8, memory, begin)
 
     def copy(self, batch: Batch) -> Batch:
-        """Return a copy of a batch; large arrays and columns of text stay where they are."""
+        """Return a batch whose arrays are in blocks.
+
+        What is there already, what cannot be changed, large arrays and columns of text stay where
+        they are.
+        """
         layers = {
             name: LayerBatch(self._copy(layer.rows), self._copy(layer.positions))
             for name, layer in batch.layers.items()
@@ -44,29 +61,42 @@ class Blocks:
         return Batch(batch.samples, layers, columns)
 
     def _copy(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if not 0 < array.nbytes <= BLOCK_BYTES:
+        if not 0 < array.nbytes <= BLOCK_BYTES or not array.flags.writeable or _is_inside(array):
             return array
-        size = -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-        if size > len(self._free):
-            self._free = self._next_block()
-        piece, self._free = self._free[: array.nbytes], self._free[size:]
-        copy = piece.view(array.dtype).reshape(array.shape)
+        copy = self.room((array.nbytes,)).view(array.dtype).reshape(array.shape)
         copy[...] = array
         return copy
 
-    def _next_block(self) -> npt.NDArray[np.uint8]:
+    def _find(self, size: int) -> tuple[_Bytes, int]:
+        """Return a block, and where in it there is room for so many bytes."""
+        if size > BLOCK_BYTES:
+            return self._block(-(-size // BLOCK_BYTES) * BLOCK_BYTES), 0
+        begin = -(-self._filled // _ALIGNMENT) * _ALIGNMENT
+        if begin + size > len(self._memory):
+            self._memory, begin = self._block(BLOCK_BYTES), 0
+        self._filled = begin + size
+        return self._memory, begin
+
+    def _block(self, size: int) -> _Bytes:
         try:
-            block = self._spare.pop()
+            block = self._spare[size].pop()
         except IndexError:
             # Private also to a process that is forked off.
-            block = mmap.mmap(-1, BLOCK_BYTES, access=mmap.ACCESS_COPY)
-        memory = np.frombuffer(block, dtype=np.uint8)
+            block = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)
+        memory = np.ndarray(size, np.uint8, block)
         # All arrays in a block are views of this one, which ends with the last of them.
         weakref.finalize(memory, _set_aside, block, self._spare).atexit = False
         return memory
 
 
-def _set_aside(block: mmap.mmap, spare: list[mmap.mmap]) -> None:
+def _is_inside(array: npt.NDArray[Any]) -> bool:
+    """Whether an array lies in a block."""
+    memory = array.base
+    return isinstance(memory, np.ndarray) and isinstance(memory.base, mmap.mmap)
+
+
+def _set_aside(block: mmap.mmap, spare: dict[int, list[mmap.mmap]]) -> None:
     """Keep a block that is free, on whatever thread it became so."""
-    if len(spare) < SPARE_BLOCKS:
-        spare.append(block)
+    kept = sum(size * len(blocks) for size, blocks in list(spare.items()))
+    if kept + len(block) <= SPARE_BYTES:
+        spare[len(block)].append(block)

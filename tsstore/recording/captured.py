@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from tsstore.errors import CaptureError
-from tsstore.recording.pack import Packed
+from tsstore.recording.packed import Packed
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
 
@@ -23,41 +25,49 @@ class NamedRows:
         """Public name of the layer."""
         return self.target.name if self.call is None else f"{self.target.name}#{self.call}"
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether the layer's rows are others than those of one call."""
+        return len(self.calls) > 1 or self.calls[0].there is not None
 
-@dataclass
-class _OfTarget:
-    """The rows of one target by the number of the forward pass that they come from."""
+
+class _Call(NamedTuple):
+    """The rows of one call, with the number of the forward pass that it was a part of."""
 
     target: Target
-    by_forward: dict[int, list[Packed]] = field(default_factory=dict)
-
-    @property
-    def calls(self) -> list[Packed]:
-        return [packed for group in self.by_forward.values() for packed in group]
+    forward: int
+    packed: Packed
 
 
 class Captured:
-    """The rows of all targets; those of a forward pass may be dropped again."""
+    """The rows of all calls; those of a forward pass may be dropped again.
+
+    Attributes
+    ----------
+    calls
+        What was called, in which forward pass, and its rows, in order.
+    """
 
     def __init__(self) -> None:
-        self._targets: dict[str, _OfTarget] = {}
+        self.calls: list[_Call] = []
 
     @property
-    def calls(self) -> list[Packed]:
-        """The rows of all calls, target by target."""
-        return [packed for captured in self._targets.values() for packed in captured.calls]
+    def packed(self) -> list[Packed]:
+        """The rows of all calls."""
+        return [call.packed for call in self.calls]
+
+    @property
+    def form(self) -> Hashable:
+        """What there is but for the states: the same in batches whose calls are alike."""
+        return tuple((call.forward, call.packed.form) for call in self.calls)
 
     def add(self, target: Target, forward: int, packed: Packed) -> None:
         """Add the rows of one call in a forward pass."""
-        captured = self._targets.setdefault(target.name, _OfTarget(target))
-        captured.by_forward.setdefault(forward, []).append(packed)
+        self.calls.append(_Call(target, forward, packed))
 
     def drop(self, forward: int) -> None:
         """Forget what a forward pass gave."""
-        for name, captured in list(self._targets.items()):
-            captured.by_forward.pop(forward, None)
-            if not captured.by_forward:
-                del self._targets[name]
+        self.calls = [call for call in self.calls if call.forward != forward]
 
     def named(self, calls: Calls) -> list[NamedRows]:
         """Return the rows by public name.
@@ -68,19 +78,29 @@ class Captured:
             If a module was called a different number of times in the batch's forward passes.
         """
         named: list[NamedRows] = []
-        for name, captured in self._targets.items():
+        for target, by_forward in self._by_target():
+            groups = list(by_forward.values())
             if calls == "merge":
-                named.append(NamedRows(captured.target, None, captured.calls))
+                named.append(
+                    NamedRows(target, None, [packed for group in groups for packed in group])
+                )
                 continue
-            counts = {len(group) for group in captured.by_forward.values()}
+            counts = {len(group) for group in groups}
             if len(counts) > 1:
-                raise changed_calls(name, min(counts), max(counts))
+                raise changed_calls(target.name, min(counts), max(counts))
             # The n-th calls of all forward passes belong together.
-            groups = list(zip(*captured.by_forward.values(), strict=True))
-            for number, group in enumerate(groups, start=1):
-                call = number if len(groups) > 1 else None
-                named.append(NamedRows(captured.target, call, list(group)))
+            for number, group in enumerate(zip(*groups, strict=True), start=1):
+                call = number if len(groups[0]) > 1 else None
+                named.append(NamedRows(target, call, list(group)))
         return named
+
+    def _by_target(self) -> Iterable[tuple[Target, dict[int, list[Packed]]]]:
+        """Return each target with its rows by forward pass."""
+        targets: dict[str, tuple[Target, dict[int, list[Packed]]]] = {}
+        for target, forward, packed in self.calls:
+            _, by_forward = targets.setdefault(target.name, (target, {}))
+            by_forward.setdefault(forward, []).append(packed)
+        return targets.values()
 
 
 def changed_calls(name: str, before: int, now: int) -> CaptureError:

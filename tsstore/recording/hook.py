@@ -11,14 +11,16 @@ from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError
 from tsstore.recording.outputs import first_tensor, value_at
-from tsstore.recording.pack import Packed, check_packable, pack, rounded_threshold
+from tsstore.recording.pack import new_rows
+from tsstore.recording.packed import Packed, Room
+from tsstore.recording.packer import Packer
 from tsstore.recording.select import Target
 
 Receiver = Callable[[Target, Packed], None]
 """Takes the rows of one call."""
 
-Packer = Callable[[Target, torch.Tensor, float, int, int], Packed]
-"""Packs a tensor by its threshold, neuron axis and sample axis."""
+Sample = Callable[[Target, torch.Tensor, float, int, int], Packed]
+"""Packs some positions of a tensor by its threshold, neuron axis and sample axis."""
 
 
 class ModelHook:
@@ -38,12 +40,20 @@ class ModelHook:
         self._module = module
         self._call = call
 
-    # A compiled model must not trace into the hook: it would drop or reorder it.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
         """Pass a call on, unless it is that of a shallow copy, which shares the hooks."""
-        if module is self._module:
+        if module is not self._module:
+            return
+        if torch.compiler.is_dynamo_compiling():
+            self._call_outside(module, arguments, value)
+        else:
             self._call(module, arguments, value)
+
+    # A compiled model must not trace into the hook: it would drop or reorder it. Elsewhere this
+    # decorator's work is not worth its time.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _call_outside(self, module: nn.Module, arguments: Any, value: Any) -> None:
+        self._call(module, arguments, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return do_nothing
@@ -68,8 +78,10 @@ class CaptureHook(ModelHook):
         Takes the rows of each call.
     is_active
         Whether rows are wanted at this moment.
-    packer
-        Makes the rows; None for :func:`tsstore.recording.pack.pack`.
+    room
+        Gives the rows their memory, on the CPU.
+    sample
+        Makes the rows of some positions; None for those of all.
 
     Attributes
     ----------
@@ -83,16 +95,16 @@ class CaptureHook(ModelHook):
         threshold: float,
         receive: Receiver,
         is_active: Callable[[], bool],
-        packer: Packer | None = None,
+        room: Room = new_rows,
+        sample: Sample | None = None,
     ) -> None:
         super().__init__(target.module, self._capture)
         self.target = target
         self.enabled = True
-        self._threshold = threshold
+        self._packer = Packer(threshold, target.axes, room)
+        self._sample = sample
         self._receive = receive
         self._is_active = is_active
-        self._pack = packer or _pack_all
-        self._thresholds: dict[torch.dtype, float] = {}
 
     def attach(self) -> RemovableHandle:
         """Register the hook on its module."""
@@ -105,9 +117,7 @@ class CaptureHook(ModelHook):
             return
         captured = value if self.target.where == "after" else (arguments, value)
         try:
-            tensor = self._tensor(captured)
-            threshold = self._rounded_threshold(tensor.dtype)
-            packed = self._pack(self.target, tensor, threshold, *self.target.axes.of(tensor))
+            packed = self._pack(self._tensor(captured))
         except OutputError as error:
             raise OutputError(f"{self.target.name}: {error}") from None
         self._receive(self.target, packed)
@@ -123,17 +133,12 @@ class CaptureHook(ModelHook):
                 f"found no tensor in the {kind} of a {type(self.target.module).__name__}, "
                 "expected one; exclude the layer"
             )
-        check_packable(tensor)
         return tensor
 
-    def _rounded_threshold(self, dtype: torch.dtype) -> float:
-        if dtype not in self._thresholds:
-            self._thresholds[dtype] = rounded_threshold(self._threshold, dtype)
-        return self._thresholds[dtype]
-
-
-def _pack_all(target: Target, *arguments: Any) -> Packed:
-    return pack(*arguments)
+    def _pack(self, tensor: torch.Tensor) -> Packed:
+        if self._sample is None:
+            return self._packer.pack(tensor)
+        return self._sample(self.target, tensor, *self._packer.look_at(tensor))
 
 
 def do_nothing(*arguments: Any) -> None:

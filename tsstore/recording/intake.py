@@ -55,6 +55,7 @@ class Intake:
             self._begin,
             self._finish,
             _sampler(settings, sink.rank),
+            sink.blocks.room,
         )
         self._sink = sink
         self._every = settings.sampling.every

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tsstore.errors import OutputError
 from tsstore.recording.captured import NamedRows
 from tsstore.recording.masks import Masks
-from tsstore.recording.pack import Packed
+from tsstore.recording.packed import Packed
 from tsstore.recording.settings import Settings
 from tsstore.store.batch import LayerBatch
 from tsstore.store.layout import LayerAttributes
@@ -36,8 +36,7 @@ def layer_batch(rows: NamedRows, samples: int, masks: Masks) -> LayerBatch:
     ]
     joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
     if all(mask is None for mask in there):
-        counts = np.full(samples, joined.shape[1], dtype=np.int64)
-        return LayerBatch(joined.reshape(-1, joined.shape[2]), counts)
+        return LayerBatch(joined.reshape(-1, joined.shape[2]), _alike(samples, joined.shape[1]))
     masks_of_all = [
         np.ones(piece.shape[:2], dtype=np.bool_) if mask is None else mask
         for piece, mask in zip(pieces, there, strict=True)
@@ -49,23 +48,23 @@ def layer_batch(rows: NamedRows, samples: int, masks: Masks) -> LayerBatch:
 def no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:
     """Return what a layer gives that did not run: samples without positions."""
     rows = np.empty((0, attributes.row_bytes), dtype=np.uint8)
-    return LayerBatch(rows, np.zeros(samples, dtype=np.int64))
+    return LayerBatch(rows, _alike(samples, 0))
 
 
 def layer_attributes(rows: NamedRows, samples: int, settings: Settings) -> LayerAttributes:
     """Return what a batch says of a layer."""
-    packed = rows.calls[0]
+    form = rows.calls[0].form
     shape = _position_shape(rows.calls, samples)
     return LayerAttributes(
         name=rows.name,
-        neurons=packed.neurons,
+        neurons=form.neurons,
         module_class=type(rows.target.module).__name__,
         where=rows.target.where,
         call=rows.call,
-        neuron_axis=packed.neuron_axis,
-        sample_axis=packed.sample_axis,
-        threshold={"given": settings.threshold, "used": packed.threshold},
-        dtype=packed.dtype,
+        neuron_axis=form.neuron_axis,
+        sample_axis=form.sample_axis,
+        threshold={"given": settings.threshold, "used": form.threshold},
+        dtype=form.dtype,
         position_shape=shape,
         sampling=settings.sampling.attributes(has_positions=shape != ()),
         output=rows.target.output,
@@ -78,13 +77,20 @@ def same_layer(fixed: LayerAttributes, found: LayerAttributes) -> bool:
     return varied == fixed
 
 
+def _alike(samples: int, positions: int) -> npt.NDArray[np.int64]:
+    """Return the same number for each sample, for as many batches as there may be."""
+    counts = np.full(samples, positions, dtype=np.int64)
+    counts.flags.writeable = False
+    return counts
+
+
 def _shared(rows: NamedRows, packed: Packed, samples: int) -> npt.NDArray[np.uint8]:
     """Return the rows of one call, (samples, positions, row_bytes)."""
     array = packed.in_memory()
-    size = packed.samples
+    size = packed.form.samples
     if size % samples if samples else size:
         raise OutputError(
-            f"{rows.name}: axis {packed.sample_axis} holds {size} entries, which {samples} "
+            f"{rows.name}: axis {packed.form.sample_axis} holds {size} entries, which {samples} "
             "samples cannot share; pass sample_axis="
             f"{{{rows.target.axes.layer!r}: …}}, say how many samples there are, "
             "recorder.batch(…), or exclude the layer"
@@ -102,9 +108,9 @@ def _shared(rows: NamedRows, packed: Packed, samples: int) -> npt.NDArray[np.uin
 
 def _position_shape(calls: list[Packed], samples: int) -> tuple[int, ...]:
     """Return the shape of a sample's positions: in the tensor, if one call gave them all."""
-    first = calls[0]
+    first = calls[0].form
     if len(calls) > 1:
-        entries = sum(call.samples * math.prod(call.position_shape) for call in calls)
+        entries = sum(call.form.samples * math.prod(call.form.position_shape) for call in calls)
         return (entries // max(samples, 1),)
     groups = first.samples // max(samples, 1)
     return first.position_shape if groups <= 1 else (groups, *first.position_shape)

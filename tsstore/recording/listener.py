@@ -18,7 +18,8 @@ from tsstore.recording.axes import is_time_first
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.hook import CaptureHook, ModelHook
 from tsstore.recording.outputs import first_tensor
-from tsstore.recording.pack import Packed, pack
+from tsstore.recording.pack import new_rows, pack
+from tsstore.recording.packed import Packed, Room
 from tsstore.recording.passes import Passes
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target, unwrapped
@@ -45,6 +46,8 @@ class Listener:
         Takes the batch that a forward pass was.
     sampler
         Packs some positions of each sample; None for all.
+    room
+        Gives the rows their memory, on the CPU.
 
     Attributes
     ----------
@@ -62,10 +65,13 @@ class Listener:
         begin: Callable[[], OpenBatch | None],
         finish: Callable[[OpenBatch], None],
         sampler: Sampler | None = None,
+        room: Room = new_rows,
     ) -> None:
-        packer = None if sampler is None else partial(self._pack, sampler)
+        sample = None if sampler is None else partial(self._sample, sampler)
         self.hooks = {
-            target.name: CaptureHook(target, threshold, self._receive, self._is_active, packer)
+            target.name: CaptureHook(
+                target, threshold, self._receive, self._is_active, room, sample
+            )
             for target in targets
         }
         self.calls_outside = 0
@@ -194,7 +200,7 @@ class Listener:
             )
         return False
 
-    def _pack(self, sampler: Sampler, target: Target, *arguments: Any) -> Packed:
+    def _sample(self, sampler: Sampler, target: Target, *arguments: Any) -> Packed:
         if self._batch is None:
             return pack(*arguments)
         return sampler.pack(self._batch, target, *arguments)

@@ -27,6 +27,10 @@ class Masks:
     def __init__(self) -> None:
         self._given: Mask | Mapping[str, Mask] | None = None
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return self._given is not None
+
     def record(self, given: Any) -> None:
         """Take a mask, or a mapping from layer names or globs to masks.
 

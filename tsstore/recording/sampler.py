@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.masks import Mask
-from tsstore.recording.pack import Packed, pack
+from tsstore.recording.pack import pack
+from tsstore.recording.packed import Packed, form_of
 from tsstore.recording.sampling import choose_positions, gather
 from tsstore.recording.select import Target
 
@@ -59,10 +59,8 @@ class Sampler:
         """
         samples = batch.samples_so_far(tensor.shape[sample_axis], sample_axis)
         groups = tensor.shape[sample_axis] // max(samples, 1)
-        shape = tuple(
-            size for axis, size in enumerate(tensor.shape) if axis not in (neuron_axis, sample_axis)
-        )
-        positions = groups * math.prod(shape)
+        form = form_of(tensor, threshold, neuron_axis, sample_axis)
+        positions = groups * math.prod(form.position_shape)
         if positions <= self._most or not tensor.numel():
             return pack(tensor, threshold, neuron_axis, sample_axis)
         mask = batch.masks.of(target.axes.layer, samples, positions)
@@ -71,19 +69,13 @@ class Sampler:
         chosen, there = self._choose(batch.first_sample, mask)
         if self._most * _cost(tensor, neuron_axis) <= positions:
             some = gather(tensor, neuron_axis, sample_axis, groups, chosen)
-            packed = pack(some, threshold, 2, 0)
+            rows = pack(some, threshold, 2, 0).rows
         else:
-            packed = pack(tensor, threshold, neuron_axis, sample_axis)
-            rows = packed.rows.reshape(samples, positions, -1)
-            packed = replace(packed, rows=gather(rows, 2, 0, 1, chosen))
-        return replace(
-            packed,
-            position_shape=shape,
-            neuron_axis=neuron_axis,
-            sample_axis=sample_axis,
-            groups=groups,
-            there=there,
-        )
+            all_rows = pack(tensor, threshold, neuron_axis, sample_axis).rows
+            if isinstance(all_rows, np.ndarray):
+                all_rows = torch.from_numpy(all_rows)
+            rows = gather(all_rows.reshape(samples, positions, -1), 2, 0, 1, chosen)
+        return Packed(rows, form, there)
 
     def _choose(self, first: int, mask: Mask) -> tuple[npt.NDArray[np.int64], Mask]:
         """Return indices of positions (samples, most), and which of them count."""

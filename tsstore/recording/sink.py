@@ -8,9 +8,9 @@ import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from tsstore.errors import TsstoreWarning, WriterError
 from tsstore.recording.assembly import Assembled
@@ -48,15 +48,23 @@ class Statistics:
     calls_outside: int = 0
     waited: float = 0.0
 
-    def plus(self, batch: Batch) -> Statistics:
+
+class _Done(NamedTuple):
+    """What has been handed to the writer."""
+
+    batches: int = 0
+    samples: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+    def plus(self, batch: Batch) -> _Done:
         """Return what it is with another batch."""
-        rows = [layer.rows for layer in batch.layers.values()]
-        return replace(
-            self,
-            batches=self.batches + 1,
-            samples=self.samples + batch.samples,
-            rows=self.rows + sum(map(len, rows)),
-            bytes=self.bytes + sum(array.nbytes for array in rows),
+        rows = size = 0
+        for layer in batch.layers.values():
+            rows += len(layer.rows)
+            size += layer.rows.nbytes
+        return _Done(
+            self.batches + 1, self.samples + batch.samples, self.rows + rows, self.bytes + size
         )
 
 
@@ -85,6 +93,8 @@ class Sink:
         What earlier attempts have left, where this one resumes.
     detached
         Whether the recording has ended before the job: by an error, or at `max_bytes`.
+    blocks
+        Where batches wait for the writer; whose rows are made there are not copied.
     abandon
         Ends a sink that nobody has closed, also after it is gone; it runs at most once.
     """
@@ -103,8 +113,8 @@ class Sink:
         self._where = f"{files.location}/{self.part}"
         self._max_bytes = settings.sampling.max_bytes
         self._may_detach = settings.on_error == "detach"
-        self._statistics = Statistics()
-        self._blocks = Blocks()
+        self._done = _Done()
+        self.blocks = Blocks()
         self._termination = Termination() if settings.commit_on_sigterm else None
         self._background = Background(
             self._writer.commit,
@@ -120,13 +130,13 @@ class Sink:
     @property
     def statistics(self) -> Statistics:
         """What has been put in so far."""
-        return replace(self._statistics, waited=self._background.waited)
+        return Statistics(*self._done, waited=self._background.waited)
 
     @property
     def next_sample(self) -> int:
         """Running number of the next sample, in all parts from which this rank goes on."""
         committed = self.earlier.committed_samples if self.earlier else 0
-        return committed + self._statistics.samples
+        return committed + self._done.samples
 
     @property
     def closed(self) -> bool:
@@ -187,7 +197,7 @@ class Sink:
         """Whether `max_bytes` are there; then end the recording."""
         if self._max_bytes is None:
             return False
-        size = self._statistics.bytes + (self.earlier.committed_bytes if self.earlier else 0)
+        size = self._done.bytes + (self.earlier.committed_bytes if self.earlier else 0)
         if size < self._max_bytes:
             return False
         self._let_go()
@@ -202,14 +212,14 @@ class Sink:
         return True
 
     def _put(self, assembled: Assembled) -> None:
-        finished = self._blocks.copy(assembled.batch)
-        if assembled.new_layers or not self._statistics.batches:
+        finished = self.blocks.copy(assembled.batch)
+        if assembled.new_layers or not self._done.batches:
             define = partial(
                 self._writer.define, assembled.new_layers, assembled.positions, assembled.columns
             )
             self._background.put(define, 0)
         self._background.put(partial(self._writer.append, finished), finished.nbytes)
-        self._statistics = self._statistics.plus(finished)
+        self._done = self._done.plus(finished)
 
     def _close(self, why: str) -> None:
         if self.abandon.detach() is not None:

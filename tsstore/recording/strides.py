@@ -14,7 +14,7 @@ Words = npt.NDArray[np.unsignedinteger[Any]]
 
 _SHORTEST: Final = 16
 _SIGNED: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 class Positions(NamedTuple):
@@ -78,6 +78,12 @@ def is_worth_reading(lines: int, size: int, step: int) -> bool:
     return size >= _SHORTEST or lines == 1 or step == size
 
 
+def extent(tensor: torch.Tensor) -> int:
+    """Return how many words a tensor, not empty, spans from its first value to its last."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * step for size, step in steps)
+
+
 def words_of(tensor: torch.Tensor) -> Words:
     """Return a tensor's memory from its first value to its last, gaps included.
 
@@ -88,8 +94,7 @@ def words_of(tensor: torch.Tensor) -> Words:
     RuntimeError
         If the tensor has no memory of its own.
     """
-    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
     size = tensor.itemsize
     # torch, too, calls them by other types, but as unsigned ones NumPy alone knows them all.
-    words = tensor.as_strided((last + 1,), (1,)).view(_SIGNED[size]).numpy()
-    return words.view(_UNSIGNED[size])
+    words = tensor.as_strided((extent(tensor),), (1,)).view(_SIGNED[size]).numpy()
+    return words.view(UNSIGNED[size])

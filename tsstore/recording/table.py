@@ -14,7 +14,7 @@ from torch import nn
 from tsstore import bits
 from tsstore.errors import OutputError
 from tsstore.recording.outputs import first_tensor
-from tsstore.recording.pack import check_packable
+from tsstore.recording.packed import check_packable
 from tsstore.recording.select import Target, select
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
-from tsstore.recording.pack import Packed
+from tsstore.recording.packed import Packed
 
 
 class Transfer:
@@ -40,7 +41,7 @@ class Transfer:
             devices stay where they are.
         """
         rows = packed.rows
-        if not rows.is_cuda:
+        if isinstance(rows, np.ndarray) or not rows.is_cuda:
             return packed
         ready = torch.cuda.current_stream(rows.device).record_event()
         stream = self._stream(rows.device)

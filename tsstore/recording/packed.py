@@ -1,0 +1,150 @@
+"""The rows of one call of a layer, and what can be packed into rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tsstore.errors import OutputError
+
+Rows = npt.NDArray[np.uint8]
+
+Room = Callable[[tuple[int, ...]], Rows]
+"""Gives an array of a shape, filled with anything."""
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What calls of one layer with tensors alike have in common: all but the states.
+
+    Two are equal if they are the same object.
+
+    Attributes
+    ----------
+    neurons
+        Number of neurons.
+    samples
+        Size of the sample axis.
+    position_shape
+        Shape of the positions in the tensor: (height, width), (tokens,), or ().
+    dtype
+        Name of the tensor's dtype.
+    threshold
+        As it was used.
+    neuron_axis, sample_axis
+        Axes of the tensor.
+    """
+
+    neurons: int
+    samples: int
+    position_shape: tuple[int, ...]
+    dtype: str
+    threshold: float
+    neuron_axis: int
+    sample_axis: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The rows of one call of one layer.
+
+    Attributes
+    ----------
+    rows
+        uint8 (samples, positions, ceil(neurons / 8)): an array in the CPU's memory, or a tensor on
+        its device. Where positions were chosen, entries of the sample axis that belong to one
+        sample are in one.
+    form
+        What else there is to be said of the call.
+    there
+        bool (samples, positions): which rows count, where positions were chosen; None for all.
+    arrived
+        Returns once `rows` are in memory, where they are on their way; else None.
+    """
+
+    rows: Rows | torch.Tensor
+    form: Form
+    there: npt.NDArray[np.bool_] | None = None
+    arrived: Callable[[], object] | None = None
+
+    def in_memory(self) -> Rows:
+        """Return the rows in the CPU's memory, once they are there."""
+        if isinstance(self.rows, np.ndarray):
+            return self.rows
+        if self.arrived is not None:
+            self.arrived()
+        return self.rows.cpu().numpy()
+
+
+def form_of(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: int) -> Form:
+    """Return the form of a call that gave a tensor; arguments are those of `pack`.
+
+    Raises
+    ------
+    OutputError
+        If the tensor has no neurons.
+    """
+    neurons = tensor.shape[neuron_axis]
+    if neurons == 0:
+        raise OutputError(
+            f"found shape {tuple(tensor.shape)}, expected at least one neuron; exclude the layer"
+        )
+    positions = tuple(
+        size for axis, size in enumerate(tensor.shape) if axis not in (neuron_axis, sample_axis)
+    )
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    samples = tensor.shape[sample_axis]
+    return Form(neurons, samples, positions, dtype, threshold, neuron_axis, sample_axis)
+
+
+def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:
+    """Return the threshold that a tensor of `dtype` is compared with.
+
+    For floating point it is rounded to `dtype`, as torch and NumPy do. An integer is greater than
+    a threshold exactly if it is greater than its floor.
+
+    Raises
+    ------
+    OutputError
+        If the threshold is beyond what `dtype` can hold.
+    """
+    if not dtype.is_floating_point:
+        return float(math.floor(threshold))
+    rounded = float(torch.tensor(threshold, dtype=torch.float64, device="cpu").to(dtype))
+    if not math.isfinite(rounded):
+        raise OutputError(
+            f"the threshold {threshold} is beyond what {dtype} can hold; choose a smaller one"
+        )
+    return rounded
+
+
+def check_packable(tensor: torch.Tensor) -> None:
+    """Raise OutputError unless a tensor is dense, of real numbers, and has values to read."""
+    if tensor.is_nested:
+        raise OutputError(
+            "found a nested tensor, expected a dense one; build the TransformerEncoder with "
+            "enable_nested_tensor=False"
+        )
+    comparable = not (tensor.is_complex() or tensor.is_quantized or tensor.dtype == torch.uint64)
+    if tensor.layout is not torch.strided or not comparable:
+        raise OutputError(
+            f"found a {tensor.layout} tensor of {tensor.dtype}, expected a dense one of numbers "
+            "that torch can compare; exclude the layer"
+        )
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    if tensor.is_meta or wrapped or torch._C._is_tracing():
+        raise no_values(tensor)
+
+
+def no_values(tensor: torch.Tensor) -> OutputError:
+    """Return the error for a tensor that stands for others, or for none."""
+    return OutputError(
+        f"found a {type(tensor).__name__} without values of its own, as on the meta device or "
+        "within torch.func.vmap or torch.jit.trace, expected one whose values can be read; call "
+        "the model outside of that, or exclude the layer"
+    )
