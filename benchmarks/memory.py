@@ -5,12 +5,15 @@ Writes a run larger than the memory, then analyses it in fresh processes on two 
     python benchmarks/memory.py
     python benchmarks/memory.py --mebibytes 200 --widths 3 8 16 38 --memory 48MiB 128MiB
     python benchmarks/memory.py --no-intervals --data skewed
+    python benchmarks/memory.py --exact --widths 32 256 --positions 1
+    python benchmarks/memory.py --data crafted --mebibytes 100 --memory 64MiB
 
 Printed are MiB. ``measured`` is the peak of a process's resident memory (VmHWM, so Linux only)
-beyond its baseline: that of the same process after an analysis of a tiny run, when all modules and
+beyond its baseline: what the same process has after an analysis of a tiny run, when all modules and
 kernels are loaded. Of the rows, *half* have a state of their own, half one of a million; or they
 are *skewed*: a quarter of them have one state, some states are in thousands of samples, and most of
-the states in one.
+the states in one; or they are *crafted*: all rows differ, and the keys of half of them begin with
+the same bits, so that one partition is far too large to be gathered.
 """
 
 from __future__ import annotations
@@ -31,8 +34,20 @@ LAYER = "conv_1"
 POSITIONS = 16
 BATCH_ROWS = 1 << 20
 POOL = 1_000_000
+SEED = 1
+"""Makes the keys that states are crafted for."""
 MIB = 1 << 20
-COLUMNS = ("width", "rows", "threads", "spill", "memory", "projected", "measured", "seconds")
+COLUMNS = (
+    "width",
+    "rows",
+    "threads",
+    "spill",
+    "bits",
+    "memory",
+    "projected",
+    "measured",
+    "seconds",
+)
 
 
 def main() -> None:
@@ -44,9 +59,11 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[8], help="bytes of a row")
     parser.add_argument("--memory", nargs="+", default=["64MiB", "128MiB", "256MiB"])
     parser.add_argument("--data", choices=DATA, default="half")
+    parser.add_argument("--positions", type=int, default=POSITIONS, help="rows of a sample")
+    parser.add_argument("--exact", action="store_true", help="keys as wide as states")
     parser.add_argument("--intervals", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", action="store_true", help="print a JSON document a line")
-    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         print(json.dumps(measure(*arguments.measure)))
@@ -56,15 +73,16 @@ def main() -> None:
     for width in arguments.widths:
         with tempfile.TemporaryDirectory() as folder:
             rows = arguments.mebibytes * MIB // width
-            write_run(Path(folder) / "tiny", width, POSITIONS * 100, arguments.data)
-            write_run(Path(folder) / "run", width, rows, arguments.data)
+            for name, count in (("tiny", 100 * arguments.positions), ("run", rows)):
+                write_run(Path(folder) / name, width, count, arguments.positions, arguments.data)
+            options = str(int(arguments.intervals)), str(int(arguments.exact))
             for memory in arguments.memory:
-                measured = measure_in_fresh_process(folder, memory, arguments.intervals)
+                measured = measure_in_fresh_process(folder, memory, *options)
                 found = {"width": width, "rows": rows, **measured}
                 print(json.dumps(found) if arguments.json else table_line(found))
 
 
-def write_run(path: Path, width: int, rows: int, data: str) -> None:
+def write_run(path: Path, width: int, rows: int, positions: int, data: str) -> None:
     """Write a run of one layer, the same each time."""
     from tsstore.store.batch import Batch, LayerBatch
     from tsstore.store.files import LocalFiles
@@ -75,52 +93,66 @@ def write_run(path: Path, width: int, rows: int, data: str) -> None:
     files = LocalFiles(path, durable=False)
     create_run(files)
     writer = PartWriter(files, PartAttributes())
-    writer.define({LAYER: LayerAttributes(LAYER, 8 * width)}, {LAYER: POSITIONS}, {})
+    writer.define({LAYER: LayerAttributes(LAYER, 8 * width)}, {LAYER: positions}, {})
     generator = np.random.default_rng(1)
-    for start in range(0, rows - rows % POSITIONS, BATCH_ROWS):
-        count = min(BATCH_ROWS, rows - rows % POSITIONS - start)
-        states = rows_of(DATA[data](generator, start, count), width)
-        samples = count // POSITIONS
-        positions = np.full(samples, POSITIONS, dtype=np.int64)
-        writer.append(Batch(samples, {LAYER: LayerBatch(states, positions)}))
+    whole, step = rows - rows % positions, BATCH_ROWS - BATCH_ROWS % positions
+    for start in range(0, whole, step):
+        count = min(step, whole - start)
+        states = DATA[data](generator, start, count, width)
+        samples = count // positions
+        own = np.full(samples, positions, dtype=np.int64)
+        writer.append(Batch(samples, {LAYER: LayerBatch(states, own)}))
     writer.seal()
 
 
-def half(generator: np.random.Generator, start: int, count: int) -> Any:
-    """Return numbers of states: every other one is new, the rest are out of a pool."""
+def half(generator: np.random.Generator, start: int, count: int, width: int) -> Any:
+    """Return rows: every other one is new, the rest are out of a pool."""
     numbers = generator.integers(0, POOL, count, dtype=np.uint64)
     numbers[::2] = np.arange(start + POOL, start + POOL + (count + 1) // 2, dtype=np.uint64)
-    return numbers
+    return rows_of(numbers, width)
 
 
-def skewed(generator: np.random.Generator, start: int, count: int) -> Any:
-    """Return numbers of states, of which some are everywhere and most are rare."""
+def skewed(generator: np.random.Generator, start: int, count: int, width: int) -> Any:
+    """Return rows, of which some are everywhere and most are rare."""
     numbers = np.minimum(3e4 * (generator.random(count) ** -2 - 1), 1e18).astype(np.uint64) + 1
     numbers[generator.random(count) < 0.24] = 0
-    return numbers
+    return rows_of(numbers, width)
 
 
-DATA = {"half": half, "skewed": skewed}
+def crafted(generator: np.random.Generator, start: int, count: int, width: int) -> Any:
+    """Return rows of up to 16 bytes that all differ; half of the keys have equal top bits."""
+    from tsstore.counting.keys import KeyScheme
+
+    scheme = KeyScheme.create(width, seed=SEED)
+    numbers = np.arange(start, start + count, dtype=np.uint64)
+    keys = np.zeros((count, scheme.words), dtype=np.uint64)
+    keys[:, 0] = numbers * ODD
+    keys[::2, 0] >>= np.uint64(12)
+    return scheme.rows(keys)
+
+
+DATA = {"half": half, "skewed": skewed, "crafted": crafted}
+ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def rows_of(numbers: Any, width: int) -> Any:
     """Return rows, uint8 (count, width), that depend on a number each."""
     words = np.empty((len(numbers), -(-width // 8)), dtype=np.uint64)
     for word in range(words.shape[1]):
-        words[:, word] = numbers * np.uint64(0x9E3779B97F4A7C15 + 2 * word)
+        words[:, word] = numbers * (ODD + np.uint64(2 * word))
     return np.ascontiguousarray(words.view(np.uint8)[:, :width])
 
 
-def measure_in_fresh_process(folder: str, memory: str, intervals: bool) -> dict[str, Any]:
+def measure_in_fresh_process(folder: str, memory: str, *options: str) -> dict[str, Any]:
     """Measure in a process of its own, whose peak is not that of what went before."""
     command = [sys.executable, __file__, "--measure", f"{folder}/tiny", f"{folder}/run", memory]
-    command += [str(int(intervals))]
+    command += options
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def measure(tiny: str, run: str, memory: str, intervals: str) -> dict[str, Any]:
+def measure(tiny: str, run: str, memory: str, intervals: str, exact: str) -> dict[str, Any]:
     """Analyse a run on two threads of this process; return bytes planned and measured."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     import tsstore
@@ -129,18 +161,21 @@ def measure(tiny: str, run: str, memory: str, intervals: str) -> dict[str, Any]:
     from tsstore.analysis.memory import parse_memory
     from tsstore.analysis.schedulers import choose
 
-    options: dict[str, Any] = {"scheduler": "threads", "intervals": intervals == "1"}
+    options: dict[str, Any] = {"scheduler": "threads", "seed": SEED}
+    options |= {"intervals": intervals == "1", "exact": exact == "1"}
     tsstore.analyze(tiny, **options)
     store = tsstore.open(run)
     groups = GROUPS if options["intervals"] else 0
-    plan = layer_plan(store[LAYER], parse_memory(memory), choose("threads"), groups)
-    baseline = peak_memory()
+    amount, threads = parse_memory(memory), choose("threads")
+    plan = layer_plan(store[LAYER], amount, threads, groups, exact=options["exact"])
+    baseline = begin_peak()
     begin = time.perf_counter()
     result = tsstore.analyze(store, memory=memory, **options)[LAYER]
     seconds = time.perf_counter() - begin
     return {
         "threads": plan.threads,
         "spill": plan.spill,
+        "bits": plan.partition_bits,
         "memory": plan.memory,
         "projected": plan.projected_peak,
         "measured": peak_memory() - baseline,
@@ -148,6 +183,13 @@ def measure(tiny: str, run: str, memory: str, intervals: str) -> dict[str, Any]:
         "distinct": result.distinct,
         "changes": 0 if result.changes is None else len(result.changes),
     }
+
+
+def begin_peak() -> int:
+    """Forget how much resident memory this process has had; return what it has, in bytes."""
+    # See clear_refs in proc(5): compiled kernels are loaded with far more than they keep.
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory()
 
 
 def peak_memory() -> int:

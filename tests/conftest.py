@@ -35,7 +35,9 @@ def client() -> Iterator[Any]:
 
 @pytest.fixture
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let plans have many blocks, partitions and passes where there are but a few rows."""
-    sizes = {"MAX_BLOCK_ROWS": 64, "MIN_BLOCK_ROWS": 8, "PARTITION_RECORDS": 32}
-    for name, value in {**sizes, "MIN_TABLE_SLOTS": 16}.items():
+    """Let plans have many blocks, pieces, partitions, shares and passes of but a few rows."""
+    sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8, "MIN_TABLE_SLOTS": 16}
+    partitions = {"PARTITION_RECORDS": {False: 32, True: 64}, "PARALLEL_ROWS": 32}
+    monkeypatch.setattr("tsstore.counting.hot.SAMPLE_ROWS", 16)
+    for name, value in {**sizes, **partitions}.items():
         monkeypatch.setattr(f"tsstore.analysis.plan.{name}", value)

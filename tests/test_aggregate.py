@@ -1,46 +1,41 @@
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 
+import counting_cases
 import numpy as np
 import pytest
+from counting_cases import (
+    WIDTHS,
+    as_counter,
+    crafted,
+    mixed,
+    of_each_shape,
+    partitions_of,
+    random_records,
+    rows_of_states,
+    spectrum_of,
+    totals,
+    true_spectrum,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.counting import aggregate as module
-from tsstore.counting.aggregate import Table, aggregate, slot_bytes, spectrum_counts
+from tsstore.counting import hot
+from tsstore.counting.aggregate import (
+    Table,
+    add_up_spectra,
+    aggregate,
+    slot_bytes,
+    spectrum_counts,
+)
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.merge import merge_records, merge_samples
-from tsstore.counting.partition import scatter
+from tsstore.counting.packed import aggregate_gathered
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)
-KERNELS = ("_find", "_absorb", "_rehash", "_count_pairs")
-
-
-def mixed(ids: np.ndarray, words: int) -> np.ndarray:
-    """Keys of which every distinct id has its own, of bits that look random."""
-    keys = np.random.default_rng(7).integers(
-        0, 2**64, (int(ids.max(initial=0)) + 1, words), np.uint64
-    )
-    return keys[ids]
-
-
-def random_records(seed: int, count: int, distinct: int, words: int) -> Records:
-    generator = np.random.default_rng(seed)
-    incidence = generator.integers(1, 9, count).astype(np.uint32)
-    keys = mixed(generator.integers(0, distinct, count), words)
-    return Records(keys, incidence * np.uint32(2), incidence)
-
-
-def totals(records: Records) -> dict[tuple, tuple[int, int]]:
-    """Multiplicity and incidence of each key, by a dictionary."""
-    sums: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
-    counts = np.column_stack([records.multiplicity, records.incidence]).astype(np.int64)
-    for key, pair in zip(map(tuple, records.keys.tolist()), counts, strict=True):
-        sums[key] += pair
-    return {key: (int(k), int(q)) for key, (k, q) in sums.items()}
 
 
 def table_contents(table: Table) -> dict[tuple, tuple[int, int]]:
@@ -52,123 +47,80 @@ def table_contents(table: Table) -> dict[tuple, tuple[int, int]]:
     return dict(zip(map(tuple, keys.tolist()), counts, strict=True))
 
 
-def as_counter(spectrum: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Counter:
-    k, q, states = spectrum
-    assert k.dtype == q.dtype == states.dtype == np.int64
-    pairs = list(zip(k.tolist(), q.tolist(), strict=True))
-    assert pairs == sorted(set(pairs))
-    return Counter(dict(zip(pairs, states.tolist(), strict=True)))
-
-
-def true_spectrum(rows: np.ndarray, positions: list[int]) -> Counter:
-    """The spectrum by its definition: a Counter of rows, and a set of rows for each sample."""
-    contents = [row.tobytes() for row in rows]
-    multiplicity = Counter(contents)
-    incidence: Counter = Counter()
-    start = 0
-    for count in positions:
-        incidence.update(set(contents[start : start + count]))
-        start += count
-    return Counter((multiplicity[state], incidence[state]) for state in multiplicity)
-
-
-def counted_spectrum(
-    rows: np.ndarray, positions: list[int], bits: int, slots: int, seed: int, merge: bool
-) -> Counter:
-    """The spectrum by the whole chain, in blocks of three samples."""
-    scheme = KeyScheme.create(rows.shape[1], seed)
-    ends = np.cumsum([0, *positions])
-    blocks = []
-    for first in range(0, len(positions), 3):
-        part = np.array(positions[first : first + 3], np.int64)
-        keys = scheme.keys(rows[ends[first] : ends[first + len(part)]])
-        records, _ = merge_samples(keys, part)
-        records = merge_records(records) if merge else records
-        assert records.rows == part.sum()
-        blocks.append(scatter(records, bits))
-    spectrum: Counter = Counter()
-    for partition in range(2**bits):
-
-        def slices(partition: int = partition):
-            for records, offsets in blocks:
-                yield records[offsets[partition] : offsets[partition + 1]]
-
-        spectrum += as_counter(aggregate(slices, scheme.words, bits, slots))
-    return spectrum
-
-
-def rows_of_states(seed: int, count: int, distinct: int, row_bytes: int) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    states = generator.integers(0, 256, (distinct, row_bytes), dtype=np.uint8)
-    return states[generator.integers(0, distinct, count)]
-
-
 # the whole chain ---------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=150)
+def check_whole_chain(
+    scheme: KeyScheme, rows: np.ndarray, positions: np.ndarray, bits: int, slots: int, share: int
+) -> None:
+    """Compare both ways of counting all partitions with the definition."""
+    gathered, streamed = Counter(), Counter()
+    for pieces in partitions_of(scheme, rows, positions, bits):
+        args = scheme.words, bits, slots
+        gathered += as_counter(aggregate_gathered(pieces, *args, share))
+        streamed += as_counter(aggregate(lambda pieces=pieces: pieces, *args))
+    assert gathered == streamed == true_spectrum(rows, positions.tolist())
+    assert sum(k * states for (k, _), states in gathered.items()) == len(rows)
+
+
+@settings(max_examples=150)
 @given(
     seeds,
-    st.integers(1, 40),
-    st.lists(st.integers(0, 12), max_size=10),
-    st.integers(1, 60),
-    st.integers(0, 3),
-    st.sampled_from([8, 16, 64, 1024]),
+    st.integers(1, 100),
     st.booleans(),
+    st.one_of(st.lists(st.integers(0, 12), max_size=10), st.lists(st.integers(0, 1), max_size=80)),
+    st.integers(1, 60),
+    st.integers(0, 8),
+    st.sampled_from([8, 64, 1024]),
+    st.sampled_from([1, 8, 1 << 16]),
 )
 def test_the_whole_chain_counts_as_a_counter_does(
-    seed, row_bytes, positions, distinct, bits, slots, merge
+    seed, row_bytes, exact, positions, distinct, bits, slots, share
 ) -> None:
     rows = rows_of_states(seed, sum(positions), distinct, row_bytes)
-    spectrum = counted_spectrum(rows, positions, bits, slots, seed, merge)
-    assert spectrum == true_spectrum(rows, positions)
-    assert sum(k * states for (k, _), states in spectrum.items()) == len(rows)
+    scheme = KeyScheme.create(row_bytes, seed, exact)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hot, "SAMPLE_ROWS", 8)
+        check_whole_chain(scheme, rows, np.array(positions, np.int64), bits, slots, share)
 
 
+@of_each_shape
 @pytest.mark.parametrize("row_bytes", [3, 8, 16, 24])
-@pytest.mark.parametrize("slots", [256, 1 << 20])
-@pytest.mark.parametrize(
-    "ids",
-    [
-        np.zeros(4000, np.int64),
-        np.arange(4000),
-        np.arange(4000) % 2,
-        np.sort(np.arange(4000) % 900),
-        np.where(np.arange(4000) % 100 == 0, np.arange(4000), 0),
-    ],
-    ids=["all equal", "all distinct", "two states", "sorted", "one state 99 %"],
-)
-def test_extreme_data_is_counted_as_any_other(ids, slots, row_bytes) -> None:
+@pytest.mark.parametrize("share", [64, 1 << 16])
+def test_extreme_data_is_counted_as_any_other(ids, share, row_bytes, monkeypatch) -> None:
+    monkeypatch.setattr(hot, "SAMPLE_ROWS", 256)
     rows = np.zeros((len(ids), row_bytes), np.uint8)
     rows[:, -2:] = ids.astype("<u2").view(np.uint8).reshape(-1, 2)
-    positions = [1000, 1, 0, 999, 2000]
-    expected = true_spectrum(rows, positions)
-    assert counted_spectrum(rows, positions, 2, slots, 1, merge=True) == expected
-    assert counted_spectrum(rows, positions, 0, slots, None, merge=False) == expected
+    scheme = KeyScheme.create(row_bytes, exact=share == 64)
+    check_whole_chain(scheme, rows, np.array([1000, 1, 0, 999, 2000]), 2, 256, share)
+    check_whole_chain(scheme, rows, np.full(3, 4000 // 3 + 1) - [0, 1, 1], 0, 1 << 20, share)
+    check_whole_chain(scheme, rows[:100], np.ones(100, np.int64), 1, 64, share)
+
+
+def test_exact_keys_of_very_wide_rows_are_counted_as_any_other() -> None:
+    rows = rows_of_states(1, 40, 25, 8200)
+    rows[::2, :-1] = rows[0, :-1]
+    check_whole_chain(KeyScheme.create(8200, exact=True), rows, np.array([30, 10]), 1, 64, 8)
 
 
 # the table ---------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
-@given(seeds, st.integers(0, 300), st.integers(1, 200), st.sampled_from([1, 2]))
+@given(seeds, st.integers(0, 300), st.integers(1, 200), st.sampled_from(WIDTHS))
 def test_a_table_holds_the_totals_of_each_key(seed, count, distinct, words) -> None:
     records = random_records(seed, count, distinct, words)
     table = Table(words, 1 << 20, initial_slots=2)
     half = count // 2
     assert table.add(records[:half])
     assert table.add(records[half:])
-    expected = totals(records)
+    expected = totals([records])
     assert table_contents(table) == expected
     assert as_counter(table.spectrum()) == Counter(expected.values())
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(0, 3), st.integers(0, 4))
 def test_the_shares_of_all_passes_make_up_the_whole(seed, partition_bits, pass_bits) -> None:
-    records = random_records(seed, 100, 80, 1)
-    # All keys of one partition: only their first bits are the same.
-    records.keys[:] >>= np.uint64(partition_bits)
+    records = random_records(seed, 100, 80, 1, prefix_bits=partition_bits)
     union: dict[tuple, tuple[int, int]] = {}
     for index in range(2**pass_bits):
         table = Table(1, 1024, partition_bits=partition_bits, pass_bits=pass_bits, pass_index=index)
@@ -178,13 +130,13 @@ def test_the_shares_of_all_passes_make_up_the_whole(seed, partition_bits, pass_b
         assert all((key >> shift) % 2**pass_bits == index for (key,) in share)
         assert not union.keys() & share.keys()
         union |= share
-    assert union == totals(records)
+    assert union == totals([records])
 
 
-@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("words", WIDTHS)
 def test_a_table_doubles_up_to_its_maximum_and_no_further(words: int) -> None:
     table = Table(words, 40, initial_slots=4)
-    records = Records.bare(mixed(np.arange(17), words))
+    records = Records(mixed(np.arange(17), words))
     assert table.nbytes == 4 * slot_bytes(words)
     assert table.add(records[:2])
     assert table.nbytes == 4 * slot_bytes(words)
@@ -202,6 +154,19 @@ def test_a_table_begins_no_larger_than_its_maximum() -> None:
     assert Table(2, 1 << 20, initial_slots=3).nbytes == 2 * slot_bytes(2)
 
 
+@given(seeds, st.integers(0, 100), st.integers(0, 100), st.sampled_from(WIDTHS))
+def test_bare_records_and_others_count_in_one_table(seed, bare_ones, others, words) -> None:
+    pieces = [
+        random_records(seed, bare_ones, 60, words, bare=True),
+        random_records(seed + 1, others, 60, words),
+        random_records(seed + 2, bare_ones, 60, words, bare=True),
+    ]
+    table = Table(words, 1 << 20, initial_slots=2)
+    assert all(map(table.add, pieces))
+    assert table_contents(table) == totals(pieces)
+    assert len(table.slots[table.slots[:, words] != 0]) == table.entries == table.distinct
+
+
 def test_an_empty_table_is_empty() -> None:
     table = Table(2, 16)
     assert table.add(Records.empty(2))
@@ -217,11 +182,11 @@ def test_counts_of_a_table_go_beyond_32_bits() -> None:
     assert table_contents(table) == {(0,): (4 * (2**32 - 1), 4 * (2**32 - 1))}
 
 
-def test_keys_that_differ_in_their_second_word_alone_stay_apart() -> None:
-    keys = np.array([[5, 1], [5, 2], [5, 1]], np.uint64)
-    table = Table(2, 16)
-    assert table.add(Records.bare(keys))
-    assert table_contents(table) == {(5, 1): (2, 2), (5, 2): (1, 1)}
+def test_keys_that_differ_in_a_later_word_alone_stay_apart() -> None:
+    keys = np.array([[5, 1, 0], [5, 2, 0], [5, 1, 0], [5, 1, 3]], np.uint64)
+    table = Table(3, 16)
+    assert table.add(Records(keys))
+    assert table_contents(table) == {(5, 1, 0): (2, 2), (5, 2, 0): (1, 1), (5, 1, 3): (1, 1)}
 
 
 def test_a_table_of_less_than_two_slots_is_refused() -> None:
@@ -236,22 +201,22 @@ def test_a_table_of_less_than_two_slots_is_refused() -> None:
 def test_slot_bytes_are_a_key_and_two_counts() -> None:
     assert slot_bytes(1) == 24
     assert slot_bytes(2) == 32
+    assert slot_bytes(5) == 56
 
 
-@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("words", WIDTHS)
 def test_crafted_keys_are_an_error_not_an_endless_search(words: int) -> None:
-    keys = np.zeros((5000, words), np.uint64)
-    keys[:, 0] = np.arange(5000, dtype=np.uint64) << np.uint64(40)
+    keys = crafted(5000, words)
     with pytest.raises(CountingError, match="another seed"):
-        Table(words, 1 << 20).add(Records.bare(keys))
+        Table(words, 1 << 20).add(Records(keys))
     with pytest.raises(CountingError, match="4096 slots"):
-        aggregate(lambda: [Records.bare(keys)], words, 0, 1 << 20)
+        aggregate(lambda: [Records(keys)], words, 0, 1 << 20)
 
 
 # passes ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("words", WIDTHS)
 @pytest.mark.parametrize("maximum_slots", [16, 100, 512, 1 << 14])
 def test_a_table_that_outgrows_takes_more_passes_to_the_same_spectrum(maximum_slots, words) -> None:
     records = random_records(1, 2000, 1500, words)
@@ -262,8 +227,8 @@ def test_a_table_that_outgrows_takes_more_passes_to_the_same_spectrum(maximum_sl
         return (records[start : start + 300] for start in range(0, 2000, 300))
 
     spectrum = as_counter(aggregate(slices, words, 0, maximum_slots))
-    assert spectrum == Counter(totals(records).values())
-    least = len(totals(records)) / (maximum_slots // 2)
+    assert spectrum == Counter(totals([records]).values())
+    least = len(totals([records])) / (maximum_slots // 2)
     assert least <= len(opened) <= 12 * least + 1
 
 
@@ -275,7 +240,7 @@ def test_no_slices_give_an_empty_spectrum() -> None:
 @pytest.mark.parametrize("top", [0, 2**30 - 1, 0x2AAAAAAA])
 def test_passes_reach_bits_far_below_a_shared_prefix(top: int) -> None:
     keys = np.array([[(top << 34) + (low << 20) + low] for low in range(64)], np.uint64)
-    spectrum = aggregate(lambda: [Records.bare(keys)], 1, 10, 32)
+    spectrum = aggregate(lambda: [Records(keys)], 1, 10, 32)
     assert as_counter(spectrum) == Counter({(1, 1): 64})
 
 
@@ -284,13 +249,21 @@ def test_passes_reach_bits_far_below_a_shared_prefix(top: int) -> None:
 def test_keys_that_no_pass_can_divide_are_an_error(top: int, partition_bits: int) -> None:
     keys = np.array([[(top << 16) + low] for low in range(20)], np.uint64)
     with pytest.raises(CountingError, match="share the first 48 bits"):
-        aggregate(lambda: [Records.bare(keys)], 1, partition_bits, 16)
+        aggregate(lambda: [Records(keys)], 1, partition_bits, 16)
+
+
+def test_spectra_of_disjoint_keys_add_up() -> None:
+    first = random_records(1, 300, 200, 1, bare=True)
+    other = random_records(2, 300, 200, 1)
+    other.keys[:] ^= np.uint64(1)
+    parts = [aggregate(lambda r=records: [r], 1, 0, 64) for records in (first, other)]
+    assert as_counter(add_up_spectra(parts)) == spectrum_of([first, other])
+    assert as_counter(add_up_spectra(parts[:1])) == spectrum_of([first])
 
 
 # the spectrum ------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -322,27 +295,20 @@ def test_spectrum_counts_of_many_states() -> None:
 # kernels -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("words", WIDTHS)
 def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatch) -> None:
-    records = random_records(9, 200, 90, words)
+    pieces = [random_records(9, 200, 90, words), random_records(3, 50, 90, words, bare=True)]
     compiled = Table(words, 1024, initial_slots=4)
-    assert compiled.add(records)
-    spectrum = aggregate(lambda: [records], words, 0, 32)
-    for name in KERNELS:
-        monkeypatch.setattr(module, name, getattr(module, name).py_func)
+    assert all(map(compiled.add, pieces))
+    counting_cases.run_as_plain_python(monkeypatch, module)
+    assert not hasattr(module._absorb, "py_func")
     plain = Table(words, 1024, initial_slots=4)
-    assert plain.add(records)
-    assert np.array_equal(plain._slots, compiled._slots)
-    plain_spectrum = aggregate(lambda: [records], words, 0, 32)
-    assert all(map(np.array_equal, plain_spectrum, spectrum))
-    assert as_counter(spectrum_counts(*np.array([[0, 2, 300], [0, 1, 1]]))) == {
-        (2, 1): 1,
-        (300, 1): 1,
-    }
+    assert all(map(plain.add, pieces))
+    assert np.array_equal(plain.slots, compiled.slots)
+    assert as_counter(plain.spectrum()) == spectrum_of(pieces)
+    assert as_counter(aggregate(lambda: pieces, words, 0, 32)) == spectrum_of(pieces)
+    large = spectrum_counts(*np.array([[0, 2, 300], [0, 1, 1]]))
+    assert as_counter(large) == {(2, 1): 1, (300, 1): 1}
     monkeypatch.setattr(module, "PROBE_LIMIT", 3)
     with pytest.raises(CountingError, match="another seed"):
-        plain.add(
-            Records.bare(
-                np.full((5, words), 3, np.uint64) << np.arange(10, 60, 10, np.uint64)[:, None]
-            )
-        )
+        plain.add(Records(crafted(5, words)))

@@ -85,7 +85,7 @@ def test_every_scheduler_counts_as_sorting_does(tmp_path, scheduler, width):
 def test_the_smallest_memory_that_is_named_works_through_files(
     tmp_path, scheduler, scratch, width, intervals
 ):
-    rows = layer(numbered_rows(np.arange(30_000) // 2, width), 10)
+    rows = layer(numbered_rows(np.arange(400_000) // 2, width), 10)
     store = write_layers(tmp_path / "run", {"conv_1": rows}, chunk_bytes=CHUNK)
     groups = GROUPS if intervals else 0
     memory = smallest_memory(store["conv_1"], scheduler, groups)

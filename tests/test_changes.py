@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from collections import Counter
 
+import counting_cases
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from counting_cases import changes_as_counter
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import changes as module
-from tsstore.counting.changes import Changes, add_up_changes, add_up_rows
+from tsstore.counting.changes import Changes, add_up_changes, add_up_rows, once_by_group
 from tsstore.errors import CountingError
 
 GROUPS = 3
@@ -37,28 +39,18 @@ def expected(*parts: list[list[tuple[int, int, int]]]) -> Counter:
         for group, rows in enumerate(by_group):
             for k, q, states in rows:
                 counter[group, k, q] += states
-    return Counter({cell: states for cell, states in counter.items() if states})
+    return counting_cases.without_zeros(counter)
 
 
-def as_counter(changes: Changes) -> Counter:
-    group, k, q, states = (column.tolist() for column in changes.columns)
-    counter = Counter(dict(zip(zip(group, k, q, strict=True), states, strict=True)))
-    assert len(counter) == len(changes)
-    assert group == sorted(group)
-    return Counter({cell: states for cell, states in counter.items() if states})
-
-
-@settings(deadline=None)
 @given(rows_of_groups)
 def test_rows_add_up_to_cells_as_in_a_counter(by_group) -> None:
-    assert as_counter(added_up(by_group)) == expected(by_group)
+    assert changes_as_counter(added_up(by_group)) == expected(by_group)
 
 
-@settings(deadline=None)
 @given(st.lists(rows_of_groups, min_size=1, max_size=4))
 def test_changes_of_disjoint_states_add_up(parts) -> None:
     merged = add_up_changes([added_up(part) for part in parts])
-    assert as_counter(merged) == expected(*parts)
+    assert changes_as_counter(merged) == expected(*parts)
     assert len(merged.ends) == GROUPS
 
 
@@ -69,7 +61,7 @@ def test_integers_are_no_wider_than_they_need_be() -> None:
     assert wide.multiplicity.dtype == np.int64
     assert wide.states.dtype == np.int32
     assert wide.nbytes - narrow.nbytes == 4
-    assert as_counter(add_up_changes([narrow, wide])) == Counter(
+    assert changes_as_counter(add_up_changes([narrow, wide])) == Counter(
         {(0, 2**31 - 1, 1): 1, (0, 2**31, 1): 1}
     )
 
@@ -84,7 +76,17 @@ def test_losses_and_gains_of_a_cell_add_up() -> None:
     part = added_up([[(1, 1, -1), (2, 1, 5)], [(1, 1, 1), (1, 1, -1)], [(3, 1, -1)]])
     assert part.ends.tolist() == [2, 3, 4]
     assert part.states.tolist() == [-1, 5, 0, -1]
-    assert as_counter(part) == Counter({(0, 1, 1): -1, (0, 2, 1): 5, (2, 3, 1): -1})
+    assert changes_as_counter(part) == Counter({(0, 1, 1): -1, (0, 2, 1): 5, (2, 3, 1): -1})
+
+
+def test_states_that_occur_once_are_gone_without_their_group() -> None:
+    once = once_by_group(np.array([3, 0, 2**40]))
+    assert once.ends.tolist() == [1, 2, 3]
+    assert changes_as_counter(once) == Counter({(0, 1, 1): -3, (2, 1, 1): -(2**40)})
+    part = added_up([[(1, 1, 2), (2, 1, 5)], [(1, 1, 1)], []])
+    assert changes_as_counter(add_up_changes([once, part])) == Counter(
+        {(0, 1, 1): -1, (0, 2, 1): 5, (1, 1, 1): 1, (2, 1, 1): -(2**40)}
+    )
 
 
 def test_many_cells_of_one_group_and_few_of_the_next() -> None:
@@ -99,13 +101,13 @@ def test_many_cells_of_one_group_and_few_of_the_next() -> None:
 
 def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch) -> None:
     by_group = [[(k % 7 + 1, k % 3 + 1, 1) for k in range(40)], [], [(5, 5, -1)] * 3]
-    compiled = as_counter(added_up(by_group))
-    for name in ("_place", "_find", "_add_up"):
-        monkeypatch.setattr(module, name, getattr(module, name).py_func)
+    compiled = changes_as_counter(added_up(by_group))
+    counting_cases.run_as_plain_python(monkeypatch, module)
+    assert not hasattr(module._place, "py_func")
     with np.errstate(over="ignore"):
-        assert as_counter(added_up(by_group)) == compiled
+        assert changes_as_counter(added_up(by_group)) == compiled
         twice = add_up_changes([added_up(by_group), added_up(by_group)])
-        assert as_counter(twice) == expected(by_group, by_group)
+        assert changes_as_counter(twice) == expected(by_group, by_group)
         monkeypatch.setattr(module, "PROBE_LIMIT", 0)
         with pytest.raises(CountingError, match="another seed"):
             added_up(by_group)

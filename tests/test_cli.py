@@ -5,18 +5,30 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import typer
 from helpers import draw_batch, write_run
-from rich.console import Console
 from typer.testing import CliRunner
 
 import tsstore
 from tsstore import cli
 from tsstore.store.compact import disk_usage
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +43,24 @@ def run(tmp_path_factory):
 
 
 def tsstore_command(*arguments):
+    """Run a command in this process; return how it ended and what it printed."""
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["tsstore", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return Ended(end.value.code, out.getvalue(), err.getvalue())
+
+
+def tsstore_process(*arguments):
+    """Run a command in a process of its own, as a user does."""
     code = "from tsstore.cli import main; main()"
     command = [sys.executable, "-W", "error", "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_json_is_one_document_and_nothing_else(run):
-    result = tsstore_command("analyze", run, "--json")
+    result = tsstore_process("analyze", run, "--json")
     assert (result.returncode, result.stderr) == (0, "")
     document = json.loads(result.stdout)
     assert document["run"] == run
@@ -105,6 +128,9 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
         (["analyze", "RUN", "--memory", "lots"], "expected a positive amount"),
         (["analyze", "RUN", "--memory", "1KiB"], "give at least memory="),
         (["analyze", "RUN", "--scheduler", "mine"], "expected None, 'threads'"),
+        (["plan", "RUN", "--memory", "1KiB"], "give at least memory="),
+        (["states", "RUN"], "--layer"),
+        (["export", "RUN", "--layer", "conv_1"], "--states"),
         (["layers", "nowhere:thing"], "cannot be imported"),
         (["layers", "tsstore.demo.model:load_lenet5", "--input", "a,b"], "expected sizes"),
         (["demo", "--output", "RUN"], "exists already"),
@@ -119,6 +145,13 @@ def test_errors_are_one_line_on_stderr_and_exit_code_2(run, arguments, words):
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("tsstore: ")
     assert words.lower() in result.stderr.lower()
+
+
+def test_so_they_are_in_a_process_of_its_own():
+    result = tsstore_process("info", "nowhere.zarr")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("tsstore: nowhere.zarr is no tsstore run")
+    assert result.stderr.count("\n") == 1
 
 
 def test_info_says_what_a_run_holds(run):
@@ -240,23 +273,67 @@ def test_names_cannot_write_to_the_terminal(tmp_path):
         assert "\x1b" not in result.stdout
 
 
-def test_progress_is_a_bar_on_a_terminal(monkeypatch):
-    class Terminal(Console):
-        def __init__(self, **options):
-            super().__init__(**options, force_terminal=True)
-
-    monkeypatch.setattr(cli, "Console", Terminal)
-    with cli._progress() as report:
-        report("conv_1", 1, 2)
-        report("conv_1", 2, 2)
-    assert isinstance(report, cli._Bars)
-
-
 def test_usage_is_printed_without_a_command():
     result = tsstore_command("--help")
     assert result.returncode == 0
-    for command in ("demo", "layers", "info", "verify", "repair", "analyze"):
-        assert command in result.stdout
+    commands = ["demo", "layers", "info", "verify", "repair", "compact"]
+    commands += ["plan", "analyze", "states", "export"]
+    listed = result.stdout.partition("Commands:")[2]
+    assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == commands
+
+
+def test_the_command_line_itself_imports_nothing_heavy():
+    code = "import sys, tsstore.cli; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "typer" in done.stdout.split()
+    heavy = {"numpy", "torch", "zarr", "dask", "numba", "pandas", "scipy"}
+    assert not heavy & set(done.stdout.split())
+
+
+JOB = """
+import time
+import tsstore
+from tsstore.cli import main
+
+def analyze(*arguments, **options):
+    print("started", flush=True)
+    time.sleep(60)
+
+tsstore.analyze = analyze
+main()
+"""
+
+
+def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130():
+    command = [sys.executable, "-W", "error", "-c", JOB, "analyze", "run.zarr"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "tsstore: interrupted\n")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, typer.Abort])
+def test_however_typer_is_interrupted_it_ends_likewise(monkeypatch, capsys, raised):
+    def interrupt(**options):
+        raise raised
+
+    monkeypatch.setattr(cli, "app", interrupt)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 130
+    assert capsys.readouterr() == ("", "tsstore: interrupted\n")
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
+    def fail(**options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
 
 
 def test_compact_says_what_has_become_of_parts_files_and_bytes(run, tmp_path):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import pickle
+import re
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,119 +16,215 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.analysis import exchange
-from tsstore.analysis.exchange import FiledSlices, HeldSlices, scratch_folder, spill
+from tsstore.analysis.exchange import (
+    FiledSlices,
+    HeldSlices,
+    Receipt,
+    Scattered,
+    scratch_folder,
+    spill,
+)
 from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
 from tsstore.errors import AnalysisError, CountingError
 
+ENTRY = FRAME = 20
+"""Bytes of an entry, and of what comes before a frame's records."""
 
-def draw_records(seed: int, count: int, words: int, grouped: bool = False) -> Records:
+
+def draw_records(
+    seed: int, count: int, words: int, grouped: bool = False, bare: bool = False
+) -> Records:
     rng = np.random.default_rng(seed)
+    keys = rng.integers(0, 2**64, (count, words), np.uint64)
+    group = rng.integers(0, 255, count, np.uint8) if grouped else None
+    if bare:
+        return Records(keys, group=group)
     multiplicity = rng.integers(1, 2**32, count, np.uint32)
-    return Records(
-        rng.integers(0, 2**64, (count, words), np.uint64),
-        multiplicity,
-        rng.integers(1, multiplicity, dtype=np.uint32, endpoint=True),
-        rng.integers(0, 255, count, np.uint8) if grouped else None,
-    )
+    incidence = rng.integers(1, multiplicity, dtype=np.uint32, endpoint=True)
+    return Records(keys, multiplicity, incidence, group)
+
+
+def scattered(counts: list[int], words: int, bits: int, grouped: bool = False) -> list[Scattered]:
+    """Return pieces of so many records, of which every other one is bare."""
+    drawn = (draw_records(n, n, words, grouped, not n % 2) for n in counts)
+    return [scatter([records], bits) for records in drawn]
 
 
 def in_file(folder: Path, count: int = 500, bits: int = 3, words: int = 1) -> FiledSlices:
-    return spill(*scatter(draw_records(1, count, words), bits), str(folder))
+    """Spill bare records and as many others."""
+    pieces = [draw_records(1, count, words, bare=bare) for bare in (True, False)]
+    return spill([scatter([piece], bits) for piece in pieces], str(folder))
 
 
-def assert_same(found: Records, expected: Records) -> None:
-    assert np.array_equal(found.keys, expected.keys)
-    assert np.array_equal(found.multiplicity, expected.multiplicity)
-    assert np.array_equal(found.incidence, expected.incidence)
-    assert (found.group is None) == (expected.group is None)
-    assert found.group is None or np.array_equal(found.group, expected.group)
+def read(slices: FiledSlices | HeldSlices, partition: int = 0) -> list[Records]:
+    return list(slices.read(partition))
 
 
-@settings(max_examples=40, deadline=None)
+def has_changed(slices: FiledSlices, partition: int) -> bool:
+    try:
+        read(slices, partition)
+    except CountingError as error:
+        return "has changed while it was in use; analyse again" in str(error)
+    return False
+
+
+def contents(pieces: list[Records]) -> dict[bool, list[list[Any]]]:
+    """Return the columns of all bare records and of all others, in their order."""
+    return {
+        bare: [
+            [row for column in same for row in column.tolist()]
+            for same in zip(
+                *(piece.arrays() for piece in pieces if piece.is_bare == bare), strict=True
+            )
+        ]
+        for bare in (True, False)
+    }
+
+
+@settings(max_examples=40)
 @given(
-    st.integers(0, 99),
-    st.integers(0, 300),
-    st.sampled_from([1, 2]),
+    st.lists(st.integers(0, 300), min_size=1, max_size=5),
+    st.sampled_from([1, 2, 3]),
     st.integers(0, 5),
     st.booleans(),
+    st.sampled_from([1, 400, exchange.FRAME_BYTES]),
 )
-def test_slices_are_the_same_from_a_file_as_from_memory(seed, count, words, bits, grouped):
-    records, offsets = scatter(draw_records(seed, count, words, grouped), bits)
-    held = HeldSlices(records, offsets)
-    with tempfile.TemporaryDirectory() as folder:
-        filed = spill(records, offsets, folder)
+def test_slices_are_the_same_from_a_file_as_from_memory(counts, words, bits, grouped, frame_bytes):
+    pieces = scattered(counts, words, bits, grouped)
+    held = HeldSlices(pieces)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exchange, "FRAME_BYTES", frame_bytes)
+        filed = spill(pieces, folder)
         assert filed.partitions == 2**bits
-        assert filed.total == held.total == count
-        assert filed.grouped == grouped
+        assert filed.total == held.total == sum(counts)
+        assert (filed.words, filed.grouped) == (words, grouped)
         for partition in range(2**bits):
-            assert_same(filed.read(partition), held.read(partition))
+            found = read(filed, partition)
+            assert contents(found) == contents(held.read(partition))
+            assert all(len(piece) for piece in found)
+
+
+def test_records_lie_in_frames_that_are_read_one_by_one(tmp_path, monkeypatch):
+    pieces = scattered([100] * 6, 1, 0)
+    monkeypatch.setattr(exchange, "FRAME_BYTES", 1600)
+    slices = spill(pieces, str(tmp_path))
+    assert [len(piece) for piece in slices.read(0)] == [200] * 3
+    monkeypatch.setattr(exchange, "FRAME_BYTES", 1)
+    assert [len(piece) for piece in spill(pieces, str(tmp_path)).read(0)] == [100] * 6
+    assert Path(slices.file).stat().st_size == ENTRY + 3 * FRAME + 600 * 8
+
+
+def test_a_partition_without_records_has_no_frame(tmp_path):
+    bare = Records(np.zeros((3, 1), np.uint64))
+    slices = spill([scatter([bare], 2)], str(tmp_path))
+    assert [len(read(slices, partition)) for partition in range(4)] == [1, 0, 0, 0]
+    assert read(slices)[0].is_bare
+    assert [HeldSlices([scatter([bare], 2)]).read(part) for part in (1, 2, 3)] == [[], [], []]
 
 
 def test_slices_in_memory_are_views_and_cover_all_records():
-    records, offsets = scatter(draw_records(2, 100, 2), 2)
-    slices = [HeldSlices(records, offsets).read(partition) for partition in range(4)]
-    assert sum(map(len, slices)) == 100
-    assert all(np.shares_memory(piece.keys, records.keys) for piece in slices if len(piece))
-    assert all(
-        (piece.keys[:, 0] >> np.uint64(62) == part).all() for part, piece in enumerate(slices)
-    )
+    pieces = [scatter([draw_records(2, 100, 2)], 2), scatter([draw_records(3, 50, 2)], 2)]
+    slices = [HeldSlices(pieces).read(partition) for partition in range(4)]
+    assert sum(len(piece) for own in slices for piece in own) == 150
+    for part, own in enumerate(slices):
+        assert all((piece.keys[:, 0] >> np.uint64(62) == part).all() for piece in own)
+        for piece, (records, _) in zip(own, pieces, strict=True):
+            assert np.shares_memory(piece.keys, records.keys)
+
+
+def test_a_receipt_survives_the_way_to_another_process(tmp_path):
+    filed, held = in_file(tmp_path), HeldSlices(scattered([40, 31], 1, 3))
+    for slices in (filed, held):
+        receipt = pickle.loads(pickle.dumps(Receipt(1000, 3, 4, slices)))
+        assert (receipt.rows, receipt.slices.total) == (1000, slices.total)
+        assert receipt.groups is None
+        assert contents(read(receipt.slices, 2)) == contents(read(slices, 2))
 
 
 def test_a_block_that_is_spilled_twice_has_two_files(tmp_path):
     first, second = in_file(tmp_path), in_file(tmp_path)
     assert first.file != second.file
     assert len(list(tmp_path.iterdir())) == 2
-    assert_same(first.read(3), second.read(3))
+    assert contents(read(first, 3)) == contents(read(second, 3))
 
 
-@pytest.mark.parametrize("position", ["entry", "first record", "last byte"])
-def test_a_flipped_bit_of_a_scratch_file_is_an_error(tmp_path, position):
-    slices = in_file(tmp_path, bits=0)
-    data = bytearray(Path(slices.file).read_bytes())
-    data[{"entry": 9, "first record": 20, "last byte": -1}[position]] ^= 4
-    Path(slices.file).write_bytes(data)
-    with pytest.raises(CountingError, match="has changed while it was in use; analyse again"):
-        slices.read(0)
-
-
-def test_every_bit_of_an_entry_is_checked(tmp_path):
-    slices = in_file(tmp_path, count=20, bits=1)
-    data = Path(slices.file).read_bytes()
-    for bit in range(8 * 20):
+def test_every_bit_of_a_scratch_file_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(exchange, "FRAME_BYTES", 1)
+    slices = in_file(tmp_path, count=3, bits=1)
+    path = Path(slices.file)
+    data = path.read_bytes()
+    expected = [contents(read(slices, partition)) for partition in (0, 1)]
+    assert len(data) == 2 * ENTRY + sum(
+        FRAME + piece.nbytes for partition in (0, 1) for piece in slices.read(partition)
+    )
+    for bit in range(8 * len(data)):
         changed = bytearray(data)
         changed[bit // 8] ^= 1 << bit % 8
-        Path(slices.file).write_bytes(changed)
-        with pytest.raises(CountingError):
-            slices.read(0)
+        path.write_bytes(changed)
+        failed = [partition for partition in (0, 1) if has_changed(slices, partition)]
+        assert len(failed) == 1
+        assert contents(read(slices, 1 - failed[0])) == expected[1 - failed[0]]
+
+
+def test_a_frame_of_more_records_than_there_are_is_not_read(tmp_path):
+    slices = in_file(tmp_path, bits=0)
+    data = bytearray(Path(slices.file).read_bytes())
+    data[ENTRY : ENTRY + 8] = (2**40).to_bytes(8, "little")
+    Path(slices.file).write_bytes(data)
+    with pytest.raises(CountingError, match="has changed"):
+        read(slices)
 
 
 def test_an_entry_cannot_stand_for_that_of_another_partition(tmp_path):
     slices = in_file(tmp_path, bits=1)
     data = Path(slices.file).read_bytes()
-    Path(slices.file).write_bytes(data[20:40] + data[:20] + data[40:])
+    swapped = data[ENTRY : 2 * ENTRY] + data[:ENTRY] + data[2 * ENTRY :]
+    Path(slices.file).write_bytes(swapped)
     for partition in (0, 1):
         with pytest.raises(CountingError, match="has changed"):
-            slices.read(partition)
+            read(slices, partition)
 
 
-@pytest.mark.parametrize("left", [0, 10, 19, 300, -1])
+def test_a_frame_cannot_stand_for_another_one_of_its_partition(tmp_path, monkeypatch):
+    monkeypatch.setattr(exchange, "FRAME_BYTES", 1)
+    pieces = [scatter([draw_records(seed, 30, 1)], 0) for seed in (1, 2)]
+    slices = spill(pieces, str(tmp_path))
+    data = Path(slices.file).read_bytes()
+    middle = ENTRY + (len(data) - ENTRY) // 2
+    Path(slices.file).write_bytes(data[:ENTRY] + data[middle:] + data[ENTRY:middle])
+    with pytest.raises(CountingError, match="has changed"):
+        read(slices)
+
+
+def test_a_frame_cannot_stand_for_one_of_another_partition(tmp_path):
+    slices = in_file(tmp_path, bits=1)
+    data = Path(slices.file).read_bytes()
+    second = int.from_bytes(data[ENTRY : ENTRY + 8], "little")
+    frames = data[2 * ENTRY : second], data[second:]
+    size = min(map(len, frames))
+    Path(slices.file).write_bytes(data[: 2 * ENTRY] + frames[1][:size] + data[2 * ENTRY + size :])
+    with pytest.raises(CountingError, match="has changed"):
+        read(slices, 0)
+
+
+@pytest.mark.parametrize("left", [0, 10, 19, 20, 39, 40, 300, -1])
 def test_a_short_scratch_file_is_an_error(tmp_path, left):
     slices = in_file(tmp_path, bits=0)
     data = Path(slices.file).read_bytes()
     Path(slices.file).write_bytes(data[:left])
     with pytest.raises(CountingError, match="has changed"):
-        slices.read(0)
+        read(slices)
 
 
 def test_a_missing_scratch_file_is_an_error(tmp_path):
     slices = in_file(tmp_path)
     Path(slices.file).unlink()
     with pytest.raises(CountingError, match=r"cannot be read \(No such file or directory\)"):
-        slices.read(0)
+        read(slices)
     Path(slices.file).mkdir()
     with pytest.raises(CountingError, match="Is a directory"):
-        slices.read(0)
+        read(slices)
 
 
 def test_a_folder_that_takes_no_file_is_an_error_with_advice(tmp_path):
@@ -159,7 +258,11 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_no_file(tmp_path):
         text=True,
         check=True,
     )
-    assert "7.812 KiB cannot be written (File too large); free some space" in done.stdout
+    assert re.search(
+        r"11.72 KiB of a block cannot be written \(File too large\), [\d.]+ \wiB are free; free "
+        "some space, or pass another folder as scratch=, or give more memory",
+        done.stdout,
+    )
     assert len(list(tmp_path.iterdir())) == 1
 
 

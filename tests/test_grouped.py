@@ -1,83 +1,188 @@
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 
+import counting_cases
 import numpy as np
 import pytest
+from counting_cases import (
+    WIDTHS,
+    as_counter,
+    changes_as_counter,
+    changes_of,
+    crafted,
+    mixed,
+    of_each_shape,
+    partitions_of,
+    rows_of_states,
+    spectrum_of,
+    true_spectrum,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.counting import changes as changes_module
 from tsstore.counting import grouped as module
 from tsstore.counting import grouped_kernels as kernels
+from tsstore.counting import hot
 from tsstore.counting.changes import Changes
 from tsstore.counting.grouped import (
     LARGEST_GROUPS,
     GroupedTable,
     aggregate_groups,
+    aggregate_groups_gathered,
     grouped_slot_bytes,
     least_slots,
 )
+from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)
-KERNELS = ("absorb", "count_changes", "index_pairs", "index_states", "list_changes")
-
-
-def mixed(ids: np.ndarray, words: int) -> np.ndarray:
-    """Keys of which every distinct id has its own, of bits that look random."""
-    keys = np.random.default_rng(7).integers(
-        0, 2**64, (int(ids.max(initial=0)) + 1, words), np.uint64
-    )
-    return keys[ids]
 
 
 def random_records(seed: int, count: int, distinct: int, words: int, groups: int = 5) -> Records:
-    generator = np.random.default_rng(seed)
-    incidence = generator.integers(1, 9, count).astype(np.uint32)
-    keys = mixed(generator.integers(0, distinct, count), words)
-    group = generator.integers(0, groups, count).astype(np.uint8)
-    return Records(keys, incidence * np.uint32(2), incidence, group)
+    return counting_cases.random_records(seed, count, distinct, words, groups=groups)
 
 
-def oracle(records: Records) -> tuple[Counter, Counter]:
+def oracle(*pieces: Records) -> tuple[Counter, Counter]:
     """The spectrum, and the changes of all groups, by dictionaries."""
-    every: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
-    own: dict[tuple, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
-    counts = np.column_stack([records.multiplicity, records.incidence]).astype(np.int64)
-    for key, group, pair in zip(
-        map(tuple, records.keys.tolist()), records.group.tolist(), counts, strict=True
-    ):
-        every[key] += pair
-        own[key, group] += pair
-    changes: Counter = Counter()
-    for (key, group), pair in own.items():
-        changes[group, *every[key].tolist()] -= 1
-        if rest := (every[key] - pair).tolist()[0]:
-            changes[group, rest, (every[key] - pair).tolist()[1]] += 1
-    spectrum = Counter(tuple(pair.tolist()) for pair in every.values())
-    return spectrum, Counter({cell: n for cell, n in changes.items() if n})
-
-
-def as_counter(*columns: np.ndarray) -> Counter:
-    """The last column by the others, none of which may come twice; without what is 0."""
-    *cells, states = (column.tolist() for column in columns)
-    counter = Counter(dict(zip(zip(*cells, strict=True), states, strict=True)))
-    assert len(counter) == len(states)
-    return Counter({cell: states for cell, states in counter.items() if states})
+    return spectrum_of(pieces), changes_of(pieces)
 
 
 def contents(spectrum: tuple, changes: Changes) -> tuple[Counter, Counter]:
-    return as_counter(*spectrum), as_counter(*changes.columns)
+    return as_counter(spectrum), changes_as_counter(changes)
 
 
 def table_contents(table: GroupedTable) -> tuple[Counter, Counter]:
     return contents(table.spectrum(), table.changes())
 
 
-@settings(deadline=None, max_examples=150)
-@given(seeds, st.integers(0, 300), st.integers(1, 200), st.sampled_from([1, 2]), st.integers(1, 7))
+# the whole chain ---------------------------------------------------------------------------
+
+
+def check_whole_chain(
+    scheme: KeyScheme, rows: np.ndarray, positions: np.ndarray, group: np.ndarray, groups: int,
+    bits: int, slots: int, share: int,
+) -> None:  # fmt: skip
+    """Compare both ways of counting all partitions with the definition, without each group."""
+    found = [[Counter(), Counter()] for _ in range(2)]
+    for pieces in partitions_of(scheme, rows, positions, bits, group, groups):
+        args = scheme.words, groups, bits, slots
+        gathered = contents(*aggregate_groups_gathered(pieces, *args, share))
+        streamed = contents(*aggregate_groups(lambda pieces=pieces: pieces, *args))
+        for (spectrum, changes), more in zip(found, (gathered, streamed), strict=True):
+            spectrum.update(more[0])
+            changes.update(more[1])
+    for spectrum, changes in found:
+        assert spectrum == true_spectrum(rows, positions.tolist())
+        assert {own for own, _, _ in changes} <= set(range(groups))
+        for own in range(groups):
+            without = spectrum.copy()
+            without.update({(k, q): n for (of, k, q), n in changes.items() if of == own})
+            left_out = set(np.flatnonzero(group == own).tolist())
+            assert +without == true_spectrum(rows, positions.tolist(), left_out)
+            assert min(without.values(), default=0) >= 0
+
+
+@given(
+    seeds,
+    st.integers(1, 100),
+    st.booleans(),
+    st.one_of(st.lists(st.integers(0, 12), max_size=10), st.lists(st.integers(0, 1), max_size=80)),
+    st.integers(1, 60),
+    st.integers(1, 6),
+    st.integers(0, 7),
+    st.sampled_from([64, 1024]),
+    st.sampled_from([4, 8, 1 << 10]),
+)
+def test_the_whole_chain_counts_by_group_as_counters_do(
+    seed, row_bytes, exact, positions, distinct, groups, bits, slots, share
+) -> None:
+    rows = rows_of_states(seed, sum(positions), distinct, row_bytes)
+    scheme = KeyScheme.create(row_bytes, seed, exact)
+    group = np.random.default_rng(seed).integers(0, groups, len(positions)).astype(np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hot, "SAMPLE_ROWS", 8)
+        positions = np.array(positions, np.int64)
+        check_whole_chain(scheme, rows, positions, group, groups, bits, slots, share)
+
+
+@of_each_shape
+@pytest.mark.parametrize("row_bytes", [3, 16, 24])
+def test_extreme_data_is_counted_by_group_as_any_other(ids, row_bytes, monkeypatch) -> None:
+    monkeypatch.setattr(hot, "SAMPLE_ROWS", 256)
+    rows = np.zeros((len(ids), row_bytes), np.uint8)
+    rows[:, -2:] = ids.astype("<u2").view(np.uint8).reshape(-1, 2)
+    scheme = KeyScheme.create(row_bytes, exact=True)
+    group = np.arange(4000, dtype=np.uint8) % 5
+    for positions, slots, share in (
+        (np.full(1000, 4), 1 << 9, 64),
+        (np.ones(4000, int), 1 << 14, 512),
+    ):
+        check_whole_chain(scheme, rows, positions, group[: len(positions)], 5, 1, slots, share)
+
+
+# all records in memory ---------------------------------------------------------------------
+
+
+@settings(max_examples=150)
+@given(
+    seeds,
+    st.lists(st.integers(0, 150), max_size=4),
+    st.integers(1, 300),
+    st.sampled_from(WIDTHS),
+    st.integers(1, 7),
+    st.integers(0, 8),
+    st.sampled_from([2, 16, 1 << 10]),
+)
+def test_gathered_records_are_counted_by_group_as_by_dictionaries(
+    seed, counts, distinct, words, groups, partition_bits, share
+) -> None:
+    pieces = [
+        counting_cases.random_records(
+            seed + n, count, distinct, words, bare=n % 3 != 1, groups=groups,
+            prefix_bits=partition_bits,
+        )
+        for n, count in enumerate(counts)
+    ]  # fmt: skip
+    found = aggregate_groups_gathered(pieces, words, groups, partition_bits, 64, share)
+    assert contents(*found) == oracle(*pieces)
+    assert len(found[1].ends) == groups
+
+
+@pytest.mark.parametrize("partition_bits", [0, 6])
+def test_what_is_alone_is_counted_by_its_group(partition_bits: int) -> None:
+    keys = mixed(np.concatenate([np.arange(3000), np.arange(20)]), 2, partition_bits)
+    group = (np.arange(3020) % 7).astype(np.uint8)
+    found = aggregate_groups_gathered([Records(keys, group=group)], 2, 9, partition_bits, 1 << 10)
+    assert contents(*found) == oracle(Records(keys, group=group))
+
+
+def test_a_state_of_all_groups_in_a_full_share_has_room() -> None:
+    group = np.tile(np.arange(LARGEST_GROUPS), 16).astype(np.uint8)
+    keys = mixed(np.repeat(np.arange(16), LARGEST_GROUPS), 1, 6)
+    records = Records(keys, group=group)
+    for share in (len(keys) // 2, len(keys), 64):
+        found = aggregate_groups_gathered([records], 1, LARGEST_GROUPS, 6, 1 << 12, share)
+        assert contents(*found) == oracle(records)
+
+
+def test_records_of_wrong_groups_are_refused() -> None:
+    keys = mixed(np.arange(200), 1)
+    beyond = Records(keys, group=np.full(200, 2, np.uint8))
+    for records, message in ((Records(keys), "do not tell groups"), (beyond, "group 2 of 2")):
+        with pytest.raises(ValueError, match=message):
+            aggregate_groups_gathered([records], 1, 2, 0, 64)
+        with pytest.raises(ValueError, match=message):
+            GroupedTable(1, 2, 1 << 10).add(records)
+
+
+# the tables --------------------------------------------------------------------------------
+
+
+@settings(max_examples=150)
+@given(seeds, st.integers(0, 300), st.integers(1, 200), st.sampled_from(WIDTHS), st.integers(1, 7))
 def test_a_table_counts_by_group_as_dictionaries_do(seed, count, distinct, words, groups) -> None:
     records = random_records(seed, count, distinct, words, groups)
     table = GroupedTable(words, groups, 1 << 20, initial_slots=2)
@@ -90,7 +195,7 @@ def test_a_table_counts_by_group_as_dictionaries_do(seed, count, distinct, words
 
 def test_states_of_one_group_take_no_pairs() -> None:
     keys = mixed(np.repeat(np.arange(50), 2), 1)
-    records = Records.bare(keys, np.repeat(np.arange(50) % 7, 2).astype(np.uint8))
+    records = Records(keys, group=np.repeat(np.arange(50) % 7, 2).astype(np.uint8))
     table = GroupedTable(1, 7, 1 << 10)
     assert table.add(records)
     assert (table.distinct, table.entries) == (50, 50)
@@ -126,7 +231,7 @@ def test_counts_go_beyond_32_bits() -> None:
 
 def test_keys_that_differ_in_their_second_word_alone_stay_apart() -> None:
     keys = np.array([[5, 1], [5, 2], [5, 1]], np.uint64)
-    records = Records.bare(keys, np.array([0, 0, 1], np.uint8))
+    records = Records(keys, group=np.array([0, 0, 1], np.uint8))
     table = GroupedTable(2, 2, 16)
     assert table.add(records)
     assert table_contents(table) == oracle(records)
@@ -139,14 +244,14 @@ def test_an_empty_table_is_empty() -> None:
     assert table.changes().ends.tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("words", WIDTHS)
 def test_tables_double_up_to_their_maximum_together_and_no_further(words: int) -> None:
     keys = mixed(np.arange(40), words)
     table = GroupedTable(words, 2, 96, initial_slots=4)
-    assert table.add(Records.bare(keys[:32], np.zeros(32, np.uint8)))
+    assert table.add(Records(keys[:32], group=np.zeros(32, np.uint8)))
     assert table.entries == 32
     # 64 + 4 slots; 16 states of both groups take 32 pairs, in 64 slots: too many.
-    both = Records.bare(keys[:16], np.ones(16, np.uint8))
+    both = Records(keys[:16], group=np.ones(16, np.uint8))
     assert table.add(both[:8])
     assert table.entries == 32 + 16
     assert not table.add(both)
@@ -177,17 +282,8 @@ def test_too_few_slots_are_refused() -> None:
         GroupedTable(1, 2, 16, initial_slots=1)
 
 
-def test_records_that_do_not_tell_groups_apart_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not tell groups apart"):
-        GroupedTable(1, 2, 16).add(Records.empty(1))
-    with pytest.raises(ValueError, match="a record is of group 2 of 2"):
-        GroupedTable(1, 2, 16).add(
-            Records.bare(np.zeros((1, 1), np.uint64), np.full(1, 2, np.uint8))
-        )
-
-
-@settings(deadline=None, max_examples=60)
-@given(seeds, st.sampled_from([1, 2]), st.sampled_from([64, 100, 512, 1 << 14]), st.integers(0, 6))
+@settings(max_examples=60)
+@given(seeds, st.sampled_from(WIDTHS), st.sampled_from([64, 100, 512, 1 << 14]), st.integers(0, 6))
 def test_tables_that_outgrow_take_more_passes_to_the_same_counts(
     seed, words, maximum_slots, initial_bits
 ) -> None:
@@ -203,7 +299,7 @@ def test_tables_that_outgrow_take_more_passes_to_the_same_counts(
 @pytest.mark.parametrize("groups", [1, 32, LARGEST_GROUPS])
 def test_the_least_slots_are_enough_for_states_of_all_groups(groups: int) -> None:
     group = np.tile(np.arange(groups), 30).astype(np.uint8)
-    records = Records.bare(mixed(np.repeat(np.arange(30), groups), 1), group)
+    records = Records(mixed(np.repeat(np.arange(30), groups), 1), group=group)
     found = aggregate_groups(lambda: [records], 1, groups, 0, least_slots(groups))
     assert contents(*found) == oracle(records)
 
@@ -214,50 +310,38 @@ def test_no_records_change_nothing() -> None:
     assert changes.ends.tolist() == [0, 0, 0]
 
 
-def test_keys_of_a_partition_are_counted_by_their_further_bits() -> None:
-    records = random_records(5, 400, 300, 1)
-    records.keys[:] >>= np.uint64(10)
-    found = aggregate_groups(lambda: [records], 1, 5, 10, 128)
-    assert contents(*found) == oracle(records)
-
-
-@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("words", WIDTHS)
 def test_crafted_keys_are_an_error_not_an_endless_search(words: int) -> None:
-    keys = np.zeros((5000, words), np.uint64)
-    keys[:, 0] = np.arange(5000, dtype=np.uint64) << np.uint64(40)
-    records = Records.bare(keys, np.zeros(5000, np.uint8))
+    records = Records(crafted(5000, words), group=np.zeros(5000, np.uint8))
     with pytest.raises(CountingError, match="another seed"):
         aggregate_groups(lambda: [records], words, 2, 0, 1 << 20)
+    with pytest.raises(CountingError, match="another seed"):
+        aggregate_groups_gathered([records, records], words, 2, 0, 1 << 20)
 
 
 def test_keys_that_no_pass_can_divide_are_an_error() -> None:
     keys = np.arange(20, dtype=np.uint64)[:, None]
-    records = Records.bare(keys, np.zeros(20, np.uint8))
+    records = Records(keys, group=np.zeros(20, np.uint8))
     with pytest.raises(CountingError, match="share the first 48 bits"):
         aggregate_groups(lambda: [records], 1, 2, 0, 16)
 
 
-@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("words", WIDTHS)
 def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatch) -> None:
     records = random_records(9, 200, 90, words)
     compiled = GroupedTable(words, 5, 1024, initial_slots=4)
     assert compiled.add(records)
     expected = table_contents(compiled)
-    for name in KERNELS:
-        monkeypatch.setattr(module, name, getattr(kernels, name).py_func)
-    for name in ("_find_state", "_find_pair", "_add_pair"):
-        monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
-    for name in ("_find", "_add_up"):
-        monkeypatch.setattr(changes_module, name, getattr(changes_module, name).py_func)
+    counting_cases.run_as_plain_python(monkeypatch, module, kernels, changes_module)
+    assert not hasattr(module.absorb, "py_func")
     with np.errstate(over="ignore"):
         plain = GroupedTable(words, 5, 1024, initial_slots=4)
         assert plain.add(records)
         assert table_contents(plain) == expected == oracle(records)
         assert np.array_equal(plain._states[: plain.distinct], compiled._states[: plain.distinct])
         monkeypatch.setattr(kernels, "PROBE_LIMIT", 3)
-        crafted = np.full((5, words), 3, np.uint64) << np.arange(10, 60, 10, np.uint64)[:, None]
         with pytest.raises(CountingError, match="another seed"):
-            plain.add(Records.bare(crafted, np.zeros(5, np.uint8)))
+            plain.add(Records(crafted(5, words), group=np.zeros(5, np.uint8)))
         monkeypatch.setattr(kernels, "PROBE_LIMIT", 0)
         with pytest.raises(CountingError, match="another seed"):
             kernels._find_pair(plain._pairs, plain._pair_index, np.uint64(1))

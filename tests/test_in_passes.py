@@ -30,7 +30,7 @@ class Slots:
 @given(st.lists(st.integers(0, 2**16 - 1), max_size=40), st.integers(1, 20))
 def test_every_record_is_counted_in_one_table_that_holds_it(tops, most) -> None:
     words = sorted({top << 48 for top in tops})
-    records = Records.bare(np.array(words, np.uint64)[:, None])
+    records = Records(np.array(words, np.uint64)[:, None])
 
     def slices():
         return [records[:7], records[7:]]
@@ -43,7 +43,7 @@ def test_every_record_is_counted_in_one_table_that_holds_it(tops, most) -> None:
 def test_steps_become_larger_again_after_a_dense_spot() -> None:
     dense = [number << 40 for number in range(16)]
     words = np.array([*dense, 2**63, 2**63 + 2**62], np.uint64)
-    records = Records.bare(words[:, None])
+    records = Records(words[:, None])
     tables = list(count_in_passes(lambda *share: Slots(*share, 4), lambda: [records], 0, 32))
     assert max(table.bits for table in tables) == 22
     assert tables[-1].bits <= 2
@@ -52,6 +52,6 @@ def test_steps_become_larger_again_after_a_dense_spot() -> None:
 
 
 def test_keys_that_share_too_many_bits_are_an_error() -> None:
-    records = Records.bare(np.arange(5, dtype=np.uint64)[:, None])
+    records = Records(np.arange(5, dtype=np.uint64)[:, None])
     with pytest.raises(CountingError, match=r"more than 5 distinct keys.*first 48 bits"):
         list(count_in_passes(lambda *share: Slots(*share, 4), lambda: [records], 0, 32))

@@ -65,3 +65,27 @@ def test_more_samples_than_there_is_memory_are_an_error_with_advice(part):
     with pytest.raises(StoreError, match=rf"layer fc.2: what was asked for takes {count} bytes"):
         huge.read_positions(0, huge.samples)
     assert next(huge.position_pieces()).sum() == 0
+
+
+@pytest.mark.parametrize("varying", [True, False])
+@pytest.mark.parametrize("rows", [1, 3, 7, 1000])
+def test_a_block_is_divided_into_whole_samples_that_are_all_of_it(
+    tmp_path, monkeypatch, varying, rows
+):
+    monkeypatch.setattr("tsstore.store.layer_part.PIECE_SAMPLES", 5)
+    rng = np.random.default_rng(3)
+    positions = rng.integers(0, 4, 23).tolist() if varying else [2] * 23
+    write_run(tmp_path / "own.zarr", [draw_batch(rng, 23, positions={"fc.2": positions})])
+    part = open_store(tmp_path / "own.zarr").parts[0].layers["fc.2"]
+    for block in part.blocks(0, 20):
+        pieces = list(part.divide(block, rows))
+        sample, row = block.first_sample, block.first_row
+        for piece in pieces:
+            own = part.read_positions(piece.first_sample, piece.samples)
+            assert (piece.part, piece.first_sample, piece.first_row) == (block.part, sample, row)
+            assert piece.rows == own.sum()
+            assert piece.rows <= rows or piece.samples == 1 or own.max() == piece.rows
+            sample, row = sample + piece.samples, row + piece.rows
+        assert sample == block.first_sample + block.samples
+        assert row == block.first_row + block.rows
+        assert rows < block.rows or pieces == [block]

@@ -2,18 +2,16 @@ from __future__ import annotations
 
 from collections import Counter
 
+import counting_cases
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from counting_cases import WIDTHS, crafted, mixed, of_each_shape, rows_of, totals_by_group
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tsstore.counting import hot
 from tsstore.counting import merge as module
-from tsstore.counting.merge import (
-    merge_records,
-    merge_samples,
-    merge_samples_by_group,
-    merging_pays,
-)
+from tsstore.counting.merge import merge_bytes, merge_samples
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError
 
@@ -21,186 +19,140 @@ seeds = st.integers(0, 2**32)
 all_positions = st.lists(st.integers(0, 12), max_size=12)
 
 
-def mixed(ids: np.ndarray, words: int) -> np.ndarray:
-    """Keys of which every distinct id has its own, of bits that look random."""
-    keys = np.random.default_rng(7).integers(
-        0, 2**64, (int(ids.max(initial=0)) + 1, words), np.uint64
-    )
-    return keys[ids]
+def check_merged(
+    keys: np.ndarray, positions: np.ndarray, group: np.ndarray | None = None, groups: int = 1
+) -> list[Records]:
+    """Compare what is merged with a Counter of each sample; return it."""
+    expected, pairs, start = Counter(), [0] * groups, 0
+    incidence: Counter = Counter()
+    own = [0] * len(positions) if group is None else group.tolist()
+    for count, of_group in zip(positions.tolist(), own, strict=True):
+        sample = Counter(map(tuple, keys[start : start + count].tolist()))
+        start += count
+        for key, times in sample.items():
+            expected[key, of_group] += times
+            incidence[key, of_group] += 1
+            pairs[of_group] += times * (times - 1) // 2
+    pieces, equal_pairs = merge_samples(keys, positions, group, groups)
+    assert equal_pairs.dtype == np.int64
+    assert equal_pairs.tolist() == pairs
+    assert totals_by_group(pieces) == {
+        place: (times, incidence[place]) for place, times in expected.items()
+    }
+    assert all((piece.group is None) == (group is None) for piece in pieces)
+    return pieces
 
 
 def random_keys(seed: int, count: int, distinct: int, words: int) -> np.ndarray:
     return mixed(np.random.default_rng(seed).integers(0, distinct, count), words)
 
 
-def crafted(count: int, words: int = 1) -> np.ndarray:
-    """Distinct keys whose low bits are all the same."""
-    keys = np.zeros((count, words), np.uint64)
-    keys[:, 0] = np.arange(count, dtype=np.uint64) << np.uint64(40)
-    return keys
+def random_groups(seed: int, count: int, groups: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, groups, count).astype(np.uint8)
 
 
-def merged_samples(keys: np.ndarray, positions: list[int]) -> tuple[list, list, int]:
-    """What merge_samples is to return, by dictionaries."""
-    rows = list(map(tuple, keys.tolist()))
-    merged, multiplicity, pairs, start = [], [], 0, 0
-    for count in positions:
-        sample = Counter(rows[start : start + count])
-        merged += list(sample)
-        multiplicity += list(sample.values())
-        pairs += sum(m * (m - 1) // 2 for m in sample.values())
-        start += count
-    return merged, multiplicity, pairs
-
-
-def merged_records(records: Records) -> dict[tuple, tuple[int, int]]:
-    """What merge_records is to return, by a dictionary, which is in order of first appearance."""
-    totals: dict[tuple, tuple[int, int]] = {}
-    rows = zip(
-        records.keys.tolist(),
-        records.multiplicity.tolist(),
-        records.incidence.tolist(),
-        strict=True,
-    )
-    for key, multiplicity, incidence in rows:
-        k, q = totals.get(tuple(key), (0, 0))
-        totals[tuple(key)] = (k + multiplicity, q + incidence)
-    return totals
-
-
-def assert_merged(records: Records) -> None:
-    merged, expected = merge_records(records), merged_records(records)
-    assert list(map(tuple, merged.keys.tolist())) == list(expected)
-    counts = zip(merged.multiplicity.tolist(), merged.incidence.tolist(), strict=True)
-    assert list(counts) == list(expected.values())
-
-
-def run_as_plain_python(monkeypatch) -> None:
-    for name in ("_find", "_index", "_merge_samples", "_merge_records"):
-        monkeypatch.setattr(module, name, getattr(module, name).py_func)
-
-
-@settings(deadline=None)
-@given(seeds, all_positions, st.integers(1, 20), st.sampled_from([1, 2]))
-def test_a_sample_has_one_record_for_each_of_its_keys(seed, positions, distinct, words) -> None:
-    keys = random_keys(seed, sum(positions), distinct, words)
-    records, pairs = merge_samples(keys, np.array(positions, np.int64))
-    merged, multiplicity, expected_pairs = merged_samples(keys, positions)
-    assert list(map(tuple, records.keys.tolist())) == merged
-    assert records.multiplicity.tolist() == multiplicity
-    assert set(records.incidence.tolist()) <= {1}
-    assert (pairs, type(pairs)) == (expected_pairs, int)
-    assert records.rows == len(keys)
-
-
-@settings(deadline=None)
-@given(seeds, all_positions, st.integers(1, 20), st.sampled_from([1, 2]), st.integers(1, 5))
-def test_samples_by_group_are_merged_as_those_of_each_group_alone(
-    seed, positions, distinct, words, groups
+@given(
+    seeds,
+    all_positions,
+    st.integers(1, 40),
+    st.sampled_from(WIDTHS),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_samples_are_merged_as_by_counters(
+    seed, positions, distinct, words, groups, with_hot_keys
 ) -> None:
     keys = random_keys(seed, sum(positions), distinct, words)
-    group = np.random.default_rng(seed).integers(0, groups, len(positions)).astype(np.uint8)
-    found, pairs = merge_samples_by_group(keys, np.array(positions, np.int64), group, groups)
-    assert pairs.dtype == np.int64
-    row_group = np.repeat(group, positions)
-    assert found.group.tolist() == sorted(found.group.tolist())
-    for own in range(groups):
-        own_positions = np.array(positions, np.int64)[group == own]
-        expected, expected_pairs = merge_samples(keys[row_group == own], own_positions)
-        part = found.group == own
-        assert np.array_equal(found.keys[part], expected.keys)
-        assert np.array_equal(found.multiplicity[part], expected.multiplicity)
-        assert np.array_equal(found.incidence[part], expected.incidence)
-        assert pairs[own] == expected_pairs
+    group = random_groups(seed, len(positions), groups) if groups else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hot, "SAMPLE_ROWS", 16 if with_hot_keys else 1 << 14)
+        check_merged(keys, np.array(positions, np.int64), group, max(groups, 1))
+
+
+@of_each_shape
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("sample_rows", [64, 1 << 14])
+def test_extreme_samples_are_merged_as_any_others(ids, words, sample_rows, monkeypatch) -> None:
+    monkeypatch.setattr(hot, "SAMPLE_ROWS", sample_rows)
+    keys = mixed(ids, words)
+    check_merged(keys, np.array([4000]))
+    check_merged(keys, np.array([0, 1000, 1, 0, 999, 2000]))
+    check_merged(keys, np.full(2000, 2), random_groups(1, 2000, 5), 5)
+    check_merged(keys, np.ones(4000, np.int64), random_groups(1, 4000, 5), 5)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+def test_a_sample_has_one_record_of_each_key_and_bare_ones_come_first(words: int) -> None:
+    keys = random_keys(1, 900, 500, words)
+    bare, others = check_merged(keys, np.array([600, 300]))
+    assert bare.is_bare
+    assert set(others.incidence.tolist()) == {1}
+    assert min(others.multiplicity.tolist()) == 2
+    assert len(bare) + len(others) == sum(
+        len(np.unique(part, axis=0)) for part in (keys[:600], keys[600:])
+    )
+
+
+def test_equal_keys_of_different_samples_stay_apart() -> None:
+    keys = mixed(np.zeros(9, np.int64), 2)
+    bare, others = check_merged(keys, np.array([2, 0, 3, 4]))
+    assert len(bare) == 0
+    assert others.multiplicity.tolist() == [2, 3, 4]
+    assert others.incidence.tolist() == [1, 1, 1]
+
+
+def test_keys_that_differ_in_a_later_word_alone_stay_apart() -> None:
+    for words in (2, 3, 5):
+        keys = np.zeros((4, words), np.uint64)
+        keys[1, words - 1] = keys[2, 1] = 1
+        check_merged(keys, np.array([4]))
+        check_merged(np.concatenate([keys, keys[:2]]), np.array([3, 3]))
 
 
 @pytest.mark.parametrize("positions", [[], [0], [1, 0, 1, 1]])
-def test_samples_of_one_position_are_put_in_order_of_their_groups(positions: list[int]) -> None:
-    keys = random_keys(0, sum(positions), 50, 2)
-    group = np.array([2, 0, 2, 1][: len(positions)], np.uint8)
-    records, pairs = merge_samples_by_group(keys, np.array(positions, np.int64), group, 3)
-    order = np.argsort(np.repeat(group, positions), kind="stable")
-    assert np.array_equal(records.keys, keys[order])
-    assert records.group.tolist() == sorted(np.repeat(group, positions).tolist())
-    assert pairs.tolist() == [0, 0, 0]
-
-
-def test_records_are_merged_within_each_run_of_a_group_only() -> None:
-    keys = mixed(np.array([1, 1, 2, 1, 1, 1, 2]), 1)
-    group = np.array([0, 0, 0, 1, 1, 0, 0], np.uint8)
-    merged = merge_records(Records.bare(keys, group))
-    assert merged.group.tolist() == [0, 0, 1, 0, 0]
-    assert merged.multiplicity.tolist() == [2, 1, 2, 1, 1]
-    assert merged.incidence.tolist() == [2, 1, 2, 1, 1]
-    assert merged.keys.tolist() == keys[[0, 2, 3, 5, 6]].tolist()
-    assert len(merge_records(Records.bare(keys[:0], group[:0]))) == 0
-
-
-@settings(deadline=None)
-@given(seeds, st.integers(0, 3000), st.integers(1, 900), st.sampled_from([1, 2]))
-def test_runs_of_groups_merge_as_each_alone(seed, count, distinct, words) -> None:
-    keys = random_keys(seed, count, distinct, words)
-    group = np.sort(np.random.default_rng(seed).integers(0, 4, count)).astype(np.uint8)
-    merged = merge_records(Records.bare(keys, group))
-    for own in range(4):
-        expected = merge_records(Records.bare(keys[group == own]))
-        part = merged.group == own
-        assert np.array_equal(merged.keys[part], expected.keys)
-        assert np.array_equal(merged.multiplicity[part], expected.multiplicity)
-        assert np.array_equal(merged.incidence[part], expected.incidence)
-
-
-def test_groups_that_are_not_there_are_refused() -> None:
-    keys = random_keys(0, 3, 3, 1)
-    with pytest.raises(ValueError, match=r"groups 0 to 2; expected 2 samples of 2 groups"):
-        merge_samples_by_group(keys, np.array([2, 1]), np.array([0, 2], np.uint8), 2)
-    with pytest.raises(ValueError, match="1 samples of groups 0 to 0; expected 2 samples"):
-        merge_samples_by_group(keys, np.array([2, 1]), np.zeros(1, np.uint8), 2)
-    with pytest.raises(ValueError, match="add up to 2"):
-        merge_samples_by_group(keys, np.array([1, 1]), np.zeros(2, np.uint8), 2)
-
-
-@pytest.mark.parametrize("words", [1, 2])
-def test_equal_keys_of_different_samples_stay_apart(words: int) -> None:
-    keys = mixed(np.zeros(9, np.int64), words)
-    records, pairs = merge_samples(keys, np.array([2, 0, 3, 4]))
-    assert records.multiplicity.tolist() == [2, 3, 4]
-    assert records.incidence.tolist() == [1, 1, 1]
-    assert pairs == 1 + 3 + 6
-
-
-def test_keys_that_differ_in_their_second_word_alone_stay_apart() -> None:
-    keys = np.array([[5, 1], [5, 2], [5, 1]], np.uint64)
-    records, pairs = merge_samples(keys, np.array([3]))
-    assert records.keys.tolist() == [[5, 1], [5, 2]]
-    assert pairs == 1
-    assert_merged(Records.bare(keys))
-
-
-@pytest.mark.parametrize("positions", [[], [0], [1, 0, 1, 1]])
-def test_samples_of_one_position_are_bare_records(positions: list[int]) -> None:
+@pytest.mark.parametrize("grouped", [False, True])
+def test_samples_of_one_position_are_bare_records(positions: list[int], grouped: bool) -> None:
     keys = random_keys(0, sum(positions), 2, 1)
-    records, pairs = merge_samples(keys, np.array(positions, np.int64))
-    assert np.array_equal(records.keys, keys)
-    assert records.rows == len(keys)
-    assert pairs == 0
+    group = np.array([2, 0, 2, 1][: len(positions)], np.uint8) if grouped else None
+    (piece,) = check_merged(keys, np.array(positions, np.int64), group, 3)
+    assert piece.is_bare
+    assert np.array_equal(piece.keys, keys)
+    if grouped:
+        assert piece.group.tolist() == np.repeat(group, positions).tolist()
+
+
+def test_hot_keys_of_all_samples_become_one_record_a_group(monkeypatch) -> None:
+    monkeypatch.setattr(hot, "SAMPLE_ROWS", 64)
+    keys = mixed(np.where(np.arange(1200) % 7 == 0, np.arange(1200), 0), 2)
+    for positions in (np.full(300, 4), np.ones(1200, np.int64)):
+        group = np.arange(len(positions), dtype=np.uint8) % 3
+        records = check_merged(keys, positions, group, 3)[-1]
+        of_key = (records.keys == keys[1]).all(axis=1)
+        assert records.group[of_key].tolist() == [0, 1, 2]
 
 
 def test_small_samples_after_a_large_one_find_a_clean_table() -> None:
-    positions = [3000, 2, 1, 700, 2, 0, 5]
-    keys = random_keys(1, sum(positions), 800, 2)
-    records, pairs = merge_samples(keys, np.array(positions))
-    merged, multiplicity, expected_pairs = merged_samples(keys, positions)
-    assert list(map(tuple, records.keys.tolist())) == merged
-    assert records.multiplicity.tolist() == multiplicity
-    assert pairs == expected_pairs
+    positions = np.array([3000, 2, 1, 700, 2, 0, 5, 600])
+    check_merged(random_keys(1, 4310, 800, 2), positions)
+    check_merged(random_keys(1, 4310, 3, 1), positions[::-1].copy())
 
 
-def test_pairs_of_a_large_sample_do_not_overflow_32_bits() -> None:
+def test_one_mark_for_all_rows_leaves_the_result_as_it_is() -> None:
+    keys = random_keys(2, 3000, 2000, 2)
+    keys[:, 0] &= np.uint64((1 << 20) - 1)  # no bit of those that choose a mark
+    bare, others = check_merged(keys, np.array([1500, 1, 1499]))
+    assert len(bare) > len(others) > 0
+
+
+def test_pairs_of_one_huge_sample_go_beyond_32_bits() -> None:
     count = 200_000
-    records, pairs = merge_samples(np.zeros((count, 1), np.uint64), np.array([count]))
-    assert pairs == count * (count - 1) // 2
-    assert records.multiplicity.tolist() == [count]
+    pieces, pairs = merge_samples(np.zeros((count, 1), np.uint64), np.array([count]))
+    assert pairs.tolist() == [count * (count - 1) // 2]
+    assert [row for piece in pieces for row in rows_of(piece)] == [((0,), count, 1, 0)]
+
+
+def test_one_huge_sample_of_many_keys_is_merged_as_any_other() -> None:
+    check_merged(random_keys(5, 70_000, 40_000, 1), np.array([70_000]))
 
 
 def test_wrong_positions_are_refused() -> None:
@@ -209,112 +161,46 @@ def test_wrong_positions_are_refused() -> None:
         merge_samples(keys, np.array([2, 3]))
     with pytest.raises(ValueError, match="-1 to 7 positions"):
         merge_samples(keys, np.array([-1, 7]))
-    with pytest.raises(ValueError, match="expected 0 to 2147483648"):
-        merge_samples(keys, np.array([2**31 + 1]))
+    with pytest.raises(ValueError, match="0 to 2147483648 positions; expected 0 to 2147483647"):
+        merge_samples(keys, np.array([2**31]))
 
 
-@settings(deadline=None)
-@given(seeds, st.integers(0, 200), st.integers(1, 60), st.sampled_from([1, 2]))
-def test_equal_keys_become_one_record_with_summed_counts(seed, count, distinct, words) -> None:
-    incidence = np.random.default_rng(seed).integers(1, 9, count).astype(np.uint32)
-    keys = random_keys(seed, count, distinct, words)
-    records = Records(keys, incidence * np.uint32(3), incidence)
-    assert_merged(records)
-    assert merge_records(records).rows == records.rows
+def test_groups_that_are_not_there_are_refused() -> None:
+    keys = random_keys(0, 3, 3, 1)
+    with pytest.raises(ValueError, match="groups 0 to 2; expected 2 samples of 2 groups"):
+        merge_samples(keys, np.array([2, 1]), np.array([0, 2], np.uint8), 2)
+    with pytest.raises(ValueError, match="1 samples of groups 0 to 0; expected 2 samples"):
+        merge_samples(keys, np.array([2, 1]), np.zeros(1, np.uint8), 2)
+    with pytest.raises(ValueError, match="add up to 2"):
+        merge_samples(keys, np.array([1, 1]), np.zeros(2, np.uint8), 2)
 
 
-@pytest.mark.parametrize("words", [1, 2])
-@pytest.mark.parametrize(
-    "ids",
-    [
-        np.zeros(3000, np.int64),
-        np.arange(3000),
-        np.arange(3000) % 2,
-        np.sort(np.arange(3000) % 1000),
-        np.where(np.arange(3000) % 100 == 0, np.arange(3000), 0),
-    ],
-    ids=["all equal", "all distinct", "two states", "sorted", "one state 99 %"],
-)
-def test_extreme_blocks_merge_as_any_other(ids: np.ndarray, words: int) -> None:
-    keys = mixed(ids, words)
-    assert_merged(Records.bare(keys))
-    records, _ = merge_samples(keys, np.array([1000, 2000]))
-    assert records.keys.tolist() == [list(key) for key in merged_samples(keys, [1000, 2000])[0]]
-    assert_merged(records)
-
-
-def test_keys_of_one_partition_merge_as_any_others() -> None:
-    keys = random_keys(3, 20_000, 9_000, 1) >> np.uint64(30)
-    assert_merged(Records.bare(keys))
-
-
-def test_a_sum_beyond_32_bits_goes_on_in_another_record() -> None:
-    most = 2**32 - 1
-    keys = np.array([[4], [9], [4], [4], [4]], np.uint64)
-    multiplicity = np.array([most - 1, 5, 1, 1, 6], np.uint32)
-    merged = merge_records(Records(keys, multiplicity, np.ones(5, np.uint32)))
-    assert merged.keys.tolist() == [[4], [9], [4]]
-    assert merged.multiplicity.tolist() == [most, 5, 7]
-    assert merged.incidence.tolist() == [2, 1, 2]
-
-
-@pytest.mark.parametrize("words", [1, 2])
+@pytest.mark.parametrize("words", WIDTHS)
 def test_crafted_keys_are_an_error_not_an_endless_search(words: int) -> None:
-    keys = crafted(5000, words)
+    keys = np.repeat(crafted(5000, words), 2, axis=0)
     with pytest.raises(CountingError, match="another seed"):
-        merge_records(Records.bare(keys))
-    with pytest.raises(CountingError, match="another seed"):
-        merge_samples(keys, np.array([5000]))
+        merge_samples(keys, np.array([10_000]))
 
 
-def test_merging_pays_where_keys_repeat_and_not_where_they_do_not() -> None:
-    count = 40_000
-    few = Records.bare(random_keys(0, count, 500, 1))
-    hot = Records.bare(mixed(np.where(np.arange(count) % 2 == 0, np.arange(count), 0), 2))
-    distinct = Records.bare(mixed(np.arange(count), 1))
-    assert merging_pays(few, 4096)
-    assert merging_pays(hot, 4096)
-    assert not merging_pays(distinct, 4096)
-    assert [merging_pays(distinct, 4096) for _ in range(3)] == [False] * 3
+def test_bytes_are_those_of_the_tables_of_one_sample() -> None:
+    largest = 1000
+    marks, slots = 1 << 15, 2048
+    assert merge_bytes(3, largest) == 4 * marks + 4 * slots + largest * (24 + 8)
+    assert merge_bytes(1, 10**6) - merge_bytes(1, 10**6 - 1) == 16
+    assert merge_bytes(1, 1) == 4 * (1 << 12) + 4 * 2 + 16
 
 
-def test_merging_pays_looks_at_all_parts_of_a_block() -> None:
-    count = 40_000
-    ids = np.arange(count)
-    half = np.where(ids < count // 2, ids, 0)
-    assert merging_pays(Records.bare(mixed(half, 1)), 4096)
-    assert merging_pays(Records.bare(mixed(half[::-1].copy(), 1)), 4096)
-
-
-def test_merging_pays_says_yes_to_what_is_not_worth_a_sample() -> None:
-    distinct = Records.bare(mixed(np.arange(100), 1))
-    assert merging_pays(Records.empty(2))
-    assert merging_pays(distinct, 100)
-    assert not merging_pays(distinct, 99)
-    assert not merging_pays(distinct, 3)
-
-
-@pytest.mark.parametrize("words", [1, 2])
-def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatch) -> None:
-    positions = np.array([30, 0, 1, 9])
-    keys = random_keys(5, 40, 12, words)
-    records, pairs = merge_samples(keys, positions)
-    group = np.array([1, 0, 1, 0], np.uint8)
-    by_group, pairs_by_group = merge_samples_by_group(keys, positions, group, 2)
-    many = Records.bare(random_keys(6, 1200, 700, words), (np.arange(1200) // 900).astype(np.uint8))
-    merged = merge_records(many)
-    run_as_plain_python(monkeypatch)
-    plain, plain_pairs = merge_samples(keys, positions)
-    plain_by_group, plain_pairs_by_group = merge_samples_by_group(keys, positions, group, 2)
-    plain_merged = merge_records(many)
-    assert pairs_by_group.tolist() == plain_pairs_by_group.tolist()
-    assert by_group.group.tolist() == plain_by_group.group.tolist()
-    assert merged.group.tolist() == plain_merged.group.tolist()
-    for one, other in ((records, plain), (merged, plain_merged), (by_group, plain_by_group)):
-        assert np.array_equal(one.keys, other.keys)
-        assert np.array_equal(one.multiplicity, other.multiplicity)
-        assert np.array_equal(one.incidence, other.incidence)
-    assert pairs == plain_pairs
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("groups", [0, 2])
+def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeypatch) -> None:
+    positions = np.array([30, 0, 1, 9, 60])
+    keys = random_keys(5, 100, 30, words)
+    group = np.array([1, 0, 1, 0, 1], np.uint8) if groups else None
+    compiled = [rows_of(piece) for piece in check_merged(keys, positions, group, groups or 1)]
+    counting_cases.run_as_plain_python(monkeypatch, module)
+    assert not hasattr(module._merge_suspects, "py_func")
+    plain = [rows_of(piece) for piece in check_merged(keys, positions, group, groups or 1)]
+    assert plain == compiled
     monkeypatch.setattr(module, "PROBE_LIMIT", 3)
     with pytest.raises(CountingError, match="another seed"):
-        merge_records(Records.bare(crafted(4, words)))
+        merge_samples(np.repeat(crafted(5, words), 2, axis=0), np.array([10]))

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import counting_cases
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from counting_cases import WIDTHS, rows_of
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import partition as module
@@ -10,82 +12,106 @@ from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
 
 
-def random_records(seed: int, count: int, words: int, grouped: bool = False) -> Records:
+def numbered(
+    seed: int, count: int, words: int, bare: bool, grouped: bool, prefix_bits: int = 0
+) -> Records:
+    """Records whose last word, counts and group tell their order."""
     generator = np.random.default_rng(seed)
     keys = generator.integers(0, 2**64, (count, words), np.uint64)
-    # Numbered, so that the order within a partition shows.
+    keys[:, 0] >>= np.uint64(prefix_bits)
     numbers = np.arange(1, count + 1, dtype=np.uint32)
-    group = (numbers % 251).astype(np.uint8) if grouped else None
-    return Records(keys, numbers, numbers[::-1].copy(), group)
+    if words > 1:
+        keys[:, -1] = numbers
+    counts = (None, None) if bare else (numbers, numbers[::-1].copy())
+    return Records(keys, *counts, (numbers % 251).astype(np.uint8) if grouped else None)
 
 
-def assert_scattered(records: Records, bits: int) -> None:
-    """Compare with a stable sort by the top bits."""
-    scattered, offsets = scatter(records, bits)
-    partitions = (records.keys[:, 0] >> np.uint64(64 - bits)).astype(np.int64)
-    order = np.argsort(partitions, kind="stable")
-    assert np.array_equal(scattered.keys, records.keys[order])
-    assert np.array_equal(scattered.multiplicity, records.multiplicity[order])
-    assert np.array_equal(scattered.incidence, records.incidence[order])
-    if records.group is None:
-        assert scattered.group is None
-    else:
-        assert np.array_equal(scattered.group, records.group[order])
+def assert_scattered(pieces: list[Records], bits: int, skipped_bits: int = 0) -> None:
+    """Compare with a stable sort by the bits."""
+    scattered, offsets = scatter(pieces, bits, skipped_bits)
+    rows = [row for piece in pieces for row in rows_of(piece)]
+
+    def partition_of(row: tuple) -> int:
+        return (row[0][0] << skipped_bits) % 2**64 >> 64 - bits
+
+    assert rows_of(scattered) == sorted(rows, key=partition_of)
     assert offsets.dtype == np.int64
+    partitions = np.array([partition_of(row) for row in rows], np.int64)
     counts = np.bincount(partitions, minlength=2**bits)
     assert offsets.tolist() == [0, *np.cumsum(counts).tolist()]
-    assert scattered.rows == records.rows
+    assert scattered.is_bare == pieces[0].is_bare
+    assert (scattered.group is None) == (pieces[0].group is None)
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 2**32),
-    st.integers(0, 300),
-    st.integers(1, 12),
-    st.sampled_from([1, 2]),
+    st.lists(st.integers(0, 80), min_size=1, max_size=4),
+    st.integers(0, 12),
+    st.sampled_from([0, 1, 8, 40]),
+    st.sampled_from(WIDTHS),
+    st.booleans(),
     st.booleans(),
 )
-def test_scatter_is_a_stable_sort_by_the_top_bits(seed, count, bits, words, grouped) -> None:
-    assert_scattered(random_records(seed, count, words, grouped), bits)
+def test_scatter_is_a_stable_sort_of_all_pieces(
+    seed, counts, bits, skipped_bits, words, bare, grouped
+) -> None:
+    pieces = [numbered(seed + n, count, words, bare, grouped) for n, count in enumerate(counts)]
+    assert_scattered(pieces, bits, skipped_bits)
 
 
 @pytest.mark.parametrize("hash_word", [0, 2**64 - 1, 2**63])
-def test_all_records_may_fall_into_one_partition(hash_word: int) -> None:
-    keys = np.full((50, 2), hash_word, np.uint64)
-    keys[:, 1] = np.arange(50)
-    records = Records.bare(keys)
-    assert_scattered(records, 6)
-    scattered, offsets = scatter(records, 6)
+@pytest.mark.parametrize("words", WIDTHS)
+def test_all_records_may_fall_into_one_partition(hash_word: int, words: int) -> None:
+    keys = np.full((50, words), hash_word, np.uint64)
+    keys[:, 1:] = np.arange(50)[:, None]
+    assert_scattered([Records(keys)], 6)
+    scattered, offsets = scatter([Records(keys)], 6)
     assert np.array_equal(scattered.keys, keys)
     assert np.count_nonzero(np.diff(offsets)) == 1
 
 
-def test_no_bits_return_the_records_themselves() -> None:
-    records = random_records(1, 7, 2)
-    scattered, offsets = scatter(records, 0)
-    assert scattered is records
+@pytest.mark.parametrize("skipped_bits", [0, 1, 40, 64])
+def test_no_bits_copy_a_single_piece_and_join_several(skipped_bits: int) -> None:
+    one, other = (numbered(seed, 7, 2, bare=False, grouped=True) for seed in (1, 2))
+    scattered, offsets = scatter([one], 0, skipped_bits)
+    assert rows_of(scattered) == rows_of(one)
+    assert not np.shares_memory(scattered.keys, one.keys)
     assert offsets.tolist() == [0, 7]
     assert offsets.dtype == np.int64
+    joined, offsets = scatter([one, other], 0, skipped_bits)
+    assert rows_of(joined) == rows_of(one) + rows_of(other)
+    assert offsets.tolist() == [0, 14]
+
+
+def test_the_last_bits_of_a_hash_can_be_ordered_by() -> None:
+    keys = np.array([[3], [2], [1], [0], [3]], np.uint64)
+    scattered, offsets = scatter([Records(keys)], 2, 62)
+    assert scattered.keys.ravel().tolist() == [0, 1, 2, 3, 3]
+    assert offsets.tolist() == [0, 1, 2, 3, 5]
 
 
 def test_scatter_leaves_its_input_alone() -> None:
-    records = random_records(2, 100, 1)
+    records = numbered(2, 100, 1, bare=True, grouped=False)
     keys = records.keys.copy()
-    scattered, _ = scatter(records, 4)
+    records.keys.setflags(write=False)
+    scattered, _ = scatter([records], 4)
     assert np.array_equal(records.keys, keys)
     assert not np.shares_memory(scattered.keys, records.keys)
 
 
-@pytest.mark.parametrize("bits", [-1, 25])
-def test_wrong_bits_are_refused(bits: int) -> None:
-    with pytest.raises(ValueError, match=f"{bits} bits to scatter by; expected 0 to 24"):
-        scatter(Records.empty(1), bits)
+@pytest.mark.parametrize(("bits", "skipped_bits"), [(-1, 0), (25, 0), (5, 60), (1, 64)])
+def test_wrong_bits_are_refused(bits: int, skipped_bits: int) -> None:
+    message = f"{bits} bits to scatter by after {skipped_bits}; expected 0 to 24, within the hash"
+    with pytest.raises(ValueError, match=message):
+        scatter([Records.empty(1)], bits, skipped_bits)
 
 
-@pytest.mark.parametrize("words", [1, 2])
-def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatch) -> None:
-    records = random_records(3, 60, words)
-    for name in ("_count", "_move"):
-        monkeypatch.setattr(module, name, getattr(module, name).py_func)
-    assert_scattered(records, 3)
-    assert_scattered(random_records(3, 60, words, grouped=True), 3)
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("bare", [False, True])
+def test_kernels_run_as_plain_python_with_the_same_result(words, bare, monkeypatch) -> None:
+    counting_cases.run_as_plain_python(monkeypatch, module)
+    assert not hasattr(module._move, "py_func")
+    for grouped in (False, True):
+        pieces = [numbered(seed, 30, words, bare, grouped) for seed in (3, 4)]
+        assert_scattered(pieces, 3)
+        assert_scattered(pieces, 2, 62)

@@ -7,23 +7,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsstore.analysis.exchange import FRAME_BYTES
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.plan import (
-    MAX_BLOCK_ROWS,
+    LEAST_PARTITIONS,
     MAX_PARTITION_BITS,
+    MAX_PIECE_ROWS,
+    MIN_PIECE_ROWS,
     MIN_TABLE_SLOTS,
     PARTITION_RECORDS,
+    SPREAD,
     Work,
+    _complete,
     block_task_bytes,
     estimated_seconds,
     held_bytes,
     make_plan,
+    most_blocks,
     partition_task_bytes,
+    piece_bytes,
     table_bytes,
 )
 from tsstore.counting.aggregate import slot_bytes
 from tsstore.counting.grouped import grouped_slot_bytes, least_slots
-from tsstore.counting.probing import slots_for
+from tsstore.counting.shares import SHARE_RECORDS, share_table_bytes
 from tsstore.errors import AnalysisError, MemoryTooSmallError
 
 MIB = 1 << 20
@@ -32,9 +39,9 @@ GIB = 1 << 30
 works = st.builds(
     Work,
     name=st.just("conv_1"),
-    rows=st.integers(1, 10**10),
+    rows=st.integers(0, 10**12),
     row_bytes=st.integers(1, 600),
-    words=st.integers(1, 2),
+    words=st.integers(1, 70),
     largest_sample=st.integers(1, 10**6),
     chunk_bytes=st.integers(1, 8 * MIB),
     parts=st.integers(1, 50),
@@ -61,9 +68,50 @@ def test_no_plan_takes_more_than_it_was_given(layer, memory, way):
         return
     assert plan.projected_peak <= memory == plan.memory
     assert 1 <= plan.threads <= way[0]
-    assert plan.block_rows >= layer.largest_sample
+    assert plan.block_rows >= plan.piece_rows >= layer.largest_sample
     assert plan.maximum_slots >= MIN_TABLE_SLOTS
     assert 0 <= plan.partition_bits <= MAX_PARTITION_BITS
+    assert plan.spill or plan.block_rows == plan.piece_rows
+    assert plan.spill or way[1]
+    assert plan == make_plan(layer, memory, *way)
+
+
+@settings(max_examples=200)
+@given(works, st.integers(0, 1 << 45), st.integers(1, 64), st.integers(1, 1 << 30), st.booleans())
+def test_no_size_is_too_odd_for_a_plan_to_be_completed(layer, memory, threads, piece_rows, spill):
+    plan = _complete(layer, memory, threads, piece_rows, spill)
+    assert plan.projected_peak > 0
+    assert plan.rounds == 1
+    assert plan.blocks == -(-layer.rows // plan.block_rows)
+    assert plan.gathered_bytes > 0
+    assert MIN_PIECE_ROWS <= plan.share_records <= SHARE_RECORDS
+    assert plan.scratch_bytes == layer.rows * layer.record_bytes
+    assert plan.slice_bytes * max(plan.blocks, 1) << plan.partition_bits <= plan.scratch_bytes
+    assert plan.tasks >= plan.blocks + 2**plan.partition_bits
+
+
+@settings(max_examples=60)
+@given(works, st.integers(20, 36), ways)
+def test_no_memory_that_is_more_makes_a_plan_that_seems_slower(layer, log_memory, way):
+    try:
+        plan = make_plan(layer, 1 << log_memory, *way)
+    except MemoryTooSmallError:
+        return
+    if not plan.spill and plan.partition_bits == 0:
+        richer = make_plan(layer, 2 << log_memory, *way)
+        assert estimated_seconds(layer, richer) <= estimated_seconds(layer, plan)
+
+
+@pytest.mark.parametrize("groups", [0, 32])
+@pytest.mark.parametrize(("row_bytes", "words"), [(3, 1), (8, 1), (16, 2), (32, 2), (32, 5)])
+def test_a_million_million_rows_can_be_counted_within_8_gib(row_bytes, words, groups):
+    layer = work(10**12, row_bytes, words, groups=groups)
+    plan = make_plan(layer, 8 * GIB, 2, True)
+    assert plan.projected_peak <= 8 * GIB
+    assert plan.spill
+    assert 10 <= plan.partition_bits <= MAX_PARTITION_BITS
+    assert plan.slice_bytes > 1 << 12
+    assert plan.tasks < 10**6
 
 
 @settings(max_examples=40, deadline=None)
@@ -96,8 +144,15 @@ def test_the_projection_is_that_of_its_named_parts(layer, log_memory, way):
     except MemoryTooSmallError:
         return
     tasks = (
-        block_task_bytes(layer, plan.block_rows),
-        partition_task_bytes(layer, plan.block_rows, plan.maximum_slots, plan.spill),
+        block_task_bytes(layer, plan.piece_rows, plan.block_rows, plan.spill),
+        partition_task_bytes(
+            layer,
+            plan.piece_rows,
+            plan.gathered_bytes,
+            plan.share_records,
+            plan.maximum_slots,
+            plan.spill,
+        ),
     )
     held = held_bytes(layer, plan.block_rows, plan.partition_bits, plan.spill)
     assert plan.projected_peak == held + plan.threads * max(tasks)
@@ -105,10 +160,10 @@ def test_the_projection_is_that_of_its_named_parts(layer, log_memory, way):
 
 def test_records_stay_in_memory_while_they_fit():
     in_memory = make_plan(work(), 4 * GIB, 2, True)
-    in_files = make_plan(work(), 100 * MIB, 2, True)
+    in_files = make_plan(work(), 64 * MIB, 2, True)
     assert not in_memory.spill
     assert in_files.spill
-    assert in_memory.scratch_bytes == in_files.scratch_bytes == 16 * 10**7
+    assert in_memory.scratch_bytes == in_files.scratch_bytes == 8 * 10**7
     assert in_memory.projected_peak > in_memory.scratch_bytes
 
 
@@ -121,98 +176,153 @@ def test_records_of_a_cluster_go_through_files_and_every_worker_thread_counts():
     assert make_plan(work(), 40 * MIB, 8, True).threads < 8
 
 
-def test_threads_are_fewer_before_blocks_are_tiny():
+def test_threads_are_fewer_before_pieces_are_tiny():
     plan = make_plan(work(), 40 * MIB, 16, True)
     assert 1 <= plan.threads < 16
-    assert plan.block_rows >= 1 << 15
+    assert plan.piece_rows >= 1 << 14
 
 
-def test_more_threads_smaller_blocks_and_more_passes_are_weighed_against_each_other():
-    plan = make_plan(work(), 128 * MIB, 4, True)
-    seconds = estimated_seconds(work(), plan)
-    assert 0.01 < seconds < 10
-    assert estimated_seconds(work(), replace(plan, threads=8)) < seconds
+def test_more_threads_smaller_blocks_and_more_partitions_are_weighed_against_each_other():
+    plan = make_plan(work(10**8), 512 * MIB, 4, True)
+    layer, seconds = work(10**8), estimated_seconds(work(10**8), plan)
+    assert 0.1 < seconds < 10
+    assert estimated_seconds(layer, replace(plan, threads=8)) <= seconds
     for worse in (
         {"threads": 1},
-        {"block_rows": plan.block_rows // 8},
+        {"block_rows": plan.block_rows // 64},
+        {"piece_rows": plan.piece_rows // 8},
         {"partition_bits": plan.partition_bits + 3},
-        {"maximum_slots": plan.maximum_slots // 8},
     ):
-        assert estimated_seconds(work(), replace(plan, **worse)) > seconds
-    assert estimated_seconds(work(), replace(plan, spill=False)) < seconds
+        assert estimated_seconds(layer, replace(plan, **worse)) > seconds
+    assert estimated_seconds(layer, replace(plan, spill=False)) < seconds
 
 
-def test_one_large_sample_decides_the_block():
-    plan = make_plan(work(largest_sample=3 * MAX_BLOCK_ROWS), 4 * GIB, 2, True)
-    assert plan.block_rows == 3 * MAX_BLOCK_ROWS
+def test_one_large_sample_decides_the_piece():
+    plan = make_plan(work(largest_sample=3 * MAX_PIECE_ROWS), 4 * GIB, 2, True)
+    assert plan.piece_rows == 3 * MAX_PIECE_ROWS
     with pytest.raises(MemoryTooSmallError, match="layer conv_1"):
-        make_plan(work(largest_sample=3 * MAX_BLOCK_ROWS), 128 * MIB, 2, True)
+        make_plan(work(largest_sample=3 * MAX_PIECE_ROWS), 128 * MIB, 2, True)
 
 
 def test_a_small_layer_is_one_block_and_one_partition():
     plan = make_plan(work(rows=1000), GIB, 2, True)
-    assert plan.block_rows == 1000
+    assert (plan.block_rows, plan.piece_rows, plan.blocks) == (1000, 1000, 1)
     assert plan.partition_bits == 0
-    assert plan.maximum_slots == MIN_TABLE_SLOTS
+    assert plan.slice_bytes == plan.scratch_bytes == 8000
+    assert plan.tasks == 1 + 1 + 3
     assert plan.projected_peak < 20 * MIB
 
 
-def test_partitions_are_as_few_as_tables_allow():
-    rich = make_plan(work(rows=10**9), 64 * GIB, 2, True)
+def test_a_layer_without_rows_has_a_plan():
+    plan = make_plan(work(rows=0), GIB, 2, True)
+    assert (plan.blocks, plan.partition_bits, plan.slice_bytes) == (0, 0, 0)
+
+
+def test_a_layer_of_some_size_is_shared_out_among_threads():
+    plan = make_plan(work(rows=200_000), GIB, 2, True)
+    assert 1 << plan.partition_bits == LEAST_PARTITIONS
+    assert make_plan(work(rows=100_000), GIB, 2, True).partition_bits == 0
+
+
+def test_partitions_are_as_few_as_can_be_gathered():
+    rich = make_plan(work(rows=10**9), 4 * GIB, 2, True)
     poor = make_plan(work(rows=10**9), 256 * MIB, 2, True)
-    assert rich.partition_bits == MAX_PARTITION_BITS == poor.partition_bits
-    assert 10**9 >> rich.partition_bits > PARTITION_RECORDS
-    assert rich.maximum_slots > 2 * (10**9 >> rich.partition_bits)
-    assert rich.maximum_slots > poor.maximum_slots
+    assert rich.spill
+    assert poor.spill
+    assert rich.partition_bits < poor.partition_bits
+    assert rich.gathered_bytes > poor.gathered_bytes
+    assert 10**9 >> rich.partition_bits <= PARTITION_RECORDS[True]
+    held = make_plan(work(rows=10**9), 64 * GIB, 2, True)
+    assert not held.spill
+    assert 10**9 >> held.partition_bits <= PARTITION_RECORDS[False]
 
 
-def test_a_table_holds_the_partition_even_if_all_its_rows_are_distinct():
+def test_a_partition_of_somewhat_more_records_than_the_mean_is_gathered():
     plan = make_plan(work(rows=3 * 10**7), GIB, 2, True)
-    assert plan.maximum_slots >= 2 * (3 * 10**7 >> plan.partition_bits)
+    mean = 3 * 10**7 * 8 >> plan.partition_bits
+    assert plan.gathered_bytes > SPREAD * mean > 1.1 * mean
 
 
-def test_wider_rows_and_keys_mean_smaller_blocks():
-    memory = 128 * MIB
+def test_tables_for_what_cannot_be_gathered_take_what_those_of_a_share_do():
+    for layer in (work(), work(words=2, row_bytes=16), work(groups=32), work(groups=255)):
+        plan = make_plan(layer, GIB, 2, True)
+        room = share_table_bytes(layer.words, layer.groups, plan.share_records)
+        assert (
+            table_bytes(layer, plan.maximum_slots)
+            <= room
+            < table_bytes(layer, 2 * plan.maximum_slots)
+        )
+
+
+def test_slices_are_long_where_they_go_through_files():
+    plan = make_plan(work(rows=10**9), GIB, 2, True)
+    assert plan.block_rows > 4 * plan.piece_rows
+    assert plan.slice_bytes == 8 * 10**9 // (plan.blocks << plan.partition_bits) > 1 << 16
+    held = make_plan(work(rows=10**7), 4 * GIB, 2, True)
+    assert held.block_rows == held.piece_rows
+
+
+def test_wider_keys_mean_smaller_pieces():
+    memory = 160 * MIB
     sizes = [
-        make_plan(work(rows=10**8, row_bytes=width, words=words), memory, 1, True).block_rows
-        for width, words in ((8, 1), (38, 2), (300, 2))
+        make_plan(work(rows=10**8, row_bytes=width, words=words), memory, 1, True).piece_rows
+        for width, words in ((8, 1), (38, 2), (300, 39))
     ]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > sizes[-1]
 
 
-def test_a_block_task_is_projected_by_its_largest_stage():
-    fixed = block_task_bytes(work(chunk_bytes=MIB), 0)
-    assert block_task_bytes(work(chunk_bytes=2 * MIB), 0) == fixed + 2 * MIB
+def block_bytes(layer: Work, rows: int) -> int:
+    return block_task_bytes(layer, rows, rows, False)
+
+
+def test_a_block_task_holds_chunks_a_piece_and_the_records_of_a_block():
+    fixed = block_bytes(work(chunk_bytes=MIB), 0)
+    assert block_bytes(work(chunk_bytes=2 * MIB), 0) == fixed + 2 * MIB
     rows = 1 << 20
-    merging = rows * (2 * 16 + 8) + 12 * slots_for(rows)
-    assert block_task_bytes(work(chunk_bytes=MIB), rows) - fixed == pytest.approx(merging, abs=99)
-    keys = rows * (301 + 304 + 16 + 8)
-    wide = work(row_bytes=301, words=2, chunk_bytes=MIB)
-    assert block_task_bytes(wide, rows) - fixed == pytest.approx(keys, abs=99)
-    sample = 8 * slots_for(10**7) + rows * (8 + 16 + 8)
-    large = work(largest_sample=10**7, chunk_bytes=MIB)
-    assert block_task_bytes(large, rows) - fixed == pytest.approx(sample, abs=99)
+    assert block_bytes(work(), rows) - block_bytes(work(), 0) == piece_bytes(
+        work(), rows
+    ) - piece_bytes(work(), 0)
+    held = block_task_bytes(work(), rows, 5 * rows, True)
+    assert held - block_bytes(work(), rows) == 5 * rows * 8
+    assert block_task_bytes(work(), rows, 5 * rows, False) == block_bytes(work(), rows)
+
+
+def bytes_of_a_row(layer: Work) -> float:
+    rows = 1 << 20
+    return (piece_bytes(layer, rows) - piece_bytes(layer, 0)) / rows
+
+
+def test_a_piece_is_projected_by_its_largest_stage():
+    keys, sample_numbers = 16, 16
+    scattering = 2 * 16
+    assert bytes_of_a_row(work(words=2)) == keys + sample_numbers + scattering
+    merging = 2 * 16 + (16 + 8) // 2
+    assert bytes_of_a_row(work(words=2, largest_sample=4)) == keys + sample_numbers + merging
+    grouped = work(words=2, groups=32)
+    assert bytes_of_a_row(grouped) == keys + sample_numbers + 1 + 2 * 17
+    assert piece_bytes(work(largest_sample=10**7), 0) > 10**7 * 16
+    assert bytes_of_a_row(work(row_bytes=300)) == bytes_of_a_row(work())
 
 
 def test_samples_that_are_left_out_take_memory_while_rows_are_chosen_and_all_the_while():
-    rows = 1 << 20
     all_count, some_do_not = (work(row_bytes=304, words=2, left_out=n) for n in (0, 1000))
-    fixed = block_task_bytes(some_do_not, 0)
-    chosen = rows * (2 * 304 + 2 * 8 + 2)
-    assert block_task_bytes(some_do_not, rows) - fixed == pytest.approx(chosen, abs=99)
-    assert block_task_bytes(all_count, rows) - fixed < chosen
+    assert bytes_of_a_row(some_do_not) - bytes_of_a_row(all_count) == 2 * 8 + 8 + 2
     held = [held_bytes(one, 1 << 16, 8, True) for one in (all_count, some_do_not)]
     assert held[1] - held[0] == 8 * 1000
 
 
-def test_a_partition_task_holds_its_table_and_two_slices_from_files():
-    in_memory = partition_task_bytes(work(), 1000, 1 << 20, False)
-    in_files = partition_task_bytes(work(), 1000, 1 << 20, True)
-    assert in_files - in_memory == 2 * 1000 * work().record_bytes
-    larger = partition_task_bytes(work(), 1000, 1 << 21, False)
-    assert larger - in_memory == 1.5 * slot_bytes(1) * (1 << 20)
-    assert slot_bytes(2) > slot_bytes(1)
+def test_a_partition_task_holds_what_it_gathers_and_the_larger_of_two_tables():
+    share, slots = SHARE_RECORDS, 1 << 12
+    in_memory = partition_task_bytes(work(), 0, 1000, share, slots, False)
+    in_files = partition_task_bytes(work(), 0, 1000, share, slots, True)
+    assert in_files - in_memory == 2 * 1000 + 2 * FRAME_BYTES
+    assert partition_task_bytes(work(), 0, 3000, share, slots, True) - in_files == 3 * 2000
+    large, larger = (partition_task_bytes(work(), 0, 1000, 0, n, False) for n in (1 << 20, 1 << 21))
+    assert larger - large == 1.5 * slot_bytes(1) * (1 << 20)
+    buffered = partition_task_bytes(work(words=2), 10**6, 1000, 0, 1 << 20, False)
+    assert buffered - partition_task_bytes(work(words=2), 0, 1000, 0, 1 << 20, False) == 16 * 10**6
+    assert large > in_memory > partition_task_bytes(work(), 0, 1000, share // 2, slots, False)
 
 
 def test_tables_by_group_hold_states_and_pairs_and_what_they_change():
@@ -221,15 +331,15 @@ def test_tables_by_group_hold_states_and_pairs_and_what_they_change():
     assert table_bytes(grouped, 1 << 20) == grouped_slot_bytes(1) << 20
     assert table_bytes(plain, 1 << 20) == 1.5 * slot_bytes(1) * (1 << 20)
     assert MIN_TABLE_SLOTS == plain.least_slots == work(groups=255).least_slots > least_slots(255)
-    rich = make_plan(work(groups=32), 4 * GIB, 2, True)
-    assert rich.maximum_slots == 1.5 * make_plan(work(), 4 * GIB, 2, True).maximum_slots
 
 
 def test_groups_take_more_memory_in_every_part_of_the_projection():
     plain, grouped = work(), work(groups=32)
-    assert block_task_bytes(grouped, 1 << 20) > block_task_bytes(plain, 1 << 20)
+    assert block_bytes(grouped, 1 << 20) > block_bytes(plain, 1 << 20)
     assert held_bytes(grouped, 1 << 16, 8, True) > held_bytes(plain, 1 << 16, 8, True)
-    tasks = [partition_task_bytes(one, 1000, 1 << 20, True) for one in (plain, grouped)]
+    tasks = [
+        partition_task_bytes(one, 0, 1000, SHARE_RECORDS, 1 << 12, True) for one in (plain, grouped)
+    ]
     assert tasks[0] < tasks[1]
     memory = smallest_memory(plain), smallest_memory(grouped)
     assert memory[0] < memory[1] < 2 * memory[0]
@@ -254,6 +364,7 @@ def test_records_and_tasks_are_held_all_the_while():
     assert in_memory - in_files >= 10**7 * work().record_bytes
     assert held_bytes(work(), 1 << 12, 8, True) > in_files
     assert held_bytes(work(parts=10**4), 1 << 16, 8, True) > in_files
+    assert most_blocks(work(parts=7), 10**6) == 2 * 10 + 7
 
 
 def test_the_error_says_what_was_given_and_is_an_analysis_error():

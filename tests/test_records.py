@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from counting_cases import WIDTHS
 
-from tsstore.counting.records import Records, concatenate
+from tsstore.counting.records import Records, checked_groups, record_bytes
 
 
 def some(words: int = 2, count: int = 5) -> Records:
@@ -12,17 +13,23 @@ def some(words: int = 2, count: int = 5) -> Records:
     return Records(keys, 3 * counts, counts)
 
 
-def test_bare_records_stand_for_one_row_of_one_sample_each() -> None:
-    records = Records.bare(np.array([[7], [8]], np.uint64))
+def test_bare_records_stand_for_one_row_each() -> None:
+    records = Records(np.array([[7], [8]], np.uint64))
+    assert records.is_bare
+    assert not some().is_bare
     assert len(records) == records.rows == 2
     assert records.words == 1
-    assert records.multiplicity.tolist() == records.incidence.tolist() == [1, 1]
+    assert records.multiplicity is records.incidence is records.group is None
 
 
-@pytest.mark.parametrize("words", [1, 2])
-def test_empty_records_have_words_and_no_rows(words: int) -> None:
-    records = Records.empty(words)
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_empty_records_have_words_and_no_rows(words: int, bare: bool, grouped: bool) -> None:
+    records = Records.empty(words, bare, grouped)
     assert (len(records), records.rows, records.words, records.nbytes) == (0, 0, words, 0)
+    assert records.is_bare == bare
+    assert (records.group is not None) == grouped
 
 
 def test_rows_add_up_beyond_32_bits_to_a_plain_int() -> None:
@@ -32,9 +39,26 @@ def test_rows_add_up_beyond_32_bits_to_a_plain_int() -> None:
     assert type(records.rows) is int
 
 
-def test_nbytes_counts_keys_and_both_counts() -> None:
-    assert some(words=2, count=5).nbytes == 5 * (16 + 4 + 4)
-    assert some(words=1, count=5).nbytes == 5 * (8 + 4 + 4)
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_bytes_of_a_record_are_those_of_its_arrays(words: int, bare: bool, grouped: bool) -> None:
+    whole = some(words)
+    group = np.zeros(5, np.uint8) if grouped else None
+    records = Records(whole.keys, group=group)
+    if not bare:
+        records = Records(whole.keys, whole.multiplicity, whole.incidence, group)
+    assert records.nbytes == 5 * record_bytes(words, bare, grouped)
+    assert record_bytes(words, bare, grouped) == 8 * words + 8 * (not bare) + grouped
+
+
+def test_arrays_are_those_columns_that_there_are() -> None:
+    records = some()
+    for array, column in zip(records.arrays(), records.columns[:3], strict=True):
+        assert array is column
+    assert records.columns[3] is None
+    assert len(list(Records(records.keys).arrays())) == 1
+    assert len(list(Records(records.keys, group=np.zeros(5, np.uint8)).arrays())) == 2
 
 
 def test_slices_are_views_of_consecutive_records() -> None:
@@ -48,47 +72,38 @@ def test_slices_are_views_of_consecutive_records() -> None:
         records[::2]
 
 
-@pytest.mark.parametrize("words", [1, 2])
-def test_concatenate_keeps_the_order(words: int) -> None:
-    records = some(words)
-    joined = concatenate([records[3:], Records.empty(words), records[:3]])
-    assert np.array_equal(joined.keys, np.roll(records.keys, 2, axis=0))
-    assert joined.multiplicity.tolist() == [12, 15, 3, 6, 9]
-    assert joined.incidence.tolist() == [4, 5, 1, 2, 3]
-
-
-def test_concatenate_refuses_nothing_and_unlike_keys() -> None:
-    with pytest.raises(ValueError, match="at least one piece"):
-        concatenate([])
-    with pytest.raises(ValueError, match=r"keys of \[1, 2\] words"):
-        concatenate([some(1), some(2)])
+def test_slices_of_bare_records_and_of_groups_are_of_the_same_kind() -> None:
+    group = np.arange(5, dtype=np.uint8)
+    piece = Records(some().keys, group=group)[1:3]
+    assert piece.is_bare
+    assert piece.group.tolist() == [1, 2]
+    assert np.shares_memory(piece.group, group)
+    assert some()[1:].group is None
+    assert len(some()[9:]) == 0
 
 
 def test_wrong_arrays_are_refused() -> None:
     good = some()
     with pytest.raises(ValueError, match="keys are int64"):
-        Records(good.keys.astype(np.int64), good.multiplicity, good.incidence)
-    with pytest.raises(ValueError, match="expected uint64"):
-        Records(good.keys.ravel(), good.multiplicity, good.incidence)
-    with pytest.raises(ValueError, match=r"\(5, 3\)"):
-        Records(np.zeros((5, 3), np.uint64), good.multiplicity, good.incidence)
+        Records(good.keys.astype(np.int64))
+    with pytest.raises(ValueError, match=r"expected uint64 \(records, 1 or more\)"):
+        Records(good.keys.ravel())
+    with pytest.raises(ValueError, match=r"\(5, 0\)"):
+        Records(np.zeros((5, 0), np.uint64))
     with pytest.raises(ValueError, match="ascontiguousarray"):
-        Records(np.asfortranarray(good.keys), good.multiplicity, good.incidence)
-    with pytest.raises(ValueError, match="multiplicity is uint32"):
+        Records(np.asfortranarray(good.keys))
+    with pytest.raises(ValueError, match=r"multiplicity is uint32 \(4,\); expected uint32 \(5,\)"):
         Records(good.keys, good.multiplicity[:-1], good.incidence)
     with pytest.raises(ValueError, match="incidence is int64"):
         Records(good.keys, good.multiplicity, good.incidence.astype(np.int64))
 
 
-def test_records_may_tell_groups_apart() -> None:
-    group = np.arange(5, dtype=np.uint8)
-    records = Records.bare(some().keys, group)
-    assert records[1:3].group.tolist() == [1, 2]
-    assert np.shares_memory(records[1:3].group, group)
-    assert records.nbytes == 5 * (16 + 4 + 4 + 1)
-    joined = concatenate([records[3:], records[:3]])
-    assert joined.group.tolist() == [3, 4, 0, 1, 2]
-    assert some().group is some()[1:].group is concatenate([some(), some()]).group is None
+@pytest.mark.parametrize("missing", ["multiplicity", "incidence"])
+def test_either_count_alone_is_refused(missing: str) -> None:
+    good = some()
+    counts = {"multiplicity": good.multiplicity, "incidence": good.incidence, missing: None}
+    with pytest.raises(ValueError, match="expected both or neither"):
+        Records(good.keys, **counts)
 
 
 def test_wrong_groups_are_refused() -> None:
@@ -96,6 +111,14 @@ def test_wrong_groups_are_refused() -> None:
     with pytest.raises(ValueError, match=r"group is int64 \(5,\); expected uint8 \(5,\) or None"):
         Records(good.keys, good.multiplicity, good.incidence, np.arange(5))
     with pytest.raises(ValueError, match=r"group is uint8 \(4,\)"):
-        Records.bare(good.keys, np.zeros(4, np.uint8))
-    with pytest.raises(ValueError, match="1 of 2 pieces tell groups apart"):
-        concatenate([good, Records.bare(good.keys, np.zeros(5, np.uint8))])
+        Records(good.keys, group=np.zeros(4, np.uint8))
+
+
+def test_groups_are_those_that_there_are() -> None:
+    grouped = Records(some().keys, group=np.arange(5, dtype=np.uint8))
+    assert checked_groups(grouped, 5) is grouped.group
+    assert len(checked_groups(grouped[:0], 1)) == 0
+    with pytest.raises(ValueError, match="a record is of group 4 of 4"):
+        checked_groups(grouped, 4)
+    with pytest.raises(ValueError, match="do not tell groups apart"):
+        checked_groups(some(), 5)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
+import weakref
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,10 @@ import pytest
 from synthetic import count, draw_layer, found, write_layers
 
 from tsstore.analysis.analyze import count_layer, layer_plan
+from tsstore.analysis.cluster import Cluster
 from tsstore.analysis.memory import available_memory, available_processors
 from tsstore.analysis.pipeline import build_graph
-from tsstore.analysis.schedulers import Cluster, Local, choose
+from tsstore.analysis.schedulers import Local, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError, CountingError, DamageError
 
@@ -33,6 +38,12 @@ def wait_and_fail(number: int) -> None:
     raise CountingError(f"task {number}")
 
 
+def nap(folder: str, number: int) -> None:
+    Path(folder, f"{number} begun").touch()
+    time.sleep(0.1)
+    Path(folder, f"{number} done").touch()
+
+
 def die_once(marker: str, function: Any, *arguments: Any) -> Any:
     """Run a task, but end the worker's process before that, the first time."""
     try:
@@ -46,6 +57,17 @@ def die(*_: object) -> None:
     os._exit(1)
 
 
+class Kept:
+    """What a task gives, as long as anybody keeps it."""
+
+    def __init__(self, *_: object) -> None:
+        time.sleep(0.01)
+        KEPT.add(self)
+
+
+KEPT: weakref.WeakSet[Kept] = weakref.WeakSet()
+
+
 def small_graph(size: int = 20) -> tuple[dict[Any, Any], Any]:
     graph: dict[Any, Any] = {("constant", 0): 5}
     for number in range(size):
@@ -54,22 +76,54 @@ def small_graph(size: int = 20) -> tuple[dict[Any, Any], Any]:
     return graph, "sum"
 
 
-@pytest.fixture(params=["threads", "synchronous", "cluster"])
+@pytest.fixture(params=["threads", "synchronous", "client", "in_process"])
 def scheduler(request):
-    if request.param == "cluster":
-        return choose(request.getfixturevalue("client"))
+    if request.param in ("client", "in_process"):
+        return choose(request.getfixturevalue(request.param))
     return choose(request.param)
 
 
-@pytest.fixture
-def fragile():
-    """Give a client whose workers may be killed."""
+@pytest.fixture(scope="module")
+def in_process():
+    """Give a client of two workers that are threads of this process."""
+    from distributed import Client, LocalCluster
+
+    options = {"n_workers": 2, "threads_per_worker": 3, "memory_limit": "2GiB"}
+    with (
+        LocalCluster(processes=False, dashboard_address=":0", **options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def two_workers():
     from distributed import Client, LocalCluster
 
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def immortal():
+    with two_workers() as client:
+        yield client
+
+
+@pytest.fixture
+def fragile(immortal):
+    """Give a client whose workers may be killed: others take their places."""
+    immortal.wait_for_workers(2, timeout=30)
+    return immortal
+
+
+@pytest.fixture
+def doomed():
+    """Give a client of a cluster that nobody needs afterwards."""
+    with two_workers() as client:
         yield client
 
 
@@ -108,6 +162,34 @@ def test_an_error_of_the_report_stops_the_run(scheduler):
 
     with pytest.raises(RuntimeError, match="1 of 21"):
         scheduler.run(graph, key, 2, report)
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_after_an_error_no_task_begins_and_none_is_running(scheduler, tmp_path, reported):
+    graph: dict[Any, Any] = {("nap", number): (nap, str(tmp_path), number) for number in range(200)}
+    graph["bad"] = (wait_and_fail, 1)
+    graph["all"] = (add, *graph)
+    report = (lambda done, total: None) if reported else None
+    with pytest.raises(CountingError, match="task 1"):
+        scheduler.run(graph, "all", 2, report)
+    seen = sorted(path.name for path in tmp_path.iterdir())
+    assert len(seen) < 200
+    assert len([name for name in seen if "begun" in name]) == len(seen) / 2
+    time.sleep(0.2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == seen
+
+
+def test_nothing_is_kept_for_the_sake_of_reports(in_process):
+    graph = {("link", number): (Kept, ("link", number - 1)) for number in range(1, 60)}
+    graph["link", 0] = (Kept,)
+    alive = []
+
+    def report(done: int, total: int) -> None:
+        alive.append(len(KEPT))
+
+    choose(in_process).run(graph, ("link", 59), 1, report)
+    assert len(alive) == 60
+    assert max(alive) < 20
 
 
 def test_tasks_of_others_are_not_reported():
@@ -193,6 +275,27 @@ def test_a_client_that_was_given_stays_open_and_one_of_an_address_does_not(clien
     assert client.status == "running"
 
 
+def test_a_client_that_is_closed_is_refused(client):
+    from distributed import Client
+
+    with Client(client.scheduler.address, set_as_default=False) as closed:
+        pass
+    with pytest.raises(AnalysisError, match=r"^the client <Client.*> is closed; make another"):
+        choose(closed)
+
+
+def test_an_asynchronous_client_is_refused(client):
+    from distributed import Client
+
+    async def choose_there() -> None:
+        address = client.scheduler.address
+        async with Client(address, asynchronous=True, set_as_default=False) as there:
+            choose(there)
+
+    with pytest.raises(AnalysisError, match=r"is asynchronous; make one with asynchronous=False"):
+        asyncio.run(choose_there())
+
+
 def test_an_address_where_nothing_answers_is_an_error():
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "100ms"}),
@@ -242,13 +345,35 @@ def test_a_cluster_without_workers_is_an_error():
         assert client.status == "running"
 
 
-def test_workers_without_a_limit_have_the_memory_of_the_machine(client, monkeypatch):
-    information = client.scheduler_info(n_workers=-1)
-    workers = {
-        name: {**worker, "memory_limit": 0} for name, worker in information["workers"].items()
-    }
-    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": workers})
+def test_workers_without_a_limit_share_the_memory_of_their_machine(client, monkeypatch):
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    without = {address: {**worker, "memory_limit": 0} for address, worker in workers.items()}
+    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": without})
+    assert Cluster(client).memory(None) == available_memory() // 2 // 4
+    one, other = without.values()
+    other["host"] = "another machine"
     assert Cluster(client).memory(None) == available_memory() // 4
+    one["memory_limit"] = GIB
+    assert Cluster(client).memory(None) == GIB // 4
+
+
+def test_workers_of_one_process_have_their_threads_and_memory_together(in_process):
+    assert len(in_process.scheduler_info(n_workers=-1)["workers"]) == 2
+    scheduler = Cluster(in_process)
+    assert scheduler.threads == 6
+    assert scheduler.memory(None) == GIB
+    assert scheduler.memory(2 * GIB) == 2 * GIB
+    with pytest.raises(AnalysisError, match="their limit is 4 GiB"):
+        scheduler.memory(3 * GIB)
+
+
+def test_the_worker_with_most_threads_and_that_with_least_memory_count(client, monkeypatch):
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    for worker, threads, limit in zip(workers.values(), (4, 2), (8 * GIB, GIB), strict=True):
+        worker.update(nthreads=threads, memory_limit=limit)
+    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": workers})
+    scheduler = Cluster(client)
+    assert (scheduler.threads, scheduler.memory(None)) == (4, GIB // 4)
 
 
 def test_a_scratch_folder_that_workers_see_is_fine(client, tmp_path):
@@ -261,13 +386,30 @@ def test_a_scratch_folder_that_workers_see_is_fine(client, tmp_path):
 def test_a_scratch_folder_that_a_worker_does_not_see_is_an_error(
     client, tmp_path, monkeypatch, answer
 ):
-    def run(function: Any, path: str, on_error: str) -> dict[str, Any]:
-        return {"tcp://near": function(path), "tcp://far": answer}
+    def run(function: Any, *arguments: str, on_error: str) -> dict[str, Any]:
+        return {"tcp://near": function(*arguments), "tcp://far": answer}
 
     monkeypatch.setattr(client, "run", run)
     with pytest.raises(AnalysisError, match=r"is not seen by tcp://far; pass a folder"):
         Cluster(client).check_scratch(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_of_another_version_is_an_error(client, tmp_path, monkeypatch):
+    monkeypatch.setattr("tsstore.analysis.cluster.__version__", "9.9")
+    with pytest.raises(AnalysisError, match=r"^worker tcp://.* cannot take part \(it has") as error:
+        Cluster(client).check_scratch(str(tmp_path))
+    assert "but the analysis 9.9); install tsstore 9.9 and" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_has_no_tsstore_is_an_error(client, tmp_path, monkeypatch):
+    def run(*_: object, on_error: str) -> dict[str, Any]:
+        return {"tcp://far": ImportError("No module named 'tsstore'")}
+
+    monkeypatch.setattr(client, "run", run)
+    with pytest.raises(AnalysisError, match=r"tcp://far cannot take part \(No module named"):
+        Cluster(client).check_scratch(str(tmp_path))
 
 
 @pytest.mark.usefixtures("small_sizes")
@@ -276,7 +418,7 @@ def test_a_worker_that_dies_does_not_change_the_result(fragile, tmp_path, kind):
     rows = draw_layer(1, 150, 9)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     scheduler = choose(fragile)
-    plan = layer_plan(states, GIB // 8, scheduler)
+    plan = replace(layer_plan(states, GIB // 8, scheduler), block_rows=16)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     graph, key = build_graph(states, KeyScheme.create(9), plan, str(scratch))
@@ -300,19 +442,19 @@ def test_a_worker_that_dies_before_its_receipts_are_used_is_replaced(fragile, tm
     assert found(counts) == count(rows)
 
 
-def test_a_task_that_kills_every_worker_is_an_error(fragile):
-    fragile.cluster.scheduler.allowed_failures = 0
+def test_a_task_that_kills_every_worker_is_an_error(doomed):
+    doomed.cluster.scheduler.allowed_failures = 0
     with pytest.raises(AnalysisError, match=r"lost a task .* look into the workers' logs"):
-        choose(fragile).run({"bad": (die, 1)}, "bad", 1, None)
+        choose(doomed).run({"bad": (die, 1)}, "bad", 1, None)
 
 
-def test_a_cluster_that_closes_in_the_middle_is_an_error(fragile):
-    scheduler = choose(fragile)
+def test_a_cluster_that_closes_in_the_middle_is_an_error(doomed):
+    scheduler = choose(doomed)
     graph: dict[Any, Any] = {("nap", number): (time.sleep, 0.2) for number in range(50)}
     graph["end"] = (add, 1, 2)
 
     def report(done: int, total: int) -> None:
-        fragile.close()
+        doomed.close()
 
     with pytest.raises(AnalysisError, match="lost a task"):
         scheduler.run(graph, "end", 1, report)

@@ -1,65 +1,130 @@
 from __future__ import annotations
 
+import pkgutil
+import tracemalloc
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from synthetic import layer, numbered_rows, write_layers
 
-from tsstore.counting import aggregate as plain
-from tsstore.counting import by_group, changes, grouped_kernels, merge, partition
-from tsstore.counting.aggregate import aggregate
-from tsstore.counting.grouped import aggregate_groups
+import tsstore.counting
+from tsstore.analysis.analyze import count_layer
+from tsstore.analysis.groups import RandomGroups
+from tsstore.analysis.left_out import LeftOut
+from tsstore.analysis.schedulers import Local
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.merge import merge_records, merge_samples, merge_samples_by_group
-from tsstore.counting.partition import scatter
-from tsstore.counting.records import Records
 from tsstore.counting.warm_up import warm_up
+from tsstore.store.reader import StateStore
 
-MODULES = (by_group, changes, grouped_kernels, merge, partition, plain)
+#: Bytes of a row, and whether keys are exact: one, two and more words, and fingerprints.
+SCHEMES = [(3, False), (8, False), (16, True), (24, False), (24, True), (80, True)]
 
 
-def compiled() -> dict[str, int]:
-    """How often each loop has been compiled: once for each types of its arguments."""
-    return {
-        f"{module.__name__}.{name}": len(value.signatures)
-        for module in MODULES
-        for name, value in vars(module).items()
-        if hasattr(value, "signatures")
+def loops() -> dict[str, Any]:
+    """All loops of counting, where they are defined."""
+    found = {}
+    for info in pkgutil.iter_modules(tsstore.counting.__path__, "tsstore.counting."):
+        for name, value in vars(import_module(info.name)).items():
+            if hasattr(value, "py_func") and value.__module__ == info.name:
+                found[f"{info.name}.{name}"] = value
+    return found
+
+
+def compiled() -> dict[str, list[Any]]:
+    """For which types of arguments each loop has been compiled, or loaded, in this process."""
+    return {name: list(loop.signatures) for name, loop in loops().items()}
+
+
+@pytest.fixture
+def nothing_compiled() -> None:
+    """Let loops forget what other tests have compiled; what calls them keeps its own."""
+    warm_up.cache_clear()
+    for loop in loops().values():
+        loop._reset_overloads()
+        loop.overloads.clear()
+
+
+def stores_of(folder: Path, row_bytes: int) -> list[StateStore]:
+    """Runs with samples of one position and of several.
+
+    Rows are all distinct; or there is a hot one; or nearly all are equal.
+    """
+    numbers = np.arange(320)
+    kinds = {
+        "distinct": numbers,
+        "hot": np.where(numbers % 5 == 0, numbers, 0),
+        "equal": numbers // 319,
     }
+    rows = {name: numbered_rows(kind, row_bytes) for name, kind in kinds.items()}
+    return [
+        write_layers(
+            folder / f"{positions}", {name: layer(own, positions) for name, own in rows.items()}
+        )
+        for positions in (1, 4)
+    ]
 
 
-def sealed(records: Records) -> Records:
-    for array in (records.keys, records.multiplicity, records.incidence, records.group):
-        if array is not None:
-            array.setflags(write=False)
-    return records
+def test_all_modules_with_loops_are_looked_at() -> None:
+    modules = {name.rsplit(".", 2)[1] for name in loops()}
+    assert modules >= {"aggregate", "alone", "by_group", "changes", "grouped_kernels", "hot"}
+    assert modules >= {"key_kernels", "merge", "packed", "partition", "probing"}
 
 
-@pytest.mark.parametrize("row_bytes", [3, 16, 38])
-@pytest.mark.parametrize("from_file", [False, True])
-def test_nothing_is_compiled_while_rows_are_counted(row_bytes: int, from_file: bool) -> None:
-    scheme = KeyScheme.create(row_bytes)
-    warm_up(scheme, grouped=False)
+@pytest.mark.usefixtures("nothing_compiled", "small_sizes")
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(("row_bytes", "exact"), SCHEMES)
+def test_nothing_is_compiled_while_a_layer_is_counted(
+    tmp_path, row_bytes, exact, grouped, monkeypatch
+) -> None:
+    stores = stores_of(tmp_path, row_bytes)
+    warm_up(row_bytes, exact, grouped)
     before = compiled()
-    rows = np.random.default_rng(1).integers(0, 256, (3000, row_bytes), np.uint8)
-    records, _ = merge_samples(scheme.keys(rows), np.full(1000, 3))
-    records, _ = scatter(merge_records(records), 2)
-    records = sealed(records) if from_file else records
-    assert len(aggregate(lambda: [records], scheme.words, 0, 1 << 14)[0]) >= 1
+    assert sum(map(len, before.values())) > 10
+    groups = RandomGroups(5) if grouped else None
+    parts = (part for store in stores for part in store.parts)
+    nothing, some = LeftOut(), LeftOut({part.directory: np.arange(5) for part in parts})
+    for in_memory in (True, False):
+        monkeypatch.setattr(Local, "shared_memory", in_memory)
+        for store, name, left_out in product(stores, stores[0], (nothing, some)):
+            way = {"scratch": str(tmp_path), "groups": groups, "left_out": left_out}
+            counts, _ = count_layer(store[name], 1 << 28, Local(2), exact=exact, **way)
+            assert counts.spectrum.rows == left_out.kept_rows(store[name])
+            assert compiled() == before, (in_memory, name)
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_loops_are_run_once_in_a_process() -> None:
+    warm_up(8, False, False)
+    assert warm_up.cache_info().misses == 1
+    warm_up(8, False, False)
+    assert warm_up.cache_info().hits == 1
+    scheme = KeyScheme.create(8)
+    before = compiled()
+    scheme.keys(np.zeros((5, 8), np.uint8))
     assert compiled() == before
 
 
-@pytest.mark.parametrize("row_bytes", [3, 16, 38])
-@pytest.mark.parametrize("from_file", [False, True])
-def test_nothing_is_compiled_while_rows_are_counted_by_group(row_bytes, from_file) -> None:
-    scheme = KeyScheme.create(row_bytes)
-    warm_up(scheme, grouped=True)
-    before = compiled()
-    generator = np.random.default_rng(1)
-    rows = generator.integers(0, 3, (3000, row_bytes), np.uint8)
-    for positions in (np.full(1000, 3), np.ones(3000, np.int64)):
-        group = generator.integers(0, 5, len(positions)).astype(np.uint8)
-        records, _ = merge_samples_by_group(scheme.keys(rows), positions, group, 5)
-        records, _ = scatter(merge_records(records), 2)
-        records = sealed(records) if from_file else records
-        found = [aggregate_groups(lambda r=records: [r], scheme.words, 5, 0, 1 << 14)[1]] * 2
-        assert len(changes.add_up_changes(found)) >= 1
-    assert compiled() == before
+@pytest.mark.usefixtures("nothing_compiled")
+def test_every_loop_is_run_at_the_sizes_of_large_layers() -> None:
+    for grouped in (False, True):
+        warm_up(16, False, grouped)
+    left = {
+        name.removeprefix("tsstore.counting.")
+        for name, loop in loops().items()
+        if not loop.signatures and not loop.targetoptions.get("forceinline")
+    }
+    assert {name for name in left if not name.startswith("key_kernels.")} == set()
+
+
+def test_wide_rows_take_little_memory() -> None:
+    warm_up(24, False, False)  # the same loops
+    tracemalloc.start()
+    warm_up(100_000, False, False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert warm_up.cache_info().currsize >= 2

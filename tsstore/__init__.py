@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
     from tsstore.analysis.layer_result import LayerResult
+    from tsstore.analysis.planning import RunPlan, plan
     from tsstore.analysis.results import Analysis
     from tsstore.errors import AccessError, ResumeError, TsstoreError
     from tsstore.recording.capture import capture
@@ -52,6 +53,8 @@ _HOMES = {
     "analyze": "analysis.analyze",
     "Analysis": "analysis.results",
     "LayerResult": "analysis.layer_result",
+    "RunPlan": "analysis.planning",
+    "plan": "analysis.planning",
     "AccessError": "errors",
     "ResumeError": "errors",
     "TsstoreError": "errors",
@@ -85,6 +88,7 @@ __all__ = [
     "LayerStates",
     "Recorder",
     "ResumeError",
+    "RunPlan",
     "Spectrum",
     "StateCaptureHook",
     "StateStore",
@@ -101,6 +105,7 @@ __all__ = [
     "layers",
     "network_efficiency",
     "open",
+    "plan",
     "remove_state_layers",
     "repair",
     "reset_efficiency_model",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tsstore.analysis.accuracy import count_right
+from tsstore.analysis.asked import check_rows, countable, layer_names, sample_groups
 from tsstore.analysis.exchange import scratch_folder
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.layer_result import LayerResult
@@ -23,10 +24,10 @@ from tsstore.analysis.results import Analysis
 from tsstore.analysis.schedulers import Report, Scheduler, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import AnalysisError, CountingError, EmptyStoreError
+from tsstore.errors import CountingError
 from tsstore.store.files import StorePath
 from tsstore.store.layers import LayerStates
-from tsstore.store.reader import StateStore, open_store
+from tsstore.store.reader import StateStore
 
 Progress = Callable[[str, int, int], None]
 """Takes a layer's name, the number of its tasks that are done, and of all."""
@@ -43,6 +44,8 @@ def analyze(
     intervals: bool = True,
     cluster: str | None = None,
     unique_by: str | None = None,
+    exact: bool = False,
+    seed: int | None = None,
 ) -> Analysis:
     """Count the distinct states of a run exactly, and say how well each layer uses its neurons.
 
@@ -71,6 +74,12 @@ def analyze(
     unique_by
         Name of a sample column, such as ``"id"``: of samples of one value the first of the earliest
         attempt counts, of the lowest rank if there are several, and the others are left out.
+    exact
+        Whether to count states of more than 128 neurons by themselves, rather than by fingerprints
+        of 128 bits. It takes as much more memory, or scratch, as they are wider.
+    seed
+        Makes keys by the same secrets each time; by others in each analysis unless given. No
+        result depends on it.
 
     Returns
     -------
@@ -91,18 +100,17 @@ def analyze(
         If the run holds several steps, there is no column `cluster`, or memory or scheduler make no
         sense.
     """
-    store = store.pinned() if isinstance(store, StateStore) else open_store(store)
-    _check_analysable(store)
-    names = _layer_names(store, layers)
+    store = countable(store)
+    names = layer_names(store, layers)
     asked = None if memory is None else parse_memory(memory)
     folder = None if scratch is None else os.fspath(scratch)
-    groups = _groups(store, intervals, cluster)
+    groups = sample_groups(store, intervals, cluster)
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
         left_out = NOTHING if unique_by is None else leave_out_repeated(store, unique_by, amount)
         repeated = count_repeated(store, amount) if unique_by is None else 0
         clusters = None if groups is None else groups.count_clusters(left_out)
-        way = _Way(amount, runner, progress, folder, groups, left_out, clusters)
+        way = _Way(amount, runner, progress, folder, groups, left_out, clusters, exact, seed)
         results = {name: _analyze_layer(store[name], way) for name in names}
     accuracy = count_right(store.parts, groups, left_out)
     return Analysis(
@@ -117,7 +125,12 @@ def analyze(
 
 
 def layer_plan(
-    states: LayerStates, memory: int, scheduler: Scheduler, groups: int = 0, left_out: int = 0
+    states: LayerStates,
+    memory: int,
+    scheduler: Scheduler,
+    groups: int = 0,
+    left_out: int = 0,
+    exact: bool = False,
 ) -> Plan:
     """Return how a layer would be counted within so many bytes of memory.
 
@@ -132,7 +145,7 @@ def layer_plan(
         name=states.name,
         rows=states.rows,
         row_bytes=states.row_bytes,
-        words=KeyScheme.create(states.row_bytes).words,
+        words=KeyScheme.create(states.row_bytes, exact=exact).words,
         largest_sample=_largest_sample(states),
         chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
         parts=len(states.parts),
@@ -140,6 +153,25 @@ def layer_plan(
         left_out=left_out,
     )
     return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)
+
+
+@contextmanager
+def planned_scratch(plan: Plan, scheduler: Scheduler, scratch: str | None) -> Iterator[str]:
+    """Make the scratch folder that a plan needs, and remove it with all that is in it.
+
+    Its path is empty where the plan needs none.
+
+    Raises
+    ------
+    AnalysisError
+        If it cannot be made, or not all workers see it.
+    """
+    if not plan.spill:
+        yield ""
+        return
+    with scratch_folder(scratch) as folder:
+        scheduler.check_scratch(folder)
+        yield folder
 
 
 def count_layer(
@@ -150,6 +182,8 @@ def count_layer(
     scratch: str | None = None,
     groups: RandomGroups | None = None,
     left_out: LeftOut = NOTHING,
+    exact: bool = False,
+    seed: int | None = None,
 ) -> tuple[Counts, KeyScheme]:
     """Count the distinct states of a layer exactly; return what was counted and by which keys.
 
@@ -166,21 +200,14 @@ def count_layer(
         If the counts do not add up to the rows.
     """
     count_of_groups = groups.count if groups else 0
-    plan = layer_plan(states, memory, scheduler, count_of_groups, left_out.samples)
-    scheme = KeyScheme.create(states.row_bytes)
-    warm_up(scheme, groups is not None)
+    plan = layer_plan(states, memory, scheduler, count_of_groups, left_out.samples, exact)
+    scheme = KeyScheme.create(states.row_bytes, seed, exact)
+    warm_up(states.row_bytes, exact, groups is not None)
 
-    def run(folder: str) -> Counts:
+    with planned_scratch(plan, scheduler, scratch) as folder:
         graph, key = build_graph(states, scheme, plan, folder, groups, left_out)
         counts = scheduler.run(graph, key, plan.threads, report)
-        return finish_counts(counts, states, groups, left_out)
-
-    if plan.spill:
-        with scratch_folder(scratch) as folder:
-            scheduler.check_scratch(folder)
-            counts = run(folder)
-    else:
-        counts = run("")
+    counts = finish_counts(counts, states, groups, left_out)
     _check_rows(states, counts, left_out)
     return counts, scheme
 
@@ -217,11 +244,12 @@ class _Way:
     groups: RandomGroups | None
     left_out: LeftOut
     clusters: int | None
+    exact: bool
+    seed: int | None
 
 
 def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
-    if not way.left_out.kept_rows(states):
-        raise EmptyStoreError(f"{states.location}: layer {states.name} has no rows to analyse")
+    check_rows(states, way.left_out)
 
     def report(done: int, total: int) -> None:
         if way.progress is not None:
@@ -235,6 +263,8 @@ def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
         way.scratch,
         way.groups,
         way.left_out,
+        way.exact,
+        way.seed,
     )
     return LayerResult(
         name=states.name,
@@ -249,15 +279,6 @@ def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
         changes=counts.changes,
         clusters=way.clusters,
     )
-
-
-def _layer_names(store: StateStore, layers: str | Iterable[str] | None) -> list[str]:
-    """Return the public names of the layers asked for, each once."""
-    wanted = [layers] if isinstance(layers, str) else store.layers if layers is None else layers
-    names = list(dict.fromkeys(map(store.layer_name, wanted)))
-    if not names:
-        raise AnalysisError(f"{store.path}: no layer was asked for; it has {list(store.layers)}")
-    return names
 
 
 def _sampling(states: LayerStates) -> dict[str, Any] | None:
@@ -276,28 +297,3 @@ def _largest_sample(states: LayerStates) -> int:
     if states.positions is not None:
         return states.positions
     return max(int(piece.max()) for part in states.parts for piece in part.position_pieces())
-
-
-def _check_analysable(store: StateStore) -> None:
-    if not store.samples:
-        raise EmptyStoreError(
-            f"{store.path} holds no committed samples; wait for the first commit, or run the "
-            "job again"
-        )
-    if len(store.steps) > 1:
-        raise AnalysisError(
-            f"{store.path} holds the steps {', '.join(map(repr, store.steps))}, which are not "
-            "pooled; analyse one: tsstore.analyze(store.at_step(…))"
-        )
-
-
-def _groups(store: StateStore, intervals: bool, cluster: str | None) -> RandomGroups | None:
-    """Return the groups of samples to tell apart; None for none."""
-    if intervals:
-        return RandomGroups.of_parts(store.parts, cluster)
-    if cluster is not None:
-        raise AnalysisError(
-            f"cluster={cluster!r:.80} is for intervals, and there are none with intervals=False; "
-            "leave one of the two out"
-        )
-    return None

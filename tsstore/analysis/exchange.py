@@ -8,25 +8,30 @@ import struct
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.memory import format_memory
-from tsstore.counting.records import Records
+from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.groups import GroupChanges
 
 _ENTRY = struct.Struct("<QQI")
+_FRAME = struct.Struct("<QQI")
+FRAME_BYTES = 1 << 20
+"""Of records that are read at a time, about: a piece's records of a partition may be more."""
 _WRITE_BUFFER = 1 << 18
 _REMOVALS = 20
+
+Scattered = tuple[Records, npt.NDArray[np.int64]]
+"""Records by partition, and where each partition's begin, as :func:`scatter` gives them."""
 
 
 class Slices(Protocol):
@@ -36,8 +41,8 @@ class Slices(Protocol):
     def total(self) -> int:
         """Number of records."""
 
-    def read(self, partition: int) -> Records:
-        """Return the records of one partition."""
+    def read(self, partition: int) -> Iterable[Records]:
+        """Return the records of one partition, in pieces."""
 
 
 @dataclass(frozen=True)
@@ -71,32 +76,34 @@ class HeldSlices:
 
     Attributes
     ----------
-    records
-        Those of partition 0, then of partition 1, and so on.
-    offsets
-        int64 (partitions + 1,): where each partition's records begin.
+    pieces
+        Of each, the records by partition and their offsets.
     """
 
-    records: Records
-    offsets: npt.NDArray[np.int64]
+    pieces: Sequence[Scattered]
 
     @property
     def total(self) -> int:
         """Number of records."""
-        return len(self.records)
+        return sum(len(records) for records, _ in self.pieces)
 
-    def read(self, partition: int) -> Records:
+    def read(self, partition: int) -> list[Records]:
         """Return the records of one partition, as views."""
-        return self.records[int(self.offsets[partition]) : int(self.offsets[partition + 1])]
+        return [
+            records[offsets[partition] : offsets[partition + 1]]
+            for records, offsets in self.pieces
+            if offsets[partition] < offsets[partition + 1]
+        ]
 
 
 @dataclass(frozen=True)
 class FiledSlices:
     """Records in a scratch file.
 
-    It begins with an entry for each partition: which records are its own, and their checksum.
-    Each partition's keys follow, then its multiplicities, its incidences and, if the records tell
-    groups apart, its groups.
+    The file begins with an entry for each partition: where its frames begin, how many there are,
+    and a checksum of that. A frame begins with how many bare records and how many others it has
+    and a checksum of all; of either kind follow the keys, then multiplicities and incidences unless
+    they are bare, then groups if they are told apart.
 
     Attributes
     ----------
@@ -118,8 +125,8 @@ class FiledSlices:
     words: int
     grouped: bool = False
 
-    def read(self, partition: int) -> Records:
-        """Return the records of one partition.
+    def read(self, partition: int) -> Iterator[Records]:
+        """Yield the records of one partition, a bounded number at a time.
 
         Raises
         ------
@@ -127,27 +134,40 @@ class FiledSlices:
             If the file is gone, short or changed.
         """
         try:
-            with open(self.file, "rb") as file:
+            with open(self.file, "rb", buffering=0) as file:
                 file.seek(partition * _ENTRY.size)
-                start, stop, checksum = self._entry(file.read(_ENTRY.size))
-                width = 8 * self.words + 8 + self.grouped
-                file.seek(self.partitions * _ENTRY.size + start * width)
-                data = file.read((stop - start) * width)
+                start, frames = self._entry(file.read(_ENTRY.size), partition)
+                file.seek(start)
+                for frame in range(frames):
+                    yield from self._read_frame(file, partition, frame)
         except OSError as error:
             raise CountingError(
                 f"scratch file {self.file} cannot be read ({error.strerror}); was it removed? "
                 "Analyse again"
             ) from error
-        if _checksum(partition, start, stop, [data]) != checksum:
-            raise self._changed()
-        return _parse(data, stop - start, self.words, self.grouped)
 
-    def _entry(self, data: bytes) -> tuple[int, int, int]:
+    def _entry(self, data: bytes, partition: int) -> tuple[int, int]:
         if len(data) == _ENTRY.size:
-            start, stop, checksum = _ENTRY.unpack(data)
-            if start <= stop <= self.total:
-                return start, stop, checksum
+            start, frames, checksum = _ENTRY.unpack(data)
+            if checksum == _checksum(partition, start, frames):
+                return start, frames
         raise self._changed()
+
+    def _read_frame(self, file: IO[bytes], partition: int, frame: int) -> Iterator[Records]:
+        header = file.read(_FRAME.size)
+        if len(header) != _FRAME.size:
+            raise self._changed()
+        bare, others, checksum = _FRAME.unpack(header)
+        split = bare * record_bytes(self.words, True, self.grouped)
+        size = split + others * record_bytes(self.words, False, self.grouped)
+        if bare + others > self.total:
+            raise self._changed()
+        data = file.read(size)
+        if checksum != _checksum(partition, frame, bare, others, data):
+            raise self._changed()
+        for kind, count, part in ((True, bare, data[:split]), (False, others, data[split:])):
+            if count:
+                yield _parse(part, count, self.words, kind, self.grouped)
 
     def _changed(self) -> CountingError:
         return CountingError(
@@ -156,15 +176,15 @@ class FiledSlices:
         )
 
 
-def spill(records: Records, offsets: npt.NDArray[np.int64], folder: str) -> FiledSlices:
+def spill(pieces: Sequence[Scattered], folder: str) -> FiledSlices:
     """Write a block's records to a file of their own.
 
     A task that runs twice writes two files, of which only the one with a receipt is read.
 
     Parameters
     ----------
-    records, offsets
-        As :class:`HeldSlices` has them.
+    pieces
+        As :class:`HeldSlices` has them, at least one.
     folder
         Where to write.
 
@@ -174,25 +194,57 @@ def spill(records: Records, offsets: npt.NDArray[np.int64], folder: str) -> File
         If the file cannot be written.
     """
     path = Path(folder) / f"{uuid.uuid4().hex}.records"
-    columns, entries = _columns(records), []
+    partitions = len(pieces[0][1]) - 1
     try:
         with open(path, "xb", buffering=_WRITE_BUFFER) as file:
-            file.seek((len(offsets) - 1) * _ENTRY.size)
-            for partition, (start, stop) in enumerate(pairwise(offsets.tolist())):
-                slices = [column[start * width : stop * width] for column, width in columns]
-                entries.append(_ENTRY.pack(start, stop, _checksum(partition, start, stop, slices)))
-                file.writelines(piece.data for piece in slices)
+            file.seek(partitions * _ENTRY.size)
+            entries = [_write_slice(file, pieces, partition) for partition in range(partitions)]
             file.seek(0)
             file.writelines(entries)
     except OSError as error:
         with suppress(OSError):
             path.unlink()
-        raise AnalysisError(
-            f"scratch folder {folder}: {format_memory(records.nbytes)} cannot be written "
-            f"({error.strerror}); free some space, or pass another folder as scratch="
-        ) from error
-    grouped = records.group is not None
-    return FiledSlices(str(path), len(entries), len(records), records.words, grouped)
+        raise _not_written(folder, pieces, error) from error
+    first = pieces[0][0]
+    total = sum(len(records) for records, _ in pieces)
+    return FiledSlices(str(path), partitions, total, first.words, first.group is not None)
+
+
+def _write_slice(file: IO[bytes], pieces: Sequence[Scattered], partition: int) -> bytes:
+    """Write a partition's records; return its entry."""
+    start = file.tell()
+    frames = list(_frames(HeldSlices(pieces).read(partition)))
+    for number, frame in enumerate(frames):
+        bare, others, columns = _columns(frame)
+        checksum = _checksum(partition, number, bare, others, *columns)
+        file.write(_FRAME.pack(bare, others, checksum))
+        file.writelines(column.data for column in columns)
+    return _ENTRY.pack(start, len(frames), _checksum(partition, start, len(frames)))
+
+
+def _frames(pieces: Sequence[Records]) -> Iterator[list[Records]]:
+    """Yield the pieces, together as far as they are small: each frame is read at once."""
+    frame, size = [], 0
+    for piece in pieces:
+        frame.append(piece)
+        size += piece.nbytes
+        if size >= FRAME_BYTES:
+            yield frame
+            frame, size = [], 0
+    if frame:
+        yield frame
+
+
+def _not_written(folder: str, pieces: Sequence[Scattered], error: OSError) -> AnalysisError:
+    size = sum(records.nbytes for records, _ in pieces)
+    free = ""
+    with suppress(OSError):
+        free = f", {format_memory(shutil.disk_usage(folder).free)} are free"
+    return AnalysisError(
+        f"scratch folder {folder}: {format_memory(size)} of a block cannot be written "
+        f"({error.strerror}){free}; free some space, or pass another folder as scratch=, or give "
+        "more memory"
+    )
 
 
 @contextmanager
@@ -227,24 +279,29 @@ def _remove(folder: str) -> None:
         time.sleep(0.05)
 
 
-def _columns(records: Records) -> list[tuple[npt.NDArray[np.uint8], int]]:
-    """Return all columns as bytes, with the bytes of a record in each."""
-    keys = records.keys.reshape(-1).view(np.uint8)
-    multiplicity, incidence = records.multiplicity.view(np.uint8), records.incidence.view(np.uint8)
-    columns = [(keys, 8 * records.words), (multiplicity, 4), (incidence, 4)]
-    return columns if records.group is None else [*columns, (records.group, 1)]
+def _columns(pieces: Sequence[Records]) -> tuple[int, int, list[npt.NDArray[np.uint8]]]:
+    """Return how many bare and other records there are, and their columns as bytes."""
+    columns, counts = [], []
+    for bare in (True, False):
+        own = [piece for piece in pieces if piece.is_bare == bare]
+        counts.append(sum(map(len, own)))
+        for column in zip(*(piece.arrays() for piece in own), strict=True):
+            columns += [array.reshape(-1).view(np.uint8) for array in column]
+    return counts[0], counts[1], columns
 
 
-def _parse(data: bytes, count: int, words: int, grouped: bool) -> Records:
+def _parse(data: bytes, count: int, words: int, bare: bool, grouped: bool) -> Records:
     keys = np.frombuffer(data, np.uint64, count * words).reshape(-1, words)
-    counts = np.frombuffer(data, np.uint32, 2 * count, offset=keys.nbytes).reshape(2, -1)
-    group = np.frombuffer(data, np.uint8, count, keys.nbytes + counts.nbytes) if grouped else None
-    return Records(keys, counts[0], counts[1], group)
+    counts = np.frombuffer(data, np.uint32, 0 if bare else 2 * count, keys.nbytes).reshape(2, -1)
+    start = keys.nbytes + counts.nbytes
+    group = np.frombuffer(data, np.uint8, count, start) if grouped else None
+    return Records(keys, None if bare else counts[0], None if bare else counts[1], group)
 
 
-def _checksum(partition: int, start: int, stop: int, parts: Sequence[object]) -> int:
-    """Return crc32c of a slice and of what its entry says: no entry can stand for another."""
-    value: int = google_crc32c.value(_ENTRY.pack(start, stop, partition))
+def _checksum(*parts: int | bytes | npt.NDArray[np.uint8]) -> int:
+    """Return crc32c of numbers and bytes: no entry or frame can stand for another."""
+    value = 0
     for part in parts:
-        value = google_crc32c.extend(value, part)
+        data = part.to_bytes(8, "little") if isinstance(part, int) else part
+        value = google_crc32c.extend(value, data)
     return value

@@ -117,12 +117,12 @@ class RandomGroups:
         DamageError
             If a chunk of the cluster column is not what was committed.
         """
+        stop = first_sample + samples
         if self.cluster is None:
-            words = np.arange(first_sample, first_sample + samples, dtype=np.uint64)
-            words *= _STEP
-            return self._groups(words, directory)
-        pieces = _word_pieces(self.cluster[directory], first_sample, first_sample + samples)
-        groups = [self._groups(words, "") for words in pieces]
+            name, pieces = directory, _numbered_words(first_sample, stop)
+        else:
+            name, pieces = "", _word_pieces(self.cluster[directory], first_sample, stop)
+        groups = [self._groups(words, name) for words in pieces]
         return np.concatenate([np.empty(0, np.uint8), *groups])
 
     def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
@@ -148,6 +148,12 @@ def _word_pieces(column: CommittedArray, start: int, stop: int) -> Iterator[_Wor
     """Yield the words of a column's values from start to stop, some of them at a time."""
     for first in range(start, stop, PIECE_SAMPLES):
         yield _words(column.read(first, min(first + PIECE_SAMPLES, stop)))
+
+
+def _numbered_words(start: int, stop: int) -> Iterator[_Words]:
+    """Yield words of samples by their numbers, as many at a time as stay in the cache."""
+    for first in range(start, stop, PIECE_SAMPLES):
+        yield np.arange(first, min(first + PIECE_SAMPLES, stop), dtype=np.uint64) * _STEP
 
 
 def _mix(words: _Words) -> None:

@@ -13,7 +13,7 @@ from tsstore.analysis.memory import format_memory
 from tsstore.errors import MemoryTooSmallError, StoreError
 from tsstore.store.ids import ID, id_dtype
 from tsstore.store.layer_part import LayerPart
-from tsstore.store.layers import Block, LayerStates
+from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore
 from tsstore.store.repeats import repeated
 
@@ -59,23 +59,6 @@ class LeftOut:
         """Return those of the values of consecutive samples of a part that stay."""
         kept = self.kept(directory, first_sample, len(values))
         return values if kept is None else values[kept]
-
-    def read_block(
-        self, states: LayerStates, block: Block
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Return the rows of a block's samples that stay, and the rows of each of these samples.
-
-        As :meth:`LayerStates.read_block` does, which it is if all of them stay.
-        """
-        rows, positions = states.read_block(block)
-        directory = states.parts[block.part].directory
-        kept = self.kept(directory, block.first_sample, block.samples)
-        if kept is None:
-            return rows, positions
-        # One item a row: selecting along the first of two axes takes eight bytes a row more.
-        items = rows.view(np.dtype((np.void, states.row_bytes))).reshape(-1)
-        items = items[np.repeat(kept, positions)]
-        return items.view(np.uint8).reshape(-1, states.row_bytes), positions[kept]
 
     def kept_samples(self, states: LayerStates) -> int:
         """Return how many samples of a layer stay."""

@@ -9,23 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from tsstore.analysis.block_records import read_records
+from tsstore.analysis.buffers import Buffers
 from tsstore.analysis.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.plan import Plan
 from tsstore.counting.aggregate import aggregate
-from tsstore.counting.by_group import numbers_by_group
 from tsstore.counting.changes import Changes, add_up_changes
-from tsstore.counting.grouped import aggregate_groups
+from tsstore.counting.grouped import aggregate_groups, aggregate_groups_gathered
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.merge import (
-    merge_records,
-    merge_samples,
-    merge_samples_by_group,
-    merging_pays,
-)
+from tsstore.counting.packed import aggregate_gathered
 from tsstore.counting.partition import scatter
-from tsstore.counting.probing import slots_for
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError
 from tsstore.statistics.groups import GroupChanges, merge_changes
@@ -82,23 +77,26 @@ def count_block(
     block: Block,
     groups: RandomGroups | None = None,
     left_out: LeftOut = NOTHING,
+    buffers: Buffers | None = None,
 ) -> Receipt:
     """Turn the rows of a block into records, by partition; write them to a file if planned."""
-    if groups is None:
-        records, rows, equal_pairs, pairs = _read_records(states, scheme, block, left_out)
-        numbers = None
-    else:
-        records, numbers = _read_records_by_group(states, scheme, block, groups, left_out)
-        rows = int(numbers.rows.sum())
-        equal_pairs = int(numbers.equal_pairs_within_samples.sum())
-        pairs = int(numbers.pairs_within_samples.sum())
-    if merging_pays(records):
-        records = merge_records(records)
-    if records.rows != rows:
-        raise CountingError(f"a block of {rows} rows of {states.name} gave {records.rows}")
-    records, offsets = scatter(records, plan.partition_bits)
-    slices = spill(records, offsets, folder) if plan.spill else HeldSlices(records, offsets)
-    return Receipt(rows, equal_pairs, pairs, slices, numbers)
+    scattered, numbers = [], []
+    buffers = buffers or Buffers()
+    for piece in states.divide(block, plan.piece_rows):
+        records, own = read_records(states, scheme, piece, groups, left_out, buffers)
+        if sum(kind.rows for kind in records) != own.rows.sum():
+            raise CountingError(f"{own.rows.sum()} rows of {states.name} gave other records")
+        scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
+        numbers.append(own)
+    counted = merge_changes(numbers)
+    slices = spill(scattered, folder) if plan.spill and scattered else HeldSlices(scattered)
+    return Receipt(
+        int(counted.rows.sum()),
+        int(counted.equal_pairs_within_samples.sum()),
+        int(counted.pairs_within_samples.sum()),
+        slices,
+        None if groups is None else counted,
+    )
 
 
 def check_receipts(receipts: Sequence[Receipt], rows: int) -> Index:
@@ -113,14 +111,33 @@ def count_partition(index: Index, plan: Plan, words: int, partition: int) -> Cou
     """Count the distinct keys of one partition."""
 
     def slices() -> Iterator[Records]:
-        return (receipt.slices.read(partition) for receipt in index.receipts)
+        return (piece for receipt in index.receipts for piece in receipt.slices.read(partition))
 
     share = plan.partition_bits, plan.maximum_slots
-    if not index.groups:
-        return Counts(Spectrum.from_arrays(*aggregate(slices, words, *share)))
-    records = sum(receipt.slices.total for receipt in index.receipts) >> plan.partition_bits
-    pieces, cells = aggregate_groups(slices, words, index.groups, *share, slots_for(records // 2))
-    return Counts(Spectrum.from_arrays(*pieces), cells=cells)
+    gathered = _gather(slices(), plan.gathered_bytes)
+    cells = None
+    if index.groups and gathered is None:
+        found, cells = aggregate_groups(slices, words, index.groups, *share)
+    elif index.groups and gathered is not None:
+        found, cells = aggregate_groups_gathered(
+            gathered, words, index.groups, *share, plan.share_records
+        )
+    elif gathered is None:
+        found = aggregate(slices, words, *share)
+    else:
+        found = aggregate_gathered(gathered, words, *share, plan.share_records)
+    return Counts(Spectrum.from_arrays(*found), cells=cells)
+
+
+def _gather(slices: Iterator[Records], most_bytes: int) -> list[Records] | None:
+    """Return all records, if they are not too many."""
+    gathered, size = [], 0
+    for piece in slices:
+        gathered.append(piece)
+        size += piece.nbytes
+        if size > most_bytes:
+            return None
+    return gathered
 
 
 def total_pairs(index: Index) -> Counts:
@@ -178,57 +195,39 @@ def build_graph(
 
     Its keys are unique: a cluster may run many analyses at once.
     """
+    graph, index = build_index_graph(states, scheme, plan, folder, groups, left_out)
+    token = uuid.uuid4().hex[:12]
+    level: list[Any] = [f"tsstore-pairs-{token}"]
+    graph[level[0]] = (total_pairs, index)
+    for partition in range(1 << plan.partition_bits):
+        level.append((f"tsstore-partition-{token}", partition))
+        graph[level[-1]] = (count_partition, index, plan, scheme.words, partition)
+    return graph, _merge_tree(graph, level, f"tsstore-merge-{token}")
+
+
+def build_index_graph(
+    states: LayerStates,
+    scheme: KeyScheme,
+    plan: Plan,
+    folder: str,
+    groups: RandomGroups | None = None,
+    left_out: LeftOut = NOTHING,
+) -> tuple[dict[Any, Any], Any]:
+    """Return the first half of the graph: blocks and barrier, and the key of the index."""
     token = uuid.uuid4().hex[:12]
 
     def key(kind: str, *number: int) -> tuple[Any, ...]:
         return f"tsstore-{kind}-{token}", *number
 
     constants = {key("states"): states, key("scheme"): scheme, key("plan"): plan}
-    choice = {key("groups"): groups, key("left-out"): left_out}
+    choice = {key("groups"): groups, key("left-out"): left_out, key("buffers"): Buffers()}
     graph: dict[Any, Any] = {**constants, **choice}
     blocks = []
     for number, block in enumerate(states.blocks(plan.block_rows)):
         blocks.append(key("block", number))
         graph[blocks[-1]] = (count_block, *constants, folder, block, *choice)
-    index = key("index")
-    graph[index] = (check_receipts, blocks, left_out.kept_rows(states))
-    level = [key("pairs")]
-    graph[level[0]] = (total_pairs, index)
-    for partition in range(1 << plan.partition_bits):
-        level.append(key("partition", partition))
-        graph[level[-1]] = (count_partition, index, key("plan"), scheme.words, partition)
-    return graph, _merge_tree(graph, level, f"tsstore-merge-{token}")
-
-
-def _read_records(
-    states: LayerStates, scheme: KeyScheme, block: Block, left_out: LeftOut
-) -> tuple[Records, int, int, int]:
-    """Return a block's records, one for each state of each sample, its rows, and pairs of rows.
-
-    Rows and keys are let go as early as can be: the plan counts on it.
-    """
-    rows, positions = left_out.read_block(states, block)
-    keys = scheme.keys(rows)
-    del rows
-    records, equal_pairs = merge_samples(keys, positions)
-    pairs = int(np.dot(positions, positions) - positions.sum()) // 2
-    return records, len(keys), equal_pairs, pairs
-
-
-def _read_records_by_group(
-    states: LayerStates, scheme: KeyScheme, block: Block, groups: RandomGroups, left_out: LeftOut
-) -> tuple[Records, GroupChanges]:
-    """Do the same, for each group of samples; its records and numbers are those of each."""
-    directory = states.parts[block.part].directory
-    group = groups.of_samples(directory, block.first_sample, block.samples)
-    group = left_out.select(group, directory, block.first_sample)
-    rows, positions = left_out.read_block(states, block)
-    keys = scheme.keys(rows)
-    del rows
-    records, equal_pairs = merge_samples_by_group(keys, positions, group, groups.count)
-    del keys
-    samples, rows_of_group, pairs = numbers_by_group(positions, group, groups.count)
-    return records, GroupChanges.from_arrays([samples, rows_of_group, equal_pairs, pairs])
+    graph[key("index")] = (check_receipts, blocks, left_out.kept_rows(states))
+    return graph, key("index")
 
 
 def _merge_changes(parts: Sequence[GroupChanges | None]) -> GroupChanges | None:

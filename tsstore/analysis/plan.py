@@ -1,4 +1,4 @@
-"""From the memory given to the sizes of blocks, partitions and tables: a pure function."""
+"""From the memory given to the sizes of pieces, blocks, partitions and tables: a pure function."""
 
 from __future__ import annotations
 
@@ -6,17 +6,28 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tsstore.analysis.exchange import FRAME_BYTES
 from tsstore.analysis.memory import format_memory
 from tsstore.counting.aggregate import slot_bytes
 from tsstore.counting.grouped import grouped_slot_bytes, least_slots
-from tsstore.counting.probing import slots_for
+from tsstore.counting.hot import hot_bytes
+from tsstore.counting.merge import merge_bytes
+from tsstore.counting.records import record_bytes
+from tsstore.counting.shares import SHARE_RECORDS, share_table_bytes
 from tsstore.errors import MemoryTooSmallError
 
-MAX_BLOCK_ROWS = 1 << 20
-MIN_BLOCK_ROWS = 1 << 12
-MAX_PARTITION_BITS = 10
-PARTITION_RECORDS = 1 << 18
-"""Records of a partition whose table still fits the processor's cache well."""
+MAX_PIECE_ROWS = 1 << 20
+MIN_PIECE_ROWS = 1 << 12
+MAX_PARTITION_BITS = 16
+"""More than 12 only where no partition could be gathered else: slices are short, and many."""
+PARTITION_RECORDS = {False: 1 << 20, True: 1 << 24}
+"""Records of a partition, in memory and in files: as many as there may be, if they fit. Slices of
+files are the longer, the fewer partitions there are."""
+PARALLEL_ROWS = 1 << 17
+LEAST_PARTITIONS = 8
+"""Of a layer that has more rows than these: enough to share out among threads."""
+SPREAD = 1.15
+"""How much larger than the mean a partition that is gathered may be."""
 MIN_TABLE_SLOTS = 1 << 12
 GROWTH = 1.5
 """While a table doubles, the old one of half its size exists as well."""
@@ -24,15 +35,17 @@ TASK_BYTES = 6 << 10
 """What Dask keeps of a task, with the receipt or spectrum that it returned."""
 GROUP_BYTES = 32
 """Of a group in a receipt."""
-ORDER_BYTES = 16
-"""Of a sample, while samples are put in order by group."""
+POSITION_BYTES = 16
+"""Of a sample: its rows, and those that are left."""
 INDEX_BYTES = 8
 """Of a sample that is left out."""
 WAITING, WAITING_CELL_BYTES = 24, 12
 """How many partitions' changes wait to be added up, and what a change takes then."""
-ROW_SECONDS = {False: 50e-9, True: 70e-9}
-SLICE_SECONDS = {False: 3e-6, True: 25e-6}
-"""Of records in memory, and in files. Slices are read in Python, one thread at a time."""
+ROW_SECONDS = {False: 12e-9, True: 20e-9}
+GROUPED_ROW_SECONDS = {False: 20e-9, True: 28e-9}
+"""Of a row whose record stays in memory, and of one that goes through a file."""
+SLICE_SECONDS = {False: 2e-6, True: 30e-6}
+PIECE_SECONDS = 3e-4
 DECODING_SECONDS = 0.5e-9
 """Of a byte of a chunk."""
 OVERHEAD_BYTES = 3 << 20
@@ -78,8 +91,11 @@ class Work:
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of a record: its key, multiplicity and incidence, and its group if it has one."""
-        return 8 * self.words + 8 + (self.groups > 0)
+        """Bytes of the records of a row, at most.
+
+        Those of a bare record: another stands for two rows or more, and has no more than as many.
+        """
+        return record_bytes(self.words, True, self.groups > 0)
 
     @property
     def least_slots(self) -> int:
@@ -105,28 +121,51 @@ class Plan:
         Bytes that one process may add to its baseline.
     threads
         Tasks that one process runs at a time.
+    piece_rows
+        Rows that a block task turns into records at a time, at most.
     block_rows
-        Rows that a block task reads at most.
+        Rows of a block task, at most: a piece where records stay in memory, many where they go
+        through files, so that slices are long.
     partition_bits
         The keys are counted in ``2 ** partition_bits`` partitions.
+    gathered_bytes
+        Bytes of a partition's records that may be gathered in memory; what is larger is counted
+        slice by slice.
+    share_records
+        Records of a share of it, whose tables are to fit the processor's cache.
     maximum_slots
-        Slots of a partition's table; beyond it, the partition is counted in several passes.
+        Slots of such a partition's table; beyond it, the partition is counted in several passes.
     spill
         Whether records go through files instead of memory.
     scratch_bytes
         Most bytes of records there can be.
+    slice_bytes
+        Mean bytes of a slice: the records of one block and one partition, were none merged.
+    blocks
+        Number of blocks, about.
+    tasks
+        Number of tasks of the graph, about.
+    rounds
+        How often each record is written to files: once.
     projected_peak
         Most bytes that one process adds to its baseline.
     """
 
     memory: int
     threads: int
+    piece_rows: int
     block_rows: int
     partition_bits: int
+    gathered_bytes: int
+    share_records: int
     maximum_slots: int
     spill: bool
     scratch_bytes: int
+    slice_bytes: int
+    blocks: int
+    tasks: int
     projected_peak: int
+    rounds: int = 1
 
 
 def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan:
@@ -164,39 +203,49 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
     return min(plans, key=lambda plan: estimated_seconds(work, plan))
 
 
-def block_task_bytes(work: Work, block_rows: int) -> int:
-    """Return the most bytes that a block task takes.
+def piece_bytes(work: Work, rows: int) -> int:
+    """Return the most bytes that turning so many rows into records takes.
 
-    It passes five stages. Choosing, where samples are left out: the rows and those of them that
-    stay, likewise the numbers of rows by sample, and whether each row and sample stays. Keys: the
-    rows, the rows as whole words unless they are such, keys. Merging samples: keys, records, the
-    table of the largest sample. Merging the block: records before and after, a table of them all
-    and the one of half its size that it replaces. Scattering: records before and after. All the
-    while the numbers of rows by sample are there, and the samples' groups; while samples are
-    merged, also their order by group.
+    All the while the keys are there, and the numbers of rows by sample and the samples' groups.
+    Choosing, where samples are left out: those keys that stay, which of them do, and where they
+    are. Merging samples: those that are not hot, and what of them is settled, suspect and repeated.
+    Scattering: records before and after.
     """
-    key, positions = 8 * work.words, 8 + (work.groups > 0)
-    order = ORDER_BYTES if work.groups else 0
-    padded = 8 * -(-work.row_bytes // 8) if work.row_bytes % 8 else 0
-    table = 8 * slots_for(work.largest_sample) if work.largest_sample > 1 else 0
-    chosen = 2 * work.row_bytes + 2 * positions + 2 if work.left_out else 0
-    stages = (
-        block_rows * chosen,
-        block_rows * (work.row_bytes + padded + key + positions),
-        block_rows * (key + work.record_bytes + positions + order) + table,
-        block_rows * (2 * work.record_bytes + positions) + 12 * slots_for(block_rows),
-    )
-    return OVERHEAD_BYTES + 2 * work.chunk_bytes + max(stages)
+    key, group = 8 * work.words, int(work.groups > 0)
+    chosen = key + 8 + 2 if work.left_out else 0
+    repeated = (key + 8 + group) // 2
+    merged = 2 * key + group + repeated if work.largest_sample > 1 else key + 2 * group
+    stage = key + chosen + max(merged, 2 * work.record_bytes)
+    tables = merge_bytes(work.words, work.largest_sample) + hot_bytes(work.words, work.groups)
+    return rows * (stage + POSITION_BYTES + group) + tables
 
 
-def partition_task_bytes(work: Work, block_rows: int, maximum_slots: int, spill: bool) -> int:
+def block_task_bytes(work: Work, piece_rows: int, block_rows: int, spill: bool) -> int:
+    """Return the most bytes that a block task takes, but for records that stay in memory."""
+    held = block_rows * work.record_bytes if spill else 0
+    return OVERHEAD_BYTES + 2 * work.chunk_bytes + piece_bytes(work, piece_rows) + held
+
+
+def partition_task_bytes(
+    work: Work,
+    piece_rows: int,
+    gathered_bytes: int,
+    share_records: int,
+    maximum_slots: int,
+    spill: bool,
+) -> int:
     """Return the most bytes that a partition task takes.
 
-    Of slices that are read from files, one is counted while the next is read; at worst they hold
-    all records of their blocks.
+    It gathers the records and puts them in order, or counts them slice by slice in one table. Its
+    thread still has the room for keys and rows that block tasks have used; and what those freed of
+    records is kept by the allocator, in gaps that frames fill but records in order do not.
     """
-    slices = 2 * block_rows * work.record_bytes if spill else 0
-    return OVERHEAD_BYTES + slices + table_bytes(work, maximum_slots)
+    buffers = piece_rows * 8 * work.words + work.chunk_bytes
+    frames = 2 * FRAME_BYTES if spill else 0
+    whole = max(
+        share_table_bytes(work.words, work.groups, share_records), table_bytes(work, maximum_slots)
+    )
+    return OVERHEAD_BYTES + buffers + frames + gathered_bytes * (3 if spill else 1) + whole
 
 
 def table_bytes(work: Work, slots: int) -> int:
@@ -209,30 +258,34 @@ def table_bytes(work: Work, slots: int) -> int:
 def held_bytes(work: Work, block_rows: int, partition_bits: int, spill: bool) -> int:
     """Return the most bytes that are held all the while: tasks, receipts, records.
 
-    Which samples are left out is held, too. Blocks hold whole samples, and whole chunks where they
-    can: they may be half empty. By group, some partitions' changes wait to be added up.
+    Which samples are left out is held, too. By group, some partitions' changes wait to be added up.
     """
-    blocks = 2 * -(-work.rows // block_rows) + work.parts
-    tasks = blocks + (1 << partition_bits) + (1 << partition_bits) // 8
+    blocks = most_blocks(work, block_rows)
     waiting = min(1 << partition_bits, WAITING) * work.cells(work.rows >> partition_bits)
-    held = tasks * (TASK_BYTES + GROUP_BYTES * work.groups) + WAITING_CELL_BYTES * waiting
-    held += INDEX_BYTES * work.left_out
+    held = _tasks(blocks, partition_bits) * (TASK_BYTES + GROUP_BYTES * work.groups)
+    held += WAITING_CELL_BYTES * waiting + INDEX_BYTES * work.left_out
     if spill:
         return held
-    return held + blocks * (8 << partition_bits) + work.rows * work.record_bytes
+    return held + blocks * (16 << partition_bits) + work.rows * work.record_bytes
+
+
+def most_blocks(work: Work, block_rows: int) -> int:
+    """Return the most blocks: of whole samples, and whole chunks, they may be half empty."""
+    return 2 * -(-work.rows // block_rows) + work.parts
 
 
 def estimated_seconds(work: Work, plan: Plan) -> float:
     """Return about how long a plan takes: good enough to tell which of two is faster.
 
-    More threads share the rows; but they mean smaller blocks and more slices where memory is
+    More threads share the rows; but they mean smaller pieces and more slices where memory is
     short. Each block may decode a chunk that another one decodes too.
     """
-    blocks = -(-work.rows // plan.block_rows)
-    passes = max(1, _wanted_slots(work, plan.partition_bits) // plan.maximum_slots)
-    shared = work.rows * ROW_SECONDS[plan.spill] + blocks * work.chunk_bytes * DECODING_SECONDS
-    slices = (blocks << plan.partition_bits) * passes * SLICE_SECONDS[plan.spill]
-    return shared / plan.threads + slices
+    blocks = max(1, -(-work.rows // plan.block_rows))
+    pieces = -(-work.rows // plan.piece_rows)
+    seconds = GROUPED_ROW_SECONDS if work.groups else ROW_SECONDS
+    shared = work.rows * seconds[plan.spill] + blocks * work.chunk_bytes * DECODING_SECONDS
+    alone = (blocks << plan.partition_bits) * SLICE_SECONDS[plan.spill] + pieces * PIECE_SECONDS
+    return shared / min(plan.threads, blocks) + alone
 
 
 def _fitting_plans(work: Work, memory: int, threads: int, shared_memory: bool) -> list[Plan]:
@@ -241,8 +294,8 @@ def _fitting_plans(work: Work, memory: int, threads: int, shared_memory: bool) -
     fewest = 1 if shared_memory else threads
     ways = [*in_memory, *((fewer, True) for fewer in range(fewest, threads + 1))]
     plans = (
-        _complete(work, memory, busy, block_rows, spill)
-        for block_rows in _block_sizes(work)
+        _complete(work, memory, busy, piece_rows, spill)
+        for piece_rows in _piece_sizes(work)
         for busy, spill in ways
     )
     return [plan for plan in plans if plan.projected_peak <= memory]
@@ -260,43 +313,79 @@ def _smallest_memory(work: Work, memory: int, threads: int, shared_memory: bool)
     return bisect_left(range(enough), True, lo=memory // 1024, key=fits) << 10
 
 
-def _block_sizes(work: Work) -> Iterator[int]:
-    size = min(MAX_BLOCK_ROWS, max(work.rows, 1))
-    while size > max(MIN_BLOCK_ROWS, work.largest_sample):
+def _piece_sizes(work: Work) -> Iterator[int]:
+    size = min(MAX_PIECE_ROWS, max(work.rows, 1))
+    while size > max(MIN_PIECE_ROWS, work.largest_sample):
         yield size
         size //= 2
     yield max(size, work.largest_sample)
 
 
-def _complete(work: Work, memory: int, threads: int, block_rows: int, spill: bool) -> Plan:
-    """Choose partitions and tables that go with a size of blocks, and project the peak.
+def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: bool) -> Plan:
+    """Choose blocks, partitions and tables that go with a size of pieces, and project the peak.
 
-    As few partitions as there may be, so that slices are long, and as large a table as they need,
-    if that fits; a table may take what a block task takes anyway.
+    Blocks are as long as there is room for, where slices are written to files, and partitions as
+    few as can be gathered; a task may take what another kind of task takes anyway. How much room
+    there is depends on the number of blocks: those of half the memory are the shortest.
     """
-    block = block_task_bytes(work, block_rows)
-    fewest = (-(-work.rows // PARTITION_RECORDS) - 1).bit_length()
-    for bits in range(min(fewest, MAX_PARTITION_BITS), MAX_PARTITION_BITS + 1):
+    block_rows = _block_rows(work, memory // threads // 2, threads, piece_rows, spill)
+    share_records = min(SHARE_RECORDS, max(MIN_PIECE_ROWS, piece_rows // 8))
+    slots = _most_slots(work, share_records)
+    block_task = block_task_bytes(work, piece_rows, block_rows, spill)
+    for bits in range(_fewest_bits(work, spill), MAX_PARTITION_BITS + 1):
         held = held_bytes(work, block_rows, bits, spill)
-        share = max(block, (memory - held) // threads)
-        slots = _wanted_slots(work, bits)
-        if partition_task_bytes(work, block_rows, slots, spill) <= share:
+        gathered = int(SPREAD * (work.rows >> bits) * work.record_bytes) + (1 << 16)
+        partition = partition_task_bytes(work, piece_rows, gathered, share_records, slots, spill)
+        if held + threads * max(block_task, partition) <= memory:
             break
-    least = work.least_slots
-    while slots > least and partition_task_bytes(work, block_rows, slots, spill) > share:
-        slots = max(least, slots // 2)
-    task = max(block, partition_task_bytes(work, block_rows, slots, spill))
-    scratch = work.rows * work.record_bytes
-    peak = held + threads * task
-    return Plan(memory, threads, block_rows, bits, slots, spill, scratch, peak)
+    block_rows = _block_rows(work, (memory - held) // threads, threads, piece_rows, spill)
+    held = held_bytes(work, block_rows, bits, spill)
+    task = max(block_task_bytes(work, piece_rows, block_rows, spill), partition)
+    blocks = -(-work.rows // block_rows)
+    return Plan(
+        memory=memory,
+        threads=threads,
+        piece_rows=piece_rows,
+        block_rows=block_rows,
+        partition_bits=bits,
+        gathered_bytes=gathered,
+        share_records=share_records,
+        maximum_slots=slots,
+        spill=spill,
+        scratch_bytes=work.rows * work.record_bytes,
+        slice_bytes=work.rows * work.record_bytes // (max(blocks, 1) << bits),
+        blocks=blocks,
+        tasks=_tasks(blocks, bits),
+        projected_peak=held + threads * task,
+    )
 
 
-def _wanted_slots(work: Work, partition_bits: int) -> int:
-    """Return slots of a table for all rows of a partition, were they distinct: 3 for each.
+def _block_rows(work: Work, share: int, threads: int, piece_rows: int, spill: bool) -> int:
+    """Return the rows of blocks that take a thread's share of the memory, at most."""
+    if not spill:
+        return piece_rows
+    room = share - block_task_bytes(work, piece_rows, 0, spill)
+    even = -(-work.rows // threads)
+    return max(piece_rows, min(even, room // work.record_bytes))
 
-    It may be half full, and some partitions get more keys than others by chance. States and pairs
-    by group are at most one and a half times as many: a state of many groups has two records.
-    """
-    records = work.rows >> partition_bits
-    slots = max(work.least_slots, 1 << (3 * records).bit_length())
-    return slots + slots // 2 if work.groups else slots
+
+def _tasks(blocks: int, partition_bits: int) -> int:
+    """Return the number of tasks, with those that merge."""
+    return blocks + (1 << partition_bits) + (1 << partition_bits) // 8 + 3
+
+
+def _fewest_bits(work: Work, spill: bool) -> int:
+    """Return the bits that make as few partitions as are worth a thought."""
+    partitions = -(-work.rows // PARTITION_RECORDS[spill])
+    if work.rows > PARALLEL_ROWS:
+        partitions = max(partitions, LEAST_PARTITIONS)
+    return min((partitions - 1).bit_length(), MAX_PARTITION_BITS) if partitions else 0
+
+
+def _most_slots(work: Work, share_records: int) -> int:
+    """Return the slots of a table for what cannot be gathered: they take what a share's do."""
+    slots = work.least_slots
+    room = share_table_bytes(work.words, work.groups, share_records)
+    while table_bytes(work, 2 * slots) <= room:
+        slots *= 2
+    return slots

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tsstore.counting.in_passes import count_in_passes
-from tsstore.counting.kernels import kernel
-from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT
+from tsstore.counting.kernels import inlined, kernel
+from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, Width, copy_key, is_same, width_for
 from tsstore.errors import CountingError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _ONE: Final = np.uint64(1)
 _SMALLEST_TABLE: Final = 2
-_DENSE_SIDE: Final = 256
+_DENSE_SIDE: Final = 64
 
 
 def slot_bytes(words: int) -> int:
@@ -44,7 +44,7 @@ class Table:
     Parameters
     ----------
     words
-        uint64 words of a key: 1 or 2.
+        uint64 words of a key, at least 1.
     maximum_slots
         What it may grow to, at least 2; a power of two, or else the next below counts.
     partition_bits, pass_bits, pass_index
@@ -71,7 +71,7 @@ class Table:
         slots = min(initial_slots, maximum_slots)
         if slots < _SMALLEST_TABLE:
             raise ValueError(f"a table of {slots} slots; expected at least {_SMALLEST_TABLE}")
-        self._words = words
+        self._words, self._width = words, width_for(words)
         self._maximum_slots = maximum_slots
         self._distinct = 0
         # Without pass bits the mask is 0: any shift will do, but one by 64 bits is not defined.
@@ -105,6 +105,7 @@ class Table:
                 self._shift,
                 self._mask,
                 self._index,
+                self._width,
             )
             if row == len(records):
                 return True
@@ -126,6 +127,11 @@ class Table:
     def nbytes(self) -> int:
         """Bytes of the table's slots."""
         return self._slots.nbytes
+
+    @property
+    def slots(self) -> NDArray[np.uint64]:
+        """The table itself: a row is a key, its multiplicity (0: empty) and its incidence."""
+        return self._slots
 
     def occupied(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
         """Return the keys (distinct, words), their multiplicities and incidences, as copies."""
@@ -192,7 +198,7 @@ def aggregate(
     slices
         Gives the partition's records, piece by piece; called once for each pass.
     words
-        uint64 words of a key: 1 or 2.
+        uint64 words of a key, at least 1.
     partition_bits
         How many top bits of the hash all keys of the partition share.
     maximum_slots
@@ -237,20 +243,18 @@ def _add_up(k: NDArray[np.int64], q: NDArray[np.int64], states: NDArray[np.int64
     return k[starts], q[starts], np.add.reduceat(states, starts)
 
 
-@kernel
+@inlined
 def _find(
-    slots: NDArray[np.uint64], mask: np.uint64, word: np.uint64, last_word: np.uint64
+    slots: NDArray[np.uint64],
+    mask: np.uint64,
+    keys: NDArray[np.uint64],
+    row: int,
+    width: Width,
 ) -> np.uint64:
-    """Return the slot of a key, or else the empty one that is due to it.
-
-    Keys of one word have it as both words.
-    """
-    words = slots.shape[1] - 2
-    slot = word & mask
+    """Return the slot of a key, or else the empty one that is due to it."""
+    slot: np.uint64 = keys[row, 0] & mask
     for _ in range(PROBE_LIMIT):
-        if slots[slot, words] == 0:
-            return slot
-        if slots[slot, 0] == word and slots[slot, words - 1] == last_word:
+        if slots[slot, len(width)] == 0 or is_same(keys, row, slots, slot, width):
             return slot
         slot = (slot + _ONE) & mask
     raise CountingError(LONG_PROBE)
@@ -261,29 +265,33 @@ def _absorb(
     slots: NDArray[np.uint64],
     distinct: int,
     keys: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32],
-    incidence: NDArray[np.uint32],
+    multiplicity: NDArray[np.uint32] | None,
+    incidence: NDArray[np.uint32] | None,
     row: int,
     pass_shift: np.uint64,
     pass_mask: np.uint64,
     pass_index: np.uint64,
+    width: Width,
 ) -> tuple[int, int]:
     """Add records from `row` on; return the first that finds no room, and the distinct keys."""
-    words = keys.shape[1]
+    words = len(width)
     mask = np.uint64(slots.shape[0] - 1)
     room = slots.shape[0] // 2
     for record in range(row, keys.shape[0]):
-        word, last_word = keys[record, 0], keys[record, words - 1]
-        if (word >> pass_shift) & pass_mask != pass_index:
+        if (keys[record, 0] >> pass_shift) & pass_mask != pass_index:
             continue
-        slot = _find(slots, mask, word, last_word)
+        slot = _find(slots, mask, keys, record, width)
         if slots[slot, words] == 0:
             if distinct == room:
                 return record, distinct
-            slots[slot, 0], slots[slot, words - 1] = word, last_word
+            copy_key(keys, record, slots, slot, width)
             distinct += 1
-        slots[slot, words] += np.uint64(multiplicity[record])
-        slots[slot, words + 1] += np.uint64(incidence[record])
+        if multiplicity is not None and incidence is not None:
+            slots[slot, words] += np.uint64(multiplicity[record])
+            slots[slot, words + 1] += np.uint64(incidence[record])
+        else:
+            slots[slot, words] += _ONE
+            slots[slot, words + 1] += _ONE
     return keys.shape[0], distinct
 
 
@@ -294,9 +302,11 @@ def _rehash(slots: NDArray[np.uint64], larger: NDArray[np.uint64]) -> None:
     mask = np.uint64(larger.shape[0] - 1)
     for old in range(slots.shape[0]):
         if slots[old, words] != 0:
-            new = _find(larger, mask, slots[old, 0], slots[old, words - 1])
+            slot = slots[old, 0] & mask
+            while larger[slot, words] != 0:
+                slot = (slot + _ONE) & mask
             for column in range(slots.shape[1]):
-                larger[new, column] = slots[old, column]
+                larger[slot, column] = slots[old, column]
 
 
 @kernel

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tsstore.counting.kernels import kernel
+from tsstore.counting.kernels import inlined, kernel
 from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, slots_for
 from tsstore.errors import CountingError
 
@@ -107,6 +107,18 @@ def add_up_changes(parts: Sequence[Changes]) -> Changes:
     return add_up_rows(rows, ends)
 
 
+def once_by_group(states: NDArray[np.int64]) -> Changes:
+    """Return what leaving each group out changes of so many states by group that occur once.
+
+    Parameters
+    ----------
+    states
+        int64 (groups,).
+    """
+    ones = np.ones(len(states), np.int64)
+    return Changes(np.arange(1, len(states) + 1), ones, ones, -states)
+
+
 def _narrow(values: NDArray[np.int64]) -> NDArray[np.signedinteger[Any]]:
     """Return a copy of the values, of half the width where that is enough."""
     fits = -(2**31) < values.min(initial=0) <= values.max(initial=0) < 2**31
@@ -134,7 +146,7 @@ def _place(
         cursors[group] = place
 
 
-@kernel
+@inlined
 def _find(
     rows: NDArray[np.int64], index: NDArray[np.uint32], first: int, k: int, q: int
 ) -> np.uint64:

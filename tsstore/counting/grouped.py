@@ -12,12 +12,14 @@ numbers to search in: in the end the rows are read one after another, and a pair
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from tsstore.counting.aggregate import add_up_spectra, spectrum_counts
-from tsstore.counting.changes import CELL_BYTES, add_up_changes, add_up_rows
+from tsstore.counting.alone import AloneFilter
+from tsstore.counting.changes import CELL_BYTES, Changes, add_up_changes, add_up_rows, once_by_group
 from tsstore.counting.grouped_kernels import (
     INCIDENCE,
     MANY,
@@ -28,18 +30,21 @@ from tsstore.counting.grouped_kernels import (
     list_changes,
 )
 from tsstore.counting.in_passes import count_in_passes
+from tsstore.counting.probing import slots_for, width_for
+from tsstore.counting.records import checked_groups
+from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from tsstore.counting.aggregate import Spectrum
-    from tsstore.counting.changes import Changes
     from tsstore.counting.records import Records
 
 #: Groups are numbered from 0 to at most one less than this.
 LARGEST_GROUPS: Final = MANY
 
 _PAIR_COLUMNS: Final = 3
+_SMALL: Final = 64
 _SMALLEST_TABLE: Final = 2
 _LARGEST_TABLE: Final = 2**32
 
@@ -68,7 +73,7 @@ class GroupedTable:
     Parameters
     ----------
     words
-        uint64 words of a key: 1 or 2.
+        uint64 words of a key, at least 1.
     groups
         Number of groups.
     maximum_slots
@@ -101,6 +106,7 @@ class GroupedTable:
                 f"tables of {slots} slots; expected at least {_SMALLEST_TABLE} in each"
             )
         self._groups = groups
+        self._width = width_for(words)
         self._maximum_slots = min(maximum_slots, _LARGEST_TABLE)
         # Without pass bits the mask is 0: any shift will do, but one by 64 bits is not defined.
         self._shift = np.uint64((64 - partition_bits - pass_bits) % 64)
@@ -114,6 +120,8 @@ class GroupedTable:
         self._states = np.empty((rows, words + 2), np.uint64)
         # A pair is its state's number above its group, its multiplicity and its incidence.
         self._pairs = np.empty((rows, _PAIR_COLUMNS), np.uint64)
+        # Changes by group, multiplicity and incidence, where these are small.
+        self._small = np.zeros((groups, _SMALL, _SMALL), np.int64)
         self._state_index = np.zeros(slots, np.uint32)
         self._pair_index = np.zeros(slots, np.uint32)
 
@@ -132,10 +140,7 @@ class GroupedTable:
         CountingError
             If keys meet in one place of a table as mixed keys do not.
         """
-        if records.group is None:
-            raise ValueError("the records do not tell groups apart; count them in a Table")
-        if records.group.max(initial=0) >= self._groups:
-            raise ValueError(f"a record is of group {records.group.max()} of {self._groups}")
+        group = checked_groups(records, self._groups)
         row = 0
         while True:
             row, self._distinct, self._held = absorb(
@@ -148,11 +153,12 @@ class GroupedTable:
                 records.keys,
                 records.multiplicity,
                 records.incidence,
-                records.group,
+                group,
                 row,
                 self._shift,
                 self._mask,
                 self._index,
+                self._width,
             )
             if row == len(records):
                 return True
@@ -175,6 +181,12 @@ class GroupedTable:
         rows = self._states[: self._distinct].nbytes + self._pairs[: self._held].nbytes
         return rows + self._state_index.nbytes + self._pair_index.nbytes
 
+    def clear(self) -> None:
+        """Forget all keys, but not how large the tables were."""
+        self._distinct = self._held = 0
+        self._state_index[:] = 0
+        self._pair_index[:] = 0
+
     def spectrum(self) -> Spectrum:
         """Return :func:`tsstore.counting.aggregate.spectrum_counts` of all keys."""
         multiplicity, tagged = self._states[: self._distinct, -2:].T
@@ -182,13 +194,30 @@ class GroupedTable:
 
     def changes(self) -> Changes:
         """Return what leaving each group out changes in the spectrum."""
+        large = self.large_changes()
+        return add_up_changes([large, self.small_changes()])
+
+    def large_changes(self) -> Changes:
+        """Return what leaving each group out changes of states in many rows; add up the rest."""
         states, pairs = self._states[: self._distinct], self._pairs[: self._held]
         counts = np.zeros(self._groups, np.int64)
-        count_changes(states, pairs, counts)
+        count_changes(states, pairs, self._small, counts)
         rows = np.empty((counts.sum(), CELL_BYTES // 8), np.int64)
         ends = np.cumsum(counts)
-        list_changes(states, pairs, ends - counts, rows)
+        list_changes(states, pairs, self._small, ends - counts, rows)
         return add_up_rows(rows, ends)
+
+    def small_changes(self) -> Changes:
+        """Return the rest, as far as it has been added up; it is then forgotten."""
+        cells = np.argwhere(self._small)
+        found = Changes(
+            np.searchsorted(cells[:, 0], np.arange(self._groups), side="right"),
+            cells[:, 1].copy(),
+            cells[:, 2].copy(),
+            self._small[tuple(cells.T)],
+        )
+        self._small[:] = 0
+        return found
 
     def _grow(self) -> bool:
         """Double the table that is full, unless both would be too much; say whether it was done."""
@@ -201,7 +230,7 @@ class GroupedTable:
             index_pairs(self._pairs, self._held, index)
             self._pair_index = index
         else:
-            index_states(self._states, self._distinct, index)
+            index_states(self._states, self._distinct, index, self._width)
             self._state_index = index
         return True
 
@@ -254,3 +283,64 @@ def aggregate_groups(
     counted = [(table.spectrum(), table.changes()) for table in tables]
     spectra, changes = zip(*counted, strict=True)
     return add_up_spectra(spectra), add_up_changes(changes)
+
+
+def aggregate_groups_gathered(
+    pieces: Sequence[Records],
+    words: int,
+    groups: int,
+    partition_bits: int,
+    maximum_slots: int,
+    share_records: int = SHARE_RECORDS,
+) -> tuple[Spectrum, Changes]:
+    """Do the same for a partition whose records are all in memory.
+
+    Parameters
+    ----------
+    pieces
+        The partition's records, bare ones and others; all tell groups apart.
+    words, groups, partition_bits
+        As for :func:`aggregate_groups`.
+    maximum_slots
+        Slots of the tables for a share that is far larger than others.
+    share_records
+        Records of a share, about: what its tables take grows with them.
+
+    Returns
+    -------
+    spectrum, changes
+        As :func:`aggregate_groups` gives them.
+
+    Raises
+    ------
+    ValueError, CountingError
+        As :func:`aggregate_groups`.
+    """
+    for piece in pieces:
+        checked_groups(piece, groups)
+    records = sum(map(len, pieces))
+    prefix_bits = partition_bits + share_bits(records, partition_bits, share_records)
+    # A record takes a state and two pairs at most: a state's first pair comes with its second.
+    table = GroupedTable(words, groups, 8 * slots_for(2 * share_records))
+    alone = AloneFilter(words, groups)
+    counted = []
+    for bare, others in shares(pieces, words, partition_bits, share_records, grouped=True):
+        if is_large(len(bare) + len(others), share_records):
+            whole = (partial(iter, (bare, others)), words, groups, prefix_bits, maximum_slots)
+            counted.append(aggregate_groups(*whole))
+            continue
+        left = alone.part(bare, others)
+        table.add(left)
+        table.add(others)
+        spectrum = table.spectrum()
+        counted.append((spectrum, table.large_changes()))
+        table.clear()
+        once = int(spectrum[2][0]) if len(spectrum[0]) and spectrum[0][0] == 1 else 0
+        alone.learn(once + len(bare) - len(left), len(bare))
+    spectra, changes = zip(*counted, strict=True)
+    settled = alone.alone.sum(keepdims=True)
+    one = np.ones(int(settled[0] > 0), np.int64)
+    return (
+        add_up_spectra([(one, one, settled[: len(one)]), *spectra]),
+        add_up_changes([once_by_group(alone.alone), table.small_changes(), *changes]),
+    )

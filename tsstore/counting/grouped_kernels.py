@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.kernels import kernel
-from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT
+from tsstore.counting.kernels import inlined, kernel
+from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, Place, Width, copy_key, is_same
 from tsstore.errors import CountingError
 
 if TYPE_CHECKING:
@@ -27,23 +27,26 @@ _HALF: Final = np.uint64(32)
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
-@kernel
+@inlined
 def _find_state(
-    states: NDArray[np.uint64], index: NDArray[np.uint32], word: np.uint64, last_word: np.uint64
+    states: NDArray[np.uint64],
+    index: NDArray[np.uint32],
+    keys: NDArray[np.uint64],
+    row: int,
+    width: Width,
 ) -> np.uint64:
     """Return the place in the index of a key, or else the empty one that is due to it."""
-    words = states.shape[1] - 2
     mask = np.uint64(index.size - 1)
-    slot = word & mask
+    slot: np.uint64 = keys[row, 0] & mask
     for _ in range(PROBE_LIMIT):
         state = np.int64(index[slot]) - 1
-        if state < 0 or (states[state, 0] == word and states[state, words - 1] == last_word):
+        if state < 0 or is_same(keys, row, states, state, width):
             return slot
         slot = (slot + _ONE) & mask
     raise CountingError(LONG_PROBE)
 
 
-@kernel
+@inlined
 def _find_pair(pairs: NDArray[np.uint64], index: NDArray[np.uint32], pair: np.uint64) -> np.uint64:
     """Return the place in the index of a pair, or else the empty one that is due to it."""
     mask = np.uint64(index.size - 1)
@@ -57,7 +60,7 @@ def _find_pair(pairs: NDArray[np.uint64], index: NDArray[np.uint32], pair: np.ui
     raise CountingError(LONG_PROBE)
 
 
-@kernel
+@inlined
 def _add_pair(
     pairs: NDArray[np.uint64],
     index: NDArray[np.uint32],
@@ -89,21 +92,22 @@ def absorb(
     distinct: int,
     held: int,
     keys: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32],
-    incidence: NDArray[np.uint32],
+    multiplicity: NDArray[np.uint32] | None,
+    incidence: NDArray[np.uint32] | None,
     group: NDArray[np.uint8],
     row: int,
     pass_shift: np.uint64,
     pass_mask: np.uint64,
     pass_index: np.uint64,
+    width: Width,
 ) -> tuple[int, int, int]:
     """Add records from `row` on; return the first that finds no room, distinct keys and pairs."""
-    words = keys.shape[1]
+    words = len(width)
+    k = q = _ONE
     for record in range(row, keys.shape[0]):
-        word, last_word = keys[record, 0], keys[record, words - 1]
-        if (word >> pass_shift) & pass_mask != pass_index:
+        if (keys[record, 0] >> pass_shift) & pass_mask != pass_index:
             continue
-        slot = _find_state(states, state_index, word, last_word)
+        slot = _find_state(states, state_index, keys, record, width)
         state = int(state_index[slot]) - 1
         own = np.uint64(group[record])
         if state < 0:
@@ -112,9 +116,10 @@ def absorb(
             state = distinct
             distinct += 1
             state_index[slot] = distinct
-            states[state, 0], states[state, words - 1] = word, last_word
+            copy_key(keys, record, states, state, width)
             states[state, words], states[state, words + 1] = 0, own << _TAG_SHIFT
-        k, q = np.uint64(multiplicity[record]), np.uint64(incidence[record])
+        if multiplicity is not None and incidence is not None:
+            k, q = np.uint64(multiplicity[record]), np.uint64(incidence[record])
         tag = states[state, words + 1] >> _TAG_SHIFT
         if tag != own:
             if 2 * (held + 2) > pair_index.size:
@@ -131,12 +136,12 @@ def absorb(
 
 
 @kernel
-def index_states(states: NDArray[np.uint64], used: int, index: NDArray[np.uint32]) -> None:
+def index_states(
+    states: NDArray[np.uint64], used: int, index: NDArray[np.uint32], width: Width
+) -> None:
     """Enter so many states into an index, which is empty."""
-    words = states.shape[1] - 2
     for state in range(used):
-        slot = _find_state(states, index, states[state, 0], states[state, words - 1])
-        index[slot] = state + 1
+        index[_find_state(states, index, states, state, width)] = state + 1
 
 
 @kernel
@@ -148,43 +153,61 @@ def index_pairs(pairs: NDArray[np.uint64], used: int, index: NDArray[np.uint32])
 
 @kernel
 def count_changes(
-    states: NDArray[np.uint64], pairs: NDArray[np.uint64], counts: NDArray[np.int64]
+    states: NDArray[np.uint64],
+    pairs: NDArray[np.uint64],
+    small: NDArray[np.int64],
+    counts: NDArray[np.int64],
 ) -> None:
-    """Add to the count of each group how many changes :func:`list_changes` gives it."""
+    """Add to the count of each group how many changes :func:`list_changes` may give it."""
+    state: Place
+    words = states.shape[1] - 2
     for state in range(states.shape[0]):
-        tag = states[state, states.shape[1] - 1] >> _TAG_SHIFT
-        if tag != _MANY:
+        tag = states[state, words + 1] >> _TAG_SHIFT
+        if tag != _MANY and states[state, words] >= np.uint64(small.shape[1]):
             counts[tag] += 1
     for pair in range(pairs.shape[0]):
-        counts[pairs[pair, 0] & _GROUP_MASK] += 2
+        state = np.int64(pairs[pair, 0] >> _GROUP_BITS)
+        if states[state, words] >= np.uint64(small.shape[1]):
+            counts[pairs[pair, 0] & _GROUP_MASK] += 2
 
 
 @kernel
 def list_changes(
     states: NDArray[np.uint64],
     pairs: NDArray[np.uint64],
+    small: NDArray[np.int64],
     cursors: NDArray[np.int64],
     rows: NDArray[np.int64],
 ) -> None:
     """Write what leaving a group out changes where its cursor is, and advance that.
 
-    A state of one group is gone without it; one of many moves to where it is without each.
+    A state of one group is gone without it; one of many moves to where it is without each. Changes
+    at small multiplicities, of which there are most, are added up at once, in an array by group,
+    multiplicity and incidence.
     """
     words = states.shape[1] - 2
+    state: Place
+    least = np.uint64(small.shape[1])
     for state in range(states.shape[0]):
         tag = states[state, words + 1] >> _TAG_SHIFT
         if tag != _MANY:
-            place = cursors[tag]
-            cursors[tag] = place + 1
-            rows[place, 0] = states[state, words]
-            rows[place, 1] = states[state, words + 1] & INCIDENCE
-            rows[place, 2] = -1
+            k, q = states[state, words], states[state, words + 1] & INCIDENCE
+            if k < least:
+                small[tag, k, q] -= 1
+            else:
+                place = cursors[tag]
+                cursors[tag] = place + 1
+                rows[place, 0], rows[place, 1], rows[place, 2] = k, q, -1
     for pair in range(pairs.shape[0]):
         group = pairs[pair, 0] & _GROUP_MASK
-        state = int(pairs[pair, 0] >> _GROUP_BITS)
+        state = np.int64(pairs[pair, 0] >> _GROUP_BITS)
         k, q = states[state, words], states[state, words + 1] & INCIDENCE
-        place = cursors[group]
-        cursors[group] = place + 2
-        rows[place, 0], rows[place, 1], rows[place, 2] = k, q, -1
-        rows[place + 1, 0], rows[place + 1, 1] = k - pairs[pair, 1], q - pairs[pair, 2]
-        rows[place + 1, 2] = 1
+        if k < least:
+            small[group, k, q] -= 1
+            small[group, k - pairs[pair, 1], q - pairs[pair, 2]] += 1
+        else:
+            place = cursors[group]
+            cursors[group] = place + 2
+            rows[place, 0], rows[place, 1], rows[place, 2] = k, q, -1
+            rows[place + 1, 0], rows[place + 1, 1] = k - pairs[pair, 1], q - pairs[pair, 2]
+            rows[place + 1, 2] = 1

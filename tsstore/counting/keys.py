@@ -2,29 +2,33 @@
 
 Word 0 of a key is its hash. Rows of up to 16 bytes are mixed by a bijection, so that equal keys
 mean equal rows; wider rows are replaced by a fingerprint of 128 bits with a proven bound on the
-probability that any two of them collide. The secrets keep crafted states from meeting in one
-slot of a table; no result depends on them.
+probability that any two of them collide, or follow a hash of theirs as they are. The secrets keep
+crafted states from meeting in one slot of a table; no result depends on them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tsstore.compiling import compiled
-from tsstore.counting.int128 import multiply_add
+from tsstore.counting.key_kernels import (
+    copy_and_hash_rows,
+    fingerprint_rows,
+    mix_pairs,
+    mix_short_rows,
+    mix_words,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_WORD: Final = 2**64
 _WORD_BYTES: Final = 8
-_EXACT_BYTES: Final = 16
+_PAIR_BYTES: Final = 16
 _LANES: Final = 2
-
-_HALF: Final = np.uint64(32)
-_BYTE: Final = np.uint64(8)
+_PAIR_BOUND: Final = 2.0**-126
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +40,26 @@ class KeyScheme:
     row_bytes
         Bytes of a row.
     words
-        uint64 words of a key: 1 for rows of up to 8 bytes, else 2.
+        uint64 words of a key: 1 for rows of up to 8 bytes; 2 for rows of up to 16 bytes and for
+        fingerprints; for exact keys of wider rows one more than the words of a row.
     multipliers
-        uint64 (4,), odd: the secrets of two mixes.
+        uint64 (6,), odd: the secrets of two mixes.
+    addends
+        uint64 (2 + words of a row, made even): the secrets of the sums of a fingerprint. Empty for
+        rows of up to 16 bytes.
     factors
-        uint64 (lane, 1 + words of a row, high and low half): the secrets of a fingerprint, a
-        constant and a factor for each word. Empty for exact keys.
+        uint64 (lane, 3, high and low half): the secrets of the last step of a fingerprint, in each
+        lane a constant and a factor for either half of a sum.
     """
 
     row_bytes: int
     words: int
     multipliers: NDArray[np.uint64]
+    addends: NDArray[np.uint64]
     factors: NDArray[np.uint64]
 
     @classmethod
-    def create(cls, row_bytes: int, seed: int | None = None) -> KeyScheme:
+    def create(cls, row_bytes: int, seed: int | None = None, exact: bool = False) -> KeyScheme:
         """Draw the secrets of a scheme.
 
         Parameters
@@ -59,6 +68,9 @@ class KeyScheme:
             Bytes of a row, at least 1.
         seed
             Gives the same secrets each time; None draws them from the system's entropy.
+        exact
+            Whether keys of rows of more than 16 bytes hold the row instead of a fingerprint.
+            Those of other rows are exact anyway.
 
         Raises
         ------
@@ -70,159 +82,139 @@ class KeyScheme:
         generator = np.random.Generator(np.random.PCG64(seed))
 
         def draw(*shape: int) -> NDArray[np.uint64]:
-            return generator.integers(0, 2**64 - 1, shape, dtype=np.uint64, endpoint=True)
+            return generator.integers(0, _WORD - 1, shape, dtype=np.uint64, endpoint=True)
 
-        words = 1 if row_bytes <= _WORD_BYTES else 2
-        factors = 0 if row_bytes <= _EXACT_BYTES else 1 + _words_of(row_bytes)
-        return cls(row_bytes, words, draw(4) | np.uint64(1), draw(_LANES, factors, 2))
+        is_wide = row_bytes > _PAIR_BYTES
+        row_words = -(-row_bytes // _WORD_BYTES)
+        words = (1 + row_words if exact else 2) if is_wide else row_words
+        addends = 2 + row_words + row_words % 2 if is_wide else 0
+        multipliers = draw(6) | np.uint64(1)
+        return cls(row_bytes, words, multipliers, draw(addends), draw(_LANES, 3, 2))
 
     @property
     def exact(self) -> bool:
         """Whether equal keys always mean equal rows."""
-        return self.row_bytes <= _EXACT_BYTES
+        return self.words * _WORD_BYTES >= self.row_bytes
 
-    def keys(self, rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    def keys(
+        self, rows: NDArray[np.uint8], out: NDArray[np.uint64] | None = None
+    ) -> NDArray[np.uint64]:
         """Return the key of each row.
 
         Parameters
         ----------
         rows
             uint8 (n, row_bytes), C-contiguous, at any address.
+        out
+            uint64 (n, words), C-contiguous: where to write the keys. None takes new memory.
 
         Returns
         -------
-        uint64 (n, words). For x, or low and high word, of the zero-padded little-endian row:
+        uint64 (n, words), `out` if given. For x, or low and high word, of the zero-padded
+        little-endian row:
 
-        - up to 8 bytes: mix(x), see :func:`_mix`;
+        - up to 8 bytes: mix(x), a bijection (:func:`tsstore.counting.key_kernels.mix`);
         - 9 to 16 bytes: (mix(low ^ mix'(high)), high);
-        - wider: (mix(h(x)), h'(x)), see :func:`_fingerprint_rows`.
+        - wider: (mix(h(x)), h'(x)), the lanes h and h' of a fingerprint
+          (:func:`tsstore.counting.key_kernels.fingerprint_rows`);
+        - wider and exact: (mix(h(x)), x).
 
         Raises
         ------
         ValueError
-            If the rows have another dtype, shape or memory layout.
+            If the rows or `out` have another dtype, shape or memory layout.
         """
-        if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != self.row_bytes:
-            raise ValueError(
-                f"rows are {rows.dtype} {rows.shape}; expected uint8 (n, {self.row_bytes})"
-            )
+        _check("rows", rows, np.uint8, self.row_bytes)
         if not rows.flags.c_contiguous:
             raise ValueError("rows are not C-contiguous; pass np.ascontiguousarray(rows)")
-        words = _row_words(rows)
+        keys = np.empty((len(rows), self.words), np.uint64) if out is None else out
+        _check_out(keys, (len(rows), self.words))
+        self._fill(rows.reshape(-1), keys.reshape(-1))
+        return keys
+
+    def _fill(self, data: NDArray[np.uint8], keys: NDArray[np.uint64]) -> None:
+        """Write the words of all keys, for the bytes of all rows."""
+        if self.row_bytes > _PAIR_BYTES:
+            kernel = copy_and_hash_rows if self.exact else fingerprint_rows
+            kernel(data, self.row_bytes, self.addends, self.factors, self.multipliers, keys)
+        elif self.row_bytes > _WORD_BYTES:
+            mix_pairs(data, self.row_bytes, self.multipliers, keys)
+        elif self.row_bytes == _WORD_BYTES:
+            mix_words(data, self.multipliers, keys)
+        else:
+            mix_short_rows(data, self.row_bytes, self.multipliers, keys)
+
+    def rows(self, keys: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """Return the row of each key: the inverse of :meth:`keys`.
+
+        Parameters
+        ----------
+        keys
+            uint64 (n, words), as :meth:`keys` returns them.
+
+        Returns
+        -------
+        uint8 (n, row_bytes), C-contiguous, in memory of its own.
+
+        Raises
+        ------
+        ValueError
+            If keys are fingerprints, or have another dtype or shape.
+        """
         if not self.exact:
-            return _fingerprint_rows(words, self.factors, self.multipliers)
-        kernel = _mix_single if self.words == 1 else _mix_pairs
-        return kernel(words, self.multipliers)
+            raise ValueError(
+                f"keys are fingerprints of rows of {self.row_bytes} bytes, which do not tell the "
+                "rows; create the scheme with exact=True"
+            )
+        _check("keys", keys, np.uint64, self.words)
+        is_wide = self.row_bytes > _PAIR_BYTES
+        words = keys[:, 1:].copy() if is_wide else _unmixed(keys, self.multipliers)
+        padded_rows = words.astype("<u8", copy=False).view(np.uint8)
+        return np.ascontiguousarray(padded_rows[:, : self.row_bytes])
 
     def collision_bound(self, distinct: int) -> float:
         """Bound the probability that any two of `distinct` states share a key.
 
-        0 for exact keys. Else the number of pairs, d (d - 1) / 2, times 2**-128, the probability
-        for one pair (union bound), and at most 1.
+        0 for exact keys. Else the number of pairs, d (d - 1) / 2, times 2**-126, the bound for one
+        pair that :func:`tsstore.counting.key_kernels.fingerprint_rows` derives, and at most 1.
         """
         if self.exact:
             return 0.0
-        return min(1.0, distinct * (distinct - 1) / 2 * 2.0**-128)
+        return min(1.0, distinct * (distinct - 1) / 2 * _PAIR_BOUND)
 
 
-def _words_of(row_bytes: int) -> int:
-    return -(-row_bytes // _WORD_BYTES)
+def _check(what: str, table: NDArray[Any], dtype: type[np.generic], columns: int) -> None:
+    if table.dtype != dtype or table.ndim != 2 or table.shape[1] != columns:
+        raise ValueError(
+            f"{what} are {table.dtype} {table.shape}; expected {dtype.__name__} (n, {columns})"
+        )
 
 
-def _row_words(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Rows as uint64 (n, words): little-endian, padded with zeros; without a copy if possible."""
-    row_count, row_bytes = rows.shape
-    if row_bytes % _WORD_BYTES == 0:
-        # Rows may begin at any byte of a buffer, and kernels take aligned arrays alone.
-        return np.require(rows.view("<u8"), np.uint64, ["C_CONTIGUOUS", "ALIGNED"])
-    words = np.empty((row_count, _words_of(row_bytes)), np.uint64)
-    _assemble(rows, words)
+def _check_out(out: NDArray[np.uint64], shape: tuple[int, int]) -> None:
+    if out.dtype != np.uint64 or out.shape != shape or not out.flags.carray:
+        raise ValueError(
+            f"out is {out.dtype} {out.shape}; expected uint64 {shape}, C-contiguous, aligned and "
+            "writable, such as np.empty gives"
+        )
+
+
+def _unmixed(keys: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the words of rows of up to 16 bytes from their keys, both uint64 (n, words)."""
+    words = keys.copy()
+    words[:, 0] = _mixed(keys[:, 0], _inverses(multipliers[:3]))
+    if keys.shape[1] == 2:
+        words[:, 0] ^= _mixed(keys[:, 1], multipliers[3:])
     return words
 
 
-@compiled(nogil=True)
-def _assemble(rows: NDArray[np.uint8], words: NDArray[np.uint64]) -> None:
-    """Fill words from rows of a width that is no multiple of 8 bytes."""
-    row_bytes = rows.shape[1]
-    full_words = row_bytes // 8
-    for row in range(rows.shape[0]):
-        for index in range(full_words):
-            word = np.uint64(0)
-            # A constant length, so that the compiler sees one load of 8 bytes.
-            for byte in range(8):
-                word |= np.uint64(rows[row, 8 * index + byte]) << np.uint64(8 * byte)
-            words[row, index] = word
-        word = np.uint64(0)
-        for byte in range(row_bytes - 1, 8 * full_words - 1, -1):
-            word = (word << _BYTE) | np.uint64(rows[row, byte])
-        words[row, full_words] = word
+def _mixed(words: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return words, uint64 (n,), mixed."""
+    mixed = np.empty(len(words), np.uint64)
+    mix_words(words.astype("<u8").view(np.uint8), multipliers, mixed)
+    return mixed
 
 
-@compiled(nogil=True)
-def _mix(word: np.uint64, first: np.uint64, second: np.uint64) -> np.uint64:
-    """Spread each bit of a word over all 64; a bijection for any two odd multipliers.
-
-    A product with an odd number modulo 2**64 carries low bits up, an xor with the word's own
-    upper half carries high bits down, and either can be undone.
-    """
-    word = (word ^ (word >> _HALF)) * first
-    word = (word ^ (word >> _HALF)) * second
-    return word ^ (word >> _HALF)
-
-
-@compiled(nogil=True)
-def _mix_single(words: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Keys of rows of one word."""
-    keys = np.empty((words.shape[0], 1), np.uint64)
-    first, second = multipliers[0], multipliers[1]
-    for row in range(words.shape[0]):
-        keys[row, 0] = _mix(words[row, 0], first, second)
-    return keys
-
-
-@compiled(nogil=True)
-def _mix_pairs(words: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Keys of rows of two words: the hash depends on both, and with the high one gives the low."""
-    keys = np.empty((words.shape[0], 2), np.uint64)
-    first, second, third, fourth = multipliers[0], multipliers[1], multipliers[2], multipliers[3]
-    for row in range(words.shape[0]):
-        high = words[row, 1]
-        keys[row, 0] = _mix(words[row, 0] ^ _mix(high, third, fourth), first, second)
-        keys[row, 1] = high
-    return keys
-
-
-@compiled(nogil=True)
-def _fingerprint_rows(
-    words: NDArray[np.uint64], factors: NDArray[np.uint64], multipliers: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
-    """Fingerprints of rows: two independent lanes of multilinear hashing, 64 bits each.
-
-    For words x_1 … x_m of a row and uniformly random secrets s_0 … s_m below 2**128, a lane is::
-
-        h(x) = ((s_0 + s_1 x_1 + … + s_m x_m) mod 2**128) >> 64
-
-    It is strongly universal on rows of one length: two different rows agree in a lane with
-    probability 2**-64, and in both, whose secrets are independent, with 2**-128. The first lane
-    is mixed afterwards, a bijection that leaves this as it is: being linear, the lane alone turns
-    rows in a progression into hashes in a progression, which crowd a table.
-
-    References
-    ----------
-    M. Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer
-    arithmetic without primes", STACS 1996. D. Lemire and O. Kaser, "Strongly universal string
-    hashing is fast", The Computer Journal 57 (2014), MULTILINEAR.
-    """
-    keys = np.empty((words.shape[0], 2), np.uint64)
-    first, second = multipliers[0], multipliers[1]
-    for row in range(words.shape[0]):
-        high, low = factors[0, 0, 0], factors[0, 0, 1]
-        other_high, other_low = factors[1, 0, 0], factors[1, 0, 1]
-        for index in range(words.shape[1]):
-            word = words[row, index]
-            factor, other = factors[0, index + 1], factors[1, index + 1]
-            high, low = multiply_add(high, low, factor[0], factor[1], word)
-            other_high, other_low = multiply_add(other_high, other_low, other[0], other[1], word)
-        keys[row, 0] = _mix(high, first, second)
-        keys[row, 1] = other_high
-    return keys
+def _inverses(multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the multipliers, all odd, that undo a mix."""
+    inverses = [pow(odd, -1, _WORD) for odd in reversed(multipliers.tolist())]
+    return np.array(inverses, np.uint64)

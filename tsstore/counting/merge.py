@@ -1,7 +1,7 @@
-"""Merging early: repeats within a sample always, equal keys of a whole block where it pays.
+"""Merging early: the equal rows of each sample become one record, which counts one sample.
 
-A table here holds numbers of records, in the order of first appearance; the keys themselves are
-looked up among the records.
+Hot keys are absorbed first. Of the other rows, most of a late layer occur once in their sample; a
+table of marks settles those without a branch, and only what may be a repeat is searched for.
 """
 
 from __future__ import annotations
@@ -10,26 +10,38 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.compiling import compiled
-from tsstore.counting.by_group import keys_in_order, numbers_by_group, samples_in_order
-from tsstore.counting.kernels import kernel
-from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, slots_for
-from tsstore.counting.records import Records, concatenate
+from tsstore.counting.hot import merge_hot_rows, merge_hot_samples
+from tsstore.counting.kernels import inlined, kernel
+from tsstore.counting.probing import (
+    LONG_PROBE,
+    PROBE_LIMIT,
+    Place,
+    Width,
+    copy_key,
+    is_same,
+    slots_for,
+    width_of,
+)
+from tsstore.counting.records import Records
 from tsstore.errors import CountingError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ONE: Final = np.uint64(1)
-_INITIAL_SLOTS: Final = 1024
-_LARGEST_COUNT: Final = 2**32 - 1
-_LARGEST_SAMPLE: Final = 2**31
-_SAMPLE_RUNS: Final = 64
-_PAYS_BELOW: Final = 0.8
+_LARGEST_BLOCK: Final = 2**31 - 1
+_MARKS_OF_A_ROW: Final = 32
+_LEAST_MARKS, _MOST_MARKS = 1 << 12, 1 << 16
+_MARK_SHIFT: Final = np.uint64(20)
 
 
-def merge_samples(keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> tuple[Records, int]:
-    """Turn the equal keys of each sample into one record of incidence 1.
+def merge_samples(
+    keys: NDArray[np.uint64],
+    positions: NDArray[np.int64],
+    group: NDArray[np.uint8] | None = None,
+    groups: int = 1,
+) -> tuple[list[Records], NDArray[np.int64]]:
+    """Turn the equal keys of each sample into one record, and those of hot keys into one of all.
 
     Parameters
     ----------
@@ -37,279 +49,221 @@ def merge_samples(keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> tup
         uint64 (n, words), C-contiguous: the keys of whole samples, sample after sample.
     positions
         int64 (samples,): the number of rows of each sample, zero or more; their sum is n.
+    group
+        uint8 (samples,): the group of each sample, if groups are told apart.
+    groups
+        Number of groups; 1 if they are not told apart.
 
     Returns
     -------
     records
-        One for each distinct key of each sample, in the order of first appearance.
+        Bare ones of keys that a sample has once, then pieces of others, as many as there are.
     equal_pairs
-        The number of pairs of rows of one sample that are equal: the sum of m (m - 1) / 2 over
-        the multiplicities m.
+        int64 (groups,): the number of pairs of rows of one sample that are equal, by group: the
+        sum of m (m - 1) / 2 over the multiplicities m of the keys of each sample.
 
     Raises
     ------
     ValueError
-        If `positions` is negative somewhere, over 2**31 or does not add up to n.
+        If a number of positions is negative, or they add up to something else than n, or to more
+        than 2**31 - 1; if `group` has another length, or a group beyond the last.
     CountingError
         If keys meet in one place of a table as mixed keys do not.
     """
-    largest = _check_positions(positions, len(keys))
-    if largest <= 1:
-        return Records.bare(keys), 0
-    ends = np.array([len(positions)], np.int64)
-    keys, multiplicity, _, equal_pairs = _merge_all(keys, positions, None, ends, largest)
-    return Records(keys, multiplicity, np.ones(len(keys), np.uint32)), int(equal_pairs[0])
+    _check_positions(positions, len(keys))
+    if group is not None:
+        _check_groups(group, len(positions), groups)
+    equal_pairs = np.zeros(groups, np.int64)
+    if positions.max(initial=0) <= 1:
+        bare = Records(keys, group=None if group is None else group[positions > 0])
+        return merge_hot_rows(bare, groups), equal_pairs
+    keys, positions, hot = merge_hot_samples(keys, positions, group, equal_pairs)
+    return [*_merge_cold(keys, positions, group, equal_pairs), *hot], equal_pairs
 
 
-def merge_samples_by_group(
+def merge_bytes(words: int, positions: int) -> int:
+    """Bytes of the tables for samples of so many rows at most of keys of so many words."""
+    return 4 * _marks_for(positions) + 4 * slots_for(positions) + positions * (8 * words + 8)
+
+
+def _merge_cold(
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
-    group: NDArray[np.uint8],
-    groups: int,
-) -> tuple[Records, NDArray[np.int64]]:
-    """Do as :func:`merge_samples`, and put the records of each group of samples together.
-
-    Parameters
-    ----------
-    keys, positions
-        As for :func:`merge_samples`.
-    group
-        uint8 (samples,): the group of each sample.
-    groups
-        Number of groups.
-
-    Returns
-    -------
-    records
-        Those of group 0, then of group 1, and so on; sample after sample in each.
-    equal_pairs
-        int64 (groups,): the number of pairs of rows of one sample that are equal.
-
-    Raises
-    ------
-    ValueError, CountingError
-        As :func:`merge_samples`; or if `group` has another length or a group beyond the last.
-    """
-    largest = _check_positions(positions, len(keys))
-    samples, rows, _ = numbers_by_group(positions, group, groups)
-    all_groups = np.arange(groups, dtype=np.uint8)
-    if largest <= 1:
-        keys = keys_in_order(keys, positions, group, np.cumsum(rows))
-        return Records.bare(keys, np.repeat(all_groups, rows)), np.zeros(groups, np.int64)
-    ends = np.cumsum(samples)
-    starts, positions = samples_in_order(positions, group, ends)
-    keys, multiplicity, record_ends, pairs = _merge_all(keys, positions, starts, ends, largest)
-    record_group = _groups_of(all_groups, record_ends)
-    return Records(keys, multiplicity, np.ones(len(keys), np.uint32), record_group), pairs
-
-
-def merge_records(records: Records) -> Records:
-    """Turn records of equal keys into one that has the sums of their counts.
-
-    The result is in the order of first appearance. A sum that does not fit into 32 bits is
-    spread over several records. Of records that tell groups apart, each run of one group is merged
-    by itself: those of a group should follow each other.
-
-    Raises
-    ------
-    CountingError
-        If keys meet in one place of a table as mixed keys do not.
-    """
-    keys = np.empty_like(records.keys)
-    multiplicity = np.empty_like(records.multiplicity)
-    incidence = np.empty_like(records.incidence)
-    ends = _run_ends(records)
-    merged_ends = np.empty_like(ends)
-    merged = _merge_records(
-        records.keys,
-        records.multiplicity,
-        records.incidence,
-        ends,
-        keys,
-        multiplicity,
-        incidence,
-        merged_ends,
+    group: NDArray[np.uint8] | None,
+    equal_pairs: NDArray[np.int64],
+) -> list[Records]:
+    """Return bare and other records of keys that are not hot; add their equal pairs."""
+    width, once = width_of(keys), np.empty_like(keys)
+    once_group = None if group is None else np.empty(len(once), np.uint8)
+    suspects, suspect_positions = np.empty_like(keys), np.empty_like(positions)
+    marks = np.zeros(_marks_for(int(positions.max())), np.uint32)
+    settled, left = _settle(
+        keys, positions, group, marks, once, once_group, suspects, suspect_positions, width
     )
-    group = None if records.group is None else _groups_of(records.group[ends - 1], merged_ends)
-    return Records(keys[:merged], multiplicity[:merged], incidence[:merged], group)
-
-
-def merging_pays(records: Records, sample: int = 1 << 16) -> bool:
-    """Tell from a sample whether :func:`merge_records` leaves less than 0.8 of the records.
-
-    The sample is `sample` records in 64 evenly spaced runs; it holds fewer repeats than all
-    records do, so that the answer errs towards not merging. Up to `sample` records: always True.
-    """
-    if len(records) <= sample:
-        return True
-    runs = min(_SAMPLE_RUNS, sample)
-    length = sample // runs
-    starts = np.linspace(0, len(records) - length, runs).astype(np.int64)
-    sampled = concatenate([records[start : start + length] for start in starts])
-    return len(merge_records(sampled)) < _PAYS_BELOW * len(sampled)
-
-
-def _merge_all(
-    keys: NDArray[np.uint64],
-    positions: NDArray[np.int64],
-    starts: NDArray[np.int64] | None,
-    ends: NDArray[np.int64],
-    largest: int,
-) -> tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
-    """Return keys and multiplicities of all records, where each group's end, and equal pairs."""
-    table = np.full(slots_for(largest), -1, np.int64)
-    merged = np.empty_like(keys)
-    multiplicity = np.empty(len(keys), np.uint32)
-    record_ends, pairs = np.empty_like(ends), np.empty_like(ends)
-    records = _merge_samples(
-        keys, positions, starts, ends, table, merged, multiplicity, record_ends, pairs
-    )
+    repeated = np.empty((left // 2 + 1, keys.shape[1]), np.uint64)
+    multiplicity = np.empty(len(repeated), np.uint32)
+    repeated_group = None if group is None else np.empty(len(repeated), np.uint8)
+    largest = int(suspect_positions.max())
+    table = np.full(slots_for(largest), -1, np.int32)
+    own, times = np.empty((largest, keys.shape[1]), np.uint64), np.empty(largest, np.int64)
+    singles, others = _merge_suspects(
+        suspects, suspect_positions, group, table, own, times, settled,
+        once, once_group, repeated, repeated_group, multiplicity, equal_pairs, width,
+    )  # fmt: skip
     # Views: the memory behind them that was never written is never resident.
-    return merged[:records], multiplicity[:records], record_ends, pairs
+    bare = Records(once[:singles], group=None if once_group is None else once_group[:singles])
+    group_of_repeated = None if repeated_group is None else repeated_group[:others]
+    incidence = np.ones(others, np.uint32)
+    return [bare, Records(repeated[:others], multiplicity[:others], incidence, group_of_repeated)]
 
 
-def _run_ends(records: Records) -> NDArray[np.int64]:
-    """Return where each run of records of one group ends."""
-    last = np.array([len(records)] if len(records) else [], np.int64)
-    if records.group is None:
-        return last
-    return np.concatenate([np.flatnonzero(records.group[1:] != records.group[:-1]) + 1, last])
+def _marks_for(positions: int) -> int:
+    """Return how many marks tell most rows of a sample that occur once."""
+    wanted = 1 << (_MARKS_OF_A_ROW * positions - 1).bit_length()
+    return min(max(wanted, _LEAST_MARKS), _MOST_MARKS)
 
 
-def _groups_of(group: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return the group of each record: of runs of these groups, which end there."""
-    return np.repeat(group, np.diff(ends, prepend=0))
-
-
-def _check_positions(positions: NDArray[np.int64], rows: int) -> int:
-    """Return the largest number of positions."""
+def _check_positions(positions: NDArray[np.int64], rows: int) -> None:
     smallest, largest = int(positions.min(initial=0)), int(positions.max(initial=0))
-    if smallest < 0 or largest > _LARGEST_SAMPLE:
+    if smallest < 0 or largest > _LARGEST_BLOCK:
         raise ValueError(
-            f"samples have {smallest} to {largest} positions; expected 0 to {_LARGEST_SAMPLE}"
+            f"samples have {smallest} to {largest} positions; expected 0 to {_LARGEST_BLOCK}"
         )
-    if (total := int(positions.sum())) != rows:
-        raise ValueError(f"positions add up to {total}; expected the number of keys, {rows}")
-    return largest
+    if (total := int(positions.sum())) != rows or rows > _LARGEST_BLOCK:
+        raise ValueError(
+            f"positions add up to {total}; expected the number of keys, {rows}, and no more than "
+            f"{_LARGEST_BLOCK}"
+        )
+
+
+def _check_groups(group: NDArray[np.uint8], samples: int, groups: int) -> None:
+    if len(group) != samples or group.max(initial=0) >= groups:
+        raise ValueError(
+            f"{len(group)} samples of groups 0 to {group.max(initial=0)}; expected {samples} "
+            f"samples of {groups} groups"
+        )
 
 
 @kernel
-def _find(
-    table: NDArray[np.int64],
-    mask: np.uint64,
+def _settle(
     keys: NDArray[np.uint64],
-    first: int,
-    word: np.uint64,
-    last_word: np.uint64,
-) -> np.uint64:
-    """Return the slot of a key's record, or else the free slot that is due to it.
+    positions: NDArray[np.int64],
+    group: NDArray[np.uint8] | None,
+    marks: NDArray[np.uint32],
+    once: NDArray[np.uint64],
+    once_group: NDArray[np.uint8] | None,
+    suspects: NDArray[np.uint64],
+    suspect_positions: NDArray[np.int64],
+    width: Width,
+) -> tuple[Place, Place]:
+    """Part rows that are alone in their mark from others; return how many there are of each.
 
-    A slot with a record before `first` is free. Keys of one word have it as both words.
+    A mark is twice the number of the sample that set it last, and odd if it set it again.
     """
-    last = keys.shape[1] - 1
-    slot = word & mask
+    mask = np.uint64(marks.size - 1)
+    settled = left = start = np.int64(0)
+    for sample in range(positions.size):
+        stop = start + positions[sample]
+        alone = np.uint32(2 * sample + 2)
+        for row in range(start, stop):
+            slot = (keys[row, 0] >> _MARK_SHIFT) & mask
+            again = marks[slot] >= alone
+            marks[slot] = alone + np.uint32(again)
+        first = left
+        for row in range(start, stop):
+            if marks[(keys[row, 0] >> _MARK_SHIFT) & mask] == alone:
+                copy_key(keys, row, once, settled, width)
+                if group is not None and once_group is not None:
+                    once_group[settled] = group[sample]
+                settled += 1
+            else:
+                copy_key(keys, row, suspects, left, width)
+                left += 1
+        suspect_positions[sample] = left - first
+        start = stop
+    return settled, left
+
+
+@inlined
+def _find(
+    table: NDArray[np.int32],
+    mask: np.uint64,
+    own: NDArray[np.uint64],
+    first: Place,
+    keys: NDArray[np.uint64],
+    row: Place,
+    width: Width,
+) -> np.uint64:
+    """Return the slot of a row's record, or else the free slot that is due to it.
+
+    A slot with a record before `first`, the sample's first one, is free.
+    """
+    slot: np.uint64 = keys[row, 0] & mask
     for _ in range(PROBE_LIMIT):
-        record = table[slot]
-        if record < first or (keys[record, 0] == word and keys[record, last] == last_word):
+        record = table[slot] - first
+        if record < 0 or is_same(keys, row, own, record, width):
             return slot
         slot = (slot + _ONE) & mask
     raise CountingError(LONG_PROBE)
 
 
 @kernel
-def _merge_samples(
+def _merge_suspects(
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
-    starts: NDArray[np.int64] | None,
-    ends: NDArray[np.int64],
-    table: NDArray[np.int64],
-    merged: NDArray[np.uint64],
+    group: NDArray[np.uint8] | None,
+    table: NDArray[np.int32],
+    own: NDArray[np.uint64],
+    times: NDArray[np.int64],
+    singles: Place,
+    once: NDArray[np.uint64],
+    once_group: NDArray[np.uint8] | None,
+    repeated: NDArray[np.uint64],
+    repeated_group: NDArray[np.uint8] | None,
     multiplicity: NDArray[np.uint32],
-    record_ends: NDArray[np.int64],
     equal_pairs: NDArray[np.int64],
-) -> int:
-    """Fill the last four arrays; return the number of records.
+    width: Width,
+) -> tuple[Place, Place]:
+    """Fill the last six arrays, the first two from `singles` on; return how far they are filled.
 
-    Samples follow each other unless `starts` says where each begins. `ends` says where the samples
-    of each group end.
+    `table`, `own` and `times` are room for one sample: its records, their keys, and how often.
     """
-    last = keys.shape[1] - 1
-    records = stop = sample = 0
-    for group in range(ends.size):
+    record: Place
+    others = first = start = np.int64(0)
+    for sample in range(positions.size):
+        stop = start + positions[sample]
+        records = record = np.int64(0)
+        mask = _ONE  # of a small part of the table for a small sample, which stays in the cache
+        while mask < 2 * positions[sample] - 1:
+            mask = mask + mask + _ONE
+        for row in range(start, stop):
+            # Neighbours are often equal.
+            if row == start or not is_same(keys, row, own, record, width):
+                slot = _find(table, mask, own, first, keys, row, width)
+                record = np.int64(table[slot]) - first
+                if record < 0:
+                    record = records
+                    table[slot] = first + record
+                    copy_key(keys, row, own, record, width)
+                    times[record] = 0
+                    records += 1
+            times[record] += 1
+        # What the table holds of this sample is free for the next one: no need to clear it.
+        first += records
+        start = stop
         pairs = np.int64(0)
-        while sample < ends[group]:
-            start = stop if starts is None else starts[sample]
-            stop = start + positions[sample]
-            first = records  # what the table holds of earlier samples is free: no need to clear it
-            mask = _ONE  # of a small part of the table for a small sample, which stays in the cache
-            while mask < 2 * positions[sample] - 1:
-                mask = mask + mask + _ONE
-            record = -1
-            for row in range(start, stop):
-                word, last_word = keys[row, 0], keys[row, last]
-                # Neighbours are often equal: look at the record of the row before.
-                if record < 0 or merged[record, 0] != word or merged[record, last] != last_word:
-                    slot = _find(table, mask, merged, first, word, last_word)
-                    record = table[slot]
-                    if record < first:
-                        record = table[slot] = records
-                        merged[record, 0], merged[record, last] = word, last_word
-                        multiplicity[record] = 0
-                        records += 1
-                pairs += np.int64(multiplicity[record])
-                multiplicity[record] += np.uint32(1)
-            sample += 1
-        record_ends[group], equal_pairs[group] = records, pairs
-    return records
-
-
-@compiled(nogil=True)
-def _index(keys: NDArray[np.uint64], first: int, stop: int, slots: int) -> NDArray[np.int64]:
-    """Return a table of so many slots that holds the keys from `first` to `stop`."""
-    last = keys.shape[1] - 1
-    table = np.full(slots, -1, np.int64)
-    for record in range(first, stop):
-        slot = _find(table, np.uint64(slots - 1), keys, 0, keys[record, 0], keys[record, last])
-        table[slot] = record
-    return table
-
-
-@compiled(nogil=True)
-def _merge_records(
-    keys: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32],
-    incidence: NDArray[np.uint32],
-    ends: NDArray[np.int64],
-    merged: NDArray[np.uint64],
-    merged_multiplicity: NDArray[np.uint32],
-    merged_incidence: NDArray[np.uint32],
-    merged_ends: NDArray[np.int64],
-) -> int:
-    """Fill the last four arrays, run by run of records; return the number of merged records."""
-    last = keys.shape[1] - 1
-    records = row = 0
-    table = _index(merged, 0, 0, _INITIAL_SLOTS)
-    for run in range(ends.size):
-        first = records  # what the table holds of earlier runs is free: no need to clear it
-        while row < ends[run]:
-            word, last_word = keys[row, 0], keys[row, last]
-            slot = _find(table, np.uint64(table.size - 1), merged, first, word, last_word)
-            record = table[slot]
-            is_new = record < first
-            total = np.int64(multiplicity[row])
-            if not is_new:
-                total += np.int64(merged_multiplicity[record])
-            if is_new or total > _LARGEST_COUNT:
-                table[slot] = record = records
-                merged[record, 0], merged[record, last] = word, last_word
-                merged_multiplicity[record] = multiplicity[row]
-                merged_incidence[record] = incidence[row]
-                records += 1
-                if 2 * (records - first) > table.size:
-                    table = _index(merged, first, records, 2 * table.size)
+        for record in range(records):
+            if times[record] == 1:
+                copy_key(own, record, once, singles, width)
+                if group is not None and once_group is not None:
+                    once_group[singles] = group[sample]
+                singles += 1
             else:
-                merged_multiplicity[record] = total
-                merged_incidence[record] += incidence[row]
-            row += 1
-        merged_ends[run] = records
-    return records
+                copy_key(own, record, repeated, others, width)
+                if group is not None and repeated_group is not None:
+                    repeated_group[others] = group[sample]
+                multiplicity[others] = times[record]
+                others += 1
+                pairs += (times[record] * (times[record] - 1)) >> 1
+        equal_pairs[0 if group is None else group[sample]] += pairs
+    return singles, others

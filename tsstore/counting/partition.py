@@ -1,4 +1,4 @@
-"""Scattering records by the top bits of their hash: equal keys meet in one partition."""
+"""Scattering records by bits of their hash: equal keys meet in one partition."""
 
 from __future__ import annotations
 
@@ -7,84 +7,106 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tsstore.counting.kernels import kernel
+from tsstore.counting.probing import Width, copy_key, width_of
 from tsstore.counting.records import Records
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+_HASH_BITS: Final = 64
 _LARGEST_BITS: Final = 24
 
 
-def scatter(records: Records, bits: int) -> tuple[Records, NDArray[np.int64]]:
-    """Order records by the top `bits` bits of their hash, and keep the order within those.
+def scatter(
+    pieces: Sequence[Records], bits: int, skipped_bits: int = 0
+) -> tuple[Records, NDArray[np.int64]]:
+    """Order records by some of the top bits of their hash, and keep the order within those.
+
+    Parameters
+    ----------
+    pieces
+        Records, at least one piece: all bare or none, all with groups or none.
+    bits
+        How many bits to order by, 0 to 24.
+    skipped_bits
+        How many top bits come before these: those that the records have in common.
 
     Returns
     -------
     records
-        Those of partition 0, then of partition 1, and so on; 0 bits return them as they are.
+        Those of partition 0, then of partition 1, and so on, in arrays of their own.
     offsets
         int64 (2**bits + 1,): partition p is ``records[offsets[p] : offsets[p + 1]]``.
 
     Raises
     ------
     ValueError
-        If `bits` is not in 0 … 24.
+        If the bits are not within 0 … 24, or not within the hash.
     """
-    if not 0 <= bits <= _LARGEST_BITS:
-        raise ValueError(f"{bits} bits to scatter by; expected 0 to {_LARGEST_BITS}")
-    if bits == 0:
-        return records, np.array([0, len(records)], np.int64)
-    shift = np.uint64(64 - bits)
+    if not 0 <= bits <= min(_LARGEST_BITS, _HASH_BITS - skipped_bits):
+        raise ValueError(
+            f"{bits} bits to scatter by after {skipped_bits}; expected 0 to {_LARGEST_BITS}, "
+            "within the hash"
+        )
+    # No shift by 64 bits, which is not defined: one partition takes all.
+    shift = np.uint64(min(_HASH_BITS - skipped_bits - bits, _HASH_BITS - 1))
+    mask = np.uint64((1 << bits) - 1)
     offsets = np.zeros(2**bits + 1, np.int64)
-    _count(records.keys, shift, offsets[1:])
+    for piece in pieces:
+        _count(piece.keys, shift, mask, offsets[1:])
     np.cumsum(offsets, out=offsets)
-    keys = np.empty_like(records.keys)
-    multiplicity = np.empty_like(records.multiplicity)
-    incidence = np.empty_like(records.incidence)
-    group = None if records.group is None else np.empty_like(records.group)
-    _move(
-        records.keys,
-        records.multiplicity,
-        records.incidence,
-        records.group,
-        keys,
-        multiplicity,
-        incidence,
-        group,
-        shift,
-        offsets[:-1].copy(),
+    scattered = _empty_like(pieces[0], int(offsets[-1]))
+    cursors, width = offsets[:-1].copy(), width_of(scattered.keys)
+    for piece in pieces:
+        _move(*piece.columns, *scattered.columns, shift, mask, cursors, width)
+    return scattered, offsets
+
+
+def _empty_like(records: Records, count: int) -> Records:
+    """Return room for so many records of this kind."""
+    return Records(
+        np.empty((count, records.words), np.uint64),
+        None if records.multiplicity is None else np.empty(count, np.uint32),
+        None if records.incidence is None else np.empty(count, np.uint32),
+        None if records.group is None else np.empty(count, np.uint8),
     )
-    return Records(keys, multiplicity, incidence, group), offsets
 
 
 @kernel
-def _count(keys: NDArray[np.uint64], shift: np.uint64, counts: NDArray[np.int64]) -> None:
+def _count(
+    keys: NDArray[np.uint64], shift: np.uint64, mask: np.uint64, counts: NDArray[np.int64]
+) -> None:
     """Add the number of keys of each partition to `counts`."""
     for row in range(keys.shape[0]):
-        counts[keys[row, 0] >> shift] += 1
+        counts[(keys[row, 0] >> shift) & mask] += 1
 
 
 @kernel
 def _move(
     keys: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32],
-    incidence: NDArray[np.uint32],
+    multiplicity: NDArray[np.uint32] | None,
+    incidence: NDArray[np.uint32] | None,
     group: NDArray[np.uint8] | None,
     moved: NDArray[np.uint64],
-    moved_multiplicity: NDArray[np.uint32],
-    moved_incidence: NDArray[np.uint32],
+    moved_multiplicity: NDArray[np.uint32] | None,
+    moved_incidence: NDArray[np.uint32] | None,
     moved_group: NDArray[np.uint8] | None,
     shift: np.uint64,
+    mask: np.uint64,
     cursors: NDArray[np.int64],
+    width: Width,
 ) -> None:
     """Write each record where the cursor of its partition is, and advance that."""
-    last = keys.shape[1] - 1
     for row in range(keys.shape[0]):
-        partition = keys[row, 0] >> shift
+        partition = (keys[row, 0] >> shift) & mask
         place = cursors[partition]
         cursors[partition] = place + 1
-        moved[place, 0], moved[place, last] = keys[row, 0], keys[row, last]
-        moved_multiplicity[place] = multiplicity[row]
-        moved_incidence[place] = incidence[row]
+        copy_key(keys, row, moved, place, width)
+        if multiplicity is not None and moved_multiplicity is not None:
+            moved_multiplicity[place] = multiplicity[row]
+        if incidence is not None and moved_incidence is not None:
+            moved_incidence[place] = incidence[row]
         if group is not None and moved_group is not None:
             moved_group[place] = group[row]

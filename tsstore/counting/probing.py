@@ -7,7 +7,17 @@ of one partition spread over a table as evenly as any others.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsstore.counting.kernels import inlined
+
+Place = int | np.integer[Any]
+"""A row or a slot: Numba has 64-bit integers, signed or not, for what Python has one type."""
+
+_MOST_KNOWN_WORDS: Final = 8
 
 #: No search in a table of mixed keys at most half full comes near this many slots.
 PROBE_LIMIT: Final = 4096
@@ -17,7 +27,44 @@ LONG_PROBE: Final = (
     "was attacked by crafted states or the key scheme is broken; analyse again with another seed"
 )
 
+Width = tuple[None, ...] | NDArray[np.bool_]
+"""As long as a key has words: a tuple's length, unlike an array's, is known to who compiles a loop.
+
+The loops over words, which most keys have one or two of, then cost nothing. Those over many gain
+nothing by it, and all such keys share what is compiled.
+"""
+
 
 def slots_for(keys: int) -> int:
     """Return the smallest power of two, at least 2, of which `keys` fill no more than half."""
     return 1 << (2 * max(keys, 1) - 1).bit_length()
+
+
+def width_for(words: int) -> Width:
+    """Return the width of keys of so many words."""
+    return (None,) * words if words <= _MOST_KNOWN_WORDS else np.empty(words, np.bool_)
+
+
+def width_of(keys: NDArray[np.uint64]) -> Width:
+    """Return the width of keys, uint64 (n, words)."""
+    return width_for(int(keys.shape[1]))
+
+
+@inlined
+def is_same(
+    keys: NDArray[np.uint64], row: Place, others: NDArray[np.uint64], other: Place, width: Width
+) -> bool:
+    """Whether two keys are equal."""
+    same = keys[row, 0] == others[other, 0]
+    for word in range(1, len(width)):
+        same &= keys[row, word] == others[other, word]
+    return same  # type: ignore[no-any-return]
+
+
+@inlined
+def copy_key(
+    keys: NDArray[np.uint64], row: Place, others: NDArray[np.uint64], other: Place, width: Width
+) -> None:
+    """Write a key in the place of another."""
+    for word in range(len(width)):
+        others[other, word] = keys[row, word]

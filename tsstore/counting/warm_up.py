@@ -6,71 +6,84 @@ once, and the compiler's memory would count as theirs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from copy import deepcopy
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 
-from tsstore.counting.aggregate import Table, aggregate
-from tsstore.counting.changes import Changes, add_up_changes
-from tsstore.counting.grouped import GroupedTable, aggregate_groups
-from tsstore.counting.merge import merge_records, merge_samples, merge_samples_by_group
+from tsstore.counting import hot
+from tsstore.counting.aggregate import aggregate
+from tsstore.counting.by_group import numbers_by_group
+from tsstore.counting.grouped import aggregate_groups, aggregate_groups_gathered
+from tsstore.counting.keys import KeyScheme
+from tsstore.counting.merge import merge_samples
+from tsstore.counting.packed import aggregate_gathered
 from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from tsstore.counting.keys import KeyScheme
-
-_ROWS = 16
-
-_Scalar = TypeVar("_Scalar", bound=np.generic)
+_FEW_ROWS: Final = 16
+_ROWS_OF_MANY: Final = 1 << 14
 
 
-def warm_up(scheme: KeyScheme, grouped: bool) -> None:
-    """Run every loop once that counting rows of a scheme needs, with or without groups."""
-    rows = np.zeros((_ROWS, scheme.row_bytes), np.uint8)
-    rows[:, 0] = np.arange(_ROWS) // 2
-    keys, positions = scheme.keys(rows), np.full(_ROWS // 2, 2, np.int64)
-    if grouped:
-        group = np.arange(len(positions), dtype=np.uint8) % 2
-        merge_samples_by_group(keys, np.ones(_ROWS, np.int64), np.zeros(_ROWS, np.uint8), 2)
-        records, _ = merge_samples_by_group(keys, positions, group, 2)
+@lru_cache
+def warm_up(row_bytes: int, exact: bool, grouped: bool) -> None:
+    """Run every loop that counting rows of so many bytes needs, once in a process.
+
+    Parameters
+    ----------
+    row_bytes, exact
+        As for :meth:`KeyScheme.create`.
+    grouped
+        Whether samples are counted by group.
+    """
+    scheme = KeyScheme.create(row_bytes, seed=0, exact=exact)
+    pieces = [piece for records in _merged(scheme, grouped) for piece in records]
+    pieces.append(_many(scheme.words, grouped))
+    scattered = [scatter([piece], 1)[0] for piece in pieces]
+    scatter([scattered[0], scattered[0]], 1, 1)
+    from_files = [_as_from_a_file(piece) for piece in scattered]
+    for records in (scattered, from_files):
+        _count(records, scheme.words, 2 if grouped else 0)
+
+
+def _merged(scheme: KeyScheme, grouped: bool) -> list[list[Records]]:
+    """Return records of samples of one position and of several, with hot keys and without."""
+    merged = []
+    data = np.zeros((_FEW_ROWS, scheme.row_bytes), np.uint8)
+    data[:, 0] = np.arange(_FEW_ROWS) // 4
+    few = scheme.keys(data)
+    for rows in (_FEW_ROWS, 2 * hot.SAMPLE_ROWS):
+        keys = np.repeat(few, rows // _FEW_ROWS, axis=0)
+        for positions in (1, 4):
+            count = np.full(rows // positions, positions, np.int64)
+            group = np.arange(len(count), dtype=np.uint8) % 2
+            numbers_by_group(count, group, 2)
+            own = (group, 2) if grouped else (None, 1)
+            merged.append(merge_samples(keys, count, *own)[0])
+    return merged
+
+
+def _many(words: int, grouped: bool) -> Records:
+    """Return records of so many keys, each in two groups, that all tables grow."""
+    rows = np.arange(_ROWS_OF_MANY)
+    keys = np.repeat((rows[:, None] // 2).astype(np.uint64), words, axis=1)
+    return Records(keys, group=(rows % 2).astype(np.uint8) if grouped else None)
+
+
+def _count(records: list[Records], words: int, groups: int) -> None:
+    """Count with and without gathering."""
+    if groups:
+        aggregate_groups(lambda: records, words, groups, 0, 1 << 16)
+        aggregate_groups_gathered(records, words, groups, 0, 1 << 16)
     else:
-        records, _ = merge_samples(keys, positions)
-    records, _ = scatter(merge_records(records), 1)
-    for piece in (records, _as_from_a_file(records)):
-        _count_grouped(piece) if grouped else _count(piece)
+        aggregate(lambda: records, words, 0, 1 << 16)
+        aggregate_gathered(records, words, 0, 1 << 16)
 
 
 def _as_from_a_file(records: Records) -> Records:
     """Return records that cannot be written to, for which loops are compiled separately."""
-    group = None if records.group is None else _sealed(records.group)
-    return Records(
-        _sealed(records.keys), _sealed(records.multiplicity), _sealed(records.incidence), group
-    )
-
-
-def _sealed(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
-    view = array.view()
-    view.setflags(write=False)
-    return view
-
-
-def _count(records: Records) -> None:
-    aggregate(lambda: [records], records.words, 1, 1024)
-    Table(records.words, 1024, initial_slots=2).add(records)
-
-
-def _count_grouped(records: Records) -> None:
-    aggregate_groups(lambda: [records], records.words, 2, 1, 1024)
-    crossed = Records(
-        np.concatenate([records.keys, records.keys]),
-        np.ones(2 * len(records), np.uint32),
-        np.ones(2 * len(records), np.uint32),
-        np.repeat(np.arange(2, dtype=np.uint8), len(records)),
-    )
-    table = GroupedTable(records.words, 2, 1024, initial_slots=2)
-    table.add(crossed)
-    for numbers in (np.ones(1, np.int32), np.ones(1, np.int64)):
-        add_up_changes(2 * [Changes(np.ones(2, np.int64), numbers, numbers, numbers)])
+    copy = deepcopy(records)
+    for array in copy.arrays():
+        array.setflags(write=False)
+    return copy

@@ -121,6 +121,48 @@ class LayerPart:
         else:
             yield from self._varying_blocks(part, target_rows)
 
+    def divide(self, block: Block, target_rows: int) -> Iterator[Block]:
+        """Yield a block's rows as smaller blocks of whole samples, of `target_rows` rows at most.
+
+        Those of a sample that has more rows are a block all the same.
+
+        Raises
+        ------
+        FormatError, DamageError
+            As :meth:`read_positions`.
+        """
+        constant = self.constant_positions
+        if block.rows <= target_rows:
+            yield block
+        elif constant is not None:
+            samples = max(target_rows // constant, 1)
+            for first in range(0, block.samples, samples):
+                count = min(samples, block.samples - first)
+                yield Block(
+                    block.part,
+                    block.first_sample + first,
+                    count,
+                    block.first_row + first * constant,
+                    count * constant,
+                )
+        else:
+            yield from self._divide_varying(block, target_rows)
+
+    def _divide_varying(self, block: Block, target_rows: int) -> Iterator[Block]:
+        """Yield a block as smaller ones, which also end where the numbers are read anew."""
+        first_row, last_sample = block.first_row, block.first_sample + block.samples
+        for first in range(block.first_sample, last_sample, PIECE_SAMPLES):
+            samples = min(PIECE_SAMPLES, last_sample - first)
+            ends = np.cumsum(self.read_positions(first, samples))
+            sample = row = 0
+            while sample < samples:
+                stop = int(np.searchsorted(ends, row + target_rows, side="right"))
+                stop = min(max(stop, sample + 1), samples)
+                rows = int(ends[stop - 1]) - row
+                yield Block(block.part, first + sample, stop - sample, first_row + row, rows)
+                sample, row = stop, row + rows
+            first_row += row
+
     def _equal_blocks(self, part: int, target_rows: int, positions: int) -> Iterator[Block]:
         step = max(target_rows // positions, 1)
         chunk_samples, odd = divmod(self.states.spec.chunk_rows, positions)

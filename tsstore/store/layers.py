@@ -135,6 +135,10 @@ class LayerStates:
         for index, part in enumerate(self.parts):
             yield from part.blocks(index, target_rows)
 
+    def divide(self, block: Block, target_rows: int) -> Iterator[Block]:
+        """Yield a block as smaller ones of whole samples, of `target_rows` rows at most."""
+        yield from self.parts[block.part].divide(block, target_rows)
+
     def read_block(self, block: Block) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Return a block's rows, uint8 (rows, row_bytes), and the rows of each of its samples."""
         part = self.parts[block.part]

@@ -1,0 +1,213 @@
+"""What Dask takes for a task: a graph of the shape of an analysis whose tasks do nothing.
+
+Blocks, a barrier, partitions, a tree that merges, in one plain dictionary, through the schedulers
+that an analysis uses. Printed are the time to build the graph, the time of a run for each of its
+tasks, with and without progress, and how many bytes are pickled for a task and for a real one::
+
+    python benchmarks/cluster_overhead.py
+    python benchmarks/cluster_overhead.py --blocks 100000 --workers 4 --json
+    python benchmarks/cluster_overhead.py --plan
+
+The last runs nothing: it prints how 10**12 rows of 8 bytes would be counted. A run of a cluster's
+first tasks is not counted: it imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import platform
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dask
+from dask.local import get_sync
+from memory import write_run
+
+import tsstore
+from tsstore.analysis.analyze import layer_plan
+from tsstore.analysis.groups import GROUPS, RandomGroups
+from tsstore.analysis.pipeline import FAN_IN, build_graph
+from tsstore.analysis.plan import Work, make_plan
+from tsstore.analysis.schedulers import Local, Scheduler, choose, task_keys
+from tsstore.counting.keys import KeyScheme
+
+Graph = dict[Any, Any]
+
+ROWS, BLOCKS = 100_000, 10
+"""Of the real run whose tasks are pickled."""
+
+PLANNED_ROWS, PLANNED_BYTES, PLANNED_WORKERS = 10**12, 8, 100
+ROW_NANOSECONDS = 25
+"""CPU time of a row, from a store in lz4 through files to the spectrum."""
+MEMORIES = ((4, 0.60), (16, 0.25), (16, 0.60))
+"""GiB of a worker, and the share of it that is given."""
+
+
+def do_nothing(*_: object) -> int:
+    """Stand for a task."""
+    return 1
+
+
+def trivial_graph(blocks: int, partitions: int) -> tuple[Graph, Any]:
+    """Return a graph of such a shape, and the key of its result."""
+    token = uuid.uuid4().hex[:12]
+    graph: Graph = {(f"constant-{token}", 0): b"plan"}
+    (constant,) = graph
+    level = [(f"block-{token}", number) for number in range(blocks)]
+    graph |= {key: (do_nothing, constant, key[1]) for key in level}
+    index = f"index-{token}"
+    graph[index] = (do_nothing, level)
+    level = [(f"partition-{token}", number) for number in range(partitions)]
+    graph |= {key: (do_nothing, index, constant, key[1]) for key in level}
+    depth = 0
+    while len(level) > 1:
+        shares = [level[start : start + FAN_IN] for start in range(0, len(level), FAN_IN)]
+        level = [(f"merge-{token}-{depth}", number) for number in range(len(shares))]
+        graph |= {key: (do_nothing, share) for key, share in zip(level, shares, strict=True)}
+        depth += 1
+    return graph, level[0]
+
+
+def microseconds_a_task(
+    scheduler: Scheduler, arguments: argparse.Namespace, reported: bool
+) -> float:
+    """Run a graph; return the time for each of its tasks, in microseconds."""
+    graph, key = trivial_graph(arguments.blocks, arguments.partitions)
+    report = (lambda done, total: None) if reported else None
+    start = time.perf_counter()
+    if scheduler.run(graph, key, scheduler.threads, report) != 1:
+        raise RuntimeError("a task that gives 1 gave something else")
+    return (time.perf_counter() - start) / len(task_keys(graph)) * 1e6
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[Scheduler]:
+    """Give a cluster of so many processes of one thread, that has run something."""
+    from distributed import Client, LocalCluster
+
+    options = {"threads_per_worker": 1, "dashboard_address": ":0"}
+    with (
+        LocalCluster(n_workers=workers, **options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        scheduler = choose(client)
+        scheduler.run(*trivial_graph(100, 8), 1, None)
+        yield scheduler
+
+
+def pickled_sizes(folder: Path) -> dict[str, int]:
+    """Return the most bytes that a task of an analysis takes, and what it gives, by their kind."""
+    write_run(folder / "run", 8, ROWS, 100, "half")
+    store = tsstore.open(folder / "run")
+    states = store[store.layers[0]]
+    scheduler = Local(1)
+    scheduler.shared_memory = False
+    plan = replace(layer_plan(states, 256 << 20, scheduler, GROUPS), block_rows=ROWS // BLOCKS)
+    scheme = KeyScheme.create(states.row_bytes)
+    graph, _ = build_graph(states, scheme, plan, str(folder), RandomGroups())
+    tasks = list(task_keys(graph))
+    sizes: dict[str, int] = {"constants": 0}
+    for key in graph.keys() - tasks:
+        sizes["constants"] += len(pickle.dumps(graph[key]))
+    for key, value in zip(tasks, get_sync(graph, tasks), strict=True):
+        kind = str(key[0] if isinstance(key, tuple) else key).split("-")[1]
+        for name, thing in ((f"{kind} task", graph[key]), (f"{kind} result", value)):
+            sizes[name] = max(sizes.get(name, 0), len(pickle.dumps(thing)))
+    return sizes
+
+
+def print_plans() -> None:
+    """Print how very many rows would be counted by workers of one thread."""
+    print(f"{PLANNED_ROWS:,} rows of {PLANNED_BYTES} bytes, workers of one thread")
+    headings = ("worker", "memory", "intervals", "blocks", "partitions", "tasks")
+    print("".join(f"{text:>11}" for text in (*headings, "slices", "a slice", "scratch")))
+    for gibibytes, share in MEMORIES:
+        for groups in (0, GROUPS):
+            cells = (f"{gibibytes} GiB", f"{share:.0%}", "yes" if groups else "no")
+            memory = int(share * (gibibytes << 30))
+            print("".join(f"{text:>11}" for text in (*cells, *planned_cells(memory, groups))))
+    seconds = PLANNED_ROWS * ROW_NANOSECONDS / 1e9
+    print(
+        f"CPU at {ROW_NANOSECONDS} ns a row: {seconds / 3600:.1f} hours; "
+        f"{PLANNED_WORKERS} workers: {seconds / PLANNED_WORKERS / 60:.1f} minutes"
+    )
+
+
+def planned_cells(memory: int, groups: int) -> list[str]:
+    """Return the figures of a plan within so many bytes."""
+    work = Work("layer", PLANNED_ROWS, PLANNED_BYTES, words=1, groups=groups)
+    plan = make_plan(work, memory, 1, False)
+    slices = plan.blocks << plan.partition_bits
+    return [
+        *(f"{number:,}" for number in (plan.blocks, 1 << plan.partition_bits, plan.tasks)),
+        f"{slices / 1e6:.0f} M",
+        f"{plan.slice_bytes / 1e3:.0f} kB",
+        f"{plan.scratch_bytes / 1e12:.0f} TB",
+    ]
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return all figures: times of building and of runs in microseconds a task, sizes in bytes."""
+    start = time.perf_counter()
+    graph, _ = trivial_graph(arguments.blocks, arguments.partitions)
+    found: dict[str, Any] = {"tasks": len(task_keys(graph)), "microseconds": {}}
+    found["microseconds"]["building"] = (time.perf_counter() - start) / found["tasks"] * 1e6
+    found["graph_bytes"] = len(pickle.dumps(graph))
+    with local_cluster(arguments.workers) as cluster:
+        for name, scheduler in (("threads", choose("threads")), ("cluster", cluster)):
+            for reported in (False, True):
+                label = f"{name}, progress" if reported else name
+                taken = microseconds_a_task(scheduler, arguments, reported)
+                found["microseconds"][label] = taken
+    with tempfile.TemporaryDirectory() as folder:
+        found["bytes"] = pickled_sizes(Path(folder))
+    return found
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--blocks", type=int, default=10_000, help="block tasks (default 10,000)")
+    parser.add_argument("--partitions", type=int, default=1024, help="partitions (default 1,024)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--plan", action="store_true", help="print the plan of 10**12 rows alone")
+    arguments = parser.parse_args()
+    if arguments.plan:
+        print_plans()
+        return
+    found = measure(arguments)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_tables(found)
+
+
+def print_tables(found: dict[str, Any]) -> None:
+    """Print the figures for people."""
+    versions = f"Python {platform.python_version()}, Dask {dask.__version__}"
+    print(f"{os.cpu_count()} cores, {versions}, load average {os.getloadavg()[0]:.1f}")
+    print(
+        f"{found['tasks']:,} tasks, graph of {found['graph_bytes'] / found['tasks']:.0f} bytes each"
+    )
+    print(f"\n{'microseconds a task':<24}")
+    for name, taken in found["microseconds"].items():
+        print(f"  {name:<22}{taken:>8.0f}")
+    print(f"\n{f'most bytes, of {BLOCKS} blocks':<24}")
+    for name, size in sorted(found["bytes"].items()):
+        print(f"  {name:<22}{size:>8,}")
+
+
+if __name__ == "__main__":
+    main()

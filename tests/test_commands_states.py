@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import draw_batch, write_run
+from state_tables import expected, read
+from synthetic import draw_layer, layer, write_layers
+from typer.testing import CliRunner
+
+import tsstore
+from tsstore import cli
+from tsstore.analysis.states import most_frequent
+from tsstore.errors import (
+    AnalysisError,
+    EmptyStoreError,
+    MemoryTooSmallError,
+    NotAStoreError,
+    StoreError,
+    UnknownLayerError,
+)
+
+WIDE = draw_layer(1, 50, 40, distinct=30)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of a layer with 1,500 rows of three states in 50 samples, and a wide one."""
+    rows = np.array([[1, 128], [255, 0], [0, 0]], np.uint8)
+    numbers = np.repeat([0, 1, 2], [1_234, 256, 10])
+    path = tmp_path_factory.mktemp("states") / "run.zarr"
+    return write_layers(path, {"conv_1": layer(rows[numbers], 30), "fc": WIDE}).path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def test_states_are_shown_as_bits_with_what_is_known_of_them(run):
+    result = invoke("states", run, "--layer", "conv_1")
+    assert result.exit_code == 0
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["state", "neurons", "on", "rows", "share", "of", "rows", "samples"],
+        ["1000000000000001", "2", "1,234", "82.3", "%", "42"],
+        ["1111111100000000", "8", "256", "17.1", "%", "9"],
+        ["0000000000000000", "0", "10", "0.667", "%", "1"],
+        ["A", "digit", "is", "a", "neuron,", "neuron", "0", "first;", "1", "is", "on."],
+    ]
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("conv_1: ")
+    assert line.endswith(" done")
+
+
+def test_states_of_neurons_that_fill_no_byte_have_no_digits_for_the_rest(tmp_path):
+    write_run(tmp_path / "run", [draw_batch(np.random.default_rng(1), 90)])
+    result = invoke("states", tmp_path / "run", "--layer", "fc.2", "--most", "3")
+    heading, *lines, _ = result.stdout.splitlines()
+    assert heading.split()[0] == "state"
+    assert [len(line.split()[0]) for line in lines] == [13] * 3
+
+
+def test_wide_states_are_shown_in_hexadecimal_from_both_ends(run):
+    result = invoke("states", run, "--layer", "fc", "--most", "2")
+    _, first, second, reading = result.stdout.splitlines()
+    states = [state.hex() for state in most_frequent(tsstore.open(run)["fc"], 2)["state"]]
+    assert first.split()[0] == f"{states[0][:24]}…{states[0][-8:]}"
+    assert second.split()[0] == f"{states[1][:24]}…{states[1][-8:]}"
+    assert reading.startswith("Two digits are a byte of 8 neurons")
+
+
+def test_states_as_json_are_whole(run):
+    result = invoke("states", run, "--layer", "fc", "--json", "--most", "1")
+    assert result.stderr == ""
+    document = json.loads(result.stdout)
+    (state,) = document.pop("states")
+    rows = len(WIDE.rows)
+    assert document == {"run": run, "layer": "fc", "neurons": 320, "rows": rows}
+    everything = expected(WIDE)
+    first = min(everything, key=lambda one: (-everything[one][0], one))
+    multiplicity, incidence = everything[first]
+    assert state == {
+        "state": first.hex(),
+        "multiplicity": multiplicity,
+        "incidence": incidence,
+        "share": multiplicity / rows,
+        "neurons_on": sum(byte.bit_count() for byte in first),
+    }
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
+def test_an_export_says_what_was_written(run, tmp_path, suffix):
+    out = tmp_path / f"o\x1but{suffix}"
+    result = invoke("export", run, "--layer", "fc_post_states", "--states", out)
+    assert result.exit_code == 0
+    everything = expected(WIDE)
+    assert read(out) == everything
+    assert result.stdout.endswith(
+        rf"o\x1but{suffix}: {len(everything)} distinct states of the {len(WIDE.rows)} rows of fc"
+        "\n"
+    )
+    assert result.stderr.startswith("fc: ")
+
+
+def test_options_reach_what_counts(run, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("tsstore.analysis.schedulers.Local.shared_memory", False)
+    monkeypatch.setattr(
+        "tsstore.analysis.schedulers.Local.check_scratch", lambda _, f: made.append(f)
+    )
+    options = ["--memory", "1GiB", "--scheduler", "synchronous", "--scratch", tmp_path]
+    result = invoke("states", run, "--layer", "fc", "--most", "3", *options)
+    assert len(result.stdout.splitlines()) == 3 + 2
+    out = tmp_path / "out.parquet"
+    assert invoke("export", run, "--layer", "fc", "--states", out, "--decoded", *options).stdout
+    assert np.stack(pd.read_parquet(out)["state"]).shape == (len(expected(WIDE)), 320)
+    assert read(out, 320) == expected(WIDE)
+    assert [os.path.dirname(folder) for folder in made] == [str(tmp_path)] * 2
+    assert os.listdir(tmp_path) == ["out.parquet"]
+
+
+@pytest.mark.parametrize("command", [["states"], ["export", "--states", "out.zarr"]])
+def test_layers_that_cannot_be_counted_are_refused(run, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(invoke(*command, run, "--layer", "x").exception, UnknownLayerError)
+    nowhere = invoke(*command, tmp_path / "nowhere.zarr", "--layer", "fc")
+    assert isinstance(nowhere.exception, NotAStoreError)
+    empty = write_layers(tmp_path / "run.zarr", {"fc": draw_layer(0, 2, 1, largest=0)})
+    assert np.size(empty["fc"]) == 0
+    assert isinstance(invoke(*command, empty.path, "--layer", "fc").exception, EmptyStoreError)
+    for option, error in (
+        (("--memory", "1KiB"), MemoryTooSmallError),
+        (("--scheduler", "spark"), AnalysisError),
+    ):
+        assert isinstance(invoke(*command, run, "--layer", "fc", *option).exception, error)
+    assert os.listdir(tmp_path) == ["run.zarr"]
+
+
+def test_other_kinds_of_files_are_refused(run):
+    result = invoke("export", run, "--layer", "fc", "--states", "out.csv")
+    assert isinstance(result.exception, StoreError)
+    assert ".parquet or .zarr" in str(result.exception)

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import counting_cases
+import numpy as np
+import pytest
+from counting_cases import (
+    WIDTHS,
+    as_counter,
+    crafted,
+    mixed,
+    of_each_shape,
+    random_records,
+    spectrum_of,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tsstore.counting import alone
+from tsstore.counting import packed as module
+from tsstore.counting.aggregate import Table
+from tsstore.counting.packed import PackedTable, aggregate_gathered
+from tsstore.counting.records import Records
+from tsstore.errors import CountingError
+
+
+@pytest.fixture
+def small_tables(monkeypatch) -> None:
+    """Let tables begin with so few slots that they grow, and spill a few keys at a time."""
+    monkeypatch.setattr(module, "_LEAST_SLOTS", 64)
+    monkeypatch.setattr(module, "_SPILL_RECORDS", 4)
+
+
+def check_gathered(
+    pieces: list[Records], words: int, partition_bits: int, slots: int = 64, share: int = 1 << 16
+) -> None:
+    found = aggregate_gathered(pieces, words, partition_bits, slots, share)
+    assert as_counter(found) == spectrum_of(pieces)
+
+
+@settings(max_examples=150)
+@given(
+    st.integers(0, 2**32),
+    st.lists(st.integers(0, 200), max_size=4),
+    st.integers(1, 300),
+    st.sampled_from(WIDTHS),
+    st.integers(0, 8),
+    st.sampled_from([1, 4, 32, 1 << 16]),
+)
+def test_bare_records_and_others_are_counted_as_by_dictionaries(
+    seed, counts, distinct, words, partition_bits, share
+) -> None:
+    pieces = [
+        random_records(
+            seed + n, count, distinct, words, bare=n % 3 != 1, prefix_bits=partition_bits
+        )
+        for n, count in enumerate(counts)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LEAST_SLOTS", 64)
+        patch.setattr(module, "_SPILL_RECORDS", 4)
+        check_gathered(pieces, words, partition_bits, share=share)
+
+
+@of_each_shape
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("share", [16, 500, 1 << 16])
+def test_extreme_data_is_counted_as_any_other(ids, words, share, small_tables) -> None:
+    keys = mixed(ids, words)
+    check_gathered([Records(keys)], words, 0, share=share)
+    twos = np.full(1000, 2, np.uint32)
+    check_gathered([Records(keys[:3000]), Records(keys[3000:], twos, twos)], words, 0, share=share)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("prefix_bits", [6, 10, 13])
+@pytest.mark.parametrize("times", [62, 63, 64, 65, 126, 127, 1022, 1023, 1024, 1025, 2047, 5000])
+def test_counts_too_large_for_a_slot_are_counted_exactly(words, prefix_bits, times) -> None:
+    ids = np.concatenate([np.zeros(times, np.int64), np.repeat(np.arange(1, 9), 63), [9, 9, 10]])
+    keys = mixed(np.random.default_rng(times).permutation(ids), words, prefix_bits)
+    check_gathered([Records(keys)], words, prefix_bits)
+    few = random_records(1, 5, 3, words, prefix_bits=prefix_bits)
+    check_gathered([few, Records(keys)], words, prefix_bits)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+def test_more_keys_may_spill_than_are_passed_on_at_a_time(words: int, small_tables) -> None:
+    keys = mixed(np.tile(np.arange(100), 200), words, 6)
+    check_gathered([Records(keys)], words, 6)
+    check_gathered([Records(np.sort(keys, axis=0))], words, 6)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("partition_bits", [0, 6, 10, 12])
+def test_a_hash_of_zeros_is_one_like_any_other(words: int, partition_bits: int) -> None:
+    keys = np.zeros((300, words), np.uint64)
+    keys[200:, -1] = 1
+    keys[250:, 0] = 2
+    check_gathered([Records(keys)], words, partition_bits)
+    check_gathered([Records(keys[:1])], words, partition_bits)
+    ones = np.ones(300, np.uint32)
+    check_gathered([Records(keys), Records(keys, ones, ones)], words, partition_bits)
+
+
+def test_keys_that_differ_in_a_later_word_alone_stay_apart() -> None:
+    for words in (2, 3, 5):
+        keys = np.zeros((words, words), np.uint64)
+        keys[np.arange(words), np.arange(words)] = 9
+        keys[:, 0] = 9
+        check_gathered([Records(np.concatenate([keys, keys[1:]]))], words, 6)
+
+
+def test_a_slot_that_was_in_use_is_empty_for_the_next_share() -> None:
+    table = PackedTable(3, 6)
+    keys = mixed(np.arange(500) // 2, 3, 6)
+    for _ in range(3):
+        table.add(keys, Table(3, 1 << 10))
+        assert table.sweep() == 0
+        table.add(keys[::2].copy(), Table(3, 1 << 10))
+        assert table.sweep() == 250
+    assert as_counter(table.spectrum(7)) == {(1, 1): 750 + 7, (2, 2): 750}
+
+
+def test_counts_move_to_the_other_table_of_keys_that_both_have() -> None:
+    keys = mixed(np.arange(30), 2, 6)
+    table, whole = PackedTable(2, 6), Table(2, 1 << 10)
+    fives = np.full(10, 5, np.uint32)
+    whole.add(Records(keys[:10], fives, fives - np.uint32(2)))
+    table.add(np.concatenate([keys[5:], keys[5:7]]), whole)
+    table.move_counts(whole)
+    assert table.sweep() == 20 + 3
+    assert as_counter(table.spectrum(0)) == {(1, 1): 20}
+    assert as_counter(whole.spectrum()) == {(5, 3): 5, (6, 4): 3, (7, 5): 2}
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("slots", [2, 16, 1 << 14])
+def test_a_far_too_large_share_is_counted_in_passes(words: int, slots: int) -> None:
+    dense = random_records(1, 600, 200, words, bare=True, prefix_bits=9)
+    others = random_records(2, 50, 200, words, prefix_bits=9)
+    sparse = Records(mixed(np.arange(300), words))
+    check_gathered([dense, sparse, others], words, 0, slots, share=64)
+
+
+def test_settling_what_is_alone_stops_and_begins_again(monkeypatch) -> None:
+    paid = []
+    learn = alone.AloneFilter.learn
+
+    def spy(self, *numbers: int) -> None:
+        learn(self, *numbers)
+        paid.append(self.pays)
+
+    monkeypatch.setattr(alone.AloneFilter, "learn", spy)
+    generator = np.random.default_rng(1)
+    keys = generator.integers(0, 2**64, (64 * 60, 2), np.uint64)
+    share = np.repeat(np.arange(64, dtype=np.uint64), 60)
+    keys[:, 0] = keys[:, 0] >> np.uint64(6) | share << np.uint64(58)
+    repeated = (share // 16 % 2 == 1) & (np.arange(len(share)) % 2 == 1)
+    keys[repeated] = keys[np.flatnonzero(repeated) - 1]
+    check_gathered([Records(keys)], 2, 0)
+    assert paid == (share[::60] // 16 % 2 == 0).tolist()
+
+
+@pytest.mark.parametrize("partition_bits", [0, 5, 12])
+def test_no_records_give_an_empty_spectrum(partition_bits: int) -> None:
+    for pieces in ([], [Records.empty(2)], [Records.empty(2, bare=False), Records.empty(2)]):
+        check_gathered(pieces, 2, partition_bits)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+def test_crafted_keys_are_an_error_not_an_endless_search(words: int) -> None:
+    keys = np.repeat(crafted(5000, words), 2, axis=0)
+    with pytest.raises(CountingError, match="another seed"):
+        aggregate_gathered([Records(keys)], words, 0, 1 << 20)
+
+
+def test_keys_of_a_large_share_that_no_pass_can_divide_are_an_error() -> None:
+    keys = np.arange(40, dtype=np.uint64)[:, None]
+    with pytest.raises(CountingError, match="share the first 48 bits"):
+        aggregate_gathered([Records(keys)], 1, 0, 4, share_records=4)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("partition_bits", [6, 10])
+def test_kernels_run_as_plain_python_with_the_same_result(
+    words, partition_bits, small_tables, monkeypatch
+) -> None:
+    pieces = [
+        Records(mixed(np.arange(400) % 90 // 2, words, partition_bits)),
+        random_records(3, 20, 120, words, prefix_bits=partition_bits),
+        Records(mixed(np.zeros(1100, np.int64), words, partition_bits)),
+    ]
+    compiled = aggregate_gathered(pieces, words, partition_bits, 64)
+    counting_cases.run_as_plain_python(monkeypatch, module)
+    assert not hasattr(module._sweep, "py_func")
+    plain = aggregate_gathered(pieces, words, partition_bits, 64)
+    assert all(map(np.array_equal, plain, compiled))
+    check_gathered(pieces, words, partition_bits)
+    monkeypatch.setattr(module, "PROBE_LIMIT", 3)
+    with pytest.raises(CountingError, match="another seed"):
+        aggregate_gathered([Records(np.repeat(crafted(5, words), 2, axis=0))], words, 6, 64)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from html import escape
+
+import pytest
+
+from tsstore.analysis.plan import Work, make_plan
+from tsstore.analysis.plan_display import (
+    HEADINGS,
+    MOST_NAMED,
+    layer_cells,
+    plan_html,
+    plan_text,
+    sentences,
+    total_line,
+)
+from tsstore.analysis.planning import PlannedLayer, RunPlan
+
+MIB = 1 << 20
+
+IN_MEMORY = replace(
+    make_plan(Work("conv_1", 40_000, 3, 1), 64 * MIB, 2, True),
+    block_rows=1 << 14,
+    partition_bits=2,
+    projected_peak=20 * MIB,
+    blocks=3,
+    tasks=8,
+    slice_bytes=1 << 14,
+)
+SPILLED = replace(
+    IN_MEMORY, spill=True, scratch_bytes=3 * MIB, projected_peak=63 * MIB, slice_bytes=5 << 10
+)
+SMALL = PlannedLayer(40_000, 3, 1, IN_MEMORY)
+LARGE = PlannedLayer(120_000, 16, 1, SPILLED)
+
+GOLDEN = """\
+<RunPlan run.zarr>
+  layer      rows  bytes a row  blocks  rows a block  partitions        records  scratch  mean \
+slice  projected peak  tasks
+  conv_1   40,000            3       3        16,384           4      in memory               \
+16 KiB          20 MiB      8
+  conv_2  120,000           16       3        16,384           4  through files    3 MiB       \
+5 KiB          63 MiB      8
+  160,000 rows · 16 tasks · 2 threads · memory 64 MiB · projected peak 63 MiB · \
+scratch at most 3 MiB
+  conv_2: records go through files, because they and the running tasks need more than 64 MiB; \
+with 71 MiB nothing would go through files.
+  Every partition is read once, even if all rows are distinct.
+  The smallest memory that works is about 9.1 MiB."""
+
+HOSTILE = "<script>alert('x')</script>\x1b[31m&"
+
+
+def run_plan(layers, **changes):
+    values = {
+        "run": "run.zarr",
+        "memory": 64 * MIB,
+        "threads": 2,
+        "shared_memory": True,
+        "smallest_memory": int(9.1 * MIB),
+        "in_memory_from": 71 * MIB,
+    }
+    return RunPlan(layers=layers, **{**values, **changes})
+
+
+def mixed():
+    return run_plan({"conv_1": SMALL, "conv_2": LARGE})
+
+
+def test_a_plan_is_a_table_with_its_reasons():
+    assert repr(mixed()) == plan_text(mixed()) == GOLDEN
+
+
+def test_cells_go_with_their_headings():
+    cells = dict(zip(HEADINGS, layer_cells("conv_2", LARGE), strict=True))
+    assert cells["rows"] == "120,000"
+    assert cells["records"] == "through files"
+    assert cells["scratch"] == "3 MiB"
+    assert dict(zip(HEADINGS, layer_cells("conv_1", SMALL), strict=True))["scratch"] == ""
+
+
+def test_where_all_stays_in_memory_it_says_how_long():
+    plan = run_plan({"conv_1": SMALL}, in_memory_from=18 * MIB)
+    first = "All records stay in memory; with less than 18 MiB some would go through files."
+    assert sentences(plan)[0] == first
+    assert "scratch" not in total_line(plan)
+
+
+def test_where_no_memory_would_do_it_says_so():
+    plan = run_plan({"conv_2": LARGE}, in_memory_from=None)
+    assert sentences(plan)[0].endswith("with no memory nothing would go through files.")
+
+
+def test_on_a_cluster_the_memory_is_not_to_blame():
+    plan = run_plan({"conv_2": LARGE}, in_memory_from=None, shared_memory=False)
+    first = "Records go through files whatever the memory: workers share nothing else."
+    assert sentences(plan)[0] == first
+
+
+def test_the_most_passes_are_named_with_their_layers():
+    plan = run_plan({"a": replace(LARGE, passes=4), "b": replace(LARGE, passes=16), "c": SMALL})
+    assert sentences(plan)[1] == (
+        "a and b: if all rows are distinct, partitions are read up to about 16 times; "
+        "more memory, fewer times."
+    )
+
+
+def test_fewer_threads_are_explained():
+    plan = run_plan({"a": SMALL, "b": replace(LARGE, plan=replace(SPILLED, threads=1))})
+    assert sentences(plan)[2].startswith("b: 1 of 2 threads, because the memory holds no more")
+    assert len(sentences(plan)) == len(sentences(mixed())) + 1
+
+
+@pytest.mark.parametrize("more", [0, 1, 7])
+def test_of_many_layers_some_are_named(more):
+    names = [f"conv_{number}" for number in range(MOST_NAMED + more)]
+    text = sentences(run_plan(dict.fromkeys(names, LARGE)))[0]
+    assert all(name in text for name in names[:MOST_NAMED])
+    assert (f" and {more} more: " in text) == (more > 0)
+
+
+def test_one_of_a_thing_is_singular():
+    plan = PlannedLayer(1, 3, 1, replace(IN_MEMORY, tasks=1))
+    line = total_line(run_plan({"conv_1": plan}, threads=1))
+    assert line.startswith("1 row · 1 task · 1 thread · memory 64 MiB")
+
+
+def test_in_notebooks_it_is_a_table_and_names_cannot_break_out():
+    html = plan_html(run_plan({HOSTILE: LARGE}, run=HOSTILE))
+    assert html == run_plan({HOSTILE: LARGE}, run=HOSTILE)._repr_html_()
+    assert "<script>" not in html
+    assert "\x1b" not in html
+    assert html.count("<td>") == html.count("<th>") == len(HEADINGS)
+    assert all(escape(sentence) in html for sentence in sentences(mixed())[1:])

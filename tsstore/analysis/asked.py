@@ -1,0 +1,77 @@
+"""What is asked of a run, checked before anything is read: the same for all that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tsstore.analysis.groups import RandomGroups
+from tsstore.analysis.left_out import NOTHING, LeftOut
+from tsstore.errors import AnalysisError, EmptyStoreError
+from tsstore.store.files import StorePath
+from tsstore.store.layers import LayerStates
+from tsstore.store.reader import StateStore, open_store
+
+
+def countable(store: StateStore | StorePath) -> StateStore:
+    """Return a run as of its commits now, whatever is committed later.
+
+    Raises
+    ------
+    EmptyStoreError
+        If nothing has been committed.
+    AnalysisError
+        If it holds several steps.
+    """
+    store = store.pinned() if isinstance(store, StateStore) else open_store(store)
+    if not store.samples:
+        raise EmptyStoreError(
+            f"{store.path} holds no committed samples; wait for the first commit, or run the "
+            "job again"
+        )
+    if len(store.steps) > 1:
+        raise AnalysisError(
+            f"{store.path} holds the steps {', '.join(map(repr, store.steps))}, which are not "
+            "pooled; analyse one: tsstore.analyze(store.at_step(…))"
+        )
+    return store
+
+
+def layer_names(store: StateStore, layers: str | Iterable[str] | None) -> list[str]:
+    """Return the public names of the layers asked for, each once; all unless some are given.
+
+    Raises
+    ------
+    UnknownLayerError
+        If there is no such layer.
+    AnalysisError
+        If none was asked for.
+    """
+    wanted = [layers] if isinstance(layers, str) else store.layers if layers is None else layers
+    names = list(dict.fromkeys(map(store.layer_name, wanted)))
+    if not names:
+        raise AnalysisError(f"{store.path}: no layer was asked for; it has {list(store.layers)}")
+    return names
+
+
+def sample_groups(store: StateStore, intervals: bool, cluster: str | None) -> RandomGroups | None:
+    """Return the groups of samples to tell apart; None for none.
+
+    Raises
+    ------
+    AnalysisError
+        If there is no column `cluster`, or nothing that it would be for.
+    """
+    if intervals:
+        return RandomGroups.of_parts(store.parts, cluster)
+    if cluster is not None:
+        raise AnalysisError(
+            f"cluster={cluster!r:.80} is for intervals, and there are none with intervals=False; "
+            "leave one of the two out"
+        )
+    return None
+
+
+def check_rows(states: LayerStates, left_out: LeftOut = NOTHING) -> None:
+    """Raise EmptyStoreError if a layer has no rows to count."""
+    if not left_out.kept_rows(states):
+        raise EmptyStoreError(f"{states.location}: layer {states.name} has no rows to analyse")

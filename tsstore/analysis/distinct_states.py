@@ -1,0 +1,166 @@
+"""The distinct states of a layer themselves, piece by piece, out of core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.analysis.analyze import planned_scratch
+from tsstore.analysis.pipeline import Index, build_index_graph
+from tsstore.analysis.plan import OVERHEAD_BYTES, Plan
+from tsstore.analysis.schedulers import Report, Scheduler, task_keys
+from tsstore.counting.aggregate import Table, slot_bytes
+from tsstore.counting.in_passes import count_in_passes
+from tsstore.counting.keys import KeyScheme
+from tsstore.counting.records import Records
+from tsstore.counting.shares import share_bits, shares
+from tsstore.counting.warm_up import warm_up
+from tsstore.errors import CountingError
+from tsstore.store.layers import LayerStates
+
+Counts: TypeAlias = npt.NDArray[np.int64]
+Piece: TypeAlias = tuple[npt.NDArray[np.uint8], Counts, Counts]
+"""Distinct states, uint8 (n, row_bytes), in how many rows each is, and in how many samples."""
+
+PIECE_BYTES = 1 << 18
+"""Of a table's slots that are taken out of it at a time: a whole table may be as large as all that
+the plan has left."""
+
+
+def distinct_states(
+    states: LayerStates,
+    plan: Plan,
+    scheduler: Scheduler,
+    scratch: str | None = None,
+    report: Report | None = None,
+) -> Generator[Piece, None, None]:
+    """Yield every distinct state of a layer once, with its multiplicity and incidence.
+
+    Blocks are read by the scheduler's workers; partitions are counted here, one after another, each
+    when it is asked for. Close the iterator to remove what it keeps in the scratch folder.
+
+    Parameters
+    ----------
+    states
+        The layer.
+    plan
+        How to count it, by exact keys.
+    scheduler
+        Where to read blocks.
+    scratch
+        Folder for what does not fit into memory.
+    report
+        Called with the number of blocks and partitions done, and of all.
+
+    Yields
+    ------
+    tuple
+        States, multiplicities and incidences, in no particular order.
+
+    Raises
+    ------
+    DamageError
+        If a chunk is not what was committed.
+    CountingError
+        At the end, if the multiplicities do not add up to the rows.
+    """
+    scheme = KeyScheme.create(states.row_bytes, exact=True)
+    warm_up(states.row_bytes, True, False)
+    partitions, rows = 1 << plan.partition_bits, 0
+    with planned_scratch(plan, scheduler, scratch) as folder:
+        index, tasks = _run_blocks(states, scheme, plan, scheduler, folder, report)
+        for partition in range(partitions):
+            for table in _tables(index, plan, scheme.words, partition):
+                for keys, multiplicity, incidence in _taken_out(table, scheme.words):
+                    rows += int(multiplicity.sum())
+                    yield scheme.rows(keys), multiplicity, incidence
+            if report is not None:
+                report(tasks + partition + 1, tasks + partitions)
+    if rows != states.rows:
+        raise CountingError(
+            f"{states.name}: the multiplicities add up to {rows}, but {states.rows} rows are "
+            "committed"
+        )
+
+
+def spare_bytes(plan: Plan) -> int:
+    """Return how much memory is left for what is done with the states.
+
+    Partitions are counted on one thread: what the plan sets apart for others, and for what such a
+    task does besides, is free.
+    """
+    idle = plan.threads - 1
+    return OVERHEAD_BYTES + idle * plan.gathered_bytes + plan.memory - plan.projected_peak
+
+
+def _run_blocks(
+    states: LayerStates,
+    scheme: KeyScheme,
+    plan: Plan,
+    scheduler: Scheduler,
+    folder: str,
+    report: Report | None,
+) -> tuple[Index, int]:
+    """Turn all blocks into records; return where these are, and how many tasks there were."""
+    graph, key = build_index_graph(states, scheme, plan, folder)
+    tasks = len(task_keys(graph))
+
+    def report_first(done: int, total: int) -> None:
+        if report is not None:
+            report(done, total + (1 << plan.partition_bits))
+
+    index = scheduler.run(graph, key, plan.threads, None if report is None else report_first)
+    return index, tasks
+
+
+def _tables(index: Index, plan: Plan, words: int, partition: int) -> Iterator[Table]:
+    """Yield tables that hold the counts of a partition between them."""
+    bits, slots, room = plan.partition_bits, plan.maximum_slots, plan.gathered_bytes
+    slices = partial(_slices, index, partition)
+    gathered: list[Records] = []
+    for piece in slices():
+        room -= piece.nbytes
+        if room < 0:
+            gathered.clear()
+            yield from _count(slices, words, bits, slots)
+            return
+        gathered.append(piece)
+    bits += share_bits(sum(map(len, gathered)), bits, plan.share_records)
+    for share in shares(gathered, words, plan.partition_bits, plan.share_records):
+        yield from _count(partial(iter, share), words, bits, slots)
+
+
+def _slices(index: Index, partition: int) -> Iterator[Records]:
+    return (piece for receipt in index.receipts for piece in receipt.slices.read(partition))
+
+
+def _count(
+    slices: Callable[[], Iterator[Records]], words: int, prefix_bits: int, maximum_slots: int
+) -> Iterator[Table]:
+    """Yield tables of records whose hashes have so many first bits in common."""
+
+    def new_table(pass_bits: int, pass_index: int) -> Table:
+        return Table(
+            words,
+            maximum_slots,
+            partition_bits=prefix_bits,
+            pass_bits=pass_bits,
+            pass_index=pass_index,
+        )
+
+    return count_in_passes(new_table, slices, prefix_bits, maximum_slots)
+
+
+def _taken_out(table: Table, words: int) -> Iterator[tuple[npt.NDArray[np.uint64], Counts, Counts]]:
+    """Yield keys, multiplicities and incidences of a table, a bounded number at a time."""
+    step = max(1, PIECE_BYTES // slot_bytes(words))
+    for start in range(0, len(table.slots), step):
+        slots = table.slots[start : start + step]
+        found = slots[slots[:, words] != 0]
+        if len(found):
+            counts = found[:, words:].astype(np.int64)
+            yield np.ascontiguousarray(found[:, :words]), counts[:, 0], counts[:, 1]

@@ -1,0 +1,280 @@
+"""How a run would be counted, before anything is."""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tsstore.analysis import plan_display as display
+from tsstore.analysis.analyze import layer_plan
+from tsstore.analysis.asked import check_rows, countable, layer_names, sample_groups
+from tsstore.analysis.left_out import NOTHING, leave_out_repeated
+from tsstore.analysis.memory import parse_memory
+from tsstore.analysis.plan import Plan
+from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.errors import MemoryTooSmallError, UnknownLayerError
+from tsstore.store.display import printable
+from tsstore.store.files import StorePath
+from tsstore.store.layers import LayerStates
+from tsstore.store.reader import StateStore, aliases
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LARGEST_GIB = 10_000
+"""More memory than this no advice asks for."""
+
+GROUPED_ENTRIES = 1.5
+"""Most entries of a table for each record, where groups are told apart."""
+
+_Way = Callable[[int], Plan]
+"""Takes bytes of memory, and returns the plan of a layer with them."""
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """What there is to count in one layer, and how.
+
+    Attributes
+    ----------
+    rows
+        Committed rows; those of samples that are left out are read as well.
+    row_bytes
+        Bytes of a row.
+    passes
+        How often a partition is read if all rows are distinct, about.
+    plan
+        How the layer is counted.
+    """
+
+    rows: int
+    row_bytes: int
+    passes: int
+    plan: Plan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them."""
+        plan = self.plan
+        return {
+            "rows": self.rows,
+            "row_bytes": self.row_bytes,
+            "blocks": plan.blocks,
+            "block_rows": plan.block_rows,
+            "piece_rows": plan.piece_rows,
+            "partitions": 1 << plan.partition_bits,
+            "spill": plan.spill,
+            "scratch_bytes": plan.scratch_bytes if plan.spill else 0,
+            "slice_bytes": plan.slice_bytes,
+            "rounds": plan.rounds,
+            "passes_at_worst": self.passes,
+            "threads": plan.threads,
+            "projected_peak": plan.projected_peak,
+            "tasks": plan.tasks,
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RunPlan(Mapping[str, Plan]):
+    """How a run would be counted: a mapping from layer names to plans; made by `plan`.
+
+    Layers are counted one after another, each with all the memory and all the threads.
+
+    Attributes
+    ----------
+    run
+        Path of the run.
+    memory
+        Bytes that one process may add to its baseline.
+    threads
+        Tasks that one process can run at a time; a layer's plan may use fewer.
+    shared_memory
+        Whether all tasks run in this process, so that records can stay in memory.
+    layers
+        What there is to count, and how, by layer.
+    smallest_memory
+        About the fewest bytes, a round amount, with which there is a plan for every layer.
+    in_memory_from
+        About the fewest bytes, a round amount, with which nothing goes through files; None where it
+        always does: on a cluster, or in this world.
+    """
+
+    run: str
+    memory: int
+    threads: int
+    shared_memory: bool
+    layers: Mapping[str, PlannedLayer]
+    smallest_memory: int
+    in_memory_from: int | None
+
+    @property
+    def rows(self) -> int:
+        """Rows of all layers."""
+        return sum(layer.rows for layer in self.layers.values())
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of all layers."""
+        return sum(plan.tasks for plan in self.values())
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Most bytes that lie in the scratch folder at a time: of the layer that needs most."""
+        return max(plan.scratch_bytes if plan.spill else 0 for plan in self.values())
+
+    @property
+    def projected_peak(self) -> int:
+        """Most bytes that one process adds to its baseline."""
+        return max(plan.projected_peak for plan in self.values())
+
+    @property
+    def sentences(self) -> list[str]:
+        """What goes through files and why, how often it is read, what other memories would do."""
+        return display.sentences(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them; amounts are in bytes."""
+        return {
+            "run": self.run,
+            "memory": self.memory,
+            "threads": self.threads,
+            "rows": self.rows,
+            "tasks": self.tasks,
+            "scratch_bytes": self.scratch_bytes,
+            "projected_peak": self.projected_peak,
+            "smallest_memory": self.smallest_memory,
+            "in_memory_from": self.in_memory_from,
+            "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
+            "sentences": self.sentences,
+        }
+
+    def to_json(self) -> str:
+        """Return :meth:`to_dict` as a JSON document."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the layers' numbers as a table, one line a layer."""
+        import pandas as pd
+
+        rows = {name: layer.to_dict() for name, layer in self.layers.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+
+    def __getitem__(self, name: str) -> Plan:
+        for candidate in aliases(name):
+            if candidate in self.layers:
+                return self.layers[candidate].plan
+        held = ", ".join(map(printable, self.layers))
+        raise UnknownLayerError(f"the plan has no layer {name!r}; it has {held}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __repr__(self) -> str:
+        return display.plan_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.plan_html(self)
+
+
+def plan(
+    store: StateStore | StorePath,
+    layers: str | Iterable[str] | None = None,
+    *,
+    memory: int | str | None = None,
+    scheduler: Any = None,
+    intervals: bool = True,
+    cluster: str | None = None,
+    unique_by: str | None = None,
+    exact: bool = False,
+) -> RunPlan:
+    """Say how :func:`tsstore.analyze` would count a run if it had the same arguments.
+
+    No state is read: metadata alone, the rows of each sample where they vary, and the ids if there
+    is `unique_by`.
+
+    Parameters
+    ----------
+    store, layers, memory, scheduler, intervals, cluster, unique_by, exact
+        As :func:`tsstore.analyze` takes them.
+
+    Returns
+    -------
+    RunPlan
+        A mapping from layer names to plans, with ``projected_peak <= memory``.
+
+    Raises
+    ------
+    MemoryTooSmallError
+        If a layer cannot be counted; the message names the smallest memory with which it can.
+    StoreError, AnalysisError
+        As :func:`tsstore.analyze` does.
+    """
+    store = countable(store)
+    names = layer_names(store, layers)
+    asked = None if memory is None else parse_memory(memory)
+    groups = sample_groups(store, intervals, cluster)
+    count = groups.count if groups else 0
+    with closing(choose(scheduler)) as runner:
+        amount = runner.memory(asked)
+        left_out = NOTHING if unique_by is None else leave_out_repeated(store, unique_by, amount)
+        found, ways = {}, []
+        for name in names:
+            check_rows(store[name], left_out)
+            ways.append(_way(store[name], runner, count, left_out.samples, exact))
+            found[name] = _planned(store[name], ways[-1](amount), count > 0)
+        smallest = min(amount, _least_memory(ways, lambda plan: True) or amount)
+        in_memory = _least_memory(ways, lambda plan: not plan.spill)
+        threads, shared_memory = runner.threads, runner.shared_memory
+    return RunPlan(store.path, amount, threads, shared_memory, found, smallest, in_memory)
+
+
+def passes_at_worst(rows: int, plan: Plan, grouped: bool) -> int:
+    """Return about how often a partition is read if all rows are distinct.
+
+    Once, if it can be gathered in memory. Else its tables are half full at most, and what does not
+    fit into one is halved until it does; partitions are taken to be equal.
+    """
+    if plan.gathered_bytes:
+        return 1
+    entries = (rows >> plan.partition_bits) * (GROUPED_ENTRIES if grouped else 1)
+    shares = max(1, math.ceil(2 * entries / plan.maximum_slots))
+    return 1 << (shares - 1).bit_length()
+
+
+def _way(states: LayerStates, runner: Scheduler, groups: int, left_out: int, exact: bool) -> _Way:
+    return lambda memory: layer_plan(states, memory, runner, groups, left_out, exact=exact)
+
+
+def _planned(states: LayerStates, plan: Plan, grouped: bool) -> PlannedLayer:
+    passes = passes_at_worst(states.rows, plan, grouped)
+    return PlannedLayer(states.rows, states.row_bytes, passes, plan)
+
+
+def _least_memory(ways: Collection[_Way], suits: Callable[[Plan], bool]) -> int | None:
+    """Return the fewest bytes, a round amount, with which all plans suit; None if none do."""
+
+    def enough(memory: int) -> bool:
+        try:
+            return all(suits(way(memory)) for way in ways)
+        except MemoryTooSmallError:
+            return False
+
+    amounts = _round_amounts()
+    place = bisect_left(amounts, True, key=enough)
+    return amounts[place] if place < len(amounts) else None
+
+
+def _round_amounts() -> list[int]:
+    """Return all amounts that a person would name: in two digits, or whole KiB, MiB or GiB."""
+    digits = [tenths / 10 for tenths in range(10, 100)]
+    numbers: list[float] = [*digits, *range(10, 1024)]
+    units = [1 << 10, 1 << 20, 1 << 30]
+    amounts = [int(number * unit) for unit in units for number in numbers]
+    return amounts + [number << 30 for number in range(1024, LARGEST_GIB)]

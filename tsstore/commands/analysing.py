@@ -1,0 +1,140 @@
+"""Commands that count: an analysis, and the plan by which it would count."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsstore.commands.options import (
+    Cluster,
+    Exact,
+    Intervals,
+    Json,
+    Layers,
+    Memory,
+    RunPath,
+    Scheduler,
+    Scratch,
+    UniqueBy,
+)
+from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.errors import AnalysisError
+
+if TYPE_CHECKING:
+    from tsstore.analysis.planning import RunPlan
+    from tsstore.analysis.results import Analysis
+
+
+def analyze(
+    run: RunPath,
+    layer: Layers = None,
+    memory: Memory = None,
+    scheduler: Scheduler = None,
+    scratch: Scratch = None,
+    cluster: Cluster = None,
+    unique_by: UniqueBy = None,
+    intervals: Intervals = True,
+    exact: Exact = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the hash, for tests; no result depends on it.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show rows, plug-ins and each verdict's reason.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Count the distinct states of a run, and say how well each layer uses its neurons."""
+    import tsstore
+
+    with progress(silent=json) as report:
+        analysis = tsstore.analyze(
+            run,
+            layer,
+            memory=memory,
+            scheduler=scheduler,
+            progress=report,
+            scratch=scratch,
+            intervals=intervals,
+            cluster=cluster,
+            unique_by=unique_by,
+            exact=exact,
+            seed=seed,
+        )
+    if json:
+        typer.echo(analysis.to_json())
+    else:
+        print_analysis(analysis, verbose)
+
+
+def plan(
+    run: RunPath,
+    layer: Layers = None,
+    memory: Memory = None,
+    scheduler: Scheduler = None,
+    scratch: Scratch = None,
+    cluster: Cluster = None,
+    unique_by: UniqueBy = None,
+    intervals: Intervals = True,
+    exact: Exact = False,
+    json: Json = False,
+) -> None:
+    """Say how analyze would count a run: blocks, partitions, files, memory; count nothing."""
+    import tsstore
+
+    found = tsstore.plan(
+        run,
+        layer,
+        memory=memory,
+        scheduler=scheduler,
+        intervals=intervals,
+        cluster=cluster,
+        unique_by=unique_by,
+        exact=exact,
+    )
+    if json:
+        typer.echo(found.to_json())
+    else:
+        _print_plan(found, scratch)
+
+
+def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
+    """Print the table of layers and what is said of the network."""
+    from tsstore.analysis.display import headings, layer_cells, network_lines, notes, reasons
+
+    rows = [layer_cells(layer, verbose) for layer in analysis.values()]
+    print_table(headings(verbose), rows)
+    print_lines([*network_lines(analysis), analysis.sentence, *notes(analysis)])
+    print_lines(reasons(analysis) if verbose else [])
+
+
+def _print_plan(plan: RunPlan, scratch: str | None) -> None:
+    from tsstore.analysis.plan_display import HEADINGS, layer_cells, total_line
+
+    space = [_space_text(scratch, plan.scratch_bytes)] if plan.scratch_bytes else []
+    print_table(HEADINGS, [layer_cells(name, layer) for name, layer in plan.layers.items()])
+    print_lines([total_line(plan), *plan.sentences, *space])
+
+
+def _space_text(scratch: str | None, needed: int) -> str:
+    """Say whether the scratch folder has room for so many bytes."""
+    from tsstore.analysis.memory import format_memory
+    from tsstore.store.display import printable
+
+    folder = scratch or tempfile.gettempdir()
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise AnalysisError(
+            f"scratch folder {folder} cannot be used ({error.strerror}); pass another one as "
+            "--scratch"
+        ) from error
+    text = f"Scratch folder {printable(folder)}: {format_memory(free)} free"
+    if free >= needed:
+        return f"{text}, which is enough."
+    return (
+        f"{text}, but up to {format_memory(needed)} are needed; free some space, or pass another "
+        "folder as --scratch."
+    )

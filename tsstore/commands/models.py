@@ -1,0 +1,107 @@
+"""Commands about models: what can be captured in one, and a small one that is captured."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from tsstore.commands.analysing import print_analysis
+from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.errors import TsstoreError
+
+
+def demo(
+    output: Annotated[str, typer.Option(help="Where to create the store.")] = "demo.zarr",
+    mnist: Annotated[
+        str | None, typer.Option(help="Directory with t10k idx files to run on instead.")
+    ] = None,
+) -> None:
+    """Capture a small trained network on MNIST's test images, and analyse its states."""
+    _need_torch()
+    import tsstore
+    from tsstore.demo.run import capture_demo, demo_images
+
+    images, labels = demo_images(mnist)
+    with progress() as report:
+        capture_demo(output, images, labels, lambda done, total: report("capture", done, total))
+        analysis = tsstore.analyze(tsstore.open(output), progress=report)
+    print_analysis(analysis)
+    print_lines(
+        [
+            f"The states are in {output}. Next: tsstore info {output}, or in Python:",
+            f'  import tsstore; store = tsstore.open("{output}"); store["conv_1"].decode(slice(3))',
+        ]
+    )
+
+
+def layers(
+    model: Annotated[
+        str,
+        typer.Argument(help="MODULE:NAME of a model, or of a function that makes one."),
+    ],
+    shape: Annotated[
+        str | None,
+        typer.Option("--input", help="Shape of an example input, such as 1,3,224,224."),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=0, help="Say what so many samples will weigh; needs --input."),
+    ] = None,
+    positions: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each sample, only so many random positions."),
+    ] = None,
+) -> None:
+    """List what can be captured in a model, what it weighs, and hints."""
+    _need_torch()
+    import torch
+
+    import tsstore
+
+    example = None if shape is None else torch.zeros(_parse_shape(shape))
+    table = tsstore.layers(_load_model(model), example, samples, positions)
+    rows = [
+        [str(name), *("" if value is None or value != value else str(value) for value in line)]
+        for name, line in zip(table.index, table.astype(object).to_numpy(), strict=True)
+    ]
+    print_table(["layer", *map(str, table.columns)], rows)
+
+
+def _load_model(path: str) -> Any:
+    """Import ``package.module:name`` and call it unless it is a model."""
+    from torch import nn
+
+    module, _, name = path.partition(":")
+    try:
+        sys.path.insert(0, "")
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise TsstoreError(
+            f"model {path!r} cannot be imported ({error}); expected MODULE:NAME, such as "
+            "tsstore.demo.model:load_lenet5"
+        ) from error
+    finally:
+        sys.path.remove("")
+    model = found if isinstance(found, nn.Module) else found()
+    if not isinstance(model, nn.Module):
+        raise TsstoreError(f"model {path!r} gives a {type(model).__name__}; expected a nn.Module")
+    return model
+
+
+def _parse_shape(shape: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in shape.split(","))
+    except ValueError:
+        raise TsstoreError(f"--input is {shape!r}; expected sizes such as 1,3,224,224") from None
+
+
+def _need_torch() -> None:
+    try:
+        import_module("torch")
+    except ImportError:
+        raise TsstoreError(
+            "this command needs PyTorch, which is not installed; install tsstore[torch]"
+        ) from None

@@ -1,0 +1,38 @@
+"""Arguments and options that several commands have, each in the same words everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Path of a run.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layer", help="A layer; repeat for more. Default: all."),
+]
+OneLayer = Annotated[str, typer.Option("--layer", help="Name of the layer.")]
+Memory = Annotated[str | None, typer.Option(help="What one process may use, such as 2GiB.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address of a Dask cluster, 'threads' or 'synchronous'.")
+]
+Scratch = Annotated[
+    str | None,
+    typer.Option(help="Folder for what does not fit into memory; all workers must see it."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Sample column, such as patient: samples of one value are dependent."),
+]
+UniqueBy = Annotated[
+    str | None,
+    typer.Option(help="Sample column, such as id: of samples of one value one is counted."),
+]
+Intervals = Annotated[
+    bool,
+    typer.Option("--intervals/--no-intervals", help="Count what confidence intervals need."),
+]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Count wide rows themselves, not fingerprints of them.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

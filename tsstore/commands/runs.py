@@ -1,0 +1,94 @@
+"""Commands about runs on disk: what one holds, whether it is sound, tidying up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tsstore.commands.options import Json, RunPath
+from tsstore.commands.terminal import print_lines, print_table, progress
+
+if TYPE_CHECKING:
+    from tsstore.store.parts import Part
+
+
+def info(run: RunPath) -> None:
+    """Say what a run holds: parts, layers, samples, commits."""
+    import tsstore
+    from tsstore.store.display import (
+        LAYER_HEADINGS,
+        layer_cells,
+        printable,
+        repeats_text,
+        store_summary,
+    )
+
+    store = tsstore.open(run)
+    lines = f"{printable(store.path)}: {store_summary(store)}", repeats_text(store)
+    print_lines(filter(None, lines))
+    print_table(
+        ["part", "rank", "attempt", "step", "samples", "last commit", "status"],
+        [
+            _part_cells(part, str(status))
+            for part, status in zip(store.parts, store.part_statuses, strict=True)
+        ],
+    )
+    print_table(LAYER_HEADINGS, [layer_cells(states) for states in store.values()])
+
+
+def verify(run: RunPath, json: Json = False) -> None:
+    """Read a run back whole, and say what is damaged; exit code 1 if anything is."""
+    from tsstore.store.verify import verify as read_back
+
+    with progress(silent=json) as report:
+        result = read_back(run, report)
+    typer.echo(result.to_json() if json else str(result))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def repair(
+    run: Annotated[str, typer.Argument(help="Path of a run that nobody writes.")],
+    json: Json = False,
+) -> None:
+    """Tidy up after a run that was cut off; what was committed is not touched."""
+    from tsstore.store.repair import repair as tidy_up
+
+    result = tidy_up(run)
+    typer.echo(result.to_json() if json else str(result))
+
+
+def compact(
+    run: Annotated[str, typer.Argument(help="Path of a run that has ended.")],
+    out: Annotated[str, typer.Argument(help="Where to create the new run.")],
+) -> None:
+    """Rewrite a run as one part in few files, and compare the two; the old run is only read."""
+    import tsstore
+    from tsstore.store.compact import compact as rewrite
+    from tsstore.store.compact import disk_usage
+    from tsstore.store.display import printable
+
+    source = tsstore.open(run)
+    with progress() as report:
+        store = rewrite(source, out, progress=report)
+    (files, size), (new_files, new_size) = disk_usage(run), disk_usage(out)
+    typer.echo(
+        f"{printable(store.path)}: {len(source.parts):,} parts → {len(store.parts):,}, "
+        f"{files:,} files → {new_files:,}, {size:,} bytes → {new_size:,}; all entries are the same"
+    )
+
+
+def _part_cells(part: Part, status: str) -> list[str]:
+    from tsstore.store.display import printable
+
+    attributes, record = part.attributes, part.record
+    return [
+        part.directory,
+        str(attributes.rank),
+        str(attributes.attempt),
+        "" if part.step is None else printable(str(part.step)),
+        f"{record.samples:,}",
+        printable(record.time) or "none",
+        printable(status),
+    ]

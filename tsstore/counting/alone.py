@@ -1,0 +1,122 @@
+"""Settling what occurs once without searching for it.
+
+Where nearly every key of a share occurs once, a table is too much: a mark of one byte a slot, in
+which most keys are alone, settles those, and only the rest is searched for. Whether it is so, each
+share tells the next one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tsstore.counting.kernels import kernel
+from tsstore.counting.probing import Place, Width, copy_key, width_of
+from tsstore.counting.records import Records
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PAYS_FROM: Final = 0.6
+"""Share of the keys that occur once from which on settling those first pays."""
+
+_MARKS_OF_A_KEY: Final = 4
+_SHIFT: Final = np.uint64(18)
+_ONE: Final = np.uint8(1)
+
+
+class AloneFilter:
+    """Parts the bare records of one share after the other; its arrays serve them all.
+
+    Parameters
+    ----------
+    words
+        uint64 words of a key.
+    groups
+        Number of groups that the records tell apart; 0 for none.
+    """
+
+    def __init__(self, words: int, groups: int = 0) -> None:
+        self.pays = True  # until the first share has told
+        self._grouped = groups > 0
+        self._alone = np.zeros(max(groups, 1), np.int64)
+        self._marks = np.zeros(0, np.uint8)
+        self._left = Records.empty(words, grouped=self._grouped)
+
+    @property
+    def alone(self) -> NDArray[np.int64]:
+        """How many keys have been settled, int64 (groups or 1,): each occurs once."""
+        return self._alone
+
+    def part(self, bare: Records, others: Records) -> Records:
+        """Settle the keys that occur once, if that pays, and return the other bare records.
+
+        They are valid until the next call.
+
+        Parameters
+        ----------
+        bare
+            Bare records of a share.
+        others
+            Its other records, whose keys do not occur once.
+        """
+        if not self.pays:
+            return bare
+        marks = self._empty_marks(len(bare))
+        _mark(others.keys, marks, np.uint8(2))
+        _mark(bare.keys, marks, _ONE)
+        if len(self._left) < len(bare):
+            group = np.empty(2 * len(bare), np.uint8) if self._grouped else None
+            self._left = Records(np.empty((2 * len(bare), bare.words), np.uint64), group=group)
+        left = self._left
+        count = _part(
+            bare.keys, bare.group, marks, left.keys, left.group, self._alone, width_of(left.keys)
+        )
+        return left[:count]
+
+    def learn(self, alone: int, records: int) -> None:
+        """Decide by a share of so many bare records, so many of them alone, whether it pays."""
+        self.pays = alone > PAYS_FROM * records
+
+    def _empty_marks(self, keys: int) -> NDArray[np.uint8]:
+        slots = 1 << (_MARKS_OF_A_KEY * keys).bit_length()
+        if slots > len(self._marks):
+            self._marks = np.empty(slots, np.uint8)
+        marks = self._marks[:slots]
+        marks[:] = 0
+        return marks
+
+
+@kernel
+def _mark(keys: NDArray[np.uint64], marks: NDArray[np.uint8], least: np.uint8) -> None:
+    """Raise the mark of each key: to `least` at the first time, and beyond 1 at the second."""
+    mask = np.uint64(marks.size - 1)
+    for row in range(keys.shape[0]):
+        slot = (keys[row, 0] >> _SHIFT) & mask
+        marks[slot] = (marks[slot] << _ONE) | least
+
+
+@kernel
+def _part(
+    keys: NDArray[np.uint64],
+    group: NDArray[np.uint8] | None,
+    marks: NDArray[np.uint8],
+    left: NDArray[np.uint64],
+    left_group: NDArray[np.uint8] | None,
+    alone: NDArray[np.int64],
+    width: Width,
+) -> Place:
+    """Write the keys that are not alone in their mark; return how many, and count the others."""
+    mask = np.uint64(marks.size - 1)
+    count = np.int64(0)
+    for row in range(keys.shape[0]):
+        is_left = np.int64(marks[(keys[row, 0] >> _SHIFT) & mask] > _ONE)
+        copy_key(keys, row, left, count, width)
+        if group is not None and left_group is not None:
+            left_group[count] = group[row]
+            alone[group[row]] += 1 - is_left
+        count += is_left
+    if group is None:
+        alone[0] += keys.shape[0] - count
+    return count

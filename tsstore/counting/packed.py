@@ -1,0 +1,294 @@
+"""Bare records to spectra: a table of one word a key less than any other.
+
+Bare records make up most of what is counted, and their counts are small: all keys of a share have
+the first bits of their hash in common, and a count takes the place of these bits. What does not
+fit there goes to a table of whole counts, which holds the other records as well.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from tsstore.counting.aggregate import Table, add_up_spectra, aggregate
+from tsstore.counting.alone import AloneFilter
+from tsstore.counting.kernels import inlined, kernel
+from tsstore.counting.probing import (
+    LONG_PROBE,
+    PROBE_LIMIT,
+    Place,
+    Width,
+    copy_key,
+    slots_for,
+    width_for,
+)
+from tsstore.counting.records import Records
+from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
+from tsstore.errors import CountingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from tsstore.counting.aggregate import Spectrum
+
+_ONE: Final = np.uint64(1)
+_MOST_COUNT_BITS: Final = 10
+_SPILL_RECORDS: Final = 1 << 10
+_LEAST_SLOTS: Final = 1 << 14
+_LANES: Final = 4
+_ANY_SLOTS: Final = 1 << 40
+
+
+def aggregate_gathered(
+    pieces: Sequence[Records],
+    words: int,
+    partition_bits: int,
+    maximum_slots: int,
+    share_records: int = SHARE_RECORDS,
+) -> Spectrum:
+    """Count the distinct states of one partition, all of whose records are in memory.
+
+    Parameters
+    ----------
+    pieces
+        The partition's records, bare ones and others.
+    words
+        uint64 words of a key.
+    partition_bits
+        How many top bits of the hash all keys of the partition share.
+    maximum_slots
+        Slots of the table for a share that is far larger than others, at least 2.
+    share_records
+        Records of a share, about: what its tables take grows with them.
+
+    Returns
+    -------
+    k, q, states
+        As :func:`tsstore.counting.aggregate.spectrum_counts` gives them.
+
+    Raises
+    ------
+    CountingError
+        As :func:`tsstore.counting.aggregate.aggregate`.
+    """
+    records = sum(map(len, pieces))
+    prefix_bits = partition_bits + share_bits(records, partition_bits, share_records)
+    table = PackedTable(words, min(prefix_bits, _MOST_COUNT_BITS))
+    alone = AloneFilter(words)
+    spectra = []
+    for bare, others in shares(pieces, words, partition_bits, share_records):
+        if is_large(len(bare) + len(others), share_records):
+            share = partial(iter, (bare, others))
+            spectra.append(aggregate(share, words, prefix_bits, maximum_slots))
+            continue
+        whole = Table(words, _ANY_SLOTS, initial_slots=_LEAST_SLOTS // 32)
+        whole.add(others)
+        left = alone.part(bare, others)
+        table.add(left.keys, whole)
+        if whole.distinct:
+            table.move_counts(whole)
+            spectra.append(whole.spectrum())
+        once = table.sweep()
+        alone.learn(once + len(bare) - len(left), len(bare))
+    return add_up_spectra([table.spectrum(int(alone.alone[0])), *spectra])
+
+
+class PackedTable:
+    """Counts how often keys occur, share after share, in slots of no more words than a key has.
+
+    Parameters
+    ----------
+    words
+        uint64 words of a key.
+    count_bits
+        So many top bits of the hash are the same in all keys of a share, and make room for counts.
+    """
+
+    def __init__(self, words: int, count_bits: int) -> None:
+        self._words, self._width = words, width_for(words)
+        self._count_bits = np.uint64(count_bits)
+        # How many keys occur how often; lanes, so that no addition waits for the one before.
+        self._times = np.zeros((_LANES, 1 << count_bits), np.int64)
+        self._room = self._slots = np.zeros((_LEAST_SLOTS, words), np.uint64)
+        self._spilled = np.empty((_SPILL_RECORDS, words), np.uint64)
+        self._distinct: Place = 0
+
+    def add(self, keys: NDArray[np.uint64], whole: Table) -> None:
+        """Count the keys of a share here, and what is too much for a slot in the other table."""
+        self._begin()
+        row: Place = 0
+        self._distinct = 0
+        while row < len(keys):
+            row, self._distinct, spilled = _absorb(
+                keys, row, self._slots, self._distinct, self._count_bits, self._spilled, self._width
+            )
+            if spilled:
+                times = np.full(spilled, self._times.shape[1] - 1, np.uint32)
+                whole.add(Records(self._spilled[:spilled], times, times))
+            elif row < len(keys):
+                self._grow()
+
+    def move_counts(self, whole: Table) -> None:
+        """Add the counts of keys that are in both tables to those of the other one."""
+        _move_counts(self._slots, self._count_bits, self._times, whole.slots, self._width)
+
+    def sweep(self) -> int:
+        """Add the counts of this share to those of earlier ones; return how many are 1."""
+        before = self._times[:, 1].sum()
+        _sweep(self._slots, self._count_bits, self._times)
+        return int(self._times[:, 1].sum() - before)
+
+    def spectrum(self, alone: int) -> Spectrum:
+        """Return the spectrum of all shares, with so many more keys that occur once."""
+        states = self._times.sum(axis=0)
+        states[0] = 0
+        states[1] += alone
+        times = np.flatnonzero(states)
+        return times, times.copy(), states[times]
+
+    def _begin(self) -> None:
+        """Take so many slots, empty ones, as the last share would have needed."""
+        slots = max(_LEAST_SLOTS, 2 * slots_for(5 * int(self._distinct) // 4))
+        if slots > len(self._room):
+            self._room = np.zeros((slots, self._words), np.uint64)
+        self._slots = self._room[:slots]
+
+    def _grow(self) -> None:
+        larger = np.zeros((2 * len(self._slots), self._words), np.uint64)
+        _rehash(self._slots, larger, self._count_bits, self._width)
+        self._room = self._slots = larger
+
+
+@inlined
+def _differs(
+    slots: NDArray[np.uint64],
+    slot: np.uint64,
+    found: np.uint64,
+    count_bits: np.uint64,
+    keys: NDArray[np.uint64],
+    row: Place,
+    width: Width,
+) -> bool:
+    """Whether a slot, whose first word or else the one due to it was found, holds another key."""
+    differs: bool = (found ^ (keys[row, 0] << count_bits)) >> count_bits != 0
+    is_empty = slots[slot, 0] == 0
+    for word in range(1, len(width)):
+        differs |= (slots[slot, word] != keys[row, word]) & (not is_empty)
+    return differs
+
+
+@inlined
+def _find(
+    slots: NDArray[np.uint64],
+    count_bits: np.uint64,
+    keys: NDArray[np.uint64],
+    row: Place,
+    width: Width,
+) -> tuple[np.uint64, np.uint64]:
+    """Return the slot of a key, or else the empty one that is due to it, and its first word.
+
+    An empty slot's first word is that of a key that has not been counted yet. It is chosen without
+    a branch: whether a key is new is what a processor cannot guess.
+    """
+    mask = np.uint64(slots.shape[0] - 1)
+    packed = keys[row, 0] << count_bits
+    slot = keys[row, 0] & mask
+    found = slots[slot, 0]
+    found = packed if found == 0 else found
+    probes = 0
+    while _differs(slots, slot, found, count_bits, keys, row, width):
+        slot = (slot + _ONE) & mask
+        found = slots[slot, 0]
+        found = packed if found == 0 else found
+        probes += 1
+        if probes == PROBE_LIMIT:
+            raise CountingError(LONG_PROBE)
+    return slot, found
+
+
+@kernel
+def _absorb(
+    keys: NDArray[np.uint64],
+    first: Place,
+    slots: NDArray[np.uint64],
+    distinct: Place,
+    count_bits: np.uint64,
+    spilled: NDArray[np.uint64],
+    width: Width,
+) -> tuple[Place, Place, Place]:
+    """Count keys from `first` on; return the first without room, distinct keys, and spilled ones.
+
+    A key is spilled when its count is full: it stands for so many rows, and counts from 0 again.
+    """
+    most = (_ONE << count_bits) - _ONE
+    room = np.int64(slots.shape[0] // 4)
+    spills = np.int64(0)
+    distinct = np.int64(distinct)
+    row = np.int64(first)
+    while row < keys.shape[0] and distinct < room and spills < spilled.shape[0]:
+        # As many as there is room for, were they all distinct.
+        stop = min(keys.shape[0], row + min(room - distinct, spilled.shape[0] - spills))
+        while row < stop:
+            slot, found = _find(slots, count_bits, keys, row, width)
+            count = found & most
+            distinct += np.int64(count == 0)
+            if count == most:
+                copy_key(keys, row, spilled, spills, width)
+                spills += 1
+                found -= most
+            slots[slot, 0] = found + _ONE
+            for word in range(1, len(width)):
+                slots[slot, word] = keys[row, word]
+            row += 1
+    return row, distinct, spills
+
+
+@kernel
+def _rehash(
+    slots: NDArray[np.uint64], larger: NDArray[np.uint64], count_bits: np.uint64, width: Width
+) -> None:
+    """Move all keys and counts into a larger table, which is empty."""
+    mask = np.uint64(larger.shape[0] - 1)
+    for old in range(slots.shape[0]):
+        if slots[old, 0] != 0:
+            slot = (slots[old, 0] >> count_bits) & mask
+            while larger[slot, 0] != 0:
+                slot = (slot + _ONE) & mask
+            copy_key(slots, old, larger, slot, width)
+
+
+@kernel
+def _move_counts(
+    slots: NDArray[np.uint64],
+    count_bits: np.uint64,
+    times: NDArray[np.int64],
+    others: NDArray[np.uint64],
+    width: Width,
+) -> None:
+    """Add the counts of keys that are in both tables to those of the other one.
+
+    They stay where they are, because a search goes over them; `times` counts them once less.
+    """
+    words = len(width)
+    most = (_ONE << count_bits) - _ONE
+    for other in range(others.shape[0]):
+        if others[other, words] != 0:
+            _, found = _find(slots, count_bits, others, other, width)
+            count = found & most
+            times[0, count] -= 1
+            others[other, words] += count
+            others[other, words + 1] += count
+
+
+@kernel
+def _sweep(slots: NDArray[np.uint64], count_bits: np.uint64, times: NDArray[np.int64]) -> None:
+    """Count how many keys occur how often, and clear the table."""
+    most = (_ONE << count_bits) - _ONE
+    for first in range(0, slots.shape[0], _LANES):
+        for lane in range(_LANES):
+            times[lane, slots[first + lane, 0] & most] += 1
+            slots[first + lane, 0] = 0
