@@ -370,3 +370,11 @@ def test_records_and_tasks_are_held_all_the_while():
 def test_the_error_says_what_was_given_and_is_an_analysis_error():
     with pytest.raises(AnalysisError, match="layer conv_1: memory of 1 MiB is too small"):
         make_plan(work(), MIB, 2, True)
+
+
+@pytest.mark.parametrize("all_threads", [1, 16, 100])
+def test_there_are_blocks_for_all_workers_of_a_cluster(all_threads):
+    layer = replace(work(10**8), all_threads=all_threads)
+    plan = make_plan(layer, 4 * GIB, 1, False)
+    assert plan.spill
+    assert plan.blocks >= min(all_threads, 10**8 // plan.piece_rows)

@@ -151,6 +151,7 @@ def layer_plan(
         parts=len(states.parts),
         groups=groups,
         left_out=left_out,
+        all_threads=scheduler.all_threads,
     )
     return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)
 

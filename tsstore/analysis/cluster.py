@@ -52,6 +52,7 @@ class Cluster:
             raise AnalysisError(f"the cluster at {self._address} has no workers; start some first")
         threads = {address: worker["nthreads"] for address, worker in workers.items()}
         self.threads = max(_by_process(threads))
+        self.all_threads = sum(threads.values())
         self._limit = min(_by_process(_memory_limits(client, workers)))
 
     def memory(self, asked: int | None) -> int:

@@ -77,6 +77,8 @@ class Work:
         Groups of samples that are told apart; 0: none.
     left_out
         Samples of the run that do not count.
+    all_threads
+        Tasks that all processes run at a time; as many blocks there should be, at least.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Work:
     parts: int = 1
     groups: int = 0
     left_out: int = 0
+    all_threads: int = 1
 
     @property
     def record_bytes(self) -> int:
@@ -365,7 +368,7 @@ def _block_rows(work: Work, share: int, threads: int, piece_rows: int, spill: bo
     if not spill:
         return piece_rows
     room = share - block_task_bytes(work, piece_rows, 0, spill)
-    even = -(-work.rows // threads)
+    even = -(-work.rows // max(threads, work.all_threads))
     return max(piece_rows, min(even, room // work.record_bytes))
 
 

@@ -25,6 +25,7 @@ class Scheduler(Protocol):
     """What an analysis needs of a scheduler."""
 
     threads: int
+    all_threads: int
     shared_memory: bool
 
     def memory(self, asked: int | None) -> int:
@@ -46,7 +47,7 @@ class Local:
     shared_memory = True
 
     def __init__(self, threads: int) -> None:
-        self.threads = threads
+        self.threads = self.all_threads = threads
 
     def memory(self, asked: int | None) -> int:
         """Return what was asked for, or a quarter of what there is."""
