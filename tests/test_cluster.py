@@ -80,7 +80,7 @@ def analyze(run, scratch, scheduler, reported):
             press()
             time.sleep(60)
 
-    somebody = threading.Thread(target=press_later)
+    somebody = threading.Thread(target=press_later, daemon=True)
     if not reported:
         somebody.start()
     before = set(threading.enumerate())
@@ -136,7 +136,7 @@ def press():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-threading.Thread(target=press).start()
+threading.Thread(target=press, daemon=True).start()
 sys.argv = ["tsstore", "analyze", run, "--layer", "a", "--scheduler", "threads"]
 cli.main()
 """
