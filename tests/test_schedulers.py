@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 import time
+import uuid
 import weakref
 from contextlib import contextmanager
 from dataclasses import replace
@@ -69,11 +70,11 @@ KEPT: weakref.WeakSet[Kept] = weakref.WeakSet()
 
 
 def small_graph(size: int = 20) -> tuple[dict[Any, Any], Any]:
-    graph: dict[Any, Any] = {("constant", 0): 5}
-    for number in range(size):
-        graph["task", number] = (add, ("constant", 0), number)
-    graph["sum"] = (add, *(("task", number) for number in range(size)))
-    return graph, "sum"
+    """Keys are new each time, as an analysis has them: a client may lose one that it releases."""
+    token = uuid.uuid4().hex
+    constant, total = (f"constant-{token}", 0), f"sum-{token}"
+    tasks = {(f"task-{token}", number): (add, constant, number) for number in range(size)}
+    return {constant: 5, **tasks, total: (add, *tasks)}, total
 
 
 @pytest.fixture(params=["threads", "synchronous", "client", "in_process"])
@@ -148,7 +149,8 @@ def test_every_task_is_reported_once_and_in_the_thread_that_asked(scheduler):
 @pytest.mark.parametrize("reported", [False, True])
 def test_an_error_in_a_task_comes_out_as_it_is(scheduler, reported):
     graph, key = small_graph()
-    graph["task", 3] = (fail, ("constant", 0))
+    failing = next(name for name in graph if name[1:] == (3,))
+    graph[failing] = (fail, 5)
     report = (lambda done, total: None) if reported else None
     with pytest.raises(DamageError, match=r"^chunk 7 is damaged$"):
         scheduler.run(graph, key, 2, report)
