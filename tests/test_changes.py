@@ -54,6 +54,22 @@ def test_changes_of_disjoint_states_add_up(parts) -> None:
     assert len(merged.ends) == GROUPS
 
 
+@given(st.lists(rows_of_groups, min_size=1, max_size=4))
+def test_many_changes_add_up_group_by_group_to_the_same(parts) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "AT_ONCE", 0)
+        merged = add_up_changes([added_up(part) for part in parts])
+    assert changes_as_counter(merged) == expected(*parts)
+    assert merged.ends[-1] == len(merged)
+
+
+def test_the_changes_of_one_group_are_views_of_those_of_all() -> None:
+    part = added_up([[(1, 1, 1), (2, 1, 3)], [], [(5, 2, -1)]])
+    assert [part.of(group).ends.tolist() for group in range(3)] == [[2], [0], [1]]
+    assert part.of(2).multiplicity.tolist() == [5]
+    assert np.shares_memory(part.of(0).states, part.states)
+
+
 def test_integers_are_no_wider_than_they_need_be() -> None:
     narrow = added_up([[(2**31 - 1, 1, 1)], [], []])
     wide = added_up([[(2**31, 1, 1)], [], []])

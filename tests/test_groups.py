@@ -124,6 +124,27 @@ def test_entries_come_in_any_order_and_equal_ones_add_up() -> None:
     assert changes.states.tolist() == [4, 1]
 
 
+@given(tables())
+def test_entries_that_come_by_group_and_once_give_the_same(table) -> None:
+    changes = changes_of(*table)
+    rng = np.random.default_rng(len(changes))
+    order = np.arange(len(changes))
+    for group in range(changes.groups):
+        rng.shuffle(order[changes.entries_of(group)])
+    ends = np.searchsorted(changes.group, np.arange(changes.groups), side="right")
+    columns = (changes.multiplicity, changes.incidence, changes.states)
+    entries = [column[order].astype(np.int32) for column in columns]
+    assert GroupChanges.from_groups(changes.numbers, ends, *entries) == changes
+
+
+def test_entries_by_group_that_change_nothing_are_dropped() -> None:
+    numbers, one = [[1, 1]] * 4, np.ones(3, np.int32)
+    found = GroupChanges.from_groups(numbers, np.array([1, 3]), one, one, np.array([0, 2, 0]))
+    assert (found.group.tolist(), found.states.tolist()) == ([1], [2])
+    with pytest.raises(ValueError, match="must be of one length"):
+        GroupChanges.from_groups([[1], [1, 1], [1], [1]], np.array([1]), one, one, one)
+
+
 def test_the_spectrum_of_other_samples_is_refused() -> None:
     for wrong in (Spectrum.empty(), Spectrum.from_counts([6, 5], [5, 2])):
         with pytest.raises(ValueError, match="group 0 takes away states that the spectrum"):

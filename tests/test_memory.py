@@ -12,6 +12,7 @@ from tsstore.analysis.memory import (
     available_memory,
     available_processors,
     format_memory,
+    give_back_memory,
     parse_memory,
 )
 from tsstore.errors import AnalysisError
@@ -67,3 +68,13 @@ def test_processors_are_those_that_this_process_may_use(monkeypatch):
     assert available_processors() == (os.cpu_count() or 1)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_processors() == 1
+
+
+def test_memory_is_given_back_where_the_c_library_can_and_else_nothing_happens(monkeypatch):
+    trimmed = []
+    library = type("Library", (), {"malloc_trim": staticmethod(trimmed.append)})
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: library)
+    give_back_memory()
+    assert trimmed == [0]
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: object())
+    assert give_back_memory() is None

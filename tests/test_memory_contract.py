@@ -74,6 +74,15 @@ def test_skewed_states_whose_spectra_are_large_keep_to_the_memory():
     assert found["changes"] > 10_000
 
 
+@pytest.mark.parametrize("width", [3, 8, 32])
+def test_states_that_change_the_spectra_of_all_groups_keep_to_the_memory(width):
+    options = ["--data", "repeated", "--positions=1000", *["--exact"] * (width > 16)]
+    found = measure(160, "64MiB", width, *options)
+    assert_kept(found)
+    assert found["spill"]
+    assert found["changes"] > 100_000
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("option", ["--intervals", "--no-intervals"])
 @pytest.mark.parametrize("memory", [256, 512])

@@ -17,7 +17,7 @@ from tsstore.analysis.exchange import scratch_folder
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.layer_result import LayerResult
 from tsstore.analysis.left_out import NOTHING, LeftOut, count_repeated, leave_out_repeated
-from tsstore.analysis.memory import parse_memory
+from tsstore.analysis.memory import give_back_memory, parse_memory
 from tsstore.analysis.pipeline import Counts, build_graph, finish_counts
 from tsstore.analysis.plan import Plan, Work, make_plan
 from tsstore.analysis.results import Analysis
@@ -208,6 +208,7 @@ def count_layer(
     with planned_scratch(plan, scheduler, scratch) as folder:
         graph, key = build_graph(states, scheme, plan, folder, groups, left_out)
         counts = scheduler.run(graph, key, plan.threads, report)
+        give_back_memory()
     counts = finish_counts(counts, states, groups, left_out)
     _check_rows(states, counts, left_out)
     return counts, scheme

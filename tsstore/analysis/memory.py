@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from tsstore.errors import AnalysisError
@@ -50,6 +52,15 @@ def available_memory() -> int:
 def available_processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def give_back_memory() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it for its threads.
+
+    What tasks of other threads have freed is of no use to the thread that goes on.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _read_limit(path: Path) -> int | None:

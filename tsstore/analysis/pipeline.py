@@ -179,8 +179,11 @@ def finish_counts(
             group = groups.of_samples(part.directory, 0, part.samples)
             group = left_out.select(group, part.directory, 0)
             numbers[0] += np.bincount(group, minlength=groups.count)
-    columns = () if counts.cells is None else counts.cells.columns
-    return replace(counts, changes=GroupChanges.from_arrays(numbers, *columns), cells=None)
+    cells = counts.cells
+    if cells is None:
+        return replace(counts, changes=GroupChanges.from_arrays(numbers))
+    entries = cells.ends, cells.multiplicity, cells.incidence, cells.states
+    return replace(counts, changes=GroupChanges.from_groups(numbers, *entries), cells=None)
 
 
 def build_graph(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Bytes of a cell while it is added up, or of what one state or pair adds to it.
 CELL_BYTES: Final = 24
 
+#: More cells are added up group by group: all the while they take twice what they take in the end.
+AT_ONCE: Final = 1 << 16
+
 _CELL_COLUMNS: Final = 3
 _ONE: Final = np.uint64(1)
 _HALF: Final = np.uint64(32)
@@ -59,6 +62,12 @@ class Changes:
         """The group that is left out, multiplicity, incidence and states: (cells,) each."""
         group = np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
         return group, self.multiplicity, self.incidence, self.states
+
+    def of(self, group: int) -> Changes:
+        """Return those of one group, as if it were the only one; views."""
+        start, stop = self.ends[group - 1] if group else 0, self.ends[group]
+        columns = (self.multiplicity, self.incidence, self.states)
+        return Changes(np.array([stop - start]), *(column[start:stop] for column in columns))
 
     @property
     def nbytes(self) -> int:
@@ -99,12 +108,22 @@ def add_up_changes(parts: Sequence[Changes]) -> Changes:
     """
     if len(parts) == 1:
         return parts[0]
+    groups = len(parts[0].ends)
+    if groups > 1 and sum(map(len, parts)) > AT_ONCE:
+        by_group = ([part.of(group) for part in parts] for group in range(groups))
+        return _join([add_up_changes(own) for own in by_group])
     ends = np.sum([part.ends for part in parts], axis=0)
     cursors = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
     rows = np.empty((sum(map(len, parts)), _CELL_COLUMNS), np.int64)
     for part in parts:
         _place(part.ends, part.multiplicity, part.incidence, part.states, cursors, rows)
     return add_up_rows(rows, ends)
+
+
+def _join(groups: Sequence[Changes]) -> Changes:
+    """Return the changes of all groups, each of which is alone in its own."""
+    columns = zip(*(own.columns[1:] for own in groups), strict=True)
+    return Changes(np.cumsum([len(own) for own in groups]), *map(np.concatenate, columns))
 
 
 def once_by_group(states: NDArray[np.int64]) -> Changes:

@@ -9,9 +9,10 @@ disjoint sets of states.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +88,40 @@ class GroupChanges:
         _check_lengths(_ENTRIES, entries)
         _check_groups(entries[0], totals[0].size)
         return cls(*totals, *_add_up(*entries))
+
+    @classmethod
+    def from_groups(
+        cls,
+        numbers: Iterable[npt.ArrayLike],
+        ends: IntArray,
+        multiplicity: npt.NDArray[np.signedinteger[Any]],
+        incidence: npt.NDArray[np.signedinteger[Any]],
+        states: npt.NDArray[np.signedinteger[Any]],
+    ) -> Self:
+        """Make changes from entries that come group after group, each once: in little memory.
+
+        Parameters
+        ----------
+        numbers
+            As `from_arrays` takes them.
+        ends
+            Where the entries of each group end, of shape (groups,).
+        multiplicity, incidence, states
+            Signed integers of shape (entries,), in any order in each group.
+        """
+        totals = [_as_integers(number) for number in numbers]
+        _check_lengths(_NUMBERS, totals)
+        columns = [np.empty(np.count_nonzero(states), np.int64) for _ in range(3)]
+        sizes, place = [], 0
+        for start, stop in itertools.pairwise([0, *ends.tolist()]):
+            kept = start + np.flatnonzero(states[start:stop])
+            kept = kept[_order(multiplicity[kept], incidence[kept])]
+            for column, values in zip(columns, (multiplicity, incidence, states), strict=True):
+                column[place : place + len(kept)] = values[kept]
+            sizes.append(len(kept))
+            place += len(kept)
+        entries = np.repeat(np.arange(len(ends)), sizes), *columns
+        return cls(*totals, *entries)
 
     @classmethod
     def from_counts(
