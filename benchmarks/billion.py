@@ -24,15 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from memory import LAYER, MIB, peak_memory
+from memory import BATCH_ROWS, LAYER, MIB, begin_peak, peak_memory, write_batches
 
-from tsstore.store.batch import Batch, LayerBatch
-from tsstore.store.files import LocalFiles
-from tsstore.store.layout import LayerAttributes, PartAttributes
-from tsstore.store.run import create_run
-from tsstore.store.writer import PartWriter
-
-BATCH_ROWS = 1 << 20
 ODD = 0x9E3779B97F4A7C15
 TINY_LOG2 = 14
 
@@ -66,16 +59,11 @@ def main() -> None:
 
 def write_run(path: Path, log2: int) -> None:
     """Write a run of one layer of ``2 ** log2`` samples of one position."""
-    files = LocalFiles(path, durable=False)
-    create_run(files)
-    writer = PartWriter(files, PartAttributes())
-    writer.define({LAYER: LayerAttributes(LAYER, 64)}, {LAYER: 1}, {})
-    for start in range(0, 1 << log2, BATCH_ROWS):
-        count = min(BATCH_ROWS, 1 << log2)
-        numbers = np.arange(start, start + count, dtype=np.uint64)
-        rows = states(numbers, log2).view(np.uint8).reshape(-1, 8)
-        writer.append(Batch(count, {LAYER: LayerBatch(rows, np.ones(count, np.int64))}))
-    writer.seal()
+    count = min(BATCH_ROWS, 1 << log2)
+    starts = range(0, 1 << log2, count)
+    numbers = (np.arange(start, start + count, dtype=np.uint64) for start in starts)
+    rows = (states(own, log2).view(np.uint8).reshape(-1, 8) for own in numbers)
+    write_batches(path, 8, 1, rows)
 
 
 def states(numbers: Any, log2: int) -> Any:
@@ -101,7 +89,7 @@ def measure(folder: str, log2: str, memory: str, intervals: str) -> dict[str, An
 
     options: dict[str, Any] = {"scheduler": "threads", "intervals": intervals == "1"}
     tsstore.analyze(f"{folder}/tiny", **options)
-    baseline = peak_memory()
+    baseline = begin_peak()
     options["memory"] = memory
     plan = tsstore.plan(f"{folder}/run", **options)[LAYER]
     begin, cpu = time.perf_counter(), time.process_time()

@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,15 @@ def main() -> None:
 
 def write_run(path: Path, width: int, rows: int, positions: int, data: str) -> None:
     """Write a run of one layer, the same each time."""
+    generator = np.random.default_rng(1)
+    whole, step = rows - rows % positions, BATCH_ROWS - BATCH_ROWS % positions
+    starts = range(0, whole, step)
+    batches = (DATA[data](generator, at, min(step, whole - at), width) for at in starts)
+    write_batches(path, width, positions, batches)
+
+
+def write_batches(path: Path, width: int, positions: int, batches: Iterable[Any]) -> None:
+    """Write a run of one layer, whose batches have rows of whole samples of so many positions."""
     from tsstore.store.batch import Batch, LayerBatch
     from tsstore.store.files import LocalFiles
     from tsstore.store.layout import LayerAttributes, PartAttributes
@@ -97,12 +107,8 @@ def write_run(path: Path, width: int, rows: int, positions: int, data: str) -> N
     create_run(files)
     writer = PartWriter(files, PartAttributes())
     writer.define({LAYER: LayerAttributes(LAYER, 8 * width)}, {LAYER: positions}, {})
-    generator = np.random.default_rng(1)
-    whole, step = rows - rows % positions, BATCH_ROWS - BATCH_ROWS % positions
-    for start in range(0, whole, step):
-        count = min(step, whole - start)
-        states = DATA[data](generator, start, count, width)
-        samples = count // positions
+    for states in batches:
+        samples = len(states) // positions
         own = np.full(samples, positions, dtype=np.int64)
         writer.append(Batch(samples, {LAYER: LayerBatch(states, own)}))
     writer.seal()

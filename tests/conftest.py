@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from clusters import workers
 from hypothesis import HealthCheck, settings
 
 # A busy machine is no failure; and a change is judged by the same examples each time.
@@ -22,15 +23,22 @@ settings.load_profile("tsstore")
 @pytest.fixture(scope="session")
 def client() -> Iterator[Any]:
     """Give a client of two worker processes on this machine; it is not the current client."""
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit="2GiB"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with workers(memory_limit="2GiB") as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def immortal() -> Iterator[Any]:
+    """Give a client of two workers, in whose places others come when they are killed."""
+    with workers() as client:
+        yield client
+
+
+@pytest.fixture
+def fragile(immortal: Any) -> Any:
+    """Give a client whose workers may be killed: others take their places."""
+    immortal.wait_for_workers(2, timeout=30)
+    return immortal
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from clusters import workers
 from object_stores import fresh_url, s3_environment, s3_server
 from synthetic import count, draw_layer, found, layer, write_layers
 
@@ -153,31 +153,6 @@ def run_script(
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=100
     )
-
-
-@contextmanager
-def workers(number: int = 2, **options: Any) -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    options = {"threads_per_worker": 1, "dashboard_address": ":0", **options}
-    with (
-        LocalCluster(n_workers=number, **options) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def immortal():
-    with workers() as client:
-        yield client
-
-
-@pytest.fixture
-def fragile(immortal):
-    """Give a client whose workers may be killed: others take their places."""
-    immortal.wait_for_workers(2, timeout=30)
-    return immortal
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_more_states_than_a_table_holds_are_counted_in_passes(
 
     rows = layer(numbered_rows(np.arange(3_000) // 2, width), 3)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
-    monkeypatch.setattr(module, "Table", Watched)
+    monkeypatch.setattr("tsstore.counting.aggregate.Table", Watched)
     pieces = pieces_of(states, gathered_bytes=gathered, maximum_slots=16, share_records=1_000)
     assert found(pieces) == expected(rows)
     assert max(passes) > 1
@@ -107,7 +107,7 @@ def test_states_are_taken_out_of_a_table_a_bounded_number_at_a_time(tmp_path, mo
 
 def test_rows_that_are_lost_are_noticed(tmp_path, monkeypatch):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
-    monkeypatch.setattr(module, "_slices", lambda index, partition: iter(()))
+    monkeypatch.setattr(module.Index, "slices", lambda index, partition: iter(()))
     with pytest.raises(CountingError, match=f"add up to 0, but {states.rows} rows"):
         pieces_of(states)
 

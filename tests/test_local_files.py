@@ -129,10 +129,10 @@ def test_a_sync_that_failed_is_done_again(tmp_path, monkeypatch):
     files = LocalFiles(tmp_path / "run.zarr", durable=True)
     files.write("part/zarr.json", b"")
     synced: list[Path] = []
-    monkeypatch.setattr(disk, "_sync", failing(OSError(5, "input/output error")))
+    monkeypatch.setattr(disk, "sync_directory", failing(OSError(5, "input/output error")))
     with pytest.raises(OSError, match=r"input/output"):
         files.sync()
-    monkeypatch.setattr(disk, "_sync", synced.append)
+    monkeypatch.setattr(disk, "sync_directory", synced.append)
     files.sync()
     assert set(synced) == {tmp_path, tmp_path / "run.zarr", tmp_path / "run.zarr" / "part"}
     files.sync()
@@ -162,7 +162,7 @@ def test_what_is_removed_is_synced_and_not_missed(tmp_path, monkeypatch):
     files.write("part/samples/zarr.json", b"")
     files.remove_tree("part")
     synced: list[Path] = []
-    monkeypatch.setattr(disk, "_sync", synced.append)
+    monkeypatch.setattr(disk, "sync_directory", synced.append)
     files.sync()
     assert synced == [files.root]
 

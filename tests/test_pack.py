@@ -252,9 +252,9 @@ def test_a_machine_without_a_folder_for_machine_code_compiles_each_time(monkeypa
     def add(first, second):
         return first + second
 
-    kept = pack_planes._kernel(add)
+    kept = pack_planes.inlined(add)
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
-    compiled = pack_planes._kernel(add)
+    compiled = pack_planes.inlined(add)
     assert compiled(1, 2) == 3
     assert compiled.signatures
     assert kept.stats.cache_path

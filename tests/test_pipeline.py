@@ -24,12 +24,12 @@ from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.pipeline import (
     FAN_IN,
     Counts,
-    _gather,
     build_graph,
     check_receipts,
     count_block,
     count_partition,
     finish_counts,
+    gather,
     merge_counts,
     total_pairs,
 )
@@ -279,10 +279,10 @@ def test_a_partition_is_gathered_if_it_has_no_more_bytes_than_the_plan_says(tmp_
 def test_slices_that_are_too_many_are_left_where_they_are():
     pieces = [Records(np.zeros((10, 1), np.uint64))] * 4
     slices = iter(pieces)
-    assert _gather(slices, 200) is None
+    assert gather(slices, 200) is None
     assert list(slices) == pieces[3:]
-    assert _gather(iter(pieces), 320) == pieces
-    assert _gather(iter([]), 0) == []
+    assert gather(iter(pieces), 320) == pieces
+    assert gather(iter([]), 0) == []
 
 
 def test_keys_whose_hashes_begin_alike_are_counted_exactly(tmp_path):

@@ -6,7 +6,7 @@ from counting_cases import WIDTHS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.kernels import kernel
+from tsstore.compiling import kernel
 from tsstore.counting.probing import (
     LONG_PROBE,
     PROBE_LIMIT,

@@ -6,13 +6,13 @@ import threading
 import time
 import uuid
 import weakref
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dask
 import pytest
+from clusters import workers
 from synthetic import count, draw_layer, found, write_layers
 
 from tsstore.analysis.analyze import count_layer, layer_plan
@@ -70,7 +70,7 @@ KEPT: weakref.WeakSet[Kept] = weakref.WeakSet()
 
 
 def small_graph(size: int = 20) -> tuple[dict[Any, Any], Any]:
-    """Keys are new each time, as an analysis has them: a client may lose one that it releases."""
+    """Return a graph whose keys are new each time, as those of an analysis are, and its key."""
     token = uuid.uuid4().hex
     constant, total = (f"constant-{token}", 0), f"sum-{token}"
     tasks = {(f"task-{token}", number): (add, constant, number) for number in range(size)}
@@ -91,40 +91,18 @@ def in_process():
 
     options = {"n_workers": 2, "threads_per_worker": 3, "memory_limit": "2GiB"}
     with (
+        # What they see as theirs is the memory of all tests before: they would pause for ever.
+        dask.config.set({"distributed.worker.memory.pause": False}),
         LocalCluster(processes=False, dashboard_address=":0", **options) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
 
 
-@contextmanager
-def two_workers():
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def immortal():
-    with two_workers() as client:
-        yield client
-
-
-@pytest.fixture
-def fragile(immortal):
-    """Give a client whose workers may be killed: others take their places."""
-    immortal.wait_for_workers(2, timeout=30)
-    return immortal
-
-
 @pytest.fixture
 def doomed():
     """Give a client of a cluster that nobody needs afterwards."""
-    with two_workers() as client:
+    with workers() as client:
         yield client
 
 

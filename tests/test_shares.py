@@ -37,8 +37,9 @@ def test_shares_make_up_the_partition_and_share_their_first_bits(
         )
         for n, count in enumerate(counts)
     ]  # fmt: skip
-    found = list(shares(pieces, words, partition_bits, share_records, grouped))
-    prefix_bits = partition_bits + share_bits(sum(counts), partition_bits, share_records)
+    bits = share_bits(sum(counts), partition_bits, share_records)
+    found = list(shares(pieces, words, partition_bits, bits, grouped))
+    prefix_bits = partition_bits + bits
     assert len(found) == 2 ** (prefix_bits - partition_bits)
     assert totals_by_group(piece for share in found for piece in share) == totals_by_group(pieces)
     for number, share in enumerate(found):
@@ -50,7 +51,7 @@ def test_shares_make_up_the_partition_and_share_their_first_bits(
 
 
 def test_no_pieces_give_empty_shares() -> None:
-    found = list(shares([], 2, 3, 8, grouped=True))
+    found = list(shares([], 2, 3, share_bits(0, 3, 8), grouped=True))
     assert len(found) == 2 ** (LEAST_PREFIX_BITS - 3)
     assert all(len(piece) == 0 and piece.group is not None for share in found for piece in share)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import TypeAlias
 
@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.analyze import planned_scratch
-from tsstore.analysis.pipeline import Index, build_index_graph
+from tsstore.analysis.pipeline import Index, build_index_graph, gather
 from tsstore.analysis.plan import OVERHEAD_BYTES, Plan
 from tsstore.analysis.schedulers import Report, Scheduler, task_keys
-from tsstore.counting.aggregate import Table, slot_bytes
-from tsstore.counting.in_passes import count_in_passes
+from tsstore.counting.aggregate import Table, count_tables, slot_bytes
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.records import Records
 from tsstore.counting.shares import share_bits, shares
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
@@ -119,48 +117,20 @@ def _run_blocks(
 
 def _tables(index: Index, plan: Plan, words: int, partition: int) -> Iterator[Table]:
     """Yield tables that hold the counts of a partition between them."""
-    bits, slots, room = plan.partition_bits, plan.maximum_slots, plan.gathered_bytes
-    slices = partial(_slices, index, partition)
-    gathered: list[Records] = []
-    for piece in slices():
-        room -= piece.nbytes
-        if room < 0:
-            gathered.clear()
-            yield from _count(slices, words, bits, slots)
-            return
-        gathered.append(piece)
-    bits += share_bits(sum(map(len, gathered)), bits, plan.share_records)
-    for share in shares(gathered, words, plan.partition_bits, plan.share_records):
-        yield from _count(partial(iter, share), words, bits, slots)
-
-
-def _slices(index: Index, partition: int) -> Iterator[Records]:
-    return (piece for receipt in index.receipts for piece in receipt.slices.read(partition))
-
-
-def _count(
-    slices: Callable[[], Iterator[Records]], words: int, prefix_bits: int, maximum_slots: int
-) -> Iterator[Table]:
-    """Yield tables of records whose hashes have so many first bits in common."""
-
-    def new_table(pass_bits: int, pass_index: int) -> Table:
-        return Table(
-            words,
-            maximum_slots,
-            partition_bits=prefix_bits,
-            pass_bits=pass_bits,
-            pass_index=pass_index,
-        )
-
-    return count_in_passes(new_table, slices, prefix_bits, maximum_slots)
+    slices, slots = partial(index.slices, partition), plan.maximum_slots
+    gathered = gather(slices(), plan.gathered_bytes)
+    if gathered is None:
+        yield from count_tables(slices, words, plan.partition_bits, slots)
+        return
+    bits = share_bits(sum(map(len, gathered)), plan.partition_bits, plan.share_records)
+    for share in shares(gathered, words, plan.partition_bits, bits):
+        yield from count_tables(partial(iter, share), words, plan.partition_bits + bits, slots)
 
 
 def _taken_out(table: Table, words: int) -> Iterator[tuple[npt.NDArray[np.uint64], Counts, Counts]]:
     """Yield keys, multiplicities and incidences of a table, a bounded number at a time."""
     step = max(1, PIECE_BYTES // slot_bytes(words))
     for start in range(0, len(table.slots), step):
-        slots = table.slots[start : start + step]
-        found = slots[slots[:, words] != 0]
-        if len(found):
-            counts = found[:, words:].astype(np.int64)
-            yield np.ascontiguousarray(found[:, :words]), counts[:, 0], counts[:, 1]
+        keys, multiplicity, incidence = table.occupied(slice(start, start + step))
+        if len(keys):
+            yield keys, multiplicity, incidence

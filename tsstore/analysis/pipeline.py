@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,10 @@ class Index:
         numbers = self.receipts[0].groups if self.receipts else None
         return 0 if numbers is None else numbers.groups
 
+    def slices(self, partition: int) -> Iterator[Records]:
+        """Yield the records of one partition, piece by piece."""
+        return (piece for receipt in self.receipts for piece in receipt.slices.read(partition))
+
 
 def count_block(
     states: LayerStates,
@@ -109,12 +114,9 @@ def check_receipts(receipts: Sequence[Receipt], rows: int) -> Index:
 
 def count_partition(index: Index, plan: Plan, words: int, partition: int) -> Counts:
     """Count the distinct keys of one partition."""
-
-    def slices() -> Iterator[Records]:
-        return (piece for receipt in index.receipts for piece in receipt.slices.read(partition))
-
+    slices = partial(index.slices, partition)
     share = plan.partition_bits, plan.maximum_slots
-    gathered = _gather(slices(), plan.gathered_bytes)
+    gathered = gather(slices(), plan.gathered_bytes)
     cells = None
     if index.groups and gathered is None:
         found, cells = aggregate_groups(slices, words, index.groups, *share)
@@ -129,7 +131,7 @@ def count_partition(index: Index, plan: Plan, words: int, partition: int) -> Cou
     return Counts(Spectrum.from_arrays(*found), cells=cells)
 
 
-def _gather(slices: Iterator[Records], most_bytes: int) -> list[Records] | None:
+def gather(slices: Iterator[Records], most_bytes: int) -> list[Records] | None:
     """Return all records, if they are not too many."""
     gathered, size = [], 0
     for piece in slices:
@@ -182,8 +184,8 @@ def finish_counts(
     cells = counts.cells
     if cells is None:
         return replace(counts, changes=GroupChanges.from_arrays(numbers))
-    entries = cells.ends, cells.multiplicity, cells.incidence, cells.states
-    return replace(counts, changes=GroupChanges.from_groups(numbers, *entries), cells=None)
+    changes = GroupChanges.from_groups(numbers, cells.ends, *cells.entries)
+    return replace(counts, changes=changes, cells=None)
 
 
 def build_graph(

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tsstore.analysis import plan_display as display
-from tsstore.analysis.analyze import layer_plan
+from tsstore.analysis.analyze import layer_work
 from tsstore.analysis.asked import check_rows, countable, layer_names, sample_groups
 from tsstore.analysis.left_out import NOTHING, leave_out_repeated
 from tsstore.analysis.memory import parse_memory
-from tsstore.analysis.plan import Plan
+from tsstore.analysis.plan import Plan, make_plan
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.errors import MemoryTooSmallError, UnknownLayerError
 from tsstore.store.display import printable
@@ -249,7 +249,8 @@ def passes_at_worst(rows: int, plan: Plan, grouped: bool) -> int:
 
 
 def _way(states: LayerStates, runner: Scheduler, groups: int, left_out: int, exact: bool) -> _Way:
-    return lambda memory: layer_plan(states, memory, runner, groups, left_out, exact=exact)
+    work = layer_work(states, runner, groups, left_out, exact)
+    return lambda memory: make_plan(work, memory, runner.threads, runner.shared_memory)
 
 
 def _planned(states: LayerStates, plan: Plan, grouped: bool) -> PlannedLayer:

@@ -23,6 +23,7 @@ from tsstore.analysis.states_formats import (
     ZarrGroup,
 )
 from tsstore.errors import AccessError, StoreError, StoreExistsError
+from tsstore.store.disk import sync_directory
 from tsstore.store.layers import LayerStates
 from tsstore.store.printing import printable
 from tsstore.store.run import read_run
@@ -79,7 +80,7 @@ def write_states(
             file.finish()
             _check_free(path)
             os.rename(temporary, path)
-            _sync(path.parent)
+            sync_directory(path.parent)
     except BaseException:
         file.discard()
         raise
@@ -136,12 +137,3 @@ def _attributes(states: LayerStates) -> dict[str, Any]:
         "packing": "neuron i is bit i % 8, least significant first, of byte i // 8",
         "software": f"tsstore {__version__}",
     }
-
-
-def _sync(directory: Path) -> None:
-    """Let a new name in a directory survive a loss of power."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tsstore.compiling import inlined, kernel
 from tsstore.counting.in_passes import count_in_passes
-from tsstore.counting.kernels import inlined, kernel
 from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, Width, copy_key, is_same, width_for
 from tsstore.errors import CountingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -133,10 +133,15 @@ class Table:
         """The table itself: a row is a key, its multiplicity (0: empty) and its incidence."""
         return self._slots
 
-    def occupied(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return the keys (distinct, words), their multiplicities and incidences, as copies."""
-        words = self._words
-        found = self._slots[self._slots[:, words] != 0]
+    def occupied(
+        self, span: slice = slice(None)
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the keys (n, words) in some of the slots, their multiplicities and incidences.
+
+        They are copies; those of all slots unless a span of these is given.
+        """
+        words, slots = self._words, self._slots[span]
+        found = slots[slots[:, words] != 0]
         counts = found[:, words:].astype(np.int64)
         return np.ascontiguousarray(found[:, :words]), counts[:, 0], counts[:, 1]
 
@@ -217,14 +222,24 @@ def aggregate(
         If keys meet in one place of the table as mixed keys do not, or if more of them than fit
         into the table share their first 48 bits.
     """
+    tables = count_tables(slices, words, partition_bits, maximum_slots)
+    return add_up_spectra([table.spectrum() for table in tables])
+
+
+def count_tables(
+    slices: Callable[[], Iterable[Records]], words: int, partition_bits: int, maximum_slots: int
+) -> Iterator[Table]:
+    """Yield tables that hold the counts of one partition between them, for each pass one.
+
+    Parameters and errors are those of :func:`aggregate`.
+    """
 
     def new_table(bits: int, index: int) -> Table:
         return Table(
             words, maximum_slots, partition_bits=partition_bits, pass_bits=bits, pass_index=index
         )
 
-    tables = count_in_passes(new_table, slices, partition_bits, maximum_slots)
-    return add_up_spectra([table.spectrum() for table in tables])
+    return count_in_passes(new_table, slices, partition_bits, maximum_slots)
 
 
 def add_up_spectra(spectra: Sequence[Spectrum]) -> Spectrum:

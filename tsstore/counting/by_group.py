@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsstore.counting.kernels import kernel
+from tsstore.compiling import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,14 +31,19 @@ def numbers_by_group(
     ValueError
         If `group` has another length, or a group beyond the last.
     """
-    if len(group) != len(positions) or group.max(initial=0) >= groups:
-        raise ValueError(
-            f"{len(group)} samples of groups 0 to {group.max(initial=0)}; expected "
-            f"{len(positions)} samples of {groups} groups"
-        )
+    check_groups(group, len(positions), groups)
     numbers = np.zeros((3, groups), np.int64)
     _add_up(positions, group, numbers)
     return numbers
+
+
+def check_groups(group: NDArray[np.uint8], samples: int, groups: int) -> None:
+    """Raise ValueError if there is not one of so many groups for each sample."""
+    if len(group) != samples or group.max(initial=0) >= groups:
+        raise ValueError(
+            f"{len(group)} samples of groups 0 to {group.max(initial=0)}; expected {samples} "
+            f"samples of {groups} groups"
+        )
 
 
 @kernel

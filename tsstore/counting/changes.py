@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tsstore.counting.kernels import inlined, kernel
+from tsstore.compiling import inlined, kernel
 from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, slots_for
 from tsstore.errors import CountingError
 
@@ -61,19 +61,22 @@ class Changes:
     def columns(self) -> tuple[NDArray[np.signedinteger[Any]], ...]:
         """The group that is left out, multiplicity, incidence and states: (cells,) each."""
         group = np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
-        return group, self.multiplicity, self.incidence, self.states
+        return group, *self.entries
+
+    @property
+    def entries(self) -> tuple[NDArray[np.signedinteger[Any]], ...]:
+        """Multiplicity, incidence and states: (cells,) each."""
+        return self.multiplicity, self.incidence, self.states
 
     def of(self, group: int) -> Changes:
         """Return those of one group, as if it were the only one; views."""
         start, stop = self.ends[group - 1] if group else 0, self.ends[group]
-        columns = (self.multiplicity, self.incidence, self.states)
-        return Changes(np.array([stop - start]), *(column[start:stop] for column in columns))
+        return Changes(np.array([stop - start]), *(column[start:stop] for column in self.entries))
 
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        columns = (self.ends, self.multiplicity, self.incidence, self.states)
-        return sum(column.nbytes for column in columns)
+        return self.ends.nbytes + sum(column.nbytes for column in self.entries)
 
 
 def add_up_rows(rows: NDArray[np.int64], ends: NDArray[np.int64]) -> Changes:
@@ -122,8 +125,8 @@ def add_up_changes(parts: Sequence[Changes]) -> Changes:
 
 def _join(groups: Sequence[Changes]) -> Changes:
     """Return the changes of all groups, each of which is alone in its own."""
-    columns = zip(*(own.columns[1:] for own in groups), strict=True)
-    return Changes(np.cumsum([len(own) for own in groups]), *map(np.concatenate, columns))
+    entries = zip(*(own.entries for own in groups), strict=True)
+    return Changes(np.cumsum([len(own) for own in groups]), *map(np.concatenate, entries))
 
 
 def once_by_group(states: NDArray[np.int64]) -> Changes:

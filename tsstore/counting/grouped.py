@@ -318,13 +318,13 @@ def aggregate_groups_gathered(
     """
     for piece in pieces:
         checked_groups(piece, groups)
-    records = sum(map(len, pieces))
-    prefix_bits = partition_bits + share_bits(records, partition_bits, share_records)
+    bits = share_bits(sum(map(len, pieces)), partition_bits, share_records)
+    prefix_bits = partition_bits + bits
     # A record takes a state and two pairs at most: a state's first pair comes with its second.
     table = GroupedTable(words, groups, 8 * slots_for(2 * share_records))
     alone = AloneFilter(words, groups)
     counted = []
-    for bare, others in shares(pieces, words, partition_bits, share_records, grouped=True):
+    for bare, others in shares(pieces, words, partition_bits, bits, grouped=True):
         if is_large(len(bare) + len(others), share_records):
             whole = (partial(iter, (bare, others)), words, groups, prefix_bits, maximum_slots)
             counted.append(aggregate_groups(*whole))

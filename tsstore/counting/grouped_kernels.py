@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.kernels import inlined, kernel
+from tsstore.compiling import inlined, kernel
 from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, Place, Width, copy_key, is_same
 from tsstore.errors import CountingError
 

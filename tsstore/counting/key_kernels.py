@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tsstore.compiling import inlined, kernel
 from tsstore.counting.int128 import multiply_add
-from tsstore.counting.kernels import inlined, kernel
 from tsstore.counting.unaligned import load_word
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tsstore.compiling import inlined, kernel
+from tsstore.counting.by_group import check_groups
 from tsstore.counting.hot import merge_hot_rows, merge_hot_samples
-from tsstore.counting.kernels import inlined, kernel
 from tsstore.counting.probing import (
     LONG_PROBE,
     PROBE_LIMIT,
@@ -72,7 +73,7 @@ def merge_samples(
     """
     _check_positions(positions, len(keys))
     if group is not None:
-        _check_groups(group, len(positions), groups)
+        check_groups(group, len(positions), groups)
     equal_pairs = np.zeros(groups, np.int64)
     if positions.max(initial=0) <= 1:
         bare = Records(keys, group=None if group is None else group[positions > 0])
@@ -133,14 +134,6 @@ def _check_positions(positions: NDArray[np.int64], rows: int) -> None:
         raise ValueError(
             f"positions add up to {total}; expected the number of keys, {rows}, and no more than "
             f"{_LARGEST_BLOCK}"
-        )
-
-
-def _check_groups(group: NDArray[np.uint8], samples: int, groups: int) -> None:
-    if len(group) != samples or group.max(initial=0) >= groups:
-        raise ValueError(
-            f"{len(group)} samples of groups 0 to {group.max(initial=0)}; expected {samples} "
-            f"samples of {groups} groups"
         )
 
 

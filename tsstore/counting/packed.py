@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tsstore.compiling import inlined, kernel
 from tsstore.counting.aggregate import Table, add_up_spectra, aggregate
 from tsstore.counting.alone import AloneFilter
-from tsstore.counting.kernels import inlined, kernel
 from tsstore.counting.probing import (
     LONG_PROBE,
     PROBE_LIMIT,
@@ -75,12 +75,12 @@ def aggregate_gathered(
     CountingError
         As :func:`tsstore.counting.aggregate.aggregate`.
     """
-    records = sum(map(len, pieces))
-    prefix_bits = partition_bits + share_bits(records, partition_bits, share_records)
+    bits = share_bits(sum(map(len, pieces)), partition_bits, share_records)
+    prefix_bits = partition_bits + bits
     table = PackedTable(words, min(prefix_bits, _MOST_COUNT_BITS))
     alone = AloneFilter(words)
     spectra = []
-    for bare, others in shares(pieces, words, partition_bits, share_records):
+    for bare, others in shares(pieces, words, partition_bits, bits):
         if is_large(len(bare) + len(others), share_records):
             share = partial(iter, (bare, others))
             spectra.append(aggregate(share, words, prefix_bits, maximum_slots))

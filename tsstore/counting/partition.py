@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.kernels import kernel
+from tsstore.compiling import kernel
 from tsstore.counting.probing import Width, copy_key, width_of
 from tsstore.counting.records import Records
 

@@ -33,7 +33,7 @@ def shares(
     pieces: Sequence[Records],
     words: int,
     partition_bits: int,
-    share_records: int,
+    bits: int,
     grouped: bool = False,
 ) -> Iterator[tuple[Records, Records]]:
     """Yield the records of a partition share by share: bare ones, and others.
@@ -46,12 +46,11 @@ def shares(
         uint64 words of a key.
     partition_bits
         How many top bits of the hash all keys of the partition have in common.
-    share_records
-        Records of a share, about.
+    bits
+        By how many further bits it is divided; see :func:`share_bits`.
     grouped
         Whether the records tell groups apart.
     """
-    bits = share_bits(sum(map(len, pieces)), partition_bits, share_records)
     kinds = []
     for bare in (True, False):
         own = [piece for piece in pieces if piece.is_bare == bare]

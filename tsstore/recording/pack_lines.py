@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.compiling import compiled
+from tsstore.compiling import compiled, inlined
 from tsstore.recording.addresses import words_at
 from tsstore.recording.strides import Words
 
@@ -18,9 +18,6 @@ _CHUNK: Final = 4096
 """Neurons whose rows are packed together, all in a near cache."""
 _FACTOR: Final = np.uint64(0x0102040810204080)
 """Its product with 8 bytes of 0 or 1, byte i, has bit i of them in its byte 7."""
-
-# Without allocations there are no references to count, an atomic instruction for each slice.
-_kernel = compiled(nogil=True, forceinline=True, _nrt=False)
 
 
 @compiled(nogil=True)
@@ -59,7 +56,7 @@ def pack_lines(
     _pack_chunks(words, starts, neurons, step, first, following, rows, on)
 
 
-@_kernel
+@inlined
 def _pack_chunks(
     words: Words,
     starts: npt.NDArray[np.int64],
@@ -82,7 +79,7 @@ def _pack_chunks(
             _gather(on, neurons, flat[block * positions + position :][:lines])
 
 
-@_kernel
+@inlined
 def _mark_lines(
     words: Words,
     start: int,
@@ -102,7 +99,7 @@ def _mark_lines(
         _mark(words[begin : begin + size], first, following, on[line * size :])
 
 
-@_kernel
+@inlined
 def _mark(words: Words, first: _Word, following: _Word, on: _Bytes) -> None:
     """Write 1 where a word is in the range that `following` words after `first` end, else 0."""
     word = words.dtype.type
@@ -111,7 +108,7 @@ def _mark(words: Words, first: _Word, following: _Word, on: _Bytes) -> None:
         on[index] = word(words[index] - first) <= following
 
 
-@_kernel
+@inlined
 def _gather(on: _Bytes, neurons: int, rows: _Bytes) -> None:
     """Pack lines of 0 or 1 that follow each other; 8 bytes follow the last one."""
     lines, width = rows.shape

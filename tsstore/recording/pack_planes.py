@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.compiling import compiled
+from tsstore.compiling import compiled, inlined, kernel
 from tsstore.recording.addresses import prefetch, words_at
 from tsstore.recording.strides import Words
 
@@ -24,11 +24,6 @@ _CACHE_LINE: Final = 64
 """Bytes that come from memory together."""
 _VECTOR: Final = 16
 """Words that are compared at once, where the processor is good at it."""
-
-# Without allocations there are no references to count, an atomic instruction for each slice.
-_kernel = compiled(nogil=True, forceinline=True, _nrt=False)
-# What does not depend on the tensor's dtype is compiled once for all.
-_shared_kernel = compiled(nogil=True, _nrt=False)
 
 
 @compiled(nogil=True)
@@ -70,7 +65,7 @@ def pack_planes(
     _pack_tiles(words, starts, neurons, step, first, following, rows, joined, turned)
 
 
-@_kernel
+@inlined
 def _pack_tiles(
     words: Words,
     starts: npt.NDArray[np.int64],
@@ -106,7 +101,7 @@ def _pack_tiles(
                 _interleave(joined, width, size, row)
 
 
-@_kernel
+@inlined
 def _fetch(words: Words, start: int, size: int) -> None:
     """Ask for what comes a while after words that are being read."""
     begin = start + _AHEAD // words.itemsize
@@ -114,7 +109,7 @@ def _fetch(words: Words, start: int, size: int) -> None:
         prefetch(words, index)
 
 
-@_kernel
+@inlined
 def _join_long(
     words: Words,
     start: int,
@@ -138,7 +133,7 @@ def _join_long(
             joined[index] |= bit if on else np.uint8(0)
 
 
-@_kernel
+@inlined
 def _join_short(
     words: Words,
     start: int,
@@ -163,7 +158,7 @@ def _join_short(
             joined[index] &= there
 
 
-@_shared_kernel
+@kernel
 def _join(
     words: Words, step: int, last: int, size: int, first: _Word, following: _Word, joined: _Bytes
 ) -> None:
@@ -187,7 +182,7 @@ def _join(
         )
 
 
-@_shared_kernel
+@kernel
 def _interleave(joined: _Bytes, width: int, size: int, rows: _Bytes) -> None:
     """Write up to 8 lines of bytes as rows, byte after byte."""
     # Only for a constant number of lines LLVM has vectors.
@@ -207,7 +202,7 @@ def _interleave(joined: _Bytes, width: int, size: int, rows: _Bytes) -> None:
         _interleave_lines(joined, 8, size, rows)
 
 
-@_kernel
+@inlined
 def _interleave_lines(joined: _Bytes, width: int, size: int, rows: _Bytes) -> None:
     """Write `width` lines as rows."""
     for position in range(size):
@@ -215,7 +210,7 @@ def _interleave_lines(joined: _Bytes, width: int, size: int, rows: _Bytes) -> No
             rows[position * width + byte] = joined[byte, position]
 
 
-@_shared_kernel
+@kernel
 def _turn(joined: _Bytes, size: int, turned: npt.NDArray[np.uint64]) -> None:
     """Join 8 lines of bytes to words, whose byte i is line i."""
     word = np.uint64
@@ -229,7 +224,7 @@ def _turn(joined: _Bytes, size: int, turned: npt.NDArray[np.uint64]) -> None:
         turned[index] = low | high
 
 
-@_shared_kernel
+@kernel
 def _spread(turned: npt.NDArray[np.uint64], width: int, size: int, rows: _Bytes) -> None:
     """Write lines of words as rows, 8 bytes after 8 bytes."""
     for position in range(size - 1):

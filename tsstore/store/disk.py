@@ -58,7 +58,7 @@ class DiskSteps:
             raise
 
     def _sync_file(self, path: Path) -> None:
-        self._step("sync", path, _sync, path)
+        self._step("sync", path, sync_directory, path)
 
     def _rename(self, source: Path, target: Path) -> None:
         self._step("rename", target, os.replace, source, target)
@@ -93,7 +93,7 @@ class DiskSteps:
         self._step("remove_directory", path, os.rmdir, path)
 
     def _sync_directory(self, path: Path) -> None:
-        self._step("sync_directory", path, _sync, path)
+        self._step("sync_directory", path, sync_directory, path)
 
 
 def _write_all(file: io.FileIO, data: Bytes) -> None:
@@ -103,7 +103,8 @@ def _write_all(file: io.FileIO, data: Bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _sync(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Let new names in a directory survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
