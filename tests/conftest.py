@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from clusters import workers
+from counting_cases import sample_few_rows
 from hypothesis import HealthCheck, settings
 
 # A busy machine is no failure; and a change is judged by the same examples each time.
@@ -46,6 +47,6 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let plans have many blocks, pieces, partitions, shares and passes of but a few rows."""
     sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8, "MIN_TABLE_SLOTS": 16}
     partitions = {"PARTITION_RECORDS": {False: 32, True: 64}, "PARALLEL_ROWS": 32}
-    monkeypatch.setattr("tsstore.counting.hot.SAMPLE_ROWS", 16)
+    sample_few_rows(monkeypatch, 16)
     for name, value in {**sizes, **partitions}.items():
         monkeypatch.setattr(f"tsstore.analysis.plan.{name}", value)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tsstore.counting import hot
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.merge import merge_samples
 from tsstore.counting.partition import scatter
@@ -141,6 +143,33 @@ def true_spectrum(rows: np.ndarray, positions: Iterable[int], left_out: Any = ()
     return Counter((multiplicity[state], incidence[state]) for state in multiplicity)
 
 
+def check_merged(
+    keys: np.ndarray,
+    positions: np.ndarray,
+    group: np.ndarray | None = None,
+    groups: int = 1,
+    buffers: Buffers | None = None,
+) -> list[Records]:
+    """Compare what is merged of samples with a Counter of each; return it."""
+    multiplicity, incidence, pairs, start = Counter(), Counter(), [0] * groups, 0
+    own = [0] * len(positions) if group is None else group.tolist()
+    for count, of_group in zip(positions.tolist(), own, strict=True):
+        sample = Counter(map(tuple, keys[start : start + count].tolist()))
+        start += count
+        for key, times in sample.items():
+            multiplicity[key, of_group] += times
+            incidence[key, of_group] += 1
+            pairs[of_group] += times * (times - 1) // 2
+    pieces, equal_pairs = merge_samples(keys, positions, group, groups, buffers)
+    assert equal_pairs.dtype == np.int64
+    assert equal_pairs.tolist() == pairs
+    assert totals_by_group(pieces) == {
+        place: (times, incidence[place]) for place, times in multiplicity.items()
+    }
+    assert all((piece.group is None) == (group is None) for piece in pieces)
+    return pieces
+
+
 def partitions_of(
     scheme: KeyScheme,
     rows: np.ndarray,
@@ -182,6 +211,13 @@ def changes_as_counter(changes: Any) -> Counter:
     cells = list(zip(group, k, q, strict=True))
     assert len(set(cells)) == len(cells) == len(changes)
     return without_zeros(Counter(dict(zip(cells, states, strict=True))))
+
+
+def sample_few_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Let hot keys be chosen in pieces of twice so many rows or more, from a sample of so many."""
+    monkeypatch.setattr(hot, "LEAST_ROWS", 2 * rows)
+    monkeypatch.setattr(hot, "TRIED_ROWS", rows)
+    monkeypatch.setattr(hot, "SAMPLE_ROWS", rows)
 
 
 def run_as_plain_python(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:

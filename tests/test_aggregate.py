@@ -14,6 +14,7 @@ from counting_cases import (
     partitions_of,
     random_records,
     rows_of_states,
+    sample_few_rows,
     spectrum_of,
     totals,
     true_spectrum,
@@ -22,17 +23,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.counting import aggregate as module
-from tsstore.counting import hot
 from tsstore.counting.aggregate import (
     Table,
-    add_up_spectra,
     aggregate,
     slot_bytes,
-    spectrum_counts,
 )
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.packed import aggregate_gathered
 from tsstore.counting.records import Records
+from tsstore.counting.spectra import spectrum_counts
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)
@@ -80,7 +79,7 @@ def test_the_whole_chain_counts_as_a_counter_does(
     rows = rows_of_states(seed, sum(positions), distinct, row_bytes)
     scheme = KeyScheme.create(row_bytes, seed, exact)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hot, "SAMPLE_ROWS", 8)
+        sample_few_rows(patch, 8)
         check_whole_chain(scheme, rows, np.array(positions, np.int64), bits, slots, share)
 
 
@@ -88,7 +87,7 @@ def test_the_whole_chain_counts_as_a_counter_does(
 @pytest.mark.parametrize("row_bytes", [3, 8, 16, 24])
 @pytest.mark.parametrize("share", [64, 1 << 16])
 def test_extreme_data_is_counted_as_any_other(ids, share, row_bytes, monkeypatch) -> None:
-    monkeypatch.setattr(hot, "SAMPLE_ROWS", 256)
+    sample_few_rows(monkeypatch, 256)
     rows = np.zeros((len(ids), row_bytes), np.uint8)
     rows[:, -2:] = ids.astype("<u2").view(np.uint8).reshape(-1, 2)
     scheme = KeyScheme.create(row_bytes, exact=share == 64)
@@ -115,7 +114,10 @@ def test_a_table_holds_the_totals_of_each_key(seed, count, distinct, words) -> N
     assert table.add(records[half:])
     expected = totals([records])
     assert table_contents(table) == expected
-    assert as_counter(table.spectrum()) == Counter(expected.values())
+    multiplicity, incidence = table.counts
+    assert multiplicity.dtype == incidence.dtype == np.int64
+    assert np.count_nonzero(multiplicity) == np.count_nonzero(incidence) == table.distinct
+    assert as_counter(spectrum_counts(*table.counts)) == Counter(expected.values())
 
 
 @given(seeds, st.integers(0, 3), st.integers(0, 4))
@@ -172,7 +174,7 @@ def test_an_empty_table_is_empty() -> None:
     assert table.add(Records.empty(2))
     assert table.distinct == 0
     assert table_contents(table) == {}
-    assert as_counter(table.spectrum()) == Counter()
+    assert as_counter(spectrum_counts(*table.counts)) == Counter()
 
 
 def test_counts_of_a_table_go_beyond_32_bits() -> None:
@@ -252,46 +254,6 @@ def test_keys_that_no_pass_can_divide_are_an_error(top: int, partition_bits: int
         aggregate(lambda: [Records(keys)], 1, partition_bits, 16)
 
 
-def test_spectra_of_disjoint_keys_add_up() -> None:
-    first = random_records(1, 300, 200, 1, bare=True)
-    other = random_records(2, 300, 200, 1)
-    other.keys[:] ^= np.uint64(1)
-    parts = [aggregate(lambda r=records: [r], 1, 0, 64) for records in (first, other)]
-    assert as_counter(add_up_spectra(parts)) == spectrum_of([first, other])
-    assert as_counter(add_up_spectra(parts[:1])) == spectrum_of([first])
-
-
-# the spectrum ------------------------------------------------------------------------------
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.one_of(st.integers(1, 4), st.integers(250, 260), st.integers(1, 2**62)),
-            st.one_of(st.integers(1, 4), st.integers(250, 260), st.integers(1, 2**62)),
-        ),
-        max_size=60,
-    )
-)
-def test_spectrum_counts_are_a_counter_of_pairs(pairs) -> None:
-    k, q = np.array(pairs, np.int64).reshape(-1, 2).T
-    assert as_counter(spectrum_counts(k, q)) == Counter(pairs)
-    assert as_counter(spectrum_counts(k.copy(), q.copy())) == Counter(pairs)
-
-
-def test_spectrum_counts_ignore_what_never_occurred() -> None:
-    k, q = np.array([0, 3, 0, 1000]), np.array([0, 2, 0, 1])
-    assert as_counter(spectrum_counts(k, q)) == Counter({(3, 2): 1, (1000, 1): 1})
-
-
-def test_spectrum_counts_of_many_states() -> None:
-    generator = np.random.default_rng(0)
-    k = generator.zipf(1.3, 50_000) % 10_000 + 1
-    q = (k + 1) // 2
-    expected = Counter(zip(k.tolist(), q.tolist(), strict=True))
-    assert as_counter(spectrum_counts(k, q)) == expected
-
-
 # kernels -----------------------------------------------------------------------------------
 
 
@@ -305,10 +267,8 @@ def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatc
     plain = Table(words, 1024, initial_slots=4)
     assert all(map(plain.add, pieces))
     assert np.array_equal(plain.slots, compiled.slots)
-    assert as_counter(plain.spectrum()) == spectrum_of(pieces)
+    assert as_counter(spectrum_counts(*plain.counts)) == spectrum_of(pieces)
     assert as_counter(aggregate(lambda: pieces, words, 0, 32)) == spectrum_of(pieces)
-    large = spectrum_counts(*np.array([[0, 2, 300], [0, 1, 1]]))
-    assert as_counter(large) == {(2, 1): 1, (300, 1): 1}
     monkeypatch.setattr(module, "PROBE_LIMIT", 3)
     with pytest.raises(CountingError, match="another seed"):
         plain.add(Records(crafted(5, words)))

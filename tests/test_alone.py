@@ -106,6 +106,19 @@ def test_whether_it_pays_is_learnt_from_the_last_share() -> None:
     assert filtered.part(bare, Records.empty(1, bare=False)) is not bare
 
 
+@pytest.mark.parametrize("groups", [0, 2])
+def test_a_partition_begins_with_nothing_settled_but_what_was_learnt(groups: int) -> None:
+    filtered = AloneFilter(2, groups)
+    none = Records.empty(2, bare=False, grouped=groups > 0)
+    bare = random_records(1, 400, 4000, 2, bare=True, groups=groups)
+    for pays in (True, False, True):
+        check_parted(filtered, bare, none, groups)
+        filtered.learn(100 * pays, 100)
+        filtered.begin()
+        assert filtered.alone.tolist() == [0] * max(groups, 1)
+        assert filtered.pays == pays
+
+
 @pytest.mark.parametrize("words", WIDTHS)
 @pytest.mark.parametrize("groups", [0, 3])
 def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeypatch) -> None:

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from counting_cases import totals, totals_by_group
+from counting_cases import sample_few_rows, totals, totals_by_group
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.analysis import block_records
 from tsstore.analysis.block_records import read_records
-from tsstore.analysis.buffers import Buffers
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.statistics.groups import GroupChanges
 from tsstore.store.batch import LayerBatch
@@ -145,11 +145,12 @@ def test_rows_become_keys_span_by_span(tmp_path, monkeypatch, span_bytes):
     block = Block(0, 7, 400, 7, 400)
     (records,), _ = read_records(states, scheme, block, None, NOTHING, buffers)
     assert np.array_equal(records.keys, scheme.keys(rows.rows[7:407]))
-    assert np.shares_memory(records.keys, buffers.keys(400, scheme.words))
+    keys = buffers.array("keys", (400, scheme.words), np.uint64)
+    assert np.shares_memory(records.keys, keys)
 
 
 def test_hot_states_are_merged_although_samples_have_one_row(tmp_path, monkeypatch):
-    monkeypatch.setattr("tsstore.counting.hot.SAMPLE_ROWS", 64)
+    sample_few_rows(monkeypatch, 64)
     rows = layer(numbered_rows(np.arange(400) * (np.arange(400) % 2), 8))
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     scheme = KeyScheme.create(8, seed=3)

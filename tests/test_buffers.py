@@ -1,4 +1,4 @@
-"""Memory that block tasks use again."""
+"""Memory that tasks use again."""
 
 from __future__ import annotations
 
@@ -6,46 +6,114 @@ import pickle
 import threading
 
 import numpy as np
+import pytest
 
-from tsstore.analysis.buffers import Buffers
+from tsstore.counting import buffers as module
+from tsstore.counting.buffers import Buffers, Slabs
 
 
-def test_room_is_taken_once_and_grows_with_what_is_asked_for():
+def test_room_of_a_name_is_taken_once_and_grows_with_what_is_asked_for():
     buffers = Buffers()
-    large, small = buffers.rows(100, 7), buffers.rows(20, 35)
-    assert (large.shape, small.shape, large.dtype) == ((100, 7), (20, 35), np.uint8)
+    large = buffers.array("rows", (100, 7), np.uint8)
+    small = buffers.array("rows", (5, 20), np.uint32)
+    assert (large.shape, small.shape) == ((100, 7), (5, 20))
+    assert (large.dtype, small.dtype) == (np.uint8, np.uint32)
+    assert small.flags.carray
     assert np.shares_memory(large, small)
-    assert not np.shares_memory(large, buffers.rows(101, 7))
-    assert np.shares_memory(buffers.rows(1, 1), buffers.rows(101, 7))
+    larger = buffers.array("rows", (200, 7), np.uint8)
+    assert not np.shares_memory(large, larger)
+    assert np.shares_memory(buffers.array("rows", (1, 1), np.uint8), larger)
+    assert buffers.array("rows", (0, 3), np.uint64).shape == (0, 3)
 
 
-def test_keys_are_contiguous_and_lie_elsewhere_than_rows():
+def test_what_is_a_little_larger_than_before_needs_no_new_room():
     buffers = Buffers()
-    keys, rows = buffers.keys(50, 2), buffers.rows(800, 1)
-    assert (keys.shape, keys.dtype, keys.flags.c_contiguous) == ((50, 2), np.uint64, True)
+    first = buffers.array("keys", (1000,), np.uint64)
+    assert np.shares_memory(first, buffers.array("keys", (1060,), np.uint64))
+
+
+def test_names_have_memory_of_their_own():
+    buffers = Buffers()
+    keys, rows = buffers.array("keys", (50, 2), np.uint64), buffers.array("rows", (800,), np.uint8)
     assert not np.shares_memory(keys, rows)
-    assert np.shares_memory(keys, buffers.keys(100, 1))
-    assert buffers.keys(0, 1).shape == (0, 1)
 
 
-def test_each_thread_has_its_own():
-    buffers, others = Buffers(), []
-    own = buffers.keys(10, 1)
+@pytest.mark.parametrize("make", [Buffers, Slabs])
+@pytest.mark.parametrize("words", [1, 3])
+def test_records_have_the_columns_that_were_asked_for(make, words):
+    bare = make().records("a", 10, words, True, False)
+    assert bare.is_bare
+    assert (len(bare), bare.words, bare.group) == (10, words, None)
+    counted = make().records("a", 10, words, False, True)
+    assert not counted.is_bare
+    assert [column.dtype for column in counted.arrays()] == ["u8", "u4", "u4", "u1"]
+    columns = list(counted.arrays())
+    for number, column in enumerate(columns):
+        column[:] = number
+    assert [int(column.max()) for column in columns] == [0, 1, 2, 3]
+
+
+def test_what_is_kept_is_made_once():
+    buffers, made = Buffers(), []
+
+    def make() -> list:
+        made.append([])
+        return made[-1]
+
+    buffers.kept("a", make).append(7)
+    assert buffers.kept("a", make) == [7]
+    assert buffers.kept("b", make) == []
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("make", [Buffers, Slabs])
+def test_each_thread_has_its_own(make):
+    buffers, others = make(), []
+
+    def array() -> np.ndarray:
+        return buffers.array("a", (10,), np.uint8)
+
+    own, kept = array(), buffers.kept("a", object)
     own[:] = 7
-    thread = threading.Thread(target=lambda: others.append(buffers.keys(10, 1)))
+    thread = threading.Thread(target=lambda: others.extend([array(), buffers.kept("a", object)]))
     thread.start()
     thread.join()
     others[0][:] = 9
     assert not np.shares_memory(own, others[0])
-    assert (buffers.keys(10, 1) == 7).all()
+    assert (own == 7).all()
+    assert others[1] is not kept
+    assert buffers.kept("a", object) is kept
 
 
-def test_what_is_sent_elsewhere_is_empty():
-    buffers = Buffers()
-    keys = buffers.keys(10**6, 1)
+@pytest.mark.parametrize("make", [Buffers, Slabs])
+def test_what_is_sent_elsewhere_is_empty(make):
+    buffers = make()
+    keys = buffers.array("keys", (10**6,), np.uint64)
+    buffers.kept("a", lambda: [1])
     data = pickle.dumps(buffers)
     assert len(data) < 1000 < keys.nbytes
     again = pickle.loads(data)
-    assert isinstance(again, Buffers)
-    assert again.rows(3, 2).shape == (3, 2)
-    assert not np.shares_memory(again.keys(10, 1), keys)
+    assert type(again) is make
+    assert not np.shares_memory(again.array("keys", (10,), np.uint64), keys)
+    assert again.kept("a", list) == []
+
+
+def test_slabs_give_new_arrays_one_after_the_other_in_the_same_memory(monkeypatch):
+    monkeypatch.setattr(module, "SLAB_BYTES", 1000)
+    slabs = Slabs()
+    arrays = [slabs.array("a", (count, 3), np.uint16) for count in (50, 1, 0, 40, 500, 3)]
+    for number, array in enumerate(arrays):
+        assert array.flags.carray
+        array[:] = number
+    assert [set(array.ravel().tolist()) for array in arrays] == [{0}, {1}, set(), {3}, {4}, {5}]
+    places = [array.ctypes.data for array in arrays]
+    assert places[1] - places[0] == 320
+    assert places[3] - places[1] == 64
+
+
+def test_slabs_are_held_by_their_arrays():
+    slabs = Slabs()
+    array = slabs.array("a", (10,), np.uint8)
+    array[:] = 5
+    del slabs
+    assert (array == 5).all()

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import by_group as module
-from tsstore.counting.by_group import numbers_by_group
+from tsstore.counting.by_group import count_groups, deal, numbers_by_group
 
 GROUPS = 4
+WORD = 2**64
 samples = st.lists(st.tuples(st.integers(0, 5), st.integers(0, GROUPS - 1)), max_size=30)
 
 
@@ -26,6 +27,23 @@ def check_numbers(positions: np.ndarray, group: np.ndarray) -> None:
         rows = positions[group == own].tolist()
         pairs = sum(count * (count - 1) // 2 for count in rows)
         assert numbers[:, own].tolist() == [len(rows), sum(rows), pairs]
+
+
+def dealt(words: list[int], addend: int, groups: int) -> list[int]:
+    found = np.full(len(words), 255, np.uint8)
+    deal(np.array(words, np.uint64), np.uint64(addend), groups, found)
+    return found.tolist()
+
+
+def expected_deal(words: list[int], addend: int, groups: int) -> list[int]:
+    """The same in Python's own integers."""
+    found = []
+    for word in words:
+        mixed = (word + addend) % WORD
+        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 % WORD
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % WORD
+        found.append((mixed ^ mixed >> 31) // 2**32 * groups // 2**32)
+    return found
 
 
 @given(samples)
@@ -50,7 +68,41 @@ def test_groups_that_are_not_there_are_refused() -> None:
         numbers_by_group(np.array([1, 1]), np.array([0], np.uint8), 3)
 
 
+@given(samples)
+def test_samples_of_each_group_are_counted(drawn) -> None:
+    _, group = arrays(drawn)
+    counts = count_groups(group, GROUPS)
+    assert counts.dtype == np.int64
+    assert counts.tolist() == [group.tolist().count(own) for own in range(GROUPS)]
+
+
+def test_all_groups_there_can_be_are_counted_and_no_others() -> None:
+    assert count_groups(np.arange(256, dtype=np.uint8), 256).tolist() == [1] * 256
+    with pytest.raises(ValueError, match="3 samples of groups 0 to 2; expected 3 samples of 2"):
+        count_groups(np.arange(3, dtype=np.uint8), 2)
+
+
+@given(
+    st.lists(st.integers(0, WORD - 1), max_size=20),
+    st.integers(0, WORD - 1),
+    st.sampled_from([1, 2, 32, 255]),
+)
+def test_samples_are_dealt_by_their_words_as_is_said(words, addend, groups) -> None:
+    assert dealt(words, addend, groups) == expected_deal(words, addend, groups)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 255])
+def test_every_group_is_dealt_about_as_many_samples(groups: int) -> None:
+    counts = np.bincount(dealt(list(range(100 * groups)), 5, groups), minlength=groups)
+    assert len(counts) == groups
+    assert 50 < counts.min() <= counts.max() < 150
+
+
 def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch) -> None:
     counting_cases.run_as_plain_python(monkeypatch, module)
+    words = [0, 1, WORD - 1, 5]
+    with np.errstate(over="ignore"):
+        assert dealt(words, 3, 32) == expected_deal(words, 3, 32)
+    assert count_groups(np.array([2, 0, 2], np.uint8), 3).tolist() == [1, 0, 2]
     check_numbers(*arrays([(2, 1), (0, 3), (5, 0), (1, 1), (3, 0)]))
     assert not hasattr(module._add_up, "py_func")

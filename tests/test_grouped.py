@@ -15,6 +15,7 @@ from counting_cases import (
     of_each_shape,
     partitions_of,
     rows_of_states,
+    sample_few_rows,
     spectrum_of,
     true_spectrum,
 )
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from tsstore.counting import changes as changes_module
 from tsstore.counting import grouped as module
 from tsstore.counting import grouped_kernels as kernels
-from tsstore.counting import hot
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.changes import Changes
 from tsstore.counting.grouped import (
     LARGEST_GROUPS,
@@ -36,6 +37,7 @@ from tsstore.counting.grouped import (
 )
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
+from tsstore.counting.spectra import spectrum_counts
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)
@@ -55,7 +57,7 @@ def contents(spectrum: tuple, changes: Changes) -> tuple[Counter, Counter]:
 
 
 def table_contents(table: GroupedTable) -> tuple[Counter, Counter]:
-    return contents(table.spectrum(), table.changes())
+    return contents(spectrum_counts(*table.counts), table.changes())
 
 
 # the whole chain ---------------------------------------------------------------------------
@@ -103,7 +105,7 @@ def test_the_whole_chain_counts_by_group_as_counters_do(
     scheme = KeyScheme.create(row_bytes, seed, exact)
     group = np.random.default_rng(seed).integers(0, groups, len(positions)).astype(np.uint8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hot, "SAMPLE_ROWS", 8)
+        sample_few_rows(patch, 8)
         positions = np.array(positions, np.int64)
         check_whole_chain(scheme, rows, positions, group, groups, bits, slots, share)
 
@@ -111,7 +113,7 @@ def test_the_whole_chain_counts_by_group_as_counters_do(
 @of_each_shape
 @pytest.mark.parametrize("row_bytes", [3, 16, 24])
 def test_extreme_data_is_counted_by_group_as_any_other(ids, row_bytes, monkeypatch) -> None:
-    monkeypatch.setattr(hot, "SAMPLE_ROWS", 256)
+    sample_few_rows(monkeypatch, 256)
     rows = np.zeros((len(ids), row_bytes), np.uint8)
     rows[:, -2:] = ids.astype("<u2").view(np.uint8).reshape(-1, 2)
     scheme = KeyScheme.create(row_bytes, exact=True)
@@ -242,6 +244,52 @@ def test_an_empty_table_is_empty() -> None:
     assert table.add(random_records(1, 0, 1, 2))
     assert table_contents(table) == (Counter(), Counter())
     assert table.changes().ends.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+def test_partitions_leave_nothing_behind_for_the_next_ones(words, monkeypatch) -> None:
+    buffers = Buffers()
+
+    def check(seed: int, groups: int, share: int = 100) -> None:
+        pieces = [
+            counting_cases.random_records(
+                seed, 300, 100 * seed, words, bare=True, groups=groups, prefix_bits=6
+            ),
+            counting_cases.random_records(seed, 50, 200, words, groups=groups, prefix_bits=6),
+        ]
+        found = aggregate_groups_gathered(pieces, words, groups, 6, 1 << 12, share, buffers)
+        assert contents(*found) == oracle(*pieces)
+
+    for seed in (1, 9, 2, 3):
+        check(seed, 5)
+        check(seed, 3)
+    with monkeypatch.context() as patch:
+        # An error in the middle of a share.
+        patch.setattr(GroupedTable, "large_changes", None)
+        with pytest.raises(TypeError):
+            check(4, 5)
+    check(5, 5)
+    check(1, 5, 1 << 13)
+    worse = Records(crafted(5000, words), group=np.arange(5000, dtype=np.uint8) % 5)
+    with pytest.raises(CountingError, match="another seed"):
+        aggregate_groups_gathered([worse], words, 5, 6, 1 << 12, 1 << 13, buffers)
+    check(9, 5, 1 << 13)
+
+
+def test_tables_begin_a_partition_empty_and_without_counts() -> None:
+    table, records = GroupedTable(2, 5, 1 << 12), random_records(1, 400, 90, 2)
+    for part in (records, records[:50], records[200:]):
+        assert table.add(part)
+        table.large_changes()  # and not those that are small
+        table.begin()
+        assert (table.distinct, table.entries) == (0, 0)
+        assert len(table.small_changes()) == 0
+        assert table.add(part)
+        multiplicity, incidence = table.counts
+        assert multiplicity.dtype == incidence.dtype == np.int64
+        assert len(multiplicity) == table.distinct
+        assert table_contents(table) == oracle(part)
+        table.begin()
 
 
 @pytest.mark.parametrize("words", WIDTHS)

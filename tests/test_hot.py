@@ -1,22 +1,48 @@
-from __future__ import annotations
+"""Hot keys, of rows and of samples, against dictionaries."""
 
-from collections import Counter
+from __future__ import annotations
 
 import counting_cases
 import numpy as np
 import pytest
-from counting_cases import WIDTHS, mixed, rows_of, totals, totals_by_group
+from counting_cases import (
+    WIDTHS,
+    check_merged,
+    crafted,
+    mixed,
+    rows_of,
+    sample_few_rows,
+    totals,
+    totals_by_group,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import hot as module
-from tsstore.counting.hot import hot_bytes, merge_hot_rows, merge_hot_samples
+from tsstore.counting import merge as merge_module
+from tsstore.counting.buffers import Buffers
+from tsstore.counting.hot import HotKeys, hot_bytes, hot_keys, merge_hot_rows, slots_of
+from tsstore.counting.merge import merge_samples
 from tsstore.counting.records import Records
+from tsstore.errors import CountingError
 
 
 @pytest.fixture(autouse=True)
 def small_samples(monkeypatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE_ROWS", 16)
+    sample_few_rows(monkeypatch, 16)
+
+
+@pytest.fixture
+def choices(monkeypatch) -> list[int]:
+    """The sizes of the samples that hot keys are chosen from, one after the other."""
+    sizes, choose = [], HotKeys._choose
+
+    def spy(hot: HotKeys, keys: np.ndarray, size: int) -> bool:
+        sizes.append(size)
+        return choose(hot, keys, size)
+
+    monkeypatch.setattr(HotKeys, "_choose", spy)
+    return sizes
 
 
 def skewed(seed: int, count: int, hot: int, share: float) -> np.ndarray:
@@ -26,10 +52,17 @@ def skewed(seed: int, count: int, hot: int, share: float) -> np.ndarray:
     return np.where(generator.random(count) < share, generator.integers(0, hot, count), others)
 
 
-def check_rows(keys: np.ndarray, group: np.ndarray | None = None, groups: int = 1) -> int:
+def check_rows(
+    keys: np.ndarray,
+    group: np.ndarray | None = None,
+    groups: int = 1,
+    buffers: Buffers | None = None,
+) -> int:
     """Check that nothing is lost and cold rows keep their order; return how many rows are hot."""
-    given_records = Records(keys, group=group)
-    cold, *hot = merge_hot_rows(given_records, groups)
+    given_records, buffers = Records(keys, group=group), buffers or Buffers()
+    cold, *hot = merge_hot_rows(given_records, groups, buffers)
+    share = hot_keys(keys.shape[1], groups, len(keys), buffers).share
+    assert share == sum(piece.rows for piece in hot) / max(len(keys), 1)
     assert totals_by_group([cold, *hot]) == totals_by_group([given_records])
     assert cold.is_bare
     rows = rows_of(given_records)
@@ -39,54 +72,24 @@ def check_rows(keys: np.ndarray, group: np.ndarray | None = None, groups: int = 
     (piece,) = hot
     assert not piece.is_bare
     assert (piece.group is None) == (group is None)
-    hot_keys = {(key, own) for key, _, _, own in rows_of(piece)}
-    assert len(hot_keys) == len(piece)
-    absorbed = {key for key, _ in hot_keys}
+    hot_places = {(key, own) for key, _, _, own in rows_of(piece)}
+    assert len(hot_places) == len(piece)
+    absorbed = {key for key, _ in hot_places}
     assert rows_of(cold) == [row for row in rows if row[0] not in absorbed]
     return piece.rows
 
 
-def merged_samples(keys: np.ndarray, positions: np.ndarray, group: np.ndarray) -> tuple:
-    """Rows, samples and pairs of each key, sample by sample, by dictionaries."""
-    rows, samples, pairs, start = Counter(), Counter(), Counter(), 0
-    for count, own in zip(positions.tolist(), group.tolist(), strict=True):
-        of_sample = Counter(map(tuple, keys[start : start + count].tolist()))
-        start += count
-        for key, times in of_sample.items():
-            rows[key, own] += times
-            samples[key, own] += 1
-            pairs[key, own] += times * (times - 1) // 2
-    return rows, samples, pairs
-
-
 def check_samples(
-    keys: np.ndarray, positions: np.ndarray, group: np.ndarray | None = None, groups: int = 1
+    keys: np.ndarray,
+    positions: np.ndarray,
+    group: np.ndarray | None = None,
+    groups: int = 1,
+    buffers: Buffers | None = None,
 ) -> int:
-    """Check what is hot against dictionaries, and what is left; return how many rows are hot."""
-    equal_pairs = np.full(groups, 5, np.int64)
-    cold, cold_positions, hot = merge_hot_samples(keys, positions, group, equal_pairs)
-    if not hot:
-        assert cold is keys
-        assert cold_positions is positions
-        assert equal_pairs.tolist() == [5] * groups
-        return 0
-    (piece,) = hot
-    own = np.zeros(len(positions), np.uint8) if group is None else group
-    rows, samples, pairs = merged_samples(keys, positions, own)
-    found = totals_by_group(hot)
-    assert len(found) == len(piece)
-    assert found == {place: (rows[place], samples[place]) for place in found}
-    expected_pairs = [5] * groups
-    for key, of_group in found:
-        expected_pairs[of_group] += pairs[key, of_group]
-    assert equal_pairs.tolist() == expected_pairs
-    absorbed = {key for key, _ in found}
-    left = [key not in absorbed for key in map(tuple, keys.tolist())]
-    assert np.array_equal(cold, keys[left])
-    sample_of_row = np.repeat(np.arange(len(positions)), positions)
-    kept = np.bincount(sample_of_row[left], minlength=len(positions))
-    assert cold_positions.tolist() == kept.tolist()
-    return piece.rows
+    """Check what is merged of samples; return how many rows are hot."""
+    buffers = buffers or Buffers()
+    check_merged(keys, positions, group, groups, buffers)
+    return round(hot_keys(keys.shape[1], groups, len(keys), buffers).share * len(keys))
 
 
 @given(
@@ -139,11 +142,9 @@ def test_equal_keys_are_all_hot_and_nothing_is_left(words: int) -> None:
     keys = mixed(np.zeros(500, np.int64), words)
     assert check_rows(keys) == 500
     assert check_samples(keys, np.array([0, 499, 1])) == 500
-    cold, positions, hot = merge_hot_samples(
-        keys, np.array([0, 499, 1]), None, np.zeros(1, np.int64)
-    )
-    assert len(cold) == positions.sum() == 0
-    assert rows_of(hot[0]) == [(tuple(keys[0].tolist()), 500, 2, 0)]
+    bare, counted = merge_samples(keys, np.array([0, 499, 1]))[0]
+    assert len(bare) == 0
+    assert rows_of(counted) == [(tuple(keys[0].tolist()), 500, 2, 0)]
 
 
 @pytest.mark.parametrize("words", WIDTHS)
@@ -152,15 +153,15 @@ def test_the_key_of_zeros_is_one_like_any_other(words: int) -> None:
     keys[::3] = 0
     check_rows(keys)
     check_samples(keys, np.full(100, 10))
-    assert totals(merge_hot_rows(Records(keys)))[(0,) * words] == (334, 334)
+    assert totals(merge_hot_rows(Records(keys), 1, Buffers()))[(0,) * words] == (334, 334)
 
 
 def test_two_frequent_keys_of_one_slot_are_told_apart_by_other_bits(monkeypatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE_ROWS", 256)
+    sample_few_rows(monkeypatch, 256)
     ids = np.random.default_rng(0).integers(0, 2, 1000)
     keys = np.array([[5], [5 + (1 << 30)]], np.uint64)[ids]
     first, second = module._SHIFTS
-    mask = np.uint64((1 << module.SLOT_BITS) - 1)
+    mask = np.uint64(slots_of(1, 1000) - 1)
     assert len(np.unique((keys >> first) & mask)) == 1
     assert len(np.unique((keys >> second) & mask)) == 2
     assert check_rows(keys) == 1000
@@ -175,14 +176,14 @@ def test_frequent_keys_that_agree_in_all_those_bits_are_counted_all_the_same() -
 
 @pytest.mark.parametrize("ids", [np.arange(5000), np.arange(5000) // 2, np.arange(5000) % 2500])
 def test_merging_does_not_pay_where_nothing_is_frequent(ids: np.ndarray, monkeypatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE_ROWS", 1000)
+    sample_few_rows(monkeypatch, 1000)
     assert check_rows(mixed(ids, 2)) == 0
     assert check_samples(mixed(ids, 2), np.full(50, 100)) == 0
 
 
 @pytest.mark.parametrize("positions", [2, 4, 16, 49, 64, 128, 1000])
 def test_hot_keys_of_any_position_are_found(positions: int, monkeypatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE_ROWS", 1 << 10)
+    sample_few_rows(monkeypatch, 1 << 10)
     samples = (1 << 14) // positions
     position = np.tile(np.arange(positions), samples)
     constant = mixed(position, 2)
@@ -194,10 +195,9 @@ def test_hot_keys_of_any_position_are_found(positions: int, monkeypatch) -> None
     assert (check_rows(few) > 0) == (positions <= 4)
 
 
-def test_a_sample_has_no_row_twice_and_is_of_all_parts_of_a_block(monkeypatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE_ROWS", 64)
+def test_a_sample_has_no_row_twice_and_is_of_all_parts_of_a_block() -> None:
     for count in (128, 129, 1000, 12_345):
-        rows = module._drawn_rows(count)
+        rows = module._drawn_rows(count, 64)
         assert len(set(rows.tolist())) == 64
         assert 0 <= rows.min() <= rows.max() < count
         assert np.diff(np.sort(rows)).max() < 4 * (count // 64)
@@ -213,23 +213,164 @@ def test_too_few_rows_to_tell_are_returned_as_they_are() -> None:
 
 def test_counts_of_one_huge_sample_do_not_run_into_each_other() -> None:
     count = 200_000
-    equal_pairs = np.zeros(1, np.int64)
     keys = np.full((count, 1), 3, np.uint64)
-    cold, _, hot = merge_hot_samples(keys, np.array([count]), None, equal_pairs)
-    assert len(cold) == 0
-    assert rows_of(hot[0]) == [((3,), count, 1, 0)]
+    (bare, counted), equal_pairs = merge_samples(keys, np.array([count]))
+    assert len(bare) == 0
+    assert rows_of(counted) == [((3,), count, 1, 0)]
     assert equal_pairs.tolist() == [count * (count - 1) // 2]
 
 
-def test_a_table_by_group_has_fewer_slots_and_its_bytes_are_told(monkeypatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE_ROWS", 1000)
-    keys = mixed(skewed(1, 2000, 3, 0.9), 3)
-    for groups in (0, 1, 2, 7):
-        chosen, _ = module._choose(keys, max(groups, 1))
-        counts = 8 * len(chosen) * max(groups, 1)
-        assert 2 * chosen.nbytes + 8 * len(chosen) + counts == hot_bytes(3, groups)
-    assert len(chosen) == 1 << module.GROUPED_SLOT_BITS
-    assert hot_bytes(1, 0) == (16 + 16) << module.SLOT_BITS
+def test_slots_are_fewer_for_smaller_pieces_and_more_groups() -> None:
+    assert slots_of(1, 1 << 20) == slots_of(0, 1 << 30) == module.MOST_SLOTS
+    assert slots_of(32, 1 << 20) == 1 << 11
+    assert slots_of(1, 0) == slots_of(255, 1000) == module.LEAST_SLOTS
+    assert slots_of(1, 16 * 300) == 256
+
+
+def test_bytes_are_those_of_tables_records_and_a_sample(monkeypatch) -> None:
+    sample_few_rows(monkeypatch, 1000)
+    keys = mixed(skewed(1, 20_000, 3, 0.9), 3)
+    for groups in (1, 2, 7):
+        buffers = Buffers()
+        group = (np.arange(20_000) % groups).astype(np.uint8) if groups > 1 else None
+        merge_hot_rows(Records(keys, group=group), groups, buffers)
+        table = hot_keys(3, groups, 20_000, buffers).table
+        records = buffers.records("counted", table.counts.size, 3, False, groups > 1)
+        held = sum(array.nbytes for array in (*table[1:], *records.arrays()))
+        sample = 1000 * 3 * 8
+        choosing = 2 * table.keys.nbytes + 4 * len(table.keys) + sample + 1000 * 32
+        assert held + choosing == hot_bytes(3, groups * (groups > 1), 20_000)
+
+
+def test_at_most_as_many_records_are_taken_as_there_is_room_for() -> None:
+    hot = HotKeys(2, 3, 0)
+    most = hot.most_records
+    assert most == 3 * module.LEAST_SLOTS
+    hot.table.keys[:] = np.arange(module.LEAST_SLOTS)[:, None]
+    hot.table.counts[:] = (2 << 32) + 5
+    room = Buffers().records("a", 7 + most + 1, 2, False, True)
+    for column in room.arrays():
+        column[:] = 99
+    taken = hot.take(20 * most, room, 7)
+    assert len(taken) == 7 + most
+    assert len(totals_by_group([taken[7:]])) == most
+    assert set(totals_by_group([taken[7:]]).values()) == {(5, 2)}
+    assert {row[1:] for row in rows_of(room[:7]) + rows_of(room[7 + most :])} == {(99, 99, 99)}
+    assert hot.share == 0.25
+    assert len(hot.take(10, room)) == 0
+
+
+# from piece to piece -----------------------------------------------------------------------
+
+
+def fixed(ids: np.ndarray) -> np.ndarray:
+    """Keys, of which each id has the same in all pieces."""
+    return (ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))[:, None]
+
+
+def mostly(hot: int, times: int) -> np.ndarray:
+    """2000 keys, of which one occurs so many times and others once, in any order."""
+    order = np.random.default_rng(times).permutation(2000)
+    return fixed(np.where(order < times, hot, order))
+
+
+def test_hot_keys_of_one_piece_serve_the_next_one(choices) -> None:
+    buffers = Buffers()
+    for seed in range(4):
+        assert check_rows(mixed(skewed(seed, 2000, 3, 0.9), 2), buffers=buffers) > 1700
+    assert choices == [16, 16]
+    assert check_rows(mixed(np.arange(8) // 4, 2), buffers=buffers) == 8
+    assert choices == [16, 16]
+
+
+@pytest.mark.parametrize("positions", [1, 20])
+def test_others_are_chosen_where_those_no_longer_serve(positions: int, choices) -> None:
+    buffers = Buffers()
+    samples = np.full(2000 // positions, positions)
+
+    def check(keys: np.ndarray) -> int:
+        if positions == 1:
+            return check_rows(keys, buffers=buffers)
+        return check_samples(keys, samples, buffers=buffers)
+
+    assert check(mostly(5000, 1800)) >= 1800
+    assert check(mostly(5000, 1800)) >= 1800
+    assert check(mostly(6000, 1800)) < 300
+    assert len(choices) == 2
+    assert check(mostly(6000, 1800)) >= 1800
+    assert check(mostly(6000, 1800)) >= 1800
+    assert len(choices) == 4
+    assert check(mostly(0, 1)) < 300
+    assert check(mostly(0, 1)) == 0
+    assert check(mostly(5000, 1800)) >= 1800
+
+
+def test_hot_keys_serve_until_their_share_is_too_much_less_than_at_first(choices) -> None:
+    buffers, assured = Buffers(), module.SERVES_FROM * 1800
+    times = [1800, 1700, 1600, 1500, int(assured) + 20, int(assured) - 20, 1900, 1800]
+    chosen = []
+    for number in times:
+        assert number <= check_rows(mostly(5000, number), buffers=buffers) <= number + 16
+        chosen.append(len(choices) // 2)
+    assert chosen == [1, 1, 1, 1, 1, 1, 2, 2]
+
+
+def test_a_small_sample_says_whether_a_larger_one_is_worth_it(choices, monkeypatch) -> None:
+    for name, size in (("LEAST_ROWS", 64), ("TRIED_ROWS", 32), ("SAMPLE_ROWS", 128)):
+        monkeypatch.setattr(module, name, size)
+    for rows, sizes in ((63, []), (64, [32, 32]), (200, [32, 100]), (1000, [32, 128])):
+        assert check_rows(mixed(np.zeros(rows), 1)) == (rows if sizes else 0)
+        assert choices == sizes
+        choices.clear()
+        assert check_rows(mixed(np.arange(rows), 1)) == 0
+        assert choices == sizes[:1]
+        choices.clear()
+
+
+all_pieces = st.lists(
+    st.tuples(
+        st.integers(0, 2**32),
+        st.integers(0, 150),
+        st.integers(1, 5),
+        st.sampled_from([0, 0.9]),
+        st.sampled_from([0, 3]),
+        st.sampled_from([1, 7]),
+        st.booleans(),
+    ),
+    max_size=6,
+)
+
+
+@given(all_pieces, st.sampled_from(WIDTHS))
+def test_what_was_seen_before_changes_no_result(pieces, words) -> None:
+    buffers = Buffers()
+    for seed, samples, hot, share, groups, positions, is_dirty in pieces:
+        keys = mixed(skewed(seed, samples * positions, hot, share), words)
+        group = np.random.default_rng(seed).integers(0, max(groups, 1), samples).astype(np.uint8)
+        own = (group if groups else None, max(groups, 1), buffers)
+        if is_dirty:
+            table = hot_keys(words, max(groups, 1), len(keys), buffers).table
+            table.counts[:], table.times[:] = 77, 5
+        if positions == 1:
+            check_rows(keys, *own)
+        else:
+            check_samples(keys, np.full(samples, positions), *own)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+def test_what_an_error_left_behind_is_forgotten(words: int) -> None:
+    buffers, positions = Buffers(), np.full(100, 20)
+    keys = mixed(skewed(0, 2000, 3, 0.9), words)
+    check_samples(keys, positions, buffers=buffers)
+    worse = np.concatenate([keys, np.repeat(crafted(5000, words), 2, axis=0)])
+    with pytest.raises(CountingError, match="another seed"):
+        merge_samples(worse, np.append(positions, 10_000), buffers=buffers)
+    assert hot_keys(words, 1, 2000, buffers).table.counts.any()
+    assert check_samples(keys, positions, buffers=buffers) > 1700
+    assert check_rows(keys, buffers=buffers) > 1700
+
+
+# kernels -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words", WIDTHS)
@@ -239,10 +380,16 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     positions = np.array([100, 0, 1, 150, 49])
     group = np.random.default_rng(1).integers(0, 3, 300).astype(np.uint8) if groups else None
     own = None if group is None else group[:5]
-    compiled = [rows_of(piece) for piece in merge_hot_rows(Records(keys, group=group), groups or 1)]
-    counting_cases.run_as_plain_python(monkeypatch, module)
+    compiled = [
+        rows_of(piece)
+        for piece in merge_hot_rows(Records(keys, group=group), groups or 1, Buffers())
+    ]
+    counting_cases.run_as_plain_python(monkeypatch, module, merge_module)
     assert not hasattr(module._elect, "py_func")
-    plain = [rows_of(piece) for piece in merge_hot_rows(Records(keys, group=group), groups or 1)]
+    plain = [
+        rows_of(piece)
+        for piece in merge_hot_rows(Records(keys, group=group), groups or 1, Buffers())
+    ]
     assert plain == compiled
     assert check_rows(keys, group, groups or 1) > 100
     assert check_samples(keys, positions, own, groups or 1) > 100

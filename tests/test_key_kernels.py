@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.counting import key_kernels as module
+from tsstore.counting.probing import width_for
 
 WORD = 2**64
 KERNELS = (
@@ -76,7 +77,8 @@ def run(rows: np.ndarray, secrets: Secrets, exact: bool = False) -> np.ndarray:
         module.mix_pairs(data, row_bytes, multipliers, keys)
     else:
         kernel = module.copy_and_hash_rows if exact else module.fingerprint_rows
-        kernel(data, row_bytes, secrets.addends, secrets.factors, multipliers, keys)
+        pairs = width_for(-(-row_bytes // 16))
+        kernel(data, row_bytes, secrets.addends, secrets.factors, multipliers, keys, pairs)
     return keys.reshape(count, key_words)
 
 
@@ -122,7 +124,9 @@ def plain_python(monkeypatch):
 
 
 @settings(deadline=None, max_examples=150)
-@given(seeds, st.integers(1, 70), st.integers(0, 12), st.booleans())
+@given(
+    seeds, st.one_of(st.integers(1, 70), st.integers(120, 260)), st.integers(0, 12), st.booleans()
+)
 def test_kernels_do_what_their_definition_says(seed, row_bytes, count, exact) -> None:
     secrets, exact = Secrets(seed, row_bytes), exact and row_bytes > 16
     rows = random_rows(seed, count, row_bytes)
@@ -149,7 +153,7 @@ def test_short_rows_hold_nothing_of_their_neighbours() -> None:
         assert not np.any(np.delete(run(others, secrets) == keys, row))
 
 
-@pytest.mark.parametrize("row_bytes", [17, 24, 31, 32, 48, 100])
+@pytest.mark.parametrize("row_bytes", [17, 24, 31, 32, 48, 100, 128, 129])
 def test_wide_exact_keys_are_the_first_lane_and_the_row(row_bytes: int) -> None:
     secrets, rows = Secrets(6, row_bytes), random_rows(6, 5, row_bytes)
     fingerprints, exact = run(rows, secrets), run(rows, secrets, True)
@@ -158,7 +162,7 @@ def test_wide_exact_keys_are_the_first_lane_and_the_row(row_bytes: int) -> None:
     assert not np.any(fingerprints[:, 0] == fingerprints[:, 1])
 
 
-@pytest.mark.parametrize("row_bytes", [17, 24, 31, 32, 48, 100])
+@pytest.mark.parametrize("row_bytes", [17, 24, 31, 32, 48, 100, 128, 129])
 def test_the_largest_numbers_carry_as_they_should(row_bytes: int) -> None:
     secrets = Secrets(0, row_bytes)
     for array in (secrets.multipliers, secrets.addends, secrets.factors):
@@ -169,7 +173,7 @@ def test_the_largest_numbers_carry_as_they_should(row_bytes: int) -> None:
         assert run(rows, secrets, True).tolist() == expected(rows, secrets, True)
 
 
-@pytest.mark.parametrize("row_bytes", [*range(1, 35), 40, 48, 63])
+@pytest.mark.parametrize("row_bytes", [*range(1, 35), 40, 48, 63, 130])
 @pytest.mark.parametrize("count", [0, 1, 2, 9])
 def test_plain_python_gives_the_same_and_stays_within_the_rows(
     row_bytes: int, count: int, plain_python

@@ -1,46 +1,28 @@
 from __future__ import annotations
 
-from collections import Counter
-
 import counting_cases
 import numpy as np
 import pytest
-from counting_cases import WIDTHS, crafted, mixed, of_each_shape, rows_of, totals_by_group
+from counting_cases import (
+    WIDTHS,
+    check_merged,
+    crafted,
+    mixed,
+    of_each_shape,
+    rows_of,
+    sample_few_rows,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting import hot
+from tsstore.counting import hot as hot_module
 from tsstore.counting import merge as module
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.merge import merge_bytes, merge_samples
-from tsstore.counting.records import Records
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)
 all_positions = st.lists(st.integers(0, 12), max_size=12)
-
-
-def check_merged(
-    keys: np.ndarray, positions: np.ndarray, group: np.ndarray | None = None, groups: int = 1
-) -> list[Records]:
-    """Compare what is merged with a Counter of each sample; return it."""
-    expected, pairs, start = Counter(), [0] * groups, 0
-    incidence: Counter = Counter()
-    own = [0] * len(positions) if group is None else group.tolist()
-    for count, of_group in zip(positions.tolist(), own, strict=True):
-        sample = Counter(map(tuple, keys[start : start + count].tolist()))
-        start += count
-        for key, times in sample.items():
-            expected[key, of_group] += times
-            incidence[key, of_group] += 1
-            pairs[of_group] += times * (times - 1) // 2
-    pieces, equal_pairs = merge_samples(keys, positions, group, groups)
-    assert equal_pairs.dtype == np.int64
-    assert equal_pairs.tolist() == pairs
-    assert totals_by_group(pieces) == {
-        place: (times, incidence[place]) for place, times in expected.items()
-    }
-    assert all((piece.group is None) == (group is None) for piece in pieces)
-    return pieces
 
 
 def random_keys(seed: int, count: int, distinct: int, words: int) -> np.ndarray:
@@ -65,7 +47,7 @@ def test_samples_are_merged_as_by_counters(
     keys = random_keys(seed, sum(positions), distinct, words)
     group = random_groups(seed, len(positions), groups) if groups else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hot, "SAMPLE_ROWS", 16 if with_hot_keys else 1 << 14)
+        sample_few_rows(patch, 16 if with_hot_keys else 1 << 14)
         check_merged(keys, np.array(positions, np.int64), group, max(groups, 1))
 
 
@@ -73,7 +55,7 @@ def test_samples_are_merged_as_by_counters(
 @pytest.mark.parametrize("words", WIDTHS)
 @pytest.mark.parametrize("sample_rows", [64, 1 << 14])
 def test_extreme_samples_are_merged_as_any_others(ids, words, sample_rows, monkeypatch) -> None:
-    monkeypatch.setattr(hot, "SAMPLE_ROWS", sample_rows)
+    sample_few_rows(monkeypatch, sample_rows)
     keys = mixed(ids, words)
     check_merged(keys, np.array([4000]))
     check_merged(keys, np.array([0, 1000, 1, 0, 999, 2000]))
@@ -122,7 +104,7 @@ def test_samples_of_one_position_are_bare_records(positions: list[int], grouped:
 
 
 def test_hot_keys_of_all_samples_become_one_record_a_group(monkeypatch) -> None:
-    monkeypatch.setattr(hot, "SAMPLE_ROWS", 64)
+    sample_few_rows(monkeypatch, 64)
     keys = mixed(np.where(np.arange(1200) % 7 == 0, np.arange(1200), 0), 2)
     for positions in (np.full(300, 4), np.ones(1200, np.int64)):
         group = np.arange(len(positions), dtype=np.uint8) % 3
@@ -185,9 +167,12 @@ def test_crafted_keys_are_an_error_not_an_endless_search(words: int) -> None:
 def test_bytes_are_those_of_the_tables_of_one_sample() -> None:
     largest = 1000
     marks, slots = 1 << 15, 2048
-    assert merge_bytes(3, largest) == 4 * marks + 4 * slots + largest * (24 + 8)
-    assert merge_bytes(1, 10**6) - merge_bytes(1, 10**6 - 1) == 16
-    assert merge_bytes(1, 1) == 4 * (1 << 12) + 4 * 2 + 16
+    assert merge_bytes(3, largest) == 4 * marks + 4 * slots + largest * (3 * 24 + 16)
+    assert merge_bytes(1, 10**6) - merge_bytes(1, 10**6 - 1) == 40
+    assert merge_bytes(1, 1) == 4 * (1 << 12) + 4 * 2 + 40
+    buffers = Buffers()
+    room = module._room(largest, 3, buffers)
+    assert sum(array.nbytes for array in room) == merge_bytes(3, largest)
 
 
 @pytest.mark.parametrize("words", WIDTHS)
@@ -197,10 +182,24 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     keys = random_keys(5, 100, 30, words)
     group = np.array([1, 0, 1, 0, 1], np.uint8) if groups else None
     compiled = [rows_of(piece) for piece in check_merged(keys, positions, group, groups or 1)]
-    counting_cases.run_as_plain_python(monkeypatch, module)
-    assert not hasattr(module._merge_suspects, "py_func")
+    counting_cases.run_as_plain_python(monkeypatch, module, hot_module)
+    assert not hasattr(module._merge, "py_func")
     plain = [rows_of(piece) for piece in check_merged(keys, positions, group, groups or 1)]
     assert plain == compiled
     monkeypatch.setattr(module, "PROBE_LIMIT", 3)
     with pytest.raises(CountingError, match="another seed"):
         merge_samples(np.repeat(crafted(5, words), 2, axis=0), np.array([10]))
+
+
+@pytest.mark.parametrize("hot_rows", [0, 4, 60])
+@pytest.mark.parametrize("distinct", [1, 8, 60, 120])
+def test_nothing_is_written_beyond_the_room_there_is(distinct, hot_rows, monkeypatch) -> None:
+    sample_few_rows(monkeypatch, 32)
+    # Unlike compiled loops, plain Python says so.
+    counting_cases.run_as_plain_python(monkeypatch, module, hot_module)
+    ids = np.where(np.arange(120) % 60 < hot_rows, 0, np.arange(120) % distinct)
+    group = np.arange(120, dtype=np.uint8)
+    for count in (1, 2, 3, 60, 120):
+        positions, own = np.full(120 // count, count), group[: 120 // count]
+        check_merged(mixed(ids, 1), positions)
+        check_merged(mixed(np.sort(ids), 2), positions, own, 120)

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from tsstore.counting import alone
 from tsstore.counting import packed as module
 from tsstore.counting.aggregate import Table
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.packed import PackedTable, aggregate_gathered
 from tsstore.counting.records import Records
+from tsstore.counting.spectra import spectrum_counts
 from tsstore.errors import CountingError
 
 
@@ -28,6 +30,10 @@ def small_tables(monkeypatch) -> None:
     """Let tables begin with so few slots that they grow, and spill a few keys at a time."""
     monkeypatch.setattr(module, "_LEAST_SLOTS", 64)
     monkeypatch.setattr(module, "_SPILL_RECORDS", 4)
+
+
+def twice_crafted(words: int) -> Records:
+    return Records(np.repeat(crafted(5000, words), 2, axis=0))
 
 
 def check_gathered(
@@ -129,7 +135,7 @@ def test_counts_move_to_the_other_table_of_keys_that_both_have() -> None:
     table.move_counts(whole)
     assert table.sweep() == 20 + 3
     assert as_counter(table.spectrum(0)) == {(1, 1): 20}
-    assert as_counter(whole.spectrum()) == {(5, 3): 5, (6, 4): 3, (7, 5): 2}
+    assert as_counter(spectrum_counts(*whole.counts)) == {(5, 3): 5, (6, 4): 3, (7, 5): 2}
 
 
 @pytest.mark.parametrize("words", WIDTHS)
@@ -168,15 +174,64 @@ def test_no_records_give_an_empty_spectrum(partition_bits: int) -> None:
 
 @pytest.mark.parametrize("words", WIDTHS)
 def test_crafted_keys_are_an_error_not_an_endless_search(words: int) -> None:
-    keys = np.repeat(crafted(5000, words), 2, axis=0)
     with pytest.raises(CountingError, match="another seed"):
-        aggregate_gathered([Records(keys)], words, 0, 1 << 20)
+        aggregate_gathered([twice_crafted(words)], words, 0, 1 << 20)
 
 
 def test_keys_of_a_large_share_that_no_pass_can_divide_are_an_error() -> None:
     keys = np.arange(40, dtype=np.uint64)[:, None]
     with pytest.raises(CountingError, match="share the first 48 bits"):
         aggregate_gathered([Records(keys)], 1, 0, 4, share_records=4)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+def test_partitions_leave_nothing_behind_for_the_next_ones(words, small_tables, monkeypatch):
+    buffers = Buffers()
+
+    def check(seed: int, partition_bits: int) -> None:
+        pieces = [
+            random_records(seed, 300, 200 * seed, words, bare=True, prefix_bits=partition_bits),
+            random_records(seed, 50, 200, words, prefix_bits=partition_bits),
+        ]
+        found = aggregate_gathered(pieces, words, partition_bits, 64, 100, buffers)
+        assert as_counter(found) == spectrum_of(pieces)
+
+    for seed in (1, 9, 2, 3):
+        check(seed, 6)
+        check(seed, 3)
+    with monkeypatch.context() as patch:
+        # An error in the middle of a share.
+        patch.setattr(PackedTable, "sweep", None)
+        with pytest.raises(TypeError):
+            check(4, 6)
+    check(5, 6)
+    worse = [random_records(1, 900, 900, words, bare=True, prefix_bits=6), twice_crafted(words)]
+    with pytest.raises(CountingError, match="another seed"):
+        aggregate_gathered(worse, words, 6, 64, 1 << 16, buffers)
+    for seed in (9, 1):
+        check(seed, 6)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+def test_a_table_begins_a_partition_empty_and_without_counts(words: int, small_tables) -> None:
+    table, whole = PackedTable(words, 6), Table(words, 1 << 12)
+    keys = mixed(np.arange(700), words, 6)
+    table.add(keys, whole)
+    assert table.sweep() == 700
+    table.begin()
+    table.add(keys[:300], whole)  # and no sweep, as after an error
+    table.begin()
+    table.add(keys[200:500].copy(), whole)
+    assert table.sweep() == 300
+    assert as_counter(table.spectrum(0)) == {(1, 1): 300}
+    table.begin()
+    assert as_counter(table.spectrum(0)) == {}
+    with pytest.raises(CountingError, match="another seed"):
+        table.add(twice_crafted(words).keys, whole)
+    table.begin()
+    table.add(keys, whole)
+    assert table.sweep() == 700
+    assert whole.distinct == 0
 
 
 @pytest.mark.parametrize("words", WIDTHS)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import partition as module
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
 
@@ -26,9 +27,11 @@ def numbered(
     return Records(keys, *counts, (numbers % 251).astype(np.uint8) if grouped else None)
 
 
-def assert_scattered(pieces: list[Records], bits: int, skipped_bits: int = 0) -> None:
-    """Compare with a stable sort by the bits."""
-    scattered, offsets = scatter(pieces, bits, skipped_bits)
+def assert_scattered(
+    pieces: list[Records], bits: int, skipped_bits: int = 0, buffers: Buffers | None = None
+) -> Records:
+    """Compare with a stable sort by the bits; return the records."""
+    scattered, offsets = scatter(pieces, bits, skipped_bits, buffers)
     rows = [row for piece in pieces for row in rows_of(piece)]
 
     def partition_of(row: tuple) -> int:
@@ -41,6 +44,7 @@ def assert_scattered(pieces: list[Records], bits: int, skipped_bits: int = 0) ->
     assert offsets.tolist() == [0, *np.cumsum(counts).tolist()]
     assert scattered.is_bare == pieces[0].is_bare
     assert (scattered.group is None) == (pieces[0].group is None)
+    return scattered
 
 
 @given(
@@ -97,6 +101,29 @@ def test_scatter_leaves_its_input_alone() -> None:
     scattered, _ = scatter([records], 4)
     assert np.array_equal(records.keys, keys)
     assert not np.shares_memory(scattered.keys, records.keys)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 200), st.booleans(), st.booleans(), st.sampled_from(WIDTHS)),
+        max_size=6,
+    )
+)
+def test_what_buffers_held_before_changes_nothing(kinds) -> None:
+    buffers = Buffers()
+    for seed, (count, bare, grouped, words) in enumerate(kinds):
+        assert_scattered([numbered(seed, count, words, bare, grouped)] * 2, 4, 0, buffers)
+
+
+def test_records_lie_in_buffers_until_the_next_ones_of_their_kind() -> None:
+    buffers = Buffers()
+    bare, counted = (numbered(1, 50, 2, kind, grouped=True) for kind in (True, False))
+    first, others = (assert_scattered([kind], 3, 0, buffers) for kind in (bare, counted))
+    rows = rows_of(others)
+    again = assert_scattered([bare[:40]], 3, 0, buffers)
+    assert np.shares_memory(first.keys, again.keys)
+    assert np.shares_memory(first.group, again.group)
+    assert rows_of(others) == rows
 
 
 @pytest.mark.parametrize(("bits", "skipped_bits"), [(-1, 0), (25, 0), (5, 60), (1, 64)])

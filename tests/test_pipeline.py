@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from counting_cases import totals
+from counting_cases import crafted, totals
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
@@ -17,7 +17,6 @@ from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, wr
 from tsstore.analysis import pipeline
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.block_records import read_records
-from tsstore.analysis.buffers import Buffers
 from tsstore.analysis.exchange import FiledSlices, HeldSlices
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import LeftOut
@@ -35,6 +34,7 @@ from tsstore.analysis.pipeline import (
 )
 from tsstore.analysis.plan import Plan
 from tsstore.analysis.schedulers import Local
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError, DamageError
@@ -320,7 +320,57 @@ def test_blocks_use_one_buffer_and_their_records_stay_what_they_were(tmp_path):
     ]
     records = [piece for receipt in receipts for piece in receipt.slices.read(0)]
     assert np.array_equal(np.concatenate([r.keys for r in records]), scheme.keys(rows.rows))
-    assert not any(np.shares_memory(r.keys, buffers.keys(PIECE_ROWS, 1)) for r in records)
+    keys = buffers.array("keys", (PIECE_ROWS, 1), np.uint64)
+    assert not any(np.shares_memory(r.keys, keys) for r in records)
+
+
+@pytest.mark.parametrize("groups", [None, RandomGroups(3)])
+def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, groups):
+    scheme, buffers = KeyScheme.create(8, seed=1), Buffers()
+
+    def index_of(rows: LayerBatch) -> tuple[Any, ...]:
+        states = write_layers(tmp_path / f"run of {len(rows.rows)}", {"a": rows})["a"]
+        count_of_groups = groups.count if groups else 0
+        plan = plan_of(states, groups=count_of_groups, partition_bits=2, gathered_bytes=1 << 20)
+        plan = replace(plan, share_records=1 << 14)
+        blocks = [
+            count_block(states, scheme, plan, "", block, groups, buffers=buffers)
+            for block in states.blocks(1000)
+        ]
+        return check_receipts(blocks, states.rows), plan
+
+    def check(index: Any, plan: Plan) -> None:
+        for partition in (0, 3, 1, 2):
+            own = count_partition(index, plan, 1, partition, buffers)
+            new = count_partition(index, plan, 1, partition)
+            assert found(own) == found(new)
+            assert own.spectrum.rows > 0
+            assert (own.cells is None) == (groups is None)
+            if own.cells is not None and new.cells is not None:
+                assert all(map(np.array_equal, own.cells.columns, new.cells.columns))
+
+    good = index_of(draw_layer(1, 300, 8, distinct=400))
+    worse = index_of(layer(scheme.rows(np.repeat(crafted(5000, 1), 2, axis=0))))
+    check(*good)
+    with pytest.raises(CountingError, match="another seed"):
+        count_partition(*worse, 1, 0, buffers)
+    check(*good)
+
+
+@pytest.mark.parametrize("groups", [None, RandomGroups(3)])
+def test_buffers_are_made_by_tasks_so_that_graphs_and_results_hold_none(tmp_path, groups):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
+    graph, _ = build_graph(states, KeyScheme.create(8), plan_of(states), "", groups)
+    tasks = [task for task in graph.values() if isinstance(task, tuple)]
+    makers = [key for key, task in graph.items() if task == (Buffers,)]
+    users = {
+        way: {task[-1] for task in tasks if task[0] is way}
+        for way in (count_block, count_partition)
+    }
+    assert len(makers) == 2
+    assert sorted(map(str, makers)) == sorted(str(key) for (key,) in users.values())
+    assert not any(isinstance(each, Buffers) for task in tasks for each in task)
+    assert not any(isinstance(value, Buffers) for value in graph.values())
 
 
 def test_exact_keys_count_the_same(tmp_path):

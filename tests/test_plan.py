@@ -85,7 +85,7 @@ def test_no_size_is_too_odd_for_a_plan_to_be_completed(layer, memory, threads, p
     assert plan.blocks == -(-layer.rows // plan.block_rows)
     assert plan.gathered_bytes > 0
     assert MIN_PIECE_ROWS <= plan.share_records <= SHARE_RECORDS
-    assert plan.scratch_bytes == layer.rows * layer.record_bytes
+    assert plan.scratch_bytes == layer.records_bytes(layer.rows)
     assert plan.slice_bytes * max(plan.blocks, 1) << plan.partition_bits <= plan.scratch_bytes
     assert plan.tasks >= plan.blocks + 2**plan.partition_bits
 
@@ -163,7 +163,7 @@ def test_records_stay_in_memory_while_they_fit():
     in_files = make_plan(work(), 64 * MIB, 2, True)
     assert not in_memory.spill
     assert in_files.spill
-    assert in_memory.scratch_bytes == in_files.scratch_bytes == 8 * 10**7
+    assert in_memory.scratch_bytes == in_files.scratch_bytes == 85 * 10**6
     assert in_memory.projected_peak > in_memory.scratch_bytes
 
 
@@ -208,7 +208,7 @@ def test_a_small_layer_is_one_block_and_one_partition():
     plan = make_plan(work(rows=1000), GIB, 2, True)
     assert (plan.block_rows, plan.piece_rows, plan.blocks) == (1000, 1000, 1)
     assert plan.partition_bits == 0
-    assert plan.slice_bytes == plan.scratch_bytes == 8000
+    assert plan.slice_bytes == plan.scratch_bytes == 8500
     assert plan.tasks == 1 + 1 + 3
     assert plan.projected_peak < 20 * MIB
 
@@ -257,7 +257,7 @@ def test_tables_for_what_cannot_be_gathered_take_what_those_of_a_share_do():
 def test_slices_are_long_where_they_go_through_files():
     plan = make_plan(work(rows=10**9), GIB, 2, True)
     assert plan.block_rows > 4 * plan.piece_rows
-    assert plan.slice_bytes == 8 * 10**9 // (plan.blocks << plan.partition_bits) > 1 << 16
+    assert plan.slice_bytes == plan.scratch_bytes // (plan.blocks << plan.partition_bits) > 1 << 16
     held = make_plan(work(rows=10**7), 4 * GIB, 2, True)
     assert held.block_rows == held.piece_rows
 
@@ -284,23 +284,24 @@ def test_a_block_task_holds_chunks_a_piece_and_the_records_of_a_block():
         work(), rows
     ) - piece_bytes(work(), 0)
     held = block_task_bytes(work(), rows, 5 * rows, True)
-    assert held - block_bytes(work(), rows) == 5 * rows * 8
+    assert held - block_bytes(work(), rows) == work().records_bytes(5 * rows) == 5 * rows * 8.5
     assert block_task_bytes(work(), rows, 5 * rows, False) == block_bytes(work(), rows)
 
 
 def bytes_of_a_row(layer: Work) -> float:
-    rows = 1 << 20
-    return (piece_bytes(layer, rows) - piece_bytes(layer, 0)) / rows
+    """Without tables, which do not grow beyond so many rows."""
+    rows = 1 << 24
+    return (piece_bytes(layer, 2 * rows) - piece_bytes(layer, rows)) / rows
 
 
-def test_a_piece_is_projected_by_its_largest_stage():
-    keys, sample_numbers = 16, 16
-    scattering = 2 * 16
-    assert bytes_of_a_row(work(words=2)) == keys + sample_numbers + scattering
-    merging = 2 * 16 + (16 + 8) // 2
-    assert bytes_of_a_row(work(words=2, largest_sample=4)) == keys + sample_numbers + merging
+def test_a_piece_is_projected_with_keys_and_room_for_all_kinds_of_records():
+    keys, sample_numbers, once = 16, 16, 16
+    assert bytes_of_a_row(work(words=2)) == keys + sample_numbers + once
+    repeated = (16 + 8) // 2 + 1
+    several = work(words=2, largest_sample=4)
+    assert bytes_of_a_row(several) == keys + sample_numbers + once + repeated
     grouped = work(words=2, groups=32)
-    assert bytes_of_a_row(grouped) == keys + sample_numbers + 1 + 2 * 17
+    assert bytes_of_a_row(grouped) == keys + sample_numbers + 1 + once + 1 + 2
     assert piece_bytes(work(largest_sample=10**7), 0) > 10**7 * 16
     assert bytes_of_a_row(work(row_bytes=300)) == bytes_of_a_row(work())
 
@@ -327,7 +328,7 @@ def test_a_partition_task_holds_what_it_gathers_and_the_larger_of_two_tables():
 
 def test_tables_by_group_hold_states_and_pairs_and_what_they_change():
     plain, grouped = work(), work(groups=32)
-    assert grouped.record_bytes == plain.record_bytes + 1
+    assert grouped.records_bytes(16) == plain.records_bytes(16) + 16 == 16 * 9 + 8
     assert table_bytes(grouped, 1 << 20) == grouped_slot_bytes(1) << 20
     assert table_bytes(plain, 1 << 20) == 1.5 * slot_bytes(1) * (1 << 20)
     assert MIN_TABLE_SLOTS == plain.least_slots == work(groups=255).least_slots > least_slots(255)
@@ -361,7 +362,7 @@ def smallest_memory(layer: Work) -> int:
 def test_records_and_tasks_are_held_all_the_while():
     in_files = held_bytes(work(), 1 << 16, 8, True)
     in_memory = held_bytes(work(), 1 << 16, 8, False)
-    assert in_memory - in_files >= 10**7 * work().record_bytes
+    assert in_memory - in_files >= work().records_bytes(10**7)
     assert held_bytes(work(), 1 << 12, 8, True) > in_files
     assert held_bytes(work(parts=10**4), 1 << 16, 8, True) > in_files
     assert most_blocks(work(parts=7), 10**6) == 2 * 10 + 7

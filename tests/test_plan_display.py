@@ -31,8 +31,8 @@ IN_MEMORY = replace(
 SPILLED = replace(
     IN_MEMORY, spill=True, scratch_bytes=3 * MIB, projected_peak=63 * MIB, slice_bytes=5 << 10
 )
-SMALL = PlannedLayer(40_000, 3, 1, IN_MEMORY)
-LARGE = PlannedLayer(120_000, 16, 1, SPILLED)
+SMALL = PlannedLayer(40_000, 3, IN_MEMORY)
+LARGE = PlannedLayer(120_000, 16, SPILLED)
 
 GOLDEN = """\
 <RunPlan run.zarr>
@@ -46,7 +46,6 @@ slice  projected peak  tasks
 scratch at most 3 MiB
   conv_2: records go through files, because they and the running tasks need more than 64 MiB; \
 with 71 MiB nothing would go through files.
-  Every partition is read once, even if all rows are distinct.
   The smallest memory that works is about 9.1 MiB."""
 
 HOSTILE = "<script>alert('x')</script>\x1b[31m&"
@@ -98,17 +97,9 @@ def test_on_a_cluster_the_memory_is_not_to_blame():
     assert sentences(plan)[0] == first
 
 
-def test_the_most_passes_are_named_with_their_layers():
-    plan = run_plan({"a": replace(LARGE, passes=4), "b": replace(LARGE, passes=16), "c": SMALL})
-    assert sentences(plan)[1] == (
-        "a and b: if all rows are distinct, partitions are read up to about 16 times; "
-        "more memory, fewer times."
-    )
-
-
 def test_fewer_threads_are_explained():
     plan = run_plan({"a": SMALL, "b": replace(LARGE, plan=replace(SPILLED, threads=1))})
-    assert sentences(plan)[2].startswith("b: 1 of 2 threads, because the memory holds no more")
+    assert sentences(plan)[1].startswith("b: 1 of 2 threads, because the memory holds no more")
     assert len(sentences(plan)) == len(sentences(mixed())) + 1
 
 
@@ -121,7 +112,7 @@ def test_of_many_layers_some_are_named(more):
 
 
 def test_one_of_a_thing_is_singular():
-    plan = PlannedLayer(1, 3, 1, replace(IN_MEMORY, tasks=1))
+    plan = PlannedLayer(1, 3, replace(IN_MEMORY, tasks=1))
     line = total_line(run_plan({"conv_1": plan}, threads=1))
     assert line.startswith("1 row · 1 task · 1 thread · memory 64 MiB")
 

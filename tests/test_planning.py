@@ -3,21 +3,17 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from dataclasses import replace
 from inspect import signature
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.groups import GROUPS
 from tsstore.analysis.memory import DEFAULT_SHARE, available_memory, format_memory, parse_memory
-from tsstore.analysis.plan import Work, make_plan
-from tsstore.analysis.planning import RunPlan, passes_at_worst, plan
+from tsstore.analysis.planning import RunPlan, plan
 from tsstore.analysis.schedulers import Local, choose
 from tsstore.errors import (
     AnalysisError,
@@ -208,27 +204,3 @@ def test_a_document_holds_all_numbers(store):
     assert document["layers"]["conv_1"] == found.to_frame().loc["conv_1"].to_dict()
     for name in ("rows", "tasks", "scratch_bytes", "projected_peak", "in_memory_from"):
         assert document[name] == getattr(found, name)
-
-
-@settings(max_examples=50)
-@given(st.integers(1, 10**10), st.integers(23, 36), st.sampled_from([0, 32]))
-def test_passes_are_a_power_of_two_and_one_where_a_table_holds_all(rows, log_memory, groups):
-    work = Work("conv_1", rows, 16, 2, groups=groups)
-    try:
-        gathered = make_plan(work, 1 << log_memory, 2, True)
-    except MemoryTooSmallError:
-        return
-    chosen = replace(gathered, gathered_bytes=0)
-    passes = passes_at_worst(rows, chosen, groups > 0)
-    assert passes & (passes - 1) == 0
-    assert passes_at_worst(rows, replace(chosen, maximum_slots=1 << 62), groups > 0) == 1
-    assert passes_at_worst(rows, replace(chosen, gathered_bytes=1), groups > 0) == 1
-    fewer = replace(chosen, maximum_slots=-(-chosen.maximum_slots // 4))
-    assert passes <= passes_at_worst(rows, fewer, groups > 0) <= 4 * passes
-
-
-def test_what_is_not_gathered_and_fits_no_table_is_read_several_times(store):
-    small = replace(plan(store)["conv_1"], gathered_bytes=0, partition_bits=2, maximum_slots=1 << 9)
-    assert passes_at_worst(4_000, small, False) == 4
-    assert passes_at_worst(4_000, small, True) == 8
-    assert passes_at_worst(1_000, small, False) == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from counting_cases import WIDTHS
 
-from tsstore.counting.records import Records, checked_groups, record_bytes
+from tsstore.counting.records import Records, checked_groups, counted_columns, record_bytes
 
 
 def some(words: int = 2, count: int = 5) -> Records:
@@ -122,3 +122,10 @@ def test_groups_are_those_that_there_are() -> None:
         checked_groups(grouped, 4)
     with pytest.raises(ValueError, match="do not tell groups apart"):
         checked_groups(some(), 5)
+
+
+def test_columns_of_records_with_counts_are_all_there() -> None:
+    good = some()
+    assert counted_columns(good) == good.columns
+    with pytest.raises(ValueError, match="the records are bare"):
+        counted_columns(Records(good.keys))

@@ -138,9 +138,9 @@ def checksum_of_the_encoded_tail(monkeypatch: pytest.MonkeyPatch) -> None:
         encoded = chunks.encode(array.spec, array._buffer)
         return replace(commit, tail_checksum=google_crc32c.value(encoded[:-4]))
 
-    def read_encoded(array: CommittedArray, index: int, out: Any = None) -> Any:
+    def read_encoded(array: CommittedArray, index: int, out: Any, room: Any) -> Any:
         if index < array.rows // array.spec.chunk_rows:
-            return read_chunk(array, index, out)
+            return read_chunk(array, index, out, room)
         data = array.files.read(array.spec.chunk_key(array.paths.values, index))
         if google_crc32c.value(data[:-4]) != array.commit.tail_checksum:
             raise DamageError("the tail is not what was committed")
@@ -174,7 +174,7 @@ def shapes_instead_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
             record, samples=samples, batches=samples // 2, layers=layers, columns=columns
         ), seal
 
-    def read_unchecked(array: CommittedArray, index: int, out: Any = None) -> Any:
+    def read_unchecked(array: CommittedArray, index: int, out: Any, room: Any) -> Any:
         data = array.files.read(array.spec.chunk_key(array.paths.values, index))
         return chunks.decode(array.spec, data, "", out)
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting.alone import AloneFilter
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.grouped import GroupedTable
 from tsstore.counting.packed import PackedTable
 from tsstore.counting.records import Records
@@ -48,6 +49,22 @@ def test_shares_make_up_the_partition_and_share_their_first_bits(
             assert {key[0] >> 64 - prefix_bits for key, *_ in rows_of(piece)} <= {number}
             assert (piece.group is not None) == grouped
             assert piece.words == words
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_partitions_that_share_buffers_are_divided_as_others_are(grouped: bool) -> None:
+    buffers = Buffers()
+    for count in (100, 0, 300, 7):
+        pieces = [
+            random_records(count, count, 50, 2, bare=n != 1, groups=3 * grouped, prefix_bits=4)
+            for n in range(3)
+        ]
+        own, expected = (
+            [tuple(map(rows_of, share)) for share in shares(pieces, 2, 4, 3, grouped, memory)]
+            for memory in (buffers, None)
+        )
+        assert own == expected
+        assert sum(len(rows) for share in own for rows in share) == 3 * count
 
 
 def test_no_pieces_give_empty_shares() -> None:

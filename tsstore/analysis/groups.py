@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.left_out import NOTHING, LeftOut
+from tsstore.counting.by_group import deal
 from tsstore.counting.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
 from tsstore.store.arrays import CommittedArray
@@ -23,10 +24,7 @@ GROUPS = 32
 PIECE_SAMPLES = 1 << 14
 """Values of a column that are read at a time: text takes many bytes a sample."""
 
-_HALF = np.uint64(32)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-_FACTORS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
-_SHIFTS = np.array([30, 27, 31], np.uint64)
 
 _Words = npt.NDArray[np.uint64]
 
@@ -126,13 +124,10 @@ class RandomGroups:
         return np.concatenate([np.empty(0, np.uint8), *groups])
 
     def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
-        """Return groups that are equal where the words are; the words change."""
-        words += np.array(_word(f"{self.seed}/{name}"), np.uint64)
-        _mix(words)
-        words >>= _HALF
-        words *= np.uint64(self.count)
-        words >>= _HALF
-        return words.astype(np.uint8)
+        """Return groups that are equal where the words are."""
+        groups = np.empty(len(words), np.uint8)
+        deal(words, np.uint64(_word(f"{self.seed}/{name}")), self.count, groups)
+        return groups
 
 
 def _column(part: Part, name: str) -> CommittedArray:
@@ -154,19 +149,6 @@ def _numbered_words(start: int, stop: int) -> Iterator[_Words]:
     """Yield words of samples by their numbers, as many at a time as stay in the cache."""
     for first in range(start, stop, PIECE_SAMPLES):
         yield np.arange(first, min(first + PIECE_SAMPLES, stop), dtype=np.uint64) * _STEP
-
-
-def _mix(words: _Words) -> None:
-    """Spread each bit over all 64, in place: the finaliser of SplitMix64.
-
-    References
-    ----------
-    G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-    """
-    for shift, factor in zip(_SHIFTS[:2], _FACTORS, strict=True):
-        words ^= words >> shift
-        words *= factor
-    words ^= words >> _SHIFTS[2]
 
 
 def _words(values: npt.NDArray[Any]) -> _Words:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from tsstore.analysis.block_records import read_records
-from tsstore.analysis.buffers import Buffers
 from tsstore.analysis.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.plan import Plan
 from tsstore.counting.aggregate import aggregate
+from tsstore.counting.buffers import Buffers, Slabs
 from tsstore.counting.changes import Changes, add_up_changes
 from tsstore.counting.grouped import aggregate_groups, aggregate_groups_gathered
 from tsstore.counting.keys import KeyScheme
@@ -87,11 +87,14 @@ def count_block(
     """Turn the rows of a block into records, by partition; write them to a file if planned."""
     scattered, numbers = [], []
     buffers = buffers or Buffers()
+    # What stays in memory stays in slabs that the next blocks go on to fill.
+    room = Slabs() if plan.spill else buffers.kept("slabs", Slabs)
     for piece in states.divide(block, plan.piece_rows):
         records, own = read_records(states, scheme, piece, groups, left_out, buffers)
         if sum(kind.rows for kind in records) != own.rows.sum():
             raise CountingError(f"{own.rows.sum()} rows of {states.name} gave other records")
-        scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
+        kinds = [kind for kind in records if len(kind)]
+        scattered += [scatter([kind], plan.partition_bits, 0, room) for kind in kinds]
         numbers.append(own)
     counted = merge_changes(numbers)
     slices = spill(scattered, folder) if plan.spill and scattered else HeldSlices(scattered)
@@ -112,7 +115,9 @@ def check_receipts(receipts: Sequence[Receipt], rows: int) -> Index:
     return Index(tuple(receipts))
 
 
-def count_partition(index: Index, plan: Plan, words: int, partition: int) -> Counts:
+def count_partition(
+    index: Index, plan: Plan, words: int, partition: int, buffers: Buffers | None = None
+) -> Counts:
     """Count the distinct keys of one partition."""
     slices = partial(index.slices, partition)
     share = plan.partition_bits, plan.maximum_slots
@@ -122,12 +127,12 @@ def count_partition(index: Index, plan: Plan, words: int, partition: int) -> Cou
         found, cells = aggregate_groups(slices, words, index.groups, *share)
     elif index.groups and gathered is not None:
         found, cells = aggregate_groups_gathered(
-            gathered, words, index.groups, *share, plan.share_records
+            gathered, words, index.groups, *share, plan.share_records, buffers
         )
     elif gathered is None:
         found = aggregate(slices, words, *share)
     else:
-        found = aggregate_gathered(gathered, words, *share, plan.share_records)
+        found = aggregate_gathered(gathered, words, *share, plan.share_records, buffers)
     return Counts(Spectrum.from_arrays(*found), cells=cells)
 
 
@@ -204,9 +209,11 @@ def build_graph(
     token = uuid.uuid4().hex[:12]
     level: list[Any] = [f"tsstore-pairs-{token}"]
     graph[level[0]] = (total_pairs, index)
+    buffers = f"tsstore-buffers-{token}"
+    graph[buffers] = (Buffers,)
     for partition in range(1 << plan.partition_bits):
         level.append((f"tsstore-partition-{token}", partition))
-        graph[level[-1]] = (count_partition, index, plan, scheme.words, partition)
+        graph[level[-1]] = (count_partition, index, plan, scheme.words, partition, buffers)
     return graph, _merge_tree(graph, level, f"tsstore-merge-{token}")
 
 
@@ -225,7 +232,8 @@ def build_index_graph(
         return f"tsstore-{kind}-{token}", *number
 
     constants = {key("states"): states, key("scheme"): scheme, key("plan"): plan}
-    choice = {key("groups"): groups, key("left-out"): left_out, key("buffers"): Buffers()}
+    choice = {key("groups"): groups, key("left-out"): left_out, key("buffers"): (Buffers,)}
+    # Buffers are made by a task, so that they are released when all blocks are done.
     graph: dict[Any, Any] = {**constants, **choice}
     blocks = []
     for number, block in enumerate(states.blocks(plan.block_rows)):

@@ -10,17 +10,18 @@ from tsstore.analysis.exchange import FRAME_BYTES
 from tsstore.analysis.memory import format_memory
 from tsstore.counting.aggregate import slot_bytes
 from tsstore.counting.grouped import grouped_slot_bytes, least_slots
-from tsstore.counting.hot import hot_bytes
+from tsstore.counting.hot import ROWS_OF_A_SLOT, hot_bytes
 from tsstore.counting.merge import merge_bytes
 from tsstore.counting.records import record_bytes
 from tsstore.counting.shares import SHARE_RECORDS, share_table_bytes
 from tsstore.errors import MemoryTooSmallError
 
-MAX_PIECE_ROWS = 1 << 20
+MAX_PIECE_ROWS = 1 << 19
+"""Twice as many where there are groups: hot keys by group gain more from larger pieces."""
 MIN_PIECE_ROWS = 1 << 12
 MAX_PARTITION_BITS = 16
 """More than 12 only where no partition could be gathered else: slices are short, and many."""
-PARTITION_RECORDS = {False: 1 << 20, True: 1 << 24}
+PARTITION_RECORDS = {False: 1 << 21, True: 1 << 24}
 """Records of a partition, in memory and in files: as many as there may be, if they fit. Slices of
 files are the longer, the fewer partitions there are."""
 PARALLEL_ROWS = 1 << 17
@@ -92,13 +93,14 @@ class Work:
     left_out: int = 0
     all_threads: int = 1
 
-    @property
-    def record_bytes(self) -> int:
-        """Bytes of the records of a row, at most.
+    def records_bytes(self, rows: int) -> int:
+        """Return the bytes of the records of so many rows, at most.
 
-        Those of a bare record: another stands for two rows or more, and has no more than as many.
+        Those of bare records: others stand for two rows or more, and have no more than as many; but
+        for those of hot keys, one for each 16 rows at most, which are 8 bytes longer.
         """
-        return record_bytes(self.words, True, self.groups > 0)
+        bare = record_bytes(self.words, True, self.groups > 0)
+        return rows * bare + 8 * rows // ROWS_OF_A_SLOT
 
     @property
     def least_slots(self) -> int:
@@ -207,25 +209,24 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
 
 
 def piece_bytes(work: Work, rows: int) -> int:
-    """Return the most bytes that turning so many rows into records takes.
+    """Return the most bytes that turning so many rows into records takes, without these.
 
-    All the while the keys are there, and the numbers of rows by sample and the samples' groups.
-    Choosing, where samples are left out: those keys that stay, which of them do, and where they
-    are. Merging samples: those that are not hot, and what of them is settled, suspect and repeated.
-    Scattering: records before and after.
+    That is room for keys, for those that a sample has once and for half as many that it has more
+    often; for rows by sample and the samples' groups. Where samples are left out, for the keys
+    that stay, which of them do, and where they are.
     """
     key, group = 8 * work.words, int(work.groups > 0)
     chosen = key + 8 + 2 if work.left_out else 0
-    repeated = (key + 8 + group) // 2
-    merged = 2 * key + group + repeated if work.largest_sample > 1 else key + 2 * group
-    stage = key + chosen + max(merged, 2 * work.record_bytes)
-    tables = merge_bytes(work.words, work.largest_sample) + hot_bytes(work.words, work.groups)
-    return rows * (stage + POSITION_BYTES + group) + tables
+    counted = (key + 8 + group) // 2 + 1 if work.largest_sample > 1 else 2 * group
+    room = key + chosen + key + group + counted
+    tables = merge_bytes(work.words, work.largest_sample)
+    tables += hot_bytes(work.words, work.groups, rows)
+    return rows * (room + POSITION_BYTES + group) + tables
 
 
 def block_task_bytes(work: Work, piece_rows: int, block_rows: int, spill: bool) -> int:
     """Return the most bytes that a block task takes, but for records that stay in memory."""
-    held = block_rows * work.record_bytes if spill else 0
+    held = work.records_bytes(block_rows) if spill else 0
     return OVERHEAD_BYTES + 2 * work.chunk_bytes + piece_bytes(work, piece_rows) + held
 
 
@@ -269,7 +270,7 @@ def held_bytes(work: Work, block_rows: int, partition_bits: int, spill: bool) ->
     held += WAITING_CELL_BYTES * waiting + INDEX_BYTES * work.left_out
     if spill:
         return held
-    return held + blocks * (16 << partition_bits) + work.rows * work.record_bytes
+    return held + blocks * (16 << partition_bits) + work.records_bytes(work.rows)
 
 
 def most_blocks(work: Work, block_rows: int) -> int:
@@ -317,7 +318,7 @@ def _smallest_memory(work: Work, memory: int, threads: int, shared_memory: bool)
 
 
 def _piece_sizes(work: Work) -> Iterator[int]:
-    size = min(MAX_PIECE_ROWS, max(work.rows, 1))
+    size = min(MAX_PIECE_ROWS << (work.groups > 0), max(work.rows, 1))
     while size > max(MIN_PIECE_ROWS, work.largest_sample):
         yield size
         size //= 2
@@ -337,7 +338,7 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
     block_task = block_task_bytes(work, piece_rows, block_rows, spill)
     for bits in range(_fewest_bits(work, spill), MAX_PARTITION_BITS + 1):
         held = held_bytes(work, block_rows, bits, spill)
-        gathered = int(SPREAD * (work.rows >> bits) * work.record_bytes) + (1 << 16)
+        gathered = int(SPREAD * work.records_bytes(work.rows >> bits)) + (1 << 16)
         partition = partition_task_bytes(work, piece_rows, gathered, share_records, slots, spill)
         if held + threads * max(block_task, partition) <= memory:
             break
@@ -355,8 +356,8 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         share_records=share_records,
         maximum_slots=slots,
         spill=spill,
-        scratch_bytes=work.rows * work.record_bytes,
-        slice_bytes=work.rows * work.record_bytes // (max(blocks, 1) << bits),
+        scratch_bytes=work.records_bytes(work.rows),
+        slice_bytes=work.records_bytes(work.rows) // (max(blocks, 1) << bits),
         blocks=blocks,
         tasks=_tasks(blocks, bits),
         projected_peak=held + threads * task,
@@ -369,7 +370,7 @@ def _block_rows(work: Work, share: int, threads: int, piece_rows: int, spill: bo
         return piece_rows
     room = share - block_task_bytes(work, piece_rows, 0, spill)
     even = -(-work.rows // max(threads, work.all_threads))
-    return max(piece_rows, min(even, room // work.record_bytes))
+    return max(piece_rows, min(even, room * 1000 // work.records_bytes(1000)))
 
 
 def _tasks(blocks: int, partition_bits: int) -> int:

@@ -65,7 +65,6 @@ def sentences(plan: RunPlan) -> list[str]:
     """Return what goes through files and why, and what other memories would do, a line each."""
     return [
         *_where_records_go(plan),
-        _passes_text(plan),
         *_threads_text(plan),
         f"The smallest memory that works is about {format_memory(plan.smallest_memory)}.",
     ]
@@ -105,17 +104,6 @@ def _where_records_go(plan: RunPlan) -> list[str]:
         f"{_listed(spilled)}: records go through files, because they and the running tasks need "
         f"more than {format_memory(plan.memory)}; with {enough} nothing would go through files."
     ]
-
-
-def _passes_text(plan: RunPlan) -> str:
-    """Say how often partitions are read at worst."""
-    several = {name: layer.passes for name, layer in plan.layers.items() if layer.passes > 1}
-    if not several:
-        return "Every partition is read once, even if all rows are distinct."
-    return (
-        f"{_listed(list(several))}: if all rows are distinct, partitions are read up to about "
-        f"{max(several.values()):,} times; more memory, fewer times."
-    )
 
 
 def _threads_text(plan: RunPlan) -> list[str]:

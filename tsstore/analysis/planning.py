@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 LARGEST_GIB = 10_000
 """More memory than this no advice asks for."""
 
-GROUPED_ENTRIES = 1.5
-"""Most entries of a table for each record, where groups are told apart."""
-
 _Way = Callable[[int], Plan]
 """Takes bytes of memory, and returns the plan of a layer with them."""
 
@@ -46,15 +42,12 @@ class PlannedLayer:
         Committed rows; those of samples that are left out are read as well.
     row_bytes
         Bytes of a row.
-    passes
-        How often a partition is read if all rows are distinct, about.
     plan
         How the layer is counted.
     """
 
     rows: int
     row_bytes: int
-    passes: int
     plan: Plan
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +64,6 @@ class PlannedLayer:
             "scratch_bytes": plan.scratch_bytes if plan.spill else 0,
             "slice_bytes": plan.slice_bytes,
             "rounds": plan.rounds,
-            "passes_at_worst": self.passes,
             "threads": plan.threads,
             "projected_peak": plan.projected_peak,
             "tasks": plan.tasks,
@@ -228,34 +220,17 @@ def plan(
         for name in names:
             check_rows(store[name], left_out)
             ways.append(_way(store[name], runner, count, left_out.samples, exact))
-            found[name] = _planned(store[name], ways[-1](amount), count > 0)
+            states = store[name]
+            found[name] = PlannedLayer(states.rows, states.row_bytes, ways[-1](amount))
         smallest = min(amount, _least_memory(ways, lambda plan: True) or amount)
         in_memory = _least_memory(ways, lambda plan: not plan.spill)
         threads, shared_memory = runner.threads, runner.shared_memory
     return RunPlan(store.path, amount, threads, shared_memory, found, smallest, in_memory)
 
 
-def passes_at_worst(rows: int, plan: Plan, grouped: bool) -> int:
-    """Return about how often a partition is read if all rows are distinct.
-
-    Once, if it can be gathered in memory. Else its tables are half full at most, and what does not
-    fit into one is halved until it does; partitions are taken to be equal.
-    """
-    if plan.gathered_bytes:
-        return 1
-    entries = (rows >> plan.partition_bits) * (GROUPED_ENTRIES if grouped else 1)
-    shares = max(1, math.ceil(2 * entries / plan.maximum_slots))
-    return 1 << (shares - 1).bit_length()
-
-
 def _way(states: LayerStates, runner: Scheduler, groups: int, left_out: int, exact: bool) -> _Way:
     work = layer_work(states, runner, groups, left_out, exact)
     return lambda memory: make_plan(work, memory, runner.threads, runner.shared_memory)
-
-
-def _planned(states: LayerStates, plan: Plan, grouped: bool) -> PlannedLayer:
-    passes = passes_at_worst(states.rows, plan, grouped)
-    return PlannedLayer(states.rows, states.row_bytes, passes, plan)
 
 
 def _least_memory(ways: Collection[_Way], suits: Callable[[Plan], bool]) -> int | None:

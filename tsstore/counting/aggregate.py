@@ -9,20 +9,19 @@ import numpy as np
 from tsstore.compiling import inlined, kernel
 from tsstore.counting.in_passes import count_in_passes
 from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, Width, copy_key, is_same, width_for
+from tsstore.counting.spectra import Tally
 from tsstore.errors import CountingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from tsstore.counting.records import Records
-
-    Spectrum = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+    from tsstore.counting.spectra import Spectrum
 
 _ONE: Final = np.uint64(1)
 _SMALLEST_TABLE: Final = 2
-_DENSE_SIDE: Final = 64
 
 
 def slot_bytes(words: int) -> int:
@@ -145,10 +144,11 @@ class Table:
         counts = found[:, words:].astype(np.int64)
         return np.ascontiguousarray(found[:, :words]), counts[:, 0], counts[:, 1]
 
-    def spectrum(self) -> Spectrum:
-        """Return :func:`spectrum_counts` of the table, without a copy of it."""
+    @property
+    def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Multiplicity (0: empty) and incidence of each slot, int64 (slots,): views."""
         counts = self._slots.view(np.int64)[:, self._words :]
-        return spectrum_counts(counts[:, 0], counts[:, 1])
+        return counts[:, 0], counts[:, 1]
 
     def _new_slots(self, slots: int) -> NDArray[np.uint64]:
         """Empty slots. A row is a key, its multiplicity (0: empty) and incidence, in one place.
@@ -161,33 +161,6 @@ class Table:
         larger = self._new_slots(2 * len(self._slots))
         _rehash(self._slots, larger)
         self._slots = larger
-
-
-def spectrum_counts(multiplicity: NDArray[np.int64], incidence: NDArray[np.int64]) -> Spectrum:
-    """Count how many distinct states have each pair of multiplicity and incidence.
-
-    Parameters
-    ----------
-    multiplicity, incidence
-        int64 (n,), of each distinct state. A multiplicity of 0 is no state and not counted.
-
-    Returns
-    -------
-    k, q, states
-        int64 (pairs,), sorted by k, then by q: `states` distinct states occur in k rows and
-        q samples.
-    """
-    dense = np.zeros((_DENSE_SIDE, _DENSE_SIDE), np.int64)
-    k, q = multiplicity[:0], incidence[:0]
-    if _count_pairs(multiplicity, incidence, dense):
-        large = (multiplicity >= _DENSE_SIDE) | (incidence >= _DENSE_SIDE)
-        k, q = multiplicity[large], incidence[large]
-    dense_k, dense_q = np.nonzero(dense)
-    return _add_up(
-        np.concatenate([dense_k, k]),
-        np.concatenate([dense_q, q]),
-        np.concatenate([dense[dense_k, dense_q], np.ones_like(k)]),
-    )
 
 
 def aggregate(
@@ -212,7 +185,8 @@ def aggregate(
     Returns
     -------
     k, q, states
-        As :func:`spectrum_counts` gives them.
+        int64 (pairs,), sorted by k, then by q: `states` distinct states occur in k rows and
+        q samples.
 
     Raises
     ------
@@ -222,8 +196,10 @@ def aggregate(
         If keys meet in one place of the table as mixed keys do not, or if more of them than fit
         into the table share their first 48 bits.
     """
-    tables = count_tables(slices, words, partition_bits, maximum_slots)
-    return add_up_spectra([table.spectrum() for table in tables])
+    tally = Tally()
+    for table in count_tables(slices, words, partition_bits, maximum_slots):
+        tally.add(*table.counts)
+    return tally.spectrum()
 
 
 def count_tables(
@@ -240,22 +216,6 @@ def count_tables(
         )
 
     return count_in_passes(new_table, slices, partition_bits, maximum_slots)
-
-
-def add_up_spectra(spectra: Sequence[Spectrum]) -> Spectrum:
-    """Add up the spectra, at least one, of disjoint sets of keys."""
-    k, q, states = (np.concatenate(columns) for columns in zip(*spectra, strict=True))
-    return _add_up(k, q, states)
-
-
-def _add_up(k: NDArray[np.int64], q: NDArray[np.int64], states: NDArray[np.int64]) -> Spectrum:
-    """Sum the states of equal pairs (k, q), and sort by them."""
-    order = np.lexsort((q, k))
-    k, q, states = k[order], q[order], states[order]
-    is_new = np.ones(len(k), np.bool_)
-    is_new[1:] = (k[1:] != k[:-1]) | (q[1:] != q[:-1])
-    starts = np.flatnonzero(is_new)
-    return k[starts], q[starts], np.add.reduceat(states, starts)
 
 
 @inlined
@@ -322,18 +282,3 @@ def _rehash(slots: NDArray[np.uint64], larger: NDArray[np.uint64]) -> None:
                 slot = (slot + _ONE) & mask
             for column in range(slots.shape[1]):
                 larger[slot, column] = slots[old, column]
-
-
-@kernel
-def _count_pairs(
-    multiplicity: NDArray[np.int64], incidence: NDArray[np.int64], dense: NDArray[np.int64]
-) -> int:
-    """Count pairs in a square histogram; return the number of those that are beyond it."""
-    beyond = 0
-    for state in range(multiplicity.size):
-        k, q = multiplicity[state], incidence[state]
-        if k >= dense.shape[0] or q >= dense.shape[1]:
-            beyond += 1
-        elif k > 0:
-            dense[k, q] += 1
-    return beyond

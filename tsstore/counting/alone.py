@@ -44,6 +44,10 @@ class AloneFilter:
         self._marks = np.zeros(0, np.uint8)
         self._left = Records.empty(words, grouped=self._grouped)
 
+    def begin(self) -> None:
+        """Forget what has been settled, but not whether that pays."""
+        self._alone[:] = 0
+
     @property
     def alone(self) -> NDArray[np.int64]:
         """How many keys have been settled, int64 (groups or 1,): each occurs once."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.aggregate import add_up_spectra, spectrum_counts
 from tsstore.counting.alone import AloneFilter
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.changes import CELL_BYTES, Changes, add_up_changes, add_up_rows, once_by_group
 from tsstore.counting.grouped_kernels import (
     INCIDENCE,
@@ -33,12 +33,15 @@ from tsstore.counting.in_passes import count_in_passes
 from tsstore.counting.probing import slots_for, width_for
 from tsstore.counting.records import checked_groups
 from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
+from tsstore.counting.spectra import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from tsstore.counting.aggregate import Spectrum
+    from numpy.typing import NDArray
+
     from tsstore.counting.records import Records
+    from tsstore.counting.spectra import Spectrum
 
 #: Groups are numbered from 0 to at most one less than this.
 LARGEST_GROUPS: Final = MANY
@@ -181,16 +184,22 @@ class GroupedTable:
         rows = self._states[: self._distinct].nbytes + self._pairs[: self._held].nbytes
         return rows + self._state_index.nbytes + self._pair_index.nbytes
 
+    def begin(self) -> None:
+        """Forget all that has been counted."""
+        self.clear()
+        self._small[:] = 0
+
     def clear(self) -> None:
         """Forget all keys, but not how large the tables were."""
         self._distinct = self._held = 0
         self._state_index[:] = 0
         self._pair_index[:] = 0
 
-    def spectrum(self) -> Spectrum:
-        """Return :func:`tsstore.counting.aggregate.spectrum_counts` of all keys."""
+    @property
+    def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Multiplicity and incidence of each key, int64 (keys,); the former is a view."""
         multiplicity, tagged = self._states[: self._distinct, -2:].T
-        return spectrum_counts(multiplicity.view(np.int64), (tagged & INCIDENCE).view(np.int64))
+        return multiplicity.view(np.int64), (tagged & INCIDENCE).view(np.int64)
 
     def changes(self) -> Changes:
         """Return what leaving each group out changes in the spectrum."""
@@ -258,7 +267,7 @@ def aggregate_groups(
     Returns
     -------
     spectrum
-        k, q, states, as :func:`tsstore.counting.aggregate.spectrum_counts` gives them.
+        k, q, states, as :func:`tsstore.counting.aggregate.aggregate` gives them.
     changes
         By group.
 
@@ -280,9 +289,11 @@ def aggregate_groups(
         )
 
     tables = count_in_passes(new_table, slices, partition_bits, maximum_slots)
-    counted = [(table.spectrum(), table.changes()) for table in tables]
-    spectra, changes = zip(*counted, strict=True)
-    return add_up_spectra(spectra), add_up_changes(changes)
+    tally, changes = Tally(), []
+    for table in tables:
+        tally.add(*table.counts)
+        changes.append(table.changes())
+    return tally.spectrum(), add_up_changes(changes)
 
 
 def aggregate_groups_gathered(
@@ -292,6 +303,7 @@ def aggregate_groups_gathered(
     partition_bits: int,
     maximum_slots: int,
     share_records: int = SHARE_RECORDS,
+    buffers: Buffers | None = None,
 ) -> tuple[Spectrum, Changes]:
     """Do the same for a partition whose records are all in memory.
 
@@ -305,6 +317,8 @@ def aggregate_groups_gathered(
         Slots of the tables for a share that is far larger than others.
     share_records
         Records of a share, about: what its tables take grows with them.
+    buffers
+        Where the tables of other partitions are; None takes new ones.
 
     Returns
     -------
@@ -321,26 +335,29 @@ def aggregate_groups_gathered(
     bits = share_bits(sum(map(len, pieces)), partition_bits, share_records)
     prefix_bits = partition_bits + bits
     # A record takes a state and two pairs at most: a state's first pair comes with its second.
-    table = GroupedTable(words, groups, 8 * slots_for(2 * share_records))
-    alone = AloneFilter(words, groups)
-    counted = []
-    for bare, others in shares(pieces, words, partition_bits, bits, grouped=True):
+    buffers, slots = buffers or Buffers(), 8 * slots_for(2 * share_records)
+    table = buffers.kept(
+        ("grouped", words, groups, slots), lambda: GroupedTable(words, groups, slots)
+    )
+    alone = buffers.kept(("alone", words, groups), lambda: AloneFilter(words, groups))
+    table.begin()
+    alone.begin()
+    tally, changes = Tally(), []
+    for bare, others in shares(pieces, words, partition_bits, bits, grouped=True, buffers=buffers):
         if is_large(len(bare) + len(others), share_records):
             whole = (partial(iter, (bare, others)), words, groups, prefix_bits, maximum_slots)
-            counted.append(aggregate_groups(*whole))
+            found, own = aggregate_groups(*whole)
+            tally.add_spectrum(found)
+            changes.append(own)
             continue
         left = alone.part(bare, others)
         table.add(left)
         table.add(others)
-        spectrum = table.spectrum()
-        counted.append((spectrum, table.large_changes()))
+        before = tally.once
+        tally.add(*table.counts)
+        changes.append(table.large_changes())
         table.clear()
-        once = int(spectrum[2][0]) if len(spectrum[0]) and spectrum[0][0] == 1 else 0
-        alone.learn(once + len(bare) - len(left), len(bare))
-    spectra, changes = zip(*counted, strict=True)
-    settled = alone.alone.sum(keepdims=True)
-    one = np.ones(int(settled[0] > 0), np.int64)
-    return (
-        add_up_spectra([(one, one, settled[: len(one)]), *spectra]),
-        add_up_changes([once_by_group(alone.alone), table.small_changes(), *changes]),
-    )
+        alone.learn(tally.once - before + len(bare) - len(left), len(bare))
+    tally.add_once(int(alone.alone.sum()))
+    changes += [once_by_group(alone.alone), table.small_changes()]
+    return tally.spectrum(), add_up_changes(changes)

@@ -1,31 +1,41 @@
-"""Merging a block's hot keys: those so frequent that a small table absorbs them on the way.
+"""Merging hot keys: those so frequent that a small table absorbs them on the way.
 
-Without it one state in many rows makes one partition as large as all the others together. The
-table is a block's own, chosen from a sample of it: whatever order the rows of a run come in, it is
-never stale. It is direct-mapped, a slot for each key and no search, so that the loop over all
-rows has no branch that could be guessed wrong.
+Without it one state in many rows makes one partition as large as all the others together. A thread
+chooses them from a sample of what it reads, and again when they no longer serve: whatever order
+the rows of a run come in, the table is not stale for long. It is direct-mapped, a slot for each
+key and no search, so that the loop over all rows has no branch that could be guessed wrong.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from tsstore.compiling import kernel
+from tsstore.compiling import inlined, kernel
 from tsstore.counting.probing import Place, Width, copy_key, is_same, width_of
-from tsstore.counting.records import Records
+from tsstore.counting.records import Records, counted_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SAMPLE_ROWS: Final = 1 << 14
-"""Half of them choose the hot keys, half say what share of the rows those are."""
-SLOT_BITS: Final = 12
-GROUPED_SLOT_BITS: Final = 11
-"""Slots that count by group are fewer, so that the table stays in the processor's cache."""
+    from tsstore.counting.buffers import Buffers
+
+LEAST_ROWS: Final = 1 << 14
+"""From fewer rows no hot keys are chosen."""
+TRIED_ROWS: Final = 1 << 13
+"""Of a sample that says whether it pays to choose hot keys: half of them choose, half tell."""
+SAMPLE_ROWS: Final = 1 << 16
+"""Of the sample, at most, that chooses them."""
+MOST_SLOTS: Final = 1 << 13
+LEAST_SLOTS: Final = 1 << 6
+ROWS_OF_A_SLOT: Final = 16
+"""There is a slot, for each group, for so many rows of a piece or more: records that stand for one
+row each would be longer than those rows."""
 PAYS_FROM: Final = 0.15
 """Share of hot rows from which on the table gains more than it takes."""
+SERVES_FROM: Final = 0.8
+"""Of the share of hot rows that there was at first: with less, others are chosen."""
 
 _ONE: Final = np.uint64(1)
 _HALF: Final = np.uint64(32)
@@ -33,8 +43,119 @@ _ROW_AND_SAMPLE: Final = np.uint64((1 << 32) + 1)
 _SHIFTS: Final = (np.uint64(8), np.uint64(28))
 
 
-def merge_hot_rows(records: Records, groups: int = 1) -> list[Records]:
-    """Merge the bare records of a block's most frequent keys, each of a sample of its own.
+class HotTable(NamedTuple):
+    """Hot keys, a slot each.
+
+    Attributes
+    ----------
+    shift
+        Where in the hash the number of a slot begins.
+    keys
+        uint64 (slots, words).
+    times
+        uint64 (slots,): how often the sample at hand has each; 0 between samples.
+    counts
+        uint64 (slots, groups): samples, and in the lower half rows, of each so far.
+    """
+
+    shift: np.uint64
+    keys: NDArray[np.uint64]
+    times: NDArray[np.uint64]
+    counts: NDArray[np.uint64]
+
+
+class HotKeys:
+    """The hot keys that a thread has chosen, and what it has counted of them in a piece.
+
+    Parameters
+    ----------
+    words
+        uint64 words of a key.
+    groups
+        Number of groups that are told apart; 1 for none.
+    rows
+        Of a piece, about.
+
+    Attributes
+    ----------
+    share
+        Of the last piece's rows, how many were hot; 0 where looking for them does not pay.
+    """
+
+    def __init__(self, words: int, groups: int, rows: int) -> None:
+        slots = slots_of(groups, rows)
+        keys, counts = np.zeros((slots, words), np.uint64), np.zeros((slots, groups), np.uint64)
+        self.table = HotTable(_SHIFTS[0], keys, np.zeros(slots, np.uint64), counts)
+        self.share = self._share_at_first = 0.0
+
+    def serve(self, keys: NDArray[np.uint64]) -> bool:
+        """Begin a piece, and say whether looking for hot keys pays.
+
+        They are chosen if there are none, or if they were few of the last piece's rows.
+
+        Parameters
+        ----------
+        keys
+            uint64 (n, words): those of the next piece.
+        """
+        # What an error may have left.
+        self.table.counts[:], self.table.times[:] = 0, 0
+        if self.share == 0 or self.share < SERVES_FROM * self._share_at_first:
+            sizes = (TRIED_ROWS, min(SAMPLE_ROWS, len(keys) // 2))
+            pays = len(keys) >= LEAST_ROWS and all(self._choose(keys, size) for size in sizes)
+            self.share, self._share_at_first = self.share if pays else 0.0, 0.0
+        return self.share > 0
+
+    def take(self, rows: int, counted: Records, first: Place = 0) -> Records:
+        """Write what has been counted of a piece of so many rows, and begin again.
+
+        Parameters
+        ----------
+        rows
+            Of the piece, hot or not.
+        counted, first
+            Records with counts, and where among them to begin; see :attr:`most_records`.
+
+        Returns
+        -------
+        The records up to those written: one for each hot key that was met, and each group.
+        """
+        end, hot_rows = _take(self.table, *counted_columns(counted), first, width_of(counted.keys))
+        self._learn(float(hot_rows / max(rows, 1)))
+        return counted[: int(end)]
+
+    @property
+    def most_records(self) -> int:
+        """How many records :meth:`take` writes at most."""
+        return self.table.counts.size
+
+    def _learn(self, share: float) -> None:
+        """Remember which share of the last piece was hot."""
+        self.share, self._share_at_first = share, self._share_at_first or share
+
+    def _choose(self, keys: NDArray[np.uint64], size: int) -> bool:
+        """Choose from a sample of so many rows; return whether that pays."""
+        sample = keys[_drawn_rows(len(keys), size)]
+        best: Place = 0
+        slots = self.table.keys
+        # Two frequent keys may want one slot: another part of the hash tells them apart.
+        for shift in _SHIFTS:
+            chosen, votes = np.zeros_like(slots), np.zeros(len(slots), np.int32)
+            hits: Place = _elect(sample, shift, chosen, votes, width_of(keys))
+            if hits > best:
+                best = hits
+                self.table = self.table._replace(shift=shift, keys=chosen)
+        self.share = float(best / (len(sample) // 2))
+        return self.share > PAYS_FROM
+
+
+def hot_keys(words: int, groups: int, rows: int, buffers: Buffers) -> HotKeys:
+    """Return the hot keys that a thread has chosen before, or none yet."""
+    return buffers.kept(("hot", words, groups), lambda: HotKeys(words, groups, rows))
+
+
+def merge_hot_rows(records: Records, groups: int, buffers: Buffers) -> list[Records]:
+    """Merge the bare records of hot keys, each of a sample of its own.
 
     Parameters
     ----------
@@ -42,110 +163,54 @@ def merge_hot_rows(records: Records, groups: int = 1) -> list[Records]:
         Bare records.
     groups
         Number of groups that they tell apart; 1 for none.
+    buffers
+        Where the records lie until the next call, and the hot keys of earlier calls.
 
     Returns
     -------
     The records as they are where merging does not pay, or there are too few to tell. Else those
     that are not hot, and a piece with one record for each hot key and group.
     """
-    chosen = _choose(records.keys, groups)
-    if chosen is None:
+    hot, grouped = hot_keys(records.words, groups, len(records), buffers), records.group is not None
+    if not hot.serve(records.keys):
         return [records]
-    hot, shift = chosen
-    counts = np.zeros((len(hot), groups), np.uint64)
-    cold = np.empty_like(records.keys)
-    group = None if records.group is None else np.empty_like(records.group)
+    cold = buffers.records("bare", len(records), records.words, True, grouped)
     left = _absorb_rows(
-        records.keys, records.group, hot, shift, counts, cold, group, width_of(cold)
+        records.keys, records.group, hot.table, cold.keys, cold.group, width_of(cold.keys)
     )
-    counts *= _ROW_AND_SAMPLE
-    bare = Records(cold[:left], group=None if group is None else group[:left])
-    return [bare, _records(hot, counts, records.group is not None)]
+    hot.table.counts[:] *= _ROW_AND_SAMPLE
+    counted = buffers.records("counted", hot.most_records, records.words, False, grouped)
+    return [cold[: int(left)], hot.take(len(records), counted)]
 
 
-def merge_hot_samples(
-    keys: NDArray[np.uint64],
-    positions: NDArray[np.int64],
-    group: NDArray[np.uint8] | None,
-    equal_pairs: NDArray[np.int64],
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], list[Records]]:
-    """Merge the rows of a block's most frequent keys, each counted once more for each sample.
+def slots_of(groups: int, rows: int) -> int:
+    """Return how many hot keys, a power of two, there are for pieces of so many rows."""
+    wanted = rows // (ROWS_OF_A_SLOT * max(groups, 1))
+    return min(max(1 << max(wanted.bit_length() - 1, 0), LEAST_SLOTS), MOST_SLOTS)
 
-    Parameters
-    ----------
-    keys
-        uint64 (n, words): the keys of whole samples, sample after sample.
-    positions
-        int64 (samples,): the number of rows of each sample.
-    group
-        uint8 (samples,): the group of each sample, or None.
-    equal_pairs
-        int64 (groups,): the pairs of equal rows of one sample that are hot are added to it.
 
-    Returns
-    -------
-    keys, positions
-        Of the rows that are not hot, in their order. Those given where merging does not pay, or
-        there are too few rows to tell.
-    hot
-        One piece, with one record for each hot key and group; or none.
+def hot_bytes(words: int, groups: int, rows: int) -> int:
+    """Bytes of what goes with hot keys of so many words, groups (0 for none) and rows of a piece.
+
+    While keys are chosen, there are two more sets of them, votes, and the sample.
     """
-    chosen = _choose(keys, len(equal_pairs))
-    if chosen is None:
-        return keys, positions, []
-    hot, shift = chosen
-    counts = np.zeros((len(hot), len(equal_pairs)), np.uint64)
-    seen = np.zeros(len(hot), np.uint64)
-    cold, cold_positions = np.empty_like(keys), np.empty_like(positions)
-    left = _absorb_samples(
-        keys, positions, group, hot, shift, seen, counts, cold, cold_positions, equal_pairs,
-        width_of(keys),
-    )  # fmt: skip
-    return cold[:left], cold_positions, [_records(hot, counts, group is not None)]
+    slots, key = slots_of(groups, rows), 8 * words
+    records = slots * max(groups, 1) * (8 + key + 8 + (groups > 0))
+    return slots * (3 * key + 8 + 4) + records + min(SAMPLE_ROWS, rows) * (key + 32)
 
 
-def hot_bytes(words: int, groups: int) -> int:
-    """Bytes of a table of hot keys of so many words that tells so many groups apart, 0 for none."""
-    return (16 * words + 8 + 8 * max(groups, 1)) << (GROUPED_SLOT_BITS if groups > 1 else SLOT_BITS)
-
-
-def _choose(keys: NDArray[np.uint64], groups: int) -> tuple[NDArray[np.uint64], np.uint64] | None:
-    """Return the hot keys by slot, and where in the hash the slot's number is; None for none."""
-    if len(keys) < 2 * SAMPLE_ROWS:
-        return None
-    slots = 1 << (GROUPED_SLOT_BITS if groups > 1 else SLOT_BITS)
-    sample = keys[_drawn_rows(len(keys))]
-    best, choice = PAYS_FROM, None
-    # Two frequent keys may want one slot: another part of the hash tells them apart.
-    for shift in _SHIFTS:
-        hot = np.zeros((slots, sample.shape[1]), np.uint64)
-        hits = _elect(sample, shift, hot, np.zeros(slots, np.int32), width_of(keys))
-        share = hits / (len(sample) // 2)
-        if share > best:
-            best, choice = share, (hot, shift)
-    return choice
-
-
-def _drawn_rows(count: int) -> NDArray[np.int64]:
+def _drawn_rows(count: int, size: int) -> NDArray[np.int64]:
     """Return the rows of a sample of so many: from each of equal spans two by chance.
 
     The positions of a layer follow each other in every sample: rows at a fixed distance might all
     be of one position.
     """
-    span = 2 * (count // SAMPLE_ROWS)
-    starts = span * np.arange(SAMPLE_ROWS // 2)
+    span = 2 * (count // size)
+    starts = span * np.arange(size // 2)
     generator = np.random.Generator(np.random.PCG64(0))
     first = generator.integers(0, span, len(starts))
     second = (first + generator.integers(1, span, len(starts))) % span
     return np.stack([starts + first, starts + second], axis=1).ravel()
-
-
-def _records(hot: NDArray[np.uint64], counts: NDArray[np.uint64], grouped: bool) -> Records:
-    """Return what was counted as records."""
-    slots, group = np.nonzero(counts)
-    found = counts[slots, group]
-    multiplicity, incidence = found.astype(np.uint32), (found >> _HALF).astype(np.uint32)
-    return Records(hot[slots], multiplicity, incidence, group.astype(np.uint8) if grouped else None)
 
 
 @kernel
@@ -182,66 +247,104 @@ def _elect(
 def _absorb_rows(
     keys: NDArray[np.uint64],
     group: NDArray[np.uint8] | None,
-    hot: NDArray[np.uint64],
-    shift: np.uint64,
-    counts: NDArray[np.uint64],
+    hot: HotTable,
     cold: NDArray[np.uint64],
     cold_group: NDArray[np.uint8] | None,
     width: Width,
 ) -> Place:
     """Count hot rows, and write the others; return how many those are."""
-    mask = np.uint64(hot.shape[0] - 1)
+    mask = np.uint64(hot.keys.shape[0] - 1)
     left = np.int64(0)
     for row in range(keys.shape[0]):
-        slot = (keys[row, 0] >> shift) & mask
-        is_hot = np.int64(is_same(keys, row, hot, slot, width))
+        slot = (keys[row, 0] >> hot.shift) & mask
+        is_hot = np.int64(is_same(keys, row, hot.keys, slot, width))
         copy_key(keys, row, cold, left, width)
         if group is not None and cold_group is not None:
-            counts[slot, group[row]] += np.uint64(is_hot)
+            hot.counts[slot, group[row]] += np.uint64(is_hot)
             cold_group[left] = group[row]
         else:
-            counts[slot, 0] += np.uint64(is_hot)
+            hot.counts[slot, 0] += np.uint64(is_hot)
         left += 1 - is_hot
     return left
 
 
-@kernel
-def _absorb_samples(
+@inlined
+def absorb_sample(
     keys: NDArray[np.uint64],
-    positions: NDArray[np.int64],
-    group: NDArray[np.uint8] | None,
-    hot: NDArray[np.uint64],
-    shift: np.uint64,
-    seen: NDArray[np.uint64],
-    counts: NDArray[np.uint64],
+    start: Place,
+    stop: Place,
+    own: Place,
+    hot: HotTable,
+    touched: NDArray[np.uint64],
     cold: NDArray[np.uint64],
-    cold_positions: NDArray[np.int64],
-    equal_pairs: NDArray[np.int64],
     width: Width,
-) -> Place:
-    """Do the same for samples of any number of rows, and count their equal pairs.
+) -> tuple[Place, Place]:
+    """Count the hot rows of a sample of group `own`, and write the others.
 
-    `seen` holds the last sample that had each hot key, counted from 1, above how often it had it;
-    `counts` samples above rows.
+    Parameters
+    ----------
+    keys, start, stop
+        uint64 (n, words), and where in it the sample's begin and end.
+    own
+        The sample's group.
+    hot
+        Hot keys and their counts.
+    touched
+        uint64: room for the slots that the sample has keys in, as many as it has rows.
+    cold
+        uint64 (rows, words): room for the keys that are not hot, from the first place on.
+    width
+        That of the keys.
+
+    Returns
+    -------
+    How many keys are not hot, and the number of equal pairs of rows that are.
     """
-    mask = np.uint64(hot.shape[0] - 1)
-    left = start = own = np.int64(0)
-    for sample in range(positions.size):
-        stop = start + positions[sample]
-        first, pairs = left, np.uint64(0)
-        this = np.uint64(sample + 1) << _HALF
-        if group is not None:
-            own = np.int64(group[sample])
-        for row in range(start, stop):
-            slot = (keys[row, 0] >> shift) & mask
-            is_hot = np.uint64(is_same(keys, row, hot, slot, width))
-            before = max(seen[slot], this)
-            pairs += is_hot * (before - this)
-            counts[slot, own] += is_hot * (_ONE + (np.uint64(before == this) << _HALF))
-            seen[slot] = before + is_hot
-            copy_key(keys, row, cold, left, width)
-            left += np.int64(_ONE - is_hot)
-        cold_positions[sample] = left - first
-        equal_pairs[own] += np.int64(pairs)
-        start = stop
-    return left
+    mask = np.uint64(hot.keys.shape[0] - 1)
+    left = many = pairs = np.int64(0)
+    for row in range(start, stop):
+        slot = (keys[row, 0] >> hot.shift) & mask
+        is_hot = np.uint64(is_same(keys, row, hot.keys, slot, width))
+        times = hot.times[slot]
+        hot.times[slot] = times + is_hot
+        touched[many] = slot
+        many += np.int64(is_hot & np.uint64(times == 0))
+        copy_key(keys, row, cold, left, width)
+        left += np.int64(_ONE - is_hot)
+    for place in range(many):
+        slot = touched[place]
+        times = hot.times[slot]
+        hot.times[slot] = 0
+        hot.counts[slot, own] += times + (_ONE << _HALF)
+        pairs += np.int64((times * (times - _ONE)) >> _ONE)
+    return left, pairs
+
+
+@kernel
+def _take(
+    hot: HotTable,
+    keys: NDArray[np.uint64],
+    multiplicity: NDArray[np.uint32],
+    incidence: NDArray[np.uint32],
+    group: NDArray[np.uint8] | None,
+    first: Place,
+    width: Width,
+) -> tuple[Place, Place]:
+    """Write a record for each key and group that has been counted; return where they end.
+
+    And how many rows they stand for.
+    """
+    place, rows = np.int64(first), np.int64(0)
+    for slot in range(hot.counts.shape[0]):
+        for own in range(hot.counts.shape[1]):
+            found = hot.counts[slot, own]
+            if found != 0:
+                hot.counts[slot, own] = 0
+                copy_key(hot.keys, slot, keys, place, width)
+                multiplicity[place] = np.uint32(found)
+                incidence[place] = np.uint32(found >> _HALF)
+                if group is not None:
+                    group[place] = own
+                rows += np.int64(multiplicity[place])
+                place += 1
+    return place, rows

@@ -12,6 +12,7 @@ import numpy as np
 
 from tsstore.compiling import inlined, kernel
 from tsstore.counting.int128 import multiply_add
+from tsstore.counting.probing import Width
 from tsstore.counting.unaligned import load_word
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def fingerprint_rows(
     factors: NDArray[np.uint64],
     multipliers: NDArray[np.uint64],
     keys: NDArray[np.uint64],
+    pairs: Width,
 ) -> None:
     """Fingerprint rows of more than 16 bytes in two lanes of 64 bits.
 
@@ -148,7 +150,7 @@ def fingerprint_rows(
     """
     first, second, third = multipliers[0], multipliers[1], multipliers[2]
     for row in range(keys.size // 2):
-        sums = _sum_products(data, row * row_bytes, row_bytes, addends)
+        sums = _sum_products(data, row * row_bytes, row_bytes, addends, pairs)
         keys[2 * row] = mix(_reduce(sums[0], sums[1], factors[0]), first, second, third)
         keys[2 * row + 1] = _reduce(sums[2], sums[3], factors[1])
 
@@ -161,6 +163,7 @@ def copy_and_hash_rows(
     factors: NDArray[np.uint64],
     multipliers: NDArray[np.uint64],
     keys: NDArray[np.uint64],
+    pairs: Width,
 ) -> None:
     """Put the first lane of a fingerprint, mixed, before each row of more than 16 bytes."""
     first, second, third = multipliers[0], multipliers[1], multipliers[2]
@@ -168,7 +171,7 @@ def copy_and_hash_rows(
     place = 0
     for start in range(0, data.size, row_bytes):
         # The other lane is not used, and the compiler leaves it out.
-        sums = _sum_products(data, start, row_bytes, addends)
+        sums = _sum_products(data, start, row_bytes, addends, pairs)
         keys[place] = mix(_reduce(sums[0], sums[1], factors[0]), first, second, third)
         for word in range(full_words):
             keys[place + 1 + word] = load_word(data, start + 8 * word)
@@ -178,15 +181,19 @@ def copy_and_hash_rows(
 
 @inlined
 def _sum_products(
-    data: NDArray[np.uint8], start: int, row_bytes: int, addends: NDArray[np.uint64]
+    data: NDArray[np.uint8],
+    start: int,
+    row_bytes: int,
+    addends: NDArray[np.uint64],
+    pairs: Width,
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     """Sum the products of pairs of words of a row in two lanes: two sums, high and low word each.
 
-    A row whose bytes are no multiple of 16 ends with its last 16 bytes, some of them again.
+    `pairs` is as long as there are pairs, so that their number may be known to the compiler. A row
+    whose bytes are no multiple of 16 ends with its last 16 bytes, some of them again.
     """
     high, low, other_high, other_low = _NONE, _NONE, _NONE, _NONE
-    pairs = (row_bytes + 15) // 16
-    for pair in range(pairs):
+    for pair in range(len(pairs)):
         at = start + min(16 * pair, row_bytes - 16)
         even, odd = load_word(data, at), load_word(data, at + 8)
         place = 2 * pair

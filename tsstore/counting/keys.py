@@ -20,6 +20,7 @@ from tsstore.counting.key_kernels import (
     mix_short_rows,
     mix_words,
 )
+from tsstore.counting.probing import width_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,7 +137,8 @@ class KeyScheme:
         """Write the words of all keys, for the bytes of all rows."""
         if self.row_bytes > _PAIR_BYTES:
             kernel = copy_and_hash_rows if self.exact else fingerprint_rows
-            kernel(data, self.row_bytes, self.addends, self.factors, self.multipliers, keys)
+            pairs = width_for(-(-self.row_bytes // _PAIR_BYTES))
+            kernel(data, self.row_bytes, self.addends, self.factors, self.multipliers, keys, pairs)
         elif self.row_bytes > _WORD_BYTES:
             mix_pairs(data, self.row_bytes, self.multipliers, keys)
         elif self.row_bytes == _WORD_BYTES:

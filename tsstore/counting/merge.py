@@ -1,18 +1,20 @@
 """Merging early: the equal rows of each sample become one record, which counts one sample.
 
 Hot keys are absorbed first. Of the other rows, most of a late layer occur once in their sample; a
-table of marks settles those without a branch, and only what may be a repeat is searched for.
+table of marks settles those without a branch, and only what may be a repeat is searched for. All
+this is done for one sample after the other, while it is in the processor's cache.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from tsstore.compiling import inlined, kernel
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import check_groups
-from tsstore.counting.hot import merge_hot_rows, merge_hot_samples
+from tsstore.counting.hot import HotTable, absorb_sample, hot_keys, merge_hot_rows
 from tsstore.counting.probing import (
     LONG_PROBE,
     PROBE_LIMIT,
@@ -23,7 +25,7 @@ from tsstore.counting.probing import (
     slots_for,
     width_of,
 )
-from tsstore.counting.records import Records
+from tsstore.counting.records import Records, counted_columns
 from tsstore.errors import CountingError
 
 if TYPE_CHECKING:
@@ -36,11 +38,40 @@ _LEAST_MARKS, _MOST_MARKS = 1 << 12, 1 << 16
 _MARK_SHIFT: Final = np.uint64(20)
 
 
+class _Room(NamedTuple):
+    """Room for one sample.
+
+    Attributes
+    ----------
+    touched
+        uint64 (rows,): slots of hot keys.
+    cold, suspects, own
+        uint64 (rows, words): the keys that are not hot, those of them that may be repeated, and
+        the distinct ones of these.
+    times
+        int64 (rows,): how often each of the latter occurs.
+    marks
+        uint32 (marks,), a power of two: twice the number of the sample that set it last, and odd
+        if it set it again.
+    table
+        int32 (slots,), a power of two: which distinct key is there.
+    """
+
+    touched: NDArray[np.uint64]
+    cold: NDArray[np.uint64]
+    suspects: NDArray[np.uint64]
+    own: NDArray[np.uint64]
+    times: NDArray[np.int64]
+    marks: NDArray[np.uint32]
+    table: NDArray[np.int32]
+
+
 def merge_samples(
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
     group: NDArray[np.uint8] | None = None,
     groups: int = 1,
+    buffers: Buffers | None = None,
 ) -> tuple[list[Records], NDArray[np.int64]]:
     """Turn the equal keys of each sample into one record, and those of hot keys into one of all.
 
@@ -54,6 +85,9 @@ def merge_samples(
         uint8 (samples,): the group of each sample, if groups are told apart.
     groups
         Number of groups; 1 if they are not told apart.
+    buffers
+        Where the records lie until the next call, and the hot keys of earlier calls. None takes
+        new ones.
 
     Returns
     -------
@@ -74,48 +108,43 @@ def merge_samples(
     _check_positions(positions, len(keys))
     if group is not None:
         check_groups(group, len(positions), groups)
+    buffers = buffers or Buffers()
     equal_pairs = np.zeros(groups, np.int64)
     if positions.max(initial=0) <= 1:
         bare = Records(keys, group=None if group is None else group[positions > 0])
-        return merge_hot_rows(bare, groups), equal_pairs
-    keys, positions, hot = merge_hot_samples(keys, positions, group, equal_pairs)
-    return [*_merge_cold(keys, positions, group, equal_pairs), *hot], equal_pairs
+        return merge_hot_rows(bare, groups, buffers), equal_pairs
+    words, grouped = keys.shape[1], group is not None
+    hot = hot_keys(words, groups, len(keys), buffers)
+    has_hot = hot.serve(keys)
+    bare = buffers.records("bare", len(keys), words, True, grouped)
+    # Two rows or more are one record here; hot keys follow.
+    most = len(keys) // 2 + 1 + hot.most_records
+    counted = buffers.records("counted", most, words, False, grouped)
+    room = _room(int(positions.max()), words, buffers)
+    once, repeated = _merge(
+        keys, positions, group, has_hot, hot.table, room, bare.keys, bare.group,
+        *counted_columns(counted), equal_pairs, width_of(keys),
+    )  # fmt: skip
+    if has_hot:
+        return [bare[: int(once)], hot.take(len(keys), counted, repeated)], equal_pairs
+    return [bare[: int(once)], counted[: int(repeated)]], equal_pairs
 
 
 def merge_bytes(words: int, positions: int) -> int:
-    """Bytes of the tables for samples of so many rows at most of keys of so many words."""
-    return 4 * _marks_for(positions) + 4 * slots_for(positions) + positions * (8 * words + 8)
+    """Bytes of the room for samples of so many rows at most of keys of so many words."""
+    tables = 4 * _marks_for(positions) + 4 * slots_for(positions)
+    return tables + positions * (3 * 8 * words + 2 * 8)
 
 
-def _merge_cold(
-    keys: NDArray[np.uint64],
-    positions: NDArray[np.int64],
-    group: NDArray[np.uint8] | None,
-    equal_pairs: NDArray[np.int64],
-) -> list[Records]:
-    """Return bare and other records of keys that are not hot; add their equal pairs."""
-    width, once = width_of(keys), np.empty_like(keys)
-    once_group = None if group is None else np.empty(len(once), np.uint8)
-    suspects, suspect_positions = np.empty_like(keys), np.empty_like(positions)
-    marks = np.zeros(_marks_for(int(positions.max())), np.uint32)
-    settled, left = _settle(
-        keys, positions, group, marks, once, once_group, suspects, suspect_positions, width
-    )
-    repeated = np.empty((left // 2 + 1, keys.shape[1]), np.uint64)
-    multiplicity = np.empty(len(repeated), np.uint32)
-    repeated_group = None if group is None else np.empty(len(repeated), np.uint8)
-    largest = int(suspect_positions.max())
-    table = np.full(slots_for(largest), -1, np.int32)
-    own, times = np.empty((largest, keys.shape[1]), np.uint64), np.empty(largest, np.int64)
-    singles, others = _merge_suspects(
-        suspects, suspect_positions, group, table, own, times, settled,
-        once, once_group, repeated, repeated_group, multiplicity, equal_pairs, width,
-    )  # fmt: skip
-    # Views: the memory behind them that was never written is never resident.
-    bare = Records(once[:singles], group=None if once_group is None else once_group[:singles])
-    group_of_repeated = None if repeated_group is None else repeated_group[:others]
-    incidence = np.ones(others, np.uint32)
-    return [bare, Records(repeated[:others], multiplicity[:others], incidence, group_of_repeated)]
+def _room(largest: int, words: int, buffers: Buffers) -> _Room:
+    """Return room for samples of so many rows at most, with no mark set."""
+    cold, suspects, own = buffers.array("sample", (3, largest, words), np.uint64)
+    marks = buffers.array("marks", (_marks_for(largest),), np.uint32)
+    table = buffers.array("table", (slots_for(largest),), np.int32)
+    marks[:], table[:] = 0, -1
+    touched = buffers.array("touched", (largest,), np.uint64)
+    times = buffers.array("times", (largest,), np.int64)
+    return _Room(touched, cold, suspects, own, times, marks, table)
 
 
 def _marks_for(positions: int) -> int:
@@ -138,43 +167,80 @@ def _check_positions(positions: NDArray[np.int64], rows: int) -> None:
 
 
 @kernel
-def _settle(
+def _merge(
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
     group: NDArray[np.uint8] | None,
-    marks: NDArray[np.uint32],
-    once: NDArray[np.uint64],
-    once_group: NDArray[np.uint8] | None,
-    suspects: NDArray[np.uint64],
-    suspect_positions: NDArray[np.int64],
+    has_hot: bool,
+    hot: HotTable,
+    room: _Room,
+    bare: NDArray[np.uint64],
+    bare_group: NDArray[np.uint8] | None,
+    counted: NDArray[np.uint64],
+    multiplicity: NDArray[np.uint32],
+    incidence: NDArray[np.uint32],
+    counted_group: NDArray[np.uint8] | None,
+    equal_pairs: NDArray[np.int64],
     width: Width,
 ) -> tuple[Place, Place]:
-    """Part rows that are alone in their mark from others; return how many there are of each.
-
-    A mark is twice the number of the sample that set it last, and odd if it set it again.
-    """
-    mask = np.uint64(marks.size - 1)
-    settled = left = start = np.int64(0)
+    """Merge the samples of a piece; return how many keys a sample has once, and repeated ones."""
+    once: Place
+    repeated: Place
+    left: Place
+    pairs: Place
+    once = repeated = before = start = own = np.int64(0)
     for sample in range(positions.size):
         stop = start + positions[sample]
-        alone = np.uint32(2 * sample + 2)
-        for row in range(start, stop):
-            slot = (keys[row, 0] >> _MARK_SHIFT) & mask
-            again = marks[slot] >= alone
-            marks[slot] = alone + np.uint32(again)
-        first = left
-        for row in range(start, stop):
-            if marks[(keys[row, 0] >> _MARK_SHIFT) & mask] == alone:
-                copy_key(keys, row, once, settled, width)
-                if group is not None and once_group is not None:
-                    once_group[settled] = group[sample]
-                settled += 1
-            else:
-                copy_key(keys, row, suspects, left, width)
-                left += 1
-        suspect_positions[sample] = left - first
-        start = stop
-    return settled, left
+        if group is not None:
+            own = np.int64(group[sample])
+        source, first = keys, start
+        left, pairs = positions[sample], np.int64(0)
+        if has_hot:
+            left, pairs = absorb_sample(keys, start, stop, own, hot, room.touched, room.cold, width)
+            source, first = room.cold, np.int64(0)
+        mark = np.uint32(2 * sample + 2)
+        settled, suspects = _settle(source, first, left, mark, room, bare, once, width)
+        records = _count_suspects(suspects, before, room, width)
+        # What the table holds of this sample is free for the next one: no need to clear it.
+        before += records
+        singles, others, equal = _part(
+            records, room, bare, settled, counted, multiplicity, incidence, repeated, width
+        )
+        _fill(bare_group, once, singles, own)
+        _fill(counted_group, repeated, others, own)
+        equal_pairs[own] += pairs + equal
+        once, repeated, start = singles, others, stop
+    return once, repeated
+
+
+@inlined
+def _settle(
+    keys: NDArray[np.uint64],
+    first: Place,
+    count: Place,
+    mark: np.uint32,
+    room: _Room,
+    once: NDArray[np.uint64],
+    settled: Place,
+    width: Width,
+) -> tuple[Place, Place]:
+    """Part keys that are alone in their mark from others; return how far either are filled.
+
+    A mark is even if one key of the sample has set it, and odd if another one has, too.
+    """
+    mask = np.uint64(room.marks.size - 1)
+    for row in range(first, first + count):
+        slot = (keys[row, 0] >> _MARK_SHIFT) & mask
+        again = room.marks[slot] >= mark
+        room.marks[slot] = mark + np.uint32(again)
+    suspects = np.int64(0)
+    for row in range(first, first + count):
+        is_alone = np.int64(room.marks[(keys[row, 0] >> _MARK_SHIFT) & mask] == mark)
+        copy_key(keys, row, once, settled, width)
+        copy_key(keys, row, room.suspects, suspects, width)
+        settled += is_alone
+        suspects += 1 - is_alone
+    return settled, suspects
 
 
 @inlined
@@ -200,63 +266,65 @@ def _find(
     raise CountingError(LONG_PROBE)
 
 
-@kernel
-def _merge_suspects(
-    keys: NDArray[np.uint64],
-    positions: NDArray[np.int64],
-    group: NDArray[np.uint8] | None,
-    table: NDArray[np.int32],
-    own: NDArray[np.uint64],
-    times: NDArray[np.int64],
-    singles: Place,
-    once: NDArray[np.uint64],
-    once_group: NDArray[np.uint8] | None,
-    repeated: NDArray[np.uint64],
-    repeated_group: NDArray[np.uint8] | None,
-    multiplicity: NDArray[np.uint32],
-    equal_pairs: NDArray[np.int64],
-    width: Width,
-) -> tuple[Place, Place]:
-    """Fill the last six arrays, the first two from `singles` on; return how far they are filled.
+@inlined
+def _count_suspects(count: Place, before: Place, room: _Room, width: Width) -> Place:
+    """Count how often the sample has each key that may be repeated; return how many there are.
 
-    `table`, `own` and `times` are room for one sample: its records, their keys, and how often.
+    `before` are the records of earlier samples, whose places in the table are free.
     """
     record: Place
-    others = first = start = np.int64(0)
-    for sample in range(positions.size):
-        stop = start + positions[sample]
-        records = record = np.int64(0)
-        mask = _ONE  # of a small part of the table for a small sample, which stays in the cache
-        while mask < 2 * positions[sample] - 1:
-            mask = mask + mask + _ONE
-        for row in range(start, stop):
-            # Neighbours are often equal.
-            if row == start or not is_same(keys, row, own, record, width):
-                slot = _find(table, mask, own, first, keys, row, width)
-                record = np.int64(table[slot]) - first
-                if record < 0:
-                    record = records
-                    table[slot] = first + record
-                    copy_key(keys, row, own, record, width)
-                    times[record] = 0
-                    records += 1
-            times[record] += 1
-        # What the table holds of this sample is free for the next one: no need to clear it.
-        first += records
-        start = stop
-        pairs = np.int64(0)
-        for record in range(records):
-            if times[record] == 1:
-                copy_key(own, record, once, singles, width)
-                if group is not None and once_group is not None:
-                    once_group[singles] = group[sample]
-                singles += 1
-            else:
-                copy_key(own, record, repeated, others, width)
-                if group is not None and repeated_group is not None:
-                    repeated_group[others] = group[sample]
-                multiplicity[others] = times[record]
-                others += 1
-                pairs += (times[record] * (times[record] - 1)) >> 1
-        equal_pairs[0 if group is None else group[sample]] += pairs
-    return singles, others
+    records = record = np.int64(0)
+    mask = _ONE  # of a small part of the table for a small sample, which stays in the cache
+    while mask < 2 * count - 1:
+        mask = mask + mask + _ONE
+    for row in range(count):
+        # Neighbours are often equal.
+        if row == 0 or not is_same(room.suspects, row, room.own, record, width):
+            slot = _find(room.table, mask, room.own, before, room.suspects, row, width)
+            record = np.int64(room.table[slot]) - before
+            if record < 0:
+                record = records
+                room.table[slot] = before + record
+                copy_key(room.suspects, row, room.own, record, width)
+                room.times[record] = 0
+                records += 1
+        room.times[record] += 1
+    return records
+
+
+@inlined
+def _part(
+    records: Place,
+    room: _Room,
+    bare: NDArray[np.uint64],
+    once: Place,
+    counted: NDArray[np.uint64],
+    multiplicity: NDArray[np.uint32],
+    incidence: NDArray[np.uint32],
+    repeated: Place,
+    width: Width,
+) -> tuple[Place, Place, Place]:
+    """Part counted keys into those that occur once and others.
+
+    Returns how far either are filled then, and the number of equal pairs of rows.
+    """
+    pairs = np.int64(0)
+    for record in range(records):
+        times = room.times[record]
+        if times == 1:
+            copy_key(room.own, record, bare, once, width)
+            once += 1
+        else:
+            copy_key(room.own, record, counted, repeated, width)
+            multiplicity[repeated], incidence[repeated] = times, 1
+            repeated += 1
+            pairs += (times * (times - 1)) >> 1
+    return once, repeated, pairs
+
+
+@inlined
+def _fill(groups: NDArray[np.uint8] | None, first: Place, end: Place, own: Place) -> None:
+    """Write the group of some records, if there are groups."""
+    if groups is not None:
+        for record in range(first, end):
+            groups[record] = own

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tsstore.compiling import inlined, kernel
-from tsstore.counting.aggregate import Table, add_up_spectra, aggregate
+from tsstore.counting.aggregate import Table, aggregate
 from tsstore.counting.alone import AloneFilter
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.probing import (
     LONG_PROBE,
     PROBE_LIMIT,
@@ -26,6 +27,7 @@ from tsstore.counting.probing import (
 )
 from tsstore.counting.records import Records
 from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
+from tsstore.counting.spectra import Tally
 from tsstore.errors import CountingError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tsstore.counting.aggregate import Spectrum
+    from tsstore.counting.spectra import Spectrum
 
 _ONE: Final = np.uint64(1)
 _MOST_COUNT_BITS: Final = 10
@@ -49,6 +51,7 @@ def aggregate_gathered(
     partition_bits: int,
     maximum_slots: int,
     share_records: int = SHARE_RECORDS,
+    buffers: Buffers | None = None,
 ) -> Spectrum:
     """Count the distinct states of one partition, all of whose records are in memory.
 
@@ -64,11 +67,13 @@ def aggregate_gathered(
         Slots of the table for a share that is far larger than others, at least 2.
     share_records
         Records of a share, about: what its tables take grows with them.
+    buffers
+        Where the tables of other partitions are; None takes new ones.
 
     Returns
     -------
     k, q, states
-        As :func:`tsstore.counting.aggregate.spectrum_counts` gives them.
+        As :func:`tsstore.counting.aggregate.aggregate` gives them.
 
     Raises
     ------
@@ -77,13 +82,16 @@ def aggregate_gathered(
     """
     bits = share_bits(sum(map(len, pieces)), partition_bits, share_records)
     prefix_bits = partition_bits + bits
-    table = PackedTable(words, min(prefix_bits, _MOST_COUNT_BITS))
-    alone = AloneFilter(words)
-    spectra = []
-    for bare, others in shares(pieces, words, partition_bits, bits):
+    buffers, count_bits = buffers or Buffers(), min(prefix_bits, _MOST_COUNT_BITS)
+    table = buffers.kept(("packed", words, count_bits), lambda: PackedTable(words, count_bits))
+    alone = buffers.kept(("alone", words, 0), lambda: AloneFilter(words))
+    table.begin()
+    alone.begin()
+    tally = Tally()
+    for bare, others in shares(pieces, words, partition_bits, bits, buffers=buffers):
         if is_large(len(bare) + len(others), share_records):
             share = partial(iter, (bare, others))
-            spectra.append(aggregate(share, words, prefix_bits, maximum_slots))
+            tally.add_spectrum(aggregate(share, words, prefix_bits, maximum_slots))
             continue
         whole = Table(words, _ANY_SLOTS, initial_slots=_LEAST_SLOTS // 32)
         whole.add(others)
@@ -91,10 +99,11 @@ def aggregate_gathered(
         table.add(left.keys, whole)
         if whole.distinct:
             table.move_counts(whole)
-            spectra.append(whole.spectrum())
+            tally.add(*whole.counts)
         once = table.sweep()
         alone.learn(once + len(bare) - len(left), len(bare))
-    return add_up_spectra([table.spectrum(int(alone.alone[0])), *spectra])
+    tally.add_spectrum(table.spectrum(int(alone.alone[0])))
+    return tally.spectrum()
 
 
 class PackedTable:
@@ -116,10 +125,18 @@ class PackedTable:
         self._room = self._slots = np.zeros((_LEAST_SLOTS, words), np.uint64)
         self._spilled = np.empty((_SPILL_RECORDS, words), np.uint64)
         self._distinct: Place = 0
+        self._is_clear = True
+
+    def begin(self) -> None:
+        """Begin with a partition: forget all counts, but not how many keys a share has."""
+        self._times[:] = 0
+        if not self._is_clear:  # after an error
+            self._room[:] = 0
 
     def add(self, keys: NDArray[np.uint64], whole: Table) -> None:
         """Count the keys of a share here, and what is too much for a slot in the other table."""
-        self._begin()
+        self._take_slots()
+        self._is_clear = False
         row: Place = 0
         self._distinct = 0
         while row < len(keys):
@@ -140,6 +157,7 @@ class PackedTable:
         """Add the counts of this share to those of earlier ones; return how many are 1."""
         before = self._times[:, 1].sum()
         _sweep(self._slots, self._count_bits, self._times)
+        self._is_clear = True
         return int(self._times[:, 1].sum() - before)
 
     def spectrum(self, alone: int) -> Spectrum:
@@ -150,7 +168,7 @@ class PackedTable:
         times = np.flatnonzero(states)
         return times, times.copy(), states[times]
 
-    def _begin(self) -> None:
+    def _take_slots(self) -> None:
         """Take so many slots, empty ones, as the last share would have needed."""
         slots = max(_LEAST_SLOTS, 2 * slots_for(5 * int(self._distinct) // 4))
         if slots > len(self._room):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tsstore.compiling import kernel
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.probing import Width, copy_key, width_of
 from tsstore.counting.records import Records
 
@@ -20,7 +21,7 @@ _LARGEST_BITS: Final = 24
 
 
 def scatter(
-    pieces: Sequence[Records], bits: int, skipped_bits: int = 0
+    pieces: Sequence[Records], bits: int, skipped_bits: int = 0, buffers: Buffers | None = None
 ) -> tuple[Records, NDArray[np.int64]]:
     """Order records by some of the top bits of their hash, and keep the order within those.
 
@@ -32,11 +33,13 @@ def scatter(
         How many bits to order by, 0 to 24.
     skipped_bits
         How many top bits come before these: those that the records have in common.
+    buffers
+        Where the records are to lie until the next ones of their kind; None takes new memory.
 
     Returns
     -------
     records
-        Those of partition 0, then of partition 1, and so on, in arrays of their own.
+        Those of partition 0, then of partition 1, and so on.
     offsets
         int64 (2**bits + 1,): partition p is ``records[offsets[p] : offsets[p + 1]]``.
 
@@ -57,21 +60,18 @@ def scatter(
     for piece in pieces:
         _count(piece.keys, shift, mask, offsets[1:])
     np.cumsum(offsets, out=offsets)
-    scattered = _empty_like(pieces[0], int(offsets[-1]))
+    kind = pieces[0]
+    scattered = (buffers or Buffers()).records(
+        f"scattered {'bare' if kind.is_bare else 'counted'}",
+        int(offsets[-1]),
+        kind.words,
+        kind.is_bare,
+        kind.group is not None,
+    )
     cursors, width = offsets[:-1].copy(), width_of(scattered.keys)
     for piece in pieces:
         _move(*piece.columns, *scattered.columns, shift, mask, cursors, width)
     return scattered, offsets
-
-
-def _empty_like(records: Records, count: int) -> Records:
-    """Return room for so many records of this kind."""
-    return Records(
-        np.empty((count, records.words), np.uint64),
-        None if records.multiplicity is None else np.empty(count, np.uint32),
-        None if records.incidence is None else np.empty(count, np.uint32),
-        None if records.group is None else np.empty(count, np.uint8),
-    )
 
 
 @kernel

@@ -124,6 +124,21 @@ class Records:
         return self.keys, self.multiplicity, self.incidence, self.group
 
 
+def counted_columns(
+    records: Records,
+) -> tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8] | None]:
+    """Return the columns of records that are not bare.
+
+    Raises
+    ------
+    ValueError
+        If they are.
+    """
+    if records.multiplicity is None or records.incidence is None:
+        raise ValueError("the records are bare; expected some with counts")
+    return records.keys, records.multiplicity, records.incidence, records.group
+
+
 def checked_groups(records: Records, groups: int) -> NDArray[np.uint8]:
     """Return the groups of records, all of which must be among so many.
 

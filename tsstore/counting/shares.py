@@ -10,6 +10,8 @@ from tsstore.counting.records import Records
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tsstore.counting.buffers import Buffers
+
 SHARE_RECORDS: Final = 1 << 16
 """Records of a share whose tables fit the processor's cache well."""
 LEAST_PREFIX_BITS: Final = 6
@@ -35,6 +37,7 @@ def shares(
     partition_bits: int,
     bits: int,
     grouped: bool = False,
+    buffers: Buffers | None = None,
 ) -> Iterator[tuple[Records, Records]]:
     """Yield the records of a partition share by share: bare ones, and others.
 
@@ -50,11 +53,14 @@ def shares(
         By how many further bits it is divided; see :func:`share_bits`.
     grouped
         Whether the records tell groups apart.
+    buffers
+        Where the records lie until the next partition; None takes new ones.
     """
     kinds = []
     for bare in (True, False):
         own = [piece for piece in pieces if piece.is_bare == bare]
-        kinds.append(scatter(own or [Records.empty(words, bare, grouped)], bits, partition_bits))
+        own = own or [Records.empty(words, bare, grouped)]
+        kinds.append(scatter(own, bits, partition_bits, buffers))
     for share in range(1 << bits):
         bare_ones, others = (records[ends[share] : ends[share + 1]] for records, ends in kinds)
         yield bare_ones, others

@@ -14,7 +14,7 @@ import numpy as np
 
 from tsstore.counting import hot
 from tsstore.counting.aggregate import aggregate
-from tsstore.counting.by_group import numbers_by_group
+from tsstore.counting.by_group import count_groups, deal, numbers_by_group
 from tsstore.counting.grouped import aggregate_groups, aggregate_groups_gathered
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.merge import merge_samples
@@ -53,11 +53,13 @@ def _merged(scheme: KeyScheme, grouped: bool) -> list[list[Records]]:
     data = np.zeros((_FEW_ROWS, scheme.row_bytes), np.uint8)
     data[:, 0] = np.arange(_FEW_ROWS) // 4
     few = scheme.keys(data)
-    for rows in (_FEW_ROWS, 2 * hot.SAMPLE_ROWS):
+    for rows in (_FEW_ROWS, hot.LEAST_ROWS):
         keys = np.repeat(few, rows // _FEW_ROWS, axis=0)
         for positions in (1, 4):
             count = np.full(rows // positions, positions, np.int64)
-            group = np.arange(len(count), dtype=np.uint8) % 2
+            group = np.empty(len(count), np.uint8)
+            deal(np.arange(len(count), dtype=np.uint64), np.uint64(0), 2, group)
+            count_groups(group, 2)
             numbers_by_group(count, group, 2)
             own = (group, 2) if grouped else (None, 1)
             merged.append(merge_samples(keys, count, *own)[0])

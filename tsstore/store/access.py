@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tsstore.errors import AccessError as AccessError
 
 Bytes = bytes | bytearray | memoryview
+
+Room = Callable[[int], memoryview]
+"""Gives memory for so many bytes, to be written to; what it gave before may be lost."""
 
 MAX_FILE_BYTES = 512 << 20
 """Twice what the largest decoded chunk takes: nothing that is read at once is as large."""

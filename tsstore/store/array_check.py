@@ -14,7 +14,7 @@ from tsstore.store import chunks
 from tsstore.store.arrays import CommittedArray
 from tsstore.store.chunks import damaged
 from tsstore.store.documents import metadata_key, read_document
-from tsstore.store.files import Files
+from tsstore.store.files import Bytes, Files
 from tsstore.store.findings import Findings
 from tsstore.store.layout import ArrayPaths
 from tsstore.store.metadata import ArraySpec, read_array
@@ -184,7 +184,7 @@ class ArrayCheck:
             and_more = f", and the {stop - start - 1:,} after it" if stop - start > 1 else ""
             self.findings.error(spec.file_key(path, start), f"it is missing{and_more}")
 
-    def _read(self, stored: ChunkReader, index: int) -> bytes:
+    def _read(self, stored: ChunkReader, index: int) -> Bytes:
         data = stored.read(index)
         self.tally.chunks += 1
         self.tally.bytes_read += len(data)

@@ -15,7 +15,7 @@ from tsstore.store import chunks
 from tsstore.store.chunks import damaged, taking_memory
 from tsstore.store.documents import dump, metadata_key
 from tsstore.store.encoders import Encoder
-from tsstore.store.files import Files
+from tsstore.store.files import Files, Room
 from tsstore.store.layout import ArrayPaths, checksums_spec
 from tsstore.store.metadata import ArraySpec, read_array
 from tsstore.store.record import ArrayCommit
@@ -209,8 +209,16 @@ class CommittedArray:
     def __len__(self) -> int:
         return self.rows
 
-    def read(self, start: int, stop: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    def read(
+        self,
+        start: int,
+        stop: int,
+        out: npt.NDArray[Any] | None = None,
+        room: Room | None = None,
+    ) -> npt.NDArray[Any]:
         """Return entries `start` to `stop`, decoded into `out` where it is given.
+
+        Encoded chunks are read into the room where it is given, one after the other.
 
         Raises
         ------
@@ -231,9 +239,10 @@ class CommittedArray:
             first, last = max(start, index * size), min(stop, (index + 1) * size)
             target = out[first - start : last - start]
             if last - first == size and not self.spec.is_text:
-                self._chunk(index, target)
+                self._chunk(index, target, room)
             else:
-                target[:] = self._chunk(index)[first - index * size : last - index * size]
+                part = slice(first - index * size, last - index * size)
+                target[:] = self._chunk(index, None, room)[part]
         return out
 
     def check_extent(self) -> None:
@@ -245,9 +254,11 @@ class CommittedArray:
         if self.rows and not self._stored.exists(last):
             raise damaged(self._stored.where(last), "it is missing")
 
-    def _chunk(self, index: int, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    def _chunk(
+        self, index: int, out: npt.NDArray[Any] | None, room: Room | None
+    ) -> npt.NDArray[Any]:
         where = self._stored.where(index)
-        entries = chunks.decode(self.spec, self._stored.read(index), where, out)
+        entries = chunks.decode(self.spec, self._stored.read(index, room), where, out)
         full = index < self.rows // self.spec.chunk_rows
         committed = entries if full else entries[: self.commit.tail_rows]
         expected = self._checksums[index] if full else self.commit.tail_checksum

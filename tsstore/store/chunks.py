@@ -14,6 +14,7 @@ from numcodecs import blosc
 from numcodecs.vlen import VLenUTF8
 
 from tsstore.errors import DamageError, StoreError
+from tsstore.store.access import Bytes
 from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
 
 _BLOSC_HEADER = struct.Struct("<BBBBIII")
@@ -58,7 +59,7 @@ def encode(spec: ArraySpec, entries: npt.NDArray[Any]) -> bytes:
 
 
 def decode(
-    spec: ArraySpec, data: bytes, where: str, out: npt.NDArray[Any] | None = None
+    spec: ArraySpec, data: Bytes, where: str, out: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[Any]:
     """Decode a whole chunk, after checking all that can be checked before allocating.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from tsstore.errors import StoreError
-from tsstore.store.access import MAX_FILE_BYTES, AccessError, Bytes
+from tsstore.store.access import MAX_FILE_BYTES, AccessError, Bytes, Room
 from tsstore.store.local_files import LocalFiles
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Bytes",
     "Files",
     "LocalFiles",
+    "Room",
     "StorePath",
     "open_files",
 ]
@@ -45,6 +46,9 @@ class Files(Protocol):
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """Return `length` bytes from `start`; OSError where there are not as many."""
+
+    def fetch(self, key: str, room: Room, start: int = 0, length: int | None = None) -> Bytes:
+        """Return the same as :meth:`read_range`, or :meth:`read` without `length`, in the room."""
 
     def size(self, key: str) -> int:
         """Return the number of bytes under `key`; FileNotFoundError where there is none."""

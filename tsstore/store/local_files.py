@@ -8,11 +8,14 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
-from tsstore.store.access import MAX_FILE_BYTES, AccessError, Bytes, Place
+from tsstore.store.access import MAX_FILE_BYTES, AccessError, Bytes, Place, Room
 from tsstore.store.disk import DiskSteps
+
+_CUT_SHORT = "it was cut short while it was read"
 
 
 class LocalReader(Place):
@@ -59,14 +62,37 @@ class LocalReader(Place):
         OSError
             If it is no regular file, or shorter than ``start + length`` bytes.
         """
-        descriptor, size = self._open(key)
-        with open(descriptor, "rb", buffering=0) as file:
-            if not 0 <= start <= start + length <= size or length > MAX_FILE_BYTES:
-                raise self.refusal(key, f"bytes {start}+{length} were asked for, of {size}")
-            file.seek(start)
+        with self._open_at(key, start, length) as (file, _):
             data = file.read(length)
         if len(data) != length:
-            raise self.refusal(key, "it was cut short while it was read")
+            raise self.refusal(key, _CUT_SHORT)
+        return data
+
+    def fetch(self, key: str, room: Room, start: int = 0, length: int | None = None) -> Bytes:
+        """Return bytes of a file from `start` on, all unless `length` is given.
+
+        Parameters
+        ----------
+        key
+            Of the file.
+        room
+            Gives the memory where they are.
+        start, length
+            Which bytes.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        OSError
+            If it is no regular file, larger than any of a store, or shorter than
+            ``start + length`` bytes.
+        """
+        with self._open_at(key, start, length) as (file, count):
+            data = room(count)
+            read = file.readinto(data)
+        if read != count:
+            raise self.refusal(key, _CUT_SHORT)
         return data
 
     def size(self, key: str) -> int:
@@ -113,6 +139,17 @@ class LocalReader(Place):
                 waiting += sorted(self._children(child[:-1]), reverse=True)
             else:
                 yield child
+
+    @contextmanager
+    def _open_at(self, key: str, start: int, length: int | None) -> Iterator[tuple[FileIO, int]]:
+        """Open a file that has so many bytes from `start` on; yield it there, and their number."""
+        descriptor, size = self._open(key)
+        with FileIO(descriptor) as file:
+            count = size - start if length is None else length
+            if not 0 <= start <= start + count <= size or count > MAX_FILE_BYTES:
+                raise self.refusal(key, f"bytes {start}+{count} were asked for, of {size}")
+            file.seek(start)
+            yield file, count
 
     def _open(self, key: str) -> tuple[int, int]:
         """Open a regular file to be read; return its descriptor and size."""

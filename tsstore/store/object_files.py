@@ -20,7 +20,7 @@ import obstore
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
 from tsstore.errors import NotAStoreError
-from tsstore.store.access import MAX_FILE_BYTES, AccessError, Bytes, Place
+from tsstore.store.access import MAX_FILE_BYTES, AccessError, Bytes, Place, Room
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
@@ -101,6 +101,10 @@ class ObjectFiles(Place):
             if len(data) != length:
                 raise self.refusal(key, f"{length} bytes were asked for, {len(data)} came")
             return data
+
+    def fetch(self, key: str, room: Room, start: int = 0, length: int | None = None) -> Bytes:
+        """Return :meth:`read_range`, or :meth:`read` without `length`; no room is needed."""
+        return self.read(key) if length is None else self.read_range(key, start, length)
 
     def size(self, key: str) -> int:
         """Return the number of bytes of an object; FileNotFoundError where there is none."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.store.chunks import damaged
-from tsstore.store.files import Files
+from tsstore.store.files import Bytes, Files, Room
 from tsstore.store.metadata import ArraySpec
 
 ABSENT = (1 << 64) - 1
@@ -72,8 +72,8 @@ class ChunkReader:
             return False
         return True
 
-    def read(self, chunk: int) -> bytes:
-        """Return the bytes of a chunk, not checked yet.
+    def read(self, chunk: int, room: Room | None = None) -> Bytes:
+        """Return the bytes of a chunk, not checked yet, in the room if it is given.
 
         Raises
         ------
@@ -82,9 +82,10 @@ class ChunkReader:
         """
         key = self._spec.chunk_key(self._path, chunk)
         try:
-            if self._is_plain:
-                return self._files.read(key)
-            return self._files.read_range(key, *self._span(chunk))
+            span = () if self._is_plain else self._span(chunk)
+            if room is not None:
+                return self._files.fetch(key, room, *span)
+            return self._files.read_range(key, *span) if span else self._files.read(key)
         except FileNotFoundError:
             raise damaged(self.where(chunk), "it is missing") from None
         except OSError as error:
