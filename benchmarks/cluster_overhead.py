@@ -35,10 +35,11 @@ from memory import write_run
 import tsstore
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.groups import GROUPS, RandomGroups
-from tsstore.analysis.pipeline import FAN_IN, build_graph
-from tsstore.analysis.plan import Work, make_plan
+from tsstore.analysis.pipeline import build_graph
+from tsstore.analysis.plan import FAN_IN, Work, make_plan
 from tsstore.analysis.schedulers import Local, Scheduler, choose, task_keys
 from tsstore.counting.keys import KeyScheme
+from tsstore.errors import MemoryTooSmallError
 
 Graph = dict[Any, Any]
 
@@ -143,9 +144,12 @@ def print_plans() -> None:
 
 
 def planned_cells(memory: int, groups: int) -> list[str]:
-    """Return the figures of a plan within so many bytes."""
+    """Return the figures of a plan within so many bytes, if there is one."""
     work = Work("layer", PLANNED_ROWS, PLANNED_BYTES, words=1, groups=groups)
-    plan = make_plan(work, memory, 1, False)
+    try:
+        plan = make_plan(work, memory, 1, False)
+    except MemoryTooSmallError:
+        return ["too little"]
     slices = plan.blocks << plan.partition_bits
     return [
         *(f"{number:,}" for number in (plan.blocks, 1 << plan.partition_bits, plan.tasks)),

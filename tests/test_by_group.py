@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import by_group as module
-from tsstore.counting.by_group import count_groups, deal, numbers_by_group
+from tsstore.counting.by_group import count_groups, numbers_by_group
 
 GROUPS = 4
 WORD = 2**64
@@ -31,7 +31,7 @@ def check_numbers(positions: np.ndarray, group: np.ndarray) -> None:
 
 def dealt(words: list[int], addend: int, groups: int) -> list[int]:
     found = np.full(len(words), 255, np.uint8)
-    deal(np.array(words, np.uint64), np.uint64(addend), groups, found)
+    module.deal(np.array(words, np.uint64), np.uint64(addend), groups, found)
     return found.tolist()
 
 

@@ -21,7 +21,6 @@ from tsstore.analysis.exchange import FiledSlices, HeldSlices
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.pipeline import (
-    FAN_IN,
     Counts,
     build_graph,
     check_receipts,
@@ -32,7 +31,7 @@ from tsstore.analysis.pipeline import (
     merge_counts,
     total_pairs,
 )
-from tsstore.analysis.plan import Plan
+from tsstore.analysis.plan import Plan, fan_in
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
@@ -492,7 +491,7 @@ def test_counts_are_merged_in_a_tree(tmp_path, bits):
     merges = [
         task[1] for task in graph.values() if isinstance(task, tuple) and task[0] is merge_counts
     ]
-    assert max(map(len, merges)) <= FAN_IN
+    assert max(map(len, merges)) <= fan_in(0)
     assert sum(map(len, merges)) == (1 << bits) + 1 + len(merges) - 1
     assert found(run(states, partition_bits=bits)) == count(rows)
 

@@ -21,12 +21,15 @@ from tsstore.analysis.plan import (
     _complete,
     block_task_bytes,
     estimated_seconds,
+    fan_in,
+    finished_bytes,
     held_bytes,
     make_plan,
     most_blocks,
     partition_task_bytes,
     piece_bytes,
     table_bytes,
+    waiting_bytes,
 )
 from tsstore.counting.aggregate import slot_bytes
 from tsstore.counting.grouped import grouped_slot_bytes, least_slots
@@ -143,19 +146,20 @@ def test_the_projection_is_that_of_its_named_parts(layer, log_memory, way):
         plan = make_plan(layer, 1 << log_memory, *way)
     except MemoryTooSmallError:
         return
-    tasks = (
-        block_task_bytes(layer, plan.piece_rows, plan.block_rows, plan.spill),
-        partition_task_bytes(
-            layer,
-            plan.piece_rows,
-            plan.gathered_bytes,
-            plan.share_records,
-            plan.maximum_slots,
-            plan.spill,
-        ),
+    block = block_task_bytes(layer, plan.piece_rows, plan.block_rows, plan.spill)
+    partition = partition_task_bytes(
+        layer,
+        plan.piece_rows,
+        plan.gathered_bytes,
+        plan.share_records,
+        plan.maximum_slots,
+        plan.spill,
     )
     held = held_bytes(layer, plan.block_rows, plan.partition_bits, plan.spill)
-    assert plan.projected_peak == held + plan.threads * max(tasks)
+    waiting = waiting_bytes(layer, plan.partition_bits)
+    assert plan.projected_peak == held + max(
+        plan.threads * block, waiting + plan.threads * partition, finished_bytes(layer)
+    )
 
 
 def test_records_stay_in_memory_while_they_fit():
@@ -348,9 +352,22 @@ def test_groups_take_more_memory_in_every_part_of_the_projection():
 
 def test_cells_are_few_for_few_rows_and_grow_more_slowly_than_rows():
     assert work().cells(10**6) == 0
-    assert work(groups=32).cells(1) == 16
-    many, more = (work(groups=32).cells(rows) for rows in (10**6, 8 * 10**6))
-    assert more == pytest.approx(4 * many, rel=0.001)
+    assert work(groups=32).cells(1) == 32
+    many, more = (work(groups=32).cells(rows) for rows in (10**6, 4 * 10**6))
+    assert more == pytest.approx(2 * many, rel=0.001)
+
+
+def test_changes_wait_at_each_height_of_the_tree_and_are_sorted_in_the_end():
+    one = work(groups=32)
+    assert waiting_bytes(one, 0) == waiting_bytes(work(), 4) == 0
+    assert waiting_bytes(one, 4) == 14 * 3 * (one.cells(10**7 // 16) + one.cells(10**7 // 4))
+    assert finished_bytes(one) > 44 * one.cells(10**7)
+    many = work(groups=32, rows=10**9)
+    plan = make_plan(many, 4 * GIB, 2, True)
+    held = held_bytes(many, plan.block_rows, plan.partition_bits, plan.spill)
+    assert plan.projected_peak >= held + finished_bytes(many)
+    assert plan.projected_peak >= held + waiting_bytes(many, plan.partition_bits)
+    assert [fan_in(groups) for groups in (0, 1, 32)] == [16, 4, 4]
 
 
 def smallest_memory(layer: Work) -> int:

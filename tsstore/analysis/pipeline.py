@@ -14,7 +14,8 @@ from tsstore.analysis.block_records import read_records
 from tsstore.analysis.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
-from tsstore.analysis.plan import Plan
+from tsstore.analysis.memory import give_back_memory
+from tsstore.analysis.plan import Plan, fan_in
 from tsstore.counting.aggregate import aggregate
 from tsstore.counting.buffers import Buffers, Slabs
 from tsstore.counting.changes import Changes, add_up_changes
@@ -27,8 +28,6 @@ from tsstore.errors import CountingError
 from tsstore.statistics.groups import GroupChanges, merge_changes
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.store.layers import Block, LayerStates
-
-FAN_IN = 16
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,8 @@ def count_block(
 
 
 def check_receipts(receipts: Sequence[Receipt], rows: int) -> Index:
-    """Check that the blocks stand for every row that counts."""
+    """Check that the blocks stand for every row that counts; give back what their tasks took."""
+    give_back_memory()
     found = sum(receipt.rows for receipt in receipts)
     if found != rows:
         raise CountingError(f"the blocks hold {found} rows; expected {rows}")
@@ -214,7 +214,8 @@ def build_graph(
     for partition in range(1 << plan.partition_bits):
         level.append((f"tsstore-partition-{token}", partition))
         graph[level[-1]] = (count_partition, index, plan, scheme.words, partition, buffers)
-    return graph, _merge_tree(graph, level, f"tsstore-merge-{token}")
+    many = fan_in(groups.count if groups else 0)
+    return graph, _merge_tree(graph, level, many, f"tsstore-merge-{token}")
 
 
 def build_index_graph(
@@ -249,11 +250,11 @@ def _merge_changes(parts: Sequence[GroupChanges | None]) -> GroupChanges | None:
     return merge_changes(held) if held else None
 
 
-def _merge_tree(graph: dict[Any, Any], level: list[Any], name: str) -> Any:
-    """Add the merging of all counts of a level to the graph; return the last key."""
+def _merge_tree(graph: dict[Any, Any], level: list[Any], many: int, name: str) -> Any:
+    """Add the merging of all counts of a level to the graph, so many at a time; return its key."""
     depth = 0
     while len(level) > 1:
-        groups = [level[start : start + FAN_IN] for start in range(0, len(level), FAN_IN)]
+        groups = [level[start : start + many] for start in range(0, len(level), many)]
         level = [(name, depth, number) for number in range(len(groups))]
         for merged, group in zip(level, groups, strict=True):
             graph[merged] = (merge_counts, group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tsstore.errors import MemoryTooSmallError
 MAX_PIECE_ROWS = 1 << 19
 """Twice as many where there are groups: hot keys by group gain more from larger pieces."""
 MIN_PIECE_ROWS = 1 << 12
+FAN_IN, GROUPED_FAN_IN = 16, 4
 MAX_PARTITION_BITS = 16
 """More than 12 only where no partition could be gathered else: slices are short, and many."""
 PARTITION_RECORDS = {False: 1 << 21, True: 1 << 24}
@@ -40,8 +42,8 @@ POSITION_BYTES = 16
 """Of a sample: its rows, and those that are left."""
 INDEX_BYTES = 8
 """Of a sample that is left out."""
-WAITING, WAITING_CELL_BYTES = 24, 12
-"""How many partitions' changes wait to be added up, and what a change takes then."""
+WAITING_CELL_BYTES, FINISHED_CELL_BYTES = 14, 44
+"""Of a change while it waits to be added up, and while all of them are sorted in the end."""
 ROW_SECONDS = {False: 12e-9, True: 20e-9}
 GROUPED_ROW_SECONDS = {False: 20e-9, True: 28e-9}
 """Of a row whose record stays in memory, and of one that goes through a file."""
@@ -110,10 +112,11 @@ class Work:
     def cells(self, rows: int) -> int:
         """Return about how many entries all spectra without a group have that differ, at most.
 
-        So many rows have at most ``(3 rows)**(2/3) / 2`` pairs of multiplicity and incidence; what
-        was measured, of skewed states, is a fifth of it.
+        So many rows have at most ``sqrt(2 rows)`` multiplicities. Of all skewed states that were
+        measured, with samples of up to 4,000 rows, none had more than 2.4 times as many pairs of
+        multiplicity and incidence.
         """
-        return int(self.groups * min(rows, rows ** (2 / 3) / 2))
+        return int(self.groups * min(rows, 2.5 * math.sqrt(2 * rows)))
 
 
 @dataclass(frozen=True)
@@ -262,15 +265,36 @@ def table_bytes(work: Work, slots: int) -> int:
 def held_bytes(work: Work, block_rows: int, partition_bits: int, spill: bool) -> int:
     """Return the most bytes that are held all the while: tasks, receipts, records.
 
-    Which samples are left out is held, too. By group, some partitions' changes wait to be added up.
+    Which samples are left out is held, too.
     """
     blocks = most_blocks(work, block_rows)
-    waiting = min(1 << partition_bits, WAITING) * work.cells(work.rows >> partition_bits)
-    held = _tasks(blocks, partition_bits) * (TASK_BYTES + GROUP_BYTES * work.groups)
-    held += WAITING_CELL_BYTES * waiting + INDEX_BYTES * work.left_out
+    held = _tasks(work, blocks, partition_bits) * (TASK_BYTES + GROUP_BYTES * work.groups)
+    held += INDEX_BYTES * work.left_out
     if spill:
         return held
     return held + blocks * (16 << partition_bits) + work.records_bytes(work.rows)
+
+
+def waiting_bytes(work: Work, partition_bits: int) -> int:
+    """Return the most bytes of changes by group that wait to be merged.
+
+    At each height of the tree all wait but one for their merge.
+    """
+    cells, partitions, others = 0, 1 << partition_bits, fan_in(work.groups) - 1
+    while partitions > 1:
+        cells += others * work.cells(work.rows // partitions)
+        partitions = -(-partitions // (others + 1))
+    return WAITING_CELL_BYTES * cells
+
+
+def finished_bytes(work: Work) -> int:
+    """Return the most bytes of changes by group while they are sorted in the end."""
+    return OVERHEAD_BYTES + FINISHED_CELL_BYTES * work.cells(work.rows)
+
+
+def fan_in(groups: int) -> int:
+    """Return how many counts are merged at a time: few by group, as those that wait are large."""
+    return GROUPED_FAN_IN if groups else FAN_IN
 
 
 def most_blocks(work: Work, block_rows: int) -> int:
@@ -340,11 +364,12 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         held = held_bytes(work, block_rows, bits, spill)
         gathered = int(SPREAD * work.records_bytes(work.rows >> bits)) + (1 << 16)
         partition = partition_task_bytes(work, piece_rows, gathered, share_records, slots, spill)
-        if held + threads * max(block_task, partition) <= memory:
+        later = max(waiting_bytes(work, bits) + threads * partition, finished_bytes(work))
+        if held + max(threads * block_task, later) <= memory:
             break
     block_rows = _block_rows(work, (memory - held) // threads, threads, piece_rows, spill)
     held = held_bytes(work, block_rows, bits, spill)
-    task = max(block_task_bytes(work, piece_rows, block_rows, spill), partition)
+    block_task = block_task_bytes(work, piece_rows, block_rows, spill)
     blocks = -(-work.rows // block_rows)
     return Plan(
         memory=memory,
@@ -359,8 +384,8 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         scratch_bytes=work.records_bytes(work.rows),
         slice_bytes=work.records_bytes(work.rows) // (max(blocks, 1) << bits),
         blocks=blocks,
-        tasks=_tasks(blocks, bits),
-        projected_peak=held + threads * task,
+        tasks=_tasks(work, blocks, bits),
+        projected_peak=held + max(threads * block_task, later),
     )
 
 
@@ -373,9 +398,17 @@ def _block_rows(work: Work, share: int, threads: int, piece_rows: int, spill: bo
     return max(piece_rows, min(even, room * 1000 // work.records_bytes(1000)))
 
 
-def _tasks(blocks: int, partition_bits: int) -> int:
-    """Return the number of tasks, with those that merge."""
-    return blocks + (1 << partition_bits) + (1 << partition_bits) // 8 + 3
+def _tasks(work: Work, blocks: int, partition_bits: int) -> int:
+    """Return the number of tasks: of blocks, of their index, of partitions, and those that merge.
+
+    What blocks have counted within samples is merged with the partitions.
+    """
+    level = (1 << partition_bits) + 1
+    tasks = blocks + 1 + level
+    while level > 1:
+        level = -(-level // fan_in(work.groups))
+        tasks += level
+    return tasks
 
 
 def _fewest_bits(work: Work, spill: bool) -> int:
