@@ -30,6 +30,7 @@ def test_what_is_a_little_larger_than_before_needs_no_new_room():
     buffers = Buffers()
     first = buffers.array("keys", (1000,), np.uint64)
     assert np.shares_memory(first, buffers.array("keys", (1060,), np.uint64))
+    assert np.shares_memory(first, buffers.array("keys", (8000 + 8000 // 16,), np.uint8))
 
 
 def test_names_have_memory_of_their_own():

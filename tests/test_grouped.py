@@ -276,6 +276,19 @@ def test_partitions_leave_nothing_behind_for_the_next_ones(words, monkeypatch) -
     check(9, 5, 1 << 13)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_each_share_tells_how_many_of_its_own_states_occur_once(times, monkeypatch) -> None:
+    told = []
+    monkeypatch.setattr(module.AloneFilter, "learn", lambda _, *numbers: told.append(numbers))
+    keys = mixed(np.repeat(np.arange(2000), times), 1, 6)
+    records = Records(keys, group=np.arange(len(keys), dtype=np.uint8) % 3)
+    found = aggregate_groups_gathered([records], 1, 3, 6, 1 << 12, 256)
+    assert contents(*found) == oracle(records)
+    assert len(told) > 4
+    assert sum(count for _, count in told) == len(keys)
+    assert all(once == (count if times == 1 else 0) for once, count in told)
+
+
 def test_tables_begin_a_partition_empty_and_without_counts() -> None:
     table, records = GroupedTable(2, 5, 1 << 12), random_records(1, 400, 90, 2)
     for part in (records, records[:50], records[200:]):

@@ -213,6 +213,17 @@ def test_partitions_leave_nothing_behind_for_the_next_ones(words, small_tables, 
 
 
 @pytest.mark.parametrize("words", WIDTHS)
+def test_what_shares_have_in_common_may_differ_between_partitions(words: int) -> None:
+    buffers = Buffers()
+    alike = np.zeros((8, words), np.uint64)
+    alike[:, 0] = np.arange(8, dtype=np.uint64) // 2 << np.uint64(56) | np.uint64(5)
+    for prefix_bits in (10, 6, 8, 6):
+        keys = alike[:2] if prefix_bits > 6 else alike
+        found = aggregate_gathered([Records(keys)], words, prefix_bits, 64, 1 << 16, buffers)
+        assert as_counter(found) == {(2, 2): len(keys) // 2}
+
+
+@pytest.mark.parametrize("words", WIDTHS)
 def test_a_table_begins_a_partition_empty_and_without_counts(words: int, small_tables) -> None:
     table, whole = PackedTable(words, 6), Table(words, 1 << 12)
     keys = mixed(np.arange(700), words, 6)

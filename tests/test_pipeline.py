@@ -324,8 +324,11 @@ def test_blocks_use_one_buffer_and_their_records_stay_what_they_were(tmp_path):
 
 
 @pytest.mark.parametrize("groups", [None, RandomGroups(3)])
-def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, groups):
+def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, groups, monkeypatch):
     scheme, buffers = KeyScheme.create(8, seed=1), Buffers()
+    name, used = "aggregate_groups_gathered" if groups else "aggregate_gathered", []
+    way = getattr(pipeline, name)
+    monkeypatch.setattr(pipeline, name, lambda *given: (used.append(given[-1]), way(*given))[1])
 
     def index_of(rows: LayerBatch) -> tuple[Any, ...]:
         states = write_layers(tmp_path / f"run of {len(rows.rows)}", {"a": rows})["a"]
@@ -342,6 +345,8 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
         for partition in (0, 3, 1, 2):
             own = count_partition(index, plan, 1, partition, buffers)
             new = count_partition(index, plan, 1, partition)
+            assert used[-2] is buffers
+            assert used[-1] is None
             assert found(own) == found(new)
             assert own.spectrum.rows > 0
             assert (own.cells is None) == (groups is None)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _Kept = TypeVar("_Kept")
 
-SLAB_BYTES = 1 << 26
+SLAB_BYTES = 1 << 22
+"""What NumPy asks large pages for, and the C library keeps for the next layer when it is free."""
 _ALIGNMENT = 64
 
 
@@ -75,7 +76,7 @@ class Buffers(threading.local):
 class Slabs(Buffers):
     """New arrays, many of them in one piece of memory.
 
-    The system gives large pieces of memory in large pages, several times as fast as small ones.
+    The system gives it in large pages, several times as fast as in small ones.
     What was never written of them is never resident.
     """
 
