@@ -52,6 +52,8 @@ def calibrate() -> Iterator[str]:
     source, target = np.ones((2, COPY_BYTES), np.uint8)
     seconds = fastest(lambda: np.copyto(target, source))
     yield f"copy: {COPY_BYTES / seconds / 1e9:.1f} GB/s"
+    first, again = new_memory()
+    yield f"8 bytes written to new memory: {first:.1f} ns; again: {again:.1f} ns"
 
 
 @numba.njit
@@ -61,6 +63,18 @@ def increment(table: Any, count: int) -> None:
         mixed = np.uint64(number) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ mixed >> np.uint64(32)) * np.uint64(0xBF58476D1CE4E5B9)
         table[mixed >> np.uint64(64 - 21)] += 1
+
+
+def new_memory() -> tuple[float, float]:
+    """Return nanoseconds that 8 bytes take, in memory that is new and in the same once more."""
+    words = np.empty(COPY_BYTES // 8, np.uint64)
+    seconds = []
+    for _ in range(2):
+        begun = time.thread_time()
+        words.fill(1)
+        seconds.append(time.thread_time() - begun)
+    first, again = (1e9 * each / words.size for each in seconds)
+    return first, again
 
 
 def decode_speed() -> float:

@@ -54,7 +54,7 @@ def test_settings_exist(name):
 
 def test_commands_exist():
     programs = re.findall(r"python (benchmarks/\w+\.py)([^`]*)`", TEXT)
-    assert len(programs) == 2
+    assert len(programs) == 3
     for program, options in programs:
         source = (ROOT / program).read_text(encoding="utf-8")
         assert all(f'"{option}"' in source for option in re.findall(r"--\w+", options))
