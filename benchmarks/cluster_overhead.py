@@ -36,8 +36,9 @@ import tsstore
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.groups import GROUPS, RandomGroups
 from tsstore.analysis.pipeline import build_graph
-from tsstore.analysis.plan import FAN_IN, Work, make_plan
+from tsstore.analysis.plan import make_plan
 from tsstore.analysis.schedulers import Local, Scheduler, choose, task_keys
+from tsstore.analysis.work import FAN_IN, Work
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import MemoryTooSmallError
 

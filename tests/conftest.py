@@ -45,8 +45,9 @@ def fragile(immortal: Any) -> Any:
 @pytest.fixture
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let plans have many blocks, pieces, partitions, shares and passes of but a few rows."""
-    sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8, "MIN_TABLE_SLOTS": 16}
+    sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8}
     partitions = {"PARTITION_RECORDS": {False: 32, True: 64}, "PARALLEL_ROWS": 32}
     sample_few_rows(monkeypatch, 16)
+    monkeypatch.setattr("tsstore.analysis.work.MIN_TABLE_SLOTS", 16)
     for name, value in {**sizes, **partitions}.items():
         monkeypatch.setattr(f"tsstore.analysis.plan.{name}", value)

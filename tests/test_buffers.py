@@ -8,8 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from tsstore.counting import buffers as module
-from tsstore.counting.buffers import Buffers, Slabs
+from tsstore.counting.buffers import Buffers
 
 
 def test_room_of_a_name_is_taken_once_and_grows_with_what_is_asked_for():
@@ -39,13 +38,12 @@ def test_names_have_memory_of_their_own():
     assert not np.shares_memory(keys, rows)
 
 
-@pytest.mark.parametrize("make", [Buffers, Slabs])
 @pytest.mark.parametrize("words", [1, 3])
-def test_records_have_the_columns_that_were_asked_for(make, words):
-    bare = make().records("a", 10, words, True, False)
+def test_records_have_the_columns_that_were_asked_for(words):
+    bare = Buffers().records("a", 10, words, True, False)
     assert bare.is_bare
     assert (len(bare), bare.words, bare.group) == (10, words, None)
-    counted = make().records("a", 10, words, False, True)
+    counted = Buffers().records("a", 10, words, False, True)
     assert not counted.is_bare
     assert [column.dtype for column in counted.arrays()] == ["u8", "u4", "u4", "u1"]
     columns = list(counted.arrays())
@@ -67,9 +65,8 @@ def test_what_is_kept_is_made_once():
     assert len(made) == 2
 
 
-@pytest.mark.parametrize("make", [Buffers, Slabs])
-def test_each_thread_has_its_own(make):
-    buffers, others = make(), []
+def test_each_thread_has_its_own():
+    buffers, others = Buffers(), []
 
     def array() -> np.ndarray:
         return buffers.array("a", (10,), np.uint8)
@@ -86,35 +83,13 @@ def test_each_thread_has_its_own(make):
     assert buffers.kept("a", object) is kept
 
 
-@pytest.mark.parametrize("make", [Buffers, Slabs])
-def test_what_is_sent_elsewhere_is_empty(make):
-    buffers = make()
+def test_what_is_sent_elsewhere_is_empty():
+    buffers = Buffers()
     keys = buffers.array("keys", (10**6,), np.uint64)
     buffers.kept("a", lambda: [1])
     data = pickle.dumps(buffers)
     assert len(data) < 1000 < keys.nbytes
     again = pickle.loads(data)
-    assert type(again) is make
+    assert type(again) is Buffers
     assert not np.shares_memory(again.array("keys", (10,), np.uint64), keys)
     assert again.kept("a", list) == []
-
-
-def test_slabs_give_new_arrays_one_after_the_other_in_the_same_memory(monkeypatch):
-    monkeypatch.setattr(module, "SLAB_BYTES", 1000)
-    slabs = Slabs()
-    arrays = [slabs.array("a", (count, 3), np.uint16) for count in (50, 1, 0, 40, 500, 3)]
-    for number, array in enumerate(arrays):
-        assert array.flags.carray
-        array[:] = number
-    assert [set(array.ravel().tolist()) for array in arrays] == [{0}, {1}, set(), {3}, {4}, {5}]
-    places = [array.ctypes.data for array in arrays]
-    assert places[1] - places[0] == 320
-    assert places[3] - places[1] == 64
-
-
-def test_slabs_are_held_by_their_arrays():
-    slabs = Slabs()
-    array = slabs.array("a", (10,), np.uint8)
-    array[:] = 5
-    del slabs
-    assert (array == 5).all()

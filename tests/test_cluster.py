@@ -40,11 +40,12 @@ BLOCK_ROWS = 8
 """Of blocks of which there are many where there are but a few rows."""
 
 SMALLEST = """
-from tsstore.analysis import plan
+from tsstore.analysis import plan, work
 from tsstore.analysis.schedulers import Local
 from tsstore.store.layers import LayerStates
 
-sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8, "MIN_TABLE_SLOTS": 16}
+sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8}
+work.MIN_TABLE_SLOTS = 16
 for name, value in {**sizes, "PARTITION_RECORDS": {False: 32, True: 32}}.items():
     assert hasattr(plan, name)
     setattr(plan, name, value)

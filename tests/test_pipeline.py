@@ -31,8 +31,9 @@ from tsstore.analysis.pipeline import (
     merge_counts,
     total_pairs,
 )
-from tsstore.analysis.plan import Plan, fan_in
+from tsstore.analysis.plan import Plan
 from tsstore.analysis.schedulers import Local
+from tsstore.analysis.work import fan_in
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records

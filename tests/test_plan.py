@@ -7,32 +7,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.analysis.exchange import FRAME_BYTES
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.plan import (
     LEAST_PARTITIONS,
     MAX_PARTITION_BITS,
     MAX_PIECE_ROWS,
     MIN_PIECE_ROWS,
-    MIN_TABLE_SLOTS,
     PARTITION_RECORDS,
     SPREAD,
-    Work,
     _complete,
-    block_task_bytes,
     estimated_seconds,
-    fan_in,
+    make_plan,
+)
+from tsstore.analysis.work import (
+    MIN_TABLE_SLOTS,
+    Work,
+    block_task_bytes,
     finished_bytes,
     held_bytes,
-    make_plan,
-    most_blocks,
     partition_task_bytes,
-    piece_bytes,
     table_bytes,
     waiting_bytes,
 )
-from tsstore.counting.aggregate import slot_bytes
-from tsstore.counting.grouped import grouped_slot_bytes, least_slots
 from tsstore.counting.shares import SHARE_RECORDS, share_table_bytes
 from tsstore.errors import AnalysisError, MemoryTooSmallError
 
@@ -276,71 +272,17 @@ def test_wider_keys_mean_smaller_pieces():
     assert sizes[0] > sizes[-1]
 
 
-def block_bytes(layer: Work, rows: int) -> int:
-    return block_task_bytes(layer, rows, rows, False)
-
-
-def test_a_block_task_holds_chunks_a_piece_and_the_records_of_a_block():
-    fixed = block_bytes(work(chunk_bytes=MIB), 0)
-    assert block_bytes(work(chunk_bytes=2 * MIB), 0) == fixed + 2 * MIB
-    rows = 1 << 20
-    assert block_bytes(work(), rows) - block_bytes(work(), 0) == piece_bytes(
-        work(), rows
-    ) - piece_bytes(work(), 0)
-    held = block_task_bytes(work(), rows, 5 * rows, True)
-    assert held - block_bytes(work(), rows) == work().records_bytes(5 * rows) == 5 * rows * 8.5
-    assert block_task_bytes(work(), rows, 5 * rows, False) == block_bytes(work(), rows)
-
-
-def bytes_of_a_row(layer: Work) -> float:
-    """Without tables, which do not grow beyond so many rows."""
-    rows = 1 << 24
-    return (piece_bytes(layer, 2 * rows) - piece_bytes(layer, rows)) / rows
-
-
-def test_a_piece_is_projected_with_keys_and_room_for_all_kinds_of_records():
-    keys, sample_numbers, once = 16, 16, 16
-    assert bytes_of_a_row(work(words=2)) == keys + sample_numbers + once
-    repeated = (16 + 8) // 2 + 1
-    several = work(words=2, largest_sample=4)
-    assert bytes_of_a_row(several) == keys + sample_numbers + once + repeated
-    grouped = work(words=2, groups=32)
-    assert bytes_of_a_row(grouped) == keys + sample_numbers + 1 + once + 1 + 2
-    assert piece_bytes(work(largest_sample=10**7), 0) > 10**7 * 16
-    assert bytes_of_a_row(work(row_bytes=300)) == bytes_of_a_row(work())
-
-
-def test_samples_that_are_left_out_take_memory_while_rows_are_chosen_and_all_the_while():
-    all_count, some_do_not = (work(row_bytes=304, words=2, left_out=n) for n in (0, 1000))
-    assert bytes_of_a_row(some_do_not) - bytes_of_a_row(all_count) == 2 * 8 + 8 + 2
-    held = [held_bytes(one, 1 << 16, 8, True) for one in (all_count, some_do_not)]
-    assert held[1] - held[0] == 8 * 1000
-
-
-def test_a_partition_task_holds_what_it_gathers_and_the_larger_of_two_tables():
-    share, slots = SHARE_RECORDS, 1 << 12
-    in_memory = partition_task_bytes(work(), 0, 1000, share, slots, False)
-    in_files = partition_task_bytes(work(), 0, 1000, share, slots, True)
-    assert in_files - in_memory == 2 * 1000 + 2 * FRAME_BYTES
-    assert partition_task_bytes(work(), 0, 3000, share, slots, True) - in_files == 3 * 2000
-    large, larger = (partition_task_bytes(work(), 0, 1000, 0, n, False) for n in (1 << 20, 1 << 21))
-    assert larger - large == 1.5 * slot_bytes(1) * (1 << 20)
-    buffered = partition_task_bytes(work(words=2), 10**6, 1000, 0, 1 << 20, False)
-    assert buffered - partition_task_bytes(work(words=2), 0, 1000, 0, 1 << 20, False) == 16 * 10**6
-    assert large > in_memory > partition_task_bytes(work(), 0, 1000, share // 2, slots, False)
-
-
-def test_tables_by_group_hold_states_and_pairs_and_what_they_change():
-    plain, grouped = work(), work(groups=32)
-    assert grouped.records_bytes(16) == plain.records_bytes(16) + 16 == 16 * 9 + 8
-    assert table_bytes(grouped, 1 << 20) == grouped_slot_bytes(1) << 20
-    assert table_bytes(plain, 1 << 20) == 1.5 * slot_bytes(1) * (1 << 20)
-    assert MIN_TABLE_SLOTS == plain.least_slots == work(groups=255).least_slots > least_slots(255)
+def smallest_memory(layer: Work) -> int:
+    with pytest.raises(MemoryTooSmallError) as error:
+        make_plan(layer, 1, 2, True)
+    return parse_memory(smallest_named(error))
 
 
 def test_groups_take_more_memory_in_every_part_of_the_projection():
     plain, grouped = work(), work(groups=32)
-    assert block_bytes(grouped, 1 << 20) > block_bytes(plain, 1 << 20)
+    assert block_task_bytes(grouped, 1 << 20, 1 << 20, False) > block_task_bytes(
+        plain, 1 << 20, 1 << 20, False
+    )
     assert held_bytes(grouped, 1 << 16, 8, True) > held_bytes(plain, 1 << 16, 8, True)
     tasks = [
         partition_task_bytes(one, 0, 1000, SHARE_RECORDS, 1 << 12, True) for one in (plain, grouped)
@@ -348,41 +290,6 @@ def test_groups_take_more_memory_in_every_part_of_the_projection():
     assert tasks[0] < tasks[1]
     memory = smallest_memory(plain), smallest_memory(grouped)
     assert memory[0] < memory[1] < 2 * memory[0]
-
-
-def test_cells_are_few_for_few_rows_and_grow_more_slowly_than_rows():
-    assert work().cells(10**6) == 0
-    assert work(groups=32).cells(1) == 32
-    many, more = (work(groups=32).cells(rows) for rows in (10**6, 4 * 10**6))
-    assert more == pytest.approx(2 * many, rel=0.001)
-
-
-def test_changes_wait_at_each_height_of_the_tree_and_are_sorted_in_the_end():
-    one = work(groups=32)
-    assert waiting_bytes(one, 0) == waiting_bytes(work(), 4) == 0
-    assert waiting_bytes(one, 4) == 14 * 3 * (one.cells(10**7 // 16) + one.cells(10**7 // 4))
-    assert finished_bytes(one) > 44 * one.cells(10**7)
-    many = work(groups=32, rows=10**9)
-    plan = make_plan(many, 4 * GIB, 2, True)
-    held = held_bytes(many, plan.block_rows, plan.partition_bits, plan.spill)
-    assert plan.projected_peak >= held + finished_bytes(many)
-    assert plan.projected_peak >= held + waiting_bytes(many, plan.partition_bits)
-    assert [fan_in(groups) for groups in (0, 1, 32)] == [16, 4, 4]
-
-
-def smallest_memory(layer: Work) -> int:
-    with pytest.raises(MemoryTooSmallError) as error:
-        make_plan(layer, 1, 2, True)
-    return parse_memory(smallest_named(error))
-
-
-def test_records_and_tasks_are_held_all_the_while():
-    in_files = held_bytes(work(), 1 << 16, 8, True)
-    in_memory = held_bytes(work(), 1 << 16, 8, False)
-    assert in_memory - in_files >= work().records_bytes(10**7)
-    assert held_bytes(work(), 1 << 12, 8, True) > in_files
-    assert held_bytes(work(parts=10**4), 1 << 16, 8, True) > in_files
-    assert most_blocks(work(parts=7), 10**6) == 2 * 10 + 7
 
 
 def test_the_error_says_what_was_given_and_is_an_analysis_error():

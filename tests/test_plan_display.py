@@ -5,7 +5,7 @@ from html import escape
 
 import pytest
 
-from tsstore.analysis.plan import Work, make_plan
+from tsstore.analysis.plan import make_plan
 from tsstore.analysis.plan_display import (
     HEADINGS,
     MOST_NAMED,
@@ -16,6 +16,7 @@ from tsstore.analysis.plan_display import (
     total_line,
 )
 from tsstore.analysis.planning import PlannedLayer, RunPlan
+from tsstore.analysis.work import Work
 
 MIB = 1 << 20
 

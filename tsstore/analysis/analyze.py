@@ -19,9 +19,10 @@ from tsstore.analysis.layer_result import LayerResult
 from tsstore.analysis.left_out import NOTHING, LeftOut, count_repeated, leave_out_repeated
 from tsstore.analysis.memory import give_back_memory, parse_memory
 from tsstore.analysis.pipeline import Counts, build_graph, finish_counts
-from tsstore.analysis.plan import Plan, Work, make_plan
+from tsstore.analysis.plan import Plan, make_plan
 from tsstore.analysis.results import Analysis
 from tsstore.analysis.schedulers import Report, Scheduler, choose
+from tsstore.analysis.work import Work
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError

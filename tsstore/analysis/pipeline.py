@@ -15,9 +15,10 @@ from tsstore.analysis.exchange import FiledSlices, HeldSlices, Receipt, spill
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.memory import give_back_memory
-from tsstore.analysis.plan import Plan, fan_in
+from tsstore.analysis.plan import Plan
+from tsstore.analysis.work import fan_in
 from tsstore.counting.aggregate import aggregate
-from tsstore.counting.buffers import Buffers, Slabs
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.changes import Changes, add_up_changes
 from tsstore.counting.grouped import aggregate_groups, aggregate_groups_gathered
 from tsstore.counting.keys import KeyScheme
@@ -86,14 +87,11 @@ def count_block(
     """Turn the rows of a block into records, by partition; write them to a file if planned."""
     scattered, numbers = [], []
     buffers = buffers or Buffers()
-    # What stays in memory stays in slabs that the next blocks go on to fill.
-    room = Slabs() if plan.spill else buffers.kept("slabs", Slabs)
     for piece in states.divide(block, plan.piece_rows):
         records, own = read_records(states, scheme, piece, groups, left_out, buffers)
         if sum(kind.rows for kind in records) != own.rows.sum():
             raise CountingError(f"{own.rows.sum()} rows of {states.name} gave other records")
-        kinds = [kind for kind in records if len(kind)]
-        scattered += [scatter([kind], plan.partition_bits, 0, room) for kind in kinds]
+        scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
         numbers.append(own)
     counted = merge_changes(numbers)
     slices = spill(scattered, folder) if plan.spill and scattered else HeldSlices(scattered)

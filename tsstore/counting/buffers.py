@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 _Kept = TypeVar("_Kept")
 
-SLAB_BYTES = 1 << 22
-"""What NumPy asks large pages for, and the C library keeps for the next layer when it is free."""
-_ALIGNMENT = 64
-
 
 class Buffers(threading.local):
     """Arrays by name, and other things: each thread has its own, and one task at a time.
@@ -71,23 +67,3 @@ class Buffers(threading.local):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
-
-
-class Slabs(Buffers):
-    """New arrays, many of them in one piece of memory.
-
-    The system gives it in large pages, several times as fast as in small ones.
-    What was never written of them is never resident.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._slab = np.empty(0, np.uint8)
-
-    def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """Return a new array, C-contiguous; its name and its contents are of no meaning."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if self._slab.size < size:
-            self._slab = np.empty(max(SLAB_BYTES, size), np.uint8)
-        found, self._slab = self._slab[:size], self._slab[-(-size // _ALIGNMENT) * _ALIGNMENT :]
-        return found.view(dtype).reshape(shape)

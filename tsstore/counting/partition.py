@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tsstore.compiling import kernel
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.probing import Width, copy_key, width_of
 from tsstore.counting.records import Records
 
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from tsstore.counting.buffers import Buffers
 
 _HASH_BITS: Final = 64
 _LARGEST_BITS: Final = 24
@@ -60,14 +61,13 @@ def scatter(
     for piece in pieces:
         _count(piece.keys, shift, mask, offsets[1:])
     np.cumsum(offsets, out=offsets)
-    kind = pieces[0]
-    scattered = (buffers or Buffers()).records(
-        f"scattered {'bare' if kind.is_bare else 'counted'}",
-        int(offsets[-1]),
-        kind.words,
-        kind.is_bare,
-        kind.group is not None,
-    )
+    count, kind = int(offsets[-1]), pieces[0]
+    sort = kind.words, kind.is_bare, kind.group is not None
+    if buffers is None:
+        scattered = Records.empty(*sort, count)
+    else:
+        name = f"scattered {'bare' if kind.is_bare else 'counted'}"
+        scattered = buffers.records(name, count, *sort)
     cursors, width = offsets[:-1].copy(), width_of(scattered.keys)
     for piece in pieces:
         _move(*piece.columns, *scattered.columns, shift, mask, cursors, width)

@@ -67,11 +67,11 @@ class Records:
             )
 
     @classmethod
-    def empty(cls, words: int, bare: bool = True, grouped: bool = False) -> Records:
-        """No records: of keys of so many words, with or without counts and groups."""
-        counts = None if bare else np.empty(0, np.uint32)
-        group = np.empty(0, np.uint8) if grouped else None
-        return cls(np.empty((0, words), np.uint64), counts, counts, group)
+    def empty(cls, words: int, bare: bool = True, grouped: bool = False, count: int = 0) -> Records:
+        """Room for so many: with keys of so many words, with or without counts and groups."""
+        multiplicity, incidence = (None, None) if bare else np.empty((2, count), np.uint32)
+        group = np.empty(count, np.uint8) if grouped else None
+        return cls(np.empty((count, words), np.uint64), multiplicity, incidence, group)
 
     def __len__(self) -> int:
         return len(self.keys)
