@@ -316,6 +316,27 @@ def test_nothing_large_goes_through_the_scheduler(client, tmp_path, scratch):
     assert len(pickle.dumps(index)) < 4096 * len(blocks)
 
 
+def test_blocks_wait_at_the_scheduler_until_a_worker_is_free(client, tmp_path, scratch):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 500, 8)})["a"]
+    scheduler = choose(client)
+    plan = replace(layer_plan(states, 64 << 20, scheduler, GROUPS), block_rows=16)
+    graph, key = build_graph(states, KeyScheme.create(8), plan, str(scratch), RandomGroups())
+    blocks = [str(own) for own in graph if "-block-" in str(own)]
+    assert len(blocks) > 20
+    scheduler.run(graph, key, 1, None)
+
+    def states_of_blocks(dask_scheduler: Any) -> dict[str, set[str]]:
+        seen: dict[str, set[str]] = {}
+        for entry in dask_scheduler.transition_log:
+            if "-block-" in str(entry[0]):
+                seen.setdefault(str(entry[0]), set()).add(entry[2])
+        return seen
+
+    seen = client.run_on_scheduler(states_of_blocks)
+    waited = [own for own in blocks if "queued" in seen[own]]
+    assert len(waited) >= len(blocks) - 2 * len(client.nthreads())
+
+
 @pytest.mark.parametrize("reported", [False, True])
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_an_interrupt_leaves_no_thread_and_no_file(

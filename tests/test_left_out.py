@@ -19,7 +19,7 @@ from tsstore.analysis.analyze import count_layer, layer_plan
 from tsstore.analysis.display import notes
 from tsstore.analysis.groups import GROUPS, RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut, count_repeated, leave_out_repeated
-from tsstore.analysis.pipeline import build_graph
+from tsstore.analysis.pipeline import Shared, build_graph
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import (
@@ -372,7 +372,7 @@ def test_what_is_left_out_is_sent_once_and_not_with_each_task(tmp_path):
     states, left_out = run.store["a"], run.left_out()
     plan = layer_plan(states, MIB << 6, Local(1), left_out=left_out.samples)
     graph, _ = build_graph(states, KeyScheme.create(8), plan, "", left_out=left_out)
-    (constant,) = [value for value in graph.values() if isinstance(value, LeftOut)]
+    (constant,) = [value for value in graph.values() if isinstance(value, Shared)]
     tasks = [value for value in graph.values() if isinstance(value, tuple)]
     assert len(pickle.dumps(constant)) > 16_000 > max(len(pickle.dumps(task)) for task in tasks)
-    assert pickle.loads(pickle.dumps(constant)).samples == 2000
+    assert pickle.loads(pickle.dumps(constant)).left_out.samples == 2000

@@ -22,6 +22,7 @@ from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.pipeline import (
     Counts,
+    Shared,
     build_graph,
     check_receipts,
     count_block,
@@ -73,8 +74,8 @@ def run(
 def receipts_of(states: LayerStates, folder: str = "", **changes: int) -> tuple[Any, ...]:
     scheme = KeyScheme.create(states.row_bytes, seed=1)
     plan = plan_of(states, bool(folder), **changes)
-    blocks = states.blocks(plan.block_rows)
-    return plan, [count_block(states, scheme, plan, folder, block) for block in blocks]
+    shared = Shared(states, scheme, plan, folder)
+    return plan, [count_block(shared, block) for block in states.blocks(plan.block_rows)]
 
 
 def check_groups(
@@ -172,14 +173,15 @@ def test_a_receipt_tells_numbers_of_its_block_by_group(tmp_path):
     groups = RandomGroups(3)
     (block,) = states.blocks(100)
     plan = plan_of(states, groups=3, partition_bits=0)
-    receipt = count_block(states, KeyScheme.create(8), plan, "", block, groups)
+    shared = Shared(states, KeyScheme.create(8), plan, "", groups)
+    receipt = count_block(shared, block)
     dealt = groups.of_samples(states.parts[0].directory, 0, 3)
     expected = np.zeros((4, 3), np.int64)
     np.add.at(expected.T, dealt, np.array([[1, 4, 3, 6], [1, 0, 0, 0], [1, 3, 3, 3]]))
     assert np.array_equal(receipt.groups.numbers, expected)
     assert (receipt.equal_pairs_within_samples, receipt.pairs_within_samples) == (6, 9)
     assert all(piece.group is not None for piece in receipt.slices.read(0))
-    assert count_block(states, KeyScheme.create(8), plan, "", block).groups is None
+    assert count_block(replace(shared, groups=None), block).groups is None
 
 
 @pytest.mark.parametrize("bits", [0, 3, 5])
@@ -314,10 +316,8 @@ def test_blocks_use_one_buffer_and_their_records_stay_what_they_were(tmp_path):
     rows = layer(numbered_rows(np.arange(ROWS), 8))
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     plan, scheme, buffers = plan_of(states, partition_bits=0), KeyScheme.create(8), Buffers()
-    receipts = [
-        count_block(states, scheme, plan, "", block, buffers=buffers)
-        for block in states.blocks(plan.block_rows)
-    ]
+    shared = Shared(states, scheme, plan, "")
+    receipts = [count_block(shared, block, buffers) for block in states.blocks(plan.block_rows)]
     records = [piece for receipt in receipts for piece in receipt.slices.read(0)]
     assert np.array_equal(np.concatenate([r.keys for r in records]), scheme.keys(rows.rows))
     keys = buffers.array("keys", (PIECE_ROWS, 1), np.uint64)
@@ -336,10 +336,8 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
         count_of_groups = groups.count if groups else 0
         plan = plan_of(states, groups=count_of_groups, partition_bits=2, gathered_bytes=1 << 20)
         plan = replace(plan, share_records=1 << 14)
-        blocks = [
-            count_block(states, scheme, plan, "", block, groups, buffers=buffers)
-            for block in states.blocks(1000)
-        ]
+        shared = Shared(states, scheme, plan, "", groups)
+        blocks = [count_block(shared, block, buffers) for block in states.blocks(1000)]
         return check_receipts(blocks, states.rows), plan
 
     def check(index: Any, plan: Plan) -> None:
@@ -378,6 +376,17 @@ def test_buffers_are_made_by_tasks_so_that_graphs_and_results_hold_none(tmp_path
     assert not any(isinstance(value, Buffers) for value in graph.values())
 
 
+def test_blocks_depend_on_one_value_and_on_buffers_alone(tmp_path):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
+    plan = plan_of(states, groups=3)
+    graph, _ = build_graph(states, KeyScheme.create(8), plan, "", RandomGroups(3))
+    blocks = [task for task in graph.values() if isinstance(task, tuple) and task[0] is count_block]
+    needed = {item for task in blocks for item in task if isinstance(item, tuple)}
+    assert len(blocks) == len(list(states.blocks(plan.block_rows))) > 1
+    assert [type(graph[key]) for key in sorted(needed)] == [tuple, Shared]
+    assert [graph[key] for key in needed if graph[key] == (Buffers,)]
+
+
 def test_exact_keys_count_the_same(tmp_path):
     rows = draw_layer(2, 120, 38, distinct=90)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
@@ -399,7 +408,8 @@ def test_a_block_without_records_needs_no_file(tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     plan = plan_of(states, spill=True)
-    receipt = count_block(states, KeyScheme.create(8), plan, str(scratch), block, left_out=left_out)
+    shared = Shared(states, KeyScheme.create(8), plan, str(scratch), left_out=left_out)
+    receipt = count_block(shared, block)
     assert (receipt.rows, receipt.slices) == (0, HeldSlices([]))
     assert list(scratch.iterdir()) == []
 

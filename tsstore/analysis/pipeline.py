@@ -74,27 +74,47 @@ class Index:
         return (piece for receipt in self.receipts for piece in receipt.slices.read(partition))
 
 
-def count_block(
-    states: LayerStates,
-    scheme: KeyScheme,
-    plan: Plan,
-    folder: str,
-    block: Block,
-    groups: RandomGroups | None = None,
-    left_out: LeftOut = NOTHING,
-    buffers: Buffers | None = None,
-) -> Receipt:
+@dataclass(frozen=True)
+class Shared:
+    """What the tasks of all blocks need.
+
+    Attributes
+    ----------
+    states
+        The layer.
+    scheme
+        How rows become keys.
+    plan
+        How the layer is counted.
+    folder
+        Where records are written, if the plan says so.
+    groups
+        Groups of samples to tell apart.
+    left_out
+        Samples that do not count.
+    """
+
+    states: LayerStates
+    scheme: KeyScheme
+    plan: Plan
+    folder: str
+    groups: RandomGroups | None = None
+    left_out: LeftOut = NOTHING
+
+
+def count_block(shared: Shared, block: Block, buffers: Buffers | None = None) -> Receipt:
     """Turn the rows of a block into records, by partition; write them to a file if planned."""
+    states, plan, groups = shared.states, shared.plan, shared.groups
     scattered, numbers = [], []
     buffers = buffers or Buffers()
     for piece in states.divide(block, plan.piece_rows):
-        records, own = read_records(states, scheme, piece, groups, left_out, buffers)
+        records, own = read_records(states, shared.scheme, piece, groups, shared.left_out, buffers)
         if sum(kind.rows for kind in records) != own.rows.sum():
             raise CountingError(f"{own.rows.sum()} rows of {states.name} gave other records")
         scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
         numbers.append(own)
     counted = merge_changes(numbers)
-    slices = spill(scattered, folder) if plan.spill and scattered else HeldSlices(scattered)
+    slices = spill(scattered, shared.folder) if plan.spill and scattered else HeldSlices(scattered)
     return Receipt(
         int(counted.rows.sum()),
         int(counted.equal_pairs_within_samples.sum()),
@@ -234,14 +254,18 @@ def build_index_graph(
     def key(kind: str, *number: int) -> tuple[Any, ...]:
         return f"tsstore-{kind}-{token}", *number
 
-    constants = {key("states"): states, key("scheme"): scheme, key("plan"): plan}
-    choice = {key("groups"): groups, key("left-out"): left_out, key("buffers"): (Buffers,)}
-    # Buffers are made by a task, so that they are released when all blocks are done.
-    graph: dict[Any, Any] = {**constants, **choice}
+    # Dask hands out a few blocks at a time only if they depend on next to nothing: hence one value
+    # with all that they need. Buffers are made by a task, so that they are released when all blocks
+    # are done.
+    shared, buffers = key("shared"), key("buffers")
+    graph: dict[Any, Any] = {
+        shared: Shared(states, scheme, plan, folder, groups, left_out),
+        buffers: (Buffers,),
+    }
     blocks = []
     for number, block in enumerate(states.blocks(plan.block_rows)):
         blocks.append(key("block", number))
-        graph[blocks[-1]] = (count_block, *constants, folder, block, *choice)
+        graph[blocks[-1]] = (count_block, shared, block, buffers)
     graph[key("index")] = (check_receipts, blocks, left_out.kept_rows(states))
     return graph, key("index")
 
