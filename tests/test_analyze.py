@@ -354,6 +354,13 @@ def test_scratch_that_cannot_be_used_is_an_error_with_advice(tmp_path, parent):
         tsstore.analyze(store, scratch=tmp_path / parent)
 
 
+def test_scratch_in_an_object_store_is_an_error_before_anything_is_counted(tmp_path, monkeypatch):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
+    monkeypatch.setattr(module, "count_layer", None)
+    with pytest.raises(AnalysisError, match="scratch is s3://bucket/x; expected a folder"):
+        tsstore.analyze(store, scratch="s3://bucket/x")
+
+
 def test_scratch_that_a_worker_does_not_see_is_an_error(tmp_path, scratch, client, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
     monkeypatch.setattr(client, "run", lambda *_, **__: {"tcp://far:1": None})

@@ -89,6 +89,8 @@ def test_without_a_folder_the_one_for_temporary_files_is_looked_at(monkeypatch, 
     assert str(tmp_path) in analysing._space_text(None, 1)
     with pytest.raises(AnalysisError, match="cannot be used"):
         analysing._space_text(str(tmp_path / "nowhere"), 1)
+    with pytest.raises(AnalysisError, match="scratch is s3://bucket/x; expected a folder"):
+        analysing._space_text("s3://bucket/x", 1)
 
 
 @pytest.mark.parametrize(

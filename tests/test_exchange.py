@@ -22,6 +22,7 @@ from tsstore.analysis.exchange import (
     Receipt,
     Scattered,
     scratch_folder,
+    scratch_parent,
     spill,
 )
 from tsstore.counting.partition import scatter
@@ -301,6 +302,18 @@ def test_a_scratch_folder_that_cannot_be_made_is_an_error_with_advice(tmp_path):
             scratch_folder(str(tmp_path / parent)),
         ):
             pytest.fail("a folder was made")
+
+
+@pytest.mark.parametrize("scratch", ["s3://bucket/x", "hdfs://host/x", Path("s3://bucket/x")])
+def test_an_object_store_cannot_be_scratch(scratch):
+    with pytest.raises(AnalysisError, match=r"scratch is (s3|hdfs):/.*; expected a folder on a fi"):
+        scratch_parent(scratch)
+
+
+def test_scratch_may_be_any_path_or_none(tmp_path):
+    assert scratch_parent(tmp_path) == str(tmp_path)
+    assert scratch_parent("s3/a:b") == "s3/a:b"
+    assert scratch_parent(None) is None
 
 
 def test_a_file_that_a_late_task_writes_while_the_folder_goes_does_not_keep_it(

@@ -9,7 +9,7 @@ import pytest
 from object_stores import fresh_url, s3_environment, s3_server
 
 from tsstore.errors import NotAStoreError, StoreError
-from tsstore.store.files import AccessError, Files, LocalFiles, open_files
+from tsstore.store.files import AccessError, Files, LocalFiles, is_url, open_files
 
 PLACES = ("local", "s3", "memory")
 
@@ -194,6 +194,11 @@ def test_a_path_is_a_directory(tmp_path):
     assert isinstance(open_files(tmp_path), LocalFiles)
     assert open_files(str(tmp_path)).location == str(tmp_path)
     assert open_files("s3/a:b").location == "s3/a:b"
+
+
+def test_urls_are_told_from_paths():
+    assert all(map(is_url, ["s3://bucket/run", "http://host/run", Path("s3://bucket/run")]))
+    assert not any(map(is_url, ["run", "/data/run", "s3/a:b", Path("C:/run")]))
 
 
 @pytest.mark.parametrize("path", ["http://host/run", "file:///run", Path("s3://bucket/run"), 3])

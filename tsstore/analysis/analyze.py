@@ -13,7 +13,7 @@ import numpy as np
 
 from tsstore.analysis.accuracy import count_right
 from tsstore.analysis.asked import check_rows, countable, layer_names, sample_groups
-from tsstore.analysis.exchange import scratch_folder
+from tsstore.analysis.exchange import scratch_folder, scratch_parent
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.layer_result import LayerResult
 from tsstore.analysis.left_out import NOTHING, LeftOut, count_repeated, leave_out_repeated
@@ -98,13 +98,13 @@ def analyze(
     UnknownLayerError
         If there is no such layer.
     AnalysisError
-        If the run holds several steps, there is no column `cluster`, or memory or scheduler make no
-        sense.
+        If the run holds several steps, there is no column `cluster`, or memory, scheduler or
+        scratch make no sense.
     """
     store = countable(store)
     names = layer_names(store, layers)
     asked = None if memory is None else parse_memory(memory)
-    folder = None if scratch is None else os.fspath(scratch)
+    folder = scratch_parent(scratch)
     groups = sample_groups(store, intervals, cluster)
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)

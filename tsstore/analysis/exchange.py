@@ -22,6 +22,7 @@ from tsstore.analysis.memory import format_memory
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.groups import GroupChanges
+from tsstore.store.files import is_url
 
 _ENTRY = struct.Struct("<QQI")
 _FRAME = struct.Struct("<QQI")
@@ -245,6 +246,22 @@ def _not_written(folder: str, pieces: Sequence[Scattered], error: OSError) -> An
         f"({error.strerror}){free}; free some space, or pass another folder as scratch=, or give "
         "more memory"
     )
+
+
+def scratch_parent(scratch: str | os.PathLike[str] | None) -> str | None:
+    """Return the folder in which the user wants scratch; None if any will do.
+
+    Raises
+    ------
+    AnalysisError
+        If it is a URL.
+    """
+    if scratch is not None and is_url(scratch):
+        raise AnalysisError(
+            f"scratch is {os.fspath(scratch)}; expected a folder on a file system that all workers "
+            "see: an object store cannot be scratch"
+        )
+    return None if scratch is None else os.fspath(scratch)
 
 
 @contextmanager

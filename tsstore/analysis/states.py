@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tsstore.analysis.analyze import Progress, layer_plan
 from tsstore.analysis.asked import check_rows
 from tsstore.analysis.distinct_states import Piece, distinct_states, spare_bytes
+from tsstore.analysis.exchange import scratch_parent
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.plan import Plan
 from tsstore.analysis.schedulers import Scheduler, choose
@@ -164,8 +165,7 @@ def _count(
 ) -> Generator[Piece, None, None]:
     """Return what yields the distinct states."""
     report = None if progress is None else partial(progress, states.name)
-    folder = None if scratch is None else os.fspath(scratch)
-    return distinct_states(states, plan, scheduler, folder, report)
+    return distinct_states(states, plan, scheduler, scratch_parent(scratch), report)
 
 
 def _most_frequent(pieces: Iterator[Piece], count: int) -> Piece:

@@ -120,10 +120,11 @@ def _print_plan(plan: RunPlan, scratch: str | None) -> None:
 
 def _space_text(scratch: str | None, needed: int) -> str:
     """Say whether the scratch folder has room for so many bytes."""
+    from tsstore.analysis.exchange import scratch_parent
     from tsstore.analysis.memory import format_memory
     from tsstore.store.display import printable
 
-    folder = scratch or tempfile.gettempdir()
+    folder = scratch_parent(scratch) or tempfile.gettempdir()
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:

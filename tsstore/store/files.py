@@ -26,6 +26,7 @@ __all__ = [
     "LocalFiles",
     "Room",
     "StorePath",
+    "is_url",
     "open_files",
 ]
 
@@ -88,6 +89,11 @@ class Files(Protocol):
         """Return once everything done so far survives a loss of power."""
 
 
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URL, such as of an object store."""
+    return _URL.search(os.fspath(path)) is not None
+
+
 def open_files(path: StorePath, durable: bool = True) -> Files:
     """Return the files of a store at `path`.
 
@@ -105,7 +111,7 @@ def open_files(path: StorePath, durable: bool = True) -> Files:
     StoreError
         If it is a URL, and obstore is not installed.
     """
-    if isinstance(path, str | os.PathLike) and not _URL.search(os.fspath(path)):
+    if isinstance(path, str | os.PathLike) and not is_url(path):
         return LocalFiles(path, durable)
     try:
         from tsstore.store.object_files import ObjectFiles
