@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,17 @@ def fragile(immortal: Any) -> Any:
     """Give a client whose workers may be killed: others take their places."""
     immortal.wait_for_workers(2, timeout=30)
     return immortal
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let programs that are started meanwhile heed Ctrl-C, though pytest itself may not.
+
+    A shell ignores it for what it starts in the background, and what is ignored is inherited.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

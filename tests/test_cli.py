@@ -304,6 +304,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130():
     command = [sys.executable, "-W", "error", "-c", JOB, "analyze", "run.zarr"]
     with subprocess.Popen(

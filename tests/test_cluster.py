@@ -337,6 +337,7 @@ def test_blocks_wait_at_the_scheduler_until_a_worker_is_free(client, tmp_path, s
     assert len(waited) >= len(blocks) - 2 * len(client.nthreads())
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("reported", [False, True])
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_an_interrupt_leaves_no_thread_and_no_file(
@@ -351,6 +352,7 @@ def test_an_interrupt_leaves_no_thread_and_no_file(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("reported", [False, True])
 def test_an_interrupt_leaves_the_workers_idle_and_at_hand(tmp_path, scratch, many_tasks, reported):
     done = run_script(tmp_path, INTERRUPTED, many_tasks, scratch, "cluster", reported)
@@ -362,6 +364,7 @@ def test_an_interrupt_leaves_the_workers_idle_and_at_hand(tmp_path, scratch, man
     assert seen["samples"] == 1500
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_of_the_command_is_a_line(tmp_path, scratch, many_tasks):
     done = run_script(tmp_path, COMMAND, many_tasks, scratch, TMPDIR=str(scratch))
     assert (done.returncode, done.stdout) == (130, "")
