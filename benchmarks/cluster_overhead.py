@@ -37,7 +37,8 @@ from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.groups import GROUPS, RandomGroups
 from tsstore.analysis.pipeline import build_graph
 from tsstore.analysis.plan import make_plan
-from tsstore.analysis.schedulers import Local, Scheduler, choose, task_keys
+from tsstore.analysis.running import Scheduler, task_keys
+from tsstore.analysis.schedulers import Local, choose
 from tsstore.analysis.work import FAN_IN, Work
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import MemoryTooSmallError

@@ -21,7 +21,8 @@ from tsstore.analysis.memory import give_back_memory, parse_memory
 from tsstore.analysis.pipeline import Counts, build_graph, finish_counts
 from tsstore.analysis.plan import Plan, make_plan
 from tsstore.analysis.results import Analysis
-from tsstore.analysis.schedulers import Report, Scheduler, choose
+from tsstore.analysis.running import Report, Scheduler
+from tsstore.analysis.schedulers import choose
 from tsstore.analysis.work import Work
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
@@ -161,6 +162,7 @@ def layer_work(
         groups=groups,
         left_out=left_out,
         all_threads=scheduler.all_threads,
+        neurons=states.neurons,
     )
 
 

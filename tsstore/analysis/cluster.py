@@ -13,7 +13,7 @@ from typing import Any
 
 from tsstore import __version__
 from tsstore.analysis.memory import DEFAULT_SHARE, available_memory, format_memory
-from tsstore.analysis.schedulers import Report, task_keys
+from tsstore.analysis.running import Report, task_keys
 from tsstore.errors import AnalysisError
 
 WORKER_SHARE = 0.60

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tsstore.analysis.analyze import planned_scratch
 from tsstore.analysis.pipeline import Index, build_index_graph, gather
 from tsstore.analysis.plan import Plan
-from tsstore.analysis.schedulers import Report, Scheduler, task_keys
+from tsstore.analysis.running import Report, Scheduler, task_keys
 from tsstore.analysis.work import OVERHEAD_BYTES
 from tsstore.counting.aggregate import Table, count_tables, slot_bytes
 from tsstore.counting.keys import KeyScheme

@@ -15,7 +15,8 @@ from tsstore.analysis.asked import check_rows, countable, layer_names, sample_gr
 from tsstore.analysis.left_out import NOTHING, leave_out_repeated
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.plan import Plan, make_plan
-from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.analysis.running import Scheduler
+from tsstore.analysis.schedulers import choose
 from tsstore.errors import MemoryTooSmallError, UnknownLayerError
 from tsstore.store.display import printable
 from tsstore.store.files import StorePath

@@ -7,38 +7,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
+from tsstore.analysis.cluster import Cluster
 from tsstore.analysis.memory import DEFAULT_SHARE, available_memory, available_processors
+from tsstore.analysis.running import Report, Scheduler, task_keys
 from tsstore.errors import AnalysisError
-
-Report = Callable[[int, int], None]
-"""Takes the number of tasks done, and of all tasks; called in the thread that analyses."""
-
-
-def task_keys(graph: dict[Any, Any]) -> set[Any]:
-    """Return the keys of a graph that stand for tasks, not for constants."""
-    return {key for key, value in graph.items() if isinstance(value, tuple)}
-
-
-class Scheduler(Protocol):
-    """What an analysis needs of a scheduler."""
-
-    threads: int
-    all_threads: int
-    shared_memory: bool
-
-    def memory(self, asked: int | None) -> int:
-        """Return the memory that one process may use, in bytes."""
-
-    def check_scratch(self, folder: str) -> None:
-        """Raise AnalysisError if not all processes see the folder."""
-
-    def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
-        """Run a graph and return the value of a key."""
-
-    def close(self) -> None:
-        """Let go of what was opened."""
 
 
 class Local:
@@ -85,8 +59,6 @@ def choose(scheduler: Any) -> Scheduler:
     AnalysisError
         If it is none of them, or there is no cluster.
     """
-    from tsstore.analysis.cluster import Cluster
-
     if scheduler is None:
         client = _current_client()
         return Local(available_processors()) if client is None else Cluster(client)
