@@ -162,7 +162,6 @@ def layer_work(
         groups=groups,
         left_out=left_out,
         all_threads=scheduler.all_threads,
-        neurons=states.neurons,
     )
 
 
@@ -281,7 +280,6 @@ def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
     )
     return LayerResult(
         name=states.name,
-        neurons=states.neurons,
         samples=way.left_out.kept_samples(states),
         spectrum=counts.spectrum,
         equal_pairs_within_samples=counts.equal_pairs_within_samples,
