@@ -280,6 +280,7 @@ def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
     )
     return LayerResult(
         name=states.name,
+        neurons=states.neurons,
         samples=way.left_out.kept_samples(states),
         spectrum=counts.spectrum,
         equal_pairs_within_samples=counts.equal_pairs_within_samples,
