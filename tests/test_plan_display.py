@@ -15,7 +15,8 @@ from tsstore.analysis.plan_display import (
     sentences,
     total_line,
 )
-from tsstore.analysis.planning import PlannedLayer, RunPlan
+from tsstore.analysis.plan_numbers import PlannedLayer
+from tsstore.analysis.planning import RunPlan
 from tsstore.analysis.work import Work
 
 MIB = 1 << 20

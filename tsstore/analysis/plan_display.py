@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
 
 from tsstore.analysis.memory import format_memory
+from tsstore.analysis.plan_numbers import PlannedLayer, PlanNumbers
 from tsstore.store.display import html_table, printable, text_table
-
-if TYPE_CHECKING:
-    from tsstore.analysis.planning import PlannedLayer, RunPlan
 
 HEADINGS = (
     "layer",
@@ -47,7 +44,7 @@ def layer_cells(name: str, layer: PlannedLayer) -> tuple[str, ...]:
     )
 
 
-def total_line(plan: RunPlan) -> str:
+def total_line(plan: PlanNumbers) -> str:
     """Return what all layers come to, in one line."""
     facts = [
         _counted(plan.rows, "row"),
@@ -61,7 +58,7 @@ def total_line(plan: RunPlan) -> str:
     return " · ".join(facts)
 
 
-def sentences(plan: RunPlan) -> list[str]:
+def sentences(plan: PlanNumbers) -> list[str]:
     """Return what goes through files and why, and what other memories would do, a line each."""
     return [
         *_where_records_go(plan),
@@ -70,7 +67,7 @@ def sentences(plan: RunPlan) -> list[str]:
     ]
 
 
-def plan_text(plan: RunPlan) -> str:
+def plan_text(plan: PlanNumbers) -> str:
     """Return a plan as aligned text, with its explanation."""
     rows = [HEADINGS, *(layer_cells(name, layer) for name, layer in plan.layers.items())]
     lines = [total_line(plan), *sentences(plan)]
@@ -78,7 +75,7 @@ def plan_text(plan: RunPlan) -> str:
     return "\n".join([title, *text_table(rows), *(f"  {line}" for line in lines)])
 
 
-def plan_html(plan: RunPlan) -> str:
+def plan_html(plan: PlanNumbers) -> str:
     """Return a plan as an HTML table with its explanation."""
     rows = [layer_cells(name, layer) for name, layer in plan.layers.items()]
     lines = [total_line(plan), *sentences(plan)]
@@ -88,7 +85,7 @@ def plan_html(plan: RunPlan) -> str:
     )
 
 
-def _where_records_go(plan: RunPlan) -> list[str]:
+def _where_records_go(plan: PlanNumbers) -> list[str]:
     """Say which layers' records go through files, and with what memory none or some would."""
     spilled = [name for name, layer in plan.layers.items() if layer.plan.spill]
     if not plan.shared_memory:
@@ -106,7 +103,7 @@ def _where_records_go(plan: RunPlan) -> list[str]:
     ]
 
 
-def _threads_text(plan: RunPlan) -> list[str]:
+def _threads_text(plan: PlanNumbers) -> list[str]:
     """Say which layers use fewer threads than there are, if any do."""
     fewer = {
         name: layer.plan.threads

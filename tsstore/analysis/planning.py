@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tsstore.analysis import plan_display as display
@@ -15,13 +14,13 @@ from tsstore.analysis.asked import check_rows, countable, layer_names, sample_gr
 from tsstore.analysis.left_out import NOTHING, leave_out_repeated
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.plan import Plan, make_plan
+from tsstore.analysis.plan_numbers import PlannedLayer, PlanNumbers
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
-from tsstore.errors import MemoryTooSmallError, UnknownLayerError
-from tsstore.store.display import printable
+from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files import StorePath
 from tsstore.store.layers import LayerStates
-from tsstore.store.reader import StateStore, aliases
+from tsstore.store.reader import StateStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,96 +32,11 @@ _Way = Callable[[int], Plan]
 """Takes bytes of memory, and returns the plan of a layer with them."""
 
 
-@dataclass(frozen=True)
-class PlannedLayer:
-    """What there is to count in one layer, and how.
-
-    Attributes
-    ----------
-    rows
-        Committed rows; those of samples that are left out are read as well.
-    row_bytes
-        Bytes of a row.
-    plan
-        How the layer is counted.
-    """
-
-    rows: int
-    row_bytes: int
-    plan: Plan
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all numbers as JSON can hold them."""
-        plan = self.plan
-        return {
-            "rows": self.rows,
-            "row_bytes": self.row_bytes,
-            "blocks": plan.blocks,
-            "block_rows": plan.block_rows,
-            "piece_rows": plan.piece_rows,
-            "partitions": 1 << plan.partition_bits,
-            "spill": plan.spill,
-            "scratch_bytes": plan.scratch_bytes if plan.spill else 0,
-            "slice_bytes": plan.slice_bytes,
-            "rounds": plan.rounds,
-            "threads": plan.threads,
-            "projected_peak": plan.projected_peak,
-            "tasks": plan.tasks,
-        }
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class RunPlan(Mapping[str, Plan]):
+class RunPlan(PlanNumbers):
     """How a run would be counted: a mapping from layer names to plans; made by `plan`.
 
     Layers are counted one after another, each with all the memory and all the threads.
-
-    Attributes
-    ----------
-    run
-        Path of the run.
-    memory
-        Bytes that one process may add to its baseline.
-    threads
-        Tasks that one process can run at a time; a layer's plan may use fewer.
-    shared_memory
-        Whether all tasks run in this process, so that records can stay in memory.
-    layers
-        What there is to count, and how, by layer.
-    smallest_memory
-        About the fewest bytes, a round amount, with which there is a plan for every layer.
-    in_memory_from
-        About the fewest bytes, a round amount, with which nothing goes through files; None where it
-        always does: on a cluster, or in this world.
     """
-
-    run: str
-    memory: int
-    threads: int
-    shared_memory: bool
-    layers: Mapping[str, PlannedLayer]
-    smallest_memory: int
-    in_memory_from: int | None
-
-    @property
-    def rows(self) -> int:
-        """Rows of all layers."""
-        return sum(layer.rows for layer in self.layers.values())
-
-    @property
-    def tasks(self) -> int:
-        """Tasks of all layers."""
-        return sum(plan.tasks for plan in self.values())
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Most bytes that lie in the scratch folder at a time: of the layer that needs most."""
-        return max(plan.scratch_bytes if plan.spill else 0 for plan in self.values())
-
-    @property
-    def projected_peak(self) -> int:
-        """Most bytes that one process adds to its baseline."""
-        return max(plan.projected_peak for plan in self.values())
 
     @property
     def sentences(self) -> list[str]:
@@ -155,19 +69,6 @@ class RunPlan(Mapping[str, Plan]):
 
         rows = {name: layer.to_dict() for name, layer in self.layers.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
-
-    def __getitem__(self, name: str) -> Plan:
-        for candidate in aliases(name):
-            if candidate in self.layers:
-                return self.layers[candidate].plan
-        held = ", ".join(map(printable, self.layers))
-        raise UnknownLayerError(f"the plan has no layer {name!r}; it has {held}")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
 
     def __repr__(self) -> str:
         return display.plan_text(self)
