@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tsstore.counting import hot
-from tsstore.counting.buffers import Buffers
+from tsstore.counting.hot import HotKeys
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.merge import merge_samples
 from tsstore.counting.partition import scatter
@@ -143,12 +143,26 @@ def true_spectrum(rows: np.ndarray, positions: Iterable[int], left_out: Any = ()
     return Counter((multiplicity[state], incidence[state]) for state in multiplicity)
 
 
+def merged(
+    keys: np.ndarray,
+    positions: np.ndarray,
+    group: np.ndarray | None = None,
+    groups: int = 1,
+    hot_keys: HotKeys | None = None,
+) -> tuple[list[Records], np.ndarray]:
+    """All records of a block of one piece, those of hot keys last, and its equal pairs."""
+    table = hot_keys or HotKeys(keys.shape[1], groups if group is not None else 0, len(keys))
+    table.begin()
+    records, equal_pairs = merge_samples(keys, positions, table, group, groups)
+    return records + table.take(), equal_pairs
+
+
 def check_merged(
     keys: np.ndarray,
     positions: np.ndarray,
     group: np.ndarray | None = None,
     groups: int = 1,
-    buffers: Buffers | None = None,
+    hot_keys: HotKeys | None = None,
 ) -> list[Records]:
     """Compare what is merged of samples with a Counter of each; return it."""
     multiplicity, incidence, pairs, start = Counter(), Counter(), [0] * groups, 0
@@ -160,7 +174,7 @@ def check_merged(
             multiplicity[key, of_group] += times
             incidence[key, of_group] += 1
             pairs[of_group] += times * (times - 1) // 2
-    pieces, equal_pairs = merge_samples(keys, positions, group, groups, buffers)
+    pieces, equal_pairs = merged(keys, positions, group, groups, hot_keys)
     assert equal_pairs.dtype == np.int64
     assert equal_pairs.tolist() == pairs
     assert totals_by_group(pieces) == {
@@ -185,7 +199,7 @@ def partitions_of(
         own = slice(first, min(first + 3, len(positions)))
         keys = scheme.keys(rows[ends[own.start] : ends[own.stop]])
         own_group = None if group is None else group[own]
-        pieces, _ = merge_samples(keys, positions[own], own_group, groups)
+        pieces, _ = merged(keys, positions[own], own_group, groups)
         for piece in pieces:
             records, offsets = scatter([piece], bits)
             for partition, pieces_of_it in enumerate(partitions):

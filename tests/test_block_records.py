@@ -11,14 +11,45 @@ from counting_cases import sample_few_rows, totals, totals_by_group
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.analysis import block_records
-from tsstore.analysis.block_records import read_records
+from tsstore.analysis.block_records import early_table, read_records
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
+from tsstore.analysis.plan import Plan, make_plan
+from tsstore.analysis.work import Work
 from tsstore.counting.buffers import Buffers
+from tsstore.counting.direct import DirectTable
+from tsstore.counting.hot import HotKeys
 from tsstore.counting.keys import KeyScheme
+from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
 from tsstore.store.batch import LayerBatch
 from tsstore.store.layers import Block, LayerStates
+
+WAYS = [(1, True), (3, True), (1, False), (3, False), (8, False), (9, False), (40, False)]
+"""Bytes of a row, and whether its states are counted in a table of all of them."""
+
+
+def plan_of(states: LayerStates, direct: bool) -> Plan:
+    largest = max(int(part.read_positions(0, part.samples).max()) for part in states.parts)
+    work = Work("a", states.rows, states.row_bytes, 1, largest_sample=largest)
+    return replace(make_plan(work, 1 << 30, 1, True), direct=direct)
+
+
+def records_of(
+    states: LayerStates,
+    scheme: KeyScheme,
+    block: Block,
+    groups: RandomGroups | None = None,
+    left_out: LeftOut = NOTHING,
+    direct: bool = False,
+) -> tuple[list[Records], GroupChanges]:
+    """All records of a block of one piece, and its numbers."""
+    buffers = Buffers()
+    early = early_table(scheme, plan_of(states, direct), groups.count if groups else 0, buffers)
+    assert isinstance(early, DirectTable) == direct
+    records, numbers = read_records(states, scheme, block, groups, left_out, early, buffers)
+    assert direct <= (not records)
+    return records + early.take(), numbers
 
 
 def expected(scheme: KeyScheme, rows: LayerBatch, group: np.ndarray) -> dict:
@@ -53,14 +84,14 @@ def whole(states: LayerStates, part: int = 0) -> Block:
     return Block(part, 0, own.samples, 0, own.rows)
 
 
-@pytest.mark.parametrize("width", [1, 3, 8, 9, 17, 40])
+@pytest.mark.parametrize(("width", "direct"), WAYS)
 @pytest.mark.parametrize("positions", [1, 4, None])
-def test_records_stand_for_every_row_of_the_block(tmp_path, width, positions):
+def test_records_stand_for_every_row_of_the_block(tmp_path, width, direct, positions):
     rows = draw_layer(1, 60, width, distinct=30)
     rows = rows if positions is None else layer(rows.rows[:120], positions)
     states = write_layers(tmp_path / "run", {"a": rows}, chunk_bytes=11 * width)["a"]
     scheme = KeyScheme.create(width, seed=3)
-    records, numbers = read_records(states, scheme, whole(states), None, NOTHING, Buffers())
+    records, numbers = records_of(states, scheme, whole(states), direct=direct)
     nobody = np.zeros(len(rows.positions), np.uint8)
     truth = {key: pair for (key, _), pair in expected(scheme, rows, nobody).items()}
     assert totals(records) == truth
@@ -81,14 +112,15 @@ def equal_pairs(rows: LayerBatch) -> int:
 
 @pytest.mark.parametrize("positions", [1, None])
 @pytest.mark.parametrize("groups", [1, 5])
-def test_records_tell_groups_apart(tmp_path, positions, groups):
+@pytest.mark.parametrize(("width", "direct"), [(9, False), (2, True)])
+def test_records_tell_groups_apart(tmp_path, positions, groups, width, direct):
     dealer = RandomGroups(groups, seed=4)
-    rows = draw_layer(2, 80, 9, distinct=20)
+    rows = draw_layer(2, 80, width, distinct=20)
     rows = rows if positions is None else layer(rows.rows, positions)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     group = dealer.of_samples(states.parts[0].directory, 0, len(rows.positions))
-    scheme = KeyScheme.create(9, seed=3)
-    records, numbers = read_records(states, scheme, whole(states), dealer, NOTHING, Buffers())
+    scheme = KeyScheme.create(width, seed=3)
+    records, numbers = records_of(states, scheme, whole(states), dealer, direct=direct)
     assert totals_by_group(records) == expected(scheme, rows, group)
     assert np.array_equal(given(numbers), numbers_of(rows, group, groups))
     assert all(record.group is not None for record in records)
@@ -96,8 +128,9 @@ def test_records_tell_groups_apart(tmp_path, positions, groups):
 
 @pytest.mark.parametrize("positions", [1, 4, None])
 @pytest.mark.parametrize("groups", [None, RandomGroups(3)])
-def test_samples_that_are_left_out_have_no_record(tmp_path, positions, groups):
-    rows = draw_layer(5, 60, 17, distinct=20)
+@pytest.mark.parametrize(("width", "direct"), [(17, False), (3, True)])
+def test_samples_that_are_left_out_have_no_record(tmp_path, positions, groups, width, direct):
+    rows = draw_layer(5, 60, width, distinct=20)
     rows = rows if positions is None else layer(rows.rows[:120], positions)
     samples = len(rows.positions)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
@@ -108,28 +141,29 @@ def test_samples_that_are_left_out_have_no_record(tmp_path, positions, groups):
     if groups is not None:
         dealt = groups.of_samples(directory, 0, samples)
     rest = layer(rows.rows[np.repeat(kept, rows.positions)], rows.positions[kept])
-    scheme = KeyScheme.create(17, seed=3)
-    records, numbers = read_records(states, scheme, whole(states), groups, left_out, Buffers())
+    scheme = KeyScheme.create(width, seed=3)
+    records, numbers = records_of(states, scheme, whole(states), groups, left_out, direct)
     assert totals_by_group(records) == expected(scheme, rest, dealt[kept])
     assert np.array_equal(given(numbers), numbers_of(rest, dealt[kept], numbers.groups))
     none = replace(left_out, indices={directory: np.arange(samples)})
-    records, numbers = read_records(states, scheme, whole(states), groups, none, Buffers())
+    records, numbers = records_of(states, scheme, whole(states), groups, none, direct)
     assert sum(record.rows for record in records) == 0
     assert not given(numbers).any()
 
 
 @pytest.mark.parametrize("positions", [1, None])
-def test_a_block_is_its_own_rows_and_no_others(tmp_path, positions):
-    rows = draw_layer(7, 90, 8, distinct=40)
+@pytest.mark.parametrize(("width", "direct"), [(8, False), (3, True)])
+def test_a_block_is_its_own_rows_and_no_others(tmp_path, positions, width, direct):
+    rows = draw_layer(7, 90, width, distinct=40)
     rows = rows if positions is None else layer(rows.rows, positions)
     states = write_layers(tmp_path / "run", {"a": rows}, chunk_bytes=64)["a"]
-    scheme, buffers = KeyScheme.create(8, seed=3), Buffers()
+    scheme = KeyScheme.create(width, seed=3)
     for block in states.blocks(50):
         samples = slice(block.first_sample, block.first_sample + block.samples)
         own = layer(
             rows.rows[block.first_row : block.first_row + block.rows], rows.positions[samples]
         )
-        records, numbers = read_records(states, scheme, block, None, NOTHING, buffers)
+        records, numbers = records_of(states, scheme, block, direct=direct)
         nobody = np.zeros(block.samples, np.uint8)
         truth = expected(scheme, own, nobody)
         assert totals(records) == {key: pair for (key, _), pair in truth.items()}
@@ -143,7 +177,8 @@ def test_rows_become_keys_span_by_span(tmp_path, monkeypatch, span_bytes):
     monkeypatch.setattr(block_records, "SPAN_BYTES", span_bytes)
     scheme, buffers = KeyScheme.create(12, seed=1), Buffers()
     block = Block(0, 7, 400, 7, 400)
-    (records,), _ = read_records(states, scheme, block, None, NOTHING, buffers)
+    early = HotKeys(scheme.words, 0, 400)
+    (records,), _ = read_records(states, scheme, block, None, NOTHING, early, buffers)
     assert np.array_equal(records.keys, scheme.keys(rows.rows[7:407]))
     keys = buffers.array("keys", (400, scheme.words), np.uint64)
     assert np.shares_memory(records.keys, keys)
@@ -154,7 +189,22 @@ def test_hot_states_are_merged_although_samples_have_one_row(tmp_path, monkeypat
     rows = layer(numbered_rows(np.arange(400) * (np.arange(400) % 2), 8))
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     scheme = KeyScheme.create(8, seed=3)
-    records, _ = read_records(states, scheme, whole(states), None, NOTHING, Buffers())
+    records, _ = records_of(states, scheme, whole(states))
     assert sum(map(len, records)) < 210
     assert max(totals(records).values()) == (200, 200)
     assert sum(kind.rows for kind in records) == 400
+
+
+def test_a_table_of_all_states_serves_while_it_pays(tmp_path):
+    states = write_layers(tmp_path / "run", {"a": layer(numbered_rows(np.arange(400), 3))})["a"]
+    scheme, buffers, plan = KeyScheme.create(3, seed=3), Buffers(), plan_of(states, True)
+    first = early_table(scheme, plan, 0, buffers)
+    assert isinstance(first, DirectTable)
+    assert early_table(scheme, plan, 0, buffers) is first
+    read_records(states, scheme, whole(states), None, NOTHING, first, buffers)
+    first.take()
+    second = early_table(scheme, plan, 0, buffers)
+    assert isinstance(second, HotKeys)
+    assert early_table(scheme, plan, 0, buffers) is second
+    assert isinstance(early_table(scheme, plan, 0, Buffers()), DirectTable)
+    assert isinstance(early_table(scheme, plan_of(states, False), 0, Buffers()), HotKeys)

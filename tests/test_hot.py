@@ -9,6 +9,7 @@ from counting_cases import (
     WIDTHS,
     check_merged,
     crafted,
+    merged,
     mixed,
     rows_of,
     sample_few_rows,
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from tsstore.counting import hot as module
 from tsstore.counting import merge as merge_module
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.hot import HotKeys, hot_bytes, hot_keys, merge_hot_rows, slots_of
+from tsstore.counting.hot import HotKeys, hot_bytes, merge_hot_rows, slots_of
 from tsstore.counting.merge import merge_samples
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError
@@ -52,24 +53,30 @@ def skewed(seed: int, count: int, hot: int, share: float) -> np.ndarray:
     return np.where(generator.random(count) < share, generator.integers(0, hot, count), others)
 
 
+def table_for(keys: np.ndarray, group: np.ndarray | None, groups: int) -> HotKeys:
+    return HotKeys(keys.shape[1], groups if group is not None else 0, len(keys))
+
+
 def check_rows(
     keys: np.ndarray,
     group: np.ndarray | None = None,
     groups: int = 1,
-    buffers: Buffers | None = None,
+    hot: HotKeys | None = None,
 ) -> int:
     """Check that nothing is lost and cold rows keep their order; return how many rows are hot."""
-    given_records, buffers = Records(keys, group=group), buffers or Buffers()
-    cold, *hot = merge_hot_rows(given_records, groups, buffers)
-    share = hot_keys(keys.shape[1], groups, len(keys), buffers).share
-    assert share == sum(piece.rows for piece in hot) / max(len(keys), 1)
-    assert totals_by_group([cold, *hot]) == totals_by_group([given_records])
+    given_records = Records(keys, group=group)
+    hot = hot or table_for(keys, group, groups)
+    hot.begin()
+    cold = merge_hot_rows(given_records, hot, Buffers())
+    taken = hot.take()
+    assert hot.share == sum(piece.rows for piece in taken) / max(len(keys), 1)
+    assert totals_by_group([cold, *taken]) == totals_by_group([given_records])
     assert cold.is_bare
     rows = rows_of(given_records)
-    if not hot:
-        assert cold is given_records
+    if not taken:
+        assert cold is given_records or rows_of(cold) == rows
         return 0
-    (piece,) = hot
+    (piece,) = taken
     assert not piece.is_bare
     assert (piece.group is None) == (group is None)
     hot_places = {(key, own) for key, _, _, own in rows_of(piece)}
@@ -84,12 +91,12 @@ def check_samples(
     positions: np.ndarray,
     group: np.ndarray | None = None,
     groups: int = 1,
-    buffers: Buffers | None = None,
+    hot: HotKeys | None = None,
 ) -> int:
     """Check what is merged of samples; return how many rows are hot."""
-    buffers = buffers or Buffers()
-    check_merged(keys, positions, group, groups, buffers)
-    return round(hot_keys(keys.shape[1], groups, len(keys), buffers).share * len(keys))
+    hot = hot or table_for(keys, group, groups)
+    check_merged(keys, positions, group, groups, hot)
+    return round(hot.share * len(keys))
 
 
 @given(
@@ -142,8 +149,8 @@ def test_equal_keys_are_all_hot_and_nothing_is_left(words: int) -> None:
     keys = mixed(np.zeros(500, np.int64), words)
     assert check_rows(keys) == 500
     assert check_samples(keys, np.array([0, 499, 1])) == 500
-    bare, counted = merge_samples(keys, np.array([0, 499, 1]))[0]
-    assert len(bare) == 0
+    bare, repeated, counted = merged(keys, np.array([0, 499, 1]))[0]
+    assert len(bare) == len(repeated) == 0
     assert rows_of(counted) == [(tuple(keys[0].tolist()), 500, 2, 0)]
 
 
@@ -153,7 +160,8 @@ def test_the_key_of_zeros_is_one_like_any_other(words: int) -> None:
     keys[::3] = 0
     check_rows(keys)
     check_samples(keys, np.full(100, 10))
-    assert totals(merge_hot_rows(Records(keys), 1, Buffers()))[(0,) * words] == (334, 334)
+    records, _ = merged(keys, np.ones(1000, np.int64))
+    assert totals(records)[(0,) * words] == (334, 334)
 
 
 def test_two_frequent_keys_of_one_slot_are_told_apart_by_other_bits(monkeypatch) -> None:
@@ -214,13 +222,13 @@ def test_too_few_rows_to_tell_are_returned_as_they_are() -> None:
 def test_counts_of_one_huge_sample_do_not_run_into_each_other() -> None:
     count = 200_000
     keys = np.full((count, 1), 3, np.uint64)
-    (bare, counted), equal_pairs = merge_samples(keys, np.array([count]))
-    assert len(bare) == 0
+    (bare, repeated, counted), equal_pairs = merged(keys, np.array([count]))
+    assert len(bare) == len(repeated) == 0
     assert rows_of(counted) == [((3,), count, 1, 0)]
     assert equal_pairs.tolist() == [count * (count - 1) // 2]
 
 
-def test_slots_are_fewer_for_smaller_pieces_and_more_groups() -> None:
+def test_slots_are_fewer_for_smaller_blocks_and_more_groups() -> None:
     assert slots_of(1, 1 << 20) == slots_of(0, 1 << 30) == module.MOST_SLOTS
     assert slots_of(32, 1 << 20) == 1 << 11
     assert slots_of(1, 0) == slots_of(255, 1000) == module.LEAST_SLOTS
@@ -230,34 +238,26 @@ def test_slots_are_fewer_for_smaller_pieces_and_more_groups() -> None:
 def test_bytes_are_those_of_tables_records_and_a_sample(monkeypatch) -> None:
     sample_few_rows(monkeypatch, 1000)
     keys = mixed(skewed(1, 20_000, 3, 0.9), 3)
-    for groups in (1, 2, 7):
-        buffers = Buffers()
-        group = (np.arange(20_000) % groups).astype(np.uint8) if groups > 1 else None
-        merge_hot_rows(Records(keys, group=group), groups, buffers)
-        table = hot_keys(3, groups, 20_000, buffers).table
-        records = buffers.records("counted", table.counts.size, 3, False, groups > 1)
-        held = sum(array.nbytes for array in (*table[1:], *records.arrays()))
-        sample = 1000 * 3 * 8
-        choosing = 2 * table.keys.nbytes + 4 * len(table.keys) + sample + 1000 * 32
-        assert held + choosing == hot_bytes(3, groups * (groups > 1), 20_000)
+    for groups in (0, 2, 7):
+        hot = HotKeys(3, groups, 20_000)
+        group = (np.arange(20_000) % groups).astype(np.uint8) if groups else None
+        assert check_rows(keys, group, groups, hot) > 0
+        records = Records.empty(3, False, groups > 0, hot.table.counts.size)
+        held = sum(array.nbytes for array in (*hot.table[1:], *records.arrays()))
+        choosing = 2 * hot.table.keys.nbytes + 4 * len(hot.table.keys)
+        sample = 1000 * 3 * 8 + 1000 * 32
+        assert held + choosing + sample == hot_bytes(3, groups, 20_000)
 
 
-def test_at_most_as_many_records_are_taken_as_there_is_room_for() -> None:
+def test_a_record_is_taken_for_each_key_and_group_that_was_met() -> None:
     hot = HotKeys(2, 3, 0)
-    most = hot.most_records
-    assert most == 3 * module.LEAST_SLOTS
     hot.table.keys[:] = np.arange(module.LEAST_SLOTS)[:, None]
     hot.table.counts[:] = (2 << 32) + 5
-    room = Buffers().records("a", 7 + most + 1, 2, False, True)
-    for column in room.arrays():
-        column[:] = 99
-    taken = hot.take(20 * most, room, 7)
-    assert len(taken) == 7 + most
-    assert len(totals_by_group([taken[7:]])) == most
-    assert set(totals_by_group([taken[7:]]).values()) == {(5, 2)}
-    assert {row[1:] for row in rows_of(room[:7]) + rows_of(room[7 + most :])} == {(99, 99, 99)}
-    assert hot.share == 0.25
-    assert len(hot.take(10, room)) == 0
+    hot.table.counts[7, 1] = 0
+    (taken,) = hot.take()
+    assert len(totals_by_group([taken])) == len(taken) == 3 * module.LEAST_SLOTS - 1
+    assert set(totals_by_group([taken]).values()) == {(5, 2)}
+    assert hot.take() == []
 
 
 # from piece to piece -----------------------------------------------------------------------
@@ -274,24 +274,24 @@ def mostly(hot: int, times: int) -> np.ndarray:
     return fixed(np.where(order < times, hot, order))
 
 
-def test_hot_keys_of_one_piece_serve_the_next_one(choices) -> None:
-    buffers = Buffers()
+def test_hot_keys_of_one_block_serve_the_next_one(choices) -> None:
+    hot = HotKeys(2, 0, 2000)
     for seed in range(4):
-        assert check_rows(mixed(skewed(seed, 2000, 3, 0.9), 2), buffers=buffers) > 1700
+        assert check_rows(mixed(skewed(seed, 2000, 3, 0.9), 2), hot=hot) > 1700
     assert choices == [16, 16]
-    assert check_rows(mixed(np.arange(8) // 4, 2), buffers=buffers) == 8
+    assert check_rows(mixed(np.arange(8) // 4, 2), hot=hot) == 8
     assert choices == [16, 16]
 
 
 @pytest.mark.parametrize("positions", [1, 20])
 def test_others_are_chosen_where_those_no_longer_serve(positions: int, choices) -> None:
-    buffers = Buffers()
+    hot = HotKeys(1, 0, 2000)
     samples = np.full(2000 // positions, positions)
 
     def check(keys: np.ndarray) -> int:
         if positions == 1:
-            return check_rows(keys, buffers=buffers)
-        return check_samples(keys, samples, buffers=buffers)
+            return check_rows(keys, hot=hot)
+        return check_samples(keys, samples, hot=hot)
 
     assert check(mostly(5000, 1800)) >= 1800
     assert check(mostly(5000, 1800)) >= 1800
@@ -305,12 +305,36 @@ def test_others_are_chosen_where_those_no_longer_serve(positions: int, choices) 
     assert check(mostly(5000, 1800)) >= 1800
 
 
+@pytest.mark.parametrize("positions", [1, 20])
+@pytest.mark.parametrize(("rows", "pieces"), [(2000, 1), (4000, 2), (6000, 3)])
+def test_within_a_block_others_are_chosen_after_as_many_rows(
+    positions: int, rows: int, pieces: int, choices
+) -> None:
+    hot, samples = HotKeys(1, 0, rows), np.full(2000 // positions, positions)
+    numbers = [5000, 6000, 6000, 6000]
+    given_keys = [mostly(number, 1800) for number in numbers]
+    hot.begin()
+    found, chosen = [], []
+    for keys in given_keys:
+        records, _ = merge_samples(keys, samples, hot)
+        found += [piece[: len(piece)] for piece in map(copied, records)]
+        chosen.append(len(choices) // 2)
+    assert chosen == ([1, 1, 2, 2] if pieces < 3 else [1, 1, 1, 2])
+    found += hot.take()
+    whole, _ = merged(np.concatenate(given_keys), np.tile(samples, 4))
+    assert totals(found) == totals(whole)
+
+
+def copied(records: Records) -> Records:
+    return Records(*(None if column is None else column.copy() for column in records.columns))
+
+
 def test_hot_keys_serve_until_their_share_is_too_much_less_than_at_first(choices) -> None:
-    buffers, assured = Buffers(), module.SERVES_FROM * 1800
+    hot, assured = HotKeys(1, 0, 2000), module.SERVES_FROM * 1800
     times = [1800, 1700, 1600, 1500, int(assured) + 20, int(assured) - 20, 800, 800, 790]
     chosen = []
     for number in times:
-        assert number <= check_rows(mostly(5000, number), buffers=buffers) <= number + 16
+        assert number <= check_rows(mostly(5000, number), hot=hot) <= number + 16
         chosen.append(len(choices) // 2)
     assert chosen == [1, 1, 1, 1, 1, 1, 2, 2, 2]
 
@@ -343,13 +367,13 @@ all_pieces = st.lists(
 
 @given(all_pieces, st.sampled_from(WIDTHS))
 def test_what_was_seen_before_changes_no_result(pieces, words) -> None:
-    buffers = Buffers()
+    tables = {groups: HotKeys(words, groups, 300) for groups in (0, 3)}
     for seed, samples, hot, share, groups, positions, is_dirty in pieces:
         keys = mixed(skewed(seed, samples * positions, hot, share), words)
         group = np.random.default_rng(seed).integers(0, max(groups, 1), samples).astype(np.uint8)
-        own = (group if groups else None, max(groups, 1), buffers)
+        own = (group if groups else None, max(groups, 1), tables[groups])
         if is_dirty:
-            table = hot_keys(words, max(groups, 1), len(keys), buffers).table
+            table = tables[groups].table
             table.counts[:], table.times[:] = 77, 5
         if positions == 1:
             check_rows(keys, *own)
@@ -359,15 +383,15 @@ def test_what_was_seen_before_changes_no_result(pieces, words) -> None:
 
 @pytest.mark.parametrize("words", WIDTHS)
 def test_what_an_error_left_behind_is_forgotten(words: int) -> None:
-    buffers, positions = Buffers(), np.full(100, 20)
+    hot, positions = HotKeys(words, 0, 2000), np.full(100, 20)
     keys = mixed(skewed(0, 2000, 3, 0.9), words)
-    check_samples(keys, positions, buffers=buffers)
+    check_samples(keys, positions, hot=hot)
     worse = np.concatenate([keys, np.repeat(crafted(5000, words), 2, axis=0)])
     with pytest.raises(CountingError, match="another seed"):
-        merge_samples(worse, np.append(positions, 10_000), buffers=buffers)
-    assert hot_keys(words, 1, 2000, buffers).table.counts.any()
-    assert check_samples(keys, positions, buffers=buffers) > 1700
-    assert check_rows(keys, buffers=buffers) > 1700
+        merge_samples(worse, np.append(positions, 10_000), hot)
+    assert hot.table.counts.any()
+    assert check_samples(keys, positions, hot=hot) > 1700
+    assert check_rows(keys, hot=hot) > 1700
 
 
 # kernels -----------------------------------------------------------------------------------
@@ -380,16 +404,15 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     positions = np.array([100, 0, 1, 150, 49])
     group = np.random.default_rng(1).integers(0, 3, 300).astype(np.uint8) if groups else None
     own = None if group is None else group[:5]
-    compiled = [
-        rows_of(piece)
-        for piece in merge_hot_rows(Records(keys, group=group), groups or 1, Buffers())
-    ]
+    compiled = [rows_of(piece) for piece in hot_and_cold(keys, group, groups)]
     counting_cases.run_as_plain_python(monkeypatch, module, merge_module)
     assert not hasattr(module._elect, "py_func")
-    plain = [
-        rows_of(piece)
-        for piece in merge_hot_rows(Records(keys, group=group), groups or 1, Buffers())
-    ]
+    plain = [rows_of(piece) for piece in hot_and_cold(keys, group, groups)]
     assert plain == compiled
     assert check_rows(keys, group, groups or 1) > 100
     assert check_samples(keys, positions, own, groups or 1) > 100
+
+
+def hot_and_cold(keys: np.ndarray, group: np.ndarray | None, groups: int) -> list[Records]:
+    hot = HotKeys(keys.shape[1], groups, len(keys))
+    return [merge_hot_rows(Records(keys, group=group), hot, Buffers()), *hot.take()]

@@ -7,6 +7,7 @@ from counting_cases import (
     WIDTHS,
     check_merged,
     crafted,
+    merged,
     mixed,
     of_each_shape,
     rows_of,
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from tsstore.counting import hot as hot_module
 from tsstore.counting import merge as module
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.merge import merge_bytes, merge_samples
+from tsstore.counting.merge import merge_bytes
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)
@@ -128,7 +129,7 @@ def test_one_mark_for_all_rows_leaves_the_result_as_it_is() -> None:
 
 def test_pairs_of_one_huge_sample_go_beyond_32_bits() -> None:
     count = 200_000
-    pieces, pairs = merge_samples(np.zeros((count, 1), np.uint64), np.array([count]))
+    pieces, pairs = merged(np.zeros((count, 1), np.uint64), np.array([count]))
     assert pairs.tolist() == [count * (count - 1) // 2]
     assert [row for piece in pieces for row in rows_of(piece)] == [((0,), count, 1, 0)]
 
@@ -139,29 +140,29 @@ def test_one_huge_sample_of_many_keys_is_merged_as_any_other() -> None:
 
 def test_wrong_positions_are_refused() -> None:
     keys = random_keys(0, 6, 3, 1)
-    with pytest.raises(ValueError, match="add up to 5; expected the number of keys, 6"):
-        merge_samples(keys, np.array([2, 3]))
+    with pytest.raises(ValueError, match="add up to 5; expected the number of rows, 6"):
+        merged(keys, np.array([2, 3]))
     with pytest.raises(ValueError, match="-1 to 7 positions"):
-        merge_samples(keys, np.array([-1, 7]))
+        merged(keys, np.array([-1, 7]))
     with pytest.raises(ValueError, match="0 to 2147483648 positions; expected 0 to 2147483647"):
-        merge_samples(keys, np.array([2**31]))
+        merged(keys, np.array([2**31]))
 
 
 def test_groups_that_are_not_there_are_refused() -> None:
     keys = random_keys(0, 3, 3, 1)
     with pytest.raises(ValueError, match="groups 0 to 2; expected 2 samples of 2 groups"):
-        merge_samples(keys, np.array([2, 1]), np.array([0, 2], np.uint8), 2)
+        merged(keys, np.array([2, 1]), np.array([0, 2], np.uint8), 2)
     with pytest.raises(ValueError, match="1 samples of groups 0 to 0; expected 2 samples"):
-        merge_samples(keys, np.array([2, 1]), np.zeros(1, np.uint8), 2)
+        merged(keys, np.array([2, 1]), np.zeros(1, np.uint8), 2)
     with pytest.raises(ValueError, match="add up to 2"):
-        merge_samples(keys, np.array([1, 1]), np.zeros(2, np.uint8), 2)
+        merged(keys, np.array([1, 1]), np.zeros(2, np.uint8), 2)
 
 
 @pytest.mark.parametrize("words", WIDTHS)
 def test_crafted_keys_are_an_error_not_an_endless_search(words: int) -> None:
     keys = np.repeat(crafted(5000, words), 2, axis=0)
     with pytest.raises(CountingError, match="another seed"):
-        merge_samples(keys, np.array([10_000]))
+        merged(keys, np.array([10_000]))
 
 
 def test_bytes_are_those_of_the_tables_of_one_sample() -> None:
@@ -188,7 +189,7 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     assert plain == compiled
     monkeypatch.setattr(module, "PROBE_LIMIT", 3)
     with pytest.raises(CountingError, match="another seed"):
-        merge_samples(np.repeat(crafted(5, words), 2, axis=0), np.array([10]))
+        merged(np.repeat(crafted(5, words), 2, axis=0), np.array([10]))
 
 
 @pytest.mark.parametrize("hot_rows", [0, 4, 60])

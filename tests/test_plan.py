@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.plan import (
+    BLOCKS_OF_A_THREAD,
     LEAST_PARTITIONS,
+    MAX_BLOCK_PIECES,
     MAX_PARTITION_BITS,
     MAX_PIECE_ROWS,
     MIN_PIECE_ROWS,
@@ -20,6 +22,7 @@ from tsstore.analysis.plan import (
     make_plan,
 )
 from tsstore.analysis.work import (
+    HOT_PIECES,
     MIN_TABLE_SLOTS,
     Work,
     block_task_bytes,
@@ -46,6 +49,7 @@ works = st.builds(
     parts=st.integers(1, 50),
     groups=st.sampled_from([0, 1, 32, 255]),
     left_out=st.sampled_from([0, 1, 10**6]),
+    neurons=st.integers(1, 40),
 )
 ways = st.tuples(st.integers(1, 12), st.booleans())
 
@@ -142,7 +146,7 @@ def test_the_projection_is_that_of_its_named_parts(layer, log_memory, way):
         plan = make_plan(layer, 1 << log_memory, *way)
     except MemoryTooSmallError:
         return
-    block = block_task_bytes(layer, plan.piece_rows, plan.block_rows, plan.spill)
+    block = block_task_bytes(layer, plan.piece_rows, plan.block_rows, plan.spill, plan.direct)
     partition = partition_task_bytes(
         layer,
         plan.piece_rows,
@@ -151,7 +155,7 @@ def test_the_projection_is_that_of_its_named_parts(layer, log_memory, way):
         plan.maximum_slots,
         plan.spill,
     )
-    held = held_bytes(layer, plan.block_rows, plan.partition_bits, plan.spill)
+    held = held_bytes(layer, plan.piece_rows, plan.block_rows, plan.partition_bits, plan.spill)
     waiting = waiting_bytes(layer, plan.partition_bits)
     assert plan.projected_peak == held + max(
         plan.threads * block, waiting + plan.threads * partition, finished_bytes(layer)
@@ -258,8 +262,26 @@ def test_slices_are_long_where_they_go_through_files():
     plan = make_plan(work(rows=10**9), GIB, 2, True)
     assert plan.block_rows > 4 * plan.piece_rows
     assert plan.slice_bytes == plan.scratch_bytes // (plan.blocks << plan.partition_bits) > 1 << 16
-    held = make_plan(work(rows=10**7), 4 * GIB, 2, True)
-    assert held.block_rows == held.piece_rows
+
+
+def test_blocks_in_memory_are_some_pieces_and_some_for_each_thread():
+    plan = make_plan(work(rows=2 * 10**7), 4 * GIB, 2, True)
+    assert plan.block_rows == 2 * 10**7 // (2 * BLOCKS_OF_A_THREAD)
+    assert plan.hot_rows == HOT_PIECES * plan.piece_rows < plan.block_rows
+    small = make_plan(work(rows=10**6), 4 * GIB, 2, True)
+    assert small.block_rows == small.piece_rows == small.hot_rows
+    large = make_plan(work(rows=10**9), 64 * GIB, 2, True)
+    assert large.block_rows == MAX_BLOCK_PIECES * large.piece_rows
+
+
+def test_rows_of_few_bits_are_counted_in_a_table_of_all_states_where_there_is_room():
+    few = work(rows=10**7, row_bytes=3, neurons=20, largest_sample=576)
+    assert make_plan(few, 4 * GIB, 2, True).direct
+    assert make_plan(few, 4 * GIB, 2, False).direct
+    assert not make_plan(few, 64 * MIB, 2, True).direct
+    assert not make_plan(work(rows=10**7, row_bytes=3, neurons=24), 4 * GIB, 2, True).direct
+    assert make_plan(work(rows=10**8, row_bytes=3, neurons=24), 4 * GIB, 2, True).direct
+    assert not make_plan(work(), 4 * GIB, 2, True).direct
 
 
 def test_wider_keys_mean_smaller_pieces():
@@ -283,7 +305,7 @@ def test_groups_take_more_memory_in_every_part_of_the_projection():
     assert block_task_bytes(grouped, 1 << 20, 1 << 20, False) > block_task_bytes(
         plain, 1 << 20, 1 << 20, False
     )
-    assert held_bytes(grouped, 1 << 16, 8, True) > held_bytes(plain, 1 << 16, 8, True)
+    assert held_bytes(grouped, 1, 1 << 16, 8, True) > held_bytes(plain, 1, 1 << 16, 8, True)
     tasks = [
         partition_task_bytes(one, 0, 1000, SHARE_RECORDS, 1 << 12, True) for one in (plain, grouped)
     ]

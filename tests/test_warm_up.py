@@ -70,8 +70,8 @@ def stores_of(folder: Path, row_bytes: int) -> list[StateStore]:
 
 def test_all_modules_with_loops_are_looked_at() -> None:
     modules = {name.rsplit(".", 2)[1] for name in loops()}
-    assert modules >= {"aggregate", "alone", "by_group", "changes", "grouped_kernels", "hot"}
-    assert modules >= {"key_kernels", "merge", "packed", "partition", "probing"}
+    assert modules >= {"aggregate", "alone", "by_group", "changes", "direct", "hot"}
+    assert modules >= {"grouped_kernels", "key_kernels", "merge", "packed", "partition", "probing"}
 
 
 @pytest.mark.usefixtures("nothing_compiled", "small_sizes")
@@ -110,8 +110,8 @@ def test_loops_are_run_once_in_a_process() -> None:
 
 @pytest.mark.usefixtures("nothing_compiled")
 def test_every_loop_is_run_at_the_sizes_of_large_layers() -> None:
-    for grouped in (False, True):
-        warm_up(16, False, grouped)
+    for row_bytes, grouped in product((3, 16), (False, True)):
+        warm_up(row_bytes, False, grouped)
     left = {
         name.removeprefix("tsstore.counting.")
         for name, loop in loops().items()

@@ -7,11 +7,14 @@ from tsstore.analysis.plan import (
     make_plan,
 )
 from tsstore.analysis.work import (
+    HOT_PIECES,
     MIN_TABLE_SLOTS,
     Work,
     block_task_bytes,
+    direct_table_bytes,
     fan_in,
     finished_bytes,
+    has_direct_table,
     held_bytes,
     most_blocks,
     partition_task_bytes,
@@ -39,9 +42,8 @@ def test_a_block_task_holds_chunks_a_piece_and_the_records_of_a_block():
     fixed = block_bytes(work(chunk_bytes=MIB), 0)
     assert block_bytes(work(chunk_bytes=2 * MIB), 0) == fixed + 2 * MIB
     rows = 1 << 20
-    assert block_bytes(work(), rows) - block_bytes(work(), 0) == piece_bytes(
-        work(), rows
-    ) - piece_bytes(work(), 0)
+    piece = piece_bytes(work(), rows, HOT_PIECES * rows) - piece_bytes(work(), 0, 0)
+    assert block_bytes(work(), rows) - block_bytes(work(), 0) == piece
     held = block_task_bytes(work(), rows, 5 * rows, True)
     assert held - block_bytes(work(), rows) == work().records_bytes(5 * rows) == 5 * rows * 8.5
     assert block_task_bytes(work(), rows, 5 * rows, False) == block_bytes(work(), rows)
@@ -50,7 +52,7 @@ def test_a_block_task_holds_chunks_a_piece_and_the_records_of_a_block():
 def bytes_of_a_row(layer: Work) -> float:
     """Without tables, which do not grow beyond so many rows."""
     rows = 1 << 24
-    return (piece_bytes(layer, 2 * rows) - piece_bytes(layer, rows)) / rows
+    return (piece_bytes(layer, 2 * rows, rows) - piece_bytes(layer, rows, rows)) / rows
 
 
 def test_a_piece_is_projected_with_keys_and_room_for_all_kinds_of_records():
@@ -60,16 +62,34 @@ def test_a_piece_is_projected_with_keys_and_room_for_all_kinds_of_records():
     several = work(words=2, largest_sample=4)
     assert bytes_of_a_row(several) == keys + sample_numbers + once + repeated
     grouped = work(words=2, groups=32)
-    assert bytes_of_a_row(grouped) == keys + sample_numbers + 1 + once + 1 + 2
-    assert piece_bytes(work(largest_sample=10**7), 0) > 10**7 * 16
+    assert bytes_of_a_row(grouped) == keys + sample_numbers + 1 + once + 1
+    assert piece_bytes(work(largest_sample=10**7), 0, 0) > 10**7 * 16
     assert bytes_of_a_row(work(row_bytes=300)) == bytes_of_a_row(work())
 
 
 def test_samples_that_are_left_out_take_memory_while_rows_are_chosen_and_all_the_while():
     all_count, some_do_not = (work(row_bytes=304, words=2, left_out=n) for n in (0, 1000))
     assert bytes_of_a_row(some_do_not) - bytes_of_a_row(all_count) == 2 * 8 + 8 + 2
-    held = [held_bytes(one, 1 << 16, 8, True) for one in (all_count, some_do_not)]
+    held = [held_bytes(one, 1 << 16, 1 << 16, 8, True) for one in (all_count, some_do_not)]
     assert held[1] - held[0] == 8 * 1000
+
+
+def test_a_table_of_all_states_is_for_few_neurons_many_rows_and_much_memory():
+    few = work(row_bytes=3, neurons=20, largest_sample=576)
+    assert has_direct_table(few, 1 << 18, GIB)
+    assert not has_direct_table(few, (1 << 18) - 1, GIB)
+    assert has_direct_table(few, 1 << 18, 8 * direct_table_bytes(few))
+    assert not has_direct_table(few, 1 << 18, 8 * direct_table_bytes(few) - 1)
+    most = work(row_bytes=3, neurons=24, largest_sample=1 << 16)
+    assert has_direct_table(most, 1 << 22, GIB)
+    assert not has_direct_table(work(row_bytes=4, neurons=25), 1 << 40, 1 << 50)
+    assert not has_direct_table(work(row_bytes=3), 1 << 40, 1 << 50)
+    larger = work(row_bytes=3, neurons=20, largest_sample=(1 << 16) + 1)
+    assert not has_direct_table(larger, 1 << 22, GIB)
+    with_it, without = (
+        block_task_bytes(few, 1, 1, False, is_direct) for is_direct in (True, False)
+    )
+    assert with_it - without == direct_table_bytes(few)
 
 
 def test_a_partition_task_holds_what_it_gathers_and_the_larger_of_two_tables():
@@ -107,16 +127,16 @@ def test_changes_wait_at_each_height_of_the_tree_and_are_sorted_in_the_end():
     assert finished_bytes(one) > 44 * one.cells(10**7)
     many = work(groups=32, rows=10**9)
     plan = make_plan(many, 4 * GIB, 2, True)
-    held = held_bytes(many, plan.block_rows, plan.partition_bits, plan.spill)
+    held = held_bytes(many, plan.piece_rows, plan.block_rows, plan.partition_bits, plan.spill)
     assert plan.projected_peak >= held + finished_bytes(many)
     assert plan.projected_peak >= held + waiting_bytes(many, plan.partition_bits)
     assert [fan_in(groups) for groups in (0, 1, 32)] == [16, 4, 4]
 
 
 def test_records_and_tasks_are_held_all_the_while():
-    in_files = held_bytes(work(), 1 << 16, 8, True)
-    in_memory = held_bytes(work(), 1 << 16, 8, False)
+    in_files = held_bytes(work(), 1 << 16, 1 << 16, 8, True)
+    in_memory = held_bytes(work(), 1 << 16, 1 << 16, 8, False)
     assert in_memory - in_files >= work().records_bytes(10**7)
-    assert held_bytes(work(), 1 << 12, 8, True) > in_files
-    assert held_bytes(work(parts=10**4), 1 << 16, 8, True) > in_files
+    assert held_bytes(work(), 1 << 12, 1 << 12, 8, True) > in_files
+    assert held_bytes(work(parts=10**4), 1 << 16, 1 << 16, 8, True) > in_files
     assert most_blocks(work(parts=7), 10**6) == 2 * 10 + 7

@@ -162,6 +162,7 @@ def layer_work(
         groups=groups,
         left_out=left_out,
         all_threads=scheduler.all_threads,
+        neurons=states.neurons,
     )
 
 

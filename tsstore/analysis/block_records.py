@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import LeftOut
+from tsstore.analysis.plan import Plan
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import count_groups, numbers_by_group
-from tsstore.counting.hot import merge_hot_rows
+from tsstore.counting.direct import DirectTable
+from tsstore.counting.hot import HotKeys, merge_hot_rows
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.merge import merge_samples
 from tsstore.counting.records import Records
@@ -19,6 +24,32 @@ from tsstore.store.layers import Block, LayerStates
 SPAN_BYTES = 1 << 20
 """Of rows that become keys at a time, about: while they are still in the processor's cache."""
 
+_Word = TypeVar("_Word", bound=np.generic)
+
+
+def early_table(
+    scheme: KeyScheme, plan: Plan, groups: int, buffers: Buffers
+) -> HotKeys | DirectTable:
+    """Return the table in which a thread merges a block's rows early, with nothing in it.
+
+    That is one for all states, if the plan has room for it and it has paid so far; else one of hot
+    keys. `groups` is 0 where groups are not told apart.
+    """
+
+    def make_direct() -> DirectTable:
+        return DirectTable(scheme, groups, plan.largest_sample)
+
+    def make_hot() -> HotKeys:
+        return HotKeys(scheme.words, groups, plan.hot_rows)
+
+    table: HotKeys | DirectTable | None = None
+    if plan.direct:
+        direct = buffers.kept("direct", make_direct)
+        table = direct if direct.pays else None
+    table = table or buffers.kept("hot", make_hot)
+    table.begin()
+    return table
+
 
 def read_records(
     states: LayerStates,
@@ -26,32 +57,49 @@ def read_records(
     block: Block,
     groups: RandomGroups | None,
     left_out: LeftOut,
+    early: HotKeys | DirectTable,
     buffers: Buffers,
 ) -> tuple[list[Records], GroupChanges]:
     """Return a block's records, and its samples, rows and pairs of rows by group.
 
-    The records may lie in the buffers. Without groups, all samples are one.
+    The records may lie in the buffers; what the table for early merging has counted is not among
+    them. Without groups, all samples are one.
     """
     part = states.parts[block.part]
-    keys = _read_keys(states, scheme, block, buffers)
     group, count = None, 1
     if groups is not None:
         group = groups.of_samples(part.directory, block.first_sample, block.samples)
         count = groups.count
-    if part.constant_positions == 1 and not left_out.samples:
-        rows = np.array([block.rows]) if group is None else count_groups(group, count)
-        none = np.zeros_like(rows)
-        numbers = GroupChanges.from_arrays([rows, rows, none, none])
-        return merge_hot_rows(Records(keys, group=group), count, buffers), numbers
+    one_position = part.constant_positions == 1 and not left_out.samples
+    if one_position and isinstance(early, HotKeys):
+        samples = np.array([block.rows]) if group is None else count_groups(group, count)
+        none = np.zeros_like(samples)
+        numbers = GroupChanges.from_arrays([samples, samples, none, none])
+        bare = Records(_read_keys(states, scheme, block, buffers), group=group)
+        return [merge_hot_rows(bare, early, buffers)], numbers
     positions = part.read_positions(block.first_sample, block.samples)
     kept = left_out.kept(part.directory, block.first_sample, block.samples)
+    chosen = None if kept is None else np.repeat(kept, positions)
+    records: list[Records] = []
     if kept is not None:
-        keys, positions = _select_rows(keys, np.repeat(kept, positions)), positions[kept]
+        positions = positions[kept]
         group = None if group is None else group[kept]
-    records, equal_pairs = merge_samples(keys, positions, group, count, buffers)
+    if isinstance(early, DirectTable):
+        rows = _select_rows(_read_rows(states, block, buffers), chosen)
+        equal_pairs = early.count(rows, positions, group)
+    else:
+        keys = _select_rows(_read_keys(states, scheme, block, buffers), chosen)
+        records, equal_pairs = merge_samples(keys, positions, early, group, count, buffers)
     own = np.zeros(len(positions), np.uint8) if group is None else group
-    samples, rows, pairs = numbers_by_group(positions, own, count)
-    return records, GroupChanges.from_arrays([samples, rows, equal_pairs, pairs])
+    samples, rows_of_group, pairs = numbers_by_group(positions, own, count)
+    return records, GroupChanges.from_arrays([samples, rows_of_group, equal_pairs, pairs])
+
+
+def _read_rows(states: LayerStates, block: Block, buffers: Buffers) -> npt.NDArray[np.uint8]:
+    """Return a block's rows, uint8 (rows, row_bytes), in the buffers."""
+    stored = states.parts[block.part].states
+    room = buffers.array("rows", (block.rows, states.row_bytes), np.uint8)
+    return stored.read(block.first_row, block.first_row + block.rows, room, _encoded(buffers))
 
 
 def _read_keys(
@@ -61,27 +109,30 @@ def _read_keys(
     stored = states.parts[block.part].states
     keys = buffers.array("keys", (block.rows, scheme.words), np.uint64)
     span = stored.spec.chunk_rows * -(-SPAN_BYTES // stored.spec.chunk_bytes)
-
-    def encoded(count: int) -> memoryview:
-        return buffers.array("encoded", (count,), np.uint8).data
-
     row, stop = block.first_row, block.first_row + block.rows
     while row < stop:
         end = min(stop, (row // span + 1) * span)
         room = buffers.array("rows", (end - row, states.row_bytes), np.uint8)
-        rows = stored.read(row, end, room, encoded)
+        rows = stored.read(row, end, room, _encoded(buffers))
         scheme.keys(rows, keys[row - block.first_row : end - block.first_row])
         row = end
     return keys
 
 
-def _select_rows(
-    keys: npt.NDArray[np.uint64], kept: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.uint64]:
-    """Return the keys that stay.
+def _encoded(buffers: Buffers) -> Callable[[int], memoryview]:
+    """Return what gives room for an encoded chunk of so many bytes."""
+    return lambda count: buffers.array("encoded", (count,), np.uint8).data
 
-    One item a key: selecting along the first of two axes takes eight bytes a key more.
+
+def _select_rows(
+    table: npt.NDArray[_Word], chosen: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[_Word]:
+    """Return the rows of a table (n, columns), C-contiguous, that are chosen; None is all.
+
+    One item a row: selecting along the first of two axes takes eight bytes a row more.
     """
-    words = keys.shape[1]
-    items = keys.view(np.dtype((np.void, 8 * words))).reshape(-1)
-    return items[kept].view(np.uint64).reshape(-1, words)
+    if chosen is None:
+        return table
+    columns = table.shape[1]
+    items = table.view(np.dtype((np.void, columns * table.itemsize))).reshape(-1)
+    return items[chosen].view(table.dtype).reshape(-1, columns)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.block_records import read_records
+from tsstore.analysis.block_records import early_table, read_records
 from tsstore.analysis.exchange import FiledSlices, HeldSlices, Receipt, spill
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
@@ -104,16 +104,18 @@ class Shared:
 
 def count_block(shared: Shared, block: Block, buffers: Buffers | None = None) -> Receipt:
     """Turn the rows of a block into records, by partition; write them to a file if planned."""
-    states, plan, groups = shared.states, shared.plan, shared.groups
+    states, scheme, plan, groups = shared.states, shared.scheme, shared.plan, shared.groups
     scattered, numbers = [], []
     buffers = buffers or Buffers()
+    early = early_table(scheme, plan, groups.count if groups else 0, buffers)
     for piece in states.divide(block, plan.piece_rows):
-        records, own = read_records(states, shared.scheme, piece, groups, shared.left_out, buffers)
-        if sum(kind.rows for kind in records) != own.rows.sum():
-            raise CountingError(f"{own.rows.sum()} rows of {states.name} gave other records")
+        records, own = read_records(states, scheme, piece, groups, shared.left_out, early, buffers)
         scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
         numbers.append(own)
+    scattered += [scatter([kind], plan.partition_bits) for kind in early.take()]
     counted = merge_changes(numbers)
+    if sum(records.rows for records, _ in scattered) != counted.rows.sum():
+        raise CountingError(f"{counted.rows.sum()} rows of {states.name} gave other records")
     slices = spill(scattered, shared.folder) if plan.spill and scattered else HeldSlices(scattered)
     return Receipt(
         int(counted.rows.sum()),

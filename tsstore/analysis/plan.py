@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from tsstore.analysis.memory import format_memory
 from tsstore.analysis.work import (
+    HOT_PIECES,
     Work,
     block_task_bytes,
     count_tasks,
     finished_bytes,
+    has_direct_table,
     held_bytes,
     partition_task_bytes,
     table_bytes,
@@ -21,7 +23,9 @@ from tsstore.counting.shares import SHARE_RECORDS, share_table_bytes
 from tsstore.errors import MemoryTooSmallError
 
 MAX_PIECE_ROWS = 1 << 19
-"""Twice as many where there are groups: hot keys by group gain more from larger pieces."""
+MAX_BLOCK_PIECES = 16
+BLOCKS_OF_A_THREAD = 4
+"""Where records stay in memory: pieces share hot keys, but threads shall end at the same time."""
 MIN_PIECE_ROWS = 1 << 12
 MAX_PARTITION_BITS = 16
 """More than 12 only where no partition could be gathered else: slices are short, and many."""
@@ -55,8 +59,12 @@ class Plan:
     piece_rows
         Rows that a block task turns into records at a time, at most.
     block_rows
-        Rows of a block task, at most: a piece where records stay in memory, many where they go
+        Rows of a block task, at most: some pieces where records stay in memory, many where they go
         through files, so that slices are long.
+    largest_sample
+        Rows of the sample that has most.
+    direct
+        Whether rows are few bits and so many that block tasks count them in a table of all states.
     partition_bits
         The keys are counted in ``2 ** partition_bits`` partitions.
     gathered_bytes
@@ -86,6 +94,8 @@ class Plan:
     threads: int
     piece_rows: int
     block_rows: int
+    largest_sample: int
+    direct: bool
     partition_bits: int
     gathered_bytes: int
     share_records: int
@@ -97,6 +107,11 @@ class Plan:
     tasks: int
     projected_peak: int
     rounds: int = 1
+
+    @property
+    def hot_rows(self) -> int:
+        """Rows at whose end hot keys become records, at least."""
+        return min(HOT_PIECES * self.piece_rows, self.block_rows)
 
 
 def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan:
@@ -174,7 +189,7 @@ def _smallest_memory(work: Work, memory: int, threads: int, shared_memory: bool)
 
 
 def _piece_sizes(work: Work) -> Iterator[int]:
-    size = min(MAX_PIECE_ROWS << (work.groups > 0), max(work.rows, 1))
+    size = min(MAX_PIECE_ROWS, max(work.rows, 1))
     while size > max(MIN_PIECE_ROWS, work.largest_sample):
         yield size
         size //= 2
@@ -188,26 +203,30 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
     few as can be gathered; a task may take what another kind of task takes anyway. How much room
     there is depends on the number of blocks: those of half the memory are the shortest.
     """
-    block_rows = _block_rows(work, memory // threads // 2, threads, piece_rows, spill)
+    half = memory // threads // 2
+    direct = has_direct_table(work, _block_rows(work, half, threads, piece_rows, spill), half)
+    block_rows = _block_rows(work, half, threads, piece_rows, spill, direct)
     share_records = min(SHARE_RECORDS, max(MIN_PIECE_ROWS, piece_rows // 8))
     slots = _most_slots(work, share_records)
-    block_task = block_task_bytes(work, piece_rows, block_rows, spill)
+    block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
     for bits in range(_fewest_bits(work, spill), MAX_PARTITION_BITS + 1):
-        held = held_bytes(work, block_rows, bits, spill)
+        held = held_bytes(work, piece_rows, block_rows, bits, spill)
         gathered = int(SPREAD * work.records_bytes(work.rows >> bits)) + (1 << 16)
         partition = partition_task_bytes(work, piece_rows, gathered, share_records, slots, spill)
         later = max(waiting_bytes(work, bits) + threads * partition, finished_bytes(work))
         if held + max(threads * block_task, later) <= memory:
             break
-    block_rows = _block_rows(work, (memory - held) // threads, threads, piece_rows, spill)
-    held = held_bytes(work, block_rows, bits, spill)
-    block_task = block_task_bytes(work, piece_rows, block_rows, spill)
+    block_rows = _block_rows(work, (memory - held) // threads, threads, piece_rows, spill, direct)
+    held = held_bytes(work, piece_rows, block_rows, bits, spill)
+    block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
     blocks = -(-work.rows // block_rows)
     return Plan(
         memory=memory,
         threads=threads,
         piece_rows=piece_rows,
         block_rows=block_rows,
+        largest_sample=work.largest_sample,
+        direct=direct,
         partition_bits=bits,
         gathered_bytes=gathered,
         share_records=share_records,
@@ -221,12 +240,16 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
     )
 
 
-def _block_rows(work: Work, share: int, threads: int, piece_rows: int, spill: bool) -> int:
+def _block_rows(
+    work: Work, share: int, threads: int, piece_rows: int, spill: bool, direct: bool = False
+) -> int:
     """Return the rows of blocks that take a thread's share of the memory, at most."""
+    all_threads = max(threads, work.all_threads)
     if not spill:
-        return piece_rows
-    room = share - block_task_bytes(work, piece_rows, 0, spill)
-    even = -(-work.rows // max(threads, work.all_threads))
+        even = -(-work.rows // (BLOCKS_OF_A_THREAD * all_threads))
+        return max(piece_rows, min(even, MAX_BLOCK_PIECES * piece_rows))
+    room = share - block_task_bytes(work, piece_rows, 0, spill, direct)
+    even = -(-work.rows // all_threads)
     return max(piece_rows, min(even, room * 1000 // work.records_bytes(1000)))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tsstore.analysis.exchange import FRAME_BYTES
 from tsstore.counting.aggregate import slot_bytes
+from tsstore.counting.direct import MOST_ROW_BYTES, direct_bytes, states_of
 from tsstore.counting.grouped import grouped_slot_bytes, least_slots
 from tsstore.counting.hot import ROWS_OF_A_SLOT, hot_bytes
 from tsstore.counting.merge import merge_bytes
@@ -17,6 +18,10 @@ from tsstore.counting.records import record_bytes
 from tsstore.counting.shares import share_table_bytes
 
 FAN_IN, GROUPED_FAN_IN = 16, 4
+HOT_PIECES = 4
+"""Pieces of a block at whose end hot keys become records, at least."""
+PLACES_OF_A_ROW = 4
+"""In a table of all states, at most."""
 MIN_TABLE_SLOTS = 1 << 12
 GROWTH = 1.5
 """While a table doubles, the old one of half its size exists as well."""
@@ -61,6 +66,8 @@ class Work:
         Samples of the run that do not count.
     all_threads
         Tasks that all processes run at a time; as many blocks there should be, at least.
+    neurons
+        Bits of a row that may be set; unless given, too many for a table of all states.
     """
 
     name: str
@@ -73,6 +80,7 @@ class Work:
     groups: int = 0
     left_out: int = 0
     all_threads: int = 1
+    neurons: int = 8 * MOST_ROW_BYTES + 1
 
     def records_bytes(self, rows: int) -> int:
         """Return the bytes of the records of so many rows, at most.
@@ -98,26 +106,50 @@ class Work:
         return int(self.groups * min(rows, 2.5 * math.sqrt(2 * rows)))
 
 
-def piece_bytes(work: Work, rows: int) -> int:
+def piece_bytes(work: Work, rows: int, hot_rows: int) -> int:
     """Return the most bytes that turning so many rows into records takes, without these.
 
     That is room for keys, for those that a sample has once and for half as many that it has more
     often; for rows by sample and the samples' groups. Where samples are left out, for the keys
-    that stay, which of them do, and where they are.
+    that stay, which of them do, and where they are. Hot keys are chosen for blocks of `hot_rows`.
     """
     key, group = 8 * work.words, int(work.groups > 0)
     chosen = key + 8 + 2 if work.left_out else 0
-    counted = (key + 8 + group) // 2 + 1 if work.largest_sample > 1 else 2 * group
+    counted = (key + 8 + group) // 2 + 1 if work.largest_sample > 1 else 0
     room = key + chosen + key + group + counted
     tables = merge_bytes(work.words, work.largest_sample)
-    tables += hot_bytes(work.words, work.groups, rows)
+    tables += hot_bytes(work.words, work.groups, hot_rows)
     return rows * (room + POSITION_BYTES + group) + tables
 
 
-def block_task_bytes(work: Work, piece_rows: int, block_rows: int, spill: bool) -> int:
+def block_task_bytes(
+    work: Work, piece_rows: int, block_rows: int, spill: bool, direct: bool = False
+) -> int:
     """Return the most bytes that a block task takes, but for records that stay in memory."""
     held = work.records_bytes(block_rows) if spill else 0
-    return OVERHEAD_BYTES + 2 * work.chunk_bytes + piece_bytes(work, piece_rows) + held
+    pieces = piece_bytes(work, piece_rows, HOT_PIECES * piece_rows)
+    table = direct_table_bytes(work) if direct else 0
+    return OVERHEAD_BYTES + 2 * work.chunk_bytes + pieces + held + table
+
+
+def has_direct_table(work: Work, block_rows: int, memory: int) -> bool:
+    """Whether a block's rows may be counted in a table of all states, for one thread.
+
+    It pays where rows are many for each of its places. What it takes is projected for all states
+    there can be, so that it must be a small part of the memory.
+    """
+    return (
+        work.row_bytes <= MOST_ROW_BYTES
+        and work.neurons <= 8 * MOST_ROW_BYTES
+        and 1 << work.neurons <= PLACES_OF_A_ROW * block_rows
+        and work.largest_sample <= states_of(work.groups)
+        and direct_table_bytes(work) <= memory // 8
+    )
+
+
+def direct_table_bytes(work: Work) -> int:
+    """Return the most bytes of a thread's table of all states."""
+    return direct_bytes(work.neurons, work.groups, work.largest_sample)
 
 
 def partition_task_bytes(
@@ -149,8 +181,10 @@ def table_bytes(work: Work, slots: int) -> int:
     return int(GROWTH * slot_bytes(work.words) * slots)
 
 
-def held_bytes(work: Work, block_rows: int, partition_bits: int, spill: bool) -> int:
-    """Return the most bytes that are held all the while: tasks, receipts, records.
+def held_bytes(
+    work: Work, piece_rows: int, block_rows: int, partition_bits: int, spill: bool
+) -> int:
+    """Return the most bytes that are held all the while: tasks, receipts, records by piece.
 
     Which samples are left out is held, too.
     """
@@ -159,7 +193,8 @@ def held_bytes(work: Work, block_rows: int, partition_bits: int, spill: bool) ->
     held += INDEX_BYTES * work.left_out
     if spill:
         return held
-    return held + blocks * (16 << partition_bits) + work.records_bytes(work.rows)
+    pieces = blocks + most_blocks(work, piece_rows)
+    return held + pieces * (16 << partition_bits) + work.records_bytes(work.rows)
 
 
 def waiting_bytes(work: Work, partition_bits: int) -> int:

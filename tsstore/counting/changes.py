@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 #: Bytes of a cell while it is added up, or of what one state or pair adds to it.
 CELL_BYTES: Final = 24
 
-#: More cells are added up group by group: all the while they take twice what they take in the end.
-AT_ONCE: Final = 1 << 16
-
 _CELL_COLUMNS: Final = 3
 _ONE: Final = np.uint64(1)
 _HALF: Final = np.uint64(32)
@@ -68,11 +65,6 @@ class Changes:
         """Multiplicity, incidence and states: (cells,) each."""
         return self.multiplicity, self.incidence, self.states
 
-    def of(self, group: int) -> Changes:
-        """Return those of one group, as if it were the only one; views."""
-        start, stop = self.ends[group - 1] if group else 0, self.ends[group]
-        return Changes(np.array([stop - start]), *(column[start:stop] for column in self.entries))
-
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
@@ -95,9 +87,8 @@ def add_up_rows(rows: NDArray[np.int64], ends: NDArray[np.int64]) -> Changes:
     CountingError
         If cells meet in one place of a table as mixed ones do not.
     """
-    index = np.zeros(slots_for(int(np.diff(ends, prepend=0).max(initial=1))), np.uint32)
     cell_ends = ends.copy()
-    cells = rows[: _add_up(rows, cell_ends, index)]
+    cells = rows[: _add_up(rows, cell_ends, _index_for(ends))]
     return Changes(cell_ends, *(_narrow(column) for column in cells.T))
 
 
@@ -111,22 +102,24 @@ def add_up_changes(parts: Sequence[Changes]) -> Changes:
     """
     if len(parts) == 1:
         return parts[0]
-    groups = len(parts[0].ends)
-    if groups > 1 and sum(map(len, parts)) > AT_ONCE:
-        by_group = ([part.of(group) for part in parts] for group in range(groups))
-        return _join([add_up_changes(own) for own in by_group])
-    ends = np.sum([part.ends for part in parts], axis=0)
-    cursors = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
-    rows = np.empty((sum(map(len, parts)), _CELL_COLUMNS), np.int64)
-    for part in parts:
-        _place(part.ends, part.multiplicity, part.incidence, part.states, cursors, rows)
-    return add_up_rows(rows, ends)
+    joined = [
+        np.concatenate(columns) for columns in zip(*(part.entries for part in parts), strict=True)
+    ]
+    # Of one width, so that the loop is compiled for two kinds of integers, not for eight.
+    k, q, states = (column.astype(np.result_type(*joined), copy=False) for column in joined)
+    firsts = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    part_ends = np.stack([part.ends for part in parts])
+    ends = part_ends.sum(axis=0)
+    rows = np.empty((int(np.diff(ends, prepend=0).max()), _CELL_COLUMNS), np.int64)
+    added_up = np.empty_like(k), np.empty_like(q), np.empty(len(states), np.int64)
+    where = firsts, part_ends, rows, _index_for(ends)
+    cells = _add_up_parts(k, q, states, *where, *added_up, ends)
+    return Changes(ends, *(_narrow(column[:cells]) for column in added_up))
 
 
-def _join(groups: Sequence[Changes]) -> Changes:
-    """Return the changes of all groups, each of which is alone in its own."""
-    entries = zip(*(own.entries for own in groups), strict=True)
-    return Changes(np.cumsum([len(own) for own in groups]), *map(np.concatenate, entries))
+def _index_for(ends: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Return an empty index for the rows of the group that has most."""
+    return np.zeros(slots_for(int(np.diff(ends, prepend=0).max(initial=1))), np.uint32)
 
 
 def once_by_group(states: NDArray[np.int64]) -> Changes:
@@ -141,68 +134,100 @@ def once_by_group(states: NDArray[np.int64]) -> Changes:
     return Changes(np.arange(1, len(states) + 1), ones, ones, -states)
 
 
-def _narrow(values: NDArray[np.int64]) -> NDArray[np.signedinteger[Any]]:
+def _narrow(values: NDArray[np.signedinteger[Any]]) -> NDArray[np.signedinteger[Any]]:
     """Return a copy of the values, of half the width where that is enough."""
     fits = -(2**31) < values.min(initial=0) <= values.max(initial=0) < 2**31
     return values.astype(np.int32 if fits else np.int64)
 
 
-@kernel
-def _place(
-    ends: NDArray[np.int64],
-    multiplicity: NDArray[np.signedinteger[Any]],
-    incidence: NDArray[np.signedinteger[Any]],
-    states: NDArray[np.signedinteger[Any]],
-    cursors: NDArray[np.int64],
-    rows: NDArray[np.int64],
-) -> None:
-    """Write cells where the cursor of their group is, and advance that."""
-    cell = 0
-    for group in range(ends.size):
-        place = cursors[group]
-        while cell < ends[group]:
-            rows[place, 0], rows[place, 1] = multiplicity[cell], incidence[cell]
-            rows[place, 2] = states[cell]
-            place += 1
-            cell += 1
-        cursors[group] = place
-
-
 @inlined
 def _find(
-    rows: NDArray[np.int64], index: NDArray[np.uint32], first: int, k: int, q: int
+    rows: NDArray[np.int64], index: NDArray[np.uint32], before: int, k: np.int64, q: np.int64
 ) -> np.uint64:
     """Return the place in the index of a cell, or else the free one that is due to it.
 
-    A place of a row before `first` is free.
+    A place of one of the first `before` numbers is free.
     """
     mask = np.uint64(index.size - 1)
     word = np.uint64(k) * _FACTOR + np.uint64(q) * _OTHER_FACTOR
     slot = ((word ^ (word >> _HALF)) * _FACTOR >> _HALF) & mask
     for _ in range(PROBE_LIMIT):
-        cell = np.int64(index[slot]) - 1
-        if cell < first or (rows[cell, 0] == k and rows[cell, 1] == q):
+        cell = np.int64(index[slot]) - 1 - before
+        if cell < 0 or (rows[cell, 0] == k and rows[cell, 1] == q):
             return slot
         slot = (slot + _ONE) & mask
     raise CountingError(LONG_PROBE)
 
 
+@inlined
+def _add(
+    rows: NDArray[np.int64],
+    index: NDArray[np.uint32],
+    before: int,
+    cells: int,
+    k: np.int64,
+    q: np.int64,
+    states: np.int64,
+) -> int:
+    """Add to a cell, which may be new; return how many of the group's there are.
+
+    `before` numbers have been given to cells of earlier groups, whose places are free.
+    """
+    slot = _find(rows, index, before, k, q)
+    cell = np.int64(index[slot]) - 1 - before
+    if cell < 0:
+        rows[cells, 0], rows[cells, 1], rows[cells, 2] = k, q, states
+        cells += 1
+        index[slot] = before + cells
+    else:
+        rows[cell, 2] += states
+    return cells
+
+
 @kernel
 def _add_up(rows: NDArray[np.int64], ends: NDArray[np.int64], index: NDArray[np.uint32]) -> int:
     """Put the cells where the first rows are, and their ends into `ends`; return how many."""
-    cells = row = 0
+    total = row = 0
     for group in range(ends.size):
-        first = cells  # what the index holds of earlier groups is free: no need to clear it
+        own, cells = rows[total:], 0
         while row < ends[group]:
             k, q, states = rows[row, 0], rows[row, 1], rows[row, 2]
-            slot = _find(rows, index, first, k, q)
-            cell = np.int64(index[slot]) - 1
-            if cell < first:
-                rows[cells, 0], rows[cells, 1], rows[cells, 2] = k, q, states
-                cells += 1
-                index[slot] = cells
-            else:
-                rows[cell, 2] += states
+            cells = _add(own, index, total, cells, k, q, states)
             row += 1
-        ends[group] = cells
-    return cells
+        total += cells
+        ends[group] = total
+    return total
+
+
+@kernel
+def _add_up_parts(
+    multiplicity: NDArray[np.signedinteger[Any]],
+    incidence: NDArray[np.signedinteger[Any]],
+    states: NDArray[np.signedinteger[Any]],
+    firsts: NDArray[np.int64],
+    part_ends: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    index: NDArray[np.uint32],
+    added_multiplicity: NDArray[np.signedinteger[Any]],
+    added_incidence: NDArray[np.signedinteger[Any]],
+    added_states: NDArray[np.signedinteger[Any]],
+    ends: NDArray[np.int64],
+) -> int:
+    """Write the cells of all parts, group after group, and their ends; return how many.
+
+    The parts' cells begin at `firsts`, and end for each part and group at `part_ends` after that.
+    """
+    total = 0
+    for group in range(ends.size):
+        cells = 0
+        for part in range(firsts.size):
+            start = part_ends[part, group - 1] if group > 0 else 0
+            for cell in range(firsts[part] + start, firsts[part] + part_ends[part, group]):
+                k, q = np.int64(multiplicity[cell]), np.int64(incidence[cell])
+                cells = _add(rows, index, total, cells, k, q, np.int64(states[cell]))
+        for cell in range(cells):
+            added_multiplicity[total], added_incidence[total] = rows[cell, 0], rows[cell, 1]
+            added_states[total] = rows[cell, 2]
+            total += 1
+        ends[group] = total
+    return total

@@ -3,7 +3,8 @@
 Without it one state in many rows makes one partition as large as all the others together. A thread
 chooses them from a sample of what it reads, and again when they no longer serve: whatever order
 the rows of a run come in, the table is not stale for long. It is direct-mapped, a slot for each
-key and no search, so that the loop over all rows has no branch that could be guessed wrong.
+key and no search, so that the loop over all rows has no branch that could be guessed wrong. What it
+has counted becomes records at the end of a block.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SAMPLE_ROWS: Final = 1 << 16
 MOST_SLOTS: Final = 1 << 13
 LEAST_SLOTS: Final = 1 << 6
 ROWS_OF_A_SLOT: Final = 16
-"""There is a slot, for each group, for so many rows of a piece or more: records that stand for one
+"""There is a slot, for each group, for so many rows of a block or more: records that stand for one
 row each would be longer than those rows."""
 PAYS_FROM: Final = 0.15
 """Share of hot rows from which on the table gains more than it takes."""
@@ -65,16 +66,16 @@ class HotTable(NamedTuple):
 
 
 class HotKeys:
-    """The hot keys that a thread has chosen, and what it has counted of them in a piece.
+    """The hot keys that a thread has chosen, and what it has counted of them in a block.
 
     Parameters
     ----------
     words
         uint64 words of a key.
     groups
-        Number of groups that are told apart; 1 for none.
+        Number of groups that are told apart; 0 for none.
     rows
-        Of a piece, about.
+        Of a block, about.
 
     Attributes
     ----------
@@ -84,54 +85,50 @@ class HotKeys:
 
     def __init__(self, words: int, groups: int, rows: int) -> None:
         slots = slots_of(groups, rows)
-        keys, counts = np.zeros((slots, words), np.uint64), np.zeros((slots, groups), np.uint64)
-        self.table = HotTable(_SHIFTS[0], keys, np.zeros(slots, np.uint64), counts)
+        keys, times = np.zeros((slots, words), np.uint64), np.zeros(slots, np.uint64)
+        counts = np.zeros((slots, max(groups, 1)), np.uint64)
+        self.table = HotTable(_SHIFTS[0], keys, times, counts)
         self.share = self._share_at_first = 0.0
+        self._grouped = groups > 0
+        self._block_rows, self._counted_rows = rows, 0
+        self._taken: list[Records] = []
+
+    def begin(self) -> None:
+        """Begin a block: forget what an error may have left."""
+        self.table.counts[:], self.table.times[:] = 0, 0
+        self._counted_rows, self._taken = 0, []
 
     def serve(self, keys: NDArray[np.uint64]) -> bool:
         """Begin a piece, and say whether looking for hot keys pays.
 
-        They are chosen if there are none, or if they were few of the last piece's rows.
+        They are chosen if there are none, or if they were few of the last piece's rows; but not
+        before those of a block have been counted, unless nothing has, as each time leaves records.
 
         Parameters
         ----------
         keys
             uint64 (n, words): those of the next piece.
         """
-        # What an error may have left.
-        self.table.counts[:], self.table.times[:] = 0, 0
-        if self.share == 0 or self.share < SERVES_FROM * self._share_at_first:
+        is_stale = self.share == 0 or self.share < SERVES_FROM * self._share_at_first
+        if is_stale and not 0 < self._counted_rows < self._block_rows:
+            self._taken = self.take()
             sizes = (TRIED_ROWS, min(SAMPLE_ROWS, len(keys) // 2))
             pays = len(keys) >= LEAST_ROWS and all(self._choose(keys, size) for size in sizes)
             self.share, self._share_at_first = self.share if pays else 0.0, 0.0
+        if self.share > 0 or self._counted_rows:
+            self._counted_rows += len(keys)
         return self.share > 0
 
-    def take(self, rows: int, counted: Records, first: Place = 0) -> Records:
-        """Write what has been counted of a piece of so many rows, and begin again.
+    def learn(self, hot_rows: int, rows: int) -> None:
+        """Remember how many rows of a piece were hot."""
+        self.share = hot_rows / max(rows, 1)
+        self._share_at_first = self._share_at_first or self.share
 
-        Parameters
-        ----------
-        rows
-            Of the piece, hot or not.
-        counted, first
-            Records with counts, and where among them to begin; see :attr:`most_records`.
-
-        Returns
-        -------
-        The records up to those written: one for each hot key that was met, and each group.
-        """
-        end, hot_rows = _take(self.table, *counted_columns(counted), first, width_of(counted.keys))
-        self._learn(float(hot_rows / max(rows, 1)))
-        return counted[: int(end)]
-
-    @property
-    def most_records(self) -> int:
-        """How many records :meth:`take` writes at most."""
-        return self.table.counts.size
-
-    def _learn(self, share: float) -> None:
-        """Remember which share of the last piece was hot."""
-        self.share, self._share_at_first = share, self._share_at_first or share
+    def take(self) -> list[Records]:
+        """Return one record for each hot key that was met, and each group, and begin again."""
+        taken, self._taken, self._counted_rows = self._taken, [], 0
+        records = take_counted(self.table, self._grouped)
+        return [*taken, records] if len(records) else taken
 
     def _choose(self, keys: NDArray[np.uint64], size: int) -> bool:
         """Choose from a sample of so many rows; return whether that pays."""
@@ -149,48 +146,49 @@ class HotKeys:
         return self.share > PAYS_FROM
 
 
-def hot_keys(words: int, groups: int, rows: int, buffers: Buffers) -> HotKeys:
-    """Return the hot keys that a thread has chosen before, or none yet."""
-    return buffers.kept(("hot", words, groups), lambda: HotKeys(words, groups, rows))
+def take_counted(table: HotTable, grouped: bool) -> Records:
+    """Return one record for each key and group that has been counted; the counts are 0 then."""
+    count = int(np.count_nonzero(table.counts))
+    records = Records.empty(table.keys.shape[1], bare=False, grouped=grouped, count=count)
+    _take(table, *counted_columns(records), width_of(records.keys))
+    return records
 
 
-def merge_hot_rows(records: Records, groups: int, buffers: Buffers) -> list[Records]:
-    """Merge the bare records of hot keys, each of a sample of its own.
+def merge_hot_rows(records: Records, hot: HotKeys, buffers: Buffers) -> Records:
+    """Count bare records of hot keys, each of a sample of its own.
 
     Parameters
     ----------
     records
         Bare records.
-    groups
-        Number of groups that they tell apart; 1 for none.
+    hot
+        The hot keys.
     buffers
-        Where the records lie until the next call, and the hot keys of earlier calls.
+        Where the records lie until the next call.
 
     Returns
     -------
-    The records as they are where merging does not pay, or there are too few to tell. Else those
-    that are not hot, and a piece with one record for each hot key and group.
+    The records that are not hot; all of them, as they are, where looking for hot keys does not pay
+    or there are too few rows to tell.
     """
-    hot, grouped = hot_keys(records.words, groups, len(records), buffers), records.group is not None
     if not hot.serve(records.keys):
-        return [records]
-    cold = buffers.records("bare", len(records), records.words, True, grouped)
+        return records
+    cold = buffers.records("bare", len(records), records.words, True, records.group is not None)
     left = _absorb_rows(
         records.keys, records.group, hot.table, cold.keys, cold.group, width_of(cold.keys)
     )
-    hot.table.counts[:] *= _ROW_AND_SAMPLE
-    counted = buffers.records("counted", hot.most_records, records.words, False, grouped)
-    return [cold[: int(left)], hot.take(len(records), counted)]
+    hot.learn(len(records) - int(left), len(records))
+    return cold[: int(left)]
 
 
 def slots_of(groups: int, rows: int) -> int:
-    """Return how many hot keys, a power of two, there are for pieces of so many rows."""
+    """Return how many hot keys, a power of two, there are for blocks of so many rows."""
     wanted = rows // (ROWS_OF_A_SLOT * max(groups, 1))
     return min(max(1 << max(wanted.bit_length() - 1, 0), LEAST_SLOTS), MOST_SLOTS)
 
 
 def hot_bytes(words: int, groups: int, rows: int) -> int:
-    """Bytes of what goes with hot keys of so many words, groups (0 for none) and rows of a piece.
+    """Bytes of what goes with hot keys of so many words, groups (0 for none) and rows of a block.
 
     While keys are chosen, there are two more sets of them, votes, and the sample.
     """
@@ -260,10 +258,10 @@ def _absorb_rows(
         is_hot = np.int64(is_same(keys, row, hot.keys, slot, width))
         copy_key(keys, row, cold, left, width)
         if group is not None and cold_group is not None:
-            hot.counts[slot, group[row]] += np.uint64(is_hot)
+            hot.counts[slot, group[row]] += np.uint64(is_hot) * _ROW_AND_SAMPLE
             cold_group[left] = group[row]
         else:
-            hot.counts[slot, 0] += np.uint64(is_hot)
+            hot.counts[slot, 0] += np.uint64(is_hot) * _ROW_AND_SAMPLE
         left += 1 - is_hot
     return left
 
@@ -301,7 +299,7 @@ def absorb_sample(
     How many keys are not hot, and the number of equal pairs of rows that are.
     """
     mask = np.uint64(hot.keys.shape[0] - 1)
-    left = many = pairs = np.int64(0)
+    left = many = np.int64(0)
     for row in range(start, stop):
         slot = (keys[row, 0] >> hot.shift) & mask
         is_hot = np.uint64(is_same(keys, row, hot.keys, slot, width))
@@ -311,13 +309,36 @@ def absorb_sample(
         many += np.int64(is_hot & np.uint64(times == 0))
         copy_key(keys, row, cold, left, width)
         left += np.int64(_ONE - is_hot)
+    return left, count_touched(touched, many, hot.times, hot.counts, own)
+
+
+@inlined
+def count_touched(
+    touched: NDArray[np.uint64],
+    many: Place,
+    times: NDArray[np.uint64],
+    counts: NDArray[np.uint64],
+    own: Place,
+) -> Place:
+    """Add what a sample of group `own` has to all counts; return its equal pairs of rows.
+
+    Parameters
+    ----------
+    touched, many
+        The slots that the sample has, and how many.
+    times
+        uint64 (slots,): how often it has each; 0 afterwards.
+    counts
+        uint64 (slots, groups): samples, and in the lower half rows.
+    """
+    pairs = np.int64(0)
     for place in range(many):
         slot = touched[place]
-        times = hot.times[slot]
-        hot.times[slot] = 0
-        hot.counts[slot, own] += times + (_ONE << _HALF)
-        pairs += np.int64((times * (times - _ONE)) >> _ONE)
-    return left, pairs
+        found = times[slot]
+        times[slot] = 0
+        counts[slot, own] += found + (_ONE << _HALF)
+        pairs += np.int64((found * (found - _ONE)) >> _ONE)
+    return pairs
 
 
 @kernel
@@ -327,14 +348,10 @@ def _take(
     multiplicity: NDArray[np.uint32],
     incidence: NDArray[np.uint32],
     group: NDArray[np.uint8] | None,
-    first: Place,
     width: Width,
-) -> tuple[Place, Place]:
-    """Write a record for each key and group that has been counted; return where they end.
-
-    And how many rows they stand for.
-    """
-    place, rows = np.int64(first), np.int64(0)
+) -> None:
+    """Write a record for each key and group that has been counted, and forget that."""
+    place = 0
     for slot in range(hot.counts.shape[0]):
         for own in range(hot.counts.shape[1]):
             found = hot.counts[slot, own]
@@ -345,6 +362,4 @@ def _take(
                 incidence[place] = np.uint32(found >> _HALF)
                 if group is not None:
                     group[place] = own
-                rows += np.int64(multiplicity[place])
                 place += 1
-    return place, rows

@@ -14,7 +14,7 @@ import numpy as np
 from tsstore.compiling import inlined, kernel
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import check_groups
-from tsstore.counting.hot import HotTable, absorb_sample, hot_keys, merge_hot_rows
+from tsstore.counting.hot import HotKeys, HotTable, absorb_sample, merge_hot_rows
 from tsstore.counting.probing import (
     LONG_PROBE,
     PROBE_LIMIT,
@@ -69,11 +69,12 @@ class _Room(NamedTuple):
 def merge_samples(
     keys: NDArray[np.uint64],
     positions: NDArray[np.int64],
+    hot: HotKeys,
     group: NDArray[np.uint8] | None = None,
     groups: int = 1,
     buffers: Buffers | None = None,
 ) -> tuple[list[Records], NDArray[np.int64]]:
-    """Turn the equal keys of each sample into one record, and those of hot keys into one of all.
+    """Turn the equal keys of each sample into one record, unless they are hot: those are counted.
 
     Parameters
     ----------
@@ -81,18 +82,19 @@ def merge_samples(
         uint64 (n, words), C-contiguous: the keys of whole samples, sample after sample.
     positions
         int64 (samples,): the number of rows of each sample, zero or more; their sum is n.
+    hot
+        The hot keys, for as many groups.
     group
         uint8 (samples,): the group of each sample, if groups are told apart.
     groups
         Number of groups; 1 if they are not told apart.
     buffers
-        Where the records lie until the next call, and the hot keys of earlier calls. None takes
-        new ones.
+        Where the records lie until the next call. None takes new ones.
 
     Returns
     -------
     records
-        Bare ones of keys that a sample has once, then pieces of others, as many as there are.
+        Bare ones of keys that a sample has once, then others, if any sample has several rows.
     equal_pairs
         int64 (groups,): the number of pairs of rows of one sample that are equal, by group: the
         sum of m (m - 1) / 2 over the multiplicities m of the keys of each sample.
@@ -105,29 +107,41 @@ def merge_samples(
     CountingError
         If keys meet in one place of a table as mixed keys do not.
     """
-    _check_positions(positions, len(keys))
+    check_positions(positions, len(keys))
     if group is not None:
         check_groups(group, len(positions), groups)
     buffers = buffers or Buffers()
     equal_pairs = np.zeros(groups, np.int64)
     if positions.max(initial=0) <= 1:
         bare = Records(keys, group=None if group is None else group[positions > 0])
-        return merge_hot_rows(bare, groups, buffers), equal_pairs
+        return [merge_hot_rows(bare, hot, buffers)], equal_pairs
     words, grouped = keys.shape[1], group is not None
-    hot = hot_keys(words, groups, len(keys), buffers)
     has_hot = hot.serve(keys)
     bare = buffers.records("bare", len(keys), words, True, grouped)
-    # Two rows or more are one record here; hot keys follow.
-    most = len(keys) // 2 + 1 + hot.most_records
-    counted = buffers.records("counted", most, words, False, grouped)
+    # Two rows or more are one record here.
+    counted = buffers.records("counted", len(keys) // 2 + 1, words, False, grouped)
     room = _room(int(positions.max()), words, buffers)
-    once, repeated = _merge(
+    once, repeated, hot_rows = _merge(
         keys, positions, group, has_hot, hot.table, room, bare.keys, bare.group,
         *counted_columns(counted), equal_pairs, width_of(keys),
     )  # fmt: skip
     if has_hot:
-        return [bare[: int(once)], hot.take(len(keys), counted, repeated)], equal_pairs
+        hot.learn(int(hot_rows), len(keys))
     return [bare[: int(once)], counted[: int(repeated)]], equal_pairs
+
+
+def check_positions(positions: NDArray[np.int64], rows: int) -> None:
+    """Raise ValueError if the rows of samples do not add up to so many, or are too many."""
+    smallest, largest = int(positions.min(initial=0)), int(positions.max(initial=0))
+    if smallest < 0 or largest > _LARGEST_BLOCK:
+        raise ValueError(
+            f"samples have {smallest} to {largest} positions; expected 0 to {_LARGEST_BLOCK}"
+        )
+    if (total := int(positions.sum())) != rows or rows > _LARGEST_BLOCK:
+        raise ValueError(
+            f"positions add up to {total}; expected the number of rows, {rows}, and no more than "
+            f"{_LARGEST_BLOCK}"
+        )
 
 
 def merge_bytes(words: int, positions: int) -> int:
@@ -153,19 +167,6 @@ def _marks_for(positions: int) -> int:
     return min(max(wanted, _LEAST_MARKS), _MOST_MARKS)
 
 
-def _check_positions(positions: NDArray[np.int64], rows: int) -> None:
-    smallest, largest = int(positions.min(initial=0)), int(positions.max(initial=0))
-    if smallest < 0 or largest > _LARGEST_BLOCK:
-        raise ValueError(
-            f"samples have {smallest} to {largest} positions; expected 0 to {_LARGEST_BLOCK}"
-        )
-    if (total := int(positions.sum())) != rows or rows > _LARGEST_BLOCK:
-        raise ValueError(
-            f"positions add up to {total}; expected the number of keys, {rows}, and no more than "
-            f"{_LARGEST_BLOCK}"
-        )
-
-
 @kernel
 def _merge(
     keys: NDArray[np.uint64],
@@ -182,13 +183,17 @@ def _merge(
     counted_group: NDArray[np.uint8] | None,
     equal_pairs: NDArray[np.int64],
     width: Width,
-) -> tuple[Place, Place]:
-    """Merge the samples of a piece; return how many keys a sample has once, and repeated ones."""
+) -> tuple[Place, Place, Place]:
+    """Merge the samples of a piece.
+
+    Returns how many keys a sample has once, and repeated ones, and how many rows were hot.
+    """
     once: Place
     repeated: Place
     left: Place
+    cold: Place
     pairs: Place
-    once = repeated = before = start = own = np.int64(0)
+    once = repeated = before = start = own = cold = np.int64(0)
     for sample in range(positions.size):
         stop = start + positions[sample]
         if group is not None:
@@ -198,6 +203,7 @@ def _merge(
         if has_hot:
             left, pairs = absorb_sample(keys, start, stop, own, hot, room.touched, room.cold, width)
             source, first = room.cold, np.int64(0)
+        cold += left
         mark = np.uint32(2 * sample + 2)
         settled, suspects = _settle(source, first, left, mark, room, bare, once, width)
         records = _count_suspects(suspects, before, room, width)
@@ -210,7 +216,7 @@ def _merge(
         _fill(counted_group, repeated, others, own)
         equal_pairs[own] += pairs + equal
         once, repeated, start = singles, others, stop
-    return once, repeated
+    return once, repeated, start - cold
 
 
 @inlined

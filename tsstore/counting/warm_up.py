@@ -14,7 +14,9 @@ import numpy as np
 
 from tsstore.counting import hot
 from tsstore.counting.aggregate import aggregate
+from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import count_groups, deal, numbers_by_group
+from tsstore.counting.direct import MOST_ROW_BYTES, DirectTable
 from tsstore.counting.grouped import aggregate_groups, aggregate_groups_gathered
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.merge import merge_samples
@@ -53,6 +55,7 @@ def _merged(scheme: KeyScheme, grouped: bool) -> list[list[Records]]:
     data = np.zeros((_FEW_ROWS, scheme.row_bytes), np.uint8)
     data[:, 0] = np.arange(_FEW_ROWS) // 4
     few = scheme.keys(data)
+    groups = 2 if grouped else 0
     for rows in (_FEW_ROWS, hot.LEAST_ROWS):
         keys = np.repeat(few, rows // _FEW_ROWS, axis=0)
         for positions in (1, 4):
@@ -61,8 +64,14 @@ def _merged(scheme: KeyScheme, grouped: bool) -> list[list[Records]]:
             deal(np.arange(len(count), dtype=np.uint64), np.uint64(0), 2, group)
             count_groups(group, 2)
             numbers_by_group(count, group, 2)
-            own = (group, 2) if grouped else (None, 1)
-            merged.append(merge_samples(keys, count, *own)[0])
+            table = hot.HotKeys(scheme.words, groups, rows)
+            own = group if grouped else None
+            records, _ = merge_samples(keys, count, table, own, max(groups, 1), Buffers())
+            merged += [records, table.take()]
+    if scheme.row_bytes <= MOST_ROW_BYTES:
+        direct = DirectTable(scheme, groups, _FEW_ROWS)
+        direct.count(data, np.array([_FEW_ROWS]), np.zeros(1, np.uint8) if grouped else None)
+        merged.append(direct.take())
     return merged
 
 
