@@ -81,13 +81,13 @@ def test_nothing_is_compiled_while_a_layer_is_counted(
     tmp_path, row_bytes, exact, grouped, monkeypatch
 ) -> None:
     stores = stores_of(tmp_path, row_bytes)
-    warm_up(row_bytes, exact, grouped)
-    before = compiled()
-    assert sum(map(len, before.values())) > 10
     groups = RandomGroups(5) if grouped else None
     parts = (part for store in stores for part in store.parts)
     nothing, some = LeftOut(), LeftOut({part.directory: np.arange(5) for part in parts})
     for in_memory in (True, False):
+        warm_up(row_bytes, exact, grouped, not in_memory)
+        before = compiled()
+        assert sum(map(len, before.values())) > 10
         monkeypatch.setattr(Local, "shared_memory", in_memory)
         for store, name, left_out in product(stores, stores[0], (nothing, some)):
             way = {"scratch": str(tmp_path), "groups": groups, "left_out": left_out}
@@ -98,9 +98,9 @@ def test_nothing_is_compiled_while_a_layer_is_counted(
 
 @pytest.mark.usefixtures("nothing_compiled")
 def test_loops_are_run_once_in_a_process() -> None:
-    warm_up(8, False, False)
+    warm_up(8, False, False, False)
     assert warm_up.cache_info().misses == 1
-    warm_up(8, False, False)
+    warm_up(8, False, False, False)
     assert warm_up.cache_info().hits == 1
     scheme = KeyScheme.create(8)
     before = compiled()
@@ -111,7 +111,7 @@ def test_loops_are_run_once_in_a_process() -> None:
 @pytest.mark.usefixtures("nothing_compiled")
 def test_every_loop_is_run_at_the_sizes_of_large_layers() -> None:
     for row_bytes, grouped in product((3, 16), (False, True)):
-        warm_up(row_bytes, False, grouped)
+        warm_up(row_bytes, False, grouped, True)
     left = {
         name.removeprefix("tsstore.counting.")
         for name, loop in loops().items()
@@ -121,9 +121,9 @@ def test_every_loop_is_run_at_the_sizes_of_large_layers() -> None:
 
 
 def test_wide_rows_take_little_memory() -> None:
-    warm_up(200, False, False)  # the same loops
+    warm_up(200, False, False, True)  # the same loops
     tracemalloc.start()
-    warm_up(100_000, False, False)
+    warm_up(100_000, False, False, True)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 16 << 20

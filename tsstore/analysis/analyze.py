@@ -213,7 +213,7 @@ def count_layer(
     count_of_groups = groups.count if groups else 0
     plan = layer_plan(states, memory, scheduler, count_of_groups, left_out.samples, exact)
     scheme = KeyScheme.create(states.row_bytes, seed, exact)
-    warm_up(states.row_bytes, exact, groups is not None)
+    warm_up(states.row_bytes, exact, groups is not None, plan.spill)
 
     with planned_scratch(plan, scheduler, scratch) as folder:
         graph, key = build_graph(states, scheme, plan, folder, groups, left_out)

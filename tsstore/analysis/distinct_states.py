@@ -68,7 +68,7 @@ def distinct_states(
         At the end, if the multiplicities do not add up to the rows.
     """
     scheme = KeyScheme.create(states.row_bytes, exact=True)
-    warm_up(states.row_bytes, True, False)
+    warm_up(states.row_bytes, True, False, plan.spill)
     partitions, rows = 1 << plan.partition_bits, 0
     with planned_scratch(plan, scheduler, scratch) as folder:
         index, tasks = _run_blocks(states, scheme, plan, scheduler, folder, report)

@@ -26,9 +26,9 @@ LEAST_ROWS: Final = 1 << 14
 """From fewer rows no hot keys are chosen."""
 TRIED_ROWS: Final = 1 << 13
 """Of a sample that says whether it pays to choose hot keys: half of them choose, half tell."""
-SAMPLE_ROWS: Final = 1 << 16
+SAMPLE_ROWS: Final = 1 << 17
 """Of the sample, at most, that chooses them."""
-MOST_SLOTS: Final = 1 << 13
+MOST_SLOTS: Final = 1 << 14
 LEAST_SLOTS: Final = 1 << 6
 ROWS_OF_A_SLOT: Final = 16
 """There is a slot, for each group, for so many rows of a block or more: records that stand for one

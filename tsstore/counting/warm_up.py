@@ -29,7 +29,7 @@ _ROWS_OF_MANY: Final = 1 << 14
 
 
 @lru_cache
-def warm_up(row_bytes: int, exact: bool, grouped: bool) -> None:
+def warm_up(row_bytes: int, exact: bool, grouped: bool, spill: bool) -> None:
     """Run every loop that counting rows of so many bytes needs, once in a process.
 
     Parameters
@@ -38,15 +38,18 @@ def warm_up(row_bytes: int, exact: bool, grouped: bool) -> None:
         As for :meth:`KeyScheme.create`.
     grouped
         Whether samples are counted by group.
+    spill
+        Whether records come from files: they cannot be written to, and loops are compiled for them
+        separately.
     """
     scheme = KeyScheme.create(row_bytes, seed=0, exact=exact)
     pieces = [piece for records in _merged(scheme, grouped) for piece in records]
     pieces.append(_many(scheme.words, grouped))
     scattered = [scatter([piece], 1)[0] for piece in pieces]
     scatter([scattered[0], scattered[0]], 1, 1)
-    from_files = [_as_from_a_file(piece) for piece in scattered]
-    for records in (scattered, from_files):
-        _count(records, scheme.words, 2 if grouped else 0)
+    _count(scattered, scheme.words, 2 if grouped else 0)
+    if spill:
+        _count(list(map(_as_from_a_file, scattered)), scheme.words, 2 if grouped else 0)
 
 
 def _merged(scheme: KeyScheme, grouped: bool) -> list[list[Records]]:
@@ -60,9 +63,10 @@ def _merged(scheme: KeyScheme, grouped: bool) -> list[list[Records]]:
         keys = np.repeat(few, rows // _FEW_ROWS, axis=0)
         for positions in (1, 4):
             count = np.full(rows // positions, positions, np.int64)
-            group = np.empty(len(count), np.uint8)
-            deal(np.arange(len(count), dtype=np.uint64), np.uint64(0), 2, group)
-            count_groups(group, 2)
+            group = np.zeros(len(count), np.uint8)
+            if grouped:
+                deal(np.arange(len(count), dtype=np.uint64), np.uint64(0), 2, group)
+                count_groups(group, 2)
             numbers_by_group(count, group, 2)
             table = hot.HotKeys(scheme.words, groups, rows)
             own = group if grouped else None
@@ -93,7 +97,7 @@ def _count(records: list[Records], words: int, groups: int) -> None:
 
 
 def _as_from_a_file(records: Records) -> Records:
-    """Return records that cannot be written to, for which loops are compiled separately."""
+    """Return records that cannot be written to."""
     copy = deepcopy(records)
     for array in copy.arrays():
         array.setflags(write=False)
