@@ -45,7 +45,7 @@ def records_of(
 ) -> tuple[list[Records], GroupChanges]:
     """All records of a block of one piece, and its numbers."""
     buffers = Buffers()
-    early = early_table(scheme, plan_of(states, direct), groups.count if groups else 0, buffers)
+    early = early_table(scheme, plan_of(states, direct), groups, buffers)
     assert isinstance(early, DirectTable) == direct
     records, numbers = read_records(states, scheme, block, groups, left_out, early, buffers)
     assert direct <= (not records)
@@ -198,13 +198,13 @@ def test_hot_states_are_merged_although_samples_have_one_row(tmp_path, monkeypat
 def test_a_table_of_all_states_serves_while_it_pays(tmp_path):
     states = write_layers(tmp_path / "run", {"a": layer(numbered_rows(np.arange(400), 3))})["a"]
     scheme, buffers, plan = KeyScheme.create(3, seed=3), Buffers(), plan_of(states, True)
-    first = early_table(scheme, plan, 0, buffers)
+    first = early_table(scheme, plan, None, buffers)
     assert isinstance(first, DirectTable)
-    assert early_table(scheme, plan, 0, buffers) is first
+    assert early_table(scheme, plan, None, buffers) is first
     read_records(states, scheme, whole(states), None, NOTHING, first, buffers)
     first.take()
-    second = early_table(scheme, plan, 0, buffers)
+    second = early_table(scheme, plan, None, buffers)
     assert isinstance(second, HotKeys)
-    assert early_table(scheme, plan, 0, buffers) is second
+    assert early_table(scheme, plan, None, buffers) is second
     assert isinstance(early_table(scheme, plan, 0, Buffers()), DirectTable)
-    assert isinstance(early_table(scheme, plan_of(states, False), 0, Buffers()), HotKeys)
+    assert isinstance(early_table(scheme, plan_of(states, False), None, Buffers()), HotKeys)

@@ -79,13 +79,22 @@ def test_more_states_than_there_is_room_for_are_records_of_several_pieces(
     monkeypatch.setattr(module, "MOST_STATES", 8)
     rows = rows_of(np.random.default_rng(0).integers(0, 30, 500), 2)
     group = (np.arange(100) % 2).astype(np.uint8) if groups else None
-    direct = table(2, groups, 8)
+    direct = table(2, groups, 5)
     assert len(check(direct, rows, np.full(100, 5), group, max(groups, 1))) > 20
-    of_one = np.zeros(5, np.uint8) if groups else None
-    a_sample_fills_it = check(
-        direct, rows_of(np.arange(40), 2), np.full(5, 8), of_one, max(groups, 1)
+    # As many as there is room for, and as many in one more sample.
+    one = None if group is None else group[:3]
+    assert (
+        len(check(direct, rows_of(np.arange(13), 2), np.array([5, 3, 5]), one, max(groups, 1))) == 1
     )
-    assert len(a_sample_fills_it) == 5
+    assert (
+        len(check(direct, rows_of(np.arange(14), 2), np.array([5, 4, 5]), one, max(groups, 1))) == 2
+    )
+
+
+def test_all_states_of_two_bytes_are_counted_together() -> None:
+    rows = rows_of(np.tile(np.arange(1 << 16), 2), 2)
+    (records,) = check(table(2), rows, np.full(1 << 11, 64))
+    assert len(records) == 1 << 16
 
 
 def test_it_pays_while_rows_are_many_for_each_record() -> None:
@@ -134,10 +143,10 @@ def test_states_are_fewer_for_more_groups_and_bytes_are_those_of_the_table() -> 
     assert states_of(32) == module.MOST_COUNTS // 32
     direct = table(2, 3, 50)
     arrays = (direct._index, direct._states, direct._times, direct._counts, direct._touched)
-    # No state is one more, and has its place.
-    one = direct._states[:1].nbytes + direct._times[:1].nbytes + direct._counts[:1].nbytes
+    # There are no more than all states; and one place is for none.
+    places = direct._states[:51].nbytes + direct._times[:51].nbytes + direct._counts[:51].nbytes
     keys, records = (4 + 8) * states_of(3), 17 * 3 * states_of(3)
-    assert direct_bytes(16, 3, 50) == sum(a.nbytes for a in arrays) - one + keys + records
+    assert direct_bytes(16, 3, 50) == sum(a.nbytes for a in arrays) - places + keys + records
     assert direct_bytes(10, 0, 50) == 4096 + 400 + 1024 * (24 + 8 + 16)
 
 

@@ -35,7 +35,9 @@ from tsstore.analysis.pipeline import (
 from tsstore.analysis.plan import Plan
 from tsstore.analysis.schedulers import Local
 from tsstore.analysis.work import fan_in
+from tsstore.counting import direct
 from tsstore.counting.buffers import Buffers
+from tsstore.counting.direct import DirectTable
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError, DamageError
@@ -537,3 +539,24 @@ def test_samples_of_parts_without_rows_are_counted_all_the_same(tmp_path):
     empty = write_layers(tmp_path / "empty", {"a": parts[0]})["a"]
     nothing = finish_counts(Counts(Spectrum.empty()), empty, groups)
     assert nothing.changes.samples.sum() == 9
+
+
+def test_a_table_of_all_states_is_left_within_a_block_when_it_does_not_pay(tmp_path, monkeypatch):
+    rows = layer(numbered_rows(np.arange(600) // np.repeat([6, 1], 300), 3), 10)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    numbers = []
+
+    def spy(table: DirectTable, rows: np.ndarray, *others: Any) -> Any:
+        numbers.append(len(rows))
+        return count_rows(table, rows, *others)
+
+    count_rows = DirectTable.count
+    monkeypatch.setattr(DirectTable, "count", spy)
+    monkeypatch.setattr(direct, "MOST_STATES", 40)
+    whole = {"direct": True, "largest_sample": 10, "piece_rows": 100, "block_rows": 600}
+    assert found(run(states, threads=1, **whole)) == count(rows)
+    assert numbers == [100, 100, 100, 100]
+    numbers.clear()
+    counts = run(states, threads=1, groups=RandomGroups(3), **whole)
+    check_groups(states, [rows], RandomGroups(3), counts)
+    assert 1 <= len(numbers) < 6

@@ -28,19 +28,20 @@ _Word = TypeVar("_Word", bound=np.generic)
 
 
 def early_table(
-    scheme: KeyScheme, plan: Plan, groups: int, buffers: Buffers
+    scheme: KeyScheme, plan: Plan, groups: RandomGroups | None, buffers: Buffers
 ) -> HotKeys | DirectTable:
     """Return the table in which a thread merges a block's rows early, with nothing in it.
 
     That is one for all states, if the plan has room for it and it has paid so far; else one of hot
-    keys. `groups` is 0 where groups are not told apart.
+    keys.
     """
+    count = groups.count if groups else 0
 
     def make_direct() -> DirectTable:
-        return DirectTable(scheme, groups, plan.largest_sample)
+        return DirectTable(scheme, count, plan.largest_sample)
 
     def make_hot() -> HotKeys:
-        return HotKeys(scheme.words, groups, plan.hot_rows)
+        return HotKeys(scheme.words, count, plan.hot_rows)
 
     table: HotKeys | DirectTable | None = None
     if plan.direct:

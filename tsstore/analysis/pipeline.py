@@ -107,9 +107,12 @@ def count_block(shared: Shared, block: Block, buffers: Buffers | None = None) ->
     states, scheme, plan, groups = shared.states, shared.scheme, shared.plan, shared.groups
     scattered, numbers = [], []
     buffers = buffers or Buffers()
-    early = early_table(scheme, plan, groups.count if groups else 0, buffers)
+    early = early_table(scheme, plan, groups, buffers)
     for piece in states.divide(block, plan.piece_rows):
         records, own = read_records(states, scheme, piece, groups, shared.left_out, early, buffers)
+        if not early.pays:
+            records = [*records, *early.take()]
+            early = early_table(scheme, plan, groups, buffers)
         scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
         numbers.append(own)
     scattered += [scatter([kind], plan.partition_bits) for kind in early.take()]

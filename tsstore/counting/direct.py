@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MOST_ROW_BYTES: Final = 3
 """Of a row: there is a place in the index for each of 2**24 states at most."""
 MOST_STATES: Final = 1 << 16
-"""That are counted before they become records."""
+"""That are counted before they become records, but for those of one more sample."""
 MOST_COUNTS: Final = 1 << 20
 """Of all those states and groups."""
 PAYS_FROM: Final = 4
@@ -59,7 +59,7 @@ class DirectTable:
         self.pays = True
         self._scheme, self._grouped = scheme, groups > 0
         self._width = width_for(scheme.row_bytes)
-        states = states_of(groups)
+        states = states_of(groups) + largest_sample
         # What no row names is never written to, and so it is never resident.
         self._index = np.zeros(1 << (8 * scheme.row_bytes), np.uint32)
         # State 0 is none: no place in the index is its.
@@ -150,13 +150,13 @@ class DirectTable:
 
 
 def states_of(groups: int) -> int:
-    """Return how many states are counted before they become records."""
+    """Return how many states are counted before they become records, without the last sample's."""
     return min(MOST_STATES, MOST_COUNTS // max(groups, 1))
 
 
 def direct_bytes(neurons: int, groups: int, largest_sample: int) -> int:
     """Bytes of a table for so many neurons and groups (0 for none), and of its records, at most."""
-    states = min(states_of(groups), 1 << neurons)
+    states = min(states_of(groups) + largest_sample, 1 << neurons)
     record = record_bytes(1, bare=False, grouped=groups > 0)
     counts = states * max(groups, 1) * (8 + record)
     return (4 << neurons) + 8 * largest_sample + states * (4 + 8 + 4 + 8) + counts

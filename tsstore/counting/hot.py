@@ -81,7 +81,11 @@ class HotKeys:
     ----------
     share
         Of the last piece's rows, how many were hot; 0 where looking for them does not pay.
+    pays
+        True: others are chosen where these no longer do.
     """
+
+    pays = True
 
     def __init__(self, words: int, groups: int, rows: int) -> None:
         slots = slots_of(groups, rows)
