@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store import layout
-from tsstore.store.arrays import ArrayWriter, CommittedArray
+from tsstore.store import chunks, layout
+from tsstore.store.arrays import ArrayWriter, ChunkRoom, CommittedArray
 from tsstore.store.files import LocalFiles
 from tsstore.store.layout import ArrayPaths
 from tsstore.store.metadata import ArraySpec
@@ -88,6 +88,57 @@ def test_a_range_is_read_into_the_array_that_is_given(files):
     np.testing.assert_array_equal(out, entries(10)[1:9])
     assert array.read(3, 3).shape == (0, 2)
     assert array.read(3, 3, out) is out
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """Where the chunks lie that are decoded, one after the other."""
+    places, decode = [], chunks.decode
+
+    def spy(spec, data, where, out=None):
+        places.append(where)
+        return decode(spec, data, where, out)
+
+    monkeypatch.setattr(chunks, "decode", spy)
+    return places
+
+
+@pytest.mark.parametrize("spec", [STATES, TEXT])
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_who_reads_on_decodes_each_chunk_once(files, spec, step, decoded):
+    array, written, room = write(files, 30, spec), entries(30, spec), ChunkRoom()
+    assert array.spec.chunk_rows == 4
+    array.read(0, 1)  # and the checksums
+    decoded.clear()
+    for start in range(0, 30, step):
+        own = slice(start, min(start + step, 30))
+        assert array.read(own.start, own.stop, None, room).tolist() == written[own].tolist()
+    assert len(decoded) == len(set(decoded)) == 8
+
+
+def test_a_chunk_that_is_held_stands_for_no_other(files):
+    array, written, room = write(files, 30), entries(30), ChunkRoom()
+    again = CommittedArray.open(files, PATHS, array.commit, "uint8", (2,))
+    np.testing.assert_array_equal(array.read(1, 2, None, room), written[1:2])
+    np.testing.assert_array_equal(array.read(5, 6, None, room), written[5:6])
+    chunk = Path(files.location) / "layers/a/states/c/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
+    with pytest.raises(DamageError):
+        array.read(2, 3, None, room)
+    # What was held is gone, although it was valid: its memory is that of the damaged chunk.
+    np.testing.assert_array_equal(array.read(6, 7, None, room), written[6:7])
+    np.testing.assert_array_equal(again.read(6, 7, None, room), written[6:7])
+
+
+def test_one_room_serves_arrays_of_any_kind(tmp_path):
+    room = ChunkRoom()
+    for number, spec in enumerate((STATES, TEXT, STATES)):
+        files = LocalFiles(tmp_path / str(number), durable=False)
+        array, written = write(files, 30, spec), entries(30, spec)
+        for start in (1, 5, 2):
+            assert array.read(start, start + 2, None, room).tolist() == (
+                written[start : start + 2].tolist()
+            )
 
 
 def test_chunks_that_hold_nothing_but_zeros_are_written(files):

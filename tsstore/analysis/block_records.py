@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.counting.merge import merge_samples
 from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
+from tsstore.store.arrays import ChunkRoom
 from tsstore.store.layers import Block, LayerStates
 
 SPAN_BYTES = 1 << 20
@@ -100,7 +100,9 @@ def _read_rows(states: LayerStates, block: Block, buffers: Buffers) -> npt.NDArr
     """Return a block's rows, uint8 (rows, row_bytes), in the buffers."""
     stored = states.parts[block.part].states
     room = buffers.array("rows", (block.rows, states.row_bytes), np.uint8)
-    return stored.read(block.first_row, block.first_row + block.rows, room, _encoded(buffers))
+    return stored.read(
+        block.first_row, block.first_row + block.rows, room, buffers.kept("chunks", ChunkRoom)
+    )
 
 
 def _read_keys(
@@ -114,15 +116,10 @@ def _read_keys(
     while row < stop:
         end = min(stop, (row // span + 1) * span)
         room = buffers.array("rows", (end - row, states.row_bytes), np.uint8)
-        rows = stored.read(row, end, room, _encoded(buffers))
+        rows = stored.read(row, end, room, buffers.kept("chunks", ChunkRoom))
         scheme.keys(rows, keys[row - block.first_row : end - block.first_row])
         row = end
     return keys
-
-
-def _encoded(buffers: Buffers) -> Callable[[int], memoryview]:
-    """Return what gives room for an encoded chunk of so many bytes."""
-    return lambda count: buffers.array("encoded", (count,), np.uint8).data
 
 
 def _select_rows(

@@ -214,11 +214,12 @@ class CommittedArray:
         start: int,
         stop: int,
         out: npt.NDArray[Any] | None = None,
-        room: Room | None = None,
+        room: ChunkRoom | None = None,
     ) -> npt.NDArray[Any]:
         """Return entries `start` to `stop`, decoded into `out` where it is given.
 
-        Encoded chunks are read into the room where it is given, one after the other.
+        Who reads on with the same room takes memory for chunks once, and decodes none of them twice
+        in a row.
 
         Raises
         ------
@@ -234,15 +235,15 @@ class CommittedArray:
             count = (stop - start) * (self.spec.entry_bytes or _POINTER_BYTES)
             with taking_memory(f"{self.files.location}/{self.paths.values}", count):
                 out = chunks.empty_entries(self.spec, stop - start)
-        size = self.spec.chunk_rows
+        size, room = self.spec.chunk_rows, room or ChunkRoom()
         for index in range(start // size, -(-stop // size)):
             first, last = max(start, index * size), min(stop, (index + 1) * size)
             target = out[first - start : last - start]
             if last - first == size and not self.spec.is_text:
-                self._chunk(index, target, room)
+                self._chunk(index, target, room.encoded)
             else:
                 part = slice(first - index * size, last - index * size)
-                target[:] = self._chunk(index, None, room)[part]
+                target[:] = room.whole_chunk(self, index)[part]
         return out
 
     def check_extent(self) -> None:
@@ -254,9 +255,7 @@ class CommittedArray:
         if self.rows and not self._stored.exists(last):
             raise damaged(self._stored.where(last), "it is missing")
 
-    def _chunk(
-        self, index: int, out: npt.NDArray[Any] | None, room: Room | None
-    ) -> npt.NDArray[Any]:
+    def _chunk(self, index: int, out: npt.NDArray[Any] | None, room: Room) -> npt.NDArray[Any]:
         where = self._stored.where(index)
         entries = chunks.decode(self.spec, self._stored.read(index, room), where, out)
         full = index < self.rows // self.spec.chunk_rows
@@ -286,6 +285,40 @@ class CommittedArray:
         if google_crc32c.value(checksums.tobytes()) != self.commit.digest:
             raise damaged(where, "the checksums are not those that were committed")
         return checksums
+
+
+class ChunkRoom:
+    """Memory for reading chunks one after another, of one thread.
+
+    It holds an encoded chunk, and the decoded one that was last wanted in part: often its other
+    part is wanted next.
+    """
+
+    def __init__(self) -> None:
+        self._encoded = np.empty(0, np.uint8)
+        self._held: tuple[CommittedArray, int] | None = None
+        self._entries = np.empty(0)
+
+    def encoded(self, count: int) -> memoryview:
+        """Return room for so many bytes; what was there before is lost."""
+        if len(self._encoded) < count:
+            # A little more, as the next one may be a little larger.
+            self._encoded = np.empty(count + count // 16, np.uint8)
+        return self._encoded[:count].data
+
+    def whole_chunk(self, array: CommittedArray, index: int) -> npt.NDArray[Any]:
+        """Return all entries of a chunk, which are valid until the next call."""
+        if self._held is None or self._held[0] is not array or self._held[1] != index:
+            self._held = None
+            self._entries = array._chunk(index, self._fitting(array.spec), self.encoded)
+            self._held = array, index
+        return self._entries
+
+    def _fitting(self, spec: ArraySpec) -> npt.NDArray[Any] | None:
+        """Return the memory of the chunk before if it is of the size of this one."""
+        held, shape = self._entries, (spec.chunk_rows, *spec.row_shape)
+        fits = not spec.is_text and held.shape == shape and held.dtype == spec.numpy_dtype
+        return held if fits else None
 
 
 def _read_spec(
