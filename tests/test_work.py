@@ -40,7 +40,7 @@ def block_bytes(layer: Work, rows: int) -> int:
 
 def test_a_block_task_holds_chunks_a_piece_and_the_records_of_a_block():
     fixed = block_bytes(work(chunk_bytes=MIB), 0)
-    assert block_bytes(work(chunk_bytes=2 * MIB), 0) == fixed + 2 * MIB
+    assert block_bytes(work(chunk_bytes=2 * MIB), 0) == fixed + 3 * MIB
     rows = 1 << 20
     piece = piece_bytes(work(), rows, HOT_PIECES * rows) - piece_bytes(work(), 0, 0)
     assert block_bytes(work(), rows) - block_bytes(work(), 0) == piece

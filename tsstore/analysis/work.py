@@ -125,11 +125,14 @@ def piece_bytes(work: Work, rows: int, hot_rows: int) -> int:
 def block_task_bytes(
     work: Work, piece_rows: int, block_rows: int, spill: bool, direct: bool = False
 ) -> int:
-    """Return the most bytes that a block task takes, but for records that stay in memory."""
+    """Return the most bytes that a block task takes, but for records that stay in memory.
+
+    There are an encoded chunk, a decoded one that was wanted in part, and rows, about a chunk.
+    """
     held = work.records_bytes(block_rows) if spill else 0
     pieces = piece_bytes(work, piece_rows, HOT_PIECES * piece_rows)
     table = direct_table_bytes(work) if direct else 0
-    return OVERHEAD_BYTES + 2 * work.chunk_bytes + pieces + held + table
+    return OVERHEAD_BYTES + 3 * work.chunk_bytes + pieces + held + table
 
 
 def has_direct_table(work: Work, block_rows: int, memory: int) -> bool:
