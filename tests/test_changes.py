@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 
 import counting_cases
@@ -52,6 +53,37 @@ def test_changes_of_disjoint_states_add_up(parts) -> None:
     merged = add_up_changes([added_up(part) for part in parts])
     assert changes_as_counter(merged) == expected(*parts)
     assert len(merged.ends) == GROUPS
+
+
+@given(st.lists(rows_of_groups, min_size=2, max_size=4), st.integers(0, 100))
+def test_many_changes_add_up_some_groups_after_others_to_the_same(parts, at_once) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "AT_ONCE", at_once)
+        merged = add_up_changes([added_up(part) for part in parts])
+    assert changes_as_counter(merged) == expected(*parts)
+    assert len(merged.ends) == GROUPS
+    assert merged.ends[-1] == len(merged)
+
+
+def test_no_more_than_some_changes_are_copied_at_once() -> None:
+    k = np.arange(1, module.AT_ONCE // 4 + 1)
+    rows = np.tile(np.column_stack([k, k, np.ones_like(k)]), (GROUPS * 3, 1))
+    ends = len(k) * 3 * np.arange(1, GROUPS + 1)
+    parts = [add_up_rows(rows.copy(), ends) for _ in range(4)]
+    tracemalloc.start()
+    merged = add_up_changes(parts)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert merged.states.tolist() == [12] * len(merged)
+    assert peak < 2 * merged.nbytes + 8 * module.AT_ONCE * module.CELL_BYTES // 2
+
+
+def test_the_changes_of_some_groups_are_views_of_those_of_all() -> None:
+    part = added_up([[(1, 1, 1), (2, 1, 3)], [], [(5, 2, -1)]])
+    assert part.of(0, 2).ends.tolist() == [2, 2]
+    assert part.of(1, 3).ends.tolist() == [0, 1]
+    assert part.of(2, 3).multiplicity.tolist() == [5]
+    assert np.shares_memory(part.of(0, 1).states, part.states)
 
 
 def test_integers_are_no_wider_than_they_need_be() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import direct as module
-from tsstore.counting import hot as hot_module
+from tsstore.counting import hot, hot_kernels
 from tsstore.counting.direct import DirectTable, direct_bytes, states_of
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
@@ -156,7 +156,7 @@ def test_kernels_run_as_plain_python_with_the_same_result(groups: int, monkeypat
     group = np.array([0, 2, 1], np.uint8) if groups else None
     positions = np.array([40, 0, 50])
     compiled = check(table(3, groups), rows, positions, group, max(groups, 1))
-    counting_cases.run_as_plain_python(monkeypatch, module, hot_module)
+    counting_cases.run_as_plain_python(monkeypatch, module, hot, hot_kernels)
     assert not hasattr(module._count, "py_func")
     plain = check(table(3, groups), rows, positions, group, max(groups, 1))
     assert list(map(counting_cases.rows_of, plain)) == list(map(counting_cases.rows_of, compiled))

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import hot as module
+from tsstore.counting import hot_kernels
 from tsstore.counting import merge as merge_module
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.hot import HotKeys, hot_bytes, merge_hot_rows, slots_of
@@ -405,8 +406,8 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     group = np.random.default_rng(1).integers(0, 3, 300).astype(np.uint8) if groups else None
     own = None if group is None else group[:5]
     compiled = [rows_of(piece) for piece in hot_and_cold(keys, group, groups)]
-    counting_cases.run_as_plain_python(monkeypatch, module, merge_module)
-    assert not hasattr(module._elect, "py_func")
+    counting_cases.run_as_plain_python(monkeypatch, module, hot_kernels, merge_module)
+    assert not hasattr(hot_kernels.elect, "py_func")
     plain = [rows_of(piece) for piece in hot_and_cold(keys, group, groups)]
     assert plain == compiled
     assert check_rows(keys, group, groups or 1) > 100

@@ -16,7 +16,7 @@ from counting_cases import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting import hot as hot_module
+from tsstore.counting import hot_kernels
 from tsstore.counting import merge as module
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.merge import merge_bytes
@@ -183,7 +183,7 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     keys = random_keys(5, 100, 30, words)
     group = np.array([1, 0, 1, 0, 1], np.uint8) if groups else None
     compiled = [rows_of(piece) for piece in check_merged(keys, positions, group, groups or 1)]
-    counting_cases.run_as_plain_python(monkeypatch, module, hot_module)
+    counting_cases.run_as_plain_python(monkeypatch, module, hot_kernels)
     assert not hasattr(module._merge, "py_func")
     plain = [rows_of(piece) for piece in check_merged(keys, positions, group, groups or 1)]
     assert plain == compiled
@@ -197,7 +197,7 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
 def test_nothing_is_written_beyond_the_room_there_is(distinct, hot_rows, monkeypatch) -> None:
     sample_few_rows(monkeypatch, 32)
     # Unlike compiled loops, plain Python says so.
-    counting_cases.run_as_plain_python(monkeypatch, module, hot_module)
+    counting_cases.run_as_plain_python(monkeypatch, module, hot_kernels)
     ids = np.where(np.arange(120) % 60 < hot_rows, 0, np.arange(120) % distinct)
     group = np.arange(120, dtype=np.uint8)
     for count in (1, 2, 3, 60, 120):

@@ -12,6 +12,7 @@ from tsstore.analysis.plan import (
     BLOCKS_OF_A_THREAD,
     LEAST_PARTITIONS,
     MAX_BLOCK_PIECES,
+    MAX_BLOCK_ROWS,
     MAX_PARTITION_BITS,
     MAX_PIECE_ROWS,
     MIN_PIECE_ROWS,
@@ -272,6 +273,11 @@ def test_blocks_in_memory_are_some_pieces_and_some_for_each_thread():
     assert small.block_rows == small.piece_rows == small.hot_rows
     large = make_plan(work(rows=10**9), 64 * GIB, 2, True)
     assert large.block_rows == MAX_BLOCK_PIECES * large.piece_rows
+
+
+def test_no_block_has_more_rows_than_a_record_can_count():
+    huge = make_plan(work(rows=10**12), 1 << 40, 2, False)
+    assert huge.block_rows == MAX_BLOCK_ROWS < 2**32
 
 
 def test_rows_of_few_bits_are_counted_in_a_table_of_all_states_where_there_is_room():

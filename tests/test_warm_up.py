@@ -70,7 +70,7 @@ def stores_of(folder: Path, row_bytes: int) -> list[StateStore]:
 
 def test_all_modules_with_loops_are_looked_at() -> None:
     modules = {name.rsplit(".", 2)[1] for name in loops()}
-    assert modules >= {"aggregate", "alone", "by_group", "changes", "direct", "hot"}
+    assert modules >= {"aggregate", "alone", "by_group", "changes", "direct", "hot_kernels"}
     assert modules >= {"grouped_kernels", "key_kernels", "merge", "packed", "partition", "probing"}
 
 

@@ -26,6 +26,8 @@ MAX_PIECE_ROWS = 1 << 19
 MAX_BLOCK_PIECES = 16
 BLOCKS_OF_A_THREAD = 4
 """Where records stay in memory: pieces share hot keys, but threads shall end at the same time."""
+MAX_BLOCK_ROWS = 1 << 31
+"""Records count them in 32 bits."""
 MIN_PIECE_ROWS = 1 << 12
 MAX_PARTITION_BITS = 16
 """More than 12 only where no partition could be gathered else: slices are short, and many."""
@@ -249,7 +251,7 @@ def _block_rows(
         even = -(-work.rows // (BLOCKS_OF_A_THREAD * all_threads))
         return max(piece_rows, min(even, MAX_BLOCK_PIECES * piece_rows))
     room = share - block_task_bytes(work, piece_rows, 0, spill, direct)
-    even = -(-work.rows // all_threads)
+    even = min(-(-work.rows // all_threads), MAX_BLOCK_ROWS)
     return max(piece_rows, min(even, room * 1000 // work.records_bytes(1000)))
 
 

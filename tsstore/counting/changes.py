@@ -17,12 +17,16 @@ from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, slots_for
 from tsstore.errors import CountingError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 #: Bytes of a cell while it is added up, or of what one state or pair adds to it.
 CELL_BYTES: Final = 24
+
+#: Cells that are added up at once: of more, group after group, so that there is no second copy of
+#: all of them.
+AT_ONCE: Final = 1 << 17
 
 _CELL_COLUMNS: Final = 3
 _ONE: Final = np.uint64(1)
@@ -65,6 +69,13 @@ class Changes:
         """Multiplicity, incidence and states: (cells,) each."""
         return self.multiplicity, self.incidence, self.states
 
+    def of(self, first: int, stop: int) -> Changes:
+        """Return those of the groups from the first on, as if there were no others; views."""
+        before = self.ends[first - 1] if first else 0
+        ends = self.ends[first:stop] - before
+        cells = slice(before, before + ends[-1])
+        return Changes(ends, *(column[cells] for column in self.entries))
+
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
@@ -102,6 +113,22 @@ def add_up_changes(parts: Sequence[Changes]) -> Changes:
     """
     if len(parts) == 1:
         return parts[0]
+    return _join([_add_up_together(own) for own in _by_groups(parts)])
+
+
+def _by_groups(parts: Sequence[Changes]) -> Iterator[list[Changes]]:
+    """Yield the parts' changes of some groups after those of others: no more than are small."""
+    ends = np.sum([part.ends for part in parts], axis=0)
+    first = 0
+    while first < len(ends):
+        before = ends[first - 1] if first else 0
+        stop = max(int(np.searchsorted(ends, before + AT_ONCE, side="right")), first + 1)
+        yield [part.of(first, stop) for part in parts]
+        first = stop
+
+
+def _add_up_together(parts: Sequence[Changes]) -> Changes:
+    """Add up the changes of the same groups."""
     joined = [
         np.concatenate(columns) for columns in zip(*(part.entries for part in parts), strict=True)
     ]
@@ -115,6 +142,16 @@ def add_up_changes(parts: Sequence[Changes]) -> Changes:
     where = firsts, part_ends, rows, _index_for(ends)
     cells = _add_up_parts(k, q, states, *where, *added_up, ends)
     return Changes(ends, *(_narrow(column[:cells]) for column in added_up))
+
+
+def _join(some: Sequence[Changes]) -> Changes:
+    """Return the changes of some groups after those of others as one."""
+    if len(some) == 1:
+        return some[0]
+    before = np.cumsum([0, *(len(own) for own in some[:-1])])
+    ends = np.concatenate([own.ends + start for own, start in zip(some, before, strict=True)])
+    entries = zip(*(own.entries for own in some), strict=True)
+    return Changes(ends, *map(np.concatenate, entries))
 
 
 def _index_for(ends: NDArray[np.int64]) -> NDArray[np.uint32]:

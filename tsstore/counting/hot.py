@@ -9,12 +9,12 @@ has counted becomes records at the end of a block.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.compiling import inlined, kernel
-from tsstore.counting.probing import Place, Width, copy_key, is_same, width_of
+from tsstore.counting.hot_kernels import HotTable, absorb_rows, elect, take_records
+from tsstore.counting.probing import Place, width_of
 from tsstore.counting.records import Records, counted_columns
 
 if TYPE_CHECKING:
@@ -38,31 +38,7 @@ PAYS_FROM: Final = 0.15
 SERVES_FROM: Final = 0.8
 """Of the share of hot rows that there was at first: with less, others are chosen."""
 
-_ONE: Final = np.uint64(1)
-_HALF: Final = np.uint64(32)
-_ROW_AND_SAMPLE: Final = np.uint64((1 << 32) + 1)
 _SHIFTS: Final = (np.uint64(8), np.uint64(28))
-
-
-class HotTable(NamedTuple):
-    """Hot keys, a slot each.
-
-    Attributes
-    ----------
-    shift
-        Where in the hash the number of a slot begins.
-    keys
-        uint64 (slots, words).
-    times
-        uint64 (slots,): how often the sample at hand has each; 0 between samples.
-    counts
-        uint64 (slots, groups): samples, and in the lower half rows, of each so far.
-    """
-
-    shift: np.uint64
-    keys: NDArray[np.uint64]
-    times: NDArray[np.uint64]
-    counts: NDArray[np.uint64]
 
 
 class HotKeys:
@@ -142,7 +118,7 @@ class HotKeys:
         # Two frequent keys may want one slot: another part of the hash tells them apart.
         for shift in _SHIFTS:
             chosen, votes = np.zeros_like(slots), np.zeros(len(slots), np.int32)
-            hits: Place = _elect(sample, shift, chosen, votes, width_of(keys))
+            hits: Place = elect(sample, shift, chosen, votes, width_of(keys))
             if hits > best:
                 best = hits
                 self.table = self.table._replace(shift=shift, keys=chosen)
@@ -154,7 +130,7 @@ def take_counted(table: HotTable, grouped: bool) -> Records:
     """Return one record for each key and group that has been counted; the counts are 0 then."""
     count = int(np.count_nonzero(table.counts))
     records = Records.empty(table.keys.shape[1], bare=False, grouped=grouped, count=count)
-    _take(table, *counted_columns(records), width_of(records.keys))
+    take_records(table, *counted_columns(records), width_of(records.keys))
     return records
 
 
@@ -178,7 +154,7 @@ def merge_hot_rows(records: Records, hot: HotKeys, buffers: Buffers) -> Records:
     if not hot.serve(records.keys):
         return records
     cold = buffers.records("bare", len(records), records.words, True, records.group is not None)
-    left = _absorb_rows(
+    left = absorb_rows(
         records.keys, records.group, hot.table, cold.keys, cold.group, width_of(cold.keys)
     )
     hot.learn(len(records) - int(left), len(records))
@@ -213,157 +189,3 @@ def _drawn_rows(count: int, size: int) -> NDArray[np.int64]:
     first = generator.integers(0, span, len(starts))
     second = (first + generator.integers(1, span, len(starts))) % span
     return np.stack([starts + first, starts + second], axis=1).ravel()
-
-
-@kernel
-def _elect(
-    keys: NDArray[np.uint64],
-    shift: np.uint64,
-    hot: NDArray[np.uint64],
-    votes: NDArray[np.int32],
-    width: Width,
-) -> Place:
-    """Let every other key vote for the one of its slot; return how many of the rest are hot.
-
-    References
-    ----------
-    R. Boyer and J. S. Moore, "MJRTY: a fast majority vote algorithm", Automated Reasoning, 1991.
-    """
-    mask = np.uint64(hot.shape[0] - 1)
-    for row in range(0, keys.shape[0], 2):
-        slot = (keys[row, 0] >> shift) & mask
-        if is_same(keys, row, hot, slot, width):
-            votes[slot] += 1
-        elif votes[slot] > 0:
-            votes[slot] -= 1
-        else:
-            votes[slot] = 1
-            copy_key(keys, row, hot, slot, width)
-    hits = np.int64(0)
-    for row in range(1, keys.shape[0], 2):
-        hits += np.int64(is_same(keys, row, hot, (keys[row, 0] >> shift) & mask, width))
-    return hits
-
-
-@kernel
-def _absorb_rows(
-    keys: NDArray[np.uint64],
-    group: NDArray[np.uint8] | None,
-    hot: HotTable,
-    cold: NDArray[np.uint64],
-    cold_group: NDArray[np.uint8] | None,
-    width: Width,
-) -> Place:
-    """Count hot rows, and write the others; return how many those are."""
-    mask = np.uint64(hot.keys.shape[0] - 1)
-    left = np.int64(0)
-    for row in range(keys.shape[0]):
-        slot = (keys[row, 0] >> hot.shift) & mask
-        is_hot = np.int64(is_same(keys, row, hot.keys, slot, width))
-        copy_key(keys, row, cold, left, width)
-        if group is not None and cold_group is not None:
-            hot.counts[slot, group[row]] += np.uint64(is_hot) * _ROW_AND_SAMPLE
-            cold_group[left] = group[row]
-        else:
-            hot.counts[slot, 0] += np.uint64(is_hot) * _ROW_AND_SAMPLE
-        left += 1 - is_hot
-    return left
-
-
-@inlined
-def absorb_sample(
-    keys: NDArray[np.uint64],
-    start: Place,
-    stop: Place,
-    own: Place,
-    hot: HotTable,
-    touched: NDArray[np.uint64],
-    cold: NDArray[np.uint64],
-    width: Width,
-) -> tuple[Place, Place]:
-    """Count the hot rows of a sample of group `own`, and write the others.
-
-    Parameters
-    ----------
-    keys, start, stop
-        uint64 (n, words), and where in it the sample's begin and end.
-    own
-        The sample's group.
-    hot
-        Hot keys and their counts.
-    touched
-        uint64: room for the slots that the sample has keys in, as many as it has rows.
-    cold
-        uint64 (rows, words): room for the keys that are not hot, from the first place on.
-    width
-        That of the keys.
-
-    Returns
-    -------
-    How many keys are not hot, and the number of equal pairs of rows that are.
-    """
-    mask = np.uint64(hot.keys.shape[0] - 1)
-    left = many = np.int64(0)
-    for row in range(start, stop):
-        slot = (keys[row, 0] >> hot.shift) & mask
-        is_hot = np.uint64(is_same(keys, row, hot.keys, slot, width))
-        times = hot.times[slot]
-        hot.times[slot] = times + is_hot
-        touched[many] = slot
-        many += np.int64(is_hot & np.uint64(times == 0))
-        copy_key(keys, row, cold, left, width)
-        left += np.int64(_ONE - is_hot)
-    return left, count_touched(touched, many, hot.times, hot.counts, own)
-
-
-@inlined
-def count_touched(
-    touched: NDArray[np.uint64],
-    many: Place,
-    times: NDArray[np.uint64],
-    counts: NDArray[np.uint64],
-    own: Place,
-) -> Place:
-    """Add what a sample of group `own` has to all counts; return its equal pairs of rows.
-
-    Parameters
-    ----------
-    touched, many
-        The slots that the sample has, and how many.
-    times
-        uint64 (slots,): how often it has each; 0 afterwards.
-    counts
-        uint64 (slots, groups): samples, and in the lower half rows.
-    """
-    pairs = np.int64(0)
-    for place in range(many):
-        slot = touched[place]
-        found = times[slot]
-        times[slot] = 0
-        counts[slot, own] += found + (_ONE << _HALF)
-        pairs += np.int64((found * (found - _ONE)) >> _ONE)
-    return pairs
-
-
-@kernel
-def _take(
-    hot: HotTable,
-    keys: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32],
-    incidence: NDArray[np.uint32],
-    group: NDArray[np.uint8] | None,
-    width: Width,
-) -> None:
-    """Write a record for each key and group that has been counted, and forget that."""
-    place = 0
-    for slot in range(hot.counts.shape[0]):
-        for own in range(hot.counts.shape[1]):
-            found = hot.counts[slot, own]
-            if found != 0:
-                hot.counts[slot, own] = 0
-                copy_key(hot.keys, slot, keys, place, width)
-                multiplicity[place] = np.uint32(found)
-                incidence[place] = np.uint32(found >> _HALF)
-                if group is not None:
-                    group[place] = own
-                place += 1

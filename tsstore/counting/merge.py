@@ -14,7 +14,8 @@ import numpy as np
 from tsstore.compiling import inlined, kernel
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import check_groups
-from tsstore.counting.hot import HotKeys, HotTable, absorb_sample, merge_hot_rows
+from tsstore.counting.hot import HotKeys, merge_hot_rows
+from tsstore.counting.hot_kernels import HotTable, absorb_sample
 from tsstore.counting.probing import (
     LONG_PROBE,
     PROBE_LIMIT,
