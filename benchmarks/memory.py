@@ -14,7 +14,7 @@ kernels are loaded. Of the rows, *half* have a state of their own, half one of a
 are *skewed*: a quarter of them have one state, some states are in thousands of samples, and most of
 the states in one; or they are *crafted*: all rows differ, and the keys of half of them begin with
 the same bits, so that one partition is far too large to be gathered; or five thousand states are
-*repeated*.
+*repeated*; or they follow a *power* law, and occur in as many frequencies as there may be.
 """
 
 from __future__ import annotations
@@ -145,7 +145,19 @@ def repeated(generator: np.random.Generator, start: int, count: int, width: int)
     return rows_of(generator.integers(0, FEW, count, dtype=np.uint64), width)
 
 
-DATA = {"half": half, "skewed": skewed, "crafted": crafted, "repeated": repeated}
+def power(generator: np.random.Generator, start: int, count: int, width: int) -> Any:
+    """Return rows of states by a power law: of as many frequencies as there may be."""
+    numbers = np.minimum(1e4 * (1 / generator.random(count) - 1), 2**62).astype(np.uint64)
+    return rows_of(numbers, width)
+
+
+DATA = {
+    "half": half,
+    "skewed": skewed,
+    "crafted": crafted,
+    "repeated": repeated,
+    "power": power,
+}
 ODD = np.uint64(0x9E3779B97F4A7C15)
 
 

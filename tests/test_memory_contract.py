@@ -74,6 +74,13 @@ def test_skewed_states_whose_spectra_are_large_keep_to_the_memory():
     assert found["changes"] > 10_000
 
 
+def test_states_of_very_many_frequencies_keep_to_the_memory():
+    found = measure(170, "64MiB", 3, "--data", "power", "--positions=1000")
+    assert_kept(found)
+    assert found["spill"]
+    assert found["changes"] > 500_000
+
+
 @pytest.mark.parametrize("width", [3, 8, 32])
 def test_states_that_change_the_spectra_of_all_groups_keep_to_the_memory(width):
     options = ["--data", "repeated", "--positions=1000", *["--exact"] * (width > 16)]
