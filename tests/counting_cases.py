@@ -153,7 +153,7 @@ def merged(
     """All records of a block of one piece, those of hot keys last, and its equal pairs."""
     table = hot_keys or HotKeys(keys.shape[1], groups if group is not None else 0, len(keys))
     table.begin()
-    records, equal_pairs = merge_samples(keys, positions, table, group, groups)
+    records, equal_pairs = merge_samples(keys, positions, table, group)
     return records + table.take(), equal_pairs
 
 

@@ -8,17 +8,13 @@ import pytest
 from counting_cases import merged, totals_by_group
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import numbered_rows
 
 from tsstore.counting import direct as module
 from tsstore.counting import hot, hot_kernels
 from tsstore.counting.direct import DirectTable, direct_bytes, states_of
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
-
-
-def rows_of(numbers: np.ndarray, row_bytes: int) -> np.ndarray:
-    words = numbers.astype("<u4").view(np.uint8).reshape(-1, 4)
-    return np.ascontiguousarray(words[:, :row_bytes])
 
 
 def table(row_bytes: int, groups: int = 0, largest_sample: int = 100) -> DirectTable:
@@ -55,7 +51,7 @@ def check(
 def test_samples_are_counted_as_by_their_keys(seed, positions, distinct, row_bytes, groups):
     generator = np.random.default_rng(seed)
     states = generator.integers(0, 1 << (8 * row_bytes), distinct)
-    rows = rows_of(states[generator.integers(0, distinct, sum(positions))], row_bytes)
+    rows = numbered_rows(states[generator.integers(0, distinct, sum(positions))], row_bytes)
     group = generator.integers(0, groups, len(positions)).astype(np.uint8) if groups else None
     direct = table(row_bytes, groups)
     for _ in range(2):
@@ -65,7 +61,7 @@ def test_samples_are_counted_as_by_their_keys(seed, positions, distinct, row_byt
 @pytest.mark.parametrize("row_bytes", [1, 2, 3])
 def test_the_first_and_the_last_state_are_states_like_any_others(row_bytes: int) -> None:
     last = (1 << (8 * row_bytes)) - 1
-    rows = rows_of(np.array([0, last, 0, 0, last, 1]), row_bytes)
+    rows = numbered_rows(np.array([0, last, 0, 0, last, 1]), row_bytes)
     (records,) = check(table(row_bytes), rows, np.array([2, 0, 4]))
     assert sorted(zip(records.multiplicity, records.incidence, strict=True)) == [
         (1, 1), (2, 2), (3, 2),
@@ -77,36 +73,33 @@ def test_more_states_than_there_is_room_for_are_records_of_several_pieces(
     groups: int, monkeypatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_STATES", 8)
-    rows = rows_of(np.random.default_rng(0).integers(0, 30, 500), 2)
+    rows = numbered_rows(np.random.default_rng(0).integers(0, 30, 500), 2)
     group = (np.arange(100) % 2).astype(np.uint8) if groups else None
     direct = table(2, groups, 5)
     assert len(check(direct, rows, np.full(100, 5), group, max(groups, 1))) > 20
     # As many as there is room for, and as many in one more sample.
-    one = None if group is None else group[:3]
-    assert (
-        len(check(direct, rows_of(np.arange(13), 2), np.array([5, 3, 5]), one, max(groups, 1))) == 1
-    )
-    assert (
-        len(check(direct, rows_of(np.arange(14), 2), np.array([5, 4, 5]), one, max(groups, 1))) == 2
-    )
+    of_three = (None if group is None else group[:3], max(groups, 1))
+    fits, exceeds = (numbered_rows(np.arange(count), 2) for count in (13, 14))
+    assert len(check(direct, fits, np.array([5, 3, 5]), *of_three)) == 1
+    assert len(check(direct, exceeds, np.array([5, 4, 5]), *of_three)) == 2
 
 
 def test_all_states_of_two_bytes_are_counted_together() -> None:
-    rows = rows_of(np.tile(np.arange(1 << 16), 2), 2)
+    rows = numbered_rows(np.tile(np.arange(1 << 16), 2), 2)
     (records,) = check(table(2), rows, np.full(1 << 11, 64))
     assert len(records) == 1 << 16
 
 
 def test_it_pays_while_rows_are_many_for_each_record() -> None:
     direct = table(3)
-    check(direct, rows_of(np.arange(100) % 25, 3), np.full(10, 10))
+    check(direct, numbered_rows(np.arange(100) % 25, 3), np.full(10, 10))
     assert direct.pays
-    check(direct, rows_of(np.arange(100) % 26, 3), np.full(10, 10))
+    check(direct, numbered_rows(np.arange(100) % 26, 3), np.full(10, 10))
     assert not direct.pays
 
 
 def test_pieces_of_a_block_are_counted_together() -> None:
-    rows = rows_of(np.random.default_rng(0).integers(0, 9, 300), 2)
+    rows = numbered_rows(np.random.default_rng(0).integers(0, 9, 300), 2)
     positions = np.full(30, 10)
     direct = table(2)
     (whole,) = check(direct, rows, positions)
@@ -119,7 +112,7 @@ def test_pieces_of_a_block_are_counted_together() -> None:
 
 
 def test_what_an_error_left_behind_is_forgotten() -> None:
-    rows, positions = rows_of(np.arange(60) % 7, 2), np.full(6, 10)
+    rows, positions = numbered_rows(np.arange(60) % 7, 2), np.full(6, 10)
     direct = table(2)
     direct.count(rows, positions)
     direct._times[:3] = 5
@@ -127,7 +120,7 @@ def test_what_an_error_left_behind_is_forgotten() -> None:
 
 
 def test_wrong_positions_and_groups_are_refused() -> None:
-    rows, direct = rows_of(np.arange(6), 2), table(2, 2, 4)
+    rows, direct = numbered_rows(np.arange(6), 2), table(2, 2, 4)
     with pytest.raises(ValueError, match="add up to 5; expected the number of rows, 6"):
         direct.count(rows, np.array([2, 3]))
     with pytest.raises(ValueError, match="a sample has 5 rows; expected no more than 4"):
@@ -152,7 +145,7 @@ def test_states_are_fewer_for_more_groups_and_bytes_are_those_of_the_table() -> 
 
 @pytest.mark.parametrize("groups", [0, 3])
 def test_kernels_run_as_plain_python_with_the_same_result(groups: int, monkeypatch) -> None:
-    rows = rows_of(np.random.default_rng(2).integers(0, 20, 90), 3)
+    rows = numbered_rows(np.random.default_rng(2).integers(0, 20, 90), 3)
     group = np.array([0, 2, 1], np.uint8) if groups else None
     positions = np.array([40, 0, 50])
     compiled = check(table(3, groups), rows, positions, group, max(groups, 1))

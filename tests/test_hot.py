@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import counting_cases
 import numpy as np
 import pytest
@@ -318,16 +320,12 @@ def test_within_a_block_others_are_chosen_after_as_many_rows(
     found, chosen = [], []
     for keys in given_keys:
         records, _ = merge_samples(keys, samples, hot)
-        found += [piece[: len(piece)] for piece in map(copied, records)]
+        found += map(deepcopy, records)
         chosen.append(len(choices) // 2)
     assert chosen == ([1, 1, 2, 2] if pieces < 3 else [1, 1, 1, 2])
     found += hot.take()
     whole, _ = merged(np.concatenate(given_keys), np.tile(samples, 4))
     assert totals(found) == totals(whole)
-
-
-def copied(records: Records) -> Records:
-    return Records(*(None if column is None else column.copy() for column in records.columns))
 
 
 def test_hot_keys_serve_until_their_share_is_too_much_less_than_at_first(choices) -> None:

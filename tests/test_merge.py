@@ -97,7 +97,7 @@ def test_keys_that_differ_in_a_later_word_alone_stay_apart() -> None:
 def test_samples_of_one_position_are_bare_records(positions: list[int], grouped: bool) -> None:
     keys = random_keys(0, sum(positions), 2, 1)
     group = np.array([2, 0, 2, 1][: len(positions)], np.uint8) if grouped else None
-    (piece,) = check_merged(keys, np.array(positions, np.int64), group, 3)
+    (piece,) = check_merged(keys, np.array(positions, np.int64), group, 3 if grouped else 1)
     assert piece.is_bare
     assert np.array_equal(piece.keys, keys)
     if grouped:

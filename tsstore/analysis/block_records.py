@@ -90,7 +90,7 @@ def read_records(
         equal_pairs = early.count(rows, positions, group)
     else:
         keys = _select_rows(_read_keys(states, scheme, block, buffers), chosen)
-        records, equal_pairs = merge_samples(keys, positions, early, group, count, buffers)
+        records, equal_pairs = merge_samples(keys, positions, early, group, buffers)
     own = np.zeros(len(positions), np.uint8) if group is None else group
     samples, rows_of_group, pairs = numbers_by_group(positions, own, count)
     return records, GroupChanges.from_arrays([samples, rows_of_group, equal_pairs, pairs])

@@ -142,8 +142,7 @@ def has_direct_table(work: Work, block_rows: int, memory: int) -> bool:
     there can be, so that it must be a small part of the memory.
     """
     return (
-        work.row_bytes <= MOST_ROW_BYTES
-        and work.neurons <= 8 * MOST_ROW_BYTES
+        work.neurons <= 8 * MOST_ROW_BYTES
         and 1 << work.neurons <= PLACES_OF_A_ROW * block_rows
         and work.largest_sample <= states_of(work.groups)
         and direct_table_bytes(work) <= memory // 8

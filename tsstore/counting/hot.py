@@ -73,6 +73,11 @@ class HotKeys:
         self._block_rows, self._counted_rows = rows, 0
         self._taken: list[Records] = []
 
+    @property
+    def groups(self) -> int:
+        """Groups that are told apart, or 1."""
+        return int(self.table.counts.shape[1])
+
     def begin(self) -> None:
         """Begin a block: forget what an error may have left."""
         self.table.counts[:], self.table.times[:] = 0, 0

@@ -72,7 +72,6 @@ def merge_samples(
     positions: NDArray[np.int64],
     hot: HotKeys,
     group: NDArray[np.uint8] | None = None,
-    groups: int = 1,
     buffers: Buffers | None = None,
 ) -> tuple[list[Records], NDArray[np.int64]]:
     """Turn the equal keys of each sample into one record, unless they are hot: those are counted.
@@ -84,11 +83,9 @@ def merge_samples(
     positions
         int64 (samples,): the number of rows of each sample, zero or more; their sum is n.
     hot
-        The hot keys, for as many groups.
+        The hot keys, which know how many groups are told apart.
     group
         uint8 (samples,): the group of each sample, if groups are told apart.
-    groups
-        Number of groups; 1 if they are not told apart.
     buffers
         Where the records lie until the next call. None takes new ones.
 
@@ -110,9 +107,9 @@ def merge_samples(
     """
     check_positions(positions, len(keys))
     if group is not None:
-        check_groups(group, len(positions), groups)
+        check_groups(group, len(positions), hot.groups)
     buffers = buffers or Buffers()
-    equal_pairs = np.zeros(groups, np.int64)
+    equal_pairs = np.zeros(hot.groups, np.int64)
     if positions.max(initial=0) <= 1:
         bare = Records(keys, group=None if group is None else group[positions > 0])
         return [merge_hot_rows(bare, hot, buffers)], equal_pairs

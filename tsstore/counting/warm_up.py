@@ -14,7 +14,6 @@ import numpy as np
 
 from tsstore.counting import hot
 from tsstore.counting.aggregate import aggregate
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import count_groups, deal, numbers_by_group
 from tsstore.counting.direct import MOST_ROW_BYTES, DirectTable
 from tsstore.counting.grouped import aggregate_groups, aggregate_groups_gathered
@@ -70,7 +69,7 @@ def _merged(scheme: KeyScheme, grouped: bool) -> list[list[Records]]:
             numbers_by_group(count, group, 2)
             table = hot.HotKeys(scheme.words, groups, rows)
             own = group if grouped else None
-            records, _ = merge_samples(keys, count, table, own, max(groups, 1), Buffers())
+            records, _ = merge_samples(keys, count, table, own)
             merged += [records, table.take()]
     if scheme.row_bytes <= MOST_ROW_BYTES:
         direct = DirectTable(scheme, groups, _FEW_ROWS)
