@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from watching import hook_count
 
 import tsstore
@@ -48,6 +49,14 @@ def test_without_an_example_it_tells_what_the_modules_tell(net):
 )
 def test_neurons_as_a_module_declares_them(module, neurons):
     assert tsstore.layers(nn.Sequential(module))["neurons"]["0"] == neurons
+
+
+def test_a_parametrised_layer_is_listed_and_what_makes_its_weights_is_not():
+    net = nn.Sequential(weight_norm(nn.Conv2d(3, 4, 1)), nn.ReLU(), spectral_norm(nn.Linear(5, 6)))
+    for example in (None, torch.randn(2, 3, 5, 5)):
+        table = tsstore.layers(net, example)
+        assert table["class"].tolist() == ["ParametrizedConv2d", "ReLU", "ParametrizedLinear"]
+        assert table["neurons"].tolist()[::2] == [4, 6]
 
 
 def test_with_an_example_it_tells_what_a_sample_takes(net):

@@ -13,9 +13,10 @@ from torch import nn
 
 from tsstore import bits
 from tsstore.errors import OutputError
+from tsstore.recording.example import arguments_of
 from tsstore.recording.outputs import first_tensor
 from tsstore.recording.packed import check_packable
-from tsstore.recording.select import Target, select
+from tsstore.recording.select import Target, is_leaf, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +45,9 @@ def layers(
     model
         The model; its mode, its parameters and its buffers stay as they are.
     example_input
-        A batch of inputs, or a tuple of arguments. With it the model is run once, in evaluation
-        mode, and the table knows positions and which layer feeds which.
+        A batch of inputs, a tuple of arguments, or a mapping of keyword arguments such as
+        ``{"input_ids": …}``. With it the model is run once, in evaluation mode, and the table
+        knows positions and which layer feeds which.
     samples
         Number of samples of a run that is planned: the table says what it will weigh.
     positions
@@ -54,13 +56,13 @@ def layers(
     Returns
     -------
     pandas.DataFrame
-        A line for each module without children, by public name: its class, neurons, positions
+        A line for each module without others in it, by public name: its class, neurons, positions
         and bytes of a sample (missing where they are not known), and a hint. Bytes are those of
         rows before compression. With `samples` there is a column ``bytes`` for all of them.
     """
     import pandas as pd
 
-    leaves = select(model, lambda _, module: next(module.children(), None) is None)
+    leaves = select(model, lambda _, module: is_leaf(module))
     if example_input is None:
         traces = _followers_in_sequences(model, leaves)
     else:
@@ -126,7 +128,8 @@ def _run(model: nn.Module, leaves: list[Target], example: Any) -> dict[str, _Tra
     ]
     try:
         with torch.no_grad(), _evaluating(model):
-            model(*(example if isinstance(example, tuple) else (example,)))
+            arguments, keywords = arguments_of(example)
+            model(*arguments, **keywords)
     finally:
         for handle in handles:
             handle.remove()
