@@ -279,11 +279,7 @@ def _nothing_matches(selector: Selector, modules: list[tuple[str, nn.Module]]) -
 
 
 def _listing(modules: list[tuple[str, nn.Module]], most: int = 40) -> str:
-    leaves = [
-        f"{name} ({type(module).__name__})"
-        for name, module in modules
-        if is_leaf(module)
-    ]
+    leaves = [f"{name} ({type(module).__name__})" for name, module in modules if is_leaf(module)]
     more = f" and {len(leaves) - most} more" if len(leaves) > most else ""
     return ", ".join(leaves[:most]) + more + "; see tsstore.layers(model)"
 
