@@ -125,8 +125,11 @@ def test_a_part_of_the_model_can_be_called_alone(net, path):
 
 
 def test_a_part_that_is_called_again_adds_positions(net, path):
-    recorder = capture(net, path, "conv")
-    with watched(net.conv) as (conv,), recorder, recorder.batch(label=[1, 2, 3]):
+    with (
+        watched(net.conv) as (conv,),
+        capture(net, path, "conv") as recorder,
+        recorder.batch(label=[1, 2, 3]),
+    ):
         net.encode(images(3))
         net.encode(images(3, 4))
     rows = np.concatenate([packed(tensor) for tensor in conv], axis=1)
@@ -494,8 +497,11 @@ class Windows(nn.Module):
 @pytest.mark.parametrize("columns", [{}, {"label": [1, 2]}])
 def test_windows_folded_into_the_first_axis_are_positions(path, columns):
     model = Windows()
-    recorder = capture(model, path, "inner")
-    with watched(model.inner) as (inner,), recorder, recorder.batch(**columns):
+    with (
+        watched(model.inner) as (inner,),
+        capture(model, path, "inner") as recorder,
+        recorder.batch(**columns),
+    ):
         model(torch.randn(2, 8, 3))
     store = tsstore.open(path)
     assert (store.samples, store["inner"].positions) == (2, 8)
@@ -607,7 +613,11 @@ def test_copies_of_a_captured_model_write_nothing(path, copied):
     values = images(2)
     with capture(model, path, ["0", "Sequential"]) as recorder:
         other = copied(model)
-        assert torch.equal(other(values), model(values))
+        with pytest.warns(TsstoreWarning, match="a copy of the captured model ran") as warned:
+            found = other(values)
+        assert len(warned) == 1
+        assert torch.equal(found, model(values))
+        assert torch.equal(other(values), found), "beside the model it is silent"
         assert recorder.statistics.batches == 1
     assert torch.equal(other(values), model(values))
     assert tsstore.open(path).samples == 2
@@ -703,7 +713,8 @@ def test_a_forked_child_writes_nothing(net, path):
             net(values)
 
         assert run_in_a_fork(run_the_model) == "nothing"
-        assert "CaptureError: the recorder belongs to the" in run_in_a_fork(recorder.commit)
+        refused = f"CaptureError: {path}: the recorder belongs to the process that made it"
+        assert refused in run_in_a_fork(recorder.commit)
         assert "open one of its own" in run_in_a_fork(lambda: recorder.batch().__enter__())
         assert not recorder.closed
         net(values)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import ColumnsError
+from tsstore.errors import ColumnsError, TsstoreError
 from tsstore.recording.captured import Captured, NamedRows
 from tsstore.recording.columns import to_column
 from tsstore.recording.masks import Masks
@@ -200,10 +200,13 @@ class BatchColumns:
     ----------
     batch
         The batch while it lasts.
+    run
+        Where it is recorded: errors name it.
     """
 
-    def __init__(self, batch: OpenBatch) -> None:
+    def __init__(self, batch: OpenBatch, run: str = "") -> None:
         self._batch = batch
+        self._run = run
 
     def record(self, *, mask: Any = None, **columns: Any) -> None:
         """Add sample columns: arrays, tensors or lists of one entry a sample.
@@ -220,7 +223,11 @@ class BatchColumns:
         ColumnsError
             If one is there already, or is not a column or a mask.
         """
-        self._batch.record(columns, mask)
+        try:
+            self._batch.record(columns, mask)
+        except TsstoreError as error:
+            error.of_run(self._run)
+            raise
 
 
 class IgnoredColumns(BatchColumns):

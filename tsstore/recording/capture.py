@@ -12,6 +12,7 @@ from torch import nn
 from tsstore.errors import CaptureError
 from tsstore.recording.axes import AxisChoice
 from tsstore.recording.job import Job, find_job
+from tsstore.recording.live import make_way, say_who_else_listens
 from tsstore.recording.outputs import OutputChoice
 from tsstore.recording.recommended import RECOMMENDED
 from tsstore.recording.recorder import Recorder
@@ -128,7 +129,8 @@ def capture(
         of this step stays, and :attr:`Recorder.committed_samples` and :meth:`Recorder.missing`
         say what that is.
     overwrite
-        Delete the run that is there, if there is one.
+        Delete the run that is there, if there is one; a recorder of this process that still writes
+        it is closed first.
     run_id, rank, world_size
         Of this process, where :func:`tsstore.recording.job.find_job` does not find them.
     on_error
@@ -152,7 +154,7 @@ def capture(
     SelectionError
         If no layer is selected, or a name matches nothing.
     StoreExistsError
-        If there is something at `path`.
+        If there is something at `path`, or a recorder of this process still writes there.
     ResumeError
         If what is there was recorded from another model, or in another way.
     CaptureError
@@ -180,11 +182,13 @@ def capture(
     job = find_job(rank, world_size, run_id)
     _check_beginning(job, resume, overwrite)
     files = open_files(path, durable)
+    make_way(files, job.rank, overwrite)
     if overwrite:
         remove_run(files)
     software = {"torch": torch.__version__}
     begin_run(files, software, run_id=job.run_id, resume=resume, many=job.world_size > 1)
     part = replace(part, rank=job.rank, world_size=job.world_size)
+    say_who_else_listens(model, files.location)
     recorder = Recorder(model, files, targets, part, settings)
     try:
         recorder.attach()

@@ -12,6 +12,7 @@ from torch import nn
 from tsstore.errors import CaptureError
 from tsstore.recording.assembly import Assembly
 from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
+from tsstore.recording.copies import Copies
 from tsstore.recording.listener import Listener
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target
@@ -47,7 +48,8 @@ class Intake:
         accept = None
         if sink.earlier is not None:
             accept = partial(_check_first, sink.earlier, settings.missing == "error")
-        self._assembly = Assembly(targets, settings, accept)
+        self.copies = Copies(sink.run)
+        self._assembly = Assembly(targets, settings, accept, self.copies)
         self._listener = Listener(
             model,
             targets,
@@ -56,10 +58,11 @@ class Intake:
             self._finish,
             _sampler(settings, sink.rank),
             sink.blocks.room,
+            self.copies,
         )
         self._sink = sink
         self._every = settings.sampling.every
-        self._finished = 0
+        self._begun = self._finished = 0
         self.hooks = self._listener.hooks
 
     @property
@@ -71,6 +74,11 @@ class Intake:
     def is_elsewhere(self) -> bool:
         """Whether this process was forked off from the one that listens."""
         return self._listener.is_elsewhere
+
+    @property
+    def dropped(self) -> int:
+        """How many batches ended by an error."""
+        return self._begun - self._finished
 
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
@@ -102,7 +110,7 @@ class Intake:
         with self._listener.block(batch):
             if batch.wanted:
                 batch.record(columns, mask)
-            yield BatchColumns(batch) if batch.wanted else IgnoredColumns()
+            yield BatchColumns(batch, self._sink.run) if batch.wanted else IgnoredColumns()
         self._finish(batch)
 
     def _begin(self, samples: int | None = None) -> OpenBatch | None:
@@ -110,6 +118,7 @@ class Intake:
         if not self._sink.ready():
             return None
         wanted = self._finished % self._every == 0
+        self._begun += 1
         return OpenBatch(samples, self._sink.next_sample, wanted)
 
     def _finish(self, batch: OpenBatch) -> None:
@@ -120,6 +129,7 @@ class Intake:
         # Those that failed are made up for, one after the other.
         self._finished += 1
         self._sink.ready()
+        self._listener.later_hooks.warn()
 
     def _hand_on(self, batch: OpenBatch) -> None:
         assembled = self._assembly.assemble(batch)

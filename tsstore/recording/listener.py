@@ -16,7 +16,9 @@ from torch.utils.hooks import RemovableHandle
 from tsstore.errors import CaptureError, OutputError, TsstoreWarning
 from tsstore.recording.axes import is_time_first
 from tsstore.recording.batch import OpenBatch
+from tsstore.recording.copies import Copies
 from tsstore.recording.hook import CaptureHook, ModelHook
+from tsstore.recording.later_hooks import LaterHooks
 from tsstore.recording.outputs import first_tensor
 from tsstore.recording.pack import new_rows, pack
 from tsstore.recording.packed import Packed, Room
@@ -48,6 +50,8 @@ class Listener:
         Packs some positions of each sample; None for all.
     room
         Gives the rows their memory, on the CPU.
+    copies
+        Of the model; it names the run.
 
     Attributes
     ----------
@@ -55,6 +59,8 @@ class Listener:
         What captures, by public name of the layer.
     calls_outside
         Calls of captured layers outside any batch.
+    later_hooks
+        Hooks of others that come after ours.
     """
 
     def __init__(
@@ -66,15 +72,18 @@ class Listener:
         finish: Callable[[OpenBatch], None],
         sampler: Sampler | None = None,
         room: Room = new_rows,
+        copies: Copies | None = None,
     ) -> None:
         sample = None if sampler is None else partial(self._sample, sampler)
         self.hooks = {
             target.name: CaptureHook(
-                target, threshold, self._receive, self._is_active, room, sample
+                target, threshold, self._receive, self._is_active, room, sample, copies
             )
             for target in targets
         }
         self.calls_outside = 0
+        self._copies = copies or Copies("")
+        self.later_hooks = LaterHooks(self._copies.run)
         self._model = model
         self._begin = begin
         self._finish = finish
@@ -93,13 +102,13 @@ class Listener:
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
         self._handles["model before"] = self._model.register_forward_pre_hook(
-            ModelHook(self._model, self._begin_pass), prepend=True, with_kwargs=True
+            ModelHook(self._model, self._begin_pass, self._copies), prepend=True, with_kwargs=True
         )
         for name, hook in self.hooks.items():
             self._handles[f"layer {name}"] = hook.attach()
         # Last, so that it runs when the model's own states have been captured.
         self._handles["model after"] = self._model.register_forward_hook(
-            ModelHook(self._model, self._end_pass), always_call=True
+            ModelHook(self._model, self._end_pass, self._copies), always_call=True
         )
         _warn_of_lost_fast_path(self._model, self.hooks.values())
 
@@ -108,6 +117,7 @@ class Listener:
         for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
+        self.later_hooks.remove()
         self._passes.reset()
 
     def leave_out(self, target: Target) -> None:
@@ -132,6 +142,7 @@ class Listener:
                 "all in one"
             )
         self._batch = batch
+        self.later_hooks.look(self.hooks.values())
         try:
             yield
             self._drop_what_was_cut_off()
@@ -149,6 +160,7 @@ class Listener:
                 return
             self._is_pass = True
         if self._passes.begin():
+            self.later_hooks.look(self.hooks.values())
             self._batch.begin_forward(*self._input_shape((arguments, keywords)))
 
     def _end_pass(self, module: nn.Module, arguments: Any, output: Any) -> None:
@@ -208,6 +220,7 @@ class Listener:
     def _receive(self, target: Target, packed: Packed) -> None:
         if self._batch is None:
             return
+        self._copies.original_ran = True
         if not self._passes.depth:
             # A part of the model was called by itself: that is a pass of its own.
             self._batch.begin_forward()
