@@ -160,6 +160,7 @@ class Listener:
                 return
             self._is_pass = True
         if self._passes.begin():
+            self._copies.original_ran = True
             self.later_hooks.look(self.hooks.values())
             self._batch.begin_forward(*self._input_shape((arguments, keywords)))
 
@@ -220,9 +221,9 @@ class Listener:
     def _receive(self, target: Target, packed: Packed) -> None:
         if self._batch is None:
             return
-        self._copies.original_ran = True
         if not self._passes.depth:
             # A part of the model was called by itself: that is a pass of its own.
+            self._copies.original_ran = True
             self._batch.begin_forward()
         self._batch.add(target, self._transfer.start(packed))
 
