@@ -14,11 +14,22 @@ from tsstore.recording.settings import Calls
 
 @dataclass(frozen=True)
 class NamedRows:
-    """What one batch gave under one public name: the calls that belong together, in order."""
+    """What one batch gave under one public name: the calls that belong together, in order.
+
+    Attributes
+    ----------
+    target
+        Where it was captured.
+    call
+        Number of the call within its forward pass, from 1; None if there is but one.
+    calls, forwards
+        Rows of each call, and the number of the forward pass that it was a part of.
+    """
 
     target: Target
     call: int | None
     calls: list[Packed]
+    forwards: list[int]
 
     @property
     def name(self) -> str:
@@ -27,8 +38,9 @@ class NamedRows:
 
     @property
     def is_joined(self) -> bool:
-        """Whether the layer's rows are others than those of one call."""
-        return len(self.calls) > 1 or self.calls[0].there is not None
+        """Whether the layer's rows are others than those of one call, or in another order."""
+        first = self.calls[0]
+        return len(self.calls) > 1 or first.there is not None or first.owners is not None
 
 
 class _Call(NamedTuple):
@@ -81,9 +93,9 @@ class Captured:
         for target, by_forward in self._by_target():
             groups = list(by_forward.values())
             if calls == "merge":
-                named.append(
-                    NamedRows(target, None, [packed for group in groups for packed in group])
-                )
+                merged = [packed for group in groups for packed in group]
+                forwards = [number for number, group in by_forward.items() for _ in group]
+                named.append(NamedRows(target, None, merged, forwards))
                 continue
             counts = {len(group) for group in groups}
             if len(counts) > 1:
@@ -91,7 +103,7 @@ class Captured:
             # The n-th calls of all forward passes belong together.
             for number, group in enumerate(zip(*groups, strict=True), start=1):
                 call = number if len(groups[0]) > 1 else None
-                named.append(NamedRows(target, call, list(group)))
+                named.append(NamedRows(target, call, list(group), list(by_forward)))
         return named
 
     def _by_target(self) -> Iterable[tuple[Target, dict[int, list[Packed]]]]:

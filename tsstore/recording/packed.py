@@ -63,6 +63,9 @@ class Packed:
         What else there is to be said of the call.
     there
         bool (samples, positions): which rows count, where positions were chosen; None for all.
+    owners
+        int64 (entries,): the sample of each entry of the sample axis, where the tensor itself says
+        so, as packed sequences do; else None.
     arrived
         Returns once `rows` are in memory, where they are on their way; else None.
     """
@@ -70,6 +73,7 @@ class Packed:
     rows: Rows | torch.Tensor
     form: Form
     there: npt.NDArray[np.bool_] | None = None
+    owners: npt.NDArray[np.int64] | None = None
     arrived: Callable[[], object] | None = None
 
     def in_memory(self) -> Rows:

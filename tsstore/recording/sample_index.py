@@ -1,0 +1,163 @@
+"""What the user says of which sample each entry along a tensor's sample axis belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tsstore.errors import ColumnsError, OutputError
+
+Indices = npt.NDArray[np.int64]
+
+SampleIndexChoice = (
+    Literal["contiguous", "interleaved"] | tuple[Literal["counts", "index"], Any] | npt.ArrayLike
+)
+"""How entries belong to samples: see :func:`tsstore.capture`."""
+
+SampleIndexChoices = SampleIndexChoice | Mapping[str, SampleIndexChoice] | None
+"""For all layers, or by layer name (globs allowed), or None."""
+
+_EXPECTED: Final = (
+    "expected 'contiguous', 'interleaved', ('counts', entries of each sample), ('index', the "
+    "sample of each entry, -1 for none), or one of these two arrays alone"
+)
+
+
+class SampleIndex(NamedTuple):
+    """Which sample each entry belongs to.
+
+    Attributes
+    ----------
+    how
+        ``"contiguous"``: entries 0…r-1 are of sample 0; ``"interleaved"``: entry i is of sample
+        i mod n; ``"counts"``: so many entries of each sample, one sample after the other;
+        ``"index"``: the sample of each entry; ``"array"``: the one or the other, by its length.
+    numbers
+        int64, what was given; empty where nothing was.
+    """
+
+    how: Literal["contiguous", "interleaved", "counts", "index", "array"]
+    numbers: Indices
+
+    def of_entries(self, layer: str, entries: int, samples: int) -> Indices:
+        """Return the sample of each entry, int64 (entries,); -1 where it is of none.
+
+        Raises
+        ------
+        OutputError
+            If it does not fit so many entries and samples.
+        """
+        how = self._form(layer, entries, samples)
+        if how == "index":
+            if (self.numbers >= samples).any():
+                raise OutputError(
+                    f"{layer}: sample_index names sample {self.numbers.max()}, but the batch has "
+                    f"{samples}; expected numbers from 0 to {samples - 1}, and -1 for no sample"
+                )
+            return self.numbers
+        if how == "counts":
+            return np.repeat(np.arange(samples), self.numbers)
+        if entries % samples if samples else entries:
+            raise OutputError(
+                f"{layer}: found {entries} entries, which {samples} samples cannot share evenly "
+                f"({how}); pass as sample_index= how many entries each sample has, or the sample "
+                "of each entry"
+            )
+        return even_index(how, entries, samples)
+
+    def _form(self, layer: str, entries: int, samples: int) -> str:
+        """Return what the numbers are, after a check that there are as many as there must be."""
+        if self.how in ("contiguous", "interleaved"):
+            return self.how
+        as_index = self.how in ("index", "array") and self.numbers.size == entries
+        as_counts = (
+            self.how in ("counts", "array")
+            and self.numbers.size == samples
+            and (self.numbers >= 0).all()
+            and self.numbers.sum() == entries
+        )
+        if self.how == "array" and entries == samples and self.numbers.size == entries:
+            raise OutputError(
+                f"{layer}: as many entries as samples, {samples}, and whether sample_index= is "
+                "the sample of each entry or the number of entries of each sample cannot be told; "
+                "say which: ('index', …) or ('counts', …)"
+            )
+        if as_index or as_counts:
+            return "index" if as_index else "counts"
+        raise OutputError(
+            f"{layer}: found {entries} entries of {samples} samples, but sample_index= has "
+            f"{self.numbers.size} numbers with a sum of {self.numbers.sum()}; expected the sample "
+            "of each entry, or the number of entries of each sample"
+        )
+
+
+def even_index(how: str, entries: int, samples: int) -> Indices:
+    """Return the sample of each entry where all have as many.
+
+    Parameters
+    ----------
+    how
+        ``"contiguous"`` or ``"interleaved"``.
+    entries, samples
+        Their numbers; the first is a multiple of the second.
+    """
+    numbers = np.arange(entries, dtype=np.int64)
+    return numbers % samples if how == "interleaved" else numbers // max(entries // samples, 1)
+
+
+def parsed(given: Any) -> SampleIndex | Mapping[str, SampleIndex] | None:
+    """Return what the user gave for all layers, or by layer name or glob.
+
+    Raises
+    ------
+    ColumnsError
+        If it is none of the forms that there are.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        return {str(name): _parsed(f"sample_index of {name!r}", one) for name, one in given.items()}
+    return _parsed("sample_index", given)
+
+
+def check_names(given: object, layers: Iterable[str]) -> None:
+    """Raise OutputError where an index is meant for layers that are not there."""
+    names = list(layers)
+    for pattern in given if isinstance(given, Mapping) else ():
+        if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
+            raise OutputError(
+                f"sample_index names {pattern!r}, which fits none of the layers in this batch: "
+                f"{', '.join(names)}"
+            )
+
+
+def _parsed(what: str, given: Any) -> SampleIndex:
+    if isinstance(given, str):
+        if given == "contiguous" or given == "interleaved":  # noqa: PLR1714 (mypy narrows these)
+            return SampleIndex(given, np.empty(0, np.int64))
+        raise ColumnsError(f"{what} is {given!r:.80}; {_EXPECTED}")
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str):
+        how, values = given
+        if how == "counts" or how == "index":  # noqa: PLR1714
+            return SampleIndex(how, _numbers(what, values))
+        raise ColumnsError(f"{what} is ({how!r:.80}, …); {_EXPECTED}")
+    return SampleIndex("array", _numbers(what, given))
+
+
+def _numbers(what: str, values: Any) -> Indices:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.asarray(None)
+    if array.size == 0:
+        array = array.astype(np.int64).reshape(-1) if array.ndim == 1 else array
+    if array.ndim != 1 or array.dtype.kind not in "iu" or (array < -1).any():
+        raise ColumnsError(f"{what} is {array.dtype} {array.shape}; {_EXPECTED}")
+    return array.astype(np.int64)
