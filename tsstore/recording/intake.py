@@ -17,6 +17,7 @@ from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.recording.sink import Sink
+from tsstore.recording.undecided import Undecided
 from tsstore.store.layout import LayerAttributes
 from tsstore.store.resume import Earlier
 
@@ -122,6 +123,9 @@ class Intake:
         self._sink.ready()
 
     def _hand_on(self, batch: OpenBatch) -> None:
+        undecided = Undecided([hook.target.axes.layer for hook in self.hooks.values()])
+        self._listener.decide(batch, undecided)
+        undecided.check()
         assembled = self._assembly.assemble(batch)
         while self._assembly.left_out:
             self._listener.leave_out(self._assembly.left_out.pop())

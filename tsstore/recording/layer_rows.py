@@ -68,6 +68,7 @@ def layer_attributes(rows: NamedRows, samples: int, settings: Settings) -> Layer
         position_shape=shape,
         sampling=settings.sampling.attributes(has_positions=shape != ()),
         output=rows.target.output,
+        decided=form.decided,
     )
 
 

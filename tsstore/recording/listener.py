@@ -24,6 +24,7 @@ from tsstore.recording.passes import Passes
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target, unwrapped
 from tsstore.recording.transfer import Transfer
+from tsstore.recording.undecided import Undecided
 
 
 class Listener:
@@ -115,6 +116,17 @@ class Listener:
         del self.hooks[target.name]
         if handle := self._handles.pop(f"layer {target.name}", None):
             handle.remove()
+
+    def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
+        """Pack what had to wait for the end of the batch, now that all that ran is known.
+
+        Parameters
+        ----------
+        batch
+            The batch, which is over.
+        undecided
+            Takes what nothing tells.
+        """
 
     @contextmanager
     def block(self, batch: OpenBatch) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,8 @@ class Form:
         As it was used.
     neuron_axis, sample_axis
         Axes of the tensor.
+    decided
+        By what these were decided, by name of the attribute, where that is known.
     """
 
     neurons: int
@@ -47,6 +49,7 @@ class Form:
     threshold: float
     neuron_axis: int
     sample_axis: int
+    decided: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -166,8 +166,8 @@ class Earlier:
     def _check_layer(self, layer: LayerAttributes, part: Part) -> None:
         earlier = part.layers[layer.name].attributes
         for field in _LAYER_FIELDS:
-            mine, theirs = _of_rows(layer, field), _of_rows(earlier, field)
-            if mine != theirs:
+            if _of_rows(layer, field) != _of_rows(earlier, field):
+                mine, theirs = _with_reason(layer, field), _with_reason(earlier, field)
                 raise self._refusal(f"layer {printable(layer.name)}: {field}", mine, theirs, part)
 
     def _check_model(self, part: Part) -> None:
@@ -312,3 +312,10 @@ def _of_rows(layer: LayerAttributes, field: str) -> Any:
     if field != "sampling" or value is None:
         return value
     return {name: entry for name, entry in value.items() if name != "max_bytes"} or None
+
+
+def _with_reason(layer: LayerAttributes, field: str) -> Any:
+    """Return what a layer's field says, and by what it was decided where that is known."""
+    reason = (layer.decided or {}).get(field)
+    value = _of_rows(layer, field)
+    return f"{value} ({reason})" if reason else value
