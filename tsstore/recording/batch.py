@@ -9,12 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import ColumnsError
-from tsstore.recording.captured import Captured, NamedRows
+from tsstore.recording.axes import choose
+from tsstore.recording.captured import Call, Captured, NamedRows
 from tsstore.recording.columns import to_column
 from tsstore.recording.masks import Masks
 from tsstore.recording.packed import Packed
+from tsstore.recording.sample_index import SampleIndex, parsed
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments and keyword arguments of a call of the model."""
 
 
 class OpenBatch:
@@ -30,6 +35,8 @@ class OpenBatch:
         Running number of the first sample.
     wanted
         Whether it is recorded, or let through.
+    told
+        Which sample each entry belongs to, where the user said it for all batches.
 
     Attributes
     ----------
@@ -37,6 +44,12 @@ class OpenBatch:
         Sample columns recorded so far.
     masks
         Which positions are padding.
+    sample_index
+        Which sample each entry belongs to, as the user said it for this batch.
+    inputs
+        Arguments of the first forward pass, where the model may be run on some of its samples.
+    forwards
+        Numbers of the forward passes that count.
 
     Raises
     ------
@@ -45,32 +58,43 @@ class OpenBatch:
     """
 
     def __init__(
-        self, samples: int | None = None, first_sample: int = 0, wanted: bool = True
+        self,
+        samples: int | None = None,
+        first_sample: int = 0,
+        wanted: bool = True,
+        told: SampleIndex | Mapping[str, SampleIndex] | None = None,
     ) -> None:
         self.explicit_samples = None if samples is None else _checked_samples(samples)
         self.first_sample = first_sample
         self.wanted = wanted
         self.masks = Masks()
         self.columns: dict[str, npt.NDArray[Any]] = {}
+        self.sample_index: SampleIndex | dict[str, SampleIndex] | None = None
+        self.inputs: Inputs | None = None
+        self.forwards: list[int] = []
+        self._told = told
         self._forward = 0
         self._input: tuple[int, tuple[int, ...], int] | None = None
         self._captured = Captured()
 
-    def record(self, columns: Mapping[str, Any], mask: Any = None) -> None:
-        """Add sample columns, and a mask.
+    def record(
+        self, columns: Mapping[str, Any], mask: Any = None, sample_index: Any = None
+    ) -> None:
+        """Add sample columns, a mask, and which sample each entry belongs to.
 
         Raises
         ------
         ColumnsError
-            If one is there already, or is not a column or a mask; if a mask comes when positions
-            were chosen without it.
+            If one is there already, or is not a column, a mask or an index; if a mask or an index
+            comes when positions were chosen without it.
         """
+        if sample_index is not None:
+            self._check_in_time("sample_index")
+            if self.sample_index is not None:
+                raise ColumnsError("sample_index was recorded twice in one batch; record it once")
+            self.sample_index = parsed(sample_index)
         if mask is not None:
-            if any(packed.there is not None for packed in self.packed):
-                raise ColumnsError(
-                    "the mask came when positions had been chosen, padding among them; with "
-                    "positions= give it before the forward pass: recorder.batch(mask=…)"
-                )
+            self._check_in_time("mask")
             self.masks.record(mask)
         for name, values in columns.items():
             if name in self.columns:
@@ -78,6 +102,18 @@ class OpenBatch:
                     f"column {name!r} was recorded twice in one batch; record it once"
                 )
             self.columns[name] = to_column(name, values)
+
+    def _check_in_time(self, what: str) -> None:
+        if any(packed.there is not None for packed in self.packed):
+            raise ColumnsError(
+                f"the {what} came when positions had been chosen without it; with positions= give "
+                f"it before the forward pass: recorder.batch({what}=…)"
+            )
+
+    @property
+    def calls(self) -> list[Call]:
+        """All calls, in order."""
+        return self._captured.calls
 
     @property
     def packed(self) -> list[Packed]:
@@ -89,9 +125,15 @@ class OpenBatch:
         """What there is but for states and values: the same in batches that are alike."""
         columns = tuple((name, len(column)) for name, column in self.columns.items())
         masked = bool(self.masks)
-        return self.explicit_samples, self._input, columns, masked, self._captured.form
+        said = masked, self.sample_index is not None
+        return self.explicit_samples, self._input, columns, said, self._captured.form
 
-    def begin_forward(self, input_shape: tuple[int, ...] = (), sample_axis: int = 0) -> None:
+    def begin_forward(
+        self,
+        input_shape: tuple[int, ...] = (),
+        sample_axis: int = 0,
+        inputs: Inputs | None = None,
+    ) -> None:
         """Note that a forward pass begins.
 
         Parameters
@@ -100,10 +142,14 @@ class OpenBatch:
             Shape of the first tensor that the model was called with; empty if there is none.
         sample_axis
             Its sample axis.
+        inputs
+            Its arguments and keyword arguments, where the model may be run on some of its samples.
         """
         self._forward += 1
+        self.forwards.append(self._forward)
         if self._input is None and input_shape:
             self._input = self._forward, input_shape, sample_axis
+            self.inputs = inputs
 
     def add(self, target: Target, packed: Packed) -> None:
         """Add the rows of one call."""
@@ -112,8 +158,13 @@ class OpenBatch:
     def drop_forward(self) -> None:
         """Forget the forward pass that was begun last: it has failed."""
         self._captured.drop(self._forward)
+        self.forwards = [number for number in self.forwards if number != self._forward]
         if self._input is not None and self._input[0] == self._forward:
-            self._input = None
+            self._input = self.inputs = None
+
+    def told(self, layer: str) -> SampleIndex | None:
+        """Return which sample each entry of a layer belongs to, as the user said it, or None."""
+        return choose(self.sample_index, layer) or choose(self._told, layer)
 
     def samples(self) -> int | None:
         """Return the number of samples, or None for a batch in which nothing happened.
@@ -134,6 +185,7 @@ class OpenBatch:
                     "samples; record one entry a sample"
                 )
         if samples is None:
+            self._check_number_is_said()
             return self._input_samples()
         if self.explicit_samples is None:
             self._check_columns_against_input(samples)
@@ -168,29 +220,57 @@ class OpenBatch:
 
     def _input_samples(self) -> int | None:
         # A sample axis that is not the first one is known: by the layer's class, or from the user.
-        forms = [packed.form for packed in self.packed]
-        known = {form.samples for form in forms if form.sample_axis > 0}
+        known = {_known_samples(packed) for packed in self.packed} - {None}
         if len(known) == 1:
             return known.pop()
         if self._input is not None:
             _, shape, axis = self._input
             return shape[axis]
-        return next((form.samples for form in forms), None)
+        return next((packed.form.samples for packed in self.packed), None)
+
+    def _check_number_is_said(self) -> None:
+        """Refuse an index of the input's own entries where nobody says how many samples it has."""
+        for call in self.calls:
+            told = self.told(call.target.axes.layer)
+            entries = call.packed.form.samples
+            if told and told.numbers.size and entries == self._input_samples():
+                raise ColumnsError(
+                    f"sample_index says of {call.target.name} which sample each of its {entries} "
+                    "entries belongs to, but of as many entries as the model's input has nobody "
+                    "knows how many samples they are; say it: recorder.batch(32, …), or record a "
+                    "column, of one entry a sample"
+                )
 
     def _check_columns_against_input(self, samples: int) -> None:
         """Refuse columns that would only fit if several inputs were taken for one sample."""
-        fits = self._input is not None and self._input_samples() == samples
-        if fits or all(packed.form.samples == samples for packed in self.packed):
+        if self._input is not None:
+            # It may be (time, sample, feature): that is seen when the layers are looked at.
+            shape = self._input[1]
+            fits = samples in (self._input_samples(), *shape[1 : len(shape) - 1][:1])
+        else:
+            fits = self._input_samples() == samples
+        if fits or all(self._fits(call, samples) for call in self.calls):
             return
         raise self._several_inputs(samples)
+
+    def _fits(self, call: Call, samples: int) -> bool:
+        told = self.told(call.target.axes.layer) is not None
+        return told or call.packed.form.samples == samples
 
     def _several_inputs(self, samples: int) -> ColumnsError:
         shape = f" of shape {self._input[1]}" if self._input else ""
         return ColumnsError(
             f"column {next(iter(self.columns))!r} has {samples} entries, but the input{shape} has "
             f"{self._input_samples()}; record one entry a sample, or, if several inputs belong to "
-            f"one sample, say so: recorder.batch({samples}, …)"
+            f"one sample, say which: recorder.batch({samples}, sample_index=…, …)"
         )
+
+
+def _known_samples(packed: Packed) -> int | None:
+    """Return the number of samples that a call itself tells, or None."""
+    if packed.owners is not None and packed.owners.samples is not None and packed.owners.is_told:
+        return int(packed.owners.samples.max(initial=-1)) + 1
+    return packed.form.samples if packed.form.sample_axis > 0 else None
 
 
 class BatchColumns:
@@ -205,22 +285,24 @@ class BatchColumns:
     def __init__(self, batch: OpenBatch) -> None:
         self._batch = batch
 
-    def record(self, *, mask: Any = None, **columns: Any) -> None:
+    def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
         """Add sample columns: arrays, tensors or lists of one entry a sample.
 
         Parameters
         ----------
         mask
             Which positions are there, and which are padding: see :meth:`tsstore.Recorder.batch`.
+        sample_index
+            Which sample each entry of a layer belongs to: see there.
         **columns
             Sample columns.
 
         Raises
         ------
         ColumnsError
-            If one is there already, or is not a column or a mask.
+            If one is there already, or is not a column, a mask or an index.
         """
-        self._batch.record(columns, mask)
+        self._batch.record(columns, mask, sample_index)
 
 
 class IgnoredColumns(BatchColumns):
@@ -229,7 +311,7 @@ class IgnoredColumns(BatchColumns):
     def __init__(self) -> None:
         super().__init__(OpenBatch())
 
-    def record(self, *, mask: Any = None, **columns: Any) -> None:
+    def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
         """Do nothing."""
 
 

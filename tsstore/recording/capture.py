@@ -14,6 +14,7 @@ from tsstore.recording.axes import AxisChoice
 from tsstore.recording.job import Job, find_job
 from tsstore.recording.outputs import OutputChoice
 from tsstore.recording.recorder import Recorder
+from tsstore.recording.sample_index import SampleIndexChoices, parsed
 from tsstore.recording.sampling import Sampling
 from tsstore.recording.select import Selector, Where, select
 from tsstore.recording.settings import (
@@ -41,6 +42,8 @@ def capture(
     attributes: Mapping[str, Any] | None = None,
     neuron_axis: AxisChoice = None,
     sample_axis: AxisChoice = None,
+    sample_index: SampleIndexChoices = None,
+    probe: bool = True,
     outputs: OutputChoice = None,
     calls: Calls = "separate",
     missing: Missing = "error",
@@ -86,6 +89,17 @@ def capture(
         Anything of yours that JSON can hold; stored with the part.
     neuron_axis, sample_axis
         An axis, or a mapping from layer names or globs, where a module's class does not tell.
+    sample_index
+        Which sample each entry along the sample axis belongs to, where there are not just as many
+        entries as samples, for all layers or by layer name or glob: ``"contiguous"`` (the first
+        entries are all of sample 0), ``"interleaved"`` (entry i is of sample i mod n, as
+        ``cat([x, x])`` gives it), ``("counts", entries of each sample)`` or
+        ``("index", the sample of each entry)``, -1 where it is of none; or one of these arrays
+        alone, where its length tells which it is. :meth:`Recorder.batch` takes it for one batch.
+    probe
+        Whether the model may be run on two samples of the first batch to find that out, where
+        nothing else tells, in evaluation mode and without gradients only; a line in the log says
+        that it was.
     outputs
         Where a module gives several tensors, which one to capture instead of the first: a path of
         keys, indices or attributes, as in ``{"lstm": "1.0", "encoder": "last_hidden_state"}``.
@@ -163,6 +177,8 @@ def capture(
         on_error=on_error,
         commit_on_sigterm=commit_on_sigterm,
         sampling=Sampling(positions, every, max_bytes, seed),
+        sample_index=parsed(sample_index),
+        probe=probe,
     )
     settings.check()
     targets = select(model, layers, exclude, where, neuron_axis, sample_axis, outputs)

@@ -40,10 +40,11 @@ class NamedRows:
     def is_joined(self) -> bool:
         """Whether the layer's rows are others than those of one call, or in another order."""
         first = self.calls[0]
-        return len(self.calls) > 1 or first.there is not None or first.owners is not None
+        mixed = first.owners is not None and first.owners.samples is not None
+        return len(self.calls) > 1 or first.there is not None or mixed
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """The rows of one call, with the number of the forward pass that it was a part of."""
 
     target: Target
@@ -61,7 +62,7 @@ class Captured:
     """
 
     def __init__(self) -> None:
-        self.calls: list[_Call] = []
+        self.calls: list[Call] = []
 
     @property
     def packed(self) -> list[Packed]:
@@ -75,7 +76,7 @@ class Captured:
 
     def add(self, target: Target, forward: int, packed: Packed) -> None:
         """Add the rows of one call in a forward pass."""
-        self.calls.append(_Call(target, forward, packed))
+        self.calls.append(Call(target, forward, packed))
 
     def drop(self, forward: int) -> None:
         """Forget what a forward pass gave."""

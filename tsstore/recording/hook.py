@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError
-from tsstore.recording.outputs import first_tensor, value_at
+from tsstore.recording.outputs import first_value, value_at
 from tsstore.recording.pack import new_rows
 from tsstore.recording.packed import Packed, Room
 from tsstore.recording.packer import Packer
@@ -117,23 +118,28 @@ class CaptureHook(ModelHook):
             return
         captured = value if self.target.where == "after" else (arguments, value)
         try:
-            packed = self._pack(self._tensor(captured))
+            found = self._found(captured)
+            packed = (
+                self._pack(found)
+                if isinstance(found, torch.Tensor)
+                else self._packer.pack_sequences(found)
+            )
         except OutputError as error:
             raise OutputError(f"{self.target.name}: {error}") from None
         self._receive(self.target, packed)
 
-    def _tensor(self, captured: Any) -> torch.Tensor:
+    def _found(self, captured: Any) -> torch.Tensor | PackedSequence:
         if self.target.output is not None:
             captured = value_at(captured, self.target.output)
-        tensor = first_tensor(captured)
-        if tensor is None:
+        found = first_value(captured)
+        if found is None:
             before = self.target.where == "before"
             kind = "input" if before else f"output {type(captured).__name__}"
             raise OutputError(
                 f"found no tensor in the {kind} of a {type(self.target.module).__name__}, "
                 "expected one; exclude the layer"
             )
-        return tensor
+        return found
 
     def _pack(self, tensor: torch.Tensor) -> Packed:
         if self._sample is None:

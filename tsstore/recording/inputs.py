@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
-
-_T = TypeVar("_T")
 
 _PLAIN: Final = (
     type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size,
@@ -31,7 +29,7 @@ def tensors_in(value: Any, strict: bool = True) -> list[torch.Tensor]:
     return list(_tensors(value, strict))
 
 
-def selected(value: _T, axis: int, size: int, chosen: list[int]) -> _T:
+def selected(value: Any, axis: int, size: int, chosen: list[int]) -> Any:
     """Return arguments with some of the samples.
 
     Parameters

@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from tsstore.errors import CaptureError
-from tsstore.recording.assembly import Assembly
+from tsstore.recording.assembly import Assembled, Assembly
 from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
+from tsstore.recording.belonging import Belonging
 from tsstore.recording.listener import Listener
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target
@@ -49,6 +50,7 @@ class Intake:
         if sink.earlier is not None:
             accept = partial(_check_first, sink.earlier, settings.missing == "error")
         self._assembly = Assembly(targets, settings, accept)
+        self._belonging = Belonging(model, settings.probe)
         self._listener = Listener(
             model,
             targets,
@@ -61,6 +63,8 @@ class Intake:
         self._sink = sink
         self._every = settings.sampling.every
         self._finished = 0
+        self._told = settings.sample_index
+        self._late_layers = settings.missing == "empty"
         self.hooks = self._listener.hooks
 
     @property
@@ -93,7 +97,11 @@ class Intake:
 
     @contextmanager
     def block(
-        self, samples: int | None, columns: Mapping[str, Any], mask: Any = None
+        self,
+        samples: int | None,
+        columns: Mapping[str, Any],
+        mask: Any = None,
+        sample_index: Any = None,
     ) -> Iterator[BatchColumns]:
         """Hand on what the block gives; see :meth:`tsstore.Recorder.batch`."""
         batch = self._begin(samples)
@@ -102,7 +110,7 @@ class Intake:
             return
         with self._listener.block(batch):
             if batch.wanted:
-                batch.record(columns, mask)
+                batch.record(columns, mask, sample_index)
             yield BatchColumns(batch) if batch.wanted else IgnoredColumns()
         self._finish(batch)
 
@@ -111,7 +119,7 @@ class Intake:
         if not self._sink.ready():
             return None
         wanted = self._finished % self._every == 0
-        return OpenBatch(samples, self._sink.next_sample, wanted)
+        return OpenBatch(samples, self._sink.next_sample, wanted, self._told)
 
     def _finish(self, batch: OpenBatch) -> None:
         if self._sink.detached:
@@ -123,14 +131,23 @@ class Intake:
         self._sink.ready()
 
     def _hand_on(self, batch: OpenBatch) -> None:
-        undecided = Undecided([hook.target.axes.layer for hook in self.hooks.values()])
-        self._listener.decide(batch, undecided)
-        undecided.check()
-        assembled = self._assembly.assemble(batch)
+        assembled = self._assembly.as_before(batch) or self._decide(batch)
         while self._assembly.left_out:
             self._listener.leave_out(self._assembly.left_out.pop())
         if assembled is not None:
             self._sink.put(assembled)
+
+    def _decide(self, batch: OpenBatch) -> Assembled | None:
+        """Finish a batch unlike those before, once all that it leaves open is decided."""
+        undecided = Undecided([hook.target.axes.layer for hook in self.hooks.values()])
+        self._listener.decide(batch, undecided)
+        self._belonging.decide(batch, undecided)
+        undecided.check()
+        assembled = self._assembly.assemble(batch)
+        self._belonging.accept()
+        # Where layers may come later, what they leave open is found out then.
+        self._listener.keeps_inputs = self._late_layers
+        return assembled
 
 
 def _sampler(settings: Settings, rank: int) -> Sampler | None:

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import CaptureError, OutputError, TsstoreWarning
+from tsstore.errors import CaptureError, TsstoreWarning
 from tsstore.recording.axes import is_time_first
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.hook import CaptureHook, ModelHook
-from tsstore.recording.outputs import first_tensor
+from tsstore.recording.outputs import first_value
 from tsstore.recording.pack import new_rows, pack
 from tsstore.recording.packed import Packed, Room
 from tsstore.recording.passes import Passes
@@ -56,6 +57,8 @@ class Listener:
         What captures, by public name of the layer.
     calls_outside
         Calls of captured layers outside any batch.
+    keeps_inputs
+        Whether a batch keeps what the model was called with, while it lasts.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Listener:
             for target in targets
         }
         self.calls_outside = 0
+        self.keeps_inputs = True
         self._model = model
         self._begin = begin
         self._finish = finish
@@ -161,7 +165,10 @@ class Listener:
                 return
             self._is_pass = True
         if self._passes.begin():
-            self._batch.begin_forward(*self._input_shape((arguments, keywords)))
+            # Only where no gradients are wanted may the model be run on some of it once more.
+            kept = self.keeps_inputs and not torch.is_grad_enabled()
+            inputs = (arguments, keywords) if kept else None
+            self._batch.begin_forward(*self._input_shape((arguments, keywords)), inputs)
 
     def _end_pass(self, module: nn.Module, arguments: Any, output: Any) -> None:
         if self.is_elsewhere or not self._passes.end() or self._batch is None:
@@ -187,10 +194,9 @@ class Listener:
 
     def _input_shape(self, values: Any) -> tuple[tuple[int, ...], int]:
         """Return the shape of the first tensor that the model is given, and its sample axis."""
-        try:
-            tensor = first_tensor(values)
-        except OutputError:
-            return (), 0
+        tensor = first_value(values)
+        if isinstance(tensor, PackedSequence):
+            return (int(tensor.batch_sizes[0]), *tensor.data.shape[1:]), 0
         if tensor is None or tensor.is_nested:
             return (), 0
         time_first = tensor.ndim == 3 and is_time_first(unwrapped(self._model))

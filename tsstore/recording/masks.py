@@ -75,7 +75,8 @@ class Masks:
         OutputError
             If the mask has another number of positions.
         """
-        mask = _of_pass(choose(self._given, layer), forward)
+        masks: _Masks | None = choose(self._given, layer)
+        mask = _of_pass(masks, forward)
         entries = len(owners)
         if mask is None or mask.shape == (entries, positions):
             return mask

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import OutputError
+from tsstore.recording.sample_index import Owners
 
 Rows = npt.NDArray[np.uint8]
 
@@ -67,8 +68,7 @@ class Packed:
     there
         bool (samples, positions): which rows count, where positions were chosen; None for all.
     owners
-        int64 (entries,): the sample of each entry of the sample axis, where the tensor itself says
-        so, as packed sequences do; else None.
+        Which sample each entry of the sample axis belongs to, once that is known.
     arrived
         Returns once `rows` are in memory, where they are on their way; else None.
     """
@@ -76,7 +76,7 @@ class Packed:
     rows: Rows | torch.Tensor
     form: Form
     there: npt.NDArray[np.bool_] | None = None
-    owners: npt.NDArray[np.int64] | None = None
+    owners: Owners | None = None
     arrived: Callable[[], object] | None = None
 
     def in_memory(self) -> Rows:

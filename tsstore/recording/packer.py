@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from tsstore.recording.axes import Axes
+from tsstore.recording.outputs import samples_of_entries
 from tsstore.recording.pack import Reading, new_rows, reading_of, rows_of
 from tsstore.recording.packed import (
     Form,
@@ -18,6 +21,7 @@ from tsstore.recording.packed import (
     no_values,
     rounded_threshold,
 )
+from tsstore.recording.sample_index import PACKED_SEQUENCES, Owners
 
 _MOST_PLANS: Final = 256
 """Sequences of many lengths have many shapes; then one begins anew."""
@@ -72,6 +76,22 @@ class Packer:
         check_packable(tensor)
         return Packed(rows_of(tensor, form, self._room), form)
 
+    def pack_sequences(self, sequences: PackedSequence) -> Packed:
+        """Pack the on/off states of packed sequences: they say themselves whose each entry is.
+
+        Raises
+        ------
+        OutputError
+            If their tensor cannot be packed.
+        """
+        tensor = sequences.data
+        check_packable(tensor)
+        decided = dict.fromkeys(("neuron_axis", "sample_axis"), PACKED_SEQUENCES)
+        form = form_of(tensor, self._threshold_of(tensor.dtype), tensor.ndim - 1, 0)
+        rows = rows_of(tensor, form, self._room)
+        owners = Owners(samples_of_entries(sequences), PACKED_SEQUENCES, is_told=True)
+        return Packed(rows, replace(form, decided=decided), owners=owners)
+
     def look_at(self, tensor: torch.Tensor) -> tuple[float, int, int]:
         """Return the threshold for a tensor, its neuron axis and its sample axis.
 
@@ -81,9 +101,12 @@ class Packer:
             If the tensor cannot be packed, or its axes cannot be told.
         """
         check_packable(tensor)
-        if tensor.dtype not in self._thresholds:
-            self._thresholds[tensor.dtype] = rounded_threshold(self._threshold, tensor.dtype)
-        return self._thresholds[tensor.dtype], *self._axes.of(tensor)
+        return self._threshold_of(tensor.dtype), *self._axes.of(tensor)
+
+    def _threshold_of(self, dtype: torch.dtype) -> float:
+        if dtype not in self._thresholds:
+            self._thresholds[dtype] = rounded_threshold(self._threshold, dtype)
+        return self._thresholds[dtype]
 
     def _pack_first(self, tensor: torch.Tensor, kind: Hashable | None) -> Packed:
         """Pack a tensor unlike all before, and plan for others of its kind."""

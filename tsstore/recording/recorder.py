@@ -14,6 +14,7 @@ from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterErr
 from tsstore.recording.batch import BatchColumns
 from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.intake import Intake
+from tsstore.recording.sample_index import SampleIndexChoices
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings as Settings
 from tsstore.recording.sink import Sink, Statistics
@@ -134,7 +135,13 @@ class Recorder:
         self._intake.attach()
 
     def batch(
-        self, samples: int | None = None, /, *, mask: Any = None, **columns: Any
+        self,
+        samples: int | None = None,
+        /,
+        *,
+        mask: Any = None,
+        sample_index: SampleIndexChoices = None,
+        **columns: Any,
     ) -> AbstractContextManager[BatchColumns]:
         """Record what the block does as one batch; an exception in it drops the batch whole.
 
@@ -147,14 +154,18 @@ class Recorder:
             tokenizers give it in ``attention_mask``; of torch's ``src_key_padding_mask`` the
             contrary. Padding is no state, and is not stored. A mapping from layer names or globs
             to masks leaves other layers as they are; else layers with one position are, and any
-            other number of positions than the mask's is an error.
+            other number of positions than the mask's is an error. A list has a mask for each
+            forward pass of the batch.
+        sample_index
+            Which sample each entry belongs to, in this batch: see :func:`tsstore.capture`.
         **columns
             Sample columns: arrays, tensors or lists of one entry a sample.
 
         Returns
         -------
         context manager of BatchColumns
-            Its ``record(**columns)`` adds columns, and a mask, that are known only afterwards.
+            Its ``record(**columns)`` adds columns, a mask and a sample index that are known only
+            afterwards.
 
         Raises
         ------
@@ -166,7 +177,7 @@ class Recorder:
             If the background writer has failed.
         """
         self._intake.check_usable()
-        return self._intake.block(samples, columns, mask)
+        return self._intake.block(samples, columns, mask, sample_index)
 
     def commit(self) -> None:
         """Put every finished batch on disk for good; return when it is there.

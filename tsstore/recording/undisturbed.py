@@ -59,13 +59,13 @@ def _own_tensors(modules: list[nn.Module]) -> Iterator[torch.Tensor]:
 def _random_numbers_kept(model: nn.Module) -> Iterator[None]:
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     on_gpu = [device.index for device in devices if device.type == "cuda"]
-    python, by_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python, by_numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(on_gpu):
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(by_numpy)  # noqa: NPY002
+        np.random.set_state(by_numpy)
 
 
 def _eager() -> AbstractContextManager[Any]:

@@ -1,0 +1,235 @@
+"""Which sample each entry of the layers' tensors belongs to, batch after batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import nn
+
+from tsstore.errors import OutputError
+from tsstore.recording.batch import OpenBatch
+from tsstore.recording.captured import Call
+from tsstore.recording.experiment import Findings, Found, find_samples
+from tsstore.recording.packed import Packed
+from tsstore.recording.sample_index import AS_MANY, ONLY, Owners, even_index
+from tsstore.recording.select import Target
+from tsstore.recording.undecided import Argument, Undecided
+
+logger = logging.getLogger("tsstore")
+
+
+class _Open(NamedTuple):
+    """What is not decided of one call, and what the user can say of it."""
+
+    argument: Argument
+    found: str
+    value: str
+
+
+class Belonging:
+    """Knows of each layer which sample an entry along its sample axis belongs to.
+
+    As the user said; as packed sequences say; one each, where there are as many entries as
+    samples; as an experiment found. That a number can be divided proves nothing.
+
+    Parameters
+    ----------
+    model
+        The model.
+    probe
+        Whether the model may be run on two samples of a batch, to find out.
+    """
+
+    def __init__(self, model: nn.Module, probe: bool = True) -> None:
+        self._model = model
+        self._probe = probe
+        self._findings = Findings()
+        # Entries a sample in earlier batches, by layer; of some the first batch is still open.
+        self._entries: dict[str, set[int]] = {}
+        self._new: dict[str, set[int]] = {}
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Sample axes that the experiment found, by public name of the layer."""
+        return {name: found.axis for name, found in self._findings.found.items()}
+
+    def try_example(
+        self, targets: Iterable[Target], arguments: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> None:
+        """Find out with an example input, before there is a batch."""
+        self._try(list(targets), arguments, keywords, None, {}, "the example input")
+
+    def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
+        """Let each call of a batch say which sample its entries belong to.
+
+        Parameters
+        ----------
+        batch
+            The batch, which is over.
+        undecided
+            Takes what nothing tells.
+
+        Raises
+        ------
+        ColumnsError
+            If the number of samples cannot be told.
+        OutputError
+            If what the user said does not fit, or a layer has other entries than before.
+        """
+        samples = batch.samples()
+        if samples is None:
+            return
+        judged = self._judge_all(batch, samples)
+        if any(isinstance(verdict, _Open) for verdict in judged) and self._may_try(batch):
+            self._try_batch(batch, judged, samples)
+            samples = batch.samples() or 0
+            judged = self._judge_all(batch, samples)
+        self._new = {}
+        for number, (call, verdict) in enumerate(zip(batch.calls, judged, strict=True)):
+            if isinstance(verdict, _Open):
+                undecided.add(verdict.argument, call.target.axes.layer, *verdict[1:])
+            else:
+                batch.calls[number] = call._replace(packed=replace(call.packed, owners=verdict))
+                self._note(call, verdict, samples)
+
+    def accept(self) -> None:
+        """Hold later batches to what the one that was decided last has shown."""
+        for name, entries in self._new.items():
+            self._entries.setdefault(name, entries)
+        self._new = {}
+
+    def _judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
+        self._move_axes(batch)
+        return [self._judge(call, batch, samples) for call in batch.calls]
+
+    def _judge(self, call: Call, batch: OpenBatch, samples: int) -> Owners | _Open:
+        packed, layer = call.packed, call.target.axes.layer
+        entries = packed.form.samples
+        if packed.owners is not None or packed.there is not None:
+            return packed.owners or Owners(None, AS_MANY)
+        if told := batch.told(layer):
+            return told.owners(layer, entries, samples)
+        found = self._findings.found.get(call.target.name)
+        if entries == samples and not (found is None and self._is_square(call, samples)):
+            return Owners(None, AS_MANY)
+        if samples == 1:
+            return Owners(None, ONLY)
+        if found and found.order != "single" and entries == found.entries * samples:
+            how = found.order
+            index = None if how == "contiguous" else even_index(how, entries, samples)
+            return Owners(index, f"{how}: found by experiment")
+        return self._open(call, samples)
+
+    def _open(self, call: Call, samples: int) -> _Open:
+        form = call.packed.form
+        problem = self._findings.problems.get(call.target.name)
+        tried = f" (an experiment did not tell: {problem})" if problem else ""
+        if form.samples == samples:
+            return _Open(
+                "sample_axis",
+                f"axes 0 and 1 both have {samples} entries, as many as there are samples{tried}",
+                str(form.sample_axis),
+            )
+        return _Open(
+            "sample_index",
+            f"axis {form.sample_axis} has {form.samples} entries of {samples} samples{tried}",
+            "…",
+        )
+
+    def _is_square(self, call: Call, samples: int) -> bool:
+        """Whether time may be what is taken for samples: nothing but the sizes tells."""
+        form = call.packed.form
+        told = "sample_axis" in (form.decided or {})
+        time_like = (form.sample_axis, form.neuron_axis) == (0, 2) and len(form.position_shape) == 1
+        square = samples > 1 and form.position_shape == (samples,)
+        return time_like and square and not told and call.target.name not in self._entries
+
+    def _note(self, call: Call, owners: Owners, samples: int) -> None:
+        """Note how many entries a sample there are, and refuse others than before."""
+        if samples < 2 or owners.is_told:
+            return
+        name, now = call.target.name, call.packed.form.samples // samples
+        before = self._entries.get(name)
+        if before is not None and now not in before:
+            raise OutputError(
+                f"{name}: found {now} entries a sample in this batch, and {_listed(before)} in the "
+                f'first one; say which sample each belongs to: sample_index={{"{name}": …}}'
+            )
+        self._new.setdefault(name, set()).add(now)
+
+    def _may_try(self, batch: OpenBatch) -> bool:
+        """Whether the model may be run on two samples of the batch."""
+        training = any(module.training for module in self._model.modules())
+        return self._probe and batch.inputs is not None and not training
+
+    def _try_batch(self, batch: OpenBatch, judged: list[Owners | _Open], samples: int) -> None:
+        assert batch.inputs is not None
+        self._probe = False
+        targets = {
+            call.target.name: call.target
+            for call, verdict in zip(batch.calls, judged, strict=True)
+            if isinstance(verdict, _Open)
+        }
+        axes = {call.target.name: call.packed.form.neuron_axis for call in batch.calls}
+        self._try(list(targets.values()), *batch.inputs, samples, axes, "the first batch")
+
+    def _try(
+        self,
+        targets: list[Target],
+        arguments: Sequence[Any],
+        keywords: Mapping[str, Any],
+        samples: int | None,
+        neuron_axes: Mapping[str, int],
+        what: str,
+    ) -> None:
+        self._findings = find_samples(
+            self._model, targets, arguments, keywords, samples, neuron_axes
+        )
+        logger.info(
+            "ran the model %d times on samples of %s, in %.2f s, to see which entries of the "
+            "layers' tensors belong to which sample; found it for %d of %d layers",
+            self._findings.passes, what, self._findings.seconds, len(self._findings.found),
+            len(targets),
+        )  # fmt: skip
+
+    def _move_axes(self, batch: OpenBatch) -> None:
+        """Give rows that were packed with another sample axis the one that was found."""
+        for number, call in enumerate(batch.calls):
+            found = self._findings.found.get(call.target.name)
+            if found and _can_move(call.packed, found):
+                batch.calls[number] = call._replace(packed=_moved(call.packed, found.axis))
+
+
+def _can_move(packed: Packed, found: Found) -> bool:
+    form = packed.form
+    told = "sample_axis" in (form.decided or {})
+    axes = len(form.position_shape) + 2
+    elsewhere = found.axis not in (form.sample_axis, form.neuron_axis) and found.axis < axes
+    return elsewhere and not told and packed.there is None and packed.owners is None
+
+
+def _moved(packed: Packed, axis: int) -> Packed:
+    """Return rows with samples along another axis of the tensor."""
+    form = packed.form
+    rows = packed.in_memory()
+    others = [n for n in range(len(form.position_shape) + 2) if n != form.neuron_axis]
+    # As they were packed: the sample axis comes first, then the others in their order.
+    old = [form.sample_axis, *(n for n in others if n != form.sample_axis)]
+    new = [axis, *(n for n in others if n != axis)]
+    apart = rows.reshape(form.samples, *form.position_shape, rows.shape[2])
+    moved = apart.transpose(*(old.index(n) for n in new), len(old))
+    decided = {**(form.decided or {}), "sample_axis": "found by experiment"}
+    shape = moved.shape[1:-1]
+    made = replace(
+        form, samples=moved.shape[0], position_shape=shape, sample_axis=axis, decided=decided
+    )
+    flat = np.ascontiguousarray(moved).reshape(moved.shape[0], -1, rows.shape[2])
+    return replace(packed, rows=flat, form=made, arrived=None)
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return " or ".join(map(str, sorted(numbers)))
