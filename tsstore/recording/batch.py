@@ -50,6 +50,8 @@ class OpenBatch:
         Arguments of the first forward pass, where the model may be run on some of its samples.
     forwards
         Numbers of the forward passes that count.
+    is_sampled
+        Whether only some positions are kept of calls that there were.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class OpenBatch:
         self.sample_index: SampleIndex | dict[str, SampleIndex] | None = None
         self.inputs: Inputs | None = None
         self.forwards: list[int] = []
+        self.is_sampled = False
         self._told = told
         self._forward = 0
         self._input: tuple[int, tuple[int, ...], int] | None = None
@@ -104,7 +107,7 @@ class OpenBatch:
             self.columns[name] = to_column(name, values)
 
     def _check_in_time(self, what: str) -> None:
-        if any(packed.there is not None for packed in self.packed):
+        if self.is_sampled:
             raise ColumnsError(
                 f"the {what} came when positions had been chosen without it; with positions= give "
                 f"it before the forward pass: recorder.batch({what}=…)"

@@ -14,7 +14,7 @@ from tsstore.errors import OutputError
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
 from tsstore.recording.experiment import Findings, Found, find_samples
-from tsstore.recording.packed import Packed
+from tsstore.recording.packed import Form, Packed
 from tsstore.recording.sample_index import AS_MANY, ONLY, Owners, even_index
 from tsstore.recording.select import Target
 from tsstore.recording.undecided import Argument, Undecided
@@ -48,6 +48,7 @@ class Belonging:
         self._model = model
         self._probe = probe
         self._findings = Findings()
+        self._is_begun = False
         # Entries a sample in earlier batches, by layer; of some the first batch is still open.
         self._entries: dict[str, set[int]] = {}
         self._new: dict[str, set[int]] = {}
@@ -62,6 +63,14 @@ class Belonging:
     ) -> None:
         """Find out with an example input, before there is a batch."""
         self._try(list(targets), arguments, keywords, None, {}, "the example input")
+
+    def so_far(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | None:
+        """Return which sample each entry of a call belongs to while its batch lasts, if known.
+
+        In the first batch it never is: how many samples there are may show only when it ends.
+        """
+        verdict = self._judge(target, form, batch, samples) if self._is_begun else None
+        return verdict if isinstance(verdict, Owners) else None
 
     def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
         """Let each call of a batch say which sample its entries belong to.
@@ -101,20 +110,21 @@ class Belonging:
         for name, entries in self._new.items():
             self._entries.setdefault(name, entries)
         self._new = {}
+        self._is_begun = True
 
     def _judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
         self._move_axes(batch)
-        return [self._judge(call, batch, samples) for call in batch.calls]
+        return [
+            call.packed.owners or self._judge(call.target, call.packed.form, batch, samples)
+            for call in batch.calls
+        ]
 
-    def _judge(self, call: Call, batch: OpenBatch, samples: int) -> Owners | _Open:
-        packed, layer = call.packed, call.target.axes.layer
-        entries = packed.form.samples
-        if packed.owners is not None or packed.there is not None:
-            return packed.owners or Owners(None, AS_MANY)
+    def _judge(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | _Open:
+        layer, entries = target.axes.layer, form.samples
         if told := batch.told(layer):
             return told.owners(layer, entries, samples)
-        found = self._findings.found.get(call.target.name)
-        if entries == samples and not (found is None and self._is_square(call, samples)):
+        found = self._findings.found.get(target.name)
+        if entries == samples and not (found is None and self._is_square(target, form)):
             return Owners(None, AS_MANY)
         if samples == 1:
             return Owners(None, ONLY)
@@ -122,11 +132,10 @@ class Belonging:
             how = found.order
             index = None if how == "contiguous" else even_index(how, entries, samples)
             return Owners(index, f"{how}: found by experiment")
-        return self._open(call, samples)
+        return self._open(target, form, samples)
 
-    def _open(self, call: Call, samples: int) -> _Open:
-        form = call.packed.form
-        problem = self._findings.problems.get(call.target.name)
+    def _open(self, target: Target, form: Form, samples: int) -> _Open:
+        problem = self._findings.problems.get(target.name)
         tried = f" (an experiment did not tell: {problem})" if problem else ""
         if form.samples == samples:
             return _Open(
@@ -140,13 +149,12 @@ class Belonging:
             "…",
         )
 
-    def _is_square(self, call: Call, samples: int) -> bool:
+    def _is_square(self, target: Target, form: Form) -> bool:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
-        form = call.packed.form
         told = "sample_axis" in (form.decided or {})
         time_like = (form.sample_axis, form.neuron_axis) == (0, 2) and len(form.position_shape) == 1
-        square = samples > 1 and form.position_shape == (samples,)
-        return time_like and square and not told and call.target.name not in self._entries
+        square = form.samples > 1 and form.position_shape == (form.samples,)
+        return time_like and square and not told and target.name not in self._entries
 
     def _note(self, call: Call, owners: Owners, samples: int) -> None:
         """Note how many entries a sample there are, and refuse others than before."""

@@ -51,13 +51,14 @@ class Intake:
             accept = partial(_check_first, sink.earlier, settings.missing == "error")
         self._assembly = Assembly(targets, settings, accept)
         self._belonging = Belonging(model, settings.probe)
+        self._sampler = _sampler(settings, sink.rank, self._belonging)
         self._listener = Listener(
             model,
             targets,
             settings.threshold,
             self._begin,
             self._finish,
-            _sampler(settings, sink.rank),
+            self._sampler,
             sink.blocks.room,
         )
         self._sink = sink
@@ -143,6 +144,8 @@ class Intake:
         self._listener.decide(batch, undecided)
         self._belonging.decide(batch, undecided)
         undecided.check()
+        if self._sampler is not None:
+            self._sampler.choose_late(batch, batch.samples() or 0)
         assembled = self._assembly.assemble(batch)
         self._belonging.accept()
         # Where layers may come later, what they leave open is found out then.
@@ -150,11 +153,11 @@ class Intake:
         return assembled
 
 
-def _sampler(settings: Settings, rank: int) -> Sampler | None:
+def _sampler(settings: Settings, rank: int, belonging: Belonging) -> Sampler | None:
     sampling = settings.sampling
     if sampling.positions is None:
         return None
-    return Sampler(int(sampling.positions), int(sampling.seed), rank)
+    return Sampler(sampling.positions, int(sampling.seed), rank, belonging)
 
 
 def _check_first(

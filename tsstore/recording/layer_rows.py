@@ -56,16 +56,32 @@ def layer_batch(rows: NamedRows, samples: int, masks: Masks, forwards: Sequence[
         np.repeat(_owners_of(packed, samples), array.shape[1])
         for packed, array in zip(rows.calls, arrays, strict=True)
     ]
-    flat = [array.reshape(-1, array.shape[2]) for array in arrays]
     kept = [
         (owner >= 0) if mask is None else (owner >= 0) & mask.reshape(-1)
         for owner, mask in zip(owners, there, strict=True)
     ]
-    chosen = np.concatenate([owner[some] for owner, some in zip(owners, kept, strict=True)])
+    chosen = [owner[some] for owner, some in zip(owners, kept, strict=True)]
+    flat = [array.reshape(-1, array.shape[2]) for array in arrays]
     gathered = np.concatenate([array[some] for array, some in zip(flat, kept, strict=True)])
-    if (np.diff(chosen) < 0).any():
-        gathered = gathered[np.argsort(chosen, kind="stable")]
-    return LayerBatch(gathered, np.bincount(chosen, minlength=samples).astype(np.int64))
+    joined_owners = np.concatenate(chosen)
+    if (np.diff(joined_owners) < 0).any():
+        gathered = gathered[np.argsort(joined_owners, kind="stable")]
+    counts = [np.bincount(owner, minlength=samples) for owner in chosen]
+    return LayerBatch(gathered, np.sum(counts, axis=0), _lengths(rows.calls, counts))
+
+
+def _lengths(calls: list[Packed], counts: list[Indices]) -> tuple[int, int] | None:
+    """Return the fewest and the most positions of a sample, where some were chosen."""
+    if all(call.lengths is None for call in calls):
+        return None
+    lengths = np.sum(
+        [
+            count if call.lengths is None else call.lengths
+            for call, count in zip(calls, counts, strict=True)
+        ],
+        axis=0,
+    )
+    return (int(lengths.min()), int(lengths.max())) if len(lengths) else None
 
 
 def no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:
@@ -117,10 +133,10 @@ def _alike(samples: int, positions: int) -> npt.NDArray[np.int64]:
 
 def _owners_of(packed: Packed, samples: int) -> Indices:
     """Return the sample of each entry of the first axis of a call's rows."""
-    if packed.owners is not None and packed.owners.samples is not None:
+    chosen = packed.there is not None
+    if packed.owners is not None and packed.owners.samples is not None and not chosen:
         return packed.owners.samples
-    entries = len(packed.rows)
-    return even_index("contiguous", entries, samples)
+    return even_index("contiguous", len(packed.rows), samples)
 
 
 def _there(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -75,8 +75,7 @@ class Masks:
         OutputError
             If the mask has another number of positions.
         """
-        masks: _Masks | None = choose(self._given, layer)
-        mask = _of_pass(masks, forward)
+        mask = _of_pass(self._of_layer(layer), forward)
         entries = len(owners)
         if mask is None or mask.shape == (entries, positions):
             return mask
@@ -96,6 +95,10 @@ class Masks:
                 "each forward pass of the batch: mask=[…, …]"
             )
         return spread
+
+    def _of_layer(self, layer: str) -> _Masks | None:
+        # A list of masks is no choice among layers, whatever a type checker makes of it.
+        return cast("_Masks | None", choose(self._given, layer))
 
     def check_names(self, layers: Iterable[str]) -> None:
         """Raise OutputError where a mask is meant for layers that are not there."""

@@ -71,6 +71,8 @@ class Packed:
         Which sample each entry of the sample axis belongs to, once that is known.
     arrived
         Returns once `rows` are in memory, where they are on their way; else None.
+    lengths
+        int64 (samples,): positions of each sample, where some were chosen; else None.
     """
 
     rows: Rows | torch.Tensor
@@ -78,6 +80,7 @@ class Packed:
     there: npt.NDArray[np.bool_] | None = None
     owners: Owners | None = None
     arrived: Callable[[], object] | None = None
+    lengths: npt.NDArray[np.int64] | None = None
 
     def in_memory(self) -> Rows:
         """Return the rows in the CPU's memory, once they are there."""
