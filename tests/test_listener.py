@@ -418,7 +418,7 @@ def test_an_lstm_alone_tells_its_own_sample_axis(path):
 def test_a_wrong_sample_axis_is_an_error_with_advice(path):
     model = Sequences(batch_first=False)
     with capture(model, path, ["lstm", "head"]) as recorder:
-        message = r"head: axis 0 holds 7 entries, which 4 samples cannot .*sample_axis=\{'head': …"
+        message = r"head: axis 0 has 7 entries of 4 samples: .*sample_index=\{\"head\": …"
         with pytest.raises(OutputError, match=message):
             model(torch.randn(7, 4, 3))
         wrong = pytest.raises(ColumnsError, match="'label' has 7 entries, but the input of shape")
@@ -491,8 +491,9 @@ class Windows(nn.Module):
 
 
 @pytest.mark.parametrize("columns", [{}, {"label": [1, 2]}])
+@torch.no_grad()
 def test_windows_folded_into_the_first_axis_are_positions(path, columns):
-    model = Windows()
+    model = Windows().eval()
     recorder = capture(model, path, "inner")
     with watched(model.inner) as (inner,), recorder, recorder.batch(**columns):
         model(torch.randn(2, 8, 3))
@@ -505,10 +506,14 @@ def test_windows_folded_into_the_first_axis_are_positions(path, columns):
 def test_windows_given_to_the_model_need_the_number_of_samples(path):
     model = nn.Sequential(nn.Linear(3, 5))
     with capture(model, path, "0") as recorder:
-        wrong = pytest.raises(ColumnsError, match=r"say so: recorder.batch\(2, …\)")
+        wrong = pytest.raises(ColumnsError, match=r"say which: recorder.batch\(2, sample_index=…")
         with wrong, recorder.batch(label=[1, 2]):
             model(torch.randn(8, 3))
-        with recorder.batch(2, label=[1, 2]):
+        # How many samples there are does not say which input belongs to which.
+        message = r"axis 0 has 8 entries of 2 samples: .*, as in sample_index=\{\"0\": …\}"
+        with pytest.raises(OutputError, match=message), recorder.batch(2, label=[1, 2]):
+            model(torch.randn(8, 3))
+        with recorder.batch(2, label=[1, 2], sample_index="contiguous"):
             model(torch.randn(8, 3))
     assert tsstore.open(path)["0"].positions == 4
 

@@ -207,9 +207,9 @@ class OpenBatch:
         known = self.explicit_samples
         if known is None and self.columns:
             known = len(next(iter(self.columns.values())))
-        if known is None and sample_axis == 0 and self._input is not None:
-            known = self._input[1][self._input[2]]
-        return known if known and size % known == 0 else size
+        if known is None and sample_axis == 0:
+            known = self._input_samples()
+        return size if known is None else known
 
     def named_rows(self, calls: Calls) -> list[NamedRows]:
         """Return the rows by public name.
