@@ -160,9 +160,9 @@ class Sequence(nn.Module):
 def test_samples_in_another_axis_and_samples_of_several_entries(path, positions):
     model = Sequence().eval()
     values = torch.randn(3, 12, 3)
-    with watched(model.window) as (window,), capture(model, path, ["lstm", "window"], positions=positions):  # fmt: skip # noqa: E501
-        with torch.no_grad():
-            model(values)
+    recorder = capture(model, path, ["lstm", "window"], positions=positions)
+    with watched(model.window) as (window,), recorder, torch.no_grad():
+        model(values)
     lstm, _ = model.lstm(values.transpose(0, 1))
     chosen = drawn([12] * 3, positions)
     rows = packed(lstm, 2, 1)
@@ -217,7 +217,8 @@ def test_positions_need_to_know_whose_they_are(path):
     rows = packed(step[-1]).reshape(4, 7, 1)
     chosen = drawn([7] * 8, 2)
     expected = [
-        np.take_along_axis(rows, some[:, :, np.newaxis], axis=1) for some in (chosen[:4], chosen[4:])
+        np.take_along_axis(rows, some[:, :, np.newaxis], axis=1)
+        for some in (chosen[:4], chosen[4:])
     ]
     np.testing.assert_array_equal(stored(path, "step"), np.concatenate(expected).reshape(-1, 1))
 

@@ -188,11 +188,26 @@ class OpenBatch:
                     "samples; record one entry a sample"
                 )
         if samples is None:
-            self._check_number_is_said()
-            return self._input_samples()
+            return self.input_samples()
         if self.explicit_samples is None:
             self._check_columns_against_input(samples)
         return samples
+
+    @property
+    def is_number_said(self) -> bool:
+        """Whether the user said how many samples there are, as a number or by a column."""
+        return self.explicit_samples is not None or bool(self.columns)
+
+    def input_samples(self) -> int | None:
+        """Return the number of samples as the layers and the model's input have it, or None."""
+        # A sample axis that is not the first one is known: by the layer's class, or from the user.
+        known = {_known_samples(packed) for packed in self.packed} - {None}
+        if len(known) == 1:
+            return known.pop()
+        if self._input is not None:
+            _, shape, axis = self._input
+            return shape[axis]
+        return next((packed.form.samples for packed in self.packed), None)
 
     def samples_so_far(self, size: int, sample_axis: int) -> int:
         """Return how many samples a tensor holds, as far as is known while the batch lasts.
@@ -208,7 +223,7 @@ class OpenBatch:
         if known is None and self.columns:
             known = len(next(iter(self.columns.values())))
         if known is None and sample_axis == 0:
-            known = self._input_samples()
+            known = self.input_samples()
         return size if known is None else known
 
     def named_rows(self, calls: Calls) -> list[NamedRows]:
@@ -221,37 +236,14 @@ class OpenBatch:
         """
         return self._captured.named(calls)
 
-    def _input_samples(self) -> int | None:
-        # A sample axis that is not the first one is known: by the layer's class, or from the user.
-        known = {_known_samples(packed) for packed in self.packed} - {None}
-        if len(known) == 1:
-            return known.pop()
-        if self._input is not None:
-            _, shape, axis = self._input
-            return shape[axis]
-        return next((packed.form.samples for packed in self.packed), None)
-
-    def _check_number_is_said(self) -> None:
-        """Refuse an index of the input's own entries where nobody says how many samples it has."""
-        for call in self.calls:
-            told = self.told(call.target.axes.layer)
-            entries = call.packed.form.samples
-            if told and told.numbers.size and entries == self._input_samples():
-                raise ColumnsError(
-                    f"sample_index says of {call.target.name} which sample each of its {entries} "
-                    "entries belongs to, but of as many entries as the model's input has nobody "
-                    "knows how many samples they are; say it: recorder.batch(32, …), or record a "
-                    "column, of one entry a sample"
-                )
-
     def _check_columns_against_input(self, samples: int) -> None:
         """Refuse columns that would only fit if several inputs were taken for one sample."""
         if self._input is not None:
             # It may be (time, sample, feature): that is seen when the layers are looked at.
             shape = self._input[1]
-            fits = samples in (self._input_samples(), *shape[1 : len(shape) - 1][:1])
+            fits = samples in (self.input_samples(), *shape[1 : len(shape) - 1][:1])
         else:
-            fits = self._input_samples() == samples
+            fits = self.input_samples() == samples
         if fits or all(self._fits(call, samples) for call in self.calls):
             return
         raise self._several_inputs(samples)
@@ -264,7 +256,7 @@ class OpenBatch:
         shape = f" of shape {self._input[1]}" if self._input else ""
         return ColumnsError(
             f"column {next(iter(self.columns))!r} has {samples} entries, but the input{shape} has "
-            f"{self._input_samples()}; record one entry a sample, or, if several inputs belong to "
+            f"{self.input_samples()}; record one entry a sample, or, if several inputs belong to "
             f"one sample, say which: recorder.batch({samples}, sample_index=…, …)"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from tsstore.errors import OutputError
+from tsstore.errors import ColumnsError, OutputError
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
 from tsstore.recording.experiment import Findings, Found, find_samples
@@ -42,6 +43,11 @@ class Belonging:
         The model.
     probe
         Whether the model may be run on two samples of a batch, to find out.
+
+    Attributes
+    ----------
+    left_out
+        Rows so far of entries that belong to no sample.
     """
 
     def __init__(self, model: nn.Module, probe: bool = True) -> None:
@@ -49,6 +55,9 @@ class Belonging:
         self._probe = probe
         self._findings = Findings()
         self._is_begun = False
+        self.left_out = 0
+        # Layers whose entries are not those of the model's input.
+        self._apart: set[str] = set()
         # Entries a sample in earlier batches, by layer; of some the first batch is still open.
         self._entries: dict[str, set[int]] = {}
         self._new: dict[str, set[int]] = {}
@@ -92,6 +101,7 @@ class Belonging:
         samples = batch.samples()
         if samples is None:
             return
+        self._check_number_is_said(batch)
         judged = self._judge_all(batch, samples)
         if any(isinstance(verdict, _Open) for verdict in judged) and self._may_try(batch):
             self._try_batch(batch, judged, samples)
@@ -105,8 +115,9 @@ class Belonging:
                 batch.calls[number] = call._replace(packed=replace(call.packed, owners=verdict))
                 self._note(call, verdict, samples)
 
-    def accept(self) -> None:
-        """Hold later batches to what the one that was decided last has shown."""
+    def accept(self, batch: OpenBatch) -> None:
+        """Hold later batches to what this one, which was decided last, has shown."""
+        self.left_out += sum(map(_of_no_sample, batch.packed))
         for name, entries in self._new.items():
             self._entries.setdefault(name, entries)
         self._new = {}
@@ -169,6 +180,23 @@ class Belonging:
             )
         self._new.setdefault(name, set()).add(now)
 
+    def _check_number_is_said(self, batch: OpenBatch) -> None:
+        """Refuse an index of what may be the input's own entries, where no number was said."""
+        for call in () if batch.is_number_said else batch.calls:
+            name, entries = call.target.name, call.packed.form.samples
+            told = batch.told(call.target.axes.layer)
+            if told is None or told.how not in ("index", "array"):
+                continue
+            if entries != batch.input_samples():
+                self._apart.add(name)
+            elif name not in self._apart:
+                raise ColumnsError(
+                    f"sample_index says of {name} which sample each of its {entries} entries "
+                    "belongs to, but of as many entries as the model's input has nobody knows how "
+                    "many samples they are; say it: recorder.batch(32, …), or record a column, of "
+                    "one entry a sample"
+                )
+
     def _may_try(self, batch: OpenBatch) -> bool:
         """Whether the model may be run on two samples of the batch."""
         training = any(module.training for module in self._model.modules())
@@ -210,6 +238,12 @@ class Belonging:
             found = self._findings.found.get(call.target.name)
             if found and _can_move(call.packed, found):
                 batch.calls[number] = call._replace(packed=_moved(call.packed, found.axis))
+
+
+def _of_no_sample(packed: Packed) -> int:
+    samples = packed.owners.samples if packed.owners is not None else None
+    positions = math.prod(packed.form.position_shape)
+    return 0 if samples is None else int((samples < 0).sum()) * positions
 
 
 def _can_move(packed: Packed, found: Found) -> bool:

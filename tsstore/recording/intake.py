@@ -74,6 +74,11 @@ class Intake:
         return self._listener.calls_outside
 
     @property
+    def left_out(self) -> int:
+        """Rows of entries that belong to no sample."""
+        return self._belonging.left_out
+
+    @property
     def is_elsewhere(self) -> bool:
         """Whether this process was forked off from the one that listens."""
         return self._listener.is_elsewhere
@@ -147,7 +152,7 @@ class Intake:
         if self._sampler is not None:
             self._sampler.choose_late(batch, batch.samples() or 0)
         assembled = self._assembly.assemble(batch)
-        self._belonging.accept()
+        self._belonging.accept(batch)
         # Where layers may come later, what they leave open is found out then.
         self._listener.keeps_inputs = self._late_layers
         return assembled

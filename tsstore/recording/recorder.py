@@ -79,7 +79,11 @@ class Recorder:
     @property
     def statistics(self) -> Statistics:
         """What has been recorded so far."""
-        return replace(self._sink.statistics, calls_outside=self._intake.calls_outside)
+        return replace(
+            self._sink.statistics,
+            calls_outside=self._intake.calls_outside,
+            left_out=self._intake.left_out,
+        )
 
     @property
     def closed(self) -> bool:

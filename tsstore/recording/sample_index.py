@@ -148,7 +148,9 @@ def even_index(how: str, entries: int, samples: int) -> Indices:
         Their numbers; the first is a multiple of the second.
     """
     numbers = np.arange(entries, dtype=np.int64)
-    return numbers % samples if how == "interleaved" else numbers // max(entries // max(samples, 1), 1)
+    return (
+        numbers % samples if how == "interleaved" else numbers // max(entries // max(samples, 1), 1)
+    )
 
 
 def parsed(given: Any) -> SampleIndex | dict[str, SampleIndex] | None:
