@@ -14,7 +14,7 @@ from tsstore.recording.captured import Call, Captured, NamedRows
 from tsstore.recording.columns import to_column
 from tsstore.recording.masks import Masks
 from tsstore.recording.packed import Packed
-from tsstore.recording.sample_index import SampleIndex, parsed
+from tsstore.recording.sample_index import PACKED_SEQUENCES, SampleIndex, parsed
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
 
@@ -263,8 +263,9 @@ class OpenBatch:
 
 def _known_samples(packed: Packed) -> int | None:
     """Return the number of samples that a call itself tells, or None."""
-    if packed.owners is not None and packed.owners.samples is not None and packed.owners.is_told:
-        return int(packed.owners.samples.max(initial=-1)) + 1
+    owners = packed.owners
+    if owners is not None and owners.samples is not None and owners.reason == PACKED_SEQUENCES:
+        return int(owners.samples.max(initial=-1)) + 1
     return packed.form.samples if packed.form.sample_axis > 0 else None
 
 
