@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy.typing as npt
 from tsstore.errors import ColumnsError
 from tsstore.recording.captured import Captured, NamedRows
 from tsstore.recording.columns import to_column
+from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.masks import Masks
-from tsstore.recording.packed import Packed
+from tsstore.recording.packed import Form, Packed
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
 
@@ -105,9 +106,13 @@ class OpenBatch:
         if self._input is None and input_shape:
             self._input = self._forward, input_shape, sample_axis
 
-    def add(self, target: Target, packed: Packed) -> None:
-        """Add the rows of one call."""
+    def add(self, target: Target, packed: Packed | Waiting) -> None:
+        """Add one call: its rows, or what they are to be made of when the batch is over."""
         self._captured.add(target, self._forward, packed)
+
+    def wait_no_longer(self, pack: Callable[[Target, Waiting], Packed | None]) -> None:
+        """Let the rows be made that had to wait for the batch's end; None leaves them out."""
+        self._captured.wait_no_longer(pack)
 
     def drop_forward(self) -> None:
         """Forget the forward pass that was begun last: it has failed."""
@@ -155,6 +160,22 @@ class OpenBatch:
         if known is None and sample_axis == 0 and self._input is not None:
             known = self._input[1][self._input[2]]
         return known if known and size % known == 0 else size
+
+    @property
+    def certain_samples(self) -> int | None:
+        """Number of samples, where the user or layers of a known kind say it."""
+        if self.explicit_samples is not None:
+            return self.explicit_samples
+        if self.columns:
+            return len(next(iter(self.columns.values())))
+        told = [form for p in self.packed if "sample_axis" in ((form := p.form).decided or {})]
+        sizes = {form.samples for form in told}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    @property
+    def by_target(self) -> list[tuple[Target, Form]]:
+        """What was called, and the form of its rows, in order."""
+        return [(call.target, call.packed.form) for call in self._captured.calls]
 
     def named_rows(self, calls: Calls) -> list[NamedRows]:
         """Return the rows by public name.

@@ -57,6 +57,7 @@ class Intake:
             self._finish,
             _sampler(settings, sink.rank),
             sink.blocks.room,
+            sink.earlier.layers_named if sink.earlier is not None else lambda _: (),
         )
         self._sink = sink
         self._every = settings.sampling.every
@@ -130,6 +131,7 @@ class Intake:
         while self._assembly.left_out:
             self._listener.leave_out(self._assembly.left_out.pop())
         if assembled is not None:
+            self._listener.fix(batch)
             self._sink.put(assembled)
 
 
