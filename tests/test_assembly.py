@@ -17,10 +17,11 @@ from tsstore.errors import (
 )
 from tsstore.recording import assembly as module
 from tsstore.recording.assembly import Assembly
+from tsstore.recording.axes import Axes
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.pack import pack
 from tsstore.recording.sample_index import Owners
-from tsstore.recording.select import select
+from tsstore.recording.select import Target, select
 from tsstore.recording.settings import Settings
 
 MODEL = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Linear(3, 4))
@@ -236,16 +237,18 @@ def test_positions_may_vary():
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (vectors(2, neurons=6), "1: 6 neurons of float32 .* but 4 neurons of float32"),
-        (vectors(2, dtype=torch.float64), "1: 4 neurons of float64 .* but 4 neurons of float32"),
+        (vectors(2, neurons=6), "act: 6 neurons of float32 .* but 4 neurons of float32"),
+        (vectors(2, dtype=torch.float64), "act: 4 neurons of float64 .* but 4 neurons of float32"),
         (vectors(2)[:, None], "along axis 2, samples along axis 0 in this batch, but .* axis 1"),
     ],
 )
 def test_a_layer_that_changes(tensor, message):
-    house = assembly([LINEAR])
-    house.assemble(batch((LINEAR, vectors(2))))
+    module = nn.ReLU()
+    target = Target("act", module, "after", True, Axes("act", module, otherwise=-1))
+    house = assembly([target])
+    house.assemble(batch((target, vectors(2))))
     with pytest.raises(CaptureError, match=message):
-        house.assemble(batch((LINEAR, tensor)))
+        house.assemble(batch((target, tensor)))
 
 
 @pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1), (3, 2), (2, 3)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from tsstore.errors import ColumnsError
 from tsstore.recording.axes import choose
 from tsstore.recording.captured import Call, Captured, NamedRows
 from tsstore.recording.columns import to_column
+from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.masks import Masks
-from tsstore.recording.packed import Packed
+from tsstore.recording.packed import Form, Packed
 from tsstore.recording.sample_index import PACKED_SEQUENCES, SampleIndex, parsed
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
@@ -118,6 +119,10 @@ class OpenBatch:
         """All calls, in order."""
         return self._captured.calls
 
+    @calls.setter
+    def calls(self, calls: list[Call]) -> None:
+        self._captured.calls = calls
+
     @property
     def packed(self) -> list[Packed]:
         """The rows of all calls, in order."""
@@ -154,9 +159,13 @@ class OpenBatch:
             self._input = self._forward, input_shape, sample_axis
             self.inputs = inputs
 
-    def add(self, target: Target, packed: Packed) -> None:
-        """Add the rows of one call."""
+    def add(self, target: Target, packed: Packed | Waiting) -> None:
+        """Add one call: its rows, or what they are to be made of when the batch is over."""
         self._captured.add(target, self._forward, packed)
+
+    def wait_no_longer(self, pack: Callable[[Target, Waiting], Packed | None]) -> None:
+        """Let the rows be made that had to wait for the batch's end; None leaves them out."""
+        self._captured.wait_no_longer(pack)
 
     def drop_forward(self) -> None:
         """Forget the forward pass that was begun last: it has failed."""
@@ -225,6 +234,11 @@ class OpenBatch:
         if known is None and sample_axis == 0:
             known = self.input_samples()
         return size if known is None else known
+
+    @property
+    def by_target(self) -> list[tuple[Target, Form]]:
+        """What was called, and the form of its rows, in order."""
+        return [(call.target, call.packed.form) for call in self._captured.calls]
 
     def named_rows(self, calls: Calls) -> list[NamedRows]:
         """Return the rows by public name.

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from tsstore.errors import ColumnsError, OutputError
+from tsstore.recording.axes import BY_EXPERIMENT
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
 from tsstore.recording.experiment import Findings, Found, find_samples
@@ -108,12 +109,14 @@ class Belonging:
             samples = batch.samples() or 0
             judged = self._judge_all(batch, samples)
         self._new = {}
-        for number, (call, verdict) in enumerate(zip(batch.calls, judged, strict=True)):
+        calls = []
+        for call, verdict in zip(batch.calls, judged, strict=True):
             if isinstance(verdict, _Open):
                 undecided.add(verdict.argument, call.target.axes.layer, *verdict[1:])
-            else:
-                batch.calls[number] = call._replace(packed=replace(call.packed, owners=verdict))
-                self._note(call, verdict, samples)
+                continue
+            self._note(call, verdict, samples)
+            calls.append(call._replace(packed=replace(call.packed, owners=verdict)))
+        batch.calls = calls
 
     def accept(self, batch: OpenBatch) -> None:
         """Hold later batches to what this one, which was decided last, has shown."""
@@ -124,7 +127,7 @@ class Belonging:
         self._is_begun = True
 
     def _judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
-        self._move_axes(batch)
+        batch.calls = [self._moved(call) for call in batch.calls]
         return [
             call.packed.owners or self._judge(call.target, call.packed.form, batch, samples)
             for call in batch.calls
@@ -142,7 +145,7 @@ class Belonging:
         if found and found.order != "single" and entries == found.entries * samples:
             how = found.order
             index = None if how == "contiguous" else even_index(how, entries, samples)
-            return Owners(index, f"{how}: found by experiment")
+            return Owners(index, f"{how}: {BY_EXPERIMENT}")
         return self._open(target, form, samples)
 
     def _open(self, target: Target, form: Form, samples: int) -> _Open:
@@ -154,11 +157,7 @@ class Belonging:
                 f"axes 0 and 1 both have {samples} entries, as many as there are samples{tried}",
                 str(form.sample_axis),
             )
-        return _Open(
-            "sample_index",
-            f"axis {form.sample_axis} has {form.samples} entries of {samples} samples{tried}",
-            "…",
-        )
+        return _Open("sample_index", f"{_described(form, samples)}{tried}", "…")
 
     def _is_square(self, target: Target, form: Form) -> bool:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
@@ -232,12 +231,20 @@ class Belonging:
             len(targets),
         )  # fmt: skip
 
-    def _move_axes(self, batch: OpenBatch) -> None:
-        """Give rows that were packed with another sample axis the one that was found."""
-        for number, call in enumerate(batch.calls):
-            found = self._findings.found.get(call.target.name)
-            if found and _can_move(call.packed, found):
-                batch.calls[number] = call._replace(packed=_moved(call.packed, found.axis))
+    def _moved(self, call: Call) -> Call:
+        """Return a call whose rows have the sample axis that was found."""
+        found = self._findings.found.get(call.target.name)
+        if found is None or not _can_move(call.packed, found):
+            return call
+        return call._replace(packed=_moved(call.packed, found.axis))
+
+
+def _described(form: Form, samples: int) -> str:
+    """Return what is found along a tensor's sample axis, and beside it."""
+    found = f"axis {form.sample_axis} has {form.samples} entries of {samples} samples"
+    if form.sample_axis == 0 and form.neuron_axis != 1 and form.position_shape[:1] == (samples,):
+        found += ", axis 1 has one each (if that is no chance, pass sample_axis=1)"
+    return found
 
 
 def _of_no_sample(packed: Packed) -> int:
@@ -264,7 +271,7 @@ def _moved(packed: Packed, axis: int) -> Packed:
     new = [axis, *(n for n in others if n != axis)]
     apart = rows.reshape(form.samples, *form.position_shape, rows.shape[2])
     moved = apart.transpose(*(old.index(n) for n in new), len(old))
-    decided = {**(form.decided or {}), "sample_axis": "found by experiment"}
+    decided = {**(form.decided or {}), "sample_axis": BY_EXPERIMENT}
     shape = moved.shape[1:-1]
     made = replace(
         form, samples=moved.shape[0], position_shape=shape, sample_axis=axis, decided=decided

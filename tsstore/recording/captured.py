@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tsstore.errors import CaptureError
+from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.packed import Packed
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
@@ -52,17 +53,28 @@ class Call(NamedTuple):
     packed: Packed
 
 
-class Captured:
-    """The rows of all calls; those of a forward pass may be dropped again.
+class _WaitingCall(NamedTuple):
+    """A call whose rows wait for the end of the batch."""
 
-    Attributes
-    ----------
-    calls
-        What was called, in which forward pass, and its rows, in order.
-    """
+    target: Target
+    forward: int
+    waiting: Waiting
+
+
+class Captured:
+    """The rows of all calls; those of a forward pass may be dropped again."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self._calls: list[Call | _WaitingCall] = []
+
+    @property
+    def calls(self) -> list[Call]:
+        """What was called, in which forward pass, and its rows, in order."""
+        return [call for call in self._calls if isinstance(call, Call)]
+
+    @calls.setter
+    def calls(self, calls: list[Call]) -> None:
+        self._calls = [*calls]
 
     @property
     def packed(self) -> list[Packed]:
@@ -72,15 +84,31 @@ class Captured:
     @property
     def form(self) -> Hashable:
         """What there is but for the states: the same in batches whose calls are alike."""
-        return tuple((call.forward, call.packed.form) for call in self.calls)
+        return tuple(
+            (call.forward, call.packed.form if isinstance(call, Call) else object())
+            for call in self._calls
+        )
 
-    def add(self, target: Target, forward: int, packed: Packed) -> None:
-        """Add the rows of one call in a forward pass."""
-        self.calls.append(Call(target, forward, packed))
+    def add(self, target: Target, forward: int, packed: Packed | Waiting) -> None:
+        """Add one call in a forward pass: its rows, or what they are to be made of."""
+        if isinstance(packed, Waiting):
+            self._calls.append(_WaitingCall(target, forward, packed))
+        else:
+            self._calls.append(Call(target, forward, packed))
 
     def drop(self, forward: int) -> None:
         """Forget what a forward pass gave."""
-        self.calls = [call for call in self.calls if call.forward != forward]
+        self._calls = [call for call in self._calls if call.forward != forward]
+
+    def wait_no_longer(self, pack: Callable[[Target, Waiting], Packed | None]) -> None:
+        """Let the rows be made that had to wait; None leaves them out."""
+        calls = self._calls
+        self._calls = []
+        for call in calls:
+            if isinstance(call, Call):
+                self._calls.append(call)
+            elif (packed := pack(call.target, call.waiting)) is not None:
+                self._calls.append(Call(call.target, call.forward, packed))
 
     def named(self, calls: Calls) -> list[NamedRows]:
         """Return the rows by public name.

@@ -60,6 +60,7 @@ class Intake:
             self._finish,
             self._sampler,
             sink.blocks.room,
+            sink.earlier.layers_named if sink.earlier is not None else lambda _: (),
         )
         self._sink = sink
         self._every = settings.sampling.every
@@ -137,7 +138,11 @@ class Intake:
         self._sink.ready()
 
     def _hand_on(self, batch: OpenBatch) -> None:
-        assembled = self._assembly.as_before(batch) or self._decide(batch)
+        assembled = self._assembly.as_before(batch)
+        if assembled is None:
+            assembled = self._decide(batch)
+        else:
+            self._listener.end_watch()
         while self._assembly.left_out:
             self._listener.leave_out(self._assembly.left_out.pop())
         if assembled is not None:
@@ -152,9 +157,11 @@ class Intake:
         if self._sampler is not None:
             self._sampler.choose_late(batch, batch.samples() or 0)
         assembled = self._assembly.assemble(batch)
-        self._belonging.accept(batch)
-        # Where layers may come later, what they leave open is found out then.
-        self._listener.keeps_inputs = self._late_layers
+        if assembled is not None:
+            self._belonging.accept(batch)
+            self._listener.fix(batch)
+            # Where layers may come later, what they leave open is found out then.
+            self._listener.keeps_inputs = self._late_layers
         return assembled
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,18 +14,21 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import CaptureError, TsstoreWarning
-from tsstore.recording.axes import is_time_first
+from tsstore.errors import CaptureError, OutputError, TsstoreWarning
+from tsstore.recording.axes import BY_EXPERIMENT, UndecidedAxisError, is_time_first
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.hook import CaptureHook, ModelHook
+from tsstore.recording.layer_axes import LayerAxes, Waiting
 from tsstore.recording.outputs import first_value
 from tsstore.recording.pack import new_rows, pack
-from tsstore.recording.packed import Packed, Room
+from tsstore.recording.packed import Form, Packed, Room
 from tsstore.recording.passes import Passes
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target, unwrapped
 from tsstore.recording.transfer import Transfer
 from tsstore.recording.undecided import Undecided
+from tsstore.recording.watch import Watch
+from tsstore.store.layout import LayerAttributes
 
 
 class Listener:
@@ -50,6 +53,8 @@ class Listener:
         Packs some positions of each sample; None for all.
     room
         Gives the rows their memory, on the CPU.
+    earlier
+        Returns what earlier attempts of the run say of a layer, by the target's name.
 
     Attributes
     ----------
@@ -70,11 +75,20 @@ class Listener:
         finish: Callable[[OpenBatch], None],
         sampler: Sampler | None = None,
         room: Room = new_rows,
+        earlier: Callable[[str], Sequence[LayerAttributes]] = lambda _: (),
     ) -> None:
+        targets = list(targets)
         sample = None if sampler is None else partial(self._sample, sampler)
+        self._watch = Watch(model, targets)
         self.hooks = {
             target.name: CaptureHook(
-                target, threshold, self._receive, self._is_active, room, sample
+                target,
+                threshold,
+                self._receive,
+                self._is_active,
+                room,
+                sample,
+                LayerAxes(target.axes, self._watch.clues_of, earlier(target.name)),
             )
             for target in targets
         }
@@ -97,8 +111,9 @@ class Listener:
 
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
+        self._before = ModelHook(self._model, self._begin_pass)
         self._handles["model before"] = self._model.register_forward_pre_hook(
-            ModelHook(self._model, self._begin_pass), prepend=True, with_kwargs=True
+            self._before, prepend=True, with_kwargs=True
         )
         for name, hook in self.hooks.items():
             self._handles[f"layer {name}"] = hook.attach()
@@ -114,6 +129,7 @@ class Listener:
             handle.remove()
         self._handles.clear()
         self._passes.reset()
+        self._watch.end()
 
     def leave_out(self, target: Target) -> None:
         """Remove the hook of one target."""
@@ -130,7 +146,58 @@ class Listener:
             The batch, which is over.
         undecided
             Takes what nothing tells.
+
+        Raises
+        ------
+        OutputError
+            If calls of one layer have their neurons along different axes.
         """
+        try:
+            if self._watch.following is not None:
+                self._watch.following.conclude()
+            # What is chosen of a sample depends on the batch.
+            self._batch = batch
+            batch.wait_no_longer(partial(self._pack_at_last, undecided))
+        finally:
+            self._batch = None
+            self._watch.end()
+        self._check_alike(batch)
+
+    def fix(self, batch: OpenBatch) -> None:
+        """Let what was decided in a batch that is complete hold for all that follow."""
+        for target, form in batch.by_target:
+            hook = self.hooks.get(target.name)
+            found = (form.decided or {}).get("sample_axis") == BY_EXPERIMENT
+            if hook is not None and (found or not hook.axes.are_fixed):
+                hook.fix(form)
+
+    def end_watch(self) -> None:
+        """Watch no longer: the batch left nothing open."""
+        self._watch.end()
+
+    def _pack_at_last(
+        self, undecided: Undecided, target: Target, waiting: Waiting
+    ) -> Packed | None:
+        """Return the rows of a call that waited; None where nothing tells its axes."""
+        try:
+            packed = self.hooks[target.name].pack_at_last(waiting)
+        except UndecidedAxisError as error:
+            undecided.add("neuron_axis", target.axes.layer, str(error), "-1")
+            return None
+        return self._transfer.start(packed)
+
+    def _check_alike(self, batch: OpenBatch) -> None:
+        """Refuse calls of a layer whose tensors have as many axes, and others for the neurons."""
+        known: dict[tuple[str, int], Form] = {}
+        for target, form in batch.by_target:
+            first = known.setdefault((target.name, len(form.position_shape)), form)
+            if (form.neuron_axis, form.sample_axis) != (first.neuron_axis, first.sample_axis):
+                raise OutputError(
+                    f"{target.name}: one of its calls has its neurons along axis "
+                    f"{first.neuron_axis} and its samples along axis {first.sample_axis}, another "
+                    f"along axes {form.neuron_axis} and {form.sample_axis}; expected the same in "
+                    "all: let each call have a module of its own, or exclude the layer"
+                )
 
     @contextmanager
     def block(self, batch: OpenBatch) -> Iterator[None]:
@@ -148,9 +215,13 @@ class Listener:
                 "all in one"
             )
         self._batch = batch
+        self._begin_watch(batch)
         try:
             yield
             self._drop_what_was_cut_off()
+        except BaseException:
+            self._watch.end()
+            raise
         finally:
             self._batch = None
             self._passes.reset()
@@ -164,7 +235,10 @@ class Listener:
             if self._batch is None:
                 return
             self._is_pass = True
+            if not self._before.is_compiled:
+                self._begin_watch(self._batch)
         if self._passes.begin():
+            self._watch.begin_pass()
             # Only where no gradients are wanted may the model be run on some of it once more.
             kept = self.keeps_inputs and not torch.is_grad_enabled()
             inputs = (arguments, keywords) if kept else None
@@ -185,8 +259,17 @@ class Listener:
         if self._passes.cut_off():
             self._drop_pass()
 
+    def _begin_watch(self, batch: OpenBatch) -> None:
+        """Watch all modules while a batch lasts, if they may tell of a layer what it does not."""
+        if batch.wanted and any(hook.axes.need_clues for hook in self.hooks.values()):
+            self._watch.begin()
+
     def _drop_pass(self) -> None:
         self._passes.reset()
+        if self._is_pass:
+            self._watch.end()
+        else:
+            self._watch.drop_pass()
         if self._batch is not None:
             self._batch.drop_forward()
         if self._is_pass:
@@ -223,13 +306,14 @@ class Listener:
             return pack(*arguments)
         return sampler.pack(self._batch, target, *arguments)
 
-    def _receive(self, target: Target, packed: Packed) -> None:
+    def _receive(self, target: Target, packed: Packed | Waiting) -> None:
         if self._batch is None:
             return
         if not self._passes.depth:
             # A part of the model was called by itself: that is a pass of its own.
             self._batch.begin_forward()
-        self._batch.add(target, self._transfer.start(packed))
+        ready = packed if isinstance(packed, Waiting) else self._transfer.start(packed)
+        self._batch.add(target, ready)
 
 
 def _warn_of_lost_fast_path(model: nn.Module, hooks: Iterable[CaptureHook]) -> None:

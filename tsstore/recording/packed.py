@@ -91,8 +91,14 @@ class Packed:
         return self.rows.cpu().numpy()
 
 
-def form_of(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: int) -> Form:
-    """Return the form of a call that gave a tensor; arguments are those of `pack`.
+def form_of(
+    tensor: torch.Tensor,
+    threshold: float,
+    neuron_axis: int,
+    sample_axis: int,
+    decided: Mapping[str, str] | None = None,
+) -> Form:
+    """Return the form of a call that gave a tensor; arguments are those of `pack`, and reasons.
 
     Raises
     ------
@@ -109,7 +115,7 @@ def form_of(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axi
     )
     dtype = str(tensor.dtype).removeprefix("torch.")
     samples = tensor.shape[sample_axis]
-    return Form(neurons, samples, positions, dtype, threshold, neuron_axis, sample_axis)
+    return Form(neurons, samples, positions, dtype, threshold, neuron_axis, sample_axis, decided)
 
 
 def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:

@@ -11,6 +11,7 @@ import torch
 
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.belonging import Belonging
+from tsstore.recording.captured import Call
 from tsstore.recording.masks import Mask
 from tsstore.recording.pack import pack
 from tsstore.recording.packed import Form, Packed, Rows, form_of
@@ -103,18 +104,20 @@ class Sampler:
 
     def choose_late(self, batch: OpenBatch, samples: int) -> None:
         """Choose positions in those calls of a batch of which all were packed."""
-        for number, call in enumerate(batch.calls):
-            packed = call.packed
-            if packed.there is not None or packed.owners is None or not packed.rows.shape[0]:
-                continue
-            forward = batch.forwards.index(call.forward) + 1
-            chosen = self._choose(batch, call.target, packed.form, forward, samples, packed.owners)
-            if chosen is not None:
-                some = _taken(packed.in_memory(), chosen.numbers)
-                made = replace(
-                    packed, rows=some, there=chosen.there, lengths=chosen.lengths, arrived=None
-                )
-                batch.calls[number] = call._replace(packed=made)
+        batch.calls = [self._chosen(batch, samples, call) for call in batch.calls]
+
+    def _chosen(self, batch: OpenBatch, samples: int, call: Call) -> Call:
+        """Return a call with some of its positions, if all of them were packed."""
+        packed = call.packed
+        if packed.there is not None or packed.owners is None or not packed.rows.shape[0]:
+            return call
+        forward = batch.forwards.index(call.forward) + 1
+        chosen = self._choose(batch, call.target, packed.form, forward, samples, packed.owners)
+        if chosen is None:
+            return call
+        some = _taken(packed.in_memory(), chosen.numbers)
+        made = replace(packed, rows=some, there=chosen.there, lengths=chosen.lengths, arrived=None)
+        return call._replace(packed=made)
 
     def _choose(
         self,

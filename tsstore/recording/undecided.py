@@ -1,4 +1,4 @@
-"""What the first batch does not tell of its layers: all in one error, with a line to paste."""
+"""What the first batch does not tell of its layers: one error, with a line to paste."""
 
 from __future__ import annotations
 

@@ -148,6 +148,15 @@ class Earlier:
                     "layers", f"{_names(mine)} more", f"{_names(theirs)} more", part
                 )
 
+    def layers_named(self, name: str) -> list[LayerAttributes]:
+        """Return what the step's earlier parts say of a layer, or of its calls."""
+        return [
+            layer.attributes
+            for part in self.parts
+            for layer in part.layers.values()
+            if layer.attributes.name.partition("#")[0] == name
+        ]
+
     def check_columns(self, columns: Mapping[str, str]) -> None:
         """Check that sample columns are those of the step's earlier parts.
 
