@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from tsstore.errors import ColumnsError, OutputError
-from tsstore.recording.axes import BY_EXPERIMENT
+from tsstore.recording.axes import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
 from tsstore.recording.experiment import Findings, Found, find_samples
@@ -104,8 +104,11 @@ class Belonging:
             return
         self._check_number_is_said(batch)
         judged = self._judge_all(batch, samples)
-        if any(isinstance(verdict, _Open) for verdict in judged) and self._may_try(batch):
-            self._try_batch(batch, judged, samples)
+        doubts = [
+            _is_open(call, verdict) for call, verdict in zip(batch.calls, judged, strict=True)
+        ]
+        if any(doubts) and self._may_try(batch):
+            self._try_batch(batch, doubts, samples)
             samples = batch.samples() or 0
             judged = self._judge_all(batch, samples)
         self._new = {}
@@ -161,10 +164,9 @@ class Belonging:
 
     def _is_square(self, target: Target, form: Form) -> bool:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
-        told = "sample_axis" in (form.decided or {})
         time_like = (form.sample_axis, form.neuron_axis) == (0, 2) and len(form.position_shape) == 1
         square = form.samples > 1 and form.position_shape == (form.samples,)
-        return time_like and square and not told and target.name not in self._entries
+        return time_like and square and not _is_told(form) and target.name not in self._entries
 
     def _note(self, call: Call, owners: Owners, samples: int) -> None:
         """Note how many entries a sample there are, and refuse others than before."""
@@ -201,13 +203,13 @@ class Belonging:
         training = any(module.training for module in self._model.modules())
         return self._probe and batch.inputs is not None and not training
 
-    def _try_batch(self, batch: OpenBatch, judged: list[Owners | _Open], samples: int) -> None:
+    def _try_batch(self, batch: OpenBatch, doubts: list[bool], samples: int) -> None:
         assert batch.inputs is not None
         self._probe = False
         targets = {
             call.target.name: call.target
-            for call, verdict in zip(batch.calls, judged, strict=True)
-            if isinstance(verdict, _Open)
+            for call, in_doubt in zip(batch.calls, doubts, strict=True)
+            if in_doubt
         }
         axes = {call.target.name: call.packed.form.neuron_axis for call in batch.calls}
         self._try(list(targets.values()), *batch.inputs, samples, axes, "the first batch")
@@ -253,12 +255,23 @@ def _of_no_sample(packed: Packed) -> int:
     return 0 if samples is None else int((samples < 0).sum()) * positions
 
 
+def _is_open(call: Call, verdict: Owners | _Open) -> bool:
+    """Whether an experiment may tell more: of shapes that are alike only, nothing is certain."""
+    by_shape = (call.packed.form.decided or {}).get("sample_axis") == BY_OTHERS
+    return isinstance(verdict, _Open) or (by_shape and not verdict.is_told)
+
+
+def _is_told(form: Form) -> bool:
+    """Whether more than shapes that are alike says which axis holds the samples."""
+    return (form.decided or {}).get("sample_axis", BY_OTHERS) != BY_OTHERS
+
+
 def _can_move(packed: Packed, found: Found) -> bool:
     form = packed.form
-    told = "sample_axis" in (form.decided or {})
     axes = len(form.position_shape) + 2
     elsewhere = found.axis not in (form.sample_axis, form.neuron_axis) and found.axis < axes
-    return elsewhere and not told and packed.there is None and packed.owners is None
+    told = _is_told(form) or packed.owners is not None
+    return elsewhere and not told and packed.there is None
 
 
 def _moved(packed: Packed, axis: int) -> Packed:

@@ -6,16 +6,14 @@ import weakref
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from tsstore.errors import OutputError
 from tsstore.recording import kinds
-from tsstore.recording.axes import Axes, Axis
-
-_BY_SHAPE: Final = "other tensors of its shape"
+from tsstore.recording.axes import BY_OTHERS, Axes, Axis
 
 
 @dataclass(eq=False)
@@ -103,7 +101,7 @@ class Following:
                 axis = min(axes)
                 beside = _axis_of(clues.samples) if which == "neurons" else None
                 if _is_unlike_others(shape, axis, beside):
-                    clue.axis = Axis(axis, _BY_SHAPE)
+                    clue.axis = Axis(axis, BY_OTHERS)
                     new = True
         return new
 
