@@ -385,7 +385,7 @@ def test_a_lazy_layer_that_learns_its_size_in_the_first_batch(path):
 
 def test_a_part_that_was_compiled_and_called_before_is_an_error_with_advice(path, compiler):
     model = nn.Sequential(nn.Linear(3, 9), torch.compile(nn.Linear(9, 4), **EAGER))
-    advice = r"torch.compiler.reset\(\).* or pass reset_compiler=True"
+    advice = r"torch.compiler.reset\(\), or pass reset_compiler=True"
     with torch.no_grad():
         model(torch.randn(2, 3))
         with capture(model, path, ["0", "1"]):

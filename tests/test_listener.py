@@ -125,8 +125,11 @@ def test_a_part_of_the_model_can_be_called_alone(net, path):
 
 
 def test_a_part_that_is_called_again_adds_positions(net, path):
-    recorder = capture(net, path, "conv")
-    with watched(net.conv) as (conv,), recorder, recorder.batch(label=[1, 2, 3]):
+    with (
+        watched(net.conv) as (conv,),
+        capture(net, path, "conv") as recorder,
+        recorder.batch(label=[1, 2, 3]),
+    ):
         net.encode(images(3))
         net.encode(images(3, 4))
     rows = np.concatenate([packed(tensor) for tensor in conv], axis=1)
@@ -461,10 +464,11 @@ def test_nested_tensors_inside_a_transformer_are_refused_with_advice(path):
         model(torch.randn(2, 5, 8), src_key_padding_mask=mask)
 
 
-def test_multihead_attention_never_runs_its_projection(path):
+@pytest.mark.parametrize("linear", [nn.Linear, "Linear"])
+def test_multihead_attention_never_runs_its_projection(path, linear):
     model = nn.MultiheadAttention(8, 2)
     values = torch.randn(6, 3, 8)
-    with capture(model, path, [nn.MultiheadAttention, nn.Linear]) as recorder:
+    with capture(model, path, [nn.MultiheadAttention, linear]) as recorder:
         with pytest.warns(TsstoreWarning, match="left out: out_proj$"):
             output, _ = model(values, values, values)
         model(values, values, values)
@@ -608,7 +612,11 @@ def test_copies_of_a_captured_model_write_nothing(path, copied):
     values = images(2)
     with capture(model, path, ["0", "Sequential"]) as recorder:
         other = copied(model)
-        assert torch.equal(other(values), model(values))
+        with pytest.warns(TsstoreWarning, match="a copy of the captured model ran") as warned:
+            found = other(values)
+        assert len(warned) == 1
+        assert torch.equal(found, model(values))
+        assert torch.equal(other(values), found), "beside the model it is silent"
         assert recorder.statistics.batches == 1
     assert torch.equal(other(values), model(values))
     assert tsstore.open(path).samples == 2
@@ -704,7 +712,8 @@ def test_a_forked_child_writes_nothing(net, path):
             net(values)
 
         assert run_in_a_fork(run_the_model) == "nothing"
-        assert "CaptureError: the recorder belongs to the" in run_in_a_fork(recorder.commit)
+        refused = f"CaptureError: {path}: the recorder belongs to the process that made it"
+        assert refused in run_in_a_fork(recorder.commit)
         assert "open one of its own" in run_in_a_fork(lambda: recorder.batch().__enter__())
         assert not recorder.closed
         net(values)

@@ -142,8 +142,7 @@ def test_an_empty_batch_and_an_empty_run(model, path):
         model(values(2))
         assert recorder.statistics.batches == 2
     assert tsstore.open(path).samples == 2
-    with capture(model, path.with_name("empty")):
-        pass
+    capture(model, path.with_name("empty")).close("closed: no data")
     store = tsstore.open(path.with_name("empty"))
     assert (store.samples, store.layers, store.finished) == (0, (), True)
 
@@ -452,7 +451,7 @@ def test_a_writers_error_beside_another_one_becomes_a_note(model, path, broken_d
 
     with pytest.raises(ValueError, match="mine") as raised:
         run_and_raise()
-    assert "tsstore: the writer failed: OSError" in raised.value.__notes__[0]
+    assert f"tsstore: {path}: the writer failed: OSError" in raised.value.__notes__[0]
 
 
 def test_a_closed_recorder_takes_nothing_more(model, path):
@@ -496,8 +495,7 @@ def test_two_recorders_on_one_model(model, path):
 
 
 def test_a_path_that_is_taken(model, path):
-    with capture(model, path):
-        pass
+    capture(model, path).close("closed: no data")
     with pytest.raises(StoreExistsError, match="exists already"):
         capture(model, path)
     assert hook_count(model) == 0

@@ -176,8 +176,11 @@ def test_samples_in_another_axis_and_samples_of_several_entries(path, positions)
 
 
 def test_each_call_gives_so_many_positions(model, path):
-    recorder = capture(model, path, "0", positions=5)
-    with watched(model[0]) as (conv,), recorder, recorder.batch(id=[1, 2]):
+    with (
+        watched(model[0]) as (conv,),
+        capture(model, path, "0", positions=5) as recorder,
+        recorder.batch(id=[1, 2]),
+    ):
         for size in (8, 9, 4):
             model[0](images(2, size))
     parts = [

@@ -14,7 +14,9 @@ import numpy.typing as npt
 from tsstore.errors import CaptureError, SelectionError, TsstoreWarning
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import NamedRows, changed_calls
+from tsstore.recording.causes import CALLED_DIRECTLY, COMPILED, why_nothing_ran
 from tsstore.recording.columns import ColumnSchema, dtype_names
+from tsstore.recording.copies import Copies
 from tsstore.recording.layer_rows import layer_attributes, layer_batch, no_rows, same_layer
 from tsstore.recording.sample_index import check_names
 from tsstore.recording.select import Target
@@ -91,6 +93,8 @@ class Assembly:
     accept
         Called at the first batch, and with layers that no batch before has had: attributes of
         these by name, and the dtype names of all columns; an error refuses the batch.
+    copies
+        Of the model, which may have run in its place.
 
     Attributes
     ----------
@@ -103,12 +107,14 @@ class Assembly:
         targets: Iterable[Target],
         settings: Settings,
         accept: Accept | None = None,
+        copies: Copies | None = None,
     ) -> None:
         self.left_out: list[Target] = []
         self._begun = False
         self._targets = list(targets)
         self._settings = settings
         self._accept = accept
+        self._copies = copies
         self._schema = ColumnSchema()
         self._layers: dict[str, LayerAttributes] = {}
         self._calls: dict[str, int] = {}
@@ -204,23 +210,23 @@ class Assembly:
             return []
         if not ran:
             raise SelectionError(
-                "none of the selected layers ran in the first batch; call the model inside the "
-                "block, and before capturing one that was compiled and called, call "
-                "torch.compiler.reset(), or pass reset_compiler=True"
+                "none of the selected layers ran in the first batch: "
+                f"{why_nothing_ran(self._copies)}"
             )
         for target in silent:
             if target.named:
                 raise SelectionError(
-                    f"{target.name} was named but did not run in the first batch; leave it out, "
-                    "or capture what runs in its place, or, if it was compiled and called before, "
-                    "call torch.compiler.reset() first or pass reset_compiler=True"
+                    f"{target.name} was named but did not run in the first batch: the model does "
+                    "not call it (leave it out, or capture what runs in its place), or "
+                    f"{COMPILED}, or its {CALLED_DIRECTLY}"
                 )
         return silent
 
     def _leave_out(self, targets: list[Target]) -> None:
         warnings.warn(
-            "selected layers that did not run in the first batch, or that were compiled and called "
-            "before (call torch.compiler.reset(), or pass reset_compiler=True), are left out: "
+            "selected layers that did not run in the first batch, or whose forward() was called, "
+            "or that were compiled and called before (call torch.compiler.reset(), or pass "
+            "reset_compiler=True), are left out: "
             f"{', '.join(target.name for target in targets)}",
             TsstoreWarning,
             stacklevel=5,

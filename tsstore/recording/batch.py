@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import ColumnsError
+from tsstore.errors import ColumnsError, TsstoreError
 from tsstore.recording.axes import choose
 from tsstore.recording.captured import Call, Captured, NamedRows
 from tsstore.recording.columns import to_column
@@ -290,10 +290,13 @@ class BatchColumns:
     ----------
     batch
         The batch while it lasts.
+    run
+        Where it is recorded: errors name it.
     """
 
-    def __init__(self, batch: OpenBatch) -> None:
+    def __init__(self, batch: OpenBatch, run: str = "") -> None:
         self._batch = batch
+        self._run = run
 
     def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
         """Add sample columns: arrays, tensors or lists of one entry a sample.
@@ -312,7 +315,11 @@ class BatchColumns:
         ColumnsError
             If one is there already, or is not a column, a mask or an index.
         """
-        self._batch.record(columns, mask, sample_index)
+        try:
+            self._batch.record(columns, mask, sample_index)
+        except TsstoreError as error:
+            error.of_run(self._run)
+            raise
 
 
 class IgnoredColumns(BatchColumns):

@@ -12,7 +12,9 @@ from torch import nn
 from tsstore.errors import CaptureError
 from tsstore.recording.axes import AxisChoice
 from tsstore.recording.job import Job, find_job
+from tsstore.recording.live import make_way, say_who_else_listens
 from tsstore.recording.outputs import OutputChoice
+from tsstore.recording.recommended import RECOMMENDED
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.sample_index import SampleIndexChoices, parsed
 from tsstore.recording.sampling import Sampling
@@ -25,6 +27,7 @@ from tsstore.recording.settings import (
     checked_attributes,
     checked_step,
 )
+from tsstore.recording.table import recommended_layers
 from tsstore.store.files import StorePath, open_files
 from tsstore.store.layout import PartAttributes
 from tsstore.store.run import begin_run, remove_run
@@ -37,6 +40,7 @@ def capture(
     layers: Selector | Iterable[Selector] | None = None,
     exclude: Selector | Iterable[Selector] = (),
     where: Where = "after",
+    example_input: Any = None,
     threshold: float = 0.0,
     step: int | str | None = None,
     attributes: Mapping[str, Any] | None = None,
@@ -76,11 +80,16 @@ def capture(
         Where to create the store.
     layers
         Names, globs, classes, class names, modules, predicates ``(name, module) -> bool``, or a
-        list of them.
+        list of them; a class means its subclasses, too. Or ``"recommended"``: those layers whose
+        neurons fire just where their values are above 0, as :func:`tsstore.layers` finds them with
+        `example_input`.
     exclude
         Likewise; it wins.
     where
         Capture what comes ``"after"`` the module (its output), ``"before"`` it, or ``"both"``.
+    example_input
+        A batch, a tuple of arguments, or a mapping of keyword arguments. Where the choice of
+        layers needs it, the model is run on it, once, in evaluation mode.
     threshold
         A neuron is on where its value is greater; rounded to the tensor's dtype first.
     step
@@ -137,7 +146,8 @@ def capture(
         of this step stays, and :attr:`Recorder.committed_samples` and :meth:`Recorder.missing`
         say what that is.
     overwrite
-        Delete the run that is there, if there is one.
+        Delete the run that is there, if there is one; a recorder of this process that still writes
+        it is closed first.
     run_id, rank, world_size
         Of this process, where :func:`tsstore.recording.job.find_job` does not find them.
     on_error
@@ -161,7 +171,7 @@ def capture(
     SelectionError
         If no layer is selected, or a name matches nothing.
     StoreExistsError
-        If there is something at `path`.
+        If there is something at `path`, or a recorder of this process still writes there.
     ResumeError
         If what is there was recorded from another model, or in another way.
     CaptureError
@@ -184,16 +194,20 @@ def capture(
         probe=probe,
     )
     settings.check()
+    if isinstance(layers, str) and layers == RECOMMENDED:
+        layers = recommended_layers(model, example_input)
     targets = select(model, layers, exclude, where, neuron_axis, sample_axis, outputs)
     part = PartAttributes(step=checked_step(step), user=checked_attributes(attributes))
     job = find_job(rank, world_size, run_id)
     _check_beginning(job, resume, overwrite)
     files = open_files(path, durable)
+    make_way(files, job.rank, overwrite)
     if overwrite:
         remove_run(files)
     software = {"torch": torch.__version__}
     begin_run(files, software, run_id=job.run_id, resume=resume, many=job.world_size > 1)
     part = replace(part, rank=job.rank, world_size=job.world_size)
+    say_who_else_listens(model, files.location)
     recorder = Recorder(model, files, targets, part, settings)
     try:
         recorder.attach()

@@ -14,12 +14,17 @@ from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError
 from tsstore.recording.axes import Decision, UndecidedAxisError
+from tsstore.recording.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
 from tsstore.recording.layer_axes import LayerAxes, Waiting
+from tsstore.recording.naming import naming
 from tsstore.recording.outputs import first_value, value_at
 from tsstore.recording.pack import new_rows
 from tsstore.recording.packed import Form, Packed, Room
 from tsstore.recording.packer import Packer
 from tsstore.recording.select import Target
+
+Call = Callable[[nn.Module, Any, Any], None]
+"""Takes a module, its arguments, and its output or, before its call, keyword arguments."""
 
 Receiver = Callable[[Target, Packed | Waiting], None]
 """Takes the rows of one call, or what they are to be made of when its batch is over."""
@@ -31,7 +36,7 @@ Sample = Callable[[Target, torch.Tensor, float, int, int], Packed]
 class ModelHook:
     """A hook on one module, which runs outside of compiled code.
 
-    Copies of the model carry hooks that do nothing.
+    Copies of the model carry hooks that capture nothing.
 
     Parameters
     ----------
@@ -39,39 +44,46 @@ class ModelHook:
         The module.
     call
         Takes the module, its arguments, and its output or, before its call, keyword arguments.
+    copies
+        Of the model; told where one runs. Its run is named by all errors.
 
     Attributes
     ----------
+    call
+        What a call is passed on to.
     is_compiled
         Whether it was called from compiled code.
     """
 
-    def __init__(self, module: nn.Module, call: Callable[[nn.Module, Any, Any], None]) -> None:
+    def __init__(self, module: nn.Module, call: Call, copies: Copies | None = None) -> None:
         self._module = module
-        self._call = call
+        self.call = call if copies is None else naming(copies.run, call)
         self.is_compiled = False
+        self._copies = copies
 
     def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
         """Pass a call on, unless it is that of a shallow copy, which shares the hooks."""
         if module is not self._module:
+            if self._copies is not None and not torch.compiler.is_compiling():
+                self._copies.note()
             return
         if torch.compiler.is_dynamo_compiling():
             self._call_outside(module, arguments, value)
         else:
-            self._call(module, arguments, value)
+            self.call(module, arguments, value)
 
     # A compiled model must not trace into the hook: it would drop or reorder it. Elsewhere this
     # decorator's work is not worth its time.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _call_outside(self, module: nn.Module, arguments: Any, value: Any) -> None:
         self.is_compiled = True
-        self._call(module, arguments, value)
+        self.call(module, arguments, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return do_nothing
+        return do_nothing if self._copies is None else CopiedHook(self._copies)
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
-        return _hook_of_a_copy, ()
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return hook_of_a_copy, ("" if self._copies is None else self._copies.key,)
 
 
 class CaptureHook(ModelHook):
@@ -96,6 +108,8 @@ class CaptureHook(ModelHook):
         Makes the rows of some positions; None for those of all.
     axes
         What is decided of the layer's axes; None to let the user and the layer alone tell.
+    copies
+        Of the model.
 
     Attributes
     ----------
@@ -114,8 +128,9 @@ class CaptureHook(ModelHook):
         room: Room = new_rows,
         sample: Sample | None = None,
         axes: LayerAxes | None = None,
+        copies: Copies | None = None,
     ) -> None:
-        super().__init__(target.module, self._capture)
+        super().__init__(target.module, self._capture, copies)
         self.target = target
         self.enabled = True
         self.axes = axes or LayerAxes(target.axes)
@@ -203,11 +218,3 @@ class CaptureHook(ModelHook):
             return self._packer.packed(tensor, threshold, decision)
         packed = self._sample(self.target, tensor, threshold, neurons, samples)
         return replace(packed, form=replace(packed.form, decided=decided))
-
-
-def do_nothing(*arguments: Any) -> None:
-    """Stand where a copied model had a hook."""
-
-
-def _hook_of_a_copy() -> Callable[..., None]:
-    return do_nothing

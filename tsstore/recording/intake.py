@@ -13,6 +13,7 @@ from tsstore.errors import CaptureError
 from tsstore.recording.assembly import Assembled, Assembly
 from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
 from tsstore.recording.belonging import Belonging
+from tsstore.recording.copies import Copies
 from tsstore.recording.listener import Listener
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target
@@ -49,7 +50,8 @@ class Intake:
         accept = None
         if sink.earlier is not None:
             accept = partial(_check_first, sink.earlier, settings.missing == "error")
-        self._assembly = Assembly(targets, settings, accept)
+        self.copies = Copies(sink.run)
+        self._assembly = Assembly(targets, settings, accept, self.copies)
         self._belonging = Belonging(model, settings.probe)
         self._sampler = _sampler(settings, sink.rank, self._belonging)
         self._listener = Listener(
@@ -61,10 +63,11 @@ class Intake:
             self._sampler,
             sink.blocks.room,
             sink.earlier.layers_named if sink.earlier is not None else lambda _: (),
+            self.copies,
         )
         self._sink = sink
         self._every = settings.sampling.every
-        self._finished = 0
+        self._begun = self._finished = 0
         self._told = settings.sample_index
         self._late_layers = settings.missing == "empty"
         self.hooks = self._listener.hooks
@@ -83,6 +86,11 @@ class Intake:
     def is_elsewhere(self) -> bool:
         """Whether this process was forked off from the one that listens."""
         return self._listener.is_elsewhere
+
+    @property
+    def dropped(self) -> int:
+        """How many batches ended by an error."""
+        return self._begun - self._finished
 
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
@@ -118,7 +126,7 @@ class Intake:
         with self._listener.block(batch):
             if batch.wanted:
                 batch.record(columns, mask, sample_index)
-            yield BatchColumns(batch) if batch.wanted else IgnoredColumns()
+            yield BatchColumns(batch, self._sink.run) if batch.wanted else IgnoredColumns()
         self._finish(batch)
 
     def _begin(self, samples: int | None = None) -> OpenBatch | None:
@@ -126,6 +134,7 @@ class Intake:
         if not self._sink.ready():
             return None
         wanted = self._finished % self._every == 0
+        self._begun += 1
         return OpenBatch(samples, self._sink.next_sample, wanted, self._told)
 
     def _finish(self, batch: OpenBatch) -> None:
@@ -136,6 +145,7 @@ class Intake:
         # Those that failed are made up for, one after the other.
         self._finished += 1
         self._sink.ready()
+        self._listener.later_hooks.warn()
 
     def _hand_on(self, batch: OpenBatch) -> None:
         assembled = self._assembly.as_before(batch)

@@ -17,7 +17,9 @@ from torch.utils.hooks import RemovableHandle
 from tsstore.errors import CaptureError, OutputError, TsstoreWarning
 from tsstore.recording.axes import BY_EXPERIMENT, UndecidedAxisError, is_time_first
 from tsstore.recording.batch import OpenBatch
+from tsstore.recording.copies import Copies
 from tsstore.recording.hook import CaptureHook, ModelHook
+from tsstore.recording.later_hooks import LaterHooks
 from tsstore.recording.layer_axes import LayerAxes, Waiting
 from tsstore.recording.outputs import first_value
 from tsstore.recording.pack import new_rows, pack
@@ -55,6 +57,8 @@ class Listener:
         Gives the rows their memory, on the CPU.
     earlier
         Returns what earlier attempts of the run say of a layer, by the target's name.
+    copies
+        Of the model; it names the run.
 
     Attributes
     ----------
@@ -64,6 +68,8 @@ class Listener:
         Calls of captured layers outside any batch.
     keeps_inputs
         Whether a batch keeps what the model was called with, while it lasts.
+    later_hooks
+        Hooks of others that come after ours.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Listener:
         sampler: Sampler | None = None,
         room: Room = new_rows,
         earlier: Callable[[str], Sequence[LayerAttributes]] = lambda _: (),
+        copies: Copies | None = None,
     ) -> None:
         targets = list(targets)
         sample = None if sampler is None else partial(self._sample, sampler)
@@ -89,11 +96,14 @@ class Listener:
                 room,
                 sample,
                 LayerAxes(target.axes, self._watch.clues_of, earlier(target.name)),
+                copies,
             )
             for target in targets
         }
         self.calls_outside = 0
         self.keeps_inputs = True
+        self._copies = copies or Copies("")
+        self.later_hooks = LaterHooks(self._copies.run)
         self._model = model
         self._begin = begin
         self._finish = finish
@@ -111,7 +121,7 @@ class Listener:
 
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
-        self._before = ModelHook(self._model, self._begin_pass)
+        self._before = ModelHook(self._model, self._begin_pass, self._copies)
         self._handles["model before"] = self._model.register_forward_pre_hook(
             self._before, prepend=True, with_kwargs=True
         )
@@ -119,7 +129,7 @@ class Listener:
             self._handles[f"layer {name}"] = hook.attach()
         # Last, so that it runs when the model's own states have been captured.
         self._handles["model after"] = self._model.register_forward_hook(
-            ModelHook(self._model, self._end_pass), always_call=True
+            ModelHook(self._model, self._end_pass, self._copies), always_call=True
         )
         _warn_of_lost_fast_path(self._model, self.hooks.values())
 
@@ -128,6 +138,7 @@ class Listener:
         for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
+        self.later_hooks.remove()
         self._passes.reset()
         self._watch.end()
 
@@ -216,6 +227,7 @@ class Listener:
             )
         self._batch = batch
         self._begin_watch(batch)
+        self.later_hooks.look(self.hooks.values())
         try:
             yield
             self._drop_what_was_cut_off()
@@ -239,6 +251,7 @@ class Listener:
                 self._begin_watch(self._batch)
         if self._passes.begin():
             self._watch.begin_pass()
+            self.later_hooks.look(self.hooks.values())
             # Only where no gradients are wanted may the model be run on some of it once more.
             kept = self.keeps_inputs and not torch.is_grad_enabled()
             inputs = (arguments, keywords) if kept else None
@@ -309,6 +322,7 @@ class Listener:
     def _receive(self, target: Target, packed: Packed | Waiting) -> None:
         if self._batch is None:
             return
+        self._copies.original_ran = True
         if not self._passes.depth:
             # A part of the model was called by itself: that is a pass of its own.
             self._batch.begin_forward()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +13,20 @@ from torch import nn
 
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
 from tsstore.recording.batch import BatchColumns
+from tsstore.recording.causes import why_nothing_ran
 from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.intake import Intake
+from tsstore.recording.live import note as note_recorder
+from tsstore.recording.naming import NamedBlock, names_run
 from tsstore.recording.sample_index import SampleIndexChoices
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings as Settings
 from tsstore.recording.sink import Sink, Statistics
 from tsstore.store.files import Files
 from tsstore.store.layout import PartAttributes
+
+CLOSED: Final = "closed"
+"""What a seal says of a recorder that has come to its end."""
 
 
 class Recorder:
@@ -46,6 +53,8 @@ class Recorder:
         The model.
     path, part
         Where the run lies, and the directory in it of the part that this recorder writes.
+    files
+        The files of the run.
     rank, world_size
         Of this process.
     hooks
@@ -70,11 +79,14 @@ class Recorder:
         self._intake = Intake(model, targets, settings, self._sink)
         self._earlier = self._sink.earlier
         self.model = model
-        self.path, self.part = files.location, self._sink.part
+        self.path, self.part, self.files = files.location, self._sink.part, files
         self.rank, self.world_size = part.rank, part.world_size
         self.hooks = self._intake.hooks
         self.committed_samples = self._earlier.committed_samples if self._earlier else 0
         self.abandon = self._sink.abandon
+        # A part that follows others, as after a reset, may well stay empty.
+        self._is_on_its_own = settings.begin != "next"
+        note_recorder(self)
 
     @property
     def statistics(self) -> Statistics:
@@ -91,10 +103,16 @@ class Recorder:
         return self._sink.closed
 
     @property
+    def is_open(self) -> bool:
+        """Whether it takes batches in this process."""
+        return not self.closed and not self._intake.is_elsewhere
+
+    @property
     def error(self) -> WriterError | None:
         """The background writer's error with its cause, if it has failed."""
         return self._sink.error
 
+    @names_run
     def projected_bytes(self, samples: int) -> int:
         """Return what so many samples will weigh: bytes of rows, before compression.
 
@@ -116,6 +134,7 @@ class Recorder:
             )
         return round(done.bytes / done.samples * samples)
 
+    @names_run
     def missing(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return those ids that no earlier attempt has committed for this step, of any rank.
 
@@ -137,7 +156,9 @@ class Recorder:
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
         self._intake.attach()
+        self._intake.copies.watched = self._is_on_its_own
 
+    @names_run
     def batch(
         self,
         samples: int | None = None,
@@ -181,8 +202,10 @@ class Recorder:
             If the background writer has failed.
         """
         self._intake.check_usable()
-        return self._intake.block(samples, columns, mask, sample_index)
+        block = self._intake.block(samples, columns, mask, sample_index)
+        return NamedBlock(block, self.path)
 
+    @names_run
     def commit(self) -> None:
         """Put every finished batch on disk for good; return when it is there.
 
@@ -196,19 +219,58 @@ class Recorder:
         self._intake.check_usable()
         self._sink.commit()
 
-    def close(self, why: str = "closed") -> None:
+    @names_run
+    def close(self, why: str = CLOSED) -> None:
         """Remove the hooks, write what is left, and seal the part; nothing if closed.
+
+        Where no sample was recorded, a warning says what may be the cause; not for a part that
+        goes on from others, and not where another reason is given.
+
+        Parameters
+        ----------
+        why
+            Stored with the seal; the part counts as finished if it is ``"closed"``, or begins with
+            ``"closed:"``.
 
         Raises
         ------
         WriterError
             If the background writer has failed.
         """
+        if not self.is_open:
+            self._intake.detach()
+            if self._intake.is_elsewhere:
+                self.abandon.detach()
+            return
         self._intake.detach()
-        if self._intake.is_elsewhere:
-            self.abandon.detach()
+        self._intake.copies.watched = False
+        self._sink.close(why)
+        if why == CLOSED:
+            # Last, when nothing is left open: a warning may raise.
+            self._warn_if_empty()
+
+    def _warn_if_empty(self) -> None:
+        done = self.statistics
+        goes_on = self._earlier is not None and any(part.samples for part in self._earlier.parts)
+        # Of batches that were dropped an error has told.
+        if done.samples or self._intake.dropped or goes_on or not self._is_on_its_own:
+            return
+        if done.batches:
+            why = f"its {done.batches:,} batches were empty"
+        elif done.calls_outside:
+            why = (
+                f"captured layers were called {done.calls_outside:,} times outside of any batch: "
+                "call the model instead of a part of it or its forward(), or wrap the calls in "
+                "recorder.batch()"
+            )
         else:
-            self._sink.close(why)
+            why = why_nothing_ran(self._intake.copies)
+        warnings.warn(
+            f"{self.path}/{self.part}: the capture ended without a sample: {why}. Where a rank or "
+            'a job has no data, say so: recorder.close("closed: no data")',
+            TsstoreWarning,
+            stacklevel=4,
+        )
 
     def __enter__(self) -> Self:
         return self
