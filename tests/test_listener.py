@@ -461,10 +461,11 @@ def test_nested_tensors_inside_a_transformer_are_refused_with_advice(path):
         model(torch.randn(2, 5, 8), src_key_padding_mask=mask)
 
 
-def test_multihead_attention_never_runs_its_projection(path):
+@pytest.mark.parametrize("linear", [nn.Linear, "Linear"])
+def test_multihead_attention_never_runs_its_projection(path, linear):
     model = nn.MultiheadAttention(8, 2)
     values = torch.randn(6, 3, 8)
-    with capture(model, path, [nn.MultiheadAttention, nn.Linear]) as recorder:
+    with capture(model, path, [nn.MultiheadAttention, linear]) as recorder:
         with pytest.warns(TsstoreWarning, match="left out: out_proj$"):
             output, _ = model(values, values, values)
         model(values, values, values)

@@ -13,6 +13,7 @@ from tsstore.errors import CaptureError
 from tsstore.recording.axes import AxisChoice
 from tsstore.recording.job import Job, find_job
 from tsstore.recording.outputs import OutputChoice
+from tsstore.recording.recommended import RECOMMENDED
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.sampling import Sampling
 from tsstore.recording.select import Selector, Where, select
@@ -24,6 +25,7 @@ from tsstore.recording.settings import (
     checked_attributes,
     checked_step,
 )
+from tsstore.recording.table import recommended_layers
 from tsstore.store.files import StorePath, open_files
 from tsstore.store.layout import PartAttributes
 from tsstore.store.run import begin_run, remove_run
@@ -36,6 +38,7 @@ def capture(
     layers: Selector | Iterable[Selector] | None = None,
     exclude: Selector | Iterable[Selector] = (),
     where: Where = "after",
+    example_input: Any = None,
     threshold: float = 0.0,
     step: int | str | None = None,
     attributes: Mapping[str, Any] | None = None,
@@ -73,11 +76,16 @@ def capture(
         Where to create the store.
     layers
         Names, globs, classes, class names, modules, predicates ``(name, module) -> bool``, or a
-        list of them.
+        list of them; a class means its subclasses, too. Or ``"recommended"``: those layers whose
+        neurons fire just where their values are above 0, as :func:`tsstore.layers` finds them with
+        `example_input`.
     exclude
         Likewise; it wins.
     where
         Capture what comes ``"after"`` the module (its output), ``"before"`` it, or ``"both"``.
+    example_input
+        A batch, a tuple of arguments, or a mapping of keyword arguments. Where the choice of
+        layers needs it, the model is run on it, once, in evaluation mode.
     threshold
         A neuron is on where its value is greater; rounded to the tensor's dtype first.
     step
@@ -165,6 +173,8 @@ def capture(
         sampling=Sampling(positions, every, max_bytes, seed),
     )
     settings.check()
+    if isinstance(layers, str) and layers == RECOMMENDED:
+        layers = recommended_layers(model, example_input)
     targets = select(model, layers, exclude, where, neuron_axis, sample_axis, outputs)
     part = PartAttributes(step=checked_step(step), user=checked_attributes(attributes))
     job = find_job(rank, world_size, run_id)

@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from tsstore import bits
-from tsstore.errors import OutputError
+from tsstore.errors import OutputError, SelectionError
+from tsstore.recording.example import arguments_of
 from tsstore.recording.outputs import first_tensor
 from tsstore.recording.packed import check_packable
-from tsstore.recording.select import Target, select
+from tsstore.recording.recommended import RECOMMENDED, Firing
+from tsstore.recording.select import Target, is_leaf, select
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_NORMS = (
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm,
-    nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
-)  # fmt: skip
-_ALWAYS_POSITIVE = (nn.Sigmoid, nn.Softmax, nn.Softmax2d, nn.Softplus, nn.Hardsigmoid)
 _NEURON_ATTRIBUTES = (
     "out_channels", "out_features", "num_features", "num_channels", "embedding_dim", "hidden_size",
     "embed_dim",
@@ -44,8 +40,9 @@ def layers(
     model
         The model; its mode, its parameters and its buffers stay as they are.
     example_input
-        A batch of inputs, or a tuple of arguments. With it the model is run once, in evaluation
-        mode, and the table knows positions and which layer feeds which.
+        A batch of inputs, a tuple of arguments, or a mapping of keyword arguments such as
+        ``{"input_ids": …}``. With it the model is run once, in evaluation mode, and the table
+        knows positions and which layer feeds which.
     samples
         Number of samples of a run that is planned: the table says what it will weigh.
     positions
@@ -54,36 +51,42 @@ def layers(
     Returns
     -------
     pandas.DataFrame
-        A line for each module without children, by public name: its class, neurons, positions
-        and bytes of a sample (missing where they are not known), and a hint. Bytes are those of
-        rows before compression. With `samples` there is a column ``bytes`` for all of them.
+        A line for each module without others in it, by public name: its class, neurons, positions
+        and bytes of a sample (missing where they are not known), whether it is recommended,
+        because a neuron fires just where its value is above 0, and a hint, which says why or what
+        to mind. Bytes are those of rows before compression. With `samples` there is a column
+        ``bytes`` for all of them. Without `example_input` nobody knows of activations that are
+        functions.
     """
     import pandas as pd
 
-    leaves = select(model, lambda _, module: next(module.children(), None) is None)
-    if example_input is None:
-        traces = _followers_in_sequences(model, leaves)
-    else:
-        traces = _run(model, leaves, example_input)
-    rows = {leaf.name: _describe(leaf.module, traces[leaf.name], positions) for leaf in leaves}
-    columns = ["class", "neurons", "positions", "bytes_per_sample", "hint"]
+    leaves = _leaves(model)
+    firing = Firing(model, leaves)
+    traces = _run(model, leaves, example_input, firing)
+    rows = {}
+    for leaf in leaves:
+        trace, judgement = traces[leaf.name], firing.judge(leaf.name)
+        rows[leaf.name] = _describe(leaf.module, trace, positions) | {
+            "recommended": judgement.recommended,
+            "hint": _hint(trace, judgement.reason),
+        }
+    columns = ["class", "neurons", "positions", "bytes_per_sample", "recommended", "hint"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("layer")
     whole = ["neurons", "positions", "bytes_per_sample"]
-    table = table.astype(dict.fromkeys(whole, "Int64"))
+    table = table.astype(dict.fromkeys(whole, "Int64") | {"recommended": "bool"})
     if samples is not None:
-        table.insert(len(columns) - 1, "bytes", table["bytes_per_sample"] * samples)
+        table.insert(4, "bytes", table["bytes_per_sample"] * samples)
     return table
 
 
 @dataclass
 class _Trace:
-    """What is known of a layer: what one run of the model showed, and which module it feeds."""
+    """What one run of the model showed of a layer."""
 
     neurons: int | None = None
     positions: int | None = None
     calls: int = 0
     problem: str = ""
-    follower: nn.Module | None = None
 
 
 class _Tracer:
@@ -91,20 +94,15 @@ class _Tracer:
 
     def __init__(self, leaves: list[Target]) -> None:
         self.traces = {leaf.name: _Trace() for leaf in leaves}
-        # By the tensor's address. The tensor is kept: an address that is freed is taken again.
-        self._origins: dict[int, tuple[torch.Tensor, _Trace]] = {}
 
-    def note(self, leaf: Target, arguments: Any, output: Any) -> None:
+    def note(self, leaf: Target, output: Any) -> None:
         """Note a call of a layer."""
         trace = self.traces[leaf.name]
         trace.calls += 1
         try:
-            taken, given = first_tensor(arguments), first_tensor(output)
-            if taken is not None and (origin := self._origins.get(id(taken))):
-                origin[1].follower = origin[1].follower or leaf.module
+            given = first_tensor(output)
             if given is None:
                 raise OutputError("gives no tensor")
-            self._origins[id(given)] = given, trace
             check_packable(given)
             neuron_axis, sample_axis = leaf.axes.of(given)
         except OutputError as error:
@@ -115,33 +113,55 @@ class _Tracer:
         trace.positions = (trace.positions or 0) + given.numel() // max(entries, 1)
 
 
-def _run(model: nn.Module, leaves: list[Target], example: Any) -> dict[str, _Trace]:
+def recommended_layers(model: nn.Module, example_input: Any) -> list[str]:
+    """Return the names of the layers whose sign is the firing of their neurons.
+
+    Raises
+    ------
+    SelectionError
+        If there is none, or no example input.
+    """
+    if example_input is None:
+        raise SelectionError(
+            f"found layers={RECOMMENDED!r} without an example input; expected capture(…, "
+            "example_input=…), a batch on which the model is run once"
+        )
+    leaves = _leaves(model)
+    firing = Firing(model, leaves)
+    _run(model, leaves, example_input, firing)
+    names = [leaf.name for leaf in leaves if firing.judge(leaf.name).recommended]
+    if not names:
+        raise SelectionError(
+            "no layer's sign is the firing of its neurons: none is an activation with its "
+            "threshold at 0, or comes before one; choose layers=, see the hints in "
+            "tsstore.layers(model, example_input)"
+        )
+    return names
+
+
+def _leaves(model: nn.Module) -> list[Target]:
+    return select(model, lambda _, module: is_leaf(module))
+
+
+def _run(model: nn.Module, leaves: list[Target], example: Any, firing: Firing) -> dict[str, _Trace]:
     """Run the model once, in evaluation mode, and return what it showed of each layer."""
     tracer = _Tracer(leaves)
+    if example is None:
+        return tracer.traces
     handles = [
         leaf.module.register_forward_hook(
-            lambda _, arguments, output, leaf=leaf: tracer.note(leaf, arguments, output)
+            lambda _, arguments, output, leaf=leaf: tracer.note(leaf, output)
         )
         for leaf in leaves
     ]
     try:
-        with torch.no_grad(), _evaluating(model):
-            model(*(example if isinstance(example, tuple) else (example,)))
+        with torch.no_grad(), _evaluating(model), firing.watching():
+            arguments, keywords = arguments_of(example)
+            model(*arguments, **keywords)
     finally:
         for handle in handles:
             handle.remove()
     return tracer.traces
-
-
-def _followers_in_sequences(model: nn.Module, leaves: list[Target]) -> dict[str, _Trace]:
-    """Return the module that comes next, for layers directly in a Sequential."""
-    following = {
-        id(first): second
-        for parent in model.modules()
-        if isinstance(parent, nn.Sequential)
-        for first, second in pairwise(parent)
-    }
-    return {leaf.name: _Trace(follower=following.get(id(leaf.module))) for leaf in leaves}
 
 
 @contextmanager
@@ -168,7 +188,6 @@ def _describe(module: nn.Module, trace: _Trace, most: int | None) -> dict[str, A
         "neurons": neurons,
         "positions": positions,
         "bytes_per_sample": size,
-        "hint": _hint(module, trace),
     }
 
 
@@ -181,14 +200,10 @@ def _declared_neurons(module: nn.Module) -> int | None:
     return int(shape[-1]) if isinstance(shape, tuple) and shape else None
 
 
-def _hint(module: nn.Module, trace: _Trace) -> str:
+def _hint(trace: _Trace, reason: str) -> str:
     if trace.problem:
         return trace.problem
-    if isinstance(module, _ALWAYS_POSITIVE):
-        return "its output is always on: nothing to count"
-    # An activation's sign is its own; what has weights gets its activation after the norm.
-    if isinstance(trace.follower, _NORMS) and next(module.parameters(), None) is not None:
-        return f"feeds {type(trace.follower).__name__}: its sign is not the activation's"
     if trace.calls > 1:
-        return f"called {trace.calls} times a forward pass: as many layers, or calls='merge'"
-    return ""
+        calls = f"called {trace.calls} times a forward pass: as many layers, or calls='merge'"
+        return f"{calls}; {reason}" if reason else calls
+    return reason
