@@ -52,9 +52,7 @@ def test_what_the_user_says_wins():
 
 def test_more_axes_of_a_class_that_does_not_tell_are_ambiguous():
     for shape in ((2, 4, 5), (2, 4, 5, 6), (2, 4, 5, 6, 7)):
-        with pytest.raises(
-            UndecidedAxisError, match=rf"neurons of a ReLU with .*\({shape[0]}, 4, 5"
-        ):
+        with pytest.raises(UndecidedAxisError, match=r"neurons of a ReLU with .*\(2, 4, 5"):
             axes_of(nn.ReLU(), *shape)
         assert axes_of(nn.ReLU(), *shape, otherwise=1) == (1, 0)
 

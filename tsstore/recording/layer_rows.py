@@ -114,14 +114,9 @@ def layer_attributes(rows: NamedRows, samples: int, settings: Settings) -> Layer
 
 
 def same_layer(fixed: LayerAttributes, found: LayerAttributes) -> bool:
-    """Whether two batches gave rows of the same layer; positions may vary."""
-    varied = replace(
-        found,
-        position_shape=fixed.position_shape,
-        sampling=fixed.sampling,
-        decided=fixed.decided,
-    )
-    return varied == fixed
+    """Whether two batches gave rows of the same layer; positions and reasons may vary."""
+    may_vary = ("position_shape", "sampling", "decided")
+    return replace(found, **{name: getattr(fixed, name) for name in may_vary}) == fixed
 
 
 def _alike(samples: int, positions: int) -> npt.NDArray[np.int64]:

@@ -104,6 +104,8 @@ class Listener:
         self.keeps_inputs = True
         self._copies = copies or Copies("")
         self.later_hooks = LaterHooks(self._copies.run)
+        self._has_open = any(not hook.axes.are_fixed for hook in self.hooks.values())
+        self._is_first = True
         self._model = model
         self._begin = begin
         self._finish = finish
@@ -132,6 +134,7 @@ class Listener:
             ModelHook(self._model, self._end_pass, self._copies), always_call=True
         )
         _warn_of_lost_fast_path(self._model, self.hooks.values())
+        self._look_no_further()
 
     def detach(self) -> None:
         """Remove the hooks, and no others."""
@@ -171,16 +174,21 @@ class Listener:
             batch.wait_no_longer(partial(self._pack_at_last, undecided))
         finally:
             self._batch = None
-            self._watch.end()
+            self._look_no_further()
         self._check_alike(batch)
 
     def fix(self, batch: OpenBatch) -> None:
         """Let what was decided in a batch that is complete hold for all that follow."""
+        if not self._has_open:
+            return
         for target, form in batch.by_target:
             hook = self.hooks.get(target.name)
             found = (form.decided or {}).get("sample_axis") == BY_EXPERIMENT
             if hook is not None and (found or not hook.axes.are_fixed):
                 hook.fix(form)
+        self._is_first = False
+        self._has_open = any(not hook.axes.are_fixed for hook in self.hooks.values())
+        self._watch.end()
 
     def end_watch(self) -> None:
         """Watch no longer: the batch left nothing open."""
@@ -232,7 +240,7 @@ class Listener:
             yield
             self._drop_what_was_cut_off()
         except BaseException:
-            self._watch.end()
+            self._look_no_further()
             raise
         finally:
             self._batch = None
@@ -274,13 +282,23 @@ class Listener:
 
     def _begin_watch(self, batch: OpenBatch) -> None:
         """Watch all modules while a batch lasts, if they may tell of a layer what it does not."""
-        if batch.wanted and any(hook.axes.need_clues for hook in self.hooks.values()):
+        if batch.wanted and self._needs_clues and (self._is_first or not self._watch.is_compiled):
             self._watch.begin()
+
+    def _look_no_further(self) -> None:
+        """Watch no longer; before the first batch, be ready to."""
+        self._watch.end()
+        if self._is_first and self._needs_clues:
+            self._watch.leave_compiled_code()
+
+    @property
+    def _needs_clues(self) -> bool:
+        return self._has_open and any(hook.axes.need_clues for hook in self.hooks.values())
 
     def _drop_pass(self) -> None:
         self._passes.reset()
         if self._is_pass:
-            self._watch.end()
+            self._look_no_further()
         else:
             self._watch.drop_pass()
         if self._batch is not None:

@@ -13,20 +13,19 @@ from torch import nn
 
 from tsstore import bits
 from tsstore.errors import OutputError, SelectionError
+from tsstore.recording import kinds
+from tsstore.recording.axes import Decision, UndecidedAxisError
 from tsstore.recording.example import arguments_of
+from tsstore.recording.layer_axes import LayerAxes, Waiting
 from tsstore.recording.outputs import first_tensor
 from tsstore.recording.packed import check_packable
 from tsstore.recording.recommended import RECOMMENDED, Firing
 from tsstore.recording.sampling import is_share
 from tsstore.recording.select import Target, is_leaf, select
+from tsstore.recording.watch import Watch
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_NEURON_ATTRIBUTES = (
-    "out_channels", "out_features", "num_features", "num_channels", "embedding_dim", "hidden_size",
-    "embed_dim",
-)  # fmt: skip
 
 
 def layers(
@@ -53,8 +52,9 @@ def layers(
     Returns
     -------
     pandas.DataFrame
-        A line for each module without others in it, by public name: its class, neurons, positions
-        and bytes of a sample (missing where they are not known), whether it is recommended,
+        A line for each module without others in it, by public name: its class, neurons, the axis
+        that holds them and by what that was decided, positions and bytes of a sample (missing
+        where they are not known), whether it is recommended,
         because a neuron fires just where its value is above 0, and a hint, which says why or what
         to mind. Bytes are those of rows before compression. With `samples` there is a column
         ``bytes`` for all of them. Without `example_input` nobody knows of activations that are
@@ -72,12 +72,12 @@ def layers(
             "recommended": judgement.recommended,
             "hint": _hint(trace, judgement.reason),
         }
-    columns = ["class", "neurons", "positions", "bytes_per_sample", "recommended", "hint"]
+    whole = ["neurons", "neuron_axis", "positions", "bytes_per_sample"]
+    columns = ["class", *whole[:2], "decided", *whole[2:], "recommended", "hint"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("layer")
-    whole = ["neurons", "positions", "bytes_per_sample"]
     table = table.astype(dict.fromkeys(whole, "Int64") | {"recommended": "bool"})
     if samples is not None:
-        table.insert(4, "bytes", table["bytes_per_sample"] * samples)
+        table.insert(columns.index("recommended"), "bytes", table["bytes_per_sample"] * samples)
     return table
 
 
@@ -90,13 +90,24 @@ class _Trace:
     has_positions: bool = False
     calls: int = 0
     problem: str = ""
+    decision: Decision | None = None
+
+    def add(self, shape: torch.Size, decision: Decision) -> None:
+        """Add a call that gave a tensor."""
+        self.decision = self.decision or decision
+        self.neurons = shape[decision.neuron_axis]
+        entries = self.neurons * shape[decision.sample_axis]
+        self.positions = (self.positions or 0) + shape.numel() // max(entries, 1)
+        self.has_positions |= len(shape) > 2
 
 
 class _Tracer:
-    """Notes what each layer takes and gives, while the model runs."""
+    """Notes what each layer gives while the model runs, and what others tell of that."""
 
-    def __init__(self, leaves: list[Target]) -> None:
+    def __init__(self, leaves: list[Target], watch: Watch) -> None:
         self.traces = {leaf.name: _Trace() for leaf in leaves}
+        self._watch = watch
+        self._given: list[tuple[Target, Waiting]] = []
 
     def note(self, leaf: Target, output: Any) -> None:
         """Note a call of a layer."""
@@ -107,14 +118,25 @@ class _Tracer:
             if given is None:
                 raise OutputError("gives no tensor")
             check_packable(given)
-            neuron_axis, sample_axis = leaf.axes.of(given)
         except OutputError as error:
             trace.problem = str(error)
             return
-        trace.neurons = given.shape[neuron_axis]
-        entries = trace.neurons * given.shape[sample_axis]
-        trace.positions = (trace.positions or 0) + given.numel() // max(entries, 1)
-        trace.has_positions |= given.ndim > 2
+        shape = torch.empty(given.shape, device="meta")
+        self._given.append((leaf, Waiting(shape, self._watch.clues_of(given))))
+
+    def conclude(self) -> None:
+        """Decide which axes hold what, now that all that ran is known."""
+        if self._watch.following is not None:
+            self._watch.following.conclude()
+        for leaf, waiting in self._given:
+            trace = self.traces[leaf.name]
+            try:
+                decision = LayerAxes(leaf.axes).conclude(waiting)
+                trace.add(waiting.tensor.shape, decision)
+            except UndecidedAxisError as error:
+                trace.problem = f"{error}; say which: neuron_axis={{{leaf.name!r}: -1}}"
+            except OutputError as error:
+                trace.problem = str(error)
 
 
 def recommended_layers(model: nn.Module, example_input: Any) -> list[str]:
@@ -149,7 +171,8 @@ def _leaves(model: nn.Module) -> list[Target]:
 
 def _run(model: nn.Module, leaves: list[Target], example: Any, firing: Firing) -> dict[str, _Trace]:
     """Run the model once, in evaluation mode, and return what it showed of each layer."""
-    tracer = _Tracer(leaves)
+    watch = Watch(model, leaves)
+    tracer = _Tracer(leaves, watch)
     if example is None:
         return tracer.traces
     handles = [
@@ -159,10 +182,13 @@ def _run(model: nn.Module, leaves: list[Target], example: Any, firing: Firing) -
         for leaf in leaves
     ]
     try:
+        watch.begin()
         with torch.no_grad(), _evaluating(model), firing.watching():
             arguments, keywords = arguments_of(example)
             model(*arguments, **keywords)
+        tracer.conclude()
     finally:
+        watch.end()
         for handle in handles:
             handle.remove()
     return tracer.traces
@@ -190,6 +216,8 @@ def _describe(module: nn.Module, trace: _Trace, wanted: int | float | None) -> d
     return {
         "class": type(module).__name__,
         "neurons": neurons,
+        "neuron_axis": None if trace.decision is None else trace.decision.neuron_axis,
+        "decided": "" if trace.decision is None else _reason(trace.decision),
         "positions": None if positions is None else ceil(positions),
         "bytes_per_sample": size,
     }
@@ -205,12 +233,16 @@ def _positions(trace: _Trace, wanted: int | float | None) -> float | None:
 
 
 def _declared_neurons(module: nn.Module) -> int | None:
-    for attribute in _NEURON_ATTRIBUTES:
-        value = getattr(module, attribute, None)
-        if isinstance(value, int):
-            return value
-    shape = getattr(module, "normalized_shape", None)
-    return int(shape[-1]) if isinstance(shape, tuple) and shape else None
+    declared = kinds.gives(module)
+    return None if declared is None else declared.width
+
+
+def _reason(decision: Decision) -> str:
+    """Return by what a layer's axes were decided."""
+    why = decision.decided["neuron_axis"]
+    if decision.sample_axis == 0:
+        return why
+    return f"{why}; samples along axis {decision.sample_axis}: {decision.decided['sample_axis']}"
 
 
 def _hint(trace: _Trace, reason: str) -> str:

@@ -78,12 +78,10 @@ class Undecided:
         values = {finding.layer: finding.value for finding in findings}
         patterns = globs(names, others, values)
         shown = "; ".join(_listed(findings))
-        if patterns.keys() == {"*"}:
-            line = f"{argument}={patterns['*']}"
-        else:
-            pairs = ", ".join(f'"{name}": {value}' for name, value in patterns.items())
-            line = f"{argument}={{{pairs}}}"
-        advice = f"{shown}: {_ADVICE[argument]} {line}"
+        if not others and len(set(values.values())) == 1:
+            return f"{shown}: {_ADVICE[argument]} {argument}={findings[0].value}"
+        pairs = ", ".join(f'"{name}": {value}' for name, value in patterns.items())
+        advice = f"{shown}: {_ADVICE[argument]} {argument}={{{pairs}}}"
         if not others:
             return advice
         exclude = ", ".join(f'"{name}"' for name in patterns)
@@ -128,7 +126,7 @@ def _candidates(name: str) -> list[str]:
     numbers = re.sub(r"(?<![^.])\d+(?![^.])", "*", name)
     ends = ["*." + ".".join(steps[start:]) for start in range(1, len(steps))]
     begins = [".".join(steps[:end]) + ".*" for end in range(len(steps) - 1, 0, -1)]
-    return ["*", *reversed(ends), *begins, numbers]
+    return [*reversed(ends), *begins, numbers]
 
 
 def _listed(findings: list[_Finding], most: int = 12) -> list[str]:

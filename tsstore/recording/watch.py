@@ -40,6 +40,23 @@ class Watch:
         self._pass_began = 0
         self.following: Following | None = None
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the model or a part of it is compiled."""
+        return any(
+            module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
+            for module in self._model.modules()
+        )
+
+    def leave_compiled_code(self) -> None:
+        """Let a model that was compiled in place run as it is written until :meth:`end`.
+
+        Its own hooks are called from within what was compiled: too late to leave that.
+        """
+        if (compiled := self._model._compiled_call_impl) is not None:
+            self._model._compiled_call_impl = None
+            self._until_end.callback(setattr, self._model, "_compiled_call_impl", compiled)
+
     def begin(self) -> None:
         """Begin to watch, with nothing known."""
         self.end()

@@ -23,7 +23,7 @@ from tsstore.store.sealing import seal_part
 from tsstore.store.writer import PartWriter, next_attempt
 
 _LAYER_FIELDS = (
-    "neurons", "threshold", "dtype", "where", "neuron_axis", "sample_axis", "sampling", "output",
+    "output", "neuron_axis", "sample_axis", "neurons", "threshold", "dtype", "where", "sampling",
 )  # fmt: skip
 """What must be the same of a layer, so that its rows can be counted together."""
 
