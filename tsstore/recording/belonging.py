@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
@@ -15,13 +14,11 @@ from tsstore.errors import ColumnsError, OutputError
 from tsstore.recording.axes import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
-from tsstore.recording.experiment import Findings, Found, find_samples
+from tsstore.recording.experiment import Findings, Found, find_samples, log
 from tsstore.recording.packed import Form, Packed
 from tsstore.recording.sample_index import AS_MANY, ONLY, Owners, even_index
 from tsstore.recording.select import Target
 from tsstore.recording.undecided import Argument, Undecided
-
-logger = logging.getLogger("tsstore")
 
 
 class _Open(NamedTuple):
@@ -44,6 +41,8 @@ class Belonging:
         The model.
     probe
         Whether the model may be run on two samples of a batch, to find out.
+    findings
+        What was found out before.
 
     Attributes
     ----------
@@ -51,10 +50,12 @@ class Belonging:
         Rows so far of entries that belong to no sample.
     """
 
-    def __init__(self, model: nn.Module, probe: bool = True) -> None:
+    def __init__(
+        self, model: nn.Module, probe: bool = True, findings: Findings | None = None
+    ) -> None:
         self._model = model
         self._probe = probe
-        self._findings = Findings()
+        self._findings = findings or Findings()
         self._is_begun = False
         self.left_out = 0
         # Layers whose entries are not those of the model's input.
@@ -62,17 +63,6 @@ class Belonging:
         # Entries a sample in earlier batches, by layer; of some the first batch is still open.
         self._entries: dict[str, set[int]] = {}
         self._new: dict[str, set[int]] = {}
-
-    @property
-    def axes(self) -> dict[str, int]:
-        """Sample axes that the experiment found, by public name of the layer."""
-        return {name: found.axis for name, found in self._findings.found.items()}
-
-    def try_example(
-        self, targets: Iterable[Target], arguments: Sequence[Any], keywords: Mapping[str, Any]
-    ) -> None:
-        """Find out with an example input, before there is a batch."""
-        self._try(list(targets), arguments, keywords, None, {}, "the example input")
 
     def so_far(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | None:
         """Return which sample each entry of a call belongs to while its batch lasts, if known.
@@ -99,6 +89,7 @@ class Belonging:
         OutputError
             If what the user said does not fit, or a layer has other entries than before.
         """
+        self._move(batch)
         samples = batch.samples()
         if samples is None:
             return
@@ -108,7 +99,8 @@ class Belonging:
             _is_open(call, verdict) for call, verdict in zip(batch.calls, judged, strict=True)
         ]
         if any(doubts) and self._may_try(batch):
-            self._try_batch(batch, doubts, samples)
+            self._try(batch, doubts, samples)
+            self._move(batch)
             samples = batch.samples() or 0
             judged = self._judge_all(batch, samples)
         self._new = {}
@@ -130,7 +122,6 @@ class Belonging:
         self._is_begun = True
 
     def _judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
-        batch.calls = [self._moved(call) for call in batch.calls]
         return [
             call.packed.owners or self._judge(call.target, call.packed.form, batch, samples)
             for call in batch.calls
@@ -203,7 +194,8 @@ class Belonging:
         training = any(module.training for module in self._model.modules())
         return self._probe and batch.inputs is not None and not training
 
-    def _try_batch(self, batch: OpenBatch, doubts: list[bool], samples: int) -> None:
+    def _try(self, batch: OpenBatch, doubts: list[bool], samples: int) -> None:
+        """Find out, once, what can be found out of the layers that are in doubt."""
         assert batch.inputs is not None
         self._probe = False
         targets = {
@@ -212,26 +204,12 @@ class Belonging:
             if in_doubt
         }
         axes = {call.target.name: call.packed.form.neuron_axis for call in batch.calls}
-        self._try(list(targets.values()), *batch.inputs, samples, axes, "the first batch")
+        found = find_samples(self._model, targets.values(), *batch.inputs, samples, axes)
+        log(found, "the first batch")
+        self._findings = self._findings.updated(found)
 
-    def _try(
-        self,
-        targets: list[Target],
-        arguments: Sequence[Any],
-        keywords: Mapping[str, Any],
-        samples: int | None,
-        neuron_axes: Mapping[str, int],
-        what: str,
-    ) -> None:
-        self._findings = find_samples(
-            self._model, targets, arguments, keywords, samples, neuron_axes
-        )
-        logger.info(
-            "ran the model %d times on samples of %s, in %.2f s, to see which entries of the "
-            "layers' tensors belong to which sample; found it for %d of %d layers",
-            self._findings.passes, what, self._findings.seconds, len(self._findings.found),
-            len(targets),
-        )  # fmt: skip
+    def _move(self, batch: OpenBatch) -> None:
+        batch.calls = [self._moved(call) for call in batch.calls]
 
     def _moved(self, call: Call) -> Call:
         """Return a call whose rows have the sample axis that was found."""

@@ -11,6 +11,8 @@ from torch import nn
 
 from tsstore.errors import CaptureError
 from tsstore.recording.axes import AxisChoice
+from tsstore.recording.example import arguments_of
+from tsstore.recording.experiment import find_samples, log
 from tsstore.recording.job import Job, find_job
 from tsstore.recording.live import make_way, say_who_else_listens
 from tsstore.recording.outputs import OutputChoice
@@ -88,8 +90,9 @@ def capture(
     where
         Capture what comes ``"after"`` the module (its output), ``"before"`` it, or ``"both"``.
     example_input
-        A batch, a tuple of arguments, or a mapping of keyword arguments. Where the choice of
-        layers needs it, the model is run on it, once, in evaluation mode.
+        A batch of at least two samples, a tuple of arguments, or a mapping of keyword arguments.
+        The model is run on it, in evaluation mode, where the choice of layers needs it, and to
+        find out which entries belong to which sample, as `probe` allows.
     threshold
         A neuron is on where its value is greater; rounded to the tensor's dtype first.
     step
@@ -106,9 +109,9 @@ def capture(
         ``("index", the sample of each entry)``, -1 where it is of none; or one of these arrays
         alone, where its length tells which it is. :meth:`Recorder.batch` takes it for one batch.
     probe
-        Whether the model may be run on two samples of the first batch to find that out, where
-        nothing else tells, in evaluation mode and without gradients only; a line in the log says
-        that it was.
+        Whether the model may be run on samples of `example_input`, or else, where nothing tells
+        and it is in evaluation mode and without gradients, on two of the first batch, to find out
+        which entries are whose; a line in the log says that it was.
     outputs
         Where a module gives several tensors, which one to capture instead of the first: a path of
         keys, indices or attributes, as in ``{"lstm": "1.0", "encoder": "last_hidden_state"}``.
@@ -197,6 +200,10 @@ def capture(
     if isinstance(layers, str) and layers == RECOMMENDED:
         layers = recommended_layers(model, example_input)
     targets = select(model, layers, exclude, where, neuron_axis, sample_axis, outputs)
+    if example_input is not None and probe:
+        findings = find_samples(model, targets, *arguments_of(example_input))
+        log(findings, "the example input")
+        settings = replace(settings, findings=findings)
     part = PartAttributes(step=checked_step(step), user=checked_attributes(attributes))
     job = find_job(rank, world_size, run_id)
     _check_beginning(job, resume, overwrite)

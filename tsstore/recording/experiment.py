@@ -6,9 +6,11 @@ once with the first one: the entries that differ are those of the sample that wa
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
 
@@ -26,6 +28,7 @@ Order = Literal["single", "contiguous", "interleaved"]
 """One entry a sample; those of a sample side by side; sample after sample, and again."""
 
 _Bools = npt.NDArray[np.bool_]
+_LOG: Final = logging.getLogger("tsstore")
 _MOST_REPLACEMENTS: Final = 3
 _OUTPUT: Final = ""
 """Where the tensors that the model itself gives are kept, beside those of layers by name."""
@@ -58,7 +61,9 @@ class Findings:
     found
         By public name of the layer, where it tells.
     problems
-        By public name, what was seen where it does not tell.
+        By public name, what was seen where it does not tell, or why it was not possible.
+    unclear
+        Those of them whose entries are not those of one sample each.
     passes
         Forward passes that it took.
     seconds
@@ -67,8 +72,28 @@ class Findings:
 
     found: Mapping[str, Found] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    unclear: Mapping[str, str] = field(default_factory=dict)
     passes: int = 0
     seconds: float = 0.0
+
+    def updated(self, later: Findings) -> Findings:
+        """Return these findings with later ones in the place of those of the same layers."""
+        problems = {
+            name: problem for name, problem in self.problems.items() if name not in later.found
+        }
+        return replace(
+            later, found={**self.found, **later.found}, problems={**problems, **later.problems}
+        )
+
+
+def log(findings: Findings, what: str) -> None:
+    """Say in the log that the model was run, and on samples of what."""
+    layers = len(findings.found) + len(findings.problems)
+    _LOG.info(
+        "ran the model %d times on samples of %s, in %.2f s, to see which entries of the layers' "
+        "tensors belong to which sample; found it for %d of %d layers",
+        *(findings.passes, what, findings.seconds, len(findings.found), layers),
+    )
 
 
 def find_samples(
@@ -102,10 +127,12 @@ def find_samples(
     model = unwrapped(model)
     trial = _Trial(model, targets, (tuple(arguments), dict(keywords)), neuron_axes or {})
     try:
-        found, problems = trial.find(samples)
+        seen = trial.find(samples)
+        found, problems, unclear = seen.found, seen.problems, seen.unclear
     except NotPossible as reason:
-        found, problems = {}, {target.name: str(reason) for target in targets}
-    return Findings(found, problems, trial.passes, time.perf_counter() - begun)
+        found, problems, unclear = {}, {target.name: str(reason) for target in targets}, {}
+    seconds = time.perf_counter() - begun
+    return Findings(found, problems, unclear, trial.passes, seconds)
 
 
 class _Trial:
@@ -124,45 +151,43 @@ class _Trial:
         self._inputs = inputs
         self._neuron_axes = neuron_axes
 
-    def find(self, samples: int | None) -> tuple[dict[str, Found], dict[str, str]]:
-        """Return what is found by public name, and what was seen where nothing is.
+    def find(self, samples: int | None) -> _Seen:
+        """Return what is seen along that axis of the input that holds the samples.
 
         Raises
         ------
         NotPossible
             If the model cannot be tried with these inputs.
         """
-        first, *others = self._axes_of_inputs(samples)
-        seen = self._along(*first)
-        for other in others:
-            # Along the axis of samples nothing passes from an entry to others. Two axes where
-            # that is so cannot be told apart.
-            also = self._along(*other)
-            if seen.is_apart and also.is_apart:
-                raise NotPossible("the model's input may hold its samples in axis 0 or in axis 1")
-            seen = also if also.is_apart else seen
-        return seen.found, seen.problems
+        sizes = self._first_axes()
+        if all(samples not in (None, size) for size in sizes):
+            raise NotPossible(f"none of the input's first axes, {sizes}, has {samples} entries")
+        seen = self._along(0, sizes[0])
+        if sizes[1:] and (samples or sizes[0]) == sizes[1]:
+            return self._the_one(seen, self._along(1, sizes[1]))
+        if samples is None and sizes[1:] and not seen.is_apart:
+            with suppress(NotPossible):
+                other = self._along(1, sizes[1])
+                seen = other if other.is_apart else seen
+        return seen
 
-    def _axes_of_inputs(self, samples: int | None) -> list[tuple[int, int]]:
-        """Return the axes of the model's tensors that may hold samples, with their sizes."""
+    def _the_one(self, first: _Seen, second: _Seen) -> _Seen:
+        """Return what was seen along that axis of two from which nothing passes to others."""
+        if first.is_apart == second.is_apart:
+            raise NotPossible("the model's input may hold its samples in axis 0 or in axis 1")
+        return first if first.is_apart else second
+
+    def _first_axes(self) -> list[int]:
+        """Return the sizes of those axes of the model's first tensor that may hold samples."""
         tensors = [tensor for tensor in tensors_in(self._inputs) if tensor.ndim]
         if not tensors:
             raise NotPossible("the model was called without a tensor")
-        axes = list(enumerate(tensors[0].shape[:2]))
-        wanted = samples or axes[0][1]
-        if all(size != wanted for _, size in axes):
-            raise NotPossible(
-                f"none of the first axes of the model's input of shape {tuple(tensors[0].shape)} "
-                f"holds {samples} samples"
-            )
-        # Where the second axis may be the one, the first is tried as well, to be ruled out.
-        axes = axes if axes[-1][1] == wanted else axes[:1]
-        if min(size for _, size in axes) < 2:
-            raise NotPossible("there is but one sample")
-        return axes
+        return list(tensors[0].shape[:2])
 
     def _along(self, axis: int, size: int) -> _Seen:
         """Try an axis of the inputs with two samples, or, if the model cannot take them, all."""
+        if size < 2:
+            raise NotPossible("there is but one sample")
         try:
             return self._replace(axis, size, [0, 1])
         except NotPossible:
@@ -267,6 +292,15 @@ class _Seen:
             name: _problem(self._calls.get(name, []))
             for name in self._names
             if not self._found_of(name)
+        }
+
+    @property
+    def unclear(self) -> dict[str, str]:
+        """Problems of layers whose entries are not those of one sample each."""
+        return {
+            name: problem
+            for name, problem in self.problems.items()
+            if any(call.is_mixed for call in self._calls.get(name, []))
         }
 
     def _found_of(self, name: str) -> Found | None:

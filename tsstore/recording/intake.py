@@ -52,7 +52,7 @@ class Intake:
             accept = partial(_check_first, sink.earlier, settings.missing == "error")
         self.copies = Copies(sink.run)
         self._assembly = Assembly(targets, settings, accept, self.copies)
-        self._belonging = Belonging(model, settings.probe)
+        self._belonging = Belonging(model, settings.probe, settings.findings)
         self._sampler = _sampler(settings, sink.rank, self._belonging)
         self._listener = Listener(
             model,

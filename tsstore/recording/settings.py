@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any, Literal
 
 from tsstore.errors import CaptureError, FormatError
+from tsstore.recording.experiment import Findings
 from tsstore.recording.sample_index import SampleIndex
 from tsstore.recording.sampling import Sampling
 from tsstore.recording.termination import check_can_hold
@@ -46,6 +47,7 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     sample_index: SampleIndex | Mapping[str, SampleIndex] | None = None
     probe: bool = True
+    findings: Findings = field(default_factory=Findings)
 
     def check(self) -> None:
         """Raise TsstoreError where a setting makes no sense."""
