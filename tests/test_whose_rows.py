@@ -230,7 +230,7 @@ def test_as_many_time_steps_as_samples(path, time_first):
 @torch.enable_grad()
 def test_as_many_time_steps_as_samples_and_nothing_tells(path):
     model = Mixer(time_first=False)
-    message = r"inner: axes 0 and 1 both have 12 entries.*, as in sample_axis=\{\"inner\": 0\}"
+    message = r"inner: axes 0 and 1 both have 12 entries.*, as in sample_axis=0"
     with capture(model, path, "inner"), pytest.raises(OutputError, match=message):
         model(torch.randn(12, 12, 3))
     with capture(model, path, "inner", sample_axis=0, overwrite=True):
