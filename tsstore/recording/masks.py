@@ -16,8 +16,8 @@ from tsstore.recording.sample_index import Indices
 
 Mask = npt.NDArray[np.bool_]
 
-_Masks = Mask | list[Mask]
-"""For all forward passes of the batch, or one for each."""
+_Masks = Mask | list[Mask | None]
+"""For all forward passes of the batch, or one for each, None where all positions are there."""
 
 
 class Masks:
@@ -151,9 +151,11 @@ def _wrong_passes(masks: int, forwards: int) -> ColumnsError:
 
 
 def _to_masks(what: str, values: Any) -> _Masks:
-    """Return a mask, or one for each forward pass where a list of matrices was given."""
-    several = isinstance(values, list | tuple) and values and all(np.ndim(v) == 2 for v in values)
-    return [_to_mask(what, mask) for mask in values] if several else _to_mask(what, values)
+    """Return a mask, or those of each forward pass where a list of matrices was given."""
+    is_list = isinstance(values, list | tuple) and len(values) > 0
+    if is_list and all(mask is None or np.ndim(mask) == 2 for mask in values):
+        return [None if mask is None else _to_mask(what, mask) for mask in values]
+    return _to_mask(what, values)
 
 
 def _to_mask(what: str, values: Any) -> Mask:

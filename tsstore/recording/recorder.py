@@ -180,7 +180,7 @@ class Recorder:
             contrary. Padding is no state, and is not stored. A mapping from layer names or globs
             to masks leaves other layers as they are; else layers with one position are, and any
             other number of positions than the mask's is an error. A list has a mask for each
-            forward pass of the batch.
+            forward pass of the batch, or None where all positions are there.
         sample_index
             Which sample each entry belongs to, in this batch: see :func:`tsstore.capture`.
         **columns
