@@ -63,6 +63,8 @@ class Belonging:
         # Entries a sample in earlier batches, by layer; of some the first batch is still open.
         self._entries: dict[str, set[int]] = {}
         self._new: dict[str, set[int]] = {}
+        # Layers of the batch with a call whose sizes tell the axis of the samples.
+        self._plain: set[str] = set()
 
     def so_far(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | None:
         """Return which sample each entry of a call belongs to while its batch lasts, if known.
@@ -122,6 +124,13 @@ class Belonging:
         self._is_begun = True
 
     def _judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
+        # One call of a layer, of another length, tells of those with as many steps as samples.
+        self._plain = {
+            call.target.name
+            for call in batch.calls
+            if (form := call.packed.form).samples == samples
+            and form.position_shape[:1] != (samples,)
+        }
         return [
             call.packed.owners or self._judge(call.target, call.packed.form, batch, samples)
             for call in batch.calls
@@ -155,9 +164,11 @@ class Belonging:
 
     def _is_square(self, target: Target, form: Form) -> bool:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
+        if _is_told(form) or target.name in self._entries or target.name in self._plain:
+            return False
         time_like = (form.sample_axis, form.neuron_axis) == (0, 2) and len(form.position_shape) == 1
         square = form.samples > 1 and form.position_shape == (form.samples,)
-        return time_like and square and not _is_told(form) and target.name not in self._entries
+        return time_like and square
 
     def _note(self, call: Call, owners: Owners, samples: int) -> None:
         """Note how many entries a sample there are, and refuse others than before."""
