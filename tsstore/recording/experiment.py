@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tsstore.recording.axes import is_time_first
 from tsstore.recording.inputs import NotPossible, selected, tensors_in
 from tsstore.recording.outputs import first_tensor, value_at
 from tsstore.recording.select import Target, unwrapped
@@ -165,11 +166,15 @@ class _Trial:
         seen = self._along(0, sizes[0])
         if sizes[1:] and (samples or sizes[0]) == sizes[1]:
             return self._the_one(seen, self._along(1, sizes[1]))
-        if samples is None and sizes[1:] and not seen.is_apart:
+        if samples is None and sizes[1:] and not seen.is_apart and self._may_be_time_first:
             with suppress(NotPossible):
                 other = self._along(1, sizes[1])
                 seen = other if other.is_apart else seen
         return seen
+
+    @property
+    def _may_be_time_first(self) -> bool:
+        return any(map(is_time_first, self._model.modules()))
 
     def _the_one(self, first: _Seen, second: _Seen) -> _Seen:
         """Return what was seen along that axis of two from which nothing passes to others."""

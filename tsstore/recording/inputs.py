@@ -84,7 +84,7 @@ def _mapped(value: Any, choose: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         made = copy.copy(value)
         made.update({key: _mapped(item, choose) for key, item in value.items()})
         return made
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and not isinstance(value, PackedSequence):
         items = [_mapped(item, choose) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     raise _unknown(value)
