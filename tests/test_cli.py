@@ -258,9 +258,11 @@ def test_layers_lists_what_can_be_captured():
     )
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[1].split() == ["conv_1", "Conv2d", "20", "576", "1728", "1728000"]
-    assert lines[2].split()[:7] == ["elu_1", "ELU", "20", "576", "1728", "1728000", "yes"]
-    assert lines[9].split() == ["conv_3", "Conv2d", "100", "1", "13", "13000"]
+    width, follows = ["1", "its", "width"], ["1", "the", "layer", "it", "follows:", "conv_1"]
+    weight = ["576", "1728", "1728000"]
+    assert lines[1].split() == ["conv_1", "Conv2d", "20", *width, *weight]
+    assert lines[2].split()[:13] == ["elu_1", "ELU", "20", *follows, *weight, "yes"]
+    assert lines[9].split() == ["conv_3", "Conv2d", "100", *width, "1", "13", "13000"]
 
 
 def test_layers_lists_what_the_modules_tell_where_there_is_no_input():

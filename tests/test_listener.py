@@ -401,8 +401,7 @@ def test_the_sample_axis_of_an_lstm(path, batch_first, columns):
     model = Sequences(batch_first)
     axis = 0 if batch_first else 1
     values = torch.randn(4, 7, 3) if batch_first else torch.randn(7, 4, 3)
-    options = {"sample_axis": {"head": axis}}
-    with capture(model, path, ["lstm", "head"], **options) as recorder, recorder.batch(**columns):
+    with capture(model, path, ["lstm", "head"]) as recorder, recorder.batch(**columns):
         head = model(values)
     output = model.lstm(values)[0]
     store = tsstore.open(path)
@@ -419,12 +418,9 @@ def test_an_lstm_alone_tells_its_own_sample_axis(path):
     assert tsstore.open(path).samples == 4
 
 
-def test_a_wrong_sample_axis_is_an_error_with_advice(path):
+def test_columns_of_the_wrong_axis_are_refused(path):
     model = Sequences(batch_first=False)
     with capture(model, path, ["lstm", "head"]) as recorder:
-        message = r"head: axis 0 holds 7 entries, which 4 samples cannot .*sample_axis=\{'head': …"
-        with pytest.raises(OutputError, match=message):
-            model(torch.randn(7, 4, 3))
         wrong = pytest.raises(ColumnsError, match="'label' has 7 entries, but the input of shape")
         with wrong, recorder.batch(label=range(7)):
             model(torch.randn(7, 4, 3))
@@ -538,13 +534,11 @@ class Windows(nn.Module):
 
 
 @pytest.mark.parametrize("columns", [{}, {"label": [1, 2]}])
+@torch.no_grad()
 def test_windows_folded_into_the_first_axis_are_positions(path, columns):
-    model = Windows()
-    with (
-        watched(model.inner) as (inner,),
-        capture(model, path, "inner") as recorder,
-        recorder.batch(**columns),
-    ):
+    model = Windows().eval()
+    recorder = capture(model, path, "inner")
+    with watched(model.inner) as (inner,), recorder, recorder.batch(**columns):
         model(torch.randn(2, 8, 3))
     store = tsstore.open(path)
     assert (store.samples, store["inner"].positions) == (2, 8)
@@ -555,24 +549,29 @@ def test_windows_folded_into_the_first_axis_are_positions(path, columns):
 def test_windows_given_to_the_model_need_the_number_of_samples(path):
     model = nn.Sequential(nn.Linear(3, 5))
     with capture(model, path, "0") as recorder:
-        wrong = pytest.raises(ColumnsError, match=r"say so: recorder.batch\(2, …\)")
+        wrong = pytest.raises(ColumnsError, match=r"say which: recorder.batch\(2, sample_index=…")
         with wrong, recorder.batch(label=[1, 2]):
             model(torch.randn(8, 3))
-        with recorder.batch(2, label=[1, 2]):
+        # How many samples there are does not say which input belongs to which.
+        message = r"axis 0 has 8 entries of 2 samples: .*, as in sample_index=\{\"0\": …\}"
+        with pytest.raises(OutputError, match=message), recorder.batch(2, label=[1, 2]):
+            model(torch.randn(8, 3))
+        with recorder.batch(2, label=[1, 2], sample_index="contiguous"):
             model(torch.randn(8, 3))
     assert tsstore.open(path)["0"].positions == 4
 
 
-def test_three_axes_of_an_activation_need_the_neuron_axis(path):
-    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU())
-    ambiguous = pytest.raises(OutputError, match=r"1: a ReLU .*neuron_axis=\{'1': 2\}")
-    with capture(model, path, nn.ReLU), ambiguous:
-        model(torch.randn(2, 7, 3))
+@pytest.mark.parametrize("axis", [1, 2, -1])
+def test_an_activation_that_nothing_tells_of_needs_the_neuron_axis(path, axis):
+    model = nn.Sequential(nn.ReLU())
+    with capture(model, path, nn.ReLU) as recorder:
+        with pytest.raises(OutputError, match=r"0: nothing tells .* of a ReLU .*neuron_axis=-1$"):
+            model(torch.randn(2, 7, 3))
+        assert recorder.statistics.batches == 0
     other = path.with_name("other")
-    with capture(model, other, nn.ReLU, neuron_axis={"1": 2}):
+    with capture(model, other, nn.ReLU, neuron_axis={"0": axis}):
         output = model(torch.randn(2, 7, 3))
-    rows = stored(other, "1")
-    np.testing.assert_array_equal(rows, packed(output, 2).reshape(-1, 1))
+    np.testing.assert_array_equal(stored(other, "0"), packed(output, axis).reshape(-1, 1))
 
 
 def test_a_convolution_without_batches_is_refused(path):

@@ -208,13 +208,17 @@ def test_a_column_that_is_recorded_twice(model, path):
 
 def test_an_explicit_number_of_samples(model, path):
     with capture(model, path) as recorder:
-        with recorder.batch(3, samples=[1, 2, 3]):
+        with recorder.batch(3, sample_index="contiguous", samples=[1, 2, 3]):
             model(values(6))
         short = pytest.raises(ColumnsError, match="'samples' has 2 entries, but the batch has 3")
         with short, recorder.batch(3, samples=[1, 2]):
             model(values(6))
-        odd = pytest.raises(OutputError, match="axis 0 holds 7 entries, which 3 samples cannot")
-        with odd, recorder.batch(3, samples=[1, 2, 3]):
+        # How many they are does not say which entry belongs to which.
+        unsaid = pytest.raises(OutputError, match="axis 0 has 6 entries of 3 samples: say which")
+        with unsaid, recorder.batch(3, samples=[1, 2, 3]):
+            model(values(6))
+        odd = pytest.raises(OutputError, match="found 7 entries, which 3 samples cannot share")
+        with odd, recorder.batch(3, sample_index="contiguous", samples=[1, 2, 3]):
             model(values(7))
         with pytest.raises(ColumnsError, match="expected the number of samples"):
             recorder.batch(torch.tensor([1, 2])).__enter__()

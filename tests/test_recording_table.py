@@ -11,7 +11,10 @@ import tsstore
 from tsstore.demo.model import LeNet5
 from tsstore.errors import SelectionError
 
-COLUMNS = ["class", "neurons", "positions", "bytes_per_sample", "recommended", "hint"]
+COLUMNS = [
+    "class", "neurons", "neuron_axis", "decided", "positions", "bytes_per_sample", "recommended",
+    "hint",
+]  # fmt: skip
 FIRING = "an activation with its threshold at 0: on is firing"
 
 
@@ -44,7 +47,6 @@ def test_without_an_example_it_tells_what_the_modules_tell(net):
         (nn.Linear(2, 3), 3),
         (nn.Embedding(9, 4), 4),
         (nn.LSTM(2, 5), 5),
-        (nn.LayerNorm((2, 6)), 6),
         (nn.GroupNorm(2, 8), 8),
     ],
 )
@@ -72,7 +74,7 @@ def test_what_a_run_will_weigh_is_what_it_weighs(net, tmp_path):
     example = torch.randn(2, 3, 6, 6)
     for positions, expected in ((None, [48, 40]), (5, [15, 40])):
         table = tsstore.layers(net, example, samples=70, positions=positions)
-        assert list(table.columns) == [*COLUMNS[:4], "bytes", *COLUMNS[4:]]
+        assert list(table.columns) == [*COLUMNS[:6], "bytes", *COLUMNS[6:]]
         assert table["bytes_per_sample"][["0", "3"]].tolist() == expected
         path = tmp_path / f"run{positions}"
         with tsstore.capture(net, path, layers=["0", "3"], positions=positions) as recorder:
@@ -176,7 +178,7 @@ class Complex(nn.Module):
 def test_what_cannot_be_captured_says_why():
     hints = tsstore.layers(Odd(), torch.randn(2, 3, 4))["hint"]
     assert hints["text"] == "gives no tensor"
-    assert "neuron_axis={'act': 2}" in hints["act"]
+    assert "neuron_axis={'act': -1}" in hints["act"]
     assert "complex64" in hints["complex"]
 
 

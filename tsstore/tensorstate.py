@@ -79,7 +79,7 @@ class StateCaptureHook:
         """Capture a call of the module that the hook was registered on by hand."""
         where = "before" if len(values) == 1 else "after"
         if self._session is None:
-            axes = Axes(self.name, module)
+            axes = Axes(self.name, module, otherwise=1)
             target = Target(self.name, module, where, True, axes)  # type: ignore[arg-type]
             path = None
             if self._disk_path is not None:

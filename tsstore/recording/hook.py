@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError, TsstoreError
+from tsstore.recording.axes import Decision, UndecidedAxisError
 from tsstore.recording.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
-from tsstore.recording.outputs import first_tensor, value_at
+from tsstore.recording.layer_axes import LayerAxes, Waiting
+from tsstore.recording.outputs import first_value, value_at
 from tsstore.recording.pack import new_rows
-from tsstore.recording.packed import Packed, Room
+from tsstore.recording.packed import Form, Packed, Room
 from tsstore.recording.packer import Packer
 from tsstore.recording.select import Target
 
 Call = Callable[[nn.Module, Any, Any], None]
 """Takes a module, its arguments, and its output or, before its call, keyword arguments."""
 
-Receiver = Callable[[Target, Packed], None]
-"""Takes the rows of one call."""
+Receiver = Callable[[Target, Packed | Waiting], None]
+"""Takes the rows of one call, or what they are to be made of when its batch is over."""
 
 Sample = Callable[[Target, torch.Tensor, float, int, int], Packed]
 """Packs some positions of a tensor by its threshold, neuron axis and sample axis."""
@@ -45,11 +50,14 @@ class ModelHook:
     ----------
     call
         What a call is passed on to.
+    is_compiled
+        Whether it was called from compiled code.
     """
 
     def __init__(self, module: nn.Module, call: Call, copies: Copies | None = None) -> None:
         self._module = module
         self.call = call
+        self.is_compiled = False
         self._copies = copies
 
     def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
@@ -72,6 +80,7 @@ class ModelHook:
     # decorator's work is not worth its time.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _call_outside(self, module: nn.Module, arguments: Any, value: Any) -> None:
+        self.is_compiled = True
         try:
             self.call(module, arguments, value)
         except TsstoreError as error:
@@ -109,6 +118,8 @@ class CaptureHook(ModelHook):
         Gives the rows their memory, on the CPU.
     sample
         Makes the rows of some positions; None for those of all.
+    axes
+        What is decided of the layer's axes; None to let the user and the layer alone tell.
     copies
         Of the model.
 
@@ -116,6 +127,8 @@ class CaptureHook(ModelHook):
     ----------
     enabled
         Set it to False to leave out this place for a while.
+    axes
+        What is decided of the layer's axes.
     """
 
     def __init__(
@@ -126,12 +139,14 @@ class CaptureHook(ModelHook):
         is_active: Callable[[], bool],
         room: Room = new_rows,
         sample: Sample | None = None,
+        axes: LayerAxes | None = None,
         copies: Copies | None = None,
     ) -> None:
         super().__init__(target.module, self._capture, copies)
         self.target = target
         self.enabled = True
-        self._packer = Packer(threshold, target.axes, room)
+        self.axes = axes or LayerAxes(target.axes)
+        self._packer = Packer(threshold, self.axes, room)
         self._sample = sample
         self._receive = receive
         self._is_active = is_active
@@ -146,26 +161,72 @@ class CaptureHook(ModelHook):
         if not (self.enabled and self._is_active()):
             return
         captured = value if self.target.where == "after" else (arguments, value)
-        try:
-            packed = self._pack(self._tensor(captured))
-        except OutputError as error:
-            raise OutputError(f"{self.target.name}: {error}") from None
+        with self._naming():
+            packed = self._pack_or_wait(self._found(captured))
         self._receive(self.target, packed)
 
-    def _tensor(self, captured: Any) -> torch.Tensor:
+    def _pack_or_wait(self, found: torch.Tensor | PackedSequence) -> Packed | Waiting:
+        """Return the rows, or what they are to be made of when the batch is over."""
+        if isinstance(found, PackedSequence):
+            return self._packer.pack_sequences(found)
+        try:
+            return self._pack(found)
+        except UndecidedAxisError:
+            return Waiting(found.detach().clone(), self.axes.clues_of(found))
+
+    def pack_at_last(self, waiting: Waiting) -> Packed:
+        """Return the rows of a tensor that waited for the end of its batch.
+
+        Raises
+        ------
+        UndecidedAxisError
+            If nothing tells its axes.
+        OutputError
+            If it cannot be packed.
+        """
+        decision = self.axes.conclude(waiting)
+        with self._naming():
+            return self._packed(
+                waiting.tensor, self._packer.threshold_for(waiting.tensor), decision
+            )
+
+    def fix(self, form: Form) -> None:
+        """Let tensors like that of a finished batch have the same axes from now on."""
+        axes = 2 + len(form.position_shape)
+        decided = form.decided or {}
+        self.axes.fix(axes, Decision(form.neuron_axis, form.sample_axis, decided))
+        self._packer.forget()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Let an error name the layer."""
+        try:
+            yield
+        except OutputError as error:
+            raise OutputError(f"{self.target.name}: {error}") from None
+
+    def _found(self, captured: Any) -> torch.Tensor | PackedSequence:
         if self.target.output is not None:
             captured = value_at(captured, self.target.output)
-        tensor = first_tensor(captured)
-        if tensor is None:
+        found = first_value(captured)
+        if found is None:
             before = self.target.where == "before"
             kind = "input" if before else f"output {type(captured).__name__}"
             raise OutputError(
                 f"found no tensor in the {kind} of a {type(self.target.module).__name__}, "
                 "expected one; exclude the layer"
             )
-        return tensor
+        return found
 
     def _pack(self, tensor: torch.Tensor) -> Packed:
         if self._sample is None:
             return self._packer.pack(tensor)
-        return self._sample(self.target, tensor, *self._packer.look_at(tensor))
+        return self._packed(tensor, *self._packer.look_at(tensor))
+
+    def _packed(self, tensor: torch.Tensor, threshold: float, decision: Decision) -> Packed:
+        """Pack a tensor whose axes are decided, all of it or some positions."""
+        neurons, samples, decided = decision
+        if self._sample is None:
+            return self._packer.packed(tensor, threshold, decision)
+        packed = self._sample(self.target, tensor, threshold, neurons, samples)
+        return replace(packed, form=replace(packed.form, decided=decided))

@@ -18,6 +18,7 @@ from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.intake import Intake
 from tsstore.recording.live import note as note_recorder
 from tsstore.recording.naming import NamedBlock, names_run
+from tsstore.recording.sample_index import SampleIndexChoices
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings as Settings
 from tsstore.recording.sink import Sink, Statistics
@@ -90,7 +91,11 @@ class Recorder:
     @property
     def statistics(self) -> Statistics:
         """What has been recorded so far."""
-        return replace(self._sink.statistics, calls_outside=self._intake.calls_outside)
+        return replace(
+            self._sink.statistics,
+            calls_outside=self._intake.calls_outside,
+            left_out=self._intake.left_out,
+        )
 
     @property
     def closed(self) -> bool:
@@ -155,7 +160,13 @@ class Recorder:
 
     @names_run
     def batch(
-        self, samples: int | None = None, /, *, mask: Any = None, **columns: Any
+        self,
+        samples: int | None = None,
+        /,
+        *,
+        mask: Any = None,
+        sample_index: SampleIndexChoices = None,
+        **columns: Any,
     ) -> AbstractContextManager[BatchColumns]:
         """Record what the block does as one batch; an exception in it drops the batch whole.
 
@@ -168,14 +179,18 @@ class Recorder:
             tokenizers give it in ``attention_mask``; of torch's ``src_key_padding_mask`` the
             contrary. Padding is no state, and is not stored. A mapping from layer names or globs
             to masks leaves other layers as they are; else layers with one position are, and any
-            other number of positions than the mask's is an error.
+            other number of positions than the mask's is an error. A list has a mask for each
+            forward pass of the batch, or None where all positions are there.
+        sample_index
+            Which sample each entry belongs to, in this batch: see :func:`tsstore.capture`.
         **columns
             Sample columns: arrays, tensors or lists of one entry a sample.
 
         Returns
         -------
         context manager of BatchColumns
-            Its ``record(**columns)`` adds columns, and a mask, that are known only afterwards.
+            Its ``record(**columns)`` adds columns, a mask and a sample index that are known only
+            afterwards.
 
         Raises
         ------
@@ -187,7 +202,8 @@ class Recorder:
             If the background writer has failed.
         """
         self._intake.check_usable()
-        return NamedBlock(self._intake.block(samples, columns, mask), self.path)
+        block = self._intake.block(samples, columns, mask, sample_index)
+        return NamedBlock(block, self.path)
 
     @names_run
     def commit(self) -> None:

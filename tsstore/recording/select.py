@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from tsstore.errors import SelectionError
+from tsstore.recording import kinds
 from tsstore.recording.axes import (
     Axes,
     AxisChoice,
     choose,
     is_time_first,
-    is_time_first_at,
 )
 from tsstore.recording.outputs import OutputChoice
 
@@ -140,7 +140,7 @@ def select(
     wanted = _as_list(layers)
     chosen = _choose(modules, wanted, _as_list(exclude))
     _check_outputs(outputs, [name for name, _ in chosen])
-    time_first = set(_time_first_modules(model))
+    time_first = time_first_modules(model)
     places: tuple[Literal["after", "before"], ...] = (
         ("before", "after") if where == "both" else (where,)
     )
@@ -151,7 +151,7 @@ def select(
             module,
             choose(neuron_axis, name),
             choose(sample_axis, name),
-            id(module) in time_first,
+            time_first(module),
         )
         named = any(_names(selector, name, module) for selector in wanted)
         output = choose(outputs, name)
@@ -162,11 +162,10 @@ def select(
 def _target(
     place: Literal["after", "before"], named: bool, axes: Axes, output: str | None
 ) -> Target:
-    if place == "before":
-        return Target(f"{axes.layer}:before", axes.module, place, named, axes)
-    time_first = is_time_first_at(axes.module, output, axes.time_first)
-    axes = replace(axes, time_first=time_first)
-    return Target(axes.layer, axes.module, place, named, axes, output)
+    name = f"{axes.layer}:before" if place == "before" else axes.layer
+    output = None if place == "before" else output
+    axes = replace(axes, where=place, output=output)
+    return Target(name, axes.module, place, named, axes, output)
 
 
 def _choose(
@@ -284,8 +283,16 @@ def _listing(modules: list[tuple[str, nn.Module]], most: int = 40) -> str:
     return ", ".join(leaves[:most]) + more + "; see tsstore.layers(model)"
 
 
-def _time_first_modules(model: nn.Module) -> Iterator[int]:
-    """Yield the ids of modules that are, or lie inside, one that takes (time, sample, neuron)."""
-    for module in model.modules():
-        if is_time_first(module):
-            yield from (id(inner) for inner in module.modules())
+def time_first_modules(model: nn.Module) -> Callable[[nn.Module], bool | None]:
+    """Return what tells of a module whether 3-D tensors there are (time, sample, neuron).
+
+    It says None where there are such modules, and whether this one's tensors come from them only
+    the tensors tell.
+    """
+    there = [module for module in model.modules() if is_time_first(module)]
+    inside = {
+        id(inner)
+        for module in there
+        for inner in (module.modules() if kinds.is_sequence_module(module) else (module,))
+    }
+    return lambda module: True if id(module) in inside else (None if there else False)

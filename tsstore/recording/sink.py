@@ -40,6 +40,8 @@ class Statistics:
         Calls of captured layers outside any batch; they are not stored.
     waited
         Seconds that the job waited for the writer.
+    left_out
+        Rows of entries that belong to no sample, as the user said; they are not stored.
     """
 
     batches: int = 0
@@ -48,6 +50,7 @@ class Statistics:
     bytes: int = 0
     calls_outside: int = 0
     waited: float = 0.0
+    left_out: int = 0
 
 
 class _Done(NamedTuple):
