@@ -162,17 +162,6 @@ class OpenBatch:
         return known if known and size % known == 0 else size
 
     @property
-    def certain_samples(self) -> int | None:
-        """Number of samples, where the user or layers of a known kind say it."""
-        if self.explicit_samples is not None:
-            return self.explicit_samples
-        if self.columns:
-            return len(next(iter(self.columns.values())))
-        told = [form for p in self.packed if "sample_axis" in ((form := p.form).decided or {})]
-        sizes = {form.samples for form in told}
-        return sizes.pop() if len(sizes) == 1 else None
-
-    @property
     def by_target(self) -> list[tuple[Target, Form]]:
         """What was called, and the form of its rows, in order."""
         return [(call.target, call.packed.form) for call in self._captured.calls]

@@ -141,15 +141,8 @@ class CaptureHook(ModelHook):
                 packed = Waiting(tensor.detach().clone(), self.axes.clues_of(tensor))
         self._receive(self.target, packed)
 
-    def pack_at_last(self, waiting: Waiting, samples: int | None) -> Packed:
+    def pack_at_last(self, waiting: Waiting) -> Packed:
         """Return the rows of a tensor that waited for the end of its batch.
-
-        Parameters
-        ----------
-        waiting
-            The tensor.
-        samples
-            Number of samples of the batch, where it is known for certain.
 
         Raises
         ------
@@ -158,7 +151,7 @@ class CaptureHook(ModelHook):
         OutputError
             If it cannot be packed.
         """
-        decision = self.axes.conclude(waiting, samples)
+        decision = self.axes.conclude(waiting)
         with self._naming():
             return self._packed(
                 waiting.tensor, self._packer.threshold_for(waiting.tensor), decision

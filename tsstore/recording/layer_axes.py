@@ -78,21 +78,12 @@ class LayerAxes:
             return self.axes.decide(tensor)
         return self.axes.decide(tensor, clues.neurons.axis, clues.samples.axis)
 
-    def conclude(self, waiting: Waiting, samples: int | None) -> Decision:
-        """Return the axes of a tensor when its batch is over; see :meth:`decide`.
-
-        Parameters
-        ----------
-        waiting
-            The tensor.
-        samples
-            Number of samples of the batch, where it is known for certain.
-        """
+    def conclude(self, waiting: Waiting) -> Decision:
+        """Return the axes of a tensor when its batch is over; see :meth:`decide`."""
         neurons = of_samples = None
         if waiting.clues is not None:
             neurons, of_samples = waiting.clues.neurons.axis, waiting.clues.samples.axis
-        of_samples = of_samples or _by_size(waiting.tensor, samples) or _FIRST
-        return self.axes.decide(waiting.tensor, neurons, of_samples)
+        return self.axes.decide(waiting.tensor, neurons, of_samples or _FIRST)
 
     def _earlier_axes(self, tensor: torch.Tensor) -> tuple[Axis, Axis] | None:
         for layer in self._earlier:
@@ -121,9 +112,3 @@ class Waiting:
     tensor: torch.Tensor
     clues: Clues | None
     there: None = None
-
-
-def _by_size(tensor: torch.Tensor, samples: int | None) -> Axis | None:
-    """Return which of the first two axes has as many entries as there are samples, if one has."""
-    fits = [axis for axis in (0, 1) if tensor.shape[axis] == samples]
-    return Axis(fits[0], "as many entries as samples") if len(fits) == 1 else None

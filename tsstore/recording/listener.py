@@ -156,7 +156,7 @@ class Listener:
                 self._watch.following.conclude()
             # What is chosen of a sample depends on the batch.
             self._batch = batch
-            batch.wait_no_longer(partial(self._pack_at_last, batch.certain_samples, undecided))
+            batch.wait_no_longer(partial(self._pack_at_last, undecided))
         finally:
             self._batch = None
             self._look_no_further()
@@ -175,11 +175,11 @@ class Listener:
         self._watch.end()
 
     def _pack_at_last(
-        self, samples: int | None, undecided: Undecided, target: Target, waiting: Waiting
+        self, undecided: Undecided, target: Target, waiting: Waiting
     ) -> Packed | None:
         """Return the rows of a call that waited; None where nothing tells its axes."""
         try:
-            packed = self.hooks[target.name].pack_at_last(waiting, samples)
+            packed = self.hooks[target.name].pack_at_last(waiting)
         except UndecidedAxisError as error:
             undecided.add("neuron_axis", target.axes.layer, str(error), "-1")
             return None

@@ -127,7 +127,7 @@ class _Tracer:
         for leaf, waiting in self._given:
             trace = self.traces[leaf.name]
             try:
-                decision = LayerAxes(leaf.axes).conclude(waiting, None)
+                decision = LayerAxes(leaf.axes).conclude(waiting)
                 trace.add(waiting.tensor.shape, decision)
             except UndecidedAxisError as error:
                 trace.problem = f"{error}; say which: neuron_axis={{{leaf.name!r}: -1}}"
