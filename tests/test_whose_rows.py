@@ -248,8 +248,10 @@ def test_as_many_time_steps_as_samples_and_nothing_tells(path):
         model(torch.randn(12, 12, 3))
     assert tsstore.open(path)["inner"].attributes.decided["sample_axis"] == "by the user"
     # Where no module of the model takes time first, samples come first.
-    with capture(Mixer(time_first=False), path, "inner", overwrite=True):
+    model = Mixer(time_first=False)
+    with capture(model, path, "inner", overwrite=True):
         model(torch.randn(12, 12, 3))
+    assert "sample_axis" not in tsstore.open(path)["inner"].attributes.decided
 
 
 # What the user says
