@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 from watching import hook_count, joined, packed, stored, watched
 
@@ -476,6 +477,48 @@ def test_multihead_attention_never_runs_its_projection(path, linear):
     rows = stored(path, "MultiheadAttention")
     np.testing.assert_array_equal(rows[:18], packed(output, 2, 1).reshape(-1, 1))
     assert tsstore.open(path).samples == 6
+
+
+class Conv2dSame(nn.Conv2d):
+    """Pads so that the output has the input's size by its stride, as TensorFlow does."""
+
+    def forward(self, images):
+        size, stride, kernel = images.shape[-1], self.stride[0], self.kernel_size[0]
+        missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        before = missing // 2
+        padding = (before, missing - before) * 2
+        return super().forward(nn.functional.pad(images, padding))
+
+
+class Efficient(nn.Module):
+    """A block of an EfficientNet: convolutions of several classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = Conv2dSame(1, 8, 3, stride=2)
+        self.expand = nn.Conv2d(8, 24, 1)
+        self.depthwise = Conv2dSame(24, 24, 3, stride=2, groups=24)
+        self.squeeze = weight_norm(nn.Conv2d(24, 9, 1))
+        self.excite = spectral_norm(nn.Conv2d(9, 24, 1))
+        self.project = nn.Conv2d(24, 16, 1)
+
+    def forward(self, images):
+        inner = self.depthwise(self.expand(self.stem(images)).relu())
+        gate = self.excite(self.squeeze(inner.mean((2, 3), keepdim=True)).relu())
+        return self.project(inner * gate.sigmoid())
+
+
+def test_a_class_name_takes_every_convolution_of_a_network(path):
+    model = Efficient().eval()
+    names = [name for name, _ in model.named_children()]
+    with watched(*model.children()) as seen, capture(model, path, "Conv2d"):
+        for _ in range(2):
+            model(images(3, 9))
+    store = tsstore.open(path)
+    assert store.layers == tuple(names)
+    for name, tensors in zip(names, seen, strict=True):
+        np.testing.assert_array_equal(stored(path, name), joined(tensors))
+    assert store["squeeze"].attributes.module_class == "ParametrizedConv2d"
 
 
 class Windows(nn.Module):

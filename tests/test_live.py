@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
@@ -101,8 +102,6 @@ def test_nothing_is_kept_alive(path):
     gone = weakref.ref(recorder)
     recorder.close()
     del recorder
-    import gc
-
     gc.collect()
     assert gone() is None
 
@@ -189,6 +188,16 @@ ENDS = {
         "model(torch.ones(5, 3))"
     ),
 }
+
+
+def test_one_that_was_forgotten_and_recorded_nothing_logs_why(path, caplog):
+    recorder = capture(make(), path)
+    del recorder
+    gc.collect()
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        f"{path}/part-00000-00000 was never closed, and no sample was recorded: the model was not"
+    )
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -26,3 +26,25 @@ def why_nothing_ran(copies: Copies | None = None) -> str:
         f"the model was not called within a batch; or {COPIED}; or {COMPILED}; or its "
         f"{CALLED_DIRECTLY}"
     )
+
+
+def why_no_sample(batches: int, calls_outside: int, copies: Copies) -> str:
+    """Return what may be the cause of a capture's having no sample when it ends.
+
+    Parameters
+    ----------
+    batches
+        Handed on to the writer.
+    calls_outside
+        Of captured layers, outside of any batch.
+    copies
+        Of the model.
+    """
+    if batches:
+        return f"its {batches:,} batches were empty"
+    if calls_outside:
+        return (
+            f"captured layers were called {calls_outside:,} times outside of any batch: call the "
+            "model instead of a part of it or its forward(), or wrap the calls in recorder.batch()"
+        )
+    return why_nothing_ran(copies)

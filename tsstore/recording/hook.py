@@ -12,11 +12,10 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import OutputError
+from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes import Decision, UndecidedAxisError
 from tsstore.recording.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
 from tsstore.recording.layer_axes import LayerAxes, Waiting
-from tsstore.recording.naming import naming
 from tsstore.recording.outputs import first_value, value_at
 from tsstore.recording.pack import new_rows
 from tsstore.recording.packed import Form, Packed, Room
@@ -57,7 +56,7 @@ class ModelHook:
 
     def __init__(self, module: nn.Module, call: Call, copies: Copies | None = None) -> None:
         self._module = module
-        self.call = call if copies is None else naming(copies.run, call)
+        self.call = call
         self.is_compiled = False
         self._copies = copies
 
@@ -70,14 +69,27 @@ class ModelHook:
         if torch.compiler.is_dynamo_compiling():
             self._call_outside(module, arguments, value)
         else:
-            self.call(module, arguments, value)
+            # As in the other branch, without another call: in a forward pass each is dear.
+            try:
+                self.call(module, arguments, value)
+            except TsstoreError as error:
+                self._name_run(error)
+                raise
 
     # A compiled model must not trace into the hook: it would drop or reorder it. Elsewhere this
     # decorator's work is not worth its time.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _call_outside(self, module: nn.Module, arguments: Any, value: Any) -> None:
         self.is_compiled = True
-        self.call(module, arguments, value)
+        try:
+            self.call(module, arguments, value)
+        except TsstoreError as error:
+            self._name_run(error)
+            raise
+
+    def _name_run(self, error: TsstoreError) -> None:
+        if self._copies is not None:
+            error.of_run(self._copies.run)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return do_nothing if self._copies is None else CopiedHook(self._copies)

@@ -256,6 +256,7 @@ class Listener:
             if not self._before.is_compiled:
                 self._begin_watch(self._batch)
         if self._passes.begin():
+            self._copies.original_ran = True
             self._watch.begin_pass()
             self.later_hooks.look(self.hooks.values())
             # Only where no gradients are wanted may the model be run on some of it once more.
@@ -338,9 +339,9 @@ class Listener:
     def _receive(self, target: Target, packed: Packed | Waiting) -> None:
         if self._batch is None:
             return
-        self._copies.original_ran = True
         if not self._passes.depth:
             # A part of the model was called by itself: that is a pass of its own.
+            self._copies.original_ran = True
             self._batch.begin_forward()
         ready = packed if isinstance(packed, Waiting) else self._transfer.start(packed)
         self._batch.add(target, ready)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from tsstore.errors import TsstoreError
 
@@ -35,19 +35,6 @@ def names_run(
             return method(self, *arguments, **keywords)
         except TsstoreError as error:
             error.of_run(self.path)
-            raise
-
-    return named
-
-
-def naming(run: str, call: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
-    """Return a hook's call whose errors name a run."""
-
-    def named(module: Any, arguments: Any, value: Any) -> None:
-        try:
-            call(module, arguments, value)
-        except TsstoreError as error:
-            error.of_run(run)
             raise
 
     return named

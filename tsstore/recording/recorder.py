@@ -13,7 +13,7 @@ from torch import nn
 
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
 from tsstore.recording.batch import BatchColumns
-from tsstore.recording.causes import why_nothing_ran
+from tsstore.recording.causes import why_no_sample
 from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.intake import Intake
 from tsstore.recording.live import note as note_recorder
@@ -255,16 +255,7 @@ class Recorder:
         # Of batches that were dropped an error has told.
         if done.samples or self._intake.dropped or goes_on or not self._is_on_its_own:
             return
-        if done.batches:
-            why = f"its {done.batches:,} batches were empty"
-        elif done.calls_outside:
-            why = (
-                f"captured layers were called {done.calls_outside:,} times outside of any batch: "
-                "call the model instead of a part of it or its forward(), or wrap the calls in "
-                "recorder.batch()"
-            )
-        else:
-            why = why_nothing_ran(self._intake.copies)
+        why = why_no_sample(done.batches, done.calls_outside, self._intake.copies)
         warnings.warn(
             f"{self.path}/{self.part}: the capture ended without a sample: {why}. Where a rank or "
             'a job has no data, say so: recorder.close("closed: no data")',

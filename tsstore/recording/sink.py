@@ -16,6 +16,7 @@ from tsstore.errors import TsstoreWarning, WriterError
 from tsstore.recording.assembly import Assembled
 from tsstore.recording.background import Background
 from tsstore.recording.blocks import Blocks
+from tsstore.recording.causes import why_nothing_ran
 from tsstore.recording.settings import Settings
 from tsstore.recording.termination import Termination
 from tsstore.store.batch import Batch
@@ -136,6 +137,7 @@ class Sink:
             self._writer,
             self._termination,
             self._where,
+            settings.begin == "first",
             os.getpid(),
         )
 
@@ -308,6 +310,7 @@ def _abandon(
     writer: PartWriter,
     termination: Termination | None,
     where: str,
+    is_whole: bool,
     process: int,
 ) -> None:
     """Write what is left of a recorder that nobody closed: at its end, or the interpreter's."""
@@ -318,6 +321,12 @@ def _abandon(
     except Exception as error:
         # There is nobody who could handle it, and nothing of the job that it should end.
         _LOG.error("%s was never closed, and could not be: %s", where, error)
+        return
+    # A part that follows others may well stay empty.
+    if is_whole and not writer.record.samples:
+        _LOG.warning(
+            "%s was never closed, and no sample was recorded: %s", where, why_nothing_ran()
+        )
 
 
 def _seal_what_is_committed(writer: PartWriter, error: BaseException) -> None:
