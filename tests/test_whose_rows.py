@@ -120,7 +120,7 @@ def test_frames_folded_into_the_batch(path, caplog):
     }
     assert reasons == {f"contiguous: {BY_EXPERIMENT}"}
     (line,) = [line for line in caplog.messages if "samples of the first batch" in line]
-    assert line.startswith("ran the model 3 times on samples of the first batch, in 0.")
+    assert line.startswith("ran the model 5 times on samples of the first batch, in 0.")
     assert line.endswith("belong to which sample; found it for 2 of 2 layers")
 
 

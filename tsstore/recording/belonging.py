@@ -14,7 +14,8 @@ from tsstore.errors import ColumnsError, OutputError
 from tsstore.recording.axes import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
-from tsstore.recording.experiment import Findings, Found, find_samples, log
+from tsstore.recording.differences import Found
+from tsstore.recording.experiment import Findings, find_samples, log
 from tsstore.recording.packed import Form, Packed
 from tsstore.recording.sample_index import AS_MANY, ONLY, Owners, even_index
 from tsstore.recording.select import Target
