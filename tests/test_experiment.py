@@ -13,8 +13,9 @@ from torch.nn.utils.rnn import pack_sequence
 from watching import hook_count
 
 import tsstore
-from tsstore.recording.experiment import Findings, Found, find_samples
-from tsstore.recording.inputs import NotPossible, selected, tensors_in
+from tsstore.recording.differences import Found
+from tsstore.recording.experiment import Findings, find_samples
+from tsstore.recording.inputs import NotPossible, flattened, selected, tensors_in
 from tsstore.recording.select import select
 
 SINGLE = Found(0, "single", 1)
@@ -65,7 +66,8 @@ def test_where_the_entries_of_a_sample_are(order, samples):
     function, expected = ORDERS[order]
     found = tried(Applies(function), torch.randn(samples, 8, 3))
     assert found.found == {"inner": expected}
-    assert (found.problems, found.passes) == ({}, 3)
+    # What may be even by chance is looked at twice.
+    assert (found.problems, found.passes) == ({}, 3 if expected.order == "single" else 5)
     assert found.seconds > 0
 
 
@@ -90,6 +92,15 @@ def of_positions(inner, x):
 def twice_in_other_orders(inner, x):
     inner(torch.cat([x, x]))
     return inner(x)
+
+
+def test_tokens_dealt_out_evenly_by_chance():
+    """As many of each sample as of the other, in their order: only other values show it."""
+    tokens = torch.ones(2, 4, 3)
+    tokens[0, :2, 0] = tokens[1, 1:3, 0] = -1
+    found = tried(Applies(positive_tokens), tokens)
+    assert found.found == {}
+    assert found.problems == {"inner": "its shape changes with the values"}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +133,7 @@ def test_what_differs_hardly_ever_is_looked_for_in_several_samples():
         values[4, 0] = 1
     found = tried(model, values)
     assert found.found == {"0": SINGLE, "1": SINGLE}
-    assert 3 < found.passes <= 7
+    assert found.passes == 9
     values[:, 0] = -1
     found = tried(model, values)
     assert (found.found, found.problems.keys()) == ({}, {"0", "1"})
@@ -176,6 +187,9 @@ def test_arguments_of_some_samples():
     assert again.tolist() == 2
     assert again is not scale
     assert plain == ["text", None]
+    (flat, *_), *_ = selected(arguments, 0, 4, [1, flattened(2)])
+    assert flat.tolist() == [[3, 4, 5], [6, 6, 6]]
+    assert values[2].tolist() == [6, 7, 8]
     (across,) = selected((values,), 1, 3, [1, 1])
     assert across.tolist() == values[:, [1, 1]].tolist()
     made = selected(OrderedDict(a=values), 0, 4, [1])

@@ -358,6 +358,74 @@ NETWORKS = {
 }  # fmt: skip
 
 
+VISION = {
+    "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
+}  # fmt: skip
+PATCHES = VISION | {"image_size": 16, "patch_size": 4}
+WORDS = VISION | {"vocab_size": 50}
+
+
+def words():
+    return {"input_ids": torch.randint(1, 49, (3, 7))}
+
+
+def pixels(size=16):
+    return lambda: {"pixel_values": torch.randn(3, 3, size, size)}
+
+
+def words_and_pixels():
+    return words() | pixels()()
+
+
+def of_transformers(name: str, **settings: Any) -> Callable[[], nn.Module]:
+    def build():
+        transformers = pytest.importorskip("transformers")
+        config = getattr(transformers, f"{name}Config")(**settings)
+        return getattr(transformers, f"{name}Model")(config)
+
+    return build
+
+
+TRANSFORMERS = {
+    "ConvNeXt V2": Network(
+        of_transformers("ConvNextV2", hidden_sizes=[8, 10, 12], num_stages=3, depths=[1, 2, 1]),
+        pixels(32),
+        {"embeddings.*": 1, "*.dwconv": 1, "*.drop_path": 1, "*.downsampling_layer.*": 1,
+         "encoder.*": 3, "layernorm": 1},
+        # Its height, width and channels are as many.
+        exclude=("encoder.stages.0.layers.0.drop_path",),
+    ),
+    "Swin V2": Network(
+        of_transformers(
+            "Swinv2", image_size=16, patch_size=2, embed_dim=12, depths=[2, 1], num_heads=[2, 3],
+            window_size=4,
+        ),
+        pixels(),
+        {"*.projection": 1, "pooler": 1, "*.continuous_position_bias_mlp.*": 2, "*": 2},
+        exclude=("*.self.dropout", "*.continuous_position_bias_mlp.*"),
+    ),
+    "ViT": Network(of_transformers("ViT", **PATCHES), pixels(), {"*.projection": 1, "*": 2}),
+    "BERT": Network(
+        of_transformers("Bert", **WORDS), words, {"*": 2}, exclude=("*.position_embeddings",)
+    ),
+    "GPT-2": Network(
+        of_transformers("GPT2", vocab_size=50, n_embd=24, n_layer=2, n_head=3, n_positions=20,
+                        bos_token_id=0, eos_token_id=49),
+        words, {"*": 2}, exclude=("wpe",),
+    ),
+    "CLIP": Network(
+        of_transformers("CLIP", vision_config=PATCHES, projection_dim=16,
+                        text_config=WORDS | {"bos_token_id": 0, "eos_token_id": 49}),
+        words_and_pixels, {"*.patch_embedding": 1, "*": 2}, exclude=("*.position_embedding",),
+    ),
+    "ResNet": Network(
+        of_transformers("ResNet", embedding_size=8, hidden_sizes=[8, 10], depths=[2, 1],
+                        layer_type="basic"),
+        pixels(), {"*": 1},
+    ),
+}  # fmt: skip
+
+
 def call(model: nn.Module, inputs: Any) -> Any:
     return model(**inputs) if isinstance(inputs, dict) else model(inputs)
 
@@ -436,6 +504,12 @@ def test_rows_are_those_of_the_true_neurons(name, training, tmp_path):
     if training and name in ("quantised", "exported"):
         pytest.skip("it is for evaluation alone")
     check_network(NETWORKS[name], tmp_path / "run", training)
+
+
+@pytest.mark.filterwarnings("ignore:selected layers that did not run")
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_networks_of_transformers(name, tmp_path):
+    check_network(TRANSFORMERS[name], tmp_path / "run")
 
 
 # Refusals: what nothing tells is an error, one for all layers, and says what to paste.

@@ -120,7 +120,7 @@ def test_frames_folded_into_the_batch(path, caplog):
     }
     assert reasons == {f"contiguous: {BY_EXPERIMENT}"}
     (line,) = [line for line in caplog.messages if "samples of the first batch" in line]
-    assert line.startswith("ran the model 3 times on samples of the first batch, in 0.")
+    assert line.startswith("ran the model 5 times on samples of the first batch, in 0.")
     assert line.endswith("belong to which sample; found it for 2 of 2 layers")
 
 
@@ -227,15 +227,31 @@ def test_as_many_time_steps_as_samples(path, time_first):
     assert tsstore.open(path)["inner"].attributes.sample_axis == int(time_first)
 
 
+class RecurrentMixer(Mixer):
+    """Has a module that takes time first, and a layer that no tensor leads to from there."""
+
+    def __init__(self):
+        super().__init__(time_first=True)
+        self.lstm = nn.LSTM(3, 3)
+
+    def forward(self, values):
+        return self.lstm(values)[0], super().forward(values)
+
+
 @torch.enable_grad()
 def test_as_many_time_steps_as_samples_and_nothing_tells(path):
-    model = Mixer(time_first=False)
+    model = RecurrentMixer()
     message = r"inner: axes 0 and 1 both have 12 entries.*, as in sample_axis=0"
     with capture(model, path, "inner"), pytest.raises(OutputError, match=message):
         model(torch.randn(12, 12, 3))
-    with capture(model, path, "inner", sample_axis=0, overwrite=True):
+    with capture(model, path, "inner", sample_axis=1, overwrite=True):
         model(torch.randn(12, 12, 3))
     assert tsstore.open(path)["inner"].attributes.decided["sample_axis"] == "by the user"
+    # Where no module of the model takes time first, samples come first.
+    model = Mixer(time_first=False)
+    with capture(model, path, "inner", overwrite=True):
+        model(torch.randn(12, 12, 3))
+    assert "sample_axis" not in tsstore.open(path)["inner"].attributes.decided
 
 
 # What the user says

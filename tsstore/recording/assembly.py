@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import CaptureError, SelectionError, TsstoreWarning
@@ -18,7 +17,7 @@ from tsstore.recording.causes import CALLED_DIRECTLY, COMPILED, why_nothing_ran
 from tsstore.recording.columns import ColumnSchema, dtype_names
 from tsstore.recording.copies import Copies
 from tsstore.recording.layer_rows import layer_attributes, layer_batch, no_rows, same_layer
-from tsstore.recording.sample_index import check_names
+from tsstore.recording.sample_index import Indices, check_names
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.store.batch import Batch, LayerBatch
@@ -62,21 +61,24 @@ class _Known(NamedTuple):
     samples
         Their number.
     layers
-        Name, the number of the call that gives its rows, and positions of each layer that ran.
+        Of each layer that ran its name, the number of the call that gives its rows, the order of
+        that call's entries, or None, and positions.
     silent
         What the others give.
     """
 
     samples: int
-    layers: list[tuple[str, int, npt.NDArray[np.int64]]]
+    layers: list[tuple[str, int, Indices | None, Indices]]
     silent: dict[str, LayerBatch]
 
     def finished(self, batch: OpenBatch, columns: dict[str, npt.NDArray[Any]]) -> Batch:
         """Return the finished batch, with columns as they are stored."""
         layers = dict(self.silent)
         packed = batch.packed
-        for name, place, positions in self.layers:
+        for name, place, order, positions in self.layers:
             rows = packed[place].in_memory()
+            if order is not None:
+                rows = rows[order]
             layers[name] = LayerBatch(rows.reshape(-1, rows.shape[2]), positions)
         return Batch(self.samples, layers, columns)
 
@@ -190,13 +192,15 @@ class Assembly:
 
     def _learn(self, batch: OpenBatch, named: Mapping[str, NamedRows], finished: Batch) -> None:
         """Note how batches like this one are finished, where that takes no more than their rows."""
-        if batch.masks or batch.sample_index or any(rows.is_joined for rows in named.values()):
+        if batch.masks or batch.sample_index is not None:
+            return
+        if any(rows.is_joined or not rows.is_alike for rows in named.values()):
             return
         if len(self._known) == _MOST_KNOWN:
             self._known.clear()
         places = {id(packed): place for place, packed in enumerate(batch.packed)}
         layers = [
-            (name, places[id(rows.calls[0])], finished.layers[name].positions)
+            (name, places[id(rows.calls[0])], rows.order, finished.layers[name].positions)
             for name, rows in named.items()
         ]
         silent = {name: layer for name, layer in finished.layers.items() if name not in named}

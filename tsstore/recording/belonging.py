@@ -14,7 +14,8 @@ from tsstore.errors import ColumnsError, OutputError
 from tsstore.recording.axes import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
-from tsstore.recording.experiment import Findings, Found, find_samples, log
+from tsstore.recording.differences import Found
+from tsstore.recording.experiment import Findings, find_samples, log
 from tsstore.recording.packed import Form, Packed
 from tsstore.recording.sample_index import AS_MANY, ONLY, Owners, even_index
 from tsstore.recording.select import Target
@@ -98,7 +99,8 @@ class Belonging:
         self._check_number_is_said(batch)
         judged = self._judge_all(batch, samples)
         doubts = [
-            _is_open(call, verdict) for call, verdict in zip(batch.calls, judged, strict=True)
+            isinstance(verdict, _Open) or (not verdict.is_told and self._is_doubtful(call))
+            for call, verdict in zip(batch.calls, judged, strict=True)
         ]
         if any(doubts) and self._may_try(batch):
             self._try(batch, doubts, samples)
@@ -141,7 +143,8 @@ class Belonging:
         if told := batch.told(layer):
             return told.owners(layer, entries, samples)
         found = self._findings.found.get(target.name)
-        if entries == samples and not (found is None and self._is_square(target, form)):
+        square = found is None and self._is_square(target, form)
+        if entries == samples and not (square and target.axes.time_first is None):
             return Owners(None, AS_MANY)
         if samples == 1:
             return Owners(None, ONLY)
@@ -161,6 +164,14 @@ class Belonging:
                 str(form.sample_axis),
             )
         return _Open("sample_index", f"{_described(form, samples)}{tried}", "…")
+
+    def _is_doubtful(self, call: Call) -> bool:
+        """Whether an experiment may tell more: shapes that are alike make nothing certain."""
+        name, form = call.target.name, call.packed.form
+        if name in self._findings.found or name in self._entries:
+            return False
+        by_shape = (form.decided or {}).get("sample_axis") == BY_OTHERS
+        return by_shape or self._is_square(call.target, form)
 
     def _is_square(self, target: Target, form: Form) -> bool:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
@@ -242,12 +253,6 @@ def _of_no_sample(packed: Packed) -> int:
     samples = packed.owners.samples if packed.owners is not None else None
     positions = math.prod(packed.form.position_shape)
     return 0 if samples is None else int((samples < 0).sum()) * positions
-
-
-def _is_open(call: Call, verdict: Owners | _Open) -> bool:
-    """Whether an experiment may tell more: of shapes that are alike only, nothing is certain."""
-    by_shape = (call.packed.form.decided or {}).get("sample_axis") == BY_OTHERS
-    return isinstance(verdict, _Open) or (by_shape and not verdict.is_told)
 
 
 def _is_told(form: Form) -> bool:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from tsstore.errors import CaptureError
 from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.packed import Packed
+from tsstore.recording.sample_index import PACKED_SEQUENCES, Indices
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
 
@@ -39,10 +42,25 @@ class NamedRows:
 
     @property
     def is_joined(self) -> bool:
-        """Whether the layer's rows are others than those of one call, or in another order."""
-        first = self.calls[0]
-        mixed = first.owners is not None and first.owners.samples is not None
-        return len(self.calls) > 1 or first.there is not None or mixed
+        """Whether the layer's rows are others than those of one call."""
+        return len(self.calls) > 1 or self.calls[0].there is not None
+
+    @property
+    def order(self) -> Indices | None:
+        """The call's entries, sample after sample; None where they lie so."""
+        owners = self.calls[0].owners
+        if owners is None or owners.samples is None:
+            return None
+        order = np.argsort(owners.samples, kind="stable")
+        return order[owners.samples[order] >= 0]
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether batches with calls of the same form have their rows in the same order."""
+        owners = self.calls[0].owners
+        if owners is None or owners.samples is None:
+            return True
+        return owners.reason != PACKED_SEQUENCES and bool((owners.samples >= 0).all())
 
 
 class Call(NamedTuple):

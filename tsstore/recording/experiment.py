@@ -12,45 +12,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from tsstore.recording.axes import is_time_first
-from tsstore.recording.inputs import NotPossible, selected, tensors_in
+from tsstore.recording.differences import Differences, Found, differ
+from tsstore.recording.inputs import NotPossible, flattened, selected, tensors_in
 from tsstore.recording.outputs import first_tensor, value_at
 from tsstore.recording.select import Target, unwrapped
 from tsstore.recording.undisturbed import undisturbed
 
-Order = Literal["single", "contiguous", "interleaved"]
-"""One entry a sample; those of a sample side by side; sample after sample, and again."""
-
-_Bools = npt.NDArray[np.bool_]
 _LOG: Final = logging.getLogger("tsstore")
-_MOST_REPLACEMENTS: Final = 3
+_MOST_REPLACEMENTS: Final = 4
 _OUTPUT: Final = ""
 """Where the tensors that the model itself gives are kept, beside those of layers by name."""
-
-
-class Found(NamedTuple):
-    """What the experiment found of a layer.
-
-    Attributes
-    ----------
-    axis
-        Axis of its tensors that holds the samples' entries, counted from the front.
-    order
-        How the entries of a sample lie there.
-    entries
-        Entries of one sample.
-    """
-
-    axis: int
-    order: Order
-    entries: int
 
 
 @dataclass(frozen=True)
@@ -152,7 +129,7 @@ class _Trial:
         self._inputs = inputs
         self._neuron_axes = neuron_axes
 
-    def find(self, samples: int | None) -> _Seen:
+    def find(self, samples: int | None) -> Differences:
         """Return what is seen along that axis of the input that holds the samples.
 
         Raises
@@ -176,7 +153,7 @@ class _Trial:
     def _may_be_time_first(self) -> bool:
         return any(map(is_time_first, self._model.modules()))
 
-    def _the_one(self, first: _Seen, second: _Seen) -> _Seen:
+    def _the_one(self, first: Differences, second: Differences) -> Differences:
         """Return what was seen along that axis of two from which nothing passes to others."""
         if first.is_apart == second.is_apart:
             raise NotPossible("the model's input may hold its samples in axis 0 or in axis 1")
@@ -189,7 +166,7 @@ class _Trial:
             raise NotPossible("the model was called without a tensor")
         return list(tensors[0].shape[:2])
 
-    def _along(self, axis: int, size: int) -> _Seen:
+    def _along(self, axis: int, size: int) -> Differences:
         """Try an axis of the inputs with two samples, or, if the model cannot take them, all."""
         if size < 2:
             raise NotPossible("there is but one sample")
@@ -200,9 +177,10 @@ class _Trial:
                 raise
             return self._replace(axis, size, list(range(size)))
 
-    def _replace(self, axis: int, size: int, base: list[int]) -> _Seen:
+    def _replace(self, axis: int, size: int, base: list[int]) -> Differences:
         """Run the model on samples of which first the second one is replaced, then the first."""
-        seen = _Seen(self._targets, self._neuron_axes, len(base))
+        names = [target.name for target in self._targets]
+        seen = Differences(names, self._neuron_axes, len(base))
         others = [
             list(islice(self._others(axis, size, sample), _MOST_REPLACEMENTS))
             for sample in base[:2]
@@ -212,19 +190,32 @@ class _Trial:
         before = self._run(axis, size, base)
         for turn in range(max(map(len, others))):
             for place, choice in enumerate(others):
-                replaced = list(base)
-                replaced[place] = choice[turn % len(choice)]
-                seen.compare(before, self._run(axis, size, replaced), place)
+                if turn < len(choice):
+                    replaced = [*base[:place], choice[turn], *base[place + 1 :]]
+                    if after := self._run_if_possible(axis, size, replaced):
+                        seen.compare(before, after, place)
             if seen.is_complete:
                 break
         return seen
 
+    def _run_if_possible(
+        self, axis: int, size: int, chosen: list[int]
+    ) -> dict[str, list[torch.Tensor]] | None:
+        """Return what :meth:`_run` does, or None: no model must take a sample that was made up."""
+        try:
+            return self._run(axis, size, chosen)
+        except NotPossible:
+            if min(chosen) >= 0:
+                raise
+            return None
+
     def _others(self, axis: int, size: int, sample: int) -> Iterator[int]:
-        """Yield samples that differ from one, those far from the first ones before these."""
+        """Yield samples that differ from one: another, this one with all steps alike, others."""
         mine = tensors_in(selected(self._inputs, axis, size, [sample]))
-        for other in [*range(2, size), 0, 1]:
+        numbers = [number for number in [*range(2, size), 0, 1] if number != sample]
+        for other in [numbers[0], flattened(sample), *numbers[1:]]:
             theirs = tensors_in(selected(self._inputs, axis, size, [other]))
-            if other != sample and any(map(_differ, mine, theirs)):
+            if any(map(differ, mine, theirs)):
                 yield other
 
     def _run(self, axis: int, size: int, chosen: list[int]) -> dict[str, list[torch.Tensor]]:
@@ -246,147 +237,6 @@ class _Trial:
         return given
 
 
-class _Seen:
-    """Which entries differed, in each call of each layer, for either sample that was replaced."""
-
-    def __init__(self, targets: list[Target], neuron_axes: Mapping[str, int], samples: int) -> None:
-        self._names = [target.name for target in targets]
-        self._neuron_axes = neuron_axes
-        self._samples = samples
-        self._calls: dict[str, list[_Call]] = {}
-
-    def compare(
-        self,
-        before: Mapping[str, list[torch.Tensor]],
-        after: Mapping[str, list[torch.Tensor]],
-        place: int,
-    ) -> None:
-        """Take in what differs where the sample at a place was replaced."""
-        for name, tensors in before.items():
-            calls = self._calls.setdefault(name, [_Call(tensor.shape) for tensor in tensors])
-            alike = len(calls) == len(after[name])
-            for call, old, new in zip(calls, tensors, after[name], strict=False):
-                call.compare(old, new, place)
-            for call in () if alike else calls:
-                call.changes_shape = True
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether more replacements would tell no more."""
-        return all(
-            call.found(self._samples, self._neuron_axes.get(name)) or call.is_mixed
-            for name in self._names
-            for call in self._calls.get(name, [])
-        )
-
-    @property
-    def is_apart(self) -> bool:
-        """Whether nothing passed from one sample to another, in the layers and the output."""
-        return not any(call.is_mixed for calls in self._calls.values() for call in calls)
-
-    @property
-    def found(self) -> dict[str, Found]:
-        """What is found, by public name."""
-        every = {name: self._found_of(name) for name in self._names}
-        return {name: found for name, found in every.items() if found}
-
-    @property
-    def problems(self) -> dict[str, str]:
-        """What was seen where nothing is found."""
-        return {
-            name: _problem(self._calls.get(name, []))
-            for name in self._names
-            if not self._found_of(name)
-        }
-
-    @property
-    def unclear(self) -> dict[str, str]:
-        """Problems of layers whose entries are not those of one sample each."""
-        return {
-            name: problem
-            for name, problem in self.problems.items()
-            if any(call.is_mixed for call in self._calls.get(name, []))
-        }
-
-    def _found_of(self, name: str) -> Found | None:
-        found = {
-            call.found(self._samples, self._neuron_axes.get(name))
-            for call in self._calls.get(name, [])
-        }
-        return found.pop() if len(found) == 1 else None
-
-
-class _Call:
-    """Which entries differed, along each axis of one tensor."""
-
-    def __init__(self, shape: torch.Size) -> None:
-        self.changes_shape = False
-        self._touched = [[np.zeros(size, dtype=np.bool_) for size in shape] for _ in (0, 1)]
-
-    def compare(self, old: torch.Tensor, new: torch.Tensor, place: int) -> None:
-        """Take in what differs where the sample at a place was replaced."""
-        if old.shape != new.shape:
-            self.changes_shape = True
-            return
-        differs = _differing(old, new)
-        for axis, touched in enumerate(self._touched[place]):
-            others = tuple(number for number in range(differs.ndim) if number != axis)
-            touched |= (differs.any(others) if others else differs).cpu().numpy()
-
-    def found(self, samples: int, neuron_axis: int | None) -> Found | None:
-        """Return where the samples' entries are, if that is plain."""
-        if self.changes_shape:
-            return None
-        fits = [
-            found
-            for axis, touched in enumerate(zip(*self._touched, strict=True))
-            if axis != neuron_axis
-            for found in _fitting(axis, touched, samples)
-        ]
-        return fits[0] if len(fits) == 1 else None
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether nothing differed."""
-        return not any(touched.any() for axes in self._touched for touched in axes)
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether some entry along each axis differed for either sample."""
-        both = zip(*self._touched, strict=True)
-        return self.changes_shape or all((first & second).any() for first, second in both)
-
-
-def _fitting(axis: int, touched: tuple[_Bools, _Bools], samples: int) -> list[Found]:
-    """Return the orders in which entries that differed are each of the sample that was replaced."""
-    size = len(touched[0])
-    entries = size // samples
-    if size % samples or not all(differs.any() for differs in touched):
-        return []
-    numbers = np.arange(size)
-    orders: dict[Order, npt.NDArray[np.int64]] = {
-        "contiguous": numbers // entries,
-        "interleaved": numbers % samples,
-    }
-    if entries == 1:
-        orders = {"single": numbers}
-    return [
-        Found(axis, order, entries)
-        for order, owner in orders.items()
-        if all((owner[differs] == place).all() for place, differs in enumerate(touched))
-    ]
-
-
-def _problem(calls: list[_Call]) -> str:
-    if not calls:
-        return "it did not run"
-    if any(call.changes_shape for call in calls):
-        return "its shape changes with the values"
-    if all(call.is_silent for call in calls):
-        return "nothing in it depends on the sample"
-    return "its entries are not those of one sample each"
-
-
 def _listen(target: Target, given: list[torch.Tensor]) -> None:
     """Keep what a layer takes or gives, until its hooks are those of before again."""
 
@@ -402,12 +252,3 @@ def _listen(target: Target, given: list[torch.Tensor]) -> None:
         target.module.register_forward_pre_hook(keep, with_kwargs=True)
     else:
         target.module.register_forward_hook(keep)
-
-
-def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape != other.shape or bool(_differing(one, other).any())
-
-
-def _differing(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return which values differ; NaN is equal to NaN."""
-    return (one != other) & ~((one != one) & (other != other))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -84,25 +84,31 @@ class Following:
         Not of the neurons where another axis has as many entries, nor of the samples where time
         has: such tensors have the same shape whichever way they lie.
         """
-        while self._conclude_once("neurons") or self._conclude_once("samples"):
+        while self._conclude_neurons() | self._conclude_samples():
             pass
 
-    def _conclude_once(self, which: str) -> bool:
-        """Fill in what the known ones tell; whether anything was new."""
-        known: dict[torch.Size, set[int]] = {}
-        for shape, clues in self._seen:
-            if (axis := getattr(clues, which).axis) is not None:
-                known.setdefault(shape, set()).add(axis.axis)
+    def _conclude_neurons(self) -> bool:
+        """Fill in what tensors tell of the neurons of others; whether anything was new."""
+        known = _axes_by_shape((shape, clues.neurons) for shape, clues in self._seen)
         new = False
         for shape, clues in self._seen:
-            clue: Clue = getattr(clues, which)
-            axes = known.get(shape, set())
-            if clue.axis is None and len(axes) == 1:
-                axis = min(axes)
-                beside = _axis_of(clues.samples) if which == "neurons" else None
-                if _is_unlike_others(shape, axis, beside):
-                    clue.axis = Axis(axis, BY_OTHERS)
-                    new = True
+            axis = known.get(shape)
+            if clues.neurons.axis is not None or axis is None:
+                continue
+            if _is_unlike_others(shape, axis, _axis_of(clues.samples)):
+                clues.neurons.axis = Axis(axis, BY_OTHERS)
+                new = True
+        return new
+
+    def _conclude_samples(self) -> bool:
+        """Fill in what tensors tell of the samples of others; whether anything was new."""
+        known = _axes_by_shape((shape, clues.samples) for shape, clues in self._seen)
+        new = False
+        for shape, clues in self._seen:
+            axis = known.get(shape)
+            if clues.samples.axis is None and axis is not None and _tells_samples_from_time(shape):
+                clues.samples.axis = Axis(axis, BY_OTHERS)
+                new = True
         return new
 
     def _note_taken(self, axes: Axes, tensor: torch.Tensor) -> None:
@@ -150,7 +156,7 @@ class Following:
         shape, beside = tensor.shape, _axis_of(samples)
         # A user's own module may have changed axes for others of the same size.
         sure = _is_unlike_others(shape, _axis_of(neurons), beside)
-        in_order = len(shape) < 3 or shape[0] != shape[1]
+        in_order = _tells_samples_from_time(shape)
         return Clues(neurons if sure else Clue(), samples if in_order else Clue())
 
     def _alive(self, tensor: torch.Tensor) -> Clues | None:
@@ -175,6 +181,15 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(item)
 
 
+def _axes_by_shape(tensors: Iterable[tuple[torch.Size, Clue]]) -> dict[torch.Size, int]:
+    """Return the axis of all tensors of a shape, for shapes of which those that are known agree."""
+    known: dict[torch.Size, set[int]] = {}
+    for shape, clue in tensors:
+        if clue.axis is not None:
+            known.setdefault(shape, set()).add(clue.axis.axis)
+    return {shape: min(axes) for shape, axes in known.items() if len(axes) == 1}
+
+
 def _axis_of(clue: Clue) -> int | None:
     return None if clue.axis is None else clue.axis.axis
 
@@ -193,6 +208,11 @@ def _is_unlike_others(shape: torch.Size, axis: int | None, samples: int | None) 
     if axis is None:
         return len(set(others)) == len(others)
     return others.count(shape[axis]) <= 1
+
+
+def _tells_samples_from_time(shape: torch.Size) -> bool:
+    """Whether a tensor whose first two axes are swapped has another shape."""
+    return len(shape) < 3 or shape[0] != shape[1]
 
 
 def _identity_of(tensor: torch.Tensor) -> Hashable:

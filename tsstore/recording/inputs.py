@@ -40,7 +40,7 @@ def selected(value: Any, axis: int, size: int, chosen: list[int]) -> Any:
         Tensors of that size along that axis hold samples there; tensors of one axis along it.
         Others are copied as they are.
     chosen
-        Numbers of samples.
+        Numbers of samples; of :func:`flattened` ones all steps are as the first.
 
     Raises
     ------
@@ -52,9 +52,20 @@ def selected(value: Any, axis: int, size: int, chosen: list[int]) -> Any:
         along = min(axis, tensor.ndim - 1)
         if tensor.ndim == 0 or tensor.shape[along] != size:
             return tensor.detach().clone()
-        return tensor.detach().index_select(along, torch.tensor(chosen, device=tensor.device))
+        numbers = [number if number >= 0 else flattened(number) for number in chosen]
+        made = tensor.detach().index_select(along, torch.tensor(numbers, device=tensor.device))
+        for place, number in enumerate(chosen):
+            sample = made.select(along, place)
+            if number < 0 and sample.ndim:
+                sample.copy_(sample[:1].clone().expand_as(sample))
+        return made
 
     return _mapped(value, choose)
+
+
+def flattened(number: int) -> int:
+    """Return the number by which :func:`selected` knows a sample with all steps as the first."""
+    return -1 - number
 
 
 def _tensors(value: Any, strict: bool) -> Iterator[torch.Tensor]:

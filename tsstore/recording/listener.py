@@ -179,8 +179,6 @@ class Listener:
 
     def fix(self, batch: OpenBatch) -> None:
         """Let what was decided in a batch that is complete hold for all that follow."""
-        if not self._has_open:
-            return
         for target, form in batch.by_target:
             hook = self.hooks.get(target.name)
             found = (form.decided or {}).get("sample_axis") == BY_EXPERIMENT
@@ -192,7 +190,7 @@ class Listener:
 
     def end_watch(self) -> None:
         """Watch no longer: the batch left nothing open."""
-        self._watch.end()
+        self._look_no_further()
 
     def _pack_at_last(
         self, undecided: Undecided, target: Target, waiting: Waiting
