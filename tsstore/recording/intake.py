@@ -72,9 +72,14 @@ class Intake:
         """Whether this process was forked off from the one that listens."""
         return self._listener.is_elsewhere
 
-    def attach(self) -> None:
-        """Register the hooks on the model and its layers."""
-        self._listener.attach()
+    @property
+    def in_batch(self) -> bool:
+        """Whether a batch is open."""
+        return self._listener.in_batch
+
+    def attach(self, layers: bool = True) -> None:
+        """Register the hooks on the model and, unless others call them, on its layers."""
+        self._listener.attach(layers)
 
     def detach(self) -> None:
         """Remove the hooks, and no others."""
