@@ -6,10 +6,10 @@ the numbers are plug-ins, as they were there. Without a path the store is tempor
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,27 +17,22 @@ import torch
 from torch import nn
 
 from tsstore import bits
-from tsstore.analysis.analyze import count_layer
-from tsstore.analysis.schedulers import choose as choose_scheduler
-from tsstore.counting.distinct import distinct_rows, sort_rows
-from tsstore.errors import EmptyStoreError, OutputError, RowIndexError, TsstoreError
+from tsstore.analysis.plug_ins import PlugIns
+from tsstore.counting.distinct import sort_rows
+from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes import AxisChoice, choose
-from tsstore.recording.by_hand import ByHand
+from tsstore.recording.by_hand import ByHand, Place
 from tsstore.recording.outputs import OutputChoice
 from tsstore.recording.select import Selector, Target, Where, select, unwrapped
 from tsstore.recording.session import Session
-from tsstore.statistics.entropy import plug_in
-from tsstore.statistics.spectrum import Spectrum
 from tsstore.store.files import StorePath
 from tsstore.store.layers import LayerStates
-
-_Found = TypeVar("_Found")
 
 _WITHOUT_EFFECT = {"memory_device", "memory_limit", "backend"}
 """Options of TensorState about where it keeps states, which change no number."""
 
 
-class StateCaptureHook:
+class StateCaptureHook(PlugIns):
     """Captures the states of one place of a model, and evaluates them.
 
     Made by :func:`build_efficiency_model`, or placed by hand::
@@ -81,13 +76,13 @@ class StateCaptureHook:
         **options: Any,
     ) -> None:
         _check_options(options)
-        self.name = name
+        super().__init__(name)
         self.capture_on = True
         self._disk_path = disk_path
         self._by_hand = ByHand(name, choose(neuron_axis, name), choose(sample_axis, name))
         self._target: Target | None = None
         self._session: Session | None = None
-        self._found: dict[Callable[..., Any], tuple[int, Any]] = {}
+        self._lock = threading.Lock()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, module: nn.Module | None, *values: Any) -> None:
@@ -112,85 +107,17 @@ class StateCaptureHook:
             return
         place = self._by_hand.place(self, module, values)
         tensor = self._by_hand.tensor(module, place, values)
-        if self._target is None:
-            self._target = self._by_hand.target(module, place)
-            self._session = Session(self._target.module, [self._target], self._disk_path, self.name)
-        elif self._target.axes.of(tensor) != (1, 0):
+        with self._lock:
+            target = self._target or self._begin(module, place)
+        if target.axes.of(tensor) != (1, 0):
             raise OutputError(f"{self.name} was attached to a model; place another hook by hand")
-        self._capture(self._target.module, (tensor,), tensor)
-
-    @property
-    def state_count(self) -> int:
-        """Number of states captured, repeats included."""
-        captured = self._captured()
-        return captured.rows if captured is not None else 0
-
-    @property
-    def raw_states(self) -> LayerStates:
-        """All captured states as packed rows, read when they are sliced."""
-        return self._required()
-
-    @property
-    def states(self) -> npt.NDArray[np.bool_]:
-        """The distinct states, bool (distinct, neurons), in the order of :meth:`state_ids`."""
-        return bits.unpack(self._find(_distinct)[0], self._required().neurons)
-
-    def counts(self, index: int | Sequence[int] | npt.NDArray[Any] | None = None) -> Any:
-        """Return how often each distinct state was captured, in the order of :meth:`state_ids`.
-
-        Parameters
-        ----------
-        index
-            Numbers of samples, or a mask over them: only their states count.
-
-        Returns
-        -------
-        numpy.ndarray
-            int64 (distinct,), states in byte-lexicographic order of the packed row.
-
-        Raises
-        ------
-        RowIndexError
-            If there is no such sample.
-        """
-        if index is None:
-            return self._find(_distinct)[1] if self._captured() is not None else np.empty(0, int)
-        return distinct_rows(self._rows_of_samples(index))[1]
-
-    def state_ids(self) -> list[bytes]:
-        """Return the packed rows of the distinct states, in byte-lexicographic order."""
-        if self._captured() is None:
-            return []
-        return [row.tobytes() for row in self._find(_distinct)[0]]
-
-    def max_entropy(self) -> float:
-        """Return the most bits that the layer could have: its neurons."""
-        return float(self._required().neurons)
-
-    def entropy(self, alpha: float | None = 1) -> float:
-        """Return the plug-in Rényi entropy of order `alpha`, in bits; None is the maximum.
-
-        After a reset it is 0.0 until the model has run again.
-        """
-        if alpha is None:
-            return self.max_entropy()
-        return plug_in(self._find(_spectrum), alpha) if self._required().rows else 0.0
-
-    def efficiency(self, alpha1: float = 1, alpha2: float | None = None) -> float:
-        """Return the entropy of order `alpha1` by that of order `alpha2`, or by the neurons."""
-        above, below = self.entropy(alpha1), self.entropy(alpha2)
-        return above / below if below else 0.0
-
-    def states_per_instance(self) -> float:
-        """Return the mean number of states of a sample; of none, what the first ones had."""
-        captured = self._required()
-        samples = np.count_nonzero(captured.read_positions())
-        if not samples:
-            return float(math.prod(captured.attributes.position_shape))
-        return captured.rows / int(samples)
+        self._capture(target.module, (tensor,), tensor)
 
     def reset_states(self, input_shape: Any = None) -> None:
-        """Forget what was captured so far; in a store that stays a new part begins."""
+        """Forget what was captured so far; in a store that stays a new part begins.
+
+        A temporary store gives back the disk: `raw_states` from before cannot be read any more.
+        """
         if self._session is not None and self._target is not None:
             self._session.forget(self._target.name)
         self._found.clear()
@@ -204,6 +131,12 @@ class StateCaptureHook:
     def __repr__(self) -> str:
         return f"<StateCaptureHook {self.name}>"
 
+    def _begin(self, module: nn.Module | None, place: Place) -> Target:
+        """Begin a store of its own for a hook that was placed by hand."""
+        target = self._by_hand.target(module, place)
+        self._attach(Session(target.module, [target], self._disk_path, self.name), target)
+        return target
+
     def _attach(self, session: Session, target: Target) -> None:
         self._session, self._target = session, target
 
@@ -215,36 +148,6 @@ class StateCaptureHook:
         if self._session is None or self._target is None:
             return None
         return self._session.states(self._target.name)
-
-    def _required(self) -> LayerStates:
-        captured = self._captured()
-        if captured is None:
-            raise EmptyStoreError(
-                f"{self.name} has captured nothing yet; run the model first, itself: a copy of it "
-                "has hooks that capture nothing until build_efficiency_model attaches others"
-            )
-        return captured
-
-    def _find(self, find: Callable[[LayerStates], _Found]) -> _Found:
-        """Return what is found in the states, anew if there are more by now."""
-        captured = self._required()
-        if find not in self._found or self._found[find][0] != captured.rows:
-            self._found[find] = captured.rows, find(captured)
-        found: _Found = self._found[find][1]
-        return found
-
-    def _rows_of_samples(self, index: Any) -> npt.NDArray[np.uint8]:
-        captured = self._required()
-        positions = captured.read_positions()
-        positions = positions[positions > 0]
-        plain = index.cpu().numpy() if isinstance(index, torch.Tensor) else index
-        try:
-            samples = np.arange(len(positions))[plain].ravel()
-        except IndexError as error:
-            raise RowIndexError(f"{self.name} has {len(positions)} samples: {error}") from None
-        ends = np.cumsum(positions)
-        ranges = [np.arange(ends[i] - positions[i], ends[i]) for i in samples]
-        return captured[np.concatenate([np.empty(0, dtype=np.int64), *ranges])]
 
 
 def build_efficiency_model(
@@ -372,16 +275,6 @@ def _check_options(options: Mapping[str, Any]) -> None:
             f"here only {', '.join(sorted(_WITHOUT_EFFECT))} are taken, without effect: for "
             "others use tsstore.capture"
         )
-
-
-def _distinct(states: LayerStates) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    return distinct_rows(states[:])
-
-
-def _spectrum(states: LayerStates) -> Spectrum:
-    scheduler = choose_scheduler("threads")
-    counts, _ = count_layer(states, scheduler.memory(None), scheduler)
-    return counts.spectrum
 
 
 def _hooks(model: nn.Module) -> list[StateCaptureHook]:

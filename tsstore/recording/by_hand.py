@@ -36,9 +36,9 @@ class ByHand:
 
     def target(self, module: nn.Module | None, place: Place) -> Target:
         """Return where to capture tensors whose axes are (sample, neuron, ...)."""
-        module = nn.Identity() if module is None else module
-        axes = Axes(self.name, module, neuron_axis=1, sample_axis=0)
-        return Target(self.name, module, place, True, axes)
+        # The axes of an Identity: no class says anything against those that were chosen.
+        axes = Axes(self.name, nn.Identity(), neuron_axis=1, sample_axis=0)
+        return Target(self.name, axes.module if module is None else module, place, True, axes)
 
     def place(
         self, hook: Callable[..., object], module: nn.Module | None, values: tuple[Any, ...]
