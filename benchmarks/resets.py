@@ -35,29 +35,35 @@ def main() -> None:
         tsstore.build_efficiency_model(model, ["Conv2d"], storage_path=path)
         evaluations, resets, sizes = [], [], []
         for _ in range(options.resets):
-            begun = time.perf_counter()
+            begun = _clocks()
             with torch.inference_mode():
                 model(inputs)
             tsstore.network_efficiency(model)
-            evaluated = time.perf_counter()
+            evaluated = _clocks()
             tsstore.reset_efficiency_model(model)
             evaluations.append(evaluated - begun)
-            resets.append(time.perf_counter() - evaluated)
+            resets.append(_clocks() - evaluated)
             sizes.append(_bytes_in(Path(folder)))
-        for name, seconds in (("evaluation", evaluations), ("reset", resets)):
-            _print_times(name, seconds)
+        for name, rounds in (("evaluation", evaluations), ("reset", resets)):
+            _print_times(name, np.array(rounds))
         print(f"bytes on disk after the 1st and the last reset: {sizes[0]:,}, {sizes[-1]:,}")
         tsstore.remove_state_layers(model)
         tempfile.tempdir = None
 
 
-def _print_times(name: str, seconds: list[float]) -> None:
-    """Print the medians of the 20 that follow the first, whose code is compiled, and the last."""
-    first, last = np.median(seconds[1:21]), np.median(seconds[-20:])
-    print(
-        f"{name}: first {1000 * first:.1f} ms, last {1000 * last:.1f} ms, "
-        f"ratio {last / first:.2f}, longest but for the 1st {1000 * max(seconds[1:]):.1f} ms"
-    )
+def _clocks() -> np.ndarray:
+    """Return seconds on the wall, and of this process's CPU time."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def _print_times(name: str, seconds: np.ndarray) -> None:
+    """Print medians of the 20 rounds that follow the 1st, whose code is compiled, and the last."""
+    for clock, column in (("wall", seconds[1:, 0]), ("CPU", seconds[1:, 1])):
+        first, last = np.median(column[:20]), np.median(column[-20:])
+        print(
+            f"{name}, {clock}: first {1000 * first:.1f} ms, last {1000 * last:.1f} ms, "
+            f"ratio {last / first:.2f}, longest {1000 * column.max():.1f} ms"
+        )
 
 
 def _bytes_in(folder: Path) -> int:
