@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tsstore.errors import OutputError
-from tsstore.recording.axes import Axes, choose, is_time_first
+from tsstore.recording.axes import Axes, UndecidedAxisError, choose, is_time_first
 
 
 def axes_of(module: nn.Module, *shape: int, **options) -> tuple[int, int]:
@@ -21,8 +21,10 @@ def axes_of(module: nn.Module, *shape: int, **options) -> tuple[int, int]:
         (nn.LayerNorm(4), (2, 5, 4), (2, 0)),
         (nn.RMSNorm(4), (2, 5, 4), (2, 0)),
         (nn.Embedding(9, 4), (2, 5, 4), (2, 0)),
-        (nn.LSTM(3, 4), (2, 5, 4), (2, 0)),
-        (nn.MultiheadAttention(4, 2), (2, 5, 4), (2, 0)),
+        (nn.LSTM(3, 4), (2, 5, 4), (2, 1)),
+        (nn.LSTM(3, 4, batch_first=True), (2, 5, 4), (2, 0)),
+        (nn.MultiheadAttention(4, 2), (2, 5, 4), (2, 1)),
+        (nn.MultiheadAttention(4, 2, batch_first=True), (2, 5, 4), (2, 0)),
         (nn.Conv1d(3, 4, 1), (2, 4, 5), (1, 0)),
         (nn.Conv2d(3, 4, 1), (2, 4, 5, 6), (1, 0)),
         (nn.ConvTranspose3d(3, 4, 1), (2, 4, 5, 6, 7), (1, 0)),
@@ -31,7 +33,6 @@ def axes_of(module: nn.Module, *shape: int, **options) -> tuple[int, int]:
         (nn.GroupNorm(2, 4), (2, 4, 5), (1, 0)),
         (nn.MaxPool2d(2), (2, 4, 5, 6), (1, 0)),
         (nn.ReLU(), (2, 4), (1, 0)),
-        (nn.ReLU(), (2, 4, 5, 6), (1, 0)),
     ],
 )
 def test_a_modules_class_tells_where_neurons_and_samples_are(module, shape, expected):
@@ -49,9 +50,11 @@ def test_what_the_user_says_wins():
     assert axes_of(nn.Linear(3, 4), 2, 4, 5, neuron_axis=1, sample_axis=-1) == (1, 2)
 
 
-def test_three_axes_of_a_class_that_does_not_tell_are_ambiguous():
-    with pytest.raises(OutputError, match=r"ReLU .*\(2, 4, 5\).*neuron_axis=\{'layer': 2\}"):
-        axes_of(nn.ReLU(), 2, 4, 5)
+def test_more_axes_of_a_class_that_does_not_tell_are_ambiguous():
+    for shape in ((2, 4, 5), (2, 4, 5, 6), (2, 4, 5, 6, 7)):
+        with pytest.raises(UndecidedAxisError, match=r"neurons of a ReLU with .*\(2, 4, 5"):
+            axes_of(nn.ReLU(), *shape)
+        assert axes_of(nn.ReLU(), *shape, otherwise=1) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_axes_that_cannot_be_are_refused():
     with pytest.raises(OutputError, match=r"no axis 5 in shape \(2, 4\)"):
         axes_of(nn.ReLU(), 2, 4, neuron_axis=5)
     with pytest.raises(OutputError, match=r"axis 1 of \(2, 4\) cannot hold both"):
-        axes_of(nn.ReLU(), 2, 4, sample_axis=1)
+        axes_of(nn.ReLU(), 2, 4, neuron_axis=1, sample_axis=1)
 
 
 def test_a_choice_is_for_all_or_by_name_or_glob():

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import tsstore
 from tsstore import cli
+from tsstore.demo.model import load_lenet5
 from tsstore.store.compact import disk_usage
 
 
@@ -133,6 +134,15 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
         (["export", "RUN", "--layer", "conv_1"], "--states"),
         (["layers", "nowhere:thing"], "cannot be imported"),
         (["layers", "tsstore.demo.model:load_lenet5", "--input", "a,b"], "expected sizes"),
+        (["layers", "tsstore.demo.model:load_lenet5", "--input", "2,-1"], "expected sizes"),
+        (["layers", "tsstore.demo.model:load_lenet5", "--input", "2,3"], "failed: RuntimeError"),
+        (["layers", "tsstore.demo.model:load_weights"], "cannot be imported"),
+        (
+            ["layers", "tsstore.demo.model:save_weights"],
+            "failed: TypeError: save_weights() missing",
+        ),
+        (["layers", "tsstore.cli:FAILED"], "failed: TypeError: 'int' object is not callable"),
+        (["layers", "tsstore.demo.mnist:test_images"], "gives a tuple; expected a nn.Module"),
         (["demo", "--output", "RUN"], "exists already"),
         (["compact", "RUN", "/dev/null/out.zarr"], "cannot be created"),
         (["demo", "--mnist", "nowhere"], "nowhere"),
@@ -248,8 +258,29 @@ def test_layers_lists_what_can_be_captured():
     )
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[1].split() == ["conv_1", "Conv2d", "20", "576", "1728", "1728000"]
-    assert lines[9].split() == ["conv_3", "Conv2d", "100", "1", "13", "13000"]
+    width, follows = ["1", "its", "width"], ["1", "the", "layer", "it", "follows:", "conv_1"]
+    weight = ["576", "1728", "1728000"]
+    assert lines[1].split() == ["conv_1", "Conv2d", "20", *width, *weight]
+    assert lines[2].split()[:13] == ["elu_1", "ELU", "20", *follows, *weight, "yes"]
+    assert lines[9].split() == ["conv_3", "Conv2d", "100", *width, "1", "13", "13000"]
+
+
+def test_layers_lists_what_the_modules_tell_where_there_is_no_input():
+    result = tsstore_command("layers", "tsstore.demo.model:load_lenet5")
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["layer", *tsstore.layers(load_lenet5()).columns]
+    assert lines[1][:3] == ["conv_1", "Conv2d", "20"]
+    assert lines[2][:3] == ["elu_1", "ELU", "yes"]
+
+
+def test_a_module_that_cannot_even_be_read_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_network.py").write_text("def load(:\n", encoding="utf-8")
+    result = tsstore_command("layers", "broken_network:load")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("tsstore: importing broken_network failed: SyntaxError")
+    assert result.stderr.count("\n") == 1
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path):

@@ -116,6 +116,7 @@ def test_attributes_of_a_part_come_back(part):
         position_shape=st.lists(numbers, max_size=3).map(tuple),
         sampling=st.none() | mappings,
         output=st.none() | any_text,
+        decided=st.none() | st.dictionaries(any_text, any_text, max_size=3),
     )
 )
 def test_attributes_of_a_layer_come_back(layer):
@@ -167,11 +168,17 @@ def test_a_part_with_other_attributes_is_refused(key, value):
     ("threshold", {"given": 0.0}), ("threshold", {"given": True, "used": 0.0}),
     ("threshold", {"given": 0.0, "used": 10**400}), ("position_shape", 28),
     ("position_shape", [28, -1]), ("position_shape", ["28"]), ("sampling", [1]),
-    ("output", 1), ("output", ["1.0"]),
+    ("output", 1), ("output", ["1.0"]), ("decided", "its width"), ("decided", {"neuron_axis": 1}),
 ])  # fmt: skip
 def test_a_layer_with_other_attributes_is_refused(key, value):
     with pytest.raises(FormatError, match=f"layer: {key}"):
         LayerAttributes.from_json(stored(LayerAttributes("a", 5)) | {key: value}, "layer")
+
+
+def test_a_layer_of_an_early_version_says_nothing_of_its_decisions():
+    attributes = stored(LayerAttributes("a", 5))
+    del attributes["decided"]
+    assert LayerAttributes.from_json(attributes, "layer").decided is None
 
 
 def test_a_part_of_an_early_version_says_nothing_of_its_process():

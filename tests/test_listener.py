@@ -125,8 +125,11 @@ def test_a_part_of_the_model_can_be_called_alone(net, path):
 
 
 def test_a_part_that_is_called_again_adds_positions(net, path):
-    recorder = capture(net, path, "conv")
-    with watched(net.conv) as (conv,), recorder, recorder.batch(label=[1, 2, 3]):
+    with (
+        watched(net.conv) as (conv,),
+        capture(net, path, "conv") as recorder,
+        recorder.batch(label=[1, 2, 3]),
+    ):
         net.encode(images(3))
         net.encode(images(3, 4))
     rows = np.concatenate([packed(tensor) for tensor in conv], axis=1)
@@ -397,8 +400,7 @@ def test_the_sample_axis_of_an_lstm(path, batch_first, columns):
     model = Sequences(batch_first)
     axis = 0 if batch_first else 1
     values = torch.randn(4, 7, 3) if batch_first else torch.randn(7, 4, 3)
-    options = {"sample_axis": {"head": axis}}
-    with capture(model, path, ["lstm", "head"], **options) as recorder, recorder.batch(**columns):
+    with capture(model, path, ["lstm", "head"]) as recorder, recorder.batch(**columns):
         head = model(values)
     output = model.lstm(values)[0]
     store = tsstore.open(path)
@@ -415,12 +417,9 @@ def test_an_lstm_alone_tells_its_own_sample_axis(path):
     assert tsstore.open(path).samples == 4
 
 
-def test_a_wrong_sample_axis_is_an_error_with_advice(path):
+def test_columns_of_the_wrong_axis_are_refused(path):
     model = Sequences(batch_first=False)
     with capture(model, path, ["lstm", "head"]) as recorder:
-        message = r"head: axis 0 holds 7 entries, which 4 samples cannot .*sample_axis=\{'head': …"
-        with pytest.raises(OutputError, match=message):
-            model(torch.randn(7, 4, 3))
         wrong = pytest.raises(ColumnsError, match="'label' has 7 entries, but the input of shape")
         with wrong, recorder.batch(label=range(7)):
             model(torch.randn(7, 4, 3))
@@ -465,10 +464,11 @@ def test_nested_tensors_inside_a_transformer_are_refused_with_advice(path):
         model(torch.randn(2, 5, 8), src_key_padding_mask=mask)
 
 
-def test_multihead_attention_never_runs_its_projection(path):
+@pytest.mark.parametrize("linear", [nn.Linear, "Linear"])
+def test_multihead_attention_never_runs_its_projection(path, linear):
     model = nn.MultiheadAttention(8, 2)
     values = torch.randn(6, 3, 8)
-    with capture(model, path, [nn.MultiheadAttention, nn.Linear]) as recorder:
+    with capture(model, path, [nn.MultiheadAttention, linear]) as recorder:
         with pytest.warns(TsstoreWarning, match="left out: out_proj$"):
             output, _ = model(values, values, values)
         model(values, values, values)
@@ -491,8 +491,9 @@ class Windows(nn.Module):
 
 
 @pytest.mark.parametrize("columns", [{}, {"label": [1, 2]}])
+@torch.no_grad()
 def test_windows_folded_into_the_first_axis_are_positions(path, columns):
-    model = Windows()
+    model = Windows().eval()
     recorder = capture(model, path, "inner")
     with watched(model.inner) as (inner,), recorder, recorder.batch(**columns):
         model(torch.randn(2, 8, 3))
@@ -505,24 +506,29 @@ def test_windows_folded_into_the_first_axis_are_positions(path, columns):
 def test_windows_given_to_the_model_need_the_number_of_samples(path):
     model = nn.Sequential(nn.Linear(3, 5))
     with capture(model, path, "0") as recorder:
-        wrong = pytest.raises(ColumnsError, match=r"say so: recorder.batch\(2, …\)")
+        wrong = pytest.raises(ColumnsError, match=r"say which: recorder.batch\(2, sample_index=…")
         with wrong, recorder.batch(label=[1, 2]):
             model(torch.randn(8, 3))
-        with recorder.batch(2, label=[1, 2]):
+        # How many samples there are does not say which input belongs to which.
+        message = r"axis 0 has 8 entries of 2 samples: .*, as in sample_index=\{\"0\": …\}"
+        with pytest.raises(OutputError, match=message), recorder.batch(2, label=[1, 2]):
+            model(torch.randn(8, 3))
+        with recorder.batch(2, label=[1, 2], sample_index="contiguous"):
             model(torch.randn(8, 3))
     assert tsstore.open(path)["0"].positions == 4
 
 
-def test_three_axes_of_an_activation_need_the_neuron_axis(path):
-    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU())
-    ambiguous = pytest.raises(OutputError, match=r"1: a ReLU .*neuron_axis=\{'1': 2\}")
-    with capture(model, path, nn.ReLU), ambiguous:
-        model(torch.randn(2, 7, 3))
+@pytest.mark.parametrize("axis", [1, 2, -1])
+def test_an_activation_that_nothing_tells_of_needs_the_neuron_axis(path, axis):
+    model = nn.Sequential(nn.ReLU())
+    with capture(model, path, nn.ReLU) as recorder:
+        with pytest.raises(OutputError, match=r"0: nothing tells .* of a ReLU .*neuron_axis=-1$"):
+            model(torch.randn(2, 7, 3))
+        assert recorder.statistics.batches == 0
     other = path.with_name("other")
-    with capture(model, other, nn.ReLU, neuron_axis={"1": 2}):
+    with capture(model, other, nn.ReLU, neuron_axis={"0": axis}):
         output = model(torch.randn(2, 7, 3))
-    rows = stored(other, "1")
-    np.testing.assert_array_equal(rows, packed(output, 2).reshape(-1, 1))
+    np.testing.assert_array_equal(stored(other, "0"), packed(output, axis).reshape(-1, 1))
 
 
 def test_a_convolution_without_batches_is_refused(path):
@@ -606,7 +612,11 @@ def test_copies_of_a_captured_model_write_nothing(path, copied):
     values = images(2)
     with capture(model, path, ["0", "Sequential"]) as recorder:
         other = copied(model)
-        assert torch.equal(other(values), model(values))
+        with pytest.warns(TsstoreWarning, match="a copy of the captured model ran") as warned:
+            found = other(values)
+        assert len(warned) == 1
+        assert torch.equal(found, model(values))
+        assert torch.equal(other(values), found), "beside the model it is silent"
         assert recorder.statistics.batches == 1
     assert torch.equal(other(values), model(values))
     assert tsstore.open(path).samples == 2
@@ -702,7 +712,8 @@ def test_a_forked_child_writes_nothing(net, path):
             net(values)
 
         assert run_in_a_fork(run_the_model) == "nothing"
-        assert "CaptureError: the recorder belongs to the" in run_in_a_fork(recorder.commit)
+        refused = f"CaptureError: {path}: the recorder belongs to the process that made it"
+        assert refused in run_in_a_fork(recorder.commit)
         assert "open one of its own" in run_in_a_fork(lambda: recorder.batch().__enter__())
         assert not recorder.closed
         net(values)

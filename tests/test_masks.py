@@ -193,13 +193,14 @@ def test_masks_that_are_none(mask, message):
 
 def test_one_mask_a_batch_and_one_line_a_sample():
     masks = Masks()
-    assert masks.of("hidden", 4, 7) is None
+    each = np.arange(4)
+    assert masks.of("hidden", 1, 4, each, 7) is None
     masks.record(MASK)
-    np.testing.assert_array_equal(masks.of("hidden", 4, 7), MASK)
-    assert masks.of("pooled", 4, 1) is None
+    np.testing.assert_array_equal(masks.of("hidden", 1, 4, each, 7), MASK)
+    assert masks.of("pooled", 1, 4, each, 1) is None
     with pytest.raises(ColumnsError, match="recorded twice"):
         masks.record(MASK)
     with pytest.raises(ColumnsError, match=r"shape \(4, 7\), but the batch has 3 samples"):
-        masks.of("hidden", 3, 7)
+        masks.of("hidden", 1, 3, np.arange(3), 7)
     with pytest.raises(OutputError, match="hidden: found 8 positions a sample"):
-        masks.of("hidden", 4, 8)
+        masks.of("hidden", 1, 4, each, 8)

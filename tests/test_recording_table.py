@@ -4,13 +4,18 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from watching import hook_count
 
 import tsstore
 from tsstore.demo.model import LeNet5
 from tsstore.errors import SelectionError
 
-COLUMNS = ["class", "neurons", "positions", "bytes_per_sample", "hint"]
+COLUMNS = [
+    "class", "neurons", "neuron_axis", "decided", "positions", "bytes_per_sample", "recommended",
+    "hint",
+]  # fmt: skip
+FIRING = "an activation with its threshold at 0: on is firing"
 
 
 @pytest.fixture
@@ -42,12 +47,19 @@ def test_without_an_example_it_tells_what_the_modules_tell(net):
         (nn.Linear(2, 3), 3),
         (nn.Embedding(9, 4), 4),
         (nn.LSTM(2, 5), 5),
-        (nn.LayerNorm((2, 6)), 6),
         (nn.GroupNorm(2, 8), 8),
     ],
 )
 def test_neurons_as_a_module_declares_them(module, neurons):
     assert tsstore.layers(nn.Sequential(module))["neurons"]["0"] == neurons
+
+
+def test_a_parametrised_layer_is_listed_and_what_makes_its_weights_is_not():
+    net = nn.Sequential(weight_norm(nn.Conv2d(3, 4, 1)), nn.ReLU(), spectral_norm(nn.Linear(5, 6)))
+    for example in (None, torch.randn(2, 3, 5, 5)):
+        table = tsstore.layers(net, example)
+        assert table["class"].tolist() == ["ParametrizedConv2d", "ReLU", "ParametrizedLinear"]
+        assert table["neurons"].tolist()[::2] == [4, 6]
 
 
 def test_with_an_example_it_tells_what_a_sample_takes(net):
@@ -62,7 +74,7 @@ def test_what_a_run_will_weigh_is_what_it_weighs(net, tmp_path):
     example = torch.randn(2, 3, 6, 6)
     for positions, expected in ((None, [48, 40]), (5, [15, 40])):
         table = tsstore.layers(net, example, samples=70, positions=positions)
-        assert list(table.columns) == [*COLUMNS[:4], "bytes", "hint"]
+        assert list(table.columns) == [*COLUMNS[:6], "bytes", *COLUMNS[6:]]
         assert table["bytes_per_sample"][["0", "3"]].tolist() == expected
         path = tmp_path / f"run{positions}"
         with tsstore.capture(net, path, layers=["0", "3"], positions=positions) as recorder:
@@ -76,16 +88,21 @@ def test_what_a_run_will_weigh_is_what_it_weighs(net, tmp_path):
 
 @pytest.mark.parametrize("example", [None, torch.randn(2, 3, 6, 6)])
 def test_hints(net, example):
-    hints = tsstore.layers(net, example)["hint"]
+    table = tsstore.layers(net, example)
+    hints = table["hint"]
     assert hints["0"] == "feeds BatchNorm2d: its sign is not the activation's"
     assert hints["5"] == "its output is always on: nothing to count"
-    assert hints[["1", "2", "3", "4"]].tolist() == [""] * 4
+    assert hints["2"] == FIRING
+    assert hints[["1", "3", "4"]].tolist() == [""] * 3
+    assert table["recommended"].tolist() == [False, False, True, False, False, False]
 
 
 def test_an_activation_before_a_norm_is_fine_even_in_place():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(4))
     for example in (None, torch.randn(2, 3, 5, 5)):
-        assert tsstore.layers(net, example)["hint"].tolist() == ["", "", ""]
+        table = tsstore.layers(net, example)
+        assert table["hint"].tolist() == ["", FIRING, ""]
+        assert table["recommended"].tolist() == [False, True, False]
 
 
 class Wired(nn.Module):
@@ -109,7 +126,8 @@ def test_a_run_shows_what_feeds_what_and_what_is_called_twice():
     assert table["positions"]["act"] == 2
     assert table["neurons"]["unused"] == 7
     assert pd.isna(table["positions"]["unused"])
-    assert tsstore.layers(Wired())["hint"].tolist() == [""] * 4
+    assert table["hint"]["act"].endswith(f"; {FIRING}")
+    assert tsstore.layers(Wired())["hint"].tolist() == ["", "", FIRING, ""]
 
 
 class Branching(nn.Module):
@@ -160,7 +178,7 @@ class Complex(nn.Module):
 def test_what_cannot_be_captured_says_why():
     hints = tsstore.layers(Odd(), torch.randn(2, 3, 4))["hint"]
     assert hints["text"] == "gives no tensor"
-    assert "neuron_axis={'act': 2}" in hints["act"]
+    assert "neuron_axis={'act': -1}" in hints["act"]
     assert "complex64" in hints["complex"]
 
 
@@ -205,5 +223,7 @@ def test_the_demos_network():
     assert convolutions["neurons"].tolist() == [20, 50, 100, 10]
     assert convolutions["positions"].tolist() == [576, 64, 1, 1]
     assert convolutions["bytes_per_sample"].tolist() == [576 * 3, 64 * 7, 13, 2]
-    assert (table["hint"] == "").all()
+    activations = table["class"] == "ELU"
+    assert table["recommended"].tolist() == activations.tolist()
+    assert (table["hint"] == "").tolist() == (~activations).tolist()
     assert tsstore.layers(model)["neurons"]["conv_3"] == 100

@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from tsstore.errors import SelectionError
-from tsstore.recording.select import public_modules, select, unwrapped
+from tsstore.recording.select import is_leaf, public_modules, select, unwrapped
 
 
 class Block(nn.Module):
@@ -56,6 +57,68 @@ def names(model, layers, **options):
 )
 def test_selectors(net, layers, expected):
     assert names(net, layers) == expected
+
+
+class SamePadding(nn.Conv2d):
+    """What networks that were trained elsewhere bring along."""
+
+
+class Strided(SamePadding):
+    pass
+
+
+class Convolutions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = nn.Conv2d(3, 4, 1)
+        self.same = SamePadding(3, 4, 1)
+        self.strided = Strided(3, 4, 1)
+        self.weighted = weight_norm(nn.Conv2d(3, 4, 1))
+        self.bounded = spectral_norm(SamePadding(3, 4, 1))
+        self.line = nn.Conv1d(3, 4, 1)
+        self.attention = nn.MultiheadAttention(4, 2)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, SamePadding, Strided, nn.Conv1d, nn.Linear, nn.ReLU6])
+def test_a_class_name_means_what_the_class_means(kind):
+    model = nn.Sequential(Convolutions(), nn.ReLU6(), nn.Hardtanh())
+    expected = [name for name, module in model.named_modules() if isinstance(module, kind)]
+    assert expected
+    for selector in (kind, kind.__name__, kind.__name__[:-1] + "[" + kind.__name__[-1] + "]"):
+        assert names(model, selector) == expected
+        rest = names(model, lambda name, module: True, exclude=selector)
+        assert not set(expected) & set(rest)
+
+
+def test_subclasses_and_parametrised_classes_are_selected_by_the_class():
+    every = ["plain", "same", "strided", "weighted", "bounded"]
+    assert names(Convolutions(), "Conv2d") == every
+    assert names(Convolutions(), "*Conv2d") == every
+    assert names(Convolutions(), "Parametrized*") == ["weighted", "bounded"]
+
+
+def test_what_every_module_is_derived_from_selects_nothing_by_a_part_of_its_name():
+    assert names(Convolutions(), "*Conv1?") == ["line"]
+    with pytest.raises(SelectionError, match="no module is named or matched by 'Mod\\*'"):
+        select(Convolutions(), "Mod*")
+
+
+def test_what_makes_a_layers_weights_is_no_layer():
+    model = nn.Sequential(weight_norm(nn.Linear(2, 3)), nn.ModuleDict({"parametrizations": Net()}))
+    found = dict(public_modules(model))
+    assert list(found)[:3] == ["0", "1", "1.parametrizations"]
+    assert is_leaf(found["0"])
+    assert not is_leaf(found["1"])
+
+
+def test_a_layer_that_is_sharded_is_still_what_it_was(process_group):
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    if not hasattr(fsdp, "fully_shard"):
+        pytest.skip("this torch shards in another way")
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(4, 2))
+    fsdp.fully_shard(net[0], mesh=dist.device_mesh.init_device_mesh("cpu", (1,)))
+    assert type(net[0]).__name__ == "FSDPConv2d"
+    assert names(net, "Conv2d") == names(net, nn.Conv2d) == ["0"]
 
 
 def test_a_module_itself_selects_it(net):

@@ -198,15 +198,16 @@ def test_threads_may_share_a_hook():
 def test_a_submodule_called_by_itself_counts(model):
     tsstore.build_efficiency_model(model, ["Conv2d", "ReLU", "Linear"])
     convolution, relu, linear = model.efficiency_layers
-    inputs = [draw(count, 1, 8, 8, seed=count) for count in (3, 2, 4)]
-    outputs = [model[0](inputs[0]), model[:2](inputs[1])]
-    model(inputs[2])
+    inputs = [draw(count, 1, 8, 8, seed=count) for count in (3, 4, 2)]
+    model[0](inputs[0])
+    model(inputs[1])
+    model[:2](inputs[2])
     bare = copy.deepcopy(model)
     tsstore.remove_state_layers(model)
-    check(convolution, outputs[0], bare[0](inputs[1]), bare[0](inputs[2]))
-    check(relu, outputs[1], bare[:2](inputs[2]))
-    check(linear, bare(inputs[2]))
-    mask = np.arange(9) >= 5
+    check(convolution, *(bare[0](each) for each in inputs))
+    check(relu, bare[:2](inputs[1]), bare[:2](inputs[2]))
+    check(linear, bare(inputs[1]))
+    mask = np.arange(9) >= 7
     last = np.unique(packed(bare[0](inputs[2])), axis=0, return_counts=True)[1]
     assert convolution.counts(mask).tolist() == last.tolist()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -62,12 +64,23 @@ def layers(
     import tsstore
 
     example = None if shape is None else torch.zeros(_parse_shape(shape))
-    table = tsstore.layers(_load_model(model), example, samples, positions)
+    loaded = _load_model(model)
+    with _errors_in_one_line(f"running model {model!r} on an input of shape {shape}"):
+        table = tsstore.layers(loaded, example, samples, positions)
     rows = [
-        [str(name), *("" if value is None or value != value else str(value) for value in line)]
+        [str(name), *map(_cell, line)]
         for name, line in zip(table.index, table.astype(object).to_numpy(), strict=True)
     ]
     print_table(["layer", *map(str, table.columns)], rows)
+
+
+def _cell(value: Any) -> str:
+    """Return a value as a table shows it: nothing where it is not known."""
+    import pandas as pd
+
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return "" if pd.isna(value) else str(value)
 
 
 def _load_model(path: str) -> Any:
@@ -77,7 +90,8 @@ def _load_model(path: str) -> Any:
     module, _, name = path.partition(":")
     try:
         sys.path.insert(0, "")
-        found = getattr(import_module(module), name)
+        with _errors_in_one_line(f"importing {module}", ImportError, AttributeError, ValueError):
+            found = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise TsstoreError(
             f"model {path!r} cannot be imported ({error}); expected MODULE:NAME, such as "
@@ -85,17 +99,29 @@ def _load_model(path: str) -> Any:
         ) from error
     finally:
         sys.path.remove("")
-    model = found if isinstance(found, nn.Module) else found()
+    with _errors_in_one_line(f"making model {path!r}"):
+        model = found if isinstance(found, nn.Module) else found()
     if not isinstance(model, nn.Module):
         raise TsstoreError(f"model {path!r} gives a {type(model).__name__}; expected a nn.Module")
     return model
 
 
-def _parse_shape(shape: str) -> tuple[int, ...]:
+@contextmanager
+def _errors_in_one_line(what: str, *known: type[Exception]) -> Iterator[None]:
+    """Let whatever code of the user's raises be an error of ours, but what is known."""
     try:
-        return tuple(int(size) for size in shape.split(","))
-    except ValueError:
-        raise TsstoreError(f"--input is {shape!r}; expected sizes such as 1,3,224,224") from None
+        yield
+    except Exception as error:
+        if isinstance(error, (TsstoreError, *known)):
+            raise
+        raise TsstoreError(f"{what} failed: {type(error).__name__}: {error}") from error
+
+
+def _parse_shape(shape: str) -> tuple[int, ...]:
+    sizes = shape.split(",")
+    if not all(size.strip().isdecimal() for size in sizes):
+        raise TsstoreError(f"--input is {shape!r}; expected sizes such as 1,3,224,224")
+    return tuple(map(int, sizes))
 
 
 def _need_torch() -> None:

@@ -5,49 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import ClassVar, Final, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from tsstore.errors import OutputError
+from tsstore.recording import kinds
 
 _Choice = TypeVar("_Choice")
 
 AxisChoice = int | Mapping[str, int] | None
-"""An axis for all layers, or by layer name (globs allowed), or None to let the class decide."""
+"""An axis for all layers, or by layer name (globs allowed), or None to let the layers tell."""
 
-_NEURONS_FIRST = (
-    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm,
-    nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    nn.PixelShuffle, nn.Upsample, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-)  # fmt: skip
-_NEURONS_LAST = (
-    nn.Linear, nn.Bilinear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag,
-    nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer,
-    nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer, nn.RNNBase,
-)  # fmt: skip
-_AXES_OF_BATCHES = {
-    3: (
-        nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d,
-        nn.AdaptiveMaxPool1d, nn.InstanceNorm1d, nn.RNNBase, nn.MultiheadAttention, nn.Transformer,
-        nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.TransformerEncoder,
-        nn.TransformerDecoder,
-    ),
-    4: (
-        nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
-        nn.AdaptiveMaxPool2d, nn.InstanceNorm2d,
-    ),
-    5: (
-        nn.Conv3d, nn.ConvTranspose3d, nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d,
-        nn.AdaptiveMaxPool3d, nn.InstanceNorm3d,
-    ),
-}  # fmt: skip
-"""Classes that take a single sample, too, by the number of axes that a batch has."""
+BY_USER: Final = "by the user"
+BY_WIDTH: Final = "its width"
+BY_CLASS: Final = "its class"
+BY_SHAPE: Final = "the only axis beside the samples"
+BY_EXPERIMENT: Final = "found by experiment"
+BY_OTHERS: Final = "other tensors of its shape"
+BY_DEFAULT: Final = "nothing else tells"
+
+
+class Axis(NamedTuple):
+    """An axis, counted from the front, and by what it was decided."""
+
+    axis: int
+    why: str
+
+
+class Decision(NamedTuple):
+    """Which axes of a layer's tensors hold what.
+
+    Attributes
+    ----------
+    neuron_axis, sample_axis
+        Counted from the front.
+    decided
+        By what they were decided, by these names; without ``sample_axis`` where it is the first
+        one because nothing tells of another.
+    """
+
+    neuron_axis: int
+    sample_axis: int
+    decided: Mapping[str, str]
+
+
+class UndecidedAxisError(OutputError):
+    """Nothing tells which axis holds the neurons, or, as yet, the samples."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,22 @@ class Axes:
     neuron_axis, sample_axis
         As the user chose them, or None.
     time_first
-        Whether 3-D tensors here are (time, sample, neuron).
+        Whether 3-D tensors here are (time, sample, neuron); None where only the tensors tell.
+    where, output
+        Which tensor of the module it is, as in :class:`tsstore.recording.select.Target`.
+    otherwise
+        The neuron axis where nothing tells; None to decide nothing then.
     """
 
     layer: str
     module: nn.Module
     neuron_axis: int | None = None
     sample_axis: int | None = None
-    time_first: bool = False
+    time_first: bool | None = False
+    where: Literal["after", "before"] = "after"
+    output: str | None = None
+    otherwise: int | None = None
+    are_fixed: ClassVar[bool] = True
 
     def of(self, tensor: torch.Tensor) -> tuple[int, int]:
         """Return the neuron axis and the sample axis of a tensor, both counted from the front.
@@ -80,46 +93,139 @@ class Axes:
         OutputError
             If the tensor has no room for both, or its neuron axis cannot be told.
         """
+        return self.decide(tensor)[:2]
+
+    @property
+    def tell(self) -> bool:
+        """Whether the axes are told by the user and the layer alone, whatever the tensor."""
+        declared = self._declared()
+        neurons = self.neuron_axis is not None or self.otherwise is not None
+        samples = self.sample_axis is not None or self.time_first is not None
+        return (neurons or (declared is not None and declared.axis is not None)) and (
+            samples or self._samples_by_class() is not None
+        )
+
+    def decide(
+        self, tensor: torch.Tensor, neurons: Axis | None = None, samples: Axis | None = None
+    ) -> Decision:
+        """Return the axes of a tensor.
+
+        Parameters
+        ----------
+        tensor
+            The tensor.
+        neurons, samples
+            What is known of it from elsewhere: they count where the layer itself does not tell.
+
+        Raises
+        ------
+        UndecidedAxisError
+            If nothing tells.
+        OutputError
+            If the tensor has no room for both, or the layer cannot have given it.
+        """
+        self._check_axes_of(tensor)
+        if (told := self.samples(tensor) or samples) is None and self._may_be_time_first(tensor):
+            raise UndecidedAxisError(
+                f"nothing tells whether samples or time come first in a {self._kind} with a "
+                f"tensor of shape {tuple(tensor.shape)}; say which: "
+                f"sample_axis={{{self.layer!r}: 1}}"
+            )
+        sample_axis, why_samples = told or Axis(0, "")
+        neuron_axis, why = self._with_its_width(
+            tensor, sample_axis, self.neurons(tensor, sample_axis) or neurons
+        )
+        if neuron_axis == sample_axis:
+            raise OutputError(
+                f"axis {neuron_axis} of {tuple(tensor.shape)} cannot hold both samples and "
+                "neurons; pass sample_axis= or neuron_axis="
+            )
+        decided = {"neuron_axis": why}
+        if why_samples:
+            decided["sample_axis"] = why_samples
+        return Decision(neuron_axis, sample_axis, decided)
+
+    def neurons(self, tensor: torch.Tensor, sample_axis: int = 0) -> Axis | None:
+        """Return the neuron axis, as far as the user and the layer itself tell it."""
+        if self.neuron_axis is not None:
+            return Axis(_counted_from_front(self.neuron_axis, tensor), BY_USER)
+        declared = self._declared()
+        if declared is not None and declared.width is None:
+            return Axis(_counted_from_front(declared.axis or 0, tensor), BY_CLASS)
+        if declared is not None:
+            return self._by_width(tensor, sample_axis, *declared)
+        if tensor.ndim == 2:
+            return Axis(1 - sample_axis, BY_SHAPE)
+        return None
+
+    def samples(self, tensor: torch.Tensor) -> Axis | None:
+        """Return the sample axis, as far as the user and the layer itself tell it."""
+        if self.sample_axis is not None:
+            return Axis(_counted_from_front(self.sample_axis, tensor), BY_USER)
+        if (axis := self._samples_by_class()) is not None:
+            return Axis(axis if tensor.ndim == 3 else 0, BY_CLASS)
+        if self.time_first and tensor.ndim == 3:
+            return Axis(1, "the module it lies in")
+        return None
+
+    def _declared(self) -> kinds.Declared | None:
+        if self.where == "before":
+            return kinds.takes(self.module)
+        return kinds.gives(self.module, self.output)
+
+    def _samples_by_class(self) -> int | None:
+        """Return the sample axis of a module whose class tells it."""
+        if kinds.is_sequence_module(self.module):
+            first = is_time_first(self.module)
+            if self.where == "after":
+                first = is_time_first_at(self.module, self.output, first)
+            return int(first)
+        declared = self._declared()
+        return 0 if declared is not None and declared.axis == 1 else None
+
+    def _by_width(
+        self, tensor: torch.Tensor, sample_axis: int, width: int | None, axis: int | None
+    ) -> Axis | None:
+        """Return the axis that has as many entries as the layer declares neurons."""
+        if axis is not None:
+            axis = axis % tensor.ndim
+            if tensor.shape[axis] == width and axis != sample_axis:
+                return Axis(axis, BY_WIDTH)
+        wide = [n for n, size in enumerate(tensor.shape) if size == width and n != sample_axis]
+        return Axis(wide[0], BY_WIDTH) if len(wide) == 1 else None
+
+    def _with_its_width(self, tensor: torch.Tensor, sample_axis: int, axis: Axis | None) -> Axis:
+        """Return an axis that was found, if the layer can have given it."""
+        declared = None if self.neuron_axis is not None else self._declared()
+        width = None if declared is None else declared.width
+        if axis is not None and width in (None, tensor.shape[axis.axis]):
+            return axis
+        if axis is None and self.otherwise is not None:
+            return Axis(_counted_from_front(self.otherwise, tensor), BY_DEFAULT)
+        neurons = "" if width is None else f" of {width} neurons"
+        raise UndecidedAxisError(
+            f"nothing tells which axis holds the neurons of a {self._kind}{neurons} with a tensor "
+            f"of shape {tuple(tensor.shape)}"
+        )
+
+    @property
+    def _kind(self) -> str:
+        return type(self.module).__name__
+
+    def _may_be_time_first(self, tensor: torch.Tensor) -> bool:
+        return self.time_first is None and tensor.ndim == 3
+
+    def _check_axes_of(self, tensor: torch.Tensor) -> None:
         if tensor.ndim < 2:
             raise OutputError(
                 f"found a tensor of shape {tuple(tensor.shape)}, expected at least a sample axis "
                 "and a neuron axis; exclude the layer"
             )
-        self._check_batched(tensor)
-        neurons = _counted_from_front(self._neurons(tensor), tensor)
-        samples = _counted_from_front(self._samples(tensor), tensor)
-        if neurons == samples:
+        if tensor.ndim + 1 == kinds.axes_of_a_batch(self.module):
             raise OutputError(
-                f"axis {neurons} of {tuple(tensor.shape)} cannot hold both samples and neurons; "
-                "pass sample_axis= or neuron_axis="
+                f"a {type(self.module).__name__} with a tensor of shape {tuple(tensor.shape)} has "
+                "no sample axis; feed batches, as in input.unsqueeze(0)"
             )
-        return neurons, samples
-
-    def _neurons(self, tensor: torch.Tensor) -> int:
-        if self.neuron_axis is not None:
-            return self.neuron_axis
-        if isinstance(self.module, _NEURONS_LAST):
-            return -1
-        if tensor.ndim == 3 and not isinstance(self.module, _NEURONS_FIRST):
-            raise OutputError(
-                f"a {type(self.module).__name__} with a tensor of shape {tuple(tensor.shape)} may "
-                f"hold its neurons in axis 1 or 2; say which: neuron_axis={{{self.layer!r}: 2}}"
-            )
-        return 1
-
-    def _samples(self, tensor: torch.Tensor) -> int:
-        if self.sample_axis is not None:
-            return self.sample_axis
-        return 1 if self.time_first and tensor.ndim == 3 else 0
-
-    def _check_batched(self, tensor: torch.Tensor) -> None:
-        for axes, kinds in _AXES_OF_BATCHES.items():
-            if isinstance(self.module, kinds) and tensor.ndim == axes - 1:
-                raise OutputError(
-                    f"a {type(self.module).__name__} with a tensor of shape "
-                    f"{tuple(tensor.shape)} has no sample axis; feed batches, as in "
-                    "input.unsqueeze(0)"
-                )
 
 
 def _counted_from_front(axis: int, tensor: torch.Tensor) -> int:

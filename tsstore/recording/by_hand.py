@@ -73,12 +73,12 @@ class ByHand:
         return tensor.movedim((samples, neurons), (0, 1))
 
     def _axes_of(self, module: nn.Module | None, place: Place, tensor: torch.Tensor) -> Axes:
+        # As in TensorState, but for three axes: (sample, token, neuron) is as usual.
+        otherwise = None if tensor.ndim == 3 else 1
+        choices = self.neuron_axis, self.sample_axis
         if module is None:
-            usual = None if tensor.ndim == 3 else 1
-            neurons = usual if self.neuron_axis is None else self.neuron_axis
-            return Axes(self.name, nn.Identity(), neurons, self.sample_axis)
+            return Axes(self.name, nn.Identity(), *choices, otherwise=otherwise)
         if (module, place) not in self._axes:
-            choices = self.neuron_axis, self.sample_axis
             (target,) = select(module, module, (), place, *choices)
             self._axes[module, place] = replace(target.axes, layer=self.name)
-        return self._axes[module, place]
+        return replace(self._axes[module, place], otherwise=otherwise)

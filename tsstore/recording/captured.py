@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tsstore.errors import CaptureError
+from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.packed import Packed
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
@@ -14,11 +15,22 @@ from tsstore.recording.settings import Calls
 
 @dataclass(frozen=True)
 class NamedRows:
-    """What one batch gave under one public name: the calls that belong together, in order."""
+    """What one batch gave under one public name: the calls that belong together, in order.
+
+    Attributes
+    ----------
+    target
+        Where it was captured.
+    call
+        Number of the call within its forward pass, from 1; None if there is but one.
+    calls, forwards
+        Rows of each call, and the number of the forward pass that it was a part of.
+    """
 
     target: Target
     call: int | None
     calls: list[Packed]
+    forwards: list[int]
 
     @property
     def name(self) -> str:
@@ -27,11 +39,13 @@ class NamedRows:
 
     @property
     def is_joined(self) -> bool:
-        """Whether the layer's rows are others than those of one call."""
-        return len(self.calls) > 1 or self.calls[0].there is not None
+        """Whether the layer's rows are others than those of one call, or in another order."""
+        first = self.calls[0]
+        mixed = first.owners is not None and first.owners.samples is not None
+        return len(self.calls) > 1 or first.there is not None or mixed
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """The rows of one call, with the number of the forward pass that it was a part of."""
 
     target: Target
@@ -39,17 +53,28 @@ class _Call(NamedTuple):
     packed: Packed
 
 
-class Captured:
-    """The rows of all calls; those of a forward pass may be dropped again.
+class _WaitingCall(NamedTuple):
+    """A call whose rows wait for the end of the batch."""
 
-    Attributes
-    ----------
-    calls
-        What was called, in which forward pass, and its rows, in order.
-    """
+    target: Target
+    forward: int
+    waiting: Waiting
+
+
+class Captured:
+    """The rows of all calls; those of a forward pass may be dropped again."""
 
     def __init__(self) -> None:
-        self.calls: list[_Call] = []
+        self._calls: list[Call | _WaitingCall] = []
+
+    @property
+    def calls(self) -> list[Call]:
+        """What was called, in which forward pass, and its rows, in order."""
+        return [call for call in self._calls if isinstance(call, Call)]
+
+    @calls.setter
+    def calls(self, calls: list[Call]) -> None:
+        self._calls = [*calls]
 
     @property
     def packed(self) -> list[Packed]:
@@ -59,15 +84,31 @@ class Captured:
     @property
     def form(self) -> Hashable:
         """What there is but for the states: the same in batches whose calls are alike."""
-        return tuple((call.forward, call.packed.form) for call in self.calls)
+        return tuple(
+            (call.forward, call.packed.form if isinstance(call, Call) else object())
+            for call in self._calls
+        )
 
-    def add(self, target: Target, forward: int, packed: Packed) -> None:
-        """Add the rows of one call in a forward pass."""
-        self.calls.append(_Call(target, forward, packed))
+    def add(self, target: Target, forward: int, packed: Packed | Waiting) -> None:
+        """Add one call in a forward pass: its rows, or what they are to be made of."""
+        if isinstance(packed, Waiting):
+            self._calls.append(_WaitingCall(target, forward, packed))
+        else:
+            self._calls.append(Call(target, forward, packed))
 
     def drop(self, forward: int) -> None:
         """Forget what a forward pass gave."""
-        self.calls = [call for call in self.calls if call.forward != forward]
+        self._calls = [call for call in self._calls if call.forward != forward]
+
+    def wait_no_longer(self, pack: Callable[[Target, Waiting], Packed | None]) -> None:
+        """Let the rows be made that had to wait; None leaves them out."""
+        calls = self._calls
+        self._calls = []
+        for call in calls:
+            if isinstance(call, Call):
+                self._calls.append(call)
+            elif (packed := pack(call.target, call.waiting)) is not None:
+                self._calls.append(Call(call.target, call.forward, packed))
 
     def named(self, calls: Calls) -> list[NamedRows]:
         """Return the rows by public name.
@@ -81,9 +122,9 @@ class Captured:
         for target, by_forward in self._by_target():
             groups = list(by_forward.values())
             if calls == "merge":
-                named.append(
-                    NamedRows(target, None, [packed for group in groups for packed in group])
-                )
+                merged = [packed for group in groups for packed in group]
+                forwards = [number for number, group in by_forward.items() for _ in group]
+                named.append(NamedRows(target, None, merged, forwards))
                 continue
             counts = {len(group) for group in groups}
             if len(counts) > 1:
@@ -91,7 +132,7 @@ class Captured:
             # The n-th calls of all forward passes belong together.
             for number, group in enumerate(zip(*groups, strict=True), start=1):
                 call = number if len(groups[0]) > 1 else None
-                named.append(NamedRows(target, call, list(group)))
+                named.append(NamedRows(target, call, list(group), list(by_forward)))
         return named
 
     def _by_target(self) -> Iterable[tuple[Target, dict[int, list[Packed]]]]:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError
-from tsstore.recording.outputs import first_tensor, value_at
+from tsstore.recording.axes import Decision, UndecidedAxisError
+from tsstore.recording.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
+from tsstore.recording.layer_axes import LayerAxes, Waiting
+from tsstore.recording.naming import naming
+from tsstore.recording.outputs import first_value, value_at
 from tsstore.recording.pack import new_rows
-from tsstore.recording.packed import Packed, Room
+from tsstore.recording.packed import Form, Packed, Room
 from tsstore.recording.packer import Packer
 from tsstore.recording.select import Target
 
-Receiver = Callable[[Target, Packed], None]
-"""Takes the rows of one call."""
+Call = Callable[[nn.Module, Any, Any], None]
+"""Takes a module, its arguments, and its output or, before its call, keyword arguments."""
+
+Receiver = Callable[[Target, Packed | Waiting], None]
+"""Takes the rows of one call, or what they are to be made of when its batch is over."""
 
 Sample = Callable[[Target, torch.Tensor, float, int, int], Packed]
 """Packs some positions of a tensor by its threshold, neuron axis and sample axis."""
@@ -26,7 +36,7 @@ Sample = Callable[[Target, torch.Tensor, float, int, int], Packed]
 class ModelHook:
     """A hook on one module, which runs outside of compiled code.
 
-    Copies of the model carry hooks that do nothing.
+    Copies of the model carry hooks that capture nothing.
 
     Parameters
     ----------
@@ -34,32 +44,46 @@ class ModelHook:
         The module.
     call
         Takes the module, its arguments, and its output or, before its call, keyword arguments.
+    copies
+        Of the model; told where one runs. Its run is named by all errors.
+
+    Attributes
+    ----------
+    call
+        What a call is passed on to.
+    is_compiled
+        Whether it was called from compiled code.
     """
 
-    def __init__(self, module: nn.Module, call: Callable[[nn.Module, Any, Any], None]) -> None:
+    def __init__(self, module: nn.Module, call: Call, copies: Copies | None = None) -> None:
         self._module = module
-        self._call = call
+        self.call = call if copies is None else naming(copies.run, call)
+        self.is_compiled = False
+        self._copies = copies
 
     def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
         """Pass a call on, unless it is that of a shallow copy, which shares the hooks."""
         if module is not self._module:
+            if self._copies is not None and not torch.compiler.is_compiling():
+                self._copies.note()
             return
         if torch.compiler.is_dynamo_compiling():
             self._call_outside(module, arguments, value)
         else:
-            self._call(module, arguments, value)
+            self.call(module, arguments, value)
 
     # A compiled model must not trace into the hook: it would drop or reorder it. Elsewhere this
     # decorator's work is not worth its time.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _call_outside(self, module: nn.Module, arguments: Any, value: Any) -> None:
-        self._call(module, arguments, value)
+        self.is_compiled = True
+        self.call(module, arguments, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return do_nothing
+        return do_nothing if self._copies is None else CopiedHook(self._copies)
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
-        return _hook_of_a_copy, ()
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return hook_of_a_copy, ("" if self._copies is None else self._copies.key,)
 
 
 class CaptureHook(ModelHook):
@@ -82,11 +106,17 @@ class CaptureHook(ModelHook):
         Gives the rows their memory, on the CPU.
     sample
         Makes the rows of some positions; None for those of all.
+    axes
+        What is decided of the layer's axes; None to let the user and the layer alone tell.
+    copies
+        Of the model.
 
     Attributes
     ----------
     enabled
         Set it to False to leave out this place for a while.
+    axes
+        What is decided of the layer's axes.
     """
 
     def __init__(
@@ -97,11 +127,14 @@ class CaptureHook(ModelHook):
         is_active: Callable[[], bool],
         room: Room = new_rows,
         sample: Sample | None = None,
+        axes: LayerAxes | None = None,
+        copies: Copies | None = None,
     ) -> None:
-        super().__init__(target.module, self._capture)
+        super().__init__(target.module, self._capture, copies)
         self.target = target
         self.enabled = True
-        self._packer = Packer(threshold, target.axes, room)
+        self.axes = axes or LayerAxes(target.axes)
+        self._packer = Packer(threshold, self.axes, room)
         self._sample = sample
         self._receive = receive
         self._is_active = is_active
@@ -116,34 +149,72 @@ class CaptureHook(ModelHook):
         if not (self.enabled and self._is_active()):
             return
         captured = value if self.target.where == "after" else (arguments, value)
-        try:
-            packed = self._pack(self._tensor(captured))
-        except OutputError as error:
-            raise OutputError(f"{self.target.name}: {error}") from None
+        with self._naming():
+            packed = self._pack_or_wait(self._found(captured))
         self._receive(self.target, packed)
 
-    def _tensor(self, captured: Any) -> torch.Tensor:
+    def _pack_or_wait(self, found: torch.Tensor | PackedSequence) -> Packed | Waiting:
+        """Return the rows, or what they are to be made of when the batch is over."""
+        if isinstance(found, PackedSequence):
+            return self._packer.pack_sequences(found)
+        try:
+            return self._pack(found)
+        except UndecidedAxisError:
+            return Waiting(found.detach().clone(), self.axes.clues_of(found))
+
+    def pack_at_last(self, waiting: Waiting) -> Packed:
+        """Return the rows of a tensor that waited for the end of its batch.
+
+        Raises
+        ------
+        UndecidedAxisError
+            If nothing tells its axes.
+        OutputError
+            If it cannot be packed.
+        """
+        decision = self.axes.conclude(waiting)
+        with self._naming():
+            return self._packed(
+                waiting.tensor, self._packer.threshold_for(waiting.tensor), decision
+            )
+
+    def fix(self, form: Form) -> None:
+        """Let tensors like that of a finished batch have the same axes from now on."""
+        axes = 2 + len(form.position_shape)
+        decided = form.decided or {}
+        self.axes.fix(axes, Decision(form.neuron_axis, form.sample_axis, decided))
+        self._packer.forget()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Let an error name the layer."""
+        try:
+            yield
+        except OutputError as error:
+            raise OutputError(f"{self.target.name}: {error}") from None
+
+    def _found(self, captured: Any) -> torch.Tensor | PackedSequence:
         if self.target.output is not None:
             captured = value_at(captured, self.target.output)
-        tensor = first_tensor(captured)
-        if tensor is None:
+        found = first_value(captured)
+        if found is None:
             before = self.target.where == "before"
             kind = "input" if before else f"output {type(captured).__name__}"
             raise OutputError(
                 f"found no tensor in the {kind} of a {type(self.target.module).__name__}, "
                 "expected one; exclude the layer"
             )
-        return tensor
+        return found
 
     def _pack(self, tensor: torch.Tensor) -> Packed:
         if self._sample is None:
             return self._packer.pack(tensor)
-        return self._sample(self.target, tensor, *self._packer.look_at(tensor))
+        return self._packed(tensor, *self._packer.look_at(tensor))
 
-
-def do_nothing(*arguments: Any) -> None:
-    """Stand where a copied model had a hook."""
-
-
-def _hook_of_a_copy() -> Callable[..., None]:
-    return do_nothing
+    def _packed(self, tensor: torch.Tensor, threshold: float, decision: Decision) -> Packed:
+        """Pack a tensor whose axes are decided, all of it or some positions."""
+        neurons, samples, decided = decision
+        if self._sample is None:
+            return self._packer.packed(tensor, threshold, decision)
+        packed = self._sample(self.target, tensor, threshold, neurons, samples)
+        return replace(packed, form=replace(packed.form, decided=decided))

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import CaptureError, OutputError, TsstoreWarning
-from tsstore.recording.axes import is_time_first
+from tsstore.recording.axes import BY_EXPERIMENT, UndecidedAxisError, is_time_first
 from tsstore.recording.batch import OpenBatch
+from tsstore.recording.copies import Copies
 from tsstore.recording.hook import CaptureHook, ModelHook
-from tsstore.recording.outputs import first_tensor
+from tsstore.recording.later_hooks import LaterHooks
+from tsstore.recording.layer_axes import LayerAxes, Waiting
+from tsstore.recording.outputs import first_value
 from tsstore.recording.pack import new_rows, pack
-from tsstore.recording.packed import Packed, Room
+from tsstore.recording.packed import Form, Packed, Room
 from tsstore.recording.passes import Passes
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target, unwrapped
 from tsstore.recording.transfer import Transfer
+from tsstore.recording.undecided import Undecided
+from tsstore.recording.watch import Watch
+from tsstore.store.layout import LayerAttributes
 
 
 class Listener:
@@ -48,6 +55,10 @@ class Listener:
         Packs some positions of each sample; None for all.
     room
         Gives the rows their memory, on the CPU.
+    earlier
+        Returns what earlier attempts of the run say of a layer, by the target's name.
+    copies
+        Of the model; it names the run.
 
     Attributes
     ----------
@@ -55,6 +66,10 @@ class Listener:
         What captures, by public name of the layer.
     calls_outside
         Calls of captured layers outside any batch.
+    keeps_inputs
+        Whether a batch keeps what the model was called with, while it lasts.
+    later_hooks
+        Hooks of others that come after ours.
     """
 
     def __init__(
@@ -66,15 +81,31 @@ class Listener:
         finish: Callable[[OpenBatch], None],
         sampler: Sampler | None = None,
         room: Room = new_rows,
+        earlier: Callable[[str], Sequence[LayerAttributes]] = lambda _: (),
+        copies: Copies | None = None,
     ) -> None:
+        targets = list(targets)
         sample = None if sampler is None else partial(self._sample, sampler)
+        self._watch = Watch(model, targets)
         self.hooks = {
             target.name: CaptureHook(
-                target, threshold, self._receive, self._is_active, room, sample
+                target,
+                threshold,
+                self._receive,
+                self._is_active,
+                room,
+                sample,
+                LayerAxes(target.axes, self._watch.clues_of, earlier(target.name)),
+                copies,
             )
             for target in targets
         }
         self.calls_outside = 0
+        self.keeps_inputs = True
+        self._copies = copies or Copies("")
+        self.later_hooks = LaterHooks(self._copies.run)
+        self._has_open = any(not hook.axes.are_fixed for hook in self.hooks.values())
+        self._is_first = True
         self._model = model
         self._begin = begin
         self._finish = finish
@@ -98,30 +129,101 @@ class Listener:
 
     def attach(self, layers: bool = True) -> None:
         """Register the hooks on the model and, unless others call them, on its layers."""
+        self._before = ModelHook(self._model, self._begin_pass, self._copies)
         self._handles["model before"] = self._model.register_forward_pre_hook(
-            ModelHook(self._model, self._begin_pass), prepend=True, with_kwargs=True
+            self._before, prepend=True, with_kwargs=True
         )
         if layers:
             for name, hook in self.hooks.items():
                 self._handles[f"layer {name}"] = hook.attach()
         # Last, so that it runs when the model's own states have been captured.
         self._handles["model after"] = self._model.register_forward_hook(
-            ModelHook(self._model, self._end_pass), always_call=True
+            ModelHook(self._model, self._end_pass, self._copies), always_call=True
         )
         _warn_of_lost_fast_path(self._model, self.hooks.values())
+        self._look_no_further()
 
     def detach(self) -> None:
         """Remove the hooks, and no others."""
         for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
+        self.later_hooks.remove()
         self._passes.reset()
+        self._watch.end()
 
     def leave_out(self, target: Target) -> None:
         """Remove the hook of one target."""
         del self.hooks[target.name]
         if handle := self._handles.pop(f"layer {target.name}", None):
             handle.remove()
+
+    def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
+        """Pack what had to wait for the end of the batch, now that all that ran is known.
+
+        Parameters
+        ----------
+        batch
+            The batch, which is over.
+        undecided
+            Takes what nothing tells.
+
+        Raises
+        ------
+        OutputError
+            If calls of one layer have their neurons along different axes.
+        """
+        try:
+            if self._watch.following is not None:
+                self._watch.following.conclude()
+            # What is chosen of a sample depends on the batch.
+            self._batch = batch
+            batch.wait_no_longer(partial(self._pack_at_last, undecided))
+        finally:
+            self._batch = None
+            self._look_no_further()
+        self._check_alike(batch)
+
+    def fix(self, batch: OpenBatch) -> None:
+        """Let what was decided in a batch that is complete hold for all that follow."""
+        if not self._has_open:
+            return
+        for target, form in batch.by_target:
+            hook = self.hooks.get(target.name)
+            found = (form.decided or {}).get("sample_axis") == BY_EXPERIMENT
+            if hook is not None and (found or not hook.axes.are_fixed):
+                hook.fix(form)
+        self._is_first = False
+        self._has_open = any(not hook.axes.are_fixed for hook in self.hooks.values())
+        self._watch.end()
+
+    def end_watch(self) -> None:
+        """Watch no longer: the batch left nothing open."""
+        self._watch.end()
+
+    def _pack_at_last(
+        self, undecided: Undecided, target: Target, waiting: Waiting
+    ) -> Packed | None:
+        """Return the rows of a call that waited; None where nothing tells its axes."""
+        try:
+            packed = self.hooks[target.name].pack_at_last(waiting)
+        except UndecidedAxisError as error:
+            undecided.add("neuron_axis", target.axes.layer, str(error), "-1")
+            return None
+        return self._transfer.start(packed)
+
+    def _check_alike(self, batch: OpenBatch) -> None:
+        """Refuse calls of a layer whose tensors have as many axes, and others for the neurons."""
+        known: dict[tuple[str, int], Form] = {}
+        for target, form in batch.by_target:
+            first = known.setdefault((target.name, len(form.position_shape)), form)
+            if (form.neuron_axis, form.sample_axis) != (first.neuron_axis, first.sample_axis):
+                raise OutputError(
+                    f"{target.name}: one of its calls has its neurons along axis "
+                    f"{first.neuron_axis} and its samples along axis {first.sample_axis}, another "
+                    f"along axes {form.neuron_axis} and {form.sample_axis}; expected the same in "
+                    "all: let each call have a module of its own, or exclude the layer"
+                )
 
     @contextmanager
     def block(self, batch: OpenBatch) -> Iterator[None]:
@@ -139,9 +241,14 @@ class Listener:
                 "all in one"
             )
         self._batch = batch
+        self._begin_watch(batch)
+        self.later_hooks.look(self.hooks.values())
         try:
             yield
             self._drop_what_was_cut_off()
+        except BaseException:
+            self._look_no_further()
+            raise
         finally:
             self._batch = None
             self._passes.reset()
@@ -155,8 +262,15 @@ class Listener:
             if self._batch is None:
                 return
             self._is_pass = True
+            if not self._before.is_compiled:
+                self._begin_watch(self._batch)
         if self._passes.begin():
-            self._batch.begin_forward(*self._input_shape((arguments, keywords)))
+            self._watch.begin_pass()
+            self.later_hooks.look(self.hooks.values())
+            # Only where no gradients are wanted may the model be run on some of it once more.
+            kept = self.keeps_inputs and not torch.is_grad_enabled()
+            inputs = (arguments, keywords) if kept else None
+            self._batch.begin_forward(*self._input_shape((arguments, keywords)), inputs)
 
     def _end_pass(self, module: nn.Module, arguments: Any, output: Any) -> None:
         if self.is_elsewhere or not self._passes.end() or self._batch is None:
@@ -173,8 +287,27 @@ class Listener:
         if self._passes.cut_off():
             self._drop_pass()
 
+    def _begin_watch(self, batch: OpenBatch) -> None:
+        """Watch all modules while a batch lasts, if they may tell of a layer what it does not."""
+        if batch.wanted and self._needs_clues and (self._is_first or not self._watch.is_compiled):
+            self._watch.begin()
+
+    def _look_no_further(self) -> None:
+        """Watch no longer; before the first batch, be ready to."""
+        self._watch.end()
+        if self._is_first and self._needs_clues:
+            self._watch.leave_compiled_code()
+
+    @property
+    def _needs_clues(self) -> bool:
+        return self._has_open and any(hook.axes.need_clues for hook in self.hooks.values())
+
     def _drop_pass(self) -> None:
         self._passes.reset()
+        if self._is_pass:
+            self._look_no_further()
+        else:
+            self._watch.drop_pass()
         if self._batch is not None:
             self._batch.drop_forward()
         if self._is_pass:
@@ -182,10 +315,9 @@ class Listener:
 
     def _input_shape(self, values: Any) -> tuple[tuple[int, ...], int]:
         """Return the shape of the first tensor that the model is given, and its sample axis."""
-        try:
-            tensor = first_tensor(values)
-        except OutputError:
-            return (), 0
+        tensor = first_value(values)
+        if isinstance(tensor, PackedSequence):
+            return (int(tensor.batch_sizes[0]), *tensor.data.shape[1:]), 0
         if tensor is None or tensor.is_nested:
             return (), 0
         time_first = tensor.ndim == 3 and is_time_first(unwrapped(self._model))
@@ -212,13 +344,15 @@ class Listener:
             return pack(*arguments)
         return sampler.pack(self._batch, target, *arguments)
 
-    def _receive(self, target: Target, packed: Packed) -> None:
+    def _receive(self, target: Target, packed: Packed | Waiting) -> None:
         if self._batch is None:
             return
+        self._copies.original_ran = True
         if not self._passes.depth:
             # A part of the model was called by itself: that is a pass of its own.
             self._batch.begin_forward()
-        self._batch.add(target, self._transfer.start(packed))
+        ready = packed if isinstance(packed, Waiting) else self._transfer.start(packed)
+        self._batch.add(target, ready)
 
 
 def _warn_of_lost_fast_path(model: nn.Module, hooks: Iterable[CaptureHook]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import OutputError
+from tsstore.recording.sample_index import Owners
 
 Rows = npt.NDArray[np.uint8]
 
@@ -38,6 +39,8 @@ class Form:
         As it was used.
     neuron_axis, sample_axis
         Axes of the tensor.
+    decided
+        By what these were decided, by name of the attribute, where that is known.
     """
 
     neurons: int
@@ -47,6 +50,7 @@ class Form:
     threshold: float
     neuron_axis: int
     sample_axis: int
+    decided: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,20 @@ class Packed:
         What else there is to be said of the call.
     there
         bool (samples, positions): which rows count, where positions were chosen; None for all.
+    owners
+        Which sample each entry of the sample axis belongs to, once that is known.
     arrived
         Returns once `rows` are in memory, where they are on their way; else None.
+    lengths
+        int64 (samples,): positions of each sample, where some were chosen; else None.
     """
 
     rows: Rows | torch.Tensor
     form: Form
     there: npt.NDArray[np.bool_] | None = None
+    owners: Owners | None = None
     arrived: Callable[[], object] | None = None
+    lengths: npt.NDArray[np.int64] | None = None
 
     def in_memory(self) -> Rows:
         """Return the rows in the CPU's memory, once they are there."""
@@ -81,8 +91,14 @@ class Packed:
         return self.rows.cpu().numpy()
 
 
-def form_of(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: int) -> Form:
-    """Return the form of a call that gave a tensor; arguments are those of `pack`.
+def form_of(
+    tensor: torch.Tensor,
+    threshold: float,
+    neuron_axis: int,
+    sample_axis: int,
+    decided: Mapping[str, str] | None = None,
+) -> Form:
+    """Return the form of a call that gave a tensor; arguments are those of `pack`, and reasons.
 
     Raises
     ------
@@ -99,7 +115,7 @@ def form_of(tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axi
     )
     dtype = str(tensor.dtype).removeprefix("torch.")
     samples = tensor.shape[sample_axis]
-    return Form(neurons, samples, positions, dtype, threshold, neuron_axis, sample_axis)
+    return Form(neurons, samples, positions, dtype, threshold, neuron_axis, sample_axis, decided)
 
 
 def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
-from tsstore.recording.axes import Axes
+from tsstore.recording.axes import Axes, Decision
+from tsstore.recording.layer_axes import LayerAxes
+from tsstore.recording.outputs import samples_of_entries
 from tsstore.recording.pack import Reading, new_rows, reading_of, rows_of
 from tsstore.recording.packed import (
     Form,
@@ -18,6 +22,7 @@ from tsstore.recording.packed import (
     no_values,
     rounded_threshold,
 )
+from tsstore.recording.sample_index import PACKED_SEQUENCES, Owners
 
 _MOST_PLANS: Final = 256
 """Sequences of many lengths have many shapes; then one begins anew."""
@@ -42,12 +47,12 @@ class Packer:
     threshold
         A neuron is on where its value is greater.
     axes
-        Of the layer's tensors.
+        Of the layer's tensors, or what has been decided of them.
     room
         Gives the rows their memory, on the CPU.
     """
 
-    def __init__(self, threshold: float, axes: Axes, room: Room = new_rows) -> None:
+    def __init__(self, threshold: float, axes: Axes | LayerAxes, room: Room = new_rows) -> None:
         self._threshold = threshold
         self._thresholds: dict[torch.dtype, float] = {}
         self._axes = axes
@@ -72,27 +77,60 @@ class Packer:
         check_packable(tensor)
         return Packed(rows_of(tensor, form, self._room), form)
 
-    def look_at(self, tensor: torch.Tensor) -> tuple[float, int, int]:
-        """Return the threshold for a tensor, its neuron axis and its sample axis.
+    def pack_sequences(self, sequences: PackedSequence) -> Packed:
+        """Pack the on/off states of packed sequences: they say themselves whose each entry is.
+
+        Raises
+        ------
+        OutputError
+            If their tensor cannot be packed.
+        """
+        tensor = sequences.data
+        decided = dict.fromkeys(("neuron_axis", "sample_axis"), PACKED_SEQUENCES)
+        decision = Decision(tensor.ndim - 1, 0, decided)
+        packed = self.packed(tensor, self.threshold_for(tensor), decision)
+        owners = Owners(samples_of_entries(sequences), PACKED_SEQUENCES, is_told=True)
+        return replace(packed, owners=owners)
+
+    def look_at(self, tensor: torch.Tensor) -> tuple[float, Decision]:
+        """Return the threshold for a tensor, and its axes.
 
         Raises
         ------
         OutputError
             If the tensor cannot be packed, or its axes cannot be told.
         """
+        return self.threshold_for(tensor), self._axes.decide(tensor)
+
+    def threshold_for(self, tensor: torch.Tensor) -> float:
+        """Return the threshold for a tensor.
+
+        Raises
+        ------
+        OutputError
+            If the tensor cannot be packed.
+        """
         check_packable(tensor)
         if tensor.dtype not in self._thresholds:
             self._thresholds[tensor.dtype] = rounded_threshold(self._threshold, tensor.dtype)
-        return self._thresholds[tensor.dtype], *self._axes.of(tensor)
+        return self._thresholds[tensor.dtype]
+
+    def packed(self, tensor: torch.Tensor, threshold: float, decision: Decision) -> Packed:
+        """Pack a tensor whose axes are decided."""
+        form = form_of(tensor, threshold, *decision)
+        return Packed(rows_of(tensor, form, self._room), form)
+
+    def forget(self) -> None:
+        """Look at each tensor anew, as other axes may have been decided."""
+        self._plans.clear()
 
     def _pack_first(self, tensor: torch.Tensor, kind: Hashable | None) -> Packed:
         """Pack a tensor unlike all before, and plan for others of its kind."""
-        form = form_of(tensor, *self.look_at(tensor))
-        packed = Packed(rows_of(tensor, form, self._room), form)
-        if kind is not None:
+        packed = self.packed(tensor, *self.look_at(tensor))
+        if kind is not None and self._axes.are_fixed:
             if len(self._plans) == _MOST_PLANS:
                 self._plans.clear()
-            self._plans[kind] = _Plan(form, reading_of(tensor, form))
+            self._plans[kind] = _Plan(packed.form, reading_of(tensor, packed.form))
         return packed
 
 

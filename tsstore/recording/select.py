@@ -10,19 +10,23 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from tsstore.errors import SelectionError
+from tsstore.recording import kinds
 from tsstore.recording.axes import (
     Axes,
     AxisChoice,
     choose,
     is_time_first,
-    is_time_first_at,
 )
 from tsstore.recording.outputs import OutputChoice
 
 Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
-"""A name, a glob, a class name, a class, a module, or a predicate (name, module) -> bool."""
+"""A name, a glob, a class name, a class, a module, or a predicate (name, module) -> bool.
+
+A class, or its name, means its subclasses, too.
+"""
 
 Where = Literal["after", "before", "both"]
 
@@ -77,13 +81,25 @@ def public_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield type(inner).__name__, inner
 
 
-def _inner_modules(parent: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+def is_leaf(module: nn.Module) -> bool:
+    """Whether no layers lie inside a module."""
+    return next(_children(module), None) is None
+
+
+def _children(parent: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules in a module by name; what makes its weights is none of them."""
     # Not named_children(): it gives a module that has two names under the first one only.
+    parametrized = is_parametrized(parent)
     for name, child in parent._modules.items():
-        if child is not None:
-            module = unwrapped(child)
-            yield prefix + name, module
-            yield from _inner_modules(module, f"{prefix}{name}.")
+        if child is not None and not (parametrized and name == "parametrizations"):
+            yield name, child
+
+
+def _inner_modules(parent: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in _children(parent):
+        module = unwrapped(child)
+        yield prefix + name, module
+        yield from _inner_modules(module, f"{prefix}{name}.")
 
 
 def select(
@@ -124,7 +140,7 @@ def select(
     wanted = _as_list(layers)
     chosen = _choose(modules, wanted, _as_list(exclude))
     _check_outputs(outputs, [name for name, _ in chosen])
-    time_first = set(_time_first_modules(model))
+    time_first = time_first_modules(model)
     places: tuple[Literal["after", "before"], ...] = (
         ("before", "after") if where == "both" else (where,)
     )
@@ -135,7 +151,7 @@ def select(
             module,
             choose(neuron_axis, name),
             choose(sample_axis, name),
-            id(module) in time_first,
+            time_first(module),
         )
         named = any(_names(selector, name, module) for selector in wanted)
         output = choose(outputs, name)
@@ -146,11 +162,10 @@ def select(
 def _target(
     place: Literal["after", "before"], named: bool, axes: Axes, output: str | None
 ) -> Target:
-    if place == "before":
-        return Target(f"{axes.layer}:before", axes.module, place, named, axes)
-    time_first = is_time_first_at(axes.module, output, axes.time_first)
-    axes = replace(axes, time_first=time_first)
-    return Target(axes.layer, axes.module, place, named, axes, output)
+    name = f"{axes.layer}:before" if place == "before" else axes.layer
+    output = None if place == "before" else output
+    axes = replace(axes, where=place, output=output)
+    return Target(name, axes.module, place, named, axes, output)
 
 
 def _choose(
@@ -226,11 +241,8 @@ def _any(selectors: list[Selector], name: str, module: nn.Module) -> bool:
 
 def _matches(selector: Selector, name: str, module: nn.Module) -> bool:
     if isinstance(selector, str):
-        return (
-            selector in (name, type(module).__name__)
-            or fnmatchcase(name, selector)
-            or fnmatchcase(type(module).__name__, selector)
-        )
+        names = (name, *class_names(module))
+        return selector in names or any(fnmatchcase(each, selector) for each in names)
     if isinstance(selector, nn.Module):
         return unwrapped(selector) is module
     if isinstance(selector, type):
@@ -241,6 +253,16 @@ def _matches(selector: Selector, name: str, module: nn.Module) -> bool:
         f"{selector!r:.80} selects no layer; expected a name, a glob, a class, a module or a "
         "predicate"
     )
+
+
+def class_names(module: nn.Module) -> list[str]:
+    """Return the names of a module's class and of all that it is derived from but `Module`.
+
+    So a class that was made for one module, as parametrisations and FSDP make them, is still what
+    it was made of.
+    """
+    own, *bases = type(module).__mro__
+    return [own.__name__, *(base.__name__ for base in bases if base not in (nn.Module, object))]
 
 
 def _nothing_matches(selector: Selector, modules: list[tuple[str, nn.Module]]) -> SelectionError:
@@ -256,17 +278,21 @@ def _nothing_matches(selector: Selector, modules: list[tuple[str, nn.Module]]) -
 
 
 def _listing(modules: list[tuple[str, nn.Module]], most: int = 40) -> str:
-    leaves = [
-        f"{name} ({type(module).__name__})"
-        for name, module in modules
-        if next(module.children(), None) is None
-    ]
+    leaves = [f"{name} ({type(module).__name__})" for name, module in modules if is_leaf(module)]
     more = f" and {len(leaves) - most} more" if len(leaves) > most else ""
     return ", ".join(leaves[:most]) + more + "; see tsstore.layers(model)"
 
 
-def _time_first_modules(model: nn.Module) -> Iterator[int]:
-    """Yield the ids of modules that are, or lie inside, one that takes (time, sample, neuron)."""
-    for module in model.modules():
-        if is_time_first(module):
-            yield from (id(inner) for inner in module.modules())
+def time_first_modules(model: nn.Module) -> Callable[[nn.Module], bool | None]:
+    """Return what tells of a module whether 3-D tensors there are (time, sample, neuron).
+
+    It says None where there are such modules, and whether this one's tensors come from them only
+    the tensors tell.
+    """
+    there = [module for module in model.modules() if is_time_first(module)]
+    inside = {
+        id(inner)
+        for module in there
+        for inner in (module.modules() if kinds.is_sequence_module(module) else (module,))
+    }
+    return lambda module: True if id(module) in inside else (None if there else False)

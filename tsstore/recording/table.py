@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from tsstore import bits
-from tsstore.errors import OutputError
+from tsstore.errors import OutputError, SelectionError
+from tsstore.recording import kinds
+from tsstore.recording.axes import BY_EXPERIMENT, Decision, UndecidedAxisError
+from tsstore.recording.example import arguments_of
+from tsstore.recording.experiment import Findings, find_samples
+from tsstore.recording.layer_axes import LayerAxes, Waiting
 from tsstore.recording.outputs import first_tensor
 from tsstore.recording.packed import check_packable
-from tsstore.recording.select import Target, select
+from tsstore.recording.recommended import RECOMMENDED, Firing
+from tsstore.recording.sampling import is_share
+from tsstore.recording.select import Target, is_leaf, select
+from tsstore.recording.watch import Watch
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_NORMS = (
-    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm,
-    nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
-)  # fmt: skip
-_ALWAYS_POSITIVE = (nn.Sigmoid, nn.Softmax, nn.Softmax2d, nn.Softplus, nn.Hardsigmoid)
-_NEURON_ATTRIBUTES = (
-    "out_channels", "out_features", "num_features", "num_channels", "embedding_dim", "hidden_size",
-    "embed_dim",
-)  # fmt: skip
 
 
 def layers(
     model: nn.Module,
     example_input: Any = None,
     samples: int | None = None,
-    positions: int | None = None,
+    positions: int | float | None = None,
 ) -> pd.DataFrame:
     """Return a table of the layers of a model that can be captured.
 
@@ -44,104 +42,191 @@ def layers(
     model
         The model; its mode, its parameters and its buffers stay as they are.
     example_input
-        A batch of inputs, or a tuple of arguments. With it the model is run once, in evaluation
-        mode, and the table knows positions and which layer feeds which.
+        A batch of inputs, a tuple of arguments, or a mapping of keyword arguments such as
+        ``{"input_ids": …}``. With it the model is run, in evaluation mode, and the table knows
+        positions and which layer feeds which; with two samples or more it is run on two of them,
+        one of which is replaced, and the table knows which entries are whose.
     samples
         Number of samples of a run that is planned: the table says what it will weigh.
     positions
-        As :func:`tsstore.capture` is told to take so many of each sample.
+        As :func:`tsstore.capture` is told to take so many of each sample, or a share of them.
 
     Returns
     -------
     pandas.DataFrame
-        A line for each module without children, by public name: its class, neurons, positions
-        and bytes of a sample (missing where they are not known), and a hint. Bytes are those of
-        rows before compression. With `samples` there is a column ``bytes`` for all of them.
+        A line for each module without others in it, by public name: its class, neurons, the axis
+        that holds them and by what that was decided, which sample the entries along another axis
+        belong to, as an experiment found it, positions and bytes of a sample (missing where they
+        are not known), whether it is recommended,
+        because a neuron fires just where its value is above 0, and a hint, which says why or what
+        to mind. Bytes are those of rows before compression. With `samples` there is a column
+        ``bytes`` for all of them. Without `example_input` nobody knows of activations that are
+        functions.
     """
     import pandas as pd
 
-    leaves = select(model, lambda _, module: next(module.children(), None) is None)
-    if example_input is None:
-        traces = _followers_in_sequences(model, leaves)
-    else:
-        traces = _run(model, leaves, example_input)
-    rows = {leaf.name: _describe(leaf.module, traces[leaf.name], positions) for leaf in leaves}
-    columns = ["class", "neurons", "positions", "bytes_per_sample", "hint"]
+    leaves = _leaves(model)
+    firing = Firing(model, leaves)
+    traces = _run(model, leaves, example_input, firing)
+    findings = _findings(model, leaves, traces, example_input)
+    rows = {}
+    for leaf in leaves:
+        trace, judgement = traces[leaf.name], firing.judge(leaf.name)
+        trace.take(findings, leaf.name)
+        rows[leaf.name] = _describe(leaf.module, trace, positions) | {
+            "recommended": judgement.recommended,
+            "hint": _hint(trace, judgement.reason),
+        }
+    whole = ["neurons", "neuron_axis", "positions", "bytes_per_sample"]
+    columns = ["class", *whole[:2], "decided", *whole[2:], "recommended", "hint"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("layer")
-    whole = ["neurons", "positions", "bytes_per_sample"]
-    table = table.astype(dict.fromkeys(whole, "Int64"))
+    table = table.astype(dict.fromkeys(whole, "Int64") | {"recommended": "bool"})
     if samples is not None:
-        table.insert(len(columns) - 1, "bytes", table["bytes_per_sample"] * samples)
+        table.insert(columns.index("recommended"), "bytes", table["bytes_per_sample"] * samples)
     return table
 
 
 @dataclass
 class _Trace:
-    """What is known of a layer: what one run of the model showed, and which module it feeds."""
+    """What one run of the model showed of a layer."""
 
     neurons: int | None = None
     positions: int | None = None
+    has_positions: bool = False
     calls: int = 0
     problem: str = ""
-    follower: nn.Module | None = None
+    decision: Decision | None = None
+    samples: str = ""
+    _given: list[tuple[torch.Size, Decision]] = field(default_factory=list)
+
+    def take(self, findings: Findings, name: str) -> None:
+        """Take what an experiment found of the layer: its samples, and so its positions."""
+        found = findings.found.get(name)
+        if found is None:
+            self.samples = findings.unclear.get(name, "")
+            return
+        if found.order != "single":
+            self.samples = f"{found.entries} entries each, {found.order}: {BY_EXPERIMENT}"
+        elif self.decision is not None and found.axis != self.decision.sample_axis:
+            self.samples = f"axis {found.axis}: {BY_EXPERIMENT}"
+        self.positions = 0
+        for shape, decision in self._given:
+            values = shape[decision.neuron_axis] * shape[found.axis]
+            self.positions += found.entries * shape.numel() // max(values, 1)
+
+    def add(self, shape: torch.Size, decision: Decision) -> None:
+        """Add a call that gave a tensor."""
+        self.decision = self.decision or decision
+        self._given.append((shape, decision))
+        self.neurons = shape[decision.neuron_axis]
+        entries = self.neurons * shape[decision.sample_axis]
+        self.positions = (self.positions or 0) + shape.numel() // max(entries, 1)
+        self.has_positions |= len(shape) > 2
 
 
 class _Tracer:
-    """Notes what each layer takes and gives, while the model runs."""
+    """Notes what each layer gives while the model runs, and what others tell of that."""
 
-    def __init__(self, leaves: list[Target]) -> None:
+    def __init__(self, leaves: list[Target], watch: Watch) -> None:
         self.traces = {leaf.name: _Trace() for leaf in leaves}
-        # By the tensor's address. The tensor is kept: an address that is freed is taken again.
-        self._origins: dict[int, tuple[torch.Tensor, _Trace]] = {}
+        self._watch = watch
+        self._given: list[tuple[Target, Waiting]] = []
 
-    def note(self, leaf: Target, arguments: Any, output: Any) -> None:
+    def note(self, leaf: Target, output: Any) -> None:
         """Note a call of a layer."""
         trace = self.traces[leaf.name]
         trace.calls += 1
         try:
-            taken, given = first_tensor(arguments), first_tensor(output)
-            if taken is not None and (origin := self._origins.get(id(taken))):
-                origin[1].follower = origin[1].follower or leaf.module
+            given = first_tensor(output)
             if given is None:
                 raise OutputError("gives no tensor")
-            self._origins[id(given)] = given, trace
             check_packable(given)
-            neuron_axis, sample_axis = leaf.axes.of(given)
         except OutputError as error:
             trace.problem = str(error)
             return
-        trace.neurons = given.shape[neuron_axis]
-        entries = trace.neurons * given.shape[sample_axis]
-        trace.positions = (trace.positions or 0) + given.numel() // max(entries, 1)
+        shape = torch.empty(given.shape, device="meta")
+        self._given.append((leaf, Waiting(shape, self._watch.clues_of(given))))
+
+    def conclude(self) -> None:
+        """Decide which axes hold what, now that all that ran is known."""
+        if self._watch.following is not None:
+            self._watch.following.conclude()
+        for leaf, waiting in self._given:
+            trace = self.traces[leaf.name]
+            try:
+                decision = LayerAxes(leaf.axes).conclude(waiting)
+                trace.add(waiting.tensor.shape, decision)
+            except UndecidedAxisError as error:
+                trace.problem = f"{error}; say which: neuron_axis={{{leaf.name!r}: -1}}"
+            except OutputError as error:
+                trace.problem = str(error)
 
 
-def _run(model: nn.Module, leaves: list[Target], example: Any) -> dict[str, _Trace]:
+def recommended_layers(model: nn.Module, example_input: Any) -> list[str]:
+    """Return the names of the layers whose sign is the firing of their neurons.
+
+    Raises
+    ------
+    SelectionError
+        If there is none, or no example input.
+    """
+    if example_input is None:
+        raise SelectionError(
+            f"found layers={RECOMMENDED!r} without an example input; expected capture(…, "
+            "example_input=…), a batch on which the model is run once"
+        )
+    leaves = _leaves(model)
+    firing = Firing(model, leaves)
+    _run(model, leaves, example_input, firing)
+    names = [leaf.name for leaf in leaves if firing.judge(leaf.name).recommended]
+    if not names:
+        raise SelectionError(
+            "no layer's sign is the firing of its neurons: none is an activation with its "
+            "threshold at 0, or comes before one; choose layers=, see the hints in "
+            "tsstore.layers(model, example_input)"
+        )
+    return names
+
+
+def _leaves(model: nn.Module) -> list[Target]:
+    return select(model, lambda _, module: is_leaf(module))
+
+
+def _run(model: nn.Module, leaves: list[Target], example: Any, firing: Firing) -> dict[str, _Trace]:
     """Run the model once, in evaluation mode, and return what it showed of each layer."""
-    tracer = _Tracer(leaves)
+    watch = Watch(model, leaves)
+    tracer = _Tracer(leaves, watch)
+    if example is None:
+        return tracer.traces
     handles = [
         leaf.module.register_forward_hook(
-            lambda _, arguments, output, leaf=leaf: tracer.note(leaf, arguments, output)
+            lambda _, arguments, output, leaf=leaf: tracer.note(leaf, output)
         )
         for leaf in leaves
     ]
     try:
-        with torch.no_grad(), _evaluating(model):
-            model(*(example if isinstance(example, tuple) else (example,)))
+        watch.begin()
+        with torch.no_grad(), _evaluating(model), firing.watching():
+            arguments, keywords = arguments_of(example)
+            model(*arguments, **keywords)
+        tracer.conclude()
     finally:
+        watch.end()
         for handle in handles:
             handle.remove()
     return tracer.traces
 
 
-def _followers_in_sequences(model: nn.Module, leaves: list[Target]) -> dict[str, _Trace]:
-    """Return the module that comes next, for layers directly in a Sequential."""
-    following = {
-        id(first): second
-        for parent in model.modules()
-        if isinstance(parent, nn.Sequential)
-        for first, second in pairwise(parent)
-    }
-    return {leaf.name: _Trace(follower=following.get(id(leaf.module))) for leaf in leaves}
+def _findings(
+    model: nn.Module, leaves: list[Target], traces: Mapping[str, _Trace], example: Any
+) -> Findings:
+    """Return what an experiment finds of those layers that ran."""
+    if example is None:
+        return Findings()
+    known = {name: trace.decision for name, trace in traces.items() if trace.decision}
+    axes = {name: decision.neuron_axis for name, decision in known.items()}
+    ran = [leaf for leaf in leaves if leaf.name in known]
+    return find_samples(model, ran, *arguments_of(example), neuron_axes=axes)
 
 
 @contextmanager
@@ -156,39 +241,51 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _describe(module: nn.Module, trace: _Trace, most: int | None) -> dict[str, Any]:
-    neurons, positions = trace.neurons, trace.positions
-    if most is not None and positions is not None:
-        positions = min(positions, most * trace.calls)
+def _describe(module: nn.Module, trace: _Trace, wanted: int | float | None) -> dict[str, Any]:
+    neurons, positions = trace.neurons, _positions(trace, wanted)
     if not trace.calls:
         neurons = _declared_neurons(module)
-    size = None if neurons is None or positions is None else positions * bits.row_bytes(neurons)
+    size = None
+    if neurons is not None and positions is not None:
+        size = ceil(positions * bits.row_bytes(neurons))
     return {
         "class": type(module).__name__,
         "neurons": neurons,
-        "positions": positions,
+        "neuron_axis": None if trace.decision is None else trace.decision.neuron_axis,
+        "decided": "" if trace.decision is None else _reason(trace.decision, trace.samples),
+        "positions": None if positions is None else ceil(positions),
         "bytes_per_sample": size,
-        "hint": _hint(module, trace),
     }
 
 
+def _positions(trace: _Trace, wanted: int | float | None) -> float | None:
+    """Return how many positions of a sample are recorded, on average; None if nobody knows."""
+    if wanted is None or trace.positions is None:
+        return trace.positions
+    if is_share(wanted) and trace.has_positions:
+        return trace.positions * wanted
+    return trace.positions if is_share(wanted) else min(trace.positions, wanted * trace.calls)
+
+
 def _declared_neurons(module: nn.Module) -> int | None:
-    for attribute in _NEURON_ATTRIBUTES:
-        value = getattr(module, attribute, None)
-        if isinstance(value, int):
-            return value
-    shape = getattr(module, "normalized_shape", None)
-    return int(shape[-1]) if isinstance(shape, tuple) and shape else None
+    declared = kinds.gives(module)
+    return None if declared is None else declared.width
 
 
-def _hint(module: nn.Module, trace: _Trace) -> str:
+def _reason(decision: Decision, samples: str) -> str:
+    """Return by what a layer's axes were decided, and whose its entries are where that is seen."""
+    why = decision.decided["neuron_axis"]
+    if samples:
+        return f"{why}; samples: {samples}"
+    if decision.sample_axis == 0:
+        return why
+    return f"{why}; samples along axis {decision.sample_axis}: {decision.decided['sample_axis']}"
+
+
+def _hint(trace: _Trace, reason: str) -> str:
     if trace.problem:
         return trace.problem
-    if isinstance(module, _ALWAYS_POSITIVE):
-        return "its output is always on: nothing to count"
-    # An activation's sign is its own; what has weights gets its activation after the norm.
-    if isinstance(trace.follower, _NORMS) and next(module.parameters(), None) is not None:
-        return f"feeds {type(trace.follower).__name__}: its sign is not the activation's"
     if trace.calls > 1:
-        return f"called {trace.calls} times a forward pass: as many layers, or calls='merge'"
-    return ""
+        calls = f"called {trace.calls} times a forward pass: as many layers, or calls='merge'"
+        return f"{calls}; {reason}" if reason else calls
+    return reason

@@ -10,6 +10,7 @@ from typing import Any
 from tsstore.errors import FormatError
 from tsstore.store.documents import mapping, number, real, text
 from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
+from tsstore.store.sampling import check_sampling
 
 FORMAT = 1
 COLUMN_CHUNK_ROWS = 1 << 14
@@ -291,6 +292,9 @@ class LayerAttributes:
         What was left out on purpose; None if nothing was.
     output
         Path of the captured tensor in what the module gave; None for the first one.
+    decided
+        By what its axes were decided, and which sample a row belongs to: reasons in words, by the
+        name of the attribute; None in stores of early versions.
     """
 
     name: str
@@ -305,6 +309,7 @@ class LayerAttributes:
     position_shape: tuple[int, ...] = ()
     sampling: Mapping[str, Any] | None = None
     output: str | None = None
+    decided: Mapping[str, str] | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -337,6 +342,15 @@ class LayerAttributes:
             },
             dtype=text(value.get("dtype"), "dtype", where),
             position_shape=tuple(number(size, "position_shape", where) for size in shape),
-            sampling=None if sampling is None else mapping(sampling, "sampling", where),
+            sampling=None if sampling is None else check_sampling(sampling, where),
             output=None if output is None else text(output, "output", where),
+            decided=_decided(value.get("decided"), where),
         )
+
+
+def _decided(value: object, where: str) -> dict[str, str] | None:
+    """Check what a layer says of its decisions; layers of early versions say nothing."""
+    if value is None:
+        return None
+    reasons = mapping(value, "decided", where)
+    return {name: text(reason, f"decided.{name:.80}", where) for name, reason in reasons.items()}

@@ -23,9 +23,12 @@ from tsstore.store.sealing import seal_part
 from tsstore.store.writer import PartWriter, next_attempt
 
 _LAYER_FIELDS = (
-    "neurons", "threshold", "dtype", "where", "neuron_axis", "sample_axis", "sampling", "output",
+    "output", "neuron_axis", "sample_axis", "neurons", "threshold", "dtype", "where", "sampling",
 )  # fmt: skip
 """What must be the same of a layer, so that its rows can be counted together."""
+
+_FOR_ALL_BATCHES = {"as many entries as samples", "contiguous", "interleaved"}
+"""How a layer's entries can belong to samples in all batches alike."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,15 @@ class Earlier:
                     "layers", f"{_names(mine)} more", f"{_names(theirs)} more", part
                 )
 
+    def layers_named(self, name: str) -> list[LayerAttributes]:
+        """Return what the step's earlier parts say of a layer, or of its calls."""
+        return [
+            layer.attributes
+            for part in self.parts
+            for layer in part.layers.values()
+            if layer.attributes.name.partition("#")[0] == name
+        ]
+
     def check_columns(self, columns: Mapping[str, str]) -> None:
         """Check that sample columns are those of the step's earlier parts.
 
@@ -166,9 +178,15 @@ class Earlier:
     def _check_layer(self, layer: LayerAttributes, part: Part) -> None:
         earlier = part.layers[layer.name].attributes
         for field in _LAYER_FIELDS:
-            mine, theirs = _of_rows(layer, field), _of_rows(earlier, field)
-            if mine != theirs:
+            if _of_rows(layer, field) != _of_rows(earlier, field):
+                mine, theirs = _with_reason(layer, field), _with_reason(earlier, field)
                 raise self._refusal(f"layer {printable(layer.name)}: {field}", mine, theirs, part)
+
+        mine, theirs = _belonging(layer), _belonging(earlier)
+        kinds = {reason.partition(":")[0] for reason in (mine, theirs)}
+        if len(kinds) > 1 and kinds <= _FOR_ALL_BATCHES:
+            what = f"layer {printable(layer.name)}: which sample a row belongs to"
+            raise self._refusal(what, mine, theirs, part)
 
     def _check_model(self, part: Part) -> None:
         mine, theirs = dict(self.part.model), dict(part.attributes.model)
@@ -312,3 +330,15 @@ def _of_rows(layer: LayerAttributes, field: str) -> Any:
     if field != "sampling" or value is None:
         return value
     return {name: entry for name, entry in value.items() if name != "max_bytes"} or None
+
+
+def _belonging(layer: LayerAttributes) -> str:
+    """Return how a layer's entries belong to samples, and what said so."""
+    return (layer.decided or {}).get("sample_index", "")
+
+
+def _with_reason(layer: LayerAttributes, field: str) -> Any:
+    """Return what a layer's field says, and by what it was decided where that is known."""
+    reason = (layer.decided or {}).get(field)
+    value = _of_rows(layer, field)
+    return f"{value} ({reason})" if reason else value

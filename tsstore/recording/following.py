@@ -1,0 +1,203 @@
+"""Following tensors from module to module: what one says of its axes holds where they arrive."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from tsstore.errors import OutputError
+from tsstore.recording import kinds
+from tsstore.recording.axes import BY_OTHERS, Axes, Axis
+
+
+@dataclass(eq=False)
+class Clue:
+    """What is known of an axis that several tensors have in common; None as long as nothing is."""
+
+    axis: Axis | None = None
+
+
+class Clues(NamedTuple):
+    """What is known of a tensor's axes."""
+
+    neurons: Clue
+    samples: Clue
+
+
+class _Followed(NamedTuple):
+    tensor: weakref.ref[torch.Tensor]
+    clues: Clues
+
+
+class Following:
+    """What the modules of a model say of the tensors that pass between them, in one batch.
+
+    A tensor is the same one where its memory, shape and strides are, as long as it lives: it may
+    have been changed in place, and its axes have not.
+
+    Parameters
+    ----------
+    axes
+        How the axes of each module's output are found, by the module's ``id``.
+    """
+
+    def __init__(self, axes: Mapping[int, Axes]) -> None:
+        self._axes = axes
+        self._followed: dict[Hashable, _Followed] = {}
+        self._seen: list[tuple[torch.Size, Clues]] = []
+
+    def clues_of(self, tensor: torch.Tensor) -> Clues:
+        """Return what is known of a tensor's axes; what becomes known later is filled in."""
+        followed = self._alive(tensor)
+        return self._follow(tensor, Clues(Clue(), Clue())) if followed is None else followed
+
+    def note(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        """Note a call of a module that is over, with all its arguments."""
+        if (axes := self._axes.get(id(module))) is None:
+            return
+        taken, given = list(tensors_in(arguments)), list(tensors_in(output))
+        if taken:
+            self._note_taken(axes, taken[0])
+        if given:
+            self._note_given(axes, taken, given[0])
+        for tensor in given[1:]:
+            self.clues_of(tensor)
+
+    def mark(self) -> int:
+        """Return where a forward pass begins, for :meth:`forget`."""
+        return len(self._seen)
+
+    def forget(self, mark: int) -> None:
+        """Forget what was noted since a mark."""
+        del self._seen[mark:]
+        self._followed.clear()
+
+    def conclude(self) -> None:
+        """Let tensors tell of others of the very same shape, where all that are known agree.
+
+        Not of the neurons where another axis has as many entries, nor of the samples where time
+        has: such tensors have the same shape whichever way they lie.
+        """
+        while self._conclude_once("neurons") or self._conclude_once("samples"):
+            pass
+
+    def _conclude_once(self, which: str) -> bool:
+        """Fill in what the known ones tell; whether anything was new."""
+        known: dict[torch.Size, set[int]] = {}
+        for shape, clues in self._seen:
+            if (axis := getattr(clues, which).axis) is not None:
+                known.setdefault(shape, set()).add(axis.axis)
+        new = False
+        for shape, clues in self._seen:
+            clue: Clue = getattr(clues, which)
+            axes = known.get(shape, set())
+            if clue.axis is None and len(axes) == 1:
+                axis = min(axes)
+                beside = _axis_of(clues.samples) if which == "neurons" else None
+                if _is_unlike_others(shape, axis, beside):
+                    clue.axis = Axis(axis, BY_OTHERS)
+                    new = True
+        return new
+
+    def _note_taken(self, axes: Axes, tensor: torch.Tensor) -> None:
+        """Note what a module of a known kind says of what it takes."""
+        clues = self.clues_of(tensor)
+        if tensor.ndim < 2 or kinds.takes(axes.module) is None:
+            return
+        of_input = replace(axes, where="before", neuron_axis=None, sample_axis=None, output=None)
+        why = f"the layer that takes it: {axes.layer}"
+        if clues.samples.axis is None and (samples := of_input.samples(tensor)):
+            clues.samples.axis = Axis(samples.axis, why)
+        neurons = of_input.neurons(tensor, _axis_of(clues.samples) or 0)
+        if clues.neurons.axis is None and neurons:
+            clues.neurons.axis = Axis(neurons.axis, why)
+
+    def _note_given(self, axes: Axes, taken: list[torch.Tensor], tensor: torch.Tensor) -> None:
+        """Note what a module says of what it gives, or else what its inputs say of that."""
+        before = self._alive(tensor) or self._inherited(axes.module, taken, tensor)
+        clues = before or Clues(Clue(), Clue())
+        why = f"the layer it follows: {axes.layer}"
+        if kinds.keeps_positions(axes.module) and taken:
+            lengths, given = taken[0].shape, tensor.shape
+            if given[:-1] in (lengths, lengths[:-1]):
+                clues = clues._replace(samples=self.clues_of(taken[0]).samples)
+        with suppress(OutputError):
+            if tensor.ndim >= 2 and (samples := axes.samples(tensor)):
+                clues = clues._replace(samples=Clue(Axis(samples.axis, why)))
+            sample_axis = _axis_of(clues.samples) or 0
+            if tensor.ndim >= 2 and (neurons := axes.neurons(tensor, sample_axis)):
+                clues = clues._replace(neurons=Clue(Axis(neurons.axis, why)))
+        if clues is not before or self._alive(tensor) is None:
+            self._follow(tensor, clues)
+
+    def _inherited(
+        self, module: nn.Module, taken: list[torch.Tensor], tensor: torch.Tensor
+    ) -> Clues | None:
+        """Return what a module's inputs say of an output that has their shape; None if nothing."""
+        alike = [self.clues_of(one) for one in taken if one.shape == tensor.shape]
+        if not alike:
+            return None
+        if kinds.keeps_layout(module):
+            return alike[0]
+        neurons = _common([clues.neurons for clues in alike])
+        samples = _common([clues.samples for clues in alike])
+        shape, beside = tensor.shape, _axis_of(samples)
+        # A user's own module may have changed axes for others of the same size.
+        sure = _is_unlike_others(shape, _axis_of(neurons), beside)
+        in_order = len(shape) < 3 or shape[0] != shape[1]
+        return Clues(neurons if sure else Clue(), samples if in_order else Clue())
+
+    def _alive(self, tensor: torch.Tensor) -> Clues | None:
+        followed = self._followed.get(_identity_of(tensor))
+        return None if followed is None or followed.tensor() is None else followed.clues
+
+    def _follow(self, tensor: torch.Tensor, clues: Clues) -> Clues:
+        self._followed[_identity_of(tensor)] = _Followed(weakref.ref(tensor), clues)
+        self._seen.append((tensor.shape, clues))
+        return clues
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield all tensors in a module's arguments or output, however nested."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+
+
+def _axis_of(clue: Clue) -> int | None:
+    return None if clue.axis is None else clue.axis.axis
+
+
+def _common(clues: list[Clue]) -> Clue:
+    """Return the clue of several tensors: of those that are known, if they agree."""
+    known = [clue for clue in clues if clue.axis is not None]
+    if len({_axis_of(clue) for clue in known}) > 1 or (not known and len(clues) > 1):
+        return Clue()
+    return (known or clues)[0]
+
+
+def _is_unlike_others(shape: torch.Size, axis: int | None, samples: int | None) -> bool:
+    """Whether no other axis has an axis's size, but for that of the samples; if None, any axis."""
+    others = [size for n, size in enumerate(shape) if n != (samples or 0)]
+    if axis is None:
+        return len(set(others)) == len(others)
+    return others.count(shape[axis]) <= 1
+
+
+def _identity_of(tensor: torch.Tensor) -> Hashable:
+    try:
+        address = tensor.data_ptr()
+        return (address, tensor.shape, tensor.stride()) if address else id(tensor)
+    except RuntimeError:
+        return id(tensor)

@@ -1,0 +1,114 @@
+"""What has been decided of one layer's axes: for good, once its first batch is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from tsstore.recording.axes import Axes, Axis, Decision
+from tsstore.recording.following import Clues
+from tsstore.store.layout import LayerAttributes
+
+_FIRST: Final = Axis(0, "")
+"""Where samples are, if nothing tells of another axis."""
+_EARLIER: Final = "earlier attempts"
+
+
+class LayerAxes:
+    """Decides of the tensors of one layer which axes hold what.
+
+    Until its first batch is over this may take what other modules say of its tensors. From then on
+    tensors with as many axes are treated alike, and nothing is looked for.
+
+    Parameters
+    ----------
+    axes
+        What the user and the layer say.
+    clues_of
+        Returns what is known of a tensor from others; None where nobody looks at these.
+    earlier
+        The layer in earlier attempts of the run that is gone on with.
+    """
+
+    def __init__(
+        self,
+        axes: Axes,
+        clues_of: Callable[[torch.Tensor], Clues | None] = lambda _: None,
+        earlier: Sequence[LayerAttributes] = (),
+    ) -> None:
+        self.axes = axes
+        self.clues_of = clues_of
+        self._earlier = earlier
+        self._fixed: dict[int, Decision] = {}
+
+    @property
+    def are_fixed(self) -> bool:
+        """Whether nothing that other modules say changes what is decided."""
+        return self.axes.tell or bool(self._fixed)
+
+    @property
+    def need_clues(self) -> bool:
+        """Whether what other modules say is needed."""
+        return not (self.are_fixed or self._earlier)
+
+    def fix(self, axes: int, decision: Decision) -> None:
+        """Decide for good of all tensors with so many axes."""
+        self._fixed[axes] = decision
+
+    def decide(self, tensor: torch.Tensor) -> Decision:
+        """Return the axes of a tensor.
+
+        Raises
+        ------
+        UndecidedAxisError
+            If nothing tells them yet.
+        OutputError
+            If the tensor has no room for both.
+        """
+        if (fixed := self._fixed.get(tensor.ndim)) is not None:
+            return fixed
+        if self.axes.tell:
+            return self.axes.decide(tensor)
+        if earlier := self._earlier_axes(tensor):
+            return self.axes.decide(tensor, *earlier)
+        if (clues := self.clues_of(tensor)) is None:
+            return self.axes.decide(tensor)
+        return self.axes.decide(tensor, clues.neurons.axis, clues.samples.axis)
+
+    def conclude(self, waiting: Waiting) -> Decision:
+        """Return the axes of a tensor when its batch is over; see :meth:`decide`."""
+        neurons = of_samples = None
+        if waiting.clues is not None:
+            neurons, of_samples = waiting.clues.neurons.axis, waiting.clues.samples.axis
+        return self.axes.decide(waiting.tensor, neurons, of_samples or _FIRST)
+
+    def _earlier_axes(self, tensor: torch.Tensor) -> tuple[Axis, Axis] | None:
+        for layer in self._earlier:
+            axes = layer.neuron_axis, layer.sample_axis
+            if tensor.ndim > max(axes) and tensor.shape[layer.neuron_axis] == layer.neurons:
+                why = layer.decided or {"neuron_axis": _EARLIER}
+                return (
+                    Axis(layer.neuron_axis, why.get("neuron_axis", _EARLIER)),
+                    Axis(layer.sample_axis, why.get("sample_axis", "")),
+                )
+        return None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A tensor whose axes nothing tells yet: a copy of it, for it may be changed in place.
+
+    Attributes
+    ----------
+    tensor
+        The copy.
+    clues
+        What is known of the tensor from others, and will be; None where nobody looks at these.
+    """
+
+    tensor: torch.Tensor
+    clues: Clues | None
+    there: None = None

@@ -1,0 +1,191 @@
+"""Which layers' sign is the firing of their neurons, and where "> 0" is a mere convention."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from tsstore.errors import OutputError
+from tsstore.recording.outputs import first_tensor
+from tsstore.recording.select import Target, class_names
+
+RECOMMENDED = "recommended"
+"""What :func:`tsstore.capture` takes as `layers` for those that are."""
+
+_RECTIFIER = re.compile("ReLU|Relu|GELU|Gelu|ELU|SiLU|Silu|Mish|[Ss]wish")
+"""In the names of activations, also of libraries' own, which let through what is above zero, and
+hold at or near zero what is below."""
+
+_RECTIFYING = {
+    "relu", "relu6", "leaky_relu", "rrelu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish",
+    "hardswish",
+}  # fmt: skip
+"""The same as functions; those in place have one more underscore."""
+
+_ALWAYS_POSITIVE = (nn.Sigmoid, nn.Softmax, nn.Softmax2d, nn.Softplus, nn.Hardsigmoid)
+_NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm,
+    nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+)  # fmt: skip
+_CONVENTIONS: dict[str, tuple[type[nn.Module], ...]] = {
+    "its states go from -1 to 1, and have no threshold": (nn.RNNBase, nn.RNNCellBase),
+    "it is a table of numbers, which have no threshold": (nn.Embedding, nn.EmbeddingBag),
+    "what it gives lies around 0, which is no threshold": (nn.LayerNorm, nn.RMSNorm),
+    "it passes on the sign of what comes": (nn.modules.dropout._DropoutNd,),
+    "it is alike on both sides of 0": (nn.Tanh, nn.Hardtanh, nn.Softsign, nn.Tanhshrink),
+}
+
+
+_NOTHING: tuple[str, Any] = "", None
+
+
+class Judgement(NamedTuple):
+    """Whether a layer's sign is the firing, and why."""
+
+    recommended: bool
+    reason: str
+
+
+class Firing:
+    """Finds out, while a model runs, which of its layers' signs are their neurons' firing.
+
+    A neuron fires just where its value is above zero behind an activation that has its threshold
+    there: one that lets through what is above, and holds at or near zero what is below (ReLU and
+    its kin, ELU, GELU, SiLU, Mish, Hardswish; not tanh, which is as large on either side). Where
+    that is a function, the layer before has the same signs. What a norm moves before its
+    activation comes does not have them.
+
+    Parameters
+    ----------
+    model
+        The model.
+    layers
+        Those that are judged, none inside another.
+    """
+
+    def __init__(self, model: nn.Module, layers: Iterable[Target]) -> None:
+        self._modules = {layer.name: layer.module for layer in layers}
+        self._functions: dict[nn.Module, str] = {}
+        self._followers: dict[nn.Module, nn.Module] = {}
+        self._sequences = {
+            first: second
+            for parent in model.modules()
+            if isinstance(parent, nn.Sequential)
+            for first, second in pairwise(parent)
+        }
+        # By the tensor's address. The tensor is kept: an address that is freed is taken again.
+        self._origins: dict[int, tuple[torch.Tensor, nn.Module]] = {}
+        self._inside: nn.Module | None = None
+        self._latest = _NOTHING
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch what the model does meanwhile."""
+        # What runs shows more than in what order modules stand.
+        self._sequences.clear()
+        handles = []
+        for module in set(self._modules.values()):
+            handles.append(module.register_forward_pre_hook(self._enter))
+            handles.append(module.register_forward_hook(self._leave))
+        try:
+            with _as_written(), _Functions(self._note_function):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._origins.clear()
+
+    def judge(self, name: str) -> Judgement:
+        """Return whether a layer's sign is the firing, by its name."""
+        module = self._modules[name]
+        follower = self._followers.get(module) or self._sequences.get(module)
+        if isinstance(module, _ALWAYS_POSITIVE):
+            return Judgement(False, "its output is always on: nothing to count")
+        if _is_activation(module):
+            return Judgement(True, "an activation with its threshold at 0: on is firing")
+        # An activation's sign is its own; what has weights gets its activation after the norm.
+        if isinstance(follower, _NORMS) and next(module.parameters(), None) is not None:
+            kind = type(follower).__name__
+            return Judgement(False, f"feeds {kind}: its sign is not the activation's")
+        if function := self._functions.get(module):
+            return Judgement(True, f"{function} with its threshold at 0: on is firing")
+        for reason, kinds in _CONVENTIONS.items():
+            if isinstance(module, kinds):
+                return Judgement(False, f'"> 0" is a convention here: {reason}')
+        return Judgement(False, "")
+
+    def _enter(self, module: nn.Module, arguments: Any) -> None:
+        self._inside = module
+        if (taken := _tensor_in(arguments)) is not None and id(taken) in self._origins:
+            self._followers.setdefault(self._origins[id(taken)][1], module)
+
+    def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        given, (name, result) = _tensor_in(output), self._latest
+        self._inside, self._latest = None, _NOTHING
+        if given is None:
+            return
+        self._origins[id(given)] = given, module
+        if given is result:
+            self._functions[module] = name
+
+    def _note_function(self, name: str, given: Any, result: Any) -> None:
+        if self._inside is not None:
+            self._latest = name, result
+        elif id(given) in self._origins:
+            self._functions.setdefault(self._origins[id(given)][1], name)
+
+
+def _is_activation(module: nn.Module) -> bool:
+    return any(_RECTIFIER.search(name) and "GLU" not in name for name in class_names(module))
+
+
+def _tensor_in(value: Any) -> torch.Tensor | None:
+    try:
+        return first_tensor(value)
+    except OutputError:
+        return None
+
+
+def _as_written() -> AbstractContextManager[object]:
+    """Let what is compiled run as it is written for a while, where this torch can."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    if stance is None or "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    return cast("AbstractContextManager[object]", stance("force_eager"))
+
+
+class _Functions(TorchFunctionMode):
+    """Notes calls of functions that have their threshold at zero.
+
+    Parameters
+    ----------
+    note
+        Takes the function's name, what it was given, and what it gave.
+    """
+
+    def __init__(self, note: Callable[[str, Any, Any], object]) -> None:
+        super().__init__()
+        self._note = note
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        keywords: Mapping[str, Any] | None = None,
+    ) -> Any:
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        name = getattr(function, "__name__", "").rstrip("_")
+        if name in _RECTIFYING:
+            given = arguments[0] if arguments else keywords.get("input")
+            self._note(name, given, result)
+        return result
