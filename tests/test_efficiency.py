@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,6 +83,35 @@ def test_aiq_names_what_is_out_of_range(value: float) -> None:
         aIQ(0.2, value)
     with pytest.raises(ValueError, match=f"network efficiency must be from 0 to 1: found {value}"):
         aIQ(value, 0.9)
+
+
+def test_aiq_takes_arrays_and_tensors_and_broadcasts() -> None:
+    accuracies = [0.5, 0.75, 1.0]
+    expected = [aIQ(0.2, accuracy) for accuracy in accuracies]
+    tensor = torch.tensor(accuracies, dtype=torch.float64, requires_grad=True)
+    for one in (accuracies, np.array(accuracies), tensor, tensor.to(torch.float32)):
+        values = aIQ(0.2, one)
+        assert isinstance(values, np.ndarray)
+        np.testing.assert_allclose(values, expected)
+    table = aIQ(np.array([[0.1], [0.2]]), tensor, np.array([1, 2, 3]))
+    assert table.shape == (2, 3)
+    assert table[1, 1] == aIQ(0.2, 0.75, 2)
+    for one in (np.float32(0.5), np.array(0.5), torch.tensor(0.5), torch.tensor(0.5).bfloat16()):
+        assert type(aIQ(one, one, one)) is float
+        assert aIQ(one, one) == pytest.approx(0.5)
+
+
+def test_aiq_takes_an_average_that_was_rounded_up_for_one() -> None:
+    assert aIQ(0.25, 1 + 1e-6, 1) == aIQ(0.25, np.float32(1) + np.finfo(np.float32).eps, 1) == 0.5
+    assert aIQ(1 + 1e-6, torch.tensor(1.0000012)) == 1.0
+    with pytest.raises(ValueError, match=r"accuracy must be from 0 to 1: found 1\.001"):
+        aIQ(0.25, 1.001)
+
+
+@pytest.mark.parametrize("value", [None, "high", [[0.1], [0.1, 0.2]], [0.5, -0.5], [0.2, math.nan]])
+def test_aiq_refuses_what_are_no_shares(value: object) -> None:
+    with pytest.raises(ValueError, match="accuracy must be"):
+        aIQ(0.2, value)
 
 
 @pytest.mark.parametrize("weight", [0, -1, math.nan, math.inf])

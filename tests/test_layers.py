@@ -5,15 +5,17 @@ from dataclasses import replace
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from dask.base import tokenize
 from helpers import draw_batch, rows_of, start_part, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore import bits
-from tsstore.errors import DamageError, FormatError, StoreError
-from tsstore.store import layout
+from tsstore.errors import DamageError, FormatError, RowIndexError, StoreError
+from tsstore.store import chunks, layout
 from tsstore.store.batch import Batch
 from tsstore.store.layers import Block, LayerStates
 from tsstore.store.layout import PartAttributes
@@ -85,7 +87,11 @@ def test_what_was_appended_is_read_whatever_the_batches_commits_and_slices(
 @pytest.mark.parametrize("key", [
     (3,), (-1, 0), (slice(None), 1), (slice(5, 1, -2), slice(None)), (slice(2, 9), -1),
     (4, slice(0, 1)), (slice(0, 0), slice(None)), slice(10, 2), np.int64(4), (slice(None), [1, 0]),
-])  # fmt: skip
+    [0, 1], [-1, 3, 3, 0], [], [[0, 5], [7, -2]], np.array([9, 2], dtype=np.uint64), np.array(3),
+    ..., (), (..., 0), (3, ...), (..., slice(2, 4), 1), (slice(None), ...), slice(30, None, -7),
+    ([0, 5, 2], [1, 0, 0]), ([4, 9], slice(None, None, -1)), ([[1], [3]], [0, 1]), ([1, 3], -1),
+    (slice(2, 5), np.array([True, False])), range(3), torch.tensor([4, 1]), pd.Series([3, 1]),
+], ids=repr)  # fmt: skip
 def test_keys_mean_what_they_mean_to_numpy(store, key):
     rows = store["fc.2"][:]
     selected = store["fc.2"][key]
@@ -94,10 +100,125 @@ def test_keys_mean_what_they_mean_to_numpy(store, key):
     assert selected.dtype == np.uint8
 
 
-@pytest.mark.parametrize("key", [1000, -1000, "a", 1.5, None, [0, 1]])
-def test_keys_that_mean_nothing_are_refused(store, key):
-    with pytest.raises((IndexError, TypeError)):
+def test_masks_mean_what_they_mean_to_numpy(store):
+    states, rows = store["fc.2"], store["fc.2"][:]
+    mask = rows[:, 0] % 3 == 0
+    for key in (
+        mask,
+        mask.tolist(),
+        (mask, 1),
+        (mask, ...),
+        ~mask & mask,
+        rows > 99,
+        (..., mask)[1:],
+    ):
+        np.testing.assert_array_equal(states[key], rows[key])
+    np.testing.assert_array_equal(states.decode(mask), bits.unpack(rows[mask], 13))
+
+
+numbers = st.integers(-90, 90)
+
+
+@settings(deadline=None, max_examples=60)
+@given(key=st.lists(numbers) | st.lists(st.lists(numbers, min_size=2, max_size=2)) | numbers)
+def test_any_row_numbers_mean_what_they_mean_to_numpy(any_store, key):
+    states, rows = any_store["a"], np.asarray(any_store["a"])
+    try:
+        expected = rows[key]
+    except IndexError:
+        with pytest.raises(
+            RowIndexError, match=r"layer a: there is no row -?\d+; expected one from"
+        ):
+            states[key]
+        return
+    np.testing.assert_array_equal(states[key], expected)
+    assert states[key].shape == expected.shape
+    np.testing.assert_array_equal(states.decode(key), bits.unpack(expected, 11))
+
+
+@pytest.fixture(scope="module")
+def any_store(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("any") / "run.zarr"
+    for rank, samples in enumerate((31, 0, 29)):
+        batch = draw_batch(rng, samples, neurons=NEURONS)
+        write_run(path, [batch], neurons=NEURONS, part=PartAttributes(rank=rank), chunk_bytes=14)
+    return open_store(path)
+
+
+@pytest.mark.parametrize(("key", "message"), [
+    (1000, "there is no row 1000; expected one from -72 to 71"),
+    ([3, -1000], "there is no row -1000"),
+    (np.array([2**63], dtype=np.uint64), "there is no row 9223372036854775808"),
+    ((0, 1), "there is no byte 1; expected one from -1 to 0"),
+    ("a", "'a' means no rows; expected an integer, a slice"),
+    (1.5, "1.5 means no rows"), ([1.5], "means no rows"), (None, "None means no rows"),
+    (True, "True means no rows"), (np.array(True), "means no rows"), ([[1], [2, 3]], "means no"),
+    ([True, False], r"mask of shape \(2,\), expected \(72,\)"), ((..., ...), "two at most"),
+    ((0, 0, 0), "found 3 indices for 3 axes"), ((slice(None), slice(None), 0), "two at most"),
+    (np.ones((72, 2), np.bool_), r"mask of shape \(72, 2\), expected \(72, 1\)"),
+    (np.ones((72, 1, 1), np.bool_), "expected two at most"), (slice("a", "b"), "means no rows"),
+], ids=repr)  # fmt: skip
+def test_keys_that_mean_nothing_are_refused_with_advice(store, key, message):
+    with pytest.raises(RowIndexError, match=f"layer conv_1: .*{message}"):
         store["conv_1"][key]
+    with pytest.raises(IndexError):
+        store["conv_1"][key]
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The chunks that were decoded, in order."""
+    decoded = []
+    decode = chunks.decode
+
+    def noting(spec, data, where, out=None):
+        if spec.dtype == "uint8":
+            decoded.append(where)
+        return decode(spec, data, where, out)
+
+    monkeypatch.setattr(chunks, "decode", noting)
+    return decoded
+
+
+@pytest.mark.parametrize(("key", "rows"), [
+    (slice(None), range(60)), (slice(None, None, 25), range(0, 60, 25)),
+    (slice(50, 2, -20), [50, 30, 10]), ([59, 0, 1, 0, 59], [0, 59]), (-1, [59]),
+    (slice(3, 5), [3, 4]), ([], []),
+], ids=repr)  # fmt: skip
+def test_each_chunk_that_an_index_needs_is_decoded_once_and_no_other(any_store, decoded, key, rows):
+    states = any_store["a"]
+    states[key]
+    size = states.parts[0].states.spec.chunk_rows
+    needed = {(row >= 31, (row - 31 * (row >= 31)) // size) for row in rows}
+    assert len(decoded) == len(set(decoded)) == len(needed)
+
+
+def test_numpy_and_loops_read_each_chunk_once(any_store, decoded):
+    states = any_store["a"]
+    count = sum(-(-part.rows // part.states.spec.chunk_rows) for part in states.parts)
+    for read in (np.asarray, list, np.array, lambda states: [row.tobytes() for row in states]):
+        decoded.clear()
+        assert len(read(states)) == 60
+        assert len(decoded) == len(set(decoded)) == count
+    np.testing.assert_array_equal(np.stack(list(states)), states[:])
+
+
+def test_numpy_takes_the_states_for_an_array(any_store):
+    states = any_store["a"]
+    assert np.asarray(states).dtype == np.uint8
+    assert np.asarray(states, dtype=np.int32).dtype == np.int32
+    assert np.array(states, copy=True).shape == np.shape(states) == (60, 2)
+    assert (states.size, states.nbytes) == (120, 120)
+    np.testing.assert_array_equal(np.bitwise_count(states), np.bitwise_count(states[:]))
+    with pytest.raises(ValueError, match=r"layer a: .* makes a copy; pass copy=None"):
+        np.asarray(states, copy=False)
+
+
+@pytest.mark.parametrize("key", [(slice(None), 0), (3, 1), (..., [0])])
+def test_some_bytes_of_rows_are_not_decoded(store, key):
+    with pytest.raises(RowIndexError, match=r"layer fc.2: .* means bytes; decode whole rows"):
+        store["fc.2"].decode(key)
 
 
 def test_decoded_states(store):

@@ -10,6 +10,7 @@
     │   ├── AccessError           the place cannot be read or written; an OSError as well
     │   ├── DamageError           a chunk, record or file is not what was committed
     │   ├── PartSealedError       a part that takes no more batches
+    │   ├── RowIndexError         an index that means no rows; an IndexError as well
     │   └── ResumeError           a job that does not go on where an earlier one stopped
     ├── CaptureError              recording states from a model
     │   ├── SelectionError        no such layer, or none selected
@@ -79,6 +80,10 @@ class DamageError(StoreError):
 
 class PartSealedError(StoreError):
     """The part is sealed and takes no more batches: start a new part."""
+
+
+class RowIndexError(StoreError, IndexError):
+    """The index means no rows: the message says what would."""
 
 
 class ResumeError(StoreError):

@@ -92,9 +92,14 @@ class Intake:
         """How many batches ended by an error."""
         return self._begun - self._finished
 
-    def attach(self) -> None:
-        """Register the hooks on the model and its layers."""
-        self._listener.attach()
+    @property
+    def in_batch(self) -> bool:
+        """Whether a batch is open."""
+        return self._listener.in_batch
+
+    def attach(self, layers: bool = True) -> None:
+        """Register the hooks on the model and, unless others call them, on its layers."""
+        self._listener.attach(layers)
 
     def detach(self) -> None:
         """Remove the hooks, and no others."""

@@ -121,14 +121,21 @@ class Listener:
         """Whether this process was forked off from the one that listens."""
         return os.getpid() != self._process
 
-    def attach(self) -> None:
-        """Register the hooks on the model and its layers."""
+    @property
+    def in_batch(self) -> bool:
+        """Whether a batch is open."""
+        self._drop_what_was_cut_off()
+        return self._batch is not None
+
+    def attach(self, layers: bool = True) -> None:
+        """Register the hooks on the model and, unless others call them, on its layers."""
         self._before = ModelHook(self._model, self._begin_pass, self._copies)
         self._handles["model before"] = self._model.register_forward_pre_hook(
             self._before, prepend=True, with_kwargs=True
         )
-        for name, hook in self.hooks.items():
-            self._handles[f"layer {name}"] = hook.attach()
+        if layers:
+            for name, hook in self.hooks.items():
+                self._handles[f"layer {name}"] = hook.attach()
         # Last, so that it runs when the model's own states have been captured.
         self._handles["model after"] = self._model.register_forward_hook(
             ModelHook(self._model, self._end_pass, self._copies), always_call=True

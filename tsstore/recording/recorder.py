@@ -153,9 +153,14 @@ class Recorder:
         """
         return self._earlier.missing(ids) if self._earlier else np.asarray(ids)
 
-    def attach(self) -> None:
-        """Register the hooks on the model and its layers."""
-        self._intake.attach()
+    @property
+    def in_batch(self) -> bool:
+        """Whether a batch is open: a block, or a forward pass of the model."""
+        return self._intake.in_batch
+
+    def attach(self, layers: bool = True) -> None:
+        """Register the hooks on the model and, unless others call them, on its layers."""
+        self._intake.attach(layers)
         self._intake.copies.watched = self._is_on_its_own
 
     @names_run

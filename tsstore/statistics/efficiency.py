@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Final, Protocol, overload
+
+import numpy as np
+
+from tsstore.statistics.numerics import FloatArray
+
+ROUNDING: Final = 1e-5
+"""A share may be so much above 1: averages of float32 are."""
 
 
 def efficiency(entropy_bits: float, neurons: int) -> float:
@@ -79,8 +86,14 @@ def network_efficiency(efficiencies: Sequence[float] | Network) -> float | None:
     return math.exp(math.fsum(math.log(value) for value in efficiencies) / len(efficiencies))
 
 
-def aIQ(network_efficiency: float, accuracy: float, weight: float = 2) -> float:
+@overload
+def aIQ(network_efficiency: float, accuracy: float, weight: float = 2) -> float: ...
+@overload
+def aIQ(network_efficiency: Any, accuracy: Any, weight: Any = 2) -> float | FloatArray: ...
+def aIQ(network_efficiency: Any, accuracy: Any, weight: Any = 2) -> float | FloatArray:
     """Return the artificial intelligence quotient: accuracy and efficiency in one number.
+
+    Numbers, arrays and tensors are taken, on any device, with or without gradients, and broadcast.
 
     Parameters
     ----------
@@ -94,23 +107,40 @@ def aIQ(network_efficiency: float, accuracy: float, weight: float = 2) -> float:
 
     Returns
     -------
-    float
-        (accuracy**weight * efficiency) ** (1 / (weight + 1)), from 0 to 1.
+    float or numpy.ndarray
+        (accuracy**weight * efficiency) ** (1 / (weight + 1)), from 0 to 1; float64, an array of the
+        shape of the arguments unless all are single numbers.
 
     Raises
     ------
     ValueError
-        If accuracy or efficiency is not from 0 to 1, or the weight is not positive and finite.
+        If accuracy or efficiency is not from 0 to 1, but for 1e-5 that rounding in float32 may
+        have added, or the weight is not positive and finite.
     """
-    _check_share("accuracy", accuracy)
-    _check_share("network efficiency", network_efficiency)
-    if not (weight > 0 and math.isfinite(weight)):
+    shares = _shares("accuracy", accuracy)
+    efficiencies = _shares("network efficiency", network_efficiency)
+    weights = _values("weight", weight)
+    if not np.all((weights > 0) & np.isfinite(weights)):
         raise ValueError(f"weight must be positive and finite: found {weight}")
     # The root is taken first: accuracy**weight vanishes in float64 for a large weight.
-    share = weight / (weight + 1)
-    return float(accuracy**share * network_efficiency ** (1 - share))
+    root = weights / (weights + 1)
+    quotient = shares**root * efficiencies ** (1 - root)
+    return float(quotient) if quotient.ndim == 0 else quotient
 
 
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
+def _shares(name: str, value: Any) -> FloatArray:
+    shares = _values(name, value)
+    if not np.all((shares >= 0) & (shares <= 1 + ROUNDING)):
         raise ValueError(f"{name} must be from 0 to 1: found {value}")
+    return np.minimum(shares, 1.0)
+
+
+def _values(name: str, value: Any) -> FloatArray:
+    """Return numbers, an array or a tensor as float64."""
+    if hasattr(value, "detach"):
+        # NumPy takes no tensors that require gradients, or lie on another device.
+        value = value.detach().cpu().tolist()
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be a number, an array or a tensor: found {value}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any
 
 import google_crc32c
@@ -245,6 +246,21 @@ class CommittedArray:
                 part = slice(first - index * size, last - index * size)
                 target[:] = room.whole_chunk(self, index)[part]
         return out
+
+    def take(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
+        """Decode entries into `out`: `rows` ascend, and a chunk that holds some is decoded once.
+
+        Raises
+        ------
+        DamageError
+            If a chunk is missing, or is not what was committed.
+        """
+        size, room = self.spec.chunk_rows, ChunkRoom()
+        chunk = rows // size
+        edges = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(rows)]
+        for first, last in pairwise(edges):
+            index = int(chunk[first])
+            out[first:last] = room.whole_chunk(self, index)[rows[first:last] - index * size]
 
     def check_extent(self) -> None:
         """Raise DamageError where the last committed chunk is missing.

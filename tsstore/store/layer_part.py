@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from tsstore.errors import FormatError
 from tsstore.store.arrays import CommittedArray
 from tsstore.store.chunks import taking_memory
+from tsstore.store.indexing import RowNumbers
 from tsstore.store.layout import LayerAttributes
 from tsstore.store.printing import printable
 from tsstore.store.record import ArrayCommit
@@ -198,3 +200,54 @@ class LayerPart:
     @property
     def _name(self) -> str:
         return f"{self.directory}: layer {printable(self.attributes.name)}"
+
+
+def read_rows(parts: tuple[LayerPart, ...], rows: RowNumbers, where: str) -> npt.NDArray[np.uint8]:
+    """Return rows of a layer, numbered part after part; no chunk is decoded twice, or in vain.
+
+    Raises
+    ------
+    DamageError
+        If a chunk is missing, or is not what was committed.
+    StoreError
+        If there is not enough memory.
+    """
+    spans = list(_spans(parts, rows))
+    for states, _ in spans:
+        states.check_extent()
+    width = parts[0].attributes.row_bytes
+    with taking_memory(where, len(rows) * width):
+        out = np.empty((len(rows), width), dtype=np.uint8)
+        numbers = [(states, _numbers(held)) for states, held in spans]
+    filled = 0
+    for states, held in numbers:
+        target = out[filled : filled + len(held)]
+        if isinstance(held, range):
+            states.read(held.start, held.stop, target)
+        else:
+            states.take(held, target)
+        filled += len(held)
+    return out
+
+
+def _spans(
+    parts: tuple[LayerPart, ...], rows: RowNumbers
+) -> Iterator[tuple[CommittedArray, RowNumbers]]:
+    """Yield the rows of each part that holds some, as it numbers them."""
+    first = 0
+    for part in parts:
+        start, stop = (bisect_left(rows, edge) for edge in (first, first + part.rows))
+        if start < stop:
+            held = rows[start:stop]
+            if isinstance(held, range):
+                yield part.states, range(held.start - first, held.stop - first, held.step)
+            else:
+                yield part.states, held - first
+        first += part.rows
+
+
+def _numbers(rows: RowNumbers) -> RowNumbers:
+    """Return rows that do not follow each other as an array."""
+    if isinstance(rows, range) and rows.step > 1:
+        return np.arange(rows.start, rows.stop, rows.step)
+    return rows

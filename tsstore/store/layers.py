@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import bits
-from tsstore.errors import FormatError
-from tsstore.store.arrays import CommittedArray
+from tsstore.errors import FormatError, RowIndexError
 from tsstore.store.chunks import taking_memory
+from tsstore.store.indexing import RowNumbers, Wanted, wanted
 from tsstore.store.layer_part import Block as Block
-from tsstore.store.layer_part import LayerPart
+from tsstore.store.layer_part import LayerPart, read_rows
 from tsstore.store.layout import LayerAttributes
 from tsstore.store.printing import printable
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 class LayerStates:
     """The committed states of one layer, part after part.
 
-    Slicing gives packed rows: ``states[10:20]`` is uint8 (10, row_bytes).
+    An index gives packed rows, as it would of a NumPy array: ``states[10:20]`` is uint8
+    (10, row_bytes); so do ``numpy.asarray`` and iteration. Each chunk that holds some of them is
+    decoded once, and no other.
 
     Parameters
     ----------
@@ -100,37 +102,61 @@ class LayerStates:
         """Number of axes: 2."""
         return 2
 
+    @property
+    def size(self) -> int:
+        """Number of bytes, before compression."""
+        return self.rows * self.row_bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes, before compression."""
+        return self.size
+
     def __len__(self) -> int:
         return self.rows
 
-    def __getitem__(self, key: int | slice | tuple[Any, ...]) -> npt.NDArray[np.uint8]:
-        if isinstance(key, tuple):
-            row_key, *rest = key
-            packed = self[row_key]
-            selected: npt.NDArray[np.uint8] = packed[(*[slice(None)] * (packed.ndim - 1), *rest)]
-            return selected
-        if isinstance(key, slice):
-            wanted = range(self.rows)[key]
-            if not wanted:
-                return self._read(0, 0)
-            read = self._read(min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1)
-            return read[:: wanted.step] if wanted.step > 0 else read[::-1][:: -wanted.step]
-        index = range(self.rows)[key]
-        return self._read(index, index + 1).reshape(self.row_bytes)
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        for part in self.parts:
+            for first in range(0, part.rows, part.states.spec.chunk_rows):
+                last = min(first + part.states.spec.chunk_rows, part.rows)
+                yield from part.states.read(first, last)
 
-    def decode(self, key: int | slice = slice(None)) -> npt.NDArray[np.bool_]:
+    def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
+        rows, taken = self._wanted(key)
+        selected: npt.NDArray[np.uint8] = self._read(rows)[taken]
+        return selected
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError(f"{self._where}: rows are decoded, which makes a copy; pass copy=None")
+        rows = self._read(range(self.rows))
+        return rows if dtype is None else rows.astype(dtype, copy=False)
+
+    def decode(self, key: Any = slice(None)) -> npt.NDArray[np.bool_]:
         """Return states as booleans, (n, neurons), or (neurons,) for one row.
+
+        Parameters
+        ----------
+        key
+            Which rows: an integer, a slice, or a list or an array of integers or of booleans.
 
         Raises
         ------
+        RowIndexError
+            If that means no rows, or some bytes of them.
         DamageError
             If a chunk is missing, or is not what was committed.
         StoreError
             If there is not enough memory.
         """
-        rows = self[key]
-        with taking_memory(self._where, rows.size // self.row_bytes * self.neurons):
-            return bits.unpack(rows, self.neurons)
+        rows, taken = self._wanted(key)
+        if taken[1:]:
+            raise RowIndexError(f"{self._where}: {key!r:.80} means bytes; decode whole rows")
+        packed = self._read(rows)[taken]
+        with taking_memory(self._where, packed.size // self.row_bytes * self.neurons):
+            return bits.unpack(packed, self.neurons)
 
     def read_positions(self) -> npt.NDArray[np.int64]:
         """Return the rows of each sample, int64 (samples,)."""
@@ -171,26 +197,14 @@ class LayerStates:
         commits = tuple((part.directory, part.states.commit) for part in self.parts)
         return type(self).__name__, self.location, self.name, commits
 
-    def _read(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
-        spans = list(self._spans(start, stop))
-        for states, _, _ in spans:
-            states.check_extent()
-        with taking_memory(self._where, (stop - start) * self.row_bytes):
-            out = np.empty((stop - start, self.row_bytes), dtype=np.uint8)
-        filled = 0
-        for states, first, last in spans:
-            states.read(first, last, out[filled : filled + last - first])
-            filled += last - first
-        return out
+    def _wanted(self, key: Any) -> Wanted:
+        try:
+            return wanted(key, self.shape)
+        except RowIndexError as error:
+            raise RowIndexError(f"{self._where}: {error}") from None
 
-    def _spans(self, start: int, stop: int) -> Iterator[tuple[CommittedArray, int, int]]:
-        """Yield the rows of each part that hold rows `start` to `stop` of the layer."""
-        offset = 0
-        for part in self.parts:
-            first, last = max(start, offset), min(stop, offset + part.rows)
-            if first < last:
-                yield part.states, first - offset, last - offset
-            offset += part.rows
+    def _read(self, rows: RowNumbers) -> npt.NDArray[np.uint8]:
+        return read_rows(self.parts, rows, self._where)
 
     @property
     def _where(self) -> str:

@@ -264,14 +264,14 @@ def next_attempt(files: Files, rank: int) -> int:
     same number, which one of them gets.
     """
     prefix = layout.part_directory(rank, 0)[:-5]
-    begun = [
-        int(name.removeprefix(prefix))
+    attempts = {
+        int(name.removeprefix(prefix)): name
         for name in files.list("")
-        if name.startswith(prefix)
-        and name.removeprefix(prefix).isdecimal()
-        and files.exists(metadata_key(name))
-    ]
-    return max(begun, default=-1) + 1
+        if name.startswith(prefix) and name.removeprefix(prefix).isdecimal()
+    }
+    latest_first = sorted(attempts, reverse=True)
+    begun = (number for number in latest_first if files.exists(metadata_key(attempts[number])))
+    return next(begun, -1) + 1
 
 
 def create_groups(files: Files, part: str) -> None:

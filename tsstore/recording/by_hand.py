@@ -1,0 +1,84 @@
+"""What a hook is called with that was placed by hand, on one module or several, or on none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from tsstore.errors import OutputError
+from tsstore.recording.axes import Axes
+from tsstore.recording.outputs import first_tensor
+from tsstore.recording.select import Target, select
+
+Place = Literal["before", "after"]
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """Finds the tensor in what torch calls a hook with, and turns samples and neurons to the front.
+
+    Attributes
+    ----------
+    name
+        Of the hook.
+    neuron_axis, sample_axis
+        As the user chose them, or None.
+    """
+
+    name: str
+    neuron_axis: int | None = None
+    sample_axis: int | None = None
+    _axes: dict[tuple[nn.Module, Place], Axes] = field(default_factory=dict)
+
+    def target(self, module: nn.Module | None, place: Place) -> Target:
+        """Return where to capture tensors whose axes are (sample, neuron, ...)."""
+        # The axes of an Identity: no class says anything against those that were chosen.
+        axes = Axes(self.name, nn.Identity(), neuron_axis=1, sample_axis=0)
+        return Target(self.name, axes.module if module is None else module, place, True, axes)
+
+    def place(
+        self, hook: Callable[..., object], module: nn.Module | None, values: tuple[Any, ...]
+    ) -> Place:
+        """Return whether a hook was called before its module or after it."""
+        if len(values) == 2 and module is not None:
+            # Before the call, with keyword arguments, or after it without them.
+            before = hook in module._forward_pre_hooks.values()
+            return "before" if before and hook not in module._forward_hooks.values() else "after"
+        return "before" if len(values) == 1 else "after"
+
+    def tensor(
+        self, module: nn.Module | None, place: Place, values: tuple[Any, ...]
+    ) -> torch.Tensor:
+        """Return what there is to capture, with axes (sample, neuron, ...).
+
+        Raises
+        ------
+        OutputError
+            If there is no tensor, or nothing tells its axes.
+        """
+        tensor = first_tensor(values if place == "before" else values[-1])
+        if tensor is None:
+            raise OutputError(f"{self.name}: found no tensor {place} the call; remove the hook")
+        try:
+            neurons, samples = self._axes_of(module, place, tensor).of(tensor)
+        except OutputError as error:
+            raise OutputError(
+                f"{self.name}: {error}; tell the hook, as in "
+                f"StateCaptureHook({self.name!r}, neuron_axis=-1)"
+            ) from None
+        return tensor.movedim((samples, neurons), (0, 1))
+
+    def _axes_of(self, module: nn.Module | None, place: Place, tensor: torch.Tensor) -> Axes:
+        # As in TensorState, but for three axes: (sample, token, neuron) is as usual.
+        otherwise = None if tensor.ndim == 3 else 1
+        choices = self.neuron_axis, self.sample_axis
+        if module is None:
+            return Axes(self.name, nn.Identity(), *choices, otherwise=otherwise)
+        if (module, place) not in self._axes:
+            (target,) = select(module, module, (), place, *choices)
+            self._axes[module, place] = replace(target.axes, layer=self.name)
+        return replace(self._axes[module, place], otherwise=otherwise)

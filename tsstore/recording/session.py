@@ -1,0 +1,207 @@
+"""A run whose layers are begun anew now and then, and read while it is recorded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from tsstore.errors import StoreExistsError, TsstoreWarning, WriterError
+from tsstore.recording.hook import ModelHook
+from tsstore.recording.recorder import Recorder
+from tsstore.recording.select import Target
+from tsstore.recording.settings import Settings
+from tsstore.store.documents import ZARR_JSON
+from tsstore.store.files import Files, StorePath, open_files
+from tsstore.store.layers import LayerStates
+from tsstore.store.layout import PartAttributes, directory_name
+from tsstore.store.parts import Part
+from tsstore.store.run import create_run
+
+_SETTINGS = Settings(calls="merge", missing="empty")
+
+
+class Session:
+    """A run of one model, a part after the other; what runs outside the model is a batch as well.
+
+    Parameters
+    ----------
+    model
+        The model whose outermost forward pass is a batch.
+    targets
+        Where to capture.
+    path
+        Where the run shall lie: there, if it ends in ``.zarr``; else in that folder, under the
+        first name that is free. Without it the run is temporary.
+    name
+        What to call it in a folder.
+
+    Attributes
+    ----------
+    handles
+        Of the hooks on layers.
+    """
+
+    def __init__(
+        self, model: nn.Module, targets: list[Target], path: StorePath | None, name: str
+    ) -> None:
+        self.handles: list[RemovableHandle] = []
+        self._model = model
+        self._targets = targets
+        self._is_temporary = path is None
+        self._files = _temporary_files() if path is None else _new_run(path, name)
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        self._is_attached = self._is_closed = False
+        self._number = -1
+        self._parts: dict[int, str] = {}
+        self._opened: dict[str, Part] = {}
+        self._first_part = dict.fromkeys((target.name for target in targets), 0)
+        self._empty: dict[str, LayerStates] = {}
+        self._begin_part()
+
+    def attach(self, captures: list[Callable[[nn.Module, Any, Any], None]]) -> None:
+        """Register what captures on the module of each target, and hooks on the model.
+
+        They stay over all parts: what other people's hooks do comes before or after them as ever.
+        """
+        for target, capture in zip(self._targets, captures, strict=True):
+            hook = ModelHook(target.module, capture)
+            if target.where == "before":
+                handle = target.module.register_forward_pre_hook(hook, with_kwargs=True)
+            else:
+                handle = target.module.register_forward_hook(hook)
+            self.handles.append(handle)
+        self._is_attached = True
+        self._recorder.attach(layers=False)
+
+    def take(self, layer: str, module: nn.Module, arguments: Any, value: Any) -> None:
+        """Capture a call of a target's module, which is a batch if the model is not running."""
+        if self._is_closed or os.getpid() != self._process:
+            return
+        with self._lock, nullcontext() if self._recorder.in_batch else self._recorder.batch():
+            self._recorder.hooks[layer](module, arguments, value)
+
+    def states(self, layer: str) -> LayerStates | None:
+        """Commit, and return what a layer holds since it was begun anew; None if it never ran.
+
+        Raises
+        ------
+        WriterError
+            If the background writer has failed.
+        """
+        if not self._recorder.closed:
+            self._recorder.commit()
+        first = self._first_part[layer]
+        parts = [self._open(name) for number, name in self._parts.items() if number >= first]
+        held = tuple(part.layers[layer] for part in parts if layer in part.layers)
+        if not sum(part.rows for part in held):
+            return self._empty.get(layer)
+        return LayerStates(self._files.location, layer, held)
+
+    def forget(self, layer: str) -> None:
+        """Begin a layer anew, in a new part if this one holds anything.
+
+        Of a temporary run, parts that no layer needs are removed.
+        """
+        if (states := self.states(layer)) is not None:
+            part = states.parts[0]
+            empty = part.without_rows(part.directory, 0)
+            self._empty[layer] = LayerStates(states.location, layer, (empty,))
+        if not self._is_closed and self._recorder.statistics.samples:
+            self._recorder.close()
+            self._begin_part()
+        self._first_part[layer] = self._number + self._is_closed
+        if self._is_temporary:
+            self._remove_parts(before=min(self._first_part.values()))
+
+    def close(self) -> None:
+        """Remove the hooks, and seal the run.
+
+        Raises
+        ------
+        WriterError
+            If the background writer has failed, unless the run was removed meanwhile.
+        """
+        for handle in self.handles:
+            handle.remove()
+        self._is_closed = True
+        try:
+            self._recorder.close()
+        except WriterError as error:
+            if self._files.exists(ZARR_JSON):
+                raise
+            warnings.warn(f"the run is gone: {error}", TsstoreWarning, stacklevel=3)
+
+    def _begin_part(self) -> None:
+        self._number += 1
+        part = PartAttributes(step=self._number)
+        self._recorder = Recorder(self._model, self._files, self._targets, part, _SETTINGS)
+        self._parts[self._number] = self._recorder.part
+        if self._is_attached:
+            self._recorder.attach(layers=False)
+
+    def _open(self, directory: str) -> Part:
+        """Return a part as of its latest commit; one that is sealed is opened once."""
+        known = self._opened.get(directory)
+        part = Part.open(self._files, directory) if known is None else known.refreshed()
+        self._opened[directory] = part
+        return part
+
+    def _remove_parts(self, before: int) -> None:
+        for number in [number for number in self._parts if number < before]:
+            directory = self._parts.pop(number)
+            self._opened.pop(directory, None)
+            self._files.remove_tree(directory)
+
+
+def _new_run(path: StorePath, name: str) -> Files:
+    """Create a run at a path that ends in ``.zarr``, or in a folder, whatever else that holds.
+
+    Raises
+    ------
+    StoreExistsError
+        If there is something at the path already.
+    """
+    software = {"torch": torch.__version__}
+    if not isinstance(path, str | os.PathLike) or os.fspath(path).rstrip("/").endswith(".zarr"):
+        files = open_files(path)
+        create_run(files, software)
+        return files
+    slug = directory_name(0, name)[5:]
+    for number in count(1):
+        # Not pathlib's way, which makes one slash of the two of a URL.
+        free = f"{slug}-{number}" if number > 1 else slug
+        files = open_files(f"{os.fspath(path)}/{free}.zarr")
+        with suppress(StoreExistsError):
+            create_run(files, software)
+            return files
+    raise AssertionError
+
+
+def _temporary_files() -> Files:
+    """Create a run that lasts as long as somebody writes or reads it."""
+    directory = tempfile.mkdtemp(prefix="tsstore-")
+    # What is temporary need not survive a loss of power.
+    files = open_files(Path(directory) / "run.zarr", durable=False)
+    weakref.finalize(files, _remove, directory, os.getpid())
+    create_run(files, {"torch": torch.__version__})
+    return files
+
+
+def _remove(directory: str, process: int) -> None:
+    """Remove a temporary run, unless a process that was forked off ends."""
+    if os.getpid() == process:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,133 @@
+"""Which rows an index means, as it would mean them to NumPy."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.errors import RowIndexError
+
+RowNumbers = range | npt.NDArray[np.int64]
+"""Row numbers that ascend, each once."""
+
+_Index = int | slice | npt.NDArray[np.int64]
+
+_EXPECTED = "expected an integer, a slice, '...', or a list or an array of integers or of booleans"
+
+
+class Wanted(NamedTuple):
+    """What an index means.
+
+    Attributes
+    ----------
+    rows
+        Which rows are to be read: as few as do.
+    key
+        What to take of them, as an index of what was read; its first entry is for the rows.
+    """
+
+    rows: RowNumbers
+    key: tuple[_Index, ...]
+
+
+def wanted(index: Any, shape: tuple[int, int]) -> Wanted:
+    """Return which rows of an array of that shape, (rows, row_bytes), an index means.
+
+    Raises
+    ------
+    RowIndexError
+        If it means nothing to NumPy either, or adds an axis.
+    """
+    row, *others = _by_axis(index, shape)
+    if isinstance(row, int):
+        return Wanted(range(row, row + 1), (0, *others))
+    if isinstance(row, slice):
+        rows = range(shape[0])[row]
+        ascending = rows if rows.step > 0 else rows[::-1]
+        return Wanted(ascending, (slice(None, None, 1 if rows.step > 0 else -1), *others))
+    alone = not any(isinstance(other, np.ndarray) for other in others)
+    if alone and row.ndim == 1 and np.all(row[1:] > row[:-1]):
+        return Wanted(row, (slice(None), *others))
+    distinct, places = np.unique(row, return_inverse=True)
+    return Wanted(distinct, (places.reshape(row.shape), *others))
+
+
+def _by_axis(index: Any, shape: tuple[int, int]) -> list[_Index]:
+    """Return what an index says of the rows and, where it says anything, of the bytes."""
+    given = list(index) if isinstance(index, tuple) else [index]
+    entries: list[Any] = [entry if entry is Ellipsis else _entry(entry) for entry in given]
+    axes = sum(entry.ndim if _is_mask(entry) else entry is not Ellipsis for entry in entries)
+    if axes > len(shape) or sum(entry is Ellipsis for entry in entries) > 1:
+        raise RowIndexError(
+            f"found {len(given)} indices for {axes} axes; expected two at most, of rows and of "
+            "their bytes, and '...' once"
+        )
+    by_axis: list[_Index] = []
+    for entry in entries:
+        if entry is Ellipsis:
+            by_axis += [slice(None)] * (len(shape) - axes)
+        elif _is_mask(entry):
+            by_axis += _of_mask(entry, shape[len(by_axis) :])
+        else:
+            by_axis.append(_within(entry, shape[len(by_axis)], len(by_axis)))
+    return by_axis or [slice(None)]
+
+
+def _entry(entry: Any) -> Any:
+    """Return a slice, an integer, or an array of integers or booleans."""
+    if isinstance(entry, slice):
+        return _slice(entry)
+    if not isinstance(entry, bool) and getattr(entry, "ndim", 0) == 0:
+        try:
+            return operator.index(entry)
+        except TypeError:
+            pass
+    try:
+        array = np.asarray(entry)
+    except (TypeError, ValueError, RuntimeError):
+        array = np.empty(0, dtype=object)
+    if array.size == 0 and array.dtype == np.float64 and isinstance(entry, list):
+        # NumPy makes it float64 elsewhere, and takes it for integers here.
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "biu" or array.ndim == 0:
+        raise RowIndexError(f"{entry!r:.80} means no rows; {_EXPECTED}")
+    return array
+
+
+def _slice(entry: slice) -> slice:
+    try:
+        range(0)[entry]
+    except (TypeError, ValueError) as error:
+        raise RowIndexError(f"{entry} means no rows: {error}") from None
+    return entry
+
+
+def _is_mask(entry: object) -> bool:
+    return isinstance(entry, np.ndarray) and entry.dtype == np.bool_
+
+
+def _of_mask(mask: npt.NDArray[np.bool_], sizes: tuple[int, ...]) -> tuple[_Index, ...]:
+    if mask.shape != sizes[: mask.ndim]:
+        raise RowIndexError(
+            f"found a mask of shape {mask.shape}, expected {sizes[: mask.ndim]}; give it an entry "
+            "for each row"
+        )
+    return mask.nonzero()
+
+
+def _within(entry: _Index, size: int, axis: int) -> _Index:
+    """Return an index that counts from the front only."""
+    if isinstance(entry, slice):
+        return entry
+    numbers = np.asarray(entry)
+    if numbers.size and not (numbers.min() >= -size and numbers.max() < size):
+        wrong = numbers.max() if numbers.max() >= size else numbers.min()
+        raise RowIndexError(
+            f"there is no {('row', 'byte')[axis]} {wrong}; expected one from {-size} to {size - 1}"
+        )
+    if isinstance(entry, int):
+        return entry % size
+    return np.where(numbers < 0, numbers + size, numbers).astype(np.int64)
