@@ -47,7 +47,7 @@ Which axes, how many positions
     windows folded into the first axis .... test_listener.py: test_windows_folded_into_the_first_axis_are_positions
     heads folded into the first axis ...... test_heads_folded_into_the_first_axis_are_positions
     a wrong sample axis ................... test_listener.py: test_columns_of_the_wrong_axis_are_refused
-    three axes of an activation ........... test_listener.py: test_three_axes_of_an_activation_need_the_neuron_axis
+    three axes of an activation ........... test_listener.py: test_an_activation_that_nothing_tells_of_needs_the_neuron_axis
     a lost fast path ...................... test_listener.py: test_a_hooked_transformer_leaves_its_fast_path_and_says_so_once
 
 How the model runs

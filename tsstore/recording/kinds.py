@@ -29,7 +29,7 @@ class Declared(NamedTuple):
     axis: int | None
 
 
-_TRUSTED: Final = ("torch.", "transformers.pytorch_utils", "peft.")
+_TRUSTED: Final = ("torch.", "transformers.pytorch_utils")
 """Where a ``forward`` comes from that does what its class says."""
 _KEEPING: Final = (
     "torch.nn.modules.activation", "torch.nn.modules.dropout", "torch.nn.modules.normalization",
@@ -172,10 +172,8 @@ def _declared(
     module: nn.Module, find: Callable[[nn.Module, str | None], _Widths | None], path: str | None
 ) -> Declared | None:
     base = getattr(module, "base_layer", None)
-    if isinstance(base, nn.Module):
-        # What peft has wrapped, for LoRA.
-        inside = _declared(base, find, path)
-        return inside if inside is None or is_trusted(module) else Declared(inside.width, None)
+    if isinstance(base, nn.Module) and _home_of_forward(module).startswith("peft."):
+        return _declared(base, find, path)
     found = find(module, path)
     if found is None:
         return None

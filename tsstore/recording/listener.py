@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -28,6 +28,8 @@ from tsstore.recording.transfer import Transfer
 from tsstore.recording.undecided import Undecided
 from tsstore.recording.watch import Watch
 from tsstore.store.layout import LayerAttributes
+
+_IN_COMPILED_CODE: Final = " (seen from compiled code; call the model in recorder.batch() first)"
 
 
 class Listener:
@@ -93,6 +95,7 @@ class Listener:
         self._has_open = any(not hook.axes.are_fixed for hook in self.hooks.values())
         self._is_first = True
         self._model = model
+        self._before = ModelHook(model, self._begin_pass)
         self._begin = begin
         self._finish = finish
         self._process = os.getpid()
@@ -109,7 +112,6 @@ class Listener:
 
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
-        self._before = ModelHook(self._model, self._begin_pass)
         self._handles["model before"] = self._model.register_forward_pre_hook(
             self._before, prepend=True, with_kwargs=True
         )
@@ -183,7 +185,7 @@ class Listener:
         except UndecidedAxisError as error:
             found = str(error)
             if waiting.clues is None and self._before.is_compiled:
-                found += " (in compiled code, where none is seen: call it in recorder.batch() first)"
+                found += _IN_COMPILED_CODE
             undecided.add("neuron_axis", target.axes.layer, found, "-1")
             return None
         return self._transfer.start(packed)
