@@ -1,7 +1,8 @@
 """An experiment: which entries of the layers' tensors belong to which sample of a model's input.
 
-The model runs on two samples, then once more with the second one replaced by another sample, and
-once with the first one: the entries that differ are those of the sample that was replaced.
+The model runs on two samples, then once more with the first one replaced by another sample, and
+once with the second one: the entries that differ are those of the sample that was replaced. Where
+that may be chance, or too little differs, other samples are tried.
 """
 
 from __future__ import annotations
