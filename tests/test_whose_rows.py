@@ -549,3 +549,15 @@ def test_an_experiment_can_be_forbidden(path):
     model = Frames().eval()
     with capture(model, path, "head", probe=False), pytest.raises(OutputError, match="say which"):
         model(torch.randn(3, 4, 3, 5, 5))
+
+
+@pytest.mark.parametrize("columns", [{}, {"id": range(6)}])
+def test_windows_along_another_axis_than_the_first(path, columns):
+    model = Doubled(lambda values: values.reshape(1, -1, 2, 3)).eval()
+    with watched(model.inner) as (inner,), capture(model, path, "inner") as recorder:
+        for _ in range(3):
+            with recorder.batch(**columns):
+                model(torch.randn(6, 8, 3))
+    parts = [by_sample(tensor[0], contiguous(4, 6), 6) for tensor in inner]
+    reason = check(path, "inner", [rows for part in parts for rows in part], 9)
+    assert reason == f"contiguous: {BY_EXPERIMENT}"

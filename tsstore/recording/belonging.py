@@ -17,7 +17,7 @@ from tsstore.recording.captured import Call
 from tsstore.recording.differences import Found
 from tsstore.recording.experiment import Findings, find_samples, log
 from tsstore.recording.packed import Form, Packed
-from tsstore.recording.sample_index import AS_MANY, ONLY, Owners, even_index
+from tsstore.recording.sample_index import AS_MANY, MANY_EACH, ONLY, Owners, even_index
 from tsstore.recording.select import Target
 from tsstore.recording.undecided import Argument, Undecided
 
@@ -238,7 +238,7 @@ class Belonging:
         found = self._findings.found.get(call.target.name)
         if found is None or not _can_move(call.packed, found):
             return call
-        return call._replace(packed=_moved(call.packed, found.axis))
+        return call._replace(packed=_moved(call.packed, found))
 
 
 def _described(form: Form, samples: int) -> str:
@@ -268,9 +268,9 @@ def _can_move(packed: Packed, found: Found) -> bool:
     return elsewhere and not told and packed.there is None
 
 
-def _moved(packed: Packed, axis: int) -> Packed:
+def _moved(packed: Packed, found: Found) -> Packed:
     """Return rows with samples along another axis of the tensor."""
-    form = packed.form
+    form, axis = packed.form, found.axis
     rows = packed.in_memory()
     others = [n for n in range(len(form.position_shape) + 2) if n != form.neuron_axis]
     # As they were packed: the sample axis comes first, then the others in their order.
@@ -278,7 +278,8 @@ def _moved(packed: Packed, axis: int) -> Packed:
     new = [axis, *(n for n in others if n != axis)]
     apart = rows.reshape(form.samples, *form.position_shape, rows.shape[2])
     moved = apart.transpose(*(old.index(n) for n in new), len(old))
-    decided = {**(form.decided or {}), "sample_axis": BY_EXPERIMENT}
+    why = BY_EXPERIMENT if found.order == "single" else f"{BY_EXPERIMENT}: {MANY_EACH}"
+    decided = {**(form.decided or {}), "sample_axis": why}
     shape = moved.shape[1:-1]
     made = replace(
         form, samples=moved.shape[0], position_shape=shape, sample_axis=axis, decided=decided

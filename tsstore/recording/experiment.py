@@ -154,9 +154,7 @@ class _Trial:
     def _may_be_time_first(self) -> bool:
         return any(map(is_time_first, self._model.modules()))
 
-    def _the_one(
-        self, samples: int | None, first: Differences, second: Differences
-    ) -> Differences:
+    def _the_one(self, samples: int | None, first: Differences, second: Differences) -> Differences:
         """Return what was seen along that axis of two between whose entries nothing passes."""
         if first.is_apart == second.is_apart:
             raise NotPossible("the model's input may hold its samples in axis 0 or in axis 1")

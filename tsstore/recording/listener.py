@@ -181,7 +181,7 @@ class Listener:
         """Let what was decided in a batch that is complete hold for all that follow."""
         for target, form in batch.by_target:
             hook = self.hooks.get(target.name)
-            found = (form.decided or {}).get("sample_axis") == BY_EXPERIMENT
+            found = (form.decided or {}).get("sample_axis", "").startswith(BY_EXPERIMENT)
             if hook is not None and (found or not hook.axes.are_fixed):
                 hook.fix(form)
         self._is_first = False

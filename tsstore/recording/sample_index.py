@@ -31,6 +31,7 @@ _How = Literal["contiguous", "interleaved", "counts", "index", "array"]
 
 AS_MANY: Final = "as many entries as samples"
 PACKED_SEQUENCES: Final = "its packed sequences"
+MANY_EACH: Final = "several entries each"
 ONLY: Final = "the only sample of its batch"
 
 
