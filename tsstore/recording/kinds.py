@@ -154,6 +154,12 @@ def _exported_class(module: nn.Module) -> type[nn.Module] | None:
     return kind if isinstance(kind, type) and kind.__module__ == home else None
 
 
+def _is_trusted_of_timm(module: nn.Module, axis: int) -> bool:
+    """Whether a layer of timm does what its class says: all but norms of maps, which permute."""
+    ours = _home_of_forward(module).startswith("timm.layers.")
+    return ours and (axis == 1 or not type(module).__name__.endswith("2d"))
+
+
 def _home_of_forward(module: nn.Module) -> str:
     return str(getattr(type(module).forward, "__module__", ""))
 
@@ -174,7 +180,7 @@ def _declared(
     if found is None:
         return None
     width, axis = found
-    if is_trusted(module):
+    if is_trusted(module) or _is_trusted_of_timm(module, axis):
         return Declared(width, axis)
     return None if width is None else Declared(width, None)
 
