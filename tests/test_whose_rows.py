@@ -218,13 +218,15 @@ class Mixer(nn.Module):
 def test_as_many_time_steps_as_samples(path, time_first):
     model = Mixer(time_first).eval()
     with watched(model.inner) as (inner,), capture(model, path, "inner") as recorder:
-        for samples in (12, 12, 7):
+        for samples in (12, 12, 7, 7):
             shape = (12, samples, 3) if time_first else (samples, 12, 3)
             with recorder.batch(id=range(samples)):
                 model(torch.randn(shape))
     moved = torch.cat([tensor.transpose(0, 1) if time_first else tensor for tensor in inner])
-    check(path, "inner", by_sample(moved, np.arange(31), 31), 9)
-    assert tsstore.open(path)["inner"].attributes.sample_axis == int(time_first)
+    check(path, "inner", by_sample(moved, np.arange(38), 38), 9)
+    attributes = tsstore.open(path)["inner"].attributes
+    assert attributes.sample_axis == int(time_first)
+    assert attributes.decided["sample_axis"] == BY_EXPERIMENT
 
 
 class RecurrentMixer(Mixer):
@@ -382,6 +384,17 @@ def test_an_index_of_the_inputs_own_entries_does_not_say_how_many_samples_there_
     with recorder, recorder.batch(4, sample_index=index):
         model(torch.randn(5, 3), index, 4)
     assert tsstore.open(path)["node"].read_positions().tolist() == [2, 1, 2, 0]
+
+
+def test_an_index_of_layers_that_are_not_captured(path):
+    model = GraphNetwork()
+    with pytest.raises(OutputError, match=r"names 'edge\*', which fits none .*: node"):
+        capture(model, path, "node", sample_index={"edge*": "contiguous"})
+    recorder = capture(model, path, "node")
+    index = torch.tensor([0, 1, 1])
+    unknown = pytest.raises(OutputError, match=r"names 'edge', which fits none .*: node")
+    with recorder, unknown, recorder.batch(2, sample_index={"edge": index, "node": index}):
+        model(torch.randn(3, 3), index, 2)
 
 
 def test_entries_of_no_sample_are_left_out_and_counted(path):
