@@ -532,6 +532,16 @@ def test_as_many_entries_as_samples_and_then_others(path):
     assert tsstore.open(path).samples == 4
 
 
+def test_after_a_batch_of_one_sample_the_next_one_tells(path):
+    model = Frames().eval()
+    with watched(model.head) as (head,), capture(model, path, "head"):
+        for samples in (1, 1, 3, 3):
+            model(torch.randn(samples, 4, 3, 5, 5))
+    owners = np.repeat(np.arange(8), 4)
+    reason = check(path, "head", by_sample(torch.cat(head), owners, 8), 5)
+    assert reason == "the only sample of its batch"
+
+
 @torch.enable_grad()
 def test_all_entries_of_the_only_sample_are_its_own(path):
     model = Frames()

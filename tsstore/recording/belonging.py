@@ -49,6 +49,8 @@ class Belonging:
     ----------
     left_out
         Rows so far of entries that belong to no sample.
+    is_settled
+        Whether nothing is left to be found out of layers that have run.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Belonging:
         self._findings = findings or Findings()
         self._is_begun = False
         self.left_out = 0
+        self.is_settled = False
         # Layers whose entries are not those of the model's input.
         self._apart: set[str] = set()
         # Entries a sample in earlier batches, by layer; of some the first batch is still open.
@@ -124,6 +127,10 @@ class Belonging:
             self._entries.setdefault(name, entries)
         self._new = {}
         self._is_begun = True
+        # A single sample has all entries of a layer, and nobody knows of several.
+        self.is_settled = not any(
+            packed.owners is not None and packed.owners.reason == ONLY for packed in batch.packed
+        )
 
     def _judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
         # One call of a layer, of another length, tells of those with as many steps as samples.
@@ -157,6 +164,10 @@ class Belonging:
     def _open(self, target: Target, form: Form, samples: int) -> _Open:
         problem = self._findings.problems.get(target.name)
         tried = f" (an experiment did not tell: {problem})" if problem else ""
+        if self._probe and not problem:
+            tried = (
+                " (an experiment may tell: evaluation mode without gradients, or example_input=)"
+            )
         if form.samples == samples:
             return _Open(
                 "sample_axis",

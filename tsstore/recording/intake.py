@@ -171,7 +171,7 @@ class Intake:
             self._belonging.accept(batch)
             self._listener.fix(batch)
             # Where layers may come later, what they leave open is found out then.
-            self._listener.keeps_inputs = self._late_layers
+            self._listener.keeps_inputs = self._late_layers or not self._belonging.is_settled
         return assembled
 
 
