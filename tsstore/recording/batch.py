@@ -243,7 +243,7 @@ class OpenBatch:
         """Whether so many samples fit without that several inputs are taken for one of them."""
         if samples == self.input_samples():
             return True
-        if self._input is not None and self._input.may_have(samples):
+        if self._input is not None and self._input.may_have_second(samples):
             return True
         return all(
             self.told(call.target.axes.layer) is not None or call.packed.form.samples == samples

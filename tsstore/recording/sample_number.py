@@ -30,9 +30,9 @@ class ModelInput(NamedTuple):
         """Size of its sample axis."""
         return self.shape[self.sample_axis]
 
-    def may_have(self, samples: int) -> bool:
-        """Whether there may be so many samples: it may be (time, sample, feature)."""
-        return samples in (self.samples, *self.shape[1:-1][:1])
+    def may_have_second(self, samples: int) -> bool:
+        """Whether it may be (time, sample, feature), with so many samples."""
+        return self.shape[1:-1][:1] == (samples,)
 
 
 def said(explicit: int | None, columns: Mapping[str, Sized]) -> int | None:
