@@ -199,7 +199,12 @@ class Listener:
         try:
             packed = self.hooks[target.name].pack_at_last(waiting)
         except UndecidedAxisError as error:
-            undecided.add("neuron_axis", target.axes.layer, str(error), "-1")
+            found = str(error)
+            if waiting.clues is None and self._before.is_compiled:
+                found += (
+                    " (in compiled code, where none is seen: call it in recorder.batch() first)"
+                )
+            undecided.add("neuron_axis", target.axes.layer, found, "-1")
             return None
         return self._transfer.start(packed)
 
