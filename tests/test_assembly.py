@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from tsstore.recording.assembly import Assembly
 from tsstore.recording.axes import Axes
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.pack import pack
+from tsstore.recording.sample_index import Owners
 from tsstore.recording.select import Target, select
 from tsstore.recording.settings import Settings
 
@@ -115,8 +118,9 @@ def test_what_is_known_of_a_batch_is_used_only_where_nothing_else_is_different()
     again = house.assemble(alike(calls, samples=2))
     assert again.batch.layers["1"].positions is first.batch.layers["1"].positions
     assert house.assemble(alike(calls)).batch.samples == 2
-    assert house.assemble(alike(calls, samples=1)).batch.layers["1"].positions.tolist() == [2]
-    with pytest.raises(OutputError, match="which 3 samples cannot share"):
+    with pytest.raises(OutputError, match="whose they are is not known"):
+        house.assemble(alike(calls, samples=1))
+    with pytest.raises(OutputError, match="2 entries of 3 samples, and whose they are is not"):
         house.assemble(alike(calls, samples=3))
     with pytest.raises(ColumnsError, match="recorded label, the first one no columns"):
         house.assemble(alike(calls, label=[1, 2]))
@@ -185,20 +189,34 @@ def test_several_calls_are_joined_sample_by_sample():
     assert made.new_layers["1"].position_shape == (2,)
 
 
-def test_groups_in_the_sample_axis_are_positions():
+@pytest.mark.parametrize(
+    ("owners", "counts", "shape"),
+    [
+        (None, [3, 3], (3, 2, 3)),
+        ([0, 1, 0, 1, 0, 1], [3, 3], (3, 2, 3)),
+        ([1, 1, -1, 0, 1, -1], [1, 3], (3, 2, 3)),
+        ([1, 0, -1, -1, -1, -1], [1, 1], (2, 3)),
+    ],
+)
+def test_entries_are_those_of_the_samples_that_they_belong_to(owners, counts, shape):
     tensor = maps(6)
-    made = assembly([CONV]).assemble(batch((CONV, tensor), samples=2))
-    assert made.batch.layers["0"].positions.tolist() == [18, 18]
-    np.testing.assert_array_equal(made.batch.layers["0"].rows, packed(tensor).reshape(-1, 1))
-    assert made.new_layers["0"].position_shape == (3, 2, 3)
+    index = None if owners is None else np.array(owners)
+    found = replace(pack(tensor, 0.0, 1, 0), owners=Owners(index, "by somebody"))
+    made = assembly([CONV]).assemble(alike([(CONV, found)], samples=2))
+    layer = made.batch.layers["0"]
+    assert layer.positions.tolist() == [6 * count for count in counts]
+    owner = np.array([0, 0, 0, 1, 1, 1] if owners is None else owners)
+    expected = [packed(tensor)[owner == sample].reshape(-1, 1) for sample in (0, 1)]
+    np.testing.assert_array_equal(layer.rows, np.concatenate(expected))
+    assert made.new_layers["0"].position_shape == shape
+    assert made.new_layers["0"].decided["sample_index"] == "by somebody"
 
 
-def test_rows_that_the_samples_cannot_share():
-    message = r"1: axis 0 holds 5 entries, which 2 samples cannot share; pass sample_axis=\{'1': …"
+@pytest.mark.parametrize("samples", [1, 2, 3, 0])
+def test_rows_of_which_nothing_says_whose_they_are(samples):
+    message = rf"1: axis 0 holds 6 entries of {samples} samples, and whose they are is not known"
     with pytest.raises(OutputError, match=message):
-        assembly([LINEAR]).assemble(batch((LINEAR, vectors(5)), samples=2))
-    with pytest.raises(OutputError, match="which 0 samples cannot share"):
-        assembly([LINEAR]).assemble(batch((LINEAR, vectors(5)), samples=0))
+        assembly([LINEAR]).assemble(batch((LINEAR, vectors(6)), samples=samples))
 
 
 @pytest.mark.parametrize("calls", [1, 2])
@@ -256,7 +274,7 @@ def test_what_never_runs_is_left_out_with_one_warning():
 def test_what_was_named_must_run():
     named = select(MODEL, "1")
     with pytest.raises(
-        SelectionError, match=r"1 was named but .*, call .* or pass reset_compiler=True"
+        SelectionError, match=r"1 was named but .*call .*, or pass reset_compiler=True"
     ):
         assembly([CONV, *named]).assemble(batch((CONV, maps(2))))
     with pytest.raises(

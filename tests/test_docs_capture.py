@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "capture.md").read_text(encoding="utf-8")
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
-(SCRIPT,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+SCRIPT, *EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 SHOWN_TEXTS = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 (SHOWN,) = re.findall(r"^```console\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
@@ -45,6 +46,43 @@ def test_the_script_says_what_is_shown(tmp_path):
     store = tsstore.open(tmp_path / "run.zarr")
     assert store.samples == 2_000
     assert store.parts[0].seal.waited == 0
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """The stores that the examples write, one after the other, by name."""
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("examples")
+    names = {"torch": torch, "tsstore": tsstore}
+    with contextlib.chdir(folder):
+        torch.manual_seed(0)
+        for example in EXAMPLES:
+            exec(example, names)
+    return {path.stem: tsstore.open(path) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [
+        ("cached", [8, 10, 10, 10]),
+        ("anew", [30, 40, 40, 40]),
+        ("beams", [24, 30, 30, 30]),
+        ("proposals", [12, 0, 7]),
+        ("graphs", [3, 1, 0, 2]),
+    ],
+)
+def test_examples_store_what_they_say(stores, name, positions):
+    (states,) = stores[name].values()
+    assert states.read_positions().tolist() == positions
+
+
+def test_examples_of_tokens_store_some_of_them(stores):
+    (states,) = stores["tokens"].values()
+    counts = states.read_positions()
+    assert counts[:4].tolist() == [1] * 4
+    assert counts[4] >= 1
+    experts = [states.read_positions() for states in stores["experts"].values()]
+    assert sum(experts).tolist() == [7] * 12
 
 
 @pytest.mark.parametrize("name", [name for name in CODE if re.fullmatch("[a-z_]+=.*", name)])

@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -99,11 +100,17 @@ def test_no_tensor(value):
     assert first_tensor(value) is None
 
 
-def test_packed_sequences_are_refused(received):
+def test_packed_sequences_say_whose_each_entry_is(received):
     lstm = nn.LSTM(3, 4)
     attach(lstm, received, nn.LSTM)
-    with pytest.raises(OutputError, match=r"LSTM: found a PackedSequence.*pad the sequences"):
-        lstm(pack_sequence([torch.randn(3, 3), torch.randn(2, 3)]))
+    sequences = [torch.randn(2, 3), torch.randn(3, 3)]
+    output, _ = lstm(pack_sequence(sequences, enforce_sorted=False))
+    ((_, found),) = received
+    assert found.owners.samples.tolist() == [1, 0, 1, 0, 1]
+    assert found.form.decided == dict.fromkeys(
+        ("neuron_axis", "sample_axis"), "its packed sequences"
+    )
+    np.testing.assert_array_equal(found.rows, packed(output.data))
 
 
 class Gives(nn.Module):

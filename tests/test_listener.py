@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 from watching import hook_count, joined, packed, stored, watched
 
@@ -125,8 +126,11 @@ def test_a_part_of_the_model_can_be_called_alone(net, path):
 
 
 def test_a_part_that_is_called_again_adds_positions(net, path):
-    recorder = capture(net, path, "conv")
-    with watched(net.conv) as (conv,), recorder, recorder.batch(label=[1, 2, 3]):
+    with (
+        watched(net.conv) as (conv,),
+        capture(net, path, "conv") as recorder,
+        recorder.batch(label=[1, 2, 3]),
+    ):
         net.encode(images(3))
         net.encode(images(3, 4))
     rows = np.concatenate([packed(tensor) for tensor in conv], axis=1)
@@ -475,6 +479,48 @@ def test_multihead_attention_never_runs_its_projection(path, linear):
     assert tsstore.open(path).samples == 6
 
 
+class Conv2dSame(nn.Conv2d):
+    """Pads so that the output has the input's size by its stride, as TensorFlow does."""
+
+    def forward(self, images):
+        size, stride, kernel = images.shape[-1], self.stride[0], self.kernel_size[0]
+        missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        before = missing // 2
+        padding = (before, missing - before) * 2
+        return super().forward(nn.functional.pad(images, padding))
+
+
+class Efficient(nn.Module):
+    """A block of an EfficientNet: convolutions of several classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = Conv2dSame(1, 8, 3, stride=2)
+        self.expand = nn.Conv2d(8, 24, 1)
+        self.depthwise = Conv2dSame(24, 24, 3, stride=2, groups=24)
+        self.squeeze = weight_norm(nn.Conv2d(24, 9, 1))
+        self.excite = spectral_norm(nn.Conv2d(9, 24, 1))
+        self.project = nn.Conv2d(24, 16, 1)
+
+    def forward(self, images):
+        inner = self.depthwise(self.expand(self.stem(images)).relu())
+        gate = self.excite(self.squeeze(inner.mean((2, 3), keepdim=True)).relu())
+        return self.project(inner * gate.sigmoid())
+
+
+def test_a_class_name_takes_every_convolution_of_a_network(path):
+    model = Efficient().eval()
+    names = [name for name, _ in model.named_children()]
+    with watched(*model.children()) as seen, capture(model, path, "Conv2d"):
+        for _ in range(2):
+            model(images(3, 9))
+    store = tsstore.open(path)
+    assert store.layers == tuple(names)
+    for name, tensors in zip(names, seen, strict=True):
+        np.testing.assert_array_equal(stored(path, name), joined(tensors))
+    assert store["squeeze"].attributes.module_class == "ParametrizedConv2d"
+
+
 class Windows(nn.Module):
     """Cuts each sample into windows along the first axis."""
 
@@ -488,8 +534,9 @@ class Windows(nn.Module):
 
 
 @pytest.mark.parametrize("columns", [{}, {"label": [1, 2]}])
+@torch.no_grad()
 def test_windows_folded_into_the_first_axis_are_positions(path, columns):
-    model = Windows()
+    model = Windows().eval()
     recorder = capture(model, path, "inner")
     with watched(model.inner) as (inner,), recorder, recorder.batch(**columns):
         model(torch.randn(2, 8, 3))
@@ -502,10 +549,14 @@ def test_windows_folded_into_the_first_axis_are_positions(path, columns):
 def test_windows_given_to_the_model_need_the_number_of_samples(path):
     model = nn.Sequential(nn.Linear(3, 5))
     with capture(model, path, "0") as recorder:
-        wrong = pytest.raises(ColumnsError, match=r"say so: recorder.batch\(2, …\)")
+        wrong = pytest.raises(ColumnsError, match=r"say which: recorder.batch\(2, sample_index=…")
         with wrong, recorder.batch(label=[1, 2]):
             model(torch.randn(8, 3))
-        with recorder.batch(2, label=[1, 2]):
+        # How many samples there are does not say which input belongs to which.
+        message = r"axis 0 has 8 entries of 2 samples .*, as in sample_index=…"
+        with pytest.raises(OutputError, match=message), recorder.batch(2, label=[1, 2]):
+            model(torch.randn(8, 3))
+        with recorder.batch(2, label=[1, 2], sample_index="contiguous"):
             model(torch.randn(8, 3))
     assert tsstore.open(path)["0"].positions == 4
 
@@ -604,7 +655,11 @@ def test_copies_of_a_captured_model_write_nothing(path, copied):
     values = images(2)
     with capture(model, path, ["0", "Sequential"]) as recorder:
         other = copied(model)
-        assert torch.equal(other(values), model(values))
+        with pytest.warns(TsstoreWarning, match="a copy of the captured model ran") as warned:
+            found = other(values)
+        assert len(warned) == 1
+        assert torch.equal(found, model(values))
+        assert torch.equal(other(values), found), "beside the model it is silent"
         assert recorder.statistics.batches == 1
     assert torch.equal(other(values), model(values))
     assert tsstore.open(path).samples == 2
@@ -700,7 +755,8 @@ def test_a_forked_child_writes_nothing(net, path):
             net(values)
 
         assert run_in_a_fork(run_the_model) == "nothing"
-        assert "CaptureError: the recorder belongs to the" in run_in_a_fork(recorder.commit)
+        refused = f"CaptureError: {path}: the recorder belongs to the process that made it"
+        assert refused in run_in_a_fork(recorder.commit)
         assert "open one of its own" in run_in_a_fork(lambda: recorder.batch().__enter__())
         assert not recorder.closed
         net(values)

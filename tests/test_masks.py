@@ -193,13 +193,91 @@ def test_masks_that_are_none(mask, message):
 
 def test_one_mask_a_batch_and_one_line_a_sample():
     masks = Masks()
-    assert masks.of("hidden", 4, 7) is None
+    each = np.arange(4)
+    assert masks.of("hidden", 1, 4, each, 7) is None
     masks.record(MASK)
-    np.testing.assert_array_equal(masks.of("hidden", 4, 7), MASK)
-    assert masks.of("pooled", 4, 1) is None
+    np.testing.assert_array_equal(masks.of("hidden", 1, 4, each, 7), MASK)
+    assert masks.of("pooled", 1, 4, each, 1) is None
     with pytest.raises(ColumnsError, match="recorded twice"):
         masks.record(MASK)
     with pytest.raises(ColumnsError, match=r"shape \(4, 7\), but the batch has 3 samples"):
-        masks.of("hidden", 3, 7)
+        masks.of("hidden", 1, 3, np.arange(3), 7)
     with pytest.raises(OutputError, match="hidden: found 8 positions a sample"):
-        masks.of("hidden", 4, 8)
+        masks.of("hidden", 1, 4, each, 8)
+
+
+# Several forward passes, and other entries than samples
+
+
+class Steps(nn.Module):
+    """A hidden vector for each token, of as many tokens as it is given."""
+
+    def __init__(self, beams=1):
+        super().__init__()
+        self.beams = beams
+        self.hidden = nn.Linear(3, 9)
+
+    def forward(self, values):
+        return self.hidden(values.repeat_interleave(self.beams, 0))
+
+
+@pytest.mark.parametrize("positions", [None, 2])
+def test_a_mask_for_each_forward_pass(path, positions):
+    model = Steps()
+    masks = [MASK, MASK[:, :1], None, MASK[:, :3]]
+    shapes = [7, 1, 4, 3]
+    recorder = capture(model, path, "hidden", positions=positions)
+    with watched(model.hidden) as (hidden,), recorder:
+        for _ in range(2):
+            with recorder.batch(mask=masks):
+                for tokens in shapes:
+                    model(torch.randn(4, tokens, 3))
+    kept = np.concatenate([np.ones((4, 4), bool) if m is None else m for m in masks], axis=1)
+    if positions is None:
+        rows = [np.concatenate([packed(h, 2) for h in hidden[n : n + 4]], axis=1) for n in (0, 4)]
+        expected = np.concatenate([some[kept] for some in rows])
+        np.testing.assert_array_equal(stored(path, "hidden"), expected)
+    counts = [
+        np.minimum(np.full(4, 4) if mask is None else mask.sum(1), positions or 9) for mask in masks
+    ]
+    assert tsstore.open(path)["hidden"].read_positions().tolist() == [*sum(counts)] * 2
+
+
+@pytest.mark.parametrize("masks", [[MASK], [MASK, MASK, MASK]])
+@pytest.mark.parametrize("late", [False, True])
+def test_as_many_masks_as_forward_passes(path, masks, late):
+    model = Steps()
+    wrong = pytest.raises(ColumnsError, match=rf"found {len(masks)} masks for 2 forward passes")
+    with capture(model, path, "hidden") as recorder:
+        with wrong, recorder.batch(mask=None if late else masks) as batch:
+            for _ in range(2):
+                model(values())
+            if late:
+                batch.record(mask=masks)
+        with recorder.batch(mask=[MASK]):
+            with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+                model(torch.randn(4, 7, 2))
+            # A pass that failed does not count.
+            model(values())
+    assert tsstore.open(path)["hidden"].read_positions().tolist() == list(LENGTHS)
+
+
+@pytest.mark.parametrize("how", ["contiguous", "interleaved"])
+@pytest.mark.parametrize("per", ["sample", "entry", "all entries"])
+def test_masks_of_samples_with_several_entries(path, how, per):
+    model = Steps(beams=2)
+    owners = np.repeat(np.arange(4), 2) if how == "contiguous" else np.tile(np.arange(4), 2)
+    of_entries = MASK[owners]
+    mask = MASK
+    if per != "sample":
+        of_entries = np.random.default_rng(1).random((8, 7)) < 0.5
+        mask = of_entries
+    if per == "all entries":
+        mask = np.concatenate([of_entries[owners == sample].reshape(1, 14) for sample in range(4)])
+    recorder = capture(model, path, "hidden")
+    said = {"mask": mask, "sample_index": how}
+    with watched(model.hidden) as (hidden,), recorder, recorder.batch(id=range(4), **said):
+        model(values())
+    rows = packed(hidden[0], 2)
+    expected = [rows[owners == s][of_entries[owners == s]] for s in range(4)]
+    np.testing.assert_array_equal(stored(path, "hidden"), np.concatenate(expected))

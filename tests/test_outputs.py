@@ -57,7 +57,7 @@ def test_a_path_leads_to_a_value(value, path):
         ("text", "0", "a str with nothing in it"),
         (None, "0", "a NoneType with nothing in it"),
         (Result(0.5, []), "logits", "a Result with loss, hidden"),
-        (pack_sequence([FOUND]), "data", "found a PackedSequence.*pad the sequences"),
+        (pack_sequence([FOUND]), "length", "a PackedSequence with 0, 1, 2, 3, data, batch_sizes"),
     ],
 )
 def test_a_path_to_nothing_says_what_there_is(value, path, message):

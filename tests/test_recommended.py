@@ -124,6 +124,31 @@ def test_a_module_with_the_function_in_it_is_judged_by_what_it_gives():
     assert recommended(model, torch.randn(2, 3)) == ["1", "2", "4"]
 
 
+class Biased(nn.Module):
+    """Adds what a network of its own makes of a table of positions, as Swin V2 does."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("table", torch.randn(1, 6, 2))
+        self.register_buffer("memory", torch.zeros(2, 6, 8))
+        self.bias = nn.Sequential(weight_norm(nn.Linear(2, 8)), nn.ReLU(), nn.Linear(8, 8))
+        self.first, self.act, self.last = nn.Linear(3, 8), nn.ReLU(), nn.ReLU()
+
+    def forward(self, tokens):
+        self.memory[:] = self.act(self.first(tokens) + self.bias(self.table))
+        return self.last(self.memory)
+
+
+def test_what_does_not_depend_on_the_input_is_not_recommended():
+    example = torch.randn(2, 6, 3)
+    model = Biased()
+    assert recommended(model, example) == ["act", "last"]
+    hints = tsstore.layers(model, example)["hint"]
+    same = {name for name in hints.index if "whatever the input is" in hints[name]}
+    assert {"bias.0", "bias.2"} <= same
+    assert not same & {"act", "first", "last"}
+
+
 class Encoder(nn.Module):
     def __init__(self):
         super().__init__()

@@ -142,8 +142,7 @@ def test_an_empty_batch_and_an_empty_run(model, path):
         model(values(2))
         assert recorder.statistics.batches == 2
     assert tsstore.open(path).samples == 2
-    with capture(model, path.with_name("empty")):
-        pass
+    capture(model, path.with_name("empty")).close("closed: no data")
     store = tsstore.open(path.with_name("empty"))
     assert (store.samples, store.layers, store.finished) == (0, (), True)
 
@@ -209,13 +208,17 @@ def test_a_column_that_is_recorded_twice(model, path):
 
 def test_an_explicit_number_of_samples(model, path):
     with capture(model, path) as recorder:
-        with recorder.batch(3, samples=[1, 2, 3]):
+        with recorder.batch(3, sample_index="contiguous", samples=[1, 2, 3]):
             model(values(6))
         short = pytest.raises(ColumnsError, match="'samples' has 2 entries, but the batch has 3")
         with short, recorder.batch(3, samples=[1, 2]):
             model(values(6))
-        odd = pytest.raises(OutputError, match="axis 0 holds 7 entries, which 3 samples cannot")
-        with odd, recorder.batch(3, samples=[1, 2, 3]):
+        # How many they are does not say which entry belongs to which.
+        unsaid = pytest.raises(OutputError, match=r"axis 0 has 6 entries of 3 samples .*: say")
+        with unsaid, recorder.batch(3, samples=[1, 2, 3]):
+            model(values(6))
+        odd = pytest.raises(OutputError, match="found 7 entries, which 3 samples cannot share")
+        with odd, recorder.batch(3, sample_index="contiguous", samples=[1, 2, 3]):
             model(values(7))
         with pytest.raises(ColumnsError, match="expected the number of samples"):
             recorder.batch(torch.tensor([1, 2])).__enter__()
@@ -448,7 +451,7 @@ def test_a_writers_error_beside_another_one_becomes_a_note(model, path, broken_d
 
     with pytest.raises(ValueError, match="mine") as raised:
         run_and_raise()
-    assert "tsstore: the writer failed: OSError" in raised.value.__notes__[0]
+    assert f"tsstore: {path}: the writer failed: OSError" in raised.value.__notes__[0]
 
 
 def test_a_closed_recorder_takes_nothing_more(model, path):
@@ -492,8 +495,7 @@ def test_two_recorders_on_one_model(model, path):
 
 
 def test_a_path_that_is_taken(model, path):
-    with capture(model, path):
-        pass
+    capture(model, path).close("closed: no data")
     with pytest.raises(StoreExistsError, match="exists already"):
         capture(model, path)
     assert hook_count(model) == 0

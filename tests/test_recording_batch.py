@@ -69,7 +69,9 @@ def test_columns_of_different_lengths():
 @pytest.mark.parametrize("length", [1, 3, 5, 7, 12])
 def test_columns_that_only_fit_if_several_inputs_were_one_sample(length):
     wrong = batch([(FIRST, rows(6))], input_shape=(6, 3), a=list(range(length)))
-    with pytest.raises(ColumnsError, match=rf"shape \(6, 3\) has 6; .*recorder.batch\({length}, …"):
+    with pytest.raises(
+        ColumnsError, match=rf"shape \(6, 3\) has 6; .*recorder.batch\({length}, sample_index=…, …"
+    ):
         wrong.samples()
     with pytest.raises(ColumnsError, match=r"but the input has 6; record one entry a sample"):
         batch([(FIRST, rows(6))], a=list(range(length))).samples()

@@ -95,7 +95,8 @@ def test_gathered_values_are_those_at_the_positions(groups, neuron_axis, sample_
     moved = tensor.movedim((sample_axis, neuron_axis), (0, -1))
     flat = moved.reshape(moved.shape[0] // groups, -1, moved.shape[-1])
     chosen = choose_positions(0, 0, 0, np.full(len(flat), flat.shape[1]), 3)
-    found = gather(tensor, neuron_axis, sample_axis, groups, chosen)
+    numbers = chosen + np.arange(len(flat))[:, np.newaxis] * flat.shape[1]
+    found = gather(tensor, neuron_axis, sample_axis, numbers)
     expected = torch.stack(
         [line[torch.from_numpy(c)] for line, c in zip(flat, chosen, strict=True)]
     )
@@ -157,9 +158,10 @@ class Sequence(nn.Module):
 
 @pytest.mark.parametrize("positions", [1, 5])
 def test_samples_in_another_axis_and_samples_of_several_entries(path, positions):
-    model = Sequence()
+    model = Sequence().eval()
     values = torch.randn(3, 12, 3)
-    with watched(model.window) as (window,), capture(model, path, ["lstm", "window"], positions=positions):  # fmt: skip # noqa: E501
+    recorder = capture(model, path, ["lstm", "window"], positions=positions)
+    with watched(model.window) as (window,), recorder, torch.no_grad():
         model(values)
     lstm, _ = model.lstm(values.transpose(0, 1))
     chosen = drawn([12] * 3, positions)
@@ -169,11 +171,16 @@ def test_samples_in_another_axis_and_samples_of_several_entries(path, positions)
     rows = packed(window[0], 2).reshape(3, 12, 1)
     expected = np.take_along_axis(rows, chosen[:, :, np.newaxis], axis=1)
     np.testing.assert_array_equal(stored(path, "window"), expected.reshape(-1, 1))
+    by = tsstore.open(path)["window"].attributes.decided["sample_index"]
+    assert by == "contiguous: found by experiment"
 
 
 def test_each_call_gives_so_many_positions(model, path):
-    recorder = capture(model, path, "0", positions=5)
-    with watched(model[0]) as (conv,), recorder, recorder.batch(id=[1, 2]):
+    with (
+        watched(model[0]) as (conv,),
+        capture(model, path, "0", positions=5) as recorder,
+        recorder.batch(id=[1, 2]),
+    ):
         for size in (8, 9, 4):
             model[0](images(2, size))
     parts = [
@@ -198,19 +205,25 @@ class TimeFirst(nn.Module):
         return self.step(output.transpose(0, 1).reshape(-1, 9))
 
 
-def test_positions_need_the_number_of_samples_in_time(path):
+def test_positions_need_to_know_whose_they_are(path):
     model = TimeFirst()
     values = torch.randn(7, 4, 3)
-    late = pytest.raises(OutputError, match=r"step: .*chosen for 7 samples, but the batch has 4")
-    with watched(model.step) as (step,), capture(model, path, ["lstm", "step"], positions=2) as r:
-        with late:
-            model(values)
-        with r.batch(4):
+    open_ = pytest.raises(OutputError, match=r"step: axis 0 has 28 .* of 4 samples.*sample_index=")
+    with capture(model, path, ["lstm", "step"], positions=2), open_:
+        model(values)
+    index = torch.arange(4).repeat_interleave(7)
+    options = {"positions": 2, "sample_index": {"step": index}, "overwrite": True}
+    with watched(model.step) as (step,), capture(model, path, ["lstm", "step"], **options):
+        for _ in range(2):
             model(values)
     assert {states.positions for states in tsstore.open(path).values()} == {2}
     rows = packed(step[-1]).reshape(4, 7, 1)
-    expected = np.take_along_axis(rows, drawn([7] * 4, 2)[:, :, np.newaxis], axis=1)
-    np.testing.assert_array_equal(stored(path, "step"), expected.reshape(-1, 1))
+    chosen = drawn([7] * 8, 2)
+    expected = [
+        np.take_along_axis(rows, some[:, :, np.newaxis], axis=1)
+        for some in (chosen[:4], chosen[4:])
+    ]
+    np.testing.assert_array_equal(stored(path, "step"), np.concatenate(expected).reshape(-1, 1))
 
 
 def test_every_other_batch_runs_as_if_nothing_were_recorded(model, path):

@@ -261,7 +261,7 @@ def test_a_really_full_disk(tmp_path):
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert done.returncode == 1
-    assert "WriterError: the writer failed: OSError: [Errno 27] File too large" in done.stderr
+    assert "run: the writer failed: OSError: [Errno 27] File too large" in done.stderr
     assert list(path.rglob("*.partial")) == []
     store = tsstore.open(path)
     assert 0 < store.samples < 1000

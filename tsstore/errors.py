@@ -27,9 +27,27 @@ Each message names the thing, what was found, what was expected, and what to do.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class TsstoreError(Exception):
-    """Base class of all errors that tsstore raises on purpose."""
+    """Base class of all errors that tsstore raises on purpose.
+
+    Attributes
+    ----------
+    run
+        Where the run lies that a recorder was writing when it raised this; None elsewhere.
+    """
+
+    run: str | None = None
+
+    def of_run(self, run: str) -> Self:
+        """Let the message name the run of the recorder that raises it, unless it names one."""
+        if self.run is None:
+            self.run = run
+            if run not in str(self):
+                self.args = (f"{run}: {self}", *self.args[1:])
+        return self
 
 
 class StoreError(TsstoreError):

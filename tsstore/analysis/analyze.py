@@ -15,6 +15,7 @@ from tsstore.analysis.accuracy import count_right
 from tsstore.analysis.asked import check_rows, countable, layer_names, sample_groups
 from tsstore.analysis.exchange import scratch_folder, scratch_parent
 from tsstore.analysis.groups import RandomGroups
+from tsstore.analysis.layer_numbers import PER_SAMPLE
 from tsstore.analysis.layer_result import LayerResult
 from tsstore.analysis.left_out import NOTHING, LeftOut, count_repeated, leave_out_repeated
 from tsstore.analysis.memory import give_back_memory, parse_memory
@@ -295,13 +296,24 @@ def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
 
 
 def _sampling(states: LayerStates) -> dict[str, Any] | None:
-    """Return what was left out on purpose, and of how many positions some were chosen."""
+    """Return what was left out on purpose, and of how many positions some were chosen.
+
+    Of samples of different length a fixed number of positions weighs each sample alike: what it
+    estimates is the entropy of a position of a sample, not of a row.
+    """
     attributes = states.attributes
     if not attributes.sampling:
         return None
     said = dict(attributes.sampling)
     if "positions" in said:
         said["of_positions"] = math.prod(attributes.position_shape)
+    if type(said.get("positions")) is int:
+        fewest, most = states.lengths or (0, 0)
+        if fewest < most:
+            said["lengths"] = [fewest, most]
+        # Earlier versions did not note lengths: but where some samples gave less, they differ.
+        if fewest < most or states.positions is None:
+            said["target"] = PER_SAMPLE
     return said
 
 

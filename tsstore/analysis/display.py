@@ -5,13 +5,15 @@ from __future__ import annotations
 from html import escape
 
 from tsstore.analysis.estimates import PLUG_IN
-from tsstore.analysis.layer_numbers import LayerNumbers
+from tsstore.analysis.layer_numbers import PER_SAMPLE, LayerNumbers
 from tsstore.analysis.network_numbers import NetworkNumbers
 from tsstore.statistics.intervals import Interval
 from tsstore.store.display import printable, text_table
 
 HEADINGS = ("layer", "neurons", "samples", "distinct", "efficiency", "verdict")
 VERBOSE_HEADINGS = (*HEADINGS[:3], "rows", *HEADINGS[3:5], "plug-in", "cap", HEADINGS[5])
+
+_PER_SAMPLE = "a per-sample target: samples of different length weigh the same"
 
 MOST_NAMED = 4
 """So many layers, and numbers of samples, the sentence names; of more it tells how many."""
@@ -100,11 +102,18 @@ def sampling_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
 
 def sampling_text(layer: LayerNumbers) -> str:
     """Return what was left out of a layer on purpose, in a phrase; empty if nothing was."""
+    sampling = layer.sampling or {}
     # What a store says may be anything.
-    said = {name: v for name, v in (layer.sampling or {}).items() if type(v) is int}
+    said = {name: v for name, v in sampling.items() if type(v) is int}
     phrases = []
     here = layer.rows / layer.samples
-    if here < (there := said.get("of_positions", 0)):
+    if type(share := sampling.get("positions")) is float:
+        phrases.append(f"{100 * share:.4g} % of the positions of each sample")
+    elif layer.target == PER_SAMPLE:
+        lengths = sampling.get("lengths")
+        of = f" of {lengths[0]:,} to {lengths[1]:,}" if lengths else ""
+        phrases.append(f"positions {here:,.4g}{of}, {_PER_SAMPLE}")
+    elif here < (there := said.get("of_positions", 0)):
         phrases.append(f"positions {here:,.4g} of {there:,}")
     if every := said.get("every"):
         phrases.append(f"1 batch of {every:,}")

@@ -49,6 +49,7 @@ def layer_document(layer: LayerNumbers) -> dict[str, Any]:
         "richness_interval": _interval(richness),
         "collision_bound": layer.collision_bound,
         "threshold": layer.threshold,
+        "target": layer.target,
         "sampling": None if layer.sampling is None else dict(layer.sampling),
     }
 

@@ -8,14 +8,16 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import CaptureError, SelectionError, TsstoreWarning
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import NamedRows, changed_calls
+from tsstore.recording.causes import CALLED_DIRECTLY, COMPILED, why_nothing_ran
 from tsstore.recording.columns import ColumnSchema, dtype_names
+from tsstore.recording.copies import Copies
 from tsstore.recording.layer_rows import layer_attributes, layer_batch, no_rows, same_layer
+from tsstore.recording.sample_index import Indices, check_names
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.store.batch import Batch, LayerBatch
@@ -59,21 +61,24 @@ class _Known(NamedTuple):
     samples
         Their number.
     layers
-        Name, the number of the call that gives its rows, and positions of each layer that ran.
+        Of each layer that ran its name, the number of the call that gives its rows, the order of
+        that call's entries, or None, and positions.
     silent
         What the others give.
     """
 
     samples: int
-    layers: list[tuple[str, int, npt.NDArray[np.int64]]]
+    layers: list[tuple[str, int, Indices | None, Indices]]
     silent: dict[str, LayerBatch]
 
     def finished(self, batch: OpenBatch, columns: dict[str, npt.NDArray[Any]]) -> Batch:
         """Return the finished batch, with columns as they are stored."""
         layers = dict(self.silent)
         packed = batch.packed
-        for name, place, positions in self.layers:
+        for name, place, order, positions in self.layers:
             rows = packed[place].in_memory()
+            if order is not None:
+                rows = rows[order]
             layers[name] = LayerBatch(rows.reshape(-1, rows.shape[2]), positions)
         return Batch(self.samples, layers, columns)
 
@@ -90,6 +95,8 @@ class Assembly:
     accept
         Called at the first batch, and with layers that no batch before has had: attributes of
         these by name, and the dtype names of all columns; an error refuses the batch.
+    copies
+        Of the model, which may have run in its place.
 
     Attributes
     ----------
@@ -102,16 +109,32 @@ class Assembly:
         targets: Iterable[Target],
         settings: Settings,
         accept: Accept | None = None,
+        copies: Copies | None = None,
     ) -> None:
         self.left_out: list[Target] = []
         self._begun = False
         self._targets = list(targets)
         self._settings = settings
         self._accept = accept
+        self._copies = copies
         self._schema = ColumnSchema()
         self._layers: dict[str, LayerAttributes] = {}
         self._calls: dict[str, int] = {}
         self._known: dict[Hashable, _Known] = {}
+
+    def as_before(self, batch: OpenBatch) -> Assembled | None:
+        """Return the finished batch where one like it was finished before, else None.
+
+        Raises
+        ------
+        ColumnsError
+            If columns differ from the first batch's.
+        """
+        known = self._known.get(batch.form)
+        if known is None:
+            return None
+        columns = self._schema.conform(batch.columns)
+        return Assembled(known.finished(batch, columns), {}, self._schema.dtypes or {})
 
     def assemble(self, batch: OpenBatch) -> Assembled | None:
         """Return the finished batch, or None for one in which nothing happened.
@@ -127,14 +150,16 @@ class Assembly:
         CaptureError
             If layers differ from those of earlier batches.
         """
-        if known := self._known.get(batch.form):
-            columns = self._schema.conform(batch.columns)
-            return Assembled(known.finished(batch, columns), {}, self._schema.dtypes or {})
+        if known := self.as_before(batch):
+            return known
         samples = batch.samples()
         named = {rows.name: rows for rows in batch.named_rows(self._settings.calls)}
         if samples is None or not (named or batch.columns or self._settings.missing == "error"):
             return None
-        batch.masks.check_names(rows.target.axes.layer for rows in named.values())
+        names = [rows.target.axes.layer for rows in named.values()]
+        batch.masks.check_names(names)
+        batch.masks.check_passes(len(batch.forwards))
+        check_names(batch.sample_index, names)
         silent = [] if self._begun else self._silent_targets(named)
         calls = Counter(rows.target.name for rows in named.values())
         self._check_calls(calls)
@@ -147,7 +172,7 @@ class Assembly:
             self._accept(new, self._schema.dtypes or dtype_names(batch.columns))
         layers = self._layers | found
         batches = {
-            name: layer_batch(named[name], samples, batch.masks)
+            name: layer_batch(named[name], samples, batch.masks, batch.forwards)
             if name in named
             else no_rows(layer, samples)
             for name, layer in layers.items()
@@ -167,13 +192,15 @@ class Assembly:
 
     def _learn(self, batch: OpenBatch, named: Mapping[str, NamedRows], finished: Batch) -> None:
         """Note how batches like this one are finished, where that takes no more than their rows."""
-        if batch.masks or any(rows.is_joined for rows in named.values()):
+        if batch.masks or batch.sample_index is not None:
+            return
+        if any(rows.is_joined or not rows.is_alike for rows in named.values()):
             return
         if len(self._known) == _MOST_KNOWN:
             self._known.clear()
         places = {id(packed): place for place, packed in enumerate(batch.packed)}
         layers = [
-            (name, places[id(rows.calls[0])], finished.layers[name].positions)
+            (name, places[id(rows.calls[0])], rows.order, finished.layers[name].positions)
             for name, rows in named.items()
         ]
         silent = {name: layer for name, layer in finished.layers.items() if name not in named}
@@ -187,23 +214,23 @@ class Assembly:
             return []
         if not ran:
             raise SelectionError(
-                "none of the selected layers ran in the first batch; call the model inside the "
-                "block, and before capturing one that was compiled and called, call "
-                "torch.compiler.reset(), or pass reset_compiler=True"
+                "none of the selected layers ran in the first batch: "
+                f"{why_nothing_ran(self._copies)}"
             )
         for target in silent:
             if target.named:
                 raise SelectionError(
-                    f"{target.name} was named but did not run in the first batch; leave it out, "
-                    "or capture what runs in its place, or, if it was compiled and called before, "
-                    "call torch.compiler.reset() first or pass reset_compiler=True"
+                    f"{target.name} was named but did not run in the first batch: the model does "
+                    "not call it (leave it out, or capture what runs in its place), or "
+                    f"{COMPILED}, or its {CALLED_DIRECTLY}"
                 )
         return silent
 
     def _leave_out(self, targets: list[Target]) -> None:
         warnings.warn(
-            "selected layers that did not run in the first batch, or that were compiled and called "
-            "before (call torch.compiler.reset(), or pass reset_compiler=True), are left out: "
+            "selected layers that did not run in the first batch, or whose forward() was called, "
+            "or that were compiled and called before (call torch.compiler.reset(), or pass "
+            "reset_compiler=True), are left out: "
             f"{', '.join(target.name for target in targets)}",
             TsstoreWarning,
             stacklevel=5,

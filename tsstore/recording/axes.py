@@ -22,6 +22,8 @@ BY_USER: Final = "by the user"
 BY_WIDTH: Final = "its width"
 BY_CLASS: Final = "its class"
 BY_SHAPE: Final = "the only axis beside the samples"
+BY_EXPERIMENT: Final = "found by experiment"
+BY_OTHERS: Final = "other tensors of its shape"
 BY_DEFAULT: Final = "nothing else tells"
 
 

@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import ColumnsError
-from tsstore.recording.captured import Captured, NamedRows
+from tsstore.errors import ColumnsError, TsstoreError
+from tsstore.recording import sample_number
+from tsstore.recording.axes import choose
+from tsstore.recording.captured import Call, Captured, NamedRows
 from tsstore.recording.columns import to_column
 from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.masks import Masks
 from tsstore.recording.packed import Form, Packed
+from tsstore.recording.sample_index import SampleIndex, parsed
+from tsstore.recording.sample_number import ModelInput
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments and keyword arguments of a call of the model."""
 
 
 class OpenBatch:
@@ -31,6 +38,8 @@ class OpenBatch:
         Running number of the first sample.
     wanted
         Whether it is recorded, or let through.
+    told
+        Which sample each entry belongs to, where the user said it for all batches.
 
     Attributes
     ----------
@@ -38,6 +47,14 @@ class OpenBatch:
         Sample columns recorded so far.
     masks
         Which positions are padding.
+    sample_index
+        Which sample each entry belongs to, as the user said it for this batch.
+    inputs
+        Arguments of the first forward pass, where the model may be run on some of its samples.
+    forwards
+        Numbers of the forward passes that count.
+    is_sampled
+        Whether only some positions are kept of calls that there were.
 
     Raises
     ------
@@ -46,32 +63,45 @@ class OpenBatch:
     """
 
     def __init__(
-        self, samples: int | None = None, first_sample: int = 0, wanted: bool = True
+        self,
+        samples: int | None = None,
+        first_sample: int = 0,
+        wanted: bool = True,
+        told: SampleIndex | Mapping[str, SampleIndex] | None = None,
     ) -> None:
         self.explicit_samples = None if samples is None else _checked_samples(samples)
         self.first_sample = first_sample
         self.wanted = wanted
         self.masks = Masks()
         self.columns: dict[str, npt.NDArray[Any]] = {}
+        self.sample_index: SampleIndex | dict[str, SampleIndex] | None = None
+        self.inputs: Inputs | None = None
+        self.forwards: list[int] = []
+        self.is_sampled = False
+        self._told = told
         self._forward = 0
-        self._input: tuple[int, tuple[int, ...], int] | None = None
+        self._input: ModelInput | None = None
+        self._input_of = 0
         self._captured = Captured()
 
-    def record(self, columns: Mapping[str, Any], mask: Any = None) -> None:
-        """Add sample columns, and a mask.
+    def record(
+        self, columns: Mapping[str, Any], mask: Any = None, sample_index: Any = None
+    ) -> None:
+        """Add sample columns, a mask, and which sample each entry belongs to.
 
         Raises
         ------
         ColumnsError
-            If one is there already, or is not a column or a mask; if a mask comes when positions
-            were chosen without it.
+            If one is there already, or is not a column, a mask or an index; if a mask or an index
+            comes when positions were chosen without it.
         """
+        if sample_index is not None:
+            self._check_in_time("sample_index")
+            if self.sample_index is not None:
+                raise ColumnsError("sample_index was recorded twice in one batch; record it once")
+            self.sample_index = parsed(sample_index)
         if mask is not None:
-            if any(packed.there is not None for packed in self.packed):
-                raise ColumnsError(
-                    "the mask came when positions had been chosen, padding among them; with "
-                    "positions= give it before the forward pass: recorder.batch(mask=…)"
-                )
+            self._check_in_time("mask")
             self.masks.record(mask)
         for name, values in columns.items():
             if name in self.columns:
@@ -79,6 +109,22 @@ class OpenBatch:
                     f"column {name!r} was recorded twice in one batch; record it once"
                 )
             self.columns[name] = to_column(name, values)
+
+    def _check_in_time(self, what: str) -> None:
+        if self.is_sampled:
+            raise ColumnsError(
+                f"the {what} came when positions had been chosen without it; with positions= give "
+                f"it before the forward pass: recorder.batch({what}=…)"
+            )
+
+    @property
+    def calls(self) -> list[Call]:
+        """All calls, in order."""
+        return self._captured.calls
+
+    @calls.setter
+    def calls(self, calls: list[Call]) -> None:
+        self._captured.calls = calls
 
     @property
     def packed(self) -> list[Packed]:
@@ -90,9 +136,15 @@ class OpenBatch:
         """What there is but for states and values: the same in batches that are alike."""
         columns = tuple((name, len(column)) for name, column in self.columns.items())
         masked = bool(self.masks)
-        return self.explicit_samples, self._input, columns, masked, self._captured.form
+        said = masked, self.sample_index is not None
+        return self.explicit_samples, self._input, columns, said, self._captured.form
 
-    def begin_forward(self, input_shape: tuple[int, ...] = (), sample_axis: int = 0) -> None:
+    def begin_forward(
+        self,
+        input_shape: tuple[int, ...] = (),
+        sample_axis: int = 0,
+        inputs: Inputs | None = None,
+    ) -> None:
         """Note that a forward pass begins.
 
         Parameters
@@ -101,10 +153,14 @@ class OpenBatch:
             Shape of the first tensor that the model was called with; empty if there is none.
         sample_axis
             Its sample axis.
+        inputs
+            Its arguments and keyword arguments, where the model may be run on some of its samples.
         """
         self._forward += 1
+        self.forwards.append(self._forward)
         if self._input is None and input_shape:
-            self._input = self._forward, input_shape, sample_axis
+            self._input, self._input_of = ModelInput(input_shape, sample_axis), self._forward
+            self.inputs = inputs
 
     def add(self, target: Target, packed: Packed | Waiting) -> None:
         """Add one call: its rows, or what they are to be made of when the batch is over."""
@@ -117,8 +173,13 @@ class OpenBatch:
     def drop_forward(self) -> None:
         """Forget the forward pass that was begun last: it has failed."""
         self._captured.drop(self._forward)
-        if self._input is not None and self._input[0] == self._forward:
-            self._input = None
+        self.forwards = [number for number in self.forwards if number != self._forward]
+        if self._input_of == self._forward:
+            self._input = self.inputs = None
+
+    def told(self, layer: str) -> SampleIndex | None:
+        """Return which sample each entry of a layer belongs to, as the user said it, or None."""
+        return choose(self.sample_index, layer) or choose(self._told, layer)
 
     def samples(self) -> int | None:
         """Return the number of samples, or None for a batch in which nothing happened.
@@ -130,19 +191,23 @@ class OpenBatch:
         ColumnsError
             If columns disagree with each other, with what the user said, or with the input.
         """
-        samples = self.explicit_samples
-        for name, column in self.columns.items():
-            samples = len(column) if samples is None else samples
-            if len(column) != samples:
-                raise ColumnsError(
-                    f"column {name!r} has {len(column)} entries, but the batch has {samples} "
-                    "samples; record one entry a sample"
-                )
+        samples = sample_number.said(self.explicit_samples, self.columns)
         if samples is None:
-            return self._input_samples()
-        if self.explicit_samples is None:
-            self._check_columns_against_input(samples)
+            return self.input_samples()
+        if self.explicit_samples is None and not self._fits(samples):
+            column, found = next(iter(self.columns)), self.input_samples()
+            raise sample_number.several_inputs(column, samples, found, self._input)
         return samples
+
+    @property
+    def is_number_said(self) -> bool:
+        """Whether the user said how many samples there are, as a number or by a column."""
+        return self.explicit_samples is not None or bool(self.columns)
+
+    def input_samples(self) -> int | None:
+        """Return the number of samples as the layers and the model's input have it, or None."""
+        untold = [call for call in self.calls if self.told(call.target.axes.layer) is None]
+        return sample_number.seen(untold or self.calls, self._input)
 
     def samples_so_far(self, size: int, sample_axis: int) -> int:
         """Return how many samples a tensor holds, as far as is known while the batch lasts.
@@ -154,12 +219,10 @@ class OpenBatch:
         sample_axis
             Its sample axis.
         """
-        known = self.explicit_samples
-        if known is None and self.columns:
-            known = len(next(iter(self.columns.values())))
-        if known is None and sample_axis == 0 and self._input is not None:
-            known = self._input[1][self._input[2]]
-        return known if known and size % known == 0 else size
+        known = sample_number.said(self.explicit_samples, self.columns)
+        if known is None and sample_axis == 0:
+            known = self.input_samples()
+        return size if known is None else known
 
     @property
     def by_target(self) -> list[tuple[Target, Form]]:
@@ -176,30 +239,15 @@ class OpenBatch:
         """
         return self._captured.named(calls)
 
-    def _input_samples(self) -> int | None:
-        # A sample axis that is not the first one is known: by the layer's class, or from the user.
-        forms = [packed.form for packed in self.packed]
-        known = {form.samples for form in forms if form.sample_axis > 0}
-        if len(known) == 1:
-            return known.pop()
-        if self._input is not None:
-            _, shape, axis = self._input
-            return shape[axis]
-        return next((form.samples for form in forms), None)
-
-    def _check_columns_against_input(self, samples: int) -> None:
-        """Refuse columns that would only fit if several inputs were taken for one sample."""
-        fits = self._input is not None and self._input_samples() == samples
-        if fits or all(packed.form.samples == samples for packed in self.packed):
-            return
-        raise self._several_inputs(samples)
-
-    def _several_inputs(self, samples: int) -> ColumnsError:
-        shape = f" of shape {self._input[1]}" if self._input else ""
-        return ColumnsError(
-            f"column {next(iter(self.columns))!r} has {samples} entries, but the input{shape} has "
-            f"{self._input_samples()}; record one entry a sample, or, if several inputs belong to "
-            f"one sample, say so: recorder.batch({samples}, …)"
+    def _fits(self, samples: int) -> bool:
+        """Whether so many samples fit without that several inputs are taken for one of them."""
+        if samples == self.input_samples():
+            return True
+        if self._input is not None and self._input.may_have_second(samples):
+            return True
+        return all(
+            self.told(call.target.axes.layer) is not None or call.packed.form.samples == samples
+            for call in self.calls
         )
 
 
@@ -210,27 +258,36 @@ class BatchColumns:
     ----------
     batch
         The batch while it lasts.
+    run
+        Where it is recorded: errors name it.
     """
 
-    def __init__(self, batch: OpenBatch) -> None:
+    def __init__(self, batch: OpenBatch, run: str = "") -> None:
         self._batch = batch
+        self._run = run
 
-    def record(self, *, mask: Any = None, **columns: Any) -> None:
+    def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
         """Add sample columns: arrays, tensors or lists of one entry a sample.
 
         Parameters
         ----------
         mask
             Which positions are there, and which are padding: see :meth:`tsstore.Recorder.batch`.
+        sample_index
+            Which sample each entry of a layer belongs to: see there.
         **columns
             Sample columns.
 
         Raises
         ------
         ColumnsError
-            If one is there already, or is not a column or a mask.
+            If one is there already, or is not a column, a mask or an index.
         """
-        self._batch.record(columns, mask)
+        try:
+            self._batch.record(columns, mask, sample_index)
+        except TsstoreError as error:
+            error.of_run(self._run)
+            raise
 
 
 class IgnoredColumns(BatchColumns):
@@ -239,7 +296,7 @@ class IgnoredColumns(BatchColumns):
     def __init__(self) -> None:
         super().__init__(OpenBatch())
 
-    def record(self, *, mask: Any = None, **columns: Any) -> None:
+    def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
         """Do nothing."""
 
 

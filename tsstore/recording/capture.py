@@ -11,10 +11,14 @@ from torch import nn
 
 from tsstore.errors import CaptureError
 from tsstore.recording.axes import AxisChoice
+from tsstore.recording.example import arguments_of
+from tsstore.recording.experiment import find_samples, log
 from tsstore.recording.job import Job, find_job
+from tsstore.recording.live import make_way, say_who_else_listens
 from tsstore.recording.outputs import OutputChoice
 from tsstore.recording.recommended import RECOMMENDED
 from tsstore.recording.recorder import Recorder
+from tsstore.recording.sample_index import SampleIndexChoices, check_names, parsed
 from tsstore.recording.sampling import Sampling
 from tsstore.recording.select import Selector, Where, select
 from tsstore.recording.settings import (
@@ -44,10 +48,12 @@ def capture(
     attributes: Mapping[str, Any] | None = None,
     neuron_axis: AxisChoice = None,
     sample_axis: AxisChoice = None,
+    sample_index: SampleIndexChoices = None,
+    probe: bool = True,
     outputs: OutputChoice = None,
     calls: Calls = "separate",
     missing: Missing = "error",
-    positions: int | None = None,
+    positions: int | float | None = None,
     every: int = 1,
     max_bytes: int | None = None,
     seed: int = 0,
@@ -84,8 +90,9 @@ def capture(
     where
         Capture what comes ``"after"`` the module (its output), ``"before"`` it, or ``"both"``.
     example_input
-        A batch, a tuple of arguments, or a mapping of keyword arguments. Where the choice of
-        layers needs it, the model is run on it, once, in evaluation mode.
+        A batch of at least two samples, a tuple of arguments, or a mapping of keyword arguments.
+        The model is run on it, in evaluation mode, where the choice of layers needs it, and to
+        find out which entries belong to which sample, as `probe` allows.
     threshold
         A neuron is on where its value is greater; rounded to the tensor's dtype first.
     step
@@ -94,6 +101,17 @@ def capture(
         Anything of yours that JSON can hold; stored with the part.
     neuron_axis, sample_axis
         An axis, or a mapping from layer names or globs, where a module's class does not tell.
+    sample_index
+        Which sample each entry along the sample axis belongs to, where there are not just as many
+        entries as samples, for all layers or by layer name or glob: ``"contiguous"`` (the first
+        entries are all of sample 0), ``"interleaved"`` (entry i is of sample i mod n, as
+        ``cat([x, x])`` gives it), ``("counts", entries of each sample)`` or
+        ``("index", the sample of each entry)``, -1 where it is of none; or one of these arrays
+        alone, where its length tells which it is. :meth:`Recorder.batch` takes it for one batch.
+    probe
+        Whether the model may be run on samples of `example_input`, or else, where nothing tells
+        and it is in evaluation mode and without gradients, on two of the first batch, to find out
+        which entries are whose; a line in the log says that it was.
     outputs
         Where a module gives several tensors, which one to capture instead of the first: a path of
         keys, indices or attributes, as in ``{"lstm": "1.0", "encoder": "last_hidden_state"}``.
@@ -103,8 +121,11 @@ def capture(
     missing
         A layer that gives no rows in a later batch is an error, or ``"empty"``: no positions.
     positions
-        Of each sample only so many random positions, without replacement, in each call of a layer
-        with more. They follow from `seed` and from the sample's running number.
+        Of each sample only some random positions, without replacement, in each call of a layer:
+        between 0 and 1 that share of them, rounded up or down by chance; a whole number, so many
+        where there are more. They follow from `seed` and from the sample's running number. Where
+        samples differ in length, a share keeps what is estimated; a fixed number makes it the
+        entropy of a position of a sample that is drawn first.
     every
         Only the first of so many batches, and so on; the others run as if nothing were recorded.
     max_bytes
@@ -128,7 +149,8 @@ def capture(
         of this step stays, and :attr:`Recorder.committed_samples` and :meth:`Recorder.missing`
         say what that is.
     overwrite
-        Delete the run that is there, if there is one.
+        Delete the run that is there, if there is one; a recorder of this process that still writes
+        it is closed first.
     run_id, rank, world_size
         Of this process, where :func:`tsstore.recording.job.find_job` does not find them.
     on_error
@@ -152,7 +174,7 @@ def capture(
     SelectionError
         If no layer is selected, or a name matches nothing.
     StoreExistsError
-        If there is something at `path`.
+        If there is something at `path`, or a recorder of this process still writes there.
     ResumeError
         If what is there was recorded from another model, or in another way.
     CaptureError
@@ -171,20 +193,29 @@ def capture(
         on_error=on_error,
         commit_on_sigterm=commit_on_sigterm,
         sampling=Sampling(positions, every, max_bytes, seed),
+        sample_index=parsed(sample_index),
+        probe=probe,
     )
     settings.check()
     if isinstance(layers, str) and layers == RECOMMENDED:
         layers = recommended_layers(model, example_input)
     targets = select(model, layers, exclude, where, neuron_axis, sample_axis, outputs)
+    check_names(settings.sample_index, [target.axes.layer for target in targets])
+    if example_input is not None and probe:
+        findings = find_samples(model, targets, *arguments_of(example_input))
+        log(findings, "the example input")
+        settings = replace(settings, findings=findings)
     part = PartAttributes(step=checked_step(step), user=checked_attributes(attributes))
     job = find_job(rank, world_size, run_id)
     _check_beginning(job, resume, overwrite)
     files = open_files(path, durable)
+    make_way(files, job.rank, overwrite)
     if overwrite:
         remove_run(files)
     software = {"torch": torch.__version__}
     begin_run(files, software, run_id=job.run_id, resume=resume, many=job.world_size > 1)
     part = replace(part, rank=job.rank, world_size=job.world_size)
+    say_who_else_listens(model, files.location)
     recorder = Recorder(model, files, targets, part, settings)
     try:
         recorder.attach()

@@ -6,16 +6,14 @@ import weakref
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from tsstore.errors import OutputError
 from tsstore.recording import kinds
-from tsstore.recording.axes import Axes, Axis
-
-_BY_SHAPE: Final = "other tensors of its shape"
+from tsstore.recording.axes import BY_OTHERS, Axes, Axis
 
 
 @dataclass(eq=False)
@@ -98,7 +96,7 @@ class Following:
             if clues.neurons.axis is not None or axis is None:
                 continue
             if _is_unlike_others(shape, axis, _axis_of(clues.samples)):
-                clues.neurons.axis = Axis(axis, _BY_SHAPE)
+                clues.neurons.axis = Axis(axis, BY_OTHERS)
                 new = True
         return new
 
@@ -109,7 +107,7 @@ class Following:
         for shape, clues in self._seen:
             axis = known.get(shape)
             if clues.samples.axis is None and axis is not None and _tells_samples_from_time(shape):
-                clues.samples.axis = Axis(axis, _BY_SHAPE)
+                clues.samples.axis = Axis(axis, BY_OTHERS)
                 new = True
         return new
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import OutputError
+from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes import Decision, UndecidedAxisError
+from tsstore.recording.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
 from tsstore.recording.layer_axes import LayerAxes, Waiting
-from tsstore.recording.outputs import first_tensor, value_at
+from tsstore.recording.outputs import first_value, value_at
 from tsstore.recording.pack import new_rows
 from tsstore.recording.packed import Form, Packed, Room
 from tsstore.recording.packer import Packer
 from tsstore.recording.select import Target
+
+Call = Callable[[nn.Module, Any, Any], None]
+"""Takes a module, its arguments, and its output or, before its call, keyword arguments."""
 
 Receiver = Callable[[Target, Packed | Waiting], None]
 """Takes the rows of one call, or what they are to be made of when its batch is over."""
@@ -30,7 +34,7 @@ Sample = Callable[[Target, torch.Tensor, float, int, int], Packed]
 class ModelHook:
     """A hook on one module, which runs outside of compiled code.
 
-    Copies of the model carry hooks that do nothing.
+    Copies of the model carry hooks that capture nothing.
 
     Parameters
     ----------
@@ -38,39 +42,59 @@ class ModelHook:
         The module.
     call
         Takes the module, its arguments, and its output or, before its call, keyword arguments.
+    copies
+        Of the model; told where one runs. Its run is named by all errors.
 
     Attributes
     ----------
+    call
+        What a call is passed on to.
     is_compiled
         Whether it was called from compiled code.
     """
 
-    def __init__(self, module: nn.Module, call: Callable[[nn.Module, Any, Any], None]) -> None:
+    def __init__(self, module: nn.Module, call: Call, copies: Copies | None = None) -> None:
         self._module = module
-        self._call = call
+        self.call = call
         self.is_compiled = False
+        self._copies = copies
 
     def __call__(self, module: nn.Module, arguments: Any, value: Any) -> None:
         """Pass a call on, unless it is that of a shallow copy, which shares the hooks."""
         if module is not self._module:
+            if self._copies is not None and not torch.compiler.is_compiling():
+                self._copies.note()
             return
         if torch.compiler.is_dynamo_compiling():
             self._call_outside(module, arguments, value)
         else:
-            self._call(module, arguments, value)
+            # As in the other branch, without another call: in a forward pass each is dear.
+            try:
+                self.call(module, arguments, value)
+            except TsstoreError as error:
+                self._name_run(error)
+                raise
 
     # A compiled model must not trace into the hook: it would drop or reorder it. Elsewhere this
     # decorator's work is not worth its time.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _call_outside(self, module: nn.Module, arguments: Any, value: Any) -> None:
         self.is_compiled = True
-        self._call(module, arguments, value)
+        try:
+            self.call(module, arguments, value)
+        except TsstoreError as error:
+            self._name_run(error)
+            raise
+
+    def _name_run(self, error: TsstoreError) -> None:
+        if self._copies is not None:
+            error.of_run(self._copies.run)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return do_nothing
+        return do_nothing if self._copies is None else CopiedHook(self._copies)
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
-        return _hook_of_a_copy, ()
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return hook_of_a_copy, ("" if self._copies is None else self._copies.key,)
 
 
 class CaptureHook(ModelHook):
@@ -95,6 +119,8 @@ class CaptureHook(ModelHook):
         Makes the rows of some positions; None for those of all.
     axes
         What is decided of the layer's axes; None to let the user and the layer alone tell.
+    copies
+        Of the model.
 
     Attributes
     ----------
@@ -113,8 +139,9 @@ class CaptureHook(ModelHook):
         room: Room = new_rows,
         sample: Sample | None = None,
         axes: LayerAxes | None = None,
+        copies: Copies | None = None,
     ) -> None:
-        super().__init__(target.module, self._capture)
+        super().__init__(target.module, self._capture, copies)
         self.target = target
         self.enabled = True
         self.axes = axes or LayerAxes(target.axes)
@@ -133,13 +160,21 @@ class CaptureHook(ModelHook):
         if not (self.enabled and self._is_active()):
             return
         captured = value if self.target.where == "after" else (arguments, value)
-        with self._naming():
-            tensor = self._tensor(captured)
-            try:
-                packed: Packed | Waiting = self._pack(tensor)
-            except UndecidedAxisError:
-                packed = Waiting(tensor.detach().clone(), self.axes.clues_of(tensor))
+        try:
+            packed = self._pack_or_wait(self._found(captured))
+        except OutputError as error:
+            raise self._named(error) from None
         self._receive(self.target, packed)
+
+    def _pack_or_wait(self, found: torch.Tensor | PackedSequence) -> Packed | Waiting:
+        """Return the rows, or what they are to be made of when the batch is over."""
+        try:
+            if isinstance(found, torch.Tensor):
+                return self._pack(found)
+            return self._packer.pack_sequences(found)
+        except UndecidedAxisError:
+            tensor = cast("torch.Tensor", found)
+            return Waiting(tensor.detach().clone(), self.axes.clues_of(tensor))
 
     def pack_at_last(self, waiting: Waiting) -> Packed:
         """Return the rows of a tensor that waited for the end of its batch.
@@ -152,10 +187,11 @@ class CaptureHook(ModelHook):
             If it cannot be packed.
         """
         decision = self.axes.conclude(waiting)
-        with self._naming():
-            return self._packed(
-                waiting.tensor, self._packer.threshold_for(waiting.tensor), decision
-            )
+        try:
+            threshold = self._packer.threshold_for(waiting.tensor)
+            return self._packed(waiting.tensor, threshold, decision)
+        except OutputError as error:
+            raise self._named(error) from None
 
     def fix(self, form: Form) -> None:
         """Let tensors like that of a finished batch have the same axes from now on."""
@@ -164,26 +200,22 @@ class CaptureHook(ModelHook):
         self.axes.fix(axes, Decision(form.neuron_axis, form.sample_axis, decided))
         self._packer.forget()
 
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Let an error name the layer."""
-        try:
-            yield
-        except OutputError as error:
-            raise OutputError(f"{self.target.name}: {error}") from None
+    def _named(self, error: OutputError) -> OutputError:
+        """Return an error that names the layer."""
+        return OutputError(f"{self.target.name}: {error}")
 
-    def _tensor(self, captured: Any) -> torch.Tensor:
+    def _found(self, captured: Any) -> torch.Tensor | PackedSequence:
         if self.target.output is not None:
             captured = value_at(captured, self.target.output)
-        tensor = first_tensor(captured)
-        if tensor is None:
+        found = first_value(captured)
+        if found is None:
             before = self.target.where == "before"
             kind = "input" if before else f"output {type(captured).__name__}"
             raise OutputError(
                 f"found no tensor in the {kind} of a {type(self.target.module).__name__}, "
                 "expected one; exclude the layer"
             )
-        return tensor
+        return found
 
     def _pack(self, tensor: torch.Tensor) -> Packed:
         if self._sample is None:
@@ -197,11 +229,3 @@ class CaptureHook(ModelHook):
             return self._packer.packed(tensor, threshold, decision)
         packed = self._sample(self.target, tensor, threshold, neurons, samples)
         return replace(packed, form=replace(packed.form, decided=decided))
-
-
-def do_nothing(*arguments: Any) -> None:
-    """Stand where a copied model had a hook."""
-
-
-def _hook_of_a_copy() -> Callable[..., None]:
-    return do_nothing

@@ -10,8 +10,10 @@ from typing import Any
 from torch import nn
 
 from tsstore.errors import CaptureError
-from tsstore.recording.assembly import Assembly
+from tsstore.recording.assembly import Assembled, Assembly
 from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
+from tsstore.recording.belonging import Belonging
+from tsstore.recording.copies import Copies
 from tsstore.recording.listener import Listener
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target
@@ -48,20 +50,26 @@ class Intake:
         accept = None
         if sink.earlier is not None:
             accept = partial(_check_first, sink.earlier, settings.missing == "error")
-        self._assembly = Assembly(targets, settings, accept)
+        self.copies = Copies(sink.run)
+        self._assembly = Assembly(targets, settings, accept, self.copies)
+        self._belonging = Belonging(model, settings.probe, settings.findings)
+        self._sampler = _sampler(settings, sink.rank, self._belonging)
         self._listener = Listener(
             model,
             targets,
             settings.threshold,
             self._begin,
             self._finish,
-            _sampler(settings, sink.rank),
+            self._sampler,
             sink.blocks.room,
             sink.earlier.layers_named if sink.earlier is not None else lambda _: (),
+            self.copies,
         )
         self._sink = sink
         self._every = settings.sampling.every
-        self._finished = 0
+        self._begun = self._finished = 0
+        self._told = settings.sample_index
+        self._late_layers = settings.missing == "empty"
         self.hooks = self._listener.hooks
 
     @property
@@ -70,9 +78,19 @@ class Intake:
         return self._listener.calls_outside
 
     @property
+    def left_out(self) -> int:
+        """Rows of entries that belong to no sample."""
+        return self._belonging.left_out
+
+    @property
     def is_elsewhere(self) -> bool:
         """Whether this process was forked off from the one that listens."""
         return self._listener.is_elsewhere
+
+    @property
+    def dropped(self) -> int:
+        """How many batches ended by an error."""
+        return self._begun - self._finished
 
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
@@ -94,7 +112,11 @@ class Intake:
 
     @contextmanager
     def block(
-        self, samples: int | None, columns: Mapping[str, Any], mask: Any = None
+        self,
+        samples: int | None,
+        columns: Mapping[str, Any],
+        mask: Any = None,
+        sample_index: Any = None,
     ) -> Iterator[BatchColumns]:
         """Hand on what the block gives; see :meth:`tsstore.Recorder.batch`."""
         batch = self._begin(samples)
@@ -103,8 +125,8 @@ class Intake:
             return
         with self._listener.block(batch):
             if batch.wanted:
-                batch.record(columns, mask)
-            yield BatchColumns(batch) if batch.wanted else IgnoredColumns()
+                batch.record(columns, mask, sample_index)
+            yield BatchColumns(batch, self._sink.run) if batch.wanted else IgnoredColumns()
         self._finish(batch)
 
     def _begin(self, samples: int | None = None) -> OpenBatch | None:
@@ -112,7 +134,8 @@ class Intake:
         if not self._sink.ready():
             return None
         wanted = self._finished % self._every == 0
-        return OpenBatch(samples, self._sink.next_sample, wanted)
+        self._begun += 1
+        return OpenBatch(samples, self._sink.next_sample, wanted, self._told)
 
     def _finish(self, batch: OpenBatch) -> None:
         if self._sink.detached:
@@ -122,24 +145,41 @@ class Intake:
         # Those that failed are made up for, one after the other.
         self._finished += 1
         self._sink.ready()
+        self._listener.later_hooks.warn()
 
     def _hand_on(self, batch: OpenBatch) -> None:
-        undecided = Undecided([hook.target.axes.layer for hook in self.hooks.values()])
-        self._listener.decide(batch, undecided)
-        undecided.check()
-        assembled = self._assembly.assemble(batch)
+        assembled = self._assembly.as_before(batch)
+        if assembled is None:
+            assembled = self._decide(batch)
+        else:
+            self._listener.end_watch()
         while self._assembly.left_out:
             self._listener.leave_out(self._assembly.left_out.pop())
         if assembled is not None:
-            self._listener.fix(batch)
             self._sink.put(assembled)
 
+    def _decide(self, batch: OpenBatch) -> Assembled | None:
+        """Finish a batch unlike those before, once all that it leaves open is decided."""
+        undecided = Undecided([hook.target.axes.layer for hook in self.hooks.values()])
+        self._listener.decide(batch, undecided)
+        self._belonging.decide(batch, undecided)
+        undecided.check()
+        if self._sampler is not None:
+            self._sampler.choose_late(batch, batch.samples() or 0)
+        assembled = self._assembly.assemble(batch)
+        if assembled is not None:
+            self._belonging.accept(batch)
+            self._listener.fix(batch)
+            # Where layers may come later, what they leave open is found out then.
+            self._listener.keeps_inputs = self._late_layers or not self._belonging.is_settled
+        return assembled
 
-def _sampler(settings: Settings, rank: int) -> Sampler | None:
+
+def _sampler(settings: Settings, rank: int, belonging: Belonging) -> Sampler | None:
     sampling = settings.sampling
     if sampling.positions is None:
         return None
-    return Sampler(int(sampling.positions), int(sampling.seed), rank)
+    return Sampler(sampling.positions, int(sampling.seed), rank, belonging)
 
 
 def _check_first(

@@ -11,14 +11,17 @@ from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import CaptureError, OutputError, TsstoreWarning
-from tsstore.recording.axes import UndecidedAxisError, is_time_first
+from tsstore.recording.axes import BY_EXPERIMENT, UndecidedAxisError, is_time_first
 from tsstore.recording.batch import OpenBatch
+from tsstore.recording.copies import Copies
 from tsstore.recording.hook import CaptureHook, ModelHook
+from tsstore.recording.later_hooks import LaterHooks
 from tsstore.recording.layer_axes import LayerAxes, Waiting
-from tsstore.recording.outputs import first_tensor
+from tsstore.recording.outputs import first_value
 from tsstore.recording.pack import new_rows, pack
 from tsstore.recording.packed import Form, Packed, Room
 from tsstore.recording.passes import Passes
@@ -56,6 +59,8 @@ class Listener:
         Gives the rows their memory, on the CPU.
     earlier
         Returns what earlier attempts of the run say of a layer, by the target's name.
+    copies
+        Of the model; it names the run.
 
     Attributes
     ----------
@@ -63,6 +68,10 @@ class Listener:
         What captures, by public name of the layer.
     calls_outside
         Calls of captured layers outside any batch.
+    keeps_inputs
+        Whether a batch keeps what the model was called with, while it lasts.
+    later_hooks
+        Hooks of others that come after ours.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class Listener:
         sampler: Sampler | None = None,
         room: Room = new_rows,
         earlier: Callable[[str], Sequence[LayerAttributes]] = lambda _: (),
+        copies: Copies | None = None,
     ) -> None:
         targets = list(targets)
         sample = None if sampler is None else partial(self._sample, sampler)
@@ -88,14 +98,18 @@ class Listener:
                 room,
                 sample,
                 LayerAxes(target.axes, self._watch.clues_of, earlier(target.name)),
+                copies,
             )
             for target in targets
         }
         self.calls_outside = 0
+        self.keeps_inputs = True
+        self._copies = copies or Copies("")
+        self.later_hooks = LaterHooks(self._copies.run)
         self._has_open = any(not hook.axes.are_fixed for hook in self.hooks.values())
         self._is_first = True
         self._model = model
-        self._before = ModelHook(model, self._begin_pass)
+        self._before = ModelHook(model, self._begin_pass, self._copies)
         self._begin = begin
         self._finish = finish
         self._process = os.getpid()
@@ -119,7 +133,7 @@ class Listener:
             self._handles[f"layer {name}"] = hook.attach()
         # Last, so that it runs when the model's own states have been captured.
         self._handles["model after"] = self._model.register_forward_hook(
-            ModelHook(self._model, self._end_pass), always_call=True
+            ModelHook(self._model, self._end_pass, self._copies), always_call=True
         )
         _warn_of_lost_fast_path(self._model, self.hooks.values())
         self._look_no_further()
@@ -129,6 +143,7 @@ class Listener:
         for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
+        self.later_hooks.remove()
         self._passes.reset()
         self._watch.end()
 
@@ -166,15 +181,18 @@ class Listener:
 
     def fix(self, batch: OpenBatch) -> None:
         """Let what was decided in a batch that is complete hold for all that follow."""
-        if not self._has_open:
-            return
         for target, form in batch.by_target:
             hook = self.hooks.get(target.name)
-            if hook is not None and not hook.axes.are_fixed:
+            found = (form.decided or {}).get("sample_axis", "").startswith(BY_EXPERIMENT)
+            if hook is not None and (found or not hook.axes.are_fixed):
                 hook.fix(form)
         self._is_first = False
         self._has_open = any(not hook.axes.are_fixed for hook in self.hooks.values())
         self._watch.end()
+
+    def end_watch(self) -> None:
+        """Watch no longer: the batch left nothing open."""
+        self._look_no_further()
 
     def _pack_at_last(
         self, undecided: Undecided, target: Target, waiting: Waiting
@@ -220,6 +238,7 @@ class Listener:
             )
         self._batch = batch
         self._begin_watch(batch)
+        self.later_hooks.look(self.hooks.values())
         try:
             yield
             self._drop_what_was_cut_off()
@@ -242,8 +261,13 @@ class Listener:
             if not self._before.is_compiled:
                 self._begin_watch(self._batch)
         if self._passes.begin():
+            self._copies.original_ran = True
             self._watch.begin_pass()
-            self._batch.begin_forward(*self._input_shape((arguments, keywords)))
+            self.later_hooks.look(self.hooks.values())
+            # Only where no gradients are wanted may the model be run on some of it once more.
+            kept = self.keeps_inputs and not torch.is_grad_enabled()
+            inputs = (arguments, keywords) if kept else None
+            self._batch.begin_forward(*self._input_shape((arguments, keywords)), inputs)
 
     def _end_pass(self, module: nn.Module, arguments: Any, output: Any) -> None:
         if self.is_elsewhere or not self._passes.end() or self._batch is None:
@@ -288,10 +312,9 @@ class Listener:
 
     def _input_shape(self, values: Any) -> tuple[tuple[int, ...], int]:
         """Return the shape of the first tensor that the model is given, and its sample axis."""
-        try:
-            tensor = first_tensor(values)
-        except OutputError:
-            return (), 0
+        tensor = first_value(values)
+        if isinstance(tensor, PackedSequence):
+            return (int(tensor.batch_sizes[0]), *tensor.data.shape[1:]), 0
         if tensor is None or tensor.is_nested:
             return (), 0
         time_first = tensor.ndim == 3 and is_time_first(unwrapped(self._model))
@@ -323,6 +346,7 @@ class Listener:
             return
         if not self._passes.depth:
             # A part of the model was called by itself: that is a pass of its own.
+            self._copies.original_ran = True
             self._batch.begin_forward()
         ready = packed if isinstance(packed, Waiting) else self._transfer.start(packed)
         self._batch.add(target, ready)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,16 @@ import torch
 
 from tsstore.errors import ColumnsError, OutputError
 from tsstore.recording.axes import choose
+from tsstore.recording.sample_index import Indices
 
 Mask = npt.NDArray[np.bool_]
 
+_Masks = Mask | list[Mask | None]
+"""For all forward passes of the batch, or one for each, None where all positions are there."""
+
 
 class Masks:
-    """The masks of one batch: one for all layers, or by layer.
+    """The masks of one batch: one for all layers, or by layer; each for all passes, or one a pass.
 
     A layer with as many positions as its mask loses those that are padding. One with a single
     position, such as a pooled vector, has no padding. Of any other layer nobody knows what is
@@ -25,14 +29,14 @@ class Masks:
     """
 
     def __init__(self) -> None:
-        self._given: Mask | Mapping[str, Mask] | None = None
+        self._given: _Masks | Mapping[str, _Masks] | None = None
 
     def __bool__(self) -> bool:
         """Whether there is any."""
         return self._given is not None
 
     def record(self, given: Any) -> None:
-        """Take a mask, or a mapping from layer names or globs to masks.
+        """Take a mask, or a list of one a forward pass, or a mapping from layer names or globs.
 
         Raises
         ------
@@ -42,35 +46,59 @@ class Masks:
         if self._given is not None:
             raise ColumnsError("a mask was recorded twice in one batch; record it once")
         if isinstance(given, Mapping):
-            self._given = {name: _to_mask(f"the mask of {name!r}", m) for name, m in given.items()}
+            self._given = {name: _to_masks(f"the mask of {name!r}", m) for name, m in given.items()}
         else:
-            self._given = _to_mask("the mask", given)
+            self._given = _to_masks("the mask", given)
 
-    def of(self, layer: str, samples: int, positions: int) -> Mask | None:
-        """Return which positions of a layer are there, bool (samples, positions); None for all.
+    def of(
+        self, layer: str, forward: int, samples: int, owners: Indices, positions: int
+    ) -> Mask | None:
+        """Return which positions of a call are there, bool (entries, positions); None for all.
+
+        Parameters
+        ----------
+        layer
+            Name of the layer.
+        forward
+            Number of the forward pass, from 1, among those that count.
+        samples
+            Number of samples of the batch.
+        owners
+            int64 (entries,): the sample of each entry of the call.
+        positions
+            Positions of an entry.
 
         Raises
         ------
         ColumnsError
-            If the mask has another number of samples.
+            If the mask has another number of samples, or there is none for this pass.
         OutputError
             If the mask has another number of positions.
         """
-        mask = choose(self._given, layer)
-        if mask is None or positions == 1:
+        mask = _of_pass(self._of_layer(layer), forward)
+        entries = len(owners)
+        if mask is None or mask.shape == (entries, positions):
+            return mask
+        if entries == samples and positions == 1:
             return None
         if len(mask) != samples:
             raise ColumnsError(
-                f"the mask has shape {mask.shape}, but the batch has {samples} samples; expected "
-                "one line a sample"
+                f"the mask has shape {mask.shape}, but the batch has {samples} samples, and "
+                f"{layer} {entries} entries; expected one line a sample"
             )
-        if mask.shape[1] != positions:
+        spread = _spread(mask, owners, positions)
+        if spread is None:
             raise OutputError(
-                f"{layer}: found {positions} positions a sample, but the mask has shape "
-                f"{mask.shape}, and which of them are padding cannot be told; exclude the layer, "
-                "or give masks by layer: mask={'encoder.*': …}"
+                f"{layer}: found {entries * positions // max(samples, 1)} positions a sample, but "
+                f"the mask has shape {mask.shape}, and which of them are padding cannot be told; "
+                "exclude the layer, or give masks by layer: mask={'encoder.*': …}, or one for "
+                "each forward pass of the batch: mask=[…, …]"
             )
-        return mask
+        return spread
+
+    def _of_layer(self, layer: str) -> _Masks | None:
+        # A list of masks is no choice among layers, whatever a type checker makes of it.
+        return cast("_Masks | None", choose(self._given, layer))
 
     def check_names(self, layers: Iterable[str]) -> None:
         """Raise OutputError where a mask is meant for layers that are not there."""
@@ -81,6 +109,53 @@ class Masks:
                     f"there is a mask for {pattern!r}, which fits none of the layers in this "
                     f"batch: {', '.join(names)}"
                 )
+
+    def check_passes(self, forwards: int) -> None:
+        """Raise ColumnsError where there are not as many masks as forward passes."""
+        given = self._given.values() if isinstance(self._given, Mapping) else (self._given,)
+        for masks in given:
+            if isinstance(masks, list) and len(masks) != forwards:
+                raise _wrong_passes(len(masks), forwards)
+
+
+def _spread(mask: Mask, owners: Indices, positions: int) -> Mask | None:
+    """Return the mask of each entry from that of each sample; None where it does not fit.
+
+    It says of a sample what is there of each of its entries, or of all of them one after another.
+    """
+    if mask.shape[1] == positions:
+        return mask[owners]
+    order = np.argsort(owners, kind="stable")
+    order = order[owners[order] >= 0]
+    counts = np.bincount(owners[order], minlength=len(mask)) * positions
+    if (counts != mask.shape[1]).any():
+        return None
+    spread = np.ones((len(owners), positions), dtype=np.bool_)
+    spread[order] = mask.reshape(len(order), positions)
+    return spread
+
+
+def _of_pass(masks: _Masks | None, forward: int) -> Mask | None:
+    if not isinstance(masks, list):
+        return masks
+    if forward > len(masks):
+        raise _wrong_passes(len(masks), forward)
+    return masks[forward - 1]
+
+
+def _wrong_passes(masks: int, forwards: int) -> ColumnsError:
+    return ColumnsError(
+        f"found {masks} masks for {forwards} forward passes; expected one mask for all of "
+        "them, or a list of one for each"
+    )
+
+
+def _to_masks(what: str, values: Any) -> _Masks:
+    """Return a mask, or those of each forward pass where a list of matrices was given."""
+    is_list = isinstance(values, list | tuple) and len(values) > 0
+    if is_list and all(mask is None or np.ndim(mask) == 2 for mask in values):
+        return [None if mask is None else _to_mask(what, mask) for mask in values]
+    return _to_mask(what, values)
 
 
 def _to_mask(what: str, values: Any) -> Mask:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
@@ -17,18 +19,35 @@ OutputChoice = str | Mapping[str, str] | None
 def first_tensor(value: Any) -> torch.Tensor | None:
     """Return the first tensor in a module's input or output, however nested; None if none.
 
-    Raises
-    ------
-    OutputError
-        If it is in a PackedSequence, whose rows belong to no sample that could be told.
+    Of a PackedSequence it is the one that holds the sequences' entries.
     """
+    found = first_value(value)
+    return found.data if isinstance(found, PackedSequence) else found
+
+
+def first_value(value: Any) -> torch.Tensor | PackedSequence | None:
+    """Return the first tensor, or packed sequences, in a module's input or output, or None."""
     if isinstance(value, torch.Tensor):
         return value
-    _refuse_packed_sequences(value)
+    if isinstance(value, PackedSequence):
+        return value
     # Mappings last: to ask for them takes longer than for all the others.
     if not isinstance(value, list | tuple):
         value = tuple(value.values()) if isinstance(value, Mapping) else ()
-    return next((found for found in map(first_tensor, value) if found is not None), None)
+    return next((found for found in map(first_value, value) if found is not None), None)
+
+
+def samples_of_entries(sequences: PackedSequence) -> npt.NDArray[np.int64]:
+    """Return the sample, int64 (entries,), that each entry of packed sequences belongs to.
+
+    All first entries come first, then all second ones, each from the longest sequence to the
+    shortest; ``sorted_indices`` says whose these are.
+    """
+    sizes = sequences.batch_sizes.numpy()
+    order = np.arange(sizes[0])
+    if sequences.sorted_indices is not None:
+        order = sequences.sorted_indices.cpu().numpy()
+    return np.concatenate([order[:size] for size in sizes])
 
 
 def value_at(value: Any, path: str) -> Any:
@@ -49,7 +68,9 @@ def value_at(value: Any, path: str) -> Any:
     """
     steps = path.split(".")
     for number, step in enumerate(steps):
-        _refuse_packed_sequences(value)
+        if isinstance(value, PackedSequence) and step in ("0", "data"):
+            # Its tensor alone would not say which entry is whose.
+            continue
         inside = _inside(value)
         if step not in inside:
             where = f"in {'.'.join(steps[:number])!r} of the output" if number else "in the output"
@@ -81,8 +102,3 @@ def _described(value: Any, inside: dict[str, Any]) -> str:
         return f"{kind} of shape {tuple(value.shape)}"
     shown = [name for name in inside if not name.startswith("-")]
     return f"{kind} with {', '.join(shown) or 'nothing in it'}"
-
-
-def _refuse_packed_sequences(value: Any) -> None:
-    if isinstance(value, PackedSequence):
-        raise OutputError("found a PackedSequence, expected a tensor; pad the sequences")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import OutputError
+from tsstore.recording.sample_index import Owners
 
 Rows = npt.NDArray[np.uint8]
 
@@ -66,14 +67,20 @@ class Packed:
         What else there is to be said of the call.
     there
         bool (samples, positions): which rows count, where positions were chosen; None for all.
+    owners
+        Which sample each entry of the sample axis belongs to, once that is known.
     arrived
         Returns once `rows` are in memory, where they are on their way; else None.
+    lengths
+        int64 (samples,): positions of each sample, where some were chosen; else None.
     """
 
     rows: Rows | torch.Tensor
     form: Form
     there: npt.NDArray[np.bool_] | None = None
+    owners: Owners | None = None
     arrived: Callable[[], object] | None = None
+    lengths: npt.NDArray[np.int64] | None = None
 
     def in_memory(self) -> Rows:
         """Return the rows in the CPU's memory, once they are there."""

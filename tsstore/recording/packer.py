@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from tsstore.recording.axes import Axes, Decision
 from tsstore.recording.layer_axes import LayerAxes
+from tsstore.recording.outputs import samples_of_entries
 from tsstore.recording.pack import Reading, new_rows, reading_of, rows_of
 from tsstore.recording.packed import (
     Form,
@@ -19,6 +22,7 @@ from tsstore.recording.packed import (
     no_values,
     rounded_threshold,
 )
+from tsstore.recording.sample_index import PACKED_SEQUENCES, Owners
 
 _MOST_PLANS: Final = 256
 """Sequences of many lengths have many shapes; then one begins anew."""
@@ -72,6 +76,21 @@ class Packer:
             return Packed(reading.rows_at(address, self._room), form)
         check_packable(tensor)
         return Packed(rows_of(tensor, form, self._room), form)
+
+    def pack_sequences(self, sequences: PackedSequence) -> Packed:
+        """Pack the on/off states of packed sequences: they say themselves whose each entry is.
+
+        Raises
+        ------
+        OutputError
+            If their tensor cannot be packed.
+        """
+        tensor = sequences.data
+        decided = dict.fromkeys(("neuron_axis", "sample_axis"), PACKED_SEQUENCES)
+        decision = Decision(tensor.ndim - 1, 0, decided)
+        packed = self.packed(tensor, self.threshold_for(tensor), decision)
+        owners = Owners(samples_of_entries(sequences), PACKED_SEQUENCES, is_told=True)
+        return replace(packed, owners=owners)
 
     def look_at(self, tensor: torch.Tensor) -> tuple[float, Decision]:
         """Return the threshold for a tensor, and its axes.

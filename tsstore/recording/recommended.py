@@ -46,6 +46,8 @@ _CONVENTIONS: dict[str, tuple[type[nn.Module], ...]] = {
 
 _NOTHING: tuple[str, Any] = "", None
 
+_Note = Callable[[str, Any, Any], object]
+
 
 class Judgement(NamedTuple):
     """Whether a layer's sign is the firing, and why."""
@@ -61,7 +63,8 @@ class Firing:
     there: one that lets through what is above, and holds at or near zero what is below (ReLU and
     its kin, ELU, GELU, SiLU, Mish, Hardswish; not tanh, which is as large on either side). Where
     that is a function, the layer before has the same signs. What a norm moves before its
-    activation comes does not have them.
+    activation comes does not have them. What does not depend on the input is nothing of a sample,
+    such as a network of relative positions.
 
     Parameters
     ----------
@@ -85,6 +88,8 @@ class Firing:
         self._origins: dict[int, tuple[torch.Tensor, nn.Module]] = {}
         self._inside: nn.Module | None = None
         self._latest = _NOTHING
+        self._constants = _Constants([*model.parameters(), *model.buffers()])
+        self._constant: dict[nn.Module, bool] = {}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -96,17 +101,20 @@ class Firing:
             handles.append(module.register_forward_pre_hook(self._enter))
             handles.append(module.register_forward_hook(self._leave))
         try:
-            with _as_written(), _Functions(self._note_function):
+            with _as_written(), _Functions(self._note_function, self._constants.note):
                 yield
         finally:
             for handle in handles:
                 handle.remove()
             self._origins.clear()
+            self._constants.clear()
 
     def judge(self, name: str) -> Judgement:
         """Return whether a layer's sign is the firing, by its name."""
         module = self._modules[name]
         follower = self._followers.get(module) or self._sequences.get(module)
+        if self._constant.get(module):
+            return Judgement(False, "it is the same whatever the input is: nothing of a sample")
         if isinstance(module, _ALWAYS_POSITIVE):
             return Judgement(False, "its output is always on: nothing to count")
         if _is_activation(module):
@@ -133,6 +141,7 @@ class Firing:
         if given is None:
             return
         self._origins[id(given)] = given, module
+        self._constant[module] = given in self._constants and self._constant.get(module, True)
         if given is result:
             self._functions[module] = name
 
@@ -162,17 +171,59 @@ def _as_written() -> AbstractContextManager[object]:
     return cast("AbstractContextManager[object]", stance("force_eager"))
 
 
+class _Constants:
+    """Tensors that do not depend on the input: parameters, buffers, and what is made of them alone.
+
+    Of what is not known to be one it is not believed: of a table of positions, say, that is made
+    anew in each pass.
+    """
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
+        # Kept, as an address that is freed is taken again.
+        self._held = {id(tensor): tensor for tensor in tensors}
+
+    def __contains__(self, tensor: torch.Tensor) -> bool:
+        return id(tensor) in self._held
+
+    def clear(self) -> None:
+        """Let all of them go."""
+        self._held.clear()
+
+    def note(self, name: str, arguments: Any, result: Any) -> None:
+        """Note the call of a function."""
+        given = list(_tensors_in(arguments))
+        if given and all(tensor in self for tensor in given):
+            self._held |= {id(tensor): tensor for tensor in _tensors_in(result)}
+        elif given and (name.endswith("_") or result is given[0]):
+            # Written to, also by an assignment to a part.
+            self._held.pop(id(given[0]), None)
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors_in(tuple(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors_in(item)
+
+
 class _Functions(TorchFunctionMode):
-    """Notes calls of functions that have their threshold at zero.
+    """Notes calls of functions.
 
     Parameters
     ----------
+    note_rectifying
+        Takes, of those that have their threshold at zero, the name, what it was given, and what it
+        gave.
     note
-        Takes the function's name, what it was given, and what it gave.
+        Takes the same of all functions, with all that they were given.
     """
 
-    def __init__(self, note: Callable[[str, Any, Any], object]) -> None:
+    def __init__(self, note_rectifying: _Note, note: _Note) -> None:
         super().__init__()
+        self._note_rectifying = note_rectifying
         self._note = note
 
     def __torch_function__(
@@ -184,8 +235,9 @@ class _Functions(TorchFunctionMode):
     ) -> Any:
         keywords = keywords or {}
         result = function(*arguments, **keywords)
-        name = getattr(function, "__name__", "").rstrip("_")
-        if name in _RECTIFYING:
+        name = getattr(function, "__name__", "")
+        self._note(name, (arguments, keywords), result)
+        if name.rstrip("_") in _RECTIFYING:
             given = arguments[0] if arguments else keywords.get("input")
-            self._note(name, given, result)
+            self._note_rectifying(name.rstrip("_"), given, result)
         return result

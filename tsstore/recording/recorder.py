@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,20 @@ from torch import nn
 
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
 from tsstore.recording.batch import BatchColumns
+from tsstore.recording.causes import why_no_sample
 from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.intake import Intake
+from tsstore.recording.live import note as note_recorder
+from tsstore.recording.naming import NamedBlock, names_run
+from tsstore.recording.sample_index import SampleIndexChoices
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings as Settings
 from tsstore.recording.sink import Sink, Statistics
 from tsstore.store.files import Files
 from tsstore.store.layout import PartAttributes
+
+CLOSED: Final = "closed"
+"""What a seal says of a recorder that has come to its end."""
 
 
 class Recorder:
@@ -45,6 +53,8 @@ class Recorder:
         The model.
     path, part
         Where the run lies, and the directory in it of the part that this recorder writes.
+    files
+        The files of the run.
     rank, world_size
         Of this process.
     hooks
@@ -69,16 +79,23 @@ class Recorder:
         self._intake = Intake(model, targets, settings, self._sink)
         self._earlier = self._sink.earlier
         self.model = model
-        self.path, self.part = files.location, self._sink.part
+        self.path, self.part, self.files = files.location, self._sink.part, files
         self.rank, self.world_size = part.rank, part.world_size
         self.hooks = self._intake.hooks
         self.committed_samples = self._earlier.committed_samples if self._earlier else 0
         self.abandon = self._sink.abandon
+        # A part that follows others, as after a reset, may well stay empty.
+        self._is_on_its_own = settings.begin != "next"
+        note_recorder(self)
 
     @property
     def statistics(self) -> Statistics:
         """What has been recorded so far."""
-        return replace(self._sink.statistics, calls_outside=self._intake.calls_outside)
+        return replace(
+            self._sink.statistics,
+            calls_outside=self._intake.calls_outside,
+            left_out=self._intake.left_out,
+        )
 
     @property
     def closed(self) -> bool:
@@ -86,10 +103,16 @@ class Recorder:
         return self._sink.closed
 
     @property
+    def is_open(self) -> bool:
+        """Whether it takes batches in this process."""
+        return not self.closed and not self._intake.is_elsewhere
+
+    @property
     def error(self) -> WriterError | None:
         """The background writer's error with its cause, if it has failed."""
         return self._sink.error
 
+    @names_run
     def projected_bytes(self, samples: int) -> int:
         """Return what so many samples will weigh: bytes of rows, before compression.
 
@@ -111,6 +134,7 @@ class Recorder:
             )
         return round(done.bytes / done.samples * samples)
 
+    @names_run
     def missing(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return those ids that no earlier attempt has committed for this step, of any rank.
 
@@ -132,9 +156,17 @@ class Recorder:
     def attach(self) -> None:
         """Register the hooks on the model and its layers."""
         self._intake.attach()
+        self._intake.copies.watched = self._is_on_its_own
 
+    @names_run
     def batch(
-        self, samples: int | None = None, /, *, mask: Any = None, **columns: Any
+        self,
+        samples: int | None = None,
+        /,
+        *,
+        mask: Any = None,
+        sample_index: SampleIndexChoices = None,
+        **columns: Any,
     ) -> AbstractContextManager[BatchColumns]:
         """Record what the block does as one batch; an exception in it drops the batch whole.
 
@@ -147,14 +179,18 @@ class Recorder:
             tokenizers give it in ``attention_mask``; of torch's ``src_key_padding_mask`` the
             contrary. Padding is no state, and is not stored. A mapping from layer names or globs
             to masks leaves other layers as they are; else layers with one position are, and any
-            other number of positions than the mask's is an error.
+            other number of positions than the mask's is an error. A list has a mask for each
+            forward pass of the batch, or None where all positions are there.
+        sample_index
+            Which sample each entry belongs to, in this batch: see :func:`tsstore.capture`.
         **columns
             Sample columns: arrays, tensors or lists of one entry a sample.
 
         Returns
         -------
         context manager of BatchColumns
-            Its ``record(**columns)`` adds columns, and a mask, that are known only afterwards.
+            Its ``record(**columns)`` adds columns, a mask and a sample index that are known only
+            afterwards.
 
         Raises
         ------
@@ -166,8 +202,10 @@ class Recorder:
             If the background writer has failed.
         """
         self._intake.check_usable()
-        return self._intake.block(samples, columns, mask)
+        block = self._intake.block(samples, columns, mask, sample_index)
+        return NamedBlock(block, self.path)
 
+    @names_run
     def commit(self) -> None:
         """Put every finished batch on disk for good; return when it is there.
 
@@ -181,19 +219,49 @@ class Recorder:
         self._intake.check_usable()
         self._sink.commit()
 
-    def close(self, why: str = "closed") -> None:
+    @names_run
+    def close(self, why: str = CLOSED) -> None:
         """Remove the hooks, write what is left, and seal the part; nothing if closed.
+
+        Where no sample was recorded, a warning says what may be the cause; not for a part that
+        goes on from others, and not where another reason is given.
+
+        Parameters
+        ----------
+        why
+            Stored with the seal; the part counts as finished if it is ``"closed"``, or begins with
+            ``"closed:"``.
 
         Raises
         ------
         WriterError
             If the background writer has failed.
         """
+        if not self.is_open:
+            self._intake.detach()
+            if self._intake.is_elsewhere:
+                self.abandon.detach()
+            return
         self._intake.detach()
-        if self._intake.is_elsewhere:
-            self.abandon.detach()
-        else:
-            self._sink.close(why)
+        self._intake.copies.watched = False
+        self._sink.close(why)
+        if why == CLOSED:
+            # Last, when nothing is left open: a warning may raise.
+            self._warn_if_empty()
+
+    def _warn_if_empty(self) -> None:
+        done = self.statistics
+        goes_on = self._earlier is not None and any(part.samples for part in self._earlier.parts)
+        # Of batches that were dropped an error has told.
+        if done.samples or self._intake.dropped or goes_on or not self._is_on_its_own:
+            return
+        why = why_no_sample(done.batches, done.calls_outside, self._intake.copies)
+        warnings.warn(
+            f"{self.path}/{self.part}: the capture ended without a sample: {why}. Where a rank or "
+            'a job has no data, say so: recorder.close("closed: no data")',
+            TsstoreWarning,
+            stacklevel=4,
+        )
 
     def __enter__(self) -> Self:
         return self

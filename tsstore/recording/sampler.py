@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from tsstore.recording.batch import OpenBatch
+from tsstore.recording.belonging import Belonging
+from tsstore.recording.captured import Call
 from tsstore.recording.masks import Mask
 from tsstore.recording.pack import pack
-from tsstore.recording.packed import Packed, form_of
+from tsstore.recording.packed import Form, Packed, Rows, form_of
+from tsstore.recording.sample_index import Indices, Owners, even_index
 from tsstore.recording.sampling import choose_positions, gather
 from tsstore.recording.select import Target
 
@@ -21,21 +24,42 @@ _APART: Final = 16
 """Gathering a value against packing one, where a position's neurons are neighbours, or not."""
 
 
+class _Chosen(NamedTuple):
+    """Which rows of a call were chosen.
+
+    Attributes
+    ----------
+    numbers
+        int64 (samples, most): rows, counted entry after entry.
+    there
+        bool (samples, most): which of them count.
+    lengths
+        int64 (samples,): how many there were to choose from.
+    """
+
+    numbers: Indices
+    there: Mask
+    lengths: Indices
+
+
 class Sampler:
     """Packs the positions that are chosen of each sample.
 
     Parameters
     ----------
-    most
-        How many of each sample, in each call of a layer.
+    wanted
+        How many of each sample, in each call of a layer, or which share of them.
     seed, rank
         Of the run, and of this process.
+    belonging
+        Knows which sample an entry belongs to, from the second batch on.
     """
 
-    def __init__(self, most: int, seed: int, rank: int) -> None:
-        self._most = most
+    def __init__(self, wanted: int | float, seed: int, rank: int, belonging: Belonging) -> None:
+        self._wanted = wanted
         self._seed = seed
         self._rank = rank
+        self._belonging = belonging
 
     def pack(
         self,
@@ -48,6 +72,9 @@ class Sampler:
     ) -> Packed:
         """Pack a tensor's on/off states at some of its positions.
 
+        Where it is not known yet which sample an entry belongs to, all are packed, and
+        :meth:`choose_late` chooses among them when the batch ends.
+
         Parameters
         ----------
         batch
@@ -57,36 +84,91 @@ class Sampler:
         tensor, threshold, neuron_axis, sample_axis
             See :func:`tsstore.recording.pack.pack`, and for errors, too.
         """
-        samples = batch.samples_so_far(tensor.shape[sample_axis], sample_axis)
-        groups = tensor.shape[sample_axis] // max(samples, 1)
+        batch.is_sampled = True
         form = form_of(tensor, threshold, neuron_axis, sample_axis)
-        positions = groups * math.prod(form.position_shape)
-        if positions <= self._most or not tensor.numel():
+        samples = batch.samples_so_far(form.samples, sample_axis)
+        owners = self._belonging.so_far(target, form, batch, samples)
+        chosen = None
+        if owners is not None and tensor.numel():
+            forward = max(len(batch.forwards), 1)
+            chosen = self._choose(batch, target, form, forward, samples, owners)
+        if chosen is None:
             return pack(tensor, threshold, neuron_axis, sample_axis)
-        mask = batch.masks.of(target.axes.layer, samples, positions)
-        if mask is None:
-            mask = np.ones((samples, positions), dtype=np.bool_)
-        chosen, there = self._choose(batch.first_sample, mask)
-        if self._most * _cost(tensor, neuron_axis) <= positions:
-            some = gather(tensor, neuron_axis, sample_axis, groups, chosen)
+        positions = form.samples * math.prod(form.position_shape) // samples
+        if chosen.numbers.shape[1] * _cost(tensor, neuron_axis) <= positions:
+            some = gather(tensor, neuron_axis, sample_axis, chosen.numbers)
             rows = pack(some, threshold, 2, 0).rows
         else:
-            all_rows = pack(tensor, threshold, neuron_axis, sample_axis).rows
-            if isinstance(all_rows, np.ndarray):
-                all_rows = torch.from_numpy(all_rows)
-            rows = gather(all_rows.reshape(samples, positions, -1), 2, 0, 1, chosen)
-        return Packed(rows, form, there)
+            rows = _taken(pack(tensor, threshold, neuron_axis, sample_axis).rows, chosen.numbers)
+        return Packed(rows, form, chosen.there, owners, lengths=chosen.lengths)
 
-    def _choose(self, first: int, mask: Mask) -> tuple[npt.NDArray[np.int64], Mask]:
-        """Return indices of positions (samples, most), and which of them count."""
-        counts = mask.sum(axis=1)
-        chosen = choose_positions(self._seed, self._rank, first, counts, self._most)
+    def choose_late(self, batch: OpenBatch, samples: int) -> None:
+        """Choose positions in those calls of a batch of which all were packed."""
+        batch.calls = [self._chosen(batch, samples, call) for call in batch.calls]
+
+    def _chosen(self, batch: OpenBatch, samples: int, call: Call) -> Call:
+        """Return a call with some of its positions, if all of them were packed."""
+        packed = call.packed
+        if packed.there is not None or packed.owners is None or not packed.rows.shape[0]:
+            return call
+        forward = batch.forwards.index(call.forward) + 1
+        chosen = self._choose(batch, call.target, packed.form, forward, samples, packed.owners)
+        if chosen is None:
+            return call
+        some = _taken(packed.in_memory(), chosen.numbers)
+        made = replace(packed, rows=some, there=chosen.there, lengths=chosen.lengths, arrived=None)
+        return call._replace(packed=made)
+
+    def _choose(
+        self,
+        batch: OpenBatch,
+        target: Target,
+        form: Form,
+        forward: int,
+        samples: int,
+        owners: Owners,
+    ) -> _Chosen | None:
+        """Return which rows are chosen; None for all of them."""
+        positions = math.prod(form.position_shape)
+        each = owners.samples
+        if each is None:
+            each = even_index("contiguous", form.samples, samples)
+        counts = np.bincount(each[each >= 0], minlength=samples) * positions
+        # A layer without positions gives one row a sample, whatever share there is of others.
+        single = form.position_shape == () and counts.max(initial=0) <= 1
+        if single or counts.max(initial=0) <= self._wanted:
+            return None
+        mask = batch.masks.of(target.axes.layer, forward, samples, each, positions)
+        rows = None
+        if mask is not None or owners.samples is not None:
+            rows = _rows_by_sample(each, positions, mask)
+            kept = np.repeat(each, positions)[rows]
+            counts = np.bincount(kept, minlength=samples)
+        chosen = choose_positions(self._seed, self._rank, batch.first_sample, counts, self._wanted)
         there = chosen < counts[:, np.newaxis]
         chosen[~there] = 0
-        if not mask.all():
-            # Those that are there come first, in their order.
-            chosen = np.take_along_axis(np.argsort(~mask, axis=1, kind="stable"), chosen, axis=1)
-        return chosen, there
+        numbers = chosen + (np.cumsum(counts) - counts)[:, np.newaxis]
+        if rows is not None:
+            # Samples without a position point anywhere: what they take does not count.
+            numbers = rows[np.minimum(numbers, max(len(rows) - 1, 0))] if len(rows) else chosen
+        return _Chosen(numbers, there, counts)
+
+
+def _rows_by_sample(owners: Indices, positions: int, mask: Mask | None) -> Indices:
+    """Return the rows that there are, sample after sample."""
+    there = np.repeat(owners, positions) >= 0
+    if mask is not None:
+        there &= mask.reshape(-1)
+    rows = np.flatnonzero(there)
+    return rows[np.argsort(np.repeat(owners, positions)[rows], kind="stable")]
+
+
+def _taken(rows: Rows | torch.Tensor, numbers: Indices) -> Rows | torch.Tensor:
+    """Return some of a call's rows, (samples, most, row_bytes)."""
+    flat = rows.reshape(-1, rows.shape[2])
+    if isinstance(flat, np.ndarray):
+        return flat[numbers]
+    return flat[torch.from_numpy(numbers).to(flat.device)]
 
 
 def _cost(tensor: torch.Tensor, neuron_axis: int) -> int:

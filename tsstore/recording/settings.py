@@ -9,6 +9,8 @@ from numbers import Integral
 from typing import Any, Literal
 
 from tsstore.errors import CaptureError, FormatError
+from tsstore.recording.experiment import Findings
+from tsstore.recording.sample_index import SampleIndex
 from tsstore.recording.sampling import Sampling
 from tsstore.recording.termination import check_can_hold
 from tsstore.store.documents import dump
@@ -43,6 +45,9 @@ class Settings:
     on_error: OnError = "raise"
     commit_on_sigterm: bool = False
     sampling: Sampling = field(default_factory=Sampling)
+    sample_index: SampleIndex | Mapping[str, SampleIndex] | None = None
+    probe: bool = True
+    findings: Findings = field(default_factory=Findings)
 
     def check(self) -> None:
         """Raise TsstoreError where a setting makes no sense."""

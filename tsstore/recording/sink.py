@@ -16,6 +16,7 @@ from tsstore.errors import TsstoreWarning, WriterError
 from tsstore.recording.assembly import Assembled
 from tsstore.recording.background import Background
 from tsstore.recording.blocks import Blocks
+from tsstore.recording.causes import why_nothing_ran
 from tsstore.recording.settings import Settings
 from tsstore.recording.termination import Termination
 from tsstore.store.batch import Batch
@@ -39,6 +40,8 @@ class Statistics:
         Calls of captured layers outside any batch; they are not stored.
     waited
         Seconds that the job waited for the writer.
+    left_out
+        Rows of entries that belong to no sample, as the user said; they are not stored.
     """
 
     batches: int = 0
@@ -47,6 +50,7 @@ class Statistics:
     bytes: int = 0
     calls_outside: int = 0
     waited: float = 0.0
+    left_out: int = 0
 
 
 class _Done(NamedTuple):
@@ -87,6 +91,8 @@ class Sink:
 
     Attributes
     ----------
+    run
+        Where it lies.
     part, rank
         The directory of the part, and the rank that writes it.
     earlier
@@ -110,7 +116,8 @@ class Sink:
         self.part, self.rank = self._writer.directory, part.rank
         self.detached = False
         self._let_go = let_go
-        self._where = f"{files.location}/{self.part}"
+        self.run = files.location
+        self._where = f"{self.run}/{self.part}"
         self._max_bytes = settings.sampling.max_bytes
         self._may_detach = settings.on_error == "detach"
         self._done = _Done()
@@ -124,7 +131,14 @@ class Sink:
             in_a_hurry=self._termination.is_requested if self._termination else None,
         )
         self.abandon = weakref.finalize(
-            self, _abandon, self._background, self._writer, self._termination, os.getpid()
+            self,
+            _abandon,
+            self._background,
+            self._writer,
+            self._termination,
+            self._where,
+            settings.begin == "first",
+            os.getpid(),
         )
 
     @property
@@ -292,11 +306,27 @@ def _end(
 
 
 def _abandon(
-    background: Background, writer: PartWriter, termination: Termination | None, process: int
+    background: Background,
+    writer: PartWriter,
+    termination: Termination | None,
+    where: str,
+    is_whole: bool,
+    process: int,
 ) -> None:
     """Write what is left of a recorder that nobody closed: at its end, or the interpreter's."""
-    if os.getpid() == process:
+    if os.getpid() != process:
+        return
+    try:
         _end(background, writer, termination, "never closed")
+    except Exception as error:
+        # There is nobody who could handle it, and nothing of the job that it should end.
+        _LOG.error("%s was never closed, and could not be: %s", where, error)
+        return
+    # A part that follows others may well stay empty.
+    if is_whole and not writer.record.samples:
+        _LOG.warning(
+            "%s was never closed, and no sample was recorded: %s", where, why_nothing_ran()
+        )
 
 
 def _seal_what_is_committed(writer: PartWriter, error: BaseException) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +14,14 @@ from torch import nn
 from tsstore import bits
 from tsstore.errors import OutputError, SelectionError
 from tsstore.recording import kinds
-from tsstore.recording.axes import Decision, UndecidedAxisError
+from tsstore.recording.axes import BY_EXPERIMENT, Decision, UndecidedAxisError
 from tsstore.recording.example import arguments_of
+from tsstore.recording.experiment import Findings, find_samples
 from tsstore.recording.layer_axes import LayerAxes, Waiting
 from tsstore.recording.outputs import first_tensor
 from tsstore.recording.packed import check_packable
 from tsstore.recording.recommended import RECOMMENDED, Firing
+from tsstore.recording.sampling import is_share
 from tsstore.recording.select import Target, is_leaf, select
 from tsstore.recording.watch import Watch
 
@@ -30,7 +33,7 @@ def layers(
     model: nn.Module,
     example_input: Any = None,
     samples: int | None = None,
-    positions: int | None = None,
+    positions: int | float | None = None,
 ) -> pd.DataFrame:
     """Return a table of the layers of a model that can be captured.
 
@@ -40,19 +43,21 @@ def layers(
         The model; its mode, its parameters and its buffers stay as they are.
     example_input
         A batch of inputs, a tuple of arguments, or a mapping of keyword arguments such as
-        ``{"input_ids": …}``. With it the model is run once, in evaluation mode, and the table
-        knows positions and which layer feeds which.
+        ``{"input_ids": …}``. With it the model is run, in evaluation mode, and the table knows
+        positions and which layer feeds which; with two samples or more it is run on two of them,
+        one of which is replaced, and the table knows which entries are whose.
     samples
         Number of samples of a run that is planned: the table says what it will weigh.
     positions
-        As :func:`tsstore.capture` is told to take so many of each sample.
+        As :func:`tsstore.capture` is told to take so many of each sample, or a share of them.
 
     Returns
     -------
     pandas.DataFrame
         A line for each module without others in it, by public name: its class, neurons, the axis
-        that holds them and by what that was decided, positions and bytes of a sample (missing
-        where they are not known), whether it is recommended,
+        that holds them and by what that was decided, which sample the entries along another axis
+        belong to, as an experiment found it, positions and bytes of a sample (missing where they
+        are not known), whether it is recommended,
         because a neuron fires just where its value is above 0, and a hint, which says why or what
         to mind. Bytes are those of rows before compression. With `samples` there is a column
         ``bytes`` for all of them. Without `example_input` nobody knows of activations that are
@@ -63,9 +68,11 @@ def layers(
     leaves = _leaves(model)
     firing = Firing(model, leaves)
     traces = _run(model, leaves, example_input, firing)
+    findings = _findings(model, leaves, traces, example_input)
     rows = {}
     for leaf in leaves:
         trace, judgement = traces[leaf.name], firing.judge(leaf.name)
+        trace.take(findings, leaf.name)
         rows[leaf.name] = _describe(leaf.module, trace, positions) | {
             "recommended": judgement.recommended,
             "hint": _hint(trace, judgement.reason),
@@ -85,16 +92,36 @@ class _Trace:
 
     neurons: int | None = None
     positions: int | None = None
+    has_positions: bool = False
     calls: int = 0
     problem: str = ""
     decision: Decision | None = None
+    samples: str = ""
+    _given: list[tuple[torch.Size, Decision]] = field(default_factory=list)
+
+    def take(self, findings: Findings, name: str) -> None:
+        """Take what an experiment found of the layer: its samples, and so its positions."""
+        found = findings.found.get(name)
+        if found is None:
+            self.samples = findings.unclear.get(name, "")
+            return
+        if found.order != "single":
+            self.samples = f"{found.entries} entries each, {found.order}: {BY_EXPERIMENT}"
+        elif self.decision is not None and found.axis != self.decision.sample_axis:
+            self.samples = f"axis {found.axis}: {BY_EXPERIMENT}"
+        self.positions = 0
+        for shape, decision in self._given:
+            values = shape[decision.neuron_axis] * shape[found.axis]
+            self.positions += found.entries * shape.numel() // max(values, 1)
 
     def add(self, shape: torch.Size, decision: Decision) -> None:
         """Add a call that gave a tensor."""
         self.decision = self.decision or decision
+        self._given.append((shape, decision))
         self.neurons = shape[decision.neuron_axis]
         entries = self.neurons * shape[decision.sample_axis]
         self.positions = (self.positions or 0) + shape.numel() // max(entries, 1)
+        self.has_positions |= len(shape) > 2
 
 
 class _Tracer:
@@ -190,6 +217,18 @@ def _run(model: nn.Module, leaves: list[Target], example: Any, firing: Firing) -
     return tracer.traces
 
 
+def _findings(
+    model: nn.Module, leaves: list[Target], traces: Mapping[str, _Trace], example: Any
+) -> Findings:
+    """Return what an experiment finds of those layers that ran."""
+    if example is None:
+        return Findings()
+    known = {name: trace.decision for name, trace in traces.items() if trace.decision}
+    axes = {name: decision.neuron_axis for name, decision in known.items()}
+    ran = [leaf for leaf in leaves if leaf.name in known]
+    return find_samples(model, ran, *arguments_of(example), neuron_axes=axes)
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode for a while, then each module back into its own."""
@@ -202,21 +241,30 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _describe(module: nn.Module, trace: _Trace, most: int | None) -> dict[str, Any]:
-    neurons, positions = trace.neurons, trace.positions
-    if most is not None and positions is not None:
-        positions = min(positions, most * trace.calls)
+def _describe(module: nn.Module, trace: _Trace, wanted: int | float | None) -> dict[str, Any]:
+    neurons, positions = trace.neurons, _positions(trace, wanted)
     if not trace.calls:
         neurons = _declared_neurons(module)
-    size = None if neurons is None or positions is None else positions * bits.row_bytes(neurons)
+    size = None
+    if neurons is not None and positions is not None:
+        size = ceil(positions * bits.row_bytes(neurons))
     return {
         "class": type(module).__name__,
         "neurons": neurons,
         "neuron_axis": None if trace.decision is None else trace.decision.neuron_axis,
-        "decided": "" if trace.decision is None else _reason(trace.decision),
-        "positions": positions,
+        "decided": "" if trace.decision is None else _reason(trace.decision, trace.samples),
+        "positions": None if positions is None else ceil(positions),
         "bytes_per_sample": size,
     }
+
+
+def _positions(trace: _Trace, wanted: int | float | None) -> float | None:
+    """Return how many positions of a sample are recorded, on average; None if nobody knows."""
+    if wanted is None or trace.positions is None:
+        return trace.positions
+    if is_share(wanted) and trace.has_positions:
+        return trace.positions * wanted
+    return trace.positions if is_share(wanted) else min(trace.positions, wanted * trace.calls)
 
 
 def _declared_neurons(module: nn.Module) -> int | None:
@@ -224,9 +272,11 @@ def _declared_neurons(module: nn.Module) -> int | None:
     return None if declared is None else declared.width
 
 
-def _reason(decision: Decision) -> str:
-    """Return by what a layer's axes were decided."""
+def _reason(decision: Decision, samples: str) -> str:
+    """Return by what a layer's axes were decided, and whose its entries are where that is seen."""
     why = decision.decided["neuron_axis"]
+    if samples:
+        return f"{why}; samples: {samples}"
     if decision.sample_axis == 0:
         return why
     return f"{why}; samples along axis {decision.sample_axis}: {decision.decided['sample_axis']}"

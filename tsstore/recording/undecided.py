@@ -23,7 +23,12 @@ class _Finding(NamedTuple):
 _ADVICE: dict[Argument, str] = {
     "neuron_axis": "say which axis holds the neurons, as in",
     "sample_axis": "say which axis holds the samples, as in",
-    "sample_index": "say which sample each entry belongs to, as in",
+    "sample_index": (
+        'say which sample each entry belongs to: "contiguous" (the first entries are all of sample '
+        '0), "interleaved" (entry i is of sample i mod n, as cat([x, x]) gives), the number of '
+        "entries of each sample, or the sample of each entry (-1: of none); at capture, at "
+        "recorder.batch(…), or late by batch.record(…), as in"
+    ),
 }
 
 

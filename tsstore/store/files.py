@@ -42,6 +42,9 @@ class Files(Protocol):
     def location(self) -> str:
         """The place, as a person would write it."""
 
+    def is_same_place(self, other: Files) -> bool:
+        """Whether another one's files are the same ones."""
+
     def read(self, key: str) -> bytes:
         """Return the bytes under `key`; FileNotFoundError where there is none."""
 

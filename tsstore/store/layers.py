@@ -80,6 +80,12 @@ class LayerStates:
         return counts.pop() if len(counts) == 1 else None
 
     @property
+    def lengths(self) -> tuple[int, int] | None:
+        """The fewest and the most positions of a sample, of which some were chosen; None if all."""
+        known = [part.lengths for part in self.parts if part.lengths is not None]
+        return (min(known)[0], max(most for _, most in known)) if known else None
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(rows, row_bytes)."""
         return self.rows, self.row_bytes

@@ -36,6 +36,10 @@ class LocalReader(Place):
         self.root = Path(root).absolute()
         self._plain_directories: set[str] = set()
 
+    def is_same_place(self, other: object) -> bool:
+        """Whether another one's files are the same ones."""
+        return isinstance(other, LocalReader) and self.root.resolve() == other.root.resolve()
+
     def read(self, key: str) -> bytes:
         """Return the bytes of a file.
 

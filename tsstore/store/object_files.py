@@ -65,6 +65,13 @@ class ObjectFiles(Place):
         self._store, location = _open(path)
         super().__init__(location)
 
+    def is_same_place(self, other: object) -> bool:
+        """Whether another one's files are the same ones."""
+        if not isinstance(other, ObjectFiles):
+            return False
+        named = self.location == other.location and not isinstance(self._store, MemoryStore)
+        return named or self._store is other._store
+
     def read(self, key: str) -> bytes:
         """Return the bytes of an object.
 

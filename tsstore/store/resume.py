@@ -27,6 +27,9 @@ _LAYER_FIELDS = (
 )  # fmt: skip
 """What must be the same of a layer, so that its rows can be counted together."""
 
+_FOR_ALL_BATCHES = {"as many entries as samples", "contiguous", "interleaved"}
+"""How a layer's entries can belong to samples in all batches alike."""
+
 
 @dataclass(frozen=True)
 class Earlier:
@@ -179,6 +182,12 @@ class Earlier:
                 mine, theirs = _with_reason(layer, field), _with_reason(earlier, field)
                 raise self._refusal(f"layer {printable(layer.name)}: {field}", mine, theirs, part)
 
+        mine, theirs = _belonging(layer), _belonging(earlier)
+        kinds = {reason.partition(":")[0] for reason in (mine, theirs)}
+        if len(kinds) > 1 and kinds <= _FOR_ALL_BATCHES:
+            what = f"layer {printable(layer.name)}: which sample a row belongs to"
+            raise self._refusal(what, mine, theirs, part)
+
     def _check_model(self, part: Part) -> None:
         mine, theirs = dict(self.part.model), dict(part.attributes.model)
         if mine and theirs and mine != theirs:
@@ -321,6 +330,11 @@ def _of_rows(layer: LayerAttributes, field: str) -> Any:
     if field != "sampling" or value is None:
         return value
     return {name: entry for name, entry in value.items() if name != "max_bytes"} or None
+
+
+def _belonging(layer: LayerAttributes) -> str:
+    """Return how a layer's entries belong to samples, and what said so."""
+    return (layer.decided or {}).get("sample_index", "")
 
 
 def _with_reason(layer: LayerAttributes, field: str) -> Any:

@@ -1,0 +1,312 @@
+"""Which sample each entry of the layers' tensors belongs to, batch after batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from tsstore.errors import ColumnsError, OutputError
+from tsstore.recording.axes import BY_EXPERIMENT, BY_OTHERS
+from tsstore.recording.batch import OpenBatch
+from tsstore.recording.captured import Call
+from tsstore.recording.differences import Found
+from tsstore.recording.experiment import Findings, find_samples, log
+from tsstore.recording.packed import Form, Packed, Rows
+from tsstore.recording.sample_index import AS_MANY, MANY_EACH, ONLY, Owners, even_index
+from tsstore.recording.select import Target
+from tsstore.recording.undecided import Argument, Undecided
+
+
+class _Open(NamedTuple):
+    """What is not decided of one call, and what the user can say of it."""
+
+    argument: Argument
+    found: str
+    value: str
+
+
+class Belonging:
+    """Knows of each layer which sample an entry along its sample axis belongs to.
+
+    As the user said; as packed sequences say; one each, where there are as many entries as
+    samples; as an experiment found. That a number can be divided proves nothing.
+
+    Parameters
+    ----------
+    model
+        The model.
+    probe
+        Whether the model may be run on two samples of a batch, to find out.
+    findings
+        What was found out before.
+
+    Attributes
+    ----------
+    left_out
+        Rows so far of entries that belong to no sample.
+    is_settled
+        Whether nothing is left to be found out of layers that have run.
+    """
+
+    def __init__(
+        self, model: nn.Module, probe: bool = True, findings: Findings | None = None
+    ) -> None:
+        self._model = model
+        self._probe = probe
+        self._findings = findings or Findings()
+        self._is_begun = False
+        self.left_out = 0
+        self.is_settled = False
+        # Layers whose entries are not those of the model's input.
+        self._apart: set[str] = set()
+        # Entries a sample in earlier batches, by layer; of some the first batch is still open.
+        self._entries: dict[str, set[int]] = {}
+        self._new: dict[str, set[int]] = {}
+        # Layers of the batch with a call whose sizes tell the axis of the samples.
+        self._plain: set[str] = set()
+
+    def so_far(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | None:
+        """Return which sample each entry of a call belongs to while its batch lasts, if known.
+
+        In the first batch it never is: how many samples there are may show only when it ends.
+        """
+        verdict = self._judge(target, form, batch, samples) if self._is_begun else None
+        return verdict if isinstance(verdict, Owners) else None
+
+    def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
+        """Let each call of a batch say which sample its entries belong to.
+
+        Parameters
+        ----------
+        batch
+            The batch, which is over.
+        undecided
+            Takes what nothing tells.
+
+        Raises
+        ------
+        ColumnsError
+            If the number of samples cannot be told.
+        OutputError
+            If what the user said does not fit, or a layer has other entries than before.
+        """
+        self._settle_axes(batch)
+        samples = batch.samples()
+        if samples is None:
+            return
+        self._check_number_is_said(batch)
+        judged = self._judge_all(batch, samples)
+        doubts = [
+            isinstance(verdict, _Open) or (not verdict.is_told and self._is_doubtful(call))
+            for call, verdict in zip(batch.calls, judged, strict=True)
+        ]
+        if any(doubts) and self._may_try(batch):
+            self._try(batch, doubts, samples)
+            self._settle_axes(batch)
+            samples = batch.samples() or 0
+            judged = self._judge_all(batch, samples)
+        self._new = {}
+        calls = []
+        for call, verdict in zip(batch.calls, judged, strict=True):
+            if isinstance(verdict, _Open):
+                undecided.add(verdict.argument, call.target.axes.layer, *verdict[1:])
+                continue
+            self._note(call, verdict, samples)
+            calls.append(call._replace(packed=replace(call.packed, owners=verdict)))
+        batch.calls = calls
+
+    def accept(self, batch: OpenBatch) -> None:
+        """Hold later batches to what this one, which was decided last, has shown."""
+        self.left_out += sum(map(_of_no_sample, batch.packed))
+        for name, entries in self._new.items():
+            self._entries.setdefault(name, entries)
+        self._new = {}
+        self._is_begun = True
+        # A single sample has all entries of a layer, and nobody knows of several.
+        self.is_settled = not any(
+            packed.owners is not None and packed.owners.reason == ONLY for packed in batch.packed
+        )
+
+    def _judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
+        # One call of a layer, of another length, tells of those with as many steps as samples.
+        self._plain = {
+            call.target.name
+            for call in batch.calls
+            if (form := call.packed.form).samples == samples
+            and form.position_shape[:1] != (samples,)
+        }
+        return [
+            call.packed.owners or self._judge(call.target, call.packed.form, batch, samples)
+            for call in batch.calls
+        ]
+
+    def _judge(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | _Open:
+        layer, entries = target.axes.layer, form.samples
+        if told := batch.told(layer):
+            return told.owners(layer, entries, samples)
+        found = self._findings.found.get(target.name)
+        square = found is None and self._is_square(target, form)
+        if entries == samples and not (square and target.axes.time_first is None):
+            return Owners(None, AS_MANY)
+        if samples == 1:
+            return Owners(None, ONLY)
+        if found and found.order != "single" and entries == found.entries * samples:
+            how = found.order
+            index = None if how == "contiguous" else even_index(how, entries, samples)
+            return Owners(index, f"{how}: {BY_EXPERIMENT}")
+        return self._open(target, form, samples)
+
+    def _open(self, target: Target, form: Form, samples: int) -> _Open:
+        problem = self._findings.problems.get(target.name)
+        tried = f" (an experiment did not tell: {problem})" if problem else ""
+        if self._probe and not problem:
+            tried = (
+                " (an experiment may tell: evaluation mode without gradients, or example_input=)"
+            )
+        if form.samples == samples:
+            return _Open(
+                "sample_axis",
+                f"axes 0 and 1 both have {samples} entries, as many as there are samples{tried}",
+                str(form.sample_axis),
+            )
+        return _Open("sample_index", f"{_described(form, samples)}{tried}", "…")
+
+    def _is_doubtful(self, call: Call) -> bool:
+        """Whether an experiment may tell more: shapes that are alike make nothing certain."""
+        name, form = call.target.name, call.packed.form
+        if name in self._findings.found or name in self._entries:
+            return False
+        by_shape = (form.decided or {}).get("sample_axis") == BY_OTHERS
+        return by_shape or self._is_square(call.target, form)
+
+    def _is_square(self, target: Target, form: Form) -> bool:
+        """Whether time may be what is taken for samples: nothing but the sizes tells."""
+        if _is_told(form) or target.name in self._entries or target.name in self._plain:
+            return False
+        time_like = (form.sample_axis, form.neuron_axis) == (0, 2) and len(form.position_shape) == 1
+        square = form.samples > 1 and form.position_shape == (form.samples,)
+        return time_like and square
+
+    def _note(self, call: Call, owners: Owners, samples: int) -> None:
+        """Note how many entries a sample there are, and refuse others than before."""
+        if samples < 2 or owners.is_told:
+            return
+        name, now = call.target.name, call.packed.form.samples // samples
+        before = self._entries.get(name)
+        if before is not None and now not in before:
+            raise OutputError(
+                f"{name}: found {now} entries a sample in this batch, and {_listed(before)} in the "
+                f'first one; say which sample each belongs to: sample_index={{"{name}": …}}'
+            )
+        self._new.setdefault(name, set()).add(now)
+
+    def _check_number_is_said(self, batch: OpenBatch) -> None:
+        """Refuse an index of what may be the input's own entries, where no number was said."""
+        for call in () if batch.is_number_said else batch.calls:
+            name, entries = call.target.name, call.packed.form.samples
+            told = batch.told(call.target.axes.layer)
+            if told is None or told.how not in ("index", "array"):
+                continue
+            if entries != batch.input_samples():
+                self._apart.add(name)
+            elif name not in self._apart:
+                raise ColumnsError(
+                    f"sample_index says of {name} which sample each of its {entries} entries "
+                    "belongs to, but of as many entries as the model's input has nobody knows how "
+                    "many samples they are; say it: recorder.batch(32, …), or record a column, of "
+                    "one entry a sample"
+                )
+
+    def _may_try(self, batch: OpenBatch) -> bool:
+        """Whether the model may be run on two samples of the batch."""
+        training = any(module.training for module in self._model.modules())
+        return self._probe and batch.inputs is not None and not training
+
+    def _try(self, batch: OpenBatch, doubts: list[bool], samples: int) -> None:
+        """Find out, once, what can be found out of the layers that are in doubt."""
+        assert batch.inputs is not None
+        self._probe = False
+        targets = {
+            call.target.name: call.target
+            for call, in_doubt in zip(batch.calls, doubts, strict=True)
+            if in_doubt
+        }
+        axes = {call.target.name: call.packed.form.neuron_axis for call in batch.calls}
+        found = find_samples(self._model, targets.values(), *batch.inputs, samples, axes)
+        log(found, "the first batch")
+        self._findings = self._findings.updated(found)
+
+    def _settle_axes(self, batch: OpenBatch) -> None:
+        batch.calls = [self._settled(call) for call in batch.calls]
+
+    def _settled(self, call: Call) -> Call:
+        """Return a call whose rows have the sample axis that was found."""
+        found = self._findings.found.get(call.target.name)
+        if found is None or not _can_settle(call.packed, found):
+            return call
+        return call._replace(packed=_settled(call.packed, found))
+
+
+def _described(form: Form, samples: int) -> str:
+    """Return what is found along a tensor's sample axis, and beside it."""
+    found = f"axis {form.sample_axis} has {form.samples} entries of {samples} samples"
+    if form.sample_axis == 0 and form.neuron_axis != 1 and form.position_shape[:1] == (samples,):
+        found += ", axis 1 has one each (if that is no chance, pass sample_axis=1)"
+    return found
+
+
+def _of_no_sample(packed: Packed) -> int:
+    samples = packed.owners.samples if packed.owners is not None else None
+    positions = math.prod(packed.form.position_shape)
+    return 0 if samples is None else int((samples < 0).sum()) * positions
+
+
+def _is_told(form: Form) -> bool:
+    """Whether more than shapes that are alike says which axis holds the samples."""
+    return (form.decided or {}).get("sample_axis", BY_OTHERS) != BY_OTHERS
+
+
+def _can_settle(packed: Packed, found: Found) -> bool:
+    """Whether what was found may say which axis of a call's tensor holds the samples."""
+    form = packed.form
+    fits = found.axis != form.neuron_axis and found.axis < len(form.position_shape) + 2
+    return fits and not _is_told(form) and packed.owners is None and packed.there is None
+
+
+def _settled(packed: Packed, found: Found) -> Packed:
+    """Return rows with samples along the axis that was found."""
+    form = packed.form
+    why = BY_EXPERIMENT if found.order == "single" else f"{BY_EXPERIMENT}: {MANY_EACH}"
+    decided = {**(form.decided or {}), "sample_axis": why}
+    if found.axis == form.sample_axis:
+        return replace(packed, form=replace(form, decided=decided))
+    rows = _moved(packed, found.axis)
+    made = replace(
+        form,
+        samples=rows.shape[0],
+        position_shape=rows.shape[1:-1],
+        sample_axis=found.axis,
+        decided=decided,
+    )
+    flat = np.ascontiguousarray(rows).reshape(rows.shape[0], -1, rows.shape[-1])
+    return replace(packed, rows=flat, form=made, arrived=None)
+
+
+def _moved(packed: Packed, axis: int) -> Rows:
+    """Return rows, (samples, …, row_bytes), with another axis of the tensor for the samples."""
+    form, rows = packed.form, packed.in_memory()
+    others = [n for n in range(len(form.position_shape) + 2) if n != form.neuron_axis]
+    # As they were packed: the sample axis comes first, then the others in their order.
+    old = [form.sample_axis, *(n for n in others if n != form.sample_axis)]
+    new = [axis, *(n for n in others if n != axis)]
+    apart = rows.reshape(form.samples, *form.position_shape, rows.shape[2])
+    return apart.transpose(*(old.index(n) for n in new), len(old))
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return " or ".join(map(str, sorted(numbers)))

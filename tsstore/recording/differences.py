@@ -1,0 +1,201 @@
+"""What differs in the layers' tensors where a sample of the model's input was replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Order = Literal["single", "contiguous", "interleaved"]
+"""One entry a sample; those of a sample side by side; sample after sample, and again."""
+
+_Bools = npt.NDArray[np.bool_]
+
+
+class Found(NamedTuple):
+    """What the experiment found of a layer.
+
+    Attributes
+    ----------
+    axis
+        Axis of its tensors that holds the samples' entries, counted from the front.
+    order
+        How the entries of a sample lie there.
+    entries
+        Entries of one sample.
+    """
+
+    axis: int
+    order: Order
+    entries: int
+
+
+class Differences:
+    """Which entries differed, in each call of each layer, for either sample that was replaced.
+
+    Parameters
+    ----------
+    names
+        Of the layers of which something is asked; there may be other tensors.
+    neuron_axes
+        Axes that hold neurons, by name, where these are known.
+    samples
+        Number of samples that the model was run on.
+    """
+
+    def __init__(self, names: Iterable[str], neuron_axes: Mapping[str, int], samples: int) -> None:
+        self._names = list(names)
+        self._neuron_axes = neuron_axes
+        self._samples = samples
+        self._calls: dict[str, list[_Call]] = {}
+
+    def compare(
+        self,
+        before: Mapping[str, list[torch.Tensor]],
+        after: Mapping[str, list[torch.Tensor]],
+        place: int,
+    ) -> None:
+        """Take in what differs where the sample at a place was replaced."""
+        for name, tensors in before.items():
+            calls = self._calls.setdefault(name, [_Call(tensor.shape) for tensor in tensors])
+            alike = len(calls) == len(after[name])
+            for call, old, new in zip(calls, tensors, after[name], strict=False):
+                call.compare(old, new, place)
+            for call in () if alike else calls:
+                call.changes_shape = True
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether more replacements would tell no more."""
+        return all(
+            call.is_mixed or call.found(self._samples, self._neuron_axes.get(name))
+            for name in self._names
+            for call in self._calls.get(name, [])
+        )
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether nothing passed from one sample to another, in the layers and the output."""
+        return not any(call.is_mixed for calls in self._calls.values() for call in calls)
+
+    @property
+    def found(self) -> dict[str, Found]:
+        """What is found, by public name."""
+        every = {name: self._found_of(name) for name in self._names}
+        return {name: found for name, found in every.items() if found}
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What was seen where nothing is found."""
+        return {
+            name: _problem(self._calls.get(name, []))
+            for name in self._names
+            if not self._found_of(name)
+        }
+
+    @property
+    def unclear(self) -> dict[str, str]:
+        """Problems of layers whose entries are not those of one sample each."""
+        return {
+            name: problem
+            for name, problem in self.problems.items()
+            if any(call.is_mixed for call in self._calls.get(name, []))
+        }
+
+    def _found_of(self, name: str) -> Found | None:
+        found = {
+            call.found(self._samples, self._neuron_axes.get(name))
+            for call in self._calls.get(name, [])
+        }
+        return found.pop() if len(found) == 1 else None
+
+
+class _Call:
+    """Which entries differed, along each axis of one tensor."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        self.changes_shape = False
+        self._turns = [0, 0]
+        self._touched = [[np.zeros(size, dtype=np.bool_) for size in shape] for _ in (0, 1)]
+
+    def compare(self, old: torch.Tensor, new: torch.Tensor, place: int) -> None:
+        """Take in what differs where the sample at a place was replaced."""
+        self._turns[place] += 1
+        if old.shape != new.shape:
+            self.changes_shape = True
+            return
+        differs = _differing(old, new)
+        for axis, touched in enumerate(self._touched[place]):
+            others = tuple(number for number in range(differs.ndim) if number != axis)
+            touched |= (differs.any(others) if others else differs).cpu().numpy()
+
+    def found(self, samples: int, neuron_axis: int | None) -> Found | None:
+        """Return where the samples' entries are, if that is plain and no chance.
+
+        What deals tokens out, as many of each sample as it happens, looks even now and then.
+        """
+        if self.changes_shape:
+            return None
+        fits = [
+            found
+            for axis, touched in enumerate(zip(*self._touched, strict=True))
+            if axis != neuron_axis
+            for found in _fitting(axis, touched, samples)
+        ]
+        if len(fits) != 1:
+            return None
+        return fits[0] if fits[0].order == "single" or min(self._turns) > 1 else None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing differed."""
+        return not any(touched.any() for axes in self._touched for touched in axes)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some entry along each axis differed for either sample."""
+        both = zip(*self._touched, strict=True)
+        return self.changes_shape or all((first & second).any() for first, second in both)
+
+
+def _fitting(axis: int, touched: tuple[_Bools, _Bools], samples: int) -> list[Found]:
+    """Return the orders in which entries that differed are each of the sample that was replaced."""
+    size = len(touched[0])
+    entries = size // samples
+    if size % samples or not all(differs.any() for differs in touched):
+        return []
+    numbers = np.arange(size)
+    orders: dict[Order, npt.NDArray[np.int64]] = {
+        "contiguous": numbers // entries,
+        "interleaved": numbers % samples,
+    }
+    if entries == 1:
+        orders = {"single": numbers}
+    return [
+        Found(axis, order, entries)
+        for order, owner in orders.items()
+        if all((owner[differs] == place).all() for place, differs in enumerate(touched))
+    ]
+
+
+def _problem(calls: list[_Call]) -> str:
+    if not calls:
+        return "it did not run"
+    if any(call.changes_shape for call in calls):
+        return "its shape changes with the values"
+    if all(call.is_silent for call in calls):
+        return "nothing in it depends on the sample"
+    return "its entries are not those of one sample each"
+
+
+def differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have other shapes or values."""
+    return one.shape != other.shape or bool(_differing(one, other).any())
+
+
+def _differing(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return which values differ; NaN is equal to NaN."""
+    return (one != other) & ~((one != one) & (other != other))

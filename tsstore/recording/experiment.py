@@ -1,0 +1,257 @@
+"""An experiment: which entries of the layers' tensors belong to which sample of a model's input.
+
+The model runs on two samples, then once more with the first one replaced by another sample, and
+once with the second one: the entries that differ are those of the sample that was replaced. Where
+that may be chance, or too little differs, other samples are tried.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from tsstore.recording.axes import is_time_first
+from tsstore.recording.differences import Differences, Found, differ
+from tsstore.recording.inputs import NotPossible, flattened, selected, tensors_in
+from tsstore.recording.outputs import first_tensor, value_at
+from tsstore.recording.select import Target, unwrapped
+from tsstore.recording.undisturbed import undisturbed
+
+_LOG: Final = logging.getLogger("tsstore")
+_MOST_REPLACEMENTS: Final = 4
+_OUTPUT: Final = ""
+"""Where the tensors that the model itself gives are kept, beside those of layers by name."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the experiment found.
+
+    Attributes
+    ----------
+    found
+        By public name of the layer, where it tells.
+    problems
+        By public name, what was seen where it does not tell, or why it was not possible.
+    unclear
+        Those of them whose entries are not those of one sample each.
+    passes
+        Forward passes that it took.
+    seconds
+        Time that it took.
+    """
+
+    found: Mapping[str, Found] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    unclear: Mapping[str, str] = field(default_factory=dict)
+    passes: int = 0
+    seconds: float = 0.0
+
+    def updated(self, later: Findings) -> Findings:
+        """Return these findings with later ones in the place of those of the same layers."""
+        problems = {
+            name: problem for name, problem in self.problems.items() if name not in later.found
+        }
+        return replace(
+            later, found={**self.found, **later.found}, problems={**problems, **later.problems}
+        )
+
+
+def log(findings: Findings, what: str) -> None:
+    """Say in the log that the model was run, and on samples of what."""
+    layers = len(findings.found) + len(findings.problems)
+    _LOG.info(
+        "ran the model %d times on samples of %s, in %.2f s, to see which entries of the layers' "
+        "tensors belong to which sample; found it for %d of %d layers",
+        *(findings.passes, what, findings.seconds, len(findings.found), layers),
+    )
+
+
+def find_samples(
+    model: nn.Module,
+    targets: Iterable[Target],
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any],
+    samples: int | None = None,
+    neuron_axes: Mapping[str, int] | None = None,
+) -> Findings:
+    """Find out which entries of layers' tensors belong to which sample, by running the model.
+
+    It runs in evaluation mode, without gradients and without anybody's hooks; random numbers,
+    buffers and modes are afterwards as they were.
+
+    Parameters
+    ----------
+    model
+        The model.
+    targets
+        Layers.
+    arguments, keywords
+        What the model is called with: a batch of at least two samples that differ.
+    samples
+        Number of samples in it; None for the size of the first tensor.
+    neuron_axes
+        Axes that hold neurons, by public name, where these are known, counted from the front.
+    """
+    begun = time.perf_counter()
+    targets = list(targets)
+    model = unwrapped(model)
+    trial = _Trial(model, targets, (tuple(arguments), dict(keywords)), neuron_axes or {})
+    try:
+        seen = trial.find(samples)
+        found, problems, unclear = seen.found, seen.problems, seen.unclear
+    except NotPossible as reason:
+        found, problems, unclear = {}, {target.name: str(reason) for target in targets}, {}
+    seconds = time.perf_counter() - begun
+    return Findings(found, problems, unclear, trial.passes, seconds)
+
+
+class _Trial:
+    """Runs a model on some samples of its input, and compares what its layers give."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: list[Target],
+        inputs: tuple[tuple[Any, ...], dict[str, Any]],
+        neuron_axes: Mapping[str, int],
+    ) -> None:
+        self.passes = 0
+        self._model = model
+        self._targets = targets
+        self._inputs = inputs
+        self._neuron_axes = neuron_axes
+
+    def find(self, samples: int | None) -> Differences:
+        """Return what is seen along that axis of the input that holds the samples.
+
+        Raises
+        ------
+        NotPossible
+            If the model cannot be tried with these inputs.
+        """
+        sizes = self._first_axes()
+        if all(samples not in (None, size) for size in sizes):
+            raise NotPossible(f"none of the input's first axes, {sizes}, has {samples} entries")
+        seen = self._along(0, sizes[0])
+        if sizes[1:] and (samples or sizes[0]) == sizes[1]:
+            return self._the_one(samples, seen, self._along(1, sizes[1]))
+        if samples is None and sizes[1:] and not seen.is_apart and self._may_be_time_first:
+            with suppress(NotPossible):
+                other = self._along(1, sizes[1])
+                seen = other if other.is_apart else seen
+        return seen
+
+    @property
+    def _may_be_time_first(self) -> bool:
+        return any(map(is_time_first, self._model.modules()))
+
+    def _the_one(self, samples: int | None, first: Differences, second: Differences) -> Differences:
+        """Return what was seen along that axis of two between whose entries nothing passes."""
+        if first.is_apart == second.is_apart:
+            raise NotPossible("the model's input may hold its samples in axis 0 or in axis 1")
+        if first.is_apart and samples not in (None, self._first_axes()[0]):
+            raise NotPossible(f"the first axis of the model's input has not {samples} entries")
+        return first if first.is_apart else second
+
+    def _first_axes(self) -> list[int]:
+        """Return the sizes of those axes of the model's first tensor that may hold samples."""
+        tensors = [tensor for tensor in tensors_in(self._inputs) if tensor.ndim]
+        if not tensors:
+            raise NotPossible("the model was called without a tensor")
+        return list(tensors[0].shape[:2])
+
+    def _along(self, axis: int, size: int) -> Differences:
+        """Try an axis of the inputs with two samples, or, if the model cannot take them, all."""
+        if size < 2:
+            raise NotPossible("there is but one sample")
+        try:
+            return self._replace(axis, size, [0, 1])
+        except NotPossible:
+            if size == 2:
+                raise
+            return self._replace(axis, size, list(range(size)))
+
+    def _replace(self, axis: int, size: int, base: list[int]) -> Differences:
+        """Run the model on samples of which first the second one is replaced, then the first."""
+        names = [target.name for target in self._targets]
+        seen = Differences(names, self._neuron_axes, len(base))
+        others = [
+            list(islice(self._others(axis, size, sample), _MOST_REPLACEMENTS))
+            for sample in base[:2]
+        ]
+        if not all(others):
+            raise NotPossible("the samples of the batch are all alike")
+        before = self._run(axis, size, base)
+        for turn in range(max(map(len, others))):
+            for place, choice in enumerate(others):
+                if turn < len(choice):
+                    replaced = [*base[:place], choice[turn], *base[place + 1 :]]
+                    if after := self._run_if_possible(axis, size, replaced):
+                        seen.compare(before, after, place)
+            if seen.is_complete:
+                break
+        return seen
+
+    def _run_if_possible(
+        self, axis: int, size: int, chosen: list[int]
+    ) -> dict[str, list[torch.Tensor]] | None:
+        """Return what :meth:`_run` does, or None: no model must take a sample that was made up."""
+        try:
+            return self._run(axis, size, chosen)
+        except NotPossible:
+            if min(chosen) >= 0:
+                raise
+            return None
+
+    def _others(self, axis: int, size: int, sample: int) -> Iterator[int]:
+        """Yield samples that differ from one: another, this one with all steps alike, others."""
+        mine = tensors_in(selected(self._inputs, axis, size, [sample]))
+        numbers = [number for number in [*range(2, size), 0, 1] if number != sample]
+        for other in [numbers[0], flattened(sample), *numbers[1:]]:
+            theirs = tensors_in(selected(self._inputs, axis, size, [other]))
+            if any(map(differ, mine, theirs)):
+                yield other
+
+    def _run(self, axis: int, size: int, chosen: list[int]) -> dict[str, list[torch.Tensor]]:
+        """Return what the layers, and the model itself, give for some of the samples."""
+        given: dict[str, list[torch.Tensor]] = {target.name: [] for target in self._targets}
+        arguments, keywords = selected(self._inputs, axis, size, chosen)
+        self.passes += 1
+        with undisturbed(self._model):
+            for target in self._targets:
+                _listen(target, given[target.name])
+            try:
+                output = self._model(*arguments, **keywords)
+            except Exception as error:
+                raise NotPossible(
+                    f"run on {len(chosen)} samples, the model failed with {type(error).__name__}: "
+                    f"{error!s:.200}"
+                ) from None
+        given[_OUTPUT] = [tensor for tensor in tensors_in(output, strict=False) if tensor.ndim > 1]
+        return given
+
+
+def _listen(target: Target, given: list[torch.Tensor]) -> None:
+    """Keep what a layer takes or gives, until its hooks are those of before again."""
+
+    def keep(_: nn.Module, arguments: Any, value: Any) -> None:
+        captured = value if target.where == "after" else (arguments, value)
+        if target.output is not None:
+            captured = value_at(captured, target.output)
+        tensor = first_tensor(captured)
+        if tensor is not None:
+            given.append(tensor.detach().clone())
+
+    if target.where == "before":
+        target.module.register_forward_pre_hook(keep, with_kwargs=True)
+    else:
+        target.module.register_forward_hook(keep)
