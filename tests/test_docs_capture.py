@@ -149,4 +149,4 @@ def test_the_error_about_axes_is_what_is_shown(tmp_path):
     capturing = tsstore.capture(model, tmp_path / "run", layers=[nn.Dropout, nn.Linear])
     with capturing, pytest.raises(OutputError) as error:
         model(torch.randn(8, 65, 6))
-    assert str(error.value) == " ".join(shown.split())
+    assert str(error.value) == f"{tmp_path / 'run'}: {' '.join(shown.split())}"

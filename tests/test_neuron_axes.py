@@ -557,7 +557,9 @@ def refusal(model, inputs, path, **options) -> str:
         with pytest.raises(OutputError) as error:
             call(model, inputs)
         assert recorder.statistics.batches == 0
-    return str(error.value)
+    run, message = str(error.value).split(": ", maxsplit=1)
+    assert run == str(path)
+    return message
 
 
 def test_attention_weights_are_no_activations_of_neurons(tmp_path):

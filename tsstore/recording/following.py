@@ -51,6 +51,7 @@ class Following:
         self._axes = axes
         self._followed: dict[Hashable, _Followed] = {}
         self._seen: list[tuple[torch.Size, Clues]] = []
+        self._is_own = True
 
     def clues_of(self, tensor: torch.Tensor) -> Clues:
         """Return what is known of a tensor's axes; what becomes known later is filled in."""
@@ -58,16 +59,22 @@ class Following:
         return self._follow(tensor, Clues(Clue(), Clue())) if followed is None else followed
 
     def note(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        """Note a call of a module that is over, with all its arguments."""
-        if (axes := self._axes.get(id(module))) is None:
-            return
+        """Note a call of a module that is over, with all its arguments.
+
+        One of another model tells of what it gives, should that arrive in this one, and of nothing
+        else.
+        """
+        axes = self._axes.get(id(module))
+        self._is_own = axes is not None
+        axes = axes or Axes(type(module).__name__, module)
         taken, given = list(tensors_in(arguments)), list(tensors_in(output))
-        if taken:
+        if taken and self._is_own:
             self._note_taken(axes, taken[0])
         if given:
             self._note_given(axes, taken, given[0])
         for tensor in given[1:]:
             self.clues_of(tensor)
+        self._is_own = True
 
     def mark(self) -> int:
         """Return where a forward pass begins, for :meth:`forget`."""
@@ -168,7 +175,8 @@ class Following:
 
     def _follow(self, tensor: torch.Tensor, clues: Clues) -> Clues:
         self._followed[_identity_of(tensor)] = _Followed(weakref.ref(tensor), clues)
-        self._seen.append((tensor.shape, clues))
+        if self._is_own:
+            self._seen.append((tensor.shape, clues))
         return clues
 
 
