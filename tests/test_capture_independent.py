@@ -167,7 +167,14 @@ def test_layers_that_give_any_values(
         path = Path(folder) / "run"
         with (
             watched(layer) as (seen,),
-            tsstore.capture(model, path, layers=layer, threshold=threshold, durable=False),
+            tsstore.capture(
+                model,
+                path,
+                layers=layer,
+                threshold=threshold,
+                neuron_axis=1 if kind == "conv2d" else -1,
+                durable=False,
+            ),
         ):
             for size in sizes:
                 shape = input_shape("tokens" if kind == "conv2d" else kind, size, neurons, extent)

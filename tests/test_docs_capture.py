@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import tsstore
+from tsstore.errors import OutputError
 from tsstore.recording import background, blocks
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.sink import Statistics
@@ -25,6 +27,7 @@ TEXT = (ROOT / "docs" / "capture.md").read_text(encoding="utf-8")
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
 SCRIPT, *EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+SHOWN_TEXTS = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 (SHOWN,) = re.findall(r"^```console\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -126,3 +129,24 @@ def test_what_is_named_exists():
     links = re.findall(r"\]\((\w+\.md)\)", TEXT)
     assert links
     assert all((ROOT / "docs" / link).is_file() for link in links)
+
+
+def test_the_error_about_axes_is_what_is_shown(tmp_path):
+    shown = next(block for block in SHOWN_TEXTS if "nothing tells" in block)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 6)
+            self.attn = nn.ModuleDict({"drop": nn.Dropout()})
+
+        def forward(self, x):
+            query = self.fc(x).reshape(8, 65, 3, 2).transpose(1, 2)
+            return x + self.attn["drop"](query @ query.mT).sum((1, 3))[..., None]
+
+    model = nn.ModuleDict({"blocks": nn.Sequential(Block(), Block())})
+    model.forward = lambda x: model["blocks"](x)
+    capturing = tsstore.capture(model, tmp_path / "run", layers=[nn.Dropout, nn.Linear])
+    with capturing, pytest.raises(OutputError) as error:
+        model(torch.randn(8, 65, 6))
+    assert str(error.value) == f"{tmp_path / 'run'}: {' '.join(shown.split())}"

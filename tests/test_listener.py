@@ -553,7 +553,7 @@ def test_windows_given_to_the_model_need_the_number_of_samples(path):
         with wrong, recorder.batch(label=[1, 2]):
             model(torch.randn(8, 3))
         # How many samples there are does not say which input belongs to which.
-        message = r"axis 0 has 8 entries of 2 samples: .*, as in sample_index=…"
+        message = r"axis 0 has 8 entries of 2 samples .*, as in sample_index=…"
         with pytest.raises(OutputError, match=message), recorder.batch(2, label=[1, 2]):
             model(torch.randn(8, 3))
         with recorder.batch(2, label=[1, 2], sample_index="contiguous"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,6 @@ class Network(NamedTuple):
     inputs: Callable[[], dict[str, torch.Tensor] | torch.Tensor]
     axes: dict[str, int]
     exclude: tuple[str, ...] = ()
-    sample_axis: int = 0
 
 
 def images(channels=3, size=16, samples=3):
@@ -435,7 +435,13 @@ def is_leaf(name: str, module: nn.Module) -> bool:
     return next(children, None) is None
 
 
-def expected_rows(model, inputs, axes, samples_along=0):
+def is_wanted(name: str, module: nn.Module) -> bool:
+    """Whether it is a leaf with weights or an activation: neither Permute nor attention's."""
+    activation = isinstance(module, (nn.ReLU, nn.GELU, nn.SiLU, nn.ReLU6, nn.Hardswish))
+    return is_leaf(name, module) and (activation or any(True for _ in module.parameters()))
+
+
+def expected_rows(model, inputs, axes, wanted=is_leaf):
     """Rows of all leaves' calls by public name, by plain hooks."""
     seen: dict[str, list[np.ndarray]] = {}
 
@@ -443,16 +449,14 @@ def expected_rows(model, inputs, axes, samples_along=0):
         def hook(module, arguments, output):
             output = output[0] if isinstance(output, tuple) else output
             axis = next(axis for pattern, axis in axes.items() if fnmatchcase(name, pattern))
-            axis = min(axis, output.ndim - 1)
-            along = samples_along if output.ndim == 3 else 0
-            seen.setdefault(name, []).append(packed(output, axis, along))
+            seen.setdefault(name, []).append(packed(output, min(axis, output.ndim - 1)))
 
         return hook
 
     handles = [
         module.register_forward_hook(keep(name))
         for name, module in model.named_modules()
-        if name and is_leaf(name, module)
+        if name and wanted(name, module)
     ]
     try:
         call(model, inputs)
@@ -466,15 +470,13 @@ def expected_rows(model, inputs, axes, samples_along=0):
     }
 
 
-def check_network(network: Network, path, training=False, **options):
+def check_network(network: Network, path, training=False, wanted=is_leaf):
     torch.manual_seed(5)
     model, inputs = network.build().train(training), network.inputs()
     parts = ["*.parametrizations*", "parametrizations*"]
     exclude = [*network.exclude, *parts]
     state = torch.get_rng_state()
-    capturing = tsstore.capture(
-        model, path, layers=is_leaf, exclude=exclude, durable=False, **options
-    )
+    capturing = tsstore.capture(model, path, layers=wanted, exclude=exclude, durable=False)
     with torch.no_grad(), capturing:
         call(model, inputs)
         call(model, inputs)
@@ -482,8 +484,8 @@ def check_network(network: Network, path, training=False, **options):
     again = network.build().train(training)
     with torch.no_grad():
         torch.set_rng_state(state)
-        first = expected_rows(again, inputs, network.axes, network.sample_axis)
-        second = expected_rows(again, inputs, network.axes, network.sample_axis)
+        first = expected_rows(again, inputs, network.axes, wanted=wanted)
+        second = expected_rows(again, inputs, network.axes, wanted=wanted)
     store = tsstore.open(path)
     unwanted = [name for name in first if any(fnmatchcase(name, one) for one in exclude)]
     assert set(store.layers) == set(first).difference(unwanted)
@@ -512,6 +514,40 @@ def test_networks_of_transformers(name, tmp_path):
     check_network(TRANSFORMERS[name], tmp_path / "run")
 
 
+# Where the first axis of all is that of the neurons, or the last one, but for the patterns before.
+ZOO = {
+    "torchvision resnet18": {"*": 1},
+    "torchvision efficientnet_b0": {"*": 1},
+    "torchvision densenet121": {"*": 1},
+    "torchvision mobilenet_v3_small": {"*": 1},
+    "torchvision vit_b_16": {"conv_proj": 1, "*": 2},
+    "torchvision swin_t": {"features.0.0": 1, "*": 3},
+    "torchvision convnext_tiny": {"*.block.0": 1, "*.block.*": 3, "*": 1},
+    "timm resnet18": {"*": 1},
+    "timm tf_efficientnet_b0": {"*": 1},
+    "timm vit_tiny_patch16_224": {"patch_embed.proj": 1, "*": 2},
+    "timm swin_tiny_patch4_window7_224": {"patch_embed.proj": 1, "*": 3},
+    "timm convnext_atto": {"*": 1},
+    "timm convnext_tiny": {"*.conv_dw": 1, "stages.*.blocks.*": 3, "*": 1},
+    "timm mixer_s32_224": {"stem.proj": 1, "*": 2},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:selected layers that did not run")
+@pytest.mark.parametrize("name", ZOO)
+def test_networks_of_timm_and_torchvision(name, tmp_path):
+    package, model = name.split()
+    size = 224 if "224" in model or model.startswith(("vit", "swin")) else 64
+    if package == "timm":
+        timm = pytest.importorskip("timm")
+        build = partial(timm.create_model, model, pretrained=False)
+    else:
+        build = partial(pytest.importorskip("torchvision").models.get_model, model)
+    network = Network(build, images(size=size, samples=2), ZOO[name])
+    check_network(network, tmp_path / "run", wanted=is_wanted)
+
+
 # Refusals: what nothing tells is an error, one for all layers, and says what to paste.
 
 
@@ -521,7 +557,9 @@ def refusal(model, inputs, path, **options) -> str:
         with pytest.raises(OutputError) as error:
             call(model, inputs)
         assert recorder.statistics.batches == 0
-    return str(error.value)
+    run, message = str(error.value).split(": ", maxsplit=1)
+    assert run == str(path)
+    return message
 
 
 def test_attention_weights_are_no_activations_of_neurons(tmp_path):

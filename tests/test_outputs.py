@@ -97,7 +97,7 @@ def test_paths_that_lead_nowhere_are_refused_at_once(outputs, message):
 def test_an_output_that_is_not_there_names_the_layer(tmp_path):
     model = nn.Sequential(nn.LSTM(3, 4))
     with tsstore.capture(model, tmp_path / "run", layers="0", outputs={"0": "1.2"}) as recorder:
-        with pytest.raises(OutputError, match=r"^0: there is no '2' in '1' of the output"):
+        with pytest.raises(OutputError, match=r": 0: there is no '2' in '1' of the output"):
             model(torch.randn(7, 2, 3))
         assert recorder.statistics.batches == 0
 

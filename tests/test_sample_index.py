@@ -96,6 +96,8 @@ def test_nothing_said():
     check_names(None, ["box"])
     check_names(parsed([0, 1]), ["box"])
     check_names(parsed({"b*": [0, 1]}), ["box"])
-    with pytest.raises(OutputError, match=r"names 'head\*', which fits none .* batch: box, mask"):
+    with pytest.raises(
+        OutputError, match=r"names 'head\*', which fits none of the captured layers: box, mask"
+    ):
         check_names(parsed({"head*": [0, 1]}), ["box", "mask"])
     assert owners([], 0, 3, "box").samples.tolist() == []

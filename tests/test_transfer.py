@@ -131,7 +131,7 @@ def test_rows_of_a_device_are_those_of_its_tensors_bit_for_bit(tmp_path, device,
             model(torch.randn(16 + number, 3, 16, 16, device=device))
     replay = Replay(seen)
     names = ("layers.0", "layers.2")
-    with tsstore.capture(replay, here, layers=names, **options) as recorder:
+    with tsstore.capture(replay, here, layers=names, neuron_axis=1, **options) as recorder:
         for number in range(20):
             with recorder.batch(16 + number):
                 replay(number)

@@ -218,13 +218,15 @@ class Mixer(nn.Module):
 def test_as_many_time_steps_as_samples(path, time_first):
     model = Mixer(time_first).eval()
     with watched(model.inner) as (inner,), capture(model, path, "inner") as recorder:
-        for samples in (12, 12, 7):
+        for samples in (12, 12, 7, 7):
             shape = (12, samples, 3) if time_first else (samples, 12, 3)
             with recorder.batch(id=range(samples)):
                 model(torch.randn(shape))
     moved = torch.cat([tensor.transpose(0, 1) if time_first else tensor for tensor in inner])
-    check(path, "inner", by_sample(moved, np.arange(31), 31), 9)
-    assert tsstore.open(path)["inner"].attributes.sample_axis == int(time_first)
+    check(path, "inner", by_sample(moved, np.arange(38), 38), 9)
+    attributes = tsstore.open(path)["inner"].attributes
+    assert attributes.sample_axis == int(time_first)
+    assert attributes.decided["sample_axis"] == BY_EXPERIMENT
 
 
 class RecurrentMixer(Mixer):
@@ -384,6 +386,17 @@ def test_an_index_of_the_inputs_own_entries_does_not_say_how_many_samples_there_
     assert tsstore.open(path)["node"].read_positions().tolist() == [2, 1, 2, 0]
 
 
+def test_an_index_of_layers_that_are_not_captured(path):
+    model = GraphNetwork()
+    with pytest.raises(OutputError, match=r"names 'edge\*', which fits none .*: node"):
+        capture(model, path, "node", sample_index={"edge*": "contiguous"})
+    recorder = capture(model, path, "node")
+    index = torch.tensor([0, 1, 1])
+    unknown = pytest.raises(OutputError, match=r"names 'edge', which fits none .*: node")
+    with recorder, unknown, recorder.batch(2, sample_index={"edge": index, "node": index}):
+        model(torch.randn(3, 3), index, 2)
+
+
 def test_entries_of_no_sample_are_left_out_and_counted(path):
     model = GraphNetwork().eval()
     index = torch.tensor([0, -1, 1, 1, -1])
@@ -519,6 +532,16 @@ def test_as_many_entries_as_samples_and_then_others(path):
     assert tsstore.open(path).samples == 4
 
 
+def test_after_a_batch_of_one_sample_the_next_one_tells(path):
+    model = Frames().eval()
+    with watched(model.head) as (head,), capture(model, path, "head"):
+        for samples in (1, 1, 3, 3):
+            model(torch.randn(samples, 4, 3, 5, 5))
+    owners = np.repeat(np.arange(8), 4)
+    reason = check(path, "head", by_sample(torch.cat(head), owners, 8), 5)
+    assert reason == "the only sample of its batch"
+
+
 @torch.enable_grad()
 def test_all_entries_of_the_only_sample_are_its_own(path):
     model = Frames()
@@ -549,3 +572,15 @@ def test_an_experiment_can_be_forbidden(path):
     model = Frames().eval()
     with capture(model, path, "head", probe=False), pytest.raises(OutputError, match="say which"):
         model(torch.randn(3, 4, 3, 5, 5))
+
+
+@pytest.mark.parametrize("columns", [{}, {"id": range(6)}])
+def test_windows_along_another_axis_than_the_first(path, columns):
+    model = Doubled(lambda values: values.reshape(1, -1, 2, 3)).eval()
+    with watched(model.inner) as (inner,), capture(model, path, "inner") as recorder:
+        for _ in range(3):
+            with recorder.batch(**columns):
+                model(torch.randn(6, 8, 3))
+    parts = [by_sample(tensor[0], contiguous(4, 6), 6) for tensor in inner]
+    reason = check(path, "inner", [rows for part in parts for rows in part], 9)
+    assert reason == f"contiguous: {BY_EXPERIMENT}"

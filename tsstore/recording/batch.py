@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import ColumnsError, TsstoreError
+from tsstore.recording import sample_number
 from tsstore.recording.axes import choose
 from tsstore.recording.captured import Call, Captured, NamedRows
 from tsstore.recording.columns import to_column
 from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.masks import Masks
 from tsstore.recording.packed import Form, Packed
-from tsstore.recording.sample_index import PACKED_SEQUENCES, SampleIndex, parsed
+from tsstore.recording.sample_index import SampleIndex, parsed
+from tsstore.recording.sample_number import ModelInput
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Calls
 
@@ -78,7 +80,8 @@ class OpenBatch:
         self.is_sampled = False
         self._told = told
         self._forward = 0
-        self._input: tuple[int, tuple[int, ...], int] | None = None
+        self._input: ModelInput | None = None
+        self._input_of = 0
         self._captured = Captured()
 
     def record(
@@ -156,7 +159,7 @@ class OpenBatch:
         self._forward += 1
         self.forwards.append(self._forward)
         if self._input is None and input_shape:
-            self._input = self._forward, input_shape, sample_axis
+            self._input, self._input_of = ModelInput(input_shape, sample_axis), self._forward
             self.inputs = inputs
 
     def add(self, target: Target, packed: Packed | Waiting) -> None:
@@ -171,7 +174,7 @@ class OpenBatch:
         """Forget the forward pass that was begun last: it has failed."""
         self._captured.drop(self._forward)
         self.forwards = [number for number in self.forwards if number != self._forward]
-        if self._input is not None and self._input[0] == self._forward:
+        if self._input_of == self._forward:
             self._input = self.inputs = None
 
     def told(self, layer: str) -> SampleIndex | None:
@@ -188,18 +191,12 @@ class OpenBatch:
         ColumnsError
             If columns disagree with each other, with what the user said, or with the input.
         """
-        samples = self.explicit_samples
-        for name, column in self.columns.items():
-            samples = len(column) if samples is None else samples
-            if len(column) != samples:
-                raise ColumnsError(
-                    f"column {name!r} has {len(column)} entries, but the batch has {samples} "
-                    "samples; record one entry a sample"
-                )
+        samples = sample_number.said(self.explicit_samples, self.columns)
         if samples is None:
             return self.input_samples()
-        if self.explicit_samples is None:
-            self._check_columns_against_input(samples)
+        if self.explicit_samples is None and not self._fits(samples):
+            column, found = next(iter(self.columns)), self.input_samples()
+            raise sample_number.several_inputs(column, samples, found, self._input)
         return samples
 
     @property
@@ -209,14 +206,8 @@ class OpenBatch:
 
     def input_samples(self) -> int | None:
         """Return the number of samples as the layers and the model's input have it, or None."""
-        # A sample axis that is not the first one is known: by the layer's class, or from the user.
-        known = {_known_samples(packed) for packed in self.packed} - {None}
-        if len(known) == 1:
-            return known.pop()
-        if self._input is not None:
-            _, shape, axis = self._input
-            return shape[axis]
-        return next((packed.form.samples for packed in self.packed), None)
+        untold = [call for call in self.calls if self.told(call.target.axes.layer) is None]
+        return sample_number.seen(untold or self.calls, self._input)
 
     def samples_so_far(self, size: int, sample_axis: int) -> int:
         """Return how many samples a tensor holds, as far as is known while the batch lasts.
@@ -228,9 +219,7 @@ class OpenBatch:
         sample_axis
             Its sample axis.
         """
-        known = self.explicit_samples
-        if known is None and self.columns:
-            known = len(next(iter(self.columns.values())))
+        known = sample_number.said(self.explicit_samples, self.columns)
         if known is None and sample_axis == 0:
             known = self.input_samples()
         return size if known is None else known
@@ -250,37 +239,16 @@ class OpenBatch:
         """
         return self._captured.named(calls)
 
-    def _check_columns_against_input(self, samples: int) -> None:
-        """Refuse columns that would only fit if several inputs were taken for one sample."""
-        if self._input is not None:
-            # It may be (time, sample, feature): that is seen when the layers are looked at.
-            shape = self._input[1]
-            fits = samples in (self.input_samples(), *shape[1 : len(shape) - 1][:1])
-        else:
-            fits = self.input_samples() == samples
-        if fits or all(self._fits(call, samples) for call in self.calls):
-            return
-        raise self._several_inputs(samples)
-
-    def _fits(self, call: Call, samples: int) -> bool:
-        told = self.told(call.target.axes.layer) is not None
-        return told or call.packed.form.samples == samples
-
-    def _several_inputs(self, samples: int) -> ColumnsError:
-        shape = f" of shape {self._input[1]}" if self._input else ""
-        return ColumnsError(
-            f"column {next(iter(self.columns))!r} has {samples} entries, but the input{shape} has "
-            f"{self.input_samples()}; record one entry a sample, or, if several inputs belong to "
-            f"one sample, say which: recorder.batch({samples}, sample_index=…, …)"
+    def _fits(self, samples: int) -> bool:
+        """Whether so many samples fit without that several inputs are taken for one of them."""
+        if samples == self.input_samples():
+            return True
+        if self._input is not None and self._input.may_have_second(samples):
+            return True
+        return all(
+            self.told(call.target.axes.layer) is not None or call.packed.form.samples == samples
+            for call in self.calls
         )
-
-
-def _known_samples(packed: Packed) -> int | None:
-    """Return the number of samples that a call itself tells, or None."""
-    owners = packed.owners
-    if owners is not None and owners.samples is not None and owners.reason == PACKED_SEQUENCES:
-        return int(owners.samples.max(initial=-1)) + 1
-    return packed.form.samples if packed.form.sample_axis > 0 else None
 
 
 class BatchColumns:

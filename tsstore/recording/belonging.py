@@ -16,8 +16,8 @@ from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
 from tsstore.recording.differences import Found
 from tsstore.recording.experiment import Findings, find_samples, log
-from tsstore.recording.packed import Form, Packed
-from tsstore.recording.sample_index import AS_MANY, ONLY, Owners, even_index
+from tsstore.recording.packed import Form, Packed, Rows
+from tsstore.recording.sample_index import AS_MANY, MANY_EACH, ONLY, Owners, even_index
 from tsstore.recording.select import Target
 from tsstore.recording.undecided import Argument, Undecided
 
@@ -49,6 +49,8 @@ class Belonging:
     ----------
     left_out
         Rows so far of entries that belong to no sample.
+    is_settled
+        Whether nothing is left to be found out of layers that have run.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Belonging:
         self._findings = findings or Findings()
         self._is_begun = False
         self.left_out = 0
+        self.is_settled = False
         # Layers whose entries are not those of the model's input.
         self._apart: set[str] = set()
         # Entries a sample in earlier batches, by layer; of some the first batch is still open.
@@ -92,7 +95,7 @@ class Belonging:
         OutputError
             If what the user said does not fit, or a layer has other entries than before.
         """
-        self._move(batch)
+        self._settle_axes(batch)
         samples = batch.samples()
         if samples is None:
             return
@@ -104,7 +107,7 @@ class Belonging:
         ]
         if any(doubts) and self._may_try(batch):
             self._try(batch, doubts, samples)
-            self._move(batch)
+            self._settle_axes(batch)
             samples = batch.samples() or 0
             judged = self._judge_all(batch, samples)
         self._new = {}
@@ -124,6 +127,10 @@ class Belonging:
             self._entries.setdefault(name, entries)
         self._new = {}
         self._is_begun = True
+        # A single sample has all entries of a layer, and nobody knows of several.
+        self.is_settled = not any(
+            packed.owners is not None and packed.owners.reason == ONLY for packed in batch.packed
+        )
 
     def _judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
         # One call of a layer, of another length, tells of those with as many steps as samples.
@@ -157,6 +164,10 @@ class Belonging:
     def _open(self, target: Target, form: Form, samples: int) -> _Open:
         problem = self._findings.problems.get(target.name)
         tried = f" (an experiment did not tell: {problem})" if problem else ""
+        if self._probe and not problem:
+            tried = (
+                " (an experiment may tell: evaluation mode without gradients, or example_input=)"
+            )
         if form.samples == samples:
             return _Open(
                 "sample_axis",
@@ -230,15 +241,15 @@ class Belonging:
         log(found, "the first batch")
         self._findings = self._findings.updated(found)
 
-    def _move(self, batch: OpenBatch) -> None:
-        batch.calls = [self._moved(call) for call in batch.calls]
+    def _settle_axes(self, batch: OpenBatch) -> None:
+        batch.calls = [self._settled(call) for call in batch.calls]
 
-    def _moved(self, call: Call) -> Call:
+    def _settled(self, call: Call) -> Call:
         """Return a call whose rows have the sample axis that was found."""
         found = self._findings.found.get(call.target.name)
-        if found is None or not _can_move(call.packed, found):
+        if found is None or not _can_settle(call.packed, found):
             return call
-        return call._replace(packed=_moved(call.packed, found.axis))
+        return call._replace(packed=_settled(call.packed, found))
 
 
 def _described(form: Form, samples: int) -> str:
@@ -260,31 +271,41 @@ def _is_told(form: Form) -> bool:
     return (form.decided or {}).get("sample_axis", BY_OTHERS) != BY_OTHERS
 
 
-def _can_move(packed: Packed, found: Found) -> bool:
+def _can_settle(packed: Packed, found: Found) -> bool:
+    """Whether what was found may say which axis of a call's tensor holds the samples."""
     form = packed.form
-    axes = len(form.position_shape) + 2
-    elsewhere = found.axis not in (form.sample_axis, form.neuron_axis) and found.axis < axes
-    told = _is_told(form) or packed.owners is not None
-    return elsewhere and not told and packed.there is None
+    fits = found.axis != form.neuron_axis and found.axis < len(form.position_shape) + 2
+    return fits and not _is_told(form) and packed.owners is None and packed.there is None
 
 
-def _moved(packed: Packed, axis: int) -> Packed:
-    """Return rows with samples along another axis of the tensor."""
+def _settled(packed: Packed, found: Found) -> Packed:
+    """Return rows with samples along the axis that was found."""
     form = packed.form
-    rows = packed.in_memory()
+    why = BY_EXPERIMENT if found.order == "single" else f"{BY_EXPERIMENT}: {MANY_EACH}"
+    decided = {**(form.decided or {}), "sample_axis": why}
+    if found.axis == form.sample_axis:
+        return replace(packed, form=replace(form, decided=decided))
+    rows = _moved(packed, found.axis)
+    made = replace(
+        form,
+        samples=rows.shape[0],
+        position_shape=rows.shape[1:-1],
+        sample_axis=found.axis,
+        decided=decided,
+    )
+    flat = np.ascontiguousarray(rows).reshape(rows.shape[0], -1, rows.shape[-1])
+    return replace(packed, rows=flat, form=made, arrived=None)
+
+
+def _moved(packed: Packed, axis: int) -> Rows:
+    """Return rows, (samples, …, row_bytes), with another axis of the tensor for the samples."""
+    form, rows = packed.form, packed.in_memory()
     others = [n for n in range(len(form.position_shape) + 2) if n != form.neuron_axis]
     # As they were packed: the sample axis comes first, then the others in their order.
     old = [form.sample_axis, *(n for n in others if n != form.sample_axis)]
     new = [axis, *(n for n in others if n != axis)]
     apart = rows.reshape(form.samples, *form.position_shape, rows.shape[2])
-    moved = apart.transpose(*(old.index(n) for n in new), len(old))
-    decided = {**(form.decided or {}), "sample_axis": BY_EXPERIMENT}
-    shape = moved.shape[1:-1]
-    made = replace(
-        form, samples=moved.shape[0], position_shape=shape, sample_axis=axis, decided=decided
-    )
-    flat = np.ascontiguousarray(moved).reshape(moved.shape[0], -1, rows.shape[2])
-    return replace(packed, rows=flat, form=made, arrived=None)
+    return apart.transpose(*(old.index(n) for n in new), len(old))
 
 
 def _listed(numbers: Iterable[int]) -> str:

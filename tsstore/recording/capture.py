@@ -18,7 +18,7 @@ from tsstore.recording.live import make_way, say_who_else_listens
 from tsstore.recording.outputs import OutputChoice
 from tsstore.recording.recommended import RECOMMENDED
 from tsstore.recording.recorder import Recorder
-from tsstore.recording.sample_index import SampleIndexChoices, parsed
+from tsstore.recording.sample_index import SampleIndexChoices, check_names, parsed
 from tsstore.recording.sampling import Sampling
 from tsstore.recording.select import Selector, Where, select
 from tsstore.recording.settings import (
@@ -200,6 +200,7 @@ def capture(
     if isinstance(layers, str) and layers == RECOMMENDED:
         layers = recommended_layers(model, example_input)
     targets = select(model, layers, exclude, where, neuron_axis, sample_axis, outputs)
+    check_names(settings.sample_index, [target.axes.layer for target in targets])
     if example_input is not None and probe:
         findings = find_samples(model, targets, *arguments_of(example_input))
         log(findings, "the example input")

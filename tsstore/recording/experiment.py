@@ -1,7 +1,8 @@
 """An experiment: which entries of the layers' tensors belong to which sample of a model's input.
 
-The model runs on two samples, then once more with the second one replaced by another sample, and
-once with the first one: the entries that differ are those of the sample that was replaced.
+The model runs on two samples, then once more with the first one replaced by another sample, and
+once with the second one: the entries that differ are those of the sample that was replaced. Where
+that may be chance, or too little differs, other samples are tried.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class _Trial:
             raise NotPossible(f"none of the input's first axes, {sizes}, has {samples} entries")
         seen = self._along(0, sizes[0])
         if sizes[1:] and (samples or sizes[0]) == sizes[1]:
-            return self._the_one(seen, self._along(1, sizes[1]))
+            return self._the_one(samples, seen, self._along(1, sizes[1]))
         if samples is None and sizes[1:] and not seen.is_apart and self._may_be_time_first:
             with suppress(NotPossible):
                 other = self._along(1, sizes[1])
@@ -153,10 +154,12 @@ class _Trial:
     def _may_be_time_first(self) -> bool:
         return any(map(is_time_first, self._model.modules()))
 
-    def _the_one(self, first: Differences, second: Differences) -> Differences:
-        """Return what was seen along that axis of two from which nothing passes to others."""
+    def _the_one(self, samples: int | None, first: Differences, second: Differences) -> Differences:
+        """Return what was seen along that axis of two between whose entries nothing passes."""
         if first.is_apart == second.is_apart:
             raise NotPossible("the model's input may hold its samples in axis 0 or in axis 1")
+        if first.is_apart and samples not in (None, self._first_axes()[0]):
+            raise NotPossible(f"the first axis of the model's input has not {samples} entries")
         return first if first.is_apart else second
 
     def _first_axes(self) -> list[int]:

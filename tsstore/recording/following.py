@@ -51,6 +51,7 @@ class Following:
         self._axes = axes
         self._followed: dict[Hashable, _Followed] = {}
         self._seen: list[tuple[torch.Size, Clues]] = []
+        self._is_own = True
 
     def clues_of(self, tensor: torch.Tensor) -> Clues:
         """Return what is known of a tensor's axes; what becomes known later is filled in."""
@@ -58,16 +59,22 @@ class Following:
         return self._follow(tensor, Clues(Clue(), Clue())) if followed is None else followed
 
     def note(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        """Note a call of a module that is over, with all its arguments."""
-        if (axes := self._axes.get(id(module))) is None:
-            return
+        """Note a call of a module that is over, with all its arguments.
+
+        One of another model tells of what it gives, should that arrive in this one, and of nothing
+        else.
+        """
+        axes = self._axes.get(id(module))
+        self._is_own = axes is not None
+        axes = axes or Axes(type(module).__name__, module)
         taken, given = list(tensors_in(arguments)), list(tensors_in(output))
-        if taken:
+        if taken and self._is_own:
             self._note_taken(axes, taken[0])
         if given:
             self._note_given(axes, taken, given[0])
         for tensor in given[1:]:
             self.clues_of(tensor)
+        self._is_own = True
 
     def mark(self) -> int:
         """Return where a forward pass begins, for :meth:`forget`."""
@@ -126,20 +133,23 @@ class Following:
 
     def _note_given(self, axes: Axes, taken: list[torch.Tensor], tensor: torch.Tensor) -> None:
         """Note what a module says of what it gives, or else what its inputs say of that."""
-        before = self._alive(tensor) or self._inherited(axes.module, taken, tensor)
-        clues = before or Clues(Clue(), Clue())
-        why = f"the layer it follows: {axes.layer}"
+        known = self._alive(tensor)
+        inherited = known or self._inherited(axes.module, taken, tensor)
+        clues = inherited or Clues(Clue(), Clue())
         if kinds.keeps_positions(axes.module) and taken:
             lengths, given = taken[0].shape, tensor.shape
             if given[:-1] in (lengths, lengths[:-1]):
                 clues = clues._replace(samples=self.clues_of(taken[0]).samples)
-        with suppress(OutputError):
-            if tensor.ndim >= 2 and (samples := axes.samples(tensor)):
-                clues = clues._replace(samples=Clue(Axis(samples.axis, why)))
-            sample_axis = _axis_of(clues.samples) or 0
-            if tensor.ndim >= 2 and (neurons := axes.neurons(tensor, sample_axis)):
-                clues = clues._replace(neurons=Clue(Axis(neurons.axis, why)))
-        if clues is not before or self._alive(tensor) is None:
+        told = _told(axes, tensor, clues)
+        if known is not None:
+            # A module inside gave it, of which nothing else may tell.
+            known.neurons.axis = known.neurons.axis or told.neurons.axis
+            known.samples.axis = known.samples.axis or told.samples.axis
+        clues = Clues(
+            told.neurons if told.neurons.axis else clues.neurons,
+            told.samples if told.samples.axis else clues.samples,
+        )
+        if clues != known:
             self._follow(tensor, clues)
 
     def _inherited(
@@ -165,7 +175,8 @@ class Following:
 
     def _follow(self, tensor: torch.Tensor, clues: Clues) -> Clues:
         self._followed[_identity_of(tensor)] = _Followed(weakref.ref(tensor), clues)
-        self._seen.append((tensor.shape, clues))
+        if self._is_own:
+            self._seen.append((tensor.shape, clues))
         return clues
 
 
@@ -179,6 +190,21 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from tensors_in(item)
+
+
+def _told(axes: Axes, tensor: torch.Tensor, clues: Clues) -> Clues:
+    """Return what the user and a module itself say of what it gives."""
+    why = f"the layer it follows: {axes.layer}"
+    told = Clues(Clue(), Clue())
+    if tensor.ndim < 2:
+        return told
+    with suppress(OutputError):
+        if samples := axes.samples(tensor):
+            told.samples.axis = Axis(samples.axis, why)
+        sample_axis = _axis_of(told.samples) or _axis_of(clues.samples) or 0
+        if neurons := axes.neurons(tensor, sample_axis):
+            told.neurons.axis = Axis(neurons.axis, why)
+    return told
 
 
 def _axes_by_shape(tensors: Iterable[tuple[torch.Size, Clue]]) -> dict[torch.Size, int]:

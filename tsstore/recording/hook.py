@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -161,18 +160,21 @@ class CaptureHook(ModelHook):
         if not (self.enabled and self._is_active()):
             return
         captured = value if self.target.where == "after" else (arguments, value)
-        with self._naming():
+        try:
             packed = self._pack_or_wait(self._found(captured))
+        except OutputError as error:
+            raise self._named(error) from None
         self._receive(self.target, packed)
 
     def _pack_or_wait(self, found: torch.Tensor | PackedSequence) -> Packed | Waiting:
         """Return the rows, or what they are to be made of when the batch is over."""
-        if isinstance(found, PackedSequence):
-            return self._packer.pack_sequences(found)
         try:
-            return self._pack(found)
+            if isinstance(found, torch.Tensor):
+                return self._pack(found)
+            return self._packer.pack_sequences(found)
         except UndecidedAxisError:
-            return Waiting(found.detach().clone(), self.axes.clues_of(found))
+            tensor = cast("torch.Tensor", found)
+            return Waiting(tensor.detach().clone(), self.axes.clues_of(tensor))
 
     def pack_at_last(self, waiting: Waiting) -> Packed:
         """Return the rows of a tensor that waited for the end of its batch.
@@ -185,10 +187,11 @@ class CaptureHook(ModelHook):
             If it cannot be packed.
         """
         decision = self.axes.conclude(waiting)
-        with self._naming():
-            return self._packed(
-                waiting.tensor, self._packer.threshold_for(waiting.tensor), decision
-            )
+        try:
+            threshold = self._packer.threshold_for(waiting.tensor)
+            return self._packed(waiting.tensor, threshold, decision)
+        except OutputError as error:
+            raise self._named(error) from None
 
     def fix(self, form: Form) -> None:
         """Let tensors like that of a finished batch have the same axes from now on."""
@@ -197,13 +200,9 @@ class CaptureHook(ModelHook):
         self.axes.fix(axes, Decision(form.neuron_axis, form.sample_axis, decided))
         self._packer.forget()
 
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Let an error name the layer."""
-        try:
-            yield
-        except OutputError as error:
-            raise OutputError(f"{self.target.name}: {error}") from None
+    def _named(self, error: OutputError) -> OutputError:
+        """Return an error that names the layer."""
+        return OutputError(f"{self.target.name}: {error}")
 
     def _found(self, captured: Any) -> torch.Tensor | PackedSequence:
         if self.target.output is not None:

@@ -157,7 +157,7 @@ class Intake:
         if assembled is None:
             assembled = self._decide(batch)
         else:
-            self._listener.end_watch()
+            self._listener.first_look.end()
         while self._assembly.left_out:
             self._listener.leave_out(self._assembly.left_out.pop())
         if assembled is not None:
@@ -174,9 +174,9 @@ class Intake:
         assembled = self._assembly.assemble(batch)
         if assembled is not None:
             self._belonging.accept(batch)
-            self._listener.fix(batch)
+            self._listener.first_look.fix(batch)
             # Where layers may come later, what they leave open is found out then.
-            self._listener.keeps_inputs = self._late_layers
+            self._listener.keeps_inputs = self._late_layers or not self._belonging.is_settled
         return assembled
 
 

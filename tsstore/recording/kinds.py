@@ -29,7 +29,7 @@ class Declared(NamedTuple):
     axis: int | None
 
 
-_TRUSTED: Final = ("torch.", "transformers.pytorch_utils", "peft.")
+_TRUSTED: Final = ("torch.", "transformers.pytorch_utils")
 """Where a ``forward`` comes from that does what its class says."""
 _KEEPING: Final = (
     "torch.nn.modules.activation", "torch.nn.modules.dropout", "torch.nn.modules.normalization",
@@ -154,6 +154,12 @@ def _exported_class(module: nn.Module) -> type[nn.Module] | None:
     return kind if isinstance(kind, type) and kind.__module__ == home else None
 
 
+def _is_trusted_of_timm(module: nn.Module, axis: int) -> bool:
+    """Whether a layer of timm does what its class says: all but norms of maps, which permute."""
+    ours = _home_of_forward(module).startswith("timm.layers.")
+    return ours and (axis == 1 or not type(module).__name__.endswith("2d"))
+
+
 def _home_of_forward(module: nn.Module) -> str:
     return str(getattr(type(module).forward, "__module__", ""))
 
@@ -166,15 +172,13 @@ def _declared(
     module: nn.Module, find: Callable[[nn.Module, str | None], _Widths | None], path: str | None
 ) -> Declared | None:
     base = getattr(module, "base_layer", None)
-    if isinstance(base, nn.Module):
-        # What peft has wrapped, for LoRA.
-        inside = _declared(base, find, path)
-        return inside if inside is None or is_trusted(module) else Declared(inside.width, None)
+    if isinstance(base, nn.Module) and _home_of_forward(module).startswith("peft."):
+        return _declared(base, find, path)
     found = find(module, path)
     if found is None:
         return None
     width, axis = found
-    if is_trusted(module):
+    if is_trusted(module) or _is_trusted_of_timm(module, axis):
         return Declared(width, axis)
     return None if width is None else Declared(width, None)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import torch
 
-from tsstore.recording.axes import Axes, Axis, Decision
+from tsstore.recording.axes import BY_SHAPE, Axes, Axis, Decision
 from tsstore.recording.following import Clues
 from tsstore.store.layout import LayerAttributes
 
@@ -83,6 +83,7 @@ class LayerAxes:
         neurons = of_samples = None
         if waiting.clues is not None:
             neurons, of_samples = waiting.clues.neurons.axis, waiting.clues.samples.axis
+        neurons = neurons or _pooled(waiting.tensor)
         return self.axes.decide(waiting.tensor, neurons, of_samples or _FIRST)
 
     def _earlier_axes(self, tensor: torch.Tensor) -> tuple[Axis, Axis] | None:
@@ -112,3 +113,10 @@ class Waiting:
     tensor: torch.Tensor
     clues: Clues | None
     there: None = None
+
+
+def _pooled(tensor: torch.Tensor) -> Axis | None:
+    """Return the neuron axis of pooled maps, (samples, neurons, 1, 1), of which nothing tells."""
+    _, *sizes = tensor.shape
+    is_pooled = len(sizes) > 2 and sizes[0] > 1 and set(sizes[1:]) == {1}
+    return Axis(1, BY_SHAPE) if is_pooled else None

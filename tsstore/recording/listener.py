@@ -14,16 +14,17 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import CaptureError, OutputError, TsstoreWarning
-from tsstore.recording.axes import BY_EXPERIMENT, UndecidedAxisError, is_time_first
+from tsstore.errors import CaptureError, TsstoreWarning
+from tsstore.recording.axes import is_time_first
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.copies import Copies
+from tsstore.recording.first_look import FirstLook
 from tsstore.recording.hook import CaptureHook, ModelHook
 from tsstore.recording.later_hooks import LaterHooks
 from tsstore.recording.layer_axes import LayerAxes, Waiting
 from tsstore.recording.outputs import first_value
 from tsstore.recording.pack import new_rows, pack
-from tsstore.recording.packed import Form, Packed, Room
+from tsstore.recording.packed import Packed, Room
 from tsstore.recording.passes import Passes
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.select import Target, unwrapped
@@ -70,6 +71,8 @@ class Listener:
         Whether a batch keeps what the model was called with, while it lasts.
     later_hooks
         Hooks of others that come after ours.
+    first_look
+        Decides of the layers' axes.
     """
 
     def __init__(
@@ -104,9 +107,9 @@ class Listener:
         self.keeps_inputs = True
         self._copies = copies or Copies("")
         self.later_hooks = LaterHooks(self._copies.run)
-        self._has_open = any(not hook.axes.are_fixed for hook in self.hooks.values())
-        self._is_first = True
+        self.first_look = FirstLook(self._watch, self.hooks)
         self._model = model
+        self._before = ModelHook(model, self._begin_pass, self._copies)
         self._begin = begin
         self._finish = finish
         self._process = os.getpid()
@@ -129,7 +132,6 @@ class Listener:
 
     def attach(self, layers: bool = True) -> None:
         """Register the hooks on the model and, unless others call them, on its layers."""
-        self._before = ModelHook(self._model, self._begin_pass, self._copies)
         self._handles["model before"] = self._model.register_forward_pre_hook(
             self._before, prepend=True, with_kwargs=True
         )
@@ -141,7 +143,7 @@ class Listener:
             ModelHook(self._model, self._end_pass, self._copies), always_call=True
         )
         _warn_of_lost_fast_path(self._model, self.hooks.values())
-        self._look_no_further()
+        self.first_look.end()
 
     def detach(self) -> None:
         """Remove the hooks, and no others."""
@@ -173,55 +175,13 @@ class Listener:
         OutputError
             If calls of one layer have their neurons along different axes.
         """
+        # What is chosen of a sample depends on the batch.
+        self._batch = batch
         try:
-            if self._watch.following is not None:
-                self._watch.following.conclude()
-            # What is chosen of a sample depends on the batch.
-            self._batch = batch
-            batch.wait_no_longer(partial(self._pack_at_last, undecided))
+            compiled = self._before.is_compiled
+            self.first_look.decide(batch, undecided, self._transfer.start, compiled)
         finally:
             self._batch = None
-            self._look_no_further()
-        self._check_alike(batch)
-
-    def fix(self, batch: OpenBatch) -> None:
-        """Let what was decided in a batch that is complete hold for all that follow."""
-        for target, form in batch.by_target:
-            hook = self.hooks.get(target.name)
-            found = (form.decided or {}).get("sample_axis") == BY_EXPERIMENT
-            if hook is not None and (found or not hook.axes.are_fixed):
-                hook.fix(form)
-        self._is_first = False
-        self._has_open = any(not hook.axes.are_fixed for hook in self.hooks.values())
-        self._watch.end()
-
-    def end_watch(self) -> None:
-        """Watch no longer: the batch left nothing open."""
-        self._look_no_further()
-
-    def _pack_at_last(
-        self, undecided: Undecided, target: Target, waiting: Waiting
-    ) -> Packed | None:
-        """Return the rows of a call that waited; None where nothing tells its axes."""
-        try:
-            packed = self.hooks[target.name].pack_at_last(waiting)
-        except UndecidedAxisError as error:
-            undecided.add("neuron_axis", target.axes.layer, str(error), "-1")
-            return None
-        return self._transfer.start(packed)
-
-    def _check_alike(self, batch: OpenBatch) -> None:
-        """Refuse calls of a layer whose tensors have as many axes, and others for the neurons."""
-        known: dict[tuple[str, int], Form] = {}
-        for target, form in batch.by_target:
-            first = known.setdefault((target.name, len(form.position_shape)), form)
-            if (form.neuron_axis, form.sample_axis) != (first.neuron_axis, first.sample_axis):
-                raise OutputError(
-                    f"{target.name}: one of its calls has its neurons along axis "
-                    f"{first.neuron_axis} and its samples along axis {first.sample_axis}, another "
-                    f"along axes {form.neuron_axis} and {form.sample_axis}; expected the same in "
-                    "all: let each call have a module of its own, or exclude the layer"
-                )
 
     @contextmanager
     def block(self, batch: OpenBatch) -> Iterator[None]:
@@ -239,13 +199,13 @@ class Listener:
                 "all in one"
             )
         self._batch = batch
-        self._begin_watch(batch)
+        self.first_look.begin(batch)
         self.later_hooks.look(self.hooks.values())
         try:
             yield
             self._drop_what_was_cut_off()
         except BaseException:
-            self._look_no_further()
+            self.first_look.end()
             raise
         finally:
             self._batch = None
@@ -261,7 +221,7 @@ class Listener:
                 return
             self._is_pass = True
             if not self._before.is_compiled:
-                self._begin_watch(self._batch)
+                self.first_look.begin(self._batch)
         if self._passes.begin():
             self._copies.original_ran = True
             self._watch.begin_pass()
@@ -286,25 +246,10 @@ class Listener:
         if self._passes.cut_off():
             self._drop_pass()
 
-    def _begin_watch(self, batch: OpenBatch) -> None:
-        """Watch all modules while a batch lasts, if they may tell of a layer what it does not."""
-        if batch.wanted and self._needs_clues and (self._is_first or not self._watch.is_compiled):
-            self._watch.begin()
-
-    def _look_no_further(self) -> None:
-        """Watch no longer; before the first batch, be ready to."""
-        self._watch.end()
-        if self._is_first and self._needs_clues:
-            self._watch.leave_compiled_code()
-
-    @property
-    def _needs_clues(self) -> bool:
-        return self._has_open and any(hook.axes.need_clues for hook in self.hooks.values())
-
     def _drop_pass(self) -> None:
         self._passes.reset()
         if self._is_pass:
-            self._look_no_further()
+            self.first_look.end()
         else:
             self._watch.drop_pass()
         if self._batch is not None:

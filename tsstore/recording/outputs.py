@@ -27,7 +27,9 @@ def first_tensor(value: Any) -> torch.Tensor | None:
 
 def first_value(value: Any) -> torch.Tensor | PackedSequence | None:
     """Return the first tensor, or packed sequences, in a module's input or output, or None."""
-    if isinstance(value, torch.Tensor | PackedSequence):
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, PackedSequence):
         return value
     # Mappings last: to ask for them takes longer than for all the others.
     if not isinstance(value, list | tuple):

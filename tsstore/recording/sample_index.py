@@ -31,6 +31,7 @@ _How = Literal["contiguous", "interleaved", "counts", "index", "array"]
 
 AS_MANY: Final = "as many entries as samples"
 PACKED_SEQUENCES: Final = "its packed sequences"
+MANY_EACH: Final = "several entries each"
 ONLY: Final = "the only sample of its batch"
 
 
@@ -171,12 +172,12 @@ def parsed(given: Any) -> SampleIndex | dict[str, SampleIndex] | None:
 def check_names(
     given: SampleIndex | Mapping[str, SampleIndex] | None, layers: Iterable[str]
 ) -> None:
-    """Raise OutputError where an index is meant for layers that are not there."""
+    """Raise OutputError where an index is meant for layers that are not captured."""
     names = list(layers)
     for pattern in given if isinstance(given, Mapping) else ():
         if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
             raise OutputError(
-                f"sample_index names {pattern!r}, which fits none of the layers in this batch: "
+                f"sample_index names {pattern!r}, which fits none of the captured layers: "
                 f"{', '.join(names)}"
             )
 

@@ -123,13 +123,19 @@ def globs(names: list[str], others: Iterable[str], values: dict[str, str]) -> di
 def _candidates(name: str) -> list[str]:
     """Return globs that fit a name, from the plainest to the widest."""
     steps = name.split(".")
-    numbers = re.sub(r"(?<![^.])\d+(?![^.])", "*", name)
+    first, *others = re.split(r"(?<![^.])(?=\d+(?:\.|$))", name, maxsplit=1)
+    numbers = _without_numbers(name)
+    later_numbers = re.sub(r"^(\d*)(.*)$", lambda m: m[1] + _without_numbers(m[2]), "".join(others))
     ends = ["*." + ".".join(steps[start:]) for start in range(1, len(steps))]
     begins = [".".join(steps[:end]) + ".*" for end in range(len(steps) - 1, 0, -1)]
-    return [*reversed(ends), *begins, numbers]
+    return [*reversed(ends), *begins, numbers, first + later_numbers]
 
 
-def _listed(findings: list[_Finding], most: int = 12) -> list[str]:
+def _without_numbers(name: str) -> str:
+    return re.sub(r"(?<![^.])\d+(?![^.])", "*", name)
+
+
+def _listed(findings: list[_Finding], most: int = 6) -> list[str]:
     """Return what was found by layer; layers of which the same was found come together."""
     by_found: dict[str, list[str]] = {}
     for finding in findings:
@@ -139,6 +145,6 @@ def _listed(findings: list[_Finding], most: int = 12) -> list[str]:
     return lines[:most] + more
 
 
-def _enumerated(layers: list[str], most: int = 6) -> str:
+def _enumerated(layers: list[str], most: int = 3) -> str:
     more = f" and {len(layers) - most} more" if len(layers) > most else ""
     return ", ".join(layers[:most]) + more

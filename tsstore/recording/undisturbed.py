@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
 import numpy as np
@@ -68,7 +69,12 @@ def _random_numbers_kept(model: nn.Module) -> Iterator[None]:
         np.random.set_state(by_numpy)
 
 
-def _eager() -> AbstractContextManager[Any]:
+@contextmanager
+def _eager() -> Iterator[None]:
     """Let parts of a model that were compiled run as they were written, where torch can do that."""
-    stance = getattr(torch.compiler, "set_stance", None)
-    return nullcontext() if stance is None else stance("force_eager")
+    with ExitStack() as until_end:
+        # Whoever has not imported it has compiled nothing.
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+            with suppress(RuntimeError):
+                until_end.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
