@@ -7,12 +7,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tsstore.analysis.estimates import SAMPLE_BASED, Rarefied, entropy_by_rows, rarefied
+import numpy as np
+
+from tsstore.analysis.estimates import (
+    SAMPLE_BASED,
+    Rarefied,
+    curve_sizes,
+    entropy_by_rows,
+    rarefied,
+)
 from tsstore.statistics import entropy as entropies
-from tsstore.statistics.coverage import coverage
+from tsstore.statistics.coverage import coverage, coverage_interval
 from tsstore.statistics.efficiency import efficiency
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.intervals import Interval, Jackknifed, jackknifed_entropy
+from tsstore.statistics.jackknife import FEWEST_GROUPS, shares_seen_once, standard_error
 from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
 from tsstore.statistics.numerics import check_level
 from tsstore.statistics.richness import Richness, chao
@@ -191,12 +200,22 @@ class LayerNumbers(LayerCounts):
         limit = 2.0**self.neurons if self.neurons <= MOST_NEURONS_OF_A_LIMIT else None
         return chao(self.spectrum, self.samples, limit, level)
 
-    def rarefied(self, samples: int) -> Rarefied:
+    def coverage_interval(self, level: float = 0.95) -> tuple[float, float] | None:
+        """Return a confidence interval for the coverage; None if there is one sample."""
+        return coverage_interval(self.spectrum, level, self.samples, self._seen_once_error())
+
+    def rarefied(self, samples: int, level: float = 0.95) -> Rarefied:
         """Return what fewer samples would have shown: compare layers and runs at equal numbers.
 
-        AnalysisError if there are not so many samples.
+        With intervals where groups of samples were told apart. AnalysisError if there are not so
+        many samples; ValueError if level is not between 0 and 1.
         """
-        return rarefied(self.spectrum, self.samples, samples)
+        return rarefied(self.spectrum, self.samples, [samples], self.changes, level)[0]
+
+    def rarefaction_curve(self, points: int = 30, level: float = 0.95) -> list[Rarefied]:
+        """Return what 1 to all samples show, at some numbers of them; raises as `rarefied`."""
+        sizes = curve_sizes(self.samples, points)
+        return rarefied(self.spectrum, self.samples, sizes, self.changes, level)
 
     @property
     def verdict(self) -> str:
@@ -244,6 +263,12 @@ class LayerNumbers(LayerCounts):
         return verdict(
             self.spectrum, self.samples, self._jackknifed, self.neurons, clusters=self.clusters
         )
+
+    def _seen_once_error(self) -> float | None:
+        """Return the standard error of the share of incidences in states of one sample."""
+        if self.changes is None or np.count_nonzero(self.changes.rows) < FEWEST_GROUPS:
+            return None
+        return standard_error(shares_seen_once(self.spectrum, self.changes))
 
     def _entropy_lower_bound(self) -> float:
         if self.changes is not None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from tsstore.statistics.by_samples import SampleSums, Surprisals
 from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.numerics import FloatArray
+from tsstore.statistics.numerics import FloatArray, check_level
 from tsstore.statistics.spectrum import IntArray, Spectrum
 
 FEWEST_GROUPS = 2
@@ -130,6 +130,24 @@ def sums_without_groups(
     ]
 
 
+def shares_seen_once(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
+    """Return the share of incidences in states of one sample, without each group with samples."""
+    once = changes.incidence == 1
+    single = int(spectrum.states[spectrum.incidence == 1].sum()) + np.array(
+        _by_group(changes, changes.states[once], once)
+    )
+    held = changes.samples > 0
+    shares: FloatArray = single[held] / incidences_without(spectrum, changes)[held]
+    return shares
+
+
+def incidences_without(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
+    """Return the sum of all states' incidences without each group, float64 (groups,)."""
+    changed = np.array(_by_group(changes, changes.states * changes.incidence))
+    total: FloatArray = int(spectrum.incidence @ spectrum.states) + changed
+    return total
+
+
 def _by_group(
     changes: GroupChanges, amounts: IntArray | FloatArray, part: npt.NDArray[np.bool_] | None = None
 ) -> list[float]:
@@ -148,8 +166,7 @@ def student_quantile(level: float, degrees: int) -> float:
     """
     from scipy.special import stdtrit
 
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1: found {level}")
+    check_level(level)
     return float(stdtrit(degrees, (1 + level) / 2))
 
 

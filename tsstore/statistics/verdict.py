@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.intervals import Jackknifed, Reach
 from tsstore.statistics.spectrum import Spectrum
@@ -250,7 +248,7 @@ def _samples_needed(
     if clusters is not None and found.unseen > UNSEEN_UP_TO:
         return None  # Only more clusters help, and how many is not known.
     power = _unseen_power(spectrum)
-    for growth in np.linspace(1, FARTHEST, 100 * (FARTHEST - 1) + 1).tolist():
+    for growth in (1 + step / 100 for step in range(100 * (FARTHEST - 1) + 1)):
         later = found.after(growth, power)
         enough = growth * (clusters or samples) >= FEWEST_SAMPLES and later.unseen <= UNSEEN_UP_TO
         if enough and later.off <= later.limit(USABLE_UP_TO):
