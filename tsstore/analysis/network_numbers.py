@@ -8,9 +8,11 @@ from typing import TypeVar
 
 from tsstore.analysis.layer_numbers import LayerNumbers
 from tsstore.errors import AnalysisError, UnknownLayerError
+from tsstore.statistics.accuracy import Answers
 from tsstore.statistics.efficiency import aIQ, network_efficiency
 from tsstore.statistics.intervals import Interval, Jackknifed
-from tsstore.statistics.network_intervals import Answers, aiq_interval, network_interval
+from tsstore.statistics.network_intervals import aiq_interval, network_interval
+from tsstore.statistics.numerics import check_level
 from tsstore.store.display import printable
 from tsstore.store.reader import aliases
 
@@ -75,6 +77,7 @@ class NetworkNumbers(Mapping[str, Layer]):
         None where it is a lower bound, or a layer has no interval; ValueError if level is not
         between 0 and 1.
         """
+        check_level(level)
         entropies = self._entropies()
         if entropies is None:
             return None
@@ -105,13 +108,21 @@ class NetworkNumbers(Mapping[str, Layer]):
         An accuracy that is given is taken to be exact; the recorded one scatters as the
         efficiencies do.
         """
+        check_level(level)
         answers: float | Answers = self._accuracy(accuracy)
         if accuracy is None and self.accuracy_by_group is not None:
             answers = self.accuracy_by_group
         entropies = self._entropies()
         if entropies is None:
             return None
-        return aiq_interval(entropies, self._neurons(), answers, weight=weight, level=level)
+        return aiq_interval(
+            entropies,
+            self._neurons(),
+            answers,
+            weight=weight,
+            clusters=next((layer.clusters for layer in self.values()), None),
+            level=level,
+        )
 
     def __getitem__(self, name: str) -> Layer:
         for candidate in aliases(str(name)):

@@ -8,34 +8,16 @@ computed from the lowest and from the highest entropy that each layer is allowed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 
+from tsstore.statistics.accuracy import Answers, accuracy_limits
 from tsstore.statistics.efficiency import aIQ, network_efficiency
 from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.numerics import FloatArray
-from tsstore.statistics.spectrum import IntArray
-
-
-class Answers(NamedTuple):
-    """How many answers of each group of samples were right.
-
-    Attributes
-    ----------
-    right, samples
-        int64 of shape (groups,): right answers, and samples that were answered.
-    """
-
-    right: IntArray
-    samples: IntArray
-
-    @property
-    def share(self) -> float:
-        """Share of all answers that are right; NaN if there are none."""
-        samples = int(self.samples.sum())
-        return int(self.right.sum()) / samples if samples else float("nan")
 
 
 def network_interval(
@@ -75,6 +57,7 @@ def aiq_interval(
     accuracy: float | Answers,
     *,
     weight: float = 2,
+    clusters: int | None = None,
     level: float = 0.95,
 ) -> Interval:
     """Return a confidence interval for the artificial intelligence quotient.
@@ -88,6 +71,8 @@ def aiq_interval(
         it is then taken to be exact.
     weight
         How many times the accuracy counts for each time that the efficiency does.
+    clusters
+        As `accuracy.accuracy_limits`.
 
     Returns
     -------
@@ -98,18 +83,46 @@ def aiq_interval(
     ------
     ValueError
         As `network_interval` and `efficiency.aIQ`, or if a single group has all answers.
+
+    Notes
+    -----
+    Few wrong answers scatter unlike Student's t, and none do not scatter at all by groups: what
+    the accuracy makes uncertain is the quotient at its limits (`accuracy.accuracy_limits`). These
+    deviations are joined with the margin of the efficiency, and with how the two vary together
+    from group to group, as Zou and Donner do (2008, Statistics in Medicine 27).
     """
     _check_layers(entropies, neurons)
-    if isinstance(accuracy, Answers):
-        overall, without = _accuracies(accuracy)
-    else:
-        overall, without = accuracy, np.full(len(entropies[0].without), accuracy)
+    share = accuracy.share if isinstance(accuracy, Answers) else accuracy
 
-    def quotient(bits: Sequence[float], group: int | None) -> float:
-        share = overall if group is None else float(without[group])
-        return aIQ(min(1.0, _efficiency(bits, neurons)), share, weight)
+    def quotient(bits: Sequence[float], accuracy: float) -> float:
+        return aIQ(min(1.0, _efficiency(bits, neurons)), accuracy, weight)
 
-    return _jackknifed(entropies, quotient).interval(level, 1.0)
+    alone = _jackknifed(entropies, lambda bits, _: quotient(bits, share))
+    known = alone.interval(level, 1.0)
+    if not isinstance(accuracy, Answers):
+        return known
+    bits = [entropy.estimate for entropy in entropies]
+    limits = [quotient(bits, limit) for limit in accuracy_limits(accuracy, level, clusters)]
+    shares = accuracy.shares_without().tolist()
+    by_accuracy = np.array([quotient(bits, without) for without in shares])
+    together = _correlation(alone.without, by_accuracy)
+    margin = alone.margin(level)
+    down, up = (
+        max(0.0, end - margin) + math.sqrt(margin**2 + reach**2 + 2 * together * margin * reach)
+        for end, reach in (
+            (known.estimate - known.lower, known.estimate - limits[0]),
+            (known.upper - known.estimate, limits[1] - known.estimate),
+        )
+    )
+    bits_without = np.stack([entropy.without for entropy in entropies], axis=1).tolist()
+    without = np.array([quotient(*both) for both in zip(bits_without, shares, strict=True)])
+    return Interval(
+        known.estimate,
+        max(0.0, known.estimate - down),
+        min(1.0, known.estimate + up),
+        replace(alone, without=without).standard_error,
+        level,
+    )
 
 
 def _jackknifed(
@@ -132,16 +145,11 @@ def _efficiency(bits: Sequence[float], neurons: Sequence[int]) -> float:
     return network_efficiency(efficiencies) or 0.0
 
 
-def _accuracies(answers: Answers) -> tuple[float, FloatArray]:
-    """Return the share of right answers, and those without each group."""
-    right, samples = int(answers.right.sum()), int(answers.samples.sum())
-    left = samples - answers.samples
-    if samples == 0 or left.min() == 0:
-        raise ValueError(
-            f"an accuracy without each group needs answers of two groups: found {samples} answers, "
-            f"at most {int(answers.samples.max(initial=0))} of them in one group"
-        )
-    return right / samples, (right - answers.right) / left
+def _correlation(one: FloatArray, other: FloatArray) -> float:
+    """Return the correlation of two numbers over the groups left out; 0 if one does not change."""
+    deviations = one - one.mean(), other - other.mean()
+    sizes = [float(np.linalg.norm(part)) for part in deviations]
+    return float(deviations[0] @ deviations[1]) / math.prod(sizes) if min(sizes) > 0 else 0.0
 
 
 def _check_layers(entropies: Sequence[Jackknifed], neurons: Sequence[int]) -> None:
