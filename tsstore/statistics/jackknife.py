@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.statistics.by_samples import SampleSums, Surprisals, entropy_of_sums
+from tsstore.statistics.by_samples import SampleSums, Surprisals
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.numerics import FloatArray, check_level
 from tsstore.statistics.spectrum import IntArray, Spectrum
@@ -84,30 +84,29 @@ def group_values(
     )
 
 
-def entropies_without_groups(
-    total: SampleSums, samples: int, changes: GroupChanges, surprisals: Surprisals
-) -> FloatArray:
-    """Return the default estimate of all samples but those of each group, in bits.
+def sums_without_groups(
+    total: SampleSums, changes: GroupChanges, surprisals: Surprisals
+) -> list[SampleSums]:
+    """Return what the default estimate is made of, of all samples but those of each group.
 
     Parameters
     ----------
     total
         The sums of all samples.
-    samples, changes
-        As `group_values`.
+    changes
+        What leaving each group of them out changes.
     surprisals
         With what the sums were made; the spread of a rare state's rows is that of all samples
         throughout.
 
     Returns
     -------
-    float64 of shape (groups,)
-        That of all samples for a group that holds none.
+    list of SampleSums
+        One a group; that of all samples for a group that holds none.
 
     Notes
     -----
-    No spectrum is made without a group: what the estimate is made of adds up, and so do its
-    changes.
+    No spectrum is made without a group: the sums add up, and so do their changes.
     """
     k, q, states = changes.multiplicity, changes.incidence, changes.states
     once, twice = q == 1, q == 2
@@ -117,7 +116,7 @@ def entropies_without_groups(
         _by_group(changes, states[once], once),
         _by_group(changes, states[twice], twice),
     )
-    rest = [
+    return [
         SampleSums(
             total.rows - int(changes.rows[group]),
             total.surprisal + surprisal,
@@ -129,9 +128,6 @@ def entropies_without_groups(
             zip(*added, strict=True)
         )
     ]
-    left = (samples - changes.samples).tolist()
-    values = [entropy_of_sums(sums, surprisals, m) for sums, m in zip(rest, left, strict=True)]
-    return np.array(values, dtype=np.float64)
 
 
 def shares_seen_once(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:

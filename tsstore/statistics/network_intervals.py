@@ -2,8 +2,10 @@
 
 The same groups of samples are left out in all layers, and in the accuracy, and the number is
 computed anew from what is left: what layers have in common, because they saw the same samples, is
-then in its standard error. How far off the number may be on average follows from the layers: it is
-computed from the lowest and from the highest entropy that each layer is allowed (`intervals`).
+then in its standard error. How far off the number may be for other reasons follows from the layers:
+it is computed from the lowest and from the highest entropy that each layer may have on average, and
+from those that it may have if the samples, which are the same in all layers, missed as much as they
+can have missed (`intervals`).
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ import numpy as np
 
 from tsstore.statistics.accuracy import Answers, accuracy_limits
 from tsstore.statistics.efficiency import aIQ, network_efficiency
-from tsstore.statistics.intervals import Interval, Jackknifed
+from tsstore.statistics.intervals import Interval, Jackknifed, Reach
 from tsstore.statistics.numerics import FloatArray
 
 
 def network_interval(
-    entropies: Sequence[Jackknifed], neurons: Sequence[int], *, level: float = 0.95
+    entropies: Sequence[Jackknifed],
+    neurons: Sequence[int],
+    *,
+    level: float = 0.95,
+    unseen_like_rare: bool = False,
 ) -> Interval:
     """Return a confidence interval for the network's efficiency.
 
@@ -34,6 +40,8 @@ def network_interval(
         Neurons of each layer.
     level
         Nominal confidence, between 0 and 1.
+    unseen_like_rare
+        Assume of all layers what `Jackknifed.interval` says.
 
     Returns
     -------
@@ -47,8 +55,10 @@ def network_interval(
         is not between 0 and 1.
     """
     _check_layers(entropies, neurons)
-    network = _jackknifed(entropies, lambda bits, _: _efficiency(bits, neurons))
-    return network.interval(level, 1.0)
+    network, reach = propagated(
+        entropies, neurons, lambda bits: efficiency_of(bits, neurons), level, unseen_like_rare
+    )
+    return network.within(reach, level, 1.0)
 
 
 def aiq_interval(
@@ -59,12 +69,13 @@ def aiq_interval(
     weight: float = 2,
     clusters: int | None = None,
     level: float = 0.95,
+    unseen_like_rare: bool = False,
 ) -> Interval:
     """Return a confidence interval for the artificial intelligence quotient.
 
     Parameters
     ----------
-    entropies, neurons, level
+    entropies, neurons, level, unseen_like_rare
         As `network_interval`.
     accuracy
         The answers of each group, or the share of right answers if that is known from elsewhere:
@@ -95,52 +106,57 @@ def aiq_interval(
     share = accuracy.share if isinstance(accuracy, Answers) else accuracy
 
     def quotient(bits: Sequence[float], accuracy: float) -> float:
-        return aIQ(min(1.0, _efficiency(bits, neurons)), accuracy, weight)
+        return aIQ(min(1.0, efficiency_of(bits, neurons)), accuracy, weight)
 
-    alone = _jackknifed(entropies, lambda bits, _: quotient(bits, share))
-    known = alone.interval(level, 1.0)
+    alone, reach = propagated(
+        entropies, neurons, lambda bits: quotient(bits, share), level, unseen_like_rare
+    )
     if not isinstance(accuracy, Answers):
-        return known
+        return alone.within(reach, level, 1.0)
     bits = [entropy.estimate for entropy in entropies]
-    limits = [quotient(bits, limit) for limit in accuracy_limits(accuracy, level, clusters)]
     shares = accuracy.shares_without().tolist()
     by_accuracy = np.array([quotient(bits, without) for without in shares])
-    together = _correlation(alone.without, by_accuracy)
-    margin = alone.margin(level)
-    down, up = (
-        max(0.0, end - margin) + math.sqrt(margin**2 + reach**2 + 2 * together * margin * reach)
-        for end, reach in (
-            (known.estimate - known.lower, known.estimate - limits[0]),
-            (known.upper - known.estimate, limits[1] - known.estimate),
-        )
-    )
+    margin, together = alone.margin(level), _correlation(alone.without, by_accuracy)
+
+    def to_side(limit: float, missed: float) -> float:
+        off = abs(quotient(bits, limit) - alone.estimate)
+        return math.sqrt(margin**2 + missed**2 + off**2 + 2 * together * margin * off)
+
+    limits = accuracy_limits(accuracy, level, clusters)
+    lower = reach.lowest - to_side(limits[0], reach.lowest - reach.least)
+    upper = reach.highest + to_side(limits[1], reach.most - reach.highest)
     bits_without = np.stack([entropy.without for entropy in entropies], axis=1).tolist()
     without = np.array([quotient(*both) for both in zip(bits_without, shares, strict=True)])
-    return Interval(
-        known.estimate,
-        max(0.0, known.estimate - down),
-        min(1.0, known.estimate + up),
-        replace(alone, without=without).standard_error,
-        level,
-    )
+    error = replace(alone, without=without).standard_error
+    return Interval(alone.estimate, max(0.0, lower), min(1.0, upper), error, level)
 
 
-def _jackknifed(
-    entropies: Sequence[Jackknifed], statistic: Callable[[Sequence[float], int | None], float]
-) -> Jackknifed:
-    """Return what a statistic of all layers' bits, and of the group left out, comes to."""
+def propagated(
+    entropies: Sequence[Jackknifed],
+    neurons: Sequence[int],
+    statistic: Callable[[Sequence[float]], float],
+    level: float,
+    unseen_like_rare: bool = False,
+) -> tuple[Jackknifed, Reach]:
+    """Return what a rising statistic of all layers' bits comes to, and how far off it may be."""
+    reaches = (entropy.reach(level, unseen_like_rare=unseen_like_rare) for entropy in entropies)
+    capped = [
+        [min(bits, most) for bits in reach] for reach, most in zip(reaches, neurons, strict=True)
+    ]
+    reach = Reach(*(statistic(bits) for bits in zip(*capped, strict=True)))
     table = np.stack([entropy.without for entropy in entropies], axis=1)
-    without = [statistic(bits, group) for group, bits in enumerate(table.tolist())]
-    return Jackknifed(
-        statistic([entropy.estimate for entropy in entropies], None),
-        lowest=statistic([entropy.lowest for entropy in entropies], None),
-        highest=statistic([entropy.highest for entropy in entropies], None),
-        without=np.array(without, dtype=np.float64),
+    jackknifed = Jackknifed(
+        statistic([entropy.estimate for entropy in entropies]),
+        reach.lowest,
+        reach.highest,
+        without=np.array([statistic(bits) for bits in table.tolist()]),
         samples=np.max([entropy.samples for entropy in entropies], axis=0),
     )
+    return jackknifed, reach
 
 
-def _efficiency(bits: Sequence[float], neurons: Sequence[int]) -> float:
+def efficiency_of(bits: Sequence[float], neurons: Sequence[int]) -> float:
+    """Return the efficiency of a network whose layers have so many bits, and neurons."""
     efficiencies = [max(0.0, b) / n for b, n in zip(bits, neurons, strict=True)]
     return network_efficiency(efficiencies) or 0.0
 
