@@ -176,6 +176,12 @@ def test_far_too_few_samples_need_more_than_can_be_told() -> None:
     assert verdict(EVEN, 1_000, BITS, 0.1 * BITS).samples_needed is None
 
 
+def test_whatever_speaks_against_the_samples_limits_the_layer() -> None:
+    found = verdict(EVEN, 1_000, BITS, 0.01, doubts=["each comes four times", "another"])
+    expected = "The samples are no independent draws: each comes four times."
+    assert found == Verdict(SAMPLE_LIMITED, expected, None)
+
+
 def test_no_rows_is_an_error() -> None:
     with pytest.raises(ValueError, match="there are no rows"):
         verdict(Spectrum.empty(), 0, 0.0)

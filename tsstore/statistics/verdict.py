@@ -13,6 +13,7 @@ all of them fall faster than that, and more samples are asked for than it will t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -87,6 +88,7 @@ def verdict(
     margin: float | None = None,
     clusters: int | None = None,
     changes: GroupChanges | None = None,
+    doubts: Sequence[str] = (),
 ) -> Verdict:
     """Say whether there were enough samples to tell a layer's entropy, and why.
 
@@ -108,6 +110,9 @@ def verdict(
     changes
         What leaving groups of whole clusters out changes: a state that one cluster alone has shown
         is then as rare as one that a single sample has shown.
+    doubts
+        What speaks against the samples as draws, in words, the gravest first: whatever they show,
+        the layer is then sample-limited, and how many samples it needs is not told.
 
     Raises
     ------
@@ -122,6 +127,8 @@ def verdict(
     """
     if spectrum.rows == 0:
         raise ValueError("a verdict needs at least one row: there are no rows")
+    if doubts:
+        return Verdict(SAMPLE_LIMITED, f"The samples are no independent draws: {doubts[0]}.", None)
     clustered = None if clusters is None else changes
     found = _shares(spectrum, estimate, margin or 0.0, clustered)
     few = _too_few(samples, clusters)
