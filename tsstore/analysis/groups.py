@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.counting.by_group import deal
@@ -44,11 +46,15 @@ class RandomGroups:
     cluster
         By directory of a part, the sample column whose values make the clusters: samples of one
         value fall into one group, whatever their parts. None: each sample is its own cluster.
+    joined
+        Words of values whose clusters belong together, sorted, and a word for each that is the
+        same for all of one cluster; None where each value is its own cluster.
     """
 
     count: int = GROUPS
     seed: int = 0
     cluster: Mapping[str, CommittedArray] | None = None
+    joined: tuple[_Words, _Words] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= LARGEST_GROUPS:
@@ -81,6 +87,51 @@ class RandomGroups:
         columns = {part.directory: _column(part, cluster) for part in parts if part.samples}
         return cls(count, seed, columns)
 
+    def joining(
+        self, members: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+    ) -> Self:
+        """Return these groups, with all clusters as one that hold samples of one number.
+
+        Clusters that are linked by others are one, too: connected components.
+
+        Parameters
+        ----------
+        members
+            By directory of a part: indices of samples, sorted, and a number for each.
+
+        Raises
+        ------
+        DamageError
+            If a chunk of the cluster column is not what was committed.
+        """
+        if not members or self.cluster is None:
+            return self
+        words = [self._words_of(directory, own) for directory, (own, _) in members.items()]
+        numbers = [number for _, number in members.values()]
+        return replace(self, joined=_join(np.concatenate(words), np.concatenate(numbers)))
+
+    @property
+    def joined_values(self) -> int:
+        """How many values belong to the cluster of another one."""
+        return 0 if self.joined is None else len(self.joined[0])
+
+    def _words_of(self, directory: str, indices: npt.NDArray[np.int64]) -> _Words:
+        column, first, found = (self.cluster or {})[directory], 0, []
+        for words in _word_pieces(column, 0, column.commit.rows):
+            own = slice(*np.searchsorted(indices, [first, first + len(words)]))
+            found.append(words[indices[own] - first])
+            first += len(words)
+        return np.concatenate(found)
+
+    def _as_joined(self, words: _Words) -> _Words:
+        """Return words that are the same for all samples of a cluster."""
+        if self.joined is None or not len(self.joined[0]):
+            return words
+        known, roots = self.joined
+        places = np.searchsorted(known, words)
+        places[places == len(known)] = 0
+        return np.where(known[places] == words, roots[places], words)
+
     def count_clusters(self, left_out: LeftOut = NOTHING) -> int | None:
         """Return the number of clusters that have samples; None if each sample is its own.
 
@@ -100,7 +151,8 @@ class RandomGroups:
         for directory, column in self.cluster.items():
             first = 0
             for words in _word_pieces(column, 0, column.commit.rows):
-                new.append(np.unique(left_out.select(words, directory, first)))
+                kept = left_out.select(words, directory, first)
+                new.append(np.unique(self._as_joined(kept)))
                 first += len(words)
                 # Merged once there are as many new ones as known ones, each is sorted a few times.
                 if sum(map(len, new)) > len(known):
@@ -120,7 +172,7 @@ class RandomGroups:
             name, pieces = directory, _numbered_words(first_sample, stop)
         else:
             name, pieces = "", _word_pieces(self.cluster[directory], first_sample, stop)
-        groups = [self._groups(words, name) for words in pieces]
+        groups = [self._groups(self._as_joined(words), name) for words in pieces]
         return np.concatenate([np.empty(0, np.uint8), *groups])
 
     def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
@@ -128,6 +180,19 @@ class RandomGroups:
         groups = np.empty(len(words), np.uint8)
         deal(words, np.uint64(_word(f"{self.seed}/{name}")), self.count, groups)
         return groups
+
+
+def _join(words: _Words, numbers: npt.NDArray[np.int64]) -> tuple[_Words, _Words]:
+    """Return words that numbers link to others, sorted, and the first word of each component."""
+    known, word = np.unique(words, return_inverse=True)
+    linked, number = np.unique(numbers, return_inverse=True)
+    size = len(known) + len(linked)
+    links = (np.ones(len(word), np.int8), (word, len(known) + number))
+    _, component = connected_components(coo_matrix(links, (size, size)), directed=False)
+    _, first, place = np.unique(component[: len(known)], return_index=True, return_inverse=True)
+    roots = known[first[place]]
+    moved = roots != known
+    return known[moved], roots[moved]
 
 
 def _column(part: Part, name: str) -> CommittedArray:

@@ -28,6 +28,10 @@ from tsstore.statistics.richness import Richness, chao
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import SAMPLE_LIMITED, Verdict, verdict
 
+PER_ROW, PER_SAMPLE = "per row", "per sample"
+"""Whose entropy is estimated: that of any row, so that samples weigh by their positions; or that of
+a row of a sample that was drawn first, so that samples of different length weigh the same."""
+
 MOST_NEURONS_OF_A_LIMIT = 1023
 """The states that more neurons can have are more than a float can be, and limit nothing."""
 
@@ -83,6 +87,12 @@ class LayerCounts:
     def distinct(self) -> int:
         """Number of distinct states."""
         return self.spectrum.distinct
+
+    @property
+    def target(self) -> str:
+        """What is estimated, where samples differ in length: `PER_ROW` or `PER_SAMPLE`."""
+        sampling = self.sampling or {}
+        return PER_SAMPLE if sampling.get("target") == PER_SAMPLE else PER_ROW
 
     @property
     def max_entropy(self) -> int:

@@ -37,7 +37,12 @@ class NetworkNumbers(Mapping[str, Layer]):
     samples_left_out
         Number of samples of the run that were left out, because they repeat others.
     repeated_samples
-        Number of samples that repeat another one, and were counted; None if it is not known.
+        Number of samples that have the id of an earlier one, and were counted; None if it is not
+        known.
+    repeats
+        ``"once"`` if samples of one id depend on each other, ``"each"`` if none do.
+    not_compared
+        Why ids were not compared, in a phrase; empty if they were, or there are none.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class NetworkNumbers(Mapping[str, Layer]):
         *,
         samples_left_out: int = 0,
         repeated_samples: int | None = None,
+        repeats: str = "once",
+        not_compared: str = "",
     ) -> None:
         self.run = run
         self.samples = samples
@@ -58,6 +65,8 @@ class NetworkNumbers(Mapping[str, Layer]):
         self.accuracy_by_group = accuracy_by_group
         self.samples_left_out = samples_left_out
         self.repeated_samples = repeated_samples
+        self.repeats = repeats
+        self.not_compared = not_compared
 
     @property
     def is_lower_bound(self) -> bool:
