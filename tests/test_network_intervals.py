@@ -92,7 +92,9 @@ def test_it_holds_the_network_s_numbers_about_as_often_as_it_says() -> None:
         group = rng.integers(0, 32, samples)
         rows = independent_rows(rng, shares[0], samples), clumped_rows(rng, shares[1], samples, 16)
         counted = [Counted.of(layer, group) for layer in rows]
-        entropies = [jackknifed_entropy(c.spectrum, samples, c.changes) for c in counted]
+        entropies = [
+            jackknifed_entropy(c.spectrum, samples, c.changes, neurons=10) for c in counted
+        ]
         answers = rng.random(samples) < right
         of_groups = (
             np.bincount(group, answers, 32).astype(np.int64),

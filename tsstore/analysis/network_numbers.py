@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from tsstore.analysis.groups import Dealt
 from tsstore.analysis.layer_numbers import LayerNumbers
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.accuracy import Answers
@@ -43,6 +44,9 @@ class NetworkNumbers(Mapping[str, Layer]):
         ``"once"`` if samples of one id depend on each other, ``"each"`` if none do.
     not_compared
         Why ids were not compared, in a phrase; empty if they were, or there are none.
+    dealt
+        Which samples the groups hold, for the difference to another analysis; None if no column
+        tells.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class NetworkNumbers(Mapping[str, Layer]):
         repeated_samples: int | None = None,
         repeats: str = "once",
         not_compared: str = "",
+        dealt: Dealt | None = None,
     ) -> None:
         self.run = run
         self.samples = samples
@@ -67,6 +72,7 @@ class NetworkNumbers(Mapping[str, Layer]):
         self.repeated_samples = repeated_samples
         self.repeats = repeats
         self.not_compared = not_compared
+        self.dealt = dealt
 
     @property
     def is_lower_bound(self) -> bool:
@@ -89,11 +95,11 @@ class NetworkNumbers(Mapping[str, Layer]):
         between 0 and 1. What `unseen_like_rare` assumes, `LayerNumbers.interval` says.
         """
         check_level(level)
-        entropies = self._entropies()
+        entropies = self.known_entropies()
         if entropies is None:
             return None
         return network_interval(
-            entropies, self._neurons(), level=level, unseen_like_rare=unseen_like_rare
+            entropies, self.neurons(), level=level, unseen_like_rare=unseen_like_rare
         )
 
     def aiq(self, weight: float = 2, accuracy: float | None = None) -> float:
@@ -125,12 +131,12 @@ class NetworkNumbers(Mapping[str, Layer]):
         answers: float | Answers = self._accuracy(accuracy)
         if accuracy is None and self.accuracy_by_group is not None:
             answers = self.accuracy_by_group
-        entropies = self._entropies()
+        entropies = self.known_entropies()
         if entropies is None:
             return None
         return aiq_interval(
             entropies,
-            self._neurons(),
+            self.neurons(),
             answers,
             weight=weight,
             clusters=next((layer.clusters for layer in self.values()), None),
@@ -158,14 +164,15 @@ class NetworkNumbers(Mapping[str, Layer]):
             )
         return accuracy
 
-    def _neurons(self) -> list[int]:
-        return [layer.neurons for layer in self.values()]
-
-    def _entropies(self) -> list[Jackknifed] | None:
+    def known_entropies(self) -> list[Jackknifed] | None:
         """Return the layers' entropies with those without each group; None unless all are good."""
         layers = [layer for layer in self.values() if not layer.sample_limited]
         known = [_capped(layer.jackknifed, layer.neurons) for layer in layers if layer.jackknifed]
         return known if known and len(known) == len(self) else None
+
+    def neurons(self) -> list[int]:
+        """Return the neurons of each layer."""
+        return [layer.neurons for layer in self.values()]
 
 
 def _capped(entropy: Jackknifed, neurons: int) -> Jackknifed:
