@@ -196,14 +196,12 @@ def _pairing(first: Analyzed, second: Analyzed) -> tuple[bool, str]:
             raise AnalysisError(
                 f"{analysis.run} was analysed with intervals=False; analyse it with them"
             )
-    one, other = first.dealt, second.dealt
     dealt = first.dealt, second.dealt
     columns = [one.by if one and one.by != ID else None for one in dealt]
     if columns[0] != columns[1]:
         raise AnalysisError(
-            f"samples of one value of {columns[0] or columns[1]!r} were taken to depend on each "
-            f"other in one analysis only, or by {columns[1]!r} in the other; analyse both with the "
-            "same dependent_by="
+            f"{first.run} was analysed with dependent_by={columns[0]!r:.80}, and {second.run} with "
+            f"dependent_by={columns[1]!r:.80}; analyse both with the same"
         )
     if not (first.dealt and second.dealt and first.dealt.matches(second.dealt)):
         return False, (
@@ -238,10 +236,8 @@ def _layer(analysis: Analyzed, name: str, level: float) -> _Side:
     known = layer.jackknifed
     if layer.sample_limited or known is None:
         return _Side(layer.shown_efficiency, reason="sample-limited")
-    neurons = [layer.neurons]
-    estimated = propagated(
-        [known], neurons, lambda bits: min(1.0, efficiency_of(bits, neurons)), level
-    )
+    estimated = _efficiency([known], [layer.neurons], level)
+    return _Side(layer.shown_efficiency, estimated, target=layer.target)
 
 
 def _network(analysis: Analyzed, level: float) -> _Side:
