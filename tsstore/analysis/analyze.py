@@ -27,7 +27,7 @@ from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.memory import give_back_memory, parse_memory
 from tsstore.analysis.pipeline import Counts, build_graph, finish_counts
 from tsstore.analysis.plan import Plan, make_plan
-from tsstore.analysis.repeats import JOINED, Repeats, count_clusters, samples_that_count
+from tsstore.analysis.repeats import Repeats, count_clusters, samples_that_count
 from tsstore.analysis.results import Analysis
 from tsstore.analysis.running import Report, Scheduler
 from tsstore.analysis.schedulers import choose
@@ -232,8 +232,7 @@ def count_layer(
         If the counts do not add up to the rows.
     """
     count_of_groups = groups.count if groups else 0
-    held = left_out.samples + (JOINED * groups.joined_values if groups else 0)
-    plan = layer_plan(states, memory, scheduler, count_of_groups, held, exact)
+    plan = layer_plan(states, memory, scheduler, count_of_groups, left_out.planned, exact)
     scheme = KeyScheme.create(states.row_bytes, seed, exact)
     warm_up(states.row_bytes, exact, groups is not None, plan.spill)
 

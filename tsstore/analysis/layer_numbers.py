@@ -12,6 +12,7 @@ from tsstore.analysis.estimates import SAMPLE_BASED, Rarefied, entropy_by_rows, 
 from tsstore.statistics import entropy as entropies
 from tsstore.statistics.by_samples import chao_wang_jost_by_samples
 from tsstore.statistics.coverage import coverage
+from tsstore.statistics.draws_check import dependent_draws
 from tsstore.statistics.efficiency import efficiency
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.intervals import Interval, Jackknifed, jackknifed_entropy
@@ -23,6 +24,9 @@ from tsstore.statistics.verdict import SAMPLE_LIMITED, Verdict, verdict
 PER_ROW, PER_SAMPLE = "per row", "per sample"
 """Whose entropy is estimated: that of any row, so that samples weigh by their positions; or that of
 a row of a sample that was drawn first, so that samples of different length weigh the same."""
+
+FEWEST_CLUSTERS = 0.95
+"""Of the samples: where clusters are fewer, samples are known to depend on each other."""
 
 MOST_NEURONS_OF_A_LIMIT = 1023
 """The states that more neurons can have are more than a float can be, and limit nothing."""
@@ -226,8 +230,26 @@ class LayerNumbers(LayerCounts):
     @cached_property
     def _verdict(self) -> Verdict:
         return verdict(
-            self.spectrum, self.samples, self._estimate, self.margin, self.clusters, self.changes
+            self.spectrum,
+            self.samples,
+            self._estimate,
+            self.margin,
+            self.clusters,
+            self.changes,
+            doubts=self._doubts(),
         )
+
+    def _doubts(self) -> list[str]:
+        """Return what speaks against the samples as independent draws.
+
+        Those of clusters are none, and break the rule with good reason.
+        """
+        if self.clusters is not None and self.clusters < FEWEST_CLUSTERS * self.samples:
+            return []
+        found = dependent_draws(
+            self.spectrum, self.samples, self.changes, self.pairs_within_samples
+        )
+        return [] if found is None else [found]
 
     def _entropy_lower_bound(self) -> float:
         if self.changes is not None:
