@@ -224,8 +224,8 @@ def test_layers_are_compared_at_equal_numbers_of_samples() -> None:
     assert fewer.samples == 32
     assert 3.9 < fewer.distinct < 4
     assert 1.9 < fewer.incidence_entropy < 2
-    assert result().rarefied(128) == (128, 4, 2, 1)
-    with pytest.raises(AnalysisError, match="there are 128 samples, and 129 were asked for"):
+    assert result().rarefied(128) == (128, 4, 2, 1, None, None)
+    with pytest.raises(AnalysisError, match="129 samples were asked for, of 128; ask for"):
         result().rarefied(129)
 
 

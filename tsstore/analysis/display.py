@@ -76,7 +76,7 @@ def sentence(analysis: NetworkNumbers[LayerNumbers]) -> str:
     needs: dict[str, list[str]] = {}
     for layer in analysis.values():
         if layer.sample_limited:
-            needs.setdefault(_samples_needed(layer), []).append(printable(layer.name))
+            needs.setdefault(layer.needs, []).append(printable(layer.name))
     if not needs:
         return "" if warning_lines(analysis) else "The samples suffice for every layer."
     first, rest = list(needs.items())[:MOST_NAMED], list(needs.values())[MOST_NAMED:]
@@ -197,15 +197,6 @@ def _html_cells(layer: LayerNumbers) -> str:
         else f"<td>{escape(cells[heading])}</td>"
         for heading in HEADINGS
     )
-
-
-def _samples_needed(layer: LayerNumbers) -> str:
-    """Return how many samples a layer needs, in two digits: a forecast has no more."""
-    needed = layer.samples_needed
-    if needed is None:
-        return "more than 3× what there is"
-    unit = 10 ** max(len(str(needed)) - 2, 0)
-    return f"about {-(-needed // unit) * unit:,} samples"
 
 
 def _repeating(samples: int) -> str:

@@ -78,16 +78,20 @@ class NetworkNumbers(Mapping[str, Layer]):
         """
         return network_efficiency([layer.shown_efficiency for layer in self.values()]) or 0.0
 
-    def network_interval(self, level: float = 0.95) -> Interval | None:
+    def network_interval(
+        self, level: float = 0.95, *, unseen_like_rare: bool = False
+    ) -> Interval | None:
         """Return a confidence interval for the network's efficiency.
 
         None where it is a lower bound, or a layer has no interval; ValueError if level is not
-        between 0 and 1.
+        between 0 and 1. What `unseen_like_rare` assumes, `LayerNumbers.interval` says.
         """
         entropies = self._entropies()
         if entropies is None:
             return None
-        return network_interval(entropies, self._neurons(), level=level)
+        return network_interval(
+            entropies, self._neurons(), level=level, unseen_like_rare=unseen_like_rare
+        )
 
     def aiq(self, weight: float = 2, accuracy: float | None = None) -> float:
         """Return the artificial intelligence quotient, a lower bound where the efficiency is.

@@ -2,8 +2,10 @@
 
 The same groups of samples are left out in all layers, and in the accuracy, and the number is
 computed anew from what is left: what layers have in common, because they saw the same samples, is
-then in its standard error. How far off the number may be on average follows from the layers: it is
-computed from the lowest and from the highest entropy that each layer is allowed (`intervals`).
+then in its standard error. How far off the number may be for other reasons follows from the layers:
+it is computed from the lowest and from the highest entropy that each layer may have on average, and
+from those that it may have if the samples, which are the same in all layers, missed as much as they
+can have missed (`intervals`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tsstore.statistics.efficiency import aIQ, network_efficiency
-from tsstore.statistics.intervals import Interval, Jackknifed
+from tsstore.statistics.intervals import Interval, Jackknifed, Reach
 from tsstore.statistics.numerics import FloatArray
 from tsstore.statistics.spectrum import IntArray
 
@@ -39,7 +41,11 @@ class Answers(NamedTuple):
 
 
 def network_interval(
-    entropies: Sequence[Jackknifed], neurons: Sequence[int], *, level: float = 0.95
+    entropies: Sequence[Jackknifed],
+    neurons: Sequence[int],
+    *,
+    level: float = 0.95,
+    unseen_like_rare: bool = False,
 ) -> Interval:
     """Return a confidence interval for the network's efficiency.
 
@@ -52,6 +58,8 @@ def network_interval(
         Neurons of each layer.
     level
         Nominal confidence, between 0 and 1.
+    unseen_like_rare
+        Assume of all layers what `Jackknifed.interval` says.
 
     Returns
     -------
@@ -65,8 +73,8 @@ def network_interval(
         is not between 0 and 1.
     """
     _check_layers(entropies, neurons)
-    network = _jackknifed(entropies, lambda bits, _: _efficiency(bits, neurons))
-    return network.interval(level, 1.0)
+    reaches = _reaches(entropies, neurons, level, unseen_like_rare)
+    return _interval(entropies, reaches, lambda bits, _: _efficiency(bits, neurons), level)
 
 
 def aiq_interval(
@@ -76,12 +84,13 @@ def aiq_interval(
     *,
     weight: float = 2,
     level: float = 0.95,
+    unseen_like_rare: bool = False,
 ) -> Interval:
     """Return a confidence interval for the artificial intelligence quotient.
 
     Parameters
     ----------
-    entropies, neurons, level
+    entropies, neurons, level, unseen_like_rare
         As `network_interval`.
     accuracy
         The answers of each group, or the share of right answers if that is known from elsewhere:
@@ -109,22 +118,38 @@ def aiq_interval(
         share = overall if group is None else float(without[group])
         return aIQ(min(1.0, _efficiency(bits, neurons)), share, weight)
 
-    return _jackknifed(entropies, quotient).interval(level, 1.0)
+    reaches = _reaches(entropies, neurons, level, unseen_like_rare)
+    return _interval(entropies, reaches, quotient, level)
 
 
-def _jackknifed(
-    entropies: Sequence[Jackknifed], statistic: Callable[[Sequence[float], int | None], float]
-) -> Jackknifed:
-    """Return what a statistic of all layers' bits, and of the group left out, comes to."""
+def _reaches(
+    entropies: Sequence[Jackknifed], neurons: Sequence[int], level: float, unseen_like_rare: bool
+) -> list[Reach]:
+    """Return how far off each layer's estimate may be: to no more than one bit a neuron."""
+    reaches = (entropy.reach(level, unseen_like_rare=unseen_like_rare) for entropy in entropies)
+    return [
+        Reach(*(min(bits, n) for bits in reach)) for reach, n in zip(reaches, neurons, strict=True)
+    ]
+
+
+def _interval(
+    entropies: Sequence[Jackknifed],
+    reaches: Sequence[Reach],
+    statistic: Callable[[Sequence[float], int | None], float],
+    level: float,
+) -> Interval:
+    """Return the interval of a statistic of all layers' bits, and of the group left out."""
+    reach = Reach(*(statistic(bits, None) for bits in zip(*reaches, strict=True)))
     table = np.stack([entropy.without for entropy in entropies], axis=1)
     without = [statistic(bits, group) for group, bits in enumerate(table.tolist())]
-    return Jackknifed(
+    jackknifed = Jackknifed(
         statistic([entropy.estimate for entropy in entropies], None),
-        lowest=statistic([entropy.lowest for entropy in entropies], None),
-        highest=statistic([entropy.highest for entropy in entropies], None),
+        reach.lowest,
+        reach.highest,
         without=np.array(without, dtype=np.float64),
         samples=np.max([entropy.samples for entropy in entropies], axis=0),
     )
+    return jackknifed.within(reach, level, 1.0)
 
 
 def _efficiency(bits: Sequence[float], neurons: Sequence[int]) -> float:

@@ -34,6 +34,12 @@ JACKKNIFE_SERIES = tuple(1 / (j * (j + 1)) for j in range(1, 8))
 """Of 1 + (k - 1) ln(1 - 1 / k) in 1 / k."""
 
 
+def check_level(level: float) -> None:
+    """Raise ValueError if a nominal confidence is not between 0 and 1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, such as 0.95: found {level}")
+
+
 def log_ratio(total: float, k: FloatArray | IntArray) -> FloatArray:
     """Return ln(total / k), to the last digits also where k is nearly the total.
 
