@@ -18,9 +18,9 @@ from tsstore.analysis.estimates import (
 )
 from tsstore.statistics import entropy as entropies
 from tsstore.statistics.coverage import coverage, coverage_interval
-from tsstore.statistics.draws_check import dependent_draws
 from tsstore.statistics.efficiency import efficiency
 from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.independence import dependent_draws
 from tsstore.statistics.intervals import Interval, Jackknifed, jackknifed_entropy
 from tsstore.statistics.jackknife import FEWEST_GROUPS, shares_seen_once, standard_error
 from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
