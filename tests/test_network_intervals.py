@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, zipf
 
+from tsstore.statistics.accuracy import Answers
 from tsstore.statistics.efficiency import aIQ
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
-from tsstore.statistics.network_intervals import Answers, aiq_interval, network_interval
+from tsstore.statistics.network_intervals import aiq_interval, network_interval
 
 FIRST = Jackknifed(4.0, 3.5, 5.0, np.array([3.9, 4.1, 4.0]), np.array([10, 12, 9]))
 SECOND = Jackknifed(1.0, 1.0, 1.2, np.array([1.1, 0.9, 1.0]), np.array([10, 12, 9]))
@@ -91,7 +92,9 @@ def test_it_holds_the_network_s_numbers_about_as_often_as_it_says() -> None:
         group = rng.integers(0, 32, samples)
         rows = independent_rows(rng, shares[0], samples), clumped_rows(rng, shares[1], samples, 16)
         counted = [Counted.of(layer, group) for layer in rows]
-        entropies = [jackknifed_entropy(c.spectrum, samples, c.changes) for c in counted]
+        entropies = [
+            jackknifed_entropy(c.spectrum, samples, c.changes, neurons=10) for c in counted
+        ]
         answers = rng.random(samples) < right
         of_groups = (
             np.bincount(group, answers, 32).astype(np.int64),

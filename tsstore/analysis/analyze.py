@@ -129,7 +129,8 @@ def analyze(
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
         found = samples_that_count(store, names, unique_by, repeats, amount, runner)
-        groups, left_out = sample_groups(store, intervals, dependent_by, found), found.left_out
+        groups = sample_groups(store, intervals, dependent_by, found, repeats == "each")
+        left_out = found.left_out
         clusters = count_clusters(store, groups if dependent_by else None, found)
         way = _Way(amount, runner, progress, folder, groups, left_out, clusters, exact, seed)
         results = {name: _analyze_layer(store[name], way) for name in names}
@@ -144,6 +145,7 @@ def analyze(
         repeated_samples=found.staying,
         repeats=repeats,
         not_compared=found.problem,
+        dealt=None if groups is None else groups.dealt(left_out),
     )
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.repeats import NO_REPEATS, RepeatedSamples
-from tsstore.errors import AnalysisError, EmptyStoreError
+from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
 from tsstore.store.files import StorePath
-from tsstore.store.ids import ID
+from tsstore.store.ids import ID, id_dtype
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore, open_store
 
@@ -61,10 +61,12 @@ def sample_groups(
     intervals: bool,
     dependent_by: str | None,
     repeats: RepeatedSamples = NO_REPEATS,
+    each: bool = False,
 ) -> RandomGroups | None:
     """Return the groups of samples to tell apart; None for none.
 
-    Samples of one id that depend on each other fall into one group.
+    Samples of one id fall into one group, the same one in every run, unless each sample is to be a
+    draw of its own.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def sample_groups(
         If there is no column `dependent_by`, or nothing that it would be for.
     """
     if intervals:
-        by_id = ID if repeats.dependent else None
+        by_id = ID if not each and _have_ids(store) else None
         return RandomGroups.of_parts(store.parts, dependent_by or by_id).joining(repeats.dependent)
     if dependent_by is not None:
         raise AnalysisError(
@@ -80,6 +82,15 @@ def sample_groups(
             "intervals=False; leave one of the two out"
         )
     return None
+
+
+def _have_ids(store: StateStore) -> bool:
+    """Return whether all samples have ids that tell them from each other."""
+    try:
+        id_dtype(store.parts)
+    except StoreError:
+        return False
+    return True
 
 
 def dependence(dependent_by: str | None, cluster: str | None) -> str | None:

@@ -32,6 +32,31 @@ _Words = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
+class Dealt:
+    """Which samples the groups of an analysis hold, in few numbers.
+
+    Attributes
+    ----------
+    by
+        Sample column whose values samples were dealt by.
+    digests
+        Of each group: how many samples it holds, and the sum, modulo 2**64, of hashes of their
+        values, which does not depend on their order.
+    joined
+        Whether some values were dealt together.
+    """
+
+    by: str
+    digests: tuple[tuple[int, int], ...]
+    joined: bool = False
+
+    def matches(self, other: Dealt) -> bool:
+        """Return whether equal values fall into equal groups."""
+        alike = (self.by, len(self.digests)) == (other.by, len(other.digests))
+        return alike and (self == other or not (self.joined or other.joined))
+
+
+@dataclass(frozen=True)
 class RandomGroups:
     """Groups of samples: by chance alone, or whole clusters together.
 
@@ -46,6 +71,8 @@ class RandomGroups:
     cluster
         By directory of a part, the sample column whose values make the clusters: samples of one
         value fall into one group, whatever their parts. None: each sample is its own cluster.
+    by
+        Name of that column. Groups follow from its values alone: those of other runs match.
     joined
         Words of values whose clusters belong together, sorted, and a word for each that is the
         same for all of one cluster; None where each value is its own cluster.
@@ -54,6 +81,7 @@ class RandomGroups:
     count: int = GROUPS
     seed: int = 0
     cluster: Mapping[str, CommittedArray] | None = None
+    by: str | None = None
     joined: tuple[_Words, _Words] | None = None
 
     def __post_init__(self) -> None:
@@ -85,7 +113,7 @@ class RandomGroups:
         if cluster is None:
             return cls(count, seed)
         columns = {part.directory: _column(part, cluster) for part in parts if part.samples}
-        return cls(count, seed, columns)
+        return cls(count, seed, columns, cluster)
 
     def joining(
         self, members: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
@@ -170,6 +198,25 @@ class RandomGroups:
         groups = [self._groups(self._as_joined(words), name) for words in pieces]
         return np.concatenate([np.empty(0, np.uint8), *groups])
 
+    def dealt(self, left_out: LeftOut = NOTHING) -> Dealt | None:
+        """Return which samples each group holds, as far as a column tells; parameters likewise.
+
+        None if it is by their place in their parts that samples fall into groups.
+        """
+        if self.cluster is None or self.by is None:
+            return None
+        counts, sums = np.zeros(self.count, np.int64), np.zeros(self.count, np.uint64)
+        for directory, column in self.cluster.items():
+            first = 0
+            for words in _word_pieces(column, 0, column.commit.rows):
+                kept = left_out.select(words, directory, first)
+                group = self._groups(self._as_joined(kept), "")
+                counts += np.bincount(group, minlength=self.count)
+                np.add.at(sums, group, _scattered(kept))
+                first += len(words)
+        digests = tuple(zip(counts.tolist(), sums.tolist(), strict=True))
+        return Dealt(self.by, digests, joined=self.joined_values > 0)
+
     def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
         """Return groups that are equal where the words are."""
         groups = np.empty(len(words), np.uint8)
@@ -227,6 +274,13 @@ def _words(values: npt.NDArray[Any]) -> _Words:
     whole = np.flatnonzero((numbers == np.trunc(numbers)) & (np.abs(numbers) < 2.0**63))
     words[whole] = numbers[whole].astype(np.int64).view(np.uint64)
     return words * _STEP
+
+
+def _scattered(words: _Words) -> _Words:
+    """Return hashes of words whose sums tell sets of words from each other (SplitMix64)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def _word(text: str) -> int:
