@@ -36,6 +36,7 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
 from tsstore.store.files import StorePath
+from tsstore.store.ids import ID
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore
 
@@ -129,7 +130,8 @@ def analyze(
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
         found = samples_that_count(store, names, unique_by, repeats, amount, runner)
-        groups = sample_groups(store, intervals, dependent_by, found, repeats == "each")
+        by_id = unique_by or (ID if repeats == "once" else None)
+        groups = sample_groups(store, intervals, dependent_by, found, by_id)
         left_out = found.left_out
         clusters = count_clusters(store, groups if dependent_by else None, found)
         way = _Way(amount, runner, progress, folder, groups, left_out, clusters, exact, seed)

@@ -215,7 +215,7 @@ class RandomGroups:
                 np.add.at(sums, group, _scattered(kept))
                 first += len(words)
         digests = tuple(zip(counts.tolist(), sums.tolist(), strict=True))
-        return Dealt(self.by, digests, joined=self.joined_values > 0)
+        return Dealt(self.by, digests, joined=self.joined is not None and len(self.joined[0]) > 0)
 
     def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
         """Return groups that are equal where the words are."""
