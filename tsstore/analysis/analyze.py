@@ -27,7 +27,7 @@ from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.memory import give_back_memory, parse_memory
 from tsstore.analysis.pipeline import Counts, build_graph, finish_counts
 from tsstore.analysis.plan import Plan, make_plan
-from tsstore.analysis.repeats import JOINED, Repeats, count_clusters, samples_that_count
+from tsstore.analysis.repeats import Repeats, count_clusters, samples_that_count
 from tsstore.analysis.results import Analysis
 from tsstore.analysis.running import Report, Scheduler
 from tsstore.analysis.schedulers import choose
@@ -36,6 +36,7 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
 from tsstore.store.files import StorePath
+from tsstore.store.ids import ID
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore
 
@@ -129,7 +130,8 @@ def analyze(
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
         found = samples_that_count(store, names, unique_by, repeats, amount, runner)
-        groups = sample_groups(store, intervals, dependent_by, found, repeats == "each")
+        by_id = unique_by or (ID if repeats == "once" else None)
+        groups = sample_groups(store, intervals, dependent_by, found, by_id)
         left_out = found.left_out
         clusters = count_clusters(store, groups if dependent_by else None, found)
         way = _Way(amount, runner, progress, folder, groups, left_out, clusters, exact, seed)
@@ -234,8 +236,7 @@ def count_layer(
         If the counts do not add up to the rows.
     """
     count_of_groups = groups.count if groups else 0
-    held = left_out.samples + (JOINED * groups.joined_values if groups else 0)
-    plan = layer_plan(states, memory, scheduler, count_of_groups, held, exact)
+    plan = layer_plan(states, memory, scheduler, count_of_groups, left_out.planned, exact)
     scheme = KeyScheme.create(states.row_bytes, seed, exact)
     warm_up(states.row_bytes, exact, groups is not None, plan.spill)
 

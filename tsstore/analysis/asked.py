@@ -61,12 +61,12 @@ def sample_groups(
     intervals: bool,
     dependent_by: str | None,
     repeats: RepeatedSamples = NO_REPEATS,
-    each: bool = False,
+    by_id: str | None = ID,
 ) -> RandomGroups | None:
     """Return the groups of samples to tell apart; None for none.
 
-    Samples of one id fall into one group, the same one in every run, unless each sample is to be a
-    draw of its own.
+    Samples of one id fall into one group, the same one in every run, if there are ids in the column
+    `by_id`.
 
     Raises
     ------
@@ -74,8 +74,8 @@ def sample_groups(
         If there is no column `dependent_by`, or nothing that it would be for.
     """
     if intervals:
-        by_id = ID if not each and _have_ids(store) else None
-        return RandomGroups.of_parts(store.parts, dependent_by or by_id).joining(repeats.dependent)
+        ids = by_id if by_id is not None and _have_ids(store, by_id) else None
+        return RandomGroups.of_parts(store.parts, dependent_by or ids).joining(repeats.dependent)
     if dependent_by is not None:
         raise AnalysisError(
             f"dependent_by={dependent_by!r:.80} is for intervals, and there are none with "
@@ -84,10 +84,10 @@ def sample_groups(
     return None
 
 
-def _have_ids(store: StateStore) -> bool:
+def _have_ids(store: StateStore, by_id: str) -> bool:
     """Return whether all samples have ids that tell them from each other."""
     try:
-        id_dtype(store.parts)
+        id_dtype(store.parts, by_id)
     except StoreError:
         return False
     return True

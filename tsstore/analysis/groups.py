@@ -138,11 +138,6 @@ class RandomGroups:
         numbers = [number for _, number in members.values()]
         return replace(self, joined=_join(np.concatenate(words), np.concatenate(numbers)))
 
-    @property
-    def joined_values(self) -> int:
-        """How many values belong to the cluster of another one."""
-        return 0 if self.joined is None else len(self.joined[0])
-
     def _words_of(self, directory: str, indices: npt.NDArray[np.int64]) -> _Words:
         column, first, found = (self.cluster or {})[directory], 0, []
         for words in _word_pieces(column, 0, column.commit.rows):
@@ -220,7 +215,7 @@ class RandomGroups:
                 np.add.at(sums, group, _scattered(kept))
                 first += len(words)
         digests = tuple(zip(counts.tolist(), sums.tolist(), strict=True))
-        return Dealt(self.by, digests, joined=self.joined_values > 0)
+        return Dealt(self.by, digests, joined=self.joined is not None and len(self.joined[0]) > 0)
 
     def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
         """Return groups that are equal where the words are."""

@@ -34,14 +34,22 @@ class LeftOut:
     indices
         By directory of a part: which of its samples, int64, sorted. Of parts that are not there
         none is left out.
+    most
+        How many a plan reckons with, where it was made before it was known how many there are.
     """
 
     indices: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    most: int = 0
 
     @property
     def samples(self) -> int:
         """How many samples are left out, in all parts."""
         return sum(map(len, self.indices.values()))
+
+    @property
+    def planned(self) -> int:
+        """How many are left out at most, as a plan reckons."""
+        return max(self.samples, self.most)
 
     def kept(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.bool_] | None:
         """Return which of consecutive samples of a part stay, bool (samples,); None for all."""

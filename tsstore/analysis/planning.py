@@ -20,7 +20,7 @@ from tsstore.analysis.asked import (
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.plan import Plan, make_plan
 from tsstore.analysis.plan_numbers import PlannedLayer, PlanNumbers
-from tsstore.analysis.repeats import Repeats, most_left_out
+from tsstore.analysis.repeats import Repeats, planned_left_out
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
 from tsstore.errors import MemoryTooSmallError
@@ -126,11 +126,11 @@ def plan(
     count = groups.count if groups else 0
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
-        left_out, most = most_left_out(store, unique_by, repeats, amount)
+        left_out = planned_left_out(store, unique_by, repeats, amount)
         found, ways = {}, []
         for name in names:
             check_rows(store[name], left_out)
-            ways.append(_way(store[name], runner, count, most, exact))
+            ways.append(_way(store[name], runner, count, left_out.planned, exact))
             states = store[name]
             found[name] = PlannedLayer(states.rows, states.row_bytes, ways[-1](amount))
         smallest = min(amount, _least_memory(ways, lambda plan: True) or amount)

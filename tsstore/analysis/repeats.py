@@ -40,8 +40,9 @@ from tsstore.store.repeats import SameIds, same_ids
 Repeats = Literal["once", "each"]
 """Whether samples of one id and the same rows count once, or each sample is a draw of its own."""
 
-JOINED = 2
-"""A value that belongs to another one's cluster takes the memory of so many samples left out."""
+HELD = 2
+"""A sample whose id occurs more than once takes as much memory as so many that are left out: which
+samples these are, and which values of another column belong to one cluster for it."""
 
 BY_CHANCE = 0.05
 """So many of the samples that equal another one of their id may do so by chance."""
@@ -100,19 +101,18 @@ def samples_that_count(
     return settle_repeats(store, layers, memory, scheduler)
 
 
-def most_left_out(
+def planned_left_out(
     store: StateStore, unique_by: str | None, repeats: Repeats, memory: int
-) -> tuple[LeftOut, int]:
-    """Return the samples that are left out for certain, and how many may be held at most.
+) -> LeftOut:
+    """Return the samples that are left out for certain, and how many may be at most.
 
     No state is read. Arguments and errors as `samples_that_count`.
     """
     _check_repeats(repeats)
     if unique_by is not None:
-        left_out = leave_out_repeated(store, unique_by, memory)
-        return left_out, left_out.samples
+        return leave_out_repeated(store, unique_by, memory)
     same = find_same_ids(store, memory) if repeats == "once" else ""
-    return NOTHING, 0 if isinstance(same, str) else JOINED * same.samples
+    return LeftOut(most=0 if isinstance(same, str) else HELD * same.samples)
 
 
 def _check_repeats(repeats: Repeats) -> None:
@@ -209,7 +209,7 @@ def _settled(same: SameIds, digests: Digests) -> RepeatedSamples:
         directory: (indices, numbers[directory][staying_on[directory]])
         for directory, indices in _chosen(same.parts, staying_on).items()
     }
-    return RepeatedSamples(LeftOut(left_out), members, staying)
+    return RepeatedSamples(LeftOut(left_out, HELD * same.samples), members, staying)
 
 
 def _chosen(
