@@ -48,6 +48,14 @@ def test_paired_groups_are_left_out_at_once() -> None:
     assert difference_interval(FIRST, SECOND, paired=True, level=0.5).upper < found.upper
 
 
+def test_numbers_that_are_off_alike_differ_less() -> None:
+    found = difference_interval(FIRST, SECOND, paired=True, alike=True)
+    margin = 3.182446 * found.standard_error
+    # Both at their lowest, 3.5 - 2.8, or both at their highest, 5.0 - 3.1, and what each missed.
+    assert found.lower == pytest.approx(0.7 - math.hypot(margin, 0.5), rel=1e-6)
+    assert found.upper == pytest.approx(1.9 + math.hypot(margin, 0.5), rel=1e-6)
+
+
 def test_independent_variances_add_up() -> None:
     found = difference_interval(FIRST, SECOND, paired=False)
     one, other = error_of(FIRST[0].without), error_of(SECOND[0].without)
@@ -76,7 +84,7 @@ def estimated(rows: np.ndarray, group: np.ndarray) -> tuple[Jackknifed, Reach]:
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_it_holds_the_difference_about_as_often_as_it_says(paired: bool) -> None:
-    rng, shares, held, widths = np.random.default_rng(21), zipf(60), 0, []
+    rng, shares, held, alike, widths = np.random.default_rng(21), zipf(60), 0, 0, []
     merged = np.bincount(np.arange(60) // 2, shares)
     truth = (shannon_entropy(shares) - shannon_entropy(merged)) / 10
     for _ in range(60):
@@ -87,8 +95,10 @@ def test_it_holds_the_difference_about_as_often_as_it_says(paired: bool) -> None
         one, other = estimated(rows, group), estimated(others // 2, dealt)
         found = difference_interval(one, other, paired=paired)
         held += found.lower <= truth <= found.upper
+        near = difference_interval(one, other, paired=paired, alike=True)
+        alike += near.lower <= truth <= near.upper
         widths.append(found.standard_error)
-    assert held >= 55
+    assert held >= alike >= 55
     # What both have in common, because they saw the same, is gone.
     assert np.median(widths) < 0.0043 if paired else np.median(widths) > 0.0048
 
