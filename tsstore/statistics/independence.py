@@ -25,9 +25,13 @@ estimated, from G groups, and is taken at its upper limit by chi-squared with G 
 freedom. An entry whose every state has samples in most groups shows no scatter: q is looked at up
 to `LARGEST`.
 
-*Neighbours.* f_b is held to its neighbours by confidence limits of all three: a lower one of f_b,
-upper ones of the others, as of Poisson variables (Garwood 1936). This notices that a part of the
-samples is copied, where states are rare: many in two samples, hardly any in three.
+*Neighbours.* The counts a, b, c of three that follow each other are Poisson variables whose means
+are to be x, y, z with y**2 <= k x z, k the factor above. Where b is too large, the likelihood is
+largest for y**2 = k x z with x + y / 2 = a + b / 2 and z + y / 2 = c + b / 2, a quadratic equation;
+by how much it falls short of the largest one there is, a factor of
+exp(-a ln(a / x) - b ln(b / y) - c ln(c / z)), bounds, about, how improbable so large a b is
+(Chernoff). This also notices that a part of the
+samples is copied where states are rare: many in two samples, hardly any in three.
 
 *Gaps.* Of samples that are all copied c times, states are in c, 2 c, 3 c ... samples. The geometric
 mean of neighbours is at most the arithmetic one; so of all states in c i - 1, c i and c i + 1
@@ -119,18 +123,23 @@ def dependent_draws(
 def _neighbours(seen: FloatArray, clumps: FloatArray, samples: int, largest: int) -> str | None:
     """Say which number of samples has too many states for its neighbours."""
     middle = np.arange(2, largest + 1)
-    before, here, after = (seen[middle + step] / clumps[middle] for step in (-1, 0, 1))
-    level = LEVEL / _TESTS / (3 * LARGEST)
-    least = special.gammaincinv(np.maximum(here, 1e-9), level)
-    most = np.sqrt(
-        _convexity(middle, samples)
-        * special.gammainccinv(before + 1, level)
-        * special.gammainccinv(after + 1, level)
-    )
-    excess = (least - most) * clumps[middle]
-    if not len(middle) or excess.max() <= 0:
+    if not len(middle):
         return None
-    return _too_many(seen, int(middle[excess.argmax()]))
+    before, here, after = (seen[middle + step] / clumps[middle] for step in (-1, 0, 1))
+    factor = _convexity(middle, samples)
+    left, right = before + here / 2, after + here / 2
+    half = factor * (left + right) / 4
+    square = 1 - factor / 4
+    most = (np.sqrt(half**2 + square * factor * left * right) - half) / square
+    pairs = ((before, left - most / 2), (here, most), (after, right - most / 2))
+    short = sum(
+        special.xlogy(count, np.divide(count, mean, out=np.ones_like(mean), where=mean > 0))
+        for count, mean in pairs
+    )
+    improbable = np.where(here > most, np.exp(-short), 1.0)
+    if improbable.min() >= LEVEL / _TESTS / LARGEST:
+        return None
+    return _too_many(seen, int(middle[improbable.argmin()]))
 
 
 def _gaps(seen: FloatArray, clumps: FloatArray, samples: int, largest: int) -> str | None:
@@ -184,15 +193,18 @@ def _multiples(spectrum: Spectrum, samples: int, one_row: bool) -> str | None:
     """Say of which number too many incidences are multiples."""
     values = np.unique(spectrum.incidence)
     variance = values * (samples - values) / max(samples, 1)
-    for copies in range(LARGEST, 1, -1):
+    found = []
+    for copies in range(2, LARGEST + 1):
         wide = values[variance >= copies**2 / 2]
         multiples = int(np.count_nonzero(wide % copies == 0))
         news, hits = (len(wide) - 1, multiples - 1) if one_row else (len(wide) // 2, multiples // 2)
-        if hits < 1:
-            continue
-        if special.bdtrc(hits - 1, news, 1 / copies) < LEVEL / _TESTS / LARGEST:
-            return (
-                f"of the {len(wide):,} different numbers of samples that show a state, "
-                f"{multiples:,} are multiples of {copies}"
-            )
-    return None
+        if hits > 0:
+            improbable = float(special.bdtrc(hits - 1, news, 1 / copies))
+            found.append((improbable, copies, multiples, len(wide)))
+    improbable, copies, multiples, wide_values = min(found, default=(1.0, 0, 0, 0))
+    if improbable >= LEVEL / _TESTS / LARGEST:
+        return None
+    return (
+        f"of the {wide_values:,} different numbers of samples that show a state, {multiples:,} are "
+        f"multiples of {copies}"
+    )
