@@ -3,7 +3,7 @@
 Draws clusters of 20 samples from known distributions. Some samples of a cluster, or all, are of
 four states of its own, as if it were one sample with many rows; the rest are drawn as if there were
 no clusters. Printed is how often the default interval (nominally 95 %) holds the truth if the
-clusters are told (`cluster=`) and if they are not, and how often the layer is sample-limited::
+clusters are told (`dependent_by=`) and if they are not, and how often the layer is sample-limited::
 
     python benchmarks/clusters.py
 """

@@ -11,7 +11,7 @@ from scipy.special import digamma
 
 from tsstore.analysis.layer_result import LayerResult
 from tsstore.analysis.results import Analysis
-from tsstore.statistics.network_intervals import Answers
+from tsstore.statistics.accuracy import Answers
 from tsstore.statistics.spectrum import Spectrum
 
 SAMPLES = 4096

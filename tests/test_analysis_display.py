@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
 import numpy as np
@@ -48,6 +49,10 @@ HOSTILE = "<script>alert('x')</script>\x1b[31m\n&"
 def few(name: str = "few"):
     """Return a layer of half the fewest samples."""
     return counted(np.arange(32)[:, None] // 16, name)
+
+
+EACH = 'and each counts as a draw of its own (repeats="each")'
+PER_SAMPLE = "a per-sample target: samples of different length weigh the same"
 
 
 def lenet(name: str = "conv_1"):
@@ -155,21 +160,63 @@ def test_of_many_numbers_of_samples_some_are_told() -> None:
         (0, None, []),
         (0, 0, []),
         (1234, 0, ["1,234 samples repeat others (left out)."]),
-        (0, 1, ['1 sample repeats another one (unique_by="id" counts each once).']),
+        (0, 1, [f"1 sample repeats another one, {EACH}."]),
     ],
 )
 def test_samples_that_repeat_others_are_named(left_out, repeated, expected) -> None:
     network = lenet()
     network.samples_left_out, network.repeated_samples = left_out, repeated
+    network.repeats = "each"
     assert notes(network) == expected
     assert repr(network) == "\n".join([GOLDEN, *(f"  {line}" for line in expected)])
     assert all(escape(line) in analysis_html(network) for line in expected)
+
+
+def dependent(repeated: int):
+    """Layers of 128 samples, so many of which have the id of another one and other rows."""
+    network = analysis(replace(even(), clusters=128 - repeated))
+    network.repeated_samples = repeated
+    return network
+
+
+def test_many_samples_that_depend_on_others_lead_the_table() -> None:
+    line = (
+        "7 of 128 samples have the id of another one and other rows: samples of one id depend on "
+        'each other, and make 121 clusters (unique_by="id" counts the first of each id, '
+        'repeats="each" takes all for draws).'
+    )
+    network = dependent(7)
+    assert network.warnings == network.to_dict()["warnings"] == [line]
+    assert repr(network).splitlines()[1] == f"  {line}"
+    assert network._repr_html_().index(escape(line)) < network._repr_html_().index("<table>")
+    assert "The samples suffice" not in repr(network) + network.sentence
+    few = dependent(6)
+    assert few.warnings == []
+    assert notes(few) == [line.replace("7", "6").replace("121", "122")]
+    assert few.sentence == "The samples suffice for every layer."
+
+
+def test_ids_that_were_not_compared_are_named() -> None:
+    network = lenet()
+    network.not_compared = "column 'id' is\x1b float64"
+    assert notes(network) == [
+        r"Whether samples repeat others is not known: column 'id' is\x1b float64."
+    ]
 
 
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [
         (None, ""),
+        ({"positions": 0.05, "of_positions": 3136}, "5 % of the positions of each sample"),
+        (
+            {"positions": 1, "of_positions": 7, "lengths": [2, 9], "target": "per sample"},
+            f"positions 1 of 2 to 9, {PER_SAMPLE}",
+        ),
+        (
+            {"positions": 1, "target": "per sample"},
+            f"positions 1, {PER_SAMPLE}",
+        ),
         ({}, ""),
         ({"positions": 1, "of_positions": 3136}, "positions 1 of 3,136"),
         ({"positions": 16, "of_positions": 1}, ""),

@@ -58,6 +58,7 @@ def test_a_layer_s_document_has_all_its_numbers() -> None:
         "richness": 4,
         "collision_bound": 0,
         "threshold": 0,
+        "target": "per row",
         "sampling": None,
     }
 

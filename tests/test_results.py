@@ -10,7 +10,8 @@ from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
 from tsstore.errors import AnalysisError, UnknownLayerError
-from tsstore.statistics.network_intervals import Answers, aiq_interval, network_interval
+from tsstore.statistics.accuracy import Answers
+from tsstore.statistics.network_intervals import aiq_interval, network_interval
 
 
 def answers(right: int = 3) -> Answers:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from html import escape
 
 from tsstore.analysis.estimates import PLUG_IN
-from tsstore.analysis.layer_numbers import LayerNumbers
+from tsstore.analysis.layer_numbers import PER_SAMPLE, LayerNumbers
 from tsstore.analysis.network_numbers import NetworkNumbers
 from tsstore.statistics.intervals import Interval
 from tsstore.store.display import printable, text_table
 
 HEADINGS = ("layer", "neurons", "samples", "distinct", "efficiency", "verdict")
 VERBOSE_HEADINGS = (*HEADINGS[:3], "rows", *HEADINGS[3:5], "plug-in", "cap", HEADINGS[5])
+
+_PER_SAMPLE = "a per-sample target: samples of different length weigh the same"
+
+MANY_DEPENDENT = 0.05
+"""Of the samples: where more have the id of another one and other rows, that leads the table."""
 
 MOST_NAMED = 4
 """So many layers, and numbers of samples, the sentence names; of more it tells how many."""
@@ -73,7 +78,7 @@ def sentence(analysis: NetworkNumbers[LayerNumbers]) -> str:
         if layer.sample_limited:
             needs.setdefault(layer.needs, []).append(printable(layer.name))
     if not needs:
-        return "The samples suffice for every layer."
+        return "" if warning_lines(analysis) else "The samples suffice for every layer."
     first, rest = list(needs.items())[:MOST_NAMED], list(needs.values())[MOST_NAMED:]
     parts = [f"{_listed(names)} need{'s' * (len(names) == 1)} {what}" for what, names in first]
     if others := sum(map(len, rest)):
@@ -83,10 +88,38 @@ def sentence(analysis: NetworkNumbers[LayerNumbers]) -> str:
 
 def notes(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
     """Return what else is to be known of the samples, a line each."""
-    again = analysis.samples_left_out, "left out"
-    counted = analysis.repeated_samples or 0, 'unique_by="id" counts each once'
-    repeats = [f"{_repeating(number)} ({what})." for number, what in (again, counted) if number]
-    return repeats + sampling_lines(analysis)
+    lines = []
+    if left_out := analysis.samples_left_out:
+        lines.append(f"{_repeating(left_out)} (left out).")
+    if not warning_lines(analysis):
+        lines += _dependence_lines(analysis)
+    if why := printable(analysis.not_compared):
+        lines.append(f"Whether samples repeat others is not known: {why}.")
+    return lines + sampling_lines(analysis)
+
+
+def warning_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
+    """Return what leads the table, a line each: what speaks against most of its numbers."""
+    most = MANY_DEPENDENT * analysis.samples
+    if analysis.repeats == "each" or (analysis.repeated_samples or 0) <= most:
+        return []
+    return _dependence_lines(analysis)
+
+
+def _dependence_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
+    """Return what is said of samples that count though they have the id of another one."""
+    number = analysis.repeated_samples
+    if not number:
+        return []
+    if analysis.repeats == "each":
+        return [f'{_repeating(number)}, and each counts as a draw of its own (repeats="each").']
+    clusters = max((layer.clusters or 0 for layer in analysis.values()), default=0)
+    have = "1 sample has" if number == 1 else f"{number:,} of {analysis.samples:,} samples have"
+    return [
+        f"{have} the id of another one and other rows: samples of one id depend on each other, "
+        f'and make {clusters:,} clusters (unique_by="id" counts the first of each id, '
+        'repeats="each" takes all for draws).'
+    ]
 
 
 def sampling_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
@@ -100,11 +133,18 @@ def sampling_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
 
 def sampling_text(layer: LayerNumbers) -> str:
     """Return what was left out of a layer on purpose, in a phrase; empty if nothing was."""
+    sampling = layer.sampling or {}
     # What a store says may be anything.
-    said = {name: v for name, v in (layer.sampling or {}).items() if type(v) is int}
+    said = {name: v for name, v in sampling.items() if type(v) is int}
     phrases = []
     here = layer.rows / layer.samples
-    if here < (there := said.get("of_positions", 0)):
+    if type(share := sampling.get("positions")) is float:
+        phrases.append(f"{100 * share:.4g} % of the positions of each sample")
+    elif layer.target == PER_SAMPLE:
+        lengths = sampling.get("lengths")
+        of = f" of {lengths[0]:,} to {lengths[1]:,}" if lengths else ""
+        phrases.append(f"positions {here:,.4g}{of}, {_PER_SAMPLE}")
+    elif here < (there := said.get("of_positions", 0)):
         phrases.append(f"positions {here:,.4g} of {there:,}")
     if every := said.get("every"):
         phrases.append(f"1 batch of {every:,}")
@@ -124,7 +164,8 @@ def analysis_text(analysis: NetworkNumbers[LayerNumbers], verbose: bool = False)
     lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
     lines += reasons(analysis) if verbose else []
     title = f"<Analysis {printable(analysis.run)}>"
-    return "\n".join([title, *text_table(rows), *(f"  {line}" for line in lines)])
+    leading = (f"  {line}" for line in warning_lines(analysis))
+    return "\n".join([title, *leading, *text_table(rows), *(f"  {line}" for line in lines)])
 
 
 def analysis_html(analysis: NetworkNumbers[LayerNumbers]) -> str:
@@ -135,8 +176,9 @@ def analysis_html(analysis: NetworkNumbers[LayerNumbers]) -> str:
     head = "".join(f"<th>{escape(heading)}</th>" for heading in HEADINGS)
     body = "".join(f"<tr>{_html_cells(layer)}</tr>" for layer in analysis.values())
     lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
+    leading = "".join(f"<p><b>{escape(line)}</b></p>" for line in warning_lines(analysis))
     return (
-        f"<b>Analysis</b> <code>{escape(printable(analysis.run))}</code>"
+        f"<b>Analysis</b> <code>{escape(printable(analysis.run))}</code>{leading}"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         f"<p>{'<br>'.join(map(escape, lines))}</p>"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tsstore.analysis.display import sentence
+from tsstore.analysis.display import sentence, warning_lines
 from tsstore.analysis.estimates import PLUG_IN
 from tsstore.analysis.layer_numbers import LayerNumbers
 from tsstore.analysis.network_numbers import NetworkNumbers
@@ -51,6 +51,7 @@ def layer_document(layer: LayerNumbers) -> dict[str, Any]:
         "richness_interval": _interval(richness),
         "collision_bound": layer.collision_bound,
         "threshold": layer.threshold,
+        "target": layer.target,
         "sampling": None if layer.sampling is None else dict(layer.sampling),
     }
 
@@ -64,6 +65,7 @@ def analysis_document(analysis: NetworkNumbers[LayerNumbers]) -> dict[str, Any]:
         "samples": analysis.samples,
         "samples_left_out": analysis.samples_left_out,
         "repeated_samples": analysis.repeated_samples,
+        "warnings": warning_lines(analysis),
         "level": LEVEL,
         "layers": {name: layer_document(layer) for name, layer in analysis.items()},
         "network_efficiency": analysis.network_efficiency(),

@@ -20,6 +20,7 @@ from tsstore.statistics import entropy as entropies
 from tsstore.statistics.coverage import coverage, coverage_interval
 from tsstore.statistics.efficiency import efficiency
 from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.independence import dependent_draws
 from tsstore.statistics.intervals import Interval, Jackknifed, jackknifed_entropy
 from tsstore.statistics.jackknife import FEWEST_GROUPS, shares_seen_once, standard_error
 from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
@@ -27,6 +28,13 @@ from tsstore.statistics.numerics import check_level
 from tsstore.statistics.richness import Richness, chao
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import SAMPLE_LIMITED, Verdict, verdict
+
+PER_ROW, PER_SAMPLE = "per row", "per sample"
+"""Whose entropy is estimated: that of any row, so that samples weigh by their positions; or that of
+a row of a sample that was drawn first, so that samples of different length weigh the same."""
+
+FEWEST_CLUSTERS = 0.95
+"""Of the samples: where clusters are fewer, samples are known to depend on each other."""
 
 MOST_NEURONS_OF_A_LIMIT = 1023
 """The states that more neurons can have are more than a float can be, and limit nothing."""
@@ -83,6 +91,12 @@ class LayerCounts:
     def distinct(self) -> int:
         """Number of distinct states."""
         return self.spectrum.distinct
+
+    @property
+    def target(self) -> str:
+        """What is estimated, where samples differ in length: `PER_ROW` or `PER_SAMPLE`."""
+        sampling = self.sampling or {}
+        return PER_SAMPLE if sampling.get("target") == PER_SAMPLE else PER_ROW
 
     @property
     def max_entropy(self) -> int:
@@ -261,8 +275,25 @@ class LayerNumbers(LayerCounts):
     @cached_property
     def _verdict(self) -> Verdict:
         return verdict(
-            self.spectrum, self.samples, self._jackknifed, self.neurons, clusters=self.clusters
+            self.spectrum,
+            self.samples,
+            self._jackknifed,
+            self.neurons,
+            clusters=self.clusters,
+            doubts=self._doubts(),
         )
+
+    def _doubts(self) -> list[str]:
+        """Return what speaks against the samples as independent draws.
+
+        Those of clusters are none, and break the rule with good reason.
+        """
+        if self.clusters is not None and self.clusters < FEWEST_CLUSTERS * self.samples:
+            return []
+        found = dependent_draws(
+            self.spectrum, self.samples, self.changes, self.pairs_within_samples
+        )
+        return [] if found is None else [found]
 
     def _seen_once_error(self) -> float | None:
         """Return the standard error of the share of incidences in states of one sample."""

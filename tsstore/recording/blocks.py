@@ -51,7 +51,7 @@ class Blocks:
         they are.
         """
         layers = {
-            name: LayerBatch(self._copy(layer.rows), self._copy(layer.positions))
+            name: LayerBatch(self._copy(layer.rows), self._copy(layer.positions), layer.lengths)
             for name, layer in batch.layers.items()
         }
         columns = {

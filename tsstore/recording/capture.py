@@ -44,7 +44,7 @@ def capture(
     outputs: OutputChoice = None,
     calls: Calls = "separate",
     missing: Missing = "error",
-    positions: int | None = None,
+    positions: int | float | None = None,
     every: int = 1,
     max_bytes: int | None = None,
     seed: int = 0,
@@ -95,8 +95,11 @@ def capture(
     missing
         A layer that gives no rows in a later batch is an error, or ``"empty"``: no positions.
     positions
-        Of each sample only so many random positions, without replacement, in each call of a layer
-        with more. They follow from `seed` and from the sample's running number.
+        Of each sample only some random positions, without replacement, in each call of a layer:
+        between 0 and 1 that share of them, rounded up or down by chance; a whole number, so many
+        where there are more. They follow from `seed` and from the sample's running number. Where
+        samples differ in length, a share keeps what is estimated; a fixed number makes it the
+        entropy of a position of a sample that is drawn first.
     every
         Only the first of so many batches, and so on; the others run as if nothing were recorded.
     max_bytes

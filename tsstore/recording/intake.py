@@ -133,7 +133,7 @@ def _sampler(settings: Settings, rank: int) -> Sampler | None:
     sampling = settings.sampling
     if sampling.positions is None:
         return None
-    return Sampler(int(sampling.positions), int(sampling.seed), rank)
+    return Sampler(sampling.positions, int(sampling.seed), rank)
 
 
 def _check_first(

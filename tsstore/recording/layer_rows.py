@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tsstore.errors import OutputError
 from tsstore.recording.captured import NamedRows
-from tsstore.recording.masks import Masks
+from tsstore.recording.masks import Mask, Masks
 from tsstore.recording.packed import Packed
 from tsstore.recording.settings import Settings
 from tsstore.store.batch import LayerBatch
@@ -42,7 +42,19 @@ def layer_batch(rows: NamedRows, samples: int, masks: Masks) -> LayerBatch:
         for piece, mask in zip(pieces, there, strict=True)
     ]
     kept = np.concatenate(masks_of_all, axis=1)
-    return LayerBatch(joined[kept], kept.sum(axis=1, dtype=np.int64))
+    return LayerBatch(
+        joined[kept], kept.sum(axis=1, dtype=np.int64), _lengths(rows.calls, masks_of_all)
+    )
+
+
+def _lengths(calls: list[Packed], there: list[Mask]) -> tuple[int, int] | None:
+    """Return the fewest and the most positions of a sample, where some were chosen."""
+    if all(call.lengths is None for call in calls):
+        return None
+    lengths = np.zeros(len(there[0]), np.int64)
+    for call, mask in zip(calls, there, strict=True):
+        lengths += mask.sum(axis=1) if call.lengths is None else call.lengths
+    return (int(lengths.min()), int(lengths.max())) if len(lengths) else None
 
 
 def no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:

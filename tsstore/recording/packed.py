@@ -65,12 +65,15 @@ class Packed:
         bool (samples, positions): which rows count, where positions were chosen; None for all.
     arrived
         Returns once `rows` are in memory, where they are on their way; else None.
+    lengths
+        int64 (samples,): positions of each sample, where some were chosen; else None.
     """
 
     rows: Rows | torch.Tensor
     form: Form
     there: npt.NDArray[np.bool_] | None = None
     arrived: Callable[[], object] | None = None
+    lengths: npt.NDArray[np.int64] | None = None
 
     def in_memory(self) -> Rows:
         """Return the rows in the CPU's memory, once they are there."""

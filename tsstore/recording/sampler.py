@@ -26,14 +26,14 @@ class Sampler:
 
     Parameters
     ----------
-    most
-        How many of each sample, in each call of a layer.
+    wanted
+        How many of each sample, in each call of a layer, or which share of them.
     seed, rank
         Of the run, and of this process.
     """
 
-    def __init__(self, most: int, seed: int, rank: int) -> None:
-        self._most = most
+    def __init__(self, wanted: int | float, seed: int, rank: int) -> None:
+        self._wanted = wanted
         self._seed = seed
         self._rank = rank
 
@@ -61,13 +61,16 @@ class Sampler:
         groups = tensor.shape[sample_axis] // max(samples, 1)
         form = form_of(tensor, threshold, neuron_axis, sample_axis)
         positions = groups * math.prod(form.position_shape)
-        if positions <= self._most or not tensor.numel():
+        # A layer without positions gives one row a sample, whatever share there is of others.
+        fits = positions <= self._wanted or (groups, form.position_shape) == (1, ())
+        if fits or not tensor.numel():
             return pack(tensor, threshold, neuron_axis, sample_axis)
         mask = batch.masks.of(target.axes.layer, samples, positions)
         if mask is None:
             mask = np.ones((samples, positions), dtype=np.bool_)
-        chosen, there = self._choose(batch.first_sample, mask)
-        if self._most * _cost(tensor, neuron_axis) <= positions:
+        counts = mask.sum(axis=1)
+        chosen, there = self._choose(batch.first_sample, mask, counts)
+        if chosen.shape[1] * _cost(tensor, neuron_axis) <= positions:
             some = gather(tensor, neuron_axis, sample_axis, groups, chosen)
             rows = pack(some, threshold, 2, 0).rows
         else:
@@ -75,12 +78,13 @@ class Sampler:
             if isinstance(all_rows, np.ndarray):
                 all_rows = torch.from_numpy(all_rows)
             rows = gather(all_rows.reshape(samples, positions, -1), 2, 0, 1, chosen)
-        return Packed(rows, form, there)
+        return Packed(rows, form, there, lengths=counts)
 
-    def _choose(self, first: int, mask: Mask) -> tuple[npt.NDArray[np.int64], Mask]:
+    def _choose(
+        self, first: int, mask: Mask, counts: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], Mask]:
         """Return indices of positions (samples, most), and which of them count."""
-        counts = mask.sum(axis=1)
-        chosen = choose_positions(self._seed, self._rank, first, counts, self._most)
+        chosen = choose_positions(self._seed, self._rank, first, counts, self._wanted)
         there = chosen < counts[:, np.newaxis]
         chosen[~there] = 0
         if not mask.all():

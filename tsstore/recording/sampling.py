@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +27,8 @@ class Sampling:
     Attributes
     ----------
     positions
-        Most positions of a sample that one call of a layer gives, drawn at random; None for all.
+        Most positions of a sample that one call of a layer gives, drawn at random; or, between 0
+        and 1, which share of them; None for all.
     every
         One batch of so many is recorded.
     max_bytes
@@ -36,7 +37,7 @@ class Sampling:
         Of the random positions, from 0 to 2^64 - 1.
     """
 
-    positions: int | None = None
+    positions: int | float | None = None
     every: int = 1
     max_bytes: int | None = None
     seed: int = 0
@@ -47,10 +48,13 @@ class Sampling:
             value = getattr(self, name)
             if value is None and name in ("positions", "max_bytes"):
                 continue
+            if name == "positions" and is_share(value):
+                continue
             integral = isinstance(value, Integral) and not isinstance(value, bool)
             if not integral or not least <= value < 1 << 64:
+                share = ", or a share between 0 and 1" if name == "positions" else ""
                 raise CaptureError(
-                    f"{name} is {value!r:.80}; expected a whole number of at least {least}"
+                    f"{name} is {value!r:.80}; expected a whole number of at least {least}{share}"
                 )
 
     def attributes(self, has_positions: bool) -> dict[str, Any] | None:
@@ -63,7 +67,9 @@ class Sampling:
         """
         said: dict[str, Any] = {}
         if self.positions is not None and has_positions:
-            said |= {"positions": int(self.positions), "seed": int(self.seed)}
+            share = is_share(self.positions)
+            positions = float(self.positions) if share else int(self.positions)
+            said |= {"positions": positions, "seed": int(self.seed)}
         if self.every > 1:
             said["every"] = int(self.every)
         if self.max_bytes is not None:
@@ -71,11 +77,23 @@ class Sampling:
         return said or None
 
 
-def choose_positions(seed: int, rank: int, first: int, counts: _Indices, most: int) -> _Indices:
+def is_share(positions: object) -> bool:
+    """Whether so many positions are a share of them: a number between 0 and 1."""
+    whole = isinstance(positions, Integral)
+    return isinstance(positions, Real) and not whole and 0 < float(positions) < 1
+
+
+def choose_positions(
+    seed: int, rank: int, first: int, counts: _Indices, positions: int | float
+) -> _Indices:
     """Return random positions of each sample, without replacement.
 
     They follow from the seed, the rank and the sample's running number: whatever batches there
     are, a sample has the same ones; and so have two layers with as many positions.
+
+    Of a share of the positions, which may be no whole number, a sample gives the whole number
+    below or above, by chance: so many on average. Each row then stands for as many rows, however
+    many positions its sample has.
 
     Parameters
     ----------
@@ -85,19 +103,25 @@ def choose_positions(seed: int, rank: int, first: int, counts: _Indices, most: i
         Running number of the first sample.
     counts
         int64 (samples,): how many positions each sample has.
-    most
-        How many to choose of each.
+    positions
+        How many to choose of each, or which share.
 
     Returns
     -------
     numpy.ndarray
-        int64 (samples, most): indices in ascending order; at the end, where a sample has fewer
-        positions, what is not below its count.
+        int64 (samples, most): indices in ascending order; at the end, where fewer are chosen of a
+        sample, what is not below its count.
     """
-    chosen = np.full((counts.size, most), np.iinfo(np.int64).max)
     # Mixed in between, so that seed 1 of rank 0 is not seed 0 of rank 1.
-    key = _mixed(np.uint64(_mixed(np.uint64(seed)) ^ rank))
-    _draw(np.uint64(key), np.uint64(first), counts, chosen)
+    key = np.uint64(_mixed(np.uint64(_mixed(np.uint64(seed)) ^ rank)))
+    if is_share(positions):
+        numbers = _round(key, np.uint64(first), counts.astype(np.float64) * float(positions))
+        most = int(numbers.max(initial=0))
+    else:
+        most = int(positions)
+        numbers = np.minimum(counts, most)
+    chosen = np.full((counts.size, most), np.iinfo(np.int64).max)
+    _draw(key, np.uint64(first), counts, numbers, chosen)
     chosen.sort(axis=1)
     return chosen
 
@@ -139,13 +163,27 @@ def _mixed(word: np.uint64) -> np.uint64:
 
 
 @compiled(nogil=True)
-def _draw(key: np.uint64, first: np.uint64, counts: _Indices, chosen: _Indices) -> None:
+def _round(key: np.uint64, first: np.uint64, expected: npt.NDArray[np.float64]) -> _Indices:
+    """Round each sample's number up or down by chance: it is what was expected, on average."""
+    numbers = np.empty(expected.size, np.int64)
+    for sample in range(expected.size):
+        state = _mixed(key ^ (first + np.uint64(sample)) * _GOLDEN)
+        # The upper 53 bits: a number from 0 to below 1. `_draw` goes on with the next words.
+        chance = np.int64(_mixed(state) >> np.uint64(11)) * 2.0**-53
+        numbers[sample] = np.int64(np.floor(expected[sample] + chance))
+    return numbers
+
+
+@compiled(nogil=True)
+def _draw(
+    key: np.uint64, first: np.uint64, counts: _Indices, numbers: _Indices, chosen: _Indices
+) -> None:
     """Draw for each sample by the first steps of a shuffle (Fisher and Yates), then undo them."""
     pool = np.arange(counts.max() if counts.size else 0)
     swapped = np.empty(chosen.shape[1], np.int64)
     for sample in range(counts.size):
         state = _mixed(key ^ (first + np.uint64(sample)) * _GOLDEN)
-        taken = min(chosen.shape[1], counts[sample])
+        taken = numbers[sample]
         for step in range(taken):
             state += _GOLDEN
             left = np.uint64(counts[sample] - step)

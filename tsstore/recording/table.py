@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from tsstore import bits
 from tsstore.errors import OutputError
 from tsstore.recording.outputs import first_tensor
 from tsstore.recording.packed import check_packable
+from tsstore.recording.sampling import is_share
 from tsstore.recording.select import Target, select
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def layers(
     model: nn.Module,
     example_input: Any = None,
     samples: int | None = None,
-    positions: int | None = None,
+    positions: int | float | None = None,
 ) -> pd.DataFrame:
     """Return a table of the layers of a model that can be captured.
 
@@ -49,7 +51,7 @@ def layers(
     samples
         Number of samples of a run that is planned: the table says what it will weigh.
     positions
-        As :func:`tsstore.capture` is told to take so many of each sample.
+        As :func:`tsstore.capture` is told to take so many of each sample, or a share of them.
 
     Returns
     -------
@@ -81,6 +83,7 @@ class _Trace:
 
     neurons: int | None = None
     positions: int | None = None
+    has_positions: bool = False
     calls: int = 0
     problem: str = ""
     follower: nn.Module | None = None
@@ -113,6 +116,7 @@ class _Tracer:
         trace.neurons = given.shape[neuron_axis]
         entries = trace.neurons * given.shape[sample_axis]
         trace.positions = (trace.positions or 0) + given.numel() // max(entries, 1)
+        trace.has_positions |= given.ndim > 2
 
 
 def _run(model: nn.Module, leaves: list[Target], example: Any) -> dict[str, _Trace]:
@@ -156,20 +160,29 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _describe(module: nn.Module, trace: _Trace, most: int | None) -> dict[str, Any]:
-    neurons, positions = trace.neurons, trace.positions
-    if most is not None and positions is not None:
-        positions = min(positions, most * trace.calls)
+def _describe(module: nn.Module, trace: _Trace, wanted: int | float | None) -> dict[str, Any]:
+    neurons, positions = trace.neurons, _positions(trace, wanted)
     if not trace.calls:
         neurons = _declared_neurons(module)
-    size = None if neurons is None or positions is None else positions * bits.row_bytes(neurons)
+    size = None
+    if neurons is not None and positions is not None:
+        size = ceil(positions * bits.row_bytes(neurons))
     return {
         "class": type(module).__name__,
         "neurons": neurons,
-        "positions": positions,
+        "positions": None if positions is None else ceil(positions),
         "bytes_per_sample": size,
         "hint": _hint(module, trace),
     }
+
+
+def _positions(trace: _Trace, wanted: int | float | None) -> float | None:
+    """Return how many positions of a sample are recorded, on average; None if nobody knows."""
+    if wanted is None or trace.positions is None:
+        return trace.positions
+    if is_share(wanted) and trace.has_positions:
+        return trace.positions * wanted
+    return trace.positions if is_share(wanted) else min(trace.positions, wanted * trace.calls)
 
 
 def _declared_neurons(module: nn.Module) -> int | None:

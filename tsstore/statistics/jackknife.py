@@ -156,7 +156,7 @@ def _by_group(
     return sums
 
 
-def student_quantile(level: float, degrees: int) -> float:
+def student_quantile(level: float, degrees: float) -> float:
     """Return how many standard errors an interval of a level reaches to each side.
 
     Raises

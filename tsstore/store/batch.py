@@ -25,10 +25,14 @@ class LayerBatch:
         uint8 (rows, row_bytes), sample after sample.
     positions
         int64 (samples,): rows of each sample.
+    lengths
+        The fewest and the most positions of a sample, where some were chosen; None where all of
+        them have rows.
     """
 
     rows: npt.NDArray[np.uint8]
     positions: npt.NDArray[np.int64]
+    lengths: tuple[int, int] | None = None
 
     def check(self, name: str, samples: int, row_bytes: int) -> None:
         """Raise StoreError where the rows are not those of so many samples."""

@@ -56,6 +56,9 @@ class LayerPart:
         Rows of each sample, where they vary.
     samples
         Number of samples.
+    lengths
+        The fewest and the most positions of a sample, of which some were chosen; None where all
+        were kept, or it was not noted.
     """
 
     directory: str
@@ -63,6 +66,7 @@ class LayerPart:
     states: CommittedArray
     positions: CommittedArray | None
     samples: int
+    lengths: tuple[int, int] | None = None
 
     @property
     def rows(self) -> int:

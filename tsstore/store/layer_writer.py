@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,10 +40,16 @@ class LayerWriter:
         self._states = ArrayWriter(files, paths, spec, encoder=encoder)
         self._positions: ArrayWriter | None = None
         self._constant = 0 if samples_before else None
+        self._chooses = "positions" in (attributes.sampling or {})
+        self._lengths: tuple[int, int] | None = None
+        self._has_chosen = False
 
     def append(self, batch: LayerBatch, samples_before: int) -> None:
         """Append a batch's rows, after so many samples."""
         self._states.append(batch.rows)
+        if self._chooses and len(batch.positions):
+            self._has_chosen |= batch.lengths is not None
+            self._lengths = merge_lengths([self._lengths, batch.lengths or _ends(batch.positions)])
         if self._positions is None and not self._is_constant(batch.positions):
             self._begin_positions(samples_before)
         if self._positions is not None:
@@ -50,7 +58,8 @@ class LayerWriter:
     def flush(self) -> LayerCommit:
         """Write unfinished chunks and return what to commit."""
         positions = None if self._positions is None else self._positions.flush()
-        return LayerCommit(self._states.flush(), positions)
+        lengths = self._lengths if self._has_chosen else None
+        return LayerCommit(self._states.flush(), positions, lengths)
 
     def write_shapes(self) -> None:
         """Let plain Zarr readers see the committed rows."""
@@ -70,6 +79,16 @@ class LayerWriter:
         piece = np.full(layout.COLUMN_CHUNK_ROWS, self._constant or 0, dtype=np.int64)
         for start in range(0, samples_before, len(piece)):
             self._positions.append(piece[: samples_before - start])
+
+
+def merge_lengths(lengths: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
+    """Return the fewest and the most of all that are known; None if none are."""
+    known = [ends for ends in lengths if ends is not None]
+    return (min(ends[0] for ends in known), max(ends[1] for ends in known)) if known else None
+
+
+def _ends(positions: npt.NDArray[np.int64]) -> tuple[int, int]:
+    return int(positions.min()), int(positions.max())
 
 
 def chunk_rows(row_bytes: int, positions: int, chunk_bytes: int) -> int:

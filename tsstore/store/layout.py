@@ -10,6 +10,7 @@ from typing import Any
 from tsstore.errors import FormatError
 from tsstore.store.documents import mapping, number, real, text
 from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
+from tsstore.store.sampling import check_sampling
 
 FORMAT = 1
 COLUMN_CHUNK_ROWS = 1 << 14
@@ -337,6 +338,6 @@ class LayerAttributes:
             },
             dtype=text(value.get("dtype"), "dtype", where),
             position_shape=tuple(number(size, "position_shape", where) for size in shape),
-            sampling=None if sampling is None else mapping(sampling, "sampling", where),
+            sampling=None if sampling is None else check_sampling(sampling, where),
             output=None if output is None else text(output, "output", where),
         )

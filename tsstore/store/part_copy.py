@@ -95,7 +95,7 @@ class PartCopy:
             spec = self._sharded(spec, states.samples, spec.chunk_bytes)
             paths = layout.positions_paths(self.directory, directory)
             positions = self._copy(paths, spec, self._source.positions(name))
-        return LayerCommit(rows, positions)
+        return LayerCommit(rows, positions, states.lengths)
 
     def _copy_column(self, name: str, index: int, directory: str) -> ArrayCommit:
         arrays = self._source.columns[name]

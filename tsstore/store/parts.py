@@ -123,7 +123,9 @@ class Part:
         if commit.positions is not None:
             paths = layout.positions_paths(self.directory, directory)
             positions = CommittedArray.open(self.files, paths, commit.positions, "int64")
-        return LayerPart(self.directory, attributes, states, positions, self.samples)
+        return LayerPart(
+            self.directory, attributes, states, positions, self.samples, commit.lengths
+        )
 
 
 def committed_arrays(part: str, record: CommitRecord) -> dict[ArrayPaths, ArrayCommit]:

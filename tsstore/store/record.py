@@ -42,10 +42,22 @@ class ArrayCommit:
 
 @dataclass(frozen=True)
 class LayerCommit:
-    """What is committed of one layer; `positions` only where they vary from sample to sample."""
+    """What is committed of one layer.
+
+    Attributes
+    ----------
+    states
+        Its rows.
+    positions
+        Rows of each sample, only where they vary from sample to sample.
+    lengths
+        The fewest and the most positions of a sample, of which some were chosen; None where all
+        were kept.
+    """
 
     states: ArrayCommit
     positions: ArrayCommit | None = None
+    lengths: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,17 @@ def _layer_commit(value: object, where: str) -> LayerCommit:
     return LayerCommit(
         ArrayCommit.from_json(fields.get("states"), where),
         None if positions is None else ArrayCommit.from_json(positions, where),
+        None if fields.get("lengths") is None else _lengths(fields["lengths"], where),
     )
+
+
+def _lengths(value: object, where: str) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise FormatError(f"{where}: lengths is {value!r:.80}; expected the fewest and the most")
+    fewest, most = (number(entry, "lengths", where) for entry in value)
+    if fewest > most:
+        raise FormatError(f"{where}: lengths is {value!r:.80}; expected the fewest first")
+    return fewest, most
 
 
 @dataclass(frozen=True)
