@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.independence import dependent_draws
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
 from tsstore.statistics.lower_bound import entropy_lower_bound_by_groups
 from tsstore.statistics.spectrum import Spectrum
@@ -72,7 +73,12 @@ class Counted:
 
     def verdict(self, entropy: Jackknifed, clusters: int | None = None) -> Verdict:
         """Return the verdict."""
-        return verdict(self.spectrum, self.samples, entropy, self.neurons, clusters=clusters)
+        pairs = int(self.changes.pairs_within_samples.sum())
+        doubt = dependent_draws(self.spectrum, self.samples, self.changes, pairs)
+        doubts = [] if doubt is None or clusters is not None else [doubt]
+        return verdict(
+            self.spectrum, self.samples, entropy, self.neurons, clusters=clusters, doubts=doubts
+        )
 
     def lower_bound(self, clusters: int | None = None) -> float:
         """Return the lower bound of the entropy, in bits."""
