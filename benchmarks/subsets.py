@@ -41,7 +41,7 @@ among those of the next. Of all disjoint subsets of that size, width: the median
 interval, in efficiency; if rare: that of the one which assumes unseen states like the rare ones
 seen. Counted are all these subsets. limited: sample-limited. Of the others, hold: intervals that
 hold the estimate of all images; inside: estimates inside the interval of all images. Of all, above:
-lower bounds above an estimate that is not limited, or above that of all images."""
+lower bounds above the estimate of all images."""
 
 
 @dataclass
@@ -137,8 +137,6 @@ def print_line(
     whole = max(said.items())[1][0]
     truth = whole.interval.estimate
     enough = [one for one in subsets if not one.limited]
-    estimates = [o.interval.estimate for several in said.values() for o in several if not o.limited]
-    lowest = min([truth, *estimates])
     first = subsets[0]
     bits = first.interval
     print_cells(
@@ -156,7 +154,7 @@ def print_line(
             str(len(subsets) - len(enough)),
             str(sum(holds(one.interval, truth) for one in enough)),
             str(sum(holds(whole.interval, one.interval.estimate) for one in enough)),
-            str(sum(one.lower_bound > lowest for one in subsets)),
+            str(sum(one.lower_bound > truth for one in subsets)),
         ]
     )
 

@@ -156,7 +156,7 @@ class LayerNumbers(LayerCounts):
         Returns
         -------
         Interval or None
-            None if groups of samples were not told apart, fewer than eight of them hold samples, or
+            None if groups of samples were not told apart, fewer than five of them hold samples, or
             no state was seen in two samples. Its lower end is of no use for a sample-limited layer,
             which has `entropy_lower_bound`.
 

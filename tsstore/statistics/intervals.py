@@ -61,7 +61,7 @@ from tsstore.statistics.missed import Missed
 from tsstore.statistics.numerics import FloatArray
 from tsstore.statistics.spectrum import IntArray, Spectrum
 
-FEWEST_GROUPS = 8
+FEWEST_GROUPS = 5
 """Fewer groups that hold samples tell too little of how much an estimate scatters."""
 
 TOO_LOW = 1 / 2
@@ -194,7 +194,7 @@ class Jackknifed:
     def scatter_known(self) -> bool:
         """Whether leaving groups out tells how much the estimate scatters.
 
-        It takes eight groups that hold samples, and a state that was seen in two samples: if none
+        It takes five groups that hold samples, and a state that was seen in two samples: if none
         was, all samples look alike, and nothing scatters.
         """
         repeats = self.missed is None or self.missed.unseen < 1

@@ -66,7 +66,6 @@ import math
 
 import numpy as np
 
-from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.jackknife import FEWEST_GROUPS, check_changes, standard_error
 from tsstore.statistics.missed import share_missed
@@ -205,14 +204,16 @@ def _from_pairs(spectrum: Spectrum, changes: GroupChanges, level: float) -> floa
 
 def _from_plug_in(spectrum: Spectrum, changes: GroupChanges, level: float) -> float:
     """Return the bound from the plug-in entropy, which is too low on average."""
-    k = changes.multiplicity.astype(np.float64)
-    nats = np.bincount(changes.group, changes.states * (k * np.log(k)), minlength=changes.groups)
-    rows = float(spectrum.rows)
-    bits = plug_in(spectrum)
-    surprisals = rows * (math.log(rows) - bits * math.log(2)) + nats
+    total = float(spectrum.states @ _k_log_k(spectrum.multiplicity))
+    change = changes.states * _k_log_k(changes.multiplicity)
     left = (spectrum.rows - changes.rows)[changes.samples > 0]
-    without = (np.log(left) - surprisals[changes.samples > 0] / left) / math.log(2)
-    return bits - _margin(without, level)
+    rest = total + np.bincount(changes.group, change, changes.groups)[changes.samples > 0]
+    bits = math.log2(spectrum.rows) - total / spectrum.rows
+    return bits - _margin(np.log2(left) - rest / left, level)
+
+
+def _k_log_k(k: IntArray) -> FloatArray:
+    return np.asarray(k * np.log2(k), np.float64)
 
 
 def _margin(values: FloatArray, level: float) -> float:
