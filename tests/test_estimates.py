@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from sampling import Counted
 
 from tsstore.analysis.estimates import NAMES, curve_sizes, entropy_by_rows, rarefied
 from tsstore.errors import AnalysisError
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.estimators import ESTIMATORS, chao_wang_jost
 from tsstore.statistics.rarefaction import richness_at
+from tsstore.statistics.rarefaction_bands import scatter_at
 from tsstore.statistics.spectrum import Spectrum
 
 SPECTRUM = Spectrum.from_arrays([1, 2, 9], [1, 2, 9], [3, 2, 1])
@@ -94,3 +97,25 @@ def test_a_curve_has_two_points_and_more(points: object) -> None:
 
 def test_a_single_sample_tells_no_coverage() -> None:
     assert rarefied(Spectrum.from_arrays([3], [1], [2]), 1, [1])[0].coverage is None
+
+
+def test_intervals_are_those_of_the_scatter_by_groups() -> None:
+    rows = np.random.default_rng(5).integers(0, 40, (320, 2))
+    one = Counted.of(rows)
+    found = rarefied(one.spectrum, 320, [20, 320], one.changes)
+    error = scatter_at(one.spectrum, 320, one.changes, [20])[0].distinct
+    shown = found[0].distinct_interval
+    assert shown.standard_error == pytest.approx(error, rel=1e-12)
+    assert shown.upper - shown.estimate == pytest.approx(2.0395 * error, rel=1e-4)
+    assert shown.estimate == found[0].distinct
+    narrow = rarefied(one.spectrum, 320, [20], one.changes, 0.5)[0].incidence_entropy_interval
+    assert narrow.lower > found[0].incidence_entropy_interval.lower
+    assert rarefied(one.spectrum, 320, [20])[0].distinct_interval is None
+
+
+@pytest.mark.parametrize("rows", [np.arange(64), np.zeros(64, np.int64), np.arange(6) % 3])
+def test_there_are_no_intervals_where_nothing_scatters(rows: np.ndarray) -> None:
+    one = Counted.of(rows[:, None])
+    found = rarefied(one.spectrum, len(rows), [2, len(rows)], one.changes)
+    assert [fewer.distinct_interval for fewer in found] == [None, None]
+    assert [fewer.incidence_entropy_interval for fewer in found] == [None, None]

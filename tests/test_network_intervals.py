@@ -37,6 +37,26 @@ def test_the_whole_mean_is_computed_without_each_group() -> None:
     assert found.standard_error < network_interval([SECOND], [2]).standard_error / 2
 
 
+def test_what_samples_missed_is_missing_from_all_layers() -> None:
+    rng, samples = np.random.default_rng(3), 300
+    group = rng.integers(0, 32, samples)
+    counted = [Counted.of(independent_rows(rng, zipf(9), samples), group) for _ in range(2)]
+    entropies = [jackknifed_entropy(c.spectrum, samples, c.changes, neurons=20) for c in counted]
+    network = network_interval(entropies, [20, 20])
+    reaches = [entropy.reach() for entropy in entropies]
+    highest, most = (
+        math.sqrt(math.prod(getattr(reach, name) / 20 for reach in reaches))
+        for name in ("highest", "most")
+    )
+    margin = 2.039513 * network.standard_error
+    expected = highest + math.hypot(margin, most - highest)
+    assert network.upper == pytest.approx(expected, rel=1e-5)
+    if_rare = network_interval(entropies, [20, 20], unseen_like_rare=True)
+    assert network.lower < if_rare.lower < if_rare.upper < network.upper
+    quotient = aiq_interval(entropies, [20, 20], 0.9)
+    assert quotient.upper > aiq_interval(entropies, [20, 20], 0.9, unseen_like_rare=True).upper
+
+
 def test_accuracy_loses_the_same_groups() -> None:
     found = aiq_interval([FIRST], [8], ANSWERS, weight=1)
     accuracy = [18 / 21, 17 / 19, 17 / 22]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,9 @@ class Difference(Mapping[str, EfficiencyDifference]):
         ]
 
 
-def difference(first: Analyzed, second: Analyzed, *, level: float = 0.95) -> Difference:
+def difference(
+    first: Analyzed, second: Analyzed, *, level: float = 0.95, unseen_like_rare: bool = False
+) -> Difference:
     """Return the efficiencies of one analysis less those of another one, with intervals.
 
     If the samples of both have ids, what both have in common is allowed for: samples of equal ids
@@ -150,6 +153,9 @@ def difference(first: Analyzed, second: Analyzed, *, level: float = 0.95) -> Dif
         Analyses of two runs, with intervals. Layers of one name are compared.
     level
         Nominal confidence of the intervals, between 0 and 1.
+    unseen_like_rare
+        Assume of both analyses what `LayerResult.interval` says, and that what their estimates
+        still lack they lack alike; intervals are narrower.
 
     Returns
     -------
@@ -171,11 +177,14 @@ def difference(first: Analyzed, second: Analyzed, *, level: float = 0.95) -> Dif
     """
     check_level(level)
     paired, pairing = _pairing(first, second)
+    way = partial(difference_interval, paired=paired, alike=unseen_like_rare, level=level)
     layers = {
-        name: _compared(_layer(first, name, level), _layer(second, name, level), paired, level)
+        name: _compared(
+            [_layer(one, name, level, unseen_like_rare) for one in (first, second)], way
+        )
         for name in dict.fromkeys([*first, *second])
     }
-    network = _compared(_network(first, level), _network(second, level), paired, level)
+    network = _compared([_network(one, level, unseen_like_rare) for one in (first, second)], way)
     return Difference((first.run, second.run), layers, network, paired, pairing)
 
 
@@ -196,14 +205,12 @@ def _pairing(first: Analyzed, second: Analyzed) -> tuple[bool, str]:
             raise AnalysisError(
                 f"{analysis.run} was analysed with intervals=False; analyse it with them"
             )
-    one, other = first.dealt, second.dealt
     dealt = first.dealt, second.dealt
     columns = [one.by if one and one.by != ID else None for one in dealt]
     if columns[0] != columns[1]:
         raise AnalysisError(
-            f"samples of one value of {columns[0] or columns[1]!r} were taken to depend on each "
-            f"other in one analysis only, or by {columns[1]!r} in the other; analyse both with the "
-            "same dependent_by="
+            f"{first.run} was analysed with dependent_by={columns[0]!r:.80}, and {second.run} with "
+            f"dependent_by={columns[1]!r:.80}; analyse both with the same"
         )
     if not (first.dealt and second.dealt and first.dealt.matches(second.dealt)):
         return False, (
@@ -217,7 +224,8 @@ def _pairing(first: Analyzed, second: Analyzed) -> tuple[bool, str]:
     return True, f"Paired by {by}, which is not the same for all of the {numbers}."
 
 
-def _compared(one: _Side, other: _Side, paired: bool, level: float) -> EfficiencyDifference:
+def _compared(sides: list[_Side], interval: Callable[..., Interval]) -> EfficiencyDifference:
+    one, other = sides
     reason = "; ".join(
         f"{side.reason} in the {which} one"
         for which, side in (("first", one), ("second", other))
@@ -225,38 +233,37 @@ def _compared(one: _Side, other: _Side, paired: bool, level: float) -> Efficienc
     )
     if not reason and one.target != other.target:
         reason = "one estimates rows, the other samples whatever their length"
-    if reason or one.estimated is None or other.estimated is None:
-        return EfficiencyDifference(one.shown, other.shown, None, reason)
-    interval = difference_interval(one.estimated, other.estimated, paired=paired, level=level)
-    return EfficiencyDifference(one.shown, other.shown, interval)
+    known = None if reason else interval(one.estimated, other.estimated)
+    return EfficiencyDifference(one.shown, other.shown, known, reason)
 
 
-def _layer(analysis: Analyzed, name: str, level: float) -> _Side:
+def _layer(analysis: Analyzed, name: str, level: float, like_rare: bool) -> _Side:
     if name not in analysis.layers:
         return _Side(None, reason="not analysed")
     layer = analysis.layers[name]
     known = layer.jackknifed
     if layer.sample_limited or known is None:
         return _Side(layer.shown_efficiency, reason="sample-limited")
-    neurons = [layer.neurons]
-    estimated = propagated(
-        [known], neurons, lambda bits: min(1.0, efficiency_of(bits, neurons)), level
-    )
+    estimated = _efficiency([known], [layer.neurons], level, like_rare)
+    return _Side(layer.shown_efficiency, estimated, target=layer.target)
 
 
-def _network(analysis: Analyzed, level: float) -> _Side:
+def _network(analysis: Analyzed, level: float, like_rare: bool) -> _Side:
     entropies = analysis.known_entropies()
     if entropies is None:
         return _Side(analysis.network_efficiency(), reason="a lower bound")
-    estimated = _efficiency(entropies, analysis.neurons(), level)
+    estimated = _efficiency(entropies, analysis.neurons(), level, like_rare)
     target = "".join(sorted({layer.target for layer in analysis.values()}))
     return _Side(analysis.network_efficiency(), estimated, target=target)
 
 
-def _efficiency(entropies: list[Jackknifed], neurons: list[int], level: float) -> Estimated:
-    return propagated(
-        entropies, neurons, lambda bits: min(1.0, efficiency_of(bits, neurons)), level
-    )
+def _efficiency(
+    entropies: list[Jackknifed], neurons: list[int], level: float, like_rare: bool
+) -> Estimated:
+    def of(bits: Sequence[float]) -> float:
+        return min(1.0, efficiency_of(bits, neurons))
+
+    return propagated(entropies, neurons, of, level, like_rare)
 
 
 def _line(found: EfficiencyDifference) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from tsstore.statistics.diversity import renyi_unbiased
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.estimators import ESTIMATORS
 from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.intervals import Interval
-from tsstore.statistics.jackknife import FEWEST_GROUPS, student_quantile
+from tsstore.statistics.intervals import FEWEST_GROUPS, Interval
+from tsstore.statistics.jackknife import student_quantile
 from tsstore.statistics.numerics import check_level
 from tsstore.statistics.rarefaction import Rarefaction
 from tsstore.statistics.rarefaction_bands import scatter_at
@@ -43,7 +43,8 @@ class Rarefied(NamedTuple):
         Share of a new sample's incidences that the states make up; None if there is one sample.
     distinct_interval, incidence_entropy_interval
         Confidence intervals, by groups of samples, for what so many samples show on average; None
-        where groups were not told apart, or too few of them hold samples.
+        where groups were not told apart, fewer than eight of them hold samples, there is one state,
+        or none was seen in two samples.
     """
 
     samples: int
@@ -88,9 +89,9 @@ def rarefied(
         Rarefied(size, fewer.richness(size), fewer.entropy(size), fewer.coverage(size))
         for size in sizes
     ]
-    groups = 0 if changes is None else int(np.count_nonzero(changes.rows))
-    if changes is None or groups < FEWEST_GROUPS:
+    if changes is None or not _scatter_known(spectrum, changes):
         return found
+    groups = int(np.count_nonzero(changes.rows))
     reach = student_quantile(level, groups - 1)
     scatters = scatter_at(spectrum, samples, changes, sizes)
     return [
@@ -124,6 +125,12 @@ def _size(size: int, samples: int) -> int:
             f"{samples:,}"
         )
     return int(size)
+
+
+def _scatter_known(spectrum: Spectrum, changes: GroupChanges) -> bool:
+    """Return whether groups are enough, and not all samples alike in what they show."""
+    scatters = spectrum.distinct > 1 and int(spectrum.incidence.max()) > 1
+    return scatters and int(np.count_nonzero(changes.rows)) >= FEWEST_GROUPS
 
 
 def _about(estimate: float, error: float, reach: float, level: float) -> Interval:

@@ -9,7 +9,8 @@ only one of the two saw do no harm, as long as equal samples are in equal groups
 Biometrika 34) and Satterthwaite (1946, Biometrics Bulletin 2).
 
 Bias, and what the samples may have missed (`intervals`), are not taken to cancel: the difference is
-at its lowest where the first number is at its lowest and the second one at its highest.
+at its lowest where the first number is at its lowest and the second one at its highest. Only if
+asked to, the two numbers are taken to be off alike: both at their lowest, or both at their highest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ Estimated = tuple[Jackknifed, Reach]
 
 
 def difference_interval(
-    first: Estimated, second: Estimated, *, paired: bool, level: float = 0.95
+    first: Estimated,
+    second: Estimated,
+    *,
+    paired: bool,
+    alike: bool = False,
+    level: float = 0.95,
 ) -> Interval:
     """Return a confidence interval for the first number less the second one.
 
@@ -37,6 +43,8 @@ def difference_interval(
     paired
         Whether equal samples are in equal groups of both; else the samples of one are taken to be
         independent of those of the other.
+    alike
+        Whether the two are off alike on average: at their lowest or at their highest at once.
     level
         Nominal confidence, between 0 and 1.
 
@@ -46,16 +54,29 @@ def difference_interval(
         If level is not between 0 and 1, fewer than two groups hold samples, or pairs are to be made
         of different numbers of groups.
     """
-    (one, one_reach), (other, other_reach) = first, second
+    one, other = first[0], second[0]
     error, degrees = _paired(one, other) if paired else _independent(one, other)
-    reach = Reach(
-        one_reach.lowest - other_reach.highest,
-        one_reach.highest - other_reach.lowest,
-        one_reach.least - other_reach.most,
-        one_reach.most - other_reach.least,
-    )
+    reach = (_reach_alike if alike else _reach)(*first, *second)
     lower, upper = reach.ends(student_quantile(level, degrees) * error)
     return Interval(one.estimate - other.estimate, lower, upper, error, level)
+
+
+def _reach(one: Jackknifed, first: Reach, other: Jackknifed, second: Reach) -> Reach:
+    return Reach(
+        first.lowest - second.highest,
+        first.highest - second.lowest,
+        first.least - second.most,
+        first.most - second.least,
+    )
+
+
+def _reach_alike(one: Jackknifed, first: Reach, other: Jackknifed, second: Reach) -> Reach:
+    estimate = one.estimate - other.estimate
+    ends = estimate, first.lowest - second.lowest, first.highest - second.highest
+    lowest, highest = min(ends), max(ends)
+    missed = first.least - first.lowest - second.most + second.highest
+    more = first.most - first.highest - second.least + second.lowest
+    return Reach(lowest, highest, lowest + missed, highest + more)
 
 
 def _paired(one: Jackknifed, other: Jackknifed) -> tuple[float, float]:

@@ -95,7 +95,7 @@ def cap(neurons: int, rows: int) -> float:
     ValueError
         If there is no neuron or no row.
     """
-    if neurons < 1 or rows < 1:
+    if not (neurons >= 1 and rows >= 1):
         raise ValueError(
             f"a cap needs at least one neuron and one row: found {neurons} neurons, {rows} rows"
         )

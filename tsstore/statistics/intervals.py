@@ -274,9 +274,9 @@ def _without_groups(
 ) -> tuple[FloatArray, float, IntArray]:
     """Return the estimates without each group, the error of the unseen share, and their samples.
 
-    Where fewer than two groups hold samples, nothing is left to be estimated without one.
+    Where fewer than two groups hold rows, nothing is left to be estimated without one.
     """
-    if changes is None or np.count_nonzero(changes.samples) < LEAST_GROUPS:
+    if changes is None or np.count_nonzero(changes.rows) < LEAST_GROUPS:
         return np.zeros(0), 0.0, np.zeros(0, np.int64)
     rest = sums_without_groups(total, changes, surprisals)
     left = (samples - changes.samples).tolist()

@@ -50,8 +50,9 @@ samples a share e may be of other kinds, all in one state for example, none of w
 at most what `missed.share_missed` says. Entropy is concave, so that H of the mixture is at least
 1 - e times H of the rest, which is what the bounds speak of.
 
-The better of the two bounds, times 1 - e, is the bound by groups. Each of the three can be wrong,
-and they share the risk: two fifths for each bound, one for e.
+The better of the jackknife's two bounds is therefore taken 1 - e times. That from M rows, which
+take nothing from the groups, stands as it is. Pairs, plug-in and e can each be wrong, and share the
+risk: two fifths, two fifths, and one.
 
 *Clusters.* Samples of one cluster, such as images of one patient, are no more independent than rows
 of one sample are. Groups that hold whole clusters are, so that M rows are then one from each group:
@@ -69,14 +70,14 @@ from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.jackknife import FEWEST_GROUPS, check_changes, standard_error
 from tsstore.statistics.missed import share_missed
-from tsstore.statistics.numerics import FloatArray
+from tsstore.statistics.numerics import FloatArray, check_level
 from tsstore.statistics.spectrum import IntArray, Spectrum, exact_total
 
 FEWEST_SAMPLES = 3
 """With fewer effective samples no triple of samples tells how much the pairs overlap."""
 
 RISK_OF_A_BOUND, RISK_OF_MISSED = 2 / 5, 1 / 5
-"""How two bounds, and the share of samples of kinds that were missed, share the risk."""
+"""How the bounds from pairs and from the plug-in, and the share that was missed, share the risk."""
 
 
 def entropy_lower_bound(
@@ -122,8 +123,7 @@ def entropy_lower_bound(
     Positions that repeat each other little make the bound lower than it need be, because M counts
     samples.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1: found {level}")
+    check_level(level)
     _check_pairs(spectrum, equal_pairs_within_samples, pairs_within_samples)
     rows = spectrum.rows
     squared_rows = rows + 2 * pairs_within_samples
@@ -175,37 +175,36 @@ def entropy_lower_bound_by_groups(
     `benchmarks/estimators.py` it exceeded H no more often than the level allows.
     """
     check_changes(spectrum, samples, changes)
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1: found {level}")
+    check_level(level)
     each = 1 - RISK_OF_A_BOUND * (1 - level)
-    bounds = [_from_pairs(spectrum, changes, clusters is not None, each), 0.0]
-    if np.count_nonzero(changes.rows) >= FEWEST_GROUPS:
-        bounds.append(_from_plug_in(spectrum, changes, each))
-    missed = share_missed(clusters or samples, RISK_OF_MISSED * (1 - level))
-    return (1 - missed) * max(bounds)
-
-
-def _from_pairs(spectrum: Spectrum, changes: GroupChanges, clustered: bool, level: float) -> float:
-    """Return the bound from pairs of equal rows, with the groups' scatter where they tell it."""
     equal_pairs = int(changes.equal_pairs_within_samples.sum())
     pairs = int(changes.pairs_within_samples.sum())
-    dependent = _pairs_within_groups(spectrum, changes) if clustered else (equal_pairs, pairs)
-    bound = entropy_lower_bound(
+    of_one = (equal_pairs, pairs) if clusters is None else _pairs_within_groups(spectrum, changes)
+    from_rows = entropy_lower_bound(
         spectrum,
-        equal_pairs_within_samples=dependent[0],
-        pairs_within_samples=dependent[1],
-        level=level,
+        equal_pairs_within_samples=of_one[0],
+        pairs_within_samples=of_one[1],
+        level=each,
     )
-    if dependent[1] == 0 or np.count_nonzero(changes.rows) < FEWEST_GROUPS:
-        return bound
+    if np.count_nonzero(changes.rows) < FEWEST_GROUPS:
+        return from_rows
+    missed = share_missed(min(clusters or samples, spectrum.rows), RISK_OF_MISSED * (1 - level))
+    by_groups = _from_pairs(spectrum, changes, each), _from_plug_in(spectrum, changes, each)
+    return max(from_rows, (1 - missed) * max(by_groups))
+
+
+def _from_pairs(spectrum: Spectrum, changes: GroupChanges, level: float) -> float:
+    """Return the bound from pairs of equal rows; 0 if there are none without some group."""
     agreements = _agreements_without_groups(spectrum, changes)[changes.samples > 0]
     if not (agreements > 0).all():
-        return bound
-    agreement = (_pairs_of_equal_rows(spectrum) - equal_pairs) / (_pairs(spectrum.rows) - pairs)
-    return max(bound, -math.log2(agreement) - _margin(np.log2(agreements), level))
+        return 0.0
+    equal = _pairs_of_equal_rows(spectrum) - int(changes.equal_pairs_within_samples.sum())
+    pairs = _pairs(spectrum.rows) - int(changes.pairs_within_samples.sum())
+    return -math.log2(equal / pairs) - _margin(np.log2(agreements), level)
 
 
 def _from_plug_in(spectrum: Spectrum, changes: GroupChanges, level: float) -> float:
+    """Return the bound from the plug-in entropy, which is too low on average."""
     k = changes.multiplicity.astype(np.float64)
     nats = np.bincount(changes.group, changes.states * (k * np.log(k)), minlength=changes.groups)
     rows = float(spectrum.rows)

@@ -92,7 +92,8 @@ class Missed:
         unseen: float,
         unseen_error: float,
     ) -> Missed:
-        """Take the rest from what was counted; parameters as the attributes."""
+        """Take the rest from what was counted; samples without rows have shown nothing."""
+        samples = min(samples, spectrum.rows)
         left = states_left(neurons, spectrum.distinct)
         rarest = int(spectrum.incidence.min()) if left == -math.inf else 1
         constant = spectrum.distinct == 1
@@ -142,4 +143,4 @@ def states_left(neurons: int, distinct: int) -> float:
 
 def share_missed(samples: int, risk: float) -> float:
     """Return the share of all samples that draws have missed with no more than such a risk."""
-    return -math.expm1(math.log(risk) / samples)
+    return -math.expm1(math.log(risk) / samples) if samples else 1.0

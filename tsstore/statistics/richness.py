@@ -76,7 +76,7 @@ def chao(
     check_level(level)
     observed = Draws.of(spectrum, samples)
     limit = math.inf if states_limit is None else float(states_limit)
-    if observed.distinct > limit:
+    if not observed.distinct <= limit:
         raise ValueError(
             f"there can be no more than {limit:.0f} states: found {observed.distinct} distinct ones"
         )

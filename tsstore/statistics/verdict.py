@@ -2,7 +2,9 @@
 
 The interval that is shown tells (`intervals`): a layer is saturated if whatever the interval holds
 is close to the plug-in, and usable if it is close to the estimate. Close is relative to the
-estimate, or, for layers of little entropy, to what the neurons can hold.
+estimate, or, for layers of little entropy, to what the neurons can hold. Near the limit it is the
+layers whose standard error came out small by chance that would pass for saturated; for the plug-in
+the error is therefore taken at its own upper limit.
 
 *How many samples will be needed* is told by how the parts of the interval change with the number of
 samples m. The share u of the rows in states seen in one sample only loses, with each sample more,
@@ -126,47 +128,53 @@ def verdict(
     if doubts:
         reason = f"The samples are no independent draws: {doubts[0]}."
         return Verdict(SAMPLE_LIMITED, reason, None, "independent samples")
+    shown = min(samples, spectrum.rows)  # Samples without rows have shown nothing.
     found = _Found.by(entropy, neurons)
-    words = _Words(spectrum, samples, found, told=entropy.groups > 1)
-    few = _too_few(samples, clusters) or _too_much_unseen(found, clusters)
+    words = _Words(spectrum, shown, found, told=entropy.groups > 1)
+    few = _too_few(shown, clusters) or _too_much_unseen(found, clusters)
     if few or found.off > found.limit(USABLE_UP_TO):
         needed = _samples_needed(spectrum, samples, found, clusters)
         reason = words.reason("More samples are needed", few or words.too_far())
         return Verdict(SAMPLE_LIMITED, reason, needed, _needs(needed, samples, clusters))
-    plug_in_off = found.off_from(plug_in(spectrum))
+    plug_in_off = found.off_from(plug_in(spectrum), wider=True)
     if plug_in_off > found.limit(SATURATED_UP_TO):
         why = f"the plug-in may be off by {words.amount(plug_in_off)}, more than {SATURATED_UP_TO}"
         reason = words.reason("Enough for the estimate, not for the plug-in", why)
         return Verdict(USABLE, reason, samples)
-    why = f"it is off by at most {words.amount(plug_in_off)}"
+    why = f"the plug-in is off by at most {words.amount(plug_in_off)}"
     return Verdict(SATURATED, words.reason("Enough even for the plug-in", why), samples)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What decides, in bits but for the unseen share of the rows; margin is that for scatter."""
+    """What decides, in bits but for the unseen share of the rows.
+
+    The margin is that for scatter, and may have come out so many times too small by chance.
+    """
 
     neurons: int
     estimate: float
     unseen: float
     reach: Reach
     margin: float
+    too_small: float
 
     @classmethod
     def by(cls, entropy: Jackknifed, neurons: int) -> _Found:
         unseen = entropy.missed.unseen if entropy.missed else 0.0
         margin = entropy.margin() if entropy.groups > 1 else 0.0
         estimate = min(max(entropy.estimate, 0.0), float(neurons))
-        return cls(neurons, estimate, unseen, entropy.reach(), margin)
+        too_small = error_of_errors(entropy.groups)
+        return cls(neurons, estimate, unseen, entropy.reach(), margin, too_small)
 
     @property
     def off(self) -> float:
         """How far off the estimate may be."""
         return self.off_from(self.estimate)
 
-    def off_from(self, value: float) -> float:
-        """Return how far from a value the entropy may be."""
-        lower, upper = self.reach.ends(self.margin)
+    def off_from(self, value: float, wider: bool = False) -> float:
+        """Return how far from a value the entropy may be; wider: however the margin came out."""
+        lower, upper = self.reach.ends(self.margin * (self.too_small if wider else 1))
         return max(min(upper, self.neurons) - value, value - max(lower, 0.0))
 
     def limit(self, close: Close) -> float:
@@ -197,9 +205,9 @@ class _Words:
 
     def reason(self, what: str, why: str) -> str:
         """Return the sentence."""
-        if self.spectrum.distinct == 1:
-            what = f"Constant, one state in {counted(self.samples, 'sample')}"
         unknown = "" if self.told else "; how much the estimate scatters was not computed"
+        if self.spectrum.distinct == 1:
+            return f"Constant: one state in {counted(self.samples, 'sample')}; {why}{unknown}."
         return f"{what}: {why}{unknown}."
 
     def too_far(self) -> str:
@@ -208,14 +216,26 @@ class _Words:
         amount, limit = self.amount(found.off), USABLE_UP_TO
         missed = max(found.reach.most - found.estimate, found.estimate - found.reach.least)
         if missed > found.margin:
-            return f"with states not seen the entropy may be off by {amount}, more than {limit}"
+            return f"with what was not seen the estimate may be off by {amount}, more than {limit}"
         return f"the estimate is known to ± {amount} only, more than {limit}"
 
     def amount(self, bits: float) -> str:
         """Return an amount of entropy in words."""
         if self.found.estimate > bits:
-            return f"{bits:.2g} bits ({100 * bits / self.found.estimate:.2g} %)"
-        return f"{bits:.2g} bits ({bits / self.found.neurons:.2g} of efficiency)"
+            return f"{bits:.3g} bits ({100 * bits / self.found.estimate:.3g} %)"
+        return f"{bits:.3g} bits ({bits / self.found.neurons:.3g} of efficiency)"
+
+
+def error_of_errors(groups: int) -> float:
+    """Return how many times too small, at most, a standard error by so many groups has come out.
+
+    It is the upper limit at 90 %: errors that came out small by chance must not make a layer look
+    saturated. From a single group there is no error, and nothing to be mended.
+    """
+    from scipy.special import gammaincinv
+
+    degrees = groups - 1
+    return math.sqrt(degrees / (2 * gammaincinv(degrees / 2, 0.1))) if degrees > 0 else 1.0
 
 
 def counted(number: int, thing: str) -> str:
@@ -250,7 +270,8 @@ def _samples_needed(
     power = _unseen_power(spectrum)
     for growth in (1 + step / 100 for step in range(100 * (FARTHEST - 1) + 1)):
         later = found.after(growth, power)
-        enough = growth * (clusters or samples) >= FEWEST_SAMPLES and later.unseen <= UNSEEN_UP_TO
+        many = growth * min(clusters or samples, spectrum.rows) >= FEWEST_SAMPLES
+        enough = many and later.unseen <= UNSEEN_UP_TO
         if enough and later.off <= later.limit(USABLE_UP_TO):
             return math.ceil(growth * samples)
     return None
