@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.independence import dependent_draws
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
 from tsstore.statistics.lower_bound import entropy_lower_bound_by_groups
 from tsstore.statistics.spectrum import Spectrum
@@ -72,7 +73,16 @@ class Counted:
 
     def verdict(self, entropy: Jackknifed, clusters: int | None = None) -> Verdict:
         """Return the verdict."""
-        return verdict(self.spectrum, self.samples, entropy, self.neurons, clusters=clusters)
+        doubt = self.dependent_draws() if clusters is None else None
+        doubts = [] if doubt is None else [doubt]
+        return verdict(
+            self.spectrum, self.samples, entropy, self.neurons, clusters=clusters, doubts=doubts
+        )
+
+    def dependent_draws(self) -> str | None:
+        """Return what shows that the samples are no independent draws, if anything does."""
+        pairs = int(self.changes.pairs_within_samples.sum())
+        return dependent_draws(self.spectrum, self.samples, self.changes, pairs)
 
     def lower_bound(self, clusters: int | None = None) -> float:
         """Return the lower bound of the entropy, in bits."""
