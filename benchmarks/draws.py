@@ -32,7 +32,7 @@ def independent(rng, shares, samples, positions=1):
     return np.searchsorted(np.cumsum(shares)[:-1], rng.random((samples, positions)), side="right")
 
 
-def clumped(rng, shares, samples, positions=64, stay=0.8):
+def clumped(rng, shares, samples, positions=32, stay=0.8):
     """Draw rows each of which repeats the one before it in its sample with some chance."""
     rows = independent(rng, shares, samples, positions)
     for position in range(1, positions):
@@ -41,7 +41,7 @@ def clumped(rng, shares, samples, positions=64, stay=0.8):
     return rows
 
 
-def mixed(rng, shares, samples, positions=32, kinds=4):
+def mixed(rng, shares, samples, positions=16, kinds=4):
     """Draw rows of a sample from a few states of its own."""
     own = independent(rng, shares, samples, kinds)
     return np.take_along_axis(own, rng.integers(0, kinds, (samples, positions)), axis=1)
@@ -214,7 +214,7 @@ def alone(rng, network, samples):
     return network.states(rng.normal(size=(samples, 1, network.inputs)))[0]
 
 
-def walking(rng, network, samples, positions=32, memory=0.9):
+def walking(rng, network, samples, positions=16, memory=0.9):
     """Draw states of a layer whose input drifts from position to position."""
     inputs = rng.normal(size=(samples, positions, network.inputs))
     for position in range(1, positions):
@@ -223,7 +223,7 @@ def walking(rng, network, samples, positions=32, memory=0.9):
     return network.states(inputs)[0]
 
 
-def centred(rng, network, samples, positions=32, common=0.5):
+def centred(rng, network, samples, positions=16, common=0.5):
     """Draw states of a layer whose inputs have something in common in each sample."""
     inputs = math.sqrt(1 - common) * rng.normal(size=(samples, positions, network.inputs))
     inputs += math.sqrt(common) * rng.normal(size=(samples, 1, network.inputs))

@@ -33,7 +33,7 @@ from draws import (
 )
 
 ROWS = (400, 1_600, 6_400, 25_600)
-SAMPLES = (64, 200, 600, 1_800)
+SAMPLES = (100, 400, 1_600, 4_800)
 
 
 @dataclass

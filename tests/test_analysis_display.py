@@ -173,26 +173,26 @@ def test_samples_that_repeat_others_are_named(left_out, repeated, expected) -> N
 
 
 def dependent(repeated: int):
-    """Layers of 128 samples, so many of which have the id of another one and other rows."""
-    network = analysis(replace(even(), clusters=128 - repeated))
+    """Layers of 4,096 samples, so many of which have the id of another one and other rows."""
+    network = analysis(replace(even(), clusters=4_096 - repeated))
     network.repeated_samples = repeated
     return network
 
 
 def test_many_samples_that_depend_on_others_lead_the_table() -> None:
     line = (
-        "7 of 128 samples have the id of another one and other rows: samples of one id depend on "
-        'each other, and make 121 clusters (unique_by="id" counts the first of each id, '
+        "205 of 4,096 samples have the id of another one and other rows: samples of one id depend "
+        'on each other, and make 3,891 clusters (unique_by="id" counts the first of each id, '
         'repeats="each" takes all for draws).'
     )
-    network = dependent(7)
+    network = dependent(205)
     assert network.warnings == network.to_dict()["warnings"] == [line]
     assert repr(network).splitlines()[1] == f"  {line}"
     assert network._repr_html_().index(escape(line)) < network._repr_html_().index("<table>")
     assert "The samples suffice" not in repr(network) + network.sentence
-    few = dependent(6)
+    few = dependent(204)
     assert few.warnings == []
-    assert notes(few) == [line.replace("7", "6").replace("121", "122")]
+    assert notes(few) == [line.replace("205", "204").replace("3,891", "3,892")]
     assert few.sentence == "The samples suffice for every layer."
 
 

@@ -86,7 +86,7 @@ def test_analyze_prints_a_table_and_a_sentence(run):
     assert heading.split() == ["layer", "neurons", "samples", "distinct", "efficiency", "verdict"]
     assert line.startswith("conv_3")
     assert "≥" in line
-    assert rest[-1] == "conv_3 needs more than 3× what there is."
+    assert rest[-1] == "conv_3 needs more than 900 samples."
     assert result.stderr.splitlines()[-1].startswith("conv_3: ")
 
 
