@@ -265,8 +265,9 @@ def _words(values: npt.NDArray[Any]) -> _Words:
     NaN, which is how a missing number is written, is one value.
     """
     if values.dtype.kind == "O":
-        known = {value: _word(value) for value in set(values.tolist())}
-        return np.fromiter(map(known.__getitem__, values.tolist()), np.uint64, len(values))
+        import pandas as pd
+
+        return pd.util.hash_array(values, categorize=False)
     if values.dtype.kind != "f":
         return values.astype(np.uint64) * _STEP
     numbers = values.astype(np.float64)
