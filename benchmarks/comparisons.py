@@ -99,12 +99,13 @@ def differences(repetitions: int) -> Iterator[str]:
 
 
 def quotients(repetitions: int, size: int) -> Iterator[str]:
-    """Yield a line for each number of samples and accuracy; answers come in clusters of a size."""
-    bits = entropy_of(EVEN)
+    """Yield a line for each number of samples; answers come in clusters of a size."""
+    bits, held = entropy_of(EVEN), {}
     for samples in (64, 100, 200, 1_000, 4_000):
-        cells = []
         for share in (0.5, 0.9, 0.98, 0.99, 0.999, 1.0):
-            rng, found = np.random.default_rng([SEED, samples, round(1_000 * share)]), []
+            rng = np.random.default_rng([SEED, samples, round(1_000 * share)])
+            truth = aIQ(bits / 4, share)
+            held[share] = np.zeros(2)
             for _ in range(repetitions):
                 clusters = -(-samples // size)
                 group = np.repeat(rng.integers(0, GROUPS, clusters), size)[:samples]
@@ -114,11 +115,16 @@ def quotients(repetitions: int, size: int) -> Iterator[str]:
                     np.bincount(group, right, GROUPS).astype(np.int64),
                     np.bincount(group, minlength=GROUPS),
                 )
-                found.append(
-                    aiq_interval([entropy], [4], answers, clusters=clusters if size > 1 else None)
-                )
-            truth = aIQ(bits / 4, share)
-            cells.append(f"{np.mean([i.lower <= truth <= i.upper for i in found]):.3f}")
+                for number, alike in enumerate((False, True)):
+                    found = aiq_interval(
+                        [entropy],
+                        [4],
+                        answers,
+                        clusters=clusters if size > 1 else None,
+                        unseen_like_rare=alike,
+                    )
+                    held[share][number] += found.lower <= truth <= found.upper
+        cells = ("/".join(f"{number / repetitions:.3f}" for number in held[s]) for s in held)
         yield f"{samples:>7,}  " + "  ".join(cells)
 
 

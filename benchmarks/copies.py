@@ -22,8 +22,6 @@ from counted import GROUPS, SEED, Counted
 from draws import clumped, independent, mixed, shares_of
 from families import Family, chosen_on, held_out
 
-from tsstore.statistics.independence import dependent_draws
-
 COPIES = (1, 2, 3, 4, 10)
 SHARES = (0.1, 0.3)
 MOST_SAMPLES = 10_000
@@ -82,8 +80,7 @@ def noticed(family: Family, samples: int, times: int, share: float, rng) -> bool
         rows, flat = np.append(rows, rows[again]), np.append(flat, flat[again] + own)
     drawn = int(flat.max()) + 1
     counted = Counted.of(rows, rng.integers(0, GROUPS, drawn), family.neurons, flat)
-    pairs = int(counted.changes.pairs_within_samples.sum())
-    return dependent_draws(counted.spectrum, drawn, counted.changes, pairs) is not None
+    return counted.dependent_draws() is not None
 
 
 def main() -> None:

@@ -73,12 +73,16 @@ class Counted:
 
     def verdict(self, entropy: Jackknifed, clusters: int | None = None) -> Verdict:
         """Return the verdict."""
-        pairs = int(self.changes.pairs_within_samples.sum())
-        doubt = dependent_draws(self.spectrum, self.samples, self.changes, pairs)
-        doubts = [] if doubt is None or clusters is not None else [doubt]
+        doubt = self.dependent_draws() if clusters is None else None
+        doubts = [] if doubt is None else [doubt]
         return verdict(
             self.spectrum, self.samples, entropy, self.neurons, clusters=clusters, doubts=doubts
         )
+
+    def dependent_draws(self) -> str | None:
+        """Return what shows that the samples are no independent draws, if anything does."""
+        pairs = int(self.changes.pairs_within_samples.sum())
+        return dependent_draws(self.spectrum, self.samples, self.changes, pairs)
 
     def lower_bound(self, clusters: int | None = None) -> float:
         """Return the lower bound of the entropy, in bits."""

@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 import pytest
-from made_results import SAMPLES, all_differ, analysis, counted, dead, even, limited, result
+from made_results import all_differ, analysis, counted, dead, even, limited, result
 
 from tsstore.analysis.display import (
     HEADINGS,
@@ -174,7 +174,7 @@ def test_samples_that_repeat_others_are_named(left_out, repeated, expected) -> N
 
 def dependent(repeated: int):
     """Layers of 4,096 samples, so many of which have the id of another one and other rows."""
-    network = analysis(replace(even(), clusters=SAMPLES - repeated))
+    network = analysis(replace(even(), clusters=4_096 - repeated))
     network.repeated_samples = repeated
     return network
 

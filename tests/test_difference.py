@@ -165,6 +165,13 @@ def test_without_ids_samples_are_taken_to_be_independent(tmp_path: Path) -> None
     assert found["a"].interval.standard_error == pytest.approx(error, rel=1e-12)
 
 
+def test_where_each_sample_is_a_draw_of_its_own_ids_pair_nothing(tmp_path: Path) -> None:
+    store = run(tmp_path / "run", np.arange(600) // 2, 1)
+    each = tsstore.analyze(store, repeats="each")
+    assert each.dealt is None
+    assert not tsstore.difference(each, tsstore.analyze(store)).paired
+
+
 def test_samples_of_a_cluster_are_paired_by_it(tmp_path: Path) -> None:
     patient = np.arange(600) // 3
     runs = [

@@ -191,12 +191,13 @@ class RandomGroups:
             If a chunk of the cluster column is not what was committed.
         """
         stop = first_sample + samples
+        if not samples:
+            return np.empty(0, np.uint8)
         if self.cluster is None:
             name, pieces = directory, _numbered_words(first_sample, stop)
         else:
             name, pieces = "", _word_pieces(self.cluster[directory], first_sample, stop)
-        groups = [self._groups(self._as_joined(words), name) for words in pieces]
-        return np.concatenate([np.empty(0, np.uint8), *groups])
+        return np.concatenate([self._groups(self._as_joined(words), name) for words in pieces])
 
     def dealt(self, left_out: LeftOut = NOTHING) -> Dealt | None:
         """Return which samples each group holds, as far as a column tells; parameters likewise.
@@ -264,8 +265,9 @@ def _words(values: npt.NDArray[Any]) -> _Words:
     NaN, which is how a missing number is written, is one value.
     """
     if values.dtype.kind == "O":
-        known = {value: _word(value) for value in set(values.tolist())}
-        return np.fromiter(map(known.__getitem__, values.tolist()), np.uint64, len(values))
+        import pandas as pd
+
+        return pd.util.hash_array(values, categorize=False)
     if values.dtype.kind != "f":
         return values.astype(np.uint64) * _STEP
     numbers = values.astype(np.float64)

@@ -120,12 +120,17 @@ class NetworkNumbers(Mapping[str, Layer]):
         return aIQ(self.network_efficiency(), self._accuracy(accuracy), weight)
 
     def aiq_interval(
-        self, level: float = 0.95, weight: float = 2, accuracy: float | None = None
+        self,
+        level: float = 0.95,
+        weight: float = 2,
+        accuracy: float | None = None,
+        *,
+        unseen_like_rare: bool = False,
     ) -> Interval | None:
         """Return a confidence interval for the aIQ; None as `network_interval`, raises as `aiq`.
 
-        An accuracy that is given is taken to be exact; the recorded one scatters as the
-        efficiencies do.
+        An accuracy that is given is taken to be exact; the recorded one has its own limits. What
+        `unseen_like_rare` assumes, `LayerNumbers.interval` says.
         """
         check_level(level)
         answers: float | Answers = self._accuracy(accuracy)
@@ -141,6 +146,7 @@ class NetworkNumbers(Mapping[str, Layer]):
             weight=weight,
             clusters=next((layer.clusters for layer in self.values()), None),
             level=level,
+            unseen_like_rare=unseen_like_rare,
         )
 
     def __getitem__(self, name: str) -> Layer:

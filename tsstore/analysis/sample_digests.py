@@ -14,7 +14,7 @@ from tsstore.analysis.running import Scheduler
 from tsstore.store.layers import Block, LayerStates
 from tsstore.store.repeats import SameIds
 
-SAMPLE_BYTES = 112
+SAMPLE_BYTES = 144
 """Of a sample that is digested: its place, its id's number, its digest before and after a layer,
 and the orders in which digests are compared."""
 PIECE_BYTES = 1 << 20
@@ -129,7 +129,7 @@ def _digest_block(layer: _Layer, block: Block, some: _Some) -> Digests:
 
 
 def _digest_piece(states: LayerStates, piece: Block, places: Indices, before: Digests) -> Digests:
-    part, found = states.parts[piece.part], np.empty_like(before)
+    part = states.parts[piece.part]
     ends = np.cumsum(part.read_positions(piece.first_sample, piece.samples))
     starts = np.concatenate([[0], ends[:-1]])
     first, last = int(starts[places[0]]), int(ends[places[-1]])
@@ -138,13 +138,14 @@ def _digest_piece(states: LayerStates, piece: Block, places: Indices, before: Di
     # By its name, rows of one layer are not taken for those of another one.
     name = states.name.encode("utf-8", "surrogatepass")
     person = hashlib.blake2b(name, digest_size=16).digest()
+    data, earlier = rows.data, before.tobytes()
+    found = [earlier[place : place + 16] for place in range(0, len(earlier), 16)]
     for sample, (start, stop) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        found[sample] = before[sample]
         if start < stop:
-            digest = hashlib.blake2b(before[sample].tobytes(), digest_size=16, person=person)
-            digest.update(rows[start:stop].data)
-            found[sample] = np.frombuffer(digest.digest(), np.uint64)
-    return found
+            digest = hashlib.blake2b(found[sample], digest_size=16, person=person)
+            digest.update(data[start:stop])
+            found[sample] = digest.digest()
+    return np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
 
 
 def _together(pieces: Sequence[Digests]) -> Digests:
