@@ -162,7 +162,7 @@ def settle_repeats(
     if not same.samples:
         return NO_REPEATS
     states = [store[name] for name in layers]
-    needed = bytes_to_digest(same, states)
+    needed = bytes_to_digest(same, states, scheduler)
     if needed > memory:
         problem = (
             f"comparing the rows of {same.samples:,} samples takes {format_memory(needed)}, and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,9 +44,13 @@ class _Layer:
     states: LayerStates
 
 
-def bytes_to_digest(same: SameIds, layers: Sequence[LayerStates]) -> int:
-    """Return the bytes that digesting samples takes, at least: with one task at a time."""
-    return same.samples * SAMPLE_BYTES + max(map(_task_bytes, layers))
+def bytes_to_digest(same: SameIds, layers: Sequence[LayerStates], scheduler: Scheduler) -> int:
+    """Return the bytes that digesting samples takes, at least: with as few tasks as there may be.
+
+    The processes of a cluster use all their threads.
+    """
+    tasks = 1 if scheduler.shared_memory else scheduler.threads
+    return same.samples * SAMPLE_BYTES + tasks * max(map(_task_bytes, layers))
 
 
 def digest_samples(
@@ -69,17 +74,24 @@ def digest_samples(
         held = [np.full(len(own), name in with_rows) for name, own in same.parts.items()]
         read = alike & np.concatenate(held)
         if read.any():
-            graph = _graph(states, same, read, digests)
-            digests[read] = scheduler.run(graph, "digests", threads, None)
+            graph, key = _graph(states, same, read, digests)
+            digests[read] = scheduler.run(graph, key, threads, None)
             alike &= _has_its_like(same.number, digests)
     return digests
 
 
 def _graph(
     states: LayerStates, same: SameIds, read: npt.NDArray[np.bool_], digests: Digests
-) -> dict[Any, Any]:
-    """Return the graph that digests one layer's rows of some samples, in their order."""
-    graph: dict[Any, Any] = {"layer": _Layer(states)}
+) -> tuple[dict[Any, Any], str]:
+    """Return the graph that digests one layer's rows of some samples in their order, and its key.
+
+    Its keys are unique: a cluster may run many analyses at once.
+    """
+    token = uuid.uuid4().hex[:12]
+    layer, block_key, result = (
+        f"tsstore-{kind}-{token}" for kind in ("layer", "digest", "digests")
+    )
+    graph: dict[Any, Any] = {layer: _Layer(states)}
     chosen, before = same.of_parts(read), same.of_parts(digests)
     keys: list[tuple[str, int]] = []
     for directory, indices in same.parts.items():
@@ -88,11 +100,11 @@ def _graph(
         for block in _blocks(states, directory):
             some = slice(*np.searchsorted(places, [block.first_sample, _end(block)]))
             if some.start < some.stop:
-                keys.append(("digests-of-block", len(keys)))
+                keys.append((digest, len(keys)))
                 wanted = _Some(places[some] - block.first_sample, own[some])
-                graph[keys[-1]] = (_digest_block, "layer", block, wanted)
-    graph["digests"] = (_together, keys)
-    return graph
+                graph[keys[-1]] = (_digest_block, layer, block, wanted)
+    graph[result] = (_together, keys)
+    return graph, result
 
 
 def _blocks(states: LayerStates, directory: str) -> Iterator[Block]:
