@@ -88,9 +88,8 @@ def _graph(
     Its keys are unique: a cluster may run many analyses at once.
     """
     token = uuid.uuid4().hex[:12]
-    layer, block_key, result = (
-        f"tsstore-{kind}-{token}" for kind in ("layer", "digest", "digests")
-    )
+    kinds = ("digested-layer", "digest", "digests")
+    layer, digest, result = (f"tsstore-{kind}-{token}" for kind in kinds)
     graph: dict[Any, Any] = {layer: _Layer(states)}
     chosen, before = same.of_parts(read), same.of_parts(digests)
     keys: list[tuple[str, int]] = []
