@@ -246,3 +246,31 @@ def test_a_plan_reckons_with_all_that_may_be_left_out(tmp_path):
     analysis_plan = settle_repeats(store, ["a"], 64 * MIB, Local(1)).left_out.planned
     assert analysis_plan == HELD * 4
     assert tsstore.plan(store)["a"] != tsstore.plan(store, repeats="each")["a"]
+
+
+def test_images_recorded_over_four_epochs_are_noticed_with_ids_and_without(tmp_path):
+    torch = pytest.importorskip("torch")
+    from tsstore.demo import mnist
+    from tsstore.demo.model import load_lenet5
+
+    model, (images, _) = load_lenet5(), mnist.test_images()
+    inputs = torch.from_numpy(mnist.to_model_input(images[:250]))
+    for name, epochs in (("once", 1), ("ids", 4), ("none", 4)):
+        with (
+            torch.inference_mode(),
+            tsstore.capture(model, tmp_path / name, layers=["Conv2d"], durable=False) as recorder,
+        ):
+            for _ in range(epochs):
+                ids = {} if name == "none" else {"id": np.arange(250)}
+                with recorder.batch(**ids):
+                    model(inputs)
+    once, ids, none = (tsstore.analyze(tmp_path / name) for name in ("once", "ids", "none"))
+    assert ids.samples_left_out == 750
+    for name, layer_result in ids.items():
+        assert found(layer_result) == found(once[name])
+        assert layer_result.interval() == once[name].interval()
+        assert layer_result.verdict == once[name].verdict
+    for name, layer_result in none.items():
+        assert layer_result.reason.startswith("The samples are no independent draws: ")
+        assert layer_result.entropy_lower_bound < once[name].entropy()
+    assert "The samples suffice" not in repr(none)
