@@ -16,7 +16,7 @@ from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.intervals import Interval
 from tsstore.statistics.verdict import SAMPLE_LIMITED
 
-SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 60_000)
+SIZES = (1_000, 3_000, 5_000, 10_000, 20_000, 40_000, 60_000)
 
 HEADINGS = {
     "layer": 8,
