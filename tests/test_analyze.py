@@ -496,8 +496,8 @@ def test_the_largest_sample_is_found_across_parts_and_pieces(tmp_path, monkeypat
     parts = [layer(np.zeros((n * 20, 1), np.uint8), n) for n in (3, 5)]
     parts.append(layer(np.zeros((40, 1), np.uint8), [1] * 31 + [9]))
     store = write_layers(tmp_path / "run", *({"a": part} for part in parts))
-    assert module._largest_sample(store["a"]) == 9
-    assert module._largest_sample(write_layers(tmp_path / "one", {"a": parts[1]})["a"]) == 5
+    assert store["a"].largest_sample == 9
+    assert write_layers(tmp_path / "one", {"a": parts[1]})["a"].largest_sample == 5
 
 
 def test_neither_opening_nor_analysing_imports_torch(tmp_path):

@@ -105,9 +105,11 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
     (without,) = json.loads(tsstore_command(*arguments, "--no-intervals").stdout)["layers"].values()
     assert without["efficiency_interval"] is without["margin_bits"] is None
     (alone,) = json.loads(tsstore_command(*arguments).stdout)["layers"].values()
-    clustered = json.loads(tsstore_command(*arguments, "--cluster", "label").stdout)
+    clustered = json.loads(tsstore_command(*arguments, "--dependent-by", "label").stdout)
     assert alone["efficiency"] == pytest.approx(without["efficiency"], rel=1e-12)
-    assert clustered["layers"]["conv_1"]["margin_bits"] > alone["margin_bits"]
+    by_label = clustered["layers"]["conv_1"]
+    assert (alone["clusters"], by_label["clusters"]) == (None, 10)
+    assert by_label["margin_bits"] > alone["margin_bits"]
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,9 @@ def dependent_draws(
     found = None
     if one_row or groups >= FEWEST_GROUPS:
         seen = np.zeros(LARGEST + 2)
-        low = spectrum.incidence <= LARGEST + 1
-        np.add.at(seen, spectrum.incidence[low], spectrum.states[low])
+        incidence, states = spectrum.incidences()
+        low = incidence <= LARGEST + 1
+        seen[incidence[low]] = states[low]
         clumps = np.ones_like(seen) if one_row or changes is None else _clumps(seen, changes)
         largest = min(LARGEST, samples // 2)
         found = _gaps(seen, clumps, samples, largest) or _neighbours(seen, clumps, samples, largest)
@@ -191,7 +192,7 @@ def _clumps(seen: FloatArray, changes: GroupChanges) -> FloatArray:
 
 def _multiples(spectrum: Spectrum, samples: int, one_row: bool) -> str | None:
     """Say of which number too many incidences are multiples."""
-    values = np.unique(spectrum.incidence)
+    values = spectrum.incidences()[0]
     variance = values * (samples - values) / max(samples, 1)
     found = []
     for copies in range(2, LARGEST + 1):
