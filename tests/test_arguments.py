@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from made_results import analysis, counted, dead, even, limited, result
 from sampling import Counted
@@ -89,6 +89,8 @@ def test_methods_with_a_level_are_found() -> None:
     assert {"network_interval", "aiq_interval"} <= set(methods_with(Analysis, "level"))
 
 
+@example(6.5e307)
+@example(5e-324)
 @given(st.floats())
 def test_an_order_gives_a_number_or_an_error(alpha: float) -> None:
     whole = alpha >= 2 and float(alpha).is_integer()

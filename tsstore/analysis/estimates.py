@@ -43,7 +43,7 @@ class Rarefied(NamedTuple):
         Share of a new sample's incidences that the states make up; None if there is one sample.
     distinct_interval, incidence_entropy_interval
         Confidence intervals, by groups of samples, for what so many samples show on average; None
-        where groups were not told apart, fewer than eight of them hold samples, there is one state,
+        where groups were not told apart, fewer than five of them hold samples, there is one state,
         or none was seen in two samples.
     """
 

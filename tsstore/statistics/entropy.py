@@ -125,7 +125,7 @@ def _renyi_nats(
         return math.fsum(states * shares * surprisals)
     if alpha == math.inf:
         return float(surprisals.min())
-    if abs(alpha - 1) * surprisals.max() < 1:
+    if abs(alpha - 1) * float(surprisals.max()) < 1:
         return _renyi_near_shannon(surprisals, states * shares, alpha)
     return _renyi_from_largest(surprisals, states, alpha)
 
