@@ -3,7 +3,7 @@
 Draws clusters of 20 samples from known distributions. Some samples of a cluster, or all, are of
 four states of its own, as if it were one sample with many rows; the rest are drawn as if there were
 no clusters. Printed is how often the default interval (nominally 95 %) holds the truth if the
-clusters are told (`cluster=`) and if they are not, and how often the layer is sample-limited::
+clusters are told (`dependent_by=`) and if they are not, and how often the layer is sample-limited::
 
     python benchmarks/clusters.py
 """
@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from families import GROUPS, SEED, Counted, independent, known_families, mixed
+from counted import GROUPS, SEED, Counted
+from draws import independent, mixed
+from families import chosen_on, held_out
 
-from tsstore.statistics.verdict import SAMPLE_LIMITED, verdict
+from tsstore.statistics.verdict import SAMPLE_LIMITED
 
 FAMILIES = ("geometric", "log-normal", "few hot, tail", "Zipf 1.4")
+NEURONS = 20
 OWN = (0.2, 0.5, 1.0)
 CLUSTERS = (10, 40, 200, 800)
 SAMPLES = 20
@@ -34,13 +37,11 @@ def judge(rng, shares, truth: float, clusters: int, own: float) -> tuple[bool, b
     """Draw once; return whether both intervals hold the truth, and whether the layer is limited."""
     rows = draw(rng, shares, clusters, own).reshape(-1, 1)
     cluster = np.repeat(np.arange(clusters), SAMPLES)
-    told = Counted.of(rows, rng.integers(0, GROUPS, clusters)[cluster])
-    alone = Counted.of(rows, rng.integers(0, GROUPS, len(rows)))
-    entropy = told.entropy()
-    held = [i.lower <= truth <= i.upper for i in (entropy.interval(), alone.entropy().interval())]
-    margin = entropy.margin()
-    found = verdict(told.spectrum, len(rows), entropy.estimate, margin, clusters, told.changes)
-    return (*held, found.name == SAMPLE_LIMITED)
+    told = Counted.of(rows, rng.integers(0, GROUPS, clusters)[cluster], NEURONS)
+    alone = Counted.of(rows, rng.integers(0, GROUPS, len(rows)), NEURONS)
+    entropies = told.entropy(clusters), alone.entropy()
+    held = [i.lower <= truth <= i.upper for i in (e.interval(largest=NEURONS) for e in entropies)]
+    return (*held, told.verdict(entropies[0], clusters).name == SAMPLE_LIMITED)
 
 
 def main() -> None:
@@ -52,9 +53,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print("Share of the intervals that hold the truth, and of the layers that are sample-limited")
     print(f"{'family':<16}{'own':>6}{'clusters':>10}{'told':>8}{'not told':>10}{'limited':>9}")
-    for family in known_families():
-        if family.name not in FAMILIES:
-            continue
+    for family in (f for f in (*chosen_on(), *held_out()) if f.name in FAMILIES):
         rng = np.random.default_rng([SEED, FAMILIES.index(family.name)])
         shares = family.draw.keywords["shares"]
         for own in OWN:

@@ -1,227 +1,167 @@
-"""Samples of states with known entropies, and what counting them gives."""
+"""Families of distributions with known entropies, on which estimates and verdicts are tried.
+
+The rules of interval, bound and verdict were chosen on those of `chosen_on`. Those of `held_out`
+were looked at when the rules stood, and are there to confirm them: one that fails is reported, goes
+over to the others, and another one takes its place.
+"""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from counted import SEED
+from draws import (
+    FewStates,
+    Perceptron,
+    PowerLaw,
+    Rare,
+    alone,
+    centred,
+    clumped,
+    copied,
+    entropy_of,
+    independent,
+    mixed,
+    neurons,
+    ragged,
+    shares_of,
+    walking,
+)
 
-from tsstore.statistics import estimators
-from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
-from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.verdict import verdict
-
-GROUPS = 32
-SEED = 20
-
-
-@dataclass
-class Counted:
-    """Spectrum and group changes of rows of shape (samples, positions)."""
-
-    spectrum: Spectrum
-    samples: int
-    changes: GroupChanges
-
-    @classmethod
-    def of(cls, rows, group):
-        """Count rows whose samples are in these groups, sorting them once."""
-        samples, positions = rows.shape
-        keys = rows.astype(np.int64) * samples + np.arange(samples)[:, None]
-        keys, often = np.unique(keys, return_counts=True)
-        _, first, state = np.unique(keys // samples, return_index=True, return_inverse=True)
-        k, q = np.add.reduceat(often, first), np.bincount(state)
-        of_key = group[keys % samples]
-        pairs, index = np.unique(state * GROUPS + of_key, return_inverse=True)
-        state, left_out = pairs // GROUPS, pairs % GROUPS
-        rest_k = k[state] - np.bincount(index, often).astype(np.int64)
-        rest_q = q[state] - np.bincount(index)
-        left = rest_k > 0
-        size = np.bincount(group, minlength=GROUPS)
-        equal = np.bincount(of_key, often * (often - 1) // 2, minlength=GROUPS).astype(np.int64)
-        numbers = [size, size * positions, equal, size * (positions * (positions - 1) // 2)]
-        changes = GroupChanges.from_arrays(
-            numbers,
-            np.concatenate([left_out, left_out[left]]),
-            np.concatenate([k[state], rest_k[left]]),
-            np.concatenate([q[state], rest_q[left]]),
-            np.repeat([-1, 1], [len(left), left.sum()]),
-        )
-        return cls(Spectrum.from_counts(k, q), samples, changes)
-
-    def entropy(self) -> Jackknifed:
-        """Return the default estimate and those without each group."""
-        return jackknifed_entropy(self.spectrum, self.samples, self.changes)
-
-    def verdict(self, entropy: Jackknifed) -> str:
-        """Return the verdict's name."""
-        return verdict(self.spectrum, self.samples, entropy.estimate, entropy.margin()).name
+ROWS = (400, 1_600, 6_400, 25_600)
+SAMPLES = (100, 400, 1_600, 4_800)
 
 
 @dataclass
 class Family:
-    """A way to draw the rows of samples, with the entropy that they have."""
+    """A way to draw the rows of samples of a layer, with the entropy that they have.
+
+    Attributes
+    ----------
+    neurons
+        Of the layer: how many states there may be.
+    truth
+        In bits.
+    draw
+        Takes a generator and a number of samples.
+    sizes
+        Numbers of samples.
+    """
 
     name: str
+    neurons: int
     truth: float
     draw: Callable
     sizes: tuple[int, ...]
 
 
-def entropy_of(shares) -> float:
-    """Return the Shannon entropy in bits."""
-    shares = shares[shares > 0]
-    return -math.fsum(shares * np.log2(shares))
-
-
-def independent(rng, shares, samples, positions=1):
-    """Draw rows that do not depend on each other."""
-    return np.searchsorted(np.cumsum(shares)[:-1], rng.random((samples, positions)), side="right")
-
-
-def clumped(rng, shares, samples, positions=64, stay=0.8):
-    """Draw rows each of which repeats the one before it in its sample with some chance."""
-    rows = independent(rng, shares, samples, positions)
-    for position in range(1, positions):
-        repeats = rng.random(samples) < stay
-        rows[repeats, position] = rows[repeats, position - 1]
-    return rows
-
-
-def mixed(rng, shares, samples, positions=32, kinds=4):
-    """Draw rows of a sample from a few states of its own."""
-    own = independent(rng, shares, samples, kinds)
-    return np.take_along_axis(own, rng.integers(0, kinds, (samples, positions)), axis=1)
-
-
-def known_families() -> Iterator[Family]:
-    """Yield the families whose probabilities are written down."""
+def chosen_on() -> Iterator[Family]:
+    """Yield the families on which the rules were chosen."""
     rng = np.random.default_rng(SEED)
-    dirichlet = rng.dirichlet(np.full(500, 0.4))
-    log_normal = rng.lognormal(0, 1.5, 2_000)
-    geometric = 0.97 ** np.arange(1_000)
-    weights = {
-        "uniform*": np.ones(1_000),
-        "Zipf*": 1 / np.arange(1, 1_001),
-        "Dirichlet*": dirichlet,
-        "geometric": geometric,
-        "log-normal": log_normal,
-        "few hot, tail": np.r_[np.full(4, 0.2), np.full(400, 0.2 / 400)],
-        "Zipf 1.4": np.arange(1, 5_001) ** -1.4,
-    }
-    for name, weight in weights.items():
-        shares = weight / weight.sum()
-        truth = entropy_of(shares)
-        yield Family(
-            name,
-            truth,
-            functools.partial(independent, shares=shares),
-            (100, 400, 1_600, 6_400),
-        )
-        draw = functools.partial(clumped, shares=shares)
-        yield Family(f"{name}, clumped", truth, draw, (64, 200, 600))
-        if not name.endswith("*"):
-            draw = functools.partial(mixed, shares=shares)
-            yield Family(f"{name}, mixed", truth, draw, (64, 200, 600, 1_800))
-
-
-class Perceptron:
-    """Layers with random weights on Gaussian inputs; a state is one whole number."""
-
-    def __init__(self, neurons: tuple[int, ...], inputs: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        sizes = [inputs, *neurons]
-        self.neurons, self.inputs = neurons, inputs
-        self.weights = [
-            rng.normal(0, math.sqrt(2 / a), (a, b)) for a, b in itertools.pairwise(sizes)
-        ]
-        self.biases = [rng.normal(0, 0.3, b) for b in neurons]
-
-    def states(self, values):
-        """Return the states of each layer for inputs of shape (..., inputs)."""
-        found = []
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            values = np.maximum(values @ weight + bias, 0)
-            found.append((values > 0) @ (1 << np.arange(len(bias))))
-        return found
-
-    @functools.cached_property
-    def truths(self) -> list[float]:
-        """The layers' entropies from four million draws, known to about 0.001 bits."""
-        rng = np.random.default_rng(SEED)
-        counts = [np.zeros(1 << n, dtype=np.int64) for n in self.neurons]
-        for _ in range(40):
-            for total, states in zip(
-                counts, self.states(rng.normal(size=(100_000, self.inputs))), strict=True
-            ):
-                total += np.bincount(states, minlength=total.size)
-        return [estimators.chao_wang_jost(Spectrum.from_counts(c[c > 0])) for c in counts]
-
-
-def walking(rng, network, samples, positions=32, memory=0.9):
-    """Draw states of a layer whose input drifts from position to position."""
-    inputs = rng.normal(size=(samples, positions, network.inputs))
-    for position in range(1, positions):
-        inputs[:, position] *= math.sqrt(1 - memory**2)
-        inputs[:, position] += memory * inputs[:, position - 1]
-    return network.states(inputs)[0]
-
-
-def centred(rng, network, samples, positions=32, common=0.5):
-    """Draw states of a layer whose inputs have something in common in each sample."""
-    inputs = math.sqrt(1 - common) * rng.normal(size=(samples, positions, network.inputs))
-    inputs += math.sqrt(common) * rng.normal(size=(samples, 1, network.inputs))
-    return network.states(inputs)[0]
-
-
-def layer_families() -> Iterator[Family]:
-    """Yield a random ReLU layer: with one position, a drifting input, a common input."""
+    yield from known("uniform", np.ones(1_000), (independent, clumped))
+    yield from known("Zipf 1", 1 / np.arange(1, 1_001), (independent, clumped))
+    yield from known("Dirichlet 0.4", rng.dirichlet(np.full(500, 0.4)), (independent, mixed))
+    few_hot = np.r_[np.full(4, 0.2), np.full(400, 0.2 / 400)]
+    yield from known("few hot, tail", few_hot, (independent, mixed))
+    yield from known("Zipf 1.4", np.arange(1, 5_001) ** -1.4, (independent, clumped))
+    yield from known("two states", [45, 55], (independent, clumped), bits=1)
+    yield from known("three states", [36, 33, 31], (independent, clumped), bits=2)
     layer = Perceptron((12,), 6, SEED)
-    truth = layer.truths[0]
-    yield Family(
-        "ReLU layer",
-        truth,
-        lambda rng, samples: layer.states(rng.normal(size=(samples, 1, 6)))[0],
-        (100, 400, 1_600, 6_400),
-    )
-    for name, draw in (("ReLU, drift", walking), ("ReLU, common", centred)):
-        draw = functools.partial(draw, network=layer)
-        yield Family(name, truth, draw, (64, 200, 600, 1_800))
+    yield Family("ReLU", 12, layer.truths[0], functools.partial(alone, network=layer), ROWS)
+    drift = functools.partial(walking, network=layer)
+    yield Family("ReLU, drift", 12, layer.truths[0], drift, SAMPLES)
+    even = np.full(256, 1 / 256)
+    yield rare("1.5 % of rows over 2^40", 48, Rare(even, 0.015, 40), (1_000, 10_000, 60_000))
+    yield rare("1.5 % of rows over 2^20", 24, Rare(even, 0.015, 20), (1_000, 10_000, 60_000))
+    classes = Rare(even[:64] * 4, 0.01, 40, True, 32)
+    yield rare("1 % of samples over 2^40", 64, classes, (100, 300, 1_000, 3_000))
+    yield power_law("power law 1.5 over 2^20", 24, 1.5, 20)
+    yield firing("a neuron, p = .1", [0.1], (300, 3_000, 10_000, 30_000))
+    yield firing("a neuron, p = .0005", [0.0005], (300, 1_000, 10_000, 100_000))
+    yield firing("ten neurons, p = .003", [0.003] * 10, (300, 1_000, 3_000, 10_000))
+    yield few_states("10 % blank", FewStates(0.10, 1, 20), (16, 100))
+    yield few_states("5 % blank", FewStates(0.05, 1, 20), (32, 100))
 
 
-def even_families() -> Iterator[Family]:
-    """Yield a handful of states that are nearly equally frequent."""
-    for name, weights in {"two*": (45, 55), "three*": (36, 33, 31)}.items():
-        shares = np.array(weights) / 100
-        truth = entropy_of(shares)
-        draw = functools.partial(independent, shares=shares)
-        yield Family(name, truth, draw, (100, 400, 1_600))
-        draw = functools.partial(clumped, shares=shares)
-        yield Family(f"{name}, clumped", truth, draw, (64, 200, 600))
-
-
-def later_families() -> Iterator[Family]:
-    """Yield families that were added when all limits of the verdict stood, to confirm them."""
+def held_out() -> Iterator[Family]:
+    """Yield the families that confirm the rules."""
     rng = np.random.default_rng(SEED + 2)
-    weights = {
-        "binomial†": np.array([math.comb(60, k) * 0.3**k * 0.7 ** (60 - k) for k in range(61)]),
-        "two levels†": np.r_[np.full(50, 0.9 / 50), np.full(500, 0.1 / 500)],
-        "Dirichlet 0.1†": rng.dirichlet(np.full(2_000, 0.1)),
-    }
-    for name, weight in weights.items():
-        shares = weight / weight.sum()
-        truth = entropy_of(shares)
-        draw = functools.partial(independent, shares=shares)
-        yield Family(name, truth, draw, (400, 1_600, 6_400))
-        draw = functools.partial(clumped, shares=shares)
-        yield Family(f"{name}, clumped", truth, draw, (100, 300, 900))
-        draw = functools.partial(mixed, shares=shares)
-        yield Family(f"{name}, mixed", truth, draw, (200, 600, 1_800))
-    layer = Perceptron((10,), 4, SEED + 2)
-    draw = functools.partial(walking, network=layer)
-    yield Family("narrow ReLU, drift†", layer.truths[0], draw, (100, 300, 900))
+    yield from known("geometric", 0.97 ** np.arange(1_000), (independent, clumped, mixed))
+    yield from known("log-normal", rng.lognormal(0, 1.5, 2_000), (independent, mixed))
+    binomial = [math.comb(60, k) * 0.3**k * 0.7 ** (60 - k) for k in range(61)]
+    yield from known("binomial", binomial, (independent, clumped, mixed))
+    two_levels = np.r_[np.full(50, 0.9 / 50), np.full(500, 0.1 / 500)]
+    yield from known("two levels", two_levels, (independent, clumped))
+    yield from known("Dirichlet 0.1", rng.dirichlet(np.full(2_000, 0.1)), (independent, mixed))
+    layer = Perceptron((12,), 6, SEED)
+    common = functools.partial(centred, network=layer)
+    yield Family("ReLU, common", 12, layer.truths[0], common, SAMPLES)
+    narrow = Perceptron((10,), 4, SEED + 2)
+    drift = functools.partial(walking, network=narrow)
+    yield Family("narrow ReLU, drift", 10, narrow.truths[0], drift, SAMPLES)
+    zipf = shares_of(1 / np.arange(1, 129))
+    yield rare("4 % of rows over 2^40", 48, Rare(zipf, 0.04, 40), (1_000, 10_000, 60_000))
+    yield rare("0.3 % of rows over 2^50", 64, Rare(zipf, 0.003, 50), (1_000, 10_000, 60_000))
+    yield rare("2 % of rows over 2^12", 16, Rare(zipf, 0.02, 12), (1_000, 10_000, 60_000))
+    classes = Rare(zipf, 0.03, 30, True, 8)
+    yield rare("3 % of samples over 2^30", 40, classes, (100, 300, 1_000, 3_000))
+    classes = Rare(zipf, 0.002, 60, True)
+    yield rare("0.2 % of samples over 2^60", 96, classes, (300, 1_000, 3_000, 30_000))
+    classes = Rare(np.ones(1), 0.01, 20, True, 16)
+    yield rare("constant, but 1 % of samples", 24, classes, (100, 300, 1_000, 3_000))
+    yield power_law("power law 1.5 over 2^60", 64, 1.5, 60)
+    yield power_law("power law 1.2 over 2^60", 64, 1.2, 60)
+    yield power_law("power law 2 over 2^30", 32, 2.0, 30)
+    yield firing("a neuron, p = .02", [0.02], (300, 1_000, 10_000, 30_000))
+    yield firing("64 neurons, p = .001", [0.001] * 64, (300, 1_000, 3_000, 10_000))
+    yield firing("a constant layer", [0.0] * 32, (64, 300, 1_000, 10_000))
+    yield few_states("25 % blank", FewStates(0.25, 1, 20), (8, 64))
+    yield few_states("2 % blank", FewStates(0.02, 1, 20), (64, 200))
+    yield few_states("10 % of four states", FewStates(0.10, 4, 14), (8, 16, 64, 200))
+    yield few_states("20 % half and half", FewStates(0.20, 3, 11, 64, 2), (8, 16, 64, 200))
+    kinds = [shares_of(0.9 ** np.arange(100)), np.r_[np.zeros(100), np.full(400, 1 / 400)]]
+    together = np.zeros(500)
+    together[:100] = 4 / 68 * kinds[0]
+    together += 64 / 68 * kinds[1]
+    unequal = functools.partial(ragged, kinds=kinds, lengths=(4, 64))
+    yield Family("4 and 64 positions", 20, entropy_of(together), unequal, SAMPLES)
+    shares = shares_of(0.97 ** np.arange(1_000))
+    four_times = functools.partial(copied, shares=shares)
+    yield Family("geometric, four copies", 20, entropy_of(shares), four_times, (1_600, 6_400))
+
+
+def known(name: str, weights, ways, bits: int = 20) -> Iterator[Family]:
+    """Yield the families of the same shares, drawn in several ways."""
+    shares = shares_of(weights)
+    for way in ways:
+        shown = name if way is independent else f"{name}, {way.__name__}"
+        sizes = ROWS if way is independent else SAMPLES
+        draw = functools.partial(way, shares=shares)
+        yield Family(shown, bits, entropy_of(shares), draw, sizes)
+
+
+def rare(name: str, neurons: int, draw: Rare, sizes: tuple[int, ...]) -> Family:
+    """Return a family with a small part that is very diverse."""
+    return Family(name, neurons, draw.truth, draw, sizes)
+
+
+def few_states(name: str, draw: FewStates, sizes: tuple[int, ...]) -> Family:
+    """Return a family of diverse samples, some of which show few states."""
+    return Family(name, 24, draw.truth, draw, sizes)
+
+
+def power_law(name: str, neurons: int, power: float, bits: int) -> Family:
+    """Return a family with a heavy tail."""
+    draw = PowerLaw(power, bits)
+    return Family(name, neurons, draw.truth, draw, (1_000, 10_000, 60_000))
+
+
+def firing(name: str, rates: list[float], sizes: tuple[int, ...]) -> Family:
+    """Return a family of neurons that fire independently of each other."""
+    truth = math.fsum(entropy_of([rate, 1 - rate]) for rate in rates)
+    draw = functools.partial(neurons, rates=np.array(rates))
+    return Family(name, len(rates), truth, draw, sizes)

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from families import GROUPS, SEED, Counted
+from counted import GROUPS, SEED, Counted
 
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.intervals import Interval
-from tsstore.statistics.lower_bound import entropy_lower_bound_by_groups
 from tsstore.statistics.verdict import SAMPLE_LIMITED
 
-SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 60_000)
+SIZES = (1_000, 3_000, 5_000, 10_000, 20_000, 40_000, 60_000)
 
 HEADINGS = {
     "layer": 8,
@@ -25,6 +24,8 @@ HEADINGS = {
     "plug-in": 9,
     "estimate": 10,
     "interval": 18,
+    "width": 8,
+    "if rare": 9,
     "lower bound": 13,
     "verdict": 16,
     "subsets": 9,
@@ -36,10 +37,11 @@ HEADINGS = {
 
 LEGEND = """\
 The demo's network. Bits and verdict are those of the first images of one random order, each line's
-among those of the next. Counted are all disjoint subsets of that size. limited: sample-limited. Of
-the others, hold: intervals that hold the estimate of all images; inside: estimates inside the
-interval of all images. Of all, above: lower bounds above an estimate that is not limited, or above
-that of all images."""
+among those of the next. Of all disjoint subsets of that size, width: the median width of the shown
+interval, in efficiency; if rare: that of the one which assumes unseen states like the rare ones
+seen. Counted are all these subsets. limited: sample-limited. Of the others, hold: intervals that
+hold the estimate of all images; inside: estimates inside the interval of all images. Of all, above:
+lower bounds above the estimate of all images."""
 
 
 @dataclass
@@ -48,19 +50,21 @@ class Said:
 
     plug_in: float
     interval: Interval
+    if_rare: Interval
     lower_bound: float
     verdict: str
 
     @classmethod
-    def by(cls, rows, rng) -> Said:
+    def by(cls, rows, neurons: int, rng) -> Said:
         """Count rows of shape (images, positions)."""
-        counted = Counted.of(rows, rng.integers(0, GROUPS, len(rows)))
+        counted = Counted.of(rows, rng.integers(0, GROUPS, len(rows)), neurons)
         entropy = counted.entropy()
         return cls(
             plug_in(counted.spectrum),
-            entropy.interval(),
-            entropy_lower_bound_by_groups(counted.spectrum, counted.samples, counted.changes),
-            counted.verdict(entropy),
+            entropy.interval(largest=float(neurons)),
+            entropy.interval(largest=float(neurons), unseen_like_rare=True),
+            counted.lower_bound(),
+            counted.verdict(entropy).name,
         )
 
     @property
@@ -69,8 +73,8 @@ class Said:
         return self.verdict == SAMPLE_LIMITED
 
 
-def lenet_states(training: Path | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each layer's name, and whole numbers for its states, of shape (images, positions).
+def lenet_states(training: Path | None) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Yield each layer's name and neurons, and its states as whole numbers (images, positions).
 
     The images are the training images, or those of the demo. Different states get different
     numbers but for a chance of less than one in a million.
@@ -105,34 +109,34 @@ def lenet_states(training: Path | None) -> Iterator[tuple[str, np.ndarray]]:
     for name in LAYERS:
         codes = np.concatenate(found.pop(name))
         _, numbers = np.unique(codes, return_inverse=True)
-        yield name, numbers.reshape(codes.shape)
+        yield name, getattr(model, name).out_channels, numbers.reshape(codes.shape)
 
 
 def lenet(training: Path | None) -> None:
     """Print what subsets say beside what all images say."""
     print(LEGEND)
     print_cells(HEADINGS)
-    for name, rows in lenet_states(training):
+    for name, neurons, rows in lenet_states(training):
         rng = np.random.default_rng(SEED)
         sizes = [size for size in SIZES if size <= len(rows)]
         said = {
             size: [
-                Said.by(rows[start : start + size], rng)
+                Said.by(rows[start : start + size], neurons, rng)
                 for start in range(0, len(rows) - size + 1, size)
             ]
             for size in sizes
         }
         for size, subsets in said.items():
-            print_line(name, size, subsets, said)
+            print_line(name, neurons, size, subsets, said)
 
 
-def print_line(name: str, size: int, subsets: list[Said], said: dict[int, list[Said]]) -> None:
+def print_line(
+    name: str, neurons: int, size: int, subsets: list[Said], said: dict[int, list[Said]]
+) -> None:
     """Print what the first subset of a size says, and how many agree with all images."""
     whole = max(said.items())[1][0]
     truth = whole.interval.estimate
     enough = [one for one in subsets if not one.limited]
-    estimates = [o.interval.estimate for several in said.values() for o in several if not o.limited]
-    lowest = min([truth, *estimates])
     first = subsets[0]
     bits = first.interval
     print_cells(
@@ -142,15 +146,22 @@ def print_line(name: str, size: int, subsets: list[Said], said: dict[int, list[S
             f"{first.plug_in:.3f}",
             f"{bits.estimate:.3f}",
             f"{bits.lower:.3f} {bits.upper:.3f}",
+            width([one.interval for one in subsets], neurons),
+            width([one.if_rare for one in subsets], neurons),
             f"{first.lower_bound:.3f}",
             first.verdict,
             str(len(subsets)),
             str(len(subsets) - len(enough)),
             str(sum(holds(one.interval, truth) for one in enough)),
             str(sum(holds(whole.interval, one.interval.estimate) for one in enough)),
-            str(sum(one.lower_bound > lowest for one in subsets)),
+            str(sum(one.lower_bound > truth for one in subsets)),
         ]
     )
+
+
+def width(intervals: list[Interval], neurons: int) -> str:
+    """Return the median width, in efficiency."""
+    return f"{np.median([one.upper - one.lower for one in intervals]) / neurons:.4f}"
 
 
 def holds(interval: Interval, value: float) -> bool:

@@ -11,29 +11,33 @@ from scipy.special import digamma
 
 from tsstore.analysis.layer_result import LayerResult
 from tsstore.analysis.results import Analysis
-from tsstore.statistics.network_intervals import Answers
+from tsstore.statistics.accuracy import Answers
 from tsstore.statistics.spectrum import Spectrum
 
-SAMPLES = 128
+SAMPLES = 4096
+FEW = 128
 
-EVEN_BITS = float(digamma(128) - digamma(32)) / math.log(2)
-"""The default estimate of four states of 32 samples each; the plug-in is 2."""
+EVEN_BITS = float(digamma(SAMPLES) - digamma(SAMPLES // 4)) / math.log(2)
+"""The default estimate of four states of a quarter of the samples each; the plug-in is 2."""
 
-EVEN_LOWER = EVEN_BITS - 4 / 3 * (EVEN_BITS - 2)
-EVEN_UPPER = EVEN_BITS + (EVEN_BITS - 2) / 2
-"""The ends of its interval where the samples of every group are the same: nothing scatters."""
+MISSED = 1 - 0.025 ** (1 / SAMPLES)
+"""The share of samples of kinds that may have been missed, at each end of a 95 % interval."""
+
+EVEN_LOWER = EVEN_BITS - 4 / 3 * (EVEN_BITS - 2) - MISSED * EVEN_BITS
+"""The lower end of its interval where the samples of every group are the same: nothing scatters."""
 
 
 def result(name: str = "conv_1", neurons: int = 8, **changes: Any) -> LayerResult:
-    """Return four states of 32 samples each, without groups."""
-    defaults = {"samples": SAMPLES, "spectrum": Spectrum.from_arrays([32], [32], [4])}
+    """Return four states of a quarter of the samples each, without groups."""
+    each = SAMPLES // 4
+    defaults = {"samples": SAMPLES, "spectrum": Spectrum.from_arrays([each], [each], [4])}
     return LayerResult(name, neurons, **{**defaults, **changes})
 
 
 def limited(name: str = "conv_2", neurons: int = 20, **changes: Any) -> LayerResult:
-    """Return a layer of which every sample has a state of its own."""
-    spectrum = Spectrum.from_arrays([1], [1], [SAMPLES])
-    return result(name, neurons, spectrum=spectrum, **changes)
+    """Return a layer of which each of few samples has a state of its own."""
+    spectrum = Spectrum.from_arrays([1], [1], [FEW])
+    return result(name, neurons, **{"samples": FEW, "spectrum": spectrum, **changes})
 
 
 def dead(name: str = "conv_3") -> LayerResult:
@@ -56,8 +60,8 @@ def counted(rows: np.ndarray, name: str = "conv_1", neurons: int = 8, groups: in
 
 
 def even(name: str = "conv_1", neurons: int = 8) -> LayerResult:
-    """Return four states of 32 samples each, of which every one of 32 groups has one each."""
-    return counted(np.arange(SAMPLES)[:, None] // 32, name, neurons)
+    """Return four states of a quarter of the samples each, equally many in each of 32 groups."""
+    return counted(np.arange(SAMPLES)[:, None] // (SAMPLES // 4), name, neurons)
 
 
 def uneven(name: str = "conv_1", neurons: int = 4) -> LayerResult:
@@ -66,7 +70,7 @@ def uneven(name: str = "conv_1", neurons: int = 4) -> LayerResult:
 
 
 def all_differ(name: str = "conv_2", neurons: int = 20) -> LayerResult:
-    return counted(np.arange(SAMPLES)[:, None], name, neurons)
+    return counted(np.arange(FEW)[:, None], name, neurons)
 
 
 def analysis(

@@ -26,22 +26,32 @@ class Counted:
 
     @classmethod
     def of(cls, rows: Rows, group: npt.NDArray[np.int64] | None = None, groups: int = 32):
-        group = np.arange(len(rows)) % groups if group is None else group
         samples, positions = rows.shape
-        states, index = np.unique(rows, return_inverse=True)
-        table = np.zeros((samples, len(states)), dtype=np.int64)
-        np.add.at(table, (np.arange(samples)[:, None], index.reshape(rows.shape)), 1)
-        equal_pairs = (table * (table - 1) // 2).sum(axis=1)
-        belongs = (np.arange(groups)[:, None] == group).astype(np.int64)
-        changes = GroupChanges.from_counts(
-            (belongs @ table).T,
-            (belongs @ (table > 0).astype(np.int64)).T,
-            belongs.sum(axis=1),
-            belongs @ equal_pairs,
-            belongs.sum(axis=1) * (positions * (positions - 1) // 2),
+        group = np.arange(samples) % groups if group is None else group
+        _, state = np.unique(rows, return_inverse=True)
+        keys = state.reshape(rows.shape) * samples + np.arange(samples)[:, None]
+        (state, sample), often = _pairs(keys, samples)
+        k, q = np.bincount(state, often).astype(np.int64), np.bincount(state)
+        (of, left_out), index = _pairs(state * groups + group[sample], groups, inverse=True)
+        rest_k = k[of] - np.bincount(index, often).astype(np.int64)
+        rest_q = q[of] - np.bincount(index)
+        left = rest_k > 0
+        size = np.bincount(group, minlength=groups)
+        equal = np.bincount(group[sample], often * (often - 1) // 2, groups).astype(np.int64)
+        changes = GroupChanges.from_arrays(
+            [size, size * positions, equal, size * (positions * (positions - 1) // 2)],
+            np.concatenate([left_out, left_out[left]]),
+            np.concatenate([k[of], rest_k[left]]),
+            np.concatenate([q[of], rest_q[left]]),
+            np.repeat([-1, 1], [len(left), left.sum()]),
         )
-        spectrum = Spectrum.from_counts(table.sum(axis=0), (table > 0).sum(axis=0))
-        return cls(spectrum, samples, int(equal_pairs.sum()), changes)
+        return cls(Spectrum.from_counts(k, q), samples, int(equal.sum()), changes)
+
+
+def _pairs(keys: npt.NDArray[np.int64], base: int, inverse: bool = False):
+    """Return distinct keys taken apart by a base, and how often, or where, each occurs."""
+    found = np.unique(keys, return_inverse=inverse, return_counts=not inverse)
+    return np.divmod(found[0], base), found[1].ravel()
 
 
 def uniform(states: int) -> Shares:

@@ -13,7 +13,7 @@ from tsstore.analysis import accuracy as module
 from tsstore.analysis.accuracy import count_right
 from tsstore.analysis.groups import RandomGroups
 from tsstore.errors import DamageError
-from tsstore.statistics.network_intervals import Answers
+from tsstore.statistics.accuracy import Answers
 from tsstore.store.reader import StateStore
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
 import numpy as np
@@ -21,24 +22,24 @@ from tsstore.analysis.display import (
     sampling_text,
     sentence,
 )
+from tsstore.statistics.spectrum import Spectrum
 
 GOLDEN = """\
 <Analysis run.zarr>
   layer    neurons  samples  distinct            efficiency         verdict
-  conv_1         8      128         4  0.252 [0.249, 0.253]       saturated
-  conv_10      120      128       128               ≥ 0.095  sample-limited
-  network efficiency ≥ 0.155 · accuracy = 0.9876 · aIQ ≥ 0.532
-  conv_10 needs more than 3× what there is."""
+  conv_1         8    4,096         4  0.250 [0.250, 0.252]       saturated
+  conv_10      120      128       128               ≥ 0.092  sample-limited
+  network efficiency ≥ 0.152 · accuracy = 0.9876 · aIQ ≥ 0.529
+  conv_10 needs more than 384 samples."""
 
 VERBOSE = """\
 <Analysis run.zarr>
-  layer    neurons  samples  rows  distinct            efficiency  plug-in    cap         verdict
-  conv_1         8      128   128         4  0.252 [0.249, 0.253]    0.250  0.875       saturated
-  conv_10      120      128   128       128               ≥ 0.095    0.058  0.058  sample-limited
-  network efficiency ≥ 0.155 · accuracy = 0.9876 · aIQ ≥ 0.532
-  conv_10 needs more than 3× what there is.
-  conv_1: Enough even for the plug-in: 0.0 % of the rows are in states seen in one sample only, \
-and the plug-in is 0.8 % below the estimate.
+  layer    neurons  samples   rows  distinct            efficiency  plug-in    cap         verdict
+  conv_1         8    4,096  4,096         4  0.250 [0.250, 0.252]    0.250  1.000       saturated
+  conv_10      120      128    128       128               ≥ 0.092    0.058  0.058  sample-limited
+  network efficiency ≥ 0.152 · accuracy = 0.9876 · aIQ ≥ 0.529
+  conv_10 needs more than 384 samples.
+  conv_1: Enough even for the plug-in: the plug-in is off by at most 0.0169 bits (0.845 %).
   conv_10: More samples are needed: 100.0 % of the rows are in states seen in one sample only \
 (more than 10 %)."""
 
@@ -48,6 +49,10 @@ HOSTILE = "<script>alert('x')</script>\x1b[31m\n&"
 def few(name: str = "few"):
     """Return a layer of half the fewest samples."""
     return counted(np.arange(32)[:, None] // 16, name)
+
+
+EACH = 'and each counts as a draw of its own (repeats="each")'
+PER_SAMPLE = "a per-sample target: samples of different length weigh the same"
 
 
 def lenet(name: str = "conv_1"):
@@ -68,20 +73,20 @@ def test_the_table_s_cells_go_with_its_headings() -> None:
     assert dict(zip(HEADINGS, layer_cells(even()), strict=True)) == {
         "layer": "conv_1",
         "neurons": "8",
-        "samples": "128",
+        "samples": "4,096",
         "distinct": "4",
-        "efficiency": "0.252 [0.249, 0.253]",
+        "efficiency": "0.250 [0.250, 0.252]",
         "verdict": "saturated",
     }
     verbose = dict(zip(VERBOSE_HEADINGS, layer_cells(even(), verbose=True), strict=True))
-    assert (verbose["rows"], verbose["plug-in"], verbose["cap"]) == ("128", "0.250", "0.875")
+    assert (verbose["rows"], verbose["plug-in"], verbose["cap"]) == ("4,096", "0.250", "1.000")
 
 
 def test_efficiencies_are_shown_with_what_they_are() -> None:
-    assert efficiency_text(even()) == "0.252 [0.249, 0.253]"
-    assert efficiency_text(result()) == "0.252"
+    assert efficiency_text(even()) == "0.250 [0.250, 0.252]"
+    assert efficiency_text(result()) == "0.250"
     assert efficiency_text(limited()) == f"≥ {limited().efficiency_lower_bound:.3f}"
-    assert efficiency_text(even(neurons=2)) == "1.000 [0.997, 1.000]"
+    assert efficiency_text(even(neurons=2)) == "1.000 [0.999, 1.000]"
 
 
 def test_without_accuracy_there_is_no_aiq() -> None:
@@ -93,14 +98,14 @@ def test_without_accuracy_there_is_no_aiq() -> None:
 
 def test_a_network_s_numbers_have_their_intervals() -> None:
     assert network_lines(analysis(even(), accuracy=0.5)) == [
-        "network efficiency = 0.252 [0.249, 0.253]",
+        "network efficiency = 0.250 [0.250, 0.252]",
         "accuracy = 0.5000",
-        "aIQ = 0.398 [0.396, 0.399]",
+        "aIQ = 0.397 [0.397, 0.398]",
     ]
     assert network_lines(analysis(result(), accuracy=0.5)) == [
-        "network efficiency = 0.252",
+        "network efficiency = 0.250",
         "accuracy = 0.5000",
-        "aIQ = 0.398",
+        "aIQ = 0.397",
     ]
 
 
@@ -108,16 +113,16 @@ def test_a_network_s_numbers_have_their_intervals() -> None:
     ("layers", "expected"),
     [
         ([even(), dead()], "The samples suffice for every layer."),
-        ([limited("a")], "a needs more than 3× what there is."),
-        ([limited("a"), even()], "a needs more than 3× what there is."),
-        ([limited("a"), limited("b")], "a and b need more than 3× what there is."),
+        ([limited("a")], "a needs more than 384 samples."),
+        ([limited("a"), even()], "a needs more than 384 samples."),
+        ([limited("a"), limited("b")], "a and b need more than 384 samples."),
         (
             [limited("a"), few("b"), limited("c"), few("d"), limited("e")],
-            "a, c and e need more than 3× what there is; b and d need about 64 samples.",
+            "a, c and e need more than 384 samples; b and d need more than 96 samples.",
         ),
         (
             [limited(name) for name in "abcdefg"],
-            "a, b, c, d and 3 more need more than 3× what there is.",
+            "a, b, c, d and 3 more need more than 384 samples.",
         ),
     ],
 )
@@ -126,13 +131,15 @@ def test_the_sentence_says_which_layers_need_how_many_samples(layers, expected) 
 
 
 def with_clusters(number: int):
-    """Return a layer of 38 clusters of as many samples."""
-    return result(str(number), samples=number, clusters=38)
+    """Return a layer of 50 clusters of as many samples."""
+    each = number // 4
+    spectrum = Spectrum.from_arrays([each, number - 3 * each], [each, number - 3 * each], [3, 1])
+    return result(str(number), 2, samples=number, spectrum=spectrum, clusters=50)
 
 
 @pytest.mark.parametrize(
     ("samples", "needed"),
-    [(128, "220"), (57_000, "96,000"), (5_700_001, "9,700,000")],
+    [(128, "200"), (57_000, "82,000"), (5_700_001, "8,200,000")],
 )
 def test_numbers_of_samples_have_two_digits(samples: int, needed: str) -> None:
     (name,) = {str(samples)}
@@ -142,8 +149,8 @@ def test_numbers_of_samples_have_two_digits(samples: int, needed: str) -> None:
 def test_of_many_numbers_of_samples_some_are_told() -> None:
     layers = [with_clusters(128 * 2**power) for power in range(MOST_NAMED + 2)]
     assert sentence(analysis(*layers)) == (
-        "128 needs about 220 samples; 256 needs about 440 samples; 512 needs about 870 samples; "
-        "1024 needs about 1,800 samples; 2 more need more than there are."
+        "128 needs about 200 samples; 256 needs about 380 samples; 512 needs about 740 samples; "
+        "1024 needs about 1,500 samples; 2 more need more than there are."
     )
 
 
@@ -153,21 +160,63 @@ def test_of_many_numbers_of_samples_some_are_told() -> None:
         (0, None, []),
         (0, 0, []),
         (1234, 0, ["1,234 samples repeat others (left out)."]),
-        (0, 1, ['1 sample repeats another one (unique_by="id" counts each once).']),
+        (0, 1, [f"1 sample repeats another one, {EACH}."]),
     ],
 )
 def test_samples_that_repeat_others_are_named(left_out, repeated, expected) -> None:
     network = lenet()
     network.samples_left_out, network.repeated_samples = left_out, repeated
+    network.repeats = "each"
     assert notes(network) == expected
     assert repr(network) == "\n".join([GOLDEN, *(f"  {line}" for line in expected)])
     assert all(escape(line) in analysis_html(network) for line in expected)
+
+
+def dependent(repeated: int):
+    """Layers of 4,096 samples, so many of which have the id of another one and other rows."""
+    network = analysis(replace(even(), clusters=4_096 - repeated))
+    network.repeated_samples = repeated
+    return network
+
+
+def test_many_samples_that_depend_on_others_lead_the_table() -> None:
+    line = (
+        "205 of 4,096 samples have the id of another one and other rows: samples of one id depend "
+        'on each other, and make 3,891 clusters (unique_by="id" counts the first of each id, '
+        'repeats="each" takes all for draws).'
+    )
+    network = dependent(205)
+    assert network.warnings == network.to_dict()["warnings"] == [line]
+    assert repr(network).splitlines()[1] == f"  {line}"
+    assert network._repr_html_().index(escape(line)) < network._repr_html_().index("<table>")
+    assert "The samples suffice" not in repr(network) + network.sentence
+    few = dependent(204)
+    assert few.warnings == []
+    assert notes(few) == [line.replace("205", "204").replace("3,891", "3,892")]
+    assert few.sentence == "The samples suffice for every layer."
+
+
+def test_ids_that_were_not_compared_are_named() -> None:
+    network = lenet()
+    network.not_compared = "column 'id' is\x1b float64"
+    assert notes(network) == [
+        r"Whether samples repeat others is not known: column 'id' is\x1b float64."
+    ]
 
 
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [
         (None, ""),
+        ({"positions": 0.05, "of_positions": 3136}, "5 % of the positions of each sample"),
+        (
+            {"positions": 1, "of_positions": 7, "lengths": [2, 9], "target": "per sample"},
+            f"positions 1 of 2 to 9, {PER_SAMPLE}",
+        ),
+        (
+            {"positions": 1, "target": "per sample"},
+            f"positions 1, {PER_SAMPLE}",
+        ),
         ({}, ""),
         ({"positions": 1, "of_positions": 3136}, "positions 1 of 3,136"),
         ({"positions": 16, "of_positions": 1}, ""),
@@ -199,15 +248,15 @@ def test_html_has_the_same_table() -> None:
         assert f"<th>{heading}</th>" in html
     assert "<td>conv_1</td>" in html
     assert ">sample-limited</td>" in html
-    assert "conv_10 needs more than 3× what there is." in html
+    assert "conv_10 needs more than 384 samples." in html
     assert html.count("<tr>") == html.count("</tr>") == 3
     assert html.count("<td") == html.count("</td>") == 2 * len(HEADINGS)
 
 
 def test_html_has_plug_ins_and_reasons_in_tooltips() -> None:
     html = analysis_html(lenet())
-    assert '<td title="plug-in 0.058, cap 0.058">≥ 0.095</td>' in html
-    assert '<td title="in 128 rows">4</td>' in html
+    assert '<td title="plug-in 0.058, cap 0.058">≥ 0.092</td>' in html
+    assert '<td title="in 4,096 rows">4</td>' in html
     assert f'<td title="{lenet()["conv_10"].reason}">sample-limited</td>' in html
 
 

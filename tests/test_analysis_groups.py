@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from synthetic import draw_layer, write_layers
 
 from tsstore.analysis import groups as module
-from tsstore.analysis.groups import GROUPS, RandomGroups
+from tsstore.analysis.groups import GROUPS, Dealt, RandomGroups
+from tsstore.analysis.left_out import LeftOut
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.reader import StateStore
 
@@ -184,3 +186,38 @@ def test_a_damaged_column_is_an_error(tmp_path):
 def test_a_number_of_groups_that_cannot_be_is_refused(count):
     with pytest.raises(ValueError, match=f"{count} groups; expected 1 to 255"):
         RandomGroups(count)
+
+
+def test_ids_tell_which_samples_groups_hold_whatever_their_order(tmp_path):
+    ids = np.random.default_rng(1).permutation(300)
+    names = [f"sample {number}" for number in ids]
+    whole = write(tmp_path / "whole", {"id": ids})
+    parts = write(tmp_path / "parts", {"id": ids[200:]}, {"id": ids[:200][::-1].astype(np.int32)})
+    other = write(tmp_path / "other", {"id": np.where(ids == 7, 300, ids)})
+    text = write(tmp_path / "text", {"id": names})
+    dealt = [RandomGroups.of_parts(one.parts, "id").dealt() for one in (whole, parts, other, text)]
+    assert dealt[0] == dealt[1] != dealt[2]
+    assert len({one.digests for one in dealt}) == 3
+    assert dealt[0].matches(dealt[1])
+    assert dealt[0].matches(dealt[2])
+    assert sum(count for count, _ in dealt[0].digests) == 300
+    assert all(count < 30 for count, _ in dealt[0].digests)
+    assert RandomGroups.of_parts(whole.parts).dealt() is None
+
+
+def test_samples_that_are_left_out_are_in_no_group(tmp_path):
+    store = write(tmp_path / "run", {"id": [3, 1, 4, 1, 5]})
+    once = write(tmp_path / "once", {"id": [5, 4, 3, 1]})
+    left_out = LeftOut({store.parts[0].directory: np.array([3])})
+    dealt = RandomGroups.of_parts(store.parts, "id").dealt(left_out)
+    assert dealt == RandomGroups.of_parts(once.parts, "id").dealt()
+
+
+def test_values_that_were_dealt_together_match_only_if_all_are_the_same():
+    one, other = Dealt("patient", ((2, 7), (1, 5))), Dealt("patient", ((2, 7), (1, 6)))
+    joined = replace(one, joined=True)
+    assert one.matches(other)
+    assert joined.matches(joined)
+    assert not joined.matches(replace(other, joined=True))
+    assert not one.matches(joined)
+    assert not one.matches(replace(one, by="id"))

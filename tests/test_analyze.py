@@ -144,7 +144,7 @@ def test_clusters_are_dealt_whole_in_layers_and_in_the_accuracy(tmp_path):
             "prediction": np.arange(60) % (seed + 2),
         }
         store = write_layers(tmp_path / "run", {"a": part}, columns=columns)
-    analysis = tsstore.analyze(store, cluster="patient")
+    analysis = tsstore.analyze(store, dependent_by="patient")
     check_changes(store, "a", parts, analysis["a"], "patient")
     assert np.count_nonzero(analysis["a"].changes.samples) <= 9
     assert analysis["a"].clusters == 9
@@ -171,9 +171,9 @@ def test_without_intervals_no_groups_are_counted(tmp_path):
 def test_a_cluster_column_that_makes_no_sense_is_refused(tmp_path):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 30, 2)})
     with pytest.raises(AnalysisError, match="no sample column 'patient' to make clusters of"):
-        tsstore.analyze(store, cluster="patient")
-    with pytest.raises(AnalysisError, match="cluster='patient' is for intervals"):
-        tsstore.analyze(store, cluster="patient", intervals=False)
+        tsstore.analyze(store, dependent_by="patient")
+    with pytest.raises(AnalysisError, match="dependent_by='patient' is for intervals"):
+        tsstore.analyze(store, dependent_by="patient", intervals=False)
 
 
 @pytest.mark.parametrize("column", ["rows", "samples"])
@@ -339,7 +339,7 @@ def test_samples_that_never_met_a_layer_count_as_samples_of_it(tmp_path, cluster
         batch = draw_batch(rng, 40, neurons=neurons, columns={"id": np.arange(40)})
         write_run(path, [batch], neurons=neurons, part=PartAttributes(rank, missing="empty"))
     store = open_store(path)
-    result = tsstore.analyze(store, cluster=cluster)["b"]
+    result = tsstore.analyze(store, dependent_by=cluster)["b"]
     assert (result.samples, result.spectrum.rows) == (120, 80)
     assert result.changes.samples.sum() == 120
     assert result.distinct == len(np.unique(store["b"][:], axis=0))
@@ -496,8 +496,8 @@ def test_the_largest_sample_is_found_across_parts_and_pieces(tmp_path, monkeypat
     parts = [layer(np.zeros((n * 20, 1), np.uint8), n) for n in (3, 5)]
     parts.append(layer(np.zeros((40, 1), np.uint8), [1] * 31 + [9]))
     store = write_layers(tmp_path / "run", *({"a": part} for part in parts))
-    assert module._largest_sample(store["a"]) == 9
-    assert module._largest_sample(write_layers(tmp_path / "one", {"a": parts[1]})["a"]) == 5
+    assert store["a"].largest_sample == 9
+    assert write_layers(tmp_path / "one", {"a": parts[1]})["a"].largest_sample == 5
 
 
 def test_neither_opening_nor_analysing_imports_torch(tmp_path):

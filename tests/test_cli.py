@@ -87,7 +87,7 @@ def test_analyze_prints_a_table_and_a_sentence(run):
     assert heading.split() == ["layer", "neurons", "samples", "distinct", "efficiency", "verdict"]
     assert line.startswith("conv_3")
     assert "≥" in line
-    assert rest[-1] == "conv_3 needs more than 3× what there is."
+    assert rest[-1] == "conv_3 needs more than 900 samples."
     assert result.stderr.splitlines()[-1].startswith("conv_3: ")
 
 
@@ -106,9 +106,11 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
     (without,) = json.loads(tsstore_command(*arguments, "--no-intervals").stdout)["layers"].values()
     assert without["efficiency_interval"] is without["margin_bits"] is None
     (alone,) = json.loads(tsstore_command(*arguments).stdout)["layers"].values()
-    clustered = json.loads(tsstore_command(*arguments, "--cluster", "label").stdout)
+    clustered = json.loads(tsstore_command(*arguments, "--dependent-by", "label").stdout)
     assert alone["efficiency"] == pytest.approx(without["efficiency"], rel=1e-12)
-    assert clustered["layers"]["conv_1"]["margin_bits"] > alone["margin_bits"]
+    by_label = clustered["layers"]["conv_1"]
+    assert (alone["clusters"], by_label["clusters"]) == (None, 10)
+    assert by_label["margin_bits"] > alone["margin_bits"]
 
 
 @pytest.mark.parametrize(
@@ -194,8 +196,11 @@ def test_info_says_why_a_run_was_cut_off_and_what_repeats(cut_off):
 
 def test_samples_that_repeat_others_are_named_or_left_out(cut_off):
     result = tsstore_command("analyze", str(cut_off))
-    last = '2 samples repeat others (unique_by="id" counts each once).'
-    assert (result.returncode, result.stdout.splitlines()[-1]) == (0, last)
+    first = "2 of 5 samples have the id of another one and other rows"
+    assert (result.returncode, result.stdout.startswith(first)) == (0, True)
+    each = tsstore_command("analyze", str(cut_off), "--repeats", "each")
+    last = '2 samples repeat others, and each counts as a draw of its own (repeats="each").'
+    assert " ".join(each.stdout.split()).endswith(last)
     once = tsstore_command("analyze", str(cut_off), "--unique-by", "id")
     assert once.stdout.splitlines()[-1] == "2 samples repeat others (left out)."
     document = json.loads(

@@ -5,6 +5,7 @@ import pytest
 
 from tsstore.statistics.clusters import rows_in_single_clusters
 from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.intervals import jackknifed_entropy
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import SAMPLE_LIMITED, SATURATED, verdict
 
@@ -67,10 +68,14 @@ def test_rows_and_samples_of_a_state_are_told_apart():
 def test_a_layer_whose_clusters_have_states_of_their_own_is_limited():
     own = np.array([30 * in_groups(cluster % GROUPS) for cluster in range(200)])
     spectrum, changes = counted(own)
-    samples, bits = spectrum.rows, np.log2(200)
-    alone = verdict(spectrum, samples, bits, 0.001, None, changes)
-    assert alone.name == SATURATED
-    clustered = verdict(spectrum, samples, bits, 0.001, 200, changes)
+    samples = spectrum.rows
+    alone, told = (
+        jackknifed_entropy(spectrum, samples, changes, neurons=8, clusters=clusters)
+        for clusters in (None, 200)
+    )
+    assert verdict(spectrum, samples, alone, 8).name == SATURATED
+    clustered = verdict(spectrum, samples, told, 8, clusters=200)
     assert clustered.name == SAMPLE_LIMITED
     assert "100.0 % of the rows are in states seen in one sample or cluster" in clustered.reason
     assert clustered.samples_needed is None
+    assert clustered.needs == "more than the 200 clusters there are"

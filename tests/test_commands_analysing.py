@@ -59,7 +59,7 @@ def test_options_of_a_plan_are_those_of_the_function(run):
     )
     assert json.loads(result.stdout) == expected.to_dict()
     clustered = invoke("plan", run, "--cluster", "patient", "--json")
-    assert json.loads(clustered.stdout) == tsstore.plan(run, cluster="patient").to_dict()
+    assert json.loads(clustered.stdout) == tsstore.plan(run, dependent_by="patient").to_dict()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from entropy_cases import agrees, own_cases, reference_cases, spectrum_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.statistics.diversity import hill, hill_unbiased, renyi_unbiased
+from tsstore.statistics.diversity import renyi_unbiased
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.estimators import chao_wang_jost
 from tsstore.statistics.spectrum import Spectrum, merge
@@ -21,6 +21,16 @@ LN2 = math.log(2)
 HUGE = 10**13
 
 COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=40)
+
+
+def hill(spectrum: Spectrum, order: float = 1.0) -> float:
+    return float(2 ** plug_in(spectrum, order))
+
+
+def hill_unbiased(spectrum: Spectrum, order: int) -> float | None:
+    entropy = renyi_unbiased(spectrum, order)
+    return None if entropy is None else float(2**entropy)
+
 
 EXPECTED: dict[str, Callable[[Spectrum], Any]] = {
     "renyi0.5_bits": lambda spectrum: plug_in(spectrum, 0.5),

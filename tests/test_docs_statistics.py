@@ -14,9 +14,10 @@ from tsstore.statistics.intervals import TOO_EVEN, TOO_HIGH, TOO_LOW
 from tsstore.statistics.verdict import (
     FARTHEST,
     FEWEST_SAMPLES,
-    PLUG_IN_OFF_UP_TO,
     SATURATED_UP_TO,
+    UNSEEN_UP_TO,
     USABLE_UP_TO,
+    error_of_errors,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -31,10 +32,6 @@ def table_with(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def percent(text: str) -> float:
-    return float(re.fullmatch(r"≤ ([\d.]+) %", text)[1]) / 100
-
-
 def test_the_examples_give_what_they_show(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
@@ -46,13 +43,14 @@ def test_the_examples_give_what_they_show(tmp_path, monkeypatch):
 
 
 def test_the_limits_of_the_verdicts_are_those_of_the_code():
-    saturated, usable, limited = table_with("verdict | samples")
-    assert saturated[:2] == ["saturated", f"≥ {FEWEST_SAMPLES}"]
-    assert usable[:2] == ["usable", f"≥ {FEWEST_SAMPLES}"]
-    assert tuple(map(percent, saturated[2:])) == (*SATURATED_UP_TO, PLUG_IN_OFF_UP_TO)
-    assert tuple(map(percent, usable[2:5])) == USABLE_UP_TO
+    saturated, usable, limited = table_with("verdict | farthest")
+    for cells, limits in ((saturated, SATURATED_UP_TO), (usable, USABLE_UP_TO)):
+        share, efficiency, unseen = (re.search(r"≤ ([\d.]+)", cell)[1] for cell in cells[1:])
+        assert (float(share) / 100, float(efficiency)) == limits
+        assert float(unseen) / 100 == UNSEEN_UP_TO
     assert limited[:2] == ["sample-limited", "else"]
-    assert FARTHEST == 3
+    assert (FARTHEST, FEWEST_SAMPLES) == (3, 64)
+    assert f"the margin is taken {error_of_errors(32):.1f} times" in TEXT
 
 
 def test_every_estimator_has_its_line():

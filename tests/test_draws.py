@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from richness_cases import counts_per_state, one_a_sample, several_a_sample
 
-from tsstore.statistics.draws import Draws, draws_at_least_one
+from tsstore.statistics.draws import Draws, draws_from_one_to
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.unseen import unseen
 
@@ -61,13 +61,14 @@ def test_no_rows_are_refused() -> None:
             Draws.of(Spectrum.empty(), samples)
 
 
-def test_a_size_is_a_whole_number_from_one_on() -> None:
-    assert draws_at_least_one(1) == 1
-    assert type(draws_at_least_one(np.int64(7))) is int
-    with pytest.raises(ValueError, match="at least 1: found 0"):
-        draws_at_least_one(0)
+def test_a_size_is_a_whole_number_of_the_draws() -> None:
+    assert draws_from_one_to(9, 1) == 1
+    assert type(draws_from_one_to(9, np.int64(7))) is int
+    for size in (0, 10):
+        with pytest.raises(ValueError, match=f"from 1 to the 9 that there are: found {size}"):
+            draws_from_one_to(9, size)
     with pytest.raises(TypeError):
-        draws_at_least_one(2.5)  # type: ignore[arg-type]
+        draws_from_one_to(9, 2.5)  # type: ignore[arg-type]
 
 
 @given(counts_per_state)

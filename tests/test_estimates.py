@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
+from sampling import Counted
 
-from tsstore.analysis.estimates import NAMES, entropy_by_rows, rarefied
+from tsstore.analysis.estimates import NAMES, curve_sizes, entropy_by_rows, rarefied
 from tsstore.errors import AnalysisError
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.estimators import ESTIMATORS, chao_wang_jost
 from tsstore.statistics.rarefaction import richness_at
+from tsstore.statistics.rarefaction_bands import scatter_at
 from tsstore.statistics.spectrum import Spectrum
 
 SPECTRUM = Spectrum.from_arrays([1, 2, 9], [1, 2, 9], [3, 2, 1])
@@ -57,13 +60,13 @@ def test_the_unbiased_estimator_needs_a_state_that_was_seen_as_often(alpha: floa
 
 
 def test_one_sample_shows_its_own_states() -> None:
-    one = rarefied(CONVOLUTION, 4, 1)
+    one = rarefied(CONVOLUTION, 4, [1])[0]
     assert one.distinct == pytest.approx((2 * 1 + 2 + 4) / 4)
-    assert rarefied(CONVOLUTION, 4, 3).distinct == richness_at(CONVOLUTION, 3, 4)
+    assert rarefied(CONVOLUTION, 4, [3])[0].distinct == richness_at(CONVOLUTION, 3, 4)
 
 
 def test_all_samples_show_what_was_counted() -> None:
-    every = rarefied(CONVOLUTION, 4, 4)
+    every = rarefied(CONVOLUTION, 4, [4])[0]
     assert every.distinct == pytest.approx(4)
     shares = [1 / 8, 1 / 8, 2 / 8, 4 / 8]
     assert every.incidence_entropy == pytest.approx(-sum(p * math.log2(p) for p in shares))
@@ -71,17 +74,48 @@ def test_all_samples_show_what_was_counted() -> None:
 
 
 def test_with_one_position_a_sample_it_is_the_plug_in() -> None:
-    assert rarefied(SPECTRUM, 16, 16).incidence_entropy == pytest.approx(plug_in(SPECTRUM))
-    means = [rarefied(SPECTRUM, 16, samples).incidence_entropy for samples in (1, 4, 8, 16)]
+    assert rarefied(SPECTRUM, 16, [16])[0].incidence_entropy == pytest.approx(plug_in(SPECTRUM))
+    means = [rarefied(SPECTRUM, 16, [samples])[0].incidence_entropy for samples in (1, 4, 8, 16)]
     assert means == sorted(means)
     assert means[0] == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("samples", [0, -1, 5])
-def test_there_are_no_more_samples_than_there_are(samples: int) -> None:
-    with pytest.raises(AnalysisError, match=f"4 samples, and {samples} were asked for; ask for 1"):
-        rarefied(CONVOLUTION, 4, samples)
+@pytest.mark.parametrize("samples", [0, -1, 5, 1.5, math.nan, math.inf, None, "2"])
+def test_there_are_no_more_samples_than_there_are(samples: object) -> None:
+    message = f"{samples!r} samples were asked for, of 4; ask for a whole number from 1 to 4"
+    with pytest.raises(AnalysisError, match=message):
+        rarefied(CONVOLUTION, 4, [samples])
+
+
+@pytest.mark.parametrize("points", [1, 0, -3, 2.5, math.nan, None])
+def test_a_curve_has_two_points_and_more(points: object) -> None:
+    assert curve_sizes(1000, 4) == [1, 10, 100, 1000]
+    assert curve_sizes(3, 30) == [1, 2, 3]
+    with pytest.raises(AnalysisError, match="whole number of points, at least 2: found"):
+        curve_sizes(1000, points)
 
 
 def test_a_single_sample_tells_no_coverage() -> None:
-    assert rarefied(Spectrum.from_arrays([3], [1], [2]), 1, 1).coverage is None
+    assert rarefied(Spectrum.from_arrays([3], [1], [2]), 1, [1])[0].coverage is None
+
+
+def test_intervals_are_those_of_the_scatter_by_groups() -> None:
+    rows = np.random.default_rng(5).integers(0, 40, (320, 2))
+    one = Counted.of(rows)
+    found = rarefied(one.spectrum, 320, [20, 320], one.changes)
+    error = scatter_at(one.spectrum, 320, one.changes, [20])[0].distinct
+    shown = found[0].distinct_interval
+    assert shown.standard_error == pytest.approx(error, rel=1e-12)
+    assert shown.upper - shown.estimate == pytest.approx(2.0395 * error, rel=1e-4)
+    assert shown.estimate == found[0].distinct
+    narrow = rarefied(one.spectrum, 320, [20], one.changes, 0.5)[0].incidence_entropy_interval
+    assert narrow.lower > found[0].incidence_entropy_interval.lower
+    assert rarefied(one.spectrum, 320, [20])[0].distinct_interval is None
+
+
+@pytest.mark.parametrize("rows", [np.arange(64), np.zeros(64, np.int64), np.arange(4) % 2])
+def test_there_are_no_intervals_where_nothing_scatters(rows: np.ndarray) -> None:
+    one = Counted.of(rows[:, None])
+    found = rarefied(one.spectrum, len(rows), [2, len(rows)], one.changes)
+    assert [fewer.distinct_interval for fewer in found] == [None, None]
+    assert [fewer.incidence_entropy_interval for fewer in found] == [None, None]

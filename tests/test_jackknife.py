@@ -7,20 +7,15 @@ import numpy as np
 import pytest
 from sampling import Counted, clumped_rows, independent_rows, uniform, zipf
 
-from tsstore.statistics.by_samples import (
-    Surprisals,
-    chao_wang_jost_by_samples,
-    entropy_of_sums,
-    sample_sums,
-)
+from tsstore.statistics.by_samples import SampleSums, Surprisals, entropy_of_sums, sample_sums
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.jackknife import (
     check_changes,
-    entropies_without_groups,
     group_values,
     standard_error,
     student_quantile,
+    sums_without_groups,
 )
 from tsstore.statistics.spectrum import Spectrum
 
@@ -60,6 +55,12 @@ def test_any_statistic_is_computed_without_each_group() -> None:
     assert values.tolist() == pytest.approx(expected, rel=1e-13)
 
 
+def bits(sums: list[SampleSums], surprisals: Surprisals, counted: Counted) -> np.ndarray:
+    """Return the estimates from what they are made of, of all samples but those of each group."""
+    left = (counted.samples - counted.changes.samples).tolist()
+    return np.array([entropy_of_sums(s, surprisals, m) for s, m in zip(sums, left, strict=True)])
+
+
 def test_groups_without_samples_have_no_value() -> None:
     rows = independent_rows(np.random.default_rng(4), uniform(10), 12)
     counted = Counted.of(rows, np.arange(12) % 3, groups=32)
@@ -67,10 +68,10 @@ def test_groups_without_samples_have_no_value() -> None:
     assert values.tolist() == [8, 8, 8]
     surprisals = Surprisals.of(counted.spectrum, 12)
     total = sample_sums(counted.spectrum, surprisals)
-    without = entropies_without_groups(total, 12, counted.changes, surprisals)
-    assert without.shape == (32,)
-    whole = chao_wang_jost_by_samples(counted.spectrum, 12)
-    assert without[3:].tolist() == pytest.approx([whole] * 29, rel=1e-13)
+    without = sums_without_groups(total, counted.changes, surprisals)
+    assert len(without) == 32
+    assert without[3:] == [total] * 29
+    assert [sums.rows for sums in without[:3]] == [8, 8, 8]
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.7])
@@ -79,7 +80,7 @@ def test_sums_over_the_changes_are_the_estimates_without_each_group(seed, spread
     counted = drawn(seed)
     surprisals = Surprisals(counted.spectrum.rows, counted.samples, spread)
     total = sample_sums(counted.spectrum, surprisals)
-    fast = entropies_without_groups(total, counted.samples, counted.changes, surprisals)
+    fast = bits(sums_without_groups(total, counted.changes, surprisals), surprisals, counted)
 
     def estimate(spectrum: Spectrum, samples: int) -> float:
         own = Surprisals(spectrum.rows, samples, spread)
@@ -100,7 +101,8 @@ def test_tiny_entropies_keep_their_scatter() -> None:
     samples = int(counts.sum())
     surprisals = Surprisals.of(spectrum, samples)
     total = sample_sums(spectrum, surprisals)
-    without = entropies_without_groups(total, samples, changes, surprisals)
+    counted = Counted(spectrum, samples, 0, changes)
+    without = bits(sums_without_groups(total, changes, surprisals), surprisals, counted)
     assert without[5] == pytest.approx(0, abs=1e-16)
     others = np.delete(without, 5)
     assert others == pytest.approx(np.full(31, 4.6e-12), rel=0.05)
@@ -119,7 +121,7 @@ def test_a_million_changes_take_less_than_a_second() -> None:
     surprisals = Surprisals(spectrum.rows, 10**5, 0.5)
     total = sample_sums(spectrum, surprisals)
     start = time.perf_counter()
-    entropies_without_groups(total, 10**5, changes, surprisals)
+    sums_without_groups(total, changes, surprisals)
     assert time.perf_counter() - start < 1
 
 

@@ -197,3 +197,35 @@ def test_a_part_says_what_a_layer_is_that_it_does_not_have():
 def test_attributes_that_a_later_version_adds_are_passed_over():
     part = replace(PartAttributes(), rank=3)
     assert PartAttributes.from_json(stored(part) | {"host": "gpu-7"}, "part") == part
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"positions": 0}, "sampling.positions is 0; expected an integer from 1"),
+        ({"positions": 1.0}, "sampling.positions is 1.0; expected a whole number of at least 1"),
+        ({"positions": 0.0}, "or a share between 0 and 1"),
+        ({"positions": "5"}, "sampling.positions is '5'"),
+        ({"positions": True}, "sampling.positions is True"),
+        ({"positions": 5, "seed": -1}, "sampling.seed is -1"),
+        ({"every": 0.5}, "sampling.every is 0.5"),
+        ({"max_bytes": None}, "sampling.max_bytes is None"),
+    ],
+)
+def test_what_was_left_out_is_checked(sampling, message):
+    value = stored(LayerAttributes("conv_1", 6)) | {"sampling": sampling}
+    with pytest.raises(FormatError, match=message):
+        LayerAttributes.from_json(value, "layer")
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"positions": 5, "seed": (1 << 64) - 1, "every": 2, "max_bytes": 1},
+        {"positions": 0.05, "seed": 0},
+        {"something": "else"},
+    ],
+)
+def test_what_may_be_left_out(sampling):
+    value = stored(LayerAttributes("conv_1", 6)) | {"sampling": sampling}
+    assert LayerAttributes.from_json(value, "layer").sampling == sampling

@@ -18,8 +18,9 @@ import tsstore
 from tsstore.analysis.analyze import count_layer, layer_plan
 from tsstore.analysis.display import notes
 from tsstore.analysis.groups import GROUPS, RandomGroups
-from tsstore.analysis.left_out import NOTHING, LeftOut, count_repeated, leave_out_repeated
+from tsstore.analysis.left_out import NOTHING, LeftOut, leave_out_repeated
 from tsstore.analysis.pipeline import Shared, build_graph
+from tsstore.analysis.repeats import find_same_ids
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import (
@@ -128,8 +129,9 @@ def test_each_id_is_counted_once_by_every_scheduler(tmp_path, scheduler, make, p
 @pytest.mark.parametrize("cluster", [None, "patient"])
 def test_groups_hold_only_samples_that_stay(tmp_path, width, cluster):
     run = Run(tmp_path / "run", *draw_ids(2), width=width)
-    analysis = tsstore.analyze(run.store, unique_by="id", cluster=cluster)
-    result, groups = analysis["a"], RandomGroups.of_parts(run.store.parts, cluster)
+    analysis = tsstore.analyze(run.store, unique_by="id", dependent_by=cluster)
+    # Without clusters, they are dealt by their ids.
+    result, groups = analysis["a"], RandomGroups.of_parts(run.store.parts, cluster or "id")
     samples, rows = np.zeros((2, GROUPS), np.int64)
     spectra = [[] for _ in range(GROUPS)]
     for number, kept in enumerate(run.kept()):
@@ -237,16 +239,18 @@ def test_clusters_are_those_of_samples_that_stay(tmp_path):
     for first, shift in ((0, 0), (10, 5)):
         columns = {"id": ids + first, "patient": np.where(ids < 10, patients + shift, 8)}
         store = write_layers(tmp_path / "run", {"a": draw_layer(1, 20, 2)}, columns=columns)
-    # Patient 12 has only samples whose ids were there before.
-    assert tsstore.analyze(store, cluster="patient")["a"].clusters == 3
-    assert tsstore.analyze(store, cluster="patient", unique_by="id")["a"].clusters == 2
+    # Patient 12 has only samples whose ids were there before, as patient 8's.
+    each = tsstore.analyze(store, dependent_by="patient", repeats="each")
+    assert each["a"].clusters == 3
+    assert tsstore.analyze(store, dependent_by="patient")["a"].clusters == 2
+    assert tsstore.analyze(store, dependent_by="patient", unique_by="id")["a"].clusters == 2
 
 
 def test_the_analysis_says_how_many_samples_repeat_others(tmp_path):
     run = Run(tmp_path / "run", [1, 2, 3], [3, 2, 1])
-    analysis = tsstore.analyze(run.store)
+    analysis = tsstore.analyze(run.store, repeats="each")
     assert (analysis.samples, analysis.samples_left_out, analysis.repeated_samples) == (6, 0, 3)
-    assert '3 samples repeat others (unique_by="id" counts each once).' in repr(analysis)
+    assert "3 samples repeat others, and each counts as a draw of its own" in repr(analysis)
     once = tsstore.analyze(run.store, unique_by="id")
     assert (once.samples, once.samples_left_out, once.repeated_samples) == (3, 3, 0)
     assert "3 samples repeat others (left out)." in repr(once)
@@ -268,8 +272,14 @@ def test_repeats_are_counted_where_there_are_ids(tmp_path, columns, repeated):
     for values in columns:
         arrays = {name: column(entries) for name, entries in values.items()}
         store = write_layers(tmp_path / "run", {"a": draw_layer(1, 2, 1)}, columns=arrays)
-    assert count_repeated(store, MIB) == repeated
-    if repeated is None:
+    found = find_same_ids(store, MIB)
+    analysis = tsstore.analyze(store)
+    if repeated is not None:
+        assert found.repeats == repeated == analysis.repeated_samples + analysis.samples_left_out
+    else:
+        assert analysis.repeated_samples is None
+        assert found == analysis.not_compared
+        assert bool(found) == ("id" in store.columns)
         with pytest.raises(StoreError, match="'id'"):
             leave_out_repeated(store, "id", MIB)
 
@@ -281,8 +291,9 @@ def test_ids_that_do_not_fit_into_the_memory_are_not_compared(tmp_path, make):
         leave_out_repeated(run.store, "id", 100)
     enough = int(re.search(r"memory='(\d+)KiB'", str(error.value))[1]) << 10
     assert leave_out_repeated(run.store, "id", enough).samples == 50
-    assert count_repeated(run.store, 100) is None
-    assert count_repeated(run.store, enough) == 50
+    found = find_same_ids(run.store, 100)
+    assert re.fullmatch(r"it takes .*, and memory is 100 bytes", found)
+    assert find_same_ids(run.store, enough).repeats == 50
 
 
 def test_a_column_that_is_not_there_is_refused(tmp_path):
@@ -364,7 +375,7 @@ def test_rows_that_stay_are_known_from_pieces_of_the_positions(tmp_path, monkeyp
     monkeypatch.setattr("tsstore.store.layer_part.PIECE_SAMPLES", 7)
     rows = sum(len(part.rows) for part in run.expected())
     assert run.left_out().kept_rows(run.store["a"]) == rows
-    assert count_repeated(run.store, MIB) == run.left_out().samples
+    assert run.store.repeated_samples == run.left_out().samples
 
 
 def test_what_is_left_out_is_sent_once_and_not_with_each_task(tmp_path):

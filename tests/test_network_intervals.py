@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, zipf
 
+from tsstore.statistics.accuracy import Answers
 from tsstore.statistics.efficiency import aIQ
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
-from tsstore.statistics.network_intervals import Answers, aiq_interval, network_interval
+from tsstore.statistics.network_intervals import aiq_interval, network_interval
 
 FIRST = Jackknifed(4.0, 3.5, 5.0, np.array([3.9, 4.1, 4.0]), np.array([10, 12, 9]))
 SECOND = Jackknifed(1.0, 1.0, 1.2, np.array([1.1, 0.9, 1.0]), np.array([10, 12, 9]))
@@ -34,6 +35,26 @@ def test_the_whole_mean_is_computed_without_each_group() -> None:
     assert found.upper == pytest.approx(math.sqrt(5 / 8 * 1.2 / 2) + margin, rel=1e-5)
     # What one layer gains without a group, the other loses: together they hardly scatter.
     assert found.standard_error < network_interval([SECOND], [2]).standard_error / 2
+
+
+def test_what_samples_missed_is_missing_from_all_layers() -> None:
+    rng, samples = np.random.default_rng(3), 300
+    group = rng.integers(0, 32, samples)
+    counted = [Counted.of(independent_rows(rng, zipf(9), samples), group) for _ in range(2)]
+    entropies = [jackknifed_entropy(c.spectrum, samples, c.changes, neurons=20) for c in counted]
+    network = network_interval(entropies, [20, 20])
+    reaches = [entropy.reach() for entropy in entropies]
+    highest, most = (
+        math.sqrt(math.prod(getattr(reach, name) / 20 for reach in reaches))
+        for name in ("highest", "most")
+    )
+    margin = 2.039513 * network.standard_error
+    expected = highest + math.hypot(margin, most - highest)
+    assert network.upper == pytest.approx(expected, rel=1e-5)
+    if_rare = network_interval(entropies, [20, 20], unseen_like_rare=True)
+    assert network.lower < if_rare.lower < if_rare.upper < network.upper
+    quotient = aiq_interval(entropies, [20, 20], 0.9)
+    assert quotient.upper > aiq_interval(entropies, [20, 20], 0.9, unseen_like_rare=True).upper
 
 
 def test_accuracy_loses_the_same_groups() -> None:
@@ -91,7 +112,9 @@ def test_it_holds_the_network_s_numbers_about_as_often_as_it_says() -> None:
         group = rng.integers(0, 32, samples)
         rows = independent_rows(rng, shares[0], samples), clumped_rows(rng, shares[1], samples, 16)
         counted = [Counted.of(layer, group) for layer in rows]
-        entropies = [jackknifed_entropy(c.spectrum, samples, c.changes) for c in counted]
+        entropies = [
+            jackknifed_entropy(c.spectrum, samples, c.changes, neurons=10) for c in counted
+        ]
         answers = rng.random(samples) < right
         of_groups = (
             np.bincount(group, answers, 32).astype(np.int64),

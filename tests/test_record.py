@@ -111,3 +111,22 @@ def test_an_incomplete_seal_is_refused(key):
     del value[key]
     with pytest.raises(FormatError, match=f"sealed: {key} is None"):
         Seal.from_json(value, "sealed")
+
+
+@pytest.mark.parametrize("lengths", [None, (0, 0), (3, 900)])
+def test_the_fewest_and_the_most_positions_come_back(lengths):
+    layers = {"0000-a": LayerCommit(ArrayCommit(0), lengths=lengths)}
+    document = json.loads(dump(CommitRecord(layers=layers).to_json()))
+    assert CommitRecord.from_json(document, "commit").layers == layers
+    # Earlier versions did not note them.
+    del document["layers"]["0000-a"]["lengths"]
+    earlier = CommitRecord.from_json(document, "commit").layers["0000-a"]
+    assert earlier.lengths is None
+
+
+@pytest.mark.parametrize("lengths", [5, [5], [1, 2, 3], [2, 1], [-1, 2], ["1", "2"]])
+def test_lengths_that_are_none(lengths):
+    document = json.loads(dump(CommitRecord(layers={"a": LayerCommit(ArrayCommit(0))}).to_json()))
+    document["layers"]["a"]["lengths"] = lengths
+    with pytest.raises(FormatError, match="commit: lengths is"):
+        CommitRecord.from_json(document, "commit")

@@ -227,3 +227,10 @@ def test_the_demos_network():
     assert table["recommended"].tolist() == activations.tolist()
     assert (table["hint"] == "").tolist() == (~activations).tolist()
     assert tsstore.layers(model)["neurons"]["conv_3"] == 100
+
+
+def test_a_share_of_the_positions_is_what_a_sample_has_on_average(net):
+    table = tsstore.layers(net, torch.randn(2, 3, 6, 6), samples=100, positions=0.1)
+    # 1.6 of 16 positions; layers without positions have theirs.
+    assert table["positions"].tolist() == [2, 2, 2, 1, 1, 1]
+    assert table["bytes_per_sample"][["0", "3"]].tolist() == [5, 40]

@@ -11,6 +11,7 @@ from watching import hook_count, packed, stored, watched
 import tsstore
 from tsstore.errors import CaptureError, OutputError, ResumeError, TsstoreWarning
 from tsstore.recording.sampling import Sampling, choose_positions, gather
+from tsstore.store.compact import compact
 
 
 @pytest.fixture
@@ -350,3 +351,158 @@ def test_positions_on_a_gpu_are_those_of_the_cpu(neuron_axis):
     on_gpu = gather(tensor.cuda(), neuron_axis, 0, 1, chosen)
     assert on_gpu.is_cuda
     assert torch.equal(on_gpu.cpu(), gather(tensor, neuron_axis, 0, 1, chosen))
+
+
+# A share of the positions
+
+
+@given(
+    counts=st.lists(st.integers(0, 60), max_size=8),
+    share=st.floats(0.001, 0.999),
+    seed=st.integers(0, 2**64 - 1),
+    first=st.integers(0, 2**40),
+    cut=st.integers(0, 8),
+)
+def test_a_share_is_rounded_up_or_down_and_follows_from_the_samples_number(
+    counts, share, seed, first, cut
+):
+    chosen = drawn(counts, share, seed, first=first)
+    for line, count in zip(chosen, counts, strict=True):
+        there = line[line < count]
+        assert np.floor(count * share) <= len(there) <= np.floor(count * share) + 1
+        assert len(there) <= count
+        assert (np.diff(there) > 0).all()
+        assert (line[len(there) :] >= count).all()
+    cut = min(cut, len(counts))
+    for start, stop in ((0, cut), (cut, len(counts))):
+        piece = drawn(counts[start:stop], share, seed, first=first + start)
+        for line, other in zip(piece, chosen[start:stop], strict=True):
+            assert line[line < 60].tolist() == other[other < 60].tolist()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 1 / 3, 0.9])
+def test_a_share_is_that_share_on_average(share):
+    counts = np.random.default_rng(0).integers(0, 30, 20_000)
+    chosen = drawn(counts, share)
+    numbers = (chosen < counts[:, np.newaxis]).sum(axis=1)
+    for count in (1, 7, 29):
+        here = numbers[counts == count]
+        error = count * share - here.mean()
+        assert abs(error) < 4 * 0.5 / np.sqrt(len(here))
+    places = chosen[counts == 10]
+    often = np.bincount(places[places < 10], minlength=10)
+    assert abs(often - often.mean()).max() < 5 * np.sqrt(often.mean())
+
+
+class Tokens(nn.Module):
+    """A state for each token, and one for each sample."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(1024, 10)
+        self.head = nn.Linear(10, 3)
+        bits = (np.arange(1024)[:, None] >> np.arange(10)) & 1
+        with torch.no_grad():
+            self.embedding.weight.copy_(torch.from_numpy(2.0 * bits - 1))
+
+    def forward(self, tokens):
+        return self.head(self.embedding(tokens).mean(1))
+
+
+def record_ragged(path, samples=800, **options):
+    """Record long samples of many states, and three times as many short ones of few."""
+    rng = np.random.default_rng(0)
+    model, layers = Tokens(), ["embedding", "head"]
+    with tsstore.capture(model, path, layers=layers, durable=False, **options) as recorder:
+        for _ in range(samples // 40):
+            long = rng.random(40) < 0.25
+            many, few = rng.integers(0, 64, (40, 64)), rng.integers(0, 4, (40, 64))
+            tokens = np.where(long[:, None], many, few)
+            lengths = np.where(long, rng.integers(40, 65, 40), rng.integers(4, 9, 40))
+            with recorder.batch(40, mask=np.arange(64) < lengths[:, None]):
+                model(torch.from_numpy(tokens))
+    return tsstore.open(path)
+
+
+def test_a_share_keeps_what_is_estimated_and_a_number_does_not(tmp_path):
+    whole = tsstore.analyze(record_ragged(tmp_path / "all"), "embedding")["embedding"]
+    share = record_ragged(tmp_path / "share", positions=0.1)
+    some = tsstore.analyze(share)["embedding"]
+    fixed = tsstore.analyze(record_ragged(tmp_path / "fixed", positions=4))
+    expected = whole.interval()
+    assert some.rows == pytest.approx(whole.rows / 10, rel=0.05)
+    assert expected.lower < some.entropy() < expected.upper
+    assert fixed["embedding"].entropy() < expected.lower - 1
+    assert (whole.target, some.target) == ("per row", "per row")
+    assert fixed["embedding"].target == "per sample"
+    said = "a per-sample target: samples of different length weigh the same"
+    assert f"  embedding: positions 4 of 4 to 64, {said}." in repr(fixed).splitlines()
+    document = fixed.to_dict()["layers"]["embedding"]
+    assert document["sampling"] == {
+        "positions": 4, "of_positions": 64, "seed": 0, "lengths": [4, 64], "target": "per sample",
+    }  # fmt: skip
+    assert document["target"] == "per sample"
+    table = repr(tsstore.analyze(share, "embedding"))
+    assert "  embedding: 10 % of the positions of each sample." in table.splitlines()
+    # A layer without positions has all of its rows.
+    assert share["head"].rows == share.samples
+    assert share["head"].attributes.sampling is None
+
+
+def test_samples_without_a_row_by_rounding_are_samples(tmp_path):
+    store = record_ragged(tmp_path / "run", positions=0.01)
+    positions = store["embedding"].read_positions()
+    assert set(positions.tolist()) == {0, 1}
+    assert positions.sum() == store["embedding"].rows < store.samples / 3
+    result = tsstore.analyze(store)["embedding"]
+    assert (result.samples, result.rows) == (store.samples, positions.sum())
+    assert result.entropy_lower_bound < result.entropy("plug-in")
+    assert result.coverage is not None
+    assert result.rarefied(100).distinct < result.distinct
+    verified = tsstore.analyze(store, dependent_by=None, intervals=False)["embedding"]
+    assert verified.entropy() == pytest.approx(result.entropy())
+
+
+def test_a_batch_may_have_no_row_at_all(tmp_path, model):
+    with capture(model, tmp_path / "run", "0", positions=0.001) as recorder:
+        for _ in range(40):
+            model(images(3))
+    states = tsstore.open(tmp_path / "run")["0"]
+    assert recorder.statistics.samples == states.samples == 120
+    assert 0 < states.rows < 20
+    assert states.lengths == (36, 36)
+    assert tsstore.analyze(tmp_path / "run")["0"].target == "per row"
+
+
+def test_shares_by_gathering_and_by_packing_are_the_same(path, model):
+    with watched(model[0]) as (conv,), capture(model, path, "0", positions=0.5, seed=2):
+        for count in (4, 3):
+            model(images(count))
+    chosen = drawn([36] * 7, 0.5, seed=2)
+    np.testing.assert_array_equal(stored(path, "0"), chosen_rows(torch.cat(conv), chosen))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5, float("nan"), float("inf")])
+def test_shares_that_make_no_sense(model, path, share):
+    message = f"positions is {share}; expected a whole number of at least 1, or a share between"
+    with pytest.raises(CaptureError, match=message):
+        capture(model, path, "0", positions=share)
+
+
+def test_lengths_outlive_compaction_and_are_those_of_all_parts(tmp_path):
+    options = {"positions": 4, "resume": True}
+    record_ragged(tmp_path / "run", samples=80, **options)
+    model, layers = Tokens(), ["embedding", "head"]
+    with tsstore.capture(model, tmp_path / "run", layers=layers, durable=False, **options):
+        model(torch.zeros((2, 99), dtype=torch.int64))
+    store = tsstore.open(tmp_path / "run")
+    assert store["embedding"].lengths == (4, 99)
+    assert compact(store, tmp_path / "out")["embedding"].lengths == (4, 99)
+
+
+def test_where_all_positions_are_kept_no_sample_weighs_more_than_another(tmp_path):
+    store = record_ragged(tmp_path / "run", samples=80, positions=64)
+    assert store["embedding"].lengths is None
+    with_all = tsstore.analyze(store)["embedding"]
+    assert with_all.rows > 80 * 4

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
+    from tsstore.analysis.difference import Difference, difference
     from tsstore.analysis.layer_result import LayerResult
     from tsstore.analysis.planning import RunPlan, plan
     from tsstore.analysis.results import Analysis
@@ -52,6 +53,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "analyze": "analysis.analyze",
     "Analysis": "analysis.results",
+    "Difference": "analysis.difference",
+    "difference": "analysis.difference",
     "LayerResult": "analysis.layer_result",
     "RunPlan": "analysis.planning",
     "plan": "analysis.planning",
@@ -84,6 +87,7 @@ _NAMES_AT_HOME = {"open": "open_store"}
 __all__ = [
     "AccessError",
     "Analysis",
+    "Difference",
     "LayerResult",
     "LayerStates",
     "Recorder",
@@ -101,6 +105,7 @@ __all__ = [
     "compact",
     "compress_states",
     "decompress_states",
+    "difference",
     "entropy",
     "layers",
     "network_efficiency",

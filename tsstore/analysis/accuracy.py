@@ -8,7 +8,7 @@ import numpy as np
 
 from tsstore.analysis.groups import PIECE_SAMPLES, RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
-from tsstore.statistics.network_intervals import Answers
+from tsstore.statistics.accuracy import Answers
 from tsstore.store.parts import Part
 
 PREDICTION = "prediction"

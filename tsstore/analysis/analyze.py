@@ -12,15 +12,22 @@ from typing import Any
 import numpy as np
 
 from tsstore.analysis.accuracy import count_right
-from tsstore.analysis.asked import check_rows, countable, layer_names, sample_groups
+from tsstore.analysis.asked import (
+    check_rows,
+    countable,
+    dependence,
+    layer_names,
+    sample_groups,
+)
 from tsstore.analysis.exchange import scratch_folder, scratch_parent
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.layer_numbers import PER_SAMPLE
 from tsstore.analysis.layer_result import LayerResult
-from tsstore.analysis.left_out import NOTHING, LeftOut, count_repeated, leave_out_repeated
+from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.memory import give_back_memory, parse_memory
 from tsstore.analysis.pipeline import Counts, build_graph, finish_counts
 from tsstore.analysis.plan import Plan, make_plan
+from tsstore.analysis.repeats import Repeats, count_clusters, samples_that_count
 from tsstore.analysis.results import Analysis
 from tsstore.analysis.running import Report, Scheduler
 from tsstore.analysis.schedulers import choose
@@ -29,6 +36,7 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
 from tsstore.store.files import StorePath
+from tsstore.store.ids import ID
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore
 
@@ -45,10 +53,12 @@ def analyze(
     progress: Progress | None = None,
     scratch: str | os.PathLike[str] | None = None,
     intervals: bool = True,
-    cluster: str | None = None,
+    dependent_by: str | None = None,
     unique_by: str | None = None,
+    repeats: Repeats = "once",
     exact: bool = False,
     seed: int | None = None,
+    cluster: str | None = None,
 ) -> Analysis:
     """Count the distinct states of a run exactly, and say how well each layer uses its neurons.
 
@@ -71,18 +81,26 @@ def analyze(
     intervals
         Whether to count what confidence intervals need, by 32 random groups of samples. Without,
         an analysis takes about half of the time.
-    cluster
+    dependent_by
         Name of a sample column, such as ``"patient"``: samples of one value depend on each other
         and are dealt into one group.
     unique_by
         Name of a sample column, such as ``"id"``: of samples of one value the first of the earliest
-        attempt counts, of the lowest rank if there are several, and the others are left out.
+        attempt counts, of the lowest rank if there are several, and the others are left out,
+        whatever their rows.
+    repeats
+        What samples are that have the step and ``id`` of another one, unless `unique_by` says it.
+        ``"once"``: one counts of those whose rows are the same in all layers that are analysed; if
+        others have other rows, they count as well, and depend on each other. ``"each"``: every
+        sample is a draw of its own.
     exact
         Whether to count states of more than 128 neurons by themselves, rather than by fingerprints
         of 128 bits. It takes as much more memory, or scratch, as they are wider.
     seed
         Makes keys by the same secrets each time; by others in each analysis unless given. No
         result depends on it.
+    cluster
+        The old name of `dependent_by`.
 
     Returns
     -------
@@ -100,19 +118,22 @@ def analyze(
     UnknownLayerError
         If there is no such layer.
     AnalysisError
-        If the run holds several steps, there is no column `cluster`, or memory, scheduler or
-        scratch make no sense.
+        If the run holds several steps, there is no column `dependent_by`, or memory, scheduler,
+        repeats or scratch make no sense.
     """
+    dependent_by = dependence(dependent_by, cluster)
     store = countable(store)
     names = layer_names(store, layers)
     asked = None if memory is None else parse_memory(memory)
     folder = scratch_parent(scratch)
-    groups = sample_groups(store, intervals, cluster)
+    sample_groups(store, intervals, dependent_by)
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
-        left_out = NOTHING if unique_by is None else leave_out_repeated(store, unique_by, amount)
-        repeated = count_repeated(store, amount) if unique_by is None else 0
-        clusters = None if groups is None else groups.count_clusters(left_out)
+        found = samples_that_count(store, names, unique_by, repeats, amount, runner)
+        by_id = unique_by or (ID if repeats == "once" else None)
+        groups = sample_groups(store, intervals, dependent_by, found, by_id)
+        left_out = found.left_out
+        clusters = count_clusters(store, groups if dependent_by else None, found)
         way = _Way(amount, runner, progress, folder, groups, left_out, clusters, exact, seed)
         results = {name: _analyze_layer(store[name], way) for name in names}
     accuracy = count_right(store.parts, groups, left_out)
@@ -123,7 +144,10 @@ def analyze(
         None if accuracy is None else accuracy.share,
         None if groups is None else accuracy,
         samples_left_out=left_out.samples,
-        repeated_samples=repeated,
+        repeated_samples=found.staying,
+        repeats=repeats,
+        not_compared=found.problem,
+        dealt=None if groups is None else groups.dealt(left_out),
     )
 
 
@@ -157,7 +181,7 @@ def layer_work(
         rows=states.rows,
         row_bytes=states.row_bytes,
         words=KeyScheme.create(states.row_bytes, exact=exact).words,
-        largest_sample=_largest_sample(states),
+        largest_sample=states.largest_sample,
         chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
         parts=len(states.parts),
         groups=groups,
@@ -212,7 +236,7 @@ def count_layer(
         If the counts do not add up to the rows.
     """
     count_of_groups = groups.count if groups else 0
-    plan = layer_plan(states, memory, scheduler, count_of_groups, left_out.samples, exact)
+    plan = layer_plan(states, memory, scheduler, count_of_groups, left_out.planned, exact)
     scheme = KeyScheme.create(states.row_bytes, seed, exact)
     warm_up(states.row_bytes, exact, groups is not None, plan.spill)
 
@@ -315,10 +339,3 @@ def _sampling(states: LayerStates) -> dict[str, Any] | None:
         if fewest < most or states.positions is None:
             said["target"] = PER_SAMPLE
     return said
-
-
-def _largest_sample(states: LayerStates) -> int:
-    """Return the most rows of one sample."""
-    if states.positions is not None:
-        return states.positions
-    return max(int(piece.max()) for part in states.parts for piece in part.position_pieces())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
-from tsstore.errors import AnalysisError, EmptyStoreError
+from tsstore.analysis.repeats import NO_REPEATS, RepeatedSamples
+from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
 from tsstore.store.files import StorePath
+from tsstore.store.ids import ID, id_dtype
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore, open_store
 
@@ -53,22 +56,57 @@ def layer_names(store: StateStore, layers: str | Iterable[str] | None) -> list[s
     return names
 
 
-def sample_groups(store: StateStore, intervals: bool, cluster: str | None) -> RandomGroups | None:
+def sample_groups(
+    store: StateStore,
+    intervals: bool,
+    dependent_by: str | None,
+    repeats: RepeatedSamples = NO_REPEATS,
+    by_id: str | None = ID,
+) -> RandomGroups | None:
     """Return the groups of samples to tell apart; None for none.
+
+    Samples of one id fall into one group, the same one in every run, if there are ids in the column
+    `by_id`.
 
     Raises
     ------
     AnalysisError
-        If there is no column `cluster`, or nothing that it would be for.
+        If there is no column `dependent_by`, or nothing that it would be for.
     """
     if intervals:
-        return RandomGroups.of_parts(store.parts, cluster)
-    if cluster is not None:
+        ids = by_id if by_id is not None and _have_ids(store, by_id) else None
+        return RandomGroups.of_parts(store.parts, dependent_by or ids).joining(repeats.dependent)
+    if dependent_by is not None:
         raise AnalysisError(
-            f"cluster={cluster!r:.80} is for intervals, and there are none with intervals=False; "
-            "leave one of the two out"
+            f"dependent_by={dependent_by!r:.80} is for intervals, and there are none with "
+            "intervals=False; leave one of the two out"
         )
     return None
+
+
+def _have_ids(store: StateStore, by_id: str) -> bool:
+    """Return whether all samples have ids that tell them from each other."""
+    try:
+        id_dtype(store.parts, by_id)
+    except StoreError:
+        return False
+    return True
+
+
+def dependence(dependent_by: str | None, cluster: str | None) -> str | None:
+    """Return the column that `analyze` and `plan` are told of, by its name or by the old one.
+
+    Raises
+    ------
+    AnalysisError
+        If both are given.
+    """
+    if cluster is None:
+        return dependent_by
+    if dependent_by is not None:
+        raise AnalysisError("cluster= is the old name of dependent_by=; pass dependent_by= alone")
+    warnings.warn("cluster= is called dependent_by= now", DeprecationWarning, stacklevel=3)
+    return cluster
 
 
 def check_rows(states: LayerStates, left_out: LeftOut = NOTHING) -> None:

@@ -15,6 +15,9 @@ VERBOSE_HEADINGS = (*HEADINGS[:3], "rows", *HEADINGS[3:5], "plug-in", "cap", HEA
 
 _PER_SAMPLE = "a per-sample target: samples of different length weigh the same"
 
+MANY_DEPENDENT = 0.05
+"""Of the samples: where more have the id of another one and other rows, that leads the table."""
+
 MOST_NAMED = 4
 """So many layers, and numbers of samples, the sentence names; of more it tells how many."""
 
@@ -73,9 +76,9 @@ def sentence(analysis: NetworkNumbers[LayerNumbers]) -> str:
     needs: dict[str, list[str]] = {}
     for layer in analysis.values():
         if layer.sample_limited:
-            needs.setdefault(_samples_needed(layer), []).append(printable(layer.name))
+            needs.setdefault(layer.needs, []).append(printable(layer.name))
     if not needs:
-        return "The samples suffice for every layer."
+        return "" if warning_lines(analysis) else "The samples suffice for every layer."
     first, rest = list(needs.items())[:MOST_NAMED], list(needs.values())[MOST_NAMED:]
     parts = [f"{_listed(names)} need{'s' * (len(names) == 1)} {what}" for what, names in first]
     if others := sum(map(len, rest)):
@@ -85,10 +88,38 @@ def sentence(analysis: NetworkNumbers[LayerNumbers]) -> str:
 
 def notes(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
     """Return what else is to be known of the samples, a line each."""
-    again = analysis.samples_left_out, "left out"
-    counted = analysis.repeated_samples or 0, 'unique_by="id" counts each once'
-    repeats = [f"{_repeating(number)} ({what})." for number, what in (again, counted) if number]
-    return repeats + sampling_lines(analysis)
+    lines = []
+    if left_out := analysis.samples_left_out:
+        lines.append(f"{_repeating(left_out)} (left out).")
+    if not warning_lines(analysis):
+        lines += _dependence_lines(analysis)
+    if why := printable(analysis.not_compared):
+        lines.append(f"Whether samples repeat others is not known: {why}.")
+    return lines + sampling_lines(analysis)
+
+
+def warning_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
+    """Return what leads the table, a line each: what speaks against most of its numbers."""
+    most = MANY_DEPENDENT * analysis.samples
+    if analysis.repeats == "each" or (analysis.repeated_samples or 0) <= most:
+        return []
+    return _dependence_lines(analysis)
+
+
+def _dependence_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
+    """Return what is said of samples that count though they have the id of another one."""
+    number = analysis.repeated_samples
+    if not number:
+        return []
+    if analysis.repeats == "each":
+        return [f'{_repeating(number)}, and each counts as a draw of its own (repeats="each").']
+    clusters = max((layer.clusters or 0 for layer in analysis.values()), default=0)
+    have = "1 sample has" if number == 1 else f"{number:,} of {analysis.samples:,} samples have"
+    return [
+        f"{have} the id of another one and other rows: samples of one id depend on each other, "
+        f'and make {clusters:,} clusters (unique_by="id" counts the first of each id, '
+        'repeats="each" takes all for draws).'
+    ]
 
 
 def sampling_lines(analysis: NetworkNumbers[LayerNumbers]) -> list[str]:
@@ -133,7 +164,8 @@ def analysis_text(analysis: NetworkNumbers[LayerNumbers], verbose: bool = False)
     lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
     lines += reasons(analysis) if verbose else []
     title = f"<Analysis {printable(analysis.run)}>"
-    return "\n".join([title, *text_table(rows), *(f"  {line}" for line in lines)])
+    leading = (f"  {line}" for line in warning_lines(analysis))
+    return "\n".join([title, *leading, *text_table(rows), *(f"  {line}" for line in lines)])
 
 
 def analysis_html(analysis: NetworkNumbers[LayerNumbers]) -> str:
@@ -144,8 +176,9 @@ def analysis_html(analysis: NetworkNumbers[LayerNumbers]) -> str:
     head = "".join(f"<th>{escape(heading)}</th>" for heading in HEADINGS)
     body = "".join(f"<tr>{_html_cells(layer)}</tr>" for layer in analysis.values())
     lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
+    leading = "".join(f"<p><b>{escape(line)}</b></p>" for line in warning_lines(analysis))
     return (
-        f"<b>Analysis</b> <code>{escape(printable(analysis.run))}</code>"
+        f"<b>Analysis</b> <code>{escape(printable(analysis.run))}</code>{leading}"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         f"<p>{'<br>'.join(map(escape, lines))}</p>"
     )
@@ -164,15 +197,6 @@ def _html_cells(layer: LayerNumbers) -> str:
         else f"<td>{escape(cells[heading])}</td>"
         for heading in HEADINGS
     )
-
-
-def _samples_needed(layer: LayerNumbers) -> str:
-    """Return how many samples a layer needs, in two digits: a forecast has no more."""
-    needed = layer.samples_needed
-    if needed is None:
-        return "more than 3× what there is"
-    unit = 10 ** max(len(str(needed)) - 2, 0)
-    return f"about {-(-needed // unit) * unit:,} samples"
 
 
 def _repeating(samples: int) -> str:

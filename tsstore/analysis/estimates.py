@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from tsstore.errors import AnalysisError
-from tsstore.statistics.coverage import coverage_at
 from tsstore.statistics.diversity import renyi_unbiased
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.estimators import ESTIMATORS
-from tsstore.statistics.rarefaction import entropy_at, richness_at
+from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.intervals import FEWEST_GROUPS, Interval
+from tsstore.statistics.jackknife import student_quantile
+from tsstore.statistics.numerics import check_level
+from tsstore.statistics.rarefaction import Rarefaction
+from tsstore.statistics.rarefaction_bands import scatter_at
 from tsstore.statistics.spectrum import Spectrum
 
 SAMPLE_BASED = "sample-based"
@@ -33,39 +41,101 @@ class Rarefied(NamedTuple):
         for comparison alone.
     coverage
         Share of a new sample's incidences that the states make up; None if there is one sample.
+    distinct_interval, incidence_entropy_interval
+        Confidence intervals, by groups of samples, for what so many samples show on average; None
+        where groups were not told apart, fewer than five of them hold samples, there is one state,
+        or none was seen in two samples.
     """
 
     samples: int
     distinct: float
     incidence_entropy: float
     coverage: float | None
+    distinct_interval: Interval | None = None
+    incidence_entropy_interval: Interval | None = None
 
 
-def rarefied(spectrum: Spectrum, samples: int, fewer: int) -> Rarefied:
-    """Return what fewer samples would have shown.
+def rarefied(
+    spectrum: Spectrum,
+    samples: int,
+    sizes: Sequence[int],
+    changes: GroupChanges | None = None,
+    level: float = 0.95,
+) -> list[Rarefied]:
+    """Return what fewer samples would have shown, of each size.
 
     Parameters
     ----------
     spectrum, samples
         What was counted, and of how many samples.
-    fewer
-        From 1 to all samples.
+    sizes
+        Numbers of samples, each from 1 to all.
+    changes
+        What leaving each group of samples out changes, for intervals.
+    level
+        Their nominal confidence, between 0 and 1.
 
     Raises
     ------
     AnalysisError
-        If there are not so many samples, or fewer than one was asked for.
+        If there are not so many samples, or a size is below one or no whole number.
+    ValueError
+        If level is not between 0 and 1.
     """
-    if not 1 <= fewer <= samples:
-        raise AnalysisError(
-            f"there are {samples} samples, and {fewer} were asked for; ask for 1 to {samples}"
+    check_level(level)
+    sizes = [_size(size, samples) for size in sizes]
+    fewer = Rarefaction(spectrum, samples)
+    found = [
+        Rarefied(size, fewer.richness(size), fewer.entropy(size), fewer.coverage(size))
+        for size in sizes
+    ]
+    if changes is None or not _scatter_known(spectrum, changes):
+        return found
+    groups = int(np.count_nonzero(changes.rows))
+    reach = student_quantile(level, groups - 1)
+    scatters = scatter_at(spectrum, samples, changes, sizes)
+    return [
+        one._replace(
+            distinct_interval=_about(one.distinct, scatter.distinct, reach, level),
+            incidence_entropy_interval=_about(
+                one.incidence_entropy, scatter.incidence_entropy, reach, level
+            ),
         )
-    return Rarefied(
-        fewer,
-        richness_at(spectrum, fewer, samples),
-        entropy_at(spectrum, fewer, samples),
-        coverage_at(spectrum, fewer, samples),
-    )
+        for one, scatter in zip(found, scatters, strict=True)
+    ]
+
+
+def curve_sizes(samples: int, points: int) -> list[int]:
+    """Return numbers of samples from 1 to all, each about as many times the last one.
+
+    Raises
+    ------
+    AnalysisError
+        If fewer than two points are asked for.
+    """
+    if not (isinstance(points, numbers.Integral) and points > 1):
+        raise AnalysisError(f"a curve has a whole number of points, at least 2: found {points!r}")
+    return np.unique(np.geomspace(1, samples, int(points)).round().astype(np.int64)).tolist()
+
+
+def _size(size: int, samples: int) -> int:
+    if not (isinstance(size, numbers.Integral) and 1 <= size <= samples):
+        raise AnalysisError(
+            f"{size!r} samples were asked for, of {samples:,}; ask for a whole number from 1 to "
+            f"{samples:,}"
+        )
+    return int(size)
+
+
+def _scatter_known(spectrum: Spectrum, changes: GroupChanges) -> bool:
+    """Return whether groups are enough, and not all samples alike in what they show."""
+    scatters = spectrum.distinct > 1 and int(spectrum.incidence.max()) > 1
+    return scatters and int(np.count_nonzero(changes.rows)) >= FEWEST_GROUPS
+
+
+def _about(estimate: float, error: float, reach: float, level: float) -> Interval:
+    lower = max(0.0, estimate - reach * error)
+    return Interval(estimate, lower, estimate + reach * error, error, level)
 
 
 def entropy_by_rows(spectrum: Spectrum, estimator: str, alpha: float) -> float:
@@ -110,8 +180,7 @@ def _unbiased(spectrum: Spectrum, alpha: float) -> float:
             f"the estimator {UNBIASED!r} is of whole orders from 2 up, and alpha is {alpha}; of "
             f"other orders there is {PLUG_IN!r}"
         )
-    # No state has more rows than there are: a larger order only takes longer to say so.
-    bits = renyi_unbiased(spectrum, int(min(alpha, spectrum.rows + 1)))
+    bits = renyi_unbiased(spectrum, alpha)
     if bits is None:
         raise AnalysisError(
             f"no state has {alpha:g} rows, so that the estimator {UNBIASED!r} of order {alpha:g} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tsstore.analysis.display import sentence
+from tsstore.analysis.display import sentence, warning_lines
 from tsstore.analysis.estimates import PLUG_IN
 from tsstore.analysis.layer_numbers import LayerNumbers
 from tsstore.analysis.network_numbers import NetworkNumbers
@@ -30,6 +30,7 @@ def layer_document(layer: LayerNumbers) -> dict[str, Any]:
         "neurons": layer.neurons,
         "entropy_bits": layer.entropy(),
         "entropy_interval_bits": _interval(layer.interval()),
+        "entropy_interval_unseen_like_rare_bits": _interval(layer.interval(unseen_like_rare=True)),
         "entropy_lower_bound_bits": layer.entropy_lower_bound,
         "entropy_plug_in_bits": by_rows[PLUG_IN],
         "entropy_by_rows_bits": by_rows,
@@ -42,6 +43,7 @@ def layer_document(layer: LayerNumbers) -> dict[str, Any]:
         "verdict": layer.verdict,
         "reason": layer.reason,
         "samples_needed": layer.samples_needed,
+        "needs": layer.needs,
         "margin_bits": _finite(layer.margin),
         "rows_in_single_samples": layer.spectrum.rows_in_single_samples,
         "coverage": layer.coverage,
@@ -63,6 +65,7 @@ def analysis_document(analysis: NetworkNumbers[LayerNumbers]) -> dict[str, Any]:
         "samples": analysis.samples,
         "samples_left_out": analysis.samples_left_out,
         "repeated_samples": analysis.repeated_samples,
+        "warnings": warning_lines(analysis),
         "level": LEVEL,
         "layers": {name: layer_document(layer) for name, layer in analysis.items()},
         "network_efficiency": analysis.network_efficiency(),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.counting.by_group import deal
@@ -30,6 +32,31 @@ _Words = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
+class Dealt:
+    """Which samples the groups of an analysis hold, in few numbers.
+
+    Attributes
+    ----------
+    by
+        Sample column whose values samples were dealt by.
+    digests
+        Of each group: how many samples it holds, and the sum, modulo 2**64, of hashes of their
+        values, which does not depend on their order.
+    joined
+        Whether some values were dealt together.
+    """
+
+    by: str
+    digests: tuple[tuple[int, int], ...]
+    joined: bool = False
+
+    def matches(self, other: Dealt) -> bool:
+        """Return whether equal values fall into equal groups."""
+        alike = (self.by, len(self.digests)) == (other.by, len(other.digests))
+        return alike and (self == other or not (self.joined or other.joined))
+
+
+@dataclass(frozen=True)
 class RandomGroups:
     """Groups of samples: by chance alone, or whole clusters together.
 
@@ -44,11 +71,18 @@ class RandomGroups:
     cluster
         By directory of a part, the sample column whose values make the clusters: samples of one
         value fall into one group, whatever their parts. None: each sample is its own cluster.
+    by
+        Name of that column. Groups follow from its values alone: those of other runs match.
+    joined
+        Words of values whose clusters belong together, sorted, and a word for each that is the
+        same for all of one cluster; None where each value is its own cluster.
     """
 
     count: int = GROUPS
     seed: int = 0
     cluster: Mapping[str, CommittedArray] | None = None
+    by: str | None = None
+    joined: tuple[_Words, _Words] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= LARGEST_GROUPS:
@@ -79,7 +113,47 @@ class RandomGroups:
         if cluster is None:
             return cls(count, seed)
         columns = {part.directory: _column(part, cluster) for part in parts if part.samples}
-        return cls(count, seed, columns)
+        return cls(count, seed, columns, cluster)
+
+    def joining(
+        self, members: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+    ) -> Self:
+        """Return these groups, with all clusters as one that hold samples of one number.
+
+        Clusters that are linked by others are one, too: connected components.
+
+        Parameters
+        ----------
+        members
+            By directory of a part: indices of samples, sorted, and a number for each.
+
+        Raises
+        ------
+        DamageError
+            If a chunk of the cluster column is not what was committed.
+        """
+        if not members or self.cluster is None:
+            return self
+        words = [self._words_of(directory, own) for directory, (own, _) in members.items()]
+        numbers = [number for _, number in members.values()]
+        return replace(self, joined=_join(np.concatenate(words), np.concatenate(numbers)))
+
+    def _words_of(self, directory: str, indices: npt.NDArray[np.int64]) -> _Words:
+        column, first, found = (self.cluster or {})[directory], 0, []
+        for words in _word_pieces(column, 0, column.commit.rows):
+            own = slice(*np.searchsorted(indices, [first, first + len(words)]))
+            found.append(words[indices[own] - first])
+            first += len(words)
+        return np.concatenate(found)
+
+    def _as_joined(self, words: _Words) -> _Words:
+        """Return words that are the same for all samples of a cluster."""
+        if self.joined is None or not len(self.joined[0]):
+            return words
+        known, roots = self.joined
+        places = np.searchsorted(known, words)
+        places[places == len(known)] = 0
+        return np.where(known[places] == words, roots[places], words)
 
     def count_clusters(self, left_out: LeftOut = NOTHING) -> int | None:
         """Return the number of clusters that have samples; None if each sample is its own.
@@ -100,7 +174,8 @@ class RandomGroups:
         for directory, column in self.cluster.items():
             first = 0
             for words in _word_pieces(column, 0, column.commit.rows):
-                new.append(np.unique(left_out.select(words, directory, first)))
+                kept = left_out.select(words, directory, first)
+                new.append(np.unique(self._as_joined(kept)))
                 first += len(words)
                 # Merged once there are as many new ones as known ones, each is sorted a few times.
                 if sum(map(len, new)) > len(known):
@@ -116,18 +191,51 @@ class RandomGroups:
             If a chunk of the cluster column is not what was committed.
         """
         stop = first_sample + samples
+        if not samples:
+            return np.empty(0, np.uint8)
         if self.cluster is None:
             name, pieces = directory, _numbered_words(first_sample, stop)
         else:
             name, pieces = "", _word_pieces(self.cluster[directory], first_sample, stop)
-        groups = [self._groups(words, name) for words in pieces]
-        return np.concatenate([np.empty(0, np.uint8), *groups])
+        return np.concatenate([self._groups(self._as_joined(words), name) for words in pieces])
+
+    def dealt(self, left_out: LeftOut = NOTHING) -> Dealt | None:
+        """Return which samples each group holds, as far as a column tells; parameters likewise.
+
+        None if it is by their place in their parts that samples fall into groups.
+        """
+        if self.cluster is None or self.by is None:
+            return None
+        counts, sums = np.zeros(self.count, np.int64), np.zeros(self.count, np.uint64)
+        for directory, column in self.cluster.items():
+            first = 0
+            for words in _word_pieces(column, 0, column.commit.rows):
+                kept = left_out.select(words, directory, first)
+                group = self._groups(self._as_joined(kept), "")
+                counts += np.bincount(group, minlength=self.count)
+                np.add.at(sums, group, _scattered(kept))
+                first += len(words)
+        digests = tuple(zip(counts.tolist(), sums.tolist(), strict=True))
+        return Dealt(self.by, digests, joined=self.joined is not None and len(self.joined[0]) > 0)
 
     def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
         """Return groups that are equal where the words are."""
         groups = np.empty(len(words), np.uint8)
         deal(words, np.uint64(_word(f"{self.seed}/{name}")), self.count, groups)
         return groups
+
+
+def _join(words: _Words, numbers: npt.NDArray[np.int64]) -> tuple[_Words, _Words]:
+    """Return words that numbers link to others, sorted, and the first word of each component."""
+    known, word = np.unique(words, return_inverse=True)
+    linked, number = np.unique(numbers, return_inverse=True)
+    size = len(known) + len(linked)
+    links = (np.ones(len(word), np.int8), (word, len(known) + number))
+    _, component = connected_components(coo_matrix(links, (size, size)), directed=False)
+    _, first, place = np.unique(component[: len(known)], return_index=True, return_inverse=True)
+    roots = known[first[place]]
+    moved = roots != known
+    return known[moved], roots[moved]
 
 
 def _column(part: Part, name: str) -> CommittedArray:
@@ -157,8 +265,9 @@ def _words(values: npt.NDArray[Any]) -> _Words:
     NaN, which is how a missing number is written, is one value.
     """
     if values.dtype.kind == "O":
-        known = {value: _word(value) for value in set(values.tolist())}
-        return np.fromiter(map(known.__getitem__, values.tolist()), np.uint64, len(values))
+        import pandas as pd
+
+        return pd.util.hash_array(values, categorize=False)
     if values.dtype.kind != "f":
         return values.astype(np.uint64) * _STEP
     numbers = values.astype(np.float64)
@@ -167,6 +276,13 @@ def _words(values: npt.NDArray[Any]) -> _Words:
     whole = np.flatnonzero((numbers == np.trunc(numbers)) & (np.abs(numbers) < 2.0**63))
     words[whole] = numbers[whole].astype(np.int64).view(np.uint64)
     return words * _STEP
+
+
+def _scattered(words: _Words) -> _Words:
+    """Return hashes of words whose sums tell sets of words from each other (SplitMix64)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def _word(text: str) -> int:

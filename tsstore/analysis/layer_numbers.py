@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tsstore.analysis.estimates import SAMPLE_BASED, Rarefied, entropy_by_rows, rarefied
+import numpy as np
+
+from tsstore.analysis.estimates import (
+    SAMPLE_BASED,
+    Rarefied,
+    curve_sizes,
+    entropy_by_rows,
+    rarefied,
+)
 from tsstore.statistics import entropy as entropies
-from tsstore.statistics.by_samples import chao_wang_jost_by_samples
-from tsstore.statistics.coverage import coverage
+from tsstore.statistics.coverage import coverage, coverage_interval
 from tsstore.statistics.efficiency import efficiency
 from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.independence import dependent_draws
 from tsstore.statistics.intervals import Interval, Jackknifed, jackknifed_entropy
+from tsstore.statistics.jackknife import FEWEST_GROUPS, shares_seen_once, standard_error
 from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
+from tsstore.statistics.numerics import check_level
 from tsstore.statistics.richness import Richness, chao
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import SAMPLE_LIMITED, Verdict, verdict
@@ -23,6 +32,9 @@ from tsstore.statistics.verdict import SAMPLE_LIMITED, Verdict, verdict
 PER_ROW, PER_SAMPLE = "per row", "per sample"
 """Whose entropy is estimated: that of any row, so that samples weigh by their positions; or that of
 a row of a sample that was drawn first, so that samples of different length weigh the same."""
+
+FEWEST_CLUSTERS = 0.95
+"""Of the samples: where clusters are fewer, samples are known to depend on each other."""
 
 MOST_NEURONS_OF_A_LIMIT = 1023
 """The states that more neurons can have are more than a float can be, and limit nothing."""
@@ -122,46 +134,65 @@ class LayerNumbers(LayerCounts):
             If alpha is negative or NaN.
         """
         if estimator == SAMPLE_BASED and alpha == 1:
-            return min(self._estimate, float(self.neurons))
+            return min(self._jackknifed.estimate, float(self.neurons))
         return min(entropy_by_rows(self.spectrum, estimator, alpha), float(self.neurons))
 
     def efficiency(self, estimator: str = SAMPLE_BASED) -> float:
         """Return an estimate of the entropy by the neurons; raises as `entropy`."""
         return efficiency(self.entropy(estimator), self.neurons)
 
-    def interval(self, level: float = 0.95) -> Interval | None:
+    def interval(self, level: float = 0.95, *, unseen_like_rare: bool = False) -> Interval | None:
         """Return a confidence interval for the entropy, in bits, about the default estimate.
 
-        It is of no use for a sample-limited layer. None if groups of samples were not told apart,
-        or fewer than two of them hold rows; ValueError if level is not between 0 and 1.
-        """
-        entropy = self.jackknifed
-        return None if entropy is None else entropy.interval(level, float(self.neurons))
+        Parameters
+        ----------
+        level
+            Nominal confidence, between 0 and 1.
+        unseen_like_rare
+            Assume that states not seen are about as rare as those seen once or twice, and that no
+            kind of samples was missed: the interval is then narrower. It is wrong where a small
+            part of the rows is very diverse, as rare classes and inputs of another kind may be.
 
-    def efficiency_interval(self, level: float = 0.95) -> Interval | None:
-        """Return a confidence interval for the efficiency; None, and raises, as `interval`."""
-        bits = self.interval(level)
+        Returns
+        -------
+        Interval or None
+            None if groups of samples were not told apart, fewer than five of them hold samples, or
+            no state was seen in two samples. Its lower end is of no use for a sample-limited layer,
+            which has `entropy_lower_bound`.
+
+        Raises
+        ------
+        ValueError
+            If level is not between 0 and 1.
+        """
+        check_level(level)
+        entropy = self.jackknifed
+        if entropy is None:
+            return None
+        return entropy.interval(level, float(self.neurons), unseen_like_rare=unseen_like_rare)
+
+    def efficiency_interval(
+        self, level: float = 0.95, *, unseen_like_rare: bool = False
+    ) -> Interval | None:
+        """Return a confidence interval for the efficiency; all as `interval`."""
+        bits = self.interval(level, unseen_like_rare=unseen_like_rare)
         if bits is None:
             return None
         names = ("estimate", "lower", "upper", "standard_error")
         return replace(bits, **{name: getattr(bits, name) / self.neurons for name in names})
 
-    @cached_property
+    @property
     def jackknifed(self) -> Jackknifed | None:
         """The default estimate, and those without each group of samples; None as `interval`."""
-        if self.changes is None:
-            return None
-        return jackknifed_entropy(self.spectrum, self.samples, self.changes)
+        return self._jackknifed if self._jackknifed.scatter_known else None
 
     @property
     def margin(self) -> float | None:
-        """How far a 95 % interval reaches for the scatter of the estimate, in bits.
+        """How far a 95 % interval reaches for the scatter of the estimate alone, in bits.
 
-        None if groups of samples were not told apart, infinite if fewer than two hold rows.
+        None where `interval` is.
         """
-        if self.changes is None:
-            return None
-        return math.inf if self.jackknifed is None else self.jackknifed.margin()
+        return None if self.jackknifed is None else self.jackknifed.margin()
 
     @cached_property
     def entropy_lower_bound(self) -> float:
@@ -183,12 +214,22 @@ class LayerNumbers(LayerCounts):
         limit = 2.0**self.neurons if self.neurons <= MOST_NEURONS_OF_A_LIMIT else None
         return chao(self.spectrum, self.samples, limit, level)
 
-    def rarefied(self, samples: int) -> Rarefied:
+    def coverage_interval(self, level: float = 0.95) -> tuple[float, float] | None:
+        """Return a confidence interval for the coverage; None if there is one sample."""
+        return coverage_interval(self.spectrum, level, self.samples, self._seen_once_error())
+
+    def rarefied(self, samples: int, level: float = 0.95) -> Rarefied:
         """Return what fewer samples would have shown: compare layers and runs at equal numbers.
 
-        AnalysisError if there are not so many samples.
+        With intervals where groups of samples were told apart. AnalysisError if there are not so
+        many samples; ValueError if level is not between 0 and 1.
         """
-        return rarefied(self.spectrum, self.samples, samples)
+        return rarefied(self.spectrum, self.samples, [samples], self.changes, level)[0]
+
+    def rarefaction_curve(self, points: int = 30, level: float = 0.95) -> list[Rarefied]:
+        """Return what 1 to all samples show, at some numbers of them; raises as `rarefied`."""
+        sizes = curve_sizes(self.samples, points)
+        return rarefied(self.spectrum, self.samples, sizes, self.changes, level)
 
     @property
     def verdict(self) -> str:
@@ -206,6 +247,11 @@ class LayerNumbers(LayerCounts):
         return self._verdict.samples_needed
 
     @property
+    def needs(self) -> str:
+        """What a sample-limited layer needs, in words; empty if it is not."""
+        return self._verdict.needs
+
+    @property
     def sample_limited(self) -> bool:
         """Whether the samples are too few to estimate the layer's entropy."""
         return self.verdict == SAMPLE_LIMITED
@@ -216,23 +262,49 @@ class LayerNumbers(LayerCounts):
         return self.efficiency_lower_bound if self.sample_limited else self.efficiency()
 
     @cached_property
-    def _estimate(self) -> float:
-        if self.jackknifed is not None:
-            return self.jackknifed.estimate
-        return chao_wang_jost_by_samples(
-            self.spectrum, self.samples, self.equal_pairs_within_samples
+    def _jackknifed(self) -> Jackknifed:
+        return jackknifed_entropy(
+            self.spectrum,
+            self.samples,
+            self.changes,
+            neurons=self.neurons,
+            equal_pairs_within_samples=self.equal_pairs_within_samples,
+            clusters=self.clusters,
         )
 
     @cached_property
     def _verdict(self) -> Verdict:
         return verdict(
-            self.spectrum, self.samples, self._estimate, self.margin, self.clusters, self.changes
+            self.spectrum,
+            self.samples,
+            self._jackknifed,
+            self.neurons,
+            clusters=self.clusters,
+            doubts=self._doubts(),
         )
+
+    def _doubts(self) -> list[str]:
+        """Return what speaks against the samples as independent draws.
+
+        Those of clusters are none, and break the rule with good reason.
+        """
+        if self.clusters is not None and self.clusters < FEWEST_CLUSTERS * self.samples:
+            return []
+        found = dependent_draws(
+            self.spectrum, self.samples, self.changes, self.pairs_within_samples
+        )
+        return [] if found is None else [found]
+
+    def _seen_once_error(self) -> float | None:
+        """Return the standard error of the share of incidences in states of one sample."""
+        if self.changes is None or np.count_nonzero(self.changes.rows) < FEWEST_GROUPS:
+            return None
+        return standard_error(shares_seen_once(self.spectrum, self.changes))
 
     def _entropy_lower_bound(self) -> float:
         if self.changes is not None:
             return entropy_lower_bound_by_groups(
-                self.spectrum, self.samples, self.changes, clustered=self.clusters is not None
+                self.spectrum, self.samples, self.changes, clusters=self.clusters
             )
         return entropy_lower_bound(
             self.spectrum,

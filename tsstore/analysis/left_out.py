@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.memory import format_memory
-from tsstore.errors import MemoryTooSmallError, StoreError
-from tsstore.store.ids import ID, id_dtype
+from tsstore.errors import MemoryTooSmallError
 from tsstore.store.layer_part import LayerPart
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore
@@ -35,14 +34,22 @@ class LeftOut:
     indices
         By directory of a part: which of its samples, int64, sorted. Of parts that are not there
         none is left out.
+    most
+        How many a plan reckons with, where it was made before it was known how many there are.
     """
 
     indices: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    most: int = 0
 
     @property
     def samples(self) -> int:
         """How many samples are left out, in all parts."""
         return sum(map(len, self.indices.values()))
+
+    @property
+    def planned(self) -> int:
+        """How many are left out at most, as a plan reckons."""
+        return max(self.samples, self.most)
 
     def kept(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.bool_] | None:
         """Return which of consecutive samples of a part stay, bool (samples,); None for all."""
@@ -122,7 +129,7 @@ def leave_out_repeated(store: StateStore, by: str, memory: int) -> LeftOut:
     DamageError
         If a chunk of ids is not what was committed.
     """
-    needed = _bytes_to_compare(store, by)
+    needed = bytes_to_compare(store, by)
     if needed > memory:
         raise MemoryTooSmallError(
             f"{store.path}: memory of {format_memory(memory)} is too small to compare the ids of "
@@ -132,27 +139,7 @@ def leave_out_repeated(store: StateStore, by: str, memory: int) -> LeftOut:
     return LeftOut({directory: indices for directory, indices in found.items() if len(indices)})
 
 
-def count_repeated(store: StateStore, memory: int) -> int | None:
-    """Return how many samples repeat another one of their step and id.
-
-    None where it is not known: there are no ids that could be compared, or too many for the memory.
-
-    Raises
-    ------
-    DamageError
-        If a chunk of ids is not what was committed.
-    """
-    if ID not in store.columns or _bytes_to_compare(store, ID) > memory:
-        return None
-    try:
-        id_dtype(store.parts)
-    except StoreError:
-        # What ids there are is the user's business, until they are asked for.
-        return None
-    return store.repeated_samples
-
-
-def _bytes_to_compare(store: StateStore, by: str) -> int:
+def bytes_to_compare(store: StateStore, by: str) -> int:
     """Return the most bytes that comparing all ids takes; about so many if they are of text."""
     columns = [part.columns[by] for part in store.parts if by in part.columns]
     of_text = sum(column.rows for column in columns if column.spec.is_text)

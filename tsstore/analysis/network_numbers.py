@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from tsstore.analysis.groups import Dealt
 from tsstore.analysis.layer_numbers import LayerNumbers
 from tsstore.errors import AnalysisError, UnknownLayerError
+from tsstore.statistics.accuracy import Answers
 from tsstore.statistics.efficiency import aIQ, network_efficiency
 from tsstore.statistics.intervals import Interval, Jackknifed
-from tsstore.statistics.network_intervals import Answers, aiq_interval, network_interval
+from tsstore.statistics.network_intervals import aiq_interval, network_interval
+from tsstore.statistics.numerics import check_level
 from tsstore.store.display import printable
 from tsstore.store.reader import aliases
 
@@ -35,7 +38,15 @@ class NetworkNumbers(Mapping[str, Layer]):
     samples_left_out
         Number of samples of the run that were left out, because they repeat others.
     repeated_samples
-        Number of samples that repeat another one, and were counted; None if it is not known.
+        Number of samples that have the id of an earlier one, and were counted; None if it is not
+        known.
+    repeats
+        ``"once"`` if samples of one id depend on each other, ``"each"`` if none do.
+    not_compared
+        Why ids were not compared, in a phrase; empty if they were, or there are none.
+    dealt
+        Which samples the groups hold, for the difference to another analysis; None if no column
+        tells.
     """
 
     def __init__(
@@ -48,6 +59,9 @@ class NetworkNumbers(Mapping[str, Layer]):
         *,
         samples_left_out: int = 0,
         repeated_samples: int | None = None,
+        repeats: str = "once",
+        not_compared: str = "",
+        dealt: Dealt | None = None,
     ) -> None:
         self.run = run
         self.samples = samples
@@ -56,6 +70,9 @@ class NetworkNumbers(Mapping[str, Layer]):
         self.accuracy_by_group = accuracy_by_group
         self.samples_left_out = samples_left_out
         self.repeated_samples = repeated_samples
+        self.repeats = repeats
+        self.not_compared = not_compared
+        self.dealt = dealt
 
     @property
     def is_lower_bound(self) -> bool:
@@ -69,16 +86,21 @@ class NetworkNumbers(Mapping[str, Layer]):
         """
         return network_efficiency([layer.shown_efficiency for layer in self.values()]) or 0.0
 
-    def network_interval(self, level: float = 0.95) -> Interval | None:
+    def network_interval(
+        self, level: float = 0.95, *, unseen_like_rare: bool = False
+    ) -> Interval | None:
         """Return a confidence interval for the network's efficiency.
 
         None where it is a lower bound, or a layer has no interval; ValueError if level is not
-        between 0 and 1.
+        between 0 and 1. What `unseen_like_rare` assumes, `LayerNumbers.interval` says.
         """
-        entropies = self._entropies()
+        check_level(level)
+        entropies = self.known_entropies()
         if entropies is None:
             return None
-        return network_interval(entropies, self._neurons(), level=level)
+        return network_interval(
+            entropies, self.neurons(), level=level, unseen_like_rare=unseen_like_rare
+        )
 
     def aiq(self, weight: float = 2, accuracy: float | None = None) -> float:
         """Return the artificial intelligence quotient, a lower bound where the efficiency is.
@@ -98,20 +120,34 @@ class NetworkNumbers(Mapping[str, Layer]):
         return aIQ(self.network_efficiency(), self._accuracy(accuracy), weight)
 
     def aiq_interval(
-        self, level: float = 0.95, weight: float = 2, accuracy: float | None = None
+        self,
+        level: float = 0.95,
+        weight: float = 2,
+        accuracy: float | None = None,
+        *,
+        unseen_like_rare: bool = False,
     ) -> Interval | None:
         """Return a confidence interval for the aIQ; None as `network_interval`, raises as `aiq`.
 
-        An accuracy that is given is taken to be exact; the recorded one scatters as the
-        efficiencies do.
+        An accuracy that is given is taken to be exact; the recorded one has its own limits. What
+        `unseen_like_rare` assumes, `LayerNumbers.interval` says.
         """
+        check_level(level)
         answers: float | Answers = self._accuracy(accuracy)
         if accuracy is None and self.accuracy_by_group is not None:
             answers = self.accuracy_by_group
-        entropies = self._entropies()
+        entropies = self.known_entropies()
         if entropies is None:
             return None
-        return aiq_interval(entropies, self._neurons(), answers, weight=weight, level=level)
+        return aiq_interval(
+            entropies,
+            self.neurons(),
+            answers,
+            weight=weight,
+            clusters=next((layer.clusters for layer in self.values()), None),
+            level=level,
+            unseen_like_rare=unseen_like_rare,
+        )
 
     def __getitem__(self, name: str) -> Layer:
         for candidate in aliases(str(name)):
@@ -134,14 +170,15 @@ class NetworkNumbers(Mapping[str, Layer]):
             )
         return accuracy
 
-    def _neurons(self) -> list[int]:
-        return [layer.neurons for layer in self.values()]
-
-    def _entropies(self) -> list[Jackknifed] | None:
+    def known_entropies(self) -> list[Jackknifed] | None:
         """Return the layers' entropies with those without each group; None unless all are good."""
         layers = [layer for layer in self.values() if not layer.sample_limited]
         known = [_capped(layer.jackknifed, layer.neurons) for layer in layers if layer.jackknifed]
         return known if known and len(known) == len(self) else None
+
+    def neurons(self) -> list[int]:
+        """Return the neurons of each layer."""
+        return [layer.neurons for layer in self.values()]
 
 
 def _capped(entropy: Jackknifed, neurons: int) -> Jackknifed:

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from tsstore.analysis import plan_display as display
 from tsstore.analysis.analyze import layer_work
-from tsstore.analysis.asked import check_rows, countable, layer_names, sample_groups
-from tsstore.analysis.left_out import NOTHING, leave_out_repeated
+from tsstore.analysis.asked import (
+    check_rows,
+    countable,
+    dependence,
+    layer_names,
+    sample_groups,
+)
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.plan import Plan, make_plan
 from tsstore.analysis.plan_numbers import PlannedLayer, PlanNumbers
+from tsstore.analysis.repeats import Repeats, planned_left_out
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
 from tsstore.errors import MemoryTooSmallError
@@ -84,18 +90,20 @@ def plan(
     memory: int | str | None = None,
     scheduler: Any = None,
     intervals: bool = True,
-    cluster: str | None = None,
+    dependent_by: str | None = None,
     unique_by: str | None = None,
+    repeats: Repeats = "once",
     exact: bool = False,
+    cluster: str | None = None,
 ) -> RunPlan:
     """Say how :func:`tsstore.analyze` would count a run if it had the same arguments.
 
-    No state is read: metadata alone, the rows of each sample where they vary, and the ids if there
-    is `unique_by`.
+    No state is read: metadata alone, the rows of each sample where they vary, and the ids. Where
+    samples repeat others, the plan is that of the most memory that they can take.
 
     Parameters
     ----------
-    store, layers, memory, scheduler, intervals, cluster, unique_by, exact
+    store, layers, memory, scheduler, intervals, dependent_by, unique_by, repeats, exact, cluster
         As :func:`tsstore.analyze` takes them.
 
     Returns
@@ -110,18 +118,19 @@ def plan(
     StoreError, AnalysisError
         As :func:`tsstore.analyze` does.
     """
+    dependent_by = dependence(dependent_by, cluster)
     store = countable(store)
     names = layer_names(store, layers)
     asked = None if memory is None else parse_memory(memory)
-    groups = sample_groups(store, intervals, cluster)
+    groups = sample_groups(store, intervals, dependent_by)
     count = groups.count if groups else 0
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
-        left_out = NOTHING if unique_by is None else leave_out_repeated(store, unique_by, amount)
+        left_out = planned_left_out(store, unique_by, repeats, amount)
         found, ways = {}, []
         for name in names:
             check_rows(store[name], left_out)
-            ways.append(_way(store[name], runner, count, left_out.samples, exact))
+            ways.append(_way(store[name], runner, count, left_out.planned, exact))
             states = store[name]
             found[name] = PlannedLayer(states.rows, states.row_bytes, ways[-1](amount))
         smallest = min(amount, _least_memory(ways, lambda plan: True) or amount)

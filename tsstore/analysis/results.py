@@ -22,6 +22,11 @@ class Analysis(NetworkNumbers[LayerResult]):
         """Which layers need more samples, and how many."""
         return display.sentence(self)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What speaks against most numbers, in sentences; they lead the table."""
+        return display.warning_lines(self)
+
     def table(self, verbose: bool = False) -> str:
         """Return the table of layers and what is said of the network, as text.
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tsstore.commands.options import (
-    Cluster,
+    DependentBy,
     Exact,
     Intervals,
     Json,
     Layers,
     Memory,
+    Repeats,
     RunPath,
     Scheduler,
     Scratch,
@@ -34,8 +35,9 @@ def analyze(
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
-    cluster: Cluster = None,
+    dependent_by: DependentBy = None,
     unique_by: UniqueBy = None,
+    repeats: Repeats = "once",
     intervals: Intervals = True,
     exact: Exact = False,
     seed: Annotated[
@@ -58,8 +60,9 @@ def analyze(
             progress=report,
             scratch=scratch,
             intervals=intervals,
-            cluster=cluster,
+            dependent_by=dependent_by,
             unique_by=unique_by,
+            repeats=repeats,  # type: ignore[arg-type]
             exact=exact,
             seed=seed,
         )
@@ -75,8 +78,9 @@ def plan(
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
-    cluster: Cluster = None,
+    dependent_by: DependentBy = None,
     unique_by: UniqueBy = None,
+    repeats: Repeats = "once",
     intervals: Intervals = True,
     exact: Exact = False,
     json: Json = False,
@@ -90,8 +94,9 @@ def plan(
         memory=memory,
         scheduler=scheduler,
         intervals=intervals,
-        cluster=cluster,
+        dependent_by=dependent_by,
         unique_by=unique_by,
+        repeats=repeats,  # type: ignore[arg-type]
         exact=exact,
     )
     if json:
@@ -104,6 +109,7 @@ def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
     """Print the table of layers and what is said of the network."""
     from tsstore.analysis.display import headings, layer_cells, network_lines, notes, reasons
 
+    print_lines(analysis.warnings)
     rows = [layer_cells(layer, verbose) for layer in analysis.values()]
     print_table(headings(verbose), rows)
     print_lines([*network_lines(analysis), analysis.sentence, *notes(analysis)])

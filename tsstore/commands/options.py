@@ -20,13 +20,25 @@ Scratch = Annotated[
     str | None,
     typer.Option(help="Folder for what does not fit into memory; all workers must see it."),
 ]
-Cluster = Annotated[
+DependentBy = Annotated[
     str | None,
-    typer.Option(help="Sample column, such as patient: samples of one value are dependent."),
+    typer.Option(
+        "--dependent-by",
+        "--cluster",
+        help="Sample column, such as patient: samples of one value are dependent. "
+        "(--cluster is its old name.)",
+    ),
 ]
 UniqueBy = Annotated[
     str | None,
     typer.Option(help="Sample column, such as id: of samples of one value one is counted."),
+]
+Repeats = Annotated[
+    str,
+    typer.Option(
+        help="What samples of one id are: 'once', those with the same rows count once, and others "
+        "are dependent; 'each', every one is a draw of its own."
+    ),
 ]
 Intervals = Annotated[
     bool,

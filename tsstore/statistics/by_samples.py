@@ -45,6 +45,7 @@ for in the interval (`intervals`).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -105,7 +106,7 @@ class Surprisals:
         """Take rows and spread from a spectrum; parameters as `chao_wang_jost_by_samples`."""
         _check_samples(spectrum, samples)
         spread = rare_spread(spectrum, equal_pairs_within_samples)
-        return cls(spectrum.rows, int(samples), spread)
+        return cls(spectrum.rows, operator.index(samples), spread)
 
     def nats(self, multiplicity: IntArray, incidence: IntArray) -> FloatArray:
         """Return the surprisal of a row of each entry, in nats."""
@@ -151,7 +152,7 @@ def chao_wang_jost_by_samples(
     heavy tail of rare states, is missing from it, and the estimate is then too low.
     """
     surprisals = Surprisals.of(spectrum, samples, equal_pairs_within_samples)
-    return entropy_of_sums(sample_sums(spectrum, surprisals), surprisals, int(samples))
+    return entropy_of_sums(sample_sums(spectrum, surprisals), surprisals, operator.index(samples))
 
 
 def sample_sums(spectrum: Spectrum, surprisals: Surprisals) -> SampleSums:

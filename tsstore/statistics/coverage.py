@@ -1,24 +1,19 @@
 """Sample coverage: how much of the next draw, if there were one, would be in states seen already.
 
 Good and Turing's estimate of the rest is the share of the draws in states seen once. Chao and
-Jost (2012) use the states seen twice as well, and follow coverage back to fewer draws and on to
-more. Comparing networks at equal coverage asks less of the sample sizes than at equal size.
+Jost (2012) use the states seen twice as well, and follow coverage back to fewer draws. Comparing
+networks at equal coverage asks less of the sample sizes than at equal size.
 """
 
 from __future__ import annotations
 
-import bisect
 import math
 from statistics import NormalDist
 
-import numpy as np
-
-from tsstore.statistics.draws import Draws, draws_at_least_one
-from tsstore.statistics.hypergeometric import log_avoidance
+from tsstore.statistics.draws import Draws
+from tsstore.statistics.numerics import check_level
+from tsstore.statistics.rarefaction import Rarefaction
 from tsstore.statistics.spectrum import Spectrum
-
-LARGEST_EXACT = 2.0**62
-"""Beyond it, numbers of draws are floats that no longer tell neighbours apart."""
 
 
 def coverage(spectrum: Spectrum, samples: int | None = None) -> float | None:
@@ -49,18 +44,18 @@ def coverage(spectrum: Spectrum, samples: int | None = None) -> float | None:
     (U - 1) / U if one was and none twice, where iNEXT says 1.
     """
     observed = Draws.of(spectrum, samples)
-    return None if observed.number == 1 else _coverage_at(observed, observed.number)
+    return None if observed.number == 1 else observed.coverage
 
 
 def coverage_at(spectrum: Spectrum, draws: int, samples: int | None = None) -> float | None:
-    """Return the coverage to expect of fewer or more draws.
+    """Return the coverage to expect of fewer draws.
 
     Parameters
     ----------
     spectrum
         What was counted.
     draws
-        m, at least 1: rows, or samples if samples is given.
+        m, from 1 to all: rows, or samples if samples is given.
     samples
         How many samples there were, to count by samples; None to count by rows.
 
@@ -72,116 +67,80 @@ def coverage_at(spectrum: Spectrum, draws: int, samples: int | None = None) -> f
     Raises
     ------
     ValueError
-        As `coverage`, or if draws is below 1.
+        As `coverage`, or if draws is below 1 or more than there are.
 
     Notes
     -----
-    Rarefied (m < n): the sum over states of j/U [1 - C(n - j, m) / C(n - 1, m)], without bias.
-    Extrapolated: 1 - f1/U (1 - A)**(m - n + 1), which should not be trusted far beyond 2 n.
-    Sources as `coverage`.
+    The sum over states of j/U [1 - C(n - j, m) / C(n - 1, m)], without bias. Sources as `coverage`.
     """
-    observed, m = Draws.of(spectrum, samples), draws_at_least_one(draws)
-    return None if observed.number == 1 else _coverage_at(observed, m)
+    return Rarefaction(spectrum, samples).coverage(draws)
 
 
-def draws_for_coverage(
-    spectrum: Spectrum, target: float, samples: int | None = None
-) -> float | None:
-    """Return the fewest draws whose coverage is to be expected to reach a target.
+def coverage_interval(
+    spectrum: Spectrum,
+    level: float = 0.95,
+    samples: int | None = None,
+    standard_error: float | None = None,
+) -> tuple[float, float] | None:
+    """Return a confidence interval of Turing's coverage.
 
     Parameters
     ----------
     spectrum
         What was counted.
-    target
-        The coverage, between 0 and 1.
-    samples
-        How many samples there were, to count by samples; None to count by rows.
-
-    Returns
-    -------
-    float or None
-        A whole number of rows, or of samples if samples is given. Infinity if the states seen
-        once and twice do not say that further draws would reach the target; None if there was a
-        single draw.
-
-    Raises
-    ------
-    ValueError
-        As `coverage`, or if the target is not between 0 and 1.
-
-    Notes
-    -----
-    The inverse of `coverage_at`, rounded up. Beyond 2**62 it is no longer exact.
-    """
-    if not 0 < target < 1:
-        raise ValueError(f"the target must be between 0 and 1: found {target}")
-    observed = Draws.of(spectrum, samples)
-    if observed.number == 1:
-        return None
-    most = observed.number
-    if _coverage_at(observed, most) < target:
-        estimate = _extrapolated_draws(observed, target)
-        if estimate > LARGEST_EXACT:
-            return estimate
-        # The estimate is rounded; where coverage reaches the target is looked up about it.
-        most = math.ceil(estimate) + 1
-    return 1 + bisect.bisect_left(
-        range(1, most + 1), target, hi=most - 1, key=lambda draws: _coverage_at(observed, draws)
-    )
-
-
-def coverage_interval(spectrum: Spectrum, level: float = 0.95) -> tuple[float, float] | None:
-    """Return a confidence interval of Turing's coverage, by rows.
-
-    Parameters
-    ----------
-    spectrum
-        What was counted. With several positions a sample the interval is too narrow, because
-        it takes the rows for independent draws.
     level
         Nominal confidence, between 0 and 1.
+    samples
+        How many samples there were, to count by samples; None to count by rows, which takes these
+        for independent draws.
+    standard_error
+        Of the share of draws in states seen once, from groups of samples (`jackknife`): by samples
+        it tells for how many independent draws the incidences of a sample count. Unless given, or
+        where nothing scatters, for one.
 
     Returns
     -------
     tuple of float or None
-        Lower and upper limit, from 0 to 1; None for a single row.
+        Lower and upper limit, from 0 to 1; None for a single draw.
 
     Raises
     ------
     ValueError
-        If the spectrum has no rows, or level is not between 0 and 1.
+        If the spectrum has no rows, a state occurs in more samples than there were, or level is
+        not between 0 and 1.
 
     Notes
     -----
-    1 - f1/n -+ z sqrt([f1 (n - f1) + 2 n f2] / n**3) (Esty 1983, Annals of Statistics 11). The
-    normal approximation asks for many states seen once.
+    With u = f1/U of U draws seen once, r = 2 f2 / (U - f1) of the others seen twice (1 if there are
+    no others) and N independent draws, the limits of 1 - coverage are the x with
+
+        (x - u)**2 = z**2 (1 - x) (x + r) / N.
+
+    The right side is Esty's (1983, Annals of Statistics 11) variance at x rather than at u, as in
+    Wilson's interval of a share, with a correction for u being a whole number of draws: so that
+    where all states were seen once, or none was, there is still something to be told.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1: found {level}")
-    observed = Draws.of(spectrum)
-    n, once = observed.number, observed.once
-    if n == 1:
+    check_level(level)
+    observed = Draws.of(spectrum, samples)
+    if observed.number == 1:
         return None
-    center = (n - once) / n
-    variance = (once * (n - once) + 2 * n * observed.twice) / n**3
-    reach = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance)
-    return max(0.0, center - reach), min(1.0, center + reach)
+    once = observed.once / observed.total
+    twice = 2 * observed.twice / (observed.total - observed.once) if once < 1 else 1.0
+    draws = float(observed.number)
+    if samples is not None and standard_error:
+        draws = min(observed.total, (1 - once) * (once + twice) / standard_error**2)
+    # Half of a draw, or of two where draws come in pairs.
+    step = (1 + twice) / (2 * draws)
+    least, most = (
+        _unseen_limit(min(max(once + side * step, 0.0), 1.0), twice, draws, level, side)
+        for side in (-1, 1)
+    )
+    return max(0.0, 1 - most), min(1.0, 1 - least)
 
 
-def _coverage_at(observed: Draws, draws: int) -> float:
-    if draws < observed.number:
-        missing = log_avoidance(observed.counts - 1, draws, observed.number - 1)
-        return math.fsum(observed.weights * -np.expm1(missing)) / observed.total
-    once = observed.once
-    decay = 0.0 if observed.unseen is None else observed.unseen.decay
-    found_again = -math.expm1(-decay * (draws - observed.number + 1))
-    return ((observed.total - once) + once * found_again) / observed.total
-
-
-def _extrapolated_draws(observed: Draws, target: float) -> float:
-    """Solve 1 - f1/U exp(-a (m - n + 1)) = target for m."""
-    if observed.unseen is None:
-        return math.inf
-    missing_now = math.log(observed.once / observed.total) - math.log1p(-target)
-    return observed.number - 1 + missing_now / observed.unseen.decay
+def _unseen_limit(once: float, twice: float, draws: float, level: float, side: int) -> float:
+    """Return the smaller (side -1) or larger (1) x of x**2 (1 + c) - 2 x b + d = 0."""
+    reach = NormalDist().inv_cdf((1 + level) / 2) ** 2 / draws
+    middle, product = once + reach * (1 - twice) / 2, once**2 - reach * twice
+    root = math.sqrt(max(0.0, middle**2 - (1 + reach) * product))
+    return (middle + side * root) / (1 + reach)

@@ -1,8 +1,4 @@
-"""Rényi entropies from unbiased moments, and Hill numbers: how many states there are, in effect.
-
-The Hill number of an order is 2 to the power of the Rényi entropy of that order: the number of
-equally likely states that would have the same entropy (Hill 1973).
-"""
+"""Rényi entropies from unbiased moments."""
 
 from __future__ import annotations
 
@@ -11,12 +7,11 @@ import math
 import numpy as np
 
 from tsstore.statistics.draws import Draws
-from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.numerics import log_ratio
 from tsstore.statistics.spectrum import Spectrum
 
 
-def renyi_unbiased(spectrum: Spectrum, order: int) -> float | None:
+def renyi_unbiased(spectrum: Spectrum, order: float) -> float | None:
     """Return the Rényi entropy by the unbiased estimate of sum p**order, in bits.
 
     Parameters
@@ -35,7 +30,7 @@ def renyi_unbiased(spectrum: Spectrum, order: int) -> float | None:
     Raises
     ------
     ValueError
-        If the spectrum has no rows, or the order is below 2.
+        If the spectrum has no rows, or the order is no whole number, or below 2.
 
     Notes
     -----
@@ -45,9 +40,11 @@ def renyi_unbiased(spectrum: Spectrum, order: int) -> float | None:
     states, it is good: far fewer than the Shannon entropy asks for (Acharya, Orlitsky, Suresh and
     Tyagi, arXiv:1408.1000).
     """
-    if order < 2:
+    if not (order >= 2 and float(order).is_integer()):
         raise ValueError(f"the order must be a whole number from 2 up: found {order}")
     draws = Draws.of(spectrum)
+    # No state has more rows than there are: a larger order only takes longer to say so.
+    order = int(min(order, draws.number + 1))
     often = draws.counts >= order
     if not often.any():
         return None
@@ -57,60 +54,3 @@ def renyi_unbiased(spectrum: Spectrum, order: int) -> float | None:
     # Relative to the most frequent states, so that neither mu nor its distance from 1 is lost.
     nats = float(surprisals[-1]) - math.log(states[-1]) - math.log1p(others / states[-1])
     return max(0.0, nats / (order - 1) / math.log(2))
-
-
-def hill(spectrum: Spectrum, order: float = 1.0) -> float:
-    """Return the Hill number of the observed shares: 2 to the power of the plug-in entropy.
-
-    Parameters
-    ----------
-    spectrum
-        What was counted.
-    order
-        From 0 to infinity: 0 gives the number of distinct states, infinity one over the largest
-        share. It never grows with the order.
-
-    Returns
-    -------
-    float
-        A number of states, at least 1.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows, or the order is negative or NaN.
-
-    Notes
-    -----
-    Hill (1973). Too low on average for small orders, as the plug-in entropy is.
-    """
-    return float(2 ** plug_in(spectrum, order))
-
-
-def hill_unbiased(spectrum: Spectrum, order: int) -> float | None:
-    """Return the Hill number by the unbiased estimate of sum p**order.
-
-    Parameters
-    ----------
-    spectrum
-        What was counted: n rows, drawn independently of each other.
-    order
-        Whole number from 2 up. 2 is one over the share of equal pairs of rows.
-
-    Returns
-    -------
-    float or None
-        A number of states, at least 1. None as for `renyi_unbiased`.
-
-    Raises
-    ------
-    ValueError
-        As `renyi_unbiased`.
-
-    Notes
-    -----
-    2 to the power of `renyi_unbiased`; for order 2 it is the inverse of Simpson's index without
-    replacement (Simpson 1949).
-    """
-    entropy = renyi_unbiased(spectrum, order)
-    return None if entropy is None else float(2**entropy)

@@ -92,6 +92,12 @@ class Draws:
         return self.counts.astype(np.float64) * self.states
 
     @property
+    def coverage(self) -> float:
+        """Share of the next draw, if there were one, in states seen (Chao and Jost 2012)."""
+        found_again = 0.0 if self.unseen is None else self.unseen.share
+        return ((self.total - self.once) + self.once * found_again) / self.total
+
+    @property
     def unseen(self) -> Unseen | None:
         """What the states seen once and twice say of the unseen ones."""
         return unseen(self.number, self.once, self.twice)
@@ -100,16 +106,16 @@ class Draws:
         return int(self.states[self.counts == draws].sum())
 
 
-def draws_at_least_one(draws: int) -> int:
-    """Check a number of draws that something is asked for.
+def draws_from_one_to(number: int, draws: int) -> int:
+    """Check a number of draws that something is asked for, of so many there are.
 
     Raises
     ------
     ValueError
-        If it is below one.
+        If it is below one, or there are fewer.
     TypeError
         If it is not a whole number.
     """
-    if (number := operator.index(draws)) < 1:
-        raise ValueError(f"draws must be at least 1: found {draws}")
-    return number
+    if not 1 <= (kept := operator.index(draws)) <= number:
+        raise ValueError(f"draws must be from 1 to the {number} that there are: found {draws}")
+    return kept

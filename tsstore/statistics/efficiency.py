@@ -36,7 +36,7 @@ def efficiency(entropy_bits: float, neurons: int) -> float:
     """
     if not (entropy_bits >= 0 and math.isfinite(entropy_bits)):
         raise ValueError(f"an entropy must be finite and not negative: found {entropy_bits} bits")
-    if neurons < 1:
+    if not neurons >= 1:
         raise ValueError(f"a layer has at least one neuron: found {neurons}")
     return float(entropy_bits / neurons)
 

@@ -95,7 +95,7 @@ def cap(neurons: int, rows: int) -> float:
     ValueError
         If there is no neuron or no row.
     """
-    if neurons < 1 or rows < 1:
+    if not (neurons >= 1 and rows >= 1):
         raise ValueError(
             f"a cap needs at least one neuron and one row: found {neurons} neurons, {rows} rows"
         )
@@ -125,7 +125,7 @@ def _renyi_nats(
         return math.fsum(states * shares * surprisals)
     if alpha == math.inf:
         return float(surprisals.min())
-    if abs(alpha - 1) * surprisals.max() < 1:
+    if abs(alpha - 1) * float(surprisals.max()) < 1:
         return _renyi_near_shannon(surprisals, states * shares, alpha)
     return _renyi_from_largest(surprisals, states, alpha)
 

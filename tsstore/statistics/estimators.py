@@ -8,6 +8,7 @@ are too low, by more than their differences from each other.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -205,6 +206,10 @@ def chao_wang_jost(spectrum: Spectrum) -> float:
 def nemenman(spectrum: Spectrum) -> tuple[float, float] | None:
     """Return an estimate for when almost every row is a state of its own, and its spread.
 
+    .. deprecated:: 0.2
+        It is believable for shares as unequal as its prior alone, and nothing shows it; it will go.
+        `LayerResult.entropy_lower_bound` holds for such layers.
+
     Parameters
     ----------
     spectrum
@@ -230,6 +235,11 @@ def nemenman(spectrum: Spectrum) -> tuple[float, float] | None:
     """
     from scipy.special import digamma, polygamma
 
+    warnings.warn(
+        "nemenman will go: LayerResult.entropy_lower_bound holds where nearly all states are new",
+        DeprecationWarning,
+        stacklevel=2,
+    )
     draws = Draws.of(spectrum)
     n = draws.number
     coincidences = n - draws.distinct

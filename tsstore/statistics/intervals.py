@@ -1,60 +1,74 @@
-"""Confidence intervals by leaving groups of samples out.
+"""Confidence intervals for entropies, by leaving groups of samples out.
 
 *Scatter.* The standard error is that of the delete-a-group jackknife (`jackknife`). For an
 interval it is taken t times, t being Student's quantile with one degree of freedom less than there
-are groups that hold samples.
+are groups that hold samples: e.
 
-*Bias.* The jackknife tells how much an estimate scatters, not how far it is off. What is left of
-its bias is allowed for in the interval, with t times the standard error as e,
+*What was missed.* How high the entropy is on average where states not seen are as rare as they can
+be, and how far further it may reach, up and down, for kinds of samples that were not drawn,
+`missed` derives. Scatter and what was missed are independent risks, so that their reaches are added
+as squares (Zou and Donner 2008):
 
-    from  estimate - C / 4 - 4 (estimate - plug-in) / (S - 1) - e
-      to  estimate + (estimate - plug-in) / 2 + e.
+    from  estimate - C / 4 - E - root of (e**2 + (what missed samples take away)**2)
+      to  highest on average   + root of (e**2 + (what missed samples add)**2).
 
-The plug-in is too low, the estimate mends most of that, and it mostly remains too low: by less than
-half of what it mended, is the allowance. C is the part of it that is due to unequal rows (the last
-term of `by_samples`); that part can be too large, where the rows of rare states are more equal than
-those of others, or have a heavy tail. Half and a quarter were chosen by simulation. They were then
-confirmed on other distributions and networks: `benchmarks/estimators.py`.
+C is the part of the estimate that is due to unequal rows (the last term of `by_samples`); that part
+can be too large, where the rows of rare states are more equal than those of others, or have a heavy
+tail. A quarter was chosen by simulation: `benchmarks/estimators.py`.
 
-The term with S, the number of distinct states, is for a handful of states that are nearly equally
-frequent. There the entropy is at its largest and does not change, to first order, with their
-shares, so that the jackknife sees next to no scatter where the shares happen to come out even. What
-they took the entropy below its largest is, 2 n ln 2 times, about chi-squared with S - 1 degrees of
-freedom; estimate - plug-in is about (S - 1) / (2 n ln 2), and so this is where two standard
-deviations of one of the S - 1 directions lead, squared.
+E = 4 (estimate - plug-in) / (S - 1), with S the number of distinct states, is for a handful of
+states that are nearly equally frequent. There the entropy is at its largest and does not change, to
+first order, with their shares, so that the jackknife sees next to no scatter where the shares
+happen to come out even. What they took the entropy below its largest is, 2 n ln 2 times, about
+chi-squared with S - 1 degrees of freedom; estimate - plug-in is about (S - 1) / (2 n ln 2), and so
+this is where two standard deviations of one of the S - 1 directions lead, squared.
+
+*Unseen states like the rare ones.* Whoever is ready to assume that states not seen are about as
+rare as those seen once or twice, and that no kind of samples was missed, has a narrower interval,
+
+    from  estimate - C / 4 - E - e    to  estimate + (estimate - plug-in) / 2 + e.
+
+The plug-in is too low, the estimate mends most of that, and under the assumption it mostly remains
+too low: by less than half of what it mended. Half was chosen by simulation as well.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from tsstore.statistics.by_samples import (
+    SampleSums,
     Surprisals,
     chao_wang_jost_by_samples,
     entropy_of_sums,
     sample_sums,
 )
+from tsstore.statistics.clusters import rows_in_single_clusters
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.jackknife import FEWEST_GROUPS as LEAST_GROUPS
 from tsstore.statistics.jackknife import (
-    FEWEST_GROUPS,
     check_changes,
-    entropies_without_groups,
     standard_error,
     student_quantile,
+    sums_without_groups,
 )
+from tsstore.statistics.missed import Missed
 from tsstore.statistics.numerics import FloatArray
 from tsstore.statistics.spectrum import IntArray, Spectrum
+
+FEWEST_GROUPS = 5
+"""Fewer groups that hold samples tell too little of how much an estimate scatters."""
 
 TOO_LOW = 1 / 2
 """Share of estimate minus plug-in by which the estimate may still be too low."""
 
 TOO_HIGH = 1 / 4
 """Share of the estimate's part for unequal rows by which it may be too high."""
-
 
 TOO_EVEN = 4
 """So many times what the estimate adds for each state but one, it may be too high by chance."""
@@ -83,6 +97,28 @@ class Interval:
     level: float
 
 
+class Reach(NamedTuple):
+    """How far from the estimate the true number may be, but for scatter.
+
+    Attributes
+    ----------
+    lowest, highest
+        On average.
+    least, most
+        If the samples missed as much as they can have missed.
+    """
+
+    lowest: float
+    highest: float
+    least: float
+    most: float
+
+    def ends(self, margin: float) -> tuple[float, float]:
+        """Return both ends of the interval; margin is how far it reaches for scatter."""
+        lower = self.lowest - math.hypot(margin, self.lowest - self.least)
+        return lower, self.highest + math.hypot(margin, self.most - self.highest)
+
+
 @dataclass(frozen=True)
 class Jackknifed:
     """An estimate of all samples, and those without each group of them.
@@ -92,12 +128,15 @@ class Jackknifed:
     estimate
         Of all samples.
     lowest, highest
-        How far off it may be on average: at most estimate and at least estimate.
+        How far off it may be on average, if unseen states are like the rare ones that were seen: at
+        most estimate and at least estimate.
     without
         float64 of shape (groups,): the estimate without each group; that of all samples for a group
-        that holds none.
+        that holds none. Empty if groups were not told apart.
     samples
         int64 of shape (groups,): the samples of each group.
+    missed
+        What the samples may have missed; None for nothing.
     """
 
     estimate: float
@@ -105,8 +144,11 @@ class Jackknifed:
     highest: float
     without: FloatArray
     samples: IntArray
+    missed: Missed | None = None
 
-    def interval(self, level: float = 0.95, largest: float = math.inf) -> Interval:
+    def interval(
+        self, level: float = 0.95, largest: float = math.inf, *, unseen_like_rare: bool = False
+    ) -> Interval:
         """Return the confidence interval.
 
         Parameters
@@ -116,20 +158,47 @@ class Jackknifed:
         largest
             The largest value there can be: the neurons, for an entropy. Estimate and ends are from
             0 to this.
+        unseen_like_rare
+            Assume that unseen states are about as rare as those seen once or twice, and that no
+            kind of samples was missed.
 
         Raises
         ------
         ValueError
             If level is not between 0 and 1, or fewer than two groups hold samples.
         """
-        margin = self.margin(level)
-        return Interval(
-            min(max(self.estimate, 0.0), largest),
-            min(max(self.lowest - margin, 0.0), largest),
-            min(max(self.highest + margin, 0.0), largest),
-            self.standard_error,
-            level,
-        )
+        return self.within(self.reach(level, unseen_like_rare=unseen_like_rare), level, largest)
+
+    def within(self, reach: Reach, level: float, largest: float) -> Interval:
+        """Return the interval for what else the estimate may be off by; the rest as `interval`."""
+        ends = (self.estimate, *reach.ends(self.margin(level)))
+        estimate, lower, upper = (min(max(end, 0.0), largest) for end in ends)
+        return Interval(estimate, lower, upper, self.standard_error, level)
+
+    def reach(self, level: float = 0.95, *, unseen_like_rare: bool = False) -> Reach:
+        """Return how far off the estimate may be, but for scatter; parameters as `interval`."""
+        if self.missed is None or unseen_like_rare:
+            return Reach(self.lowest, self.highest, self.lowest, self.highest)
+        degrees = max(1, self.groups - 1)
+        most = self.missed.at_most(level, student_quantile(level, degrees))
+        least = self.lowest - self.missed.share(level) * self.estimate
+        highest = max(self.estimate, self.missed.highest)
+        return Reach(self.lowest, highest, least, max(highest, most))
+
+    @property
+    def groups(self) -> int:
+        """Number of groups that hold samples."""
+        return int(np.count_nonzero(self.samples))
+
+    @property
+    def scatter_known(self) -> bool:
+        """Whether leaving groups out tells how much the estimate scatters.
+
+        It takes five groups that hold samples, and a state that was seen in two samples: if none
+        was, all samples look alike, and nothing scatters.
+        """
+        repeats = self.missed is None or self.missed.unseen < 1
+        return self.groups >= FEWEST_GROUPS and repeats
 
     @property
     def standard_error(self) -> float:
@@ -138,19 +207,19 @@ class Jackknifed:
 
     def margin(self, level: float = 0.95) -> float:
         """Return how far an interval reaches to each side for the scatter; raises likewise."""
-        groups = int(np.count_nonzero(self.samples))
-        return student_quantile(level, groups - 1) * self.standard_error
+        return student_quantile(level, self.groups - 1) * self.standard_error
 
 
-def entropy_interval(
+def jackknifed_entropy(
     spectrum: Spectrum,
     samples: int,
-    changes: GroupChanges,
+    changes: GroupChanges | None,
     *,
-    level: float = 0.95,
-    neurons: int | None = None,
-) -> Interval | None:
-    """Return a confidence interval for a layer's entropy, in bits, about the default estimate.
+    neurons: int,
+    equal_pairs_within_samples: int | None = None,
+    clusters: int | None = None,
+) -> Jackknifed:
+    """Return the default estimate of a layer's entropy, in bits, and those without each group.
 
     Parameters
     ----------
@@ -159,52 +228,65 @@ def entropy_interval(
     samples
         How many samples were counted.
     changes
-        What leaving each group of them out changes.
-    level
-        Nominal confidence, between 0 and 1.
+        What leaving each group of them out changes; None if groups were not told apart.
     neurons
-        Neurons of the layer: no end of the interval is above them, if given.
-
-    Returns
-    -------
-    Interval or None
-        None if fewer than two groups hold rows: there are too few samples, or clusters of them.
+        Neurons of the layer, which limit the states that were not seen.
+    equal_pairs_within_samples
+        As `chao_wang_jost_by_samples`; where there are changes, these tell it.
+    clusters
+        How many clusters there are, samples of one of which depend on each other; groups then hold
+        whole clusters. None where each sample is on its own.
 
     Raises
     ------
     ValueError
-        If there are no rows, level is not between 0 and 1, or the changes are those of other
-        samples.
+        If there are no rows, or the changes are those of other samples.
     """
-    student_quantile(level, 1)
-    entropy = jackknifed_entropy(spectrum, samples, changes)
-    return None if entropy is None else entropy.interval(level, float(neurons or math.inf))
-
-
-def jackknifed_entropy(
-    spectrum: Spectrum, samples: int, changes: GroupChanges
-) -> Jackknifed | None:
-    """Return the default estimate of a layer's entropy, in bits, and those without each group.
-
-    Parameters
-    ----------
-    spectrum, samples, changes
-        As `entropy_interval`; what is returned, and raised, likewise.
-    """
-    check_changes(spectrum, samples, changes)
-    equal_pairs = int(changes.equal_pairs_within_samples.sum())
-    surprisals = Surprisals.of(spectrum, samples, equal_pairs)
-    if np.count_nonzero(changes.rows) < FEWEST_GROUPS:
-        return None
+    if changes is not None:
+        check_changes(spectrum, samples, changes)
+        equal_pairs_within_samples = int(changes.equal_pairs_within_samples.sum())
+    surprisals = Surprisals.of(spectrum, samples, equal_pairs_within_samples)
     total = sample_sums(spectrum, surprisals)
     estimate = entropy_of_sums(total, surprisals, samples)
     unequal_rows = max(0.0, estimate - chao_wang_jost_by_samples(spectrum, samples))
     added = max(0.0, estimate - plug_in(spectrum))
     even = TOO_EVEN * added / max(1, spectrum.distinct - 1)
+    without, unseen_error, of_groups = _without_groups(total, samples, changes, surprisals)
     return Jackknifed(
         estimate,
         lowest=estimate - TOO_HIGH * unequal_rows - even,
         highest=estimate + TOO_LOW * added,
-        without=entropies_without_groups(total, samples, changes, surprisals),
-        samples=changes.samples,
+        without=without,
+        samples=of_groups,
+        missed=Missed.by(
+            spectrum,
+            samples if clusters is None else clusters,
+            neurons,
+            shown=entropy_of_sums(total._replace(once=0, twice=0), surprisals, samples),
+            unseen=_unseen(spectrum, None if clusters is None else changes),
+            unseen_error=unseen_error,
+        ),
     )
+
+
+def _without_groups(
+    total: SampleSums, samples: int, changes: GroupChanges | None, surprisals: Surprisals
+) -> tuple[FloatArray, float, IntArray]:
+    """Return the estimates without each group, the error of the unseen share, and their samples.
+
+    Where fewer than two groups hold rows, nothing is left to be estimated without one.
+    """
+    if changes is None or np.count_nonzero(changes.rows) < LEAST_GROUPS:
+        return np.zeros(0), 0.0, np.zeros(0, np.int64)
+    rest = sums_without_groups(total, changes, surprisals)
+    left = (samples - changes.samples).tolist()
+    bits = [entropy_of_sums(sums, surprisals, m) for sums, m in zip(rest, left, strict=True)]
+    unseen = np.array([sums.rows_in_single_samples / sums.rows for sums in rest])
+    return np.array(bits), standard_error(unseen[changes.samples > 0]), changes.samples
+
+
+def _unseen(spectrum: Spectrum, clustered: GroupChanges | None) -> float:
+    """Return the share of the rows in states seen in one sample, or cluster, only."""
+    if clustered is None:
+        return spectrum.rows_in_single_samples / spectrum.rows
+    return rows_in_single_clusters(spectrum, clustered) / spectrum.rows

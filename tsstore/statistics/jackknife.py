@@ -20,9 +20,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.statistics.by_samples import SampleSums, Surprisals, entropy_of_sums
+from tsstore.statistics.by_samples import SampleSums, Surprisals
 from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.numerics import FloatArray
+from tsstore.statistics.numerics import FloatArray, check_level
 from tsstore.statistics.spectrum import IntArray, Spectrum
 
 FEWEST_GROUPS = 2
@@ -84,30 +84,29 @@ def group_values(
     )
 
 
-def entropies_without_groups(
-    total: SampleSums, samples: int, changes: GroupChanges, surprisals: Surprisals
-) -> FloatArray:
-    """Return the default estimate of all samples but those of each group, in bits.
+def sums_without_groups(
+    total: SampleSums, changes: GroupChanges, surprisals: Surprisals
+) -> list[SampleSums]:
+    """Return what the default estimate is made of, of all samples but those of each group.
 
     Parameters
     ----------
     total
         The sums of all samples.
-    samples, changes
-        As `group_values`.
+    changes
+        What leaving each group of them out changes.
     surprisals
         With what the sums were made; the spread of a rare state's rows is that of all samples
         throughout.
 
     Returns
     -------
-    float64 of shape (groups,)
-        That of all samples for a group that holds none.
+    list of SampleSums
+        One a group; that of all samples for a group that holds none.
 
     Notes
     -----
-    No spectrum is made without a group: what the estimate is made of adds up, and so do its
-    changes.
+    No spectrum is made without a group: the sums add up, and so do their changes.
     """
     k, q, states = changes.multiplicity, changes.incidence, changes.states
     once, twice = q == 1, q == 2
@@ -117,7 +116,7 @@ def entropies_without_groups(
         _by_group(changes, states[once], once),
         _by_group(changes, states[twice], twice),
     )
-    rest = [
+    return [
         SampleSums(
             total.rows - int(changes.rows[group]),
             total.surprisal + surprisal,
@@ -129,9 +128,24 @@ def entropies_without_groups(
             zip(*added, strict=True)
         )
     ]
-    left = (samples - changes.samples).tolist()
-    values = [entropy_of_sums(sums, surprisals, m) for sums, m in zip(rest, left, strict=True)]
-    return np.array(values, dtype=np.float64)
+
+
+def shares_seen_once(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
+    """Return the share of incidences in states of one sample, without each group with samples."""
+    once = changes.incidence == 1
+    single = int(spectrum.states[spectrum.incidence == 1].sum()) + np.array(
+        _by_group(changes, changes.states[once], once)
+    )
+    held = changes.samples > 0
+    shares: FloatArray = single[held] / incidences_without(spectrum, changes)[held]
+    return shares
+
+
+def incidences_without(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
+    """Return the sum of all states' incidences without each group, float64 (groups,)."""
+    changed = np.array(_by_group(changes, changes.states * changes.incidence))
+    total: FloatArray = int(spectrum.incidence @ spectrum.states) + changed
+    return total
 
 
 def _by_group(
@@ -142,7 +156,7 @@ def _by_group(
     return sums
 
 
-def student_quantile(level: float, degrees: int) -> float:
+def student_quantile(level: float, degrees: float) -> float:
     """Return how many standard errors an interval of a level reaches to each side.
 
     Raises
@@ -152,8 +166,7 @@ def student_quantile(level: float, degrees: int) -> float:
     """
     from scipy.special import stdtrit
 
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1: found {level}")
+    check_level(level)
     return float(stdtrit(degrees, (1 + level) / 2))
 
 

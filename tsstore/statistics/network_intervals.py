@@ -2,44 +2,32 @@
 
 The same groups of samples are left out in all layers, and in the accuracy, and the number is
 computed anew from what is left: what layers have in common, because they saw the same samples, is
-then in its standard error. How far off the number may be on average follows from the layers: it is
-computed from the lowest and from the highest entropy that each layer is allowed (`intervals`).
+then in its standard error. How far off the number may be for other reasons follows from the layers:
+it is computed from the lowest and from the highest entropy that each layer may have on average, and
+from those that it may have if the samples, which are the same in all layers, missed as much as they
+can have missed (`intervals`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 
+from tsstore.statistics.accuracy import Answers, accuracy_limits
 from tsstore.statistics.efficiency import aIQ, network_efficiency
-from tsstore.statistics.intervals import Interval, Jackknifed
+from tsstore.statistics.intervals import Interval, Jackknifed, Reach
 from tsstore.statistics.numerics import FloatArray
-from tsstore.statistics.spectrum import IntArray
-
-
-class Answers(NamedTuple):
-    """How many answers of each group of samples were right.
-
-    Attributes
-    ----------
-    right, samples
-        int64 of shape (groups,): right answers, and samples that were answered.
-    """
-
-    right: IntArray
-    samples: IntArray
-
-    @property
-    def share(self) -> float:
-        """Share of all answers that are right; NaN if there are none."""
-        samples = int(self.samples.sum())
-        return int(self.right.sum()) / samples if samples else float("nan")
 
 
 def network_interval(
-    entropies: Sequence[Jackknifed], neurons: Sequence[int], *, level: float = 0.95
+    entropies: Sequence[Jackknifed],
+    neurons: Sequence[int],
+    *,
+    level: float = 0.95,
+    unseen_like_rare: bool = False,
 ) -> Interval:
     """Return a confidence interval for the network's efficiency.
 
@@ -52,6 +40,8 @@ def network_interval(
         Neurons of each layer.
     level
         Nominal confidence, between 0 and 1.
+    unseen_like_rare
+        Assume of all layers what `Jackknifed.interval` says.
 
     Returns
     -------
@@ -65,8 +55,10 @@ def network_interval(
         is not between 0 and 1.
     """
     _check_layers(entropies, neurons)
-    network = _jackknifed(entropies, lambda bits, _: _efficiency(bits, neurons))
-    return network.interval(level, 1.0)
+    network, reach = propagated(
+        entropies, neurons, lambda bits: efficiency_of(bits, neurons), level, unseen_like_rare
+    )
+    return network.within(reach, level, 1.0)
 
 
 def aiq_interval(
@@ -75,19 +67,23 @@ def aiq_interval(
     accuracy: float | Answers,
     *,
     weight: float = 2,
+    clusters: int | None = None,
     level: float = 0.95,
+    unseen_like_rare: bool = False,
 ) -> Interval:
     """Return a confidence interval for the artificial intelligence quotient.
 
     Parameters
     ----------
-    entropies, neurons, level
+    entropies, neurons, level, unseen_like_rare
         As `network_interval`.
     accuracy
         The answers of each group, or the share of right answers if that is known from elsewhere:
         it is then taken to be exact.
     weight
         How many times the accuracy counts for each time that the efficiency does.
+    clusters
+        As `accuracy.accuracy_limits`.
 
     Returns
     -------
@@ -98,50 +94,78 @@ def aiq_interval(
     ------
     ValueError
         As `network_interval` and `efficiency.aIQ`, or if a single group has all answers.
+
+    Notes
+    -----
+    Few wrong answers scatter unlike Student's t, and none do not scatter at all by groups: what
+    the accuracy makes uncertain is the quotient at its limits (`accuracy.accuracy_limits`). These
+    deviations are joined with the margin of the efficiency, and with how the two vary together
+    from group to group, as Zou and Donner do (2008, Statistics in Medicine 27).
     """
     _check_layers(entropies, neurons)
-    if isinstance(accuracy, Answers):
-        overall, without = _accuracies(accuracy)
-    else:
-        overall, without = accuracy, np.full(len(entropies[0].without), accuracy)
+    share = accuracy.share if isinstance(accuracy, Answers) else accuracy
 
-    def quotient(bits: Sequence[float], group: int | None) -> float:
-        share = overall if group is None else float(without[group])
-        return aIQ(min(1.0, _efficiency(bits, neurons)), share, weight)
+    def quotient(bits: Sequence[float], accuracy: float) -> float:
+        return aIQ(min(1.0, efficiency_of(bits, neurons)), accuracy, weight)
 
-    return _jackknifed(entropies, quotient).interval(level, 1.0)
+    alone, reach = propagated(
+        entropies, neurons, lambda bits: quotient(bits, share), level, unseen_like_rare
+    )
+    if not isinstance(accuracy, Answers):
+        return alone.within(reach, level, 1.0)
+    bits = [entropy.estimate for entropy in entropies]
+    shares = accuracy.shares_without().tolist()
+    by_accuracy = np.array([quotient(bits, without) for without in shares])
+    margin, together = alone.margin(level), _correlation(alone.without, by_accuracy)
+
+    def to_side(limit: float, missed: float) -> float:
+        off = abs(quotient(bits, limit) - alone.estimate)
+        return math.sqrt(margin**2 + missed**2 + off**2 + 2 * together * margin * off)
+
+    limits = accuracy_limits(accuracy, level, clusters)
+    lower = reach.lowest - to_side(limits[0], reach.lowest - reach.least)
+    upper = reach.highest + to_side(limits[1], reach.most - reach.highest)
+    bits_without = np.stack([entropy.without for entropy in entropies], axis=1).tolist()
+    without = np.array([quotient(*both) for both in zip(bits_without, shares, strict=True)])
+    error = replace(alone, without=without).standard_error
+    return Interval(alone.estimate, max(0.0, lower), min(1.0, upper), error, level)
 
 
-def _jackknifed(
-    entropies: Sequence[Jackknifed], statistic: Callable[[Sequence[float], int | None], float]
-) -> Jackknifed:
-    """Return what a statistic of all layers' bits, and of the group left out, comes to."""
+def propagated(
+    entropies: Sequence[Jackknifed],
+    neurons: Sequence[int],
+    statistic: Callable[[Sequence[float]], float],
+    level: float,
+    unseen_like_rare: bool = False,
+) -> tuple[Jackknifed, Reach]:
+    """Return what a rising statistic of all layers' bits comes to, and how far off it may be."""
+    reaches = (entropy.reach(level, unseen_like_rare=unseen_like_rare) for entropy in entropies)
+    capped = [
+        [min(bits, most) for bits in reach] for reach, most in zip(reaches, neurons, strict=True)
+    ]
+    reach = Reach(*(statistic(bits) for bits in zip(*capped, strict=True)))
     table = np.stack([entropy.without for entropy in entropies], axis=1)
-    without = [statistic(bits, group) for group, bits in enumerate(table.tolist())]
-    return Jackknifed(
-        statistic([entropy.estimate for entropy in entropies], None),
-        lowest=statistic([entropy.lowest for entropy in entropies], None),
-        highest=statistic([entropy.highest for entropy in entropies], None),
-        without=np.array(without, dtype=np.float64),
+    jackknifed = Jackknifed(
+        statistic([entropy.estimate for entropy in entropies]),
+        reach.lowest,
+        reach.highest,
+        without=np.array([statistic(bits) for bits in table.tolist()]),
         samples=np.max([entropy.samples for entropy in entropies], axis=0),
     )
+    return jackknifed, reach
 
 
-def _efficiency(bits: Sequence[float], neurons: Sequence[int]) -> float:
+def efficiency_of(bits: Sequence[float], neurons: Sequence[int]) -> float:
+    """Return the efficiency of a network whose layers have so many bits, and neurons."""
     efficiencies = [max(0.0, b) / n for b, n in zip(bits, neurons, strict=True)]
     return network_efficiency(efficiencies) or 0.0
 
 
-def _accuracies(answers: Answers) -> tuple[float, FloatArray]:
-    """Return the share of right answers, and those without each group."""
-    right, samples = int(answers.right.sum()), int(answers.samples.sum())
-    left = samples - answers.samples
-    if samples == 0 or left.min() == 0:
-        raise ValueError(
-            f"an accuracy without each group needs answers of two groups: found {samples} answers, "
-            f"at most {int(answers.samples.max(initial=0))} of them in one group"
-        )
-    return right / samples, (right - answers.right) / left
+def _correlation(one: FloatArray, other: FloatArray) -> float:
+    """Return the correlation of two numbers over the groups left out; 0 if one does not change."""
+    deviations = one - one.mean(), other - other.mean()
+    sizes = [float(np.linalg.norm(part)) for part in deviations]
+    return float(deviations[0] @ deviations[1]) / math.prod(sizes) if min(sizes) > 0 else 0.0
 
 
 def _check_layers(entropies: Sequence[Jackknifed], neurons: Sequence[int]) -> None:

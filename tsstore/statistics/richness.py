@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tsstore.statistics.draws import Draws
+from tsstore.statistics.numerics import check_level
 from tsstore.statistics.spectrum import Spectrum
 
 
@@ -20,7 +21,8 @@ class Richness(NamedTuple):
     estimate
         Seen and unseen states; at least the former.
     standard_error
-        Of the estimate, before any limit was put on it.
+        Of the estimate, before any limit was put on it; infinite if no state was seen twice, and
+        some once.
     lower, upper
         Confidence limits about the estimate; the lower one is at least the number of states seen.
     """
@@ -65,20 +67,20 @@ def chao(
     Notes
     -----
     S + (n - 1)/n f1**2 / (2 f2), and S + (n - 1)/n f1 (f1 - 1) / 2 where f2 = 0 (Chao 1984, 1987;
-    Chao and Chiu 2016). The interval is log-normal in the unseen states (Chao 1987). Where none
-    are estimated it begins at the number seen; error and upper limit are of Poisson frequencies.
+    Chao and Chiu 2016). The interval is log-normal in the unseen states (Chao 1987). If no state
+    was seen twice it is what f2 as a Poisson number leaves open (Garwood 1936), which has no upper
+    end. Where no unseen states are estimated it begins at the number seen; error and upper limit
+    are of Poisson frequencies.
     scikit-bio's Chao1 leaves out the factor (n - 1)/n.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1: found {level}")
+    check_level(level)
     observed = Draws.of(spectrum, samples)
     limit = math.inf if states_limit is None else float(states_limit)
-    if observed.distinct > limit:
+    if not observed.distinct <= limit:
         raise ValueError(
             f"there can be no more than {limit:.0f} states: found {observed.distinct} distinct ones"
         )
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    found = _as_seen(observed, z) if observed.unseen is None else _with_unseen(observed, z)
+    found = _as_seen(observed, level) if observed.unseen is None else _with_unseen(observed, level)
     return Richness(
         estimate=min(found.estimate, limit),
         standard_error=found.standard_error,
@@ -99,25 +101,39 @@ def unseen_states(observed: Draws) -> float:
     return 0.0 if tail is None else observed.once / observed.number * tail.rest / tail.share
 
 
-def _with_unseen(observed: Draws, z: float) -> Richness:
+def _with_unseen(observed: Draws, level: float) -> Richness:
     seen, missing = observed.distinct, unseen_states(observed)
-    estimate = seen + missing
-    variance = _variance(observed, estimate)
-    factor = math.exp(z * math.sqrt(math.log1p(variance / missing**2)))
-    return Richness(estimate, math.sqrt(variance), seen + missing / factor, seen + missing * factor)
+    if observed.twice == 0:
+        return _without_twice(observed, level)
+    variance = _variance(observed)
+    factor = math.exp(_quantile(level) * math.sqrt(math.log1p(variance / missing**2)))
+    lower, upper = seen + missing / factor, seen + missing * factor
+    return Richness(seen + missing, math.sqrt(variance), lower, upper)
 
 
-def _variance(observed: Draws, estimate: float) -> float:
+def _without_twice(observed: Draws, level: float) -> Richness:
+    """No state was seen twice, so that on average f2 is anything from 0 to a Poisson limit."""
+    from scipy.special import gammaincinv
+
+    missing = unseen_states(observed)
+    most = float(gammaincinv(1, (1 + level) / 2))
+    at_least = min(missing, (observed.number - 1) / observed.number * observed.once**2 / (2 * most))
+    seen = observed.distinct
+    return Richness(seen + missing, math.inf, seen + at_least, math.inf)
+
+
+def _variance(observed: Draws) -> float:
     shrink = (observed.number - 1) / observed.number
-    once, twice = float(observed.once), float(observed.twice)
-    if twice > 0:
-        ratio = once / twice
-        return twice * (shrink * ratio**2 / 2 + shrink**2 * ratio**3 + shrink**2 * ratio**4 / 4)
-    pairs = shrink * once * (once - 1) / 2
-    return pairs + shrink**2 * (once * (2 * once - 1) ** 2 - once**4 / estimate) / 4
+    ratio = observed.once / observed.twice
+    terms = shrink * ratio**2 / 2 + shrink**2 * ratio**3 + shrink**2 * ratio**4 / 4
+    return observed.twice * terms
 
 
-def _as_seen(observed: Draws, z: float) -> Richness:
+def _quantile(level: float) -> float:
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def _as_seen(observed: Draws, level: float) -> Richness:
     """Nothing speaks for unseen states: only the number of those seen varies."""
     seen = observed.distinct
     missed = np.exp(-observed.counts.astype(np.float64))
@@ -126,5 +142,5 @@ def _as_seen(observed: Draws, z: float) -> Richness:
     variance -= math.fsum(observed.weights * missed) ** 2 / observed.number
     error = math.sqrt(max(0.0, variance))
     # A lower limit about the number that this share speaks for can be above the estimate.
-    upper = (seen + z * error) / (1 - share_missed)
+    upper = (seen + _quantile(level) * error) / (1 - share_missed)
     return Richness(float(seen), error, float(seen), upper)

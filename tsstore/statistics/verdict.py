@@ -1,25 +1,28 @@
 """Whether there were enough samples to tell a layer's entropy.
 
-*How many samples will be needed* is told by how the numbers that decide change with the number of
-samples m, here and now, and by taking that for a power of m. The share u of the rows in states seen
-in one sample only loses, with each sample more, the states that this sample shows again: with M1
-and M2 rows in states of one and of two samples, u falls like m**-(M2 / M1). What the plug-in lacks
-falls like m**-c with c = sum (k / n) (1 + (q - 1) ln(1 - 1 / q)) over what it lacks, in nats: the
-numerator is what m times the last sample added to it, and is the correction that the jackknife over
-samples would make. A standard error falls like m**-(1 / 2). Where a layer has but so many states,
-all of them fall faster than that, and more samples are asked for than it will take.
+The interval that is shown tells (`intervals`): a layer is saturated if whatever the interval holds
+is close to the plug-in, and usable if it is close to the estimate. Close is relative to the
+estimate, or, for layers of little entropy, to what the neurons can hold. Near the limit it is the
+layers whose standard error came out small by chance that would pass for saturated; for the plug-in
+the error is therefore taken at its own upper limit.
+
+*How many samples will be needed* is told by how the parts of the interval change with the number of
+samples m. The share u of the rows in states seen in one sample only loses, with each sample more,
+the states that this sample shows again: with M1 and M2 rows in states of one and of two samples, u
+falls like m**-(M2 / M1), here and now, and so does what unseen states may hold. A standard error
+falls like m**-(1 / 2), the share of kinds of samples that were missed like 1 / m. Where a layer has
+but so many states, u falls faster than that, and more samples are asked for than it will take.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tsstore.statistics.clusters import rows_in_single_clusters
 from tsstore.statistics.entropy import plug_in
-from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.numerics import jackknife_correction
+from tsstore.statistics.intervals import Jackknifed, Reach
 from tsstore.statistics.spectrum import Spectrum
 
 SATURATED = "saturated"
@@ -29,34 +32,33 @@ SAMPLE_LIMITED = "sample-limited"
 FEWEST_SAMPLES = 64
 """With fewer samples no layer is more than sample-limited."""
 
+UNSEEN_UP_TO = 0.10
+"""So large a share of the rows of a usable layer may be in states seen in one sample only."""
+
 FARTHEST = 3
 """How many times the samples there are a forecast of the samples needed may reach."""
 
 
-class Shares(NamedTuple):
-    """The three shares that decide, as they are or as they may at most be.
+class Close(NamedTuple):
+    """How far off a number may be that is to be believed: as far as the larger of the two.
 
     Attributes
     ----------
-    unseen
-        Of the rows, those in states seen in one sample, or one cluster of samples, only.
-    shortfall
-        Of the estimated entropy, what the plug-in lacks.
-    margin
-        Of the estimated entropy, its 95 % margin.
+    share
+        Of the estimated entropy.
+    efficiency
+        Of what the neurons can hold.
     """
 
-    unseen: float
-    shortfall: float
-    margin: float
+    share: float
+    efficiency: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.share:.0f} % and {self.efficiency:g} of efficiency"
 
 
-SATURATED_UP_TO = Shares(unseen=0.02, shortfall=0.02, margin=0.02)
-USABLE_UP_TO = Shares(unseen=0.10, shortfall=0.05, margin=0.05)
-
-PLUG_IN_OFF_UP_TO = 0.02
-"""So much a saturated layer's shortfall and margin may come to together: by so much the plug-in is
-off if the entropy is at the end of the margin."""
+SATURATED_UP_TO = Close(0.02, 0.005)
+USABLE_UP_TO = Close(0.05, 0.01)
 
 
 @dataclass(frozen=True)
@@ -69,24 +71,28 @@ class Verdict:
         "saturated": plug-in and estimate can both be believed; "usable": the estimate can;
         "sample-limited": neither can.
     reason
-        One sentence, which names the condition that keeps the layer from a better verdict.
+        One sentence, which names what keeps the layer from a better verdict.
     samples_needed
         About how many samples would make the layer usable: those that there are if it is; None if
-        that is more than three times what there is.
+        that is more than three times what there is, or more samples alone would not do.
+    needs
+        What a sample-limited layer needs, in words; empty if it is not.
     """
 
     name: str
     reason: str
     samples_needed: int | None
+    needs: str = ""
 
 
 def verdict(
     spectrum: Spectrum,
     samples: int,
-    estimate: float,
-    margin: float | None = None,
+    entropy: Jackknifed,
+    neurons: int,
+    *,
     clusters: int | None = None,
-    changes: GroupChanges | None = None,
+    doubts: Sequence[str] = (),
 ) -> Verdict:
     """Say whether there were enough samples to tell a layer's entropy, and why.
 
@@ -96,18 +102,17 @@ def verdict(
         What was counted, with incidences.
     samples
         How many samples were counted.
-    estimate
-        The estimated entropy, in bits.
-    margin
-        How far a 95 % confidence interval reaches for the scatter of the estimate, in bits;
-        infinite where there are too few groups of samples to tell. None where it was not computed:
-        what it would decide is then left out, and the reason says so.
+    entropy
+        The estimate, with what it is without groups of samples (`jackknifed_entropy`). Where groups
+        were not told apart, what scatter would decide is left out, and the reason says so.
+    neurons
+        Neurons of the layer.
     clusters
         How many clusters there are, samples of one of which depend on each other: the fewest
         samples are then asked of them. None where each sample is on its own.
-    changes
-        What leaving groups of whole clusters out changes: a state that one cluster alone has shown
-        is then as rare as one that a single sample has shown.
+    doubts
+        What speaks against the samples as draws, in words, the gravest first: whatever they show,
+        the layer is then sample-limited, and how many samples it needs is not told.
 
     Raises
     ------
@@ -116,124 +121,175 @@ def verdict(
 
     Notes
     -----
-    The share of rows in states of a single sample estimates how likely a row of a new sample is
-    to be in a state never seen (Good 1953, with samples in the place of rows). The limits are a
-    convention; `benchmarks/estimators.py` counts how often they mislead.
+    The limits are a convention; `benchmarks/estimators.py` counts how often they mislead.
     """
     if spectrum.rows == 0:
         raise ValueError("a verdict needs at least one row: there are no rows")
-    clustered = None if clusters is None else changes
-    found = _shares(spectrum, estimate, margin or 0.0, clustered)
-    few = _too_few(samples, clusters)
-    only = "one sample" if clustered is None else "one sample or cluster"
-    if failure := few or _first_failure(found, USABLE_UP_TO, only):
-        needed = _samples_needed(spectrum, samples, estimate, found, clusters)
-        return Verdict(SAMPLE_LIMITED, _reason("More samples are needed", failure, margin), needed)
-    if failure := _first_failure(found, SATURATED_UP_TO, only) or _plug_in_off(found):
-        enough = "Enough for the estimate, not for the plug-in"
-        return Verdict(USABLE, _reason(enough, failure, margin), samples)
-    evidence = (
-        f"{_percent(found.unseen)} of the rows are in states seen in {only} only, and the "
-        f"plug-in is {_percent(found.shortfall)} below the estimate"
-    )
-    return Verdict(SATURATED, _reason("Enough even for the plug-in", evidence, margin), samples)
+    if doubts:
+        reason = f"The samples are no independent draws: {doubts[0]}."
+        return Verdict(SAMPLE_LIMITED, reason, None, "independent samples")
+    shown = min(samples, spectrum.rows)  # Samples without rows have shown nothing.
+    found = _Found.by(entropy, neurons)
+    words = _Words(spectrum, shown, found, told=entropy.groups > 1)
+    few = _too_few(shown, clusters) or _too_much_unseen(found, clusters)
+    if few or found.off > found.limit(USABLE_UP_TO):
+        needed = _samples_needed(spectrum, samples, found, clusters)
+        reason = words.reason("More samples are needed", few or words.too_far())
+        return Verdict(SAMPLE_LIMITED, reason, needed, _needs(needed, samples, clusters))
+    plug_in_off = found.off_from(plug_in(spectrum), wider=True)
+    if plug_in_off > found.limit(SATURATED_UP_TO):
+        why = f"the plug-in may be off by {words.amount(plug_in_off)}, more than {SATURATED_UP_TO}"
+        reason = words.reason("Enough for the estimate, not for the plug-in", why)
+        return Verdict(USABLE, reason, samples)
+    why = f"the plug-in is off by at most {words.amount(plug_in_off)}"
+    return Verdict(SATURATED, words.reason("Enough even for the plug-in", why), samples)
 
 
-def _shares(
-    spectrum: Spectrum, estimate: float, margin: float, clustered: GroupChanges | None
-) -> Shares:
-    rare = spectrum.rows_in_single_samples
-    if clustered is not None:
-        rare = rows_in_single_clusters(spectrum, clustered)
-    unseen = rare / spectrum.rows
-    if estimate <= 0:
-        return Shares(unseen, 0.0, math.inf if margin > 0 else 0.0)
-    return Shares(unseen, max(0.0, 1 - plug_in(spectrum) / estimate), margin / estimate)
+@dataclass(frozen=True)
+class _Found:
+    """What decides, in bits but for the unseen share of the rows.
 
+    The margin is that for scatter, and may have come out so many times too small by chance.
+    """
 
-def _too_few(samples: int, clusters: int | None) -> str | None:
-    if samples < FEWEST_SAMPLES:
-        return f"there are {samples} samples (fewer than {FEWEST_SAMPLES})"
-    if clusters is not None and clusters < FEWEST_SAMPLES:
-        return f"there are {clusters} clusters of samples (fewer than {FEWEST_SAMPLES})"
-    return None
+    neurons: int
+    estimate: float
+    unseen: float
+    reach: Reach
+    margin: float
+    too_small: float
 
+    @classmethod
+    def by(cls, entropy: Jackknifed, neurons: int) -> _Found:
+        unseen = entropy.missed.unseen if entropy.missed else 0.0
+        margin = entropy.margin() if entropy.groups > 1 else 0.0
+        estimate = min(max(entropy.estimate, 0.0), float(neurons))
+        too_small = error_of_errors(entropy.groups)
+        return cls(neurons, estimate, unseen, entropy.reach(), margin, too_small)
 
-def _first_failure(found: Shares, limits: Shares, only: str) -> str | None:
-    """Return the first condition that does not hold, in words."""
-    if found.unseen > limits.unseen:
-        share = _percent(found.unseen)
-        return f"{share} of the rows are in states seen in {only} only{_over(limits.unseen)}"
-    if found.shortfall > limits.shortfall:
-        return f"the plug-in is {_percent(found.shortfall)} below the estimate" + _over(
-            limits.shortfall
+    @property
+    def off(self) -> float:
+        """How far off the estimate may be."""
+        return self.off_from(self.estimate)
+
+    def off_from(self, value: float, wider: bool = False) -> float:
+        """Return how far from a value the entropy may be; wider: however the margin came out."""
+        lower, upper = self.reach.ends(self.margin * (self.too_small if wider else 1))
+        return max(min(upper, self.neurons) - value, value - max(lower, 0.0))
+
+    def limit(self, close: Close) -> float:
+        """Return how far from a value it may be at most, for that value to be close."""
+        return max(close.share * self.estimate, close.efficiency * self.neurons)
+
+    def after(self, growth: float, power: float) -> _Found:
+        """Return what so many times the samples would find; power is that of the unseen share."""
+        unseen, missed = growth**-power, 1 / growth
+        lowest = self.estimate - (self.estimate - self.reach.lowest) * unseen
+        highest = self.estimate + (self.reach.highest - self.estimate) * unseen
+        least = lowest - (self.reach.lowest - self.reach.least) * missed
+        most = highest + (self.reach.most - self.reach.highest) * missed
+        reach = Reach(lowest, highest, least, most)
+        return replace(
+            self, unseen=self.unseen * unseen, reach=reach, margin=self.margin * growth**-0.5
         )
-    if found.margin == math.inf:
-        return "fewer than two groups of samples leave open how much the estimate scatters"
-    if found.margin > limits.margin:
-        return f"the estimate is known to ± {_percent(found.margin)} only{_over(limits.margin)}"
-    return None
 
 
-def _plug_in_off(found: Shares) -> str | None:
-    """Return in words that the plug-in may be off by too much, if it may."""
-    if found.shortfall + found.margin <= PLUG_IN_OFF_UP_TO:
-        return None
-    shortfall, margin = _percent(found.shortfall), _percent(found.margin)
-    return (
-        f"the plug-in is {shortfall} below an estimate known to ± {margin}, together more than "
-        f"{100 * PLUG_IN_OFF_UP_TO:.0f} %"
-    )
+@dataclass(frozen=True)
+class _Words:
+    """How a reason says what was found; told: whether groups of samples were told apart."""
+
+    spectrum: Spectrum
+    samples: int
+    found: _Found
+    told: bool
+
+    def reason(self, what: str, why: str) -> str:
+        """Return the sentence."""
+        unknown = "" if self.told else "; how much the estimate scatters was not computed"
+        if self.spectrum.distinct == 1:
+            return f"Constant: one state in {counted(self.samples, 'sample')}; {why}{unknown}."
+        return f"{what}: {why}{unknown}."
+
+    def too_far(self) -> str:
+        """Return by how much the estimate may be off, and what for."""
+        found = self.found
+        amount, limit = self.amount(found.off), USABLE_UP_TO
+        missed = max(found.reach.most - found.estimate, found.estimate - found.reach.least)
+        if missed > found.margin:
+            return f"with what was not seen the estimate may be off by {amount}, more than {limit}"
+        return f"the estimate is known to ± {amount} only, more than {limit}"
+
+    def amount(self, bits: float) -> str:
+        """Return an amount of entropy in words."""
+        if self.found.estimate > bits:
+            return f"{bits:.3g} bits ({100 * bits / self.found.estimate:.3g} %)"
+        return f"{bits:.3g} bits ({bits / self.found.neurons:.3g} of efficiency)"
+
+
+def error_of_errors(groups: int) -> float:
+    """Return how many times too small, at most, a standard error by so many groups has come out.
+
+    It is the upper limit at 90 %: errors that came out small by chance must not make a layer look
+    saturated. From a single group there is no error, and nothing to be mended.
+    """
+    from scipy.special import gammaincinv
+
+    degrees = groups - 1
+    return math.sqrt(degrees / (2 * gammaincinv(degrees / 2, 0.1))) if degrees > 0 else 1.0
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many things there are: "1 sample", "1,000 samples"."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def _too_few(samples: int, clusters: int | None) -> str:
+    for number, thing in ((samples, "sample"), (clusters, "cluster")):
+        if number is not None and number < FEWEST_SAMPLES:
+            there = "is" if number == 1 else "are"
+            of_samples = " of samples" * (thing == "cluster")
+            return (
+                f"there {there} {counted(number, thing)}{of_samples} (fewer than {FEWEST_SAMPLES})"
+            )
+    return ""
+
+
+def _too_much_unseen(found: _Found, clusters: int | None) -> str:
+    if found.unseen <= UNSEEN_UP_TO:
+        return ""
+    only = "one sample" if clusters is None else "one sample or cluster"
+    share, limit = f"{100 * found.unseen:.1f} %", f"{100 * UNSEEN_UP_TO:.0f} %"
+    return f"{share} of the rows are in states seen in {only} only (more than {limit})"
 
 
 def _samples_needed(
-    spectrum: Spectrum, samples: int, estimate: float, found: Shares, clusters: int | None
+    spectrum: Spectrum, samples: int, found: _Found, clusters: int | None
 ) -> int | None:
-    limits = USABLE_UP_TO
-    if clusters is not None and found.unseen > limits.unseen:
+    if clusters is not None and found.unseen > UNSEEN_UP_TO:
         return None  # Only more clusters help, and how many is not known.
-    growth = max(
-        FEWEST_SAMPLES / (clusters or samples),
-        _growth(found.unseen, limits.unseen, _unseen_power(spectrum)),
-        _growth(found.shortfall, limits.shortfall, _shortfall_power(spectrum, samples, estimate)),
-        _growth(found.margin, limits.margin, 0.5),
-    )
-    return math.ceil(growth * samples) if growth <= FARTHEST else None
-
-
-def _growth(found: float, limit: float, power: float) -> float:
-    """Return how many times the samples bring what falls like their power down to the limit."""
-    if found <= limit:
-        return 1.0
-    if power <= 0 or math.log(found / limit) > power * math.log(FARTHEST + 1):
-        return math.inf
-    return math.exp(math.log(found / limit) / power)
+    power = _unseen_power(spectrum)
+    for growth in (1 + step / 100 for step in range(100 * (FARTHEST - 1) + 1)):
+        later = found.after(growth, power)
+        many = growth * min(clusters or samples, spectrum.rows) >= FEWEST_SAMPLES
+        enough = many and later.unseen <= UNSEEN_UP_TO
+        if enough and later.off <= later.limit(USABLE_UP_TO):
+            return math.ceil(growth * samples)
+    return None
 
 
 def _unseen_power(spectrum: Spectrum) -> float:
+    """Return the power of the samples with which the unseen share falls."""
     twice = spectrum.incidence == 2
     rows_in_two = int(spectrum.multiplicity[twice] @ spectrum.states[twice])
     once = spectrum.rows_in_single_samples
-    return rows_in_two / once if once else math.inf
+    return rows_in_two / once if once else 1.0
 
 
-def _shortfall_power(spectrum: Spectrum, samples: int, estimate: float) -> float:
-    """Return the power, at most 1: an estimate that is too low would make it larger."""
-    lacking = (estimate - plug_in(spectrum)) * math.log(2)
-    weights = spectrum.states * (spectrum.multiplicity / spectrum.rows)
-    gained = float(weights @ jackknife_correction(spectrum.incidence))
-    gained -= float(jackknife_correction(samples))
-    return min(1.0, gained / lacking) if lacking > 0 else 1.0
-
-
-def _reason(what: str, why: str, margin: float | None) -> str:
-    unknown = "; how much the estimate scatters was not computed" if margin is None else ""
-    return f"{what}: {why}{unknown}."
-
-
-def _over(limit: float) -> str:
-    return f" (more than {100 * limit:.0f} %)"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _needs(needed: int | None, samples: int, clusters: int | None) -> str:
+    """Return what a layer needs, in two digits: a forecast has no more."""
+    if needed is None and clusters is not None:
+        return f"more than the {counted(clusters, 'cluster')} there are"
+    if needed is None:
+        return f"more than {FARTHEST * samples:,} samples"
+    unit = 10 ** max(len(str(needed)) - 2, 0)
+    return f"about {-(-needed // unit) * unit:,} samples"

@@ -81,6 +81,13 @@ class LayerStates:
         counts = {part.constant_positions for part in self.parts if part.samples}
         return counts.pop() if len(counts) == 1 else None
 
+    @cached_property
+    def largest_sample(self) -> int:
+        """Rows of the sample that has most; they are read where they vary."""
+        if self.positions is not None:
+            return self.positions
+        return max(int(piece.max()) for part in self.parts for piece in part.position_pieces())
+
     @property
     def lengths(self) -> tuple[int, int] | None:
         """The fewest and the most positions of a sample, of which some were chosen; None if all."""
