@@ -204,9 +204,9 @@ def distributions(repetitions: int, only: list[str]) -> None:
     for half, families in halves.items():
         print(f"\n{half}")
         print_cells(HEADINGS, HEADINGS)
-        for number, family in enumerate(families):
+        for family in families:
             if chosen(family.name, only):
-                rng = np.random.default_rng([SEED, number, len(families)])
+                rng = np.random.default_rng([SEED, *family.name.encode()])
                 print_cells(measure(family, repetitions, rng).cells(), HEADINGS)
     if chosen("network of three layers", only):
         rng = np.random.default_rng([SEED, 99])
@@ -220,7 +220,7 @@ def biases(repetitions: int, only: list[str]) -> None:
     print("Bias and RMSE of the estimators, median width of the shown interval, all in bits")
     print_cells(headings, headings)
     for family in (f for f in (*chosen_on(), *held_out()) if chosen(f.name, only)):
-        rng = np.random.default_rng([SEED, len(family.name)])
+        rng = np.random.default_rng([SEED, *family.name.encode()])
         for samples in family.sizes:
             values, widths = [], []
             for _ in range(repetitions):

@@ -85,6 +85,8 @@ def chosen_on() -> Iterator[Family]:
     yield firing("ten neurons, p = .003", [0.003] * 10, (300, 1_000, 3_000, 10_000))
     yield few_states("10 % blank", FewStates(0.10, 1, 20), (16, 100))
     yield few_states("5 % blank", FewStates(0.05, 1, 20), (32, 100))
+    # Held out at first, when nothing looked for copies, and held in 5 %.
+    yield copies("geometric, four times", 0.97 ** np.arange(1_000), 4, (1_600, 6_400))
 
 
 def held_out() -> Iterator[Family]:
@@ -129,9 +131,8 @@ def held_out() -> Iterator[Family]:
     together += 64 / 68 * kinds[1]
     unequal = functools.partial(ragged, kinds=kinds, lengths=(4, 64))
     yield Family("4 and 64 positions", 20, entropy_of(together), unequal, SAMPLES)
-    shares = shares_of(0.97 ** np.arange(1_000))
-    four_times = functools.partial(copied, shares=shares)
-    yield Family("geometric, four copies", 20, entropy_of(shares), four_times, (1_600, 6_400))
+    yield copies("binomial, twice", binomial, 2, (1_600, 6_400))
+    yield copies("two levels, five times", two_levels, 5, (2_000, 6_000))
 
 
 def known(name: str, weights, ways, bits: int = 20) -> Iterator[Family]:
@@ -147,6 +148,13 @@ def known(name: str, weights, ways, bits: int = 20) -> Iterator[Family]:
 def rare(name: str, neurons: int, draw: Rare, sizes: tuple[int, ...]) -> Family:
     """Return a family with a small part that is very diverse."""
     return Family(name, neurons, draw.truth, draw, sizes)
+
+
+def copies(name: str, weights, times: int, sizes: tuple[int, ...]) -> Family:
+    """Return a family of samples that come so many times each."""
+    shares = shares_of(weights)
+    draw = functools.partial(copied, shares=shares, times=times)
+    return Family(name, 20, entropy_of(shares), draw, sizes)
 
 
 def few_states(name: str, draw: FewStates, sizes: tuple[int, ...]) -> Family:

@@ -113,11 +113,20 @@ class Surprisals:
         seen = _for_each(self._nats_of_incidence, incidence)
         return log_ratio(self.rows, multiplicity.astype(np.float64)) + seen
 
+    def bits_for_unequal_rows(self, spectrum: Spectrum) -> float:
+        """Return the part of the entropy that is due to the spread of a rare state's rows."""
+        nats = _for_each(self._nats_for_unequal_rows, spectrum.incidence)
+        rows = spectrum.multiplicity * spectrum.states
+        return float(rows @ nats) / self.rows / math.log(2)
+
     def _nats_of_incidence(self, incidence: IntArray) -> FloatArray:
         nats = digamma_correction(incidence) - digamma_correction(self.samples)
-        if self.spread > 0:
-            nats += self.spread / incidence - digamma_correction(incidence / self.spread)
-        return nats
+        return nats + self._nats_for_unequal_rows(incidence)
+
+    def _nats_for_unequal_rows(self, incidence: IntArray) -> FloatArray:
+        if self.spread == 0:
+            return np.zeros(incidence.shape)
+        return self.spread / incidence - digamma_correction(incidence / self.spread)
 
 
 def chao_wang_jost_by_samples(

@@ -43,7 +43,6 @@ import numpy as np
 from tsstore.statistics.by_samples import (
     SampleSums,
     Surprisals,
-    chao_wang_jost_by_samples,
     entropy_of_sums,
     sample_sums,
 )
@@ -248,7 +247,7 @@ def jackknifed_entropy(
     surprisals = Surprisals.of(spectrum, samples, equal_pairs_within_samples)
     total = sample_sums(spectrum, surprisals)
     estimate = entropy_of_sums(total, surprisals, samples)
-    unequal_rows = max(0.0, estimate - chao_wang_jost_by_samples(spectrum, samples))
+    unequal_rows = surprisals.bits_for_unequal_rows(spectrum)
     added = max(0.0, estimate - plug_in(spectrum))
     even = TOO_EVEN * added / max(1, spectrum.distinct - 1)
     without, unseen_error, of_groups = _without_groups(total, samples, changes, surprisals)
