@@ -61,7 +61,7 @@ def test_every_estimator_has_its_line():
 def test_the_allowances_for_bias_are_those_of_the_code():
     assert "estimate − C/4 − E − margin" in TEXT
     assert "(estimate − plug-in)/2 + margin" in TEXT
-    assert "E = 4 (estimate − plug-in) / (distinct − 1)" in TEXT
+    assert "E = 4 (estimate − plug-in) / (distinct − 1)" in re.sub(r"\s+", " ", TEXT)
     assert (TOO_HIGH, TOO_LOW, TOO_EVEN) == (1 / 4, 1 / 2, 4)
 
 
