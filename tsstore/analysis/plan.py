@@ -90,6 +90,10 @@ class Plan:
         How often each record is written to files: once.
     projected_peak
         Most bytes that one process adds to its baseline.
+    gives_back
+        Whether what tasks have freed must be given back to the system before changes by group are
+        sorted. Where memory is not that short, the next layer, or the next analysis, takes it
+        again: memory that is new to a process costs more than most of what is done with it.
     """
 
     memory: int
@@ -109,6 +113,7 @@ class Plan:
     tasks: int
     projected_peak: int
     rounds: int = 1
+    gives_back: bool = False
 
     @property
     def hot_rows(self) -> int:
@@ -222,6 +227,8 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
     held = held_bytes(work, piece_rows, block_rows, bits, spill)
     block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
     blocks = -(-work.rows // block_rows)
+    peak, kept = held + max(threads * block_task, later), finished_bytes(work)
+    gives_back = work.groups > 0 and (spill or peak + kept > memory)
     return Plan(
         memory=memory,
         threads=threads,
@@ -238,7 +245,8 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         slice_bytes=work.records_bytes(work.rows) // (max(blocks, 1) << bits),
         blocks=blocks,
         tasks=count_tasks(work, blocks, bits),
-        projected_peak=held + max(threads * block_task, later),
+        projected_peak=peak if gives_back or not work.groups else peak + kept,
+        gives_back=gives_back,
     )
 
 
