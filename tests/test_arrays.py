@@ -143,8 +143,9 @@ def test_entries_that_are_checked_once_are_right_or_an_error(files):
             try:
                 found = array.read(first, stop, None, ChunkRoom(once=True))
             except DamageError as error:
-                assert "c/1/0" in str(error)
-                errors += 1
+                found, message = None, str(error)
+            if found is None:
+                errors += "c/1/0" in message
             else:
                 np.testing.assert_array_equal(found, written[first:stop])
         with pytest.raises(DamageError):
