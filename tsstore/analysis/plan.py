@@ -91,9 +91,10 @@ class Plan:
     projected_peak
         Most bytes that one process adds to its baseline.
     gives_back
-        Whether what tasks have freed must be given back to the system before changes by group are
-        sorted. Where memory is not that short, the next layer, or the next analysis, takes it
-        again: memory that is new to a process costs more than most of what is done with it.
+        Whether memory that was freed is given back to the system: before the layer is counted, and
+        after it. Where a layer takes less than half of the memory, what an earlier one has left
+        fits beside it, and is used again: memory that is new to a process costs more than most of
+        what is done with it.
     """
 
     memory: int
@@ -228,7 +229,7 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
     block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
     blocks = -(-work.rows // block_rows)
     peak, kept = held + max(threads * block_task, later), finished_bytes(work)
-    gives_back = work.groups > 0 and (spill or peak + kept > memory)
+    gives_back = spill or 2 * (peak + kept) > memory
     return Plan(
         memory=memory,
         threads=threads,
