@@ -516,3 +516,16 @@ def test_neither_opening_nor_analysing_imports_torch(tmp_path):
     )
     assert done.stdout.split() == ["60", "False", "False"]
     assert done.stderr == ""
+
+
+def test_memory_is_given_back_around_layers_that_take_most_of_it(tmp_path, monkeypatch):
+    rows = draw_layer(1, 500, 8)
+    write_layers(tmp_path / "run", {"a": rows, "b": rows})
+    given = []
+    monkeypatch.setattr(module, "give_back_memory", lambda: given.append(True))
+    roomy = tsstore.plan(tmp_path / "run", memory="4GiB")
+    tsstore.analyze(tmp_path / "run", memory="4GiB")
+    assert given == []
+    most = max(planned.plan.projected_peak for planned in roomy.layers.values())
+    tsstore.analyze(tmp_path / "run", memory=3 * most // 2)
+    assert given == [True] * 4

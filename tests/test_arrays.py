@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -95,9 +96,9 @@ def decoded(monkeypatch) -> list[str]:
     """Where the chunks lie that are decoded, one after the other."""
     places, decode = [], chunks.decode
 
-    def spy(spec, data, where, out=None):
+    def spy(spec, data, where, out=None, **how):
         places.append(where)
-        return decode(spec, data, where, out)
+        return decode(spec, data, where, out, **how)
 
     monkeypatch.setattr(chunks, "decode", spy)
     return places
@@ -128,6 +129,32 @@ def test_a_chunk_that_is_held_stands_for_no_other(files):
     # What was held is gone, although it was valid: its memory is that of the damaged chunk.
     np.testing.assert_array_equal(array.read(6, 7, None, room), written[6:7])
     np.testing.assert_array_equal(again.read(6, 7, None, room), written[6:7])
+
+
+def test_entries_that_are_checked_once_are_right_or_an_error(files):
+    array, written = write(files, 30), entries(30)
+    chunk = Path(files.location) / "layers/a/states/c/1/0"
+    data, errors = chunk.read_bytes(), 0
+    for place, bit in itertools.product(range(len(data)), (0, 7)):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << bit
+        chunk.write_bytes(flipped)
+        for first, stop in ((4, 8), (5, 6)):
+            try:
+                found = array.read(first, stop, None, ChunkRoom(once=True))
+            except DamageError as error:
+                found, message = None, str(error)
+            if found is None:
+                errors += "c/1/0" in message
+            else:
+                np.testing.assert_array_equal(found, written[first:stop])
+        with pytest.raises(DamageError):
+            array.read(4, 8, None, ChunkRoom())
+    assert errors > 2 * len(data)
+    for cut in range(len(data)):
+        chunk.write_bytes(data[:cut])
+        with pytest.raises(DamageError):
+            array.read(4, 8, None, ChunkRoom(once=True))
 
 
 def test_one_room_serves_arrays_of_any_kind(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import changes as module
-from tsstore.counting.changes import Changes, add_up_changes, add_up_rows, once_by_group
+from tsstore.counting.changes import Changes, add_up_changes, narrow_rows, once_by_group
 from tsstore.errors import CountingError
 
 GROUPS = 3
@@ -31,7 +31,12 @@ rows_of_groups = st.lists(
 
 def added_up(by_group: list[list[tuple[int, int, int]]]) -> Changes:
     rows = np.array([row for rows in by_group for row in rows], np.int64).reshape(-1, 3)
-    return add_up_rows(rows, np.cumsum([len(rows) for rows in by_group]))
+    return added_up_rows(rows, np.cumsum([len(rows) for rows in by_group]))
+
+
+def added_up_rows(rows: np.ndarray, ends: np.ndarray) -> Changes:
+    nothing = narrow_rows(rows[:0], np.zeros_like(ends))
+    return add_up_changes([narrow_rows(rows, ends), nothing])
 
 
 def expected(*parts: list[list[tuple[int, int, int]]]) -> Counter:
@@ -69,7 +74,7 @@ def test_no_more_than_some_changes_are_copied_at_once() -> None:
     k = np.arange(1, module.AT_ONCE // 4 + 1)
     rows = np.tile(np.column_stack([k, k, np.ones_like(k)]), (GROUPS * 3, 1))
     ends = len(k) * 3 * np.arange(1, GROUPS + 1)
-    parts = [add_up_rows(rows.copy(), ends) for _ in range(4)]
+    parts = [added_up_rows(rows, ends) for _ in range(4)]
     tracemalloc.start()
     merged = add_up_changes(parts)
     _, peak = tracemalloc.get_traced_memory()
@@ -133,7 +138,7 @@ def test_many_cells_of_one_group_and_few_of_the_next() -> None:
     k = np.arange(1, 20_001)
     rows = np.column_stack([np.tile(k, 2), np.ones(40_000, np.int64), np.ones(40_000, np.int64)])
     rows = np.concatenate([rows, rows[:5]])
-    changes = add_up_rows(rows, np.array([40_000, 40_005, 40_005]))
+    changes = added_up_rows(rows, np.array([40_000, 40_005, 40_005]))
     assert changes.ends.tolist() == [20_000, 20_005, 20_005]
     assert set(changes.states[:20_000].tolist()) == {2}
     assert set(changes.states[20_000:].tolist()) == {1}

@@ -153,6 +153,25 @@ def test_gathered_records_are_counted_by_group_as_by_dictionaries(
     assert len(found[1].ends) == groups
 
 
+@pytest.mark.parametrize("at_once", [0, 50, 1 << 17])
+def test_changes_of_large_states_are_added_up_whenever_they_are_many(at_once, monkeypatch) -> None:
+    merges = []
+
+    def spy(parts: list[Changes]) -> Changes:
+        merges.append(sum(map(len, parts)))
+        return changes_module.add_up_changes(parts)
+
+    monkeypatch.setattr(module, "AT_ONCE", at_once)
+    monkeypatch.setattr(module, "add_up_changes", spy)
+    # Each of 300 states occurs in some hundred rows of three groups.
+    ids = np.random.default_rng(3).integers(0, 300, 40_000)
+    group = (np.arange(len(ids)) % 3).astype(np.uint8)
+    records = Records(mixed(ids, 1), group=group)
+    found = aggregate_groups_gathered([records], 1, 3, 0, 1 << 12, 1 << 10)
+    assert contents(*found) == oracle(records)
+    assert len(merges) == 1 if at_once > 1 << 16 else len(merges) > 1
+
+
 @pytest.mark.parametrize("partition_bits", [0, 6])
 def test_what_is_alone_is_counted_by_its_group(partition_bits: int) -> None:
     keys = mixed(np.concatenate([np.arange(3000), np.arange(20)]), 2, partition_bits)

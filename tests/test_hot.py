@@ -286,6 +286,25 @@ def test_hot_keys_of_one_block_serve_the_next_one(choices) -> None:
     assert choices == [16, 16]
 
 
+def test_it_is_tried_again_less_often_where_it_did_not_pay(choices) -> None:
+    hot, cold, tried = HotKeys(1, 0, 2000), fixed(np.arange(2000)), []
+    for _ in range(20):
+        before = len(choices)
+        assert not hot.serve(cold)
+        tried.append(len(choices) > before)
+    pieces = np.flatnonzero(tried)
+    assert np.diff(pieces).tolist() == [1, 2, 3, 4, 4, 4]
+    while not hot.serve(mostly(5000, 1800)):
+        tried.append(False)
+    assert len(tried) <= 20 + module.MOST_WAITING
+    # What paid is tried again as often as before.
+    hot.share = 0.0
+    assert not hot.serve(cold)
+    before = len(choices)
+    assert not hot.serve(cold)
+    assert len(choices) > before
+
+
 @pytest.mark.parametrize("positions", [1, 20])
 def test_others_are_chosen_where_those_no_longer_serve(positions: int, choices) -> None:
     hot = HotKeys(1, 0, 2000)

@@ -45,6 +45,7 @@ from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.store.batch import LayerBatch
 from tsstore.store.layers import LayerStates
+from tsstore.store.verify import verify
 
 pytestmark = pytest.mark.usefixtures("small_sizes")
 
@@ -474,10 +475,21 @@ def test_damage_is_an_error_of_the_block(tmp_path):
     states = write_layers(tmp_path / "run", {"a": draw_layer(3, 60, 8)})["a"]
     chunk = sorted((tmp_path / "run").rglob("states/c/*/0"))[2]
     data = bytearray(chunk.read_bytes())
-    data[-1] ^= 1
+    data[-5] ^= 1
     chunk.write_bytes(data)
     with pytest.raises(DamageError, match=str(chunk.relative_to(tmp_path))):
         run(states)
+
+
+def test_a_file_whose_own_checksum_alone_is_damaged_is_counted_and_found_by_verify(tmp_path):
+    rows = draw_layer(3, 60, 8)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    chunk = sorted((tmp_path / "run").rglob("states/c/*/0"))[2]
+    data = bytearray(chunk.read_bytes())
+    data[-1] ^= 1
+    chunk.write_bytes(data)
+    assert found(run(states)) == count(rows)
+    assert not verify(tmp_path / "run").ok
 
 
 def test_a_scratch_file_that_changes_in_between_is_an_error(tmp_path):

@@ -158,9 +158,26 @@ def test_the_projection_is_that_of_its_named_parts(layer, log_memory, way):
     )
     held = held_bytes(layer, plan.piece_rows, plan.block_rows, plan.partition_bits, plan.spill)
     waiting = waiting_bytes(layer, plan.partition_bits)
-    assert plan.projected_peak == held + max(
-        plan.threads * block, waiting + plan.threads * partition, finished_bytes(layer)
-    )
+    tasks = held + max(plan.threads * block, waiting + plan.threads * partition)
+    finished = finished_bytes(layer)
+    if plan.gives_back or not layer.groups:
+        assert plan.projected_peak == max(tasks, held + finished)
+    else:
+        # What tasks have freed stays with the process, beside what is sorted in the end.
+        assert plan.projected_peak == max(tasks, held + finished) + finished
+    assert plan.gives_back or 2 * plan.projected_peak <= plan.memory
+
+
+@pytest.mark.parametrize("groups", [0, 32])
+def test_memory_is_given_back_where_it_is_short_alone(groups):
+    layer = replace(work(), groups=groups)
+    roomy = make_plan(layer, 4 * GIB, 2, True)
+    assert not roomy.gives_back
+    assert 2 * roomy.projected_peak < roomy.memory
+    tight = make_plan(layer, 5 * roomy.projected_peak // 4, 2, True)
+    assert tight.gives_back
+    assert not tight.spill
+    assert make_plan(layer, 64 * MIB, 2, True).gives_back
 
 
 def test_records_stay_in_memory_while_they_fit():

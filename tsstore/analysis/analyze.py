@@ -240,10 +240,12 @@ def count_layer(
     scheme = KeyScheme.create(states.row_bytes, seed, exact)
     warm_up(states.row_bytes, exact, groups is not None, plan.spill)
 
+    if plan.gives_back:
+        give_back_memory()
     with planned_scratch(plan, scheduler, scratch) as folder:
         graph, key = build_graph(states, scheme, plan, folder, groups, left_out)
         counts = scheduler.run(graph, key, plan.threads, report)
-        if groups is not None:
+        if plan.gives_back:
             give_back_memory()
     counts = finish_counts(counts, states, groups, left_out)
     _check_rows(states, counts, left_out)

@@ -101,7 +101,7 @@ def _read_rows(states: LayerStates, block: Block, buffers: Buffers) -> npt.NDArr
     stored = states.parts[block.part].states
     room = buffers.array("rows", (block.rows, states.row_bytes), np.uint8)
     return stored.read(
-        block.first_row, block.first_row + block.rows, room, buffers.kept("chunks", ChunkRoom)
+        block.first_row, block.first_row + block.rows, room, buffers.kept("chunks", _chunk_room)
     )
 
 
@@ -116,10 +116,14 @@ def _read_keys(
     while row < stop:
         end = min(stop, (row // span + 1) * span)
         room = buffers.array("rows", (end - row, states.row_bytes), np.uint8)
-        rows = stored.read(row, end, room, buffers.kept("chunks", ChunkRoom))
+        rows = stored.read(row, end, room, buffers.kept("chunks", _chunk_room))
         scheme.keys(rows, keys[row - block.first_row : end - block.first_row])
         row = end
     return keys
+
+
+def _chunk_room() -> ChunkRoom:
+    return ChunkRoom(once=True)
 
 
 def _select_rows(

@@ -90,6 +90,11 @@ class Plan:
         How often each record is written to files: once.
     projected_peak
         Most bytes that one process adds to its baseline.
+    gives_back
+        Whether memory that was freed is given back to the system: before the layer is counted, and
+        after it. Where a layer takes less than half of the memory, what an earlier one has left
+        fits beside it, and is used again: memory that is new to a process costs more than most of
+        what is done with it.
     """
 
     memory: int
@@ -109,6 +114,7 @@ class Plan:
     tasks: int
     projected_peak: int
     rounds: int = 1
+    gives_back: bool = False
 
     @property
     def hot_rows(self) -> int:
@@ -222,6 +228,8 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
     held = held_bytes(work, piece_rows, block_rows, bits, spill)
     block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
     blocks = -(-work.rows // block_rows)
+    peak, kept = held + max(threads * block_task, later), finished_bytes(work)
+    gives_back = spill or 2 * (peak + kept) > memory
     return Plan(
         memory=memory,
         threads=threads,
@@ -238,7 +246,8 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         slice_bytes=work.records_bytes(work.rows) // (max(blocks, 1) << bits),
         blocks=blocks,
         tasks=count_tasks(work, blocks, bits),
-        projected_peak=held + max(threads * block_task, later),
+        projected_peak=peak if gives_back or not work.groups else peak + kept,
+        gives_back=gives_back,
     )
 
 

@@ -8,7 +8,15 @@ import numpy as np
 
 from tsstore.compiling import inlined, kernel
 from tsstore.counting.in_passes import count_in_passes
-from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, Width, copy_key, is_same, width_for
+from tsstore.counting.probing import (
+    LONG_PROBE,
+    PROBE_LIMIT,
+    Place,
+    Width,
+    copy_key,
+    is_same,
+    width_for,
+)
 from tsstore.counting.spectra import Tally
 from tsstore.errors import CountingError
 
@@ -92,7 +100,7 @@ class Table:
         CountingError
             If keys meet in one place of the table as mixed keys do not.
         """
-        row = 0
+        row: Place = 0
         while True:
             row, self._distinct = _absorb(
                 self._slots,
@@ -242,23 +250,24 @@ def _absorb(
     keys: NDArray[np.uint64],
     multiplicity: NDArray[np.uint32] | None,
     incidence: NDArray[np.uint32] | None,
-    row: int,
+    row: Place,
     pass_shift: np.uint64,
     pass_mask: np.uint64,
     pass_index: np.uint64,
     width: Width,
-) -> tuple[int, int]:
+) -> tuple[Place, int]:
     """Add records from `row` on; return the first that finds no room, and the distinct keys."""
     words = len(width)
     mask = np.uint64(slots.shape[0] - 1)
     room = slots.shape[0] // 2
-    for record in range(row, keys.shape[0]):
+    # Unsigned: whether rows count from an array's end need not be asked.
+    for record in range(np.uint64(row), np.uint64(keys.shape[0])):
         if (keys[record, 0] >> pass_shift) & pass_mask != pass_index:
             continue
         slot = _find(slots, mask, keys, record, width)
         if slots[slot, words] == 0:
             if distinct == room:
-                return record, distinct
+                return np.int64(record), distinct
             copy_key(keys, record, slots, slot, width)
             distinct += 1
         if multiplicity is not None and incidence is not None:
@@ -267,7 +276,7 @@ def _absorb(
         else:
             slots[slot, words] += _ONE
             slots[slot, words + 1] += _ONE
-    return keys.shape[0], distinct
+    return np.int64(keys.shape[0]), distinct
 
 
 @kernel

@@ -37,7 +37,9 @@ _OTHER_FACTOR: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """Cells, group after group, each once; signed integers no wider than they need be.
+    """Cells, group after group, each once if they have been added up.
+
+    Signed integers are no wider than they need be.
 
     Attributes
     ----------
@@ -82,34 +84,29 @@ class Changes:
         return self.ends.nbytes + sum(column.nbytes for column in self.entries)
 
 
-def add_up_rows(rows: NDArray[np.int64], ends: NDArray[np.int64]) -> Changes:
-    """Add up what single states change.
+def narrow_rows(rows: NDArray[np.int64], ends: NDArray[np.int64]) -> Changes:
+    """Return what single states change, as it is: a cell may come several times.
 
     Parameters
     ----------
     rows
         int64 (n, 3), group after group: multiplicity, incidence, and what is added to the
-        distinct states there. They are of no use afterwards.
+        distinct states there.
     ends
         int64 (groups,): where the rows of each group end.
-
-    Raises
-    ------
-    CountingError
-        If cells meet in one place of a table as mixed ones do not.
     """
-    cell_ends = ends.copy()
-    cells = rows[: _add_up(rows, cell_ends, _index_for(ends))]
-    return Changes(cell_ends, *(_narrow(column) for column in cells.T))
+    return Changes(ends, *(_narrow(column) for column in rows.T))
 
 
 def add_up_changes(parts: Sequence[Changes]) -> Changes:
     """Add up the changes, at least one, of disjoint sets of states and the same groups.
 
+    Those of one part alone are returned as they are.
+
     Raises
     ------
     CountingError
-        As :func:`add_up_rows`.
+        If cells meet in one place of a table as mixed ones do not.
     """
     if len(parts) == 1:
         return parts[0]
@@ -219,21 +216,6 @@ def _add(
     else:
         rows[cell, 2] += states
     return cells
-
-
-@kernel
-def _add_up(rows: NDArray[np.int64], ends: NDArray[np.int64], index: NDArray[np.uint32]) -> int:
-    """Put the cells where the first rows are, and their ends into `ends`; return how many."""
-    total = row = 0
-    for group in range(ends.size):
-        own, cells = rows[total:], 0
-        while row < ends[group]:
-            k, q, states = rows[row, 0], rows[row, 1], rows[row, 2]
-            cells = _add(own, index, total, cells, k, q, states)
-            row += 1
-        total += cells
-        ends[group] = total
-    return total
 
 
 @kernel

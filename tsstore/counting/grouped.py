@@ -19,7 +19,14 @@ import numpy as np
 
 from tsstore.counting.alone import AloneFilter
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.changes import CELL_BYTES, Changes, add_up_changes, add_up_rows, once_by_group
+from tsstore.counting.changes import (
+    AT_ONCE,
+    CELL_BYTES,
+    Changes,
+    add_up_changes,
+    narrow_rows,
+    once_by_group,
+)
 from tsstore.counting.grouped_kernels import (
     INCIDENCE,
     MANY,
@@ -30,7 +37,7 @@ from tsstore.counting.grouped_kernels import (
     list_changes,
 )
 from tsstore.counting.in_passes import count_in_passes
-from tsstore.counting.probing import slots_for, width_for
+from tsstore.counting.probing import Place, slots_for, width_for
 from tsstore.counting.records import checked_groups
 from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
 from tsstore.counting.spectra import Tally
@@ -144,7 +151,7 @@ class GroupedTable:
             If keys meet in one place of a table as mixed keys do not.
         """
         group = checked_groups(records, self._groups)
-        row = 0
+        row: Place = 0
         while True:
             row, self._distinct, self._held = absorb(
                 self._states,
@@ -207,24 +214,24 @@ class GroupedTable:
         return add_up_changes([large, self.small_changes()])
 
     def large_changes(self) -> Changes:
-        """Return what leaving each group out changes of states in many rows; add up the rest."""
+        """Return what leaving each group out changes of states in many rows; add up the rest.
+
+        Of few states hardly any change the same cell: these are not added up yet.
+        """
         states, pairs = self._states[: self._distinct], self._pairs[: self._held]
         counts = np.zeros(self._groups, np.int64)
         count_changes(states, pairs, self._small, counts)
         rows = np.empty((counts.sum(), CELL_BYTES // 8), np.int64)
         ends = np.cumsum(counts)
         list_changes(states, pairs, self._small, ends - counts, rows)
-        return add_up_rows(rows, ends)
+        return narrow_rows(rows, ends)
 
     def small_changes(self) -> Changes:
         """Return the rest, as far as it has been added up; it is then forgotten."""
-        cells = np.argwhere(self._small)
-        found = Changes(
-            np.searchsorted(cells[:, 0], np.arange(self._groups), side="right"),
-            cells[:, 1].copy(),
-            cells[:, 2].copy(),
-            self._small[tuple(cells.T)],
-        )
+        cells = np.flatnonzero(self._small)
+        group, k, q = np.unravel_index(cells, self._small.shape)
+        ends = np.searchsorted(group, np.arange(self._groups), side="right")
+        found = Changes(ends, k, q, self._small.reshape(-1)[cells])
         self._small[:] = 0
         return found
 
@@ -356,6 +363,8 @@ def aggregate_groups_gathered(
         before = tally.once
         tally.add(*table.counts)
         changes.append(table.large_changes())
+        if sum(map(len, changes)) > max(AT_ONCE, 2 * len(changes[0])):
+            changes = [add_up_changes(changes)]
         table.clear()
         alone.learn(tally.once - before + len(bare) - len(left), len(bare))
     tally.add_once(int(alone.alone.sum()))

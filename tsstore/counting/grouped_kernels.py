@@ -39,8 +39,8 @@ def _find_state(
     mask = np.uint64(index.size - 1)
     slot: np.uint64 = keys[row, 0] & mask
     for _ in range(PROBE_LIMIT):
-        state = np.int64(index[slot]) - 1
-        if state < 0 or is_same(keys, row, states, state, width):
+        state = index[slot]
+        if state == 0 or is_same(keys, row, states, np.uint64(state) - _ONE, width):
             return slot
         slot = (slot + _ONE) & mask
     raise CountingError(LONG_PROBE)
@@ -53,8 +53,8 @@ def _find_pair(pairs: NDArray[np.uint64], index: NDArray[np.uint32], pair: np.ui
     word = pair * _FACTOR
     slot = ((word ^ (word >> _HALF)) * _FACTOR >> _HALF) & mask
     for _ in range(PROBE_LIMIT):
-        held = np.int64(index[slot]) - 1
-        if held < 0 or pairs[held, 0] == pair:
+        held = index[slot]
+        if held == 0 or pairs[np.uint64(held) - _ONE, 0] == pair:
             return slot
         slot = (slot + _ONE) & mask
     raise CountingError(LONG_PROBE)
@@ -71,9 +71,9 @@ def _add_pair(
 ) -> int:
     """Count in the second table, which must have room; return the number of pairs it holds."""
     slot = _find_pair(pairs, index, pair)
-    row = int(index[slot]) - 1
-    if row < 0:
-        row = held
+    row = np.uint64(index[slot]) - _ONE
+    if index[slot] == 0:
+        row = np.uint64(held)
         held += 1
         index[slot] = held
         pairs[row, 0] = pair
@@ -95,25 +95,26 @@ def absorb(
     multiplicity: NDArray[np.uint32] | None,
     incidence: NDArray[np.uint32] | None,
     group: NDArray[np.uint8],
-    row: int,
+    row: Place,
     pass_shift: np.uint64,
     pass_mask: np.uint64,
     pass_index: np.uint64,
     width: Width,
-) -> tuple[int, int, int]:
+) -> tuple[Place, int, int]:
     """Add records from `row` on; return the first that finds no room, distinct keys and pairs."""
     words = len(width)
     k = q = _ONE
-    for record in range(row, keys.shape[0]):
+    # Unsigned: whether rows count from an array's end need not be asked.
+    for record in range(np.uint64(row), np.uint64(keys.shape[0])):
         if (keys[record, 0] >> pass_shift) & pass_mask != pass_index:
             continue
         slot = _find_state(states, state_index, keys, record, width)
-        state = int(state_index[slot]) - 1
+        state = np.uint64(state_index[slot]) - _ONE
         own = np.uint64(group[record])
-        if state < 0:
+        if state_index[slot] == 0:
             if 2 * distinct == state_index.size:
-                return record, distinct, held
-            state = distinct
+                return np.int64(record), distinct, held
+            state = np.uint64(distinct)
             distinct += 1
             state_index[slot] = distinct
             copy_key(keys, record, states, state, width)
@@ -123,8 +124,8 @@ def absorb(
         tag = states[state, words + 1] >> _TAG_SHIFT
         if tag != own:
             if 2 * (held + 2) > pair_index.size:
-                return record, distinct, held
-            pair = np.uint64(state) << _GROUP_BITS
+                return np.int64(record), distinct, held
+            pair = state << _GROUP_BITS
             if tag != _MANY:
                 so_far = states[state, words + 1] & INCIDENCE
                 held = _add_pair(pairs, pair_index, held, pair | tag, states[state, words], so_far)
@@ -132,7 +133,7 @@ def absorb(
             held = _add_pair(pairs, pair_index, held, pair | own, k, q)
         states[state, words] += k
         states[state, words + 1] += q
-    return keys.shape[0], distinct, held
+    return np.int64(keys.shape[0]), distinct, held
 
 
 @kernel

@@ -35,6 +35,8 @@ ROWS_OF_A_SLOT: Final = 16
 row each would be longer than those rows."""
 PAYS_FROM: Final = 0.15
 """Share of hot rows from which on the table gains more than it takes."""
+MOST_WAITING: Final = 4
+"""Pieces after which it is tried again, at most, where choosing hot keys did not pay."""
 SERVES_FROM: Final = 0.8
 """Of the share of hot rows that there was at first: with less, others are chosen."""
 
@@ -71,6 +73,7 @@ class HotKeys:
         self.share = self._share_at_first = 0.0
         self._grouped = groups > 0
         self._block_rows, self._counted_rows = rows, 0
+        self._failures = self._waiting = 0
         self._taken: list[Records] = []
 
     @property
@@ -88,6 +91,8 @@ class HotKeys:
 
         They are chosen if there are none, or if they were few of the last piece's rows; but not
         before those of a block have been counted, unless nothing has, as each time leaves records.
+        Where that did not pay it is tried again after a piece, then after two, and so on up to
+        every fourth: it takes time, and most layers stay as they are.
 
         Parameters
         ----------
@@ -95,11 +100,14 @@ class HotKeys:
             uint64 (n, words): those of the next piece.
         """
         is_stale = self.share == 0 or self.share < SERVES_FROM * self._share_at_first
-        if is_stale and not 0 < self._counted_rows < self._block_rows:
+        self._waiting = max(self._waiting - 1, 0)
+        if is_stale and not self._waiting and not 0 < self._counted_rows < self._block_rows:
             self._taken = self.take()
             sizes = (TRIED_ROWS, min(SAMPLE_ROWS, len(keys) // 2))
             pays = len(keys) >= LEAST_ROWS and all(self._choose(keys, size) for size in sizes)
             self.share, self._share_at_first = self.share if pays else 0.0, 0.0
+            self._failures = 0 if pays else self._failures + 1
+            self._waiting = min(self._failures, MOST_WAITING)
         if self.share > 0 or self._counted_rows:
             self._counted_rows += len(keys)
         return self.share > 0

@@ -79,18 +79,18 @@ def absorb_rows(
 ) -> Place:
     """Count hot rows, and write the others; return how many those are."""
     mask = np.uint64(hot.keys.shape[0] - 1)
-    left = np.int64(0)
-    for row in range(keys.shape[0]):
+    left = np.uint64(0)
+    for row in range(np.uint64(keys.shape[0])):
         slot = (keys[row, 0] >> hot.shift) & mask
-        is_hot = np.int64(is_same(keys, row, hot.keys, slot, width))
+        is_hot = np.uint64(is_same(keys, row, hot.keys, slot, width))
         copy_key(keys, row, cold, left, width)
         if group is not None and cold_group is not None:
-            hot.counts[slot, group[row]] += np.uint64(is_hot) * _ROW_AND_SAMPLE
+            hot.counts[slot, group[row]] += is_hot * _ROW_AND_SAMPLE
             cold_group[left] = group[row]
         else:
-            hot.counts[slot, 0] += np.uint64(is_hot) * _ROW_AND_SAMPLE
-        left += 1 - is_hot
-    return left
+            hot.counts[slot, 0] += is_hot * _ROW_AND_SAMPLE
+        left += _ONE - is_hot
+    return np.int64(left)
 
 
 @inlined
@@ -126,17 +126,19 @@ def absorb_sample(
     How many keys are not hot, and the number of equal pairs of rows that are.
     """
     mask = np.uint64(hot.keys.shape[0] - 1)
-    left = many = np.int64(0)
-    for row in range(start, stop):
+    left = many = np.uint64(0)
+    # Unsigned: whether rows count from an array's end need not be asked.
+    for row in range(np.uint64(start), np.uint64(stop)):
         slot = (keys[row, 0] >> hot.shift) & mask
         is_hot = np.uint64(is_same(keys, row, hot.keys, slot, width))
         times = hot.times[slot]
         hot.times[slot] = times + is_hot
         touched[many] = slot
-        many += np.int64(is_hot & np.uint64(times == 0))
+        many += is_hot & np.uint64(times == 0)
         copy_key(keys, row, cold, left, width)
-        left += np.int64(_ONE - is_hot)
-    return left, count_touched(touched, many, hot.times, hot.counts, own)
+        left += _ONE - is_hot
+    pairs = count_touched(touched, np.int64(many), hot.times, hot.counts, own)
+    return np.int64(left), pairs
 
 
 @inlined

@@ -232,19 +232,21 @@ def _settle(
 
     A mark is even if one key of the sample has set it, and odd if another one has, too.
     """
+    # Unsigned: whether rows count from an array's end need not be asked.
+    start, stop, alone = np.uint64(first), np.uint64(first + count), np.uint64(settled)
     mask = np.uint64(room.marks.size - 1)
-    for row in range(first, first + count):
+    for row in range(start, stop):
         slot = (keys[row, 0] >> _MARK_SHIFT) & mask
         again = room.marks[slot] >= mark
         room.marks[slot] = mark + np.uint32(again)
-    suspects = np.int64(0)
-    for row in range(first, first + count):
-        is_alone = np.int64(room.marks[(keys[row, 0] >> _MARK_SHIFT) & mask] == mark)
-        copy_key(keys, row, once, settled, width)
+    suspects = np.uint64(0)
+    for row in range(start, stop):
+        is_alone = np.uint64(room.marks[(keys[row, 0] >> _MARK_SHIFT) & mask] == mark)
+        copy_key(keys, row, once, alone, width)
         copy_key(keys, row, room.suspects, suspects, width)
-        settled += is_alone
-        suspects += 1 - is_alone
-    return settled, suspects
+        alone += is_alone
+        suspects += _ONE - is_alone
+    return np.int64(alone), np.int64(suspects)
 
 
 @inlined
@@ -281,9 +283,9 @@ def _count_suspects(count: Place, before: Place, room: _Room, width: Width) -> P
     mask = _ONE  # of a small part of the table for a small sample, which stays in the cache
     while mask < 2 * count - 1:
         mask = mask + mask + _ONE
-    for row in range(count):
+    for row in range(np.uint64(count)):
         # Neighbours are often equal.
-        if row == 0 or not is_same(room.suspects, row, room.own, record, width):
+        if row == 0 or not is_same(room.suspects, row, room.own, np.uint64(record), width):
             slot = _find(room.table, mask, room.own, before, room.suspects, row, width)
             record = np.int64(room.table[slot]) - before
             if record < 0:

@@ -250,18 +250,19 @@ def _absorb(
     while row < keys.shape[0] and distinct < room and spills < spilled.shape[0]:
         # As many as there is room for, were they all distinct.
         stop = min(keys.shape[0], row + min(room - distinct, spilled.shape[0] - spills))
-        while row < stop:
-            slot, found = _find(slots, count_bits, keys, row, width)
+        # Unsigned: whether rows count from an array's end need not be asked.
+        for record in range(np.uint64(row), np.uint64(stop)):
+            slot, found = _find(slots, count_bits, keys, record, width)
             count = found & most
             distinct += np.int64(count == 0)
             if count == most:
-                copy_key(keys, row, spilled, spills, width)
+                copy_key(keys, record, spilled, spills, width)
                 spills += 1
                 found -= most
             slots[slot, 0] = found + _ONE
             for word in range(1, len(width)):
-                slots[slot, word] = keys[row, word]
-            row += 1
+                slots[slot, word] = keys[record, word]
+        row = stop
     return row, distinct, spills
 
 

@@ -98,11 +98,15 @@ def _move(
     cursors: NDArray[np.int64],
     width: Width,
 ) -> None:
-    """Write each record where the cursor of its partition is, and advance that."""
-    for row in range(keys.shape[0]):
+    """Write each record where the cursor of its partition is, and advance that.
+
+    Rows and places are unsigned: whether they count from an array's end need not be asked.
+    """
+    for row in range(np.uint64(keys.shape[0])):
         partition = (keys[row, 0] >> shift) & mask
-        place = cursors[partition]
-        cursors[partition] = place + 1
+        cursor = cursors[partition]
+        cursors[partition] = cursor + 1
+        place = np.uint64(cursor)
         copy_key(keys, row, moved, place, width)
         if multiplicity is not None and moved_multiplicity is not None:
             moved_multiplicity[place] = multiplicity[row]

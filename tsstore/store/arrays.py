@@ -16,7 +16,7 @@ from tsstore.store import chunks
 from tsstore.store.chunks import damaged, taking_memory
 from tsstore.store.documents import dump, metadata_key
 from tsstore.store.encoders import Encoder
-from tsstore.store.files import Files, Room
+from tsstore.store.files import Files
 from tsstore.store.layout import ArrayPaths, checksums_spec
 from tsstore.store.metadata import ArraySpec, read_array
 from tsstore.store.record import ArrayCommit
@@ -241,7 +241,7 @@ class CommittedArray:
             first, last = max(start, index * size), min(stop, (index + 1) * size)
             target = out[first - start : last - start]
             if last - first == size and not self.spec.is_text:
-                self._chunk(index, target, room.encoded)
+                self._chunk(index, target, room)
             else:
                 part = slice(first - index * size, last - index * size)
                 target[:] = room.whole_chunk(self, index)[part]
@@ -271,9 +271,10 @@ class CommittedArray:
         if self.rows and not self._stored.exists(last):
             raise damaged(self._stored.where(last), "it is missing")
 
-    def _chunk(self, index: int, out: npt.NDArray[Any] | None, room: Room) -> npt.NDArray[Any]:
+    def _chunk(self, index: int, out: npt.NDArray[Any] | None, room: ChunkRoom) -> npt.NDArray[Any]:
         where = self._stored.where(index)
-        entries = chunks.decode(self.spec, self._stored.read(index, room), where, out)
+        data = self._stored.read(index, room.encoded)
+        entries = chunks.decode(self.spec, data, where, out, vouched=room.once)
         full = index < self.rows // self.spec.chunk_rows
         committed = entries if full else entries[: self.commit.tail_rows]
         expected = self._checksums[index] if full else self.commit.tail_checksum
@@ -308,9 +309,17 @@ class ChunkRoom:
 
     It holds an encoded chunk, and the decoded one that was last wanted in part: often its other
     part is wanted next.
+
+    Parameters
+    ----------
+    once
+        Whether entries are compared with the checksum that the commit vouches for, and nothing
+        else: they are as certain, and what is damaged of a file besides is left to `verify`. Not
+        for text.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, once: bool = False) -> None:
+        self.once = once
         self._encoded = np.empty(0, np.uint8)
         self._held: tuple[CommittedArray, int] | None = None
         self._entries = np.empty(0)
@@ -326,7 +335,7 @@ class ChunkRoom:
         """Return all entries of a chunk, which are valid until the next call."""
         if self._held is None or self._held[0] is not array or self._held[1] != index:
             self._held = None
-            self._entries = array._chunk(index, self._fitting(array.spec), self.encoded)
+            self._entries = array._chunk(index, self._fitting(array.spec), self)
             self._held = array, index
         return self._entries
 

@@ -59,7 +59,12 @@ def encode(spec: ArraySpec, entries: npt.NDArray[Any]) -> bytes:
 
 
 def decode(
-    spec: ArraySpec, data: Bytes, where: str, out: npt.NDArray[Any] | None = None
+    spec: ArraySpec,
+    data: Bytes,
+    where: str,
+    out: npt.NDArray[Any] | None = None,
+    *,
+    vouched: bool = False,
 ) -> npt.NDArray[Any]:
     """Decode a whole chunk, after checking all that can be checked before allocating.
 
@@ -73,6 +78,9 @@ def decode(
         The file's name, for messages.
     out
         A contiguous array of the chunk's shape and dtype to decode into.
+    vouched
+        Whether the caller compares the entries with a checksum of their own: then the one of the
+        encoded bytes tells nothing more, and is not computed.
 
     Returns
     -------
@@ -87,7 +95,7 @@ def decode(
     packed = np.frombuffer(data, dtype=np.uint8)[:-_CHECKSUM_BYTES]
     if len(packed) < _BLOSC_HEADER.size:
         raise damaged(where, f"{len(data)} bytes are too few")
-    if struct.unpack("<I", data[-_CHECKSUM_BYTES:])[0] != google_crc32c.value(packed):
+    if not vouched and _stored_checksum(data) != google_crc32c.value(packed):
         raise damaged(where, "its bytes do not match their crc32c")
     *_, size, _, packed_size = _BLOSC_HEADER.unpack_from(data)
     wrong_size = size > MAX_CHUNK_BYTES if spec.is_text else size != spec.chunk_bytes
@@ -123,6 +131,12 @@ def taking_memory(where: str, count: int) -> Iterator[None]:
 def damaged(where: str, what: str) -> DamageError:
     """Return the error that names a damaged file."""
     return DamageError(f"{where} is damaged: {what}; restore the file from a copy")
+
+
+def _stored_checksum(data: Bytes) -> int:
+    """Return the checksum at the end of an encoded chunk."""
+    checksum: int = struct.unpack("<I", data[-_CHECKSUM_BYTES:])[0]
+    return checksum
 
 
 def _payload(spec: ArraySpec, entries: npt.NDArray[Any]) -> Any:
