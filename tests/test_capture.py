@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -85,6 +87,7 @@ def test_without_resume_nothing_is_done_already(model, path):
         assert recorder.committed_samples == 0
         assert recorder.missing(["a", "b"]).tolist() == ["a", "b"]
         assert (recorder.rank, recorder.world_size, recorder.error) == (0, 1, None)
+        recorder.close("closed: no data")
 
 
 def test_the_same_command_again_goes_on(model, path):
@@ -107,13 +110,29 @@ def test_the_same_command_again_goes_on(model, path):
     assert store.parts[0].seal.why == "resumed by rank 0 of 1"
 
 
+def in_another_process(job, *arguments):
+    child = os.fork()
+    if not child:
+        try:
+            job(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def go_on(model, path):
+    with capture(model, path, resume=True) as recorder:
+        evaluate(recorder, model, range(4, 8))
+
+
 def test_a_process_that_still_lives_learns_that_another_went_on(model, path):
     twin = copy.deepcopy(model)
     old = capture(twin, path, resume=True)
     evaluate(old, twin, range(4))
     old.commit()
-    with capture(model, path, resume=True) as new:
-        evaluate(new, model, range(4, 8))
+    assert in_another_process(go_on, model, path) == 0
     evaluate(old, twin, range(8, 12))
     with pytest.raises(WriterError, match="sealed by another process") as raised:
         old.close()

@@ -172,10 +172,10 @@ def decoded(monkeypatch):
     decoded = []
     decode = chunks.decode
 
-    def noting(spec, data, where, out=None):
+    def noting(spec, data, where, *rest, **options):
         if spec.dtype == "uint8":
             decoded.append(where)
-        return decode(spec, data, where, out)
+        return decode(spec, data, where, *rest, **options)
 
     monkeypatch.setattr(chunks, "decode", noting)
     return decoded

@@ -274,8 +274,9 @@ class CommittedArray:
     def _chunk(self, index: int, out: npt.NDArray[Any] | None, room: ChunkRoom) -> npt.NDArray[Any]:
         where = self._stored.where(index)
         data = self._stored.read(index, room.encoded)
-        entries = chunks.decode(self.spec, data, where, out, vouched=room.once)
         full = index < self.rows // self.spec.chunk_rows
+        # Of the unfinished chunk the commit vouches for a part only.
+        entries = chunks.decode(self.spec, data, where, out, vouched=room.once and full)
         committed = entries if full else entries[: self.commit.tail_rows]
         expected = self._checksums[index] if full else self.commit.tail_checksum
         if chunks.checksum(self.spec, committed) != expected:
@@ -313,9 +314,9 @@ class ChunkRoom:
     Parameters
     ----------
     once
-        Whether entries are compared with the checksum that the commit vouches for, and nothing
-        else: they are as certain, and what is damaged of a file besides is left to `verify`. Not
-        for text.
+        Whether a full chunk's entries are compared with the checksum that the commit vouches for,
+        and nothing else: they are as certain, and what is damaged of a file besides is left to
+        `verify`. Not for text.
     """
 
     def __init__(self, once: bool = False) -> None:
