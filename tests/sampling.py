@@ -17,7 +17,7 @@ Shares = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Counted:
-    """Spectrum and group changes of rows of shape (samples, positions)."""
+    """Spectrum and group changes of rows (samples, positions), or of some rows each."""
 
     spectrum: Spectrum
     samples: int
@@ -28,18 +28,35 @@ class Counted:
     def of(cls, rows: Rows, group: npt.NDArray[np.int64] | None = None, groups: int = 32):
         samples, positions = rows.shape
         group = np.arange(samples) % groups if group is None else group
+        return cls.of_each(rows.ravel(), np.repeat(np.arange(samples), positions), group, groups)
+
+    @classmethod
+    def of_each(
+        cls,
+        rows: npt.NDArray[np.int64],
+        owner: npt.NDArray[np.int64],
+        group: npt.NDArray[np.int64],
+        groups: int = 32,
+    ):
+        """Count rows, each of which belongs to a sample; there is a group for each sample."""
+        samples = len(group)
         _, state = np.unique(rows, return_inverse=True)
-        keys = state.reshape(rows.shape) * samples + np.arange(samples)[:, None]
+        keys = state.ravel() * samples + owner
         (state, sample), often = _pairs(keys, samples)
         k, q = np.bincount(state, often).astype(np.int64), np.bincount(state)
         (of, left_out), index = _pairs(state * groups + group[sample], groups, inverse=True)
         rest_k = k[of] - np.bincount(index, often).astype(np.int64)
         rest_q = q[of] - np.bincount(index)
         left = rest_k > 0
+        length = np.bincount(owner, minlength=samples)
         size = np.bincount(group, minlength=groups)
         equal = np.bincount(group[sample], often * (often - 1) // 2, groups).astype(np.int64)
+
+        def of_groups(numbers):
+            return np.bincount(group, numbers, groups).astype(np.int64)
+
         changes = GroupChanges.from_arrays(
-            [size, size * positions, equal, size * (positions * (positions - 1) // 2)],
+            [size, of_groups(length), equal, of_groups(length * (length - 1) // 2)],
             np.concatenate([left_out, left_out[left]]),
             np.concatenate([k[of], rest_k[left]]),
             np.concatenate([q[of], rest_q[left]]),

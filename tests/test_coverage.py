@@ -184,3 +184,9 @@ def test_arguments_are_checked() -> None:
             coverage_at(SMALL, draws)
     with pytest.raises(ValueError, match="level must be between 0 and 1"):
         coverage_interval(SMALL, 1.0)
+
+
+def test_an_interval_where_no_state_is_rare_though_one_is_without_a_group():
+    spectrum = Spectrum.from_counts([3, 40, 40], [3, 40, 40])
+    least, most = coverage_interval(spectrum, 0.95, 40, 0.01)
+    assert 0.85 < least < most == 1.0

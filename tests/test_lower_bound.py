@@ -423,3 +423,20 @@ def test_groups_of_other_samples_are_refused() -> None:
     grouped = GroupedCounts.of(np.arange(80).reshape(20, 4), groups=4)
     with pytest.raises(ValueError, match="20 samples and 80 rows, but 21 samples"):
         entropy_lower_bound_by_groups(grouped.spectrum, 21, grouped.changes)
+
+
+def test_few_long_samples_of_their_own_states_are_not_forgotten():
+    """2 % of the samples have 64 rows of one of 4 states, the others one of 16 other states."""
+    rng = np.random.default_rng(5)
+    shares = np.r_[np.full(4, 0.02 * 64 / 4), np.full(16, 0.98 / 16)]
+    shares /= shares.sum()
+    truth, above, none_drawn = -float(shares @ np.log2(shares)), 0, 0
+    for _ in range(60):
+        long = rng.random(200) < 0.02
+        sample = np.repeat(np.arange(200), np.where(long, 64, 1))
+        blank = rng.integers(0, 4, 200)  # Of a long sample all rows are of one state.
+        own = np.where(long, blank, rng.integers(4, 20, 200))[sample]
+        counted = GroupedCounts.of_each(own, sample, rng.integers(0, 32, 200))
+        above += entropy_lower_bound_by_groups(counted.spectrum, 200, counted.changes) > truth
+        none_drawn += not long.any()
+    assert above <= none_drawn + 3

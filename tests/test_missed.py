@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from tsstore.statistics.missed import Missed, share_missed, states_left
+from tsstore.statistics.missed import Missed, effective_samples, share_missed, states_left
 from tsstore.statistics.spectrum import Spectrum
 
 
@@ -89,9 +89,20 @@ def test_where_no_state_is_left_the_kind_missed_is_like_the_rarest_state() -> No
     assert missed(unseen=0.0, states_left=-math.inf, rarest=1_000).at_most(0.95, 2.0) == 8.0
 
 
-def test_samples_without_rows_have_shown_nothing() -> None:
+def test_samples_count_as_many_of_one_length_would() -> None:
+    assert effective_samples(1_000, 50, 0) == 50  # Those without rows have shown nothing.
+    assert effective_samples(7, 7 * 12, 7 * 66) == 7
+    lengths = np.array([400] + [1] * 99)
+    pairs = int((lengths * (lengths - 1) // 2).sum())
+    worth = lengths.sum() ** 2 / (lengths**2).sum()
+    assert effective_samples(100, int(lengths.sum()), pairs) == pytest.approx(worth)
+    assert effective_samples(1, int(lengths.sum()), pairs) == 1
+    assert effective_samples(0, 0, 0) == 0
+
+
+def test_what_a_layer_has_missed_follows_from_its_spectrum() -> None:
     spectrum = Spectrum.from_counts([30, 20])
-    found = Missed.by(spectrum, 1_000, 1, 1.0, 0.0, 0.0)
+    found = Missed.by(spectrum, 50, 1, 1.0, 0.0, 0.0)
     assert found == Missed(50, 1.0, 0.0, 0.0, -math.inf, 20, constant=False)
     assert Missed.by(spectrum, 40, 2, 1.0, 0.0, 0.0).rarest == 1
     assert Missed.by(Spectrum.from_counts([9]), 9, 2, 0.0, 0.0, 0.0).constant

@@ -24,12 +24,14 @@ MIB = 1 << 20
 
 def write(path, ids, layers, parts=1, **columns):
     """Write a run of samples whose layers are given as a state a sample, in so many parts."""
-    for own in np.array_split(np.arange(len(ids)), parts):
+    samples = len(next(iter(layers.values())))
+    for own in np.array_split(np.arange(samples), parts):
         states = {
             name: layer(numbered_rows(np.asarray(rows)[own], 8)) for name, rows in layers.items()
         }
         given = {name: column(np.asarray(values)[own]) for name, values in columns.items()}
-        given["id"] = column([ids[sample] for sample in own])
+        if ids is not None:
+            given["id"] = column([ids[sample] for sample in own])
         store = write_layers(path, states, columns=given)
     return store
 
@@ -274,3 +276,23 @@ def test_images_recorded_over_four_epochs_are_noticed_with_ids_and_without(tmp_p
         assert layer_result.reason.startswith("The samples are no independent draws: ")
         assert layer_result.entropy_lower_bound < once[name].entropy()
     assert "The samples suffice" not in repr(none)
+
+
+def test_what_one_layer_shows_of_the_samples_speaks_against_all_of_them(tmp_path):
+    rng = np.random.default_rng(4)
+    plain, telling = rng.integers(0, 8, 1_500), rng.permutation(1_500)
+    four = {"plain": np.tile(plain, 4), "telling": np.tile(telling, 4)}
+    alone = tsstore.analyze(write(tmp_path / "alone", None, {"plain": four["plain"]}))
+    both = tsstore.analyze(write(tmp_path / "both", None, four))
+    assert not alone["plain"].sample_limited
+    assert "The samples are no independent draws: " in both["telling"].reason
+    assert both["plain"].sample_limited
+    assert "no independent draws: in layer telling 1,500 states were seen" in both["plain"].reason
+
+
+def test_without_groups_known_clusters_leave_no_bound(tmp_path):
+    states = {"a": np.arange(400) % 100}
+    store = write(tmp_path / "run", [7] * 400, states)
+    analysis = tsstore.analyze(store, intervals=False)
+    assert analysis["a"].clusters == 1
+    assert analysis["a"].entropy_lower_bound == 0.0

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -135,7 +135,7 @@ def analyze(
         left_out = found.left_out
         clusters = count_clusters(store, groups if dependent_by else None, found)
         way = _Way(amount, runner, progress, folder, groups, left_out, clusters, exact, seed)
-        results = {name: _analyze_layer(store[name], way) for name in names}
+        results = _told_of_dependence([_analyze_layer(store[name], way) for name in names])
     accuracy = count_right(store.parts, groups, left_out)
     return Analysis(
         store.path,
@@ -319,6 +319,16 @@ def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
         changes=counts.changes,
         clusters=way.clusters,
     )
+
+
+def _told_of_dependence(layers: list[LayerResult]) -> dict[str, LayerResult]:
+    """Return the layers by name; where one shows that samples depend on each other, all know it."""
+    shown = next((layer for layer in layers if layer.own_dependence), None)
+    if shown is None:
+        return {layer.name: layer for layer in layers}
+    phrase = f"in layer {shown.name} {shown.own_dependence}"
+    told = (layer if layer is shown else replace(layer, dependence=phrase) for layer in layers)
+    return {layer.name: layer for layer in told}
 
 
 def _sampling(states: LayerStates) -> dict[str, Any] | None:

@@ -209,8 +209,9 @@ def _pairing(first: Analyzed, second: Analyzed) -> tuple[bool, str]:
     columns = [one.by if one and one.by != ID else None for one in dealt]
     if columns[0] != columns[1]:
         raise AnalysisError(
-            f"{first.run} was analysed with dependent_by={columns[0]!r:.80}, and {second.run} with "
-            f"dependent_by={columns[1]!r:.80}; analyse both with the same"
+            f"samples of {first.run} fall into groups by {columns[0] or ID!r:.80}, and those of "
+            f"{second.run} by {columns[1] or ID!r:.80}; analyse both with the same dependent_by= or "
+            "unique_by="
         )
     if not (first.dealt and second.dealt and first.dealt.matches(second.dealt)):
         return False, (

@@ -165,7 +165,8 @@ def analysis_text(analysis: NetworkNumbers[LayerNumbers], verbose: bool = False)
     lines += reasons(analysis) if verbose else []
     title = f"<Analysis {printable(analysis.run)}>"
     leading = (f"  {line}" for line in warning_lines(analysis))
-    return "\n".join([title, *leading, *text_table(rows), *(f"  {line}" for line in lines)])
+    shown = (f"  {line}" for line in lines if line)
+    return "\n".join([title, *leading, *text_table(rows), *shown])
 
 
 def analysis_html(analysis: NetworkNumbers[LayerNumbers]) -> str:
@@ -180,7 +181,7 @@ def analysis_html(analysis: NetworkNumbers[LayerNumbers]) -> str:
     return (
         f"<b>Analysis</b> <code>{escape(printable(analysis.run))}</code>{leading}"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p>{'<br>'.join(map(escape, lines))}</p>"
+        f"<p>{'<br>'.join(map(escape, filter(None, lines)))}</p>"
     )
 
 

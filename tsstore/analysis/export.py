@@ -65,6 +65,8 @@ def analysis_document(analysis: NetworkNumbers[LayerNumbers]) -> dict[str, Any]:
         "samples": analysis.samples,
         "samples_left_out": analysis.samples_left_out,
         "repeated_samples": analysis.repeated_samples,
+        "repeats": analysis.repeats,
+        "not_compared": analysis.not_compared,
         "warnings": warning_lines(analysis),
         "level": LEVEL,
         "layers": {name: layer_document(layer) for name, layer in analysis.items()},

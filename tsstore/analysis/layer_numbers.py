@@ -68,6 +68,9 @@ class LayerCounts:
     clusters
         Number of clusters, samples of one of which depend on each other; None if each sample is
         on its own, or it is not known.
+    dependence
+        What another layer shows against the same samples as independent draws, in a phrase; empty
+        if none does.
     """
 
     name: str
@@ -81,6 +84,7 @@ class LayerCounts:
     sampling: Mapping[str, Any] | None = None
     changes: GroupChanges | None = None
     clusters: int | None = None
+    dependence: str = ""
 
     @property
     def rows(self) -> int:
@@ -256,6 +260,19 @@ class LayerNumbers(LayerCounts):
         """Whether the samples are too few to estimate the layer's entropy."""
         return self.verdict == SAMPLE_LIMITED
 
+    @cached_property
+    def own_dependence(self) -> str:
+        """What this layer shows against the samples as independent draws; empty if nothing does.
+
+        Those of clusters are none, and break the rule with good reason.
+        """
+        if self.clusters is not None and self.clusters < FEWEST_CLUSTERS * self.samples:
+            return ""
+        found = dependent_draws(
+            self.spectrum, self.samples, self.changes, self.pairs_within_samples
+        )
+        return found or ""
+
     @property
     def shown_efficiency(self) -> float:
         """The default estimate, or the lower bound where the layer is sample-limited."""
@@ -280,20 +297,8 @@ class LayerNumbers(LayerCounts):
             self._jackknifed,
             self.neurons,
             clusters=self.clusters,
-            doubts=self._doubts(),
+            doubts=[found for found in (self.own_dependence, self.dependence) if found],
         )
-
-    def _doubts(self) -> list[str]:
-        """Return what speaks against the samples as independent draws.
-
-        Those of clusters are none, and break the rule with good reason.
-        """
-        if self.clusters is not None and self.clusters < FEWEST_CLUSTERS * self.samples:
-            return []
-        found = dependent_draws(
-            self.spectrum, self.samples, self.changes, self.pairs_within_samples
-        )
-        return [] if found is None else [found]
 
     def _seen_once_error(self) -> float | None:
         """Return the standard error of the share of incidences in states of one sample."""
@@ -306,6 +311,8 @@ class LayerNumbers(LayerCounts):
             return entropy_lower_bound_by_groups(
                 self.spectrum, self.samples, self.changes, clusters=self.clusters
             )
+        if self.clusters is not None and self.clusters < self.samples:
+            return 0.0  # Which samples depend on each other is known to the groups alone.
         return entropy_lower_bound(
             self.spectrum,
             equal_pairs_within_samples=self.equal_pairs_within_samples,

@@ -127,7 +127,7 @@ def coverage_interval(
     once = observed.once / observed.total
     twice = 2 * observed.twice / (observed.total - observed.once) if once < 1 else 1.0
     draws = float(observed.number)
-    if samples is not None and standard_error:
+    if samples is not None and standard_error and once + twice > 0 and once < 1:
         draws = min(observed.total, (1 - once) * (once + twice) / standard_error**2)
     # Half of a draw, or of two where draws come in pairs.
     step = (1 + twice) / (2 * draws)

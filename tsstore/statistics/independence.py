@@ -49,7 +49,9 @@ position a sample all q add up to m, so that one value is no news; with several,
 determine another one (there, and not there), so that only every second one is taken for news.
 
 The chance that independent samples are found fault with is at most `LEVEL`: all tests share it
-(Bonferroni). What copies a part of the samples, or copies few states, may go unseen.
+(Bonferroni). It does not hold where samples of several positions repeat a few whole patterns: six
+of them may all have come an even number of times, and were found fault with in up to 3 of 100
+simulations. What copies a part of the samples, or copies few states, may go unseen.
 """
 
 from __future__ import annotations

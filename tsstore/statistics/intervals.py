@@ -56,7 +56,7 @@ from tsstore.statistics.jackknife import (
     student_quantile,
     sums_without_groups,
 )
-from tsstore.statistics.missed import Missed
+from tsstore.statistics.missed import Missed, effective_samples
 from tsstore.statistics.numerics import FloatArray
 from tsstore.statistics.spectrum import IntArray, Spectrum
 
@@ -244,6 +244,7 @@ def jackknifed_entropy(
     if changes is not None:
         check_changes(spectrum, samples, changes)
         equal_pairs_within_samples = int(changes.equal_pairs_within_samples.sum())
+    pairs = 0 if changes is None else int(changes.pairs_within_samples.sum())
     surprisals = Surprisals.of(spectrum, samples, equal_pairs_within_samples)
     total = sample_sums(spectrum, surprisals)
     estimate = entropy_of_sums(total, surprisals, samples)
@@ -259,7 +260,7 @@ def jackknifed_entropy(
         samples=of_groups,
         missed=Missed.by(
             spectrum,
-            samples if clusters is None else clusters,
+            effective_samples(clusters or samples, spectrum.rows, pairs),
             neurons,
             shown=entropy_of_sums(total._replace(once=0, twice=0), surprisals, samples),
             unseen=_unseen(spectrum, None if clusters is None else changes),

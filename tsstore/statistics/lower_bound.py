@@ -1,4 +1,4 @@
-"""A lower bound on the entropy of a layer that holds whatever the distribution of its states.
+"""A lower bound on the entropy of a layer, whatever the distribution of its states.
 
 How often do two rows from different samples agree? Among T such pairs, P do; mu2 = P / T
 estimates, without bias, the probability sum p_i**2 that two independent draws give the same
@@ -51,8 +51,11 @@ at most what `missed.share_missed` says. Entropy is concave, so that H of the mi
 1 - e times H of the rest, which is what the bounds speak of.
 
 The better of the jackknife's two bounds is therefore taken 1 - e times. That from M rows, which
-take nothing from the groups, stands as it is. Pairs, plug-in and e can each be wrong, and share the
-risk: two fifths, two fifths, and one.
+take nothing from the groups, stands as it is where samples are of one length. Else rows weigh
+samples by their lengths, which may depend on the states: e is then that of M samples, and all three
+bounds are taken 1 - e times. A kind of samples far longer than all that were drawn may still hold
+more of the rows than e; that there is none is an assumption. Pairs, plug-in and e can each be
+wrong, and share the risk: two fifths, two fifths, and one.
 
 *Clusters.* Samples of one cluster, such as images of one patient, are no more independent than rows
 of one sample are. Groups that hold whole clusters are, so that M rows are then one from each group:
@@ -68,12 +71,15 @@ import numpy as np
 
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.jackknife import FEWEST_GROUPS, check_changes, standard_error
-from tsstore.statistics.missed import share_missed
+from tsstore.statistics.missed import effective_samples, share_missed
 from tsstore.statistics.numerics import FloatArray, check_level
 from tsstore.statistics.spectrum import IntArray, Spectrum, exact_total
 
 FEWEST_SAMPLES = 3
 """With fewer effective samples no triple of samples tells how much the pairs overlap."""
+
+AS_LONG = 0.999
+"""Samples are of one length if they are worth as many as this share of them."""
 
 RISK_OF_A_BOUND, RISK_OF_MISSED = 2 / 5, 1 / 5
 """How the bounds from pairs and from the plug-in, and the share that was missed, share the risk."""
@@ -187,9 +193,12 @@ def entropy_lower_bound_by_groups(
     )
     if np.count_nonzero(changes.rows) < FEWEST_GROUPS:
         return from_rows
-    missed = share_missed(min(clusters or samples, spectrum.rows), RISK_OF_MISSED * (1 - level))
-    by_groups = _from_pairs(spectrum, changes, each), _from_plug_in(spectrum, changes, each)
-    return max(from_rows, (1 - missed) * max(by_groups))
+    effective = effective_samples(clusters or samples, spectrum.rows, pairs)
+    kept = 1 - share_missed(effective, RISK_OF_MISSED * (1 - level))
+    by_groups = max(_from_pairs(spectrum, changes, each), _from_plug_in(spectrum, changes, each))
+    if effective < AS_LONG * (clusters or samples):
+        return kept * max(from_rows, by_groups)
+    return max(from_rows, kept * by_groups)
 
 
 def _from_pairs(spectrum: Spectrum, changes: GroupChanges, level: float) -> float:

@@ -25,8 +25,10 @@ is of the same form; it takes x from the states seen twice and once.
 
 *Kinds of samples that were not drawn.* A kind of which a share e of all samples is, is missed by m
 draws with probability (1 - e)**m, so that e is at most  1 - a**(1 / m)  with confidence 1 - a:
-about 3.7 / m for one end of a 95 % interval (the rule of three). Together with the scatter of u by
-groups,
+about 3.7 / m for one end of a 95 % interval (the rule of three). Where samples differ in length,
+rows weigh them by it, and m is what they are worth: M = n**2 / sum r**2, with r of the n rows in a
+sample. A kind of samples far longer than all that were drawn may still hold more of the rows than
+that, and no sample tells. Together with the scatter of u by groups,
 
     U = u + root of ((t standard errors of u)**2 + e**2)
 
@@ -59,7 +61,8 @@ class Missed:
     Attributes
     ----------
     samples
-        m, or the number of clusters where samples of one depend on each other.
+        M, which is m where all samples have as many rows; at most the number of clusters where
+        samples of one depend on each other.
     shown
         Entropy, in bits, that the states seen tell without any guess at the others.
     unseen, unseen_error
@@ -74,7 +77,7 @@ class Missed:
         an interval is at its upper end.
     """
 
-    samples: int
+    samples: float
     shown: float
     unseen: float
     unseen_error: float
@@ -86,18 +89,18 @@ class Missed:
     def by(
         cls,
         spectrum: Spectrum,
-        samples: int,
+        samples: float,
         neurons: int,
         shown: float,
         unseen: float,
         unseen_error: float,
     ) -> Missed:
-        """Take the rest from what was counted; samples without rows have shown nothing."""
-        samples = min(samples, spectrum.rows)
+        """Take the rest from what was counted in so many samples of one length."""
         left = states_left(neurons, spectrum.distinct)
         rarest = int(spectrum.incidence.min()) if left == -math.inf else 1
         constant = spectrum.distinct == 1
-        return cls(samples, shown, unseen, unseen_error, left, min(rarest, samples), constant)
+        rarest = min(rarest, math.floor(samples))
+        return cls(samples, shown, unseen, unseen_error, left, rarest, constant)
 
     def share(self, level: float) -> float:
         """Return the share of all samples that may be of a kind of which none was drawn."""
@@ -141,6 +144,21 @@ def states_left(neurons: int, distinct: int) -> float:
     return math.log2(left) if left > 0 else -math.inf
 
 
-def share_missed(samples: int, risk: float) -> float:
+def effective_samples(samples: int, rows: int, pairs_within_samples: int) -> float:
+    """Return how many samples of one length weigh as much: M, at most those that have rows.
+
+    Parameters
+    ----------
+    samples
+        How many samples, or clusters of them, were counted.
+    rows
+        Their rows, n.
+    pairs_within_samples
+        Sum over samples of r (r - 1) / 2, r being the rows of the sample.
+    """
+    return min(samples, rows**2 / max(1, rows + 2 * pairs_within_samples))
+
+
+def share_missed(samples: float, risk: float) -> float:
     """Return the share of all samples that draws have missed with no more than such a risk."""
     return -math.expm1(math.log(risk) / samples) if samples else 1.0
