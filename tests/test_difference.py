@@ -182,7 +182,7 @@ def test_samples_of_a_cluster_are_paired_by_it(tmp_path: Path) -> None:
     found = tsstore.difference(first, second)
     assert found.paired
     assert "Paired by patient, which is the same" in found.pairing
-    with pytest.raises(AnalysisError, match=r"='patient', and .*by=None; analyse"):
+    with pytest.raises(AnalysisError, match=r"by 'patient', and those of .* by 'id'; analyse"):
         tsstore.difference(first, tsstore.analyze(runs[1]))
     with pytest.raises(AnalysisError, match="intervals=False"):
         tsstore.difference(first, tsstore.analyze(runs[1], intervals=False))

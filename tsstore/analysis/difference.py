@@ -210,8 +210,8 @@ def _pairing(first: Analyzed, second: Analyzed) -> tuple[bool, str]:
     if columns[0] != columns[1]:
         raise AnalysisError(
             f"samples of {first.run} fall into groups by {columns[0] or ID!r:.80}, and those of "
-            f"{second.run} by {columns[1] or ID!r:.80}; analyse both with the same dependent_by= or "
-            "unique_by="
+            f"{second.run} by {columns[1] or ID!r:.80}; analyse both with the same dependent_by=, "
+            "or unique_by="
         )
     if not (first.dealt and second.dealt and first.dealt.matches(second.dealt)):
         return False, (
