@@ -112,7 +112,7 @@ def test_a_model_that_is_compiled_behind_the_captures_back(tmp_path, compiler, v
     counter = CompileCounter()
     call = torch.compile(net, backend=counter)
     with torch.no_grad(), tsstore.capture(net, tmp_path / "run", layers=nn.GELU) as recorder:
-        message = r"compiled code.* recorder.batch\(\) .*neuron_axis=-1"
+        message = r"compiled code.* recorder.batch\(\) .*neuron_axis=…"
         with pytest.raises(OutputError, match=message):
             call(values)
         with recorder.batch():

@@ -109,7 +109,7 @@ class FirstLook:
         except UndecidedAxisError as error:
             hidden = waiting.clues is None and is_compiled
             found = str(error) + (_IN_COMPILED_CODE if hidden else "")
-            undecided.add("neuron_axis", target.axes.layer, found, "-1")
+            undecided.add("neuron_axis", target.axes.layer, found, "…")
             return None
 
 
