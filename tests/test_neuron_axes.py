@@ -863,6 +863,17 @@ def test_a_resumed_run_keeps_what_was_decided(tmp_path):
         model(values)
 
 
+def test_a_resumed_run_takes_no_axis_from_tensors_with_other_axes(tmp_path):
+    path = tmp_path / "run"
+    model = Wiring(lambda self, x: self.act(x * 2), act=nn.ReLU())
+    with tsstore.capture(model, path, layers="act", neuron_axis=1):
+        model(torch.randn(2, 4, 5, 6))
+    with tsstore.capture(model, path, layers="act", resume=True):
+        with pytest.raises(OutputError, match=r"act: nothing tells .*\(2, 4, 7\)"):
+            model(torch.randn(2, 4, 7))
+        model(torch.randn(2, 4, 5, 6))
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported:UserWarning")
 def test_widths_of_recurrent_modules_count_directions_and_projections(tmp_path):
     def wire(self, x):

@@ -10,6 +10,7 @@ import torch
 
 from tsstore.recording.axes import BY_SHAPE, Axes, Axis, Decision, UndecidedAxisError
 from tsstore.recording.following import Clue, Clues
+from tsstore.recording.sample_index import AS_MANY
 from tsstore.store.layout import LayerAttributes
 
 _FIRST: Final = Axis(0, "")
@@ -103,7 +104,11 @@ class LayerAxes:
     def _earlier_axes(self, tensor: torch.Tensor) -> tuple[Axis, Axis] | None:
         for layer in self._earlier:
             axes = layer.neuron_axis, layer.sample_axis
-            if tensor.ndim > max(axes) and tensor.shape[layer.neuron_axis] == layer.neurons:
+            if (
+                _may_be_of(layer, tensor)
+                and tensor.ndim > max(axes)
+                and tensor.shape[layer.neuron_axis] == layer.neurons
+            ):
                 why = layer.decided or {"neuron_axis": _EARLIER}
                 return (
                     Axis(layer.neuron_axis, why.get("neuron_axis", _EARLIER)),
@@ -127,6 +132,14 @@ class Waiting:
     tensor: torch.Tensor
     clues: Clues | None
     there: None = None
+
+
+def _may_be_of(layer: LayerAttributes, tensor: torch.Tensor) -> bool:
+    """Whether a tensor has as many axes as those of a layer that was recorded, as far as known."""
+    # One axis of positions may be that of several calls, and the first one several entries each.
+    positions = len(layer.position_shape)
+    one_each = (layer.decided or {}).get("sample_index") == AS_MANY
+    return positions == 1 or tensor.ndim == positions + 2 or not one_each
 
 
 def _pooled(tensor: torch.Tensor) -> Axis | None:
