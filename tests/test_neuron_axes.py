@@ -22,7 +22,7 @@ from torch.nn.modules import module as torch_module
 from watching import packed, stored
 
 import tsstore
-from tsstore.errors import OutputError, ResumeError
+from tsstore.errors import CaptureError, OutputError, ResumeError
 
 
 class Network(NamedTuple):
@@ -888,3 +888,28 @@ def test_widths_of_recurrent_modules_count_directions_and_projections(tmp_path):
     assert [store[name].neurons for name in store.layers] == [10, 12, 12]
     assert [store[name].attributes.neuron_axis for name in store.layers] == [2, 2, 2]
     assert tsstore.layers(model)["neurons"].tolist()[:2] == [10, 12]
+
+
+class InTurn(nn.Module):
+    """Turns time to the front by itself, and mixes it there."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.out = nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        hidden = self.fc(x.transpose(0, 1))
+        return self.out(hidden.cumsum(0)).transpose(0, 1)
+
+
+def test_after_a_first_batch_of_one_sample_the_error_names_the_axis(tmp_path):
+    model, path = InTurn().eval(), tmp_path / "run"
+    with torch.no_grad(), tsstore.capture(model, path, layers="fc") as recorder:
+        model(torch.randn(1, 7, 4))
+        with pytest.raises(CaptureError, match=r"say it, as in sample_axis=\{'fc': 1\}"):
+            model(torch.randn(3, 7, 4))
+        assert recorder.statistics.batches == 1
+    with torch.no_grad(), tsstore.capture(model, tmp_path / "b", layers="fc", sample_axis=1):
+        model(torch.randn(1, 7, 4))
+        model(torch.randn(3, 7, 4))
+    assert tsstore.open(tmp_path / "b").samples == 4

@@ -9,7 +9,6 @@ from torch import nn
 from watching import packed, stored, watched
 
 import tsstore
-from tsstore.errors import CaptureError
 
 
 class LanguageModel(nn.Module):
@@ -108,28 +107,3 @@ def test_where_no_module_has_time_first_samples_come_first(tmp_path):
 class First(nn.Module):
     def forward(self, values):
         return values[0]
-
-
-class InTurn(nn.Module):
-    """Turns time to the front by itself, and mixes it there."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc, self.out = nn.Linear(4, 5), nn.Linear(5, 2)
-
-    def forward(self, x):
-        hidden = self.fc(x.transpose(0, 1))
-        return self.out(hidden.cumsum(0)).transpose(0, 1)
-
-
-def test_after_a_first_batch_of_one_sample_the_error_names_the_axis(tmp_path):
-    model, path = InTurn().eval(), tmp_path / "run"
-    with torch.no_grad(), tsstore.capture(model, path, layers="fc") as recorder:
-        model(torch.randn(1, 7, 4))
-        with pytest.raises(CaptureError, match=r"say it, as in sample_axis=\{'fc': 1\}"):
-            model(torch.randn(3, 7, 4))
-        assert recorder.statistics.batches == 1
-    with torch.no_grad(), tsstore.capture(model, tmp_path / "b", layers="fc", sample_axis=1):
-        model(torch.randn(1, 7, 4))
-        model(torch.randn(3, 7, 4))
-    assert tsstore.open(tmp_path / "b").samples == 4
