@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -102,3 +105,23 @@ def test_one_that_comes_when_another_only_looks(model, path):
         with pytest.warns(TsstoreWarning, match="registered on 0 after"):
             model(values())
     assert hook_count(model) == 2
+
+
+@pytest.mark.parametrize("in_block", [False, True])
+def test_a_pass_that_fails_between_the_hooks_keeps_no_tensor(model, path, in_block):
+    kept, fails = [], [False, True, False]
+
+    def note(module, arguments, output):
+        kept.append(weakref.ref(output))
+        if fails.pop(0):
+            raise KeyError("on purpose")
+
+    with torch.no_grad(), capture(model, path, "0") as recorder:
+        model[0].register_forward_hook(note)
+        model(values())
+        with pytest.raises(KeyError), recorder.batch() if in_block else nullcontext():
+            model(values())
+        gc.collect()
+        assert [tensor() for tensor in kept] == [None, None]
+        model(values())
+    assert tsstore.open(path).samples == 10

@@ -22,7 +22,7 @@ from torch.nn.modules import module as torch_module
 from watching import packed, stored
 
 import tsstore
-from tsstore.errors import OutputError, ResumeError
+from tsstore.errors import CaptureError, OutputError, ResumeError
 
 
 class Network(NamedTuple):
@@ -570,7 +570,7 @@ def test_attention_weights_are_no_activations_of_neurons(tmp_path):
     assert "(3, 2, 17, 17)" in message
     line = re.search(r"exclude=\[.*?\]", message)[0]
     assert line == 'exclude=["*.softmax", "*.attn_drop"]'
-    assert 'neuron_axis={"*.softmax": -1, "*.attn_drop": -1}' in message
+    assert 'neuron_axis={"*.softmax": …, "*.attn_drop": …}' in message
     exclude = eval(line.partition("=")[2])
     with tsstore.capture(model, tmp_path / "other", exclude=exclude, **options):
         model(values)
@@ -584,7 +584,7 @@ def test_the_line_that_the_error_offers_is_enough(tmp_path):
     model = nn.Sequential(*[nn.Sequential(einsum) for _ in range(1)], nn.Flatten())
     values = torch.randn(3, 4, 5, 6)
     message = refusal(model, values, tmp_path / "run", layers=nn.ReLU)
-    assert message.endswith("neuron_axis=-1")
+    assert message.endswith("neuron_axis=…")
     with tsstore.capture(model, tmp_path / "run", layers=nn.ReLU, neuron_axis=-1, overwrite=True):
         model(values)
     layer = tsstore.open(tmp_path / "run")["0.0.act"].attributes
@@ -598,6 +598,76 @@ def test_what_nothing_tells_is_refused_whatever_the_number_of_axes(tmp_path, sha
     message = refusal(model, torch.randn(shape), tmp_path / "run", layers="*")
     assert all(f"a {kind} with a tensor" in message for kind in ("ReLU", "Identity", "LayerScale"))
     assert message.count("neuron_axis=") == 1
+
+
+class Words(nn.Module):
+    """Dropout of whole words, and of whole channels, before and behind what tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.words, self.linear = nn.Embedding(30, 8), nn.Dropout1d(), nn.Linear(8, 6)
+        self.act, self.late = nn.ReLU(), nn.Dropout1d()
+        self.conv, self.maps, self.pool = nn.Conv1d(6, 5, 1), nn.Dropout1d(), nn.AvgPool1d(2)
+        self.after = nn.SiLU()
+
+    def forward(self, ids):
+        x = self.late(self.act(self.linear(self.words(self.embed(ids)))) * 2)
+        return self.after(self.pool(self.maps(self.conv(x.transpose(1, 2)))))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_dropout_of_whole_channels_follows_what_made_its_tensor(tmp_path, training):
+    axes = {"conv": 1, "maps": 1, "pool": 1, "after": 1, "*": 2}
+    words = Network(Words, lambda: torch.randint(0, 30, (4, 7)), axes)
+    check_network(words, tmp_path / "run", training)
+
+
+def test_its_class_tells_only_where_nothing_else_does(tmp_path):
+    modules = {"drop": nn.Dropout2d(), "act": nn.ReLU(), "pool": nn.MaxPool2d(2)}
+    model = Wiring(lambda self, x: self.pool(self.act(self.drop(x * 2))), **modules)
+    with tsstore.capture(model, tmp_path / "run", layers=list(modules)):
+        model(torch.randn(2, 5, 4, 6))
+    store = tsstore.open(tmp_path / "run")
+    assert [store[name].attributes.neuron_axis for name in store.layers] == [1, 1, 1]
+    assert decisions(tmp_path / "run")["pool"] == "its class"
+
+
+def test_pooling_along_an_axis_that_is_not_that_of_the_neurons_is_refused(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 6), nn.MaxPool1d(2), nn.ReLU())
+    message = refusal(model, torch.randn(4, 7, 8), tmp_path / "run", layers="*")
+    assert "a MaxPool1d works on channels in axis 1, and by the layer it follows: 0" in message
+    assert '"0"' not in message
+    model = nn.Sequential(nn.Linear(8, 6), nn.MaxPool1d(2), nn.ReLU(), nn.Linear(3, 4))
+    with tsstore.capture(model, tmp_path / "other", layers="*", durable=False):
+        model(torch.randn(4, 7, 8))
+    store = tsstore.open(tmp_path / "other")
+    assert {store[name].attributes.neuron_axis for name in store.layers} == {2}
+
+
+class SplitHeads(nn.Linear):
+    """Splits what a Linear gives into heads by itself."""
+
+    def forward(self, x):
+        return super().forward(x).unflatten(-1, (2, -1)).transpose(1, 2)
+
+
+def test_an_axis_that_was_there_before_is_no_width(tmp_path):
+    model = nn.Sequential(SplitHeads(4, 8), nn.ReLU())
+    message = refusal(model, torch.randn(3, 8, 4), tmp_path / "run", layers="*")
+    assert message.startswith("0: nothing tells which axis holds the neurons of a SplitHeads")
+    assert "1: nothing tells" in message
+
+
+def test_weights_of_attention_as_long_as_it_is_wide_are_refused(tmp_path):
+    def wire(self, x):
+        keys = self.key(x[:, :6])
+        return self.drop(self.softmax(self.query(x) @ keys.mT)) @ keys
+
+    modules = {"query": nn.Linear(6, 6), "key": nn.Linear(6, 6)}
+    model = Wiring(wire, **modules, softmax=nn.Softmax(-1), drop=nn.Dropout())
+    message = refusal(model, torch.randn(3, 9, 6), tmp_path / "run", layers="*")
+    assert message.startswith("softmax: nothing tells which axis")
+    assert "drop: nothing tells which axis" in message
 
 
 class Transposed(nn.Module):
@@ -793,6 +863,17 @@ def test_a_resumed_run_keeps_what_was_decided(tmp_path):
         model(values)
 
 
+def test_a_resumed_run_takes_no_axis_from_tensors_with_other_axes(tmp_path):
+    path = tmp_path / "run"
+    model = Wiring(lambda self, x: self.act(x * 2), act=nn.ReLU())
+    with tsstore.capture(model, path, layers="act", neuron_axis=1):
+        model(torch.randn(2, 4, 5, 6))
+    with tsstore.capture(model, path, layers="act", resume=True):
+        with pytest.raises(OutputError, match=r"act: nothing tells .*\(2, 4, 7\)"):
+            model(torch.randn(2, 4, 7))
+        model(torch.randn(2, 4, 5, 6))
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported:UserWarning")
 def test_widths_of_recurrent_modules_count_directions_and_projections(tmp_path):
     def wire(self, x):
@@ -807,3 +888,28 @@ def test_widths_of_recurrent_modules_count_directions_and_projections(tmp_path):
     assert [store[name].neurons for name in store.layers] == [10, 12, 12]
     assert [store[name].attributes.neuron_axis for name in store.layers] == [2, 2, 2]
     assert tsstore.layers(model)["neurons"].tolist()[:2] == [10, 12]
+
+
+class InTurn(nn.Module):
+    """Turns time to the front by itself, and mixes it there."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.out = nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        hidden = self.fc(x.transpose(0, 1))
+        return self.out(hidden.cumsum(0)).transpose(0, 1)
+
+
+def test_after_a_first_batch_of_one_sample_the_error_names_the_axis(tmp_path):
+    model, path = InTurn().eval(), tmp_path / "run"
+    with torch.no_grad(), tsstore.capture(model, path, layers="fc") as recorder:
+        model(torch.randn(1, 7, 4))
+        with pytest.raises(CaptureError, match=r"say it, as in sample_axis=\{'fc': 1\}"):
+            model(torch.randn(3, 7, 4))
+        assert recorder.statistics.batches == 1
+    with torch.no_grad(), tsstore.capture(model, tmp_path / "b", layers="fc", sample_axis=1):
+        model(torch.randn(1, 7, 4))
+        model(torch.randn(3, 7, 4))
+    assert tsstore.open(tmp_path / "b").samples == 4

@@ -98,6 +98,25 @@ def test_where_activations_are_functions_it_is_the_layer_before():
     assert table["hint"]["conv"].startswith("feeds BatchNorm2d")
 
 
+class AddedInPlace(nn.Module):
+    """The block of a ResNet as torchvision writes it, with functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv2, self.norm2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        out = functional.relu(self.norm1(self.conv1(x)), inplace=True)
+        out = self.norm2(self.conv2(out))
+        out += x
+        return functional.relu(out, inplace=True)
+
+
+def test_what_is_added_to_before_its_activation_has_other_signs():
+    assert recommended(AddedInPlace(), torch.randn(3, 4, 5, 5)) == ["norm1"]
+
+
 class Own(nn.Module):
     """An activation of a user's own."""
 
@@ -147,6 +166,25 @@ def test_what_does_not_depend_on_the_input_is_not_recommended():
     same = {name for name in hints.index if "whatever the input is" in hints[name]}
     assert {"bias.0", "bias.2"} <= same
     assert not same & {"act", "first", "last"}
+
+
+class Rows(nn.Module):
+    """Takes a row of a table twice, and writes to what it has made of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(6, 3))
+        self.fixed, self.mixed, self.act = nn.ReLU(), nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        same = self.fixed(self.table[0]) + self.fixed(self.table[0])
+        written = self.table * 1
+        written[1:3] = x[:2]
+        return self.act(x) + same + self.mixed(written)[0]
+
+
+def test_looking_at_a_part_of_a_constant_is_no_writing():
+    assert recommended(Rows(), torch.randn(4, 3)) == ["mixed", "act"]
 
 
 class Encoder(nn.Module):

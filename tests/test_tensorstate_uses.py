@@ -93,6 +93,28 @@ def test_modules_of_other_kinds_share_a_hook_whatever_their_axes():
     assert hook.counts([2]).sum() == 5
 
 
+@pytest.mark.parametrize("shape", [(4, 6, 5), (4, 5, 7, 6)])
+def test_what_keeps_its_shape_by_hand_needs_a_word(shape):
+    """Whether channels come first or last, nothing tells: what made the tensor is not seen."""
+    hook, told = (tsstore.StateCaptureHook("it", neuron_axis=axis) for axis in (None, -1))
+    act = nn.ReLU()
+    handle = act.register_forward_hook(hook)
+    with pytest.raises(OutputError, match=r"of a ReLU .*StateCaptureHook\('it', neuron_axis=…\)"):
+        act(draw(*shape))
+    handle.remove()
+    act.register_forward_hook(told)
+    check(told, act(draw(*shape)).movedim(-1, 1))
+
+
+def test_what_treats_whole_channels_by_hand_says_where_they_are():
+    hook = tsstore.StateCaptureHook("it")
+    for module in (nn.Dropout2d(), nn.MaxPool2d(2)):
+        module.register_forward_hook(hook)
+        first = module(draw(4, 6, 4, 4))
+        check(hook, first)
+        hook.reset_states()
+
+
 def test_another_width_is_an_error_that_costs_no_row():
     first, other = nn.Linear(4, 5), nn.Linear(4, 6)
     hook = tsstore.StateCaptureHook("one")
@@ -127,7 +149,7 @@ def test_a_tensor_is_captured_without_its_module(shape):
 
 
 def test_a_tensor_of_three_axes_without_its_module_needs_a_word():
-    with pytest.raises(OutputError, match=r"it: .*StateCaptureHook\('it', neuron_axis=-1\)"):
+    with pytest.raises(OutputError, match=r"it: .*StateCaptureHook\('it', neuron_axis=…\)"):
         tsstore.StateCaptureHook("it")(None, None, draw(4, 3, 5))
     hook = tsstore.StateCaptureHook("it", neuron_axis=-1)
     tensor = draw(4, 3, 5)

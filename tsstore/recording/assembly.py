@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
@@ -166,7 +166,7 @@ class Assembly:
         found = {
             name: layer_attributes(rows, samples, self._settings) for name, rows in named.items()
         }
-        self._check_layers(found)
+        self._check_layers(found, dict(zip(found, names, strict=True)))
         new = {name: layer for name, layer in found.items() if name not in self._layers}
         if self._accept and (new or not self._begun):
             self._accept(new, self._schema.dtypes or dtype_names(batch.columns))
@@ -242,13 +242,16 @@ class Assembly:
             if now != (before := self._calls.get(name, now)):
                 raise changed_calls(name, before, now)
 
-    def _check_layers(self, found: Mapping[str, LayerAttributes]) -> None:
+    def _check_layers(self, found: Mapping[str, LayerAttributes], names: Mapping[str, str]) -> None:
         for name, layer in found.items():
-            if not same_layer(self._layers.get(name, layer), layer):
+            first = self._layers.get(name, layer)
+            if not same_layer(first, layer):
+                said = f"sample_axis={{{names[name]!r}: {layer.sample_axis}}}"
+                alone = same_layer(replace(first, sample_axis=layer.sample_axis), layer)
                 raise CaptureError(
                     f"{name}: {_description(layer)} in this batch, but "
-                    f"{_description(self._layers[name])} in the first one; expected the same in "
-                    "every batch: capture them in runs of their own"
+                    f"{_description(first)} in the first one; expected the same in every batch: "
+                    + (f"say it, as in {said}" if alone else "capture them in runs of their own")
                 )
         silent = [name for name in self._layers if name not in found]
         if silent and self._settings.missing == "error":

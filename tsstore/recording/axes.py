@@ -93,7 +93,7 @@ class Axes:
         OutputError
             If the tensor has no room for both, or its neuron axis cannot be told.
         """
-        return self.decide(tensor)[:2]
+        return self.decide(tensor, self.usual)[:2]
 
     @property
     def tell(self) -> bool:
@@ -101,9 +101,21 @@ class Axes:
         declared = self._declared()
         neurons = self.neuron_axis is not None or self.otherwise is not None
         samples = self.sample_axis is not None or self.time_first is not None
-        return (neurons or (declared is not None and declared.axis is not None)) and (
-            samples or self._samples_by_class() is not None
-        )
+        known = declared is not None and None not in declared
+        return (neurons or known) and (samples or self._samples_by_class() is not None)
+
+    @property
+    def usual(self) -> Axis | None:
+        """The neuron axis by a class that says no number: less than any tensor that is known."""
+        declared = self._declared()
+        if declared is None or declared.width is not None or declared.axis is None:
+            return None
+        return Axis(declared.axis, BY_CLASS)
+
+    @property
+    def certain(self) -> Axis | None:
+        """The same of what works on that axis alone, as pooling does, whatever it is given."""
+        return None if kinds.keeps_layout(self.module) else self.usual
 
     def decide(
         self, tensor: torch.Tensor, neurons: Axis | None = None, samples: Axis | None = None
@@ -150,9 +162,7 @@ class Axes:
         if self.neuron_axis is not None:
             return Axis(_counted_from_front(self.neuron_axis, tensor), BY_USER)
         declared = self._declared()
-        if declared is not None and declared.width is None:
-            return Axis(_counted_from_front(declared.axis or 0, tensor), BY_CLASS)
-        if declared is not None:
+        if declared is not None and declared.width is not None:
             return self._by_width(tensor, sample_axis, *declared)
         if tensor.ndim == 2:
             return Axis(1 - sample_axis, BY_SHAPE)
@@ -181,7 +191,10 @@ class Axes:
                 first = is_time_first_at(self.module, self.output, first)
             return int(first)
         declared = self._declared()
-        return 0 if declared is not None and declared.axis == 1 else None
+        if declared is None or declared.axis != 1:
+            return None
+        # What treats whole channels has its samples where its input has them.
+        return None if self.usual and not self.certain else 0
 
     def _by_width(
         self, tensor: torch.Tensor, sample_axis: int, width: int | None, axis: int | None

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tsstore.errors import OutputError
+from tsstore.recording import kinds
 from tsstore.recording.axes import Axes
 from tsstore.recording.outputs import first_tensor
 from tsstore.recording.select import Target, select
@@ -68,7 +69,7 @@ class ByHand:
         except OutputError as error:
             raise OutputError(
                 f"{self.name}: {error}; tell the hook, as in "
-                f"StateCaptureHook({self.name!r}, neuron_axis=-1)"
+                f"StateCaptureHook({self.name!r}, neuron_axis=…)"
             ) from None
         return tensor.movedim((samples, neurons), (0, 1))
 
@@ -81,4 +82,6 @@ class ByHand:
         if (module, place) not in self._axes:
             (target,) = select(module, module, (), place, *choices)
             self._axes[module, place] = replace(target.axes, layer=self.name)
-        return replace(self._axes[module, place], otherwise=otherwise)
+        axes = self._axes[module, place]
+        # What it was given is not seen: (sample, height, width, neuron) is as usual as well.
+        return replace(axes, otherwise=None if kinds.keeps_layout(module) else otherwise)

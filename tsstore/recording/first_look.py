@@ -19,6 +19,10 @@ from tsstore.recording.watch import Watch
 _IN_COMPILED_CODE: Final = " (seen from compiled code; call the model in recorder.batch() first)"
 
 
+_MOST_LOOKS: Final = 16
+"""Batches after the first that are watched for a layer that has not run yet."""
+
+
 class FirstLook:
     """Decides of the axes of layers, with a look at all modules where they do not tell themselves.
 
@@ -35,11 +39,13 @@ class FirstLook:
         self._hooks = hooks
         self._has_open = any(not hook.axes.are_fixed for hook in hooks.values())
         self._is_first = True
+        self._later_looks = 0
 
     def begin(self, batch: OpenBatch) -> None:
         """Watch all modules while a batch lasts, if they may tell of a layer what it does not."""
         if batch.wanted and self._needs_clues and (self._is_first or not self._watch.is_compiled):
             self._watch.begin()
+            self._later_looks += not self._is_first
 
     def end(self) -> None:
         """Watch no longer; before the first batch is complete, be ready to."""
@@ -93,7 +99,11 @@ class FirstLook:
 
     @property
     def _needs_clues(self) -> bool:
-        return self._has_open and any(hook.axes.need_clues for hook in self._hooks.values())
+        return (
+            self._has_open
+            and self._later_looks < _MOST_LOOKS
+            and any(hook.axes.need_clues for hook in self._hooks.values())
+        )
 
     def _pack(
         self,
@@ -109,7 +119,7 @@ class FirstLook:
         except UndecidedAxisError as error:
             hidden = waiting.clues is None and is_compiled
             found = str(error) + (_IN_COMPILED_CODE if hidden else "")
-            undecided.add("neuron_axis", target.axes.layer, found, "-1")
+            undecided.add("neuron_axis", target.axes.layer, found, "…")
             return None
 
 

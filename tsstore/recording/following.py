@@ -13,14 +13,23 @@ from torch import nn
 
 from tsstore.errors import OutputError
 from tsstore.recording import kinds
-from tsstore.recording.axes import BY_OTHERS, Axes, Axis
+from tsstore.recording.axes import BY_CLASS, BY_OTHERS, Axes, Axis
 
 
 @dataclass(eq=False)
 class Clue:
-    """What is known of an axis that several tensors have in common; None as long as nothing is."""
+    """What is known of an axis that several tensors have in common.
+
+    Attributes
+    ----------
+    axis
+        The axis; None as long as nothing tells.
+    against
+        What speaks against guesses from the class or from tensors of the same shape.
+    """
 
     axis: Axis | None = None
+    against: str = ""
 
 
 class Clues(NamedTuple):
@@ -52,6 +61,8 @@ class Following:
         self._followed: dict[Hashable, _Followed] = {}
         self._seen: list[tuple[torch.Size, Clues]] = []
         self._is_own = True
+        # What treats whole channels, and what its class says: for the end, if nothing tells.
+        self._usual: list[tuple[Clues, Axis]] = []
 
     def clues_of(self, tensor: torch.Tensor) -> Clues:
         """Return what is known of a tensor's axes; what becomes known later is filled in."""
@@ -91,8 +102,20 @@ class Following:
         Not of the neurons where another axis has as many entries, nor of the samples where time
         has: such tensors have the same shape whichever way they lie.
         """
-        while self._conclude_neurons() | self._conclude_samples():
+        while self._conclude_neurons() | self._conclude_samples() or self._conclude_usual():
             pass
+
+    def _conclude_usual(self) -> bool:
+        """Fill in what classes tell where nothing else does; whether anything was new."""
+        left = [
+            (clues, axis)
+            for clues, axis in self._usual
+            if clues.neurons.axis is None and not clues.neurons.against
+        ]
+        for clues, axis in left:
+            clues.neurons.axis = axis
+            clues.samples.axis = clues.samples.axis or Axis(0, BY_CLASS)
+        return bool(left)
 
     def _conclude_neurons(self) -> bool:
         """Fill in what tensors tell of the neurons of others; whether anything was new."""
@@ -100,7 +123,7 @@ class Following:
         new = False
         for shape, clues in self._seen:
             axis = known.get(shape)
-            if clues.neurons.axis is not None or axis is None:
+            if clues.neurons.axis is not None or clues.neurons.against or axis is None:
                 continue
             if _is_unlike_others(shape, axis, _axis_of(clues.samples)):
                 clues.neurons.axis = Axis(axis, BY_OTHERS)
@@ -127,7 +150,7 @@ class Following:
         why = f"the layer that takes it: {axes.layer}"
         if clues.samples.axis is None and (samples := of_input.samples(tensor)):
             clues.samples.axis = Axis(samples.axis, why)
-        neurons = of_input.neurons(tensor, _axis_of(clues.samples) or 0)
+        neurons = of_input.neurons(tensor, _axis_of(clues.samples) or 0) or of_input.certain
         if clues.neurons.axis is None and neurons:
             clues.neurons.axis = Axis(neurons.axis, why)
 
@@ -141,6 +164,12 @@ class Following:
             if given[:-1] in (lengths, lengths[:-1]):
                 clues = clues._replace(samples=self.clues_of(taken[0]).samples)
         told = _told(axes, tensor, clues)
+        against = self._against(axes, taken[0], tensor) if taken and known is None else ""
+        if against:
+            clues = clues._replace(neurons=Clue(against=against))
+            told.neurons.axis = None
+        elif axes.usual is not None and told.neurons.axis is None:
+            self._usual.append((clues, axes.usual))
         if known is not None:
             # A module inside gave it, of which nothing else may tell.
             known.neurons.axis = known.neurons.axis or told.neurons.axis
@@ -151,6 +180,22 @@ class Following:
         )
         if clues != known:
             self._follow(tensor, clues)
+
+    def _against(self, axes: Axes, taken: torch.Tensor, given: torch.Tensor) -> str:
+        """Return what speaks against what a module's class or the sizes say of what it gives."""
+        if axes.neuron_axis is not None:
+            return ""
+        of_input, kind = self.clues_of(taken).neurons.axis, type(axes.module).__name__
+        if of_input is None and isinstance(axes.module, nn.Softmax) and given.ndim > 2:
+            return "a Softmax may give weights of attention"
+        certain = axes.certain
+        if certain and of_input and taken.ndim == given.ndim and of_input.axis != certain.axis:
+            return (
+                f"a {kind} works on channels in axis {certain.axis}, and by {of_input.why} the "
+                f"neurons of what it takes lie along axis {of_input.axis}"
+            )
+        width = _width_by_chance(axes.module, taken, given)
+        return "" if width is None else f"an axis of what it takes has {width} entries as well"
 
     def _inherited(
         self, module: nn.Module, taken: list[torch.Tensor], tensor: torch.Tensor
@@ -202,9 +247,19 @@ def _told(axes: Axes, tensor: torch.Tensor, clues: Clues) -> Clues:
         if samples := axes.samples(tensor):
             told.samples.axis = Axis(samples.axis, why)
         sample_axis = _axis_of(told.samples) or _axis_of(clues.samples) or 0
-        if neurons := axes.neurons(tensor, sample_axis):
+        if neurons := axes.neurons(tensor, sample_axis) or axes.certain:
             told.neurons.axis = Axis(neurons.axis, why)
     return told
+
+
+def _width_by_chance(module: nn.Module, taken: torch.Tensor, given: torch.Tensor) -> int | None:
+    """Return the neurons of a module that split its last axis, where another has their number."""
+    declared, of_input = kinds.gives(module), kinds.takes(module)
+    if declared is None or declared.width is None or declared.axis is not None:
+        return None
+    is_split = given.ndim > taken.ndim + (of_input is None)
+    own = of_input is not None and of_input.width == declared.width
+    return declared.width if is_split and taken.shape[1:].count(declared.width) > own else None
 
 
 def _axes_by_shape(tensors: Iterable[tuple[torch.Size, Clue]]) -> dict[torch.Size, int]:

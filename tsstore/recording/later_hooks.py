@@ -62,6 +62,11 @@ class LaterHooks:
             stacklevel=5,
         )
 
+    def forget(self) -> None:
+        """Let go what was kept for a comparison that a failed pass has left out."""
+        for behind in self._behind.values():
+            behind.forget()
+
     def remove(self) -> None:
         """Remove the hooks that were put behind others."""
         for behind in self._behind.values():
@@ -90,6 +95,10 @@ class _Behind:
     def come_last(self) -> None:
         """Move behind hooks that have come since."""
         _registered(self._hook).move_to_end(self._handle.id)
+
+    def forget(self) -> None:
+        """Let go what was captured last."""
+        self._captured = None
 
     def remove(self) -> None:
         """Leave the module as it was."""

@@ -8,8 +8,9 @@ from typing import Final
 
 import torch
 
-from tsstore.recording.axes import BY_SHAPE, Axes, Axis, Decision
-from tsstore.recording.following import Clues
+from tsstore.recording.axes import BY_SHAPE, Axes, Axis, Decision, UndecidedAxisError
+from tsstore.recording.following import Clue, Clues
+from tsstore.recording.sample_index import AS_MANY
 from tsstore.store.layout import LayerAttributes
 
 _FIRST: Final = Axis(0, "")
@@ -76,20 +77,38 @@ class LayerAxes:
             return self.axes.decide(tensor, *earlier)
         if (clues := self.clues_of(tensor)) is None:
             return self.axes.decide(tensor)
-        return self.axes.decide(tensor, clues.neurons.axis, clues.samples.axis)
+        return self.axes.decide(tensor, self._neurons(tensor, clues.neurons), clues.samples.axis)
 
     def conclude(self, waiting: Waiting) -> Decision:
         """Return the axes of a tensor when its batch is over; see :meth:`decide`."""
         neurons = of_samples = None
         if waiting.clues is not None:
-            neurons, of_samples = waiting.clues.neurons.axis, waiting.clues.samples.axis
-        neurons = neurons or _pooled(waiting.tensor)
+            neurons = self._neurons(waiting.tensor, waiting.clues.neurons)
+            of_samples = waiting.clues.samples.axis
+        neurons = neurons or self.axes.usual or _pooled(waiting.tensor)
         return self.axes.decide(waiting.tensor, neurons, of_samples or _FIRST)
+
+    def _neurons(self, tensor: torch.Tensor, clue: Clue) -> Axis | None:
+        """Return what others tell of the neurons, unless something speaks against all of it."""
+        certain = self.axes.certain
+        # Its own width would be met by chance; else an axis that the next module tells is right.
+        doubted = clue.axis is None or self.axes.neurons(tensor) is not None
+        if clue.against and doubted and self.axes.neuron_axis is None:
+            raise UndecidedAxisError(
+                "nothing tells which axis holds the neurons of a "
+                f"{type(self.axes.module).__name__} with a tensor of shape {tuple(tensor.shape)}: "
+                f"{clue.against}"
+            )
+        return certain if certain and clue.axis and certain.axis == clue.axis.axis else clue.axis
 
     def _earlier_axes(self, tensor: torch.Tensor) -> tuple[Axis, Axis] | None:
         for layer in self._earlier:
             axes = layer.neuron_axis, layer.sample_axis
-            if tensor.ndim > max(axes) and tensor.shape[layer.neuron_axis] == layer.neurons:
+            if (
+                _may_be_of(layer, tensor)
+                and tensor.ndim > max(axes)
+                and tensor.shape[layer.neuron_axis] == layer.neurons
+            ):
                 why = layer.decided or {"neuron_axis": _EARLIER}
                 return (
                     Axis(layer.neuron_axis, why.get("neuron_axis", _EARLIER)),
@@ -113,6 +132,14 @@ class Waiting:
     tensor: torch.Tensor
     clues: Clues | None
     there: None = None
+
+
+def _may_be_of(layer: LayerAttributes, tensor: torch.Tensor) -> bool:
+    """Whether a tensor has as many axes as those of a layer that was recorded, as far as known."""
+    # One axis of positions may be that of several calls, and the first one several entries each.
+    positions = len(layer.position_shape)
+    one_each = (layer.decided or {}).get("sample_index") == AS_MANY
+    return positions == 1 or tensor.ndim == positions + 2 or not one_each
 
 
 def _pooled(tensor: torch.Tensor) -> Axis | None:

@@ -206,6 +206,7 @@ class Listener:
             self._drop_what_was_cut_off()
         except BaseException:
             self.first_look.end()
+            self.later_hooks.forget()
             raise
         finally:
             self._batch = None
@@ -248,6 +249,7 @@ class Listener:
 
     def _drop_pass(self) -> None:
         self._passes.reset()
+        self.later_hooks.forget()
         if self._is_pass:
             self.first_look.end()
         else:

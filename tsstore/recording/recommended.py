@@ -85,7 +85,7 @@ class Firing:
             for first, second in pairwise(parent)
         }
         # By the tensor's address. The tensor is kept: an address that is freed is taken again.
-        self._origins: dict[int, tuple[torch.Tensor, nn.Module]] = {}
+        self._origins: dict[int, tuple[torch.Tensor, nn.Module, int | None]] = {}
         self._inside: nn.Module | None = None
         self._latest = _NOTHING
         self._constants = _Constants([*model.parameters(), *model.buffers()])
@@ -101,7 +101,7 @@ class Firing:
             handles.append(module.register_forward_pre_hook(self._enter))
             handles.append(module.register_forward_hook(self._leave))
         try:
-            with _as_written(), _Functions(self._note_function, self._constants.note):
+            with _as_written(), _Functions(self._note_function, self._constants):
                 yield
         finally:
             for handle in handles:
@@ -132,15 +132,16 @@ class Firing:
 
     def _enter(self, module: nn.Module, arguments: Any) -> None:
         self._inside = module
-        if (taken := _tensor_in(arguments)) is not None and id(taken) in self._origins:
-            self._followers.setdefault(self._origins[id(taken)][1], module)
+        taken = _tensor_in(arguments)
+        if taken is not None and (origin := self._origin_of(taken)) is not None:
+            self._followers.setdefault(origin, module)
 
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
         given, (name, result) = _tensor_in(output), self._latest
         self._inside, self._latest = None, _NOTHING
         if given is None:
             return
-        self._origins[id(given)] = given, module
+        self._origins[id(given)] = given, module, _version(given)
         self._constant[module] = given in self._constants and self._constant.get(module, True)
         if given is result:
             self._functions[module] = name
@@ -148,8 +149,21 @@ class Firing:
     def _note_function(self, name: str, given: Any, result: Any) -> None:
         if self._inside is not None:
             self._latest = name, result
-        elif id(given) in self._origins:
-            self._functions.setdefault(self._origins[id(given)][1], name)
+        elif (origin := self._origin_of(given, is_written=given is result)) is not None:
+            self._functions.setdefault(origin, name)
+
+    def _origin_of(self, tensor: Any, is_written: bool = False) -> nn.Module | None:
+        """Return the layer that gave a tensor; None if others have written to it since."""
+        if id(tensor) not in self._origins:
+            return None
+        _, module, version = self._origins[id(tensor)]
+        expected = None if version is None else version + is_written
+        return module if _version(tensor) == expected else None
+
+
+def _version(tensor: torch.Tensor) -> int | None:
+    """Return how often a tensor was written to; None where nobody counts."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _is_activation(module: nn.Module) -> bool:
@@ -180,23 +194,19 @@ class _Constants:
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         # Kept, as an address that is freed is taken again.
-        self._held = {id(tensor): tensor for tensor in tensors}
+        self._held: dict[int, tuple[torch.Tensor, int | None]] = {}
+        self.hold(tensors)
 
     def __contains__(self, tensor: torch.Tensor) -> bool:
-        return id(tensor) in self._held
+        return id(tensor) in self._held and self._held[id(tensor)][1] == _version(tensor)
 
     def clear(self) -> None:
         """Let all of them go."""
         self._held.clear()
 
-    def note(self, name: str, arguments: Any, result: Any) -> None:
-        """Note the call of a function."""
-        given = list(_tensors_in(arguments))
-        if given and all(tensor in self for tensor in given):
-            self._held |= {id(tensor): tensor for tensor in _tensors_in(result)}
-        elif given and (name.endswith("_") or result is given[0]):
-            # Written to, also by an assignment to a part.
-            self._held.pop(id(given[0]), None)
+    def hold(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Take in some tensors, as they are now: what is written to later is none any more."""
+        self._held |= {id(tensor): (tensor, _version(tensor)) for tensor in tensors}
 
 
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -217,14 +227,14 @@ class _Functions(TorchFunctionMode):
     note_rectifying
         Takes, of those that have their threshold at zero, the name, what it was given, and what it
         gave.
-    note
-        Takes the same of all functions, with all that they were given.
+    constants
+        Takes what functions make of these alone.
     """
 
-    def __init__(self, note_rectifying: _Note, note: _Note) -> None:
+    def __init__(self, note_rectifying: _Note, constants: _Constants) -> None:
         super().__init__()
         self._note_rectifying = note_rectifying
-        self._note = note
+        self._constants = constants
 
     def __torch_function__(
         self,
@@ -234,9 +244,12 @@ class _Functions(TorchFunctionMode):
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
         keywords = keywords or {}
+        taken = list(_tensors_in((arguments, keywords)))
+        is_constant = bool(taken) and all(tensor in self._constants for tensor in taken)
         result = function(*arguments, **keywords)
         name = getattr(function, "__name__", "")
-        self._note(name, (arguments, keywords), result)
+        if is_constant:
+            self._constants.hold([*taken, *_tensors_in(result)])
         if name.rstrip("_") in _RECTIFYING:
             given = arguments[0] if arguments else keywords.get("input")
             self._note_rectifying(name.rstrip("_"), given, result)
