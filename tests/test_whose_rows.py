@@ -7,6 +7,7 @@ file's own, and counted with `numpy.unique`; the interval is that of a run writt
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -554,6 +555,55 @@ def test_all_entries_of_the_only_sample_are_its_own(path):
     owners = np.repeat([0, 1, 2], [4, 4, 7])
     reason = check(path, "head", by_sample(torch.cat(head[:3]), owners, 3), 5)
     assert reason == "the only sample of its batch"
+
+
+class Conditioned(nn.Module):
+    """Takes values beside something that is one for all samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 9)
+
+    def forward(self, condition, values):
+        values = torch.stack(values) if isinstance(values, list) else values["values"]
+        return self.inner(values) + condition.sum()
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "samples"),
+    [
+        (torch.ones(1), {"values": torch.ones(6, 3)}, None),
+        (torch.ones(1, 2, 3), [torch.ones(1, 3)] * 6, None),
+        (torch.ones(1), {"values": torch.ones(1, 3)}, 1),
+        (torch.tensor(0.5), {"values": torch.ones(6, 3)}, 6),
+    ],
+)
+def test_a_first_argument_of_one_entry_does_not_say_how_many_samples_there_are(
+    path, condition, values, samples
+):
+    model = Conditioned().eval()
+    with capture(model, path, "inner") as recorder:
+        if samples is None:
+            message = r"inner has 6 entries, and the first .*; say it: recorder.batch\(32\)"
+            with pytest.raises(ColumnsError, match=message):
+                model(condition, values)
+            with recorder.batch(6):
+                model(condition, values)
+        else:
+            model(condition, values)
+    store = tsstore.open(path)
+    assert store["inner"].read_positions().sum() == store.samples == (samples or 6)
+
+
+def test_a_model_that_takes_no_tensor_does_not_say_how_many_samples_there_are(path):
+    model = Doubled(lambda graph: graph.nodes)
+    graph = SimpleNamespace(nodes=torch.ones(6, 3))
+    with capture(model, path, "inner") as recorder:
+        with pytest.raises(ColumnsError, match=r"called without a tensor.* say it: recorder.batch"):
+            model(graph)
+        with recorder.batch(6):
+            model(graph)
+    assert tsstore.open(path).samples == 6
 
 
 def test_a_resumed_run_refuses_another_belonging_and_names_both(path):

@@ -105,6 +105,8 @@ class Belonging:
             isinstance(verdict, _Open) or (not verdict.is_told and self._is_doubtful(call))
             for call, verdict in zip(batch.calls, judged, strict=True)
         ]
+        if samples == 1:
+            _check_is_one(batch, judged)
         if any(doubts) and self._may_try(batch):
             self._try(batch, doubts, samples)
             self._settle_axes(batch)
@@ -153,7 +155,7 @@ class Belonging:
         square = found is None and self._is_square(target, form)
         if entries == samples and not (square and target.axes.time_first is None):
             return Owners(None, AS_MANY)
-        if samples == 1:
+        if samples == 1 and batch.has_one_sample:
             return Owners(None, ONLY)
         if found and found.order != "single" and entries == found.entries * samples:
             how = found.order
@@ -258,6 +260,18 @@ def _described(form: Form, samples: int) -> str:
     if form.sample_axis == 0 and form.neuron_axis != 1 and form.position_shape[:1] == (samples,):
         found += ", axis 1 has one each (if that is no chance, pass sample_axis=1)"
     return found
+
+
+def _check_is_one(batch: OpenBatch, judged: Iterable[Owners | _Open]) -> None:
+    """Refuse a number of samples that only the model's first argument, of one entry, tells."""
+    for call, verdict in zip(batch.calls, judged, strict=True):
+        if isinstance(verdict, _Open):
+            raise ColumnsError(
+                f"{call.target.name} has {call.packed.form.samples} entries, and the first tensor "
+                "that the model was called with has one, but others have more: how many samples "
+                "the batch has cannot be told; say it: recorder.batch(32), or record a column, of "
+                "one entry a sample"
+            )
 
 
 def _of_no_sample(packed: Packed) -> int:
