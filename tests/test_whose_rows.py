@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_s
 from watching import as_numpy, watched
 
 import tsstore
-from tsstore.errors import ColumnsError, OutputError, ResumeError
+from tsstore.errors import ColumnsError, OutputError, ResumeError, TsstoreWarning
 from tsstore.store.batch import Batch, LayerBatch
 
 BY_EXPERIMENT = "found by experiment"
@@ -231,6 +231,28 @@ def test_as_many_time_steps_as_samples(path, time_first):
     assert attributes.decided["sample_axis"] == BY_EXPERIMENT
 
 
+class Transposed(nn.Module):
+    """Takes (sample, time, feature), and works on (time, sample, feature)."""
+
+    def __init__(self, mixes):
+        super().__init__()
+        self.mixes = mixes
+        self.inner = nn.Linear(3, 9)
+
+    def forward(self, values):
+        states = self.inner(values.transpose(0, 1))
+        return states.cumsum(0) if self.mixes else states
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+@pytest.mark.parametrize("shape", [(6, 6, 3), (6, 6, 2, 3)])
+def test_time_first_within_and_as_many_steps_as_samples(path, shape, mixes):
+    model = Transposed(mixes).eval()
+    with watched(model.inner) as (inner,), capture(model, path, "inner"):
+        model(torch.randn(shape))
+    check(path, "inner", by_sample(inner[0].transpose(0, 1), np.arange(6), 6), 9)
+
+
 class RecurrentMixer(Mixer):
     """Has a module that takes time first, and a layer that no tensor leads to from there."""
 
@@ -251,9 +273,12 @@ def test_as_many_time_steps_as_samples_and_nothing_tells(path):
     with capture(model, path, "inner", sample_axis=1, overwrite=True):
         model(torch.randn(12, 12, 3))
     assert tsstore.open(path)["inner"].attributes.decided["sample_axis"] == "by the user"
-    # Where no module of the model takes time first, samples come first.
+    # Where no module of the model takes time first, samples come first, but not without a word.
     model = Mixer(time_first=False)
+    message = "inner: .* axis 0 is taken for the samples; .* sample_axis=1; .* example_input="
     with capture(model, path, "inner", overwrite=True):
+        with pytest.warns(TsstoreWarning, match=message):
+            model(torch.randn(12, 12, 3))
         model(torch.randn(12, 12, 3))
     assert "sample_axis" not in tsstore.open(path)["inner"].attributes.decided
 

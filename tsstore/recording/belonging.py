@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from tsstore.errors import ColumnsError, OutputError
+from tsstore.errors import ColumnsError, OutputError, TsstoreWarning
 from tsstore.recording.axes import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
@@ -112,6 +113,7 @@ class Belonging:
             self._settle_axes(batch)
             samples = batch.samples() or 0
             judged = self._judge_all(batch, samples)
+        self._warn_of_square(batch, judged)
         self._new = {}
         calls = []
         for call, verdict in zip(batch.calls, judged, strict=True):
@@ -153,7 +155,9 @@ class Belonging:
             return told.owners(layer, entries, samples)
         found = self._findings.found.get(target.name)
         square = found is None and self._is_square(target, form)
-        if entries == samples and not (square and target.axes.time_first is None):
+        # Modules that take time first tell of tensors with three axes.
+        square = square and target.axes.time_first is None and len(form.position_shape) == 1
+        if entries == samples and not square:
             return Owners(None, AS_MANY)
         if samples == 1 and batch.has_one_sample:
             return Owners(None, ONLY)
@@ -190,9 +194,30 @@ class Belonging:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
         if _is_told(form) or target.name in self._entries or target.name in self._plain:
             return False
-        time_like = (form.sample_axis, form.neuron_axis) == (0, 2) and len(form.position_shape) == 1
-        square = form.samples > 1 and form.position_shape == (form.samples,)
-        return time_like and square
+        # (samples, neurons, …), as convolutions have it, leaves no place for time.
+        time_like = form.sample_axis == 0 and form.neuron_axis > 1
+        return time_like and form.samples > 1 and form.position_shape[:1] == (form.samples,)
+
+    def _warn_of_square(self, batch: OpenBatch, judged: Iterable[Owners | _Open]) -> None:
+        """Say so where the first axis is taken for samples, and the second might be as well."""
+        names = [
+            call.target.name
+            for call, verdict in zip(batch.calls, judged, strict=True)
+            if isinstance(verdict, Owners) and not verdict.is_told
+            if call.target.name not in self._findings.found
+            if self._is_square(call.target, call.packed.form)
+        ]
+        if names:
+            layers = sorted(set(names), key=names.index)
+            more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+            warnings.warn(
+                f"{', '.join(layers[:3])}{more}: axes 0 and 1 have as many entries, and axis 0 is "
+                "taken for the samples; if the model puts time first within, pass sample_axis=1; "
+                "else sample_axis=0, or example_input= of another length, which lets an experiment "
+                "tell",
+                TsstoreWarning,
+                stacklevel=2,
+            )
 
     def _note(self, call: Call, owners: Owners, samples: int) -> None:
         """Note how many entries a sample there are, and refuse others than before."""

@@ -155,7 +155,12 @@ class _Trial:
         return any(map(is_time_first, self._model.modules()))
 
     def _the_one(self, samples: int | None, first: Differences, second: Differences) -> Differences:
-        """Return what was seen along that axis of two between whose entries nothing passes."""
+        """Return what was seen along that axis of two between whose entries nothing passes.
+
+        Of both, the first one, unless a module of the model takes time first.
+        """
+        if first.is_apart and second.is_apart and not self._may_be_time_first:
+            return first
         if first.is_apart == second.is_apart:
             raise NotPossible("the model's input may hold its samples in axis 0 or in axis 1")
         if first.is_apart and samples not in (None, self._first_axes()[0]):
