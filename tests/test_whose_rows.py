@@ -122,7 +122,7 @@ def test_frames_folded_into_the_batch(path, caplog):
     }
     assert reasons == {f"contiguous: {BY_EXPERIMENT}"}
     (line,) = [line for line in caplog.messages if "samples of the first batch" in line]
-    assert line.startswith("ran the model 5 times on samples of the first batch, in 0.")
+    assert line.startswith("ran the model 6 times on samples of the first batch, in 0.")
     assert line.endswith("belong to which sample; found it for 2 of 2 layers")
 
 
@@ -251,6 +251,20 @@ def test_time_first_within_and_as_many_steps_as_samples(path, shape, mixes):
     with watched(model.inner) as (inner,), capture(model, path, "inner"):
         model(torch.randn(shape))
     check(path, "inner", by_sample(inner[0].transpose(0, 1), np.arange(6), 6), 9)
+
+
+def test_samples_that_the_model_puts_in_another_order(path):
+    model = Doubled(lambda values: values.flip(0))
+    with (
+        capture(model, path, "inner", example_input=torch.randn(5, 3)),
+        pytest.raises(OutputError, match=r"6 entries of 6 samples \(an experiment .* order"),
+    ):
+        model(torch.randn(6, 3))
+    index = {"inner": ("index", np.arange(6)[::-1])}
+    again = capture(model, path, "inner", overwrite=True)
+    with watched(model.inner) as (inner,), again, again.batch(6, sample_index=index):
+        model(torch.randn(6, 3))
+    check(path, "inner", by_sample(inner[0], np.arange(6)[::-1], 6), 9)
 
 
 class RecurrentMixer(Mixer):

@@ -15,7 +15,7 @@ from tsstore.errors import ColumnsError, OutputError, TsstoreWarning
 from tsstore.recording.axes import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
-from tsstore.recording.differences import Found
+from tsstore.recording.differences import ANOTHER_ORDER, Found
 from tsstore.recording.experiment import Findings, find_samples, log
 from tsstore.recording.packed import Form, Packed, Rows
 from tsstore.recording.sample_index import AS_MANY, MANY_EACH, ONLY, Owners, even_index
@@ -157,7 +157,8 @@ class Belonging:
         square = found is None and self._is_square(target, form)
         # Modules that take time first tell of tensors with three axes.
         square = square and target.axes.time_first is None and len(form.position_shape) == 1
-        if entries == samples and not square:
+        reordered = self._findings.problems.get(target.name) == ANOTHER_ORDER
+        if entries == samples and not square and not reordered:
             return Owners(None, AS_MANY)
         if samples == 1 and batch.has_one_sample:
             return Owners(None, ONLY)
@@ -174,7 +175,7 @@ class Belonging:
             tried = (
                 " (an experiment may tell: evaluation mode without gradients, or example_input=)"
             )
-        if form.samples == samples:
+        if form.samples == samples and problem != ANOTHER_ORDER:
             return _Open(
                 "sample_axis",
                 f"axes 0 and 1 both have {samples} entries, as many as there are samples{tried}",

@@ -2,7 +2,8 @@
 
 The model runs on two samples, then once more with the first one replaced by another sample, and
 once with the second one: the entries that differ are those of the sample that was replaced. Where
-that may be chance, or too little differs, other samples are tried.
+that may be chance, or too little differs, other samples are tried. At last the two are swapped: so
+must be their entries, or the model sorts them by their values.
 """
 
 from __future__ import annotations
@@ -204,6 +205,8 @@ class _Trial:
                         seen.compare(before, after, place)
             if seen.is_complete:
                 break
+        if seen.found:
+            seen.check_order(before, self._run(axis, size, [base[1], base[0], *base[2:]]))
         return seen
 
     def _run_if_possible(
