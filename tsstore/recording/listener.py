@@ -118,6 +118,7 @@ class Listener:
         self._transfer = Transfer()
         self._batch: OpenBatch | None = None
         self._is_pass = False
+        self._takes_sequences = self._has_warned = False
         self._handles: dict[str, RemovableHandle] = {}
 
     @property
@@ -262,6 +263,7 @@ class Listener:
     def _input_shape(self, values: Any) -> tuple[tuple[int, ...], int, bool]:
         """Return the first tensor's shape and sample axis, and whether others may hold more."""
         tensor = first_value(values, with_axes=True)
+        self._takes_sequences = isinstance(tensor, PackedSequence)
         if isinstance(tensor, PackedSequence):
             return (int(tensor.batch_sizes[0]), *tensor.data.shape[1:]), 0, False
         if tensor is None:
@@ -300,8 +302,22 @@ class Listener:
             # A part of the model was called by itself: that is a pass of its own.
             self._copies.original_ran = True
             self._batch.begin_forward()
+        if isinstance(packed, Packed):
+            self._warn_if_sorted(target, packed)
         ready = packed if isinstance(packed, Waiting) else self._transfer.start(packed)
         self._batch.add(target, ready)
+
+    def _warn_if_sorted(self, target: Target, packed: Packed) -> None:
+        silent = packed.owners is not None and packed.owners.may_be_sorted
+        if silent and not (self._takes_sequences or self._has_warned):
+            self._has_warned = True
+            warnings.warn(
+                f"{target.name}: its packed sequences do not say whether they were sorted by "
+                "length; they are taken to be in the order of the batch. If the model sorts them, "
+                "let it pack them unsorted: pack_padded_sequence(…, enforce_sorted=False)",
+                TsstoreWarning,
+                stacklevel=3,
+            )
 
 
 def _warn_of_lost_fast_path(model: nn.Module, hooks: Iterable[CaptureHook]) -> None:
