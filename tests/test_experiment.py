@@ -244,6 +244,27 @@ def test_a_model_that_cannot_take_two_samples_takes_them_all():
     )
 
 
+def test_what_is_too_large_to_be_kept(monkeypatch):
+    def picky(inner, x):
+        if len(x) != 6:
+            raise ValueError("six at a time")
+        return inner(torch.cat([x, x]))
+
+    monkeypatch.setattr("tsstore.recording.experiment._MOST_BYTES", 100)
+    found = tried(Applies(picky), torch.randn(6, 3))
+    assert found.problems["inner"].endswith("is too large to be kept")
+
+
+class Sparse(nn.Module):
+    def forward(self, values):
+        return values.to_sparse()
+
+
+def test_tensors_that_cannot_be_compared():
+    found = tried(nn.Sequential(nn.Linear(3, 5), Sparse()), torch.randn(6, 3))
+    assert found.problems["1"].startswith("comparing failed with ")
+
+
 @pytest.mark.parametrize("samples", [None, 4])
 def test_time_and_samples_in_the_first_two_axes(samples):
     model = Applies(lambda inner, x: inner(x.cumsum(0)))

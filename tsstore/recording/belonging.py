@@ -189,7 +189,8 @@ class Belonging:
         if name in self._findings.found or name in self._entries:
             return False
         by_shape = (form.decided or {}).get("sample_axis") == BY_OTHERS
-        return by_shape or self._is_square(call.target, form)
+        in_question = form.sample_axis != 0 or call.target.axes.time_first is None
+        return (by_shape and in_question) or self._is_square(call.target, form)
 
     def _is_square(self, target: Target, form: Form) -> bool:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
