@@ -48,6 +48,8 @@ class Belonging:
 
     Attributes
     ----------
+    probe, findings
+        As above, by now: the model is run once.
     left_out
         Rows so far of entries that belong to no sample.
     is_settled
@@ -58,8 +60,8 @@ class Belonging:
         self, model: nn.Module, probe: bool = True, findings: Findings | None = None
     ) -> None:
         self._model = model
-        self._probe = probe
-        self._findings = findings or Findings()
+        self.probe = probe
+        self.findings = findings or Findings()
         self._is_begun = False
         self.left_out = 0
         self.is_settled = False
@@ -153,11 +155,11 @@ class Belonging:
         layer, entries = target.axes.layer, form.samples
         if told := batch.told(layer):
             return told.owners(layer, entries, samples)
-        found = self._findings.found.get(target.name)
+        found = self.findings.found.get(target.name)
         square = found is None and self._is_square(target, form)
         # Modules that take time first tell of tensors with three axes.
         square = square and target.axes.time_first is None and len(form.position_shape) == 1
-        reordered = self._findings.problems.get(target.name) == ANOTHER_ORDER
+        reordered = self.findings.problems.get(target.name) == ANOTHER_ORDER
         if entries == samples and not square and not reordered:
             return Owners(None, AS_MANY)
         if samples == 1 and batch.has_one_sample:
@@ -169,9 +171,9 @@ class Belonging:
         return self._open(target, form, samples)
 
     def _open(self, target: Target, form: Form, samples: int) -> _Open:
-        problem = self._findings.problems.get(target.name)
+        problem = self.findings.problems.get(target.name)
         tried = f" (an experiment did not tell: {problem})" if problem else ""
-        if self._probe and not problem:
+        if self.probe and not problem:
             tried = (
                 " (an experiment may tell: evaluation mode without gradients, or example_input=)"
             )
@@ -186,7 +188,7 @@ class Belonging:
     def _is_doubtful(self, call: Call) -> bool:
         """Whether an experiment may tell more: shapes that are alike make nothing certain."""
         name, form = call.target.name, call.packed.form
-        if name in self._findings.found or name in self._entries:
+        if name in self.findings.found or name in self._entries:
             return False
         by_shape = (form.decided or {}).get("sample_axis") == BY_OTHERS
         in_question = form.sample_axis != 0 or call.target.axes.time_first is None
@@ -206,7 +208,7 @@ class Belonging:
             call.target.name
             for call, verdict in zip(batch.calls, judged, strict=True)
             if isinstance(verdict, Owners) and not verdict.is_told
-            if call.target.name not in self._findings.found
+            if call.target.name not in self.findings.found
             if self._is_square(call.target, call.packed.form)
         ]
         if names:
@@ -254,12 +256,12 @@ class Belonging:
     def _may_try(self, batch: OpenBatch) -> bool:
         """Whether the model may be run on two samples of the batch."""
         training = any(module.training for module in self._model.modules())
-        return self._probe and batch.inputs is not None and not training
+        return self.probe and batch.inputs is not None and not training
 
     def _try(self, batch: OpenBatch, doubts: list[bool], samples: int) -> None:
         """Find out, once, what can be found out of the layers that are in doubt."""
         assert batch.inputs is not None
-        self._probe = False
+        self.probe = False
         targets = {
             call.target.name: call.target
             for call, in_doubt in zip(batch.calls, doubts, strict=True)
@@ -268,14 +270,14 @@ class Belonging:
         axes = {call.target.name: call.packed.form.neuron_axis for call in batch.calls}
         found = find_samples(self._model, targets.values(), *batch.inputs, samples, axes)
         log(found, "the first batch")
-        self._findings = self._findings.updated(found)
+        self.findings = self.findings.updated(found)
 
     def _settle_axes(self, batch: OpenBatch) -> None:
         batch.calls = [self._settled(call) for call in batch.calls]
 
     def _settled(self, call: Call) -> Call:
         """Return a call whose rows have the sample axis that was found."""
-        found = self._findings.found.get(call.target.name)
+        found = self.findings.found.get(call.target.name)
         if found is None or not _can_settle(call.packed, found):
             return call
         return call._replace(packed=_settled(call.packed, found))
