@@ -308,8 +308,7 @@ class Listener:
         self._batch.add(target, ready)
 
     def _warn_if_sorted(self, target: Target, packed: Packed) -> None:
-        silent = packed.owners is not None and packed.owners.may_be_sorted
-        if silent and not (self._takes_sequences or self._has_warned):
+        if packed.may_be_sorted and not (self._takes_sequences or self._has_warned):
             self._has_warned = True
             warnings.warn(
                 f"{target.name}: its packed sequences do not say whether they were sorted by "

@@ -91,8 +91,8 @@ class Packer:
         packed = self.packed(tensor, self.threshold_for(tensor), decision)
         sizes = sequences.batch_sizes
         silent = sequences.sorted_indices is None and bool((sizes != sizes[0]).any())
-        owners = Owners(samples_of_entries(sequences), PACKED_SEQUENCES, True, silent)
-        return replace(packed, owners=owners)
+        owners = Owners(samples_of_entries(sequences), PACKED_SEQUENCES, is_told=True)
+        return replace(packed, owners=owners, may_be_sorted=silent)
 
     def look_at(self, tensor: torch.Tensor) -> tuple[float, Decision]:
         """Return the threshold for a tensor, and its axes.

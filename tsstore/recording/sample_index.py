@@ -47,14 +47,11 @@ class Owners(NamedTuple):
         In words, as the layer's attributes have it.
     is_told
         Whether it was said for this very call, so that other calls may have other entries.
-    may_be_sorted
-        Whether packed sequences of different lengths do not say that they were sorted.
     """
 
     samples: Indices | None
     reason: str
     is_told: bool = False
-    may_be_sorted: bool = False
 
 
 class SampleIndex(NamedTuple):
