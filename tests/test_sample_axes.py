@@ -9,6 +9,7 @@ from torch import nn
 from watching import packed, stored, watched
 
 import tsstore
+from tsstore.errors import TsstoreWarning
 
 
 class LanguageModel(nn.Module):
@@ -100,7 +101,8 @@ def test_attention_with_tokens_first_in_the_middle_of_a_network(samples, tmp_pat
 
 def test_where_no_module_has_time_first_samples_come_first(tmp_path):
     model = nn.Sequential(nn.LSTM(3, 5, batch_first=True), First(), nn.Linear(5, 6), nn.ReLU())
-    store = check(model, torch.randn(12, 12, 3), tmp_path / "run", {"2": 0, "3": 0})
+    with pytest.warns(TsstoreWarning, match="2: .* axis 0 is taken for the samples"):
+        store = check(model, torch.randn(12, 12, 3), tmp_path / "run", {"2": 0, "3": 0})
     assert store.samples == 24
 
 

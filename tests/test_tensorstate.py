@@ -161,6 +161,26 @@ def test_index_chooses_samples(model):
     assert hook.counts(2).sum() == 36
 
 
+def test_an_experiment_is_made_once_over_all_resets():
+    class Frames(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(3, 9)
+            self.seen = sizes
+
+        def forward(self, values):
+            self.seen.append(len(values))
+            return self.inner(values.flatten(0, 1))
+
+    sizes = []
+    model = tsstore.build_efficiency_model(Frames().eval(), ["Linear"])
+    for _ in range(3):
+        with torch.no_grad():
+            model(torch.randn(6, 4, 3))
+        tsstore.reset_efficiency_model(model)
+    assert sizes == [6, 2, 2, 2, 2, 2, 2, 6, 6]
+
+
 def test_states_accumulate_until_a_reset(model, tmp_path):
     path = tmp_path / "run.zarr"
     tsstore.build_efficiency_model(model, "Conv2d", storage_path=path)

@@ -7,6 +7,8 @@ file's own, and counted with `numpy.unique`; the interval is that of a run writt
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_s
 from watching import as_numpy, watched
 
 import tsstore
-from tsstore.errors import ColumnsError, OutputError, ResumeError
+from tsstore.errors import ColumnsError, OutputError, ResumeError, TsstoreWarning
 from tsstore.store.batch import Batch, LayerBatch
 
 BY_EXPERIMENT = "found by experiment"
@@ -121,7 +123,7 @@ def test_frames_folded_into_the_batch(path, caplog):
     }
     assert reasons == {f"contiguous: {BY_EXPERIMENT}"}
     (line,) = [line for line in caplog.messages if "samples of the first batch" in line]
-    assert line.startswith("ran the model 5 times on samples of the first batch, in 0.")
+    assert line.startswith("ran the model 6 times on samples of the first batch, in 0.")
     assert line.endswith("belong to which sample; found it for 2 of 2 layers")
 
 
@@ -230,6 +232,42 @@ def test_as_many_time_steps_as_samples(path, time_first):
     assert attributes.decided["sample_axis"] == BY_EXPERIMENT
 
 
+class Transposed(nn.Module):
+    """Takes (sample, time, feature), and works on (time, sample, feature)."""
+
+    def __init__(self, mixes):
+        super().__init__()
+        self.mixes = mixes
+        self.inner = nn.Linear(3, 9)
+
+    def forward(self, values):
+        states = self.inner(values.transpose(0, 1))
+        return states.cumsum(0) if self.mixes else states
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+@pytest.mark.parametrize("shape", [(6, 6, 3), (6, 6, 2, 3)])
+def test_time_first_within_and_as_many_steps_as_samples(path, shape, mixes):
+    model = Transposed(mixes).eval()
+    with watched(model.inner) as (inner,), capture(model, path, "inner"):
+        model(torch.randn(shape))
+    check(path, "inner", by_sample(inner[0].transpose(0, 1), np.arange(6), 6), 9)
+
+
+def test_samples_that_the_model_puts_in_another_order(path):
+    model = Doubled(lambda values: values.flip(0))
+    with (
+        capture(model, path, "inner", example_input=torch.randn(5, 3)),
+        pytest.raises(OutputError, match=r"6 entries of 6 samples \(an experiment .* order"),
+    ):
+        model(torch.randn(6, 3))
+    index = {"inner": ("index", np.arange(6)[::-1])}
+    again = capture(model, path, "inner", overwrite=True)
+    with watched(model.inner) as (inner,), again, again.batch(6, sample_index=index):
+        model(torch.randn(6, 3))
+    check(path, "inner", by_sample(inner[0], np.arange(6)[::-1], 6), 9)
+
+
 class RecurrentMixer(Mixer):
     """Has a module that takes time first, and a layer that no tensor leads to from there."""
 
@@ -250,9 +288,12 @@ def test_as_many_time_steps_as_samples_and_nothing_tells(path):
     with capture(model, path, "inner", sample_axis=1, overwrite=True):
         model(torch.randn(12, 12, 3))
     assert tsstore.open(path)["inner"].attributes.decided["sample_axis"] == "by the user"
-    # Where no module of the model takes time first, samples come first.
+    # Where no module of the model takes time first, samples come first, but not without a word.
     model = Mixer(time_first=False)
+    message = "inner: .* axis 0 is taken for the samples; .* sample_axis=1; .* example_input="
     with capture(model, path, "inner", overwrite=True):
+        with pytest.warns(TsstoreWarning, match=message):
+            model(torch.randn(12, 12, 3))
         model(torch.randn(12, 12, 3))
     assert "sample_axis" not in tsstore.open(path)["inner"].attributes.decided
 
@@ -455,7 +496,9 @@ def test_packed_sequences(path, enforce_sorted, bidirectional, outputs):
     model = Packs(enforce_sorted, bidirectional)
     neurons = 10 if bidirectional else 5
     expected = []
-    with capture(model, path, "lstm", outputs=outputs) as recorder:
+    warned = pytest.warns(TsstoreWarning, match="lstm: .*enforce_sorted=False")
+    recorder = capture(model, path, "lstm", outputs=outputs)
+    with warned if enforce_sorted else nullcontext(), recorder:
         for lengths in ([5, 4, 4, 1], [3, 2, 1], [2, 6, 1, 6, 3]):
             lengths = sorted(lengths, reverse=True) if enforce_sorted else lengths
             with recorder.batch(id=range(len(lengths))):
@@ -554,6 +597,55 @@ def test_all_entries_of_the_only_sample_are_its_own(path):
     owners = np.repeat([0, 1, 2], [4, 4, 7])
     reason = check(path, "head", by_sample(torch.cat(head[:3]), owners, 3), 5)
     assert reason == "the only sample of its batch"
+
+
+class Conditioned(nn.Module):
+    """Takes values beside something that is one for all samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 9)
+
+    def forward(self, condition, values):
+        values = torch.stack(values) if isinstance(values, list) else values["values"]
+        return self.inner(values) + condition.sum()
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "samples"),
+    [
+        (torch.ones(1), {"values": torch.ones(6, 3)}, None),
+        (torch.ones(1, 2, 3), [torch.ones(1, 3)] * 6, None),
+        (torch.ones(1), {"values": torch.ones(1, 3)}, 1),
+        (torch.tensor(0.5), {"values": torch.ones(6, 3)}, 6),
+    ],
+)
+def test_a_first_argument_of_one_entry_does_not_say_how_many_samples_there_are(
+    path, condition, values, samples
+):
+    model = Conditioned().eval()
+    with capture(model, path, "inner") as recorder:
+        if samples is None:
+            message = r"inner has 6 entries, and the first .*; say it: recorder.batch\(32\)"
+            with pytest.raises(ColumnsError, match=message):
+                model(condition, values)
+            with recorder.batch(6):
+                model(condition, values)
+        else:
+            model(condition, values)
+    store = tsstore.open(path)
+    assert store["inner"].read_positions().sum() == store.samples == (samples or 6)
+
+
+def test_a_model_that_takes_no_tensor_does_not_say_how_many_samples_there_are(path):
+    model = Doubled(lambda graph: graph.nodes)
+    graph = SimpleNamespace(nodes=torch.ones(6, 3))
+    with capture(model, path, "inner") as recorder:
+        with pytest.raises(ColumnsError, match=r"called without a tensor.* say it: recorder.batch"):
+            model(graph)
+        with recorder.batch(6):
+            model(graph)
+    assert tsstore.open(path).samples == 6
 
 
 def test_a_resumed_run_refuses_another_belonging_and_names_both(path):

@@ -82,6 +82,7 @@ class OpenBatch:
         self._forward = 0
         self._input: ModelInput | None = None
         self._input_of = 0
+        self._has_unseen = False
         self._captured = Captured()
 
     def record(
@@ -144,6 +145,7 @@ class OpenBatch:
         input_shape: tuple[int, ...] = (),
         sample_axis: int = 0,
         inputs: Inputs | None = None,
+        is_doubtful: bool = False,
     ) -> None:
         """Note that a forward pass begins.
 
@@ -155,11 +157,16 @@ class OpenBatch:
             Its sample axis.
         inputs
             Its arguments and keyword arguments, where the model may be run on some of its samples.
+        is_doubtful
+            Whether these do not tell how many samples there are: that tensor has one, or there is
+            no tensor, and something else may hold several.
         """
         self._forward += 1
         self.forwards.append(self._forward)
+        self._has_unseen |= is_doubtful and not input_shape
         if self._input is None and input_shape:
-            self._input, self._input_of = ModelInput(input_shape, sample_axis), self._forward
+            self._input = ModelInput(input_shape, sample_axis, is_doubtful)
+            self._input_of = self._forward
             self.inputs = inputs
 
     def add(self, target: Target, packed: Packed | Waiting) -> None:
@@ -189,10 +196,12 @@ class OpenBatch:
         Raises
         ------
         ColumnsError
-            If columns disagree with each other, with what the user said, or with the input.
+            If columns disagree with each other, with what the user said, or with the input; if
+            nothing tells.
         """
         samples = sample_number.said(self.explicit_samples, self.columns)
         if samples is None:
+            self._check_input_is_seen()
             return self.input_samples()
         if self.explicit_samples is None and not self._fits(samples):
             column, found = next(iter(self.columns)), self.input_samples()
@@ -203,6 +212,11 @@ class OpenBatch:
     def is_number_said(self) -> bool:
         """Whether the user said how many samples there are, as a number or by a column."""
         return self.explicit_samples is not None or bool(self.columns)
+
+    @property
+    def has_one_sample(self) -> bool:
+        """Whether a single sample is certain: said, or all that the model takes has one entry."""
+        return self.is_number_said or self._input is None or not self._input.is_doubtful
 
     def input_samples(self) -> int | None:
         """Return the number of samples as the layers and the model's input have it, or None."""
@@ -238,6 +252,15 @@ class OpenBatch:
             If a module was called a different number of times in the batch's forward passes.
         """
         return self._captured.named(calls)
+
+    def _check_input_is_seen(self) -> None:
+        if self._input is None and self._has_unseen and self.calls:
+            if sample_number.told_by(self.calls) is not None:
+                return
+            raise ColumnsError(
+                "the model was called without a tensor, so nothing tells how many samples the "
+                "batch has; say it: recorder.batch(32), or record a column, of one entry a sample"
+            )
 
     def _fits(self, samples: int) -> bool:
         """Whether so many samples fit without that several inputs are taken for one of them."""

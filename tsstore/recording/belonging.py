@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from tsstore.errors import ColumnsError, OutputError
+from tsstore.errors import ColumnsError, OutputError, TsstoreWarning
 from tsstore.recording.axes import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
-from tsstore.recording.differences import Found
+from tsstore.recording.differences import ANOTHER_ORDER, Found
 from tsstore.recording.experiment import Findings, find_samples, log
 from tsstore.recording.packed import Form, Packed, Rows
 from tsstore.recording.sample_index import AS_MANY, MANY_EACH, ONLY, Owners, even_index
@@ -47,6 +48,8 @@ class Belonging:
 
     Attributes
     ----------
+    probe, findings
+        As above, by now: the model is run once.
     left_out
         Rows so far of entries that belong to no sample.
     is_settled
@@ -57,8 +60,8 @@ class Belonging:
         self, model: nn.Module, probe: bool = True, findings: Findings | None = None
     ) -> None:
         self._model = model
-        self._probe = probe
-        self._findings = findings or Findings()
+        self.probe = probe
+        self.findings = findings or Findings()
         self._is_begun = False
         self.left_out = 0
         self.is_settled = False
@@ -105,11 +108,14 @@ class Belonging:
             isinstance(verdict, _Open) or (not verdict.is_told and self._is_doubtful(call))
             for call, verdict in zip(batch.calls, judged, strict=True)
         ]
+        if samples == 1:
+            _check_is_one(batch, judged)
         if any(doubts) and self._may_try(batch):
             self._try(batch, doubts, samples)
             self._settle_axes(batch)
             samples = batch.samples() or 0
             judged = self._judge_all(batch, samples)
+        self._warn_of_square(batch, judged)
         self._new = {}
         calls = []
         for call, verdict in zip(batch.calls, judged, strict=True):
@@ -149,11 +155,14 @@ class Belonging:
         layer, entries = target.axes.layer, form.samples
         if told := batch.told(layer):
             return told.owners(layer, entries, samples)
-        found = self._findings.found.get(target.name)
+        found = self.findings.found.get(target.name)
         square = found is None and self._is_square(target, form)
-        if entries == samples and not (square and target.axes.time_first is None):
+        # Modules that take time first tell of tensors with three axes.
+        square = square and target.axes.time_first is None and len(form.position_shape) == 1
+        reordered = self.findings.problems.get(target.name) == ANOTHER_ORDER
+        if entries == samples and not square and not reordered:
             return Owners(None, AS_MANY)
-        if samples == 1:
+        if samples == 1 and batch.has_one_sample:
             return Owners(None, ONLY)
         if found and found.order != "single" and entries == found.entries * samples:
             how = found.order
@@ -162,13 +171,13 @@ class Belonging:
         return self._open(target, form, samples)
 
     def _open(self, target: Target, form: Form, samples: int) -> _Open:
-        problem = self._findings.problems.get(target.name)
+        problem = self.findings.problems.get(target.name)
         tried = f" (an experiment did not tell: {problem})" if problem else ""
-        if self._probe and not problem:
+        if self.probe and not problem:
             tried = (
                 " (an experiment may tell: evaluation mode without gradients, or example_input=)"
             )
-        if form.samples == samples:
+        if form.samples == samples and problem != ANOTHER_ORDER:
             return _Open(
                 "sample_axis",
                 f"axes 0 and 1 both have {samples} entries, as many as there are samples{tried}",
@@ -179,18 +188,40 @@ class Belonging:
     def _is_doubtful(self, call: Call) -> bool:
         """Whether an experiment may tell more: shapes that are alike make nothing certain."""
         name, form = call.target.name, call.packed.form
-        if name in self._findings.found or name in self._entries:
+        if name in self.findings.found or name in self._entries:
             return False
         by_shape = (form.decided or {}).get("sample_axis") == BY_OTHERS
-        return by_shape or self._is_square(call.target, form)
+        in_question = form.sample_axis != 0 or call.target.axes.time_first is None
+        return (by_shape and in_question) or self._is_square(call.target, form)
 
     def _is_square(self, target: Target, form: Form) -> bool:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
         if _is_told(form) or target.name in self._entries or target.name in self._plain:
             return False
-        time_like = (form.sample_axis, form.neuron_axis) == (0, 2) and len(form.position_shape) == 1
-        square = form.samples > 1 and form.position_shape == (form.samples,)
-        return time_like and square
+        # (samples, neurons, …), as convolutions have it, leaves no place for time.
+        time_like = form.sample_axis == 0 and form.neuron_axis > 1
+        return time_like and form.samples > 1 and form.position_shape[:1] == (form.samples,)
+
+    def _warn_of_square(self, batch: OpenBatch, judged: Iterable[Owners | _Open]) -> None:
+        """Say so where the first axis is taken for samples, and the second might be as well."""
+        names = [
+            call.target.name
+            for call, verdict in zip(batch.calls, judged, strict=True)
+            if isinstance(verdict, Owners) and not verdict.is_told
+            if call.target.name not in self.findings.found
+            if self._is_square(call.target, call.packed.form)
+        ]
+        if names:
+            layers = sorted(set(names), key=names.index)
+            more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+            warnings.warn(
+                f"{', '.join(layers[:3])}{more}: axes 0 and 1 have as many entries, and axis 0 is "
+                "taken for the samples; if the model puts time first within, pass sample_axis=1; "
+                "else sample_axis=0, or example_input= of another length, which lets an experiment "
+                "tell",
+                TsstoreWarning,
+                stacklevel=2,
+            )
 
     def _note(self, call: Call, owners: Owners, samples: int) -> None:
         """Note how many entries a sample there are, and refuse others than before."""
@@ -225,12 +256,12 @@ class Belonging:
     def _may_try(self, batch: OpenBatch) -> bool:
         """Whether the model may be run on two samples of the batch."""
         training = any(module.training for module in self._model.modules())
-        return self._probe and batch.inputs is not None and not training
+        return self.probe and batch.inputs is not None and not training
 
     def _try(self, batch: OpenBatch, doubts: list[bool], samples: int) -> None:
         """Find out, once, what can be found out of the layers that are in doubt."""
         assert batch.inputs is not None
-        self._probe = False
+        self.probe = False
         targets = {
             call.target.name: call.target
             for call, in_doubt in zip(batch.calls, doubts, strict=True)
@@ -239,14 +270,14 @@ class Belonging:
         axes = {call.target.name: call.packed.form.neuron_axis for call in batch.calls}
         found = find_samples(self._model, targets.values(), *batch.inputs, samples, axes)
         log(found, "the first batch")
-        self._findings = self._findings.updated(found)
+        self.findings = self.findings.updated(found)
 
     def _settle_axes(self, batch: OpenBatch) -> None:
         batch.calls = [self._settled(call) for call in batch.calls]
 
     def _settled(self, call: Call) -> Call:
         """Return a call whose rows have the sample axis that was found."""
-        found = self._findings.found.get(call.target.name)
+        found = self.findings.found.get(call.target.name)
         if found is None or not _can_settle(call.packed, found):
             return call
         return call._replace(packed=_settled(call.packed, found))
@@ -258,6 +289,18 @@ def _described(form: Form, samples: int) -> str:
     if form.sample_axis == 0 and form.neuron_axis != 1 and form.position_shape[:1] == (samples,):
         found += ", axis 1 has one each (if that is no chance, pass sample_axis=1)"
     return found
+
+
+def _check_is_one(batch: OpenBatch, judged: Iterable[Owners | _Open]) -> None:
+    """Refuse a number of samples that only the model's first argument, of one entry, tells."""
+    for call, verdict in zip(batch.calls, judged, strict=True):
+        if isinstance(verdict, _Open):
+            raise ColumnsError(
+                f"{call.target.name} has {call.packed.form.samples} entries, and the first tensor "
+                "that the model was called with has one, but others have more: how many samples "
+                "the batch has cannot be told; say it: recorder.batch(32), or record a column, of "
+                "one entry a sample"
+            )
 
 
 def _of_no_sample(packed: Packed) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import torch
 
 Order = Literal["single", "contiguous", "interleaved"]
 """One entry a sample; those of a sample side by side; sample after sample, and again."""
+
+ANOTHER_ORDER: Final = "the order of its entries is not that of the samples"
+"""The problem of a layer with one entry a sample, and those of others in their places."""
 
 _Bools = npt.NDArray[np.bool_]
 
@@ -67,6 +70,19 @@ class Differences:
             for call in () if alike else calls:
                 call.changes_shape = True
 
+    def check_order(
+        self, before: Mapping[str, list[torch.Tensor]], swapped: Mapping[str, list[torch.Tensor]]
+    ) -> None:
+        """Take in what the first two samples give in each other's place: so must their entries.
+
+        What sorts by the values may have had them in order by chance.
+        """
+        for name in self._names:
+            for call, old, new in zip(
+                self._calls.get(name, []), before[name], swapped[name], strict=False
+            ):
+                call.check_order(old, new, self._samples, self._neuron_axes.get(name))
+
     @property
     def is_complete(self) -> bool:
         """Whether more replacements would tell no more."""
@@ -91,7 +107,7 @@ class Differences:
     def problems(self) -> dict[str, str]:
         """What was seen where nothing is found."""
         return {
-            name: _problem(self._calls.get(name, []))
+            name: _problem(self._calls.get(name, []), self._samples, self._neuron_axes.get(name))
             for name in self._names
             if not self._found_of(name)
         }
@@ -117,7 +133,7 @@ class _Call:
     """Which entries differed, along each axis of one tensor."""
 
     def __init__(self, shape: torch.Size) -> None:
-        self.changes_shape = False
+        self.changes_shape = self.is_reordered = self.changes_with_order = False
         self._turns = [0, 0]
         self._touched = [[np.zeros(size, dtype=np.bool_) for size in shape] for _ in (0, 1)]
 
@@ -132,22 +148,50 @@ class _Call:
             others = tuple(number for number in range(differs.ndim) if number != axis)
             touched |= (differs.any(others) if others else differs).cpu().numpy()
 
+    def check_order(
+        self, old: torch.Tensor, new: torch.Tensor, samples: int, neuron_axis: int | None
+    ) -> None:
+        """Take in what the first two samples give in each other's place."""
+        if (found := self.found(samples, neuron_axis)) is None:
+            return
+        if old.shape != new.shape:
+            self.changes_shape = True
+            return
+        moved = old.index_select(found.axis, _swapped(found, samples, old.device))
+        self.changes_with_order = not _are_close(moved, new)
+        # In the same place as before: they have another order of their own.
+        self.is_reordered = self.changes_with_order and _are_close(old, new)
+
     def found(self, samples: int, neuron_axis: int | None) -> Found | None:
         """Return where the samples' entries are, if that is plain and no chance.
 
         What deals tokens out, as many of each sample as it happens, looks even now and then.
         """
-        if self.changes_shape:
+        if self.changes_shape or self.changes_with_order:
             return None
-        fits = [
+        fits = self._fitting(samples, neuron_axis)
+        if len(fits) != 1:
+            return None
+        return fits[0] if fits[0].order == "single" or min(self._turns) > 1 else None
+
+    def has_another_order(self, samples: int, neuron_axis: int | None) -> bool:
+        """Whether there is one entry a sample, in the places of others."""
+        if self.changes_shape or self.changes_with_order:
+            return self.is_reordered
+        elsewhere = (
+            first.any() and second.any() and not (first & second).any()
+            for axis, (first, second) in enumerate(zip(*self._touched, strict=True))
+            if axis != neuron_axis and len(first) == samples
+        )
+        return not self._fitting(samples, neuron_axis) and any(elsewhere)
+
+    def _fitting(self, samples: int, neuron_axis: int | None) -> list[Found]:
+        return [
             found
             for axis, touched in enumerate(zip(*self._touched, strict=True))
             if axis != neuron_axis
             for found in _fitting(axis, touched, samples)
         ]
-        if len(fits) != 1:
-            return None
-        return fits[0] if fits[0].order == "single" or min(self._turns) > 1 else None
 
     @property
     def is_silent(self) -> bool:
@@ -181,13 +225,36 @@ def _fitting(axis: int, touched: tuple[_Bools, _Bools], samples: int) -> list[Fo
     ]
 
 
-def _problem(calls: list[_Call]) -> str:
+def _swapped(found: Found, samples: int, device: torch.device) -> torch.Tensor:
+    """Return which entry is in the place of each where the first two samples are swapped."""
+    order = torch.tensor([1, 0, *range(2, samples)], device=device)
+    numbers = torch.arange(samples * found.entries, device=device)
+    if found.order == "interleaved":
+        return numbers.reshape(found.entries, samples)[:, order].flatten()
+    return numbers.reshape(samples, found.entries)[order].flatten()
+
+
+def _are_close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same values, but for what other places in a batch change."""
+    if not one.dtype.is_floating_point and not one.dtype.is_complex:
+        return not differ(one, other)
+    kind = torch.promote_types(one.dtype, torch.float32)
+    one, other = one.to(kind), other.to(kind)
+    largest = float(one.nan_to_num(0, 0, 0).abs().max()) if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=1e-2, atol=1e-3 * largest, equal_nan=True)
+
+
+def _problem(calls: list[_Call], samples: int, neuron_axis: int | None) -> str:
     if not calls:
         return "it did not run"
     if any(call.changes_shape for call in calls):
         return "its shape changes with the values"
     if all(call.is_silent for call in calls):
         return "nothing in it depends on the sample"
+    if any(call.has_another_order(samples, neuron_axis) for call in calls):
+        return ANOTHER_ORDER
+    if any(call.changes_with_order for call in calls):
+        return "its entries change with the order of the samples"
     return "its entries are not those of one sample each"
 
 

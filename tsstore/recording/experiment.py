@@ -2,12 +2,14 @@
 
 The model runs on two samples, then once more with the first one replaced by another sample, and
 once with the second one: the entries that differ are those of the sample that was replaced. Where
-that may be chance, or too little differs, other samples are tried.
+that may be chance, or too little differs, other samples are tried. At last the two are swapped: so
+must be their entries, or the model sorts them by their values.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +29,8 @@ from tsstore.recording.undisturbed import undisturbed
 
 _LOG: Final = logging.getLogger("tsstore")
 _MOST_REPLACEMENTS: Final = 4
+_MOST_BYTES: Final = 1 << 30
+"""Bytes that are kept of a pass that takes more than two samples."""
 _OUTPUT: Final = ""
 """Where the tensors that the model itself gives are kept, beside those of layers by name."""
 
@@ -108,8 +112,10 @@ def find_samples(
     try:
         seen = trial.find(samples)
         found, problems, unclear = seen.found, seen.problems, seen.unclear
-    except NotPossible as reason:
-        found, problems, unclear = {}, {target.name: str(reason) for target in targets}, {}
+    except Exception as error:
+        # Whatever tensors the layers give, and however large: it must not end the job.
+        reason = str(error) if isinstance(error, NotPossible) else _failure("comparing", error)
+        found, problems, unclear = {}, {target.name: reason for target in targets}, {}
     seconds = time.perf_counter() - begun
     return Findings(found, problems, unclear, trial.passes, seconds)
 
@@ -155,7 +161,12 @@ class _Trial:
         return any(map(is_time_first, self._model.modules()))
 
     def _the_one(self, samples: int | None, first: Differences, second: Differences) -> Differences:
-        """Return what was seen along that axis of two between whose entries nothing passes."""
+        """Return what was seen along that axis of two between whose entries nothing passes.
+
+        Of both, the first one, unless a module of the model takes time first.
+        """
+        if first.is_apart and second.is_apart and not self._may_be_time_first:
+            return first
         if first.is_apart == second.is_apart:
             raise NotPossible("the model's input may hold its samples in axis 0 or in axis 1")
         if first.is_apart and samples not in (None, self._first_axes()[0]):
@@ -199,6 +210,8 @@ class _Trial:
                         seen.compare(before, after, place)
             if seen.is_complete:
                 break
+        if seen.found:
+            seen.check_order(before, self._run(axis, size, [base[1], base[0], *base[2:]]))
         return seen
 
     def _run_if_possible(
@@ -227,20 +240,41 @@ class _Trial:
         arguments, keywords = selected(self._inputs, axis, size, chosen)
         self.passes += 1
         with undisturbed(self._model):
+            room = _Room(_MOST_BYTES if len(chosen) > 2 else math.inf)
             for target in self._targets:
-                _listen(target, given[target.name])
+                _listen(target, given[target.name], room)
             try:
                 output = self._model(*arguments, **keywords)
+            except NotPossible:
+                raise
             except Exception as error:
-                raise NotPossible(
-                    f"run on {len(chosen)} samples, the model failed with {type(error).__name__}: "
-                    f"{error!s:.200}"
-                ) from None
+                failure = _failure("the model", error)
+                raise NotPossible(f"run on {len(chosen)} samples, {failure}") from None
         given[_OUTPUT] = [tensor for tensor in tensors_in(output, strict=False) if tensor.ndim > 1]
         return given
 
 
-def _listen(target: Target, given: list[torch.Tensor]) -> None:
+def _failure(what: str, error: Exception) -> str:
+    return f"{what} failed with {type(error).__name__}: {error!s:.200}"
+
+
+class _Room:
+    """The bytes that may be kept of one forward pass."""
+
+    def __init__(self, left: float) -> None:
+        self._left = left
+
+    def take(self, tensor: torch.Tensor) -> None:
+        """Take what a copy of a tensor needs, or raise NotPossible."""
+        self._left -= tensor.numel() * tensor.element_size()
+        if self._left < 0:
+            raise NotPossible(
+                "the model cannot take two samples, and what its layers give of all of them is "
+                "too large to be kept"
+            )
+
+
+def _listen(target: Target, given: list[torch.Tensor], room: _Room) -> None:
     """Keep what a layer takes or gives, until its hooks are those of before again."""
 
     def keep(_: nn.Module, arguments: Any, value: Any) -> None:
@@ -249,6 +283,7 @@ def _listen(target: Target, given: list[torch.Tensor]) -> None:
             captured = value_at(captured, target.output)
         tensor = first_tensor(captured)
         if tensor is not None:
+            room.take(tensor)
             given.append(tensor.detach().clone())
 
     if target.where == "before":

@@ -29,6 +29,27 @@ def tensors_in(value: Any, strict: bool = True) -> list[torch.Tensor]:
     return list(_tensors(value, strict))
 
 
+def may_hold_several(value: Any, axis: int) -> bool:
+    """Whether some tensor in arguments, however nested, may hold more than one sample.
+
+    Parameters
+    ----------
+    value
+        Arguments; a list of tensors may have one for each sample.
+    axis
+        Sample axis of the first tensor.
+    """
+    if isinstance(value, PackedSequence):
+        return int(value.batch_sizes[0]) != 1
+    if isinstance(value, torch.Tensor):
+        return value.ndim > 0 and value.shape[min(axis, value.ndim - 1)] != 1
+    if isinstance(value, list) and sum(isinstance(item, torch.Tensor) for item in value) > 1:
+        return True
+    inside: Any = value if isinstance(value, list | tuple) else ()
+    inside = value.values() if isinstance(value, Mapping) else inside
+    return any(may_hold_several(item, axis) for item in inside)
+
+
 def selected(value: Any, axis: int, size: int, chosen: list[int]) -> Any:
     """Return arguments with some of the samples.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -66,6 +67,7 @@ class Intake:
             self.copies,
         )
         self._sink = sink
+        self._settings = settings
         self._every = settings.sampling.every
         self._begun = self._finished = 0
         self._told = settings.sample_index
@@ -81,6 +83,12 @@ class Intake:
     def left_out(self) -> int:
         """Rows of entries that belong to no sample."""
         return self._belonging.left_out
+
+    @property
+    def settings(self) -> Settings:
+        """How to record, with what has been found out."""
+        found = self._belonging
+        return replace(self._settings, probe=found.probe, findings=found.findings)
 
     @property
     def is_elsewhere(self) -> bool:

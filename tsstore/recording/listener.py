@@ -20,6 +20,7 @@ from tsstore.recording.batch import OpenBatch
 from tsstore.recording.copies import Copies
 from tsstore.recording.first_look import FirstLook
 from tsstore.recording.hook import CaptureHook, ModelHook
+from tsstore.recording.inputs import may_hold_several
 from tsstore.recording.later_hooks import LaterHooks
 from tsstore.recording.layer_axes import LayerAxes, Waiting
 from tsstore.recording.outputs import first_value
@@ -117,6 +118,7 @@ class Listener:
         self._transfer = Transfer()
         self._batch: OpenBatch | None = None
         self._is_pass = False
+        self._takes_sequences = self._has_warned = False
         self._handles: dict[str, RemovableHandle] = {}
 
     @property
@@ -230,7 +232,8 @@ class Listener:
             # Only where no gradients are wanted may the model be run on some of it once more.
             kept = self.keeps_inputs and not torch.is_grad_enabled()
             inputs = (arguments, keywords) if kept else None
-            self._batch.begin_forward(*self._input_shape((arguments, keywords)), inputs)
+            shape, axis, is_doubtful = self._input_shape((arguments, keywords))
+            self._batch.begin_forward(shape, axis, inputs, is_doubtful)
 
     def _end_pass(self, module: nn.Module, arguments: Any, output: Any) -> None:
         if self.is_elsewhere or not self._passes.end() or self._batch is None:
@@ -259,15 +262,19 @@ class Listener:
         if self._is_pass:
             self._batch, self._is_pass = None, False
 
-    def _input_shape(self, values: Any) -> tuple[tuple[int, ...], int]:
-        """Return the shape of the first tensor that the model is given, and its sample axis."""
-        tensor = first_value(values)
+    def _input_shape(self, values: Any) -> tuple[tuple[int, ...], int, bool]:
+        """Return the first tensor's shape and sample axis, and whether others may hold more."""
+        tensor = first_value(values, with_axes=True)
+        self._takes_sequences = isinstance(tensor, PackedSequence)
         if isinstance(tensor, PackedSequence):
-            return (int(tensor.batch_sizes[0]), *tensor.data.shape[1:]), 0
-        if tensor is None or tensor.is_nested:
-            return (), 0
-        time_first = tensor.ndim == 3 and is_time_first(unwrapped(self._model))
-        return tuple(tensor.shape), 1 if time_first else 0
+            return (int(tensor.batch_sizes[0]), *tensor.data.shape[1:]), 0, False
+        if tensor is None:
+            return (), 0, True
+        if tensor.is_nested:
+            return (), 0, False
+        axis = int(tensor.ndim == 3 and is_time_first(unwrapped(self._model)))
+        is_doubtful = tensor.shape[axis] == 1 and may_hold_several(values, axis)
+        return tuple(tensor.shape), axis, is_doubtful
 
     def _is_active(self) -> bool:
         # What runs inside a backward pass runs again, for activation checkpointing.
@@ -297,8 +304,21 @@ class Listener:
             # A part of the model was called by itself: that is a pass of its own.
             self._copies.original_ran = True
             self._batch.begin_forward()
+        if isinstance(packed, Packed):
+            self._warn_if_sorted(target, packed)
         ready = packed if isinstance(packed, Waiting) else self._transfer.start(packed)
         self._batch.add(target, ready)
+
+    def _warn_if_sorted(self, target: Target, packed: Packed) -> None:
+        if packed.may_be_sorted and not (self._takes_sequences or self._has_warned):
+            self._has_warned = True
+            warnings.warn(
+                f"{target.name}: its packed sequences do not say whether they were sorted by "
+                "length; they are taken to be in the order of the batch. If the model sorts them, "
+                "let it pack them unsorted: pack_padded_sequence(…, enforce_sorted=False)",
+                TsstoreWarning,
+                stacklevel=3,
+            )
 
 
 def _warn_of_lost_fast_path(model: nn.Module, hooks: Iterable[CaptureHook]) -> None:

@@ -25,16 +25,25 @@ def first_tensor(value: Any) -> torch.Tensor | None:
     return found.data if isinstance(found, PackedSequence) else found
 
 
-def first_value(value: Any) -> torch.Tensor | PackedSequence | None:
-    """Return the first tensor, or packed sequences, in a module's input or output, or None."""
+def first_value(value: Any, with_axes: bool = False) -> torch.Tensor | PackedSequence | None:
+    """Return the first tensor, or packed sequences, in a module's input or output, or None.
+
+    Parameters
+    ----------
+    value
+        The input or output.
+    with_axes
+        Whether to pass over tensors that are single numbers.
+    """
     if isinstance(value, torch.Tensor):
-        return value
+        return value if value.ndim or not with_axes else None
     if isinstance(value, PackedSequence):
         return value
     # Mappings last: to ask for them takes longer than for all the others.
     if not isinstance(value, list | tuple):
         value = tuple(value.values()) if isinstance(value, Mapping) else ()
-    return next((found for found in map(first_value, value) if found is not None), None)
+    inside = (first_value(item, with_axes) for item in value)
+    return next((found for found in inside if found is not None), None)
 
 
 def samples_of_entries(sequences: PackedSequence) -> npt.NDArray[np.int64]:

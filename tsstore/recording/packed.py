@@ -73,6 +73,8 @@ class Packed:
         Returns once `rows` are in memory, where they are on their way; else None.
     lengths
         int64 (samples,): positions of each sample, where some were chosen; else None.
+    may_be_sorted
+        Whether packed sequences of different lengths do not say if they were sorted.
     """
 
     rows: Rows | torch.Tensor
@@ -81,6 +83,7 @@ class Packed:
     owners: Owners | None = None
     arrived: Callable[[], object] | None = None
     lengths: npt.NDArray[np.int64] | None = None
+    may_be_sorted: bool = False
 
     def in_memory(self) -> Rows:
         """Return the rows in the CPU's memory, once they are there."""

@@ -89,8 +89,10 @@ class Packer:
         decided = dict.fromkeys(("neuron_axis", "sample_axis"), PACKED_SEQUENCES)
         decision = Decision(tensor.ndim - 1, 0, decided)
         packed = self.packed(tensor, self.threshold_for(tensor), decision)
+        sizes = sequences.batch_sizes
+        silent = sequences.sorted_indices is None and bool((sizes != sizes[0]).any())
         owners = Owners(samples_of_entries(sequences), PACKED_SEQUENCES, is_told=True)
-        return replace(packed, owners=owners)
+        return replace(packed, owners=owners, may_be_sorted=silent)
 
     def look_at(self, tensor: torch.Tensor) -> tuple[float, Decision]:
         """Return the threshold for a tensor, and its axes.

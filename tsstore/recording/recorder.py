@@ -98,6 +98,11 @@ class Recorder:
         )
 
     @property
+    def settings(self) -> Settings:
+        """How it records, for a part that goes on: with what has been found out of the layers."""
+        return self._intake.settings
+
+    @property
     def closed(self) -> bool:
         """Whether the recorder takes no more batches."""
         return self._sink.closed

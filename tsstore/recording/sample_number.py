@@ -20,10 +20,13 @@ class ModelInput(NamedTuple):
         Its shape.
     sample_axis
         Its sample axis.
+    is_doubtful
+        Whether it has one entry there, and other tensors that the model was called with have more.
     """
 
     shape: tuple[int, ...]
     sample_axis: int
+    is_doubtful: bool = False
 
     @property
     def samples(self) -> int:
@@ -65,12 +68,17 @@ def seen(calls: Iterable[Call], model_input: ModelInput | None) -> int | None:
         What the model was called with.
     """
     calls = list(calls)
-    known = {_known(call.packed) for call in calls} - {None}
-    if len(known) == 1:
-        return known.pop()
+    if (known := told_by(calls)) is not None:
+        return known
     if model_input is not None:
         return model_input.samples
     return next((call.packed.form.samples for call in calls), None)
+
+
+def told_by(calls: Iterable[Call]) -> int | None:
+    """Return the number of samples that calls themselves tell, all the same, or None."""
+    known = {_known(call.packed) for call in calls} - {None}
+    return known.pop() if len(known) == 1 else None
 
 
 def several_inputs(

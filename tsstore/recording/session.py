@@ -122,7 +122,7 @@ class Session:
             self._empty[layer] = LayerStates(states.location, layer, (empty,))
         if not self._is_closed and self._recorder.statistics.samples:
             self._recorder.close()
-            self._begin_part()
+            self._begin_part(self._recorder.settings)
         self._first_part[layer] = self._number + self._is_closed
         if self._is_temporary:
             self._remove_parts(before=min(self._first_part.values()))
@@ -145,10 +145,10 @@ class Session:
                 raise
             warnings.warn(f"the run is gone: {error}", TsstoreWarning, stacklevel=3)
 
-    def _begin_part(self) -> None:
+    def _begin_part(self, settings: Settings = _SETTINGS) -> None:
         self._number += 1
         part = PartAttributes(step=self._number)
-        self._recorder = Recorder(self._model, self._files, self._targets, part, _SETTINGS)
+        self._recorder = Recorder(self._model, self._files, self._targets, part, settings)
         self._parts[self._number] = self._recorder.part
         if self._is_attached:
             self._recorder.attach(layers=False)
