@@ -49,7 +49,7 @@ class Belonging:
     Attributes
     ----------
     probe, findings
-        As above, by now: the model is run once.
+        As above, by now.
     left_out
         Rows so far of entries that belong to no sample.
     is_settled
@@ -157,7 +157,6 @@ class Belonging:
             return told.owners(layer, entries, samples)
         found = self.findings.found.get(target.name)
         square = found is None and self._is_square(target, form)
-        # Modules that take time first tell of tensors with three axes.
         square = square and target.axes.time_first is None and len(form.position_shape) == 1
         reordered = self.findings.problems.get(target.name) == ANOTHER_ORDER
         if entries == samples and not square and not reordered:
@@ -198,7 +197,6 @@ class Belonging:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
         if _is_told(form) or target.name in self._entries or target.name in self._plain:
             return False
-        # (samples, neurons, …), as convolutions have it, leaves no place for time.
         time_like = form.sample_axis == 0 and form.neuron_axis > 1
         return time_like and form.samples > 1 and form.position_shape[:1] == (form.samples,)
 
@@ -211,14 +209,12 @@ class Belonging:
             if call.target.name not in self.findings.found
             if self._is_square(call.target, call.packed.form)
         ]
-        if names:
-            layers = sorted(set(names), key=names.index)
-            more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+        if layers := list(dict.fromkeys(names)):
+            shown = ", ".join(layers[:3]) + (", …" if len(layers) > 3 else "")
             warnings.warn(
-                f"{', '.join(layers[:3])}{more}: axes 0 and 1 have as many entries, and axis 0 is "
-                "taken for the samples; if the model puts time first within, pass sample_axis=1; "
-                "else sample_axis=0, or example_input= of another length, which lets an experiment "
-                "tell",
+                f"{shown}: axes 0 and 1 have as many entries, and axis 0 is taken for the samples; "
+                "if the model puts time first within, pass sample_axis=1; else sample_axis=0, or "
+                "example_input= of another length, which lets an experiment tell",
                 TsstoreWarning,
                 stacklevel=2,
             )
@@ -298,8 +294,7 @@ def _check_is_one(batch: OpenBatch, judged: Iterable[Owners | _Open]) -> None:
             raise ColumnsError(
                 f"{call.target.name} has {call.packed.form.samples} entries, and the first tensor "
                 "that the model was called with has one, but others have more: how many samples "
-                "the batch has cannot be told; say it: recorder.batch(32), or record a column, of "
-                "one entry a sample"
+                "there are cannot be told; say it: recorder.batch(32), or record a column"
             )
 
 
