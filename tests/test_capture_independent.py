@@ -173,6 +173,7 @@ def test_layers_that_give_any_values(
                 layers=layer,
                 threshold=threshold,
                 neuron_axis=1 if kind == "conv2d" else -1,
+                sample_axis=0,
                 durable=False,
             ),
         ):

@@ -273,6 +273,8 @@ class Listener:
         if tensor.is_nested:
             return (), 0, False
         axis = int(tensor.ndim == 3 and is_time_first(unwrapped(self._model)))
+        if torch._C._is_tracing():
+            return tuple(tensor.shape), axis, False  # Sizes are tensors there.
         is_doubtful = tensor.shape[axis] == 1 and may_hold_several(values, axis)
         return tuple(tensor.shape), axis, is_doubtful
 
