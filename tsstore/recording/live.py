@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from torch import nn
@@ -13,21 +13,40 @@ from tsstore.errors import StoreExistsError, TsstoreError
 from tsstore.recording.select import unwrapped
 from tsstore.store.files import Files
 
-if TYPE_CHECKING:
-    from tsstore.recording.recorder import Recorder
-
 _LOG = logging.getLogger("tsstore")
 
+
+class Recording(Protocol):
+    """What is to be known of a recorder."""
+
+    files: Files
+    model: nn.Module
+    path: str
+    part: str
+    rank: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes batches in this process."""
+
+    @property
+    def statistics(self) -> Any:
+        """What has been recorded so far."""
+
+    def close(self, why: str = "closed") -> None:
+        """Write what is left, and seal the part."""
+
+
 # Which files a process is writing is a fact about the process.
-_RECORDERS: Final[WeakSet[Recorder]] = WeakSet()
+_RECORDERS: Final[WeakSet[Recording]] = WeakSet()
 
 
-def note(recorder: Recorder) -> None:
+def note(recorder: Recording) -> None:
     """Note a recorder that has been made."""
     _RECORDERS.add(recorder)
 
 
-def open_recorders() -> list[Recorder]:
+def open_recorders() -> list[Recording]:
     """Return those that take batches in this process."""
     return [recorder for recorder in list(_RECORDERS) if recorder.is_open]
 
@@ -77,5 +96,5 @@ def say_who_else_listens(model: nn.Module, path: str) -> None:
             )
 
 
-def _described(recorder: Recorder) -> str:
+def _described(recorder: Recording) -> str:
     return f"{recorder.part}, with {recorder.statistics.samples:,} samples so far,"
