@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from tsstore.recording.addresses import prefetch, words_at
+from tsstore.numba_tools.addresses import prefetch, words_at
 
 
 def total(address, count, like):

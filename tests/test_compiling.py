@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import tsstore
-from tsstore.compiling import inlined, kernel
+from tsstore.numba_tools.decorators import inlined, kernel
 
 LOOPS = """
 import numpy as np
-from tsstore.compiling import compiled
+from tsstore.numba_tools.decorators import compiled
 
 
 @compiled(nogil=True)

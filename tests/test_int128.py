@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from tsstore.counting.int128 import multiply_add
+from tsstore.numba_tools.int128 import multiply_add
 
 words = st.integers(0, 2**64 - 1)
 

@@ -6,7 +6,6 @@ from counting_cases import WIDTHS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.compiling import kernel
 from tsstore.counting.probing import (
     LONG_PROBE,
     PROBE_LIMIT,
@@ -16,6 +15,7 @@ from tsstore.counting.probing import (
     width_for,
     width_of,
 )
+from tsstore.numba_tools.decorators import kernel
 
 
 @kernel

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from tsstore.counting import unaligned
-from tsstore.counting.unaligned import load_word
+from tsstore.numba_tools import unaligned
+from tsstore.numba_tools.unaligned import load_word
 
 
 @njit

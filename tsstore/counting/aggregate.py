@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.compiling import inlined, kernel
 from tsstore.counting.in_passes import count_in_passes
 from tsstore.counting.probing import (
     LONG_PROBE,
@@ -19,6 +18,7 @@ from tsstore.counting.probing import (
 )
 from tsstore.counting.spectra import Tally
 from tsstore.errors import CountingError
+from tsstore.numba_tools.decorators import inlined, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.compiling import kernel
 from tsstore.counting.probing import Place, Width, copy_key, width_of
 from tsstore.counting.records import Records
+from tsstore.numba_tools.decorators import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tsstore.compiling import inlined, kernel
 from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, slots_for
 from tsstore.errors import CountingError
+from tsstore.numba_tools.decorators import inlined, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

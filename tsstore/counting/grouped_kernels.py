@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.compiling import inlined, kernel
 from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, Place, Width, copy_key, is_same
 from tsstore.errors import CountingError
+from tsstore.numba_tools.decorators import inlined, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

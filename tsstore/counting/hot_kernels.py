@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from tsstore.compiling import inlined, kernel
 from tsstore.counting.probing import Place, Width, copy_key, is_same
+from tsstore.numba_tools.decorators import inlined, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.compiling import inlined, kernel
-from tsstore.counting.int128 import multiply_add
 from tsstore.counting.probing import Width
-from tsstore.counting.unaligned import load_word
+from tsstore.numba_tools.decorators import inlined, kernel
+from tsstore.numba_tools.int128 import multiply_add
+from tsstore.numba_tools.unaligned import load_word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

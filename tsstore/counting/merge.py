@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from tsstore.compiling import inlined, kernel
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import check_groups
 from tsstore.counting.hot import HotKeys, merge_hot_rows
@@ -28,6 +27,7 @@ from tsstore.counting.probing import (
 )
 from tsstore.counting.records import Records, counted_columns
 from tsstore.errors import CountingError
+from tsstore.numba_tools.decorators import inlined, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

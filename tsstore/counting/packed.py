@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.compiling import inlined, kernel
 from tsstore.counting.aggregate import Table, aggregate
 from tsstore.counting.alone import AloneFilter
 from tsstore.counting.buffers import Buffers
@@ -29,6 +28,7 @@ from tsstore.counting.records import Records
 from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
 from tsstore.counting.spectra import Tally
 from tsstore.errors import CountingError
+from tsstore.numba_tools.decorators import inlined, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

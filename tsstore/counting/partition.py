@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.compiling import kernel
 from tsstore.counting.probing import Width, copy_key, width_of
 from tsstore.counting.records import Records
+from tsstore.numba_tools.decorators import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tsstore.compiling import inlined
+from tsstore.numba_tools.decorators import inlined
 
 Place = int | np.integer[Any]
 """A row or a slot: Numba has 64-bit integers, signed or not, for what Python has one type."""

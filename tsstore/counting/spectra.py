@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.compiling import kernel
+from tsstore.numba_tools.decorators import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.compiling import compiled, inlined
-from tsstore.recording.addresses import words_at
+from tsstore.numba_tools.addresses import words_at
+from tsstore.numba_tools.decorators import compiled, inlined
 from tsstore.recording.strides import Words
 
 _Bytes = npt.NDArray[np.uint8]

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.compiling import compiled, inlined, kernel
-from tsstore.recording.addresses import prefetch, words_at
+from tsstore.numba_tools.addresses import prefetch, words_at
+from tsstore.numba_tools.decorators import compiled, inlined, kernel
 from tsstore.recording.strides import Words
 
 _Bytes = npt.NDArray[np.uint8]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tsstore.compiling import compiled
 from tsstore.errors import CaptureError
+from tsstore.numba_tools.decorators import compiled
 
 _Indices = npt.NDArray[np.int64]
 

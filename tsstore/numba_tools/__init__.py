@@ -1,0 +1,1 @@
+"""What kernels are made with: decorators, and operations that Numba lacks."""
