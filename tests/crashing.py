@@ -23,7 +23,7 @@ from tsstore import bits
 from tsstore.errors import NotAStoreError
 from tsstore.store import layout
 from tsstore.store.batch import Batch, LayerBatch
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.reader import StateStore, open_store
 from tsstore.store.repair import repair

@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 
-from tsstore.store.files import Bytes, LocalFiles
+from tsstore.store.files.open import Bytes, LocalFiles
 
 
 class Actor(threading.Thread):

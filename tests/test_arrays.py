@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tsstore.errors import DamageError, FormatError
 from tsstore.store import chunks, layout
 from tsstore.store.arrays import ArrayWriter, ChunkRoom, CommittedArray
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import ArrayPaths
 from tsstore.store.metadata import ArraySpec
 from tsstore.store.record import ArrayCommit

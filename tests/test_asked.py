@@ -10,7 +10,7 @@ from tsstore.analysis.asked import check_rows, countable, layer_names, sample_gr
 from tsstore.analysis.groups import GROUPS
 from tsstore.analysis.left_out import LeftOut
 from tsstore.errors import AnalysisError, EmptyStoreError, NotAStoreError, UnknownLayerError
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.run import create_run
 

@@ -32,7 +32,7 @@ from tsstore.analysis.pipeline import Index, build_graph
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError
-from tsstore.store.files import LocalFiles, open_files
+from tsstore.store.files.open import LocalFiles, open_files
 from tsstore.store.layers import LayerStates
 
 ROOT = Path(tsstore.__file__).parents[1]

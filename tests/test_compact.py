@@ -26,7 +26,7 @@ from tsstore.store import compact as module
 from tsstore.store import layout, merged, part_copy
 from tsstore.store.arrays import ArrayWriter
 from tsstore.store.compact import compact, disk_usage
-from tsstore.store.files import LocalFiles, open_files
+from tsstore.store.files.open import LocalFiles, open_files
 from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.reader import StateStore, open_store
 from tsstore.store.repeats import repeated

@@ -20,7 +20,7 @@ from crashing import (
 from power import Step, Trials, kill_everywhere, log_job
 
 from tsstore.errors import NotAStoreError, TsstoreError
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.reader import open_store
 from tsstore.store.verify import verify
 

@@ -28,7 +28,7 @@ from helpers import draw_batch, stored_files, write_run
 
 from tsstore.errors import TsstoreError
 from tsstore.store.documents import attributes_checksum
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.reader import open_store
 from tsstore.store.sealing import create_seal

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tsstore.store.local_files import LocalFiles
+from tsstore.store.files.local import LocalFiles
 
 WRITE = ["open", "write", "sync", "rename"]
 CREATE = ["open", "write", "sync", "link", "unlink"]

@@ -20,7 +20,7 @@ from typer.main import get_command
 import tsstore
 from tsstore import cli, errors
 from tsstore.recording.recorder import Recorder
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.reader import StateStore
 from tsstore.store.verify import verify
 

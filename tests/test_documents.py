@@ -26,7 +26,7 @@ from tsstore.store.documents import (
     tsstore_attributes,
     write_group,
 )
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 
 any_text = st.text(st.characters())
 json_values = st.recursive(

@@ -9,7 +9,7 @@ import pytest
 from object_stores import fresh_url, s3_environment, s3_server
 
 from tsstore.errors import NotAStoreError, StoreError
-from tsstore.store.files import AccessError, Files, LocalFiles, is_url, open_files
+from tsstore.store.files.open import AccessError, Files, LocalFiles, is_url, open_files
 
 PLACES = ("local", "s3", "memory")
 
@@ -210,6 +210,6 @@ def test_what_is_neither_path_nor_object_store_is_refused(path):
 
 def test_without_obstore_a_url_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
-    monkeypatch.delitem(sys.modules, "tsstore.store.object_files", raising=False)
+    monkeypatch.delitem(sys.modules, "tsstore.store.files.objects", raising=False)
     with pytest.raises(StoreError, match=r"needs the package obstore.*install tsstore\[s3\]"):
         open_files("s3://bucket/run.zarr")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.store import layout
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layer_writer import LayerWriter, chunk_rows
 from tsstore.store.layout import LayerAttributes
 from tsstore.store.reader import open_store

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tsstore.store import disk, local_files
-from tsstore.store.access import AccessError
-from tsstore.store.local_files import LocalFiles
+from tsstore.store.files import disk
+from tsstore.store.files import local as local_files
+from tsstore.store.files.base import AccessError
+from tsstore.store.files.local import LocalFiles
 
 
 @pytest.fixture

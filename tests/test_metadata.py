@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 
 from tsstore.errors import DamageError, FormatError
 from tsstore.store.documents import dump, metadata_key
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.metadata import (
     CODECS,
     MAX_SHARD_CHUNKS,

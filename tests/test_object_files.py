@@ -10,14 +10,14 @@ from object_stores import BUCKET, FailingProxy, fresh_url, s3_environment, s3_se
 
 import tsstore
 from tsstore.errors import DamageError, NotAStoreError, StoreExistsError, TsstoreError
-from tsstore.store.access import AccessError
+from tsstore.store.files.base import AccessError
 
 pytest.importorskip("obstore")
 
 from obstore.store import AzureStore, GCSStore, HTTPStore, MemoryStore, S3Store
 
-from tsstore.store import object_files
-from tsstore.store.object_files import ObjectFiles
+from tsstore.store.files import objects as object_files
+from tsstore.store.files.objects import ObjectFiles
 
 QUICKLY = {
     "max_retries": 8,

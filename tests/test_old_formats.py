@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tsstore
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.repair import repair
 from tsstore.store.resume import resume_part, resume_step

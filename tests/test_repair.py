@@ -14,7 +14,7 @@ from helpers import draw_batch, rewrite_attributes, rows_of, start_part, stored_
 
 from tsstore.errors import DamageError, NotAStoreError, StoreError
 from tsstore.store.documents import read_attributes
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.reader import open_store
 from tsstore.store.repair import repair

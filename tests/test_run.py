@@ -17,7 +17,7 @@ from tsstore.errors import (
     StoreExistsError,
 )
 from tsstore.store.documents import read_attributes
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.reader import open_store
 from tsstore.store.run import begin_run, create_run, read_run, remove_run

@@ -25,7 +25,7 @@ from tsstore.errors import DamageError, PartSealedError, StoreExistsError, Tssto
 from tsstore.store import chunks, layout, parts, sealing, writer
 from tsstore.store.arrays import ArrayWriter, CommittedArray
 from tsstore.store.documents import metadata_key, read_attributes, read_document, write_group
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.metadata import read_array
 from tsstore.store.parts import committed_arrays

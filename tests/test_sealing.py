@@ -8,7 +8,7 @@ from helpers import draw_batch, start_part, write_run
 
 from tsstore.errors import DamageError, PartSealedError
 from tsstore.store import sealing
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import PartAttributes
 from tsstore.store.parts import read_seal
 from tsstore.store.reader import open_store

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.metadata import ArraySpec
 from tsstore.store.shards import (
     ABSENT,

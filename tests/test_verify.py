@@ -12,7 +12,7 @@ from helpers import draw_batch, rewrite_attributes, start_part, stored_files, wr
 
 from tsstore.errors import FormatError, NotAStoreError
 from tsstore.store.documents import read_attributes
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.findings import Finding
 from tsstore.store.layout import PartAttributes
 from tsstore.store.sealing import create_seal, seal_part

@@ -23,9 +23,9 @@ from tsstore.errors import (
     TsstoreError,
 )
 from tsstore.store import layout
-from tsstore.store.access import AccessError
 from tsstore.store.documents import create_group, read_attributes
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.base import AccessError
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.process import this_process
 from tsstore.store.reader import open_store

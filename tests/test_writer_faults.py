@@ -22,7 +22,7 @@ from watching import hook_count, packed
 
 import tsstore
 from tsstore.errors import NotAStoreError, TsstoreError, TsstoreWarning, WriterError
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 
 IDS = list(range(6))
 ERRORS = {

@@ -14,7 +14,7 @@ from tsstore import bits
 from tsstore.errors import PartSealedError
 from tsstore.store import layout
 from tsstore.store.batch import Batch, LayerBatch
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.parts import read_record
 from tsstore.store.reader import StateStore, open_store

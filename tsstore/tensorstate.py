@@ -25,7 +25,7 @@ from tsstore.recording.by_hand import ByHand, Place
 from tsstore.recording.outputs import OutputChoice
 from tsstore.recording.select import Selector, Target, Where, select, unwrapped
 from tsstore.recording.session import Session
-from tsstore.store.files import StorePath
+from tsstore.store.files.open import StorePath
 from tsstore.store.layers import LayerStates
 
 _WITHOUT_EFFECT = {"memory_device", "memory_limit", "backend"}

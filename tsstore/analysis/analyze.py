@@ -35,7 +35,7 @@ from tsstore.analysis.work import Work
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
-from tsstore.store.files import StorePath
+from tsstore.store.files.open import StorePath
 from tsstore.store.ids import ID
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore

@@ -9,7 +9,7 @@ from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.repeats import NO_REPEATS, RepeatedSamples
 from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
-from tsstore.store.files import StorePath
+from tsstore.store.files.open import StorePath
 from tsstore.store.ids import ID, id_dtype
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore, open_store

@@ -22,7 +22,7 @@ from tsstore.analysis.memory import format_memory
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.groups import GroupChanges
-from tsstore.store.files import is_url
+from tsstore.store.files.open import is_url
 
 _ENTRY = struct.Struct("<QQI")
 _FRAME = struct.Struct("<QQI")

@@ -24,7 +24,7 @@ from tsstore.analysis.repeats import Repeats, planned_left_out
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
 from tsstore.errors import MemoryTooSmallError
-from tsstore.store.files import StorePath
+from tsstore.store.files.open import StorePath
 from tsstore.store.layers import LayerStates
 from tsstore.store.reader import StateStore
 

@@ -23,7 +23,7 @@ from tsstore.analysis.states_formats import (
     ZarrGroup,
 )
 from tsstore.errors import AccessError, StoreError, StoreExistsError
-from tsstore.store.disk import sync_directory
+from tsstore.store.files.disk import sync_directory
 from tsstore.store.layers import LayerStates
 from tsstore.store.printing import printable
 from tsstore.store.run import read_run

@@ -18,7 +18,7 @@ from tsstore import bits
 from tsstore.errors import StoreError
 from tsstore.store.arrays import ArrayWriter
 from tsstore.store.documents import ZARR_JSON, dump
-from tsstore.store.files import LocalFiles
+from tsstore.store.files.open import LocalFiles
 from tsstore.store.layout import ArrayPaths
 from tsstore.store.metadata import CODECS, ArraySpec
 

@@ -14,7 +14,7 @@ from torch import nn
 from tsstore.errors import CaptureError, ColumnsError
 from tsstore.recording.capture import capture
 from tsstore.recording.recorder import Recorder
-from tsstore.store.files import StorePath
+from tsstore.store.files.open import StorePath
 
 Columns = Callable[[Any, Any], Mapping[str, Any]] | Iterable[str]
 """Sample columns: made of a batch and what the model gave for it, or named entries of the batch."""

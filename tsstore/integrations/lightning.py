@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsstore.errors import CaptureError
 from tsstore.integrations.evaluations import Columns, Evaluations
-from tsstore.store.files import StorePath
+from tsstore.store.files.open import StorePath
 
 # Two names of one package, whose trainers take callbacks of their own name.
 if TYPE_CHECKING or "lightning.pytorch" in sys.modules or "pytorch_lightning" not in sys.modules:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 from tsstore.errors import CaptureError
 from tsstore.integrations.evaluations import Columns, Evaluations
 from tsstore.recording.hook import ModelHook
-from tsstore.store.files import StorePath
+from tsstore.store.files.open import StorePath
 
 
 class CaptureCallback(TrainerCallback):

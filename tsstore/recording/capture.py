@@ -30,7 +30,7 @@ from tsstore.recording.settings import (
     checked_step,
 )
 from tsstore.recording.table import recommended_layers
-from tsstore.store.files import StorePath, open_files
+from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.layout import PartAttributes
 from tsstore.store.run import begin_run, remove_run
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tsstore.errors import StoreExistsError, TsstoreError
 from tsstore.recording.select import unwrapped
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 
 _LOG = logging.getLogger("tsstore")
 

@@ -22,7 +22,7 @@ from tsstore.recording.sample_index import SampleIndexChoices
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings as Settings
 from tsstore.recording.sink import Sink, Statistics
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.layout import PartAttributes
 
 CLOSED: Final = "closed"

@@ -24,7 +24,7 @@ from tsstore.recording.recorder import Recorder
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.store.documents import ZARR_JSON
-from tsstore.store.files import Files, StorePath, open_files
+from tsstore.store.files.open import Files, StorePath, open_files
 from tsstore.store.layers import LayerStates
 from tsstore.store.layout import PartAttributes, directory_name
 from tsstore.store.parts import Part

@@ -14,7 +14,7 @@ from tsstore.store import chunks
 from tsstore.store.arrays import CommittedArray
 from tsstore.store.chunks import damaged
 from tsstore.store.documents import metadata_key, read_document
-from tsstore.store.files import Bytes, Files
+from tsstore.store.files.open import Bytes, Files
 from tsstore.store.findings import Findings
 from tsstore.store.layout import ArrayPaths
 from tsstore.store.metadata import ArraySpec, read_array

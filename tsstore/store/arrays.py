@@ -16,7 +16,7 @@ from tsstore.store import chunks
 from tsstore.store.chunks import damaged, taking_memory
 from tsstore.store.documents import dump, metadata_key
 from tsstore.store.encoders import Encoder
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.layout import ArrayPaths, checksums_spec
 from tsstore.store.metadata import ArraySpec, read_array
 from tsstore.store.record import ArrayCommit

@@ -14,7 +14,7 @@ from numcodecs import blosc
 from numcodecs.vlen import VLenUTF8
 
 from tsstore.errors import DamageError, StoreError
-from tsstore.store.access import Bytes
+from tsstore.store.files.base import Bytes
 from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
 
 _BLOSC_HEADER = struct.Struct("<BBBBIII")

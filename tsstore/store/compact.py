@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tsstore.errors import DamageError, StoreError, TsstoreError
-from tsstore.store.files import Files, StorePath, open_files
+from tsstore.store.files.open import Files, StorePath, open_files
 from tsstore.store.merged import MergedParts, compare
 from tsstore.store.part_copy import PartCopy
 from tsstore.store.printing import printable

@@ -11,7 +11,7 @@ from typing import Any
 import google_crc32c
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 
 ZARR_JSON = "zarr.json"
 MAX_DOCUMENT_BYTES = 16 << 20

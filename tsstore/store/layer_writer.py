@@ -12,7 +12,7 @@ from tsstore.store.arrays import ArrayWriter
 from tsstore.store.batch import LayerBatch
 from tsstore.store.documents import write_group
 from tsstore.store.encoders import Encoder
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.layout import LayerAttributes
 from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
 from tsstore.store.record import LayerCommit

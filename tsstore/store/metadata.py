@@ -19,7 +19,7 @@ from tsstore.store.documents import (
     text,
     tsstore_attributes,
 )
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 
 MAX_CHUNK_BYTES = 256 << 20
 MAX_SHARD_CHUNKS = 1 << 14

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.findings import Findings
 
 LEFTOVER = ".partial"

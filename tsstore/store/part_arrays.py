@@ -9,7 +9,7 @@ from tsstore.store import layout
 from tsstore.store.arrays import ArrayWriter
 from tsstore.store.batch import Batch, check_column
 from tsstore.store.encoders import make_encoder
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.layer_writer import LayerWriter, chunk_rows
 from tsstore.store.layout import LayerAttributes
 from tsstore.store.metadata import CODECS

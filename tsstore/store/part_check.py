@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tsstore.store import layout
 from tsstore.store.array_check import ArrayCheck, Tally
 from tsstore.store.documents import metadata_key, read_attributes, read_document
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.findings import Findings
 from tsstore.store.layout import ArrayPaths, LayerAttributes, PartAttributes
 from tsstore.store.other_files import note_other_files

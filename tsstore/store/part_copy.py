@@ -9,7 +9,7 @@ from typing import Any
 from tsstore.store import layout
 from tsstore.store.arrays import ArrayWriter
 from tsstore.store.documents import write_group
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.layout import ArrayPaths, PartAttributes
 from tsstore.store.merged import MergedParts, Pieces, array_pieces
 from tsstore.store.metadata import MAX_SHARD_CHUNKS, ArraySpec

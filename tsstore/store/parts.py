@@ -11,7 +11,7 @@ from tsstore.errors import DamageError, FormatError
 from tsstore.store import layout
 from tsstore.store.arrays import CommittedArray
 from tsstore.store.documents import metadata_key, read_attributes, text
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.layer_part import LayerPart
 from tsstore.store.layout import ArrayPaths, LayerAttributes, PartAttributes
 from tsstore.store.record import ArrayCommit, CommitRecord, Seal

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import DamageError, StoreError, UnknownLayerError
-from tsstore.store.files import StorePath, open_files
+from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.layer_part import LayerPart
 from tsstore.store.layers import LayerStates
 from tsstore.store.parts import Part

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tsstore.errors import ResumeError, StoreExistsError
 from tsstore.store.documents import metadata_key
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.ids import ID, missing_ids
 from tsstore.store.layout import LayerAttributes, PartAttributes, seal_path
 from tsstore.store.parts import Part, has_begun

@@ -16,7 +16,7 @@ from tsstore.store.documents import (
     load,
     tsstore_attributes,
 )
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.layout import RunAttributes
 from tsstore.store.printing import printable
 from tsstore.store.process import now

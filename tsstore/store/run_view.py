@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Self
 
 from tsstore.errors import StoreError
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.ids import ID
 from tsstore.store.layout import RunAttributes
 from tsstore.store.parts import Part, has_begun

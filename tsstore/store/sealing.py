@@ -5,7 +5,7 @@ from __future__ import annotations
 from tsstore.errors import DamageError
 from tsstore.store import layout
 from tsstore.store.documents import create_group, metadata_key, read_attributes
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.layout import PartAttributes
 from tsstore.store.parts import read_record, read_seal
 from tsstore.store.process import now

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.store.chunks import damaged
-from tsstore.store.files import Bytes, Files, Room
+from tsstore.store.files.open import Bytes, Files, Room
 from tsstore.store.metadata import ArraySpec
 
 ABSENT = (1 << 64) - 1

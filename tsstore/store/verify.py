@@ -9,7 +9,7 @@ from tsstore.errors import DamageError, FormatError, StoreError
 from tsstore.store import layout
 from tsstore.store.array_check import Tally
 from tsstore.store.documents import metadata_key
-from tsstore.store.files import Files, StorePath, open_files
+from tsstore.store.files.open import Files, StorePath, open_files
 from tsstore.store.findings import Findings, VerifyReport
 from tsstore.store.layer_part import LayerPart
 from tsstore.store.layout import RunAttributes

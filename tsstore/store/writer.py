@@ -17,7 +17,7 @@ from tsstore.store import layout
 from tsstore.store.batch import Batch as Batch
 from tsstore.store.batch import LayerBatch as LayerBatch
 from tsstore.store.documents import create_group, metadata_key, write_group
-from tsstore.store.files import Files
+from tsstore.store.files.open import Files
 from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.metadata import CODECS
 from tsstore.store.part_arrays import PartArrays

@@ -20,7 +20,7 @@ import obstore
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
 from tsstore.errors import NotAStoreError
-from tsstore.store.access import MAX_FILE_BYTES, AccessError, Bytes, Place, Room
+from tsstore.store.files.base import MAX_FILE_BYTES, AccessError, Bytes, Place, Room
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from tsstore.store.access import Bytes
+from tsstore.store.files.base import Bytes
 
 _Result = TypeVar("_Result")
 

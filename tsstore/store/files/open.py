@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from tsstore.errors import StoreError
-from tsstore.store.access import MAX_FILE_BYTES, AccessError, Bytes, Room
-from tsstore.store.local_files import LocalFiles
+from tsstore.store.files.base import MAX_FILE_BYTES, AccessError, Bytes, Room
+from tsstore.store.files.local import LocalFiles
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -117,7 +117,7 @@ def open_files(path: StorePath, durable: bool = True) -> Files:
     if isinstance(path, str | os.PathLike) and not is_url(path):
         return LocalFiles(path, durable)
     try:
-        from tsstore.store.object_files import ObjectFiles
+        from tsstore.store.files.objects import ObjectFiles
     except ModuleNotFoundError as error:
         raise StoreError(
             f"a store in an object store needs the package {error.name}, which is not installed; "

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from tsstore.store.access import MAX_FILE_BYTES, AccessError, Bytes, Place, Room
-from tsstore.store.disk import DiskSteps
+from tsstore.store.files.base import MAX_FILE_BYTES, AccessError, Bytes, Place, Room
+from tsstore.store.files.disk import DiskSteps
 
 _CUT_SHORT = "it was cut short while it was read"
 
@@ -204,7 +204,7 @@ class LocalReader(Place):
 class LocalFiles(LocalReader, DiskSteps):
     """A store in a local (or mounted) directory, to be read and written.
 
-    Each elementary operation goes through ``_step``: see :class:`tsstore.store.disk.DiskSteps`.
+    Each elementary operation goes through ``_step``: see :class:`tsstore.store.files.disk.DiskSteps`.
 
     Parameters
     ----------

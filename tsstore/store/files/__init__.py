@@ -1,0 +1,1 @@
+"""Where a store lies: the one place that writes and reads bytes."""
