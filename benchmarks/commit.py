@@ -33,8 +33,8 @@ import psutil
 from tsstore.recording.schedule import COMMIT_COST_RATIO
 from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.layer_writer import chunk_rows
-from tsstore.store.layout import LayerAttributes, PartAttributes
 from tsstore.store.part_arrays import BUFFER_BYTES, CHUNK_BYTES, MIN_CHUNK_BYTES
 from tsstore.store.run import create_run
 from tsstore.store.writer import PartWriter

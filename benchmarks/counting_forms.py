@@ -124,7 +124,7 @@ class Run:
 
     def __init__(self, path: Path, data: DataSet) -> None:
         from tsstore.store.files.open import LocalFiles
-        from tsstore.store.layout import LayerAttributes, PartAttributes
+        from tsstore.store.format.attributes import LayerAttributes, PartAttributes
         from tsstore.store.run import create_run
         from tsstore.store.writer import PartWriter
 

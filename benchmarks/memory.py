@@ -99,7 +99,7 @@ def write_batches(path: Path, width: int, positions: int, batches: Iterable[Any]
     """Write a run of one layer, whose batches have rows of whole samples of so many positions."""
     from tsstore.store.batch import Batch, LayerBatch
     from tsstore.store.files.open import LocalFiles
-    from tsstore.store.layout import LayerAttributes, PartAttributes
+    from tsstore.store.format.attributes import LayerAttributes, PartAttributes
     from tsstore.store.run import create_run
     from tsstore.store.writer import PartWriter
 

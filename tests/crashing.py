@@ -21,10 +21,10 @@ import numpy as np
 
 from tsstore import bits
 from tsstore.errors import NotAStoreError
-from tsstore.store import layout
 from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reader import StateStore, open_store
 from tsstore.store.repair import repair
 from tsstore.store.resume import resume_step

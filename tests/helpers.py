@@ -11,9 +11,9 @@ import numpy as np
 
 from tsstore import bits
 from tsstore.store.batch import Batch, LayerBatch
-from tsstore.store.documents import load, write_group
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.format.documents import load, write_group
 from tsstore.store.run import create_run
 from tsstore.store.writer import PartWriter
 

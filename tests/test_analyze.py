@@ -32,7 +32,7 @@ from tsstore.errors import (
     UnknownLayerError,
 )
 from tsstore.statistics.entropy import plug_in
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reader import open_store
 
 CHUNK = 64 << 10

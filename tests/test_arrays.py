@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store import chunks, layout
+from tsstore.store import chunks
 from tsstore.store.arrays import ArrayWriter, ChunkRoom, CommittedArray
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import ArrayPaths
-from tsstore.store.metadata import ArraySpec
-from tsstore.store.record import ArrayCommit
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.arrays import ArraySpec
+from tsstore.store.format.attributes import ArrayPaths
+from tsstore.store.format.record import ArrayCommit
 
 PATHS = ArrayPaths("layers/a/states", "layers/a/checksums")
 STATES = ArraySpec("uint8", 4, (2,), ("row", "byte"))

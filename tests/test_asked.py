@@ -11,7 +11,7 @@ from tsstore.analysis.groups import GROUPS
 from tsstore.analysis.left_out import LeftOut
 from tsstore.errors import AnalysisError, EmptyStoreError, NotAStoreError, UnknownLayerError
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.run import create_run
 
 

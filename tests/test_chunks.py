@@ -14,7 +14,7 @@ from numcodecs import blosc
 
 from tsstore.errors import DamageError
 from tsstore.store import chunks
-from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
+from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
 
 NUMBERS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
            "float16", "float32", "float64"]  # fmt: skip

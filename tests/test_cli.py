@@ -290,7 +290,7 @@ def test_a_module_that_cannot_even_be_read_is_one_line(tmp_path, monkeypatch):
 
 def test_names_cannot_write_to_the_terminal(tmp_path):
     from tsstore.store.files.open import LocalFiles
-    from tsstore.store.layout import LayerAttributes, PartAttributes
+    from tsstore.store.format.attributes import LayerAttributes, PartAttributes
     from tsstore.store.run import create_run
     from tsstore.store.writer import Batch, LayerBatch, PartWriter
 

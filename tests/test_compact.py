@@ -23,11 +23,12 @@ from tsstore.errors import (
     StoreExistsError,
 )
 from tsstore.store import compact as module
-from tsstore.store import layout, merged, part_copy
+from tsstore.store import merged, part_copy
 from tsstore.store.arrays import ArrayWriter
 from tsstore.store.compact import compact, disk_usage
 from tsstore.store.files.open import LocalFiles, open_files
-from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reader import StateStore, open_store
 from tsstore.store.repeats import repeated
 from tsstore.store.resume import resume_step

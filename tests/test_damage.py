@@ -14,8 +14,8 @@ import pytest
 from helpers import draw_batch, stored_files, write_run
 
 from tsstore.errors import DamageError, TsstoreError
-from tsstore.store.documents import attributes_checksum
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import attributes_checksum
 from tsstore.store.reader import open_store
 
 

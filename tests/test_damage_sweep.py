@@ -27,9 +27,9 @@ import pytest
 from helpers import draw_batch, stored_files, write_run
 
 from tsstore.errors import TsstoreError
-from tsstore.store.documents import attributes_checksum
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import attributes_checksum
 from tsstore.store.reader import open_store
 from tsstore.store.sealing import create_seal
 from tsstore.store.verify import verify

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tsstore.errors import DamageError
 from tsstore.store.display import ago, html_table, repeats_text, text_table
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.printing import printable
 from tsstore.store.reader import open_store
 from tsstore.store.run import create_run

@@ -20,7 +20,7 @@ from tsstore.recording import background, blocks
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.sink import Statistics
 from tsstore.store import part_arrays
-from tsstore.store.metadata import CODECS
+from tsstore.store.format.arrays import CODECS
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "capture.md").read_text(encoding="utf-8")

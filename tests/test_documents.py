@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store import documents
-from tsstore.store.documents import (
+from tsstore.store.files.open import LocalFiles
+from tsstore.store.format import documents
+from tsstore.store.format.documents import (
     attributes_checksum,
     check_attributes,
     create_group,
@@ -26,7 +27,6 @@ from tsstore.store.documents import (
     tsstore_attributes,
     write_group,
 )
-from tsstore.store.files.open import LocalFiles
 
 any_text = st.text(st.characters())
 json_values = st.recursive(

@@ -29,7 +29,7 @@ from tsstore.errors import WriterError
 from tsstore.recording.background import Background
 from tsstore.store import chunks, encoders
 from tsstore.store.encoders import Encoder, EncoderPool, EncoderThread, make_encoder
-from tsstore.store.metadata import ArraySpec
+from tsstore.store.format.arrays import ArraySpec
 from tsstore.store.reader import open_store
 from tsstore.store.verify import verify
 from tsstore.store.writer import PartWriter

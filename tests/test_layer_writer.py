@@ -6,10 +6,10 @@ from helpers import draw_batch, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.store import layout
 from tsstore.store.files.open import LocalFiles
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.layer_writer import LayerWriter, chunk_rows
-from tsstore.store.layout import LayerAttributes
 from tsstore.store.reader import open_store
 
 NEURONS = {"a": 3}

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from tsstore import bits
 from tsstore.errors import DamageError, FormatError, RowIndexError, StoreError
-from tsstore.store import chunks, layout
+from tsstore.store import chunks
 from tsstore.store.batch import Batch
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.record import ArrayCommit
 from tsstore.store.layers import Block, LayerStates
-from tsstore.store.layout import PartAttributes
 from tsstore.store.reader import open_store
-from tsstore.store.record import ArrayCommit
 
 NEURONS = {"a": 11}
 

@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.errors import FormatError
-from tsstore.store import layout
-from tsstore.store.documents import dump
-from tsstore.store.layout import LayerAttributes, PartAttributes, RunAttributes, check_format
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import (
+    LayerAttributes,
+    PartAttributes,
+    RunAttributes,
+    check_format,
+)
+from tsstore.store.format.documents import dump
 
 any_text = st.text(st.characters())
 numbers = st.integers(0, 1 << 40)

@@ -33,7 +33,7 @@ from tsstore.errors import (
 )
 from tsstore.store.batch import LayerBatch
 from tsstore.store.compact import compact
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reader import open_store
 
 MIB = 1 << 20

@@ -12,9 +12,9 @@ import pytest
 from tsstore import bits
 from tsstore.errors import StoreError
 from tsstore.store.batch import Batch, LayerBatch
-from tsstore.store.documents import create_group
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.format.documents import create_group
 from tsstore.store.reader import StateStore, open_store
 from tsstore.store.run import create_run
 from tsstore.store.verify import verify

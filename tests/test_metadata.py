@@ -15,15 +15,15 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store.documents import dump, metadata_key
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.metadata import (
+from tsstore.store.format.arrays import (
     CODECS,
     MAX_SHARD_CHUNKS,
     ArraySpec,
     parse_spec,
     read_array,
 )
+from tsstore.store.format.documents import dump, metadata_key
 
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
           "float16", "float32", "float64", "string"]  # fmt: skip

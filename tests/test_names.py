@@ -10,8 +10,8 @@ from helpers import draw_batch, write_run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tsstore.store import layout
-from tsstore.store.layout import column_directory, directory_name, is_directory
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import column_directory, directory_name, is_directory
 from tsstore.store.reader import open_store
 from tsstore.store.repair import repair
 from tsstore.store.verify import verify

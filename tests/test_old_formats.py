@@ -13,7 +13,7 @@ import pytest
 
 import tsstore
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.repair import repair
 from tsstore.store.resume import resume_part, resume_step
 from tsstore.store.verify import verify

@@ -9,7 +9,7 @@ from helpers import draw_batch, rows_of, write_run
 from tsstore.errors import ColumnsError, StoreError
 from tsstore.store import part_arrays
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import LayerAttributes
+from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.part_arrays import PartArrays
 from tsstore.store.reader import open_store
 

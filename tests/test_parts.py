@@ -8,11 +8,11 @@ from helpers import draw_batch, rewrite_attributes, write_run
 
 from tsstore.errors import DamageError, FormatError
 from tsstore.store import parts
-from tsstore.store.documents import create_group, write_group
 from tsstore.store.files.open import LocalFiles
+from tsstore.store.format.documents import create_group, write_group
+from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 from tsstore.store.parts import Part, committed_arrays, follows, has_begun
 from tsstore.store.reader import open_store
-from tsstore.store.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 
 PART = "part-00000-00000"
 

@@ -21,9 +21,9 @@ from tsstore.errors import (
     TsstoreError,
     UnknownLayerError,
 )
-from tsstore.store.documents import read_attributes
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import read_attributes
 from tsstore.store.reader import open_store
 from tsstore.store.run import create_run
 from tsstore.store.sealing import create_seal

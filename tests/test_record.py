@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.errors import FormatError
-from tsstore.store.documents import dump
-from tsstore.store.record import ArrayCommit, CommitRecord, LayerCommit, Seal
+from tsstore.store.format.documents import dump
+from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 
 RECORD = CommitRecord(
     generation=2,

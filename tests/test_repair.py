@@ -13,9 +13,9 @@ import zarr
 from helpers import draw_batch, rewrite_attributes, rows_of, start_part, stored_files, write_run
 
 from tsstore.errors import DamageError, NotAStoreError, StoreError
-from tsstore.store.documents import read_attributes
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import read_attributes
 from tsstore.store.reader import open_store
 from tsstore.store.repair import repair
 from tsstore.store.sealing import seal_part

@@ -15,7 +15,7 @@ from tsstore.analysis.repeats import HELD, settle_repeats
 from tsstore.analysis.sample_digests import digest_samples
 from tsstore.analysis.schedulers import Local
 from tsstore.errors import AnalysisError, DamageError
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reader import open_store
 from tsstore.store.repeats import same_ids
 

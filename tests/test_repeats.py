@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tsstore.errors import StoreError
 from tsstore.store import repeats
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reader import open_store
 from tsstore.store.repeats import repeated
 

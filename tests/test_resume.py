@@ -14,7 +14,7 @@ from interleaving import Actor, SteppedFiles, interleave
 from tsstore.errors import DamageError, PartSealedError, ResumeError, StoreError
 from tsstore.store import resume
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reader import open_store
 from tsstore.store.resume import Earlier, resume_part, resume_step
 from tsstore.store.run import create_run

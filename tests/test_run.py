@@ -16,9 +16,9 @@ from tsstore.errors import (
     NotAStoreError,
     StoreExistsError,
 )
-from tsstore.store.documents import read_attributes
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import read_attributes
 from tsstore.store.reader import open_store
 from tsstore.store.run import begin_run, create_run, read_run, remove_run
 

@@ -22,14 +22,15 @@ from crashing import (
 from power import Step, Trials, kill_everywhere, log_job, lose_power
 
 from tsstore.errors import DamageError, PartSealedError, StoreExistsError, TsstoreError
-from tsstore.store import chunks, layout, parts, sealing, writer
+from tsstore.store import chunks, parts, sealing, writer
 from tsstore.store.arrays import ArrayWriter, CommittedArray
-from tsstore.store.documents import metadata_key, read_attributes, read_document, write_group
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import PartAttributes
-from tsstore.store.metadata import read_array
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.arrays import read_array
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import metadata_key, read_attributes, read_document, write_group
+from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 from tsstore.store.parts import committed_arrays
-from tsstore.store.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 from tsstore.store.run import create_run
 from tsstore.store.sealing import create_seal
 from tsstore.store.writer import create_part

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tsstore.errors import DamageError
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.metadata import ArraySpec
+from tsstore.store.format.arrays import ArraySpec
 from tsstore.store.shards import (
     ABSENT,
     HELD_INDEXES,

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from power import Killed, LoggedFiles
 
 from tsstore.errors import PartSealedError, StoreError
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reader import StateStore, open_store
 from tsstore.store.repair import repair
 from tsstore.store.resume import resume_step

@@ -10,10 +10,10 @@ import pytest
 
 from tsstore.errors import FormatError
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.parts import Part
 from tsstore.store.process import this_process
-from tsstore.store.record import CommitRecord, Seal
 from tsstore.store.status import (
     QUIET,
     PartStatus,

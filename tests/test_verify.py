@@ -11,10 +11,10 @@ import pytest
 from helpers import draw_batch, rewrite_attributes, start_part, stored_files, write_run
 
 from tsstore.errors import FormatError, NotAStoreError
-from tsstore.store.documents import read_attributes
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.findings import Finding
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import read_attributes
 from tsstore.store.sealing import create_seal, seal_part
 from tsstore.store.verify import verify
 

@@ -22,14 +22,14 @@ from tsstore.errors import (
     StoreExistsError,
     TsstoreError,
 )
-from tsstore.store import layout
-from tsstore.store.documents import create_group, read_attributes
 from tsstore.store.files.base import AccessError
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.format.documents import create_group, read_attributes
+from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.process import this_process
 from tsstore.store.reader import open_store
-from tsstore.store.record import CommitRecord, Seal
 from tsstore.store.run import create_run, remove_run
 from tsstore.store.writer import PartWriter, check_codec, next_attempt
 

@@ -12,10 +12,10 @@ from interleaving import Actor, SteppedFiles, interleave, pause
 
 from tsstore import bits
 from tsstore.errors import PartSealedError
-from tsstore.store import layout
 from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.parts import read_record
 from tsstore.store.reader import StateStore, open_store
 from tsstore.store.resume import resume_part

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from tsstore import bits
 from tsstore.errors import StoreError
 from tsstore.store.arrays import ArrayWriter
-from tsstore.store.documents import ZARR_JSON, dump
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.layout import ArrayPaths
-from tsstore.store.metadata import CODECS, ArraySpec
+from tsstore.store.format.arrays import CODECS, ArraySpec
+from tsstore.store.format.attributes import ArrayPaths
+from tsstore.store.format.documents import ZARR_JSON, dump
 
 Rows: TypeAlias = npt.NDArray[np.uint8]
 Numbers: TypeAlias = npt.NDArray[np.int64]

@@ -21,7 +21,7 @@ from tsstore.recording.sample_index import Indices, check_names
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.store.batch import Batch, LayerBatch
-from tsstore.store.layout import LayerAttributes
+from tsstore.store.format.attributes import LayerAttributes
 
 _MOST_KNOWN: Final = 256
 """Forms of batches that are remembered; then one begins anew."""

@@ -31,7 +31,7 @@ from tsstore.recording.settings import (
 )
 from tsstore.recording.table import recommended_layers
 from tsstore.store.files.open import StorePath, open_files
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.run import begin_run, remove_run
 
 

@@ -11,7 +11,7 @@ import torch
 
 from tsstore.errors import ColumnsError
 from tsstore.store.batch import check_column
-from tsstore.store.layout import sample_spec
+from tsstore.store.format.attributes import sample_spec
 
 
 def to_column(name: str, values: Any) -> npt.NDArray[Any]:

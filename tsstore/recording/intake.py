@@ -21,7 +21,7 @@ from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.recording.sink import Sink
 from tsstore.recording.undecided import Undecided
-from tsstore.store.layout import LayerAttributes
+from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.resume import Earlier
 
 

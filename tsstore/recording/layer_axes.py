@@ -11,7 +11,7 @@ import torch
 from tsstore.recording.axes import BY_SHAPE, Axes, Axis, Decision, UndecidedAxisError
 from tsstore.recording.following import Clue, Clues
 from tsstore.recording.sample_index import AS_MANY
-from tsstore.store.layout import LayerAttributes
+from tsstore.store.format.attributes import LayerAttributes
 
 _FIRST: Final = Axis(0, "")
 """Where samples are, if nothing tells of another axis."""

@@ -16,7 +16,7 @@ from tsstore.recording.packed import Packed
 from tsstore.recording.sample_index import AS_MANY, Indices, even_index
 from tsstore.recording.settings import Settings
 from tsstore.store.batch import LayerBatch
-from tsstore.store.layout import LayerAttributes
+from tsstore.store.format.attributes import LayerAttributes
 
 
 def layer_batch(rows: NamedRows, samples: int, masks: Masks, forwards: Sequence[int]) -> LayerBatch:

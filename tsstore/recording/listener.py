@@ -32,7 +32,7 @@ from tsstore.recording.select import Target, unwrapped
 from tsstore.recording.transfer import Transfer
 from tsstore.recording.undecided import Undecided
 from tsstore.recording.watch import Watch
-from tsstore.store.layout import LayerAttributes
+from tsstore.store.format.attributes import LayerAttributes
 
 
 class Listener:

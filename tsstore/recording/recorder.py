@@ -23,7 +23,7 @@ from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings as Settings
 from tsstore.recording.sink import Sink, Statistics
 from tsstore.store.files.open import Files
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 
 CLOSED: Final = "closed"
 """What a seal says of a recorder that has come to its end."""

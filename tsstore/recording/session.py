@@ -23,10 +23,10 @@ from tsstore.recording.hook import ModelHook
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
-from tsstore.store.documents import ZARR_JSON
 from tsstore.store.files.open import Files, StorePath, open_files
+from tsstore.store.format.attributes import PartAttributes, directory_name
+from tsstore.store.format.documents import ZARR_JSON
 from tsstore.store.layers import LayerStates
-from tsstore.store.layout import PartAttributes, directory_name
 from tsstore.store.parts import Part
 from tsstore.store.run import create_run
 

@@ -13,7 +13,7 @@ from tsstore.recording.experiment import Findings
 from tsstore.recording.sample_index import SampleIndex
 from tsstore.recording.sampling import Sampling
 from tsstore.recording.termination import check_can_hold
-from tsstore.store.documents import dump
+from tsstore.store.format.documents import dump
 from tsstore.store.writer import check_codec
 
 Calls = Literal["separate", "merge"]

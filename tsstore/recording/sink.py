@@ -21,7 +21,7 @@ from tsstore.recording.settings import Settings
 from tsstore.recording.termination import Termination
 from tsstore.store.batch import Batch
 from tsstore.store.files.open import Files
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.resume import Earlier, resume_part
 from tsstore.store.writer import PartWriter
 

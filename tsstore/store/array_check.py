@@ -13,12 +13,12 @@ import numpy.typing as npt
 from tsstore.store import chunks
 from tsstore.store.arrays import CommittedArray
 from tsstore.store.chunks import damaged
-from tsstore.store.documents import metadata_key, read_document
 from tsstore.store.files.open import Bytes, Files
 from tsstore.store.findings import Findings
-from tsstore.store.layout import ArrayPaths
-from tsstore.store.metadata import ArraySpec, read_array
-from tsstore.store.record import ArrayCommit
+from tsstore.store.format.arrays import ArraySpec, read_array
+from tsstore.store.format.attributes import ArrayPaths
+from tsstore.store.format.documents import metadata_key, read_document
+from tsstore.store.format.record import ArrayCommit
 from tsstore.store.shards import ChunkReader
 
 ANY_NUMBER = 1 << 63

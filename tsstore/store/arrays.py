@@ -14,12 +14,12 @@ import numpy.typing as npt
 from tsstore.errors import FormatError
 from tsstore.store import chunks
 from tsstore.store.chunks import damaged, taking_memory
-from tsstore.store.documents import dump, metadata_key
 from tsstore.store.encoders import Encoder
 from tsstore.store.files.open import Files
-from tsstore.store.layout import ArrayPaths, checksums_spec
-from tsstore.store.metadata import ArraySpec, read_array
-from tsstore.store.record import ArrayCommit
+from tsstore.store.format.arrays import ArraySpec, read_array
+from tsstore.store.format.attributes import ArrayPaths, checksums_spec
+from tsstore.store.format.documents import dump, metadata_key
+from tsstore.store.format.record import ArrayCommit
 from tsstore.store.shards import ChunkReader, ShardWriter
 
 _LITTLE_UINT32 = np.dtype("<u4")

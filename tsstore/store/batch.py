@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store.layout import MAX_TEXT_BYTES
-from tsstore.store.metadata import ArraySpec
+from tsstore.store.format.arrays import ArraySpec
+from tsstore.store.format.attributes import MAX_TEXT_BYTES
 
 
 @dataclass(frozen=True)

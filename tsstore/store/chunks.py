@@ -15,7 +15,7 @@ from numcodecs.vlen import VLenUTF8
 
 from tsstore.errors import DamageError, StoreError
 from tsstore.store.files.base import Bytes
-from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
+from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
 
 _BLOSC_HEADER = struct.Struct("<BBBBIII")
 _CHECKSUM_BYTES = 4

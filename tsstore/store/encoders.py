@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.store import chunks
-from tsstore.store.metadata import ArraySpec
+from tsstore.store.format.arrays import ArraySpec
 
 Then = Callable[[bytes], object]
 """Takes an encoded chunk: writes its file."""

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from tsstore.errors import FormatError
 from tsstore.store.arrays import CommittedArray
 from tsstore.store.chunks import taking_memory
+from tsstore.store.format.attributes import LayerAttributes
+from tsstore.store.format.record import ArrayCommit
 from tsstore.store.indexing import RowNumbers
-from tsstore.store.layout import LayerAttributes
 from tsstore.store.printing import printable
-from tsstore.store.record import ArrayCommit
 
 PIECE_SAMPLES = 1 << 16
 """Samples whose numbers of rows are read at a time."""

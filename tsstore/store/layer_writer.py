@@ -7,15 +7,15 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store import layout
 from tsstore.store.arrays import ArrayWriter
 from tsstore.store.batch import LayerBatch
-from tsstore.store.documents import write_group
 from tsstore.store.encoders import Encoder
 from tsstore.store.files.open import Files
-from tsstore.store.layout import LayerAttributes
-from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
-from tsstore.store.record import LayerCommit
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
+from tsstore.store.format.attributes import LayerAttributes
+from tsstore.store.format.documents import write_group
+from tsstore.store.format.record import LayerCommit
 
 
 class LayerWriter:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from tsstore import bits
 from tsstore.errors import FormatError, RowIndexError
 from tsstore.store.chunks import taking_memory
+from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.indexing import RowNumbers, Wanted, wanted
 from tsstore.store.layer_part import Block as Block
 from tsstore.store.layer_part import LayerPart, read_rows
-from tsstore.store.layout import LayerAttributes
 from tsstore.store.printing import printable
 
 if TYPE_CHECKING:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store import layout
 from tsstore.store.arrays import ArrayWriter
 from tsstore.store.batch import Batch, check_column
 from tsstore.store.encoders import make_encoder
 from tsstore.store.files.open import Files
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.arrays import CODECS
+from tsstore.store.format.attributes import LayerAttributes
+from tsstore.store.format.record import ArrayCommit, LayerCommit
 from tsstore.store.layer_writer import LayerWriter, chunk_rows
-from tsstore.store.layout import LayerAttributes
-from tsstore.store.metadata import CODECS
-from tsstore.store.record import ArrayCommit, LayerCommit
 
 CHUNK_BYTES = 2 << 20
 MIN_CHUNK_BYTES = 128 << 10

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tsstore.store import layout
 from tsstore.store.array_check import ArrayCheck, Tally
-from tsstore.store.documents import metadata_key, read_attributes, read_document
 from tsstore.store.files.open import Files
 from tsstore.store.findings import Findings
-from tsstore.store.layout import ArrayPaths, LayerAttributes, PartAttributes
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAttributes
+from tsstore.store.format.documents import metadata_key, read_attributes, read_document
+from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 from tsstore.store.other_files import note_other_files
 from tsstore.store.parts import Part, committed_arrays, follows, read_record, read_seal
-from tsstore.store.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 
 _GROUPS = ("layers", "samples", "sample_checksums")
 

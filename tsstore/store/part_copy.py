@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tsstore.store import layout
 from tsstore.store.arrays import ArrayWriter
-from tsstore.store.documents import write_group
 from tsstore.store.files.open import Files
-from tsstore.store.layout import ArrayPaths, PartAttributes
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec
+from tsstore.store.format.attributes import ArrayPaths, PartAttributes
+from tsstore.store.format.documents import write_group
+from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
 from tsstore.store.merged import MergedParts, Pieces, array_pieces
-from tsstore.store.metadata import MAX_SHARD_CHUNKS, ArraySpec
 from tsstore.store.parts import Part
 from tsstore.store.process import now, process_name
-from tsstore.store.record import ArrayCommit, CommitRecord, LayerCommit
 from tsstore.store.sealing import create_seal
 from tsstore.store.status import FINISHED
 from tsstore.store.writer import create_groups, create_part

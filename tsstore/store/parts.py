@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store import layout
 from tsstore.store.arrays import CommittedArray
-from tsstore.store.documents import metadata_key, read_attributes, text
 from tsstore.store.files.open import Files
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAttributes
+from tsstore.store.format.documents import metadata_key, read_attributes, text
+from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
 from tsstore.store.layer_part import LayerPart
-from tsstore.store.layout import ArrayPaths, LayerAttributes, PartAttributes
-from tsstore.store.record import ArrayCommit, CommitRecord, Seal
 
 
 @dataclass(frozen=True)

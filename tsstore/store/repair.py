@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from tsstore.errors import StoreError
 from tsstore.store.display import ago
-from tsstore.store.documents import ZARR_JSON, dump, read_document
 from tsstore.store.files.open import Files, StorePath, open_files
-from tsstore.store.metadata import parse_spec, read_array
+from tsstore.store.format.arrays import parse_spec, read_array
+from tsstore.store.format.documents import ZARR_JSON, dump, read_document
 from tsstore.store.other_files import LEFTOVER, is_array
 from tsstore.store.parts import Part, committed_arrays
 from tsstore.store.printing import printable

@@ -12,10 +12,10 @@ from typing import Any
 import numpy.typing as npt
 
 from tsstore.errors import ResumeError, StoreExistsError
-from tsstore.store.documents import metadata_key
 from tsstore.store.files.open import Files
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes, seal_path
+from tsstore.store.format.documents import metadata_key
 from tsstore.store.ids import ID, missing_ids
-from tsstore.store.layout import LayerAttributes, PartAttributes, seal_path
 from tsstore.store.parts import Part, has_begun
 from tsstore.store.printing import printable
 from tsstore.store.process import process_name

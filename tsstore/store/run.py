@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from tsstore.errors import AccessError, NotAStoreError, StoreExistsError
-from tsstore.store import layout
-from tsstore.store.documents import (
+from tsstore.store.files.open import Files
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import RunAttributes
+from tsstore.store.format.documents import (
     ZARR_JSON,
     check_attributes,
     create_group,
     load,
     tsstore_attributes,
 )
-from tsstore.store.files.open import Files
-from tsstore.store.layout import RunAttributes
 from tsstore.store.printing import printable
 from tsstore.store.process import now
 

@@ -10,8 +10,8 @@ from typing import Self
 
 from tsstore.errors import StoreError
 from tsstore.store.files.open import Files
+from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.ids import ID
-from tsstore.store.layout import RunAttributes
 from tsstore.store.parts import Part, has_begun
 from tsstore.store.repeats import repeated
 from tsstore.store.run import read_run

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tsstore.errors import DamageError
-from tsstore.store import layout
-from tsstore.store.documents import create_group, metadata_key, read_attributes
 from tsstore.store.files.open import Files
-from tsstore.store.layout import PartAttributes
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import create_group, metadata_key, read_attributes
+from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.parts import read_record, read_seal
 from tsstore.store.process import now
-from tsstore.store.record import CommitRecord, Seal
 
 
 def seal_part(files: Files, directory: str, why: str, by: str) -> Seal:

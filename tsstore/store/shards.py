@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tsstore.store.chunks import damaged
 from tsstore.store.files.open import Bytes, Files, Room
-from tsstore.store.metadata import ArraySpec
+from tsstore.store.format.arrays import ArraySpec
 
 ABSENT = (1 << 64) - 1
 """Offset and length of a chunk that a shard does not hold."""

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from tsstore.errors import DamageError, FormatError, StoreError
-from tsstore.store import layout
 from tsstore.store.array_check import Tally
-from tsstore.store.documents import metadata_key
 from tsstore.store.files.open import Files, StorePath, open_files
 from tsstore.store.findings import Findings, VerifyReport
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.attributes import RunAttributes
+from tsstore.store.format.documents import metadata_key
 from tsstore.store.layer_part import LayerPart
-from tsstore.store.layout import RunAttributes
 from tsstore.store.other_files import LEFTOVER, note_files
 from tsstore.store.part_check import PartCheck
 from tsstore.store.parts import Part

@@ -13,16 +13,16 @@ from tsstore.errors import (
     StoreExistsError,
     TsstoreError,
 )
-from tsstore.store import layout
 from tsstore.store.batch import Batch as Batch
 from tsstore.store.batch import LayerBatch as LayerBatch
-from tsstore.store.documents import create_group, metadata_key, write_group
 from tsstore.store.files.open import Files
-from tsstore.store.layout import LayerAttributes, PartAttributes
-from tsstore.store.metadata import CODECS
+from tsstore.store.format import attributes as layout
+from tsstore.store.format.arrays import CODECS
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.format.documents import create_group, metadata_key, write_group
+from tsstore.store.format.record import CommitRecord
 from tsstore.store.part_arrays import PartArrays
 from tsstore.store.process import now, process_name, this_process
-from tsstore.store.record import CommitRecord
 from tsstore.store.sealing import create_seal, is_own, seal_part
 
 

@@ -1,7 +1,7 @@
 """Where a store lies: what it needs of the place, and the way from a path to one.
 
 Every write is atomic: a reader sees the old bytes or the new ones. Keys are relative, with ``/``
-between their components, and are made by :mod:`tsstore.store.layout` alone.
+between their components, and are made by :mod:`tsstore.store.format.attributes` alone.
 """
 
 from __future__ import annotations

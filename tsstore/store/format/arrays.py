@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from tsstore.errors import FormatError
-from tsstore.store.documents import (
+from tsstore.store.files.open import Files
+from tsstore.store.format.documents import (
     check_attributes,
     mapping,
     node_attributes,
@@ -19,7 +20,6 @@ from tsstore.store.documents import (
     text,
     tsstore_attributes,
 )
-from tsstore.store.files.open import Files
 
 MAX_CHUNK_BYTES = 256 << 20
 MAX_SHARD_CHUNKS = 1 << 14

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tsstore.errors import FormatError
-from tsstore.store.documents import mapping, number, real
+from tsstore.store.format.documents import mapping, number, real
 
 _LEAST = {"positions": 1, "seed": 0, "every": 1, "max_bytes": 1}
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tsstore.errors import FormatError
-from tsstore.store.documents import mapping, number, real, text
-from tsstore.store.metadata import MAX_CHUNK_BYTES, ArraySpec
-from tsstore.store.sampling import check_sampling
+from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
+from tsstore.store.format.documents import mapping, number, real, text
+from tsstore.store.format.sampling import check_sampling
 
 FORMAT = 1
 COLUMN_CHUNK_ROWS = 1 << 14
