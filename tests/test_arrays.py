@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store import chunks
-from tsstore.store.arrays import ArrayWriter, ChunkRoom, CommittedArray
+from tsstore.store.chunked import chunk as chunks
+from tsstore.store.chunked.reader import ArrayWriter, ChunkRoom, CommittedArray
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import ArraySpec

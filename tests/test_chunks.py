@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numcodecs import blosc
 
 from tsstore.errors import DamageError
-from tsstore.store import chunks
+from tsstore.store.chunked import chunk as chunks
 from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
 
 NUMBERS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",

@@ -24,7 +24,7 @@ from tsstore.errors import (
 )
 from tsstore.store import compact as module
 from tsstore.store import merged, part_copy
-from tsstore.store.arrays import ArrayWriter
+from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.compact import compact, disk_usage
 from tsstore.store.files.open import LocalFiles, open_files
 from tsstore.store.format import attributes as layout

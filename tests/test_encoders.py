@@ -27,8 +27,9 @@ from watching import packed
 import tsstore
 from tsstore.errors import WriterError
 from tsstore.recording.background import Background
-from tsstore.store import chunks, encoders
-from tsstore.store.encoders import Encoder, EncoderPool, EncoderThread, make_encoder
+from tsstore.store.chunked import chunk as chunks
+from tsstore.store.chunked import encoders
+from tsstore.store.chunked.encoders import Encoder, EncoderPool, EncoderThread, make_encoder
 from tsstore.store.format.arrays import ArraySpec
 from tsstore.store.reader import open_store
 from tsstore.store.verify import verify

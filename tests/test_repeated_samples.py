@@ -189,14 +189,14 @@ def test_only_samples_of_repeated_ids_are_read_and_no_layer_more_than_it_takes(
     states = {"a": np.arange(60), "b": np.arange(60)}
     store = write(tmp_path / "run", [*range(59), 58], states)
     read = []
-    original = tsstore.store.arrays.CommittedArray.read
+    original = tsstore.store.chunked.reader.CommittedArray.read
 
     def note(self, first, last, *others):
         if "states" in self.paths.values:
             read.append((self.paths.values, last - first))
         return original(self, first, last, *others)
 
-    monkeypatch.setattr(tsstore.store.arrays.CommittedArray, "read", note)
+    monkeypatch.setattr(tsstore.store.chunked.reader.CommittedArray, "read", note)
     settle_repeats(store, ["a", "b"], 64 * MIB, Local(1))
     assert [(path.split("/")[-2], rows) for path, rows in read] == [("0000-a", 2)]
 

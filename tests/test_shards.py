@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError
-from tsstore.store.files.open import LocalFiles
-from tsstore.store.format.arrays import ArraySpec
-from tsstore.store.shards import (
+from tsstore.store.chunked.shard import (
     ABSENT,
     HELD_INDEXES,
     ChunkReader,
@@ -21,6 +19,8 @@ from tsstore.store.shards import (
     build_index,
     parse_index,
 )
+from tsstore.store.files.open import LocalFiles
+from tsstore.store.format.arrays import ArraySpec
 
 SPEC = ArraySpec("uint8", 4, (2,), ("row", "byte"), shard_chunks=3)
 PLAIN = ArraySpec("uint8", 4, (), ("sample",))

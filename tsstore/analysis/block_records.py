@@ -18,7 +18,7 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.counting.merge import merge_samples
 from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
-from tsstore.store.arrays import ChunkRoom
+from tsstore.store.chunked.reader import ChunkRoom
 from tsstore.store.layers import Block, LayerStates
 
 SPAN_BYTES = 1 << 20

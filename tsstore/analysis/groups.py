@@ -16,7 +16,7 @@ from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.counting.by_group import deal
 from tsstore.counting.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
-from tsstore.store.arrays import CommittedArray
+from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.display import printable
 from tsstore.store.parts import Part
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from tsstore.errors import TsstoreError, WriterError
 from tsstore.recording.schedule import Schedule
-from tsstore.store.encoders import EncoderThread
+from tsstore.store.chunked.encoders import EncoderThread
 
 Task = Callable[[], object]
 

@@ -10,16 +10,16 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store import chunks
-from tsstore.store.arrays import CommittedArray
-from tsstore.store.chunks import damaged
+from tsstore.store.chunked import chunk as chunks
+from tsstore.store.chunked.chunk import damaged
+from tsstore.store.chunked.reader import CommittedArray
+from tsstore.store.chunked.shard import ChunkReader
 from tsstore.store.files.open import Bytes, Files
 from tsstore.store.findings import Findings
 from tsstore.store.format.arrays import ArraySpec, read_array
 from tsstore.store.format.attributes import ArrayPaths
 from tsstore.store.format.documents import metadata_key, read_document
 from tsstore.store.format.record import ArrayCommit
-from tsstore.store.shards import ChunkReader
 
 ANY_NUMBER = 1 << 63
 """Of files: where it is not known how many there should be."""

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import FormatError
-from tsstore.store.arrays import CommittedArray
-from tsstore.store.chunks import taking_memory
+from tsstore.store.chunked.chunk import taking_memory
+from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.format.record import ArrayCommit
 from tsstore.store.indexing import RowNumbers

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store.arrays import ArrayWriter
 from tsstore.store.batch import LayerBatch
-from tsstore.store.encoders import Encoder
+from tsstore.store.chunked.encoders import Encoder
+from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.open import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tsstore import bits
 from tsstore.errors import FormatError, RowIndexError
-from tsstore.store.chunks import taking_memory
+from tsstore.store.chunked.chunk import taking_memory
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.indexing import RowNumbers, Wanted, wanted
 from tsstore.store.layer_part import Block as Block

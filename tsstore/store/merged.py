@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import DamageError, FormatError, StoreError
-from tsstore.store.arrays import CommittedArray
+from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.layer_part import LayerPart
 from tsstore.store.parts import Part
 from tsstore.store.printing import printable

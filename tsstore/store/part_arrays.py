@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store.arrays import ArrayWriter
 from tsstore.store.batch import Batch, check_column
-from tsstore.store.encoders import make_encoder
+from tsstore.store.chunked.encoders import make_encoder
+from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.open import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import CODECS

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tsstore.store.arrays import ArrayWriter
+from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.open import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec

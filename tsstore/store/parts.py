@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store.arrays import CommittedArray
+from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.files.open import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAttributes

@@ -14,7 +14,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store.chunks import damaged
+from tsstore.store.chunked.chunk import damaged
 from tsstore.store.files.open import Bytes, Files, Room
 from tsstore.store.format.arrays import ArraySpec
 

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import FormatError
-from tsstore.store import chunks
-from tsstore.store.chunks import damaged, taking_memory
-from tsstore.store.encoders import Encoder
+from tsstore.store.chunked import chunk as chunks
+from tsstore.store.chunked.chunk import damaged, taking_memory
+from tsstore.store.chunked.encoders import Encoder
+from tsstore.store.chunked.shard import ChunkReader, ShardWriter
 from tsstore.store.files.open import Files
 from tsstore.store.format.arrays import ArraySpec, read_array
 from tsstore.store.format.attributes import ArrayPaths, checksums_spec
 from tsstore.store.format.documents import dump, metadata_key
 from tsstore.store.format.record import ArrayCommit
-from tsstore.store.shards import ChunkReader, ShardWriter
 
 _LITTLE_UINT32 = np.dtype("<u4")
 _POINTER_BYTES = 8

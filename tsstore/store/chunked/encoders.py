@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store import chunks
+from tsstore.store.chunked import chunk as chunks
 from tsstore.store.format.arrays import ArraySpec
 
 Then = Callable[[bytes], object]

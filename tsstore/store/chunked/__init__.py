@@ -1,0 +1,1 @@
+"""One array: its chunks and shards, read and written."""
