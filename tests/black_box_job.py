@@ -23,7 +23,7 @@ import tsstore
 from tsstore.analysis.analyze import analyze
 from tsstore.errors import EmptyStoreError, NotAStoreError, TsstoreError
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.store.parts import Part
+from tsstore.store.reading.part import Part
 
 LAYERS = ("0", "3", "5")
 CLASSES = 5

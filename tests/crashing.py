@@ -25,7 +25,7 @@ from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
-from tsstore.store.reader import StateStore, open_store
+from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.repair import repair
 from tsstore.store.resume import resume_step
 from tsstore.store.run import begin_run

@@ -12,7 +12,7 @@ from helpers import write_run
 
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.store.batch import Batch, LayerBatch
-from tsstore.store.reader import StateStore, open_store
+from tsstore.store.reading.store import StateStore, open_store
 
 WIDTHS = (1, 3, 8, 9, 16, 17, 38, 300)
 

@@ -14,7 +14,7 @@ from tsstore.analysis.accuracy import count_right
 from tsstore.analysis.groups import RandomGroups
 from tsstore.errors import DamageError
 from tsstore.statistics.accuracy import Answers
-from tsstore.store.reader import StateStore
+from tsstore.store.reading.store import StateStore
 
 
 def write(path: Path, *columns: dict[str, Any]) -> StateStore:

@@ -17,7 +17,7 @@ from tsstore.analysis import groups as module
 from tsstore.analysis.groups import GROUPS, Dealt, RandomGroups
 from tsstore.analysis.left_out import LeftOut
 from tsstore.errors import AnalysisError, DamageError
-from tsstore.store.reader import StateStore
+from tsstore.store.reading.store import StateStore
 
 
 def write(path: Path, *columns: dict[str, Any]) -> StateStore:

@@ -33,7 +33,7 @@ from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError
 from tsstore.store.files.open import LocalFiles, open_files
-from tsstore.store.layers import LayerStates
+from tsstore.store.reading.layer import LayerStates
 
 ROOT = Path(tsstore.__file__).parents[1]
 BLOCK_ROWS = 8
@@ -42,7 +42,7 @@ BLOCK_ROWS = 8
 SMALLEST = """
 from tsstore.analysis import plan, work
 from tsstore.analysis.schedulers import Local
-from tsstore.store.layers import LayerStates
+from tsstore.store.reading.layer import LayerStates
 
 sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8}
 work.MIN_TABLE_SLOTS = 16

@@ -29,8 +29,8 @@ from tsstore.store.compact import compact, disk_usage
 from tsstore.store.files.open import LocalFiles, open_files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
-from tsstore.store.reader import StateStore, open_store
-from tsstore.store.repeats import repeated
+from tsstore.store.reading.repeats import repeated
+from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.resume import resume_step
 from tsstore.store.verify import verify
 from tsstore.store.writer import PartWriter

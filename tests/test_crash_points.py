@@ -21,7 +21,7 @@ from power import Step, Trials, kill_everywhere, log_job
 
 from tsstore.errors import NotAStoreError, TsstoreError
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 from tsstore.store.verify import verify
 
 FAST = 12

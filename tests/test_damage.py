@@ -16,7 +16,7 @@ from helpers import draw_batch, stored_files, write_run
 from tsstore.errors import DamageError, TsstoreError
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import attributes_checksum
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from tsstore.errors import TsstoreError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import attributes_checksum
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 from tsstore.store.sealing import create_seal
 from tsstore.store.verify import verify
 

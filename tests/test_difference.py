@@ -18,7 +18,7 @@ from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.difference import difference_interval
 from tsstore.statistics.intervals import Jackknifed, Reach, jackknifed_entropy
 from tsstore.statistics.network_intervals import efficiency_of, propagated
-from tsstore.store.reader import StateStore
+from tsstore.store.reading.store import StateStore
 
 WITHOUT = np.array([3.9, 4.1, 4.0, 4.2])
 FIRST = Jackknifed(4.0, 3.5, 5.0, WITHOUT, np.array([10, 12, 9, 8])), Reach(3.5, 5.0, 3.0, 5.5)

@@ -19,7 +19,7 @@ from tsstore.analysis.distinct_states import Piece, distinct_states, spare_bytes
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.aggregate import Table
 from tsstore.errors import CountingError
-from tsstore.store.layers import LayerStates
+from tsstore.store.reading.layer import LayerStates
 
 MIB = 1 << 20
 

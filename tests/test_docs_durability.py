@@ -21,7 +21,7 @@ import tsstore
 from tsstore import cli, errors
 from tsstore.recording.recorder import Recorder
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.reader import StateStore
+from tsstore.store.reading.store import StateStore
 from tsstore.store.verify import verify
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes, RunAttributes
 from tsstore.store.format.documents import MAX_DEPTH, MAX_DOCUMENT_BYTES, attributes_checksum
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 
 TEXT = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
 (READER,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)

@@ -5,9 +5,9 @@ import pytest
 from helpers import draw_batch, write_run
 
 from tsstore.errors import DamageError, StoreError
-from tsstore.store import ids
-from tsstore.store.ids import id_dtype, id_pieces
-from tsstore.store.reader import open_store
+from tsstore.store.reading import ids
+from tsstore.store.reading.ids import id_dtype, id_pieces
+from tsstore.store.reading.store import open_store
 
 
 def parts_of(path, *columns: dict):

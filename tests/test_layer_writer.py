@@ -10,7 +10,7 @@ from tsstore.store.files.open import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.layer_writer import LayerWriter, chunk_rows
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 
 NEURONS = {"a": 3}
 

@@ -20,8 +20,8 @@ from tsstore.store.chunked import chunk as chunks
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.record import ArrayCommit
-from tsstore.store.layers import Block, LayerStates
-from tsstore.store.reader import open_store
+from tsstore.store.reading.layer import Block, LayerStates
+from tsstore.store.reading.store import open_store
 
 NEURONS = {"a": 11}
 

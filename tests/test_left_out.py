@@ -34,7 +34,7 @@ from tsstore.errors import (
 from tsstore.store.batch import LayerBatch
 from tsstore.store.compact import compact
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 
 MIB = 1 << 20
 RANKS = (1, 0, 1, 1)
@@ -372,7 +372,7 @@ def test_nothing_is_copied_where_nothing_is_left_out(tmp_path):
 
 def test_rows_that_stay_are_known_from_pieces_of_the_positions(tmp_path, monkeypatch):
     run = Run(tmp_path / "run", *draw_ids(6))
-    monkeypatch.setattr("tsstore.store.layer_part.PIECE_SAMPLES", 7)
+    monkeypatch.setattr("tsstore.store.reading.layer_part.PIECE_SAMPLES", 7)
     rows = sum(len(part.rows) for part in run.expected())
     assert run.left_out().kept_rows(run.store["a"]) == rows
     assert run.store.repeated_samples == run.left_out().samples

@@ -15,7 +15,7 @@ from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group
-from tsstore.store.reader import StateStore, open_store
+from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.run import create_run
 from tsstore.store.verify import verify
 from tsstore.store.writer import PartWriter

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import column_directory, directory_name, is_directory
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 from tsstore.store.repair import repair
 from tsstore.store.verify import verify
 

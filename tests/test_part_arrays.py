@@ -11,7 +11,7 @@ from tsstore.store import part_arrays
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.part_arrays import PartArrays
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 
 LAYERS = {"conv_1": LayerAttributes("conv_1", 6), "fc.2": LayerAttributes("fc.2", 13)}
 

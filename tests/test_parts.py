@@ -7,12 +7,12 @@ import pytest
 from helpers import draw_batch, rewrite_attributes, write_run
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store import parts
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.documents import create_group, write_group
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
-from tsstore.store.parts import Part, committed_arrays, follows, has_begun
-from tsstore.store.reader import open_store
+from tsstore.store.reading import part as parts
+from tsstore.store.reading.part import Part, committed_arrays, follows, has_begun
+from tsstore.store.reading.store import open_store
 
 PART = "part-00000-00000"
 

@@ -44,7 +44,7 @@ from tsstore.errors import CountingError, DamageError
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.store.batch import LayerBatch
-from tsstore.store.layers import LayerStates
+from tsstore.store.reading.layer import LayerStates
 from tsstore.store.verify import verify
 
 pytestmark = pytest.mark.usefixtures("small_sizes")

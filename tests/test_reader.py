@@ -24,7 +24,7 @@ from tsstore.errors import (
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
 from tsstore.store.sealing import create_seal
 

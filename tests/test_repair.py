@@ -16,7 +16,7 @@ from tsstore.errors import DamageError, NotAStoreError, StoreError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 from tsstore.store.repair import repair
 from tsstore.store.sealing import seal_part
 from tsstore.store.verify import verify

@@ -16,8 +16,8 @@ from tsstore.analysis.sample_digests import digest_samples
 from tsstore.analysis.schedulers import Local
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.reader import open_store
-from tsstore.store.repeats import same_ids
+from tsstore.store.reading.repeats import same_ids
+from tsstore.store.reading.store import open_store
 
 MIB = 1 << 20
 

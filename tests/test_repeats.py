@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.errors import StoreError
-from tsstore.store import repeats
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.reader import open_store
-from tsstore.store.repeats import repeated
+from tsstore.store.reading import repeats
+from tsstore.store.reading.repeats import repeated
+from tsstore.store.reading.store import open_store
 
 
 @dataclass(frozen=True)

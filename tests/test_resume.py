@@ -15,7 +15,7 @@ from tsstore.errors import DamageError, PartSealedError, ResumeError, StoreError
 from tsstore.store import resume
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 from tsstore.store.resume import Earlier, resume_part, resume_step
 from tsstore.store.run import create_run
 from tsstore.store.writer import PartWriter
@@ -317,7 +317,7 @@ def test_what_is_missing_is_what_is_found_one_by_one(tmp_path_factory, held, ids
     for part in held:
         cut_off(path, part)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tsstore.store.ids.PIECE_SAMPLES", piece)
+        patch.setattr("tsstore.store.reading.ids.PIECE_SAMPLES", piece)
         found = resume_step(LocalFiles(path, durable=False), ALONE).missing(ids)
     done = set(chain(*held))
     assert found.tolist() == [name for name in ids if name not in done]

@@ -19,7 +19,7 @@ from tsstore.errors import (
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 from tsstore.store.run import begin_run, create_run, read_run, remove_run
 
 
@@ -68,7 +68,9 @@ def test_a_run_s_root_is_read_without_its_parts(files):
     assert read_run(files) == run
     script = "import sys, tsstore.store.run as run; assert run.read_run; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert not {b"tsstore.store.reader", b"tsstore.store.parts"} & set(imported.stdout.split())
+    assert not {b"tsstore.store.reading.store", b"tsstore.store.reading.part"} & set(
+        imported.stdout.split()
+    )
 
 
 def test_a_run_has_the_id_of_its_job(files, path):

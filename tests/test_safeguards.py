@@ -22,7 +22,7 @@ from crashing import (
 from power import Step, Trials, kill_everywhere, log_job, lose_power
 
 from tsstore.errors import DamageError, PartSealedError, StoreExistsError, TsstoreError
-from tsstore.store import parts, sealing, writer
+from tsstore.store import sealing, writer
 from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked.reader import ArrayWriter, CommittedArray
 from tsstore.store.files.open import LocalFiles
@@ -31,7 +31,8 @@ from tsstore.store.format.arrays import read_array
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import metadata_key, read_attributes, read_document, write_group
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
-from tsstore.store.parts import committed_arrays
+from tsstore.store.reading import part as parts
+from tsstore.store.reading.part import committed_arrays
 from tsstore.store.run import create_run
 from tsstore.store.sealing import create_seal
 from tsstore.store.writer import create_part

@@ -11,8 +11,8 @@ from tsstore.store import sealing
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.record import CommitRecord
-from tsstore.store.parts import read_seal
-from tsstore.store.reader import open_store
+from tsstore.store.reading.part import read_seal
+from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
 from tsstore.store.sealing import create_seal, seal_part
 from tsstore.store.writer import PartWriter

@@ -21,7 +21,7 @@ from power import Killed, LoggedFiles
 
 from tsstore.errors import PartSealedError, StoreError
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.reader import StateStore, open_store
+from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.repair import repair
 from tsstore.store.resume import resume_step
 from tsstore.store.run import begin_run

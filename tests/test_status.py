@@ -12,9 +12,9 @@ from tsstore.errors import FormatError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.record import CommitRecord, Seal
-from tsstore.store.parts import Part
 from tsstore.store.process import this_process
-from tsstore.store.status import (
+from tsstore.store.reading.part import Part
+from tsstore.store.reading.status import (
     QUIET,
     PartStatus,
     is_alive,

@@ -401,7 +401,7 @@ def test_a_reset_opens_no_part_from_before_it(model, tmp_path, monkeypatch):
     tsstore.build_efficiency_model(model, ["Linear"], storage_path=tmp_path / "run.zarr")
     (hook,) = model.efficiency_layers
     opened = []
-    part = tsstore.store.parts.Part
+    part = tsstore.store.reading.part.Part
     original = part.open.__func__
     monkeypatch.setattr(
         part, "open", classmethod(lambda cls, *where: opened.append(where) or original(cls, *where))

@@ -18,7 +18,7 @@ from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
-from tsstore.store.reader import StateStore
+from tsstore.store.reading.store import StateStore
 
 #: Bytes of a row, and whether keys are exact: one, two and more words, and fingerprints.
 SCHEMES = [(3, False), (8, False), (16, True), (24, False), (24, True), (80, True), (200, False)]

@@ -29,7 +29,7 @@ from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group, read_attributes
 from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.process import this_process
-from tsstore.store.reader import open_store
+from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run, remove_run
 from tsstore.store.writer import PartWriter, check_codec, next_attempt
 

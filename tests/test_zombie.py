@@ -16,8 +16,8 @@ from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
-from tsstore.store.parts import read_record
-from tsstore.store.reader import StateStore, open_store
+from tsstore.store.reading.part import read_record
+from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.resume import resume_part
 from tsstore.store.run import create_run
 from tsstore.store.writer import PartWriter

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from tsstore.statistics.entropy import entropy
     from tsstore.statistics.spectrum import Spectrum
     from tsstore.store.compact import compact
-    from tsstore.store.layers import LayerStates
-    from tsstore.store.reader import StateStore
-    from tsstore.store.reader import open_store as open
+    from tsstore.store.reading.layer import LayerStates
+    from tsstore.store.reading.store import StateStore
+    from tsstore.store.reading.store import open_store as open
     from tsstore.store.repair import repair
     from tsstore.store.verify import verify
     from tsstore.tensorstate import (
@@ -69,9 +69,9 @@ _HOMES = {
     "entropy": "statistics.entropy",
     "Spectrum": "statistics.spectrum",
     "compact": "store.compact",
-    "LayerStates": "store.layers",
-    "StateStore": "store.reader",
-    "open": "store.reader",
+    "LayerStates": "store.reading.layer",
+    "StateStore": "store.reading.store",
+    "open": "store.reading.store",
     "repair": "store.repair",
     "verify": "store.verify",
     "StateCaptureHook": "tensorstate",

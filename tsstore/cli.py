@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> int:
-    from tsstore.store.display import printable
+    from tsstore.store.reading.display import printable
 
     typer.echo(f"tsstore: {printable(' '.join(message.split()))}", err=True)
     return FAILED

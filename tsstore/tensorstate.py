@@ -26,7 +26,7 @@ from tsstore.recording.outputs import OutputChoice
 from tsstore.recording.select import Selector, Target, Where, select, unwrapped
 from tsstore.recording.session import Session
 from tsstore.store.files.open import StorePath
-from tsstore.store.layers import LayerStates
+from tsstore.store.reading.layer import LayerStates
 
 _WITHOUT_EFFECT = {"memory_device", "memory_limit", "backend"}
 """Options of TensorState about where it keeps states, which change no number."""

@@ -9,7 +9,7 @@ import numpy as np
 from tsstore.analysis.groups import PIECE_SAMPLES, RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.statistics.accuracy import Answers
-from tsstore.store.parts import Part
+from tsstore.store.reading.part import Part
 
 PREDICTION = "prediction"
 LABEL = "label"

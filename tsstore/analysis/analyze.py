@@ -36,9 +36,9 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
 from tsstore.store.files.open import StorePath
-from tsstore.store.ids import ID
-from tsstore.store.layers import LayerStates
-from tsstore.store.reader import StateStore
+from tsstore.store.reading.ids import ID
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.store import StateStore
 
 Progress = Callable[[str, int, int], None]
 """Takes a layer's name, the number of its tasks that are done, and of all."""

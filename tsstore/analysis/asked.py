@@ -10,9 +10,9 @@ from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.repeats import NO_REPEATS, RepeatedSamples
 from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
 from tsstore.store.files.open import StorePath
-from tsstore.store.ids import ID, id_dtype
-from tsstore.store.layers import LayerStates
-from tsstore.store.reader import StateStore, open_store
+from tsstore.store.reading.ids import ID, id_dtype
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.store import StateStore, open_store
 
 
 def countable(store: StateStore | StorePath) -> StateStore:

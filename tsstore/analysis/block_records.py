@@ -19,7 +19,7 @@ from tsstore.counting.merge import merge_samples
 from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
 from tsstore.store.chunked.reader import ChunkRoom
-from tsstore.store.layers import Block, LayerStates
+from tsstore.store.reading.layer import Block, LayerStates
 
 SPAN_BYTES = 1 << 20
 """Of rows that become keys at a time, about: while they are still in the processor's cache."""

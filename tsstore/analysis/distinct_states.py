@@ -19,7 +19,7 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.counting.shares import share_bits, shares
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
-from tsstore.store.layers import LayerStates
+from tsstore.store.reading.layer import LayerStates
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Piece: TypeAlias = tuple[npt.NDArray[np.uint8], Counts, Counts]

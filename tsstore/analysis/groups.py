@@ -17,8 +17,8 @@ from tsstore.counting.by_group import deal
 from tsstore.counting.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
 from tsstore.store.chunked.reader import CommittedArray
-from tsstore.store.display import printable
-from tsstore.store.parts import Part
+from tsstore.store.reading.display import printable
+from tsstore.store.reading.part import Part
 
 GROUPS = 32
 """Enough for a standard error that is itself known to one part in eight; t with 31 degrees."""

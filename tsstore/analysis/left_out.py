@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from tsstore.analysis.memory import format_memory
 from tsstore.errors import MemoryTooSmallError
-from tsstore.store.layer_part import LayerPart
-from tsstore.store.layers import LayerStates
-from tsstore.store.reader import StateStore
-from tsstore.store.repeats import repeated
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import LayerPart
+from tsstore.store.reading.repeats import repeated
+from tsstore.store.reading.store import StateStore
 
 COMPARED_BYTES = 48
 """Of an id, while all are compared: itself, its place in order, itself there, whether it is equal

@@ -28,7 +28,7 @@ from tsstore.counting.records import Records
 from tsstore.errors import CountingError
 from tsstore.statistics.groups import GroupChanges, merge_changes
 from tsstore.statistics.spectrum import Spectrum, merge
-from tsstore.store.layers import Block, LayerStates
+from tsstore.store.reading.layer import Block, LayerStates
 
 
 @dataclass(frozen=True)

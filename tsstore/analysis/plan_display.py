@@ -6,7 +6,7 @@ from html import escape
 
 from tsstore.analysis.memory import format_memory
 from tsstore.analysis.plan_numbers import PlannedLayer, PlanNumbers
-from tsstore.store.display import html_table, printable, text_table
+from tsstore.store.reading.display import html_table, printable, text_table
 
 HEADINGS = (
     "layer",

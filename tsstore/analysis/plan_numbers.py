@@ -9,7 +9,7 @@ from typing import Any
 from tsstore.analysis.plan import Plan
 from tsstore.errors import UnknownLayerError
 from tsstore.store.printing import printable
-from tsstore.store.reader import aliases
+from tsstore.store.reading.store import aliases
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.open import StorePath
-from tsstore.store.layers import LayerStates
-from tsstore.store.reader import StateStore
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.store import StateStore
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from tsstore.counting.distinct import distinct_rows
 from tsstore.errors import EmptyStoreError, RowIndexError
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.store.layers import LayerStates
+from tsstore.store.reading.layer import LayerStates
 
 _Found = TypeVar("_Found")
 

@@ -33,9 +33,9 @@ from tsstore.analysis.sample_digests import (
     follows_its_like,
 )
 from tsstore.errors import AnalysisError, StoreError
-from tsstore.store.ids import ID, id_dtype
-from tsstore.store.reader import StateStore
-from tsstore.store.repeats import SameIds, same_ids
+from tsstore.store.reading.ids import ID, id_dtype
+from tsstore.store.reading.repeats import SameIds, same_ids
+from tsstore.store.reading.store import StateStore
 
 Repeats = Literal["once", "each"]
 """Whether samples of one id and the same rows count once, or each sample is a draw of its own."""

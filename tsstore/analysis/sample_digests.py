@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.running import Scheduler
-from tsstore.store.layers import Block, LayerStates
-from tsstore.store.repeats import SameIds
+from tsstore.store.reading.layer import Block, LayerStates
+from tsstore.store.reading.repeats import SameIds
 
 SAMPLE_BYTES = 144
 """Of a sample that is digested: its place, its id's number, its digest before and after a layer,

@@ -22,7 +22,7 @@ from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
 from tsstore.analysis.states_files import write_states
 from tsstore.errors import AnalysisError
-from tsstore.store.layers import LayerStates
+from tsstore.store.reading.layer import LayerStates
 
 if TYPE_CHECKING:
     import pandas as pd

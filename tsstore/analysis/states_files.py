@@ -24,8 +24,8 @@ from tsstore.analysis.states_formats import (
 )
 from tsstore.errors import AccessError, StoreError, StoreExistsError
 from tsstore.store.files.disk import sync_directory
-from tsstore.store.layers import LayerStates
 from tsstore.store.printing import printable
+from tsstore.store.reading.layer import LayerStates
 from tsstore.store.run import read_run
 
 Append = Callable[[Rows, Numbers, Numbers], None]

@@ -128,7 +128,7 @@ def _space_text(scratch: str | None, needed: int) -> str:
     """Say whether the scratch folder has room for so many bytes."""
     from tsstore.analysis.exchange import scratch_parent
     from tsstore.analysis.memory import format_memory
-    from tsstore.store.display import printable
+    from tsstore.store.reading.display import printable
 
     folder = scratch_parent(scratch) or tempfile.gettempdir()
     try:

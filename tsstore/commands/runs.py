@@ -10,13 +10,13 @@ from tsstore.commands.options import Json, RunPath
 from tsstore.commands.terminal import print_lines, print_table, progress
 
 if TYPE_CHECKING:
-    from tsstore.store.parts import Part
+    from tsstore.store.reading.part import Part
 
 
 def info(run: RunPath) -> None:
     """Say what a run holds: parts, layers, samples, commits."""
     import tsstore
-    from tsstore.store.display import (
+    from tsstore.store.reading.display import (
         LAYER_HEADINGS,
         layer_cells,
         printable,
@@ -67,7 +67,7 @@ def compact(
     import tsstore
     from tsstore.store.compact import compact as rewrite
     from tsstore.store.compact import disk_usage
-    from tsstore.store.display import printable
+    from tsstore.store.reading.display import printable
 
     source = tsstore.open(run)
     with progress() as report:
@@ -80,7 +80,7 @@ def compact(
 
 
 def _part_cells(part: Part, status: str) -> list[str]:
-    from tsstore.store.display import printable
+    from tsstore.store.reading.display import printable
 
     attributes, record = part.attributes, part.record
     return [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from tsstore.store.layers import LayerStates
+    from tsstore.store.reading.layer import LayerStates
 
 HEADINGS = ("state", "neurons on", "rows", "share of rows", "samples")
 
@@ -66,7 +66,7 @@ def export(
 ) -> None:
     """Write all distinct states of a layer, with multiplicities and incidences, to a file."""
     from tsstore.analysis.states import export_states
-    from tsstore.store.display import printable
+    from tsstore.store.reading.display import printable
 
     found = _layer(run, layer)
     with progress() as report:

@@ -26,8 +26,8 @@ from tsstore.recording.settings import Settings
 from tsstore.store.files.open import Files, StorePath, open_files
 from tsstore.store.format.attributes import PartAttributes, directory_name
 from tsstore.store.format.documents import ZARR_JSON
-from tsstore.store.layers import LayerStates
-from tsstore.store.parts import Part
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.part import Part
 from tsstore.store.run import create_run
 
 _SETTINGS = Settings(calls="merge", missing="empty")

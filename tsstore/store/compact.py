@@ -10,9 +10,9 @@ from tsstore.store.files.open import Files, StorePath, open_files
 from tsstore.store.merged import MergedParts, compare
 from tsstore.store.part_copy import PartCopy
 from tsstore.store.printing import printable
-from tsstore.store.reader import StateStore, open_store
+from tsstore.store.reading.status import LIVE
+from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.run import create_run
-from tsstore.store.status import LIVE
 
 SHARD_BYTES = 256 << 20
 

@@ -15,7 +15,7 @@ from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAtt
 from tsstore.store.format.documents import metadata_key, read_attributes, read_document
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 from tsstore.store.other_files import note_other_files
-from tsstore.store.parts import Part, committed_arrays, follows, read_record, read_seal
+from tsstore.store.reading.part import Part, committed_arrays, follows, read_record, read_seal
 
 _GROUPS = ("layers", "samples", "sample_checksums")
 

@@ -14,10 +14,10 @@ from tsstore.store.format.attributes import ArrayPaths, PartAttributes
 from tsstore.store.format.documents import write_group
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
 from tsstore.store.merged import MergedParts, Pieces, array_pieces
-from tsstore.store.parts import Part
 from tsstore.store.process import now, process_name
+from tsstore.store.reading.part import Part
+from tsstore.store.reading.status import FINISHED
 from tsstore.store.sealing import create_seal
-from tsstore.store.status import FINISHED
 from tsstore.store.writer import create_groups, create_part
 
 

@@ -15,10 +15,10 @@ from tsstore.errors import ResumeError, StoreExistsError
 from tsstore.store.files.open import Files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes, seal_path
 from tsstore.store.format.documents import metadata_key
-from tsstore.store.ids import ID, missing_ids
-from tsstore.store.parts import Part, has_begun
 from tsstore.store.printing import printable
 from tsstore.store.process import process_name
+from tsstore.store.reading.ids import ID, missing_ids
+from tsstore.store.reading.part import Part, has_begun
 from tsstore.store.sealing import seal_part
 from tsstore.store.writer import PartWriter, next_attempt
 

@@ -8,8 +8,8 @@ from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import create_group, metadata_key, read_attributes
 from tsstore.store.format.record import CommitRecord, Seal
-from tsstore.store.parts import read_record, read_seal
 from tsstore.store.process import now
+from tsstore.store.reading.part import read_record, read_seal
 
 
 def seal_part(files: Files, directory: str, why: str, by: str) -> Seal:

@@ -12,13 +12,13 @@ from tsstore.store.findings import Findings, VerifyReport
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.format.documents import metadata_key
-from tsstore.store.layer_part import LayerPart
 from tsstore.store.other_files import LEFTOVER, note_files
 from tsstore.store.part_check import PartCheck
-from tsstore.store.parts import Part
-from tsstore.store.reader import StateStore
+from tsstore.store.reading.layer_part import LayerPart
+from tsstore.store.reading.part import Part
+from tsstore.store.reading.status import LIVE, is_alive, last_commit, part_statuses
+from tsstore.store.reading.store import StateStore
 from tsstore.store.run import read_run
-from tsstore.store.status import LIVE, is_alive, last_commit, part_statuses
 
 Progress = Callable[[str, int, int], None]
 """Takes a part's directory, the number of its arrays that were read, and of all."""

@@ -13,10 +13,10 @@ from tsstore import bits
 from tsstore.errors import FormatError, RowIndexError
 from tsstore.store.chunked.chunk import taking_memory
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.indexing import RowNumbers, Wanted, wanted
-from tsstore.store.layer_part import Block as Block
-from tsstore.store.layer_part import LayerPart, read_rows
 from tsstore.store.printing import printable
+from tsstore.store.reading.indexing import RowNumbers, Wanted, wanted
+from tsstore.store.reading.layer_part import Block as Block
+from tsstore.store.reading.layer_part import LayerPart, read_rows
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -225,7 +225,7 @@ class LayerStates:
         )
 
     def _repr_html_(self) -> str:
-        from tsstore.store.display import layer_html
+        from tsstore.store.reading.display import layer_html
 
         return layer_html(self)
 

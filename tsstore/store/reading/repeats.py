@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store.ids import ID, id_dtype, id_pieces
-from tsstore.store.parts import Part
+from tsstore.store.reading.ids import ID, id_dtype, id_pieces
+from tsstore.store.reading.part import Part
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key, read_attributes, text
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
-from tsstore.store.layer_part import LayerPart
+from tsstore.store.reading.layer_part import LayerPart
 
 
 @dataclass(frozen=True)

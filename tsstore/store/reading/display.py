@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from tsstore.errors import DamageError, StoreError
 from tsstore.store.printing import printable as printable
-from tsstore.store.status import CUT_OFF
+from tsstore.store.reading.status import CUT_OFF
 
 if TYPE_CHECKING:
-    from tsstore.store.layers import LayerStates
-    from tsstore.store.reader import StateStore
+    from tsstore.store.reading.layer import LayerStates
+    from tsstore.store.reading.store import StateStore
 
 LAYER_HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
 

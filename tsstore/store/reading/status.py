@@ -12,7 +12,7 @@ from tsstore.errors import FormatError
 from tsstore.store.process import started, system
 
 if TYPE_CHECKING:
-    from tsstore.store.parts import Part
+    from tsstore.store.reading.part import Part
 
 LIVE = "live"
 FINISHED = "finished"

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from tsstore.errors import DamageError, StoreError, UnknownLayerError
 from tsstore.store.files.open import StorePath, open_files
-from tsstore.store.layer_part import LayerPart
-from tsstore.store.layers import LayerStates
-from tsstore.store.parts import Part
 from tsstore.store.printing import printable
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import LayerPart
+from tsstore.store.reading.part import Part
+from tsstore.store.reading.run_view import RunView, open_parts
 from tsstore.store.run import read_run
-from tsstore.store.run_view import RunView, open_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,12 +159,12 @@ class StateStore(RunView, Mapping[str, LayerStates]):
         return len(self.layers)
 
     def __repr__(self) -> str:
-        from tsstore.store.display import store_text
+        from tsstore.store.reading.display import store_text
 
         return store_text(self)
 
     def _repr_html_(self) -> str:
-        from tsstore.store.display import store_html
+        from tsstore.store.reading.display import store_html
 
         return store_html(self)
 

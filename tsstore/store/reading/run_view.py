@@ -11,11 +11,10 @@ from typing import Self
 from tsstore.errors import StoreError
 from tsstore.store.files.open import Files
 from tsstore.store.format.attributes import RunAttributes
-from tsstore.store.ids import ID
-from tsstore.store.parts import Part, has_begun
-from tsstore.store.repeats import repeated
-from tsstore.store.run import read_run
-from tsstore.store.status import (
+from tsstore.store.reading.ids import ID
+from tsstore.store.reading.part import Part, has_begun
+from tsstore.store.reading.repeats import repeated
+from tsstore.store.reading.status import (
     FINISHED,
     PartStatus,
     is_alive,
@@ -23,6 +22,7 @@ from tsstore.store.status import (
     part_statuses,
     run_status,
 )
+from tsstore.store.run import read_run
 
 _OWN = {"_files", "_steps", "run", "parts"}
 

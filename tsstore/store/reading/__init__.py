@@ -1,0 +1,1 @@
+"""Reading a run: parts, layers, ids, as far as they are committed."""
