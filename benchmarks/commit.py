@@ -31,13 +31,13 @@ import numpy as np
 import psutil
 
 from tsstore.recording.schedule import COMMIT_COST_RATIO
-from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
-from tsstore.store.layer_writer import chunk_rows
-from tsstore.store.part_arrays import BUFFER_BYTES, CHUNK_BYTES, MIN_CHUNK_BYTES
 from tsstore.store.run import create_run
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.batch import Batch, LayerBatch
+from tsstore.store.writing.layer import chunk_rows
+from tsstore.store.writing.layers import BUFFER_BYTES, CHUNK_BYTES, MIN_CHUNK_BYTES
+from tsstore.store.writing.part import PartWriter
 
 COMMIT_EVERY = 10.0
 SAMPLES = 32

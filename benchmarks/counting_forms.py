@@ -126,7 +126,7 @@ class Run:
         from tsstore.store.files.open import LocalFiles
         from tsstore.store.format.attributes import LayerAttributes, PartAttributes
         from tsstore.store.run import create_run
-        from tsstore.store.writer import PartWriter
+        from tsstore.store.writing.part import PartWriter
 
         files = LocalFiles(path, durable=False)
         create_run(files)
@@ -137,7 +137,7 @@ class Run:
 
     def append(self, rows: Any, labels: Any, first_sample: int) -> None:
         """Write rows of whole samples with a label each."""
-        from tsstore.store.batch import Batch, LayerBatch
+        from tsstore.store.writing.batch import Batch, LayerBatch
 
         positions = np.full(len(labels), len(rows) // len(labels), dtype=np.int64)
         layers = {LAYER: LayerBatch(rows, positions)}

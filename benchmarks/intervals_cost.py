@@ -91,11 +91,11 @@ def main() -> None:
 
 def write_run(path: Path, numbers: Any, positions: int) -> None:
     """Write a run of one layer, whose states are the numbers' bits."""
-    from tsstore.store.batch import Batch, LayerBatch
     from tsstore.store.files.open import LocalFiles
     from tsstore.store.format.attributes import LayerAttributes, PartAttributes
     from tsstore.store.run import create_run
-    from tsstore.store.writer import PartWriter
+    from tsstore.store.writing.batch import Batch, LayerBatch
+    from tsstore.store.writing.part import PartWriter
 
     files = LocalFiles(path, durable=False)
     create_run(files)

@@ -21,16 +21,16 @@ import numpy as np
 
 from tsstore import bits
 from tsstore.errors import NotAStoreError
-from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.repair import repair
-from tsstore.store.resume import resume_step
 from tsstore.store.run import begin_run
 from tsstore.store.verify import verify
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.batch import Batch, LayerBatch
+from tsstore.store.writing.part import PartWriter
+from tsstore.store.writing.resume import resume_step
 
 SAMPLES = 12
 BATCH = 2

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from tsstore import bits
-from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import load, write_group
 from tsstore.store.run import create_run
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.batch import Batch, LayerBatch
+from tsstore.store.writing.part import PartWriter
 
 NEURONS = {"conv_1": 6, "fc.2": 13}
 

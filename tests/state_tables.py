@@ -11,7 +11,7 @@ import pandas as pd
 import zarr
 
 from tsstore import bits
-from tsstore.store.batch import LayerBatch
+from tsstore.store.writing.batch import LayerBatch
 
 WIDTHS = [1, 3, 8, 9, 16, 17, 40]
 SUFFIXES = [".parquet", ".zarr"]

@@ -11,8 +11,8 @@ import numpy as np
 from helpers import write_run
 
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.reading.store import StateStore, open_store
+from tsstore.store.writing.batch import Batch, LayerBatch
 
 WIDTHS = (1, 3, 8, 9, 16, 17, 38, 300)
 

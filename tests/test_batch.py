@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store.batch import Batch, LayerBatch, check_column
 from tsstore.store.format import attributes as layout
+from tsstore.store.writing.batch import Batch, LayerBatch, check_column
 
 LABELS = layout.sample_spec("int64")
 TEXT = layout.sample_spec("string")

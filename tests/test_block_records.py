@@ -22,8 +22,8 @@ from tsstore.counting.hot import HotKeys
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
-from tsstore.store.batch import LayerBatch
 from tsstore.store.reading.layer import Block, LayerStates
+from tsstore.store.writing.batch import LayerBatch
 
 WAYS = [(1, True), (3, True), (1, False), (3, False), (8, False), (9, False), (40, False)]
 """Bytes of a row, and whether its states are counted in a table of all of them."""

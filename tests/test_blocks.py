@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from tsstore.recording import blocks as module
 from tsstore.recording.blocks import BLOCK_BYTES, SPARE_BYTES, Blocks
-from tsstore.store.batch import Batch, LayerBatch
+from tsstore.store.writing.batch import Batch, LayerBatch
 
 
 def batch_of(rows, **columns):

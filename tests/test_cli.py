@@ -292,7 +292,7 @@ def test_names_cannot_write_to_the_terminal(tmp_path):
     from tsstore.store.files.open import LocalFiles
     from tsstore.store.format.attributes import LayerAttributes, PartAttributes
     from tsstore.store.run import create_run
-    from tsstore.store.writer import Batch, LayerBatch, PartWriter
+    from tsstore.store.writing.part import Batch, LayerBatch, PartWriter
 
     name = "[bold]\x1b[31mred"
     files = LocalFiles(tmp_path / "run.zarr", durable=False)

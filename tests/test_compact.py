@@ -31,9 +31,9 @@ from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reading.repeats import repeated
 from tsstore.store.reading.store import StateStore, open_store
-from tsstore.store.resume import resume_step
 from tsstore.store.verify import verify
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.part import PartWriter
+from tsstore.store.writing.resume import resume_step
 
 PART = "part-00000-00000"
 

@@ -31,8 +31,8 @@ from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import attributes_checksum
 from tsstore.store.reading.store import open_store
-from tsstore.store.sealing import create_seal
 from tsstore.store.verify import verify
+from tsstore.store.writing.seal import create_seal
 
 BUDGET_BYTES = 8 << 20
 """What reading a store of some kilobytes may take."""

@@ -19,8 +19,8 @@ from tsstore.errors import OutputError
 from tsstore.recording import background, blocks
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.sink import Statistics
-from tsstore.store import part_arrays
 from tsstore.store.format.arrays import CODECS
+from tsstore.store.writing import layers as part_arrays
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "capture.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.layer_writer import LayerWriter, chunk_rows
 from tsstore.store.reading.store import open_store
+from tsstore.store.writing.layer import LayerWriter, chunk_rows
 
 NEURONS = {"a": 3}
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from tsstore import bits
 from tsstore.errors import DamageError, FormatError, RowIndexError, StoreError
-from tsstore.store.batch import Batch
 from tsstore.store.chunked import chunk as chunks
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.record import ArrayCommit
 from tsstore.store.reading.layer import Block, LayerStates
 from tsstore.store.reading.store import open_store
+from tsstore.store.writing.batch import Batch
 
 NEURONS = {"a": 11}
 

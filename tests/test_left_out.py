@@ -31,10 +31,10 @@ from tsstore.errors import (
     MemoryTooSmallError,
     StoreError,
 )
-from tsstore.store.batch import LayerBatch
 from tsstore.store.compact import compact
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reading.store import open_store
+from tsstore.store.writing.batch import LayerBatch
 
 MIB = 1 << 20
 RANKS = (1, 0, 1, 1)

@@ -11,14 +11,14 @@ import pytest
 
 from tsstore import bits
 from tsstore.errors import StoreError
-from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.run import create_run
 from tsstore.store.verify import verify
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.batch import Batch, LayerBatch
+from tsstore.store.writing.part import PartWriter
 
 SECONDS = 3.0
 NEURONS = {"conv_1": 6, "fc.2": 13, "late": 9}

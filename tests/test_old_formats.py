@@ -15,8 +15,8 @@ import tsstore
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.repair import repair
-from tsstore.store.resume import resume_part, resume_step
 from tsstore.store.verify import verify
+from tsstore.store.writing.resume import resume_part, resume_step
 
 DATA = Path(__file__).parent / "data"
 FORMATS = [DATA / "format_1"]

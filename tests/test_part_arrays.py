@@ -7,11 +7,11 @@ import pytest
 from helpers import draw_batch, rows_of, write_run
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store import part_arrays
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.part_arrays import PartArrays
 from tsstore.store.reading.store import open_store
+from tsstore.store.writing import layers as part_arrays
+from tsstore.store.writing.layers import PartArrays
 
 LAYERS = {"conv_1": LayerAttributes("conv_1", 6), "fc.2": LayerAttributes("fc.2", 13)}
 

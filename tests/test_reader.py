@@ -26,7 +26,7 @@ from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
-from tsstore.store.sealing import create_seal
+from tsstore.store.writing.seal import create_seal
 
 any_text = st.text(st.characters())
 

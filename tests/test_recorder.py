@@ -27,7 +27,7 @@ from tsstore.errors import (
     TsstoreWarning,
     WriterError,
 )
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.part import PartWriter
 
 
 @pytest.fixture

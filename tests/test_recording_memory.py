@@ -16,7 +16,7 @@ import tsstore
 
 PRELUDE = """
 import json, resource, sys, time, torch, tsstore
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.part import PartWriter
 
 torch.set_num_threads(1)
 path = sys.argv[1]

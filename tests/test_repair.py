@@ -18,8 +18,8 @@ from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
 from tsstore.store.reading.store import open_store
 from tsstore.store.repair import repair
-from tsstore.store.sealing import seal_part
 from tsstore.store.verify import verify
+from tsstore.store.writing.seal import seal_part
 
 CLOSED, CUT, LATER = "part-00000-00000", "part-00001-00000", "part-00001-00001"
 LONG_AGO = "2020-01-01T00:00:00+00:00"

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from interleaving import Actor, SteppedFiles, interleave
 
 from tsstore.errors import DamageError, PartSealedError, ResumeError, StoreError
-from tsstore.store import resume
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reading.store import open_store
-from tsstore.store.resume import Earlier, resume_part, resume_step
 from tsstore.store.run import create_run
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing import resume
+from tsstore.store.writing.part import PartWriter
+from tsstore.store.writing.resume import Earlier, resume_part, resume_step
 
 ALONE = PartAttributes()
 

@@ -22,7 +22,6 @@ from crashing import (
 from power import Step, Trials, kill_everywhere, log_job, lose_power
 
 from tsstore.errors import DamageError, PartSealedError, StoreExistsError, TsstoreError
-from tsstore.store import sealing, writer
 from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked.reader import ArrayWriter, CommittedArray
 from tsstore.store.files.open import LocalFiles
@@ -34,8 +33,10 @@ from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, 
 from tsstore.store.reading import part as parts
 from tsstore.store.reading.part import committed_arrays
 from tsstore.store.run import create_run
-from tsstore.store.sealing import create_seal
-from tsstore.store.writer import create_part
+from tsstore.store.writing import part as writer
+from tsstore.store.writing import seal as sealing
+from tsstore.store.writing.part import create_part
+from tsstore.store.writing.seal import create_seal
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 

@@ -7,15 +7,15 @@ import pytest
 from helpers import draw_batch, start_part, write_run
 
 from tsstore.errors import DamageError, PartSealedError
-from tsstore.store import sealing
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.record import CommitRecord
 from tsstore.store.reading.part import read_seal
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
-from tsstore.store.sealing import create_seal, seal_part
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing import seal as sealing
+from tsstore.store.writing.part import PartWriter
+from tsstore.store.writing.seal import create_seal, seal_part
 
 PART = "part-00000-00000"
 

@@ -17,7 +17,7 @@ from watching import hook_count
 import tsstore
 from tsstore.errors import CaptureError, TsstoreWarning, WriterError
 from tsstore.recording import sink
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.part import PartWriter
 
 WHY = "the writer failed: OSError: [Errno 28] No space left on device"
 

@@ -23,10 +23,10 @@ from tsstore.errors import PartSealedError, StoreError
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.repair import repair
-from tsstore.store.resume import resume_step
 from tsstore.store.run import begin_run
 from tsstore.store.verify import verify
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.part import PartWriter
+from tsstore.store.writing.resume import resume_step
 
 WORLD = 2
 RANKS = st.integers(0, WORLD - 1)

@@ -15,8 +15,8 @@ from tsstore.store.files.open import LocalFiles
 from tsstore.store.findings import Finding
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
-from tsstore.store.sealing import create_seal, seal_part
 from tsstore.store.verify import verify
+from tsstore.store.writing.seal import create_seal, seal_part
 
 ZEROTH, FIRST = "part-00000-00000", "part-00001-00000"
 NOBODY = {"process": {}, "started": "2020-01-01T00:00:00+00:00"}
@@ -258,7 +258,7 @@ def test_states_with_bits_behind_the_last_neuron_are_an_error(tmp_path):
 @pytest.mark.parametrize("wrong", [[4, 4, 4, 4, 4], [8, -1, 4, 4, 4], [0, 0, 0, 0, 0]])
 def test_positions_that_are_not_those_of_the_rows_are_an_error(tmp_path, monkeypatch, wrong):
     batch = batches(1)[0]
-    monkeypatch.setattr("tsstore.store.batch.LayerBatch.check", lambda *arguments: None)
+    monkeypatch.setattr("tsstore.store.writing.batch.LayerBatch.check", lambda *arguments: None)
     batch.layers["conv_1"].positions[:] = wrong
     write_run(tmp_path, [batch], chunk_bytes=20)
     errors = verify(tmp_path).errors

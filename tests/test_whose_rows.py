@@ -20,7 +20,7 @@ from watching import as_numpy, watched
 
 import tsstore
 from tsstore.errors import ColumnsError, OutputError, ResumeError, TsstoreWarning
-from tsstore.store.batch import Batch, LayerBatch
+from tsstore.store.writing.batch import Batch, LayerBatch
 
 BY_EXPERIMENT = "found by experiment"
 

@@ -31,7 +31,7 @@ from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.process import this_process
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run, remove_run
-from tsstore.store.writer import PartWriter, check_codec, next_attempt
+from tsstore.store.writing.part import PartWriter, check_codec, next_attempt
 
 PART = "part-00000-00000"
 

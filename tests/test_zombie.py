@@ -12,15 +12,15 @@ from interleaving import Actor, SteppedFiles, interleave, pause
 
 from tsstore import bits
 from tsstore.errors import PartSealedError
-from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reading.part import read_record
 from tsstore.store.reading.store import StateStore, open_store
-from tsstore.store.resume import resume_part
 from tsstore.store.run import create_run
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.batch import Batch, LayerBatch
+from tsstore.store.writing.part import PartWriter
+from tsstore.store.writing.resume import resume_part
 
 TRIALS = 300
 SAMPLES = 30

@@ -20,8 +20,8 @@ from tsstore.recording.layer_rows import layer_attributes, layer_batch, no_rows,
 from tsstore.recording.sample_index import Indices, check_names
 from tsstore.recording.select import Target
 from tsstore.recording.settings import Settings
-from tsstore.store.batch import Batch, LayerBatch
 from tsstore.store.format.attributes import LayerAttributes
+from tsstore.store.writing.batch import Batch, LayerBatch
 
 _MOST_KNOWN: Final = 256
 """Forms of batches that are remembered; then one begins anew."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store.batch import Batch, LayerBatch
+from tsstore.store.writing.batch import Batch, LayerBatch
 
 _Bytes = npt.NDArray[np.uint8]
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import ColumnsError
-from tsstore.store.batch import check_column
 from tsstore.store.format.attributes import sample_spec
+from tsstore.store.writing.batch import check_column
 
 
 def to_column(name: str, values: Any) -> npt.NDArray[Any]:

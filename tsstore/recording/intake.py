@@ -22,7 +22,7 @@ from tsstore.recording.settings import Settings
 from tsstore.recording.sink import Sink
 from tsstore.recording.undecided import Undecided
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.resume import Earlier
+from tsstore.store.writing.resume import Earlier
 
 
 class Intake:

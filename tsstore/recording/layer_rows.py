@@ -15,8 +15,8 @@ from tsstore.recording.masks import Mask, Masks
 from tsstore.recording.packed import Packed
 from tsstore.recording.sample_index import AS_MANY, Indices, even_index
 from tsstore.recording.settings import Settings
-from tsstore.store.batch import LayerBatch
 from tsstore.store.format.attributes import LayerAttributes
+from tsstore.store.writing.batch import LayerBatch
 
 
 def layer_batch(rows: NamedRows, samples: int, masks: Masks, forwards: Sequence[int]) -> LayerBatch:

@@ -14,7 +14,7 @@ from tsstore.recording.sample_index import SampleIndex
 from tsstore.recording.sampling import Sampling
 from tsstore.recording.termination import check_can_hold
 from tsstore.store.format.documents import dump
-from tsstore.store.writer import check_codec
+from tsstore.store.writing.part import check_codec
 
 Calls = Literal["separate", "merge"]
 """What several calls of a module in one forward pass are: layers, or positions of one."""

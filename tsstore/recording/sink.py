@@ -19,11 +19,11 @@ from tsstore.recording.blocks import Blocks
 from tsstore.recording.causes import why_nothing_ran
 from tsstore.recording.settings import Settings
 from tsstore.recording.termination import Termination
-from tsstore.store.batch import Batch
 from tsstore.store.files.open import Files
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.resume import Earlier, resume_part
-from tsstore.store.writer import PartWriter
+from tsstore.store.writing.batch import Batch
+from tsstore.store.writing.part import PartWriter
+from tsstore.store.writing.resume import Earlier, resume_part
 
 _LOG = logging.getLogger("tsstore")
 

@@ -17,8 +17,8 @@ from tsstore.store.merged import MergedParts, Pieces, array_pieces
 from tsstore.store.process import now, process_name
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.status import FINISHED
-from tsstore.store.sealing import create_seal
-from tsstore.store.writer import create_groups, create_part
+from tsstore.store.writing.part import create_groups, create_part
+from tsstore.store.writing.seal import create_seal
 
 
 class PartCopy:

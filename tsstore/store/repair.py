@@ -18,7 +18,7 @@ from tsstore.store.reading.display import ago
 from tsstore.store.reading.part import Part, committed_arrays
 from tsstore.store.reading.status import LIVE, is_alive, last_commit, part_statuses
 from tsstore.store.reading.store import open_store
-from tsstore.store.sealing import seal_part
+from tsstore.store.writing.seal import seal_part
 
 
 @dataclass(frozen=True)

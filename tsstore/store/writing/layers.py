@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store.batch import Batch, check_column
 from tsstore.store.chunked.encoders import make_encoder
 from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.open import Files
@@ -13,7 +12,8 @@ from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import CODECS
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.format.record import ArrayCommit, LayerCommit
-from tsstore.store.layer_writer import LayerWriter, chunk_rows
+from tsstore.store.writing.batch import Batch, check_column
+from tsstore.store.writing.layer import LayerWriter, chunk_rows
 
 CHUNK_BYTES = 2 << 20
 MIN_CHUNK_BYTES = 128 << 10
@@ -79,7 +79,7 @@ class PartArrays:
     ) -> None:
         """Create the arrays of layers, and, the first time, of sample columns.
 
-        See :meth:`tsstore.store.writer.PartWriter.define`.
+        See :meth:`tsstore.store.writing.part.PartWriter.define`.
         """
         chunk_bytes = self._chunk_bytes or max(
             MIN_CHUNK_BYTES, min(CHUNK_BYTES, BUFFER_BYTES // max(len(layers), 1))

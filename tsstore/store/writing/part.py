@@ -13,17 +13,17 @@ from tsstore.errors import (
     StoreExistsError,
     TsstoreError,
 )
-from tsstore.store.batch import Batch as Batch
-from tsstore.store.batch import LayerBatch as LayerBatch
 from tsstore.store.files.open import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import CODECS
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group, metadata_key, write_group
 from tsstore.store.format.record import CommitRecord
-from tsstore.store.part_arrays import PartArrays
 from tsstore.store.process import now, process_name, this_process
-from tsstore.store.sealing import create_seal, is_own, seal_part
+from tsstore.store.writing.batch import Batch as Batch
+from tsstore.store.writing.batch import LayerBatch as LayerBatch
+from tsstore.store.writing.layers import PartArrays
+from tsstore.store.writing.seal import create_seal, is_own, seal_part
 
 
 class PartWriter:
@@ -45,7 +45,7 @@ class PartWriter:
     first
         Whether the part must be the first of its rank.
     attempt
-        Which attempt the part must be, as :func:`tsstore.store.resume.resume_step` found it; the
+        Which attempt the part must be, as :func:`tsstore.store.writing.resume.resume_step` found it; the
         first that is free unless given.
     threads
         How many chunks of states are encoded at a time; with one, on the thread that appends.

@@ -19,8 +19,8 @@ from tsstore.store.printing import printable
 from tsstore.store.process import process_name
 from tsstore.store.reading.ids import ID, missing_ids
 from tsstore.store.reading.part import Part, has_begun
-from tsstore.store.sealing import seal_part
-from tsstore.store.writer import PartWriter, next_attempt
+from tsstore.store.writing.part import PartWriter, next_attempt
+from tsstore.store.writing.seal import seal_part
 
 _LAYER_FIELDS = (
     "output", "neuron_axis", "sample_axis", "neurons", "threshold", "dtype", "where", "sampling",
@@ -281,7 +281,7 @@ def resume_part(
     files, part, threshold
         See :func:`resume_step`.
     codec, level, threads
-        See :class:`tsstore.store.writer.PartWriter`.
+        See :class:`tsstore.store.writing.part.PartWriter`.
 
     Raises
     ------

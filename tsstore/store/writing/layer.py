@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store.batch import LayerBatch
 from tsstore.store.chunked.encoders import Encoder
 from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.open import Files
@@ -16,6 +15,7 @@ from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.format.documents import write_group
 from tsstore.store.format.record import LayerCommit
+from tsstore.store.writing.batch import LayerBatch
 
 
 class LayerWriter:
