@@ -24,10 +24,10 @@ from tsstore.errors import NotAStoreError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.maintenance.repair import repair
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import StateStore, open_store
-from tsstore.store.repair import repair
 from tsstore.store.run import begin_run
-from tsstore.store.verify import verify
 from tsstore.store.writing.batch import Batch, LayerBatch
 from tsstore.store.writing.part import PartWriter
 from tsstore.store.writing.resume import resume_step

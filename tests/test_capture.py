@@ -23,7 +23,7 @@ from tsstore.errors import (
     WriterError,
 )
 from tsstore.recording.recorder import Recorder
-from tsstore.store.verify import verify
+from tsstore.store.maintenance.verify import verify
 
 
 @pytest.fixture

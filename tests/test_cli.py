@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import tsstore
 from tsstore import cli
 from tsstore.demo.model import load_lenet5
-from tsstore.store.compact import disk_usage
+from tsstore.store.maintenance.compact import disk_usage
 
 
 class Ended(NamedTuple):

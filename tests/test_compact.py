@@ -22,16 +22,17 @@ from tsstore.errors import (
     StoreError,
     StoreExistsError,
 )
-from tsstore.store import compact as module
-from tsstore.store import merged, part_copy
 from tsstore.store.chunked.reader import ArrayWriter
-from tsstore.store.compact import compact, disk_usage
 from tsstore.store.files.open import LocalFiles, open_files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.maintenance import compact as module
+from tsstore.store.maintenance import merge_parts as merged
+from tsstore.store.maintenance import part_copy
+from tsstore.store.maintenance.compact import compact, disk_usage
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.repeats import repeated
 from tsstore.store.reading.store import StateStore, open_store
-from tsstore.store.verify import verify
 from tsstore.store.writing.part import PartWriter
 from tsstore.store.writing.resume import resume_step
 

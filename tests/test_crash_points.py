@@ -21,8 +21,8 @@ from power import Step, Trials, kill_everywhere, log_job
 
 from tsstore.errors import NotAStoreError, TsstoreError
 from tsstore.store.files.open import LocalFiles
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
-from tsstore.store.verify import verify
 
 FAST = 12
 PAIRS = 300

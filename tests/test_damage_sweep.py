@@ -30,8 +30,8 @@ from tsstore.errors import TsstoreError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import attributes_checksum
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
-from tsstore.store.verify import verify
 from tsstore.store.writing.seal import create_seal
 
 BUDGET_BYTES = 8 << 20

@@ -21,8 +21,8 @@ import tsstore
 from tsstore import cli, errors
 from tsstore.recording.recorder import Recorder
 from tsstore.store.files.open import LocalFiles
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import StateStore
-from tsstore.store.verify import verify
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "durability.md"

@@ -13,12 +13,12 @@ import pytest
 from helpers import draw_batch, rows_of, stored_files, write_run
 
 from tsstore import bits
-from tsstore.store.compact import compact
 from tsstore.store.format import arrays as metadata
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes, RunAttributes
 from tsstore.store.format.documents import MAX_DEPTH, MAX_DOCUMENT_BYTES, attributes_checksum
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
+from tsstore.store.maintenance.compact import compact
 from tsstore.store.reading.store import open_store
 
 TEXT = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")

@@ -31,8 +31,8 @@ from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked import encoders
 from tsstore.store.chunked.encoders import Encoder, EncoderPool, EncoderThread, make_encoder
 from tsstore.store.format.arrays import ArraySpec
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
-from tsstore.store.verify import verify
 from tsstore.store.writing.part import PartWriter
 
 SPEC = ArraySpec("uint8", 4, (2,), ("row", "byte"))

@@ -31,8 +31,8 @@ from tsstore.errors import (
     MemoryTooSmallError,
     StoreError,
 )
-from tsstore.store.compact import compact
 from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.maintenance.compact import compact
 from tsstore.store.reading.store import open_store
 from tsstore.store.writing.batch import LayerBatch
 

@@ -14,9 +14,9 @@ from tsstore.errors import StoreError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.run import create_run
-from tsstore.store.verify import verify
 from tsstore.store.writing.batch import Batch, LayerBatch
 from tsstore.store.writing.part import PartWriter
 

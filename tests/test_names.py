@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import column_directory, directory_name, is_directory
+from tsstore.store.maintenance.repair import repair
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
-from tsstore.store.repair import repair
-from tsstore.store.verify import verify
 
 ODD = [
     "", " ", ".", "..", "../..", "/", "/etc/passwd", "a/b", "a\\b", "C:\\x", "\x00", "\x1b[2J",

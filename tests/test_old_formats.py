@@ -14,8 +14,8 @@ import pytest
 import tsstore
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.repair import repair
-from tsstore.store.verify import verify
+from tsstore.store.maintenance.repair import repair
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.writing.resume import resume_part, resume_step
 
 DATA = Path(__file__).parent / "data"
@@ -148,7 +148,7 @@ def test_parts_that_were_cut_off_can_be_resumed(unsealed):
 
 
 def test_parts_that_were_cut_off_can_be_repaired(unsealed, monkeypatch):
-    monkeypatch.setattr("tsstore.store.repair.LIVE", "none is")
+    monkeypatch.setattr("tsstore.store.maintenance.repair.LIVE", "none is")
     report = repair(unsealed)
     assert report.sealed == ("part-00000-00000", "part-00001-00000")
     assert [path.partition(".json.")[0] for path in report.removed] == [

@@ -43,8 +43,8 @@ from tsstore.counting.records import Records
 from tsstore.errors import CountingError, DamageError
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.layer import LayerStates
-from tsstore.store.verify import verify
 from tsstore.store.writing.batch import LayerBatch
 
 pytestmark = pytest.mark.usefixtures("small_sizes")

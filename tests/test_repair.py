@@ -16,9 +16,9 @@ from tsstore.errors import DamageError, NotAStoreError, StoreError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
+from tsstore.store.maintenance.repair import repair
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
-from tsstore.store.repair import repair
-from tsstore.store.verify import verify
 from tsstore.store.writing.seal import seal_part
 
 CLOSED, CUT, LATER = "part-00000-00000", "part-00001-00000", "part-00001-00001"

@@ -11,7 +11,7 @@ from watching import hook_count, packed, stored, watched
 import tsstore
 from tsstore.errors import CaptureError, OutputError, ResumeError, TsstoreWarning
 from tsstore.recording.sampling import Sampling, choose_positions, gather
-from tsstore.store.compact import compact
+from tsstore.store.maintenance.compact import compact
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from power import Killed, LoggedFiles
 
 from tsstore.errors import PartSealedError, StoreError
 from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.maintenance.repair import repair
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import StateStore, open_store
-from tsstore.store.repair import repair
 from tsstore.store.run import begin_run
-from tsstore.store.verify import verify
 from tsstore.store.writing.part import PartWriter
 from tsstore.store.writing.resume import resume_step
 

@@ -12,10 +12,10 @@ from helpers import draw_batch, rewrite_attributes, start_part, stored_files, wr
 
 from tsstore.errors import FormatError, NotAStoreError
 from tsstore.store.files.open import LocalFiles
-from tsstore.store.findings import Finding
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
-from tsstore.store.verify import verify
+from tsstore.store.maintenance.findings import Finding
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.writing.seal import create_seal, seal_part
 
 ZEROTH, FIRST = "part-00000-00000", "part-00001-00000"
@@ -357,7 +357,7 @@ def test_one_chunk_is_held_at_a_time(tmp_path):
 
 
 def test_a_seal_that_came_while_the_part_was_read_counts(path, monkeypatch):
-    from tsstore.store import part_check
+    from tsstore.store.maintenance import verify_part as part_check
 
     cut_off(path, FIRST)
     files = LocalFiles(path)
@@ -375,7 +375,7 @@ def test_a_seal_that_came_while_the_part_was_read_counts(path, monkeypatch):
 
 
 def test_a_part_that_is_closed_while_it_is_read_is_sound(tmp_path, monkeypatch):
-    from tsstore.store import part_check
+    from tsstore.store.maintenance import verify_part as part_check
 
     first, second = batches(2)
     writer = write_run(tmp_path, [first], close=False)

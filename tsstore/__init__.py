@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from tsstore.statistics.efficiency import aIQ, network_efficiency
     from tsstore.statistics.entropy import entropy
     from tsstore.statistics.spectrum import Spectrum
-    from tsstore.store.compact import compact
+    from tsstore.store.maintenance.compact import compact
+    from tsstore.store.maintenance.repair import repair
+    from tsstore.store.maintenance.verify import verify
     from tsstore.store.reading.layer import LayerStates
     from tsstore.store.reading.store import StateStore
     from tsstore.store.reading.store import open_store as open
-    from tsstore.store.repair import repair
-    from tsstore.store.verify import verify
     from tsstore.tensorstate import (
         StateCaptureHook,
         build_efficiency_model,
@@ -68,12 +68,12 @@ _HOMES = {
     "network_efficiency": "statistics.efficiency",
     "entropy": "statistics.entropy",
     "Spectrum": "statistics.spectrum",
-    "compact": "store.compact",
+    "compact": "store.maintenance.compact",
     "LayerStates": "store.reading.layer",
     "StateStore": "store.reading.store",
     "open": "store.reading.store",
-    "repair": "store.repair",
-    "verify": "store.verify",
+    "repair": "store.maintenance.repair",
+    "verify": "store.maintenance.verify",
     "StateCaptureHook": "tensorstate",
     "build_efficiency_model": "tensorstate",
     "compress_states": "tensorstate",

@@ -39,7 +39,7 @@ def info(run: RunPath) -> None:
 
 def verify(run: RunPath, json: Json = False) -> None:
     """Read a run back whole, and say what is damaged; exit code 1 if anything is."""
-    from tsstore.store.verify import verify as read_back
+    from tsstore.store.maintenance.verify import verify as read_back
 
     with progress(silent=json) as report:
         result = read_back(run, report)
@@ -53,7 +53,7 @@ def repair(
     json: Json = False,
 ) -> None:
     """Tidy up after a run that was cut off; what was committed is not touched."""
-    from tsstore.store.repair import repair as tidy_up
+    from tsstore.store.maintenance.repair import repair as tidy_up
 
     result = tidy_up(run)
     typer.echo(result.to_json() if json else str(result))
@@ -65,8 +65,8 @@ def compact(
 ) -> None:
     """Rewrite a run as one part in few files, and compare the two; the old run is only read."""
     import tsstore
-    from tsstore.store.compact import compact as rewrite
-    from tsstore.store.compact import disk_usage
+    from tsstore.store.maintenance.compact import compact as rewrite
+    from tsstore.store.maintenance.compact import disk_usage
     from tsstore.store.reading.display import printable
 
     source = tsstore.open(run)

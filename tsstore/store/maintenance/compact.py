@@ -7,8 +7,8 @@ from functools import partial
 
 from tsstore.errors import DamageError, StoreError, TsstoreError
 from tsstore.store.files.open import Files, StorePath, open_files
-from tsstore.store.merged import MergedParts, compare
-from tsstore.store.part_copy import PartCopy
+from tsstore.store.maintenance.merge_parts import MergedParts, compare
+from tsstore.store.maintenance.part_copy import PartCopy
 from tsstore.store.printing import printable
 from tsstore.store.reading.status import LIVE
 from tsstore.store.reading.store import StateStore, open_store

@@ -11,7 +11,7 @@ from tsstore.errors import StoreError
 from tsstore.store.files.open import Files, StorePath, open_files
 from tsstore.store.format.arrays import parse_spec, read_array
 from tsstore.store.format.documents import ZARR_JSON, dump, read_document
-from tsstore.store.other_files import LEFTOVER, is_array
+from tsstore.store.maintenance.stray_files import LEFTOVER, is_array
 from tsstore.store.printing import printable
 from tsstore.store.process import process_name
 from tsstore.store.reading.display import ago

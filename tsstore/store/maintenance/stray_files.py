@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from tsstore.store.files.open import Files
-from tsstore.store.findings import Findings
+from tsstore.store.maintenance.findings import Findings
 
 LEFTOVER = ".partial"
 """What the name of a file ends in while it is being written."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tsstore.store.array_check import ArrayCheck, Tally
 from tsstore.store.files.open import Files
-from tsstore.store.findings import Findings
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key, read_attributes, read_document
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
-from tsstore.store.other_files import note_other_files
+from tsstore.store.maintenance.findings import Findings
+from tsstore.store.maintenance.stray_files import note_other_files
+from tsstore.store.maintenance.verify_array import ArrayCheck, Tally
 from tsstore.store.reading.part import Part, committed_arrays, follows, read_record, read_seal
 
 _GROUPS = ("layers", "samples", "sample_checksums")

@@ -15,11 +15,11 @@ from tsstore.store.chunked.chunk import damaged
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.shard import ChunkReader
 from tsstore.store.files.open import Bytes, Files
-from tsstore.store.findings import Findings
 from tsstore.store.format.arrays import ArraySpec, read_array
 from tsstore.store.format.attributes import ArrayPaths
 from tsstore.store.format.documents import metadata_key, read_document
 from tsstore.store.format.record import ArrayCommit
+from tsstore.store.maintenance.findings import Findings
 
 ANY_NUMBER = 1 << 63
 """Of files: where it is not known how many there should be."""

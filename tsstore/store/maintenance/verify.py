@@ -6,14 +6,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from tsstore.errors import DamageError, FormatError, StoreError
-from tsstore.store.array_check import Tally
 from tsstore.store.files.open import Files, StorePath, open_files
-from tsstore.store.findings import Findings, VerifyReport
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.format.documents import metadata_key
-from tsstore.store.other_files import LEFTOVER, note_files
-from tsstore.store.part_check import PartCheck
+from tsstore.store.maintenance.findings import Findings, VerifyReport
+from tsstore.store.maintenance.stray_files import LEFTOVER, note_files
+from tsstore.store.maintenance.verify_array import Tally
+from tsstore.store.maintenance.verify_part import PartCheck
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.status import LIVE, is_alive, last_commit, part_statuses

@@ -13,7 +13,7 @@ from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec
 from tsstore.store.format.attributes import ArrayPaths, PartAttributes
 from tsstore.store.format.documents import write_group
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
-from tsstore.store.merged import MergedParts, Pieces, array_pieces
+from tsstore.store.maintenance.merge_parts import MergedParts, Pieces, array_pieces
 from tsstore.store.process import now, process_name
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.status import FINISHED

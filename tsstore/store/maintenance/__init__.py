@@ -1,0 +1,1 @@
+"""Looking after runs: verify, repair, compact."""
