@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tsstore.errors import DamageError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.printing import printable
 from tsstore.store.reading.display import ago, html_table, repeats_text, text_table
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
+from tsstore.text import printable
 
 HOSTILE = "\x1b[2J<img src=x onerror='alert(1)'>&\r\n\u202e\ud800"
 

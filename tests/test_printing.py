@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.store.printing import printable
+from tsstore.text import printable
 
 
 @given(text=st.text(st.characters()))

@@ -8,8 +8,8 @@ from typing import Any
 
 from tsstore.analysis.plan import Plan
 from tsstore.errors import UnknownLayerError
-from tsstore.store.printing import printable
 from tsstore.store.reading.store import aliases
+from tsstore.text import printable
 
 
 @dataclass(frozen=True)

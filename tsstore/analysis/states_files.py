@@ -24,9 +24,9 @@ from tsstore.analysis.states_formats import (
 )
 from tsstore.errors import AccessError, StoreError, StoreExistsError
 from tsstore.store.files.disk import sync_directory
-from tsstore.store.printing import printable
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.run import read_run
+from tsstore.text import printable
 
 Append = Callable[[Rows, Numbers, Numbers], None]
 """Takes states, uint8 (n, row_bytes), their multiplicities and incidences."""

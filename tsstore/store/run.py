@@ -18,8 +18,8 @@ from tsstore.store.format.documents import (
     load,
     tsstore_attributes,
 )
-from tsstore.store.printing import printable
 from tsstore.store.process import now
+from tsstore.text import printable
 
 _PART = re.compile(r"part-\d{5,}-\d{5,}")
 _LEFTOVER = ".partial"

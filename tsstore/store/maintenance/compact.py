@@ -9,10 +9,10 @@ from tsstore.errors import DamageError, StoreError, TsstoreError
 from tsstore.store.files.open import Files, StorePath, open_files
 from tsstore.store.maintenance.merge_parts import MergedParts, compare
 from tsstore.store.maintenance.part_copy import PartCopy
-from tsstore.store.printing import printable
 from tsstore.store.reading.status import LIVE
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.run import create_run
+from tsstore.text import printable
 
 SHARD_BYTES = 256 << 20
 

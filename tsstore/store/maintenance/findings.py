@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from tsstore.errors import TsstoreError
-from tsstore.store.printing import printable
+from tsstore.text import printable
 
 ERROR = "error"
 NOTE = "note"

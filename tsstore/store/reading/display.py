@@ -8,8 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from tsstore.errors import DamageError, StoreError
-from tsstore.store.printing import printable as printable
 from tsstore.store.reading.status import CUT_OFF
+from tsstore.text import printable as printable
 
 if TYPE_CHECKING:
     from tsstore.store.reading.layer import LayerStates

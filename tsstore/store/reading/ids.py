@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import StoreError
-from tsstore.store.printing import printable
 from tsstore.store.reading.part import Part
+from tsstore.text import printable
 
 ID = "id"
 """The column that holds ids, unless another is named."""

@@ -13,10 +13,10 @@ from tsstore import bits
 from tsstore.errors import FormatError, RowIndexError
 from tsstore.store.chunked.chunk import taking_memory
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.printing import printable
 from tsstore.store.reading.indexing import RowNumbers, Wanted, wanted
 from tsstore.store.reading.layer_part import Block as Block
 from tsstore.store.reading.layer_part import LayerPart, read_rows
+from tsstore.text import printable
 
 if TYPE_CHECKING:
     import dask.array as da

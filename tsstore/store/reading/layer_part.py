@@ -14,8 +14,8 @@ from tsstore.store.chunked.chunk import taking_memory
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.format.record import ArrayCommit
-from tsstore.store.printing import printable
 from tsstore.store.reading.indexing import RowNumbers
+from tsstore.text import printable
 
 PIECE_SAMPLES = 1 << 16
 """Samples whose numbers of rows are read at a time."""

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from tsstore.errors import DamageError, StoreError, UnknownLayerError
 from tsstore.store.files.open import StorePath, open_files
-from tsstore.store.printing import printable
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.run_view import RunView, open_parts
 from tsstore.store.run import read_run
+from tsstore.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,12 +15,12 @@ from tsstore.errors import ResumeError, StoreExistsError
 from tsstore.store.files.open import Files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes, seal_path
 from tsstore.store.format.documents import metadata_key
-from tsstore.store.printing import printable
 from tsstore.store.process import process_name
 from tsstore.store.reading.ids import ID, missing_ids
 from tsstore.store.reading.part import Part, has_begun
 from tsstore.store.writing.part import PartWriter, next_attempt
 from tsstore.store.writing.seal import seal_part
+from tsstore.text import printable
 
 _LAYER_FIELDS = (
     "output", "neuron_axis", "sample_axis", "neurons", "threshold", "dtype", "where", "sampling",
