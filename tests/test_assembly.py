@@ -21,7 +21,7 @@ from tsstore.recording.axes import Axes
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.pack import pack
 from tsstore.recording.sample_index import Owners
-from tsstore.recording.select import Target, select
+from tsstore.recording.selection.select import Target, select
 from tsstore.recording.settings import Settings
 
 MODEL = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Linear(3, 4))

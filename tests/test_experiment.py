@@ -16,7 +16,7 @@ import tsstore
 from tsstore.recording.differences import ANOTHER_ORDER, Found
 from tsstore.recording.experiment import Findings, find_samples
 from tsstore.recording.inputs import NotPossible, flattened, selected, tensors_in
-from tsstore.recording.select import select
+from tsstore.recording.selection.select import select
 
 SINGLE = Found(0, "single", 1)
 

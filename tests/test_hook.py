@@ -13,8 +13,8 @@ from watching import packed
 
 from tsstore.errors import OutputError
 from tsstore.recording.hook import CaptureHook, do_nothing
-from tsstore.recording.outputs import first_tensor
-from tsstore.recording.select import select
+from tsstore.recording.selection.outputs import first_tensor
+from tsstore.recording.selection.select import select
 
 
 class Received(list):

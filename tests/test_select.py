@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from tsstore.errors import SelectionError
-from tsstore.recording.select import is_leaf, public_modules, select, unwrapped
+from tsstore.recording.selection.select import is_leaf, public_modules, select, unwrapped
 
 
 class Block(nn.Module):

@@ -22,8 +22,8 @@ from tsstore.counting.distinct import sort_rows
 from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes import AxisChoice, choose
 from tsstore.recording.by_hand import ByHand, Place
-from tsstore.recording.outputs import OutputChoice
-from tsstore.recording.select import Selector, Target, Where, select, unwrapped
+from tsstore.recording.selection.outputs import OutputChoice
+from tsstore.recording.selection.select import Selector, Target, Where, select, unwrapped
 from tsstore.recording.session import Session
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates

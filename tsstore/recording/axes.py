@@ -70,7 +70,7 @@ class Axes:
     time_first
         Whether 3-D tensors here are (time, sample, neuron); None where only the tensors tell.
     where, output
-        Which tensor of the module it is, as in :class:`tsstore.recording.select.Target`.
+        Which tensor of the module it is, as in :class:`tsstore.recording.selection.select.Target`.
     otherwise
         The neuron axis where nothing tells; None to decide nothing then.
     """

@@ -18,7 +18,7 @@ from tsstore.recording.masks import Masks
 from tsstore.recording.packed import Form, Packed
 from tsstore.recording.sample_index import SampleIndex, parsed
 from tsstore.recording.sample_number import ModelInput
-from tsstore.recording.select import Target
+from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Calls
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]

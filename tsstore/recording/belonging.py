@@ -19,7 +19,7 @@ from tsstore.recording.differences import ANOTHER_ORDER, Found
 from tsstore.recording.experiment import Findings, find_samples, log
 from tsstore.recording.packed import Form, Packed, Rows
 from tsstore.recording.sample_index import AS_MANY, MANY_EACH, ONLY, Owners, even_index
-from tsstore.recording.select import Target
+from tsstore.recording.selection.select import Target
 from tsstore.recording.undecided import Argument, Undecided
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from tsstore.errors import OutputError
 from tsstore.recording import kinds
 from tsstore.recording.axes import Axes
-from tsstore.recording.outputs import first_tensor
-from tsstore.recording.select import Target, select
+from tsstore.recording.selection.outputs import first_tensor
+from tsstore.recording.selection.select import Target, select
 
 Place = Literal["before", "after"]
 

@@ -15,12 +15,12 @@ from tsstore.recording.example import arguments_of
 from tsstore.recording.experiment import find_samples, log
 from tsstore.recording.job import Job, find_job
 from tsstore.recording.live import make_way, say_who_else_listens
-from tsstore.recording.outputs import OutputChoice
-from tsstore.recording.recommended import RECOMMENDED
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.sample_index import SampleIndexChoices, check_names, parsed
 from tsstore.recording.sampling import Sampling
-from tsstore.recording.select import Selector, Where, select
+from tsstore.recording.selection.outputs import OutputChoice
+from tsstore.recording.selection.recommended import RECOMMENDED
+from tsstore.recording.selection.select import Selector, Where, select
 from tsstore.recording.settings import (
     Calls,
     Missing,

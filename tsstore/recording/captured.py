@@ -12,7 +12,7 @@ from tsstore.errors import CaptureError
 from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.packed import Packed
 from tsstore.recording.sample_index import PACKED_SEQUENCES, Indices
-from tsstore.recording.select import Target
+from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Calls
 
 

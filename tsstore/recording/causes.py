@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsstore.recording.copies import Copies
+from tsstore.recording.selection.copies import Copies
 
 COMPILED = (
     "it was compiled and called before the hooks were there (call torch.compiler.reset(), or pass "

@@ -23,8 +23,8 @@ from torch import nn
 from tsstore.recording.axes import is_time_first
 from tsstore.recording.differences import Differences, Found, differ
 from tsstore.recording.inputs import NotPossible, flattened, selected, tensors_in
-from tsstore.recording.outputs import first_tensor, value_at
-from tsstore.recording.select import Target, unwrapped
+from tsstore.recording.selection.outputs import first_tensor, value_at
+from tsstore.recording.selection.select import Target, unwrapped
 from tsstore.recording.undisturbed import undisturbed
 
 _LOG: Final = logging.getLogger("tsstore")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from tsstore.recording.select import unwrapped
+from tsstore.recording.selection.select import unwrapped
 
 SAMPLE = 64
 """Values of each parameter that are hashed at most, evenly spread."""

@@ -12,7 +12,7 @@ from tsstore.recording.batch import OpenBatch
 from tsstore.recording.hook import CaptureHook
 from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.packed import Form, Packed
-from tsstore.recording.select import Target
+from tsstore.recording.selection.select import Target
 from tsstore.recording.undecided import Undecided
 from tsstore.recording.watch import Watch
 

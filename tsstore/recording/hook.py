@@ -13,13 +13,13 @@ from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes import Decision, UndecidedAxisError
-from tsstore.recording.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
 from tsstore.recording.layer_axes import LayerAxes, Waiting
-from tsstore.recording.outputs import first_value, value_at
 from tsstore.recording.pack import new_rows
 from tsstore.recording.packed import Form, Packed, Room
 from tsstore.recording.packer import Packer
-from tsstore.recording.select import Target
+from tsstore.recording.selection.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
+from tsstore.recording.selection.outputs import first_value, value_at
+from tsstore.recording.selection.select import Target
 
 Call = Callable[[nn.Module, Any, Any], None]
 """Takes a module, its arguments, and its output or, before its call, keyword arguments."""

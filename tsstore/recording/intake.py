@@ -14,10 +14,10 @@ from tsstore.errors import CaptureError
 from tsstore.recording.assembly import Assembled, Assembly
 from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
 from tsstore.recording.belonging import Belonging
-from tsstore.recording.copies import Copies
 from tsstore.recording.listener import Listener
 from tsstore.recording.sampler import Sampler
-from tsstore.recording.select import Target
+from tsstore.recording.selection.copies import Copies
+from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.recording.sink import Sink
 from tsstore.recording.undecided import Undecided

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError, TsstoreWarning
 from tsstore.recording.hook import CaptureHook, ModelHook
-from tsstore.recording.outputs import first_tensor
+from tsstore.recording.selection.outputs import first_tensor
 
 
 class LaterHooks:

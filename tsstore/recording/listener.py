@@ -17,18 +17,18 @@ from torch.utils.hooks import RemovableHandle
 from tsstore.errors import CaptureError, TsstoreWarning
 from tsstore.recording.axes import is_time_first
 from tsstore.recording.batch import OpenBatch
-from tsstore.recording.copies import Copies
 from tsstore.recording.first_look import FirstLook
 from tsstore.recording.hook import CaptureHook, ModelHook
 from tsstore.recording.inputs import may_hold_several
 from tsstore.recording.later_hooks import LaterHooks
 from tsstore.recording.layer_axes import LayerAxes, Waiting
-from tsstore.recording.outputs import first_value
 from tsstore.recording.pack import new_rows, pack
 from tsstore.recording.packed import Packed, Room
 from tsstore.recording.passes import Passes
 from tsstore.recording.sampler import Sampler
-from tsstore.recording.select import Target, unwrapped
+from tsstore.recording.selection.copies import Copies
+from tsstore.recording.selection.outputs import first_value
+from tsstore.recording.selection.select import Target, unwrapped
 from tsstore.recording.transfer import Transfer
 from tsstore.recording.undecided import Undecided
 from tsstore.recording.watch import Watch

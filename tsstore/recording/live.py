@@ -10,7 +10,7 @@ from weakref import WeakSet
 from torch import nn
 
 from tsstore.errors import StoreExistsError, TsstoreError
-from tsstore.recording.select import unwrapped
+from tsstore.recording.selection.select import unwrapped
 from tsstore.store.files.open import Files
 
 _LOG = logging.getLogger("tsstore")

@@ -11,7 +11,6 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tsstore.recording.axes import Axes, Decision
 from tsstore.recording.layer_axes import LayerAxes
-from tsstore.recording.outputs import samples_of_entries
 from tsstore.recording.pack import Reading, new_rows, reading_of, rows_of
 from tsstore.recording.packed import (
     Form,
@@ -23,6 +22,7 @@ from tsstore.recording.packed import (
     rounded_threshold,
 )
 from tsstore.recording.sample_index import PACKED_SEQUENCES, Owners
+from tsstore.recording.selection.outputs import samples_of_entries
 
 _MOST_PLANS: Final = 256
 """Sequences of many lengths have many shapes; then one begins anew."""

@@ -19,7 +19,7 @@ from tsstore.recording.intake import Intake
 from tsstore.recording.live import note as note_recorder
 from tsstore.recording.naming import NamedBlock, names_run
 from tsstore.recording.sample_index import SampleIndexChoices
-from tsstore.recording.select import Target
+from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings as Settings
 from tsstore.recording.sink import Sink, Statistics
 from tsstore.store.files.open import Files

@@ -17,7 +17,7 @@ from tsstore.recording.pack import pack
 from tsstore.recording.packed import Form, Packed, Rows, form_of
 from tsstore.recording.sample_index import Indices, Owners, even_index
 from tsstore.recording.sampling import choose_positions, gather
-from tsstore.recording.select import Target
+from tsstore.recording.selection.select import Target
 
 _TOGETHER: Final = 2
 _APART: Final = 16

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from tsstore.errors import StoreExistsError, TsstoreWarning, WriterError
 from tsstore.recording.hook import ModelHook
 from tsstore.recording.recorder import Recorder
-from tsstore.recording.select import Target
+from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.store.files.open import Files, StorePath, open_files
 from tsstore.store.format.attributes import PartAttributes, directory_name

@@ -18,11 +18,11 @@ from tsstore.recording.axes import BY_EXPERIMENT, Decision, UndecidedAxisError
 from tsstore.recording.example import arguments_of
 from tsstore.recording.experiment import Findings, find_samples
 from tsstore.recording.layer_axes import LayerAxes, Waiting
-from tsstore.recording.outputs import first_tensor
 from tsstore.recording.packed import check_packable
-from tsstore.recording.recommended import RECOMMENDED, Firing
 from tsstore.recording.sampling import is_share
-from tsstore.recording.select import Target, is_leaf, select
+from tsstore.recording.selection.outputs import first_tensor
+from tsstore.recording.selection.recommended import RECOMMENDED, Firing
+from tsstore.recording.selection.select import Target, is_leaf, select
 from tsstore.recording.watch import Watch
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch.nn.modules import module as torch_module
 
 from tsstore.recording.axes import Axes
 from tsstore.recording.following import Clues, Following
-from tsstore.recording.select import Target, public_modules, time_first_modules
+from tsstore.recording.selection.select import Target, public_modules, time_first_modules
 
 
 class Watch:

@@ -14,8 +14,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from tsstore.errors import OutputError
-from tsstore.recording.outputs import first_tensor
-from tsstore.recording.select import Target, class_names
+from tsstore.recording.selection.outputs import first_tensor
+from tsstore.recording.selection.select import Target, class_names
 
 RECOMMENDED = "recommended"
 """What :func:`tsstore.capture` takes as `layers` for those that are."""

@@ -20,7 +20,7 @@ from tsstore.recording.axes import (
     choose,
     is_time_first,
 )
-from tsstore.recording.outputs import OutputChoice
+from tsstore.recording.selection.outputs import OutputChoice
 
 Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
 """A name, a glob, a class name, a class, a module, or a predicate (name, module) -> bool.
