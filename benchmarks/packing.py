@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tsstore.recording.axes import Axes
+from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.blocks import Blocks
 from tsstore.recording.pack_torch import pack_by_torch
 from tsstore.recording.packer import Packer

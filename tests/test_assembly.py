@@ -17,7 +17,7 @@ from tsstore.errors import (
 )
 from tsstore.recording import assembly as module
 from tsstore.recording.assembly import Assembly
-from tsstore.recording.axes import Axes
+from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.pack import pack
 from tsstore.recording.sample_index import Owners

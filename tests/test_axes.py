@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tsstore.errors import OutputError
-from tsstore.recording.axes import Axes, UndecidedAxisError, choose, is_time_first
+from tsstore.recording.axes.tensor import Axes, UndecidedAxisError, choose, is_time_first
 
 
 def axes_of(module: nn.Module, *shape: int, **options) -> tuple[int, int]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from tsstore.recording import kinds
-from tsstore.recording.kinds import Declared, gives, takes
+from tsstore.recording.axes import kinds
+from tsstore.recording.axes.kinds import Declared, gives, takes
 
 
 class Own(nn.Linear):

@@ -786,7 +786,7 @@ def test_later_batches_do_not_look_at_other_modules(tmp_path, monkeypatch):
     model, values = Vision(8, 16), torch.randn(3, 3, 16, 16)
     looks = []
     monkeypatch.setattr(
-        "tsstore.recording.following.Following.note", lambda *call: looks.append(call)
+        "tsstore.recording.axes.following.Following.note", lambda *call: looks.append(call)
     )
     with tsstore.capture(model, tmp_path / "run", layers=nn.Linear):
         model(values)

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import tsstore
 from tsstore.errors import OutputError, ResumeError, SelectionError
-from tsstore.recording.axes import is_time_first_at
+from tsstore.recording.axes.tensor import is_time_first_at
 from tsstore.recording.selection.outputs import first_tensor, value_at
 from tsstore.recording.selection.select import select
 

@@ -11,7 +11,7 @@ from watching import packed
 
 from tsstore.errors import OutputError
 from tsstore.recording import packer as module
-from tsstore.recording.axes import Axes
+from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.pack import Reading
 from tsstore.recording.packer import Packer
 

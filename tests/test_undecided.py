@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.errors import OutputError
-from tsstore.recording.axes import choose
-from tsstore.recording.undecided import Undecided, globs
+from tsstore.recording.axes.tensor import choose
+from tsstore.recording.axes.undecided import Undecided, globs
 
 ACTS = [f"blocks.{number}.mlp.act" for number in range(12)]
 NORMS = [f"blocks.{number}.norm" for number in range(12)]

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from tsstore.errors import ColumnsError, TsstoreError
 from tsstore.recording import sample_number
-from tsstore.recording.axes import choose
+from tsstore.recording.axes.layer import Waiting
+from tsstore.recording.axes.tensor import choose
 from tsstore.recording.captured import Call, Captured, NamedRows
 from tsstore.recording.columns import to_column
-from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.masks import Masks
 from tsstore.recording.packed import Form, Packed
 from tsstore.recording.sample_index import SampleIndex, parsed

@@ -12,7 +12,8 @@ import numpy as np
 from torch import nn
 
 from tsstore.errors import ColumnsError, OutputError, TsstoreWarning
-from tsstore.recording.axes import BY_EXPERIMENT, BY_OTHERS
+from tsstore.recording.axes.tensor import BY_EXPERIMENT, BY_OTHERS
+from tsstore.recording.axes.undecided import Argument, Undecided
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
 from tsstore.recording.differences import ANOTHER_ORDER, Found
@@ -20,7 +21,6 @@ from tsstore.recording.experiment import Findings, find_samples, log
 from tsstore.recording.packed import Form, Packed, Rows
 from tsstore.recording.sample_index import AS_MANY, MANY_EACH, ONLY, Owners, even_index
 from tsstore.recording.selection.select import Target
-from tsstore.recording.undecided import Argument, Undecided
 
 
 class _Open(NamedTuple):

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from tsstore.errors import OutputError
-from tsstore.recording import kinds
-from tsstore.recording.axes import Axes
+from tsstore.recording.axes import kinds
+from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.selection.outputs import first_tensor
 from tsstore.recording.selection.select import Target, select
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tsstore.errors import CaptureError
-from tsstore.recording.axes import AxisChoice
+from tsstore.recording.axes.tensor import AxisChoice
 from tsstore.recording.example import arguments_of
 from tsstore.recording.experiment import find_samples, log
 from tsstore.recording.job import Job, find_job

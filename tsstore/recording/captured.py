@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tsstore.errors import CaptureError
-from tsstore.recording.layer_axes import Waiting
+from tsstore.recording.axes.layer import Waiting
 from tsstore.recording.packed import Packed
 from tsstore.recording.sample_index import PACKED_SEQUENCES, Indices
 from tsstore.recording.selection.select import Target

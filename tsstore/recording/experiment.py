@@ -20,7 +20,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from tsstore.recording.axes import is_time_first
+from tsstore.recording.axes.tensor import is_time_first
 from tsstore.recording.differences import Differences, Found, differ
 from tsstore.recording.inputs import NotPossible, flattened, selected, tensors_in
 from tsstore.recording.selection.outputs import first_tensor, value_at

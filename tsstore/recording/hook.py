@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError, TsstoreError
-from tsstore.recording.axes import Decision, UndecidedAxisError
-from tsstore.recording.layer_axes import LayerAxes, Waiting
+from tsstore.recording.axes.layer import LayerAxes, Waiting
+from tsstore.recording.axes.tensor import Decision, UndecidedAxisError
 from tsstore.recording.pack import new_rows
 from tsstore.recording.packed import Form, Packed, Room
 from tsstore.recording.packer import Packer

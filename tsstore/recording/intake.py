@@ -12,6 +12,7 @@ from torch import nn
 
 from tsstore.errors import CaptureError
 from tsstore.recording.assembly import Assembled, Assembly
+from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
 from tsstore.recording.belonging import Belonging
 from tsstore.recording.listener import Listener
@@ -20,7 +21,6 @@ from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.recording.sink import Sink
-from tsstore.recording.undecided import Undecided
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.writing.resume import Earlier
 

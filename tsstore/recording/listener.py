@@ -15,13 +15,15 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import CaptureError, TsstoreWarning
-from tsstore.recording.axes import is_time_first
+from tsstore.recording.axes.first_look import FirstLook
+from tsstore.recording.axes.layer import LayerAxes, Waiting
+from tsstore.recording.axes.tensor import is_time_first
+from tsstore.recording.axes.undecided import Undecided
+from tsstore.recording.axes.watch import Watch
 from tsstore.recording.batch import OpenBatch
-from tsstore.recording.first_look import FirstLook
 from tsstore.recording.hook import CaptureHook, ModelHook
 from tsstore.recording.inputs import may_hold_several
 from tsstore.recording.later_hooks import LaterHooks
-from tsstore.recording.layer_axes import LayerAxes, Waiting
 from tsstore.recording.pack import new_rows, pack
 from tsstore.recording.packed import Packed, Room
 from tsstore.recording.passes import Passes
@@ -30,8 +32,6 @@ from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.outputs import first_value
 from tsstore.recording.selection.select import Target, unwrapped
 from tsstore.recording.transfer import Transfer
-from tsstore.recording.undecided import Undecided
-from tsstore.recording.watch import Watch
 from tsstore.store.format.attributes import LayerAttributes
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import ColumnsError, OutputError
-from tsstore.recording.axes import choose
+from tsstore.recording.axes.tensor import choose
 from tsstore.recording.sample_index import Indices
 
 Mask = npt.NDArray[np.bool_]

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from tsstore.recording.axes import Axes, Decision
-from tsstore.recording.layer_axes import LayerAxes
+from tsstore.recording.axes.layer import LayerAxes
+from tsstore.recording.axes.tensor import Axes, Decision
 from tsstore.recording.pack import Reading, new_rows, reading_of, rows_of
 from tsstore.recording.packed import (
     Form,

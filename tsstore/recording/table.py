@@ -13,17 +13,17 @@ from torch import nn
 
 from tsstore import bits
 from tsstore.errors import OutputError, SelectionError
-from tsstore.recording import kinds
-from tsstore.recording.axes import BY_EXPERIMENT, Decision, UndecidedAxisError
+from tsstore.recording.axes import kinds
+from tsstore.recording.axes.layer import LayerAxes, Waiting
+from tsstore.recording.axes.tensor import BY_EXPERIMENT, Decision, UndecidedAxisError
+from tsstore.recording.axes.watch import Watch
 from tsstore.recording.example import arguments_of
 from tsstore.recording.experiment import Findings, find_samples
-from tsstore.recording.layer_axes import LayerAxes, Waiting
 from tsstore.recording.packed import check_packable
 from tsstore.recording.sampling import is_share
 from tsstore.recording.selection.outputs import first_tensor
 from tsstore.recording.selection.recommended import RECOMMENDED, Firing
 from tsstore.recording.selection.select import Target, is_leaf, select
-from tsstore.recording.watch import Watch
 
 if TYPE_CHECKING:
     import pandas as pd

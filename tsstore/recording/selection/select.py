@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from tsstore.errors import SelectionError
-from tsstore.recording import kinds
-from tsstore.recording.axes import (
+from tsstore.recording.axes import kinds
+from tsstore.recording.axes.tensor import (
     Axes,
     AxisChoice,
     choose,

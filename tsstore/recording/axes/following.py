@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from tsstore.errors import OutputError
-from tsstore.recording import kinds
-from tsstore.recording.axes import BY_CLASS, BY_OTHERS, Axes, Axis
+from tsstore.recording.axes import kinds
+from tsstore.recording.axes.tensor import BY_CLASS, BY_OTHERS, Axes, Axis
 
 
 @dataclass(eq=False)

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from tsstore.recording.axes import Axes
-from tsstore.recording.following import Clues, Following
+from tsstore.recording.axes.following import Clues, Following
+from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.selection.select import Target, public_modules, time_first_modules
 
 

@@ -7,14 +7,14 @@ from functools import partial
 from typing import Final
 
 from tsstore.errors import OutputError
-from tsstore.recording.axes import BY_EXPERIMENT, UndecidedAxisError
+from tsstore.recording.axes.layer import Waiting
+from tsstore.recording.axes.tensor import BY_EXPERIMENT, UndecidedAxisError
+from tsstore.recording.axes.undecided import Undecided
+from tsstore.recording.axes.watch import Watch
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.hook import CaptureHook
-from tsstore.recording.layer_axes import Waiting
 from tsstore.recording.packed import Form, Packed
 from tsstore.recording.selection.select import Target
-from tsstore.recording.undecided import Undecided
-from tsstore.recording.watch import Watch
 
 _IN_COMPILED_CODE: Final = " (seen from compiled code; call the model in recorder.batch() first)"
 

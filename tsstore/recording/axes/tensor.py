@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tsstore.errors import OutputError
-from tsstore.recording import kinds
+from tsstore.recording.axes import kinds
 
 _Choice = TypeVar("_Choice")
 

@@ -8,8 +8,8 @@ from typing import Final
 
 import torch
 
-from tsstore.recording.axes import BY_SHAPE, Axes, Axis, Decision, UndecidedAxisError
-from tsstore.recording.following import Clue, Clues
+from tsstore.recording.axes.following import Clue, Clues
+from tsstore.recording.axes.tensor import BY_SHAPE, Axes, Axis, Decision, UndecidedAxisError
 from tsstore.recording.sample_index import AS_MANY
 from tsstore.store.format.attributes import LayerAttributes
 

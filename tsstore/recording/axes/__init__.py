@@ -1,0 +1,1 @@
+"""Which axis of a tensor holds the neurons, and which the samples."""
