@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tsstore.recording.example import arguments_of
+from tsstore.recording.samples.example import arguments_of
 
 
 def test_a_batch_a_tuple_and_a_mapping_are_told_apart() -> None:

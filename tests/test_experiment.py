@@ -13,9 +13,9 @@ from torch.nn.utils.rnn import pack_sequence
 from watching import hook_count
 
 import tsstore
-from tsstore.recording.differences import ANOTHER_ORDER, Found
-from tsstore.recording.experiment import Findings, find_samples
-from tsstore.recording.inputs import NotPossible, flattened, selected, tensors_in
+from tsstore.recording.samples.differences import ANOTHER_ORDER, Found
+from tsstore.recording.samples.experiment import Findings, find_samples
+from tsstore.recording.samples.inputs import NotPossible, flattened, selected, tensors_in
 from tsstore.recording.selection.select import select
 
 SINGLE = Found(0, "single", 1)
@@ -250,7 +250,7 @@ def test_what_is_too_large_to_be_kept(monkeypatch):
             raise ValueError("six at a time")
         return inner(torch.cat([x, x]))
 
-    monkeypatch.setattr("tsstore.recording.experiment._MOST_BYTES", 100)
+    monkeypatch.setattr("tsstore.recording.samples.experiment._MOST_BYTES", 100)
     found = tried(Applies(picky), torch.randn(6, 3))
     assert found.problems["inner"].endswith("is too large to be kept")
 

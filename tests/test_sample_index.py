@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.errors import ColumnsError, OutputError
-from tsstore.recording.sample_index import AS_MANY, check_names, even_index, parsed
+from tsstore.recording.samples.index import AS_MANY, check_names, even_index, parsed
 
 
 def owners(given_, entries, samples, layer=None):

@@ -16,7 +16,7 @@ from tsstore.recording.captured import NamedRows, changed_calls
 from tsstore.recording.causes import CALLED_DIRECTLY, COMPILED, why_nothing_ran
 from tsstore.recording.columns import ColumnSchema, dtype_names
 from tsstore.recording.layer_rows import layer_attributes, layer_batch, no_rows, same_layer
-from tsstore.recording.sample_index import Indices, check_names
+from tsstore.recording.samples.index import Indices, check_names
 from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings

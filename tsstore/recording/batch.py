@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import ColumnsError, TsstoreError
-from tsstore.recording import sample_number
 from tsstore.recording.axes.layer import Waiting
 from tsstore.recording.axes.tensor import choose
 from tsstore.recording.captured import Call, Captured, NamedRows
 from tsstore.recording.columns import to_column
 from tsstore.recording.masks import Masks
 from tsstore.recording.packed import Form, Packed
-from tsstore.recording.sample_index import SampleIndex, parsed
-from tsstore.recording.sample_number import ModelInput
+from tsstore.recording.samples import number as sample_number
+from tsstore.recording.samples.index import SampleIndex, parsed
+from tsstore.recording.samples.number import ModelInput
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Calls
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from tsstore.errors import CaptureError
 from tsstore.recording.axes.tensor import AxisChoice
-from tsstore.recording.example import arguments_of
-from tsstore.recording.experiment import find_samples, log
 from tsstore.recording.job import Job, find_job
 from tsstore.recording.live import make_way, say_who_else_listens
 from tsstore.recording.recorder import Recorder
-from tsstore.recording.sample_index import SampleIndexChoices, check_names, parsed
+from tsstore.recording.samples.example import arguments_of
+from tsstore.recording.samples.experiment import find_samples, log
+from tsstore.recording.samples.index import SampleIndexChoices, check_names, parsed
 from tsstore.recording.sampling import Sampling
 from tsstore.recording.selection.outputs import OutputChoice
 from tsstore.recording.selection.recommended import RECOMMENDED

@@ -11,7 +11,7 @@ import numpy as np
 from tsstore.errors import CaptureError
 from tsstore.recording.axes.layer import Waiting
 from tsstore.recording.packed import Packed
-from tsstore.recording.sample_index import PACKED_SEQUENCES, Indices
+from tsstore.recording.samples.index import PACKED_SEQUENCES, Indices
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Calls
 

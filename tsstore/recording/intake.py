@@ -14,9 +14,9 @@ from tsstore.errors import CaptureError
 from tsstore.recording.assembly import Assembled, Assembly
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
-from tsstore.recording.belonging import Belonging
 from tsstore.recording.listener import Listener
 from tsstore.recording.sampler import Sampler
+from tsstore.recording.samples.belonging import Belonging
 from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings

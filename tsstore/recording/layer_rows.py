@@ -13,7 +13,7 @@ from tsstore.errors import OutputError
 from tsstore.recording.captured import NamedRows
 from tsstore.recording.masks import Mask, Masks
 from tsstore.recording.packed import Packed
-from tsstore.recording.sample_index import AS_MANY, Indices, even_index
+from tsstore.recording.samples.index import AS_MANY, Indices, even_index
 from tsstore.recording.settings import Settings
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.writing.batch import LayerBatch

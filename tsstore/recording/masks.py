@@ -12,7 +12,7 @@ import torch
 
 from tsstore.errors import ColumnsError, OutputError
 from tsstore.recording.axes.tensor import choose
-from tsstore.recording.sample_index import Indices
+from tsstore.recording.samples.index import Indices
 
 Mask = npt.NDArray[np.bool_]
 

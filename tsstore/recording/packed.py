@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import OutputError
-from tsstore.recording.sample_index import Owners
+from tsstore.recording.samples.index import Owners
 
 Rows = npt.NDArray[np.uint8]
 

@@ -21,7 +21,7 @@ from tsstore.recording.packed import (
     no_values,
     rounded_threshold,
 )
-from tsstore.recording.sample_index import PACKED_SEQUENCES, Owners
+from tsstore.recording.samples.index import PACKED_SEQUENCES, Owners
 from tsstore.recording.selection.outputs import samples_of_entries
 
 _MOST_PLANS: Final = 256

@@ -18,7 +18,7 @@ from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.intake import Intake
 from tsstore.recording.live import note as note_recorder
 from tsstore.recording.naming import NamedBlock, names_run
-from tsstore.recording.sample_index import SampleIndexChoices
+from tsstore.recording.samples.index import SampleIndexChoices
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings as Settings
 from tsstore.recording.sink import Sink, Statistics

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from tsstore.recording.batch import OpenBatch
-from tsstore.recording.belonging import Belonging
 from tsstore.recording.captured import Call
 from tsstore.recording.masks import Mask
 from tsstore.recording.pack import pack
 from tsstore.recording.packed import Form, Packed, Rows, form_of
-from tsstore.recording.sample_index import Indices, Owners, even_index
+from tsstore.recording.samples.belonging import Belonging
+from tsstore.recording.samples.index import Indices, Owners, even_index
 from tsstore.recording.sampling import choose_positions, gather
 from tsstore.recording.selection.select import Target
 

@@ -17,9 +17,9 @@ from tsstore.recording.axes import kinds
 from tsstore.recording.axes.layer import LayerAxes, Waiting
 from tsstore.recording.axes.tensor import BY_EXPERIMENT, Decision, UndecidedAxisError
 from tsstore.recording.axes.watch import Watch
-from tsstore.recording.example import arguments_of
-from tsstore.recording.experiment import Findings, find_samples
 from tsstore.recording.packed import check_packable
+from tsstore.recording.samples.example import arguments_of
+from tsstore.recording.samples.experiment import Findings, find_samples
 from tsstore.recording.sampling import is_share
 from tsstore.recording.selection.outputs import first_tensor
 from tsstore.recording.selection.recommended import RECOMMENDED, Firing

@@ -10,7 +10,7 @@ import torch
 
 from tsstore.recording.axes.following import Clue, Clues
 from tsstore.recording.axes.tensor import BY_SHAPE, Axes, Axis, Decision, UndecidedAxisError
-from tsstore.recording.sample_index import AS_MANY
+from tsstore.recording.samples.index import AS_MANY
 from tsstore.store.format.attributes import LayerAttributes
 
 _FIRST: Final = Axis(0, "")

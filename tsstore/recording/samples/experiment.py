@@ -21,11 +21,11 @@ import torch
 from torch import nn
 
 from tsstore.recording.axes.tensor import is_time_first
-from tsstore.recording.differences import Differences, Found, differ
-from tsstore.recording.inputs import NotPossible, flattened, selected, tensors_in
+from tsstore.recording.samples.differences import Differences, Found, differ
+from tsstore.recording.samples.inputs import NotPossible, flattened, selected, tensors_in
+from tsstore.recording.samples.undisturbed import undisturbed
 from tsstore.recording.selection.outputs import first_tensor, value_at
 from tsstore.recording.selection.select import Target, unwrapped
-from tsstore.recording.undisturbed import undisturbed
 
 _LOG: Final = logging.getLogger("tsstore")
 _MOST_REPLACEMENTS: Final = 4

@@ -1,0 +1,1 @@
+"""Which sample each entry of a tensor belongs to."""
