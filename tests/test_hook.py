@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 from watching import packed
 
 from tsstore.errors import OutputError
-from tsstore.recording.hook import CaptureHook, do_nothing
+from tsstore.recording.hooks.hook import CaptureHook, do_nothing
 from tsstore.recording.selection.outputs import first_tensor
 from tsstore.recording.selection.select import select
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tsstore.errors import CaptureError
-from tsstore.recording.passes import Passes
+from tsstore.recording.hooks.passes import Passes
 
 
 class Model(nn.Module):

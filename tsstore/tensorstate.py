@@ -21,7 +21,7 @@ from tsstore.analysis.plug_ins import PlugIns
 from tsstore.counting.distinct import sort_rows
 from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes.tensor import AxisChoice, choose
-from tsstore.recording.by_hand import ByHand, Place
+from tsstore.recording.hooks.by_hand import ByHand, Place
 from tsstore.recording.selection.outputs import OutputChoice
 from tsstore.recording.selection.select import Selector, Target, Where, select, unwrapped
 from tsstore.recording.session import Session

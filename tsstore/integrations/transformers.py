@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from tsstore.errors import CaptureError
 from tsstore.integrations.evaluations import Columns, Evaluations
-from tsstore.recording.hook import ModelHook
+from tsstore.recording.hooks.hook import ModelHook
 from tsstore.store.files.open import StorePath
 
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from tsstore.errors import CaptureError, SelectionError, TsstoreWarning
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import NamedRows, changed_calls
-from tsstore.recording.causes import CALLED_DIRECTLY, COMPILED, why_nothing_ran
 from tsstore.recording.columns import ColumnSchema, dtype_names
+from tsstore.recording.hooks.causes import CALLED_DIRECTLY, COMPILED, why_nothing_ran
 from tsstore.recording.layer_rows import layer_attributes, layer_batch, no_rows, same_layer
 from tsstore.recording.samples.index import Indices, check_names
 from tsstore.recording.selection.copies import Copies

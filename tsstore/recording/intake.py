@@ -14,7 +14,7 @@ from tsstore.errors import CaptureError
 from tsstore.recording.assembly import Assembled, Assembly
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
-from tsstore.recording.listener import Listener
+from tsstore.recording.hooks.forward import Listener
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.samples.belonging import Belonging
 from tsstore.recording.selection.copies import Copies

@@ -13,8 +13,8 @@ from torch import nn
 
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
 from tsstore.recording.batch import BatchColumns
-from tsstore.recording.causes import why_no_sample
 from tsstore.recording.fingerprint import fingerprint
+from tsstore.recording.hooks.causes import why_no_sample
 from tsstore.recording.intake import Intake
 from tsstore.recording.live import note as note_recorder
 from tsstore.recording.naming import NamedBlock, names_run

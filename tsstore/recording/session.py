@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import StoreExistsError, TsstoreWarning, WriterError
-from tsstore.recording.hook import ModelHook
+from tsstore.recording.hooks.hook import ModelHook
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings

@@ -16,7 +16,7 @@ from tsstore.errors import TsstoreWarning, WriterError
 from tsstore.recording.assembly import Assembled
 from tsstore.recording.background import Background
 from tsstore.recording.blocks import Blocks
-from tsstore.recording.causes import why_nothing_ran
+from tsstore.recording.hooks.causes import why_nothing_ran
 from tsstore.recording.settings import Settings
 from tsstore.recording.termination import Termination
 from tsstore.store.files.open import Files

@@ -12,7 +12,7 @@ from tsstore.recording.axes.tensor import BY_EXPERIMENT, UndecidedAxisError
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.axes.watch import Watch
 from tsstore.recording.batch import OpenBatch
-from tsstore.recording.hook import CaptureHook
+from tsstore.recording.hooks.hook import CaptureHook
 from tsstore.recording.packed import Form, Packed
 from tsstore.recording.selection.select import Target
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError, TsstoreWarning
-from tsstore.recording.hook import CaptureHook, ModelHook
+from tsstore.recording.hooks.hook import CaptureHook, ModelHook
 from tsstore.recording.selection.outputs import first_tensor
 
 

@@ -21,11 +21,11 @@ from tsstore.recording.axes.tensor import is_time_first
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.axes.watch import Watch
 from tsstore.recording.batch import OpenBatch
-from tsstore.recording.hook import CaptureHook, ModelHook
-from tsstore.recording.later_hooks import LaterHooks
+from tsstore.recording.hooks.hook import CaptureHook, ModelHook
+from tsstore.recording.hooks.later_hooks import LaterHooks
+from tsstore.recording.hooks.passes import Passes
 from tsstore.recording.pack import new_rows, pack
 from tsstore.recording.packed import Packed, Room
-from tsstore.recording.passes import Passes
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.samples.inputs import may_hold_several
 from tsstore.recording.selection.copies import Copies

@@ -1,0 +1,1 @@
+"""Hooks: one module's call, one forward pass of the model."""
