@@ -31,8 +31,8 @@ from torch import nn
 
 from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.blocks import Blocks
-from tsstore.recording.pack_torch import pack_by_torch
-from tsstore.recording.packer import Packer
+from tsstore.recording.packing.packer import Packer
+from tsstore.recording.packing.torch_ops import pack_by_torch
 
 Way = Callable[[torch.Tensor, int], Any]
 

@@ -20,7 +20,7 @@ import numpy as np
 from counted import GROUPS, SEED, Counted
 from draws import entropy_of
 
-from tsstore.recording.sampling import choose_positions
+from tsstore.recording.packing.positions import choose_positions
 from tsstore.statistics.entropy import plug_in
 
 NEURONS = 10

@@ -9,7 +9,7 @@ from watching import packed, stored, watched
 import tsstore
 from tsstore.errors import ColumnsError, OutputError
 from tsstore.recording.masks import Masks
-from tsstore.recording.sampling import choose_positions
+from tsstore.recording.packing.positions import choose_positions
 
 LENGTHS = (4, 7, 0, 1)
 MASK = np.arange(7) < np.array(LENGTHS)[:, np.newaxis]

@@ -14,11 +14,12 @@ from torch._subclasses import FakeTensorMode
 from watching import packed
 
 from tsstore.errors import OutputError
-from tsstore.recording import pack as module
-from tsstore.recording import pack_lines, pack_planes
-from tsstore.recording.pack import pack, reading_of
-from tsstore.recording.pack_torch import pack_by_torch
-from tsstore.recording.packed import check_packable, form_of, rounded_threshold
+from tsstore.recording.packing import channels_first as pack_planes
+from tsstore.recording.packing import channels_last as pack_lines
+from tsstore.recording.packing import pack as module
+from tsstore.recording.packing.pack import pack, reading_of
+from tsstore.recording.packing.packed import check_packable, form_of, rounded_threshold
+from tsstore.recording.packing.torch_ops import pack_by_torch
 
 SPECIAL = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 0.1, -0.1, 1.0, 1e-40, 1e-300]
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -10,10 +10,10 @@ from torch._subclasses import FakeTensorMode
 from watching import packed
 
 from tsstore.errors import OutputError
-from tsstore.recording import packer as module
 from tsstore.recording.axes.tensor import Axes
-from tsstore.recording.pack import Reading
-from tsstore.recording.packer import Packer
+from tsstore.recording.packing import packer as module
+from tsstore.recording.packing.pack import Reading
+from tsstore.recording.packing.packer import Packer
 
 
 def convolution(threshold=0.0, **options):

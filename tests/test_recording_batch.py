@@ -7,7 +7,7 @@ from torch import nn
 
 from tsstore.errors import CaptureError, ColumnsError
 from tsstore.recording.batch import BatchColumns, OpenBatch
-from tsstore.recording.pack import pack
+from tsstore.recording.packing.pack import pack
 from tsstore.recording.selection.select import select
 
 MODEL = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LSTM(4, 4))

@@ -10,7 +10,7 @@ from watching import hook_count, packed, stored, watched
 
 import tsstore
 from tsstore.errors import CaptureError, OutputError, ResumeError, TsstoreWarning
-from tsstore.recording.sampling import Sampling, choose_positions, gather
+from tsstore.recording.packing.positions import Sampling, choose_positions, gather
 from tsstore.store.maintenance.compact import compact
 
 

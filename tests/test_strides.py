@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.recording.strides import is_worth_reading, positions_of, words_of
+from tsstore.recording.packing.memory import is_worth_reading, positions_of, words_of
 
 
 def blocks(tensor):

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import tsstore
-from tsstore.recording import transfer as module
-from tsstore.recording.pack import pack
-from tsstore.recording.packed import Form, Packed
-from tsstore.recording.transfer import Transfer
+from tsstore.recording.packing import transfer as module
+from tsstore.recording.packing.pack import pack
+from tsstore.recording.packing.packed import Form, Packed
+from tsstore.recording.packing.transfer import Transfer
 
 gpu = [
     pytest.mark.gpu,

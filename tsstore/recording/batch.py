@@ -14,7 +14,7 @@ from tsstore.recording.axes.tensor import choose
 from tsstore.recording.captured import Call, Captured, NamedRows
 from tsstore.recording.columns import to_column
 from tsstore.recording.masks import Masks
-from tsstore.recording.packed import Form, Packed
+from tsstore.recording.packing.packed import Form, Packed
 from tsstore.recording.samples import number as sample_number
 from tsstore.recording.samples.index import SampleIndex, parsed
 from tsstore.recording.samples.number import ModelInput

@@ -13,11 +13,11 @@ from tsstore.errors import CaptureError
 from tsstore.recording.axes.tensor import AxisChoice
 from tsstore.recording.job import Job, find_job
 from tsstore.recording.live import make_way, say_who_else_listens
+from tsstore.recording.packing.positions import Sampling
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.samples.example import arguments_of
 from tsstore.recording.samples.experiment import find_samples, log
 from tsstore.recording.samples.index import SampleIndexChoices, check_names, parsed
-from tsstore.recording.sampling import Sampling
 from tsstore.recording.selection.outputs import OutputChoice
 from tsstore.recording.selection.recommended import RECOMMENDED
 from tsstore.recording.selection.select import Selector, Where, select

@@ -10,7 +10,7 @@ import numpy as np
 
 from tsstore.errors import CaptureError
 from tsstore.recording.axes.layer import Waiting
-from tsstore.recording.packed import Packed
+from tsstore.recording.packing.packed import Packed
 from tsstore.recording.samples.index import PACKED_SEQUENCES, Indices
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Calls

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tsstore.errors import OutputError
 from tsstore.recording.captured import NamedRows
 from tsstore.recording.masks import Mask, Masks
-from tsstore.recording.packed import Packed
+from tsstore.recording.packing.packed import Packed
 from tsstore.recording.samples.index import AS_MANY, Indices, even_index
 from tsstore.recording.settings import Settings
 from tsstore.store.format.attributes import LayerAttributes

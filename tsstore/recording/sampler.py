@@ -12,11 +12,11 @@ import torch
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
 from tsstore.recording.masks import Mask
-from tsstore.recording.pack import pack
-from tsstore.recording.packed import Form, Packed, Rows, form_of
+from tsstore.recording.packing.pack import pack
+from tsstore.recording.packing.packed import Form, Packed, Rows, form_of
+from tsstore.recording.packing.positions import choose_positions, gather
 from tsstore.recording.samples.belonging import Belonging
 from tsstore.recording.samples.index import Indices, Owners, even_index
-from tsstore.recording.sampling import choose_positions, gather
 from tsstore.recording.selection.select import Target
 
 _TOGETHER: Final = 2
@@ -82,7 +82,7 @@ class Sampler:
         target
             Where the tensor was captured.
         tensor, threshold, neuron_axis, sample_axis
-            See :func:`tsstore.recording.pack.pack`, and for errors, too.
+            See :func:`tsstore.recording.packing.pack.pack`, and for errors, too.
         """
         batch.is_sampled = True
         form = form_of(tensor, threshold, neuron_axis, sample_axis)

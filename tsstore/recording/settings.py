@@ -9,9 +9,9 @@ from numbers import Integral
 from typing import Any, Literal
 
 from tsstore.errors import CaptureError, FormatError
+from tsstore.recording.packing.positions import Sampling
 from tsstore.recording.samples.experiment import Findings
 from tsstore.recording.samples.index import SampleIndex
-from tsstore.recording.sampling import Sampling
 from tsstore.recording.termination import check_can_hold
 from tsstore.store.format.documents import dump
 from tsstore.store.writing.part import check_codec

@@ -13,7 +13,7 @@ from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.axes.watch import Watch
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.hooks.hook import CaptureHook
-from tsstore.recording.packed import Form, Packed
+from tsstore.recording.packing.packed import Form, Packed
 from tsstore.recording.selection.select import Target
 
 _IN_COMPILED_CODE: Final = " (seen from compiled code; call the model in recorder.batch() first)"

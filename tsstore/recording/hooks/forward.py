@@ -24,14 +24,14 @@ from tsstore.recording.batch import OpenBatch
 from tsstore.recording.hooks.hook import CaptureHook, ModelHook
 from tsstore.recording.hooks.later_hooks import LaterHooks
 from tsstore.recording.hooks.passes import Passes
-from tsstore.recording.pack import new_rows, pack
-from tsstore.recording.packed import Packed, Room
+from tsstore.recording.packing.pack import new_rows, pack
+from tsstore.recording.packing.packed import Packed, Room
+from tsstore.recording.packing.transfer import Transfer
 from tsstore.recording.sampler import Sampler
 from tsstore.recording.samples.inputs import may_hold_several
 from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.outputs import first_value
 from tsstore.recording.selection.select import Target, unwrapped
-from tsstore.recording.transfer import Transfer
 from tsstore.store.format.attributes import LayerAttributes
 
 

@@ -16,7 +16,7 @@ from tsstore.recording.axes.tensor import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.axes.undecided import Argument, Undecided
 from tsstore.recording.batch import OpenBatch
 from tsstore.recording.captured import Call
-from tsstore.recording.packed import Form, Packed, Rows
+from tsstore.recording.packing.packed import Form, Packed, Rows
 from tsstore.recording.samples.differences import ANOTHER_ORDER, Found
 from tsstore.recording.samples.experiment import Findings, find_samples, log
 from tsstore.recording.samples.index import AS_MANY, MANY_EACH, ONLY, Owners, even_index

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tsstore.errors import ColumnsError
 from tsstore.recording.captured import Call
-from tsstore.recording.packed import Packed
+from tsstore.recording.packing.packed import Packed
 from tsstore.recording.samples.index import MANY_EACH, PACKED_SEQUENCES
 
 

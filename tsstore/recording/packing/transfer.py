@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from tsstore.recording.packed import Packed
+from tsstore.recording.packing.packed import Packed
 
 
 class Transfer:

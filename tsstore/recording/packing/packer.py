@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tsstore.recording.axes.layer import LayerAxes
 from tsstore.recording.axes.tensor import Axes, Decision
-from tsstore.recording.pack import Reading, new_rows, reading_of, rows_of
-from tsstore.recording.packed import (
+from tsstore.recording.packing.pack import Reading, new_rows, reading_of, rows_of
+from tsstore.recording.packing.packed import (
     Form,
     Packed,
     Room,
@@ -65,7 +65,7 @@ class Packer:
         Raises
         ------
         OutputError
-            If the tensor cannot be packed; see :func:`tsstore.recording.pack.pack`.
+            If the tensor cannot be packed; see :func:`tsstore.recording.packing.pack.pack`.
         """
         kind = _kind_of(tensor)
         plan = None if kind is None else self._plans.get(kind)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tsstore.numba_tools.addresses import words_at
 from tsstore.numba_tools.decorators import compiled, inlined
-from tsstore.recording.strides import Words
+from tsstore.recording.packing.memory import Words
 
 _Bytes = npt.NDArray[np.uint8]
 _Word = np.unsignedinteger[Any]

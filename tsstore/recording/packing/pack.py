@@ -2,7 +2,7 @@
 
 In the CPU's memory a tensor is read once and where it lies, as bit patterns: in every dtype the
 numbers greater than a threshold are one range of patterns, or two. Other devices are left to
-:mod:`tsstore.recording.pack_torch`.
+:mod:`tsstore.recording.packing.torch_ops`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,26 @@ import numpy as np
 import torch
 
 from tsstore.bits import row_bytes
-from tsstore.recording.pack_lines import pack_lines
-from tsstore.recording.pack_planes import pack_planes
-from tsstore.recording.pack_torch import pack_by_torch
-from tsstore.recording.packed import Form, Packed, Room, Rows, check_packable, form_of, no_values
-from tsstore.recording.patterns import Patterns, patterns_on
-from tsstore.recording.strides import (
+from tsstore.recording.packing.channels_first import pack_planes
+from tsstore.recording.packing.channels_last import pack_lines
+from tsstore.recording.packing.memory import (
     UNSIGNED,
     extent,
     is_worth_reading,
     positions_of,
     words_of,
 )
+from tsstore.recording.packing.packed import (
+    Form,
+    Packed,
+    Room,
+    Rows,
+    check_packable,
+    form_of,
+    no_values,
+)
+from tsstore.recording.packing.patterns import Patterns, patterns_on
+from tsstore.recording.packing.torch_ops import pack_by_torch
 
 
 def new_rows(shape: tuple[int, ...]) -> Rows:
@@ -51,7 +59,7 @@ def pack(
     tensor
         Of any real dtype and at least 2 axes; it is not changed, and no reference to it is kept.
     threshold
-        As returned by :func:`tsstore.recording.packed.rounded_threshold`.
+        As returned by :func:`tsstore.recording.packing.packed.rounded_threshold`.
     neuron_axis, sample_axis
         Axes of the tensor, counted from the front; all others are positions, in their order.
     room

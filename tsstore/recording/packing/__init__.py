@@ -1,0 +1,1 @@
+"""Tensors to rows, on the device where they are."""
