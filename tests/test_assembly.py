@@ -15,10 +15,10 @@ from tsstore.errors import (
     SelectionError,
     TsstoreWarning,
 )
-from tsstore.recording import assembly as module
-from tsstore.recording.assembly import Assembly
 from tsstore.recording.axes.tensor import Axes
-from tsstore.recording.batch import OpenBatch
+from tsstore.recording.batches import assembly as module
+from tsstore.recording.batches.assembly import Assembly
+from tsstore.recording.batches.open_batch import OpenBatch
 from tsstore.recording.packing.pack import pack
 from tsstore.recording.samples.index import Owners
 from tsstore.recording.selection.select import Target, select

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tsstore.errors import ColumnsError
-from tsstore.recording.columns import ColumnSchema, dtype_name, to_column
+from tsstore.recording.batches.columns import ColumnSchema, dtype_name, to_column
 
 
 @pytest.mark.parametrize(

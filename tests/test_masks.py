@@ -8,7 +8,7 @@ from watching import packed, stored, watched
 
 import tsstore
 from tsstore.errors import ColumnsError, OutputError
-from tsstore.recording.masks import Masks
+from tsstore.recording.batches.masks import Masks
 from tsstore.recording.packing.positions import choose_positions
 
 LENGTHS = (4, 7, 0, 1)

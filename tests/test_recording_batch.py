@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tsstore.errors import CaptureError, ColumnsError
-from tsstore.recording.batch import BatchColumns, OpenBatch
+from tsstore.recording.batches.open_batch import BatchColumns, OpenBatch
 from tsstore.recording.packing.pack import pack
 from tsstore.recording.selection.select import select
 

@@ -11,11 +11,11 @@ from typing import Any
 from torch import nn
 
 from tsstore.errors import CaptureError
-from tsstore.recording.assembly import Assembled, Assembly
 from tsstore.recording.axes.undecided import Undecided
-from tsstore.recording.batch import BatchColumns, IgnoredColumns, OpenBatch
+from tsstore.recording.batches.assembly import Assembled, Assembly
+from tsstore.recording.batches.open_batch import BatchColumns, IgnoredColumns, OpenBatch
+from tsstore.recording.batches.sampler import Sampler
 from tsstore.recording.hooks.forward import Listener
-from tsstore.recording.sampler import Sampler
 from tsstore.recording.samples.belonging import Belonging
 from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.select import Target

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
-from tsstore.recording.batch import BatchColumns
+from tsstore.recording.batches.open_batch import BatchColumns
 from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.hooks.causes import why_no_sample
 from tsstore.recording.intake import Intake

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from tsstore.errors import TsstoreWarning, WriterError
-from tsstore.recording.assembly import Assembled
 from tsstore.recording.background import Background
+from tsstore.recording.batches.assembly import Assembled
 from tsstore.recording.blocks import Blocks
 from tsstore.recording.hooks.causes import why_nothing_ran
 from tsstore.recording.settings import Settings

@@ -11,7 +11,7 @@ from tsstore.recording.axes.layer import Waiting
 from tsstore.recording.axes.tensor import BY_EXPERIMENT, UndecidedAxisError
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.axes.watch import Watch
-from tsstore.recording.batch import OpenBatch
+from tsstore.recording.batches.open_batch import OpenBatch
 from tsstore.recording.hooks.hook import CaptureHook
 from tsstore.recording.packing.packed import Form, Packed
 from tsstore.recording.selection.select import Target

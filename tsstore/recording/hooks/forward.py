@@ -20,14 +20,14 @@ from tsstore.recording.axes.layer import LayerAxes, Waiting
 from tsstore.recording.axes.tensor import is_time_first
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.axes.watch import Watch
-from tsstore.recording.batch import OpenBatch
+from tsstore.recording.batches.open_batch import OpenBatch
+from tsstore.recording.batches.sampler import Sampler
 from tsstore.recording.hooks.hook import CaptureHook, ModelHook
 from tsstore.recording.hooks.later_hooks import LaterHooks
 from tsstore.recording.hooks.passes import Passes
 from tsstore.recording.packing.pack import new_rows, pack
 from tsstore.recording.packing.packed import Packed, Room
 from tsstore.recording.packing.transfer import Transfer
-from tsstore.recording.sampler import Sampler
 from tsstore.recording.samples.inputs import may_hold_several
 from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.outputs import first_value

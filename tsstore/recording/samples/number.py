@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sized
 from typing import NamedTuple
 
 from tsstore.errors import ColumnsError
-from tsstore.recording.captured import Call
+from tsstore.recording.batches.captured import Call
 from tsstore.recording.packing.packed import Packed
 from tsstore.recording.samples.index import MANY_EACH, PACKED_SEQUENCES
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import OutputError
-from tsstore.recording.captured import NamedRows
-from tsstore.recording.masks import Mask, Masks
+from tsstore.recording.batches.captured import NamedRows
+from tsstore.recording.batches.masks import Mask, Masks
 from tsstore.recording.packing.packed import Packed
 from tsstore.recording.samples.index import AS_MANY, Indices, even_index
 from tsstore.recording.settings import Settings

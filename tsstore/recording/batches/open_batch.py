@@ -11,9 +11,9 @@ import numpy.typing as npt
 from tsstore.errors import ColumnsError, TsstoreError
 from tsstore.recording.axes.layer import Waiting
 from tsstore.recording.axes.tensor import choose
-from tsstore.recording.captured import Call, Captured, NamedRows
-from tsstore.recording.columns import to_column
-from tsstore.recording.masks import Masks
+from tsstore.recording.batches.captured import Call, Captured, NamedRows
+from tsstore.recording.batches.columns import to_column
+from tsstore.recording.batches.masks import Masks
 from tsstore.recording.packing.packed import Form, Packed
 from tsstore.recording.samples import number as sample_number
 from tsstore.recording.samples.index import SampleIndex, parsed

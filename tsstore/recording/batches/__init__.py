@@ -1,0 +1,1 @@
+"""Batches: rows of all layers, sample columns, masks."""
