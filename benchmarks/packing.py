@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from tsstore.recording.axes.tensor import Axes
-from tsstore.recording.blocks import Blocks
+from tsstore.recording.background.arena import Blocks
 from tsstore.recording.packing.packer import Packer
 from tsstore.recording.packing.torch_ops import pack_by_torch
 

@@ -10,9 +10,9 @@ from contextlib import suppress
 import pytest
 
 from tsstore.errors import TsstoreError, WriterError
-from tsstore.recording import background as background_module
-from tsstore.recording import schedule as module
-from tsstore.recording.background import Background
+from tsstore.recording.background import schedule as module
+from tsstore.recording.background import thread as background_module
+from tsstore.recording.background.thread import Background
 
 NEVER = math.inf
 

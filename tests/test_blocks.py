@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tsstore.recording import blocks as module
-from tsstore.recording.blocks import BLOCK_BYTES, SPARE_BYTES, Blocks
+from tsstore.recording.background import arena as module
+from tsstore.recording.background.arena import BLOCK_BYTES, SPARE_BYTES, Blocks
 from tsstore.store.writing.batch import Batch, LayerBatch
 
 

@@ -16,9 +16,10 @@ from torch import nn
 
 import tsstore
 from tsstore.errors import OutputError
-from tsstore.recording import background, blocks
+from tsstore.recording.background import arena as blocks
+from tsstore.recording.background import thread as background
+from tsstore.recording.background.sink import Statistics
 from tsstore.recording.recorder import Recorder
-from tsstore.recording.sink import Statistics
 from tsstore.store.format.arrays import CODECS
 from tsstore.store.writing import layers as part_arrays
 

@@ -26,7 +26,7 @@ from watching import packed
 
 import tsstore
 from tsstore.errors import WriterError
-from tsstore.recording.background import Background
+from tsstore.recording.background.thread import Background
 from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked import encoders
 from tsstore.store.chunked.encoders import Encoder, EncoderPool, EncoderThread, make_encoder

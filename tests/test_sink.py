@@ -16,7 +16,7 @@ from watching import hook_count
 
 import tsstore
 from tsstore.errors import CaptureError, TsstoreWarning, WriterError
-from tsstore.recording import sink
+from tsstore.recording.background import sink
 from tsstore.store.writing.part import PartWriter
 
 WHY = "the writer failed: OSError: [Errno 28] No space left on device"

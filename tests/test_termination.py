@@ -14,7 +14,7 @@ import pytest
 
 import tsstore
 from tsstore.errors import CaptureError
-from tsstore.recording.termination import Termination, check_can_hold
+from tsstore.recording.background.sigterm import Termination, check_can_hold
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def run(script, *arguments):
 def test_the_default_ends_the_process_afterwards(end, code):
     script = f"""
     import signal, threading, time
-    from tsstore.recording.termination import Termination
+    from tsstore.recording.background.sigterm import Termination
     termination = Termination()
     signal.raise_signal(signal.SIGTERM)
     print("goes on", flush=True)
@@ -165,7 +165,7 @@ def test_the_default_ends_the_process_afterwards(end, code):
 def test_who_ignores_it_goes_on_ignoring_it():
     script = """
     import signal
-    from tsstore.recording.termination import Termination
+    from tsstore.recording.background.sigterm import Termination
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     termination = Termination()
     signal.raise_signal(signal.SIGTERM)
@@ -179,7 +179,7 @@ def test_who_ignores_it_goes_on_ignoring_it():
 def test_a_forked_child_ends_as_it_would_have():
     script = """
     import os, signal, time
-    from tsstore.recording.termination import Termination
+    from tsstore.recording.background.sigterm import Termination
     termination = Termination()
     read, write = os.pipe()
     child = os.fork()

@@ -12,6 +12,7 @@ from torch import nn
 
 from tsstore.errors import CaptureError
 from tsstore.recording.axes.undecided import Undecided
+from tsstore.recording.background.sink import Sink
 from tsstore.recording.batches.assembly import Assembled, Assembly
 from tsstore.recording.batches.open_batch import BatchColumns, IgnoredColumns, OpenBatch
 from tsstore.recording.batches.sampler import Sampler
@@ -20,7 +21,6 @@ from tsstore.recording.samples.belonging import Belonging
 from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
-from tsstore.recording.sink import Sink
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.writing.resume import Earlier
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
+from tsstore.recording.background.sink import Sink, Statistics
 from tsstore.recording.batches.open_batch import BatchColumns
 from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.hooks.causes import why_no_sample
@@ -21,7 +22,6 @@ from tsstore.recording.naming import NamedBlock, names_run
 from tsstore.recording.samples.index import SampleIndexChoices
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings as Settings
-from tsstore.recording.sink import Sink, Statistics
 from tsstore.store.files.open import Files
 from tsstore.store.format.attributes import PartAttributes
 

@@ -9,10 +9,10 @@ from numbers import Integral
 from typing import Any, Literal
 
 from tsstore.errors import CaptureError, FormatError
+from tsstore.recording.background.sigterm import check_can_hold
 from tsstore.recording.packing.positions import Sampling
 from tsstore.recording.samples.experiment import Findings
 from tsstore.recording.samples.index import SampleIndex
-from tsstore.recording.termination import check_can_hold
 from tsstore.store.format.documents import dump
 from tsstore.store.writing.part import check_codec
 

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from tsstore.errors import TsstoreWarning, WriterError
-from tsstore.recording.background import Background
+from tsstore.recording.background.arena import Blocks
+from tsstore.recording.background.sigterm import Termination
+from tsstore.recording.background.thread import Background
 from tsstore.recording.batches.assembly import Assembled
-from tsstore.recording.blocks import Blocks
 from tsstore.recording.hooks.causes import why_nothing_ran
 from tsstore.recording.settings import Settings
-from tsstore.recording.termination import Termination
 from tsstore.store.files.open import Files
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.writing.batch import Batch

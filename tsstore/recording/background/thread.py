@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from tsstore.errors import TsstoreError, WriterError
-from tsstore.recording.schedule import Schedule
+from tsstore.recording.background.schedule import Schedule
 from tsstore.store.chunked.encoders import EncoderThread
 
 Task = Callable[[], object]
