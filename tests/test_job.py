@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tsstore.errors import CaptureError
-from tsstore.recording.job import Job, find_job
+from tsstore.recording.identity import Job, find_job
 
 VARIABLES = ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
 VARIABLES += ("SLURM_NTASKS", "SLURM_JOB_ID", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tsstore.errors import AccessError, ResumeError, TsstoreError
     from tsstore.recording.capture import capture
     from tsstore.recording.recorder import Recorder
-    from tsstore.recording.table import layers
+    from tsstore.recording.summary import layers
     from tsstore.statistics.efficiency import aIQ, network_efficiency
     from tsstore.statistics.entropy import entropy
     from tsstore.statistics.spectrum import Spectrum
@@ -63,7 +63,7 @@ _HOMES = {
     "TsstoreError": "errors",
     "Recorder": "recording.recorder",
     "capture": "recording.capture",
-    "layers": "recording.table",
+    "layers": "recording.summary",
     "aIQ": "statistics.efficiency",
     "network_efficiency": "statistics.efficiency",
     "entropy": "statistics.entropy",

@@ -11,7 +11,7 @@ from torch import nn
 
 from tsstore.errors import CaptureError
 from tsstore.recording.axes.tensor import AxisChoice
-from tsstore.recording.job import Job, find_job
+from tsstore.recording.identity import Job, find_job
 from tsstore.recording.live import make_way, say_who_else_listens
 from tsstore.recording.packing.positions import Sampling
 from tsstore.recording.recorder import Recorder
@@ -29,7 +29,7 @@ from tsstore.recording.settings import (
     checked_attributes,
     checked_step,
 )
-from tsstore.recording.table import recommended_layers
+from tsstore.recording.summary import recommended_layers
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.run import begin_run, remove_run
@@ -152,7 +152,7 @@ def capture(
         Delete the run that is there, if there is one; a recorder of this process that still writes
         it is closed first.
     run_id, rank, world_size
-        Of this process, where :func:`tsstore.recording.job.find_job` does not find them.
+        Of this process, where :func:`tsstore.recording.identity.find_job` does not find them.
     on_error
         The writer's error is raised at the next batch and at the end (``"raise"``), or ends the
         recording with a warning, and the job goes on (``"detach"``).
