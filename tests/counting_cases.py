@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tsstore.counting import hot
-from tsstore.counting.hot import HotKeys
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.merge import merge_samples
 from tsstore.counting.partition import scatter
+from tsstore.counting.premerge import hot_keys as hot
+from tsstore.counting.premerge.hot_keys import HotKeys
+from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
 
 WIDTHS = [1, 2, 3, 5, 9]

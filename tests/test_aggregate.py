@@ -22,16 +22,16 @@ from counting_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.counting import aggregate as module
-from tsstore.counting.aggregate import (
+from tsstore.counting.keys import KeyScheme
+from tsstore.counting.records import Records
+from tsstore.counting.tables import plain as module
+from tsstore.counting.tables.packed import aggregate_gathered
+from tsstore.counting.tables.plain import (
     Table,
     aggregate,
     slot_bytes,
 )
-from tsstore.counting.keys import KeyScheme
-from tsstore.counting.packed import aggregate_gathered
-from tsstore.counting.records import Records
-from tsstore.counting.spectra import spectrum_counts
+from tsstore.counting.tables.tally import spectrum_counts
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)

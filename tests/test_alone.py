@@ -9,9 +9,9 @@ from counting_cases import WIDTHS, crafted, mixed, random_records, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting import alone as module
-from tsstore.counting.alone import PAYS_FROM, AloneFilter
 from tsstore.counting.records import Records
+from tsstore.counting.tables import singletons as module
+from tsstore.counting.tables.singletons import PAYS_FROM, AloneFilter
 
 
 def check_parted(

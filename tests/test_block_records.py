@@ -17,9 +17,9 @@ from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.plan import Plan, make_plan
 from tsstore.analysis.work import Work
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.direct import DirectTable
-from tsstore.counting.hot import HotKeys
 from tsstore.counting.keys import KeyScheme
+from tsstore.counting.premerge.direct_index import DirectTable
+from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
 from tsstore.store.reading.layer import Block, LayerStates

@@ -10,8 +10,13 @@ from counting_cases import changes_as_counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting import changes as module
-from tsstore.counting.changes import Changes, add_up_changes, narrow_rows, once_by_group
+from tsstore.counting.tables import group_changes as module
+from tsstore.counting.tables.group_changes import (
+    Changes,
+    add_up_changes,
+    narrow_rows,
+    once_by_group,
+)
 from tsstore.errors import CountingError
 
 GROUPS = 3

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import numbered_rows
 
-from tsstore.counting import direct as module
-from tsstore.counting import hot, hot_kernels
-from tsstore.counting.direct import DirectTable, direct_bytes, states_of
 from tsstore.counting.keys import KeyScheme
+from tsstore.counting.premerge import direct_index as module
+from tsstore.counting.premerge import hot_kernels
+from tsstore.counting.premerge import hot_keys as hot
+from tsstore.counting.premerge.direct_index import DirectTable, direct_bytes, states_of
 from tsstore.counting.records import Records
 
 

@@ -17,7 +17,7 @@ from tsstore.analysis import distinct_states as module
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.distinct_states import Piece, distinct_states, spare_bytes
 from tsstore.analysis.schedulers import Local
-from tsstore.counting.aggregate import Table
+from tsstore.counting.tables.plain import Table
 from tsstore.errors import CountingError
 from tsstore.store.reading.layer import LayerStates
 
@@ -90,7 +90,7 @@ def test_more_states_than_a_table_holds_are_counted_in_passes(
 
     rows = layer(numbered_rows(np.arange(3_000) // 2, width), 3)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
-    monkeypatch.setattr("tsstore.counting.aggregate.Table", Watched)
+    monkeypatch.setattr("tsstore.counting.tables.plain.Table", Watched)
     pieces = pieces_of(states, gathered_bytes=gathered, maximum_slots=16, share_records=1_000)
     assert found(pieces) == expected(rows)
     assert max(passes) > 1

@@ -22,12 +22,14 @@ from counting_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.counting import changes as changes_module
-from tsstore.counting import grouped as module
-from tsstore.counting import grouped_kernels as kernels
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.changes import Changes
-from tsstore.counting.grouped import (
+from tsstore.counting.keys import KeyScheme
+from tsstore.counting.records import Records
+from tsstore.counting.tables import group_changes as changes_module
+from tsstore.counting.tables import grouped as module
+from tsstore.counting.tables import grouped_kernels as kernels
+from tsstore.counting.tables.group_changes import Changes
+from tsstore.counting.tables.grouped import (
     LARGEST_GROUPS,
     GroupedTable,
     aggregate_groups,
@@ -35,9 +37,7 @@ from tsstore.counting.grouped import (
     grouped_slot_bytes,
     least_slots,
 )
-from tsstore.counting.keys import KeyScheme
-from tsstore.counting.records import Records
-from tsstore.counting.spectra import spectrum_counts
+from tsstore.counting.tables.tally import spectrum_counts
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.in_passes import count_in_passes
 from tsstore.counting.records import Records
+from tsstore.counting.tables.in_passes import count_in_passes
 from tsstore.errors import CountingError
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.counting import key_kernels as module
-from tsstore.counting.probing import width_for
+from tsstore.counting.hashing import width_for
 
 WORD = 2**64
 KERNELS = (

@@ -15,13 +15,13 @@ from counting_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.counting import alone
-from tsstore.counting import packed as module
-from tsstore.counting.aggregate import Table
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.packed import PackedTable, aggregate_gathered
 from tsstore.counting.records import Records
-from tsstore.counting.spectra import spectrum_counts
+from tsstore.counting.tables import packed as module
+from tsstore.counting.tables import singletons as alone
+from tsstore.counting.tables.packed import PackedTable, aggregate_gathered
+from tsstore.counting.tables.plain import Table
+from tsstore.counting.tables.tally import spectrum_counts
 from tsstore.errors import CountingError
 
 

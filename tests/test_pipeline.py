@@ -35,10 +35,10 @@ from tsstore.analysis.pipeline import (
 from tsstore.analysis.plan import Plan
 from tsstore.analysis.schedulers import Local
 from tsstore.analysis.work import fan_in
-from tsstore.counting import direct
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.direct import DirectTable
 from tsstore.counting.keys import KeyScheme
+from tsstore.counting.premerge import direct_index as direct
+from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError, DamageError
 from tsstore.statistics.groups import GroupChanges

@@ -6,7 +6,7 @@ from counting_cases import WIDTHS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.probing import (
+from tsstore.counting.hashing import (
     LONG_PROBE,
     PROBE_LIMIT,
     copy_key,

@@ -5,10 +5,7 @@ from counting_cases import WIDTHS, random_records, rows_of, totals_by_group
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.alone import AloneFilter
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.grouped import GroupedTable
-from tsstore.counting.packed import PackedTable
 from tsstore.counting.records import Records
 from tsstore.counting.shares import (
     LEAST_PREFIX_BITS,
@@ -18,6 +15,9 @@ from tsstore.counting.shares import (
     share_table_bytes,
     shares,
 )
+from tsstore.counting.tables.grouped import GroupedTable
+from tsstore.counting.tables.packed import PackedTable
+from tsstore.counting.tables.singletons import AloneFilter
 
 
 @given(

@@ -22,9 +22,9 @@ from tsstore.analysis.work import (
     table_bytes,
     waiting_bytes,
 )
-from tsstore.counting.aggregate import slot_bytes
-from tsstore.counting.grouped import grouped_slot_bytes, least_slots
 from tsstore.counting.shares import SHARE_RECORDS
+from tsstore.counting.tables.grouped import grouped_slot_bytes, least_slots
+from tsstore.counting.tables.plain import slot_bytes
 
 MIB = 1 << 20
 GIB = 1 << 30

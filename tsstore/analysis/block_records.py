@@ -12,10 +12,10 @@ from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.plan import Plan
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import count_groups, numbers_by_group
-from tsstore.counting.direct import DirectTable
-from tsstore.counting.hot import HotKeys, merge_hot_rows
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.merge import merge_samples
+from tsstore.counting.premerge.direct_index import DirectTable
+from tsstore.counting.premerge.hot_keys import HotKeys, merge_hot_rows
+from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
 from tsstore.store.chunked.reader import ChunkRoom

@@ -14,9 +14,9 @@ from tsstore.analysis.pipeline import Index, build_index_graph, gather
 from tsstore.analysis.plan import Plan
 from tsstore.analysis.running import Report, Scheduler, task_keys
 from tsstore.analysis.work import OVERHEAD_BYTES
-from tsstore.counting.aggregate import Table, count_tables, slot_bytes
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.shares import share_bits, shares
+from tsstore.counting.tables.plain import Table, count_tables, slot_bytes
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
 from tsstore.store.reading.layer import LayerStates

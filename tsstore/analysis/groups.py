@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.counting.by_group import deal
-from tsstore.counting.grouped import LARGEST_GROUPS
+from tsstore.counting.tables.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.reading.display import printable

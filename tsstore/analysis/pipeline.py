@@ -17,14 +17,14 @@ from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.memory import give_back_memory
 from tsstore.analysis.plan import Plan
 from tsstore.analysis.work import fan_in
-from tsstore.counting.aggregate import aggregate
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.changes import Changes, add_up_changes
-from tsstore.counting.grouped import aggregate_groups, aggregate_groups_gathered
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.packed import aggregate_gathered
 from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
+from tsstore.counting.tables.group_changes import Changes, add_up_changes
+from tsstore.counting.tables.grouped import aggregate_groups, aggregate_groups_gathered
+from tsstore.counting.tables.packed import aggregate_gathered
+from tsstore.counting.tables.plain import aggregate
 from tsstore.errors import CountingError
 from tsstore.statistics.groups import GroupChanges, merge_changes
 from tsstore.statistics.spectrum import Spectrum, merge

@@ -9,13 +9,13 @@ import math
 from dataclasses import dataclass
 
 from tsstore.analysis.exchange import FRAME_BYTES
-from tsstore.counting.aggregate import slot_bytes
-from tsstore.counting.direct import MOST_ROW_BYTES, direct_bytes, states_of
-from tsstore.counting.grouped import grouped_slot_bytes, least_slots
-from tsstore.counting.hot import ROWS_OF_A_SLOT, hot_bytes
-from tsstore.counting.merge import merge_bytes
+from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, direct_bytes, states_of
+from tsstore.counting.premerge.hot_keys import ROWS_OF_A_SLOT, hot_bytes
+from tsstore.counting.premerge.within_samples import merge_bytes
 from tsstore.counting.records import record_bytes
 from tsstore.counting.shares import share_table_bytes
+from tsstore.counting.tables.grouped import grouped_slot_bytes, least_slots
+from tsstore.counting.tables.plain import slot_bytes
 
 FAN_IN, GROUPED_FAN_IN = 16, 4
 HOT_PIECES = 4

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.probing import Width
+from tsstore.counting.hashing import Width
 from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.int128 import multiply_add
 from tsstore.numba_tools.unaligned import load_word

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tsstore.counting.hashing import width_for
 from tsstore.counting.key_kernels import (
     copy_and_hash_rows,
     fingerprint_rows,
@@ -20,7 +21,6 @@ from tsstore.counting.key_kernels import (
     mix_short_rows,
     mix_words,
 )
-from tsstore.counting.probing import width_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.probing import Width, copy_key, width_of
+from tsstore.counting.hashing import Width, copy_key, width_of
 from tsstore.counting.records import Records
 from tsstore.numba_tools.decorators import kernel
 

@@ -12,16 +12,16 @@ from typing import Final
 
 import numpy as np
 
-from tsstore.counting import hot
-from tsstore.counting.aggregate import aggregate
 from tsstore.counting.by_group import count_groups, deal, numbers_by_group
-from tsstore.counting.direct import MOST_ROW_BYTES, DirectTable
-from tsstore.counting.grouped import aggregate_groups, aggregate_groups_gathered
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.merge import merge_samples
-from tsstore.counting.packed import aggregate_gathered
 from tsstore.counting.partition import scatter
+from tsstore.counting.premerge import hot_keys as hot
+from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, DirectTable
+from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
+from tsstore.counting.tables.grouped import aggregate_groups, aggregate_groups_gathered
+from tsstore.counting.tables.packed import aggregate_gathered
+from tsstore.counting.tables.plain import aggregate
 
 _FEW_ROWS: Final = 16
 _ROWS_OF_MANY: Final = 1 << 14

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.probing import Place, Width, copy_key, width_of
+from tsstore.counting.hashing import Place, Width, copy_key, width_of
 from tsstore.counting.records import Records
 from tsstore.numba_tools.decorators import kernel
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from tsstore.counting.probing import Place, Width, copy_key, is_same
+from tsstore.counting.hashing import Place, Width, copy_key, is_same
 from tsstore.numba_tools.decorators import inlined, kernel
 
 if TYPE_CHECKING:

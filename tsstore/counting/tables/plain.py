@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.in_passes import count_in_passes
-from tsstore.counting.probing import (
+from tsstore.counting.hashing import (
     LONG_PROBE,
     PROBE_LIMIT,
     Place,
@@ -16,7 +15,8 @@ from tsstore.counting.probing import (
     is_same,
     width_for,
 )
-from tsstore.counting.spectra import Tally
+from tsstore.counting.tables.in_passes import count_in_passes
+from tsstore.counting.tables.tally import Tally
 from tsstore.errors import CountingError
 from tsstore.numba_tools.decorators import inlined, kernel
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tsstore.counting.records import Records
-    from tsstore.counting.spectra import Spectrum
+    from tsstore.counting.tables.tally import Spectrum
 
 _ONE: Final = np.uint64(1)
 _SMALLEST_TABLE: Final = 2

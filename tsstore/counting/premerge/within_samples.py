@@ -13,9 +13,7 @@ import numpy as np
 
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import check_groups
-from tsstore.counting.hot import HotKeys, merge_hot_rows
-from tsstore.counting.hot_kernels import HotTable, absorb_sample
-from tsstore.counting.probing import (
+from tsstore.counting.hashing import (
     LONG_PROBE,
     PROBE_LIMIT,
     Place,
@@ -25,6 +23,8 @@ from tsstore.counting.probing import (
     slots_for,
     width_of,
 )
+from tsstore.counting.premerge.hot_kernels import HotTable, absorb_sample
+from tsstore.counting.premerge.hot_keys import HotKeys, merge_hot_rows
 from tsstore.counting.records import Records, counted_columns
 from tsstore.errors import CountingError
 from tsstore.numba_tools.decorators import inlined, kernel

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.aggregate import Table, aggregate
-from tsstore.counting.alone import AloneFilter
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.probing import (
+from tsstore.counting.hashing import (
     LONG_PROBE,
     PROBE_LIMIT,
     Place,
@@ -26,7 +24,9 @@ from tsstore.counting.probing import (
 )
 from tsstore.counting.records import Records
 from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
-from tsstore.counting.spectra import Tally
+from tsstore.counting.tables.plain import Table, aggregate
+from tsstore.counting.tables.singletons import AloneFilter
+from tsstore.counting.tables.tally import Tally
 from tsstore.errors import CountingError
 from tsstore.numba_tools.decorators import inlined, kernel
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tsstore.counting.spectra import Spectrum
+    from tsstore.counting.tables.tally import Spectrum
 
 _ONE: Final = np.uint64(1)
 _MOST_COUNT_BITS: Final = 10
@@ -73,12 +73,12 @@ def aggregate_gathered(
     Returns
     -------
     k, q, states
-        As :func:`tsstore.counting.aggregate.aggregate` gives them.
+        As :func:`tsstore.counting.tables.plain.aggregate` gives them.
 
     Raises
     ------
     CountingError
-        As :func:`tsstore.counting.aggregate.aggregate`.
+        As :func:`tsstore.counting.tables.plain.aggregate`.
     """
     bits = share_bits(sum(map(len, pieces)), partition_bits, share_records)
     prefix_bits = partition_bits + bits

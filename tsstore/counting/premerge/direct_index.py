@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tsstore.counting.by_group import check_groups
-from tsstore.counting.hot import take_counted
-from tsstore.counting.hot_kernels import HotTable, count_touched
-from tsstore.counting.merge import check_positions
-from tsstore.counting.probing import Place, Width, width_for
+from tsstore.counting.hashing import Place, Width, width_for
+from tsstore.counting.premerge.hot_kernels import HotTable, count_touched
+from tsstore.counting.premerge.hot_keys import take_counted
+from tsstore.counting.premerge.within_samples import check_positions
 from tsstore.counting.records import record_bytes
 from tsstore.numba_tools.decorators import kernel
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, Place, Width, copy_key, is_same
+from tsstore.counting.hashing import LONG_PROBE, PROBE_LIMIT, Place, Width, copy_key, is_same
 from tsstore.errors import CountingError
 from tsstore.numba_tools.decorators import inlined, kernel
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tsstore.counting.probing import LONG_PROBE, PROBE_LIMIT, slots_for
+from tsstore.counting.hashing import LONG_PROBE, PROBE_LIMIT, slots_for
 from tsstore.errors import CountingError
 from tsstore.numba_tools.decorators import inlined, kernel
 

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.alone import AloneFilter
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.changes import (
+from tsstore.counting.hashing import Place, slots_for, width_for
+from tsstore.counting.records import checked_groups
+from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
+from tsstore.counting.tables.group_changes import (
     AT_ONCE,
     CELL_BYTES,
     Changes,
@@ -27,7 +29,7 @@ from tsstore.counting.changes import (
     narrow_rows,
     once_by_group,
 )
-from tsstore.counting.grouped_kernels import (
+from tsstore.counting.tables.grouped_kernels import (
     INCIDENCE,
     MANY,
     absorb,
@@ -36,11 +38,9 @@ from tsstore.counting.grouped_kernels import (
     index_states,
     list_changes,
 )
-from tsstore.counting.in_passes import count_in_passes
-from tsstore.counting.probing import Place, slots_for, width_for
-from tsstore.counting.records import checked_groups
-from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
-from tsstore.counting.spectra import Tally
+from tsstore.counting.tables.in_passes import count_in_passes
+from tsstore.counting.tables.singletons import AloneFilter
+from tsstore.counting.tables.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tsstore.counting.records import Records
-    from tsstore.counting.spectra import Spectrum
+    from tsstore.counting.tables.tally import Spectrum
 
 #: Groups are numbered from 0 to at most one less than this.
 LARGEST_GROUPS: Final = MANY
@@ -78,7 +78,7 @@ class GroupedTable:
     """Hash tables of distinct keys, and of pairs of a key and a group where a key has several.
 
     They grow with what they hold, and are never more than half full. A share of a partition is
-    counted as :class:`tsstore.counting.aggregate.Table` does.
+    counted as :class:`tsstore.counting.tables.plain.Table` does.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ def aggregate_groups(
     Parameters
     ----------
     slices, words, partition_bits, maximum_slots
-        As for :func:`tsstore.counting.aggregate.aggregate`, with at least :func:`least_slots`; all
+        As for :func:`tsstore.counting.tables.plain.aggregate`, with at least :func:`least_slots`; all
         records tell groups apart.
     groups
         Number of groups, at most 255.
@@ -274,14 +274,14 @@ def aggregate_groups(
     Returns
     -------
     spectrum
-        k, q, states, as :func:`tsstore.counting.aggregate.aggregate` gives them.
+        k, q, states, as :func:`tsstore.counting.tables.plain.aggregate` gives them.
     changes
         By group.
 
     Raises
     ------
     ValueError, CountingError
-        As :func:`tsstore.counting.aggregate.aggregate`.
+        As :func:`tsstore.counting.tables.plain.aggregate`.
     """
 
     def new_table(bits: int, index: int) -> GroupedTable:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.hot_kernels import HotTable, absorb_rows, elect, take_records
-from tsstore.counting.probing import Place, width_of
+from tsstore.counting.hashing import Place, width_of
+from tsstore.counting.premerge.hot_kernels import HotTable, absorb_rows, elect, take_records
 from tsstore.counting.records import Records, counted_columns
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Merging records early: within samples, hot keys, direct tables."""
