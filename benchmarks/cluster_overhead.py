@@ -36,10 +36,10 @@ import tsstore
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.groups import GROUPS, RandomGroups
 from tsstore.analysis.pipeline import build_graph
-from tsstore.analysis.plan import make_plan
+from tsstore.analysis.planning.cost import FAN_IN, Work
+from tsstore.analysis.planning.layer_plan import make_plan
 from tsstore.analysis.running import Scheduler, task_keys
 from tsstore.analysis.schedulers import Local, choose
-from tsstore.analysis.work import FAN_IN, Work
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import MemoryTooSmallError
 

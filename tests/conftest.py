@@ -60,6 +60,6 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8}
     partitions = {"PARTITION_RECORDS": {False: 32, True: 64}, "PARALLEL_ROWS": 32}
     sample_few_rows(monkeypatch, 16)
-    monkeypatch.setattr("tsstore.analysis.work.MIN_TABLE_SLOTS", 16)
+    monkeypatch.setattr("tsstore.analysis.planning.cost.MIN_TABLE_SLOTS", 16)
     for name, value in {**sizes, **partitions}.items():
-        monkeypatch.setattr(f"tsstore.analysis.plan.{name}", value)
+        monkeypatch.setattr(f"tsstore.analysis.planning.layer_plan.{name}", value)

@@ -14,8 +14,8 @@ from tsstore.analysis import block_records
 from tsstore.analysis.block_records import early_table, read_records
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
-from tsstore.analysis.plan import Plan, make_plan
-from tsstore.analysis.work import Work
+from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.layer_plan import Plan, make_plan
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable

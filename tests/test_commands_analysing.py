@@ -72,7 +72,7 @@ def test_where_records_go_through_files_it_says_whether_there_is_room(
     class Workers(Local):
         shared_memory = False
 
-    monkeypatch.setattr("tsstore.analysis.planning.choose", lambda scheduler: Workers(2))
+    monkeypatch.setattr("tsstore.analysis.planning.run_plan.choose", lambda scheduler: Workers(2))
     asked = []
     monkeypatch.setattr(
         analysing.shutil, "disk_usage", lambda folder: asked.append(folder) or Usage(0, 0, free)

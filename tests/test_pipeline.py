@@ -32,9 +32,9 @@ from tsstore.analysis.pipeline import (
     merge_counts,
     total_pairs,
 )
-from tsstore.analysis.plan import Plan
+from tsstore.analysis.planning.cost import fan_in
+from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.schedulers import Local
-from tsstore.analysis.work import fan_in
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge import direct_index as direct

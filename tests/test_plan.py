@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.analysis.memory import parse_memory
-from tsstore.analysis.plan import (
+from tsstore.analysis.planning.cost import (
+    HOT_PIECES,
+    MIN_TABLE_SLOTS,
+    Work,
+    block_task_bytes,
+    finished_bytes,
+    held_bytes,
+    partition_task_bytes,
+    table_bytes,
+    waiting_bytes,
+)
+from tsstore.analysis.planning.layer_plan import (
     BLOCKS_OF_A_THREAD,
     LEAST_PARTITIONS,
     MAX_BLOCK_PIECES,
@@ -21,17 +32,6 @@ from tsstore.analysis.plan import (
     _complete,
     estimated_seconds,
     make_plan,
-)
-from tsstore.analysis.work import (
-    HOT_PIECES,
-    MIN_TABLE_SLOTS,
-    Work,
-    block_task_bytes,
-    finished_bytes,
-    held_bytes,
-    partition_task_bytes,
-    table_bytes,
-    waiting_bytes,
 )
 from tsstore.counting.shares import SHARE_RECORDS, share_table_bytes
 from tsstore.errors import AnalysisError, MemoryTooSmallError

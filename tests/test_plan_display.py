@@ -5,8 +5,9 @@ from html import escape
 
 import pytest
 
-from tsstore.analysis.plan import make_plan
-from tsstore.analysis.plan_display import (
+from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.layer_plan import make_plan
+from tsstore.analysis.planning.plan_display import (
     HEADINGS,
     MOST_NAMED,
     layer_cells,
@@ -15,9 +16,8 @@ from tsstore.analysis.plan_display import (
     sentences,
     total_line,
 )
-from tsstore.analysis.plan_numbers import PlannedLayer
-from tsstore.analysis.planning import RunPlan
-from tsstore.analysis.work import Work
+from tsstore.analysis.planning.plan_numbers import PlannedLayer
+from tsstore.analysis.planning.run_plan import RunPlan
 
 MIB = 1 << 20
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tsstore.analysis.plan import make_plan
-from tsstore.analysis.plan_numbers import PlannedLayer, PlanNumbers
-from tsstore.analysis.work import Work
+from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.layer_plan import make_plan
+from tsstore.analysis.planning.plan_numbers import PlannedLayer, PlanNumbers
 from tsstore.errors import UnknownLayerError
 
 SMALL, LARGE = (

@@ -13,7 +13,7 @@ import tsstore
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.groups import GROUPS
 from tsstore.analysis.memory import DEFAULT_SHARE, available_memory, format_memory, parse_memory
-from tsstore.analysis.planning import RunPlan, plan
+from tsstore.analysis.planning.run_plan import RunPlan, plan
 from tsstore.analysis.schedulers import Local, choose
 from tsstore.errors import (
     AnalysisError,
@@ -43,7 +43,7 @@ def workers(monkeypatch):
 
     some = Workers(3)
     monkeypatch.setattr(
-        "tsstore.analysis.planning.choose",
+        "tsstore.analysis.planning.run_plan.choose",
         lambda scheduler: some if scheduler is some else choose(scheduler),
     )
     return some

@@ -3,10 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tsstore.analysis.exchange import FRAME_BYTES
-from tsstore.analysis.plan import (
-    make_plan,
-)
-from tsstore.analysis.work import (
+from tsstore.analysis.planning.cost import (
     HOT_PIECES,
     MIN_TABLE_SLOTS,
     Work,
@@ -21,6 +18,9 @@ from tsstore.analysis.work import (
     piece_bytes,
     table_bytes,
     waiting_bytes,
+)
+from tsstore.analysis.planning.layer_plan import (
+    make_plan,
 )
 from tsstore.counting.shares import SHARE_RECORDS
 from tsstore.counting.tables.grouped import grouped_slot_bytes, least_slots

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
     from tsstore.analysis.difference import Difference, difference
     from tsstore.analysis.layer_result import LayerResult
-    from tsstore.analysis.planning import RunPlan, plan
+    from tsstore.analysis.planning.run_plan import RunPlan, plan
     from tsstore.analysis.results import Analysis
     from tsstore.errors import AccessError, ResumeError, TsstoreError
     from tsstore.recording.capture import capture
@@ -56,8 +56,8 @@ _HOMES = {
     "Difference": "analysis.difference",
     "difference": "analysis.difference",
     "LayerResult": "analysis.layer_result",
-    "RunPlan": "analysis.planning",
-    "plan": "analysis.planning",
+    "RunPlan": "analysis.planning.run_plan",
+    "plan": "analysis.planning.run_plan",
     "AccessError": "errors",
     "ResumeError": "errors",
     "TsstoreError": "errors",

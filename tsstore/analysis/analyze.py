@@ -26,12 +26,12 @@ from tsstore.analysis.layer_result import LayerResult
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.memory import give_back_memory, parse_memory
 from tsstore.analysis.pipeline import Counts, build_graph, finish_counts
-from tsstore.analysis.plan import Plan, make_plan
+from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.layer_plan import Plan, make_plan
 from tsstore.analysis.repeats import Repeats, count_clusters, samples_that_count
 from tsstore.analysis.results import Analysis
 from tsstore.analysis.running import Report, Scheduler
 from tsstore.analysis.schedulers import choose
-from tsstore.analysis.work import Work
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError

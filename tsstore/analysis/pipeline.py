@@ -15,8 +15,8 @@ from tsstore.analysis.exchange import FiledSlices, HeldSlices, Receipt, spill
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.memory import give_back_memory
-from tsstore.analysis.plan import Plan
-from tsstore.analysis.work import fan_in
+from tsstore.analysis.planning.cost import fan_in
+from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter

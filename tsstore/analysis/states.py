@@ -17,7 +17,7 @@ from tsstore.analysis.asked import check_rows
 from tsstore.analysis.distinct_states import Piece, distinct_states, spare_bytes
 from tsstore.analysis.exchange import scratch_parent
 from tsstore.analysis.memory import parse_memory
-from tsstore.analysis.plan import Plan
+from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
 from tsstore.analysis.states_files import write_states

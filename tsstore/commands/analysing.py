@@ -25,7 +25,7 @@ from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.errors import AnalysisError
 
 if TYPE_CHECKING:
-    from tsstore.analysis.planning import RunPlan
+    from tsstore.analysis.planning.run_plan import RunPlan
     from tsstore.analysis.results import Analysis
 
 
@@ -117,7 +117,7 @@ def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
 
 
 def _print_plan(plan: RunPlan, scratch: str | None) -> None:
-    from tsstore.analysis.plan_display import HEADINGS, layer_cells, total_line
+    from tsstore.analysis.planning.plan_display import HEADINGS, layer_cells, total_line
 
     space = [_space_text(scratch, plan.scratch_bytes)] if plan.scratch_bytes else []
     print_table(HEADINGS, [layer_cells(name, layer) for name, layer in plan.layers.items()])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tsstore.analysis.plan import Plan
+from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.errors import UnknownLayerError
 from tsstore.store.reading.store import aliases
 from tsstore.text import printable

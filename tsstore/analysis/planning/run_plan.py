@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis import plan_display as display
 from tsstore.analysis.analyze import layer_work
 from tsstore.analysis.asked import (
     check_rows,
@@ -18,8 +17,9 @@ from tsstore.analysis.asked import (
     sample_groups,
 )
 from tsstore.analysis.memory import parse_memory
-from tsstore.analysis.plan import Plan, make_plan
-from tsstore.analysis.plan_numbers import PlannedLayer, PlanNumbers
+from tsstore.analysis.planning import plan_display as display
+from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.planning.plan_numbers import PlannedLayer, PlanNumbers
 from tsstore.analysis.repeats import Repeats, planned_left_out
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tsstore.analysis.memory import format_memory
-from tsstore.analysis.work import (
+from tsstore.analysis.planning.cost import (
     HOT_PIECES,
     Work,
     block_task_bytes,

@@ -1,0 +1,1 @@
+"""What a count will take: costs, layer plans, run plans."""
