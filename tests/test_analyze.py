@@ -305,7 +305,7 @@ def test_a_scratch_file_that_changes_is_an_error(tmp_path, scratch, monkeypatch,
         return check_receipts(receipts, rows)
 
     check_receipts = module.build_graph.__globals__["check_receipts"]
-    monkeypatch.setattr("tsstore.analysis.pipeline.check_receipts", check)
+    monkeypatch.setattr("tsstore.analysis.execution.graph.check_receipts", check)
     with pytest.raises(CountingError, match=r"scratch file .*\.records (has changed|cannot be)"):
         tsstore.analyze(store, scratch=scratch)
     assert list(scratch.iterdir()) == []
@@ -316,7 +316,8 @@ def test_a_lost_receipt_is_an_error(tmp_path, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
     check = module.build_graph.__globals__["check_receipts"]
     monkeypatch.setattr(
-        "tsstore.analysis.pipeline.check_receipts", lambda receipts, rows: check(receipts[1:], rows)
+        "tsstore.analysis.execution.graph.check_receipts",
+        lambda receipts, rows: check(receipts[1:], rows),
     )
     with pytest.raises(CountingError, match="expected"):
         tsstore.analyze(store)
@@ -326,7 +327,9 @@ def test_a_lost_receipt_is_an_error(tmp_path, monkeypatch):
 def test_multiplicities_that_do_not_add_up_to_the_rows_are_an_error(tmp_path, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
     merge = module.build_graph.__globals__["merge_counts"]
-    monkeypatch.setattr("tsstore.analysis.pipeline.merge_counts", lambda counts: merge(counts[1:]))
+    monkeypatch.setattr(
+        "tsstore.analysis.execution.graph.merge_counts", lambda counts: merge(counts[1:])
+    )
     with pytest.raises(CountingError, match=r"a: the multiplicities add up to \d+, but \d+ rows"):
         tsstore.analyze(store)
 

@@ -10,8 +10,8 @@ import pytest
 from counting_cases import sample_few_rows, totals, totals_by_group
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
-from tsstore.analysis import block_records
-from tsstore.analysis.block_records import early_table, read_records
+from tsstore.analysis.execution import block as block_records
+from tsstore.analysis.execution.block import early_table, read_records
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.planning.cost import Work

@@ -26,9 +26,9 @@ from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
 from tsstore.analysis.analyze import layer_plan
-from tsstore.analysis.exchange import Receipt
+from tsstore.analysis.execution.exchange import Receipt
+from tsstore.analysis.execution.graph import Index, build_graph
 from tsstore.analysis.groups import GROUPS, RandomGroups
-from tsstore.analysis.pipeline import Index, build_graph
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError

@@ -16,7 +16,8 @@ from typer.main import get_command
 
 import tsstore
 from tsstore import cli, errors
-from tsstore.analysis import cluster, exchange
+from tsstore.analysis import cluster
+from tsstore.analysis.execution import exchange
 from tsstore.analysis.memory import DEFAULT_SHARE
 from tsstore.analysis.schedulers import choose
 

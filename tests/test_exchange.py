@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.analysis import exchange
-from tsstore.analysis.exchange import (
+from tsstore.analysis.execution import exchange
+from tsstore.analysis.execution.exchange import (
     FiledSlices,
     HeldSlices,
     Receipt,

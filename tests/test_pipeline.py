@@ -14,13 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
 
-from tsstore.analysis import pipeline
 from tsstore.analysis.analyze import layer_plan
-from tsstore.analysis.block_records import read_records
-from tsstore.analysis.exchange import FiledSlices, HeldSlices
-from tsstore.analysis.groups import RandomGroups
-from tsstore.analysis.left_out import LeftOut
-from tsstore.analysis.pipeline import (
+from tsstore.analysis.execution import graph as pipeline
+from tsstore.analysis.execution.block import read_records
+from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices
+from tsstore.analysis.execution.graph import (
     Counts,
     Shared,
     build_graph,
@@ -32,6 +30,8 @@ from tsstore.analysis.pipeline import (
     merge_counts,
     total_pairs,
 )
+from tsstore.analysis.groups import RandomGroups
+from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.schedulers import Local

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tsstore.analysis.exchange import FRAME_BYTES
+from tsstore.analysis.execution.exchange import FRAME_BYTES
 from tsstore.analysis.planning.cost import (
     HOT_PIECES,
     MIN_TABLE_SLOTS,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.analyze import planned_scratch
-from tsstore.analysis.pipeline import Index, build_index_graph, gather
+from tsstore.analysis.execution.graph import Index, build_index_graph, gather
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.running import Report, Scheduler, task_keys

@@ -126,7 +126,7 @@ def _print_plan(plan: RunPlan, scratch: str | None) -> None:
 
 def _space_text(scratch: str | None, needed: int) -> str:
     """Say whether the scratch folder has room for so many bytes."""
-    from tsstore.analysis.exchange import scratch_parent
+    from tsstore.analysis.execution.exchange import scratch_parent
     from tsstore.analysis.memory import format_memory
     from tsstore.store.reading.display import printable
 

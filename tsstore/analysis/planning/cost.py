@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tsstore.analysis.exchange import FRAME_BYTES
+from tsstore.analysis.execution.exchange import FRAME_BYTES
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, direct_bytes, states_of
 from tsstore.counting.premerge.hot_keys import ROWS_OF_A_SLOT, hot_bytes
 from tsstore.counting.premerge.within_samples import merge_bytes

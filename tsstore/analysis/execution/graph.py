@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.block_records import early_table, read_records
-from tsstore.analysis.exchange import FiledSlices, HeldSlices, Receipt, spill
+from tsstore.analysis.execution.block import early_table, read_records
+from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, spill
 from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.memory import give_back_memory

@@ -1,0 +1,1 @@
+"""The Dask graph of a count: blocks, exchange, partitions."""
