@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_results import all_differ, analysis, counted, dead, even, limited, result
 
-from tsstore.analysis.display import (
+from tsstore.analysis.results.display import (
     HEADINGS,
     MOST_NAMED,
     VERBOSE_HEADINGS,

@@ -13,7 +13,7 @@ from sampling import Counted, independent_rows, shannon_entropy, zipf
 from synthetic import layer, write_layers
 
 import tsstore
-from tsstore.analysis.difference import Difference, difference
+from tsstore.analysis.results.difference import Difference, difference
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.difference import difference_interval
 from tsstore.statistics.intervals import Jackknifed, Reach, jackknifed_entropy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tsstore.analysis.estimates import NAMES, SAMPLE_BASED
+from tsstore.analysis.results.estimates import NAMES, SAMPLE_BASED
 from tsstore.demo.run import capture_demo, demo_images
 from tsstore.statistics.intervals import TOO_EVEN, TOO_HIGH, TOO_LOW
 from tsstore.statistics.verdict import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sampling import Counted
 
-from tsstore.analysis.estimates import NAMES, curve_sizes, entropy_by_rows, rarefied
+from tsstore.analysis.results.estimates import NAMES, curve_sizes, entropy_by_rows, rarefied
 from tsstore.errors import AnalysisError
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.estimators import ESTIMATORS, chao_wang_jost

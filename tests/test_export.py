@@ -17,7 +17,7 @@ from made_results import (
     result,
 )
 
-from tsstore.analysis.export import analysis_document, layer_document, table_row
+from tsstore.analysis.results.export import analysis_document, layer_document, table_row
 from tsstore.statistics.estimators import ESTIMATORS
 from tsstore.statistics.spectrum import Spectrum
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
-    from tsstore.analysis.difference import Difference, difference
-    from tsstore.analysis.layer_result import LayerResult
     from tsstore.analysis.planning.run_plan import RunPlan, plan
-    from tsstore.analysis.results import Analysis
+    from tsstore.analysis.results.difference import Difference, difference
+    from tsstore.analysis.results.layer_result import LayerResult
+    from tsstore.analysis.results.run import Analysis
     from tsstore.errors import AccessError, ResumeError, TsstoreError
     from tsstore.recording.capture import capture
     from tsstore.recording.recorder import Recorder
@@ -52,10 +52,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analyze": "analysis.analyze",
-    "Analysis": "analysis.results",
-    "Difference": "analysis.difference",
-    "difference": "analysis.difference",
-    "LayerResult": "analysis.layer_result",
+    "Analysis": "analysis.results.run",
+    "Difference": "analysis.results.difference",
+    "difference": "analysis.results.difference",
+    "LayerResult": "analysis.results.layer_result",
     "RunPlan": "analysis.planning.run_plan",
     "plan": "analysis.planning.run_plan",
     "AccessError": "errors",

@@ -22,14 +22,14 @@ from tsstore.analysis.asked import (
 from tsstore.analysis.execution.exchange import scratch_folder, scratch_parent
 from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
 from tsstore.analysis.groups import RandomGroups
-from tsstore.analysis.layer_numbers import PER_SAMPLE
-from tsstore.analysis.layer_result import LayerResult
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.memory import give_back_memory, parse_memory
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
 from tsstore.analysis.repeats import Repeats, count_clusters, samples_that_count
-from tsstore.analysis.results import Analysis
+from tsstore.analysis.results.layer import PER_SAMPLE
+from tsstore.analysis.results.layer_result import LayerResult
+from tsstore.analysis.results.run import Analysis
 from tsstore.analysis.running import Report, Scheduler
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme

@@ -26,7 +26,7 @@ from tsstore.errors import AnalysisError
 
 if TYPE_CHECKING:
     from tsstore.analysis.planning.run_plan import RunPlan
-    from tsstore.analysis.results import Analysis
+    from tsstore.analysis.results.run import Analysis
 
 
 def analyze(
@@ -107,7 +107,13 @@ def plan(
 
 def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
     """Print the table of layers and what is said of the network."""
-    from tsstore.analysis.display import headings, layer_cells, network_lines, notes, reasons
+    from tsstore.analysis.results.display import (
+        headings,
+        layer_cells,
+        network_lines,
+        notes,
+        reasons,
+    )
 
     print_lines(analysis.warnings)
     rows = [layer_cells(layer, verbose) for layer in analysis.values()]

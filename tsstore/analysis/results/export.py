@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tsstore.analysis.display import sentence, warning_lines
-from tsstore.analysis.estimates import PLUG_IN
-from tsstore.analysis.layer_numbers import LayerNumbers
-from tsstore.analysis.network_numbers import NetworkNumbers
+from tsstore.analysis.results.display import sentence, warning_lines
+from tsstore.analysis.results.estimates import PLUG_IN
+from tsstore.analysis.results.layer import LayerNumbers
+from tsstore.analysis.results.network import NetworkNumbers
 from tsstore.statistics.efficiency import efficiency, network_efficiency
 from tsstore.statistics.estimators import ESTIMATORS
 from tsstore.statistics.intervals import Interval

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.estimates import (
+from tsstore.analysis.results.estimates import (
     SAMPLE_BASED,
     Rarefied,
     curve_sizes,

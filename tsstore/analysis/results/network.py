@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from tsstore.analysis.groups import Dealt
-from tsstore.analysis.layer_numbers import LayerNumbers
+from tsstore.analysis.results.layer import LayerNumbers
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.accuracy import Answers
 from tsstore.statistics.efficiency import aIQ, network_efficiency

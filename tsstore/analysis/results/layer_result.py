@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tsstore.analysis.display import layer_text
-from tsstore.analysis.export import layer_document
-from tsstore.analysis.layer_numbers import LayerNumbers
+from tsstore.analysis.results.display import layer_text
+from tsstore.analysis.results.export import layer_document
+from tsstore.analysis.results.layer import LayerNumbers
 
 
 class LayerResult(LayerNumbers):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis import display
-from tsstore.analysis.export import analysis_document, table_row
-from tsstore.analysis.layer_result import LayerResult
-from tsstore.analysis.network_numbers import NetworkNumbers
+from tsstore.analysis.results import display
+from tsstore.analysis.results.export import analysis_document, table_row
+from tsstore.analysis.results.layer_result import LayerResult
+from tsstore.analysis.results.network import NetworkNumbers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis.layer_numbers import LayerNumbers
-from tsstore.analysis.network_numbers import NetworkNumbers
+from tsstore.analysis.results.layer import LayerNumbers
+from tsstore.analysis.results.network import NetworkNumbers
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.difference import Estimated, difference_interval
 from tsstore.statistics.intervals import Interval, Jackknifed

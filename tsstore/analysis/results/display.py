@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from tsstore.analysis.estimates import PLUG_IN
-from tsstore.analysis.layer_numbers import PER_SAMPLE, LayerNumbers
-from tsstore.analysis.network_numbers import NetworkNumbers
+from tsstore.analysis.results.estimates import PLUG_IN
+from tsstore.analysis.results.layer import PER_SAMPLE, LayerNumbers
+from tsstore.analysis.results.network import NetworkNumbers
 from tsstore.statistics.intervals import Interval
 from tsstore.store.reading.display import printable, text_table
 
