@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import tsstore
 from tsstore import cli
-from tsstore.analysis.states import most_frequent
+from tsstore.analysis.states.table import most_frequent
 from tsstore.errors import (
     AnalysisError,
     EmptyStoreError,

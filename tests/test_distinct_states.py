@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from state_tables import WIDTHS, Found, expected, table
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
-from tsstore.analysis import distinct_states as module
 from tsstore.analysis.analyze import layer_plan
-from tsstore.analysis.distinct_states import Piece, distinct_states, spare_bytes
 from tsstore.analysis.schedulers import Local
+from tsstore.analysis.states import distinct as module
+from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
 from tsstore.counting.tables.plain import Table
 from tsstore.errors import CountingError
 from tsstore.store.reading.layer import LayerStates

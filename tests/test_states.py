@@ -13,11 +13,11 @@ from state_tables import SUFFIXES, WIDTHS, expected, read
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis import distinct_states as counting
-from tsstore.analysis import states as module
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.schedulers import choose
-from tsstore.analysis.states import export_states, most_frequent
+from tsstore.analysis.states import distinct as counting
+from tsstore.analysis.states import table as module
+from tsstore.analysis.states.table import export_states, most_frequent
 from tsstore.errors import AnalysisError, EmptyStoreError, MemoryTooSmallError
 
 MIB = 1 << 20
@@ -142,7 +142,7 @@ from pathlib import Path
 
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 import tsstore
-from tsstore.analysis.states import export_states, most_frequent
+from tsstore.analysis.states.table import export_states, most_frequent
 
 
 def peak():

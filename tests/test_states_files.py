@@ -10,8 +10,8 @@ import pytest
 from state_tables import SUFFIXES
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
-from tsstore.analysis import states_formats
-from tsstore.analysis.states import export_states
+from tsstore.analysis.states import formats as states_formats
+from tsstore.analysis.states.table import export_states
 from tsstore.errors import AccessError, DamageError, StoreError, StoreExistsError
 
 
@@ -84,7 +84,7 @@ def test_a_killed_export_leaves_nothing_that_looks_finished(tmp_path, suffix):
     write_layers(tmp_path / "run", {"a": rows}, chunk_bytes=1 << 16)
     killed = (
         "import os, sys, tsstore\n"
-        "from tsstore.analysis.states import export_states\n"
+        "from tsstore.analysis.states.table import export_states\n"
         "run, out = sys.argv[1:]\n"
         "def kill(layer, done, total): done < total - 1 or os.kill(os.getpid(), 9)\n"
         "export_states(tsstore.open(run)['a'], out, progress=kill)\n"

@@ -14,8 +14,8 @@ from state_tables import SUFFIXES, expected, table
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis import states as module
-from tsstore.analysis.states import export_states
+from tsstore.analysis.states import table as module
+from tsstore.analysis.states.table import export_states
 from tsstore.errors import NotAStoreError, StoreError
 
 

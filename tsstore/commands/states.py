@@ -35,7 +35,7 @@ def states(
     json: Json = False,
 ) -> None:
     """Show the most frequent states of a layer, and how frequent they are."""
-    from tsstore.analysis.states import most_frequent
+    from tsstore.analysis.states.table import most_frequent
 
     found = _layer(run, layer)
     with progress(silent=json) as report:
@@ -65,7 +65,7 @@ def export(
     scratch: Scratch = None,
 ) -> None:
     """Write all distinct states of a layer, with multiplicities and incidences, to a file."""
-    from tsstore.analysis.states import export_states
+    from tsstore.analysis.states.table import export_states
     from tsstore.store.reading.display import printable
 
     found = _layer(run, layer)

@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from tsstore.analysis.analyze import Progress, layer_plan
 from tsstore.analysis.asked import check_rows
-from tsstore.analysis.distinct_states import Piece, distinct_states, spare_bytes
 from tsstore.analysis.execution.exchange import scratch_parent
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
-from tsstore.analysis.states_files import write_states
+from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
+from tsstore.analysis.states.files import write_states
 from tsstore.errors import AnalysisError
 from tsstore.store.reading.layer import LayerStates
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tsstore import __version__
-from tsstore.analysis.states_formats import (
+from tsstore.analysis.states.formats import (
     Numbers,
     ParquetFile,
     Rows,

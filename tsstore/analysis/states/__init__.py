@@ -1,0 +1,1 @@
+"""The distinct states themselves, and tables of them."""
