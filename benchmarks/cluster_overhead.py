@@ -35,10 +35,10 @@ from memory import write_run
 import tsstore
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.execution.graph import build_graph
-from tsstore.analysis.groups import GROUPS, RandomGroups
 from tsstore.analysis.planning.cost import FAN_IN, Work
 from tsstore.analysis.planning.layer_plan import make_plan
 from tsstore.analysis.running import Scheduler, task_keys
+from tsstore.analysis.samples import GROUPS, RandomGroups
 from tsstore.analysis.schedulers import Local, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import MemoryTooSmallError

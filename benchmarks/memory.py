@@ -183,8 +183,8 @@ def measure(tiny: str, run: str, memory: str, intervals: str, exact: str) -> dic
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     import tsstore
     from tsstore.analysis.analyze import layer_plan
-    from tsstore.analysis.groups import GROUPS
-    from tsstore.analysis.memory import parse_memory
+    from tsstore.analysis.machine import parse_memory
+    from tsstore.analysis.samples import GROUPS
     from tsstore.analysis.schedulers import choose
 
     options: dict[str, Any] = {"scheduler": "threads", "seed": SEED}

@@ -11,7 +11,7 @@ from synthetic import draw_layer, write_layers
 
 from tsstore.analysis import accuracy as module
 from tsstore.analysis.accuracy import count_right
-from tsstore.analysis.groups import RandomGroups
+from tsstore.analysis.samples import RandomGroups
 from tsstore.errors import DamageError
 from tsstore.statistics.accuracy import Answers
 from tsstore.store.reading.store import StateStore

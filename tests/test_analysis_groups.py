@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import draw_layer, write_layers
 
-from tsstore.analysis import groups as module
-from tsstore.analysis.groups import GROUPS, Dealt, RandomGroups
+from tsstore.analysis import samples as module
 from tsstore.analysis.left_out import LeftOut
+from tsstore.analysis.samples import GROUPS, Dealt, RandomGroups
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.reading.store import StateStore
 

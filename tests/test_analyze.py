@@ -19,8 +19,8 @@ from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, wr
 import tsstore
 from tsstore.analysis import analyze as module
 from tsstore.analysis.analyze import count_layer, layer_plan
-from tsstore.analysis.groups import GROUPS, RandomGroups
-from tsstore.analysis.memory import parse_memory
+from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.samples import GROUPS, RandomGroups
 from tsstore.analysis.schedulers import Local, choose
 from tsstore.errors import (
     AnalysisError,

@@ -6,9 +6,9 @@ from helpers import draw_batch, write_run
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
-from tsstore.analysis.asked import check_rows, countable, layer_names, sample_groups
-from tsstore.analysis.groups import GROUPS
 from tsstore.analysis.left_out import LeftOut
+from tsstore.analysis.request import check_rows, countable, layer_names, sample_groups
+from tsstore.analysis.samples import GROUPS
 from tsstore.errors import AnalysisError, EmptyStoreError, NotAStoreError, UnknownLayerError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes

@@ -12,10 +12,10 @@ from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.analysis.execution import block as block_records
 from tsstore.analysis.execution.block import early_table, read_records
-from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.samples import RandomGroups
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable

@@ -28,7 +28,7 @@ import tsstore
 from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.execution.exchange import Receipt
 from tsstore.analysis.execution.graph import Index, build_graph
-from tsstore.analysis.groups import GROUPS, RandomGroups
+from tsstore.analysis.samples import GROUPS, RandomGroups
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError

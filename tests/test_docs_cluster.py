@@ -18,7 +18,7 @@ import tsstore
 from tsstore import cli, errors
 from tsstore.analysis import cluster
 from tsstore.analysis.execution import exchange
-from tsstore.analysis.memory import DEFAULT_SHARE
+from tsstore.analysis.machine import DEFAULT_SHARE
 from tsstore.analysis.schedulers import choose
 
 ROOT = Path(__file__).parent.parent

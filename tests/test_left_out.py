@@ -17,10 +17,10 @@ from synthetic import count, draw_layer, found, layer, write_layers
 import tsstore
 from tsstore.analysis.analyze import count_layer, layer_plan
 from tsstore.analysis.execution.graph import Shared, build_graph
-from tsstore.analysis.groups import GROUPS, RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut, leave_out_repeated
 from tsstore.analysis.repeats import find_same_ids
 from tsstore.analysis.results.display import notes
+from tsstore.analysis.samples import GROUPS, RandomGroups
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import (

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.analysis import memory as module
-from tsstore.analysis.memory import (
+from tsstore.analysis import machine as module
+from tsstore.analysis.machine import (
     available_memory,
     available_processors,
     format_memory,

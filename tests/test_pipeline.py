@@ -30,10 +30,10 @@ from tsstore.analysis.execution.graph import (
     merge_counts,
     total_pairs,
 )
-from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.samples import RandomGroups
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme

@@ -11,9 +11,9 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.analyze import layer_plan
-from tsstore.analysis.groups import GROUPS
-from tsstore.analysis.memory import DEFAULT_SHARE, available_memory, format_memory, parse_memory
+from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, format_memory, parse_memory
 from tsstore.analysis.planning.run_plan import RunPlan, plan
+from tsstore.analysis.samples import GROUPS
 from tsstore.analysis.schedulers import Local, choose
 from tsstore.errors import (
     AnalysisError,

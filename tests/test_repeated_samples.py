@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from synthetic import count, draw_layer, found, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.repeats import HELD, settle_repeats
 from tsstore.analysis.sample_digests import digest_samples
+from tsstore.analysis.samples import RandomGroups
 from tsstore.analysis.schedulers import Local
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.format.attributes import PartAttributes

@@ -18,7 +18,7 @@ from synthetic import count, draw_layer, found, write_layers
 from tsstore.analysis.analyze import count_layer, layer_plan
 from tsstore.analysis.cluster import Cluster
 from tsstore.analysis.execution.graph import build_graph
-from tsstore.analysis.memory import available_memory, available_processors
+from tsstore.analysis.machine import available_memory, available_processors
 from tsstore.analysis.schedulers import Local, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError, CountingError, DamageError

@@ -13,8 +13,8 @@ from synthetic import layer, numbered_rows, write_layers
 
 import tsstore.counting
 from tsstore.analysis.analyze import count_layer
-from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import LeftOut
+from tsstore.analysis.samples import RandomGroups
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tsstore.analysis.groups import PIECE_SAMPLES, RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
+from tsstore.analysis.samples import PIECE_SAMPLES, RandomGroups
 from tsstore.statistics.accuracy import Answers
 from tsstore.store.reading.part import Part
 

@@ -12,25 +12,25 @@ from typing import Any
 import numpy as np
 
 from tsstore.analysis.accuracy import count_right
-from tsstore.analysis.asked import (
+from tsstore.analysis.execution.exchange import scratch_folder, scratch_parent
+from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
+from tsstore.analysis.left_out import NOTHING, LeftOut
+from tsstore.analysis.machine import give_back_memory, parse_memory
+from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.repeats import Repeats, count_clusters, samples_that_count
+from tsstore.analysis.request import (
     check_rows,
     countable,
     dependence,
     layer_names,
     sample_groups,
 )
-from tsstore.analysis.execution.exchange import scratch_folder, scratch_parent
-from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
-from tsstore.analysis.groups import RandomGroups
-from tsstore.analysis.left_out import NOTHING, LeftOut
-from tsstore.analysis.memory import give_back_memory, parse_memory
-from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import Plan, make_plan
-from tsstore.analysis.repeats import Repeats, count_clusters, samples_that_count
 from tsstore.analysis.results.layer import PER_SAMPLE
 from tsstore.analysis.results.layer_result import LayerResult
 from tsstore.analysis.results.run import Analysis
 from tsstore.analysis.running import Report, Scheduler
+from tsstore.analysis.samples import RandomGroups
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tsstore import __version__
-from tsstore.analysis.memory import DEFAULT_SHARE, available_memory, format_memory
+from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, format_memory
 from tsstore.analysis.running import Report, task_keys
 from tsstore.errors import AnalysisError
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.memory import format_memory
+from tsstore.analysis.machine import format_memory
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart

@@ -21,9 +21,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut, bytes_to_compare, leave_out_repeated
-from tsstore.analysis.memory import format_memory
+from tsstore.analysis.machine import format_memory
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.sample_digests import (
     Digests,
@@ -32,6 +31,7 @@ from tsstore.analysis.sample_digests import (
     digest_samples,
     follows_its_like,
 )
+from tsstore.analysis.samples import RandomGroups
 from tsstore.errors import AnalysisError, StoreError
 from tsstore.store.reading.ids import ID, id_dtype
 from tsstore.store.reading.repeats import SameIds, same_ids

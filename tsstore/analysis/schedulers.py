@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 from tsstore.analysis.cluster import Cluster
-from tsstore.analysis.memory import DEFAULT_SHARE, available_memory, available_processors
+from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, available_processors
 from tsstore.analysis.running import Report, Scheduler, task_keys
 from tsstore.errors import AnalysisError
 

@@ -87,7 +87,7 @@ def export(
 
 def _layer(run: str, layer: str) -> LayerStates:
     """Return the states of a layer of a run that can be counted."""
-    from tsstore.analysis.asked import check_rows, countable
+    from tsstore.analysis.request import check_rows, countable
 
     found = countable(run)[layer]
     check_rows(found)

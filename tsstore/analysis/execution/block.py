@@ -7,9 +7,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.samples import RandomGroups
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import count_groups, numbers_by_group
 from tsstore.counting.keys import KeyScheme

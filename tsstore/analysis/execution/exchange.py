@@ -18,7 +18,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.memory import format_memory
+from tsstore.analysis.machine import format_memory
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.groups import GroupChanges

@@ -12,11 +12,11 @@ import numpy as np
 
 from tsstore.analysis.execution.block import early_table, read_records
 from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, spill
-from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
-from tsstore.analysis.memory import give_back_memory
+from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.samples import RandomGroups
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter

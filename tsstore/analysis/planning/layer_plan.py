@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tsstore.analysis.memory import format_memory
+from tsstore.analysis.machine import format_memory
 from tsstore.analysis.planning.cost import (
     HOT_PIECES,
     Work,

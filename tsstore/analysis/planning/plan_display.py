@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from tsstore.analysis.memory import format_memory
+from tsstore.analysis.machine import format_memory
 from tsstore.analysis.planning.plan_numbers import PlannedLayer, PlanNumbers
 from tsstore.store.reading.display import html_table, printable, text_table
 

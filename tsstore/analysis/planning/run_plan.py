@@ -9,18 +9,18 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from tsstore.analysis.analyze import layer_work
-from tsstore.analysis.asked import (
+from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.planning import plan_display as display
+from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.planning.plan_numbers import PlannedLayer, PlanNumbers
+from tsstore.analysis.repeats import Repeats, planned_left_out
+from tsstore.analysis.request import (
     check_rows,
     countable,
     dependence,
     layer_names,
     sample_groups,
 )
-from tsstore.analysis.memory import parse_memory
-from tsstore.analysis.planning import plan_display as display
-from tsstore.analysis.planning.layer_plan import Plan, make_plan
-from tsstore.analysis.planning.plan_numbers import PlannedLayer, PlanNumbers
-from tsstore.analysis.repeats import Repeats, planned_left_out
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
 from tsstore.errors import MemoryTooSmallError

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from tsstore.analysis.groups import Dealt
 from tsstore.analysis.results.layer import LayerNumbers
+from tsstore.analysis.samples import Dealt
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.accuracy import Answers
 from tsstore.statistics.efficiency import aIQ, network_efficiency

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.analyze import Progress, layer_plan
-from tsstore.analysis.asked import check_rows
 from tsstore.analysis.execution.exchange import scratch_parent
-from tsstore.analysis.memory import parse_memory
+from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.request import check_rows
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.schedulers import choose
 from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from tsstore.analysis.groups import RandomGroups
 from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.repeats import NO_REPEATS, RepeatedSamples
+from tsstore.analysis.samples import RandomGroups
 from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.ids import ID, id_dtype
