@@ -24,16 +24,16 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import nn
+from tsstore.store.batch import Batch, LayerBatch
+from tsstore.store.compact import compact
+from tsstore.store.layout import LayerAttributes, PartAttributes
+from tsstore.store.resume import resume_part
+from tsstore.store.writer import PartWriter
 
 import tsstore
 from tsstore.errors import PartSealedError
-from tsstore.store.batch import Batch, LayerBatch
-from tsstore.store.compact import compact
 from tsstore.store.files import LocalFiles
-from tsstore.store.layout import LayerAttributes, PartAttributes
-from tsstore.store.resume import resume_part
 from tsstore.store.run import create_run
-from tsstore.store.writer import PartWriter
 
 HERE = Path(__file__).parent
 NEURONS = {"conv_1": 5, "fc.2": 20}

@@ -264,8 +264,8 @@ def aggregate_groups(
     Parameters
     ----------
     slices, words, partition_bits, maximum_slots
-        As for :func:`tsstore.counting.tables.plain.aggregate`, with at least :func:`least_slots`; all
-        records tell groups apart.
+        As for :func:`tsstore.counting.tables.plain.aggregate`, with at least :func:`least_slots`;
+        all records tell groups apart.
     groups
         Number of groups, at most 255.
     initial_slots

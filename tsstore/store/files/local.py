@@ -204,7 +204,8 @@ class LocalReader(Place):
 class LocalFiles(LocalReader, DiskSteps):
     """A store in a local (or mounted) directory, to be read and written.
 
-    Each elementary operation goes through ``_step``: see :class:`tsstore.store.files.disk.DiskSteps`.
+    Each elementary operation goes through ``_step``: see
+    :class:`tsstore.store.files.disk.DiskSteps`.
 
     Parameters
     ----------

@@ -45,8 +45,8 @@ class PartWriter:
     first
         Whether the part must be the first of its rank.
     attempt
-        Which attempt the part must be, as :func:`tsstore.store.writing.resume.resume_step` found it; the
-        first that is free unless given.
+        Which attempt the part must be, as :func:`tsstore.store.writing.resume.resume_step` found
+        it; the first that is free unless given.
     threads
         How many chunks of states are encoded at a time; with one, on the thread that appends.
 
