@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peaks of memory are read from /proc"
+)
+
+
+def measure(mebibytes: int, memory: str, width: int, *options: str) -> dict[str, int]:
+    """Analyse a run of so many MiB in a fresh process; return what was planned and measured."""
+    command = [sys.executable, str(BENCHMARK), "--json", f"--mebibytes={mebibytes}", *options]
+    command += ["--memory", memory, "--widths", str(width)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+def assert_kept(found: dict[str, int]) -> None:
+    assert found["measured"] <= found["projected"] <= found["memory"]
+    assert found["threads"] in (1, 2)
+
+
+def assert_spilled(found: dict[str, int]) -> None:
+    """Check that memory was kept to by a run that is larger, most of whose states are rare."""
+    assert_kept(found)
+    assert found["rows"] * found["width"] > 1.5 * found["memory"]
+    assert found["spill"]
+    assert found["distinct"] > 0.1 * found["rows"]
+
+
+@pytest.mark.parametrize("positions", [1, 16])
+def test_a_run_larger_than_its_memory_keeps_to_it(positions):
+    found = measure(160, "64MiB", 8, "--no-intervals", f"--positions={positions}")
+    assert_spilled(found)
+    assert found["changes"] == 0
+
+
+@pytest.mark.parametrize(("width", "positions"), [(8, 16), (16, 1)])
+def test_groups_of_samples_keep_to_the_memory(width, positions):
+    found = measure(160, "64MiB", width, f"--positions={positions}")
+    assert_spilled(found)
+    assert found["changes"] > 32
+
+
+def test_exact_keys_keep_to_the_memory():
+    assert_spilled(measure(128, "64MiB", 32, "--exact", "--no-intervals"))
+
+
+def test_records_that_stay_in_memory_keep_to_it():
+    found = measure(40, "96MiB", 16, "--no-intervals", "--positions=1")
+    assert_kept(found)
+    assert not found["spill"]
+
+
+@pytest.mark.parametrize("option", ["--intervals", "--no-intervals"])
+def test_a_partition_that_cannot_be_gathered_keeps_to_the_memory(option):
+    found = measure(40, "64MiB", 8, "--data", "crafted", option)
+    assert_kept(found)
+    assert found["distinct"] == pytest.approx(found["rows"], rel=1e-3)
+
+
+def test_skewed_states_whose_spectra_are_large_keep_to_the_memory():
+    found = measure(100, "64MiB", 8, "--data", "skewed")
+    assert_kept(found)
+    assert found["spill"]
+    assert found["changes"] > 10_000
+
+
+def test_states_of_very_many_frequencies_keep_to_the_memory():
+    found = measure(170, "64MiB", 3, "--data", "power", "--positions=1000")
+    assert_kept(found)
+    assert found["spill"]
+    assert found["changes"] > 500_000
+
+
+@pytest.mark.parametrize("width", [3, 8, 32])
+def test_states_that_change_the_spectra_of_all_groups_keep_to_the_memory(width):
+    options = ["--data", "repeated", "--positions=1000", *["--exact"] * (width > 16)]
+    found = measure(160, "64MiB", width, *options)
+    assert_kept(found)
+    assert found["spill"]
+    assert found["changes"] > 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["--intervals", "--no-intervals"])
+@pytest.mark.parametrize("memory", [256, 512])
+@pytest.mark.parametrize("width", [3, 8, 16, 32, 256])
+def test_a_large_run_keeps_to_the_memory(width, memory, option):
+    assert_kept(measure(2 * memory, f"{memory}MiB", width, option))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [32, 256])
+def test_a_large_run_of_exact_keys_keeps_to_the_memory(width):
+    assert_spilled(measure(600, "256MiB", width, "--exact"))
+
+
+@pytest.mark.slow
+def test_a_run_keeps_to_two_gibibytes():
+    assert_kept(measure(4000, "2GiB", 8, "--no-intervals"))

@@ -1,0 +1,122 @@
+"""The commands that count, and say how they would; most of `analyze` is in commands/test_cli.py."""
+
+from __future__ import annotations
+
+import json
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from synthetic import draw_layer, write_layers
+from typer.testing import CliRunner
+
+import tsstore
+from tsstore import cli
+from tsstore.analysis.schedulers import Local
+from tsstore.commands import analysing
+from tsstore.errors import AnalysisError
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("analysing") / "run.zarr"
+    layers = {"conv_1": draw_layer(0, 6_000, 3), "conv_2": draw_layer(1, 6_000, 16, 5_000)}
+    columns = {"id": np.arange(6_000), "patient": np.arange(6_000) // 7}
+    return write_layers(path, layers, columns=columns, chunk_bytes=1 << 14).path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def test_a_plan_is_a_table_with_its_totals_and_reasons(run):
+    result = invoke("plan", run, "--memory", "1GiB", "--scheduler", "synchronous")
+    assert result.exit_code == 0
+    heading, first, second, totals, *reasons = result.stdout.splitlines()
+    assert heading.split()[:5] == ["layer", "rows", "bytes", "a", "row"]
+    assert first.startswith("conv_1  ")
+    assert second.startswith("conv_2  ")
+    found = tsstore.plan(run, memory="1GiB", scheduler="synchronous")
+    assert totals.startswith(f"{found.rows:,} rows · {found.tasks} tasks · 1 thread · memory 1 GiB")
+    assert reasons == found.sentences
+    assert "Scratch folder" not in result.stdout
+
+
+def test_options_of_a_plan_are_those_of_the_function(run):
+    options = ["--layer", "conv_2", "--memory", "64MiB", "--scheduler", "threads"]
+    others = ["--unique-by", "id", "--no-intervals", "--exact", "--json"]
+    result = invoke("plan", run, *options, *others)
+    expected = tsstore.plan(
+        run,
+        "conv_2",
+        memory="64MiB",
+        scheduler="threads",
+        unique_by="id",
+        intervals=False,
+        exact=True,
+    )
+    assert json.loads(result.stdout) == expected.to_dict()
+    clustered = invoke("plan", run, "--cluster", "patient", "--json")
+    assert json.loads(clustered.stdout) == tsstore.plan(run, dependent_by="patient").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("free", "words"),
+    [(1 << 30, ": 1 GiB free, which is enough."), (1 << 10, ": 1 KiB free, but up to ")],
+)
+def test_where_records_go_through_files_it_says_whether_there_is_room(
+    run, tmp_path, monkeypatch, free, words
+):
+    class Workers(Local):
+        shared_memory = False
+
+    monkeypatch.setattr("tsstore.analysis.planning.run_plan.choose", lambda scheduler: Workers(2))
+    asked = []
+    monkeypatch.setattr(
+        analysing.shutil, "disk_usage", lambda folder: asked.append(folder) or Usage(0, 0, free)
+    )
+    options = ["--layer", "conv_2", "--memory", "1GiB", "--scratch", tmp_path]
+    last = invoke("plan", run, *options).stdout.splitlines()[-1]
+    assert last.startswith(f"Scratch folder {tmp_path}{words}")
+    assert last.endswith(" as --scratch.") == (free < 1 << 20)
+    assert asked == [str(tmp_path)]
+
+
+def test_without_a_folder_the_one_for_temporary_files_is_looked_at(monkeypatch, tmp_path):
+    monkeypatch.setattr(analysing.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert str(tmp_path) in analysing._space_text(None, 1)
+    with pytest.raises(AnalysisError, match="cannot be used"):
+        analysing._space_text(str(tmp_path / "nowhere"), 1)
+    with pytest.raises(AnalysisError, match="scratch is s3://bucket/x; expected a folder"):
+        analysing._space_text("s3://bucket/x", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ([], {"exact": False, "seed": None, "scratch": None}),
+        (
+            ["--exact", "--seed", "7", "--scratch", "/data", "--no-intervals"],
+            {"exact": True, "seed": 7, "scratch": "/data", "intervals": False},
+        ),
+    ],
+)
+def test_options_of_an_analysis_are_those_of_the_function(run, monkeypatch, options, given):
+    analyze, seen = tsstore.analyze, {}
+
+    def note(*arguments, **others):
+        seen.update(others)
+        return analyze(run, "conv_1")
+
+    monkeypatch.setattr(tsstore, "analyze", note)
+    assert invoke("analyze", run, *options).exit_code == 0
+    assert {name: seen[name] for name in given} == given
+
+
+def test_no_number_depends_on_the_seed_or_on_whether_rows_are_counted_themselves(run):
+    options = ([], ["--seed", "1"], ["--seed", "2", "--exact"])
+    first, *others = [invoke("analyze", run, "--json", *some).stdout for some in options]
+    assert json.loads(first)["layers"]["conv_2"]["distinct"] > 1
+    assert all(other == first for other in others)

@@ -1,0 +1,128 @@
+"""What docs/cluster.md says is so."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic import draw_layer, write_layers
+from typer.main import get_command
+
+import tsstore
+from tsstore import cli, errors
+from tsstore.analysis import cluster
+from tsstore.analysis.execution import exchange
+from tsstore.analysis.machine import DEFAULT_SHARE
+from tsstore.analysis.schedulers import choose
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+LOCAL, SLURM, S3 = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+MEASURED, PLANNED = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
+CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
+SAID = re.findall(r'"([^"`]+)"', PROSE.partition("## When something fails")[2])
+SOURCE = "".join(inspect.getsource(module) for module in (cluster, exchange))
+PARAMETERS = inspect.signature(tsstore.analyze).parameters
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_the_script_of_a_local_cluster_prints_what_threads_count(tmp_path):
+    store = write_layers(tmp_path / "run.zarr", {"a": draw_layer(1, 100, 3)})
+    (tmp_path / "script.py").write_text(LOCAL, encoding="utf-8")
+    shown = run(tmp_path, "script.py").stdout
+    expected = str(tsstore.analyze(store, scheduler="threads"))
+    assert shown.splitlines()[1:] == expected.splitlines()[1:]
+    assert shown.startswith("<Analysis run.zarr>")
+
+
+@pytest.mark.parametrize("script", [SLURM, S3], ids=["SLURM", "S3"])
+def test_other_scripts_call_what_is_there(script):
+    calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
+    (call,) = [node for node in calls if ast.unparse(node.func) == "tsstore.analyze"]
+    given = {keyword.arg for keyword in call.keywords}
+    assert {"scheduler", "scratch"} <= given <= PARAMETERS.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in CODE if re.fullmatch("[a-z_]+=", name)])
+def test_settings_exist(name):
+    assert name[:-1] in PARAMETERS
+
+
+def test_commands_and_their_options_exist():
+    commands = get_command(cli.app).commands
+    (shown,) = re.findall(r"^\$ tsstore (\w+) (.*)$", TEXT, re.MULTILINE)
+    named = [(name.split()[1], "") for name in CODE if re.fullmatch(r"tsstore \w+ RUN", name)]
+    assert {name for name, _ in named} == {"plan", "analyze"}
+    for command, arguments in [shown, *named]:
+        options = {option for one in commands[command].params for option in one.opts}
+        assert set(re.findall(r"--\w+", arguments)) <= options
+    for program, options in re.findall(r"python (benchmarks/\w+\.py)([^`]*)`", TEXT):
+        source = (ROOT / program).read_text(encoding="utf-8")
+        assert all(f'"{option}"' in source for option in re.findall(r"--\w+", options))
+
+
+def test_names_of_schedulers_mean_what_they_say():
+    for name in ("threads", "synchronous"):
+        assert f'`"{name}"`' in TEXT
+        assert choose(name).shared_memory
+    assert choose(None).threads == choose("threads").threads
+
+
+def test_errors_exist_and_say_what_is_quoted():
+    named = [name for name in CODE if re.fullmatch(r"\w+Error", name)]
+    assert len(named) == 3
+    assert all(issubclass(getattr(errors, name), errors.TsstoreError) for name in named)
+    assert len(SAID) >= 7
+    assert [words for words in SAID if words not in SOURCE] == []
+
+
+def test_the_numbers_are_those_of_the_code():
+    assert f"{DEFAULT_SHARE:.0%}".replace("%", " %") + " of the smallest worker's limit" in TEXT
+    assert f"More than {cluster.WORKER_SHARE * 100:.0f} % is refused" in TEXT
+    assert TEXT.count(f"{cluster.SETTLING_SECONDS:.0f} seconds at") == 2
+    assert "exits with 130" in TEXT
+    assert "`tsstore-…`" in TEXT
+    with exchange.scratch_folder(None) as folder:
+        assert Path(folder).name.startswith("tsstore-")
+
+
+def test_the_plan_of_very_many_rows_is_that_of_the_program():
+    assert run(ROOT, "benchmarks/cluster_overhead.py", "--plan").stdout == PLANNED
+
+
+@pytest.mark.slow
+def test_what_a_task_costs_is_what_the_program_prints(tmp_path):
+    small = ("--blocks", "40", "--partitions", "8")
+    printed = run(ROOT, "benchmarks/cluster_overhead.py", *small).stdout
+    shown = [re.findall(r"^  (\D+?) +[\d,]+$", text, re.MULTILINE) for text in (printed, MEASURED)]
+    assert shown[0] == shown[1]
+    assert len(shown[0]) == 18
+    sizes = re.findall(r"(?:task|result|constants) +([\d,]+)$", MEASURED, re.MULTILINE)
+    assert max(int(size.replace(",", "")) for size in sizes) < 20_000
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\((\w+\.md|#\w+)\)", TEXT)
+    assert len(links) == 2
+    for link in links:
+        if link.startswith("#"):
+            assert f"\n## {link[1:].capitalize()}\n" in TEXT
+        else:
+            assert (ROOT / "docs" / link).is_file()

@@ -1,0 +1,164 @@
+"""What docs/durability.md says is so."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import draw_batch, start_part
+from typer.main import get_command
+
+import tsstore
+from tsstore import cli, errors
+from tsstore.recording.recorder import Recorder
+from tsstore.store.files.open import LocalFiles
+from tsstore.store.maintenance.verify import verify
+from tsstore.store.reading.store import StateStore
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "durability.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE = sorted(set(re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", TEXT, flags=re.M | re.S))))
+SCRIPT, _ = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+(SHOWN,) = re.findall(r"^```console\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+KILLED = """
+import functools, os, signal, sys, tsstore
+from tsstore.recording.recorder import Recorder
+
+tsstore.capture = functools.partial(tsstore.capture, commit_every=3600)
+record, batches = Recorder.batch, 0
+
+def batch(self, *samples, **columns):
+    global batches
+    batches += 1
+    if batches == 4:
+        self.commit()
+    if batches == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record(self, *samples, **columns)
+
+Recorder.batch = batch
+exec(open(sys.argv[1]).read())
+"""
+
+
+def named(pattern: str) -> list[str]:
+    return [name for name in CODE if re.fullmatch(pattern, name)]
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def test_the_same_command_goes_on_after_a_kill(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evaluate.py").write_text(SCRIPT, encoding="utf-8")
+    killed = run(tmp_path, "-c", KILLED, "evaluate.py")
+    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
+    again = run(tmp_path, "evaluate.py")
+    assert (again.returncode, again.stderr) == (0, "")
+    said = [line for line in SHOWN.splitlines() if line[0] not in "$K"]
+    assert (killed.stdout + again.stdout).splitlines() == said
+    failed, tried = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
+    assert (failed, tried) == (0, 4)
+    store = tsstore.open(tmp_path / "run.zarr")
+    assert sorted(store.column("id")) == list(range(2_000))
+    assert verify(tmp_path / "run.zarr").ok
+
+
+@pytest.mark.parametrize("name", named(r"[A-Z]\w+(Error|Warning)"))
+def test_errors_exist(name):
+    assert issubclass(getattr(errors, name), errors.TsstoreError | errors.TsstoreWarning)
+
+
+def test_all_that_must_be_expected_is_named():
+    for name in ("WriterError", "ResumeError", "PartSealedError", "StoreExistsError"):
+        assert f"`{name}`" in TEXT
+    for promise in range(1, 8):
+        assert len(re.findall(rf"\*\*P{promise}, ", TEXT)) == 1
+
+
+@pytest.mark.parametrize("name", named("[a-z_]+=.*"))
+def test_settings_exist(name):
+    setting, _, value = name.partition("=")
+    functions = tsstore.capture, tsstore.analyze
+    (parameter,) = filter(None, (inspect.signature(f).parameters.get(setting) for f in functions))
+    if value:
+        assert value.strip('"') != str(parameter.default) or setting == "durable"
+
+
+@pytest.mark.parametrize("name", named("tsstore [a-z].*"))
+def test_commands_exist(name):
+    _, command, *arguments = name.split()
+    parameters = get_command(cli.app).commands[command].params
+    given = [parameter.name.upper() for parameter in parameters if parameter.opts[0][0] != "-"]
+    positional = [word for word in arguments if word.isupper()]
+    options = {option for parameter in parameters for option in parameter.opts}
+    assert positional in ([], given)
+    assert {word for word in arguments if word[0] == "-"} <= options
+
+
+@pytest.mark.parametrize("name", named(r"test_\w+\.py"))
+def test_tests_exist(name):
+    assert (ROOT / "tests" / name).exists()
+
+
+def test_what_recorders_and_stores_have_exists():
+    for name in named(r"(recorder|store)\..*"):
+        owner, attribute = re.match(r"(\w+)\.(\w+)", name).groups()
+        home = {"recorder": Recorder, "store": StateStore}[owner]
+        assert hasattr(home, attribute) or f"\n    {attribute}\n" in home.__doc__
+    assert "recorder.missing(ids)" in CODE
+
+
+def test_a_commit_writes_in_the_order_that_the_page_gives(tmp_path, monkeypatch):
+    done = []
+    write, sync = LocalFiles.write, LocalFiles.sync
+    monkeypatch.setattr(
+        LocalFiles, "write", lambda self, key, data: (done.append(key), write(self, key, data))
+    )
+    monkeypatch.setattr(LocalFiles, "sync", lambda self: (done.append("sync"), sync(self)))
+    batch = draw_batch(np.random.default_rng(0), 5, columns={"id": range(5)})
+    writer = start_part(tmp_path, batch, durable=True)
+    writer.append(batch)
+    done.clear()
+    writer.commit()
+    first = done.index("sync")
+    assert all("/c/" in key for key in done[:first])
+    assert done[first : first + 3] == ["sync", "part-00000-00000/commit/zarr.json", "sync"]
+    assert all(key.endswith(("states/zarr.json", "id/zarr.json")) for key in done[first + 3 :])
+    assert len(done) == 2 * first + 3 > 3
+
+
+def test_the_table_is_one_that_the_benchmark_prints():
+    """Its heading is; the numbers are those of a machine."""
+    shown = re.search(r"benchmarks/commit.py.*?```text\n(.*?)```", TEXT, re.DOTALL)[1]
+    benchmark = (ROOT / "benchmarks" / "commit.py").read_text(encoding="utf-8")
+    (columns,) = re.findall(r"^COLUMNS = (\(.*\))$", benchmark, re.MULTILINE)
+    heading = "".join(f"{column:>11}" for column in ast.literal_eval(columns))
+    assert shown.count(heading) == shown.count("file system") >= 2
+    lines = [line.split() for line in shown.splitlines() if re.search("(yes|no) ", line)]
+    assert {line[0] for line in lines} == {"3", "20", "500"}
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", TEXT))
+def test_links_lead_somewhere(link):
+    assert (PAGE.parent / link).exists()
+
+
+def test_the_readme_leads_here():
+    assert "](docs/durability.md)" in README

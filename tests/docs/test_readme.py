@@ -1,0 +1,43 @@
+"""What the README says is what happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tsstore import cli
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_python_block_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
+    exec(compile(code, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "conv_3" in out
+    assert "sample-limited" in out
+
+
+def test_the_table_is_what_the_demo_prints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.app, ["demo"])
+    assert result.exit_code == 0
+    (shown,) = re.findall(r"prints\n\n```\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    printed = [line.rstrip() for line in result.stdout.splitlines()]
+    for line in shown.splitlines():
+        assert line in printed
+    assert (tmp_path / "demo.zarr").is_dir()
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README.read_text("utf-8")))
+def test_links_lead_somewhere(link):
+    assert (README.parent / link).exists()

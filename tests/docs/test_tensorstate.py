@@ -1,0 +1,28 @@
+"""What docs/tensorstate.md shows is what happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+import tsstore
+
+PAGE = Path(__file__).parents[2] / "docs" / "tensorstate.md"
+
+
+def test_the_code_runs_and_says_what_the_page_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = PAGE.read_text(encoding="utf-8")
+    names = {"__name__": "page"}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, PAGE.name, "exec"), names)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("0_post_states 3600 ")
+    assert lines[1].startswith("3_post_states 100 ")
+    assert np.fromstring(lines[2].strip("[]"), sep=" ").shape == (2,)
+    assert lines[3] == "states/sequential.zarr"
+    assert lines[4] == "70"
+    tsstore.remove_state_layers(names["model"])
+    assert tsstore.open(tmp_path / "states" / "sequential.zarr").samples == 100
