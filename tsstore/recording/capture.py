@@ -12,12 +12,12 @@ from torch import nn
 from tsstore.errors import CaptureError
 from tsstore.recording.axes.tensor import AxisChoice
 from tsstore.recording.identity import Job, find_job
-from tsstore.recording.live import make_way, say_who_else_listens
+from tsstore.recording.live import make_way, warn_of_other_recorders
 from tsstore.recording.packing.positions import Sampling
 from tsstore.recording.recorder import Recorder
-from tsstore.recording.samples.example import arguments_of
 from tsstore.recording.samples.experiment import find_samples, log
 from tsstore.recording.samples.index import SampleIndexChoices, check_names, parsed
+from tsstore.recording.samples.inputs import arguments_of
 from tsstore.recording.selection.outputs import OutputChoice
 from tsstore.recording.selection.recommended import RECOMMENDED
 from tsstore.recording.selection.select import Selector, Where, select
@@ -215,7 +215,7 @@ def capture(
     software = {"torch": torch.__version__}
     begin_run(files, software, run_id=job.run_id, resume=resume, many=job.world_size > 1)
     part = replace(part, rank=job.rank, world_size=job.world_size)
-    say_who_else_listens(model, files.location)
+    warn_of_other_recorders(model, files.location)
     recorder = Recorder(model, files, targets, part, settings)
     try:
         recorder.attach()

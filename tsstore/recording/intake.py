@@ -16,9 +16,9 @@ from tsstore.recording.background.sink import Sink
 from tsstore.recording.batches.assembly import Assembled, Assembly
 from tsstore.recording.batches.open_batch import BatchColumns, IgnoredColumns, OpenBatch
 from tsstore.recording.batches.sampler import Sampler
+from tsstore.recording.hooks.copies import Copies
 from tsstore.recording.hooks.forward import Listener
 from tsstore.recording.samples.belonging import Belonging
-from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.store.format.attributes import LayerAttributes

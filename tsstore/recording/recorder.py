@@ -15,10 +15,9 @@ from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterErr
 from tsstore.recording.background.sink import Sink, Statistics
 from tsstore.recording.batches.open_batch import BatchColumns
 from tsstore.recording.fingerprint import fingerprint
-from tsstore.recording.hooks.causes import why_no_sample
+from tsstore.recording.hooks.copies import why_no_sample
 from tsstore.recording.intake import Intake
-from tsstore.recording.live import note as note_recorder
-from tsstore.recording.naming import NamedBlock, names_run
+from tsstore.recording.live import NamedBlock, names_run, note_recorder
 from tsstore.recording.samples.index import SampleIndexChoices
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings as Settings

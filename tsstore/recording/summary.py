@@ -19,8 +19,8 @@ from tsstore.recording.axes.tensor import BY_EXPERIMENT, Decision, UndecidedAxis
 from tsstore.recording.axes.watch import Watch
 from tsstore.recording.packing.packed import check_packable
 from tsstore.recording.packing.positions import is_share
-from tsstore.recording.samples.example import arguments_of
 from tsstore.recording.samples.experiment import Findings, find_samples
+from tsstore.recording.samples.inputs import arguments_of
 from tsstore.recording.selection.outputs import first_tensor
 from tsstore.recording.selection.recommended import RECOMMENDED, Firing
 from tsstore.recording.selection.select import Target, is_leaf, select

@@ -8,6 +8,7 @@ from torch import nn
 from tsstore.errors import CaptureError, ColumnsError
 from tsstore.recording.batches.open_batch import BatchColumns, OpenBatch
 from tsstore.recording.packing.pack import pack
+from tsstore.recording.samples.inputs import ModelInput
 from tsstore.recording.selection.select import select
 
 MODEL = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LSTM(4, 4))
@@ -24,7 +25,7 @@ def batch(*forwards, samples=None, input_shape=(), **columns):
     made = OpenBatch(samples)
     made.record(columns)
     for forward in forwards:
-        made.begin_forward(input_shape)
+        made.begin_forward(ModelInput(input_shape))
         for target, packed in forward:
             made.add(target, packed)
     return made
@@ -127,6 +128,6 @@ def test_the_input_of_a_failed_pass_does_not_count():
     made = batch([(FIRST, rows(64))], input_shape=(64, 3))
     made.drop_forward()
     assert made.samples() is None
-    made.begin_forward((32, 3))
+    made.begin_forward(ModelInput((32, 3)))
     made.add(FIRST, rows(32))
     assert made.samples() == 32

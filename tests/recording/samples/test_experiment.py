@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from watching import hook_count
 import tsstore
 from tsstore.recording.samples.differences import ANOTHER_ORDER, Found
 from tsstore.recording.samples.experiment import Findings, find_samples
-from tsstore.recording.samples.inputs import NotPossible, flattened, selected, tensors_in
+from tsstore.recording.samples.inputs import NotPossible, selected
 from tsstore.recording.selection.select import select
 
 SINGLE = Found(0, "single", 1)
@@ -196,26 +195,6 @@ def test_whole_numbers_keywords_and_mappings():
     assert tried(Applies(attended), tokens=tokens, **keywords).found == {"inner": SINGLE}
     example = {"tokens": tokens, **keywords}
     assert list(tsstore.layers(Applies(attended), example).index) == ["inner"]
-
-
-def test_arguments_of_some_samples():
-    values = torch.arange(12).reshape(4, 3)
-    lengths, scale = torch.arange(4), torch.tensor(2)
-    arguments = ([values, {"lengths": lengths}], scale, "text", None)
-    ((chosen, inside), again, *plain) = selected(arguments, 0, 4, [2, 0])
-    assert chosen.tolist() == values[[2, 0]].tolist()
-    assert inside["lengths"].tolist() == [2, 0]
-    assert again.tolist() == 2
-    assert again is not scale
-    assert plain == ["text", None]
-    (flat, *_), *_ = selected(arguments, 0, 4, [1, flattened(2)])
-    assert flat.tolist() == [[3, 4, 5], [6, 6, 6]]
-    assert values[2].tolist() == [6, 7, 8]
-    (across,) = selected((values,), 1, 3, [1, 1])
-    assert across.tolist() == values[:, [1, 1]].tolist()
-    made = selected(OrderedDict(a=values), 0, 4, [1])
-    assert type(made) is OrderedDict
-    assert [tensor.shape for tensor in tensors_in(arguments)] == [(4, 3), (4,), ()]
 
 
 @pytest.mark.parametrize("unknown", [object(), {1}, pack_sequence([torch.ones(2, 3)])])

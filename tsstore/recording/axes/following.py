@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from torch import nn
 from tsstore.errors import OutputError
 from tsstore.recording.axes import kinds
 from tsstore.recording.axes.tensor import BY_CLASS, BY_OTHERS, Axes, Axis
+from tsstore.recording.selection.outputs import tensors_in
 
 
 @dataclass(eq=False)
@@ -223,18 +224,6 @@ class Following:
         if self._is_own:
             self._seen.append((tensor.shape, clues))
         return clues
-
-
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """Yield all tensors in a module's arguments or output, however nested."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
 
 
 def _told(axes: Axes, tensor: torch.Tensor, clues: Clues) -> Clues:

@@ -17,7 +17,7 @@ from tsstore.recording.background.arena import Blocks
 from tsstore.recording.background.sigterm import Termination
 from tsstore.recording.background.thread import Background
 from tsstore.recording.batches.assembly import Assembled
-from tsstore.recording.hooks.causes import why_nothing_ran
+from tsstore.recording.hooks.copies import why_nothing_ran
 from tsstore.recording.settings import Settings
 from tsstore.store.files.open import Files
 from tsstore.store.format.attributes import PartAttributes

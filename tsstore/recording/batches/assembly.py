@@ -15,9 +15,8 @@ from tsstore.recording.batches.captured import NamedRows, changed_calls
 from tsstore.recording.batches.columns import ColumnSchema, dtype_names
 from tsstore.recording.batches.layer_rows import layer_attributes, layer_batch, no_rows, same_layer
 from tsstore.recording.batches.open_batch import OpenBatch
-from tsstore.recording.hooks.causes import CALLED_DIRECTLY, COMPILED, why_nothing_ran
+from tsstore.recording.hooks.copies import CALLED_DIRECTLY, COMPILED, Copies, why_nothing_ran
 from tsstore.recording.samples.index import Indices, check_names
-from tsstore.recording.selection.copies import Copies
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.store.format.attributes import LayerAttributes

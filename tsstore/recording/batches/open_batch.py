@@ -15,14 +15,18 @@ from tsstore.recording.batches.captured import Call, Captured, NamedRows
 from tsstore.recording.batches.columns import to_column
 from tsstore.recording.batches.masks import Masks
 from tsstore.recording.packing.packed import Form, Packed
-from tsstore.recording.samples import number as sample_number
 from tsstore.recording.samples.index import SampleIndex, parsed
-from tsstore.recording.samples.number import ModelInput
+from tsstore.recording.samples.inputs import (
+    NO_INPUT,
+    Arguments,
+    ModelInput,
+    samples_said,
+    samples_seen,
+    samples_told_by,
+    several_inputs,
+)
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Calls
-
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-"""Arguments and keyword arguments of a call of the model."""
 
 
 class OpenBatch:
@@ -75,7 +79,7 @@ class OpenBatch:
         self.masks = Masks()
         self.columns: dict[str, npt.NDArray[Any]] = {}
         self.sample_index: SampleIndex | dict[str, SampleIndex] | None = None
-        self.inputs: Inputs | None = None
+        self.inputs: Arguments | None = None
         self.forwards: list[int] = []
         self.is_sampled = False
         self._told = told
@@ -141,33 +145,24 @@ class OpenBatch:
         return self.explicit_samples, self._input, columns, said, self._captured.form
 
     def begin_forward(
-        self,
-        input_shape: tuple[int, ...] = (),
-        sample_axis: int = 0,
-        inputs: Inputs | None = None,
-        is_doubtful: bool = False,
+        self, model_input: ModelInput = NO_INPUT, arguments: Arguments | None = None
     ) -> None:
         """Note that a forward pass begins.
 
         Parameters
         ----------
-        input_shape
-            Shape of the first tensor that the model was called with; empty if there is none.
-        sample_axis
-            Its sample axis.
-        inputs
-            Its arguments and keyword arguments, where the model may be run on some of its samples.
-        is_doubtful
-            Whether these do not tell how many samples there are: that tensor has one, or there is
-            no tensor, and something else may hold several.
+        model_input
+            The first tensor that the model was called with.
+        arguments
+            All of that, where the model may be run on some of its samples.
         """
         self._forward += 1
         self.forwards.append(self._forward)
-        self._has_unseen |= is_doubtful and not input_shape
-        if self._input is None and input_shape:
-            self._input = ModelInput(input_shape, sample_axis, is_doubtful)
+        self._has_unseen |= model_input.is_doubtful and not model_input.shape
+        if self._input is None and model_input.shape:
+            self._input = model_input
             self._input_of = self._forward
-            self.inputs = inputs
+            self.inputs = arguments
 
     def add(self, target: Target, packed: Packed | Waiting) -> None:
         """Add one call: its rows, or what they are to be made of when the batch is over."""
@@ -199,13 +194,13 @@ class OpenBatch:
             If columns disagree with each other, with what the user said, or with the input; if
             nothing tells.
         """
-        samples = sample_number.said(self.explicit_samples, self.columns)
+        samples = samples_said(self.explicit_samples, self.columns)
         if samples is None:
             self._check_input_is_seen()
             return self.input_samples()
         if self.explicit_samples is None and not self._fits(samples):
             column, found = next(iter(self.columns)), self.input_samples()
-            raise sample_number.several_inputs(column, samples, found, self._input)
+            raise several_inputs(column, samples, found, self._input)
         return samples
 
     @property
@@ -220,8 +215,9 @@ class OpenBatch:
 
     def input_samples(self) -> int | None:
         """Return the number of samples as the layers and the model's input have it, or None."""
-        untold = [call for call in self.calls if self.told(call.target.axes.layer) is None]
-        return sample_number.seen(untold or self.calls, self._input)
+        calls = self.calls
+        untold = [call for call in calls if self.told(call.target.axes.layer) is None]
+        return samples_seen((call.packed for call in untold or calls), self._input)
 
     def samples_so_far(self, size: int, sample_axis: int) -> int:
         """Return how many samples a tensor holds, as far as is known while the batch lasts.
@@ -233,7 +229,7 @@ class OpenBatch:
         sample_axis
             Its sample axis.
         """
-        known = sample_number.said(self.explicit_samples, self.columns)
+        known = samples_said(self.explicit_samples, self.columns)
         if known is None and sample_axis == 0:
             known = self.input_samples()
         return size if known is None else known
@@ -255,7 +251,7 @@ class OpenBatch:
 
     def _check_input_is_seen(self) -> None:
         if self._input is None and self._has_unseen and self.calls:
-            if sample_number.told_by(self.calls) is not None:
+            if samples_told_by(self.packed) is not None:
                 return
             raise ColumnsError(
                 "the model was called without a tensor, so nothing tells how many samples the "

@@ -11,27 +11,24 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import CaptureError, TsstoreWarning
 from tsstore.recording.axes.first_look import FirstLook
 from tsstore.recording.axes.layer import LayerAxes, Waiting
-from tsstore.recording.axes.tensor import is_time_first
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.axes.watch import Watch
 from tsstore.recording.batches.open_batch import OpenBatch
 from tsstore.recording.batches.sampler import Sampler
+from tsstore.recording.hooks.copies import Copies
 from tsstore.recording.hooks.hook import CaptureHook, ModelHook
 from tsstore.recording.hooks.later_hooks import LaterHooks
 from tsstore.recording.hooks.passes import Passes
 from tsstore.recording.packing.pack import new_rows, pack
 from tsstore.recording.packing.packed import Packed, Room
 from tsstore.recording.packing.transfer import Transfer
-from tsstore.recording.samples.inputs import may_hold_several
-from tsstore.recording.selection.copies import Copies
-from tsstore.recording.selection.outputs import first_value
-from tsstore.recording.selection.select import Target, unwrapped
+from tsstore.recording.samples.inputs import ModelInput
+from tsstore.recording.selection.select import Target
 from tsstore.store.format.attributes import LayerAttributes
 
 
@@ -231,9 +228,10 @@ class Listener:
             self.later_hooks.look(self.hooks.values())
             # Only where no gradients are wanted may the model be run on some of it once more.
             kept = self.keeps_inputs and not torch.is_grad_enabled()
-            inputs = (arguments, keywords) if kept else None
-            shape, axis, is_doubtful = self._input_shape((arguments, keywords))
-            self._batch.begin_forward(shape, axis, inputs, is_doubtful)
+            given = arguments, keywords
+            model_input = ModelInput.of(self._model, given)
+            self._takes_sequences = model_input.is_packed
+            self._batch.begin_forward(model_input, given if kept else None)
 
     def _end_pass(self, module: nn.Module, arguments: Any, output: Any) -> None:
         if self.is_elsewhere or not self._passes.end() or self._batch is None:
@@ -261,22 +259,6 @@ class Listener:
             self._batch.drop_forward()
         if self._is_pass:
             self._batch, self._is_pass = None, False
-
-    def _input_shape(self, values: Any) -> tuple[tuple[int, ...], int, bool]:
-        """Return the first tensor's shape and sample axis, and whether others may hold more."""
-        tensor = first_value(values, with_axes=True)
-        self._takes_sequences = isinstance(tensor, PackedSequence)
-        if isinstance(tensor, PackedSequence):
-            return (int(tensor.batch_sizes[0]), *tensor.data.shape[1:]), 0, False
-        if tensor is None:
-            return (), 0, True
-        if tensor.is_nested:
-            return (), 0, False
-        axis = int(tensor.ndim == 3 and is_time_first(unwrapped(self._model)))
-        if torch._C._is_tracing():
-            return tuple(tensor.shape), axis, False  # Sizes are tensors there.
-        is_doubtful = tensor.shape[axis] == 1 and may_hold_several(values, axis)
-        return tuple(tensor.shape), axis, is_doubtful
 
     def _is_active(self) -> bool:
         # What runs inside a backward pass runs again, for activation checkpointing.

@@ -14,10 +14,10 @@ from torch.utils.hooks import RemovableHandle
 from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes.layer import LayerAxes, Waiting
 from tsstore.recording.axes.tensor import Decision, UndecidedAxisError
+from tsstore.recording.hooks.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
 from tsstore.recording.packing.pack import new_rows
 from tsstore.recording.packing.packed import Form, Packed, Room
 from tsstore.recording.packing.packer import Packer
-from tsstore.recording.selection.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
 from tsstore.recording.selection.outputs import first_value, value_at
 from tsstore.recording.selection.select import Target
 

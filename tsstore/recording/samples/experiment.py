@@ -22,9 +22,15 @@ from torch import nn
 
 from tsstore.recording.axes.tensor import is_time_first
 from tsstore.recording.samples.differences import Differences, Found, differ
-from tsstore.recording.samples.inputs import NotPossible, flattened, selected, tensors_in
+from tsstore.recording.samples.inputs import (
+    Arguments,
+    NotPossible,
+    check_can_select,
+    flattened,
+    selected,
+)
 from tsstore.recording.samples.undisturbed import undisturbed
-from tsstore.recording.selection.outputs import first_tensor, value_at
+from tsstore.recording.selection.outputs import first_tensor, tensors_in, value_at
 from tsstore.recording.selection.select import Target, unwrapped
 
 _LOG: Final = logging.getLogger("tsstore")
@@ -127,7 +133,7 @@ class _Trial:
         self,
         model: nn.Module,
         targets: list[Target],
-        inputs: tuple[tuple[Any, ...], dict[str, Any]],
+        inputs: Arguments,
         neuron_axes: Mapping[str, int],
     ) -> None:
         self.passes = 0
@@ -175,6 +181,7 @@ class _Trial:
 
     def _first_axes(self) -> list[int]:
         """Return the sizes of those axes of the model's first tensor that may hold samples."""
+        check_can_select(self._inputs)
         tensors = [tensor for tensor in tensors_in(self._inputs) if tensor.ndim]
         if not tensors:
             raise NotPossible("the model was called without a tensor")
@@ -227,7 +234,7 @@ class _Trial:
 
     def _others(self, axis: int, size: int, sample: int) -> Iterator[int]:
         """Yield samples that differ from one: another, this one with all steps alike, others."""
-        mine = tensors_in(selected(self._inputs, axis, size, [sample]))
+        mine = list(tensors_in(selected(self._inputs, axis, size, [sample])))
         numbers = [number for number in [*range(2, size), 0, 1] if number != sample]
         for other in [numbers[0], flattened(sample), *numbers[1:]]:
             theirs = tensors_in(selected(self._inputs, axis, size, [other]))
@@ -250,7 +257,7 @@ class _Trial:
             except Exception as error:
                 failure = _failure("the model", error)
                 raise NotPossible(f"run on {len(chosen)} samples, {failure}") from None
-        given[_OUTPUT] = [tensor for tensor in tensors_in(output, strict=False) if tensor.ndim > 1]
+        given[_OUTPUT] = [tensor for tensor in tensors_in(output) if tensor.ndim > 1]
         return given
 
 

@@ -1,13 +1,24 @@
-"""What a model was called with: its tensors, and the same call for some of the samples."""
+"""What a model is called with: how many samples it holds, and the same call for some of them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sized
+from typing import Any, Final, NamedTuple
 
 import torch
+from torch import nn
 from torch.nn.utils.rnn import PackedSequence
+
+from tsstore.errors import ColumnsError
+from tsstore.recording.axes.tensor import is_time_first
+from tsstore.recording.packing.packed import Packed
+from tsstore.recording.samples.index import MANY_EACH, PACKED_SEQUENCES
+from tsstore.recording.selection.outputs import first_value
+from tsstore.recording.selection.select import unwrapped
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments and keyword arguments of a call of the model."""
 
 _PLAIN: Final = (
     type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size,
@@ -18,36 +29,135 @@ class NotPossible(Exception):  # noqa: N818
     """A model cannot be tried on some of its samples; the message says why."""
 
 
-def tensors_in(value: Any, strict: bool = True) -> list[torch.Tensor]:
-    """Return the tensors in arguments, however nested in tuples, lists and mappings.
+class ModelInput(NamedTuple):
+    """The first tensor that the model was called with in a forward pass.
 
-    Raises
-    ------
-    NotPossible
-        If there is anything else but plain values, and `strict`.
+    Attributes
+    ----------
+    shape
+        Its shape; () where there is none, or none whose shape is known.
+    sample_axis
+        Its sample axis.
+    is_doubtful
+        Whether it does not tell how many samples there are: it has one, or there is no tensor, and
+        something else may hold several.
+    is_packed
+        Whether it is that of a PackedSequence.
     """
-    return list(_tensors(value, strict))
+
+    shape: tuple[int, ...] = ()
+    sample_axis: int = 0
+    is_doubtful: bool = False
+    is_packed: bool = False
+
+    @classmethod
+    def of(cls, model: nn.Module, arguments: Arguments) -> ModelInput:
+        """Return what a model is called with."""
+        tensor = first_value(arguments, with_axes=True)
+        if isinstance(tensor, PackedSequence):
+            shape = int(tensor.batch_sizes[0]), *tensor.data.shape[1:]
+            return cls(shape, is_packed=True)
+        if tensor is None:
+            return cls(is_doubtful=True)
+        if tensor.is_nested:
+            return cls()
+        axis = int(tensor.ndim == 3 and is_time_first(unwrapped(model)))
+        if torch._C._is_tracing():
+            return cls(tuple(tensor.shape), axis)  # Sizes are tensors there.
+        is_doubtful = tensor.shape[axis] == 1 and _may_hold_several(arguments, axis)
+        return cls(tuple(tensor.shape), axis, is_doubtful)
+
+    @property
+    def samples(self) -> int:
+        """Size of its sample axis."""
+        return self.shape[self.sample_axis]
+
+    def may_have_second(self, samples: int) -> bool:
+        """Whether it may be (time, sample, feature), with so many samples."""
+        return self.shape[1:-1][:1] == (samples,)
 
 
-def may_hold_several(value: Any, axis: int) -> bool:
-    """Whether some tensor in arguments, however nested, may hold more than one sample.
+NO_INPUT: Final = ModelInput()
+
+
+def arguments_of(example: Any) -> Arguments:
+    """Return the arguments and keyword arguments that an example input stands for.
 
     Parameters
     ----------
-    value
-        Arguments; a list of tensors may have one for each sample.
-    axis
-        Sample axis of the first tensor.
+    example
+        A batch, a tuple of arguments, or a mapping of keyword arguments, as a tokenizer gives it.
+        A model whose one argument is a mapping has the example ``(mapping,)``.
     """
-    if isinstance(value, PackedSequence):
-        return int(value.batch_sizes[0]) != 1
-    if isinstance(value, torch.Tensor):
-        return value.ndim > 0 and value.shape[min(axis, value.ndim - 1)] != 1
-    if isinstance(value, list) and sum(isinstance(item, torch.Tensor) for item in value) > 1:
-        return True
-    inside: Any = value if isinstance(value, list | tuple) else ()
-    inside = value.values() if isinstance(value, Mapping) else inside
-    return any(may_hold_several(item, axis) for item in inside)
+    if isinstance(example, Mapping):
+        return (), {str(name): value for name, value in example.items()}
+    return (example if isinstance(example, tuple) else (example,)), {}
+
+
+def samples_said(explicit: int | None, columns: Mapping[str, Sized]) -> int | None:
+    """Return the number of samples as the user said it, by itself or by columns; None if not.
+
+    Raises
+    ------
+    ColumnsError
+        If columns disagree with it, or with each other.
+    """
+    samples = explicit
+    for name, column in columns.items():
+        samples = len(column) if samples is None else samples
+        if len(column) != samples:
+            raise ColumnsError(
+                f"column {name!r} has {len(column)} entries, but the batch has {samples} "
+                "samples; record one entry a sample"
+            )
+    return samples
+
+
+def samples_seen(calls: Iterable[Packed], model_input: ModelInput | None) -> int | None:
+    """Return the number of samples as the layers and the model's input have it, or None.
+
+    Parameters
+    ----------
+    calls
+        Calls of layers of which the user does not say which sample an entry belongs to.
+    model_input
+        What the model was called with.
+    """
+    calls = list(calls)
+    if (known := samples_told_by(calls)) is not None:
+        return known
+    if model_input is not None:
+        return model_input.samples
+    return next((packed.form.samples for packed in calls), None)
+
+
+def samples_told_by(calls: Iterable[Packed]) -> int | None:
+    """Return the number of samples that calls themselves tell, all the same, or None."""
+    known = {_samples_of(packed) for packed in calls} - {None}
+    return known.pop() if len(known) == 1 else None
+
+
+def _samples_of(packed: Packed) -> int | None:
+    """Return the number of samples that a call itself tells, or None."""
+    owners = packed.owners
+    if owners is not None and owners.samples is not None and owners.reason == PACKED_SEQUENCES:
+        return int(owners.samples.max(initial=-1)) + 1
+    # A sample axis that is not the first one is known: by the layer's class, or from the user.
+    form = packed.form
+    several = (form.decided or {}).get("sample_axis", "").endswith(MANY_EACH)
+    return form.samples if form.sample_axis > 0 and not several else None
+
+
+def several_inputs(
+    column: str, samples: int, found: int | None, model_input: ModelInput | None
+) -> ColumnsError:
+    """Return the error for columns that only fit if several inputs were taken for one sample."""
+    shape = f" of shape {model_input.shape}" if model_input else ""
+    return ColumnsError(
+        f"column {column!r} has {samples} entries, but the input{shape} has {found}; record one "
+        "entry a sample, or, if several inputs belong to one sample, say which: "
+        f"recorder.batch({samples}, sample_index=…, …)"
+    )
 
 
 def selected(value: Any, axis: int, size: int, chosen: list[int]) -> Any:
@@ -84,26 +194,14 @@ def selected(value: Any, axis: int, size: int, chosen: list[int]) -> Any:
     return _mapped(value, choose)
 
 
+def check_can_select(value: Any) -> None:
+    """Raise NotPossible where :func:`selected` cannot take some samples of arguments."""
+    _mapped(value, lambda tensor: tensor)
+
+
 def flattened(number: int) -> int:
     """Return the number by which :func:`selected` knows a sample with all steps as the first."""
     return -1 - number
-
-
-def _tensors(value: Any, strict: bool) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-        return
-    inside: Any = ()
-    if strict and isinstance(value, PackedSequence):
-        raise _unknown(value)
-    if isinstance(value, Mapping):
-        inside = value.values()
-    elif isinstance(value, list | tuple):
-        inside = value
-    elif strict and not isinstance(value, _PLAIN):
-        raise _unknown(value)
-    for item in inside:
-        yield from _tensors(item, strict)
 
 
 def _mapped(value: Any, choose: Callable[[torch.Tensor], torch.Tensor]) -> Any:
@@ -119,10 +217,22 @@ def _mapped(value: Any, choose: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(value, list | tuple) and not isinstance(value, PackedSequence):
         items = [_mapped(item, choose) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    raise _unknown(value)
-
-
-def _unknown(value: Any) -> NotPossible:
-    return NotPossible(
+    raise NotPossible(
         f"the model was called with a {type(value).__name__}, of which samples cannot be taken"
     )
+
+
+def _may_hold_several(value: Any, axis: int) -> bool:
+    """Whether some tensor in arguments, however nested, may hold more than one sample.
+
+    `axis` is that of the first tensor; a list of tensors may have one for each sample.
+    """
+    if isinstance(value, PackedSequence):
+        return int(value.batch_sizes[0]) != 1
+    if isinstance(value, torch.Tensor):
+        return value.ndim > 0 and value.shape[min(axis, value.ndim - 1)] != 1
+    if isinstance(value, list) and sum(isinstance(item, torch.Tensor) for item in value) > 1:
+        return True
+    inside: Any = value if isinstance(value, list | tuple) else ()
+    inside = value.values() if isinstance(value, Mapping) else inside
+    return any(_may_hold_several(item, axis) for item in inside)

@@ -1,8 +1,8 @@
-"""Finding a tensor in what a module takes or gives, however nested."""
+"""Finding tensors in what a module takes or gives, however nested."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,20 @@ OutputChoice = str | Mapping[str, str] | None
 """A path for all layers, or by layer name (globs allowed), or None for the first tensor."""
 
 
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield all tensors in a module's input or output."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+
+
 def first_tensor(value: Any) -> torch.Tensor | None:
-    """Return the first tensor in a module's input or output, however nested; None if none.
+    """Return the first tensor in a module's input or output, or None.
 
     Of a PackedSequence it is the one that holds the sequences' entries.
     """
@@ -28,12 +40,7 @@ def first_tensor(value: Any) -> torch.Tensor | None:
 def first_value(value: Any, with_axes: bool = False) -> torch.Tensor | PackedSequence | None:
     """Return the first tensor, or packed sequences, in a module's input or output, or None.
 
-    Parameters
-    ----------
-    value
-        The input or output.
-    with_axes
-        Whether to pass over tensors that are single numbers.
+    With `with_axes` tensors that are single numbers are passed over.
     """
     if isinstance(value, torch.Tensor):
         return value if value.ndim or not with_axes else None
@@ -44,6 +51,11 @@ def first_value(value: Any, with_axes: bool = False) -> torch.Tensor | PackedSeq
         value = tuple(value.values()) if isinstance(value, Mapping) else ()
     inside = (first_value(item, with_axes) for item in value)
     return next((found for found in inside if found is not None), None)
+
+
+def version_of(tensor: torch.Tensor) -> int | None:
+    """Return how often a tensor was written to; None where nobody counts."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def samples_of_entries(sequences: PackedSequence) -> npt.NDArray[np.int64]:

@@ -12,7 +12,7 @@ from torch import nn
 
 import tsstore
 from tsstore.errors import SelectionError, TsstoreWarning
-from tsstore.recording.selection.copies import CopiedHook, do_nothing
+from tsstore.recording.hooks.copies import CopiedHook, do_nothing
 
 EMPTY = "the capture ended without a sample: "
 LIST = (

@@ -1,4 +1,4 @@
-"""Copies of a captured model: their hooks store nothing, and say so where nothing else does."""
+"""Copies of a captured model, whose hooks store nothing, and why else a model may say nothing."""
 
 from __future__ import annotations
 
@@ -16,44 +16,35 @@ from tsstore.errors import TsstoreWarning
 _KNOWN: Final[WeakValueDictionary[str, Copies]] = WeakValueDictionary()
 """Of this process: what comes out of a pickle finds here whose copy it is."""
 
+COMPILED: Final = (
+    "it was compiled and called before the hooks were there (call torch.compiler.reset(), or pass "
+    "reset_compiler=True), or exported (capture torch.export.unflatten(…))"
+)
+CALLED_DIRECTLY: Final = "forward() was called, which runs no hooks (call the module)"
+COPIED: Final = "a copy of it ran (call the one that was captured, or capture the copy)"
+
 
 class Copies:
     """The copies of one captured model, however they were made.
 
     To run a copy beside the model is common (averaged weights, a teacher). So they are silent
-    where the model itself has run.
-
-    Parameters
-    ----------
-    run
-        Where the model's states are recorded.
-
-    Attributes
-    ----------
-    watched
-        Whether the model is being captured, and what its copies do matters.
-    original_ran
-        Whether it has run.
-    ran
-        Whether a copy has, before it.
-    key
-        What a pickle calls them.
+    where the model itself has run, or where nobody has set `watched`.
     """
 
     def __init__(self, run: str) -> None:
         self.run = run
         self.watched = False
         self.original_ran = False
-        self.ran = False
+        self.copy_ran = False
         self._process = os.getpid()
         self.key = uuid.uuid4().hex
         _KNOWN[self.key] = self
 
     def note(self) -> None:
         """Note that a copy runs; the first time it is said."""
-        if not self.watched or self.original_ran or self.ran or os.getpid() != self._process:
+        if not self.watched or self.original_ran or self.copy_ran or os.getpid() != self._process:
             return
-        self.ran = True
+        self.copy_ran = True
         warnings.warn(
             f"{self.run}: a copy of the captured model ran, and its states are not stored; call "
             "the model that was captured, or capture the copy",
@@ -63,13 +54,7 @@ class Copies:
 
 
 class CopiedHook:
-    """Stands where a copied model had a hook: it notes that the copy runs, and stores nothing.
-
-    Parameters
-    ----------
-    copies
-        Which the copy is one of.
-    """
+    """Stands where a copied model had a hook: it notes that the copy runs, and stores nothing."""
 
     def __init__(self, copies: Copies) -> None:
         self.copies = copies
@@ -94,3 +79,35 @@ def hook_of_a_copy(key: str = "") -> Callable[..., None]:
     """Return what a copy that comes out of a pickle has in a hook's place."""
     copies = _KNOWN.get(key)
     return do_nothing if copies is None else CopiedHook(copies)
+
+
+def why_nothing_ran(copies: Copies | None = None) -> str:
+    """Return what may be the cause of a model's silence; one thing alone where that is known."""
+    if copies is not None and copies.copy_ran:
+        return f"the model was not called, but {COPIED}"
+    return (
+        f"the model was not called within a batch; or {COPIED}; or {COMPILED}; or its "
+        f"{CALLED_DIRECTLY}"
+    )
+
+
+def why_no_sample(batches: int, calls_outside: int, copies: Copies) -> str:
+    """Return what may be the cause of a capture's having no sample when it ends.
+
+    Parameters
+    ----------
+    batches
+        Handed on to the writer.
+    calls_outside
+        Of captured layers, outside of any batch.
+    copies
+        Of the model.
+    """
+    if batches:
+        return f"its {batches:,} batches were empty"
+    if calls_outside:
+        return (
+            f"captured layers were called {calls_outside:,} times outside of any batch: call the "
+            "model instead of a part of it or its forward(), or wrap the calls in recorder.batch()"
+        )
+    return why_nothing_ran(copies)
