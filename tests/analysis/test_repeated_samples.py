@@ -77,11 +77,11 @@ def test_what_is_left_out_is_what_is_found_one_by_one(tmp_path_factory, drawn):
     repeats = settle_repeats(store, ["a"], 64 * MIB, Local(1))
     copies = expected(ids, states)
     new = len(set(ids))
-    if not repeats.left_out.samples:
+    if not repeats.sample_filter.samples:
         # Where equal rows may be chance, all stay.
         assert repeats.staying == len(ids) - new
     else:
-        assert repeats.left_out.samples == copies.sum()
+        assert repeats.sample_filter.samples == copies.sum()
         assert repeats.staying == (~copies).sum() - new
     members = sum(len(indices) for indices, _ in repeats.dependent.values())
     clusters = {n for _, number in repeats.dependent.values() for n in number.tolist()}
@@ -211,7 +211,7 @@ def test_samples_without_rows_are_like_each_other(tmp_path):
     digests = digest_samples(same_ids(store.parts), [store["a"]], 64 * MIB, Local(1))
     alike = (digests[:30] == digests[30:]).all(axis=1)
     assert alike.tolist() == (rows.positions == 0).tolist()
-    assert settle_repeats(store, ["b"], 64 * MIB, Local(1)).left_out.samples == 30
+    assert settle_repeats(store, ["b"], 64 * MIB, Local(1)).sample_filter.samples == 30
 
 
 @pytest.mark.usefixtures("small_sizes")
@@ -232,7 +232,7 @@ def test_digests_are_the_same_whatever_the_pieces(tmp_path, monkeypatch):
 def test_rows_that_do_not_fit_into_the_memory_are_not_compared(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2], {"a": [1, 1, 2]})
     repeats = settle_repeats(store, ["a"], 1 << 10, Local(1))
-    assert (repeats.staying, repeats.left_out.samples) == (None, 0)
+    assert (repeats.staying, repeats.sample_filter.samples) == (None, 0)
     assert repeats.problem.startswith("comparing the rows of 2 samples takes")
 
 
@@ -245,7 +245,7 @@ def test_damage_is_an_error_before_anything_is_left_out(tmp_path):
 
 def test_a_plan_reckons_with_all_that_may_be_left_out(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2, 2, 3], {"a": [1, 1, 2, 5, 3]})
-    analysis_plan = settle_repeats(store, ["a"], 64 * MIB, Local(1)).left_out.planned
+    analysis_plan = settle_repeats(store, ["a"], 64 * MIB, Local(1)).sample_filter.planned
     assert analysis_plan == HELD * 4
     assert tsstore.plan(store)["a"] != tsstore.plan(store, repeats="each")["a"]
 

@@ -6,9 +6,8 @@ from helpers import draw_batch, write_run
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
-from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.request import check_rows, countable, layer_names, sample_groups
-from tsstore.analysis.samples import GROUPS
+from tsstore.analysis.samples import GROUPS, SampleFilter
 from tsstore.errors import AnalysisError, EmptyStoreError, NotAStoreError, UnknownLayerError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
@@ -77,6 +76,6 @@ def test_a_layer_without_rows_that_count_is_refused(tmp_path):
     check_rows(store["some"])
     with pytest.raises(EmptyStoreError, match="layer none has no rows to analyse"):
         check_rows(store["none"])
-    left_out = LeftOut({store.parts[0].directory: np.array([0])})
+    sample_filter = SampleFilter({store.parts[0].directory: np.array([0])})
     with pytest.raises(EmptyStoreError, match="layer some has no rows"):
-        check_rows(store["some"], left_out)
+        check_rows(store["some"], sample_filter)

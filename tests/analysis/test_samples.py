@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from synthetic import draw_layer, write_layers
 
 from tsstore.analysis import samples as module
-from tsstore.analysis.left_out import LeftOut
-from tsstore.analysis.samples import GROUPS, Dealt, RandomGroups
+from tsstore.analysis.samples import GROUPS, Dealt, RandomGroups, SampleFilter, count_right
 from tsstore.errors import AnalysisError, DamageError
+from tsstore.statistics.accuracy import Answers
 from tsstore.store.reading.store import StateStore
 
 
@@ -208,8 +209,8 @@ def test_ids_tell_which_samples_groups_hold_whatever_their_order(tmp_path):
 def test_samples_that_are_left_out_are_in_no_group(tmp_path):
     store = write(tmp_path / "run", {"id": [3, 1, 4, 1, 5]})
     once = write(tmp_path / "once", {"id": [5, 4, 3, 1]})
-    left_out = LeftOut({store.parts[0].directory: np.array([3])})
-    dealt = RandomGroups.of_parts(store.parts, "id").dealt(left_out)
+    sample_filter = SampleFilter({store.parts[0].directory: np.array([3])})
+    dealt = RandomGroups.of_parts(store.parts, "id").dealt(sample_filter)
     assert dealt == RandomGroups.of_parts(once.parts, "id").dealt()
 
 
@@ -221,3 +222,49 @@ def test_values_that_were_dealt_together_match_only_if_all_are_the_same():
     assert not joined.matches(replace(other, joined=True))
     assert not one.matches(joined)
     assert not one.matches(replace(one, by="id"))
+
+
+def predictions(seed: int, samples: int) -> dict[str, np.ndarray]:
+    drawn = np.random.default_rng(seed).integers(0, 3, (2, samples))
+    return {"prediction": drawn[0], "label": drawn[1]}
+
+
+@pytest.mark.parametrize("piece", [7, 1 << 14])
+def test_right_predictions_are_counted_by_group_over_all_parts(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(module, "PIECE_SAMPLES", piece)
+    parts = [predictions(1, 50), predictions(2, 80)]
+    store = write(tmp_path / "run", *parts)
+    groups = RandomGroups(5)
+    accuracy = count_right(store.parts, groups)
+    right, samples = np.zeros((2, 5), np.int64)
+    for stored, values in zip(store.parts, parts, strict=True):
+        group = groups.of_samples(stored.directory, 0, stored.samples)
+        np.add.at(samples, group, 1)
+        np.add.at(right, group, values["prediction"] == values["label"])
+    assert accuracy.right.tolist() == right.tolist()
+    assert accuracy.samples.tolist() == samples.tolist()
+    assert accuracy.share == right.sum() / 130
+
+
+def test_without_groups_all_samples_are_one(tmp_path):
+    accuracy = count_right(write(tmp_path / "run", predictions(1, 60)).parts)
+    assert accuracy.samples.tolist() == [60]
+    assert math.isnan(Answers(np.zeros(2, np.int64), np.zeros(2, np.int64)).share)
+
+
+def test_text_is_compared_as_text(tmp_path):
+    values = {"prediction": ["cat", "dog", "é"], "label": ["cat", "cat", "é"]}
+    assert count_right(write(tmp_path / "run", values).parts).right.tolist() == [2]
+
+
+def test_there_is_no_accuracy_where_a_part_lacks_a_column(tmp_path):
+    store = write(tmp_path / "run", predictions(1, 20), {"label": np.arange(20)})
+    assert count_right(store.parts) is None
+    assert count_right(store.parts[:1]).samples.tolist() == [20]
+
+
+def test_damaged_labels_are_an_error(tmp_path):
+    store = write(tmp_path / "run", predictions(1, 20))
+    next((tmp_path / "run").rglob("samples/label/c/0")).write_bytes(b"damage" * 9)
+    with pytest.raises(DamageError, match="label"):
+        count_right(store.parts, RandomGroups())

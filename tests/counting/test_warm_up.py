@@ -13,8 +13,7 @@ from synthetic import layer, numbered_rows, write_layers
 
 import tsstore.counting
 from tsstore.analysis.analyze import count_layer
-from tsstore.analysis.left_out import LeftOut
-from tsstore.analysis.samples import RandomGroups
+from tsstore.analysis.samples import RandomGroups, SampleFilter
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
@@ -83,16 +82,16 @@ def test_nothing_is_compiled_while_a_layer_is_counted(
     stores = stores_of(tmp_path, row_bytes)
     groups = RandomGroups(5) if grouped else None
     parts = (part for store in stores for part in store.parts)
-    nothing, some = LeftOut(), LeftOut({part.directory: np.arange(5) for part in parts})
+    nothing, some = SampleFilter(), SampleFilter({part.directory: np.arange(5) for part in parts})
     for in_memory in (True, False):
         warm_up(row_bytes, exact, grouped, not in_memory)
         before = compiled()
         assert sum(map(len, before.values())) > 10
         monkeypatch.setattr(Local, "shared_memory", in_memory)
-        for store, name, left_out in product(stores, stores[0], (nothing, some)):
-            way = {"scratch": str(tmp_path), "groups": groups, "left_out": left_out}
+        for store, name, sample_filter in product(stores, stores[0], (nothing, some)):
+            way = {"scratch": str(tmp_path), "groups": groups, "sample_filter": sample_filter}
             counts, _ = count_layer(store[name], 1 << 28, Local(2), exact=exact, **way)
-            assert counts.spectrum.rows == left_out.kept_rows(store[name])
+            assert counts.spectrum.rows == sample_filter.kept_rows(store[name])
             assert compiled() == before, (in_memory, name)
 
 

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.accuracy import count_right
 from tsstore.analysis.execution.exchange import scratch_folder, scratch_parent
 from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
-from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.machine import give_back_memory, parse_memory
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
@@ -30,7 +28,7 @@ from tsstore.analysis.results.layer import PER_SAMPLE
 from tsstore.analysis.results.layer_result import LayerResult
 from tsstore.analysis.results.run import Analysis
 from tsstore.analysis.running import Report, Scheduler
-from tsstore.analysis.samples import RandomGroups
+from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, count_right
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
@@ -132,22 +130,22 @@ def analyze(
         found = samples_that_count(store, names, unique_by, repeats, amount, runner)
         by_id = unique_by or (ID if repeats == "once" else None)
         groups = sample_groups(store, intervals, dependent_by, found, by_id)
-        left_out = found.left_out
+        sample_filter = found.sample_filter
         clusters = count_clusters(store, groups if dependent_by else None, found)
-        way = _Way(amount, runner, progress, folder, groups, left_out, clusters, exact, seed)
+        way = _Way(amount, runner, progress, folder, groups, sample_filter, clusters, exact, seed)
         results = _told_of_dependence([_analyze_layer(store[name], way) for name in names])
-    accuracy = count_right(store.parts, groups, left_out)
+    accuracy = count_right(store.parts, groups, sample_filter)
     return Analysis(
         store.path,
-        store.samples - left_out.samples,
+        store.samples - sample_filter.samples,
         results,
         None if accuracy is None else accuracy.share,
         None if groups is None else accuracy,
-        samples_left_out=left_out.samples,
+        samples_left_out=sample_filter.samples,
         repeated_samples=found.staying,
         repeats=repeats,
         not_compared=found.problem,
-        dealt=None if groups is None else groups.dealt(left_out),
+        dealt=None if groups is None else groups.dealt(sample_filter),
     )
 
 
@@ -217,7 +215,7 @@ def count_layer(
     report: Report | None = None,
     scratch: str | None = None,
     groups: RandomGroups | None = None,
-    left_out: LeftOut = NOTHING,
+    sample_filter: SampleFilter = ALL_SAMPLES,
     exact: bool = False,
     seed: int | None = None,
 ) -> tuple[Counts, KeyScheme]:
@@ -236,25 +234,25 @@ def count_layer(
         If the counts do not add up to the rows.
     """
     count_of_groups = groups.count if groups else 0
-    plan = layer_plan(states, memory, scheduler, count_of_groups, left_out.planned, exact)
+    plan = layer_plan(states, memory, scheduler, count_of_groups, sample_filter.planned, exact)
     scheme = KeyScheme.create(states.row_bytes, seed, exact)
     warm_up(states.row_bytes, exact, groups is not None, plan.spill)
 
     if plan.gives_back:
         give_back_memory()
     with planned_scratch(plan, scheduler, scratch) as folder:
-        graph, key = build_graph(states, scheme, plan, folder, groups, left_out)
+        graph, key = build_graph(states, scheme, plan, folder, groups, sample_filter)
         counts = scheduler.run(graph, key, plan.threads, report)
         if plan.gives_back:
             give_back_memory()
-    counts = finish_counts(counts, states, groups, left_out)
-    _check_rows(states, counts, left_out)
+    counts = finish_counts(counts, states, groups, sample_filter)
+    _check_rows(states, counts, sample_filter)
     return counts, scheme
 
 
-def _check_rows(states: LayerStates, counts: Counts, left_out: LeftOut) -> None:
+def _check_rows(states: LayerStates, counts: Counts, sample_filter: SampleFilter) -> None:
     """Check that all rows that count were counted, and in each group its own."""
-    rows, samples = left_out.kept_rows(states), left_out.kept_samples(states)
+    rows, samples = sample_filter.kept_rows(states), sample_filter.kept_samples(states)
     if counts.spectrum.rows != rows:
         raise CountingError(
             f"{states.name}: the multiplicities add up to {counts.spectrum.rows}, but "
@@ -282,14 +280,14 @@ class _Way:
     progress: Progress | None
     scratch: str | None
     groups: RandomGroups | None
-    left_out: LeftOut
+    sample_filter: SampleFilter
     clusters: int | None
     exact: bool
     seed: int | None
 
 
 def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
-    check_rows(states, way.left_out)
+    check_rows(states, way.sample_filter)
 
     def report(done: int, total: int) -> None:
         if way.progress is not None:
@@ -302,14 +300,14 @@ def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
         report if way.progress else None,
         way.scratch,
         way.groups,
-        way.left_out,
+        way.sample_filter,
         way.exact,
         way.seed,
     )
     return LayerResult(
         name=states.name,
         neurons=states.neurons,
-        samples=way.left_out.kept_samples(states),
+        samples=way.sample_filter.kept_samples(states),
         spectrum=counts.spectrum,
         equal_pairs_within_samples=counts.equal_pairs_within_samples,
         pairs_within_samples=counts.pairs_within_samples,

@@ -21,7 +21,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.left_out import NOTHING, LeftOut, bytes_to_compare, leave_out_repeated
 from tsstore.analysis.machine import format_memory
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.sample_digests import (
@@ -31,14 +30,20 @@ from tsstore.analysis.sample_digests import (
     digest_samples,
     follows_its_like,
 )
-from tsstore.analysis.samples import RandomGroups
-from tsstore.errors import AnalysisError, StoreError
+from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
+from tsstore.errors import AnalysisError, MemoryTooSmallError, StoreError
 from tsstore.store.reading.ids import ID, id_dtype
-from tsstore.store.reading.repeats import SameIds, same_ids
+from tsstore.store.reading.repeats import SameIds, repeated, same_ids
 from tsstore.store.reading.store import StateStore
 
 Repeats = Literal["once", "each"]
 """Whether samples of one id and the same rows count once, or each sample is a draw of its own."""
+
+COMPARED_BYTES = 48
+"""Of an id, while all are compared: itself, its place in order, itself there, whether it is equal
+to the last, and twice its index if it repeats another; and half a place to sort with."""
+TEXT_BYTES = 100
+"""Of an id of text, besides: enough for some 50 characters."""
 
 HELD = 2
 """A sample whose id occurs more than once takes as much memory as so many that are left out: which
@@ -54,7 +59,7 @@ class RepeatedSamples:
 
     Attributes
     ----------
-    left_out
+    sample_filter
         Those that do not count.
     dependent
         By directory of a part: those that count although another one of their id does, as sorted
@@ -65,7 +70,7 @@ class RepeatedSamples:
         Why ids were not compared, in a phrase; empty if they were, or if there are none.
     """
 
-    left_out: LeftOut = NOTHING
+    sample_filter: SampleFilter = ALL_SAMPLES
     dependent: Mapping[str, tuple[Indices, Indices]] = field(default_factory=dict)
     staying: int | None = 0
     problem: str = ""
@@ -101,9 +106,9 @@ def samples_that_count(
     return settle_repeats(store, layers, memory, scheduler)
 
 
-def planned_left_out(
+def planned_filter(
     store: StateStore, unique_by: str | None, repeats: Repeats, memory: int
-) -> LeftOut:
+) -> SampleFilter:
     """Return the samples that are left out for certain, and how many may be at most.
 
     No state is read. Arguments and errors as `samples_that_count`.
@@ -112,7 +117,7 @@ def planned_left_out(
     if unique_by is not None:
         return leave_out_repeated(store, unique_by, memory)
     same = find_same_ids(store, memory) if repeats == "once" else ""
-    return LeftOut(most=0 if isinstance(same, str) else HELD * same.samples)
+    return SampleFilter(most=0 if isinstance(same, str) else HELD * same.samples)
 
 
 def _check_repeats(repeats: Repeats) -> None:
@@ -141,6 +146,48 @@ def find_same_ids(store: StateStore, memory: int) -> SameIds | str:
     if needed > memory:
         return f"it takes {format_memory(needed)}, and memory is {format_memory(memory)}"
     return same_ids(store.parts)
+
+
+def leave_out_repeated(store: StateStore, by: str, memory: int) -> SampleFilter:
+    """Leave out each sample that repeats another one of its step and id.
+
+    Of several, that of the earliest attempt stays; then that of the lowest rank; then the first.
+
+    Parameters
+    ----------
+    store
+        The run.
+    by
+        The sample column that holds the ids, integers or text.
+    memory
+        What comparing them may take, in bytes.
+
+    Raises
+    ------
+    MemoryTooSmallError
+        If the ids are too many.
+    StoreError
+        If a part has samples and no such column, or it is of no one type of integers or text.
+    DamageError
+        If a chunk of ids is not what was committed.
+    """
+    needed = bytes_to_compare(store, by)
+    if needed > memory:
+        raise MemoryTooSmallError(
+            f"{store.path}: memory of {format_memory(memory)} is too small to compare the ids of "
+            f"{store.samples:,} samples; give at least memory='{-(-needed // 1024)}KiB'"
+        )
+    found = repeated(store.parts, by).left_out
+    return SampleFilter(
+        {directory: indices for directory, indices in found.items() if len(indices)}
+    )
+
+
+def bytes_to_compare(store: StateStore, by: str) -> int:
+    """Return the most bytes that comparing all ids takes; about so many if they are of text."""
+    columns = [part.columns[by] for part in store.parts if by in part.columns]
+    of_text = sum(column.rows for column in columns if column.spec.is_text)
+    return COMPARED_BYTES * store.samples + TEXT_BYTES * of_text
 
 
 def settle_repeats(
@@ -187,10 +234,10 @@ def count_clusters(
         Samples that are left out, or depend on each other.
     """
     if groups is not None:
-        return groups.count_clusters(repeats.left_out)
+        return groups.count_clusters(repeats.sample_filter)
     if not repeats.dependent:
         return None
-    return store.samples - repeats.left_out.samples - (repeats.staying or 0)
+    return store.samples - repeats.sample_filter.samples - (repeats.staying or 0)
 
 
 def _settled(same: SameIds, digests: Digests) -> RepeatedSamples:
@@ -209,7 +256,7 @@ def _settled(same: SameIds, digests: Digests) -> RepeatedSamples:
         directory: (indices, numbers[directory][staying_on[directory]])
         for directory, indices in _chosen(same.parts, staying_on).items()
     }
-    return RepeatedSamples(LeftOut(left_out, HELD * same.samples), members, staying)
+    return RepeatedSamples(SampleFilter(left_out, HELD * same.samples), members, staying)
 
 
 def _chosen(

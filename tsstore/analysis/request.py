@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.repeats import NO_REPEATS, RepeatedSamples
-from tsstore.analysis.samples import RandomGroups
+from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
 from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.ids import ID, id_dtype
@@ -109,7 +108,7 @@ def dependence(dependent_by: str | None, cluster: str | None) -> str | None:
     return cluster
 
 
-def check_rows(states: LayerStates, left_out: LeftOut = NOTHING) -> None:
+def check_rows(states: LayerStates, sample_filter: SampleFilter = ALL_SAMPLES) -> None:
     """Raise EmptyStoreError if a layer has no rows to count."""
-    if not left_out.kept_rows(states):
+    if not sample_filter.kept_rows(states):
         raise EmptyStoreError(f"{states.location}: layer {states.name} has no rows to analyse")

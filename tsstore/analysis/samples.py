@@ -1,10 +1,10 @@
-"""Dealing samples into groups at random, the same in every layer, block and process."""
+"""Which samples count, and in which group: the same in every layer, block and process."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,13 +12,18 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.counting.by_group import deal
 from tsstore.counting.tables.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
+from tsstore.statistics.accuracy import Answers
 from tsstore.store.chunked.reader import CommittedArray
-from tsstore.store.reading.display import printable
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
+from tsstore.text import printable
+
+PREDICTION = "prediction"
+LABEL = "label"
 
 GROUPS = 32
 """Enough for a standard error that is itself known to one part in eight; t with 31 degrees."""
@@ -29,6 +34,90 @@ PIECE_SAMPLES = 1 << 14
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 _Words = npt.NDArray[np.uint64]
+
+
+_NONE = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleFilter:
+    """Samples that an analysis leaves out, in every layer and in the accuracy.
+
+    Attributes
+    ----------
+    left_out
+        By directory of a part: which of its samples, int64, sorted. Of parts that are not there
+        none is left out.
+    most
+        How many a plan reckons with, where it was made before it was known how many there are.
+    """
+
+    left_out: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    most: int = 0
+
+    @property
+    def samples(self) -> int:
+        """How many samples are left out, in all parts."""
+        return sum(map(len, self.left_out.values()))
+
+    @property
+    def planned(self) -> int:
+        """How many are left out at most, as a plan reckons."""
+        return max(self.samples, self.most)
+
+    def kept(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.bool_] | None:
+        """Return which of consecutive samples of a part stay, bool (samples,); None for all."""
+        left_out = self._among(directory, first_sample, samples)
+        if not len(left_out):
+            return None
+        kept = np.ones(samples, np.bool_)
+        kept[left_out] = False
+        return kept
+
+    def select(
+        self, values: npt.NDArray[Any], directory: str, first_sample: int
+    ) -> npt.NDArray[Any]:
+        """Return those of the values of consecutive samples of a part that stay."""
+        kept = self.kept(directory, first_sample, len(values))
+        return values if kept is None else values[kept]
+
+    def kept_samples(self, states: LayerStates) -> int:
+        """Return how many samples of a layer stay."""
+        return sum(part.samples - len(self._of(part.directory)) for part in states.parts)
+
+    def kept_rows(self, states: LayerStates) -> int:
+        """Return how many rows of a layer stay, from the rows of each sample alone.
+
+        Raises
+        ------
+        DamageError
+            If a chunk of these is not what was committed.
+        """
+        return states.rows - sum(map(self._rows, states.parts))
+
+    def _rows(self, part: LayerPart) -> int:
+        """Return how many rows of a part are left out."""
+        left_out = len(self._of(part.directory))
+        if not left_out or part.constant_positions is not None:
+            return left_out * (part.constant_positions or 0)
+        rows = first = 0
+        for positions in part.position_pieces():
+            rows += int(positions[self._among(part.directory, first, len(positions))].sum())
+            first += len(positions)
+        return rows
+
+    def _among(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.int64]:
+        """Return which of consecutive samples are left out, counted from the first of them."""
+        indices = self._of(directory)
+        start, stop = np.searchsorted(indices, [first_sample, first_sample + samples])
+        return indices[start:stop] - first_sample
+
+    def _of(self, directory: str) -> npt.NDArray[np.int64]:
+        return self.left_out.get(directory, _NONE)
+
+
+ALL_SAMPLES = SampleFilter()
+"""All samples stay."""
 
 
 @dataclass(frozen=True)
@@ -155,12 +244,12 @@ class RandomGroups:
         places[places == len(known)] = 0
         return np.where(known[places] == words, roots[places], words)
 
-    def count_clusters(self, left_out: LeftOut = NOTHING) -> int | None:
+    def count_clusters(self, sample_filter: SampleFilter = ALL_SAMPLES) -> int | None:
         """Return the number of clusters that have samples; None if each sample is its own.
 
         Parameters
         ----------
-        left_out
+        sample_filter
             Samples that do not count.
 
         Raises
@@ -174,7 +263,7 @@ class RandomGroups:
         for directory, column in self.cluster.items():
             first = 0
             for words in _word_pieces(column, 0, column.commit.rows):
-                kept = left_out.select(words, directory, first)
+                kept = sample_filter.select(words, directory, first)
                 new.append(np.unique(self._as_joined(kept)))
                 first += len(words)
                 # Merged once there are as many new ones as known ones, each is sorted a few times.
@@ -199,7 +288,7 @@ class RandomGroups:
             name, pieces = "", _word_pieces(self.cluster[directory], first_sample, stop)
         return np.concatenate([self._groups(self._as_joined(words), name) for words in pieces])
 
-    def dealt(self, left_out: LeftOut = NOTHING) -> Dealt | None:
+    def dealt(self, sample_filter: SampleFilter = ALL_SAMPLES) -> Dealt | None:
         """Return which samples each group holds, as far as a column tells; parameters likewise.
 
         None if it is by their place in their parts that samples fall into groups.
@@ -210,7 +299,7 @@ class RandomGroups:
         for directory, column in self.cluster.items():
             first = 0
             for words in _word_pieces(column, 0, column.commit.rows):
-                kept = left_out.select(words, directory, first)
+                kept = sample_filter.select(words, directory, first)
                 group = self._groups(self._as_joined(kept), "")
                 counts += np.bincount(group, minlength=self.count)
                 np.add.at(sums, group, _scattered(kept))
@@ -223,6 +312,51 @@ class RandomGroups:
         groups = np.empty(len(words), np.uint8)
         deal(words, np.uint64(_word(f"{self.seed}/{name}")), self.count, groups)
         return groups
+
+
+def count_right(
+    parts: Iterable[Part],
+    groups: RandomGroups | None = None,
+    sample_filter: SampleFilter = ALL_SAMPLES,
+) -> Answers | None:
+    """Count right predictions by group, a bounded number of samples at a time.
+
+    Parameters
+    ----------
+    parts
+        Of the run.
+    groups
+        The groups of samples; one of all unless given.
+    sample_filter
+        Samples that do not count.
+
+    Returns
+    -------
+    Answers
+        None if a part with samples has no column prediction or label.
+
+    Raises
+    ------
+    DamageError
+        If a chunk of a column is not what was committed.
+    """
+    groups = groups or RandomGroups(1)
+    held = [part for part in parts if part.samples]
+    if not all({PREDICTION, LABEL} <= set(part.columns) for part in held):
+        return None
+    right, samples = np.zeros((2, groups.count), np.int64)
+    for part in held:
+        for first in range(0, part.samples, PIECE_SAMPLES):
+            stop = min(first + PIECE_SAMPLES, part.samples)
+            group = groups.of_samples(part.directory, first, stop - first)
+            is_right = part.columns[PREDICTION].read(first, stop) == part.columns[LABEL].read(
+                first, stop
+            )
+            is_right = sample_filter.select(np.asarray(is_right, np.bool_), part.directory, first)
+            group = sample_filter.select(group, part.directory, first)
+            right += np.bincount(group[is_right], minlength=groups.count)
+            samples += np.bincount(group, minlength=groups.count)
+    return Answers(right, samples)
 
 
 def _join(words: _Words, numbers: npt.NDArray[np.int64]) -> tuple[_Words, _Words]:

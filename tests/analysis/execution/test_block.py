@@ -12,10 +12,9 @@ from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.analysis.execution import block as block_records
 from tsstore.analysis.execution.block import early_table, read_records
-from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
-from tsstore.analysis.samples import RandomGroups
+from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
@@ -40,14 +39,14 @@ def records_of(
     scheme: KeyScheme,
     block: Block,
     groups: RandomGroups | None = None,
-    left_out: LeftOut = NOTHING,
+    sample_filter: SampleFilter = ALL_SAMPLES,
     direct: bool = False,
 ) -> tuple[list[Records], GroupChanges]:
     """All records of a block of one piece, and its numbers."""
     buffers = Buffers()
     early = early_table(scheme, plan_of(states, direct), groups, buffers)
     assert isinstance(early, DirectTable) == direct
-    records, numbers = read_records(states, scheme, block, groups, left_out, early, buffers)
+    records, numbers = read_records(states, scheme, block, groups, sample_filter, early, buffers)
     assert direct <= (not records)
     return records + early.take(), numbers
 
@@ -136,16 +135,16 @@ def test_samples_that_are_left_out_have_no_record(tmp_path, positions, groups, w
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     directory = states.parts[0].directory
     kept = np.random.default_rng(2).random(samples) < 0.7
-    left_out = LeftOut({directory: np.flatnonzero(~kept)})
+    sample_filter = SampleFilter({directory: np.flatnonzero(~kept)})
     dealt = np.zeros(samples, np.uint8)
     if groups is not None:
         dealt = groups.of_samples(directory, 0, samples)
     rest = layer(rows.rows[np.repeat(kept, rows.positions)], rows.positions[kept])
     scheme = KeyScheme.create(width, seed=3)
-    records, numbers = records_of(states, scheme, whole(states), groups, left_out, direct)
+    records, numbers = records_of(states, scheme, whole(states), groups, sample_filter, direct)
     assert totals_by_group(records) == expected(scheme, rest, dealt[kept])
     assert np.array_equal(given(numbers), numbers_of(rest, dealt[kept], numbers.groups))
-    none = replace(left_out, indices={directory: np.arange(samples)})
+    none = replace(sample_filter, left_out={directory: np.arange(samples)})
     records, numbers = records_of(states, scheme, whole(states), groups, none, direct)
     assert sum(record.rows for record in records) == 0
     assert not given(numbers).any()
@@ -178,7 +177,7 @@ def test_rows_become_keys_span_by_span(tmp_path, monkeypatch, span_bytes):
     scheme, buffers = KeyScheme.create(12, seed=1), Buffers()
     block = Block(0, 7, 400, 7, 400)
     early = HotKeys(scheme.words, 0, 400)
-    (records,), _ = read_records(states, scheme, block, None, NOTHING, early, buffers)
+    (records,), _ = read_records(states, scheme, block, None, ALL_SAMPLES, early, buffers)
     assert np.array_equal(records.keys, scheme.keys(rows.rows[7:407]))
     keys = buffers.array("keys", (400, scheme.words), np.uint64)
     assert np.shares_memory(records.keys, keys)
@@ -201,7 +200,7 @@ def test_a_table_of_all_states_serves_while_it_pays(tmp_path):
     first = early_table(scheme, plan, None, buffers)
     assert isinstance(first, DirectTable)
     assert early_table(scheme, plan, None, buffers) is first
-    read_records(states, scheme, whole(states), None, NOTHING, first, buffers)
+    read_records(states, scheme, whole(states), None, ALL_SAMPLES, first, buffers)
     first.take()
     second = early_table(scheme, plan, None, buffers)
     assert isinstance(second, HotKeys)

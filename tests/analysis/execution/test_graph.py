@@ -30,10 +30,9 @@ from tsstore.analysis.execution.graph import (
     merge_counts,
     total_pairs,
 )
-from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.samples import RandomGroups
+from tsstore.analysis.samples import RandomGroups, SampleFilter
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
@@ -406,12 +405,12 @@ def test_exact_keys_count_the_same(tmp_path):
 def test_a_block_without_records_needs_no_file(tmp_path):
     rows = layer(np.zeros((20, 8), np.uint8))
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
-    left_out = LeftOut({states.parts[0].directory: np.arange(20)})
+    sample_filter = SampleFilter({states.parts[0].directory: np.arange(20)})
     (block,) = states.blocks(100)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     plan = plan_of(states, spill=True)
-    shared = Shared(states, KeyScheme.create(8), plan, str(scratch), left_out=left_out)
+    shared = Shared(states, KeyScheme.create(8), plan, str(scratch), sample_filter=sample_filter)
     receipt = count_block(shared, block)
     assert (receipt.rows, receipt.slices) == (0, HeldSlices([]))
     assert list(scratch.iterdir()) == []

@@ -7,9 +7,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.left_out import LeftOut
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.samples import RandomGroups
+from tsstore.analysis.samples import RandomGroups, SampleFilter
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.by_group import count_groups, numbers_by_group
 from tsstore.counting.keys import KeyScheme
@@ -57,7 +56,7 @@ def read_records(
     scheme: KeyScheme,
     block: Block,
     groups: RandomGroups | None,
-    left_out: LeftOut,
+    sample_filter: SampleFilter,
     early: HotKeys | DirectTable,
     buffers: Buffers,
 ) -> tuple[list[Records], GroupChanges]:
@@ -71,7 +70,7 @@ def read_records(
     if groups is not None:
         group = groups.of_samples(part.directory, block.first_sample, block.samples)
         count = groups.count
-    one_position = part.constant_positions == 1 and not left_out.samples
+    one_position = part.constant_positions == 1 and not sample_filter.samples
     if one_position and isinstance(early, HotKeys):
         samples = np.array([block.rows]) if group is None else count_groups(group, count)
         none = np.zeros_like(samples)
@@ -79,7 +78,7 @@ def read_records(
         bare = Records(_read_keys(states, scheme, block, buffers), group=group)
         return [merge_hot_rows(bare, early, buffers)], numbers
     positions = part.read_positions(block.first_sample, block.samples)
-    kept = left_out.kept(part.directory, block.first_sample, block.samples)
+    kept = sample_filter.kept(part.directory, block.first_sample, block.samples)
     chosen = None if kept is None else np.repeat(kept, positions)
     records: list[Records] = []
     if kept is not None:

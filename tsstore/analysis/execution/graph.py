@@ -12,11 +12,10 @@ import numpy as np
 
 from tsstore.analysis.execution.block import early_table, read_records
 from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, spill
-from tsstore.analysis.left_out import NOTHING, LeftOut
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.samples import RandomGroups
+from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
@@ -90,7 +89,7 @@ class Shared:
         Where records are written, if the plan says so.
     groups
         Groups of samples to tell apart.
-    left_out
+    sample_filter
         Samples that do not count.
     """
 
@@ -99,7 +98,7 @@ class Shared:
     plan: Plan
     folder: str
     groups: RandomGroups | None = None
-    left_out: LeftOut = NOTHING
+    sample_filter: SampleFilter = ALL_SAMPLES
 
 
 def count_block(shared: Shared, block: Block, buffers: Buffers | None = None) -> Receipt:
@@ -109,7 +108,9 @@ def count_block(shared: Shared, block: Block, buffers: Buffers | None = None) ->
     buffers = buffers or Buffers()
     early = early_table(scheme, plan, groups, buffers)
     for piece in states.divide(block, plan.piece_rows):
-        records, own = read_records(states, scheme, piece, groups, shared.left_out, early, buffers)
+        records, own = read_records(
+            states, scheme, piece, groups, shared.sample_filter, early, buffers
+        )
         if not early.pays:
             records = [*records, *early.take()]
             early = early_table(scheme, plan, groups, buffers)
@@ -200,7 +201,7 @@ def finish_counts(
     counts: Counts,
     states: LayerStates,
     groups: RandomGroups | None,
-    left_out: LeftOut = NOTHING,
+    sample_filter: SampleFilter = ALL_SAMPLES,
 ) -> Counts:
     """Sort the changes of all partitions, and count the samples of parts that have no rows."""
     if groups is None:
@@ -211,7 +212,7 @@ def finish_counts(
     for part in states.parts:
         if not part.rows:
             group = groups.of_samples(part.directory, 0, part.samples)
-            group = left_out.select(group, part.directory, 0)
+            group = sample_filter.select(group, part.directory, 0)
             numbers[0] += np.bincount(group, minlength=groups.count)
     cells = counts.cells
     if cells is None:
@@ -226,13 +227,13 @@ def build_graph(
     plan: Plan,
     folder: str,
     groups: RandomGroups | None = None,
-    left_out: LeftOut = NOTHING,
+    sample_filter: SampleFilter = ALL_SAMPLES,
 ) -> tuple[dict[Any, Any], Any]:
     """Return the graph that counts a layer, as one plain dictionary, and the key of its result.
 
     Its keys are unique: a cluster may run many analyses at once.
     """
-    graph, index = build_index_graph(states, scheme, plan, folder, groups, left_out)
+    graph, index = build_index_graph(states, scheme, plan, folder, groups, sample_filter)
     token = uuid.uuid4().hex[:12]
     level: list[Any] = [f"tsstore-pairs-{token}"]
     graph[level[0]] = (total_pairs, index)
@@ -251,7 +252,7 @@ def build_index_graph(
     plan: Plan,
     folder: str,
     groups: RandomGroups | None = None,
-    left_out: LeftOut = NOTHING,
+    sample_filter: SampleFilter = ALL_SAMPLES,
 ) -> tuple[dict[Any, Any], Any]:
     """Return the first half of the graph: blocks and barrier, and the key of the index."""
     token = uuid.uuid4().hex[:12]
@@ -264,14 +265,14 @@ def build_index_graph(
     # are done.
     shared, buffers = key("shared"), key("buffers")
     graph: dict[Any, Any] = {
-        shared: Shared(states, scheme, plan, folder, groups, left_out),
+        shared: Shared(states, scheme, plan, folder, groups, sample_filter),
         buffers: (Buffers,),
     }
     blocks = []
     for number, block in enumerate(states.blocks(plan.block_rows)):
         blocks.append(key("block", number))
         graph[blocks[-1]] = (count_block, shared, block, buffers)
-    graph[key("index")] = (check_receipts, blocks, left_out.kept_rows(states))
+    graph[key("index")] = (check_receipts, blocks, sample_filter.kept_rows(states))
     return graph, key("index")
 
 

@@ -13,7 +13,7 @@ from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.planning import plan_display as display
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
 from tsstore.analysis.planning.plan_numbers import PlannedLayer, PlanNumbers
-from tsstore.analysis.repeats import Repeats, planned_left_out
+from tsstore.analysis.repeats import Repeats, planned_filter
 from tsstore.analysis.request import (
     check_rows,
     countable,
@@ -126,11 +126,11 @@ def plan(
     count = groups.count if groups else 0
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
-        left_out = planned_left_out(store, unique_by, repeats, amount)
+        sample_filter = planned_filter(store, unique_by, repeats, amount)
         found, ways = {}, []
         for name in names:
-            check_rows(store[name], left_out)
-            ways.append(_way(store[name], runner, count, left_out.planned, exact))
+            check_rows(store[name], sample_filter)
+            ways.append(_way(store[name], runner, count, sample_filter.planned, exact))
             states = store[name]
             found[name] = PlannedLayer(states.rows, states.row_bytes, ways[-1](amount))
         smallest = min(amount, _least_memory(ways, lambda plan: True) or amount)

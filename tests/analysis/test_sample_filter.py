@@ -17,10 +17,9 @@ from synthetic import count, draw_layer, found, layer, write_layers
 import tsstore
 from tsstore.analysis.analyze import count_layer, layer_plan
 from tsstore.analysis.execution.graph import Shared, build_graph
-from tsstore.analysis.left_out import NOTHING, LeftOut, leave_out_repeated
-from tsstore.analysis.repeats import find_same_ids
+from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
 from tsstore.analysis.results.display import notes
-from tsstore.analysis.samples import GROUPS, RandomGroups
+from tsstore.analysis.samples import ALL_SAMPLES, GROUPS, RandomGroups, SampleFilter
 from tsstore.analysis.schedulers import Local
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import (
@@ -80,7 +79,7 @@ class Run:
     def expected(self) -> list[LayerBatch]:
         return [samples_of(*pair) for pair in zip(self.layers, self.kept(), strict=True)]
 
-    def left_out(self) -> LeftOut:
+    def sample_filter(self) -> SampleFilter:
         return leave_out_repeated(self.store, "id", MIB)
 
 
@@ -172,12 +171,14 @@ def test_any_small_run_is_counted_exactly_once(ids, positions, number_of_groups,
         run = Run(Path(folder) / "run", *names, positions=positions)
         if not run.store.samples:
             return
-        left_out, states = run.left_out(), run.store["a"]
+        sample_filter, states = run.sample_filter(), run.store["a"]
         expected = run.expected()
-        assert left_out.kept_samples(states) == sum(len(part.positions) for part in expected)
-        assert left_out.kept_rows(states) == sum(len(part.rows) for part in expected)
+        assert sample_filter.kept_samples(states) == sum(len(part.positions) for part in expected)
+        assert sample_filter.kept_rows(states) == sum(len(part.rows) for part in expected)
         groups = RandomGroups(number_of_groups) if number_of_groups else None
-        counts, _ = count_layer(states, 64 * MIB, Local(1), groups=groups, left_out=left_out)
+        counts, _ = count_layer(
+            states, 64 * MIB, Local(1), groups=groups, sample_filter=sample_filter
+        )
         assert found(counts) == count(*expected)
 
 
@@ -186,7 +187,7 @@ def test_any_small_run_is_counted_exactly_once(ids, positions, number_of_groups,
 def test_parts_may_stay_whole_or_be_left_out_whole(tmp_path, positions):
     ids = list(range(150))
     run = Run(tmp_path / "run", ids, range(150, 200), ids[::-1], [], positions=positions)
-    assert list(run.left_out().indices) == ["part-00001-00001"]
+    assert list(run.sample_filter().left_out) == ["part-00001-00001"]
     analysis = tsstore.analyze(run.store, unique_by="id")
     assert found(analysis["a"]) == count(*run.layers[:2])
     assert (analysis.samples, analysis.samples_left_out) == (200, 150)
@@ -199,7 +200,7 @@ def test_where_no_id_repeats_nothing_is_left_out(tmp_path):
     analysis = tsstore.analyze(run.store, unique_by="id")
     assert found(analysis["a"]) == found(tsstore.analyze(run.store)["a"]) == count(*run.layers)
     assert (analysis.samples_left_out, analysis.repeated_samples) == (0, 0)
-    assert run.left_out().indices == {}
+    assert run.sample_filter().left_out == {}
     assert notes(analysis) == []
 
 
@@ -328,7 +329,7 @@ def test_damaged_ids_are_an_error(tmp_path, unique_by):
 @pytest.mark.parametrize("intervals", [False, True])
 def test_a_sample_too_few_or_too_many_is_an_error(tmp_path, monkeypatch, intervals):
     run = Run(tmp_path / "run", *draw_ids(5), positions=2)
-    kept = LeftOut.kept
+    kept = SampleFilter.kept
 
     def one_more(self, directory, first_sample, samples):
         stay = kept(self, directory, first_sample, samples)
@@ -336,7 +337,7 @@ def test_a_sample_too_few_or_too_many_is_an_error(tmp_path, monkeypatch, interva
             stay[np.flatnonzero(~stay)[0]] = True
         return stay
 
-    monkeypatch.setattr(LeftOut, "kept", one_more)
+    monkeypatch.setattr(SampleFilter, "kept", one_more)
     with pytest.raises(CountingError, match="the blocks hold"):
         tsstore.analyze(run.store, unique_by="id", intervals=intervals)
 
@@ -359,31 +360,31 @@ def test_a_refresh_in_between_mixes_no_commits(tmp_path):
 def test_nothing_is_copied_where_nothing_is_left_out(tmp_path):
     states = Run(tmp_path / "run", range(30), range(10)).store["a"]
     values = np.arange(5)
-    left_out = LeftOut({DIRECTORIES[0]: np.array([7, 9])})
-    assert left_out.select(values, DIRECTORIES[0], 2) is values
-    assert left_out.select(values, DIRECTORIES[0], 10) is values
-    assert left_out.select(values, DIRECTORIES[1], 5) is values
-    assert left_out.select(values, DIRECTORIES[0], 5).tolist() == [0, 1, 3]
-    assert left_out.kept(DIRECTORIES[0], 9, 2).tolist() == [False, True]
-    assert left_out.kept_samples(states) == 38
-    assert NOTHING.kept_rows(states) == states.rows
-    assert NOTHING.samples == 0
+    sample_filter = SampleFilter({DIRECTORIES[0]: np.array([7, 9])})
+    assert sample_filter.select(values, DIRECTORIES[0], 2) is values
+    assert sample_filter.select(values, DIRECTORIES[0], 10) is values
+    assert sample_filter.select(values, DIRECTORIES[1], 5) is values
+    assert sample_filter.select(values, DIRECTORIES[0], 5).tolist() == [0, 1, 3]
+    assert sample_filter.kept(DIRECTORIES[0], 9, 2).tolist() == [False, True]
+    assert sample_filter.kept_samples(states) == 38
+    assert ALL_SAMPLES.kept_rows(states) == states.rows
+    assert ALL_SAMPLES.samples == 0
 
 
 def test_rows_that_stay_are_known_from_pieces_of_the_positions(tmp_path, monkeypatch):
     run = Run(tmp_path / "run", *draw_ids(6))
     monkeypatch.setattr("tsstore.store.reading.layer_part.PIECE_SAMPLES", 7)
     rows = sum(len(part.rows) for part in run.expected())
-    assert run.left_out().kept_rows(run.store["a"]) == rows
-    assert run.store.repeated_samples == run.left_out().samples
+    assert run.sample_filter().kept_rows(run.store["a"]) == rows
+    assert run.store.repeated_samples == run.sample_filter().samples
 
 
 def test_what_is_left_out_is_sent_once_and_not_with_each_task(tmp_path):
     run = Run(tmp_path / "run", range(2000), range(2000), width=8)
-    states, left_out = run.store["a"], run.left_out()
-    plan = layer_plan(states, MIB << 6, Local(1), left_out=left_out.samples)
-    graph, _ = build_graph(states, KeyScheme.create(8), plan, "", left_out=left_out)
+    states, sample_filter = run.store["a"], run.sample_filter()
+    plan = layer_plan(states, MIB << 6, Local(1), left_out=sample_filter.samples)
+    graph, _ = build_graph(states, KeyScheme.create(8), plan, "", sample_filter=sample_filter)
     (constant,) = [value for value in graph.values() if isinstance(value, Shared)]
     tasks = [value for value in graph.values() if isinstance(value, tuple)]
     assert len(pickle.dumps(constant)) > 16_000 > max(len(pickle.dumps(task)) for task in tasks)
-    assert pickle.loads(pickle.dumps(constant)).left_out.samples == 2000
+    assert pickle.loads(pickle.dumps(constant)).sample_filter.samples == 2000
