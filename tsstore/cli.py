@@ -8,6 +8,7 @@ import typer
 
 from tsstore.commands import analysing, models, runs, states
 from tsstore.errors import TsstoreError
+from tsstore.text import printable
 
 FAILED, INTERRUPTED = 2, 130
 
@@ -58,7 +59,6 @@ def main() -> None:
 
 
 def _fail(message: str) -> int:
-    from tsstore.store.reading.display import printable
 
     typer.echo(f"tsstore: {printable(' '.join(message.split()))}", err=True)
     return FAILED

@@ -11,11 +11,11 @@ from tsstore.analysis import machine as module
 from tsstore.analysis.machine import (
     available_memory,
     available_processors,
-    format_memory,
     give_back_memory,
     parse_memory,
 )
 from tsstore.errors import AnalysisError
+from tsstore.text import format_memory
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,6 @@ def test_what_is_no_positive_amount_is_refused_with_an_example(wrong):
     with pytest.raises(AnalysisError, match="expected a positive amount, such as '2GiB'") as error:
         parse_memory(wrong)
     assert repr(wrong) in str(error.value)
-
-
-def test_amounts_are_shown_in_the_unit_that_suits_them():
-    assert format_memory(999) == "999 bytes"
-    assert format_memory(1536) == "1.5 KiB"
-    assert format_memory(64 << 20) == "64 MiB"
-    assert format_memory(5 << 29) == "2.5 GiB"
 
 
 @given(st.integers(1, 1 << 50))

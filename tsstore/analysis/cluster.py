@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tsstore import __version__
-from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, format_memory
+from tsstore.analysis.machine import DEFAULT_SHARE, available_memory
 from tsstore.analysis.running import Report, task_keys
 from tsstore.errors import AnalysisError
+from tsstore.text import format_memory
 
 WORKER_SHARE = 0.60
 """Largest share of a worker's memory limit: at more, Dask begins to spill and pause."""

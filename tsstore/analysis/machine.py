@@ -35,14 +35,6 @@ def parse_memory(memory: int | str) -> int:
     return amount
 
 
-def format_memory(amount: int) -> str:
-    """Return an amount of bytes as a person would write it."""
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if amount >= size:
-            return f"{amount / size:.4g} {unit}"
-    return f"{amount} bytes"
-
-
 def available_memory() -> int:
     """Return the smaller of the machine's memory and this process's cgroup limit, in bytes."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

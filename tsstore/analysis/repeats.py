@@ -21,7 +21,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.machine import format_memory
 from tsstore.analysis.running import Scheduler
 from tsstore.analysis.sample_digests import (
     Digests,
@@ -35,6 +34,7 @@ from tsstore.errors import AnalysisError, MemoryTooSmallError, StoreError
 from tsstore.store.reading.ids import ID, id_dtype
 from tsstore.store.reading.repeats import SameIds, repeated, same_ids
 from tsstore.store.reading.store import StateStore
+from tsstore.text import format_memory
 
 Repeats = Literal["once", "each"]
 """Whether samples of one id and the same rows count once, or each sample is a draw of its own."""

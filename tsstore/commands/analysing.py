@@ -23,6 +23,7 @@ from tsstore.commands.options import (
 )
 from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.errors import AnalysisError
+from tsstore.text import format_memory, printable
 
 if TYPE_CHECKING:
     from tsstore.analysis.planning.run_plan import RunPlan
@@ -133,8 +134,6 @@ def _print_plan(plan: RunPlan, scratch: str | None) -> None:
 def _space_text(scratch: str | None, needed: int) -> str:
     """Say whether the scratch folder has room for so many bytes."""
     from tsstore.analysis.execution.exchange import scratch_parent
-    from tsstore.analysis.machine import format_memory
-    from tsstore.store.reading.display import printable
 
     folder = scratch_parent(scratch) or tempfile.gettempdir()
     try:

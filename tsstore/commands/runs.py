@@ -8,6 +8,7 @@ import typer
 
 from tsstore.commands.options import Json, RunPath
 from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.text import printable
 
 if TYPE_CHECKING:
     from tsstore.store.reading.part import Part
@@ -19,7 +20,6 @@ def info(run: RunPath) -> None:
     from tsstore.store.reading.display import (
         LAYER_HEADINGS,
         layer_cells,
-        printable,
         repeats_text,
         store_summary,
     )
@@ -67,7 +67,6 @@ def compact(
     import tsstore
     from tsstore.store.maintenance.compact import compact as rewrite
     from tsstore.store.maintenance.compact import disk_usage
-    from tsstore.store.reading.display import printable
 
     source = tsstore.open(run)
     with progress() as report:
@@ -80,7 +79,6 @@ def compact(
 
 
 def _part_cells(part: Part, status: str) -> list[str]:
-    from tsstore.store.reading.display import printable
 
     attributes, record = part.attributes, part.record
     return [

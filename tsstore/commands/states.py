@@ -9,6 +9,7 @@ import typer
 
 from tsstore.commands.options import Json, Memory, OneLayer, RunPath, Scheduler, Scratch
 from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,6 @@ def export(
 ) -> None:
     """Write all distinct states of a layer, with multiplicities and incidences, to a file."""
     from tsstore.analysis.states.table import export_states
-    from tsstore.store.reading.display import printable
 
     found = _layer(run, layer)
     with progress() as report:

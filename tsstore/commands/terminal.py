@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from tsstore.text import is_number
+
 PLAIN_WIDTH = 200
 """Columns of tables that do not go to a terminal."""
-
-UNITS = {"bytes", "KiB", "MiB", "GiB", "%"}
 
 Report = Callable[[str, int, int], None]
 """Takes what is done, how many of its tasks are, and of how many."""
@@ -25,7 +25,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print an aligned table; columns of numbers and amounts to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column, heading in enumerate(headings):
-        numeric = bool(rows) and all(_is_number(row[column]) for row in rows)
+        numeric = bool(rows) and all(is_number(row[column]) for row in rows)
         table.add_column(Text(heading), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))
@@ -75,9 +75,3 @@ def _report_line(name: str, done: int, total: int) -> None:
 def _console() -> Console:
     console = Console()
     return console if console.is_terminal else Console(width=PLAIN_WIDTH)
-
-
-def _is_number(cell: str) -> bool:
-    number, _, unit = cell.partition(" ")
-    digits = number.replace(",", "").replace(".", "")
-    return (digits.isdigit() and (not unit or unit in UNITS)) or cell in ("", "varying")

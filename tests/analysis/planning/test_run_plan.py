@@ -11,7 +11,7 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.analyze import layer_plan
-from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, format_memory, parse_memory
+from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, parse_memory
 from tsstore.analysis.planning.run_plan import RunPlan, plan
 from tsstore.analysis.samples import GROUPS
 from tsstore.analysis.schedulers import Local, choose
@@ -22,6 +22,7 @@ from tsstore.errors import (
     StoreError,
     UnknownLayerError,
 )
+from tsstore.text import format_memory
 
 MIB = 1 << 20
 

@@ -16,7 +16,6 @@ from watching import hook_count
 
 import tsstore
 from tsstore.errors import CaptureError, TsstoreWarning, WriterError
-from tsstore.recording.background import sink
 from tsstore.store.writing.part import PartWriter
 
 WHY = "the writer failed: OSError: [Errno 28] No space left on device"
@@ -335,7 +334,7 @@ def test_at_its_end_it_says_how_much_there_was_and_how_long_the_job_waited(model
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("tsstore", "INFO")
     assert record.getMessage() == (
-        f"{path}/part-00000-00000: 1,500 samples, 4.5 kB of rows, waited 1.2 s for the writer"
+        f"{path}/part-00000-00000: 1,500 samples, 4.395 KiB of rows, waited 1.2 s for the writer"
     )
     assert tsstore.open(path).parts[0].seal.waited == 1.25
     assert recorder.statistics.waited == 1.25
@@ -352,17 +351,3 @@ def test_where_the_writer_has_failed_the_seal_does_not_say_how_long_the_job_wait
         record_then_fill(model, disk, recorder)
     assert caplog.records == []
     assert tsstore.open(path).parts[0].seal.waited is None
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1.0 kB"),
-        (3_210_000, "3.2 MB"),
-        (7e11, "700.0 GB"),
-    ],
-)
-def test_sizes_are_written_as_a_person_would(size, text):
-    assert sink._size(size) == text

@@ -1,40 +1,19 @@
 from __future__ import annotations
 
-from datetime import timedelta
-from html.parser import HTMLParser
-
 import numpy as np
 import pytest
 from helpers import draw_batch, write_run
-from hypothesis import given
-from hypothesis import strategies as st
+from pages import Tags
 
 from tsstore.errors import DamageError
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.reading.display import ago, html_table, repeats_text, text_table
+from tsstore.store.reading.display import repeats_text
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
 from tsstore.text import printable
 
 HOSTILE = "\x1b[2J<img src=x onerror='alert(1)'>&\r\n\u202e\ud800"
-
-
-class Tags(HTMLParser):
-    """Collects the tags of a page, and the text between them."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.text: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.tags.add(tag)
-        assert not attrs
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
 
 
 @pytest.fixture
@@ -83,20 +62,6 @@ def test_hostile_names_do_nothing_to_a_page(hostile):
         assert page.isprintable()
 
 
-@given(cells=st.lists(st.text(), min_size=1, max_size=4))
-def test_every_cell_is_escaped(cells):
-    cells = [cell + "<i>" for cell in cells]
-    assert Tags(html_table(cells, [cells])).tags == {"table", "thead", "tbody", "tr", "th", "td"}
-
-
-@pytest.mark.parametrize(("seconds", "text"), [
-    (-5, "0 s ago"), (0, "0 s ago"), (59.9, "59 s ago"), (60, "1 min ago"), (7199, "1 h ago"),
-    (86_400, "1 d ago"), (86_400_000, "1,000 d ago"),
-])  # fmt: skip
-def test_how_long_ago_something_was(seconds, text):
-    assert ago(timedelta(seconds=seconds)) == text
-
-
 def test_a_run_says_why_it_was_cut_off(tmp_path):
     batch = draw_batch(np.random.default_rng(0), 4)
     write_run(tmp_path, [batch], close=False).seal(HOSTILE)
@@ -130,11 +95,3 @@ def test_damaged_ids_are_an_error(tmp_path):
     next((tmp_path / "part-00000-00000" / "samples" / "id" / "c").iterdir()).write_bytes(b"")
     with pytest.raises(DamageError, match="samples/id/c/0 is damaged"):
         repeats_text(open_store(tmp_path))
-
-
-def test_names_stand_to_the_left_and_numbers_to_the_right():
-    assert text_table([("layer", "rows"), ("a", "10"), ("longer", "9")]) == [
-        "  layer   rows",
-        "  a         10",
-        "  longer     9",
-    ]

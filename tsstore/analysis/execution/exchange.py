@@ -18,11 +18,11 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.machine import format_memory
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.groups import GroupChanges
 from tsstore.store.files.open import is_url
+from tsstore.text import format_memory
 
 _ENTRY = struct.Struct("<QQI")
 _FRAME = struct.Struct("<QQI")

@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tsstore.analysis.machine import format_memory
 from tsstore.analysis.planning.cost import (
     HOT_PIECES,
     Work,
@@ -21,6 +20,7 @@ from tsstore.analysis.planning.cost import (
 )
 from tsstore.counting.shares import SHARE_RECORDS, share_table_bytes
 from tsstore.errors import MemoryTooSmallError
+from tsstore.text import format_memory
 
 MAX_PIECE_ROWS = 1 << 19
 MAX_BLOCK_PIECES = 16

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from tsstore.analysis.machine import format_memory
 from tsstore.analysis.planning.plan_numbers import PlannedLayer, PlanNumbers
-from tsstore.store.reading.display import html_table, printable, text_table
+from tsstore.text import format_memory, html_table, printable, text_table
 
 HEADINGS = (
     "layer",

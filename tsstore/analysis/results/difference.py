@@ -16,8 +16,8 @@ from tsstore.statistics.difference import Estimated, difference_interval
 from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.network_intervals import efficiency_of, propagated
 from tsstore.statistics.numerics import check_level
-from tsstore.store.reading.display import printable, text_table
 from tsstore.store.reading.ids import ID
+from tsstore.text import printable, text_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from tsstore.analysis.results.estimates import PLUG_IN
 from tsstore.analysis.results.layer import PER_SAMPLE, LayerNumbers
 from tsstore.analysis.results.network import NetworkNumbers
 from tsstore.statistics.intervals import Interval
-from tsstore.store.reading.display import printable, text_table
+from tsstore.text import printable, text_table
 
 HEADINGS = ("layer", "neurons", "samples", "distinct", "efficiency", "verdict")
 VERBOSE_HEADINGS = (*HEADINGS[:3], "rows", *HEADINGS[3:5], "plug-in", "cap", HEADINGS[5])

@@ -14,8 +14,8 @@ from tsstore.statistics.efficiency import aIQ, network_efficiency
 from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.network_intervals import aiq_interval, network_interval
 from tsstore.statistics.numerics import check_level
-from tsstore.store.reading.display import printable
 from tsstore.store.reading.store import aliases
+from tsstore.text import printable
 
 Layer = TypeVar("Layer", bound=LayerNumbers, covariant=True)
 

@@ -24,6 +24,7 @@ from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.writing.batch import Batch
 from tsstore.store.writing.part import PartWriter
 from tsstore.store.writing.resume import Earlier, resume_part
+from tsstore.text import format_memory
 
 _LOG = logging.getLogger("tsstore")
 
@@ -243,7 +244,7 @@ class Sink:
                 "%s: %s samples, %s of rows, waited %.1f s for the writer",
                 self._where,
                 f"{done.samples:,}",
-                _size(done.bytes),
+                format_memory(done.bytes),
                 done.waited,
             )
 
@@ -331,11 +332,3 @@ def _abandon(
 
 def _seal_what_is_committed(writer: PartWriter, error: BaseException) -> None:
     writer.fail(f"the writer failed: {type(error).__name__}: {error}")
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes as a person would write it."""
-    for power, name in ((3, "GB"), (2, "MB"), (1, "kB")):
-        if count >= 1000**power:
-            return f"{count / 1000**power:.1f} {name}"
-    return f"{count} bytes"

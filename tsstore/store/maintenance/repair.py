@@ -13,12 +13,11 @@ from tsstore.store.format.arrays import parse_spec, read_array
 from tsstore.store.format.documents import ZARR_JSON, dump, read_document
 from tsstore.store.maintenance.stray_files import LEFTOVER, is_array
 from tsstore.store.process import process_name
-from tsstore.store.reading.display import ago
 from tsstore.store.reading.part import Part, committed_arrays
 from tsstore.store.reading.status import LIVE, is_alive, last_commit, part_statuses
 from tsstore.store.reading.store import open_store
 from tsstore.store.writing.seal import seal_part
-from tsstore.text import printable
+from tsstore.text import ago, printable
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING
 
 from tsstore.errors import DamageError, StoreError
 from tsstore.store.reading.status import CUT_OFF
-from tsstore.text import printable as printable
+from tsstore.text import ago, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
     from tsstore.store.reading.layer import LayerStates
@@ -25,24 +24,11 @@ def store_text(store: StateStore) -> str:
     return "\n".join(lines + text_table(rows) if len(rows) > 1 else lines)
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as aligned lines: the first column to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-
-
 def store_html(store: StateStore) -> str:
     """Return a store's summary and its layers as an HTML table."""
     rows = [layer_cells(states) for states in store.values()]
     return (
-        f"<b>StateStore</b> <code>{escape(printable(store.path))}</code>"
+        f"{html_title('StateStore', store.path)}"
         f"<br>{escape(store_summary(store))}{html_table(LAYER_HEADINGS, rows)}"
     )
 
@@ -84,27 +70,9 @@ def repeats_text(store: StateStore) -> str:
     return f"{count:,} samples repeat another one of the same id" if count else ""
 
 
-def ago(age: timedelta) -> str:
-    """Return how long ago something was, in its largest unit."""
-    seconds = max(int(age.total_seconds()), 0)
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size:,} {unit} ago"
-    return f"{seconds} s ago"
-
-
 def layer_html(states: LayerStates) -> str:
     """Return a layer's facts as an HTML table."""
     return html_table(LAYER_HEADINGS, [layer_cells(states)])
-
-
-def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table; every cell is escaped."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in headings)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def layer_cells(states: LayerStates) -> tuple[str, ...]:
