@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from tsstore.recording.background.schedule import COMMIT_COST_RATIO
+from tsstore.recording.background.thread import COMMIT_COST_RATIO
 from tsstore.store.files.open import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.run import create_run

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from tsstore.recording.axes.tensor import Axes
-from tsstore.recording.background.arena import Blocks
+from tsstore.recording.background.arena import Arena
 from tsstore.recording.packing.packer import Packer
 from tsstore.recording.packing.torch_ops import pack_by_torch
 
@@ -86,7 +86,7 @@ def by_tsstore(tensor: torch.Tensor, neuron_axis: int) -> Any:
 @cache
 def packer_of(neuron_axis: int) -> Packer:
     """Return what packs the tensors of a layer."""
-    return Packer(0.0, Axes("layer", nn.Identity(), neuron_axis, 0), Blocks().room)
+    return Packer(0.0, Axes("layer", nn.Identity(), neuron_axis, 0), Arena())
 
 
 WAYS: dict[str, Way] = {"numpy": by_numpy, "torch": by_torch, "tsstore": by_tsstore}

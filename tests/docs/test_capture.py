@@ -16,7 +16,7 @@ from torch import nn
 
 import tsstore
 from tsstore.errors import OutputError
-from tsstore.recording.background import arena as blocks
+from tsstore.recording.background import arena
 from tsstore.recording.background import thread as background
 from tsstore.recording.background.sink import Statistics
 from tsstore.recording.recorder import Recorder
@@ -115,7 +115,7 @@ def test_the_numbers_are_those_of_the_code():
     assert f"chunks of {part_arrays.CHUNK_BYTES >> 20} MiB a layer" in TEXT
     most = part_arrays.BUFFER_BYTES // part_arrays.CHUNK_BYTES
     assert f"less from {most} layers on" in TEXT
-    kept = blocks.SPARE_BYTES >> 20
+    kept = arena.SPARE_BYTES >> 20
     assert f"up to {kept} MiB of blocks" in TEXT
     assert f"as soon as there are {background.WORTH_WAKING >> 20} MiB" in TEXT
     assert background.LINGER_SECONDS == 0.1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tsstore.recording.fingerprint import SAMPLE, _sample, fingerprint
+from tsstore.recording.identity import SAMPLE, _sample, fingerprint
 
 
 def build(seed: int = 0) -> nn.Sequential:

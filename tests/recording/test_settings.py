@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -35,15 +34,6 @@ def test_the_defaults_make_sense():
 def test_what_makes_no_sense_is_refused(options, message):
     with pytest.raises(TsstoreError, match=message):
         Settings(**options).check()
-
-
-def test_sigterm_is_for_the_main_thread():
-    settings = Settings(commit_on_sigterm=True)
-    assert settings.check() is None
-    with ThreadPoolExecutor() as pool:
-        refused = pool.submit(settings.check).exception()
-    assert isinstance(refused, CaptureError)
-    assert "in the main thread only" in str(refused)
 
 
 def test_steps():

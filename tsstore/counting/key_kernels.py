@@ -12,8 +12,7 @@ import numpy as np
 
 from tsstore.counting.hashing import Width
 from tsstore.numba_tools.decorators import inlined, kernel
-from tsstore.numba_tools.int128 import multiply_add
-from tsstore.numba_tools.unaligned import load_word
+from tsstore.numba_tools.intrinsics import load_word, multiply_add
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

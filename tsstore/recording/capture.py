@@ -11,9 +11,9 @@ from torch import nn
 
 from tsstore.errors import CaptureError
 from tsstore.recording.axes.tensor import AxisChoice
+from tsstore.recording.background.sigterm import check_can_hold
 from tsstore.recording.identity import Job, find_job
 from tsstore.recording.live import make_way, warn_of_other_recorders
-from tsstore.recording.packing.positions import Sampling
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.samples.experiment import find_samples, log
 from tsstore.recording.samples.index import SampleIndexChoices, check_names, parsed
@@ -25,6 +25,7 @@ from tsstore.recording.settings import (
     Calls,
     Missing,
     OnError,
+    Sampling,
     Settings,
     checked_attributes,
     checked_step,
@@ -197,6 +198,8 @@ def capture(
         probe=probe,
     )
     settings.check()
+    if commit_on_sigterm:
+        check_can_hold()
     if isinstance(layers, str) and layers == RECOMMENDED:
         layers = recommended_layers(model, example_input)
     targets = select(model, layers, exclude, where, neuron_axis, sample_axis, outputs)

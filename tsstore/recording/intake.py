@@ -62,7 +62,7 @@ class Intake:
             self._begin,
             self._finish,
             self._sampler,
-            sink.blocks.room,
+            sink.arena,
             sink.earlier.layers_named if sink.earlier is not None else lambda _: (),
             self.copies,
         )

@@ -14,8 +14,8 @@ from torch import nn
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
 from tsstore.recording.background.sink import Sink, Statistics
 from tsstore.recording.batches.open_batch import BatchColumns
-from tsstore.recording.fingerprint import fingerprint
 from tsstore.recording.hooks.copies import why_no_sample
+from tsstore.recording.identity import fingerprint
 from tsstore.recording.intake import Intake
 from tsstore.recording.live import NamedBlock, names_run, note_recorder
 from tsstore.recording.samples.index import SampleIndexChoices

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tsstore.recording.background import arena as module
-from tsstore.recording.background.arena import BLOCK_BYTES, SPARE_BYTES, Blocks
+from tsstore.recording.background.arena import BLOCK_BYTES, SPARE_BYTES, Arena
 from tsstore.store.writing.batch import Batch, LayerBatch
 
 
@@ -33,7 +33,7 @@ def test_a_copy_is_equal_and_lies_in_a_block():
     batch = draw_batch(
         np.random.default_rng(0), 5, columns={"id": range(5), "name": list("abcde"), "x": [0.5] * 5}
     )
-    copy = Blocks().copy(batch)
+    copy = Arena().copy(batch)
     assert (copy.samples, copy.nbytes) == (batch.samples, batch.nbytes)
     found = []
     for name, layer in batch.layers.items():
@@ -60,8 +60,8 @@ def test_a_copy_is_equal_and_lies_in_a_block():
     )
 )
 def test_copies_do_not_disturb_each_other(given):
-    blocks = Blocks()
-    copies = [blocks._copy(array) for array in given]
+    arena = Arena()
+    copies = [arena.copied(array) for array in given]
     for array, copy in zip(given, copies, strict=True):
         assert copy.tobytes() == array.tobytes()
         assert (copy.dtype, copy.shape) == (array.dtype, array.shape)
@@ -70,34 +70,34 @@ def test_copies_do_not_disturb_each_other(given):
 
 def test_the_original_may_be_filled_again():
     rows = np.zeros((4, 8), dtype=np.uint8)
-    copy = Blocks().copy(batch_of(rows, flag=np.zeros(4, dtype=bool)))
+    copy = Arena().copy(batch_of(rows, flag=np.zeros(4, dtype=bool)))
     rows[:] = 255
     assert not copy.layers["layer"].rows.any()
 
 
 def test_large_and_empty_arrays_stay_where_they_are():
-    blocks = Blocks()
+    arena = Arena()
     for rows in (np.empty((BLOCK_BYTES + 1, 1), dtype=np.uint8), np.empty((0, 3), dtype=np.uint8)):
-        assert blocks.copy(batch_of(rows)).layers["layer"].rows is rows
+        assert arena.copy(batch_of(rows)).layers["layer"].rows is rows
 
 
 def test_what_is_in_a_block_or_cannot_change_is_not_copied():
-    blocks = Blocks()
-    rows = blocks.room((2, 3, 4)).reshape(6, 4)
+    arena = Arena()
+    rows = arena.empty((2, 3, 4)).reshape(6, 4)
     batch = batch_of(rows, flag=np.zeros(6, dtype=bool))
     batch.layers["layer"].positions.flags.writeable = False
-    copy = blocks.copy(batch)
+    copy = arena.copy(batch)
     assert copy.layers["layer"].rows is rows
     assert copy.layers["layer"].positions is batch.layers["layer"].positions
     assert copy.columns["flag"] is not batch.columns["flag"]
-    elsewhere = Blocks().copy(batch_of(rows.copy())).layers["layer"].rows
-    assert blocks.copy(batch_of(elsewhere)).layers["layer"].rows is elsewhere
+    elsewhere = Arena().copy(batch_of(rows.copy())).layers["layer"].rows
+    assert arena.copy(batch_of(elsewhere)).layers["layer"].rows is elsewhere
 
 
 @given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=3), max_size=30))
 def test_rooms_have_their_shape_and_nothing_in_common(shapes):
-    blocks = Blocks()
-    rooms = [blocks.room(tuple(shape)) for shape in shapes]
+    arena = Arena()
+    rooms = [arena.empty(tuple(shape)) for shape in shapes]
     for number, room in enumerate(rooms):
         room[...] = number
     for number, (shape, room) in enumerate(zip(shapes, rooms, strict=True)):
@@ -126,27 +126,27 @@ QUARTER = np.ones((BLOCK_BYTES // 4, 1), dtype=np.uint8)
 
 
 def test_a_block_is_filled_again_when_nothing_in_it_is_used_any_more(made):
-    blocks = Blocks()
-    copies = [blocks._copy(QUARTER) for _ in range(6)]
+    arena = Arena()
+    copies = [arena.copied(QUARTER) for _ in range(6)]
     assert len(made) == 2
     del copies[1:]
-    copies += [blocks._copy(QUARTER * number) for number in (2, 3)]
+    copies += [arena.copied(QUARTER * number) for number in (2, 3)]
     assert len(made) == 2
     assert [int(copy[0, 0]) for copy in copies] == [1, 2, 3]
-    copies.append(blocks._copy(QUARTER))
+    copies.append(arena.copied(QUARTER))
     assert len(made) == 3, "an array in the first block is still used"
     del copies[0]
-    copies += [blocks._copy(QUARTER * 4) for _ in range(4)]
+    copies += [arena.copied(QUARTER * 4) for _ in range(4)]
     assert len(made) == 3
     assert [int(copy[0, 0]) for copy in copies] == [2, 3, 1, 4, 4, 4, 4]
 
 
 def test_a_large_room_has_a_block_of_its_own_that_is_filled_again(made):
-    blocks = Blocks()
+    arena = Arena()
     for size in (BLOCK_BYTES + 1, 2 * BLOCK_BYTES, BLOCK_BYTES + 77):
-        large = blocks.room((size,))
+        large = arena.empty((size,))
         large[:] = 3
-        small = blocks.room((5,))
+        small = arena.empty((5,))
         assert base_of(large) is not base_of(small)
         del large
     assert [len(block()) for block in made] == [2 * BLOCK_BYTES, BLOCK_BYTES]
@@ -154,31 +154,31 @@ def test_a_large_room_has_a_block_of_its_own_that_is_filled_again(made):
 
 
 def test_large_blocks_count_with_those_that_are_kept(made):
-    blocks = Blocks()
-    rooms = [blocks.room((SPARE_BYTES // 2 - 5,)) for _ in range(3)]
+    arena = Arena()
+    rooms = [arena.empty((SPARE_BYTES // 2 - 5,)) for _ in range(3)]
     del rooms
     gc.collect()
     assert sum(len(block()) for block in made if block() is not None) == SPARE_BYTES
-    blocks.room((SPARE_BYTES + 1,)).fill(1)
+    arena.empty((SPARE_BYTES + 1,)).fill(1)
     assert sum(len(block()) for block in made if block() is not None) == SPARE_BYTES
 
 
 def test_a_few_blocks_are_kept_for_later_and_the_others_go_back_to_the_system(made):
-    blocks = Blocks()
+    arena = Arena()
     count = SPARE_BYTES // BLOCK_BYTES + 5
-    copies = [blocks._copy(QUARTER) for _ in range(4 * count)]
+    copies = [arena.copied(QUARTER) for _ in range(4 * count)]
     assert sum(block() is not None for block in made) == count
     del copies
     gc.collect()
     # The one that is being filled is no spare.
     assert sum(block() is not None for block in made) == SPARE_BYTES // BLOCK_BYTES + 1
-    del blocks
+    del arena
     gc.collect()
     assert sum(block() is not None for block in made) == 0
 
 
 def test_blocks_are_let_go_of_on_another_thread(made):
-    blocks = Blocks()
+    arena = Arena()
     queue = SimpleQueue()
 
     def write():
@@ -189,7 +189,7 @@ def test_blocks_are_let_go_of_on_another_thread(made):
         written = pool.submit(write)
         for number in range(2000):
             original = np.full(BLOCK_BYTES // 64, number % 251, dtype=np.uint8)
-            queue.put((number % 251, blocks._copy(original)))
+            queue.put((number % 251, arena.copied(original)))
         queue.put(None)
         written.result(timeout=60)
     assert len(made) <= 2000 / 64 + 1

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tsstore.recording.background import schedule as module
-from tsstore.recording.background.schedule import COMMIT_COST_RATIO, HURRY_SECONDS, Schedule
+from tsstore.recording.background import thread as module
+from tsstore.recording.background.thread import COMMIT_COST_RATIO, HURRY_SECONDS, Schedule
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 import tsstore
 from tsstore.errors import CaptureError
@@ -109,6 +111,16 @@ def test_another_thread_cannot_hold_it():
     thread.join()
     assert len(raised) == 2
     assert "in the main thread only" in raised[0]
+
+
+def test_capture_refuses_it_in_another_thread_before_anything_is_written(tmp_path):
+    model = torch.nn.Linear(2, 3)
+    with ThreadPoolExecutor() as pool:
+        options = {"layers": "*", "commit_on_sigterm": True}
+        refused = pool.submit(tsstore.capture, model, tmp_path / "run.zarr", **options).exception()
+    assert isinstance(refused, CaptureError)
+    assert "in the main thread only" in str(refused)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_handler_that_is_not_pythons_cannot_be_restored(monkeypatch):

@@ -10,8 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tsstore.errors import TsstoreError, WriterError
-from tsstore.recording.background import schedule as module
-from tsstore.recording.background import thread as background_module
+from tsstore.recording.background import thread as module
 from tsstore.recording.background.thread import Background
 
 NEVER = math.inf
@@ -88,7 +87,7 @@ def test_commit_returns_when_it_is_done(start, work):
 
 
 def test_the_thread_is_woken_by_the_first_task_by_much_or_after_a_while(start, work, monkeypatch):
-    monkeypatch.setattr(background_module, "LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.3)
     background = start(limit=1000)
     time.sleep(0.5)
     background.put(work.task("first"), 1)
@@ -104,7 +103,7 @@ def test_the_thread_is_woken_by_the_first_task_by_much_or_after_a_while(start, w
 
 @pytest.mark.parametrize("call", ["commit", "stop", "put"])
 def test_whoever_waits_does_not_wait_for_more_to_come(start, work, monkeypatch, call):
-    monkeypatch.setattr(background_module, "LINGER_SECONDS", 3.0)
+    monkeypatch.setattr(module, "LINGER_SECONDS", 3.0)
     background = start(limit=100)
     background.put(work.task("a"), 30)
     begun = time.monotonic()
@@ -118,7 +117,7 @@ def test_whoever_waits_does_not_wait_for_more_to_come(start, work, monkeypatch, 
 
 
 def test_what_lingers_is_there_when_a_commit_comes(start, work, monkeypatch):
-    monkeypatch.setattr(background_module, "LINGER_SECONDS", 0.3)
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.3)
     background = start(commit_every=0.7)
     for number in range(5):
         background.put(work.task(number), 1)

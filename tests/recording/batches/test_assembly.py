@@ -19,7 +19,7 @@ from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.batches import assembly as module
 from tsstore.recording.batches.assembly import Assembly
 from tsstore.recording.batches.open_batch import OpenBatch
-from tsstore.recording.packing.pack import pack
+from tsstore.recording.packing.packer import pack
 from tsstore.recording.samples.index import Owners
 from tsstore.recording.selection.select import Target, select
 from tsstore.recording.settings import Settings

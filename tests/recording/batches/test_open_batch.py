@@ -7,7 +7,7 @@ from torch import nn
 
 from tsstore.errors import CaptureError, ColumnsError
 from tsstore.recording.batches.open_batch import BatchColumns, OpenBatch
-from tsstore.recording.packing.pack import pack
+from tsstore.recording.packing.packer import pack
 from tsstore.recording.samples.inputs import ModelInput
 from tsstore.recording.selection.select import select
 

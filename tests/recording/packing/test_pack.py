@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,11 +13,10 @@ from torch._subclasses import FakeTensorMode
 from watching import packed
 
 from tsstore.errors import OutputError
-from tsstore.recording.packing import channels_first as pack_planes
-from tsstore.recording.packing import channels_last as pack_lines
-from tsstore.recording.packing import pack as module
-from tsstore.recording.packing.pack import pack, reading_of
-from tsstore.recording.packing.packed import check_packable, form_of, rounded_threshold
+from tsstore.recording.packing import channels_first, channels_last
+from tsstore.recording.packing import packer as module
+from tsstore.recording.packing.packed import RowMemory, check_packable, form_of, rounded_threshold
+from tsstore.recording.packing.packer import pack, reading_of
 from tsstore.recording.packing.torch_ops import pack_by_torch
 
 SPECIAL = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 0.1, -0.1, 1.0, 1e-40, 1e-300]
@@ -40,11 +38,11 @@ INTEGERS = [
 ]
 THRESHOLDS = [0.0, -0.0, 0.1, -0.1, 1.0, -1.5, 1e-41, -1e-41, 126.5, -129.0, 2.0**31, -(2.0**70)]
 KERNELS = {
-    pack_planes: [
-        "pack_planes", "_pack_tiles", "_fetch", "_join_long", "_join_short", "_join", "_interleave",
-        "_interleave_lines", "_turn", "_spread",
+    channels_first: [
+        "pack_channels_first", "_pack_tiles", "_fetch", "_join_long", "_join_short", "_join",
+        "_interleave", "_interleave_lines", "_turn", "_spread",
     ],
-    pack_lines: ["pack_lines", "_pack_chunks", "_mark_lines", "_mark", "_gather"],
+    channels_last: ["pack_channels_last", "_pack_chunks", "_mark_lines", "_mark", "_gather"],
 }  # fmt: skip
 
 
@@ -175,13 +173,13 @@ def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch):
     for kernels, names in KERNELS.items():
         for name in names:
             monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
-    for name in ("pack_planes", "pack_lines"):
+    for name in ("pack_channels_first", "pack_channels_last"):
         monkeypatch.setattr(module, name, getattr(module, name).py_func)
-    monkeypatch.setattr(pack_lines, "_CHUNK", 32)
-    monkeypatch.setattr(pack_planes, "_AHEAD", 64)
+    monkeypatch.setattr(channels_last, "_CHUNK", 32)
+    monkeypatch.setattr(channels_first, "_AHEAD", 64)
     for tile, long in ((6, 4), (25, 23), (25, 26)):
-        monkeypatch.setattr(pack_planes, "_TILE", tile)
-        monkeypatch.setattr(pack_planes, "_LONG", long)
+        monkeypatch.setattr(channels_first, "_TILE", tile)
+        monkeypatch.setattr(channels_first, "_LONG", long)
         with np.errstate(over="ignore"):  # unsigned numbers wrap around on purpose
             for tensor, expected in zip(tensors, compiled, strict=True):
                 np.testing.assert_array_equal(pack(tensor, 0.5, 1, 0).rows, expected)
@@ -203,17 +201,21 @@ def test_planes_of_any_size_and_number(size, neurons):
         np.testing.assert_array_equal(pack(same, 0.0, 1, 0).rows, packed(tensor))
 
 
-def room_in(memory, shape):
-    return memory[64 : 64 + math.prod(shape)].reshape(shape)
+class GivenMemory(RowMemory):
+    def __init__(self, memory):
+        self.memory = memory
+
+    def empty(self, shape):
+        return self.memory[64 : 64 + math.prod(shape)].reshape(shape)
 
 
-def test_rows_fill_the_room_that_they_are_given_and_nothing_else():
+def test_rows_fill_the_memory_that_they_are_given_and_nothing_else():
     for neurons in (3, 20, 60, 70, 100):
         for shape in ((2, neurons, 40), (2, neurons, 600), (2, 40, neurons)):
             tensor = torch.randn(shape)
             axis = shape.index(neurons)
             memory = np.full(1 << 16, 7, np.uint8)
-            rows = pack(tensor, 0.0, axis, 0, partial(room_in, memory)).rows
+            rows = pack(tensor, 0.0, axis, 0, GivenMemory(memory)).rows
             np.testing.assert_array_equal(rows, packed(tensor, axis))
             assert rows.base is memory
             assert (memory[:64] == 7).all()
@@ -226,7 +228,7 @@ def test_a_reading_holds_for_all_tensors_alike():
         reading = reading_of(make(), form)
         for _ in range(3):
             tensor = make()
-            rows = reading.rows_at(tensor.data_ptr(), module.new_rows)
+            rows = reading.rows_at(tensor.data_ptr(), RowMemory())
             np.testing.assert_array_equal(rows, packed(tensor))
         assert reading.fits(1 << 20)
         assert not reading.fits(0)
@@ -253,9 +255,9 @@ def test_a_machine_without_a_folder_for_machine_code_compiles_each_time(monkeypa
     def add(first, second):
         return first + second
 
-    kept = pack_planes.inlined(add)
+    kept = channels_first.inlined(add)
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
-    compiled = pack_planes.inlined(add)
+    compiled = channels_first.inlined(add)
     assert compiled(1, 2) == 3
     assert compiled.signatures
     assert kept.stats.cache_path

@@ -12,8 +12,8 @@ from watching import packed
 from tsstore.errors import OutputError
 from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.packing import packer as module
-from tsstore.recording.packing.pack import Reading
-from tsstore.recording.packing.packer import Packer
+from tsstore.recording.packing.packed import RowMemory
+from tsstore.recording.packing.packer import Packer, Reading
 
 
 def convolution(threshold=0.0, **options):
@@ -60,14 +60,15 @@ def test_the_second_time_is_like_the_first(shape, order, dtype, threshold):
         np.testing.assert_array_equal(packer.pack(tensor).in_memory(), packed(on))
 
 
-def test_rows_lie_where_there_is_room_the_second_time_as_well():
+def test_rows_lie_in_the_memory_that_was_given_the_second_time_as_well():
     given_shapes = []
 
-    def room(shape):
-        given_shapes.append(shape)
-        return np.full(shape, 255, np.uint8)
+    class Memory(RowMemory):
+        def empty(self, shape):
+            given_shapes.append(shape)
+            return np.full(shape, 255, np.uint8)
 
-    packer = convolution(room=room)
+    packer = convolution(memory=Memory())
     for tensor in (torch.randn(3, 20, 5, 4), torch.randn(3, 20, 1, 1)):
         for _ in range(2):
             check(packer, tensor)
@@ -81,7 +82,7 @@ def test_rows_lie_where_there_is_room_the_second_time_as_well():
 def test_later_tensors_are_read_where_they_lie_and_by_nothing_but_the_kernel(monkeypatch):
     packer = convolution()
     check(packer, torch.randn(3, 20, 5, 4))
-    for name in ("check_packable", "form_of", "rows_of"):
+    for name in ("check_packable", "form_of", "_rows_of"):
         monkeypatch.setattr(module, name, None)
     check(packer, torch.randn(3, 20, 5, 4))
     check(packer, torch.randn(3, 20, 5, 4, requires_grad=True))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tsstore.errors import OutputError
+from tsstore.recording.packing.memory import patterns_on
 from tsstore.recording.packing.packed import rounded_threshold
-from tsstore.recording.packing.patterns import patterns_on
 
 SHORT = [torch.float16, torch.bfloat16, torch.int16, torch.uint16, torch.int8, torch.uint8]
 LONG = [torch.float64, torch.float32, torch.int64, torch.int32, torch.uint32]

@@ -10,7 +10,8 @@ from watching import hook_count, packed, stored, watched
 
 import tsstore
 from tsstore.errors import CaptureError, OutputError, ResumeError, TsstoreWarning
-from tsstore.recording.packing.positions import Sampling, choose_positions, gather
+from tsstore.recording.packing.positions import choose_positions, gather
+from tsstore.recording.settings import Sampling
 from tsstore.store.maintenance.compact import compact
 
 

@@ -12,8 +12,8 @@ from torch import nn
 
 import tsstore
 from tsstore.recording.packing import transfer as module
-from tsstore.recording.packing.pack import pack
 from tsstore.recording.packing.packed import Form, Packed
+from tsstore.recording.packing.packer import pack
 from tsstore.recording.packing.transfer import Transfer
 
 gpu = [

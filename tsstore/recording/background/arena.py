@@ -12,9 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.recording.packing.packed import RowMemory, Rows
 from tsstore.store.writing.batch import Batch, LayerBatch
-
-_Bytes = npt.NDArray[np.uint8]
 
 BLOCK_BYTES: Final = 1 << 20
 SPARE_BYTES: Final = 8 << 20
@@ -22,7 +21,7 @@ SPARE_BYTES: Final = 8 << 20
 _ALIGNMENT: Final = 64
 
 
-class Blocks:
+class Arena(RowMemory):
     """Gives arrays their memory, in blocks.
 
     Small arrays that stay where they were made, among the model's tensors, keep the memory between
@@ -38,7 +37,7 @@ class Blocks:
         self._filled = 0
         self._spare: dict[int, list[mmap.mmap]] = defaultdict(list)
 
-    def room(self, shape: tuple[int, ...]) -> _Bytes:
+    def empty(self, shape: tuple[int, ...]) -> Rows:
         """Return an array of bytes in a block, filled with anything."""
         with self._lock:
             memory, begin = self._find(math.prod(shape))
@@ -51,23 +50,24 @@ class Blocks:
         they are.
         """
         layers = {
-            name: LayerBatch(self._copy(layer.rows), self._copy(layer.positions), layer.lengths)
+            name: LayerBatch(self.copied(layer.rows), self.copied(layer.positions), layer.lengths)
             for name, layer in batch.layers.items()
         }
         columns = {
-            name: column if column.dtype == object else self._copy(column)
+            name: column if column.dtype == object else self.copied(column)
             for name, column in batch.columns.items()
         }
         return Batch(batch.samples, layers, columns)
 
-    def _copy(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def copied(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return an array that is in a block, or else need not be."""
         if not 0 < array.nbytes <= BLOCK_BYTES or not array.flags.writeable or _is_inside(array):
             return array
-        copy = self.room((array.nbytes,)).view(array.dtype).reshape(array.shape)
+        copy = self.empty((array.nbytes,)).view(array.dtype).reshape(array.shape)
         copy[...] = array
         return copy
 
-    def _find(self, size: int) -> tuple[_Bytes, int]:
+    def _find(self, size: int) -> tuple[Rows, int]:
         """Return a block, and where in it there is room for so many bytes."""
         if size > BLOCK_BYTES:
             return self._block(-(-size // BLOCK_BYTES) * BLOCK_BYTES), 0
@@ -77,7 +77,7 @@ class Blocks:
         self._filled = begin + size
         return self._memory, begin
 
-    def _block(self, size: int) -> _Bytes:
+    def _block(self, size: int) -> Rows:
         try:
             block = self._spare[size].pop()
         except IndexError:

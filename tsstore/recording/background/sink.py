@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from tsstore.errors import TsstoreWarning, WriterError
-from tsstore.recording.background.arena import Blocks
+from tsstore.recording.background.arena import Arena
 from tsstore.recording.background.sigterm import Termination
 from tsstore.recording.background.thread import Background
 from tsstore.recording.batches.assembly import Assembled
@@ -100,8 +100,8 @@ class Sink:
         What earlier attempts have left, where this one resumes.
     detached
         Whether the recording has ended before the job: by an error, or at `max_bytes`.
-    blocks
-        Where batches wait for the writer; whose rows are made there are not copied.
+    arena
+        Where batches wait for the writer; rows that are made there are not copied.
     abandon
         Ends a sink that nobody has closed, also after it is gone; it runs at most once.
     """
@@ -122,7 +122,7 @@ class Sink:
         self._max_bytes = settings.sampling.max_bytes
         self._may_detach = settings.on_error == "detach"
         self._done = _Done()
-        self.blocks = Blocks()
+        self.arena = Arena()
         self._termination = Termination() if settings.commit_on_sigterm else None
         self._background = Background(
             self._writer.commit,
@@ -227,7 +227,7 @@ class Sink:
         return True
 
     def _put(self, assembled: Assembled) -> None:
-        finished = self.blocks.copy(assembled.batch)
+        finished = self.arena.copy(assembled.batch)
         if assembled.new_layers or not self._done.batches:
             define = partial(
                 self._writer.define, assembled.new_layers, assembled.positions, assembled.columns

@@ -12,8 +12,8 @@ import torch
 from tsstore.recording.batches.captured import Call
 from tsstore.recording.batches.masks import Mask
 from tsstore.recording.batches.open_batch import OpenBatch
-from tsstore.recording.packing.pack import pack
 from tsstore.recording.packing.packed import Form, Packed, Rows, form_of
+from tsstore.recording.packing.packer import pack
 from tsstore.recording.packing.positions import choose_positions, gather
 from tsstore.recording.samples.belonging import Belonging
 from tsstore.recording.samples.index import Indices, Owners, even_index
@@ -82,7 +82,7 @@ class Sampler:
         target
             Where the tensor was captured.
         tensor, threshold, neuron_axis, sample_axis
-            See :func:`tsstore.recording.packing.pack.pack`, and for errors, too.
+            See :func:`tsstore.recording.packing.packer.pack`, and for errors, too.
         """
         batch.is_sampled = True
         form = form_of(tensor, threshold, neuron_axis, sample_axis)

@@ -24,8 +24,8 @@ from tsstore.recording.hooks.copies import Copies
 from tsstore.recording.hooks.hook import CaptureHook, ModelHook
 from tsstore.recording.hooks.later_hooks import LaterHooks
 from tsstore.recording.hooks.passes import Passes
-from tsstore.recording.packing.pack import new_rows, pack
-from tsstore.recording.packing.packed import Packed, Room
+from tsstore.recording.packing.packed import Packed, RowMemory
+from tsstore.recording.packing.packer import pack
 from tsstore.recording.packing.transfer import Transfer
 from tsstore.recording.samples.inputs import ModelInput
 from tsstore.recording.selection.select import Target
@@ -52,8 +52,8 @@ class Listener:
         Takes the batch that a forward pass was.
     sampler
         Packs some positions of each sample; None for all.
-    room
-        Gives the rows their memory, on the CPU.
+    memory
+        Where rows lie, on the CPU.
     earlier
         Returns what earlier attempts of the run say of a layer, by the target's name.
     copies
@@ -81,7 +81,7 @@ class Listener:
         begin: Callable[[], OpenBatch | None],
         finish: Callable[[OpenBatch], None],
         sampler: Sampler | None = None,
-        room: Room = new_rows,
+        memory: RowMemory | None = None,
         earlier: Callable[[str], Sequence[LayerAttributes]] = lambda _: (),
         copies: Copies | None = None,
     ) -> None:
@@ -94,7 +94,7 @@ class Listener:
                 threshold,
                 self._receive,
                 self._is_active,
-                room,
+                memory,
                 sample,
                 LayerAxes(target.axes, self._watch.clues_of, earlier(target.name)),
                 copies,

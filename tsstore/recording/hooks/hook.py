@@ -15,8 +15,7 @@ from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes.layer import LayerAxes, Waiting
 from tsstore.recording.axes.tensor import Decision, UndecidedAxisError
 from tsstore.recording.hooks.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
-from tsstore.recording.packing.pack import new_rows
-from tsstore.recording.packing.packed import Form, Packed, Room
+from tsstore.recording.packing.packed import Form, Packed, RowMemory
 from tsstore.recording.packing.packer import Packer
 from tsstore.recording.selection.outputs import first_value, value_at
 from tsstore.recording.selection.select import Target
@@ -113,8 +112,8 @@ class CaptureHook(ModelHook):
         Takes the rows of each call.
     is_active
         Whether rows are wanted at this moment.
-    room
-        Gives the rows their memory, on the CPU.
+    memory
+        Where rows lie, on the CPU.
     sample
         Makes the rows of some positions; None for those of all.
     axes
@@ -136,7 +135,7 @@ class CaptureHook(ModelHook):
         threshold: float,
         receive: Receiver,
         is_active: Callable[[], bool],
-        room: Room = new_rows,
+        memory: RowMemory | None = None,
         sample: Sample | None = None,
         axes: LayerAxes | None = None,
         copies: Copies | None = None,
@@ -145,7 +144,7 @@ class CaptureHook(ModelHook):
         self.target = target
         self.enabled = True
         self.axes = axes or LayerAxes(target.axes)
-        self._packer = Packer(threshold, self.axes, room)
+        self._packer = Packer(threshold, self.axes, memory or RowMemory())
         self._sample = sample
         self._receive = receive
         self._is_active = is_active

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.numba_tools.addresses import prefetch, words_at
 from tsstore.numba_tools.decorators import compiled, inlined, kernel
+from tsstore.numba_tools.intrinsics import prefetch, words_at
 from tsstore.recording.packing.memory import Words
 
 _Bytes = npt.NDArray[np.uint8]
@@ -27,7 +27,7 @@ _VECTOR: Final = 16
 
 
 @compiled(nogil=True)
-def pack_planes(
+def pack_channels_first(
     address: int,
     extent: int,
     starts: npt.NDArray[np.int64],

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.numba_tools.addresses import words_at
 from tsstore.numba_tools.decorators import compiled, inlined
+from tsstore.numba_tools.intrinsics import words_at
 from tsstore.recording.packing.memory import Words
 
 _Bytes = npt.NDArray[np.uint8]
@@ -21,7 +21,7 @@ _FACTOR: Final = np.uint64(0x0102040810204080)
 
 
 @compiled(nogil=True)
-def pack_lines(
+def pack_channels_last(
     address: int,
     extent: int,
     starts: npt.NDArray[np.int64],

@@ -15,8 +15,13 @@ from tsstore.recording.samples.index import Owners
 
 Rows = npt.NDArray[np.uint8]
 
-Room = Callable[[tuple[int, ...]], Rows]
-"""Gives an array of a shape, filled with anything."""
+
+class RowMemory:
+    """Where rows lie in the CPU's memory: each array of them in memory of its own."""
+
+    def empty(self, shape: tuple[int, ...]) -> Rows:
+        """Return an array of bytes, filled with anything."""
+        return np.empty(shape, np.uint8)
 
 
 @dataclass(frozen=True, eq=False)

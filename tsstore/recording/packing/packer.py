@@ -1,31 +1,84 @@
-"""Packing the tensors of one layer: what is found out of one holds for all that are alike."""
+"""Tensors to rows, on the device where they are.
+
+In the CPU's memory a tensor is read once and where it lies, as bit patterns: in every dtype the
+numbers greater than a threshold are one range of patterns, or two. Other devices are left to
+:mod:`tsstore.recording.packing.torch_ops`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import replace
-from typing import Final, NamedTuple
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
+from tsstore.bits import row_bytes
 from tsstore.recording.axes.layer import LayerAxes
 from tsstore.recording.axes.tensor import Axes, Decision
-from tsstore.recording.packing.pack import Reading, new_rows, reading_of, rows_of
+from tsstore.recording.packing.channels_first import pack_channels_first
+from tsstore.recording.packing.channels_last import pack_channels_last
+from tsstore.recording.packing.memory import (
+    UNSIGNED,
+    Patterns,
+    extent,
+    is_worth_reading,
+    patterns_on,
+    positions_of,
+    words_of,
+)
 from tsstore.recording.packing.packed import (
     Form,
     Packed,
-    Room,
+    RowMemory,
+    Rows,
     check_packable,
     form_of,
     no_values,
     rounded_threshold,
 )
+from tsstore.recording.packing.torch_ops import pack_by_torch
 from tsstore.recording.samples.index import PACKED_SEQUENCES, Owners
 from tsstore.recording.selection.outputs import samples_of_entries
 
 _MOST_PLANS: Final = 256
 """Sequences of many lengths have many shapes; then one begins anew."""
+
+_HEAP: Final = RowMemory()
+
+
+def pack(
+    tensor: torch.Tensor,
+    threshold: float,
+    neuron_axis: int,
+    sample_axis: int,
+    memory: RowMemory = _HEAP,
+) -> Packed:
+    """Pack a tensor's on/off states into rows.
+
+    A neuron is on where its value is greater than the threshold; NaN is not.
+
+    Parameters
+    ----------
+    tensor
+        Of any real dtype and at least 2 axes; it is not changed, and no reference to it is kept.
+    threshold
+        As returned by :func:`tsstore.recording.packing.packed.rounded_threshold`.
+    neuron_axis, sample_axis
+        Axes of the tensor, counted from the front; all others are positions, in their order.
+    memory
+        Where the rows lie, on the CPU.
+
+    Raises
+    ------
+    OutputError
+        If the tensor is complex, sparse, nested or quantized, or has no neurons or no values.
+    """
+    check_packable(tensor)
+    form = form_of(tensor, threshold, neuron_axis, sample_axis)
+    return Packed(_rows_of(tensor, form, memory), form)
 
 
 class _Plan(NamedTuple):
@@ -36,55 +89,34 @@ class _Plan(NamedTuple):
 
 
 class Packer:
-    """Packs the tensors of one layer.
+    """Packs the tensors of one layer: what is found out of one holds for all that are alike.
 
     A layer gives the same shape batch after batch. When a convolution has just filled the
     processor's caches, whatever is looked at or called for the first time since takes ten times as
     long as it would in a loop of its own: a plan is looked up, and nothing else.
-
-    Parameters
-    ----------
-    threshold
-        A neuron is on where its value is greater.
-    axes
-        Of the layer's tensors, or what has been decided of them.
-    room
-        Gives the rows their memory, on the CPU.
     """
 
-    def __init__(self, threshold: float, axes: Axes | LayerAxes, room: Room = new_rows) -> None:
+    def __init__(self, threshold: float, axes: Axes | LayerAxes, memory: RowMemory = _HEAP) -> None:
         self._threshold = threshold
         self._thresholds: dict[torch.dtype, float] = {}
         self._axes = axes
-        self._room = room
+        self._memory = memory
         self._plans: dict[Hashable, _Plan] = {}
 
     def pack(self, tensor: torch.Tensor) -> Packed:
-        """Pack a tensor's on/off states into rows.
-
-        Raises
-        ------
-        OutputError
-            If the tensor cannot be packed; see :func:`tsstore.recording.packing.pack.pack`.
-        """
+        """Pack a tensor's on/off states into rows, and raise what :func:`pack` does."""
         kind = _kind_of(tensor)
         plan = None if kind is None else self._plans.get(kind)
         if plan is None:
             return self._pack_first(tensor, kind)
         form, reading = plan
         if reading is not None and reading.fits(address := _address_of(tensor)):
-            return Packed(reading.rows_at(address, self._room), form)
+            return Packed(reading.rows_at(address, self._memory), form)
         check_packable(tensor)
-        return Packed(rows_of(tensor, form, self._room), form)
+        return Packed(_rows_of(tensor, form, self._memory), form)
 
     def pack_sequences(self, sequences: PackedSequence) -> Packed:
-        """Pack the on/off states of packed sequences: they say themselves whose each entry is.
-
-        Raises
-        ------
-        OutputError
-            If their tensor cannot be packed.
-        """
+        """Pack the on/off states of packed sequences: they say themselves whose each entry is."""
         tensor = sequences.data
         decided = dict.fromkeys(("neuron_axis", "sample_axis"), PACKED_SEQUENCES)
         decision = Decision(tensor.ndim - 1, 0, decided)
@@ -95,23 +127,11 @@ class Packer:
         return replace(packed, owners=owners, may_be_sorted=silent)
 
     def look_at(self, tensor: torch.Tensor) -> tuple[float, Decision]:
-        """Return the threshold for a tensor, and its axes.
-
-        Raises
-        ------
-        OutputError
-            If the tensor cannot be packed, or its axes cannot be told.
-        """
+        """Return the threshold for a tensor, and its axes; OutputError where it has none."""
         return self.threshold_for(tensor), self._axes.decide(tensor)
 
     def threshold_for(self, tensor: torch.Tensor) -> float:
-        """Return the threshold for a tensor.
-
-        Raises
-        ------
-        OutputError
-            If the tensor cannot be packed.
-        """
+        """Return the threshold for a tensor; OutputError where it cannot be packed."""
         check_packable(tensor)
         if tensor.dtype not in self._thresholds:
             self._thresholds[tensor.dtype] = rounded_threshold(self._threshold, tensor.dtype)
@@ -120,7 +140,7 @@ class Packer:
     def packed(self, tensor: torch.Tensor, threshold: float, decision: Decision) -> Packed:
         """Pack a tensor whose axes are decided."""
         form = form_of(tensor, threshold, *decision)
-        return Packed(rows_of(tensor, form, self._room), form)
+        return Packed(_rows_of(tensor, form, self._memory), form)
 
     def forget(self) -> None:
         """Look at each tensor anew, as other axes may have been decided."""
@@ -148,14 +168,101 @@ def _kind_of(tensor: torch.Tensor) -> Hashable | None:
 
 
 def _address_of(tensor: torch.Tensor) -> int:
-    """Return where a tensor's values begin.
-
-    Raises
-    ------
-    OutputError
-        If it stands for others, as within torch.func.vmap.
-    """
+    """Return where a tensor's values begin; OutputError if it stands for others, as in vmap."""
     try:
         return tensor.data_ptr()
     except RuntimeError:
         raise no_values(tensor) from None
+
+
+def _rows_of(tensor: torch.Tensor, form: Form, memory: RowMemory) -> Rows | torch.Tensor:
+    """Return the rows of a tensor that can be packed."""
+    if not tensor.is_cpu:
+        return pack_by_torch(tensor, form.threshold, form.neuron_axis, form.sample_axis)
+    ordered = _ordered(tensor, form)
+    ranges = patterns_on(ordered.dtype, form.threshold) if ordered.numel() else ()
+    if not ranges:
+        rows = memory.empty(_shape_of_rows(ordered))
+        rows.fill(0)
+        return rows
+    return _pack_ranges(ordered, ranges, memory)
+
+
+def _pack_ranges(ordered: torch.Tensor, ranges: tuple[Patterns, ...], memory: RowMemory) -> Rows:
+    """Pack (samples, neurons, …), on where its pattern is in one of the ranges."""
+    readings = [reading for patterns in ranges if (reading := _reading(ordered, patterns))]
+    if not readings:
+        return _pack_ranges(ordered.contiguous(), ranges, memory)
+    try:
+        words = words_of(ordered)
+    except RuntimeError:
+        raise no_values(ordered) from None
+    if not readings[0].fits(words.ctypes.data):
+        words = words.copy()
+    rows, *others = (reading.rows_at(words.ctypes.data, memory) for reading in readings)
+    for other in others:
+        rows |= other
+    return rows
+
+
+def _ordered(tensor: torch.Tensor, form: Form) -> torch.Tensor:
+    """Return a tensor in the CPU's memory as (samples, neurons, …)."""
+    tensor = tensor.detach().resolve_neg()
+    if tensor.is_floating_point() and tensor.itemsize == 1:
+        # There are many such dtypes; a wider one holds the numbers of each.
+        tensor = tensor.float()
+    return tensor.movedim((form.sample_axis, form.neuron_axis), (0, 1))
+
+
+def _shape_of_rows(ordered: torch.Tensor) -> tuple[int, ...]:
+    samples, neurons, *positions = ordered.shape
+    return samples, math.prod(positions), row_bytes(neurons)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a kernel reads a tensor, and all others of its shape, strides and dtype, where they lie.
+
+    The kernel takes the address of a tensor, `arguments`, and an array of `shape` for the rows.
+    """
+
+    kernel: Callable[..., None]
+    arguments: tuple[Any, ...]
+    shape: tuple[int, ...]
+    itemsize: int
+
+    def fits(self, address: int) -> bool:
+        """Whether a tensor's values can begin there."""
+        return address != 0 and address % self.itemsize == 0
+
+    def rows_at(self, address: int, memory: RowMemory) -> Rows:
+        """Return the rows of the tensor at an address."""
+        rows = memory.empty(self.shape)
+        self.kernel(address, *self.arguments, rows)
+        return rows
+
+
+def reading_of(tensor: torch.Tensor, form: Form) -> Reading | None:
+    """Return how to read a tensor that can be packed; None where more is to be done than that."""
+    if not tensor.is_cpu or not tensor.numel() or tensor.is_neg():
+        return None
+    ordered = _ordered(tensor, form)
+    ranges = patterns_on(ordered.dtype, form.threshold)
+    if len(ranges) != 1 or ordered.dtype != tensor.dtype:
+        return None
+    return _reading(ordered, ranges[0])
+
+
+def _reading(ordered: torch.Tensor, patterns: Patterns) -> Reading | None:
+    """Return how to read (samples, neurons, …), not empty; None if it is better copied first."""
+    neurons, neuron_step = ordered.shape[1], ordered.stride(1)
+    starts, positions, step = positions_of(ordered)
+    if step == 1 and is_worth_reading(neurons, positions, neuron_step):
+        kernel, line_step = pack_channels_first, neuron_step
+    elif neuron_step == 1 and is_worth_reading(positions, neurons, step):
+        kernel, line_step = pack_channels_last, step
+    else:
+        return None
+    word = UNSIGNED[ordered.itemsize]
+    arguments = extent(ordered), starts, neurons, line_step, word(patterns[0]), word(patterns[1])
+    return Reading(kernel, arguments, _shape_of_rows(ordered), ordered.itemsize)

@@ -1,16 +1,14 @@
-"""Less, on purpose: some positions of each sample, some of the batches, so many bytes at most."""
+"""Some positions of each sample, drawn at random."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tsstore.errors import CaptureError
 from tsstore.numba_tools.decorators import compiled
 
 _Indices = npt.NDArray[np.int64]
@@ -18,63 +16,6 @@ _Indices = npt.NDArray[np.int64]
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND: Final = np.uint64(0x94D049BB133111EB)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What is left out on purpose.
-
-    Attributes
-    ----------
-    positions
-        Most positions of a sample that one call of a layer gives, drawn at random; or, between 0
-        and 1, which share of them; None for all.
-    every
-        One batch of so many is recorded.
-    max_bytes
-        Bytes of rows, before compression, at which recording ends; None for no end.
-    seed
-        Of the random positions, from 0 to 2^64 - 1.
-    """
-
-    positions: int | float | None = None
-    every: int = 1
-    max_bytes: int | None = None
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise CaptureError where a setting makes no sense."""
-        for name, least in (("positions", 1), ("every", 1), ("max_bytes", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is None and name in ("positions", "max_bytes"):
-                continue
-            if name == "positions" and is_share(value):
-                continue
-            integral = isinstance(value, Integral) and not isinstance(value, bool)
-            if not integral or not least <= value < 1 << 64:
-                share = ", or a share between 0 and 1" if name == "positions" else ""
-                raise CaptureError(
-                    f"{name} is {value!r:.80}; expected a whole number of at least {least}{share}"
-                )
-
-    def attributes(self, has_positions: bool) -> dict[str, Any] | None:
-        """Return what a layer says of it; None where nothing is left out.
-
-        Parameters
-        ----------
-        has_positions
-            Whether the layer has more than one position in a sample.
-        """
-        said: dict[str, Any] = {}
-        if self.positions is not None and has_positions:
-            share = is_share(self.positions)
-            positions = float(self.positions) if share else int(self.positions)
-            said |= {"positions": positions, "seed": int(self.seed)}
-        if self.every > 1:
-            said["every"] = int(self.every)
-        if self.max_bytes is not None:
-            said["max_bytes"] = int(self.max_bytes)
-        return said or None
 
 
 def is_share(positions: object) -> bool:

@@ -20,7 +20,7 @@ def pack_by_torch(
     tensor
         Of any dtype of real numbers that torch compares; at least one neuron.
     threshold
-        As returned by :func:`tsstore.recording.packing.pack.rounded_threshold`.
+        As returned by :func:`tsstore.recording.packing.packed.rounded_threshold`.
     neuron_axis, sample_axis
         Axes of the tensor, counted from the front; all others are positions, in their order.
 

@@ -1,0 +1,137 @@
+"""Operations that neither NumPy nor Numba offers, as LLVM's instructions for compiled functions."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+from numba.np.numpy_support import as_dtype, carray
+
+_WORD: Final = ir.IntType(64)
+_DOUBLE: Final = ir.IntType(128)
+_WORD_BITS: Final = ir.Constant(_DOUBLE, 64)
+_LITTLE_ENDIAN: Final = sys.byteorder == "little"
+_FOR_READING: Final = (0, 3, 1)
+"""Not for writing, into all caches, and data: as LLVM has it."""
+
+_Word = np.uint64
+
+
+def words_at(address: int, count: int, like: np.generic) -> npt.NDArray[Any]:
+    """Return what lies at an address, as `count` numbers of the type of `like`.
+
+    Nothing is copied, and nothing checks that it is there or keeps it there.
+    """
+    memory = (ctypes.c_char * (count * like.itemsize)).from_address(address)
+    return np.ndarray(count, like.dtype, memoryview(memory))
+
+
+@overload(words_at, strict=False)
+def _write_words_at(address: Any, count: Any, like: Any) -> Any:
+    dtype = as_dtype(like)
+    return lambda address, count, like: carray(_pointer(address), (count,), dtype)
+
+
+def prefetch(words: npt.NDArray[Any], at: int) -> None:
+    """Ask memory for a word that is going to be read soon; the processor goes on meanwhile."""
+
+
+@overload(prefetch, strict=False)
+def _write_prefetch(words: Any, at: Any) -> Any:
+    return lambda words, at: _prefetch(words, at)
+
+
+def _type_pointer(typing_context: Any, address: Any) -> Any:
+    return types.voidptr(address), _write_pointer
+
+
+def _write_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+
+def _type_prefetch(typing_context: Any, words: Any, at: Any) -> Any:
+    return types.none(words, types.intp), _write_prefetch_of
+
+
+def _write_prefetch_of(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    words, at = arguments
+    pointer = builder.bitcast(_element(context, builder, signature, words, at), cgutils.voidptr_t)
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[ir.IntType(32)] * 3])
+    function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module, kind, "llvm.prefetch.p0"
+    )
+    builder.call(function, [pointer, *map(ir.IntType(32), _FOR_READING)])
+    return context.get_dummy_value()
+
+
+def _type_load_word(typing_context: Any, data: Any, at: Any) -> Any:
+    return types.uint64(data, types.intp), _write_load_word
+
+
+def _write_load_word(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Load eight bytes from anywhere.
+
+    Numba takes an array of numbers to begin at a multiple of their size, which rows need not do,
+    and makes eight loads of eight bytes. LLVM knows loads that may begin anywhere, and processors
+    have them.
+    """
+    data, at = arguments
+    element = _element(context, builder, signature, data, at)
+    word = builder.load(builder.bitcast(element, _WORD.as_pointer()), align=1)
+    return word if _LITTLE_ENDIAN else builder.bswap(word)
+
+
+def _element(context: Any, builder: Any, signature: Any, array: Any, at: Any) -> Any:
+    """Return a pointer to an element of the first argument, without a check."""
+    data = context.make_array(signature.args[0])(context, builder, array).data
+    return builder.gep(data, [at])
+
+
+def _type_multiply_add(
+    typing_context: Any, high: Any, low: Any, key_high: Any, key_low: Any, word: Any
+) -> Any:
+    pair = types.UniTuple(types.uint64, 2)  # type: ignore[no-untyped-call]
+    return pair(*[types.uint64] * 5), _write_multiply_add
+
+
+def _write_multiply_add(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Multiply and add integers of 128 bits: two multiplications of the machine, by LLVM."""
+    high, low, key_high, key_low, word = arguments
+    product = builder.mul(_join(builder, key_high, key_low), builder.zext(word, _DOUBLE))
+    total = builder.add(_join(builder, high, low), product)
+    upper = builder.trunc(builder.lshr(total, _WORD_BITS), _WORD)
+    return context.make_tuple(builder, signature.return_type, [upper, builder.trunc(total, _WORD)])
+
+
+def _join(builder: Any, high: Any, low: Any) -> Any:
+    shifted = builder.shl(builder.zext(high, _DOUBLE), _WORD_BITS)
+    return builder.or_(shifted, builder.zext(low, _DOUBLE))
+
+
+#: ``_pointer(address)`` is an integer as a pointer to anything.
+_pointer: Callable[[int], Any]
+_pointer = intrinsic(_type_pointer)  # type: ignore[assignment]
+
+#: ``_prefetch(words, at)`` is :func:`prefetch`.
+_prefetch: Callable[[npt.NDArray[Any], int], None]
+_prefetch = intrinsic(_type_prefetch)  # type: ignore[assignment]
+
+#: ``load_word(data, at)`` is the little-endian number in ``data[at : at + 8]``, as a uint64, for
+#: ``data`` a C-contiguous uint8 (bytes,). Nothing checks that the bytes are there. For compiled
+#: functions alone.
+load_word: Callable[[npt.NDArray[np.uint8], int], _Word]
+load_word = intrinsic(_type_load_word)  # type: ignore[assignment]
+
+#: ``multiply_add(high, low, key_high, key_low, word)`` is ``sum + key * word`` modulo 2**128 as
+#: two uint64, the high one first, for ``sum = 2**64 * high + low`` and
+#: ``key = 2**64 * key_high + key_low``. For compiled functions alone.
+multiply_add: Callable[[_Word, _Word, _Word, _Word, _Word], tuple[_Word, _Word]]
+multiply_add = intrinsic(_type_multiply_add)  # type: ignore[assignment]
