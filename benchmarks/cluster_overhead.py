@@ -37,9 +37,8 @@ from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.planning.cost import FAN_IN, Work
 from tsstore.analysis.planning.layer_plan import make_plan
-from tsstore.analysis.running import Scheduler, task_keys
 from tsstore.analysis.samples import GROUPS, RandomGroups
-from tsstore.analysis.schedulers import Local, choose
+from tsstore.analysis.schedulers import LocalScheduler, Scheduler, choose, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import MemoryTooSmallError
 
@@ -112,7 +111,7 @@ def pickled_sizes(folder: Path) -> dict[str, int]:
     write_run(folder / "run", 8, ROWS, 100, "half")
     store = tsstore.open(folder / "run")
     states = store[store.layers[0]]
-    scheduler = Local(1)
+    scheduler = LocalScheduler(1)
     scheduler.shared_memory = False
     plan = replace(layer_plan(states, 256 << 20, scheduler, GROUPS), block_rows=ROWS // BLOCKS)
     scheme = KeyScheme.create(states.row_bytes)

@@ -21,7 +21,7 @@ from tsstore.analysis import analyze as module
 from tsstore.analysis.analyze import count_layer, layer_plan
 from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.samples import GROUPS, RandomGroups
-from tsstore.analysis.schedulers import Local, choose
+from tsstore.analysis.schedulers import LocalScheduler, choose
 from tsstore.errors import (
     AnalysisError,
     CountingError,
@@ -55,7 +55,7 @@ def scratch(tmp_path):
 @pytest.fixture
 def spilling(monkeypatch):
     """Let records go through files on threads too, as they do where memory is short."""
-    monkeypatch.setattr(Local, "shared_memory", False)
+    monkeypatch.setattr(LocalScheduler, "shared_memory", False)
 
 
 def smallest_memory(states, scheduler, groups: int) -> str:
@@ -483,7 +483,7 @@ def test_one_layer_can_be_counted_alone(tmp_path):
     rows = draw_layer(7, 60, 17)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     calls = []
-    scheduler = Local(2)
+    scheduler = LocalScheduler(2)
     counts, scheme = count_layer(states, 1 << 28, scheduler, lambda *call: calls.append(call))
     assert found(counts) == count(rows)
     assert counts.changes is None

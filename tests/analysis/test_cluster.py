@@ -41,7 +41,7 @@ BLOCK_ROWS = 8
 
 SMALLEST = """
 from tsstore.analysis import plan, work
-from tsstore.analysis.schedulers import Local
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.store.reading.layer import LayerStates
 
 sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8}
@@ -51,7 +51,7 @@ for name, value in {**sizes, "PARTITION_RECORDS": {False: 32, True: 32}}.items()
     setattr(plan, name, value)
 blocks = LayerStates.blocks
 LayerStates.blocks = lambda states, rows: blocks(states, min(rows, BLOCK_ROWS))
-Local.shared_memory = False
+LocalScheduler.shared_memory = False
 """.replace("BLOCK_ROWS", str(BLOCK_ROWS))
 """Begins a script whose analyses have thousands of tasks, and go through files."""
 

@@ -13,7 +13,7 @@ import tsstore
 from tsstore.analysis.repeats import HELD, settle_repeats
 from tsstore.analysis.sample_digests import digest_samples
 from tsstore.analysis.samples import RandomGroups
-from tsstore.analysis.schedulers import Local
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reading.repeats import same_ids
@@ -49,7 +49,7 @@ def expected(ids, states):
 def scheduler(request, monkeypatch):
     if request.param == "cluster":
         return request.getfixturevalue("client")
-    monkeypatch.setattr(Local, "shared_memory", request.param == "threads")
+    monkeypatch.setattr(LocalScheduler, "shared_memory", request.param == "threads")
     return "threads"
 
 
@@ -74,7 +74,7 @@ def test_epochs_over_the_same_samples_are_counted_once(tmp_path, scheduler, make
 def test_what_is_left_out_is_what_is_found_one_by_one(tmp_path_factory, drawn):
     ids, states = map(list, zip(*drawn, strict=True))
     store = write(tmp_path_factory.mktemp("runs") / "run", ids, {"a": states}, parts=2)
-    repeats = settle_repeats(store, ["a"], 64 * MIB, Local(1))
+    repeats = settle_repeats(store, ["a"], 64 * MIB, LocalScheduler(1))
     copies = expected(ids, states)
     new = len(set(ids))
     if not repeats.sample_filter.samples:
@@ -197,7 +197,7 @@ def test_only_samples_of_repeated_ids_are_read_and_no_layer_more_than_it_takes(
         return original(self, first, last, *others)
 
     monkeypatch.setattr(tsstore.store.chunked.reader.CommittedArray, "read", note)
-    settle_repeats(store, ["a", "b"], 64 * MIB, Local(1))
+    settle_repeats(store, ["a", "b"], 64 * MIB, LocalScheduler(1))
     assert [(path.split("/")[-2], rows) for path, rows in read] == [("0000-a", 2)]
 
 
@@ -208,10 +208,10 @@ def test_samples_without_rows_are_like_each_other(tmp_path):
         store = write_layers(
             tmp_path / "run", {"a": part, "b": rows}, columns={"id": np.arange(30)}, **options
         )
-    digests = digest_samples(same_ids(store.parts), [store["a"]], 64 * MIB, Local(1))
+    digests = digest_samples(same_ids(store.parts), [store["a"]], 64 * MIB, LocalScheduler(1))
     alike = (digests[:30] == digests[30:]).all(axis=1)
     assert alike.tolist() == (rows.positions == 0).tolist()
-    assert settle_repeats(store, ["b"], 64 * MIB, Local(1)).sample_filter.samples == 30
+    assert settle_repeats(store, ["b"], 64 * MIB, LocalScheduler(1)).sample_filter.samples == 30
 
 
 @pytest.mark.usefixtures("small_sizes")
@@ -220,9 +220,9 @@ def test_digests_are_the_same_whatever_the_pieces(tmp_path, monkeypatch):
     for _ in range(2):
         store = write_layers(tmp_path / "run", {"a": part}, columns={"id": np.arange(200)})
     same = same_ids(store.parts)
-    whole = digest_samples(same, [store["a"]], 64 * MIB, Local(2))
+    whole = digest_samples(same, [store["a"]], 64 * MIB, LocalScheduler(2))
     monkeypatch.setattr("tsstore.analysis.sample_digests.PIECE_BYTES", 50)
-    pieces = digest_samples(same, [store["a"]], 64 * MIB, Local(2))
+    pieces = digest_samples(same, [store["a"]], 64 * MIB, LocalScheduler(2))
     assert np.array_equal(whole, pieces)
     assert np.array_equal(whole[:200], whole[200:])
     samples = [rows.tobytes() for rows in np.split(part.rows, np.cumsum(part.positions)[:-1])]
@@ -231,7 +231,7 @@ def test_digests_are_the_same_whatever_the_pieces(tmp_path, monkeypatch):
 
 def test_rows_that_do_not_fit_into_the_memory_are_not_compared(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2], {"a": [1, 1, 2]})
-    repeats = settle_repeats(store, ["a"], 1 << 10, Local(1))
+    repeats = settle_repeats(store, ["a"], 1 << 10, LocalScheduler(1))
     assert (repeats.staying, repeats.sample_filter.samples) == (None, 0)
     assert repeats.problem.startswith("comparing the rows of 2 samples takes")
 
@@ -240,12 +240,12 @@ def test_damage_is_an_error_before_anything_is_left_out(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2], {"a": [1, 1, 2]})
     next((tmp_path / "run").rglob("layers/0000-a/states/c/0/0")).write_bytes(b"damage" * 9)
     with pytest.raises(DamageError):
-        settle_repeats(store, ["a"], 64 * MIB, Local(1))
+        settle_repeats(store, ["a"], 64 * MIB, LocalScheduler(1))
 
 
 def test_a_plan_reckons_with_all_that_may_be_left_out(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2, 2, 3], {"a": [1, 1, 2, 5, 3]})
-    analysis_plan = settle_repeats(store, ["a"], 64 * MIB, Local(1)).sample_filter.planned
+    analysis_plan = settle_repeats(store, ["a"], 64 * MIB, LocalScheduler(1)).sample_filter.planned
     assert analysis_plan == HELD * 4
     assert tsstore.plan(store)["a"] != tsstore.plan(store, repeats="each")["a"]
 

@@ -20,7 +20,7 @@ from tsstore.analysis.execution.graph import Shared, build_graph
 from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
 from tsstore.analysis.results.display import notes
 from tsstore.analysis.samples import ALL_SAMPLES, GROUPS, RandomGroups, SampleFilter
-from tsstore.analysis.schedulers import Local
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import (
     AnalysisError,
@@ -103,7 +103,7 @@ def draw_ids(seed: int, make: type = int, parts: int = 3) -> list[list[Any]]:
 def scheduler(request, monkeypatch):
     if request.param == "cluster":
         return request.getfixturevalue("client")
-    monkeypatch.setattr(Local, "shared_memory", request.param == "threads")
+    monkeypatch.setattr(LocalScheduler, "shared_memory", request.param == "threads")
     return "threads"
 
 
@@ -177,7 +177,7 @@ def test_any_small_run_is_counted_exactly_once(ids, positions, number_of_groups,
         assert sample_filter.kept_rows(states) == sum(len(part.rows) for part in expected)
         groups = RandomGroups(number_of_groups) if number_of_groups else None
         counts, _ = count_layer(
-            states, 64 * MIB, Local(1), groups=groups, sample_filter=sample_filter
+            states, 64 * MIB, LocalScheduler(1), groups=groups, sample_filter=sample_filter
         )
         assert found(counts) == count(*expected)
 
@@ -382,7 +382,7 @@ def test_rows_that_stay_are_known_from_pieces_of_the_positions(tmp_path, monkeyp
 def test_what_is_left_out_is_sent_once_and_not_with_each_task(tmp_path):
     run = Run(tmp_path / "run", range(2000), range(2000), width=8)
     states, sample_filter = run.store["a"], run.sample_filter()
-    plan = layer_plan(states, MIB << 6, Local(1), left_out=sample_filter.samples)
+    plan = layer_plan(states, MIB << 6, LocalScheduler(1), left_out=sample_filter.samples)
     graph, _ = build_graph(states, KeyScheme.create(8), plan, "", sample_filter=sample_filter)
     (constant,) = [value for value in graph.values() if isinstance(value, Shared)]
     tasks = [value for value in graph.values() if isinstance(value, tuple)]

@@ -16,10 +16,15 @@ from clusters import workers
 from synthetic import count, draw_layer, found, write_layers
 
 from tsstore.analysis.analyze import count_layer, layer_plan
-from tsstore.analysis.cluster import Cluster
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.machine import available_memory, available_processors
-from tsstore.analysis.schedulers import Local, choose
+from tsstore.analysis.schedulers import (
+    DistributedScheduler,
+    LocalScheduler,
+    Scheduler,
+    choose,
+    task_keys,
+)
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError, CountingError, DamageError
 
@@ -180,19 +185,19 @@ def test_tasks_of_others_are_not_reported():
         seen.append(done)
         dask.get({"other": (add, 1, 2)}, "other")
 
-    Local(2).run(graph, key, 2, report)
+    LocalScheduler(2).run(graph, key, 2, report)
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
 def test_no_thread_is_left_after_a_run_or_an_error():
     before = set(threading.enumerate())
     graph, key = small_graph()
-    Local(4).run(graph, key, 4, None)
+    LocalScheduler(4).run(graph, key, 4, None)
     assert set(threading.enumerate()) == before
     graph = {("task", number): (wait_and_fail, number) for number in range(100)}
     graph["all"] = (add, *graph)
     with pytest.raises(CountingError, match="task "):
-        Local(4).run(graph, "all", 4, None)
+        LocalScheduler(4).run(graph, "all", 4, None)
     assert set(threading.enumerate()) == before
 
 
@@ -212,12 +217,12 @@ def test_only_so_many_threads_run_whatever_dask_is_configured_for():
     graph: dict[Any, Any] = {("task", number): (task, number) for number in range(30)}
     graph["sum"] = (add, *graph)
     with dask.config.set(num_workers=16):
-        assert Local(16).run(graph, "sum", 3, None) == 30
+        assert LocalScheduler(16).run(graph, "sum", 3, None) == 30
     assert most == 3
 
 
 def test_names_mean_threads_or_this_thread():
-    assert isinstance(choose("threads"), Local)
+    assert isinstance(choose("threads"), LocalScheduler)
     assert choose("threads").threads == available_processors()
     assert choose(None).threads == available_processors()
     for name in ("synchronous", "sync", "single-threaded"):
@@ -233,10 +238,10 @@ def test_what_is_no_scheduler_is_refused(wrong):
 
 
 def test_the_current_client_is_the_default(client):
-    assert isinstance(choose(None), Local)
+    assert isinstance(choose(None), LocalScheduler)
     with client.as_current():
         chosen = choose(None)
-    assert isinstance(chosen, Cluster)
+    assert isinstance(chosen, DistributedScheduler)
     assert not chosen.shared_memory
     assert chosen.threads == 1
 
@@ -294,21 +299,21 @@ def test_an_address_without_distributed_says_what_to_install(monkeypatch):
 
 def test_without_distributed_there_is_no_current_client(monkeypatch):
     monkeypatch.delitem(__import__("sys").modules, "distributed", raising=False)
-    assert isinstance(choose(None), Local)
+    assert isinstance(choose(None), LocalScheduler)
 
 
 def test_memory_is_a_quarter_unless_asked_for(client):
-    assert Local(2).memory(None) == available_memory() // 4
-    assert Local(2).memory(123) == 123
-    assert Cluster(client).memory(None) == GIB // 2
-    assert Cluster(client).memory(GIB) == GIB
+    assert LocalScheduler(2).memory(None) == available_memory() // 4
+    assert LocalScheduler(2).memory(123) == 123
+    assert DistributedScheduler(client).memory(None) == GIB // 2
+    assert DistributedScheduler(client).memory(GIB) == GIB
 
 
 def test_memory_that_makes_workers_spill_is_refused(client):
     most = int(0.6 * 2 * GIB)
-    assert Cluster(client).memory(most) == most
+    assert DistributedScheduler(client).memory(most) == most
     with pytest.raises(AnalysisError, match=f"limit is 2 GiB; give at most memory={most}"):
-        Cluster(client).memory(most + 1)
+        DistributedScheduler(client).memory(most + 1)
 
 
 def test_a_cluster_without_workers_is_an_error():
@@ -329,17 +334,17 @@ def test_workers_without_a_limit_share_the_memory_of_their_machine(client, monke
     workers = client.scheduler_info(n_workers=-1)["workers"]
     without = {address: {**worker, "memory_limit": 0} for address, worker in workers.items()}
     monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": without})
-    assert Cluster(client).memory(None) == available_memory() // 2 // 4
+    assert DistributedScheduler(client).memory(None) == available_memory() // 2 // 4
     one, other = without.values()
     other["host"] = "another machine"
-    assert Cluster(client).memory(None) == available_memory() // 4
+    assert DistributedScheduler(client).memory(None) == available_memory() // 4
     one["memory_limit"] = GIB
-    assert Cluster(client).memory(None) == GIB // 4
+    assert DistributedScheduler(client).memory(None) == GIB // 4
 
 
 def test_workers_of_one_process_have_their_threads_and_memory_together(in_process):
     assert len(in_process.scheduler_info(n_workers=-1)["workers"]) == 2
-    scheduler = Cluster(in_process)
+    scheduler = DistributedScheduler(in_process)
     assert scheduler.threads == 6
     assert scheduler.memory(None) == GIB
     assert scheduler.memory(2 * GIB) == 2 * GIB
@@ -352,14 +357,14 @@ def test_the_worker_with_most_threads_and_that_with_least_memory_count(client, m
     for worker, threads, limit in zip(workers.values(), (4, 2), (8 * GIB, GIB), strict=True):
         worker.update(nthreads=threads, memory_limit=limit)
     monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": workers})
-    scheduler = Cluster(client)
+    scheduler = DistributedScheduler(client)
     assert (scheduler.threads, scheduler.memory(None)) == (4, GIB // 4)
 
 
 def test_a_scratch_folder_that_workers_see_is_fine(client, tmp_path):
-    Cluster(client).check_scratch(str(tmp_path))
+    DistributedScheduler(client).check_scratch(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
-    Local(1).check_scratch(str(tmp_path))
+    LocalScheduler(1).check_scratch(str(tmp_path))
 
 
 @pytest.mark.parametrize("answer", [None, "old nonce", PermissionError("no")])
@@ -371,14 +376,14 @@ def test_a_scratch_folder_that_a_worker_does_not_see_is_an_error(
 
     monkeypatch.setattr(client, "run", run)
     with pytest.raises(AnalysisError, match=r"is not seen by tcp://far; pass a folder"):
-        Cluster(client).check_scratch(str(tmp_path))
+        DistributedScheduler(client).check_scratch(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_of_another_version_is_an_error(client, tmp_path, monkeypatch):
-    monkeypatch.setattr("tsstore.analysis.cluster.__version__", "9.9")
+    monkeypatch.setattr("tsstore.analysis.schedulers.__version__", "9.9")
     with pytest.raises(AnalysisError, match=r"^worker tcp://.* cannot take part \(it has") as error:
-        Cluster(client).check_scratch(str(tmp_path))
+        DistributedScheduler(client).check_scratch(str(tmp_path))
     assert "but the analysis 9.9); install tsstore 9.9 and" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -389,7 +394,7 @@ def test_a_worker_that_has_no_tsstore_is_an_error(client, tmp_path, monkeypatch)
 
     monkeypatch.setattr(client, "run", run)
     with pytest.raises(AnalysisError, match=r"tcp://far cannot take part \(No module named"):
-        Cluster(client).check_scratch(str(tmp_path))
+        DistributedScheduler(client).check_scratch(str(tmp_path))
 
 
 @pytest.mark.usefixtures("small_sizes")
@@ -438,3 +443,17 @@ def test_a_cluster_that_closes_in_the_middle_is_an_error(doomed):
 
     with pytest.raises(AnalysisError, match="lost a task"):
         scheduler.run(graph, "end", 1, report)
+
+
+def test_tasks_are_told_from_constants():
+    graph = {"a": 1, "b": (max, "a", 2), ("c", 0): (min, 1, 2), "d": [1]}
+    assert task_keys(graph) == {"b", ("c", 0)}
+    assert task_keys({}) == set()
+
+
+def test_threads_and_a_cluster_have_all_that_an_analysis_needs(client):
+    schedulers: list[Scheduler] = [LocalScheduler(2), DistributedScheduler(client)]
+    needed = {name for name in vars(Scheduler) if not name.startswith("_")}
+    needed |= Scheduler.__annotations__.keys()
+    assert len(needed) == 7
+    assert all(hasattr(each, name) for each in schedulers for name in needed)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import tsstore
 from tsstore import cli
-from tsstore.analysis.schedulers import Local
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.commands import analysing
 from tsstore.errors import AnalysisError
 
@@ -69,7 +69,7 @@ def test_options_of_a_plan_are_those_of_the_function(run):
 def test_where_records_go_through_files_it_says_whether_there_is_room(
     run, tmp_path, monkeypatch, free, words
 ):
-    class Workers(Local):
+    class Workers(LocalScheduler):
         shared_memory = False
 
     monkeypatch.setattr("tsstore.analysis.planning.run_plan.choose", lambda scheduler: Workers(2))

@@ -14,7 +14,7 @@ from synthetic import layer, numbered_rows, write_layers
 import tsstore.counting
 from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.samples import RandomGroups, SampleFilter
-from tsstore.analysis.schedulers import Local
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.store.reading.store import StateStore
@@ -87,10 +87,10 @@ def test_nothing_is_compiled_while_a_layer_is_counted(
         warm_up(row_bytes, exact, grouped, not in_memory)
         before = compiled()
         assert sum(map(len, before.values())) > 10
-        monkeypatch.setattr(Local, "shared_memory", in_memory)
+        monkeypatch.setattr(LocalScheduler, "shared_memory", in_memory)
         for store, name, sample_filter in product(stores, stores[0], (nothing, some)):
             way = {"scratch": str(tmp_path), "groups": groups, "sample_filter": sample_filter}
-            counts, _ = count_layer(store[name], 1 << 28, Local(2), exact=exact, **way)
+            counts, _ = count_layer(store[name], 1 << 28, LocalScheduler(2), exact=exact, **way)
             assert counts.spectrum.rows == sample_filter.kept_rows(store[name])
             assert compiled() == before, (in_memory, name)
 

@@ -27,9 +27,8 @@ from tsstore.analysis.request import (
 from tsstore.analysis.results.layer import PER_SAMPLE
 from tsstore.analysis.results.layer_result import LayerResult
 from tsstore.analysis.results.run import Analysis
-from tsstore.analysis.running import Report, Scheduler
 from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, count_right
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.schedulers import Report, Scheduler, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError

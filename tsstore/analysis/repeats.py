@@ -21,7 +21,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.running import Scheduler
 from tsstore.analysis.sample_digests import (
     Digests,
     Indices,
@@ -30,6 +29,7 @@ from tsstore.analysis.sample_digests import (
     follows_its_like,
 )
 from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
+from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import AnalysisError, MemoryTooSmallError, StoreError
 from tsstore.store.reading.ids import ID, id_dtype
 from tsstore.store.reading.repeats import SameIds, repeated, same_ids

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.running import Scheduler
+from tsstore.analysis.schedulers import Scheduler
 from tsstore.store.reading.layer import Block, LayerStates
 from tsstore.store.reading.repeats import SameIds
 

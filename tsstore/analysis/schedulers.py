@@ -1,21 +1,93 @@
-"""Where a graph runs: this process's threads, this thread alone, or a cluster."""
+"""Where a graph runs: this process's threads, this thread alone, or the workers of a cluster."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from itertools import count
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from tsstore.analysis.cluster import Cluster
+from tsstore import __version__
 from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, available_processors
-from tsstore.analysis.running import Report, Scheduler, task_keys
 from tsstore.errors import AnalysisError
+from tsstore.text import format_memory
+
+Report = Callable[[int, int], None]
+"""Takes the number of tasks done, and of all tasks; called in the thread that analyses."""
+
+WORKER_SHARE = 0.60
+"""Largest share of a worker's memory limit: at more, Dask begins to spill and pause."""
+
+SETTLING_SECONDS = 10.0
+"""How long tasks that nobody wants any more are waited for."""
 
 
-class Local:
+class Scheduler(Protocol):
+    """What an analysis needs of the place where its graphs run.
+
+    Attributes
+    ----------
+    threads, all_threads
+        Tasks that one process runs at a time, and all of them.
+    shared_memory
+        Whether all tasks run in this process.
+    """
+
+    threads: int
+    all_threads: int
+    shared_memory: bool
+
+    def memory(self, asked: int | None) -> int:
+        """Return the memory that one process may use, in bytes."""
+
+    def check_scratch(self, folder: str) -> None:
+        """Raise AnalysisError if not all processes see the folder."""
+
+    def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
+        """Run a graph and return the value of a key."""
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+
+
+def choose(scheduler: Any) -> Scheduler:
+    """Return the scheduler that the user means; close it at the end.
+
+    Parameters
+    ----------
+    scheduler
+        None (the current ``distributed.Client`` if there is one, else threads), ``"threads"``,
+        ``"synchronous"``, a client, or the address of a cluster.
+
+    Raises
+    ------
+    AnalysisError
+        If it is none of them, or there is no cluster.
+    """
+    if scheduler is None:
+        scheduler = _current_client() or "threads"
+    if scheduler == "threads":
+        return LocalScheduler(available_processors())
+    if scheduler in ("synchronous", "sync", "single-threaded"):
+        return LocalScheduler(1)
+    if isinstance(scheduler, str) and "://" in scheduler:
+        return DistributedScheduler(_connect(scheduler), owned=True)
+    if hasattr(scheduler, "scheduler_info") and hasattr(scheduler, "get"):
+        return DistributedScheduler(scheduler)
+    raise AnalysisError(
+        f"scheduler is {scheduler!r}; expected None, 'threads', 'synchronous', a "
+        "distributed.Client, or an address such as 'tcp://host:8786'"
+    )
+
+
+class LocalScheduler:
     """Threads of this process; one thread is the synchronous scheduler."""
 
     shared_memory = True
@@ -45,35 +117,120 @@ class Local:
         """Do nothing: nothing was opened."""
 
 
-def choose(scheduler: Any) -> Scheduler:
-    """Return the scheduler that the user means; close it at the end.
+class DistributedScheduler:
+    """The workers of a ``distributed.Client``, which is closed at the end if it is `owned`."""
 
-    Parameters
-    ----------
-    scheduler
-        None (the current ``distributed.Client`` if there is one, else threads), ``"threads"``,
-        ``"synchronous"``, a client, or the address of a cluster.
+    shared_memory = False
 
-    Raises
-    ------
-    AnalysisError
-        If it is none of them, or there is no cluster.
-    """
-    if scheduler is None:
-        client = _current_client()
-        return Local(available_processors()) if client is None else Cluster(client)
-    if scheduler == "threads":
-        return Local(available_processors())
-    if scheduler in ("synchronous", "sync", "single-threaded"):
-        return Local(1)
-    if isinstance(scheduler, str) and "://" in scheduler:
-        return Cluster(_connect(scheduler), owned=True)
-    if hasattr(scheduler, "scheduler_info") and hasattr(scheduler, "get"):
-        return Cluster(scheduler)
-    raise AnalysisError(
-        f"scheduler is {scheduler!r}; expected None, 'threads', 'synchronous', a "
-        "distributed.Client, or an address such as 'tcp://host:8786'"
-    )
+    def __init__(self, client: Any, owned: bool = False) -> None:
+        _check_usable(client)
+        self._client = client
+        self._owned = owned
+        self._address = client.scheduler.address
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        if not workers:
+            self.close()
+            raise AnalysisError(f"the cluster at {self._address} has no workers; start some first")
+        threads = {address: worker["nthreads"] for address, worker in workers.items()}
+        self.threads = max(_by_process(threads))
+        self.all_threads = sum(threads.values())
+        self._limit = min(_by_process(_memory_limits(client, workers)))
+
+    def memory(self, asked: int | None) -> int:
+        """Return what was asked for, or a quarter of the smallest worker process's limit."""
+        most = int(WORKER_SHARE * self._limit)
+        if asked is None:
+            return int(DEFAULT_SHARE * self._limit)
+        if asked > most:
+            raise AnalysisError(
+                f"memory of {format_memory(asked)} is more than the workers can give: their limit "
+                f"is {format_memory(self._limit)}; give at most memory={most}"
+            )
+        return asked
+
+    def check_scratch(self, folder: str) -> None:
+        """Let every worker of this version read a word that is written into the folder now."""
+        nonce = uuid.uuid4().hex
+        path = Path(folder) / "nonce"
+        path.write_text(nonce)
+        answers = self._client.run(_read_text, str(path), __version__, on_error="return")
+        path.unlink()
+        # A worker that cannot even read a task would leave the analysis waiting for ever.
+        for worker, found in answers.items():
+            if isinstance(found, Exception) and not isinstance(found, OSError):
+                raise AnalysisError(
+                    f"worker {worker} cannot take part ({found}); install tsstore {__version__} "
+                    "and what it needs there, in the same versions as here"
+                )
+        blind = [worker for worker, found in answers.items() if found != nonce]
+        if blind:
+            raise AnalysisError(
+                f"scratch folder {folder} is not seen by {', '.join(blind)}; pass a folder on a "
+                "file system that all workers share as scratch="
+            )
+
+    def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
+        """Run a graph on the workers, each of which uses all its threads.
+
+        After an error or an interrupt no task begins any more, and those that run are waited for,
+        some seconds at most. Workers that die again and again are an AnalysisError.
+        """
+        from distributed.scheduler import KilledWorker
+
+        keys = [key] if report is None else [key, *(task_keys(graph) - {key})]
+        futures = self._client.get(graph, keys, sync=False)
+        try:
+            if report is not None:
+                self._follow(futures, report)
+            result = futures[0].result()
+        except (KilledWorker, CancelledError) as error:
+            self._drop(futures, graph)
+            raise AnalysisError(
+                f"the cluster at {self._address} lost a task ({error}); look "
+                "into the workers' logs, and if they ran out of memory give less as memory="
+            ) from error
+        except BaseException:
+            self._drop(futures, graph)
+            raise
+        futures[0].release()
+        return result
+
+    def close(self) -> None:
+        """Close the client if it was opened here."""
+        if self._owned:
+            self._client.close()
+
+    def _drop(self, futures: list[Any], graph: dict[Any, Any]) -> None:
+        """Let no task of a graph begin any more, and wait for those that run."""
+        # A traceback may keep the futures alive, and they the tasks that are not done yet.
+        for future in futures:
+            future.release()
+        latest, looks = time.monotonic() + SETTLING_SECONDS, 0
+        # What goes wrong now, on a cluster that is closing perhaps, is not the error to report. And
+        # as a worker may be between two tasks, it is looked at twice.
+        with suppress(Exception):
+            while looks < 2 and time.monotonic() < latest:
+                running = {key for keys in self._client.call_stack().values() for key in keys}
+                looks = 0 if running & graph.keys() else looks + 1
+                time.sleep(0.05)
+
+    def _follow(self, futures: list[Any], report: Report) -> None:
+        """Report each task as it finishes, until all have or one has failed."""
+        from distributed import as_completed
+
+        finished = as_completed(futures, loop=self._client.loop)  # type: ignore[no-untyped-call]
+        for done, future in enumerate(finished, 1):
+            if future.status != "finished":
+                return
+            # A worker keeps what a future stands for, though no other task needs it any more.
+            if future is not futures[0]:
+                future.release()
+            report(done, len(futures))
+
+
+def task_keys(graph: dict[Any, Any]) -> set[Any]:
+    """Return the keys of a graph that stand for tasks, not for constants."""
+    return {key for key, value in graph.items() if isinstance(value, tuple)}
 
 
 def _current_client() -> Any:
@@ -99,6 +256,42 @@ def _connect(address: str) -> Any:
         return Client(address, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise AnalysisError(f"no cluster answers at {address} ({error}); is it running?") from error
+
+
+def _check_usable(client: Any) -> None:
+    if client.status == "closed":
+        raise AnalysisError(f"the client {client!r} is closed; make another one")
+    if client.asynchronous:
+        raise AnalysisError(
+            f"the client {client!r} is asynchronous; make one with asynchronous=False, or analyse "
+            "in another thread"
+        )
+
+
+def _memory_limits(client: Any, workers: dict[str, Any]) -> dict[str, int]:
+    """Return each worker's memory limit; of one without, its share of what its machine has."""
+    limits = {address: worker["memory_limit"] for address, worker in workers.items()}
+    unlimited = [address for address, limit in limits.items() if not limit]
+    if unlimited:
+        hosts = Counter(worker["host"] for worker in workers.values())
+        for address, amount in client.run(available_memory, workers=unlimited).items():
+            limits[address] = amount // hosts[workers[address]["host"]]
+    return limits
+
+
+def _by_process(amounts: dict[str, int]) -> list[int]:
+    """Add up what workers of one process have: they are at ``inproc://host/process/number``."""
+    sums: Counter[str] = Counter()
+    for address, amount in amounts.items():
+        within = address.startswith("inproc://")
+        sums[address.rpartition("/")[0] if within else address] += amount
+    return list(sums.values())
+
+
+def _read_text(path: str, version: str) -> str | None:
+    if version != __version__:
+        raise AnalysisError(f"it has tsstore {__version__}, but the analysis {version}")
+    return Path(path).read_text() if os.path.exists(path) else None
 
 
 @contextmanager

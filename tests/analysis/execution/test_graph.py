@@ -33,7 +33,7 @@ from tsstore.analysis.execution.graph import (
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import RandomGroups, SampleFilter
-from tsstore.analysis.schedulers import Local
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge import direct_index as direct
@@ -54,7 +54,7 @@ PIECE_ROWS = 64
 
 def plan_of(states: LayerStates, spill: bool = False, groups: int = 0, **changes: int) -> Plan:
     """Plan with all the memory there is, and blocks of a piece, or of some where they spill."""
-    plan = layer_plan(states, 1 << 30, Local(2), groups)
+    plan = layer_plan(states, 1 << 30, LocalScheduler(2), groups)
     sizes = {"piece_rows": PIECE_ROWS, "block_rows": (3 if spill else 1) * PIECE_ROWS}
     return replace(plan, spill=spill, **{**sizes, **changes})
 
@@ -69,7 +69,7 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_of(states, spill, groups.count if groups else 0, **changes)
         graph, key = build_graph(states, KeyScheme.create(states.row_bytes), plan, folder, groups)
-        counts: Counts = Local(threads).run(graph, key, threads, None)
+        counts: Counts = LocalScheduler(threads).run(graph, key, threads, None)
     return finish_counts(counts, states, groups)
 
 
@@ -298,7 +298,7 @@ def test_keys_whose_hashes_begin_alike_are_counted_exactly(tmp_path):
         for spill, gathered_bytes in itertools.product((False, True), (0, 1 << 16)):
             plan = plan_of(states, spill, gathered_bytes=gathered_bytes)
             graph, key = build_graph(states, scheme, plan, folder)
-            assert found(Local(2).run(graph, key, 2, None)) == count(rows)
+            assert found(LocalScheduler(2).run(graph, key, 2, None)) == count(rows)
     assert plan.partition_bits > 2
 
 
@@ -399,7 +399,7 @@ def test_exact_keys_count_the_same(tmp_path):
         own = replace(plan, gathered_bytes=gathered_bytes)
         with tempfile.TemporaryDirectory() as folder:
             graph, key = build_graph(states, scheme, own, folder)
-            assert found(Local(2).run(graph, key, 2, None)) == count(rows)
+            assert found(LocalScheduler(2).run(graph, key, 2, None)) == count(rows)
 
 
 def test_a_block_without_records_needs_no_file(tmp_path):

@@ -14,7 +14,7 @@ from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, parse_memory
 from tsstore.analysis.planning.run_plan import RunPlan, plan
 from tsstore.analysis.samples import GROUPS
-from tsstore.analysis.schedulers import Local, choose
+from tsstore.analysis.schedulers import LocalScheduler, choose
 from tsstore.errors import (
     AnalysisError,
     EmptyStoreError,
@@ -39,7 +39,7 @@ def store(tmp_path_factory):
 def workers(monkeypatch):
     """A scheduler whose three threads share no memory with this process."""
 
-    class Workers(Local):
+    class Workers(LocalScheduler):
         shared_memory = False
 
     some = Workers(3)

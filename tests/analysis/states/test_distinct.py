@@ -14,7 +14,7 @@ from state_tables import WIDTHS, Found, expected, table
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.analysis.analyze import layer_plan
-from tsstore.analysis.schedulers import Local
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as module
 from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
 from tsstore.counting.tables.plain import Table
@@ -26,9 +26,9 @@ MIB = 1 << 20
 
 def pieces_of(states: LayerStates, scratch: Path | None = None, **changes: Any) -> list[Piece]:
     """Count by a plan for all the memory there is, so that the changes alone decide."""
-    plan = replace(layer_plan(states, 1 << 30, Local(2), exact=True), **changes)
+    plan = replace(layer_plan(states, 1 << 30, LocalScheduler(2), exact=True), **changes)
     folder = None if scratch is None else str(scratch)
-    return list(distinct_states(states, plan, Local(2), folder))
+    return list(distinct_states(states, plan, LocalScheduler(2), folder))
 
 
 def found(pieces: Iterable[Piece]) -> Found:
@@ -114,10 +114,10 @@ def test_rows_that_are_lost_are_noticed(tmp_path, monkeypatch):
 
 def test_an_iterator_that_is_closed_leaves_no_scratch(tmp_path):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
-    plan = replace(layer_plan(states, 1 << 30, Local(2), exact=True), spill=True)
+    plan = replace(layer_plan(states, 1 << 30, LocalScheduler(2), exact=True), spill=True)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with closing(distinct_states(states, plan, Local(2), str(scratch))) as pieces:
+    with closing(distinct_states(states, plan, LocalScheduler(2), str(scratch))) as pieces:
         next(pieces)
         assert len(list(scratch.iterdir())) == 1
     assert list(scratch.iterdir()) == []
@@ -125,7 +125,9 @@ def test_an_iterator_that_is_closed_leaves_no_scratch(tmp_path):
 
 def test_the_spare_memory_is_what_idle_threads_would_have(tmp_path):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
-    plan = replace(layer_plan(states, 1 << 30, Local(2)), memory=100 * MIB, projected_peak=99 * MIB)
+    plan = replace(
+        layer_plan(states, 1 << 30, LocalScheduler(2)), memory=100 * MIB, projected_peak=99 * MIB
+    )
     one, three = (spare_bytes(replace(plan, threads=threads)) for threads in (1, 3))
     assert one == 4 * MIB
     assert three == one + 2 * plan.gathered_bytes

@@ -21,8 +21,7 @@ from tsstore.analysis.request import (
     layer_names,
     sample_groups,
 )
-from tsstore.analysis.running import Scheduler
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates

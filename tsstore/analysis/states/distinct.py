@@ -13,7 +13,7 @@ from tsstore.analysis.analyze import planned_scratch
 from tsstore.analysis.execution.graph import Index, build_index_graph, gather
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.running import Report, Scheduler, task_keys
+from tsstore.analysis.schedulers import Report, Scheduler, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.shares import share_bits, shares
 from tsstore.counting.tables.plain import Table, count_tables, slot_bytes

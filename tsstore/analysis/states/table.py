@@ -17,8 +17,7 @@ from tsstore.analysis.execution.exchange import scratch_parent
 from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.request import check_rows
-from tsstore.analysis.running import Scheduler
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
 from tsstore.analysis.states.files import write_states
 from tsstore.errors import AnalysisError
