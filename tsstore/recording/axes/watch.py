@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -25,12 +25,7 @@ class Watch:
     parts of the model run as they are written meanwhile: they would be compiled with the hook, and
     once more without it.
 
-    Parameters
-    ----------
-    model
-        The model.
-    targets
-        Where states are captured: what the user said of them holds for what follows.
+    What the user said of the targets holds for what follows them.
     """
 
     def __init__(self, model: nn.Module, targets: Iterable[Target]) -> None:
@@ -65,8 +60,7 @@ class Watch:
         # Whoever has not imported it has compiled nothing.
         if "torch._dynamo" in sys.modules:
             self._until_end.callback(_ignore_warning_of_global_hooks())
-            with suppress(RuntimeError):
-                self._until_end.push(torch.compiler.set_stance("force_eager"))
+            self._until_end.enter_context(as_written())
 
     def end(self) -> None:
         """Watch no longer, and forget all."""
@@ -91,6 +85,17 @@ class Watch:
     def _note(self, module: nn.Module, arguments: Any, keywords: Any, output: Any) -> None:
         if self.following is not None:
             self.following.note(module, (arguments, keywords), output)
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Let what is compiled run as it was written for a while, where this torch can do that."""
+    with ExitStack() as until_end:
+        # Whoever has not imported it has compiled nothing.
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+            with suppress(RuntimeError):
+                until_end.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 def axes_of_modules(model: nn.Module, targets: Iterable[Target]) -> dict[int, Axes]:

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError, TsstoreWarning
 from tsstore.recording.hooks.hook import CaptureHook, ModelHook
-from tsstore.recording.selection.outputs import first_tensor
+from tsstore.recording.selection.outputs import first_tensor, version_of
 
 
 class LaterHooks:
@@ -142,6 +142,4 @@ def _version(value: Any) -> int | None:
         tensor = first_tensor(value)
     except OutputError:
         return None
-    if not isinstance(tensor, torch.Tensor) or tensor.is_inference():
-        return None
-    return tensor._version
+    return version_of(tensor) if isinstance(tensor, torch.Tensor) else None

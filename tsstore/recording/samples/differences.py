@@ -39,14 +39,8 @@ class Found(NamedTuple):
 class Differences:
     """Which entries differed, in each call of each layer, for either sample that was replaced.
 
-    Parameters
-    ----------
-    names
-        Of the layers of which something is asked; there may be other tensors.
-    neuron_axes
-        Axes that hold neurons, by name, where these are known.
-    samples
-        Number of samples that the model was run on.
+    `names` are those of the layers in question: there may be other tensors. `neuron_axes` are by
+    name, where these are known; `samples` is the number that the model was run on.
     """
 
     def __init__(self, names: Iterable[str], neuron_axes: Mapping[str, int], samples: int) -> None:

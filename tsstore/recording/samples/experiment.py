@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import nn
 
 from tsstore.recording.axes.tensor import is_time_first
+from tsstore.recording.axes.watch import as_written
 from tsstore.recording.samples.differences import Differences, Found, differ
 from tsstore.recording.samples.inputs import (
     Arguments,
@@ -29,7 +33,6 @@ from tsstore.recording.samples.inputs import (
     flattened,
     selected,
 )
-from tsstore.recording.samples.undisturbed import undisturbed
 from tsstore.recording.selection.outputs import first_tensor, tensors_in, value_at
 from tsstore.recording.selection.select import Target, unwrapped
 
@@ -39,6 +42,10 @@ _MOST_BYTES: Final = 1 << 30
 """Bytes that are kept of a pass that takes more than two samples."""
 _OUTPUT: Final = ""
 """Where the tensors that the model itself gives are kept, beside those of layers by name."""
+_HOOKS: Final = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+    "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,8 @@ class Findings:
         By public name, what was seen where it does not tell, or why it was not possible.
     unclear
         Those of them whose entries are not those of one sample each.
-    passes
-        Forward passes that it took.
-    seconds
-        Time that it took.
+    passes, seconds
+        Forward passes and time that it took.
     """
 
     found: Mapping[str, Found] = field(default_factory=dict)
@@ -100,10 +105,8 @@ def find_samples(
 
     Parameters
     ----------
-    model
-        The model.
-    targets
-        Layers.
+    model, targets
+        The model, and some of its layers.
     arguments, keywords
         What the model is called with: a batch of at least two samples that differ.
     samples
@@ -143,13 +146,7 @@ class _Trial:
         self._neuron_axes = neuron_axes
 
     def find(self, samples: int | None) -> Differences:
-        """Return what is seen along that axis of the input that holds the samples.
-
-        Raises
-        ------
-        NotPossible
-            If the model cannot be tried with these inputs.
-        """
+        """Return what is seen along that axis of the input that holds the samples."""
         sizes = self._first_axes()
         if all(samples not in (None, size) for size in sizes):
             raise NotPossible(f"none of the input's first axes, {sizes}, has {samples} entries")
@@ -247,9 +244,9 @@ class _Trial:
         arguments, keywords = selected(self._inputs, axis, size, chosen)
         self.passes += 1
         with undisturbed(self._model):
-            room = _Room(_MOST_BYTES if len(chosen) > 2 else math.inf)
+            limit = _MemoryLimit(_MOST_BYTES if len(chosen) > 2 else math.inf)
             for target in self._targets:
-                _listen(target, given[target.name], room)
+                _keep(target, given[target.name], limit)
             try:
                 output = self._model(*arguments, **keywords)
             except NotPossible:
@@ -265,7 +262,7 @@ def _failure(what: str, error: Exception) -> str:
     return f"{what} failed with {type(error).__name__}: {error!s:.200}"
 
 
-class _Room:
+class _MemoryLimit:
     """The bytes that may be kept of one forward pass."""
 
     def __init__(self, left: float) -> None:
@@ -281,7 +278,7 @@ class _Room:
             )
 
 
-def _listen(target: Target, given: list[torch.Tensor], room: _Room) -> None:
+def _keep(target: Target, given: list[torch.Tensor], limit: _MemoryLimit) -> None:
     """Keep what a layer takes or gives, until its hooks are those of before again."""
 
     def keep(_: nn.Module, arguments: Any, value: Any) -> None:
@@ -290,10 +287,60 @@ def _listen(target: Target, given: list[torch.Tensor], room: _Room) -> None:
             captured = value_at(captured, target.output)
         tensor = first_tensor(captured)
         if tensor is not None:
-            room.take(tensor)
+            limit.take(tensor)
             given.append(tensor.detach().clone())
 
     if target.where == "before":
         target.module.register_forward_pre_hook(keep, with_kwargs=True)
     else:
         target.module.register_forward_hook(keep)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Let a model run in evaluation mode, without gradients, hooks or compiled code, for a while.
+
+    Afterwards its modules' attributes, modes, hooks and buffers, and the random numbers of torch,
+    NumPy and Python, are as they were. What a module holds in lists of its own is not looked at.
+    """
+    modules = list(model.modules())
+    attributes = [dict(vars(module)) for module in modules]
+    buffers = [dict(module._buffers) for module in modules]
+    tensors = [(tensor, tensor.clone()) for tensor in _own_tensors(modules)]
+    try:
+        for module in modules:
+            quiet: dict[str, Any] = {name: OrderedDict() for name in _HOOKS}
+            vars(module).update(quiet, training=False, _compiled_call_impl=None)
+        with torch.no_grad(), _random_numbers_kept(model), as_written():
+            yield
+    finally:
+        for module, before, held in zip(modules, attributes, buffers, strict=True):
+            vars(module).clear()
+            vars(module).update(before)
+            module._buffers.clear()
+            module._buffers.update(held)
+        with torch.no_grad():
+            for tensor, value in tensors:
+                if not torch.equal(tensor, value):
+                    tensor.copy_(value)
+
+
+def _own_tensors(modules: list[nn.Module]) -> Iterator[torch.Tensor]:
+    """Yield buffers, and tensors that modules keep as plain attributes."""
+    for module in modules:
+        for value in (*module._buffers.values(), *vars(module).values()):
+            if isinstance(value, torch.Tensor):
+                yield value
+
+
+@contextmanager
+def _random_numbers_kept(model: nn.Module) -> Iterator[None]:
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    on_gpu = [device.index for device in devices if device.type == "cuda"]
+    python, by_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(on_gpu):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(by_numpy)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from tsstore.errors import OutputError
-from tsstore.recording.selection.outputs import first_tensor
+from tsstore.recording.axes.watch import as_written
+from tsstore.recording.selection.outputs import first_tensor, tensors_in, version_of
 from tsstore.recording.selection.select import Target, class_names
 
 RECOMMENDED = "recommended"
@@ -43,10 +43,7 @@ _CONVENTIONS: dict[str, tuple[type[nn.Module], ...]] = {
     "it is alike on both sides of 0": (nn.Tanh, nn.Hardtanh, nn.Softsign, nn.Tanhshrink),
 }
 
-
 _NOTHING: tuple[str, Any] = "", None
-
-_Note = Callable[[str, Any, Any], object]
 
 
 class Judgement(NamedTuple):
@@ -64,14 +61,7 @@ class Firing:
     its kin, ELU, GELU, SiLU, Mish, Hardswish; not tanh, which is as large on either side). Where
     that is a function, the layer before has the same signs. What a norm moves before its
     activation comes does not have them. What does not depend on the input is nothing of a sample,
-    such as a network of relative positions.
-
-    Parameters
-    ----------
-    model
-        The model.
-    layers
-        Those that are judged, none inside another.
+    such as a network of relative positions. Of the layers none lies inside another.
     """
 
     def __init__(self, model: nn.Module, layers: Iterable[Target]) -> None:
@@ -101,7 +91,7 @@ class Firing:
             handles.append(module.register_forward_pre_hook(self._enter))
             handles.append(module.register_forward_hook(self._leave))
         try:
-            with _as_written(), _Functions(self._note_function, self._constants):
+            with as_written(), _Functions(self, self._constants):
                 yield
         finally:
             for handle in handles:
@@ -141,12 +131,13 @@ class Firing:
         self._inside, self._latest = None, _NOTHING
         if given is None:
             return
-        self._origins[id(given)] = given, module, _version(given)
+        self._origins[id(given)] = given, module, version_of(given)
         self._constant[module] = given in self._constants and self._constant.get(module, True)
         if given is result:
             self._functions[module] = name
 
-    def _note_function(self, name: str, given: Any, result: Any) -> None:
+    def note_function(self, name: str, given: Any, result: Any) -> None:
+        """Note a call of a function with its threshold at zero: of the layer before, or in it."""
         if self._inside is not None:
             self._latest = name, result
         elif (origin := self._origin_of(given, is_written=given is result)) is not None:
@@ -158,12 +149,7 @@ class Firing:
             return None
         _, module, version = self._origins[id(tensor)]
         expected = None if version is None else version + is_written
-        return module if _version(tensor) == expected else None
-
-
-def _version(tensor: torch.Tensor) -> int | None:
-    """Return how often a tensor was written to; None where nobody counts."""
-    return None if tensor.is_inference() else tensor._version
+        return module if version_of(tensor) == expected else None
 
 
 def _is_activation(module: nn.Module) -> bool:
@@ -175,14 +161,6 @@ def _tensor_in(value: Any) -> torch.Tensor | None:
         return first_tensor(value)
     except OutputError:
         return None
-
-
-def _as_written() -> AbstractContextManager[object]:
-    """Let what is compiled run as it is written for a while, where this torch can."""
-    stance = getattr(torch.compiler, "set_stance", None)
-    if stance is None or "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    return cast("AbstractContextManager[object]", stance("force_eager"))
 
 
 class _Constants:
@@ -198,7 +176,7 @@ class _Constants:
         self.hold(tensors)
 
     def __contains__(self, tensor: torch.Tensor) -> bool:
-        return id(tensor) in self._held and self._held[id(tensor)][1] == _version(tensor)
+        return id(tensor) in self._held and self._held[id(tensor)][1] == version_of(tensor)
 
     def clear(self) -> None:
         """Let all of them go."""
@@ -206,34 +184,15 @@ class _Constants:
 
     def hold(self, tensors: Iterable[torch.Tensor]) -> None:
         """Take in some tensors, as they are now: what is written to later is none any more."""
-        self._held |= {id(tensor): (tensor, _version(tensor)) for tensor in tensors}
-
-
-def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors_in(tuple(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors_in(item)
+        self._held |= {id(tensor): (tensor, version_of(tensor)) for tensor in tensors}
 
 
 class _Functions(TorchFunctionMode):
-    """Notes calls of functions.
+    """Notes calls of functions with their threshold at zero, and what is made of constants."""
 
-    Parameters
-    ----------
-    note_rectifying
-        Takes, of those that have their threshold at zero, the name, what it was given, and what it
-        gave.
-    constants
-        Takes what functions make of these alone.
-    """
-
-    def __init__(self, note_rectifying: _Note, constants: _Constants) -> None:
+    def __init__(self, firing: Firing, constants: _Constants) -> None:
         super().__init__()
-        self._note_rectifying = note_rectifying
+        self._firing = firing
         self._constants = constants
 
     def __torch_function__(
@@ -244,13 +203,13 @@ class _Functions(TorchFunctionMode):
         keywords: Mapping[str, Any] | None = None,
     ) -> Any:
         keywords = keywords or {}
-        taken = list(_tensors_in((arguments, keywords)))
+        taken = list(tensors_in((arguments, keywords)))
         is_constant = bool(taken) and all(tensor in self._constants for tensor in taken)
         result = function(*arguments, **keywords)
         name = getattr(function, "__name__", "")
         if is_constant:
-            self._constants.hold([*taken, *_tensors_in(result)])
+            self._constants.hold([*taken, *tensors_in(result)])
         if name.rstrip("_") in _RECTIFYING:
             given = arguments[0] if arguments else keywords.get("input")
-            self._note_rectifying(name.rstrip("_"), given, result)
+            self._firing.note_function(name.rstrip("_"), given, result)
         return result
