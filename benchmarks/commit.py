@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 
 from tsstore.recording.background.thread import COMMIT_COST_RATIO
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.run import create_run
 from tsstore.store.writing.batch import Batch, LayerBatch

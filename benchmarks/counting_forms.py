@@ -123,7 +123,7 @@ class Run:
     """A run of tsstore, of one layer."""
 
     def __init__(self, path: Path, data: DataSet) -> None:
-        from tsstore.store.files.open import LocalFiles
+        from tsstore.store.files.local import LocalFiles
         from tsstore.store.format.attributes import LayerAttributes, PartAttributes
         from tsstore.store.run import create_run
         from tsstore.store.writing.part import PartWriter

@@ -91,7 +91,7 @@ def main() -> None:
 
 def write_run(path: Path, numbers: Any, positions: int) -> None:
     """Write a run of one layer, whose states are the numbers' bits."""
-    from tsstore.store.files.open import LocalFiles
+    from tsstore.store.files.local import LocalFiles
     from tsstore.store.format.attributes import LayerAttributes, PartAttributes
     from tsstore.store.run import create_run
     from tsstore.store.writing.batch import Batch, LayerBatch

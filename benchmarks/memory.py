@@ -97,7 +97,7 @@ def write_run(path: Path, width: int, rows: int, positions: int, data: str) -> N
 
 def write_batches(path: Path, width: int, positions: int, batches: Iterable[Any]) -> None:
     """Write a run of one layer, whose batches have rows of whole samples of so many positions."""
-    from tsstore.store.files.open import LocalFiles
+    from tsstore.store.files.local import LocalFiles
     from tsstore.store.format.attributes import LayerAttributes, PartAttributes
     from tsstore.store.run import create_run
     from tsstore.store.writing.batch import Batch, LayerBatch

@@ -32,7 +32,8 @@ from tsstore.analysis.samples import GROUPS, RandomGroups
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError
-from tsstore.store.files.open import LocalFiles, open_files
+from tsstore.store.files.local import LocalFiles
+from tsstore.store.files.open import open_files
 from tsstore.store.reading.layer import LayerStates
 
 ROOT = Path(tsstore.__file__).parents[1]

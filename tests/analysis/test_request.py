@@ -9,7 +9,7 @@ import tsstore
 from tsstore.analysis.request import check_rows, countable, layer_names, sample_groups
 from tsstore.analysis.samples import GROUPS, SampleFilter
 from tsstore.errors import AnalysisError, EmptyStoreError, NotAStoreError, UnknownLayerError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.run import create_run
 

@@ -289,7 +289,7 @@ def test_a_module_that_cannot_even_be_read_is_one_line(tmp_path, monkeypatch):
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path):
-    from tsstore.store.files.open import LocalFiles
+    from tsstore.store.files.local import LocalFiles
     from tsstore.store.format.attributes import LayerAttributes, PartAttributes
     from tsstore.store.run import create_run
     from tsstore.store.writing.part import Batch, LayerBatch, PartWriter

@@ -20,7 +20,7 @@ from typer.main import get_command
 import tsstore
 from tsstore import cli, errors
 from tsstore.recording.recorder import Recorder
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import StateStore
 

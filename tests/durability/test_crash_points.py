@@ -20,7 +20,7 @@ from crashing import (
 from power import Step, Trials, kill_everywhere, log_job
 
 from tsstore.errors import NotAStoreError, TsstoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
 

@@ -27,7 +27,7 @@ import pytest
 from helpers import draw_batch, stored_files, write_run
 
 from tsstore.errors import TsstoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import attributes_checksum
 from tsstore.store.maintenance.verify import verify

@@ -11,7 +11,7 @@ import pytest
 
 from tsstore import bits
 from tsstore.errors import StoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group
 from tsstore.store.maintenance.verify import verify

@@ -12,7 +12,7 @@ from crashing import check_finished, check_run, quick_folder, run_job
 from power import LoggedFiles, Step, Trials, log_job, lose_power, moments
 
 from tsstore.errors import TsstoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 
 
 @pytest.fixture

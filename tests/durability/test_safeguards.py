@@ -24,7 +24,7 @@ from power import Step, Trials, kill_everywhere, log_job, lose_power
 from tsstore.errors import DamageError, PartSealedError, StoreExistsError, TsstoreError
 from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked.reader import ArrayWriter, CommittedArray
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import read_array
 from tsstore.store.format.attributes import PartAttributes

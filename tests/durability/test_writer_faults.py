@@ -23,7 +23,7 @@ from watching import hook_count, packed
 
 import tsstore
 from tsstore.errors import NotAStoreError, TsstoreError, TsstoreWarning, WriterError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 
 IDS = list(range(6))
 ERRORS = {
@@ -84,7 +84,7 @@ def _counted(name):
     return call
 
 
-for _name in ("read", "read_range", "write", "create", "exists", "list", "sync"):
+for _name in ("read", "write", "create", "exists", "list", "sync"):
     setattr(FailingFiles, _name, _counted(_name))
 
 

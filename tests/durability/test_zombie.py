@@ -12,7 +12,7 @@ from interleaving import Actor, SteppedFiles, interleave, pause
 
 from tsstore import bits
 from tsstore.errors import PartSealedError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reading.part import read_record

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tsstore
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.maintenance.repair import repair
 from tsstore.store.maintenance.verify import verify

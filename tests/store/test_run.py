@@ -16,7 +16,7 @@ from tsstore.errors import (
     NotAStoreError,
     StoreExistsError,
 )
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
 from tsstore.store.reading.store import open_store

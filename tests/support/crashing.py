@@ -21,7 +21,7 @@ import numpy as np
 
 from tsstore import bits
 from tsstore.errors import NotAStoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.maintenance.repair import repair

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tsstore import bits
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import load, write_group
 from tsstore.store.run import create_run

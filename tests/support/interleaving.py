@@ -6,7 +6,8 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 
-from tsstore.store.files.open import Bytes, LocalFiles
+from tsstore.store.files.base import Bytes
+from tsstore.store.files.local import LocalFiles
 
 
 class Actor(threading.Thread):

@@ -18,7 +18,7 @@ from typing import Any
 from crashing import run_job
 
 from tsstore.errors import TsstoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Step:
     Attributes
     ----------
     operation
-        See :class:`tsstore.store.files.disk.DiskSteps`; or ``"mark"``.
+        See :class:`tsstore.store.files.local.DiskSteps`; or ``"mark"``.
     path
         What was changed.
     argument

@@ -17,7 +17,7 @@ from torch import nn
 
 from tsstore.errors import StoreExistsError, TsstoreError
 from tsstore.recording.selection.select import unwrapped
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 
 _LOG: Final = logging.getLogger("tsstore")
 

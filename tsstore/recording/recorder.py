@@ -21,7 +21,7 @@ from tsstore.recording.live import NamedBlock, names_run, note_recorder
 from tsstore.recording.samples.index import SampleIndexChoices
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings as Settings
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import PartAttributes
 
 CLOSED: Final = "closed"

@@ -23,7 +23,8 @@ from tsstore.recording.hooks.hook import ModelHook
 from tsstore.recording.recorder import Recorder
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
-from tsstore.store.files.open import Files, StorePath, open_files
+from tsstore.store.files.base import Files
+from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import PartAttributes, directory_name
 from tsstore.store.format.documents import ZARR_JSON
 from tsstore.store.reading.layer import LayerStates

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from tsstore.errors import AccessError, NotAStoreError, StoreExistsError
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.format.documents import (
@@ -22,7 +22,6 @@ from tsstore.store.process import now
 from tsstore.text import printable
 
 _PART = re.compile(r"part-\d{5,}-\d{5,}")
-_LEFTOVER = ".partial"
 
 
 def create_run(
@@ -58,7 +57,7 @@ def create_run(
         compacted_from,
     )
     try:
-        if not all(name.endswith(_LEFTOVER) for name in files.list("")):
+        if files.names(""):
             raise FileExistsError
         create_group(files, "", run.to_json())
     except OSError as error:
@@ -188,4 +187,4 @@ def _existing_run(files: Files) -> RunAttributes:
 
 
 def _is_of_a_run(name: str) -> bool:
-    return name == ZARR_JSON or name.endswith(_LEFTOVER) or _PART.fullmatch(name) is not None
+    return name == ZARR_JSON or name.endswith(PARTIAL) or _PART.fullmatch(name) is not None

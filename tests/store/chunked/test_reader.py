@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tsstore.errors import DamageError, FormatError
 from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked.reader import ArrayWriter, ChunkRoom, CommittedArray
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import ArraySpec
 from tsstore.store.format.attributes import ArrayPaths

@@ -19,7 +19,7 @@ from tsstore.store.chunked.shard import (
     build_index,
     parse_index,
 )
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import ArraySpec
 
 SPEC = ArraySpec("uint8", 4, (2,), ("row", "byte"), shard_chunks=3)
@@ -182,10 +182,8 @@ def test_an_index_of_another_kind_is_refused_before_anything_is_read(
     files, reader, monkeypatch, name
 ):
     files.write(FILE, b"01234567" + index_of(*HOSTILE[name]))
-    read_range, asked = files.read_range, []
-    monkeypatch.setattr(
-        files, "read_range", lambda key, *span: [asked.append(span), read_range(key, *span)][1]
-    )
+    read, asked = files.read, []
+    monkeypatch.setattr(files, "read", lambda key, span: [asked.append(span), read(key, span)][1])
     for refused in (reader.read, reader.exists, reader.check_index):
         with pytest.raises(DamageError, match=r"a/states/c/0/0 is damaged: its (index|chunks) "):
             refused(0)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tsstore.store.files import disk
+from tsstore.errors import AccessError
 from tsstore.store.files import local as local_files
-from tsstore.store.files.base import AccessError
 from tsstore.store.files.local import LocalFiles
 
 
@@ -130,10 +129,10 @@ def test_a_sync_that_failed_is_done_again(tmp_path, monkeypatch):
     files = LocalFiles(tmp_path / "run.zarr", durable=True)
     files.write("part/zarr.json", b"")
     synced: list[Path] = []
-    monkeypatch.setattr(disk, "sync_directory", failing(OSError(5, "input/output error")))
+    monkeypatch.setattr(local_files, "sync_directory", failing(OSError(5, "input/output error")))
     with pytest.raises(OSError, match=r"input/output"):
         files.sync()
-    monkeypatch.setattr(disk, "sync_directory", synced.append)
+    monkeypatch.setattr(local_files, "sync_directory", synced.append)
     files.sync()
     assert set(synced) == {tmp_path, tmp_path / "run.zarr", tmp_path / "run.zarr" / "part"}
     files.sync()
@@ -163,7 +162,7 @@ def test_what_is_removed_is_synced_and_not_missed(tmp_path, monkeypatch):
     files.write("part/samples/zarr.json", b"")
     files.remove_tree("part")
     synced: list[Path] = []
-    monkeypatch.setattr(disk, "sync_directory", synced.append)
+    monkeypatch.setattr(local_files, "sync_directory", synced.append)
     files.sync()
     assert synced == [files.root]
 
@@ -185,16 +184,16 @@ def test_reading_ends_whatever_lies_there(files, monkeypatch):
     for name in ("pipe", "device", "huge", ""):
         with pytest.raises(AccessError, match=rf"{name} cannot be used: (found|it has \d+ bytes)"):
             files.read(name)
-    assert files.read_range("huge", 1 << 30, 2) == bytes(2)
+    assert files.read("huge", (1 << 30, 2)) == bytes(2)
     with pytest.raises(AccessError, match=r"were asked for"):
-        files.read_range("huge", 0, 1 << 30)
+        files.read("huge", (0, 1 << 30))
 
 
 def test_a_file_cut_while_it_is_read_is_no_shorter_range(files, monkeypatch):
     files.write("shard", b"12")
     monkeypatch.setattr(LocalFiles, "_open", lambda self, key: (os.open(self.root / key, 0), 5))
     with pytest.raises(AccessError, match=r"cut short"):
-        files.read_range("shard", 0, 5)
+        files.read("shard", (0, 5))
 
 
 def test_what_cannot_be_asked_is_an_error_of_tsstore(files, monkeypatch):
@@ -243,7 +242,7 @@ def planted(request, files, outside):
 
 @pytest.mark.parametrize("key", ["file", "directory/zarr.json", "directory/part/zarr.json"])
 def test_no_link_is_read_through(planted, key):
-    for read in (planted.read, planted.size, lambda key: planted.read_range(key, 0, 1)):
+    for read in (planted.read, planted.size, lambda key: planted.read(key, (0, 1))):
         with pytest.raises(AccessError, match=r"found a symbolic link"):
             read(key)
 
@@ -306,3 +305,137 @@ def test_of_a_tree_removed_by_half_the_topmost_files_are_gone(files, monkeypatch
     files.remove_tree()
     keys = [str(path.relative_to(files.root)) for path in removed]
     assert keys == ["zarr.json", "part/zarr.json", "part/layers/zarr.json"]
+
+
+# The steps that change the disk.
+
+WRITE = ["open", "write", "sync", "rename"]
+CREATE = ["open", "write", "sync", "link", "unlink"]
+
+
+class StoppedError(Exception):
+    """What a step is stopped with."""
+
+
+class WatchedFiles(LocalFiles):
+    """Notes each step; stops before step number `stop`, or halfway through its bytes."""
+
+    def __init__(self, root: Path, stop: int = -1, halfway: bool = False) -> None:
+        super().__init__(root, durable=True)
+        self.steps: list[tuple[str, Path]] = []
+        self.stop = stop
+        self.halfway = halfway
+
+    def _step(self, operation, path, call, *arguments):
+        self.steps.append((operation, path))
+        if len(self.steps) - 1 == self.stop:
+            if self.halfway and operation == "write":
+                file, data = arguments
+                call(file, data[: len(data) // 2])
+            raise StoppedError
+        return super()._step(operation, path, call, *arguments)
+
+    @property
+    def operations(self) -> list[str]:
+        return [operation for operation, _ in self.steps]
+
+
+def test_each_step_of_a_write_is_seen_in_its_order(tmp_path):
+    files = WatchedFiles(tmp_path)
+    files.write("zarr.json", b"data")
+    assert files.operations == WRITE
+    assert files.steps[-1] == ("rename", tmp_path / "zarr.json")
+    temporary = {path for operation, path in files.steps if operation != "rename"}
+    assert len(temporary) == 1
+    files.sync()
+    assert files.steps[-1] == ("sync_directory", tmp_path)
+
+
+def test_each_step_of_a_creation_is_seen_in_its_order(tmp_path):
+    files = WatchedFiles(tmp_path / "run.zarr")
+    files.create("part/zarr.json", b"data")
+    assert files.operations == ["make_directory"] * 2 + CREATE
+    assert files.steps[-2] == ("link", tmp_path / "run.zarr/part/zarr.json")
+    files.sync()
+    assert files.operations[-3:] == ["sync_directory"] * 3
+
+
+def test_what_others_made_is_synced_with_a_creation(tmp_path):
+    (tmp_path / "run.zarr/part").mkdir(parents=True)
+    files = WatchedFiles(tmp_path / "run.zarr")
+    files.create("part/zarr.json", b"data")
+    files.sync()
+    synced = {path for operation, path in files.steps if operation == "sync_directory"}
+    assert synced == {tmp_path, tmp_path / "run.zarr", tmp_path / "run.zarr/part"}
+
+
+def test_a_file_of_another_process_is_settled(tmp_path):
+    LocalFiles(tmp_path, durable=False).write("part/zarr.json", b"data")
+    files = WatchedFiles(tmp_path)
+    files.settle("part/zarr.json")
+    assert files.steps == [("sync", tmp_path / "part/zarr.json")]
+    files.sync()
+    assert {path for _, path in files.steps[1:]} == {tmp_path.parent, tmp_path, tmp_path / "part"}
+    careless = LocalFiles(tmp_path, durable=False)
+    careless.settle("part/zarr.json")
+    assert careless.read("part/zarr.json") == b"data"
+
+
+def test_each_step_of_a_removal_is_seen(tmp_path):
+    files = WatchedFiles(tmp_path / "run.zarr")
+    files.write("part/zarr.json", b"data")
+    files.steps.clear()
+    files.remove_tree()
+    assert files.operations == ["unlink", "remove_directory", "remove_directory"]
+
+
+def test_nothing_is_synced_where_it_was_not_asked_for(tmp_path):
+    files = WatchedFiles(tmp_path / "run.zarr")
+    files.durable = False
+    files.write("part/zarr.json", b"data")
+    files.create("part/sealed", b"data")
+    files.sync()
+    assert not {"sync", "sync_directory"} & set(files.operations)
+
+
+@pytest.mark.parametrize("halfway", [False, True])
+@pytest.mark.parametrize("stop", range(len(WRITE)))
+def test_a_write_stopped_at_any_step_leaves_the_old_file(tmp_path, stop, halfway):
+    LocalFiles(tmp_path).write("zarr.json", b"old")
+    with pytest.raises(StoppedError):
+        WatchedFiles(tmp_path, stop, halfway).write("zarr.json", b"new")
+    files = LocalFiles(tmp_path)
+    assert files.read("zarr.json") == b"old"
+    assert files.list("") == ["zarr.json"]
+
+
+@pytest.mark.parametrize("stop", range(len(CREATE)))
+def test_a_creation_stopped_at_any_step_is_whole_or_not_there(tmp_path, stop):
+    with pytest.raises(StoppedError):
+        WatchedFiles(tmp_path, stop, halfway=True).create("zarr.json", b"new")
+    files = LocalFiles(tmp_path)
+    assert files.exists("zarr.json") == (CREATE[stop] == "unlink")
+    assert not files.exists("zarr.json") or files.read("zarr.json") == b"new"
+
+
+def test_what_the_system_writes_by_halves_is_written_whole(tmp_path):
+    class SlowFiles(LocalFiles):
+        def _step(self, operation, path, call, *arguments):
+            if operation == "write":
+                file, data = arguments
+                arguments = (_Bytewise(file), data)
+            return super()._step(operation, path, call, *arguments)
+
+    files = SlowFiles(tmp_path)
+    files.write("zarr.json", b"one after the other")
+    files.write("empty", b"")
+    assert files.read("zarr.json") == b"one after the other"
+    assert files.read("empty") == b""
+
+
+class _Bytewise:
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, data):
+        return self._file.write(data[:1])

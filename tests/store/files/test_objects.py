@@ -9,8 +9,7 @@ import pytest
 from object_stores import BUCKET, FailingProxy, fresh_url, s3_environment, s3_server
 
 import tsstore
-from tsstore.errors import DamageError, NotAStoreError, StoreExistsError, TsstoreError
-from tsstore.store.files.base import AccessError
+from tsstore.errors import AccessError, DamageError, NotAStoreError, StoreExistsError, TsstoreError
 
 pytest.importorskip("obstore")
 
@@ -219,7 +218,7 @@ def test_a_dead_network_is_an_error_of_tsstore_in_bounded_time(url, failing, fau
     failing(lambda number, method: fault)
     files = ObjectFiles(url)
     uses = [files.read, files.size, files.exists, files.list, files.remove, files.remove_tree]
-    uses += [lambda key: list(files.walk(key)), lambda key: files.read_range(key, 0, 1)]
+    uses += [lambda key: list(files.walk(key)), lambda key: files.read(key, (0, 1))]
     uses += [lambda key: files.write(key, b""), lambda key: files.create(key, b"")]
     for use in uses:
         with pytest.raises(AccessError, match=rf"{url}/part cannot be used: ") as caught:
@@ -270,11 +269,11 @@ def test_no_object_larger_than_those_of_a_store_is_read(monkeypatch):
     files.write("chunk", bytes(100))
     monkeypatch.setattr(object_files, "MAX_FILE_BYTES", 100)
     assert len(files.read("chunk")) == 100
-    assert len(files.read_range("shard", 1, 100)) == 100
+    assert len(files.read("shard", (1, 100))) == 100
     with pytest.raises(AccessError, match=r"shard cannot be used: it has 101 bytes"):
         files.read("shard")
     with pytest.raises(AccessError, match=r"101 bytes were asked for"):
-        files.read_range("shard", 0, 101)
+        files.read("shard", (0, 101))
 
 
 def test_no_place_shows_credentials(server):

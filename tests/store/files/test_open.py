@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from object_stores import fresh_url, s3_environment, s3_server
 
-from tsstore.errors import NotAStoreError, StoreError
-from tsstore.store.files.open import AccessError, Files, LocalFiles, is_url, open_files
+from tsstore.errors import AccessError, NotAStoreError, StoreError
+from tsstore.store.files.base import Files
+from tsstore.store.files.local import LocalFiles
+from tsstore.store.files.open import is_url, open_files
 
 PLACES = ("local", "s3", "memory")
 
@@ -57,7 +59,7 @@ def test_what_is_written_is_read(files):
 @pytest.mark.parametrize(("start", "length"), [(0, 10), (0, 3), (7, 3), (4, 0), (10, 0), (9, 1)])
 def test_a_range_is_a_slice(files, start, length):
     files.write("shard", b"0123456789")
-    assert files.read_range("shard", start, length) == b"0123456789"[start : start + length]
+    assert files.read("shard", (start, length)) == b"0123456789"[start : start + length]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_a_range_is_a_slice(files, start, length):
 def test_a_range_is_whole_or_an_error(files, start, length):
     files.write("shard", b"0123456789")
     with pytest.raises(AccessError, match=r"run\.zarr/shard cannot be used|memory:///shard"):
-        files.read_range("shard", start, length)
+        files.read("shard", (start, length))
 
 
 @pytest.mark.parametrize("there", [[], ["part/zarr.json.more", "part/zarr.json-/c"]])
@@ -79,7 +81,7 @@ def test_what_is_not_there_is_not_found(files, there):
             use("part/zarr.json")
     for length in (0, 1):
         with pytest.raises(FileNotFoundError):
-            files.read_range("part/zarr.json", 0, length)
+            files.read("part/zarr.json", (0, length))
     assert not files.exists("part/zarr.json")
 
 

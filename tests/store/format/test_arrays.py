@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import (
     CODECS,
     MAX_SHARD_CHUNKS,

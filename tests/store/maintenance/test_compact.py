@@ -23,7 +23,8 @@ from tsstore.errors import (
     StoreExistsError,
 )
 from tsstore.store.chunked.reader import ArrayWriter
-from tsstore.store.files.open import LocalFiles, open_files
+from tsstore.store.files.local import LocalFiles
+from tsstore.store.files.open import open_files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.maintenance import compact as module

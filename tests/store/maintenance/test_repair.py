@@ -13,7 +13,7 @@ import zarr
 from helpers import draw_batch, rewrite_attributes, rows_of, start_part, stored_files, write_run
 
 from tsstore.errors import DamageError, NotAStoreError, StoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
 from tsstore.store.maintenance.repair import repair

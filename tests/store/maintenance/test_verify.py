@@ -11,7 +11,7 @@ import pytest
 from helpers import draw_batch, rewrite_attributes, start_part, stored_files, write_run
 
 from tsstore.errors import FormatError, NotAStoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
 from tsstore.store.maintenance.findings import Finding

@@ -6,7 +6,7 @@ from helpers import draw_batch, write_run
 from pages import Tags
 
 from tsstore.errors import DamageError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reading.display import repeats_text
 from tsstore.store.reading.store import open_store

@@ -7,7 +7,7 @@ import pytest
 from helpers import draw_batch, rewrite_attributes, write_run
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.documents import create_group, write_group
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 from tsstore.store.reading import part as parts

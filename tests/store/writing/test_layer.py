@@ -6,7 +6,7 @@ from helpers import draw_batch, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.reading.store import open_store

@@ -7,7 +7,7 @@ import pytest
 from helpers import draw_batch, rows_of, write_run
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.reading.store import open_store
 from tsstore.store.writing import layers as part_arrays

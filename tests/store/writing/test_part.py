@@ -14,6 +14,7 @@ import zarr
 from helpers import draw_batch, rows_of, start_part, stored_files, write_run
 
 from tsstore.errors import (
+    AccessError,
     ColumnsError,
     DamageError,
     FormatError,
@@ -22,8 +23,7 @@ from tsstore.errors import (
     StoreExistsError,
     TsstoreError,
 )
-from tsstore.store.files.base import AccessError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group, read_attributes

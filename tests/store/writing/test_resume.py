@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from interleaving import Actor, SteppedFiles, interleave
 
 from tsstore.errors import DamageError, PartSealedError, ResumeError, StoreError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run

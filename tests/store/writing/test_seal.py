@@ -7,7 +7,7 @@ import pytest
 from helpers import draw_batch, start_part, write_run
 
 from tsstore.errors import DamageError, PartSealedError
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.record import CommitRecord
 from tsstore.store.reading.part import read_seal

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,8 @@ from tsstore.analysis.states.formats import (
     ZarrGroup,
 )
 from tsstore.errors import AccessError, StoreError, StoreExistsError
-from tsstore.store.files.disk import sync_directory
+from tsstore.store.files.base import partial_name
+from tsstore.store.files.local import sync_directory
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.run import read_run
 from tsstore.text import printable
@@ -66,7 +66,7 @@ def write_states(
     """
     path, new_file = _target(out)
     table = StatesTable(states.neurons, states.row_bytes, decoded, chunk_bytes, _attributes(states))
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    temporary = path.with_name(partial_name(path.name))
 
     def append(rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
         with _naming(path):

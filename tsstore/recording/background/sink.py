@@ -19,7 +19,7 @@ from tsstore.recording.background.thread import Background
 from tsstore.recording.batches.assembly import Assembled
 from tsstore.recording.hooks.copies import why_nothing_ran
 from tsstore.recording.settings import Settings
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.writing.batch import Batch
 from tsstore.store.writing.part import PartWriter

@@ -16,7 +16,7 @@ from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked.chunk import damaged, taking_memory
 from tsstore.store.chunked.encoders import Encoder
 from tsstore.store.chunked.shard import ChunkReader, ShardWriter
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format.arrays import ArraySpec, read_array
 from tsstore.store.format.attributes import ArrayPaths, checksums_spec
 from tsstore.store.format.documents import dump, metadata_key

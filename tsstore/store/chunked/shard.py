@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.store.chunked.chunk import damaged
-from tsstore.store.files.open import Bytes, Files, Room
+from tsstore.store.files.base import Allocate, Bytes, Files
 from tsstore.store.format.arrays import ArraySpec
 
 ABSENT = (1 << 64) - 1
@@ -72,8 +72,8 @@ class ChunkReader:
             return False
         return True
 
-    def read(self, chunk: int, room: Room | None = None) -> Bytes:
-        """Return the bytes of a chunk, not checked yet, in the room if it is given.
+    def read(self, chunk: int, allocate: Allocate | None = None) -> Bytes:
+        """Return the bytes of a chunk, not checked yet; `allocate` may give the memory for them.
 
         Raises
         ------
@@ -82,10 +82,8 @@ class ChunkReader:
         """
         key = self._spec.chunk_key(self._path, chunk)
         try:
-            span = () if self._is_plain else self._span(chunk)
-            if room is not None:
-                return self._files.fetch(key, room, *span)
-            return self._files.read_range(key, *span) if span else self._files.read(key)
+            span = None if self._is_plain else self._span(chunk)
+            return self._files.read(key, span, allocate)
         except FileNotFoundError:
             raise damaged(self.where(chunk), "it is missing") from None
         except OSError as error:
@@ -124,7 +122,7 @@ class ChunkReader:
             size = self._files.size(key)
             if size < length:
                 raise damaged(where, f"its {size} bytes are too few")
-            data = self._files.read_range(key, size - length, length)
+            data = self._files.read(key, (size - length, length))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -183,7 +181,7 @@ def build_index(lengths: list[int], count: int) -> bytes:
     return data + struct.pack("<I", google_crc32c.value(data))
 
 
-def parse_index(data: bytes, size: int, where: str) -> npt.NDArray[np.int64]:
+def parse_index(data: Bytes, size: int, where: str) -> npt.NDArray[np.int64]:
     """Check the index of a shard.
 
     Parameters

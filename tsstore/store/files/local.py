@@ -5,108 +5,157 @@ from __future__ import annotations
 import builtins
 import errno
 import os
-import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
-from tsstore.store.files.base import MAX_FILE_BYTES, AccessError, Bytes, Place, Room
-from tsstore.store.files.disk import DiskSteps
+from tsstore.errors import AccessError
+from tsstore.store.files.base import MAX_FILE_BYTES, Allocate, Bytes, Files, partial_name
 
-_CUT_SHORT = "it was cut short while it was read"
+_Result = TypeVar("_Result")
 
 
-class LocalReader(Place):
-    """Reads a directory that others have made.
+class DiskSteps:
+    """The elementary operations that change a disk, each through :meth:`_step`.
+
+    Parameters
+    ----------
+    durable
+        Whether files are synced before they take their names.
+    """
+
+    def __init__(self, durable: bool) -> None:
+        self.durable = durable
+
+    def _step(
+        self, operation: str, path: Path, call: Callable[..., _Result], *arguments: object
+    ) -> _Result:
+        """Do one elementary operation; a subclass may count it, watch it, or let it fail.
+
+        Parameters
+        ----------
+        operation
+            ``open`` (a new, empty file), ``write`` (the arguments are a raw file and the bytes),
+            ``sync``, ``rename`` (source and target), ``link`` (source and target), ``unlink``,
+            ``make_directory``, ``remove_directory``, or ``sync_directory``.
+        path
+            What it changes or syncs; of two paths the target.
+        call, arguments
+            ``call(*arguments)`` does it.
+        """
+        return call(*arguments)
+
+    def _write_new(self, path: Path, data: Bytes) -> None:
+        """Write and sync a file that must not exist; leave nothing where that fails."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        descriptor = self._step("open", path, os.open, path, flags, 0o666)
+        try:
+            with open(descriptor, "wb", buffering=0) as file:
+                self._step("write", path, _write_all, file, data)
+                if self.durable:
+                    self._step("sync", path, os.fsync, file.fileno())
+        except BaseException:
+            self._discard(path)
+            raise
+
+    def _rename(self, source: Path, target: Path) -> None:
+        self._step("rename", target, os.replace, source, target)
+
+    def _link(self, source: Path, target: Path, data: Bytes) -> None:
+        """Give a file another name that must be free; where links cannot be had, write anew."""
+        try:
+            self._step("link", target, os.link, source, target)
+        except FileExistsError:
+            # A network file system repeats a request whose reply was lost: the link may be ours.
+            if not os.path.samefile(source, target):
+                raise
+        except OSError:
+            self._write_new(target, data)
+
+    def _unlink(self, path: Path) -> None:
+        self._step("unlink", path, os.unlink, path)
+
+    def _discard(self, path: Path) -> None:
+        """Remove a temporary file; one that stays harms nobody, and hides no other error."""
+        with suppress(OSError):
+            self._unlink(path)
+
+    def _make_directory(self, path: Path) -> None:
+        try:
+            self._step("make_directory", path, os.mkdir, path)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+
+    def _remove_directory(self, path: Path) -> None:
+        self._step("remove_directory", path, os.rmdir, path)
+
+    def _sync(self, operation: str, path: Path) -> None:
+        self._step(operation, path, sync_directory, path)
+
+
+class LocalFiles(DiskSteps, Files):
+    """A store in a local (or mounted) directory.
 
     The root may be a symbolic link; below it none is followed, since whoever made the store may
-    have planted it.
+    have planted it. Whatever changes the disk goes through ``_step``: see :class:`DiskSteps`.
 
     Parameters
     ----------
     root
         The directory of the store; it need not exist yet.
+    durable
+        Sync each file before it takes its name, and directories in :meth:`sync`. Without it a
+        loss of power may undo late commits; a killed process never does.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        super().__init__(os.fspath(root))
+    def __init__(self, root: str | os.PathLike[str], durable: bool = True) -> None:
+        Files.__init__(self, os.fspath(root))
+        DiskSteps.__init__(self, durable)
         # Absolute, so that neither a change of directory nor another process means another place.
         self.root = Path(root).absolute()
         self._plain_directories: set[str] = set()
+        self._dirty_directories: set[Path] = set()
 
     def is_same_place(self, other: object) -> bool:
-        """Whether another one's files are the same ones."""
-        return isinstance(other, LocalReader) and self.root.resolve() == other.root.resolve()
+        """Whether another one's root is the same directory."""
+        return isinstance(other, LocalFiles) and self.root.resolve() == other.root.resolve()
 
-    def read(self, key: str) -> bytes:
-        """Return the bytes of a file.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        OSError
-            If it is no regular file, or larger than any of a store: reading may never end.
-        """
+    def read(
+        self, key: str, span: tuple[int, int] | None = None, allocate: Allocate | None = None
+    ) -> Bytes:
+        """Return bytes of a regular file; AccessError where it is something else."""
         descriptor, size = self._open(key)
-        with open(descriptor, "rb", buffering=0) as file:
-            if size > MAX_FILE_BYTES:
+        with FileIO(descriptor) as file:
+            start, count = span or (0, size)
+            if span is None and size > MAX_FILE_BYTES:
                 raise self.refusal(key, f"it has {size} bytes, and no file of a store as many")
-            return file.read(size)
-
-    def read_range(self, key: str, start: int, length: int) -> bytes:
-        """Return `length` bytes of a file from `start` on.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        OSError
-            If it is no regular file, or shorter than ``start + length`` bytes.
-        """
-        with self._open_at(key, start, length) as (file, _):
-            data = file.read(length)
-        if len(data) != length:
-            raise self.refusal(key, _CUT_SHORT)
-        return data
-
-    def fetch(self, key: str, room: Room, start: int = 0, length: int | None = None) -> Bytes:
-        """Return bytes of a file from `start` on, all unless `length` is given.
-
-        Parameters
-        ----------
-        key
-            Of the file.
-        room
-            Gives the memory where they are.
-        start, length
-            Which bytes.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        OSError
-            If it is no regular file, larger than any of a store, or shorter than
-            ``start + length`` bytes.
-        """
-        with self._open_at(key, start, length) as (file, count):
-            data = room(count)
-            read = file.readinto(data)
-        if read != count:
-            raise self.refusal(key, _CUT_SHORT)
+            if not 0 <= start <= start + count <= size or count > MAX_FILE_BYTES:
+                raise self.refusal(key, f"bytes {start}+{count} were asked for, of {size}")
+            if start:
+                file.seek(start)
+            data: Bytes
+            if allocate is None:
+                data = file.read(count)
+                found = len(data)
+            else:
+                data = allocate(count)
+                found = file.readinto(data)
+        if found != count:
+            raise self.refusal(key, "it was cut short while it was read")
         return data
 
     def size(self, key: str) -> int:
-        """Return the number of bytes of a file; FileNotFoundError where there is none."""
+        """Return the number of bytes of a regular file."""
         descriptor, size = self._open(key)
         os.close(descriptor)
         return size
 
     def exists(self, key: str) -> bool:
-        """Whether the file or directory is there; AccessError where that cannot be told."""
+        """Whether the file or directory is there."""
         try:
             if key:
                 os.lstat(self._path(key))
@@ -144,16 +193,75 @@ class LocalReader(Place):
             else:
                 yield child
 
-    @contextmanager
-    def _open_at(self, key: str, start: int, length: int | None) -> Iterator[tuple[FileIO, int]]:
-        """Open a file that has so many bytes from `start` on; yield it there, and their number."""
-        descriptor, size = self._open(key)
-        with FileIO(descriptor) as file:
-            count = size - start if length is None else length
-            if not 0 <= start <= start + count <= size or count > MAX_FILE_BYTES:
-                raise self.refusal(key, f"bytes {start}+{count} were asked for, of {size}")
-            file.seek(start)
-            yield file, count
+    def write(self, key: str, data: Bytes) -> None:
+        """Write a file under a temporary name beside its own, then rename it."""
+        path = self._path_to_write(key)
+        temporary = path.with_name(partial_name(path.name))
+        self._write_new(temporary, data)
+        try:
+            self._rename(temporary, path)
+        except BaseException:
+            self._discard(temporary)
+            raise
+        self._mark_dirty(path.parent)
+
+    def create(self, key: str, data: Bytes) -> None:
+        """Write a file that must not exist: a hard link fails where a rename would replace.
+
+        On a file system without hard links it is still exclusive, but a reader may see the file
+        while it is being written.
+        """
+        path = self._path_to_write(key)
+        temporary = path.with_name(partial_name(path.name))
+        self._write_new(temporary, data)
+        try:
+            self._link(temporary, path, data)
+        finally:
+            self._discard(temporary)
+        self._mark_dirty_down_to(path, key)
+
+    def settle(self, key: str) -> None:
+        """Sync a file that another process wrote; there may be none."""
+        with suppress(FileNotFoundError):
+            path = self._path(key)
+            if self.durable:
+                self._sync("sync", path)
+            self._mark_dirty_down_to(path, key)
+
+    def remove(self, key: str) -> None:
+        """Remove a file, or a symbolic link itself."""
+        path = self._path(key)
+        self._unlink(path)
+        self._mark_dirty(path.parent)
+
+    def remove_tree(self, key: str = "") -> None:
+        """Remove a file, or a directory and all in it; a root that is a link stays, empty."""
+        if not self._is_directory(key):
+            with suppress(FileNotFoundError):
+                self.remove(key)
+            return
+        directories = [key]
+        for directory in directories:  # which grows on the way
+            children = self._children(directory)
+            directories += [child[:-1] for child in children if child.endswith("/")]
+            for file in (child for child in children if not child.endswith("/")):
+                self.remove(file)
+        self._plain_directories.clear()
+        for path in (self.root / directory for directory in reversed(directories)):
+            self._dirty_directories.discard(path)
+            if not path.is_symlink():
+                self._remove_directory(path)
+                self._mark_dirty(path.parent)
+
+    def sync(self) -> None:
+        """Sync the directories in which names have changed since the last call."""
+        while self._dirty_directories:
+            directory = self._dirty_directories.pop()
+            try:
+                self._sync("sync_directory", directory)
+            except BaseException:
+                self._dirty_directories.add(directory)
+                raise
 
     def _open(self, key: str) -> tuple[int, int]:
         """Open a regular file to be read; return its descriptor and size."""
@@ -176,6 +284,22 @@ class LocalReader(Place):
         self.check_key(key)
         self._refuse_links(key.rpartition("/")[0])
         return self.root / key
+
+    def _path_to_write(self, key: str) -> Path:
+        """Return where `key` lies, in directories that are made where they are missing."""
+        try:
+            return self._path(key)
+        except FileNotFoundError:
+            path = self.root / key
+            self._make_directories(path.parent)
+            return path
+
+    def _make_directories(self, directory: Path) -> None:
+        if directory.is_dir():
+            return
+        self._make_directories(directory.parent)
+        self._make_directory(directory)
+        self._mark_dirty(directory.parent)
 
     def _refuse_links(self, directory: str) -> None:
         """Raise where a directory is missing; or where it, or one on its way, is a link."""
@@ -200,113 +324,9 @@ class LocalReader(Place):
         keys = [f"{key}/{name}" if key else name for name in self.list(key)]
         return [child + "/" * self._is_directory(child) for child in keys]
 
-
-class LocalFiles(LocalReader, DiskSteps):
-    """A store in a local (or mounted) directory, to be read and written.
-
-    Each elementary operation goes through ``_step``: see
-    :class:`tsstore.store.files.disk.DiskSteps`.
-
-    Parameters
-    ----------
-    root
-        The directory of the store; it need not exist yet.
-    durable
-        Sync each file before it takes its name, and directories in :meth:`sync`. Without it a
-        loss of power may undo late commits; a killed process never does.
-    """
-
-    def __init__(self, root: str | os.PathLike[str], durable: bool = True) -> None:
-        LocalReader.__init__(self, root)
-        DiskSteps.__init__(self, durable)
-        self._dirty_directories: set[Path] = set()
-
-    def write(self, key: str, data: Bytes) -> None:
-        """Write a file under a temporary name beside its own, then rename it."""
-        path = self._path_to_write(key)
-        temporary = self._write_temporary(path, data)
-        try:
-            self._rename(temporary, path)
-        except BaseException:
-            self._discard(temporary)
-            raise
-        self._mark_dirty(path.parent)
-
-    def create(self, key: str, data: Bytes) -> None:
-        """Write a file that must not exist: a hard link fails where a rename would replace.
-
-        On a file system without hard links it is still exclusive, but a reader may see the file
-        while it is being written.
-        """
-        path = self._path_to_write(key)
-        temporary = self._write_temporary(path, data)
-        try:
-            self._link(temporary, path, data)
-        finally:
-            self._discard(temporary)
-        self._mark_dirty_down_to(path, key)
-
-    def settle(self, key: str) -> None:
-        """Make :meth:`sync` answer for a file that another process wrote; there may be none."""
-        with suppress(FileNotFoundError):
-            path = self._path(key)
-            if self.durable:
-                self._sync_file(path)
-            self._mark_dirty_down_to(path, key)
-
-    def remove(self, key: str) -> None:
-        """Remove a file, or a symbolic link itself; FileNotFoundError where there is none."""
-        path = self._path(key)
-        self._unlink(path)
-        self._mark_dirty(path.parent)
-
-    def remove_tree(self, key: str = "") -> None:
-        """Remove a file, or a directory and all in it; a root that is a link stays, empty."""
-        if not self._is_directory(key):
-            with suppress(FileNotFoundError):
-                self.remove(key)
-            return
-        directories = [key]
-        for directory in directories:  # which grows on the way
-            children = self._children(directory)
-            directories += [child[:-1] for child in children if child.endswith("/")]
-            for file in (child for child in children if not child.endswith("/")):
-                self.remove(file)
-        self._plain_directories.clear()
-        for directory in reversed(directories):
-            self._remove_empty(self.root / directory)
-
-    def sync(self) -> None:
-        """Sync the directories in which names have changed since the last call."""
-        while self._dirty_directories:
-            directory = self._dirty_directories.pop()
-            try:
-                self._sync_directory(directory)
-            except BaseException:
-                self._dirty_directories.add(directory)
-                raise
-
-    def _path_to_write(self, key: str) -> Path:
-        """Return where `key` lies, in directories that are made where they are missing."""
-        try:
-            return self._path(key)
-        except FileNotFoundError:
-            path = self.root / key
-            self._make_directories(path.parent)
-            return path
-
-    def _write_temporary(self, path: Path, data: Bytes) -> Path:
-        """Write a file beside `path`, under a name that no process on any host has."""
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
-        self._write_new(temporary, data)
-        return temporary
-
-    def _make_directories(self, directory: Path) -> None:
-        if directory.is_dir():
-            return
-        self._make_directories(directory.parent)
-        self._make_directory(directory)
-        self._mark_dirty(directory.parent)
+    def _mark_dirty(self, directory: Path) -> None:
+        if self.durable:
+            self._dirty_directories.add(directory)
 
     def _mark_dirty_down_to(self, path: Path, key: str) -> None:
         """Mark all directories on the way to `path`, from that of the root on.
@@ -317,12 +337,18 @@ class LocalFiles(LocalReader, DiskSteps):
             if os.access(directory, os.R_OK):
                 self._mark_dirty(directory)
 
-    def _remove_empty(self, directory: Path) -> None:
-        self._dirty_directories.discard(directory)
-        if not directory.is_symlink():
-            self._remove_directory(directory)
-            self._mark_dirty(directory.parent)
 
-    def _mark_dirty(self, directory: Path) -> None:
-        if self.durable:
-            self._dirty_directories.add(directory)
+def _write_all(file: FileIO, data: Bytes) -> None:
+    """Write all of `data`: near the end of a disk the system takes less at a time."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def sync_directory(path: Path) -> None:
+    """Let new names in a directory survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
-from tsstore.errors import NotAStoreError
-from tsstore.store.files.base import MAX_FILE_BYTES, AccessError, Bytes, Place, Room
+from tsstore.errors import AccessError, NotAStoreError
+from tsstore.store.files.base import MAX_FILE_BYTES, Allocate, Bytes, Files
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
@@ -42,7 +42,7 @@ _PROCESS = os.getpid()
 """The process that imported this module: obstore's threads do not follow into forked ones."""
 
 
-class ObjectFiles(Place):
+class ObjectFiles(Files):
     """A store in an object store.
 
     Failed requests are repeated for two minutes, unless a store object says otherwise. An
@@ -72,34 +72,19 @@ class ObjectFiles(Place):
         named = self.location == other.location and not isinstance(self._store, MemoryStore)
         return named or self._store is other._store
 
-    def read(self, key: str) -> bytes:
-        """Return the bytes of an object.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        AccessError
-            If it cannot be read, or is larger than any of a store.
-        """
+    def read(
+        self, key: str, span: tuple[int, int] | None = None, allocate: Allocate | None = None
+    ) -> Bytes:
+        """Return bytes of an object, in memory of obstore's."""
         with _translated(self, key):
-            found = obstore.get(self._store, key)
-            size = found.meta["size"]
-            if size > MAX_FILE_BYTES:
-                raise self.refusal(key, f"it has {size} bytes, and no object of a store as many")
-            return bytes(found.bytes())
-
-    def read_range(self, key: str, start: int, length: int) -> bytes:
-        """Return `length` bytes of an object from `start` on.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such object.
-        AccessError
-            If it cannot be read, or is shorter than ``start + length`` bytes.
-        """
-        with _translated(self, key):
+            if span is None:
+                found = obstore.get(self._store, key)
+                size = found.meta["size"]
+                if size > MAX_FILE_BYTES:
+                    what = f"it has {size} bytes, and no object of a store as many"
+                    raise self.refusal(key, what)
+                return bytes(found.bytes())
+            start, length = span
             if not length and 0 <= start <= self.size(key):
                 return b""
             if length > MAX_FILE_BYTES:
@@ -109,23 +94,19 @@ class ObjectFiles(Place):
                 raise self.refusal(key, f"{length} bytes were asked for, {len(data)} came")
             return data
 
-    def fetch(self, key: str, room: Room, start: int = 0, length: int | None = None) -> Bytes:
-        """Return :meth:`read_range`, or :meth:`read` without `length`; no room is needed."""
-        return self.read(key) if length is None else self.read_range(key, start, length)
-
     def size(self, key: str) -> int:
         """Return the number of bytes of an object; FileNotFoundError where there is none."""
         with _translated(self, key):
             return obstore.head(self._store, key)["size"]
 
     def write(self, key: str, data: Bytes) -> None:
-        """Put an object, replacing what is there; AccessError where that fails."""
+        """Put an object, replacing what is there."""
         with _translated(self, key):
             # In parts, a killed process would leave some behind, unseen and to be paid for.
             obstore.put(self._store, key, data, use_multipart=False)
 
     def create(self, key: str, data: Bytes) -> None:
-        """Put an object where there is none; FileExistsError where there is one.
+        """Put an object where there is none.
 
         A request whose reply is lost may have been done, and its repetition then finds what it
         put itself: the bytes tell whose they are.
@@ -169,7 +150,7 @@ class ObjectFiles(Place):
                     yield item["path"]
 
     def remove(self, key: str) -> None:
-        """Remove an object; FileNotFoundError where there is none."""
+        """Remove an object."""
         with _translated(self, key):
             # Most object stores do not say whether there was something to remove.
             obstore.head(self._store, key)
@@ -203,11 +184,11 @@ class ObjectFiles(Place):
 
 
 @contextmanager
-def _translated(place: Place, key: str) -> Iterator[None]:
+def _translated(files: Files, key: str) -> Iterator[None]:
     """Let no exception of obstore pass; its text may show what a URL must not."""
-    place.check_key(key)
+    files.check_key(key)
     if os.getpid() != _PROCESS:
-        raise place.refusal(
+        raise files.refusal(
             key,
             "this process was forked from one that uses object stores already; start it by the "
             "method 'spawn' or 'forkserver'",
@@ -215,11 +196,11 @@ def _translated(place: Place, key: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"no {place.where(key)}, or no such bucket") from None
+        raise FileNotFoundError(f"no {files.where(key)}, or no such bucket") from None
     except (AccessError, MemoryError):
         raise
     except Exception as error:
-        raise place.refusal(key, _brief(error)) from None
+        raise files.refusal(key, _brief(error)) from None
 
 
 def _open(path: object) -> tuple[ObjectStore, str]:

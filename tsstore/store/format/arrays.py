@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tsstore.errors import FormatError
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format.documents import (
     check_attributes,
     mapping,

@@ -11,7 +11,7 @@ from typing import Any
 import google_crc32c
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Bytes, Files
 
 ZARR_JSON = "zarr.json"
 MAX_DOCUMENT_BYTES = 16 << 20
@@ -176,7 +176,7 @@ def dump(document: Mapping[str, Any]) -> bytes:
     return data
 
 
-def load(data: bytes, where: str) -> dict[str, Any]:
+def load(data: Bytes, where: str) -> dict[str, Any]:
     """Parse a metadata document.
 
     Raises
@@ -191,7 +191,7 @@ def load(data: bytes, where: str) -> dict[str, Any]:
             f"{where}: {len(data)} bytes of metadata; expected at most {MAX_DOCUMENT_BYTES}"
         )
     try:
-        value = json.loads(data, parse_constant=_refuse_constant)
+        value = json.loads(bytes(data), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise DamageError(
             f"{where}: not valid JSON ({error}); restore the file from a copy"

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 from tsstore.errors import DamageError, StoreError, TsstoreError
-from tsstore.store.files.open import Files, StorePath, open_files
+from tsstore.store.files.base import Files
+from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.maintenance.merge_parts import MergedParts, compare
 from tsstore.store.maintenance.part_copy import PartCopy
 from tsstore.store.reading.status import LIVE

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tsstore.store.chunked.reader import ArrayWriter
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec
 from tsstore.store.format.attributes import ArrayPaths, PartAttributes

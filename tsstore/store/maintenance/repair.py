@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from tsstore.errors import StoreError
-from tsstore.store.files.open import Files, StorePath, open_files
+from tsstore.store.files.base import PARTIAL, Files
+from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.arrays import parse_spec, read_array
 from tsstore.store.format.documents import ZARR_JSON, dump, read_document
-from tsstore.store.maintenance.stray_files import LEFTOVER, is_array
+from tsstore.store.maintenance.stray_files import is_array
 from tsstore.store.process import process_name
 from tsstore.store.reading.part import Part, committed_arrays
 from tsstore.store.reading.status import LIVE, is_alive, last_commit, part_statuses
@@ -140,6 +141,6 @@ def _sweep(files: Files) -> Iterator[str]:
     """Remove what stopped processes had not finished writing."""
     for name in files.list(""):
         keys = files.walk(name) if name.startswith("part-") else iter([name])
-        for key in [key for key in keys if key.endswith(LEFTOVER)]:
+        for key in [key for key in keys if key.endswith(PARTIAL)]:
             files.remove(key)
             yield key

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.maintenance.findings import Findings
 
-LEFTOVER = ".partial"
 """What the name of a file ends in while it is being written."""
 NAMED_FILES = 10
 """So many files of a kind are named in each part; of more, the number is."""
@@ -44,7 +43,7 @@ def note_other_files(files: Files, part: str, nodes: Mapping[str, int], findings
     """
     leftover, foreign, later = [], [], []
     for key in files.walk(part):
-        if key.endswith(LEFTOVER):
+        if key.endswith(PARTIAL):
             leftover.append(key)
         elif not _OF_A_PART.fullmatch(key.removeprefix(f"{part}/")):
             foreign.append(key)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from tsstore.errors import DamageError, FormatError, StoreError
-from tsstore.store.files.open import Files, StorePath, open_files
+from tsstore.store.files.base import PARTIAL, Files
+from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.format.documents import metadata_key
 from tsstore.store.maintenance.findings import Findings, VerifyReport
-from tsstore.store.maintenance.stray_files import LEFTOVER, note_files
+from tsstore.store.maintenance.stray_files import note_files
 from tsstore.store.maintenance.verify_array import Tally
 from tsstore.store.maintenance.verify_part import PartCheck
 from tsstore.store.reading.layer_part import LayerPart
@@ -85,7 +86,7 @@ def _read_parts(files: Files, findings: Findings, tally: Tally, progress: Progre
         if name.startswith("part-"):
             with findings.catching(name):
                 parts += _read_part(files, name, findings, tally, progress)
-        elif name.endswith(LEFTOVER):
+        elif name.endswith(PARTIAL):
             leftover.append(name)
         elif name != metadata_key(""):
             foreign.append(name)
@@ -98,7 +99,7 @@ def _read_part(
 ) -> list[Part]:
     if not layout.is_directory(directory):
         raise FormatError(f"{files.location}/{directory}: it is no part's directory; remove it")
-    if all(name.endswith(LEFTOVER) for name in files.list(directory)):
+    if not files.names(directory):
         note_files(findings, list(files.walk(directory)), [])
         return []
     part = PartCheck(files, directory, findings, tally, progress).read()

@@ -14,7 +14,7 @@ from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked.chunk import damaged
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.shard import ChunkReader
-from tsstore.store.files.open import Bytes, Files
+from tsstore.store.files.base import Bytes, Files
 from tsstore.store.format.arrays import ArraySpec, read_array
 from tsstore.store.format.attributes import ArrayPaths
 from tsstore.store.format.documents import metadata_key, read_document

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key, read_attributes, read_document

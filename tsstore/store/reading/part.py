@@ -9,7 +9,7 @@ from typing import Any
 
 from tsstore.errors import DamageError, FormatError
 from tsstore.store.chunked.reader import CommittedArray
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key, read_attributes, text
@@ -205,7 +205,8 @@ def has_begun(files: Files, part: str) -> bool:
     DamageError
         If they are missing from a part that holds something else.
     """
-    held = [name for name in files.list(part) if not name.endswith(".partial")]
+    # First what it holds: a process that begins just now writes the metadata before all else.
+    held = files.names(part)
     if files.exists(metadata_key(part)):
         return True
     if held:

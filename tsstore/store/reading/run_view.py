@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Self
 
 from tsstore.errors import StoreError
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.reading.ids import ID
 from tsstore.store.reading.part import Part, has_begun

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tsstore.store.chunked.encoders import Encoder
 from tsstore.store.chunked.reader import ArrayWriter
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
 from tsstore.store.format.attributes import LayerAttributes

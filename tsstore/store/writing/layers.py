@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tsstore.errors import ColumnsError, StoreError
 from tsstore.store.chunked.encoders import make_encoder
 from tsstore.store.chunked.reader import ArrayWriter
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import CODECS
 from tsstore.store.format.attributes import LayerAttributes

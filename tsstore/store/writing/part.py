@@ -13,7 +13,7 @@ from tsstore.errors import (
     StoreExistsError,
     TsstoreError,
 )
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import CODECS
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes

@@ -12,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from tsstore.errors import ResumeError, StoreExistsError
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes, seal_path
 from tsstore.store.format.documents import metadata_key
 from tsstore.store.process import process_name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tsstore.errors import DamageError
-from tsstore.store.files.open import Files
+from tsstore.store.files.base import Files
 from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import create_group, metadata_key, read_attributes
