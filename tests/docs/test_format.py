@@ -13,9 +13,14 @@ import pytest
 from helpers import draw_batch, rows_of, stored_files, write_run
 
 from tsstore import bits
-from tsstore.store.format import arrays as metadata
-from tsstore.store.format import attributes as layout
-from tsstore.store.format.attributes import LayerAttributes, PartAttributes, RunAttributes
+from tsstore.store.format.arrays import (
+    CHECKSUM_CHUNK_ROWS,
+    CODECS,
+    COLUMN_CHUNK_ROWS,
+    MAX_CHUNK_BYTES,
+    MAX_SHARD_CHUNKS,
+)
+from tsstore.store.format.attributes import FORMAT, LayerAttributes, PartAttributes, RunAttributes
 from tsstore.store.format.documents import MAX_DEPTH, MAX_DOCUMENT_BYTES, attributes_checksum
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
 from tsstore.store.maintenance.compact import compact
@@ -63,7 +68,7 @@ def test_the_reader_is_short_and_stands_alone():
 
 
 def test_the_reader_reads_what_was_committed(tmp_path, read_run, batches, monkeypatch):
-    monkeypatch.setattr(layout, "COLUMN_CHUNK_ROWS", 30)
+    monkeypatch.setattr("tsstore.store.format.arrays.COLUMN_CHUNK_ROWS", 30)
     write_run(tmp_path, batches[:2], codec="zstd")
     part = write_run(tmp_path, batches[2:3], part=PartAttributes(rank=1, step=5), close=False)
     part.append(batches[3])
@@ -91,7 +96,7 @@ def test_the_reader_reads_many_chunks(tmp_path, read_run):
 
 
 def test_the_reader_reads_shards(tmp_path, read_run, batches, monkeypatch):
-    monkeypatch.setattr(layout, "COLUMN_CHUNK_ROWS", 30)
+    monkeypatch.setattr("tsstore.store.format.arrays.COLUMN_CHUNK_ROWS", 30)
     path = tmp_path / "run.zarr"
     for rank in range(2):
         part = PartAttributes(rank=rank, world_size=2)
@@ -157,15 +162,12 @@ def test_every_attribute_is_described():
 
 
 def test_the_numbers_are_those_of_the_code():
-    assert layout.FORMAT == 1
-    assert (
-        f"{layout.COLUMN_CHUNK_ROWS:,} entries a chunk, checksums {layout.CHECKSUM_CHUNK_ROWS:,}"
-        in TEXT
-    )
+    assert FORMAT == 1
+    assert f"{COLUMN_CHUNK_ROWS:,} entries a chunk, checksums {CHECKSUM_CHUNK_ROWS:,}" in TEXT
     assert (
         f"larger than {MAX_DOCUMENT_BYTES >> 20} MiB, or nested deeper than {MAX_DEPTH} levels"
         in TEXT
     )
-    assert f"at most {metadata.MAX_CHUNK_BYTES >> 20} MiB" in TEXT
-    assert f"`n` is from 2 to {metadata.MAX_SHARD_CHUNKS:,}" in TEXT
-    assert all(f"`{codec}`" in TEXT for codec in metadata.CODECS)
+    assert f"at most {MAX_CHUNK_BYTES >> 20} MiB" in TEXT
+    assert f"`n` is from 2 to {MAX_SHARD_CHUNKS:,}" in TEXT
+    assert all(f"`{codec}`" in TEXT for codec in CODECS)

@@ -25,10 +25,16 @@ from tsstore.errors import DamageError, PartSealedError, StoreExistsError, Tssto
 from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked.reader import ArrayWriter, CommittedArray
 from tsstore.store.files.local import LocalFiles
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import read_array
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import metadata_key, read_attributes, read_document, write_group
+from tsstore.store.format.paths import (
+    column_paths,
+    commit_path,
+    part_directory,
+    positions_paths,
+    states_paths,
+)
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 from tsstore.store.reading import part as parts
 from tsstore.store.reading.part import committed_arrays
@@ -167,12 +173,12 @@ def shapes_instead_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
         arrays = {path.values: shown(files, path.values) for path in committed_arrays(part, record)}
         layers = {
             name: LayerCommit(
-                arrays[layout.states_paths(part, name).values],
-                arrays.get(layout.positions_paths(part, name).values),
+                arrays[states_paths(part, name).values],
+                arrays.get(positions_paths(part, name).values),
             )
             for name in record.layers
         }
-        columns = {name: arrays[layout.column_paths(part, name).values] for name in record.columns}
+        columns = {name: arrays[column_paths(part, name).values] for name in record.columns}
         samples = columns["id"].rows if columns else 0
         return replace(
             record, samples=samples, batches=samples // 2, layers=layers, columns=columns
@@ -225,11 +231,11 @@ def seal_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> Seal:
         seal = Seal(record, why, by, "2026-01-01T00:00:00+00:00")
         sealed = record.to_json() | {"sealed": seal.to_json()}
-        write_group(files, layout.commit_path(part), sealed)
+        write_group(files, commit_path(part), sealed)
         return seal
 
     def read_seal(files: LocalFiles, part: str) -> Seal | None:
-        path = layout.commit_path(part)
+        path = commit_path(part)
         if not files.exists(metadata_key(path)):
             return None
         found = read_attributes(files, path).get("sealed")
@@ -296,7 +302,7 @@ def create_two_parts(path: Path) -> bool:
 
 def create_two_seals(path: Path) -> bool:
     create_run(LocalFiles(path))
-    part = layout.part_directory(0, create_part(LocalFiles(path), PartAttributes()).attempt)
+    part = part_directory(0, create_part(LocalFiles(path), PartAttributes()).attempt)
     record = CommitRecord()
     return one_refuses(path, lambda files: create_seal(files, part, record, "resumed", "me"))
 

@@ -13,7 +13,6 @@ from interleaving import Actor, SteppedFiles, interleave, pause
 from tsstore import bits
 from tsstore.errors import PartSealedError
 from tsstore.store.files.local import LocalFiles
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.reading.part import read_record
 from tsstore.store.reading.store import StateStore, open_store
@@ -94,8 +93,8 @@ def define(writer: PartWriter, names: list[str]) -> None:
 
 @pytest.fixture(autouse=True)
 def _many_small_chunks(monkeypatch):
-    monkeypatch.setattr(layout, "COLUMN_CHUNK_ROWS", 8)
-    monkeypatch.setattr(layout, "CHECKSUM_CHUNK_ROWS", 2)
+    monkeypatch.setattr("tsstore.store.format.arrays.COLUMN_CHUNK_ROWS", 8)
+    monkeypatch.setattr("tsstore.store.format.arrays.CHECKSUM_CHUNK_ROWS", 2)
 
 
 @pytest.mark.parametrize("rude", [False, True], ids=["looks for seals", "looks for none"])

@@ -22,7 +22,6 @@ import numpy as np
 from tsstore import bits
 from tsstore.errors import NotAStoreError
 from tsstore.store.files.local import LocalFiles
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.maintenance.repair import repair
 from tsstore.store.maintenance.verify import verify
@@ -71,7 +70,7 @@ def define(writer: PartWriter) -> None:
 @contextmanager
 def small_chunks() -> Iterator[None]:
     """Let columns have many chunks where there are but a few samples."""
-    with patch.multiple(layout, **SMALL):
+    with patch.multiple("tsstore.store.format.arrays", **SMALL):
         yield
 
 

@@ -25,8 +25,9 @@ from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
-from tsstore.store.format.attributes import PartAttributes, directory_name
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import ZARR_JSON
+from tsstore.store.format.paths import directory_name
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.part import Part
 from tsstore.store.run import create_run

@@ -9,8 +9,7 @@ from importlib.metadata import version
 
 from tsstore.errors import AccessError, NotAStoreError, StoreExistsError
 from tsstore.store.files.base import PARTIAL, Files
-from tsstore.store.format import attributes as layout
-from tsstore.store.format.attributes import RunAttributes
+from tsstore.store.format.attributes import RunAttributes, check_format
 from tsstore.store.format.documents import (
     ZARR_JSON,
     check_attributes,
@@ -147,7 +146,7 @@ def read_run(files: Files) -> RunAttributes:
         )
     run = tsstore_attributes({"attributes": attributes}, where)
     # A newer format may have another rule for the checksum: its version comes first.
-    layout.check_format(run, where)
+    check_format(run, where)
     return RunAttributes.from_json(check_attributes(run, "", files.location), where)
 
 

@@ -14,9 +14,8 @@ from tsstore.errors import DamageError, FormatError
 from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked.reader import ArrayWriter, ChunkRoom, CommittedArray
 from tsstore.store.files.local import LocalFiles
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import ArraySpec
-from tsstore.store.format.attributes import ArrayPaths
+from tsstore.store.format.paths import ArrayPaths
 from tsstore.store.format.record import ArrayCommit
 
 PATHS = ArrayPaths("layers/a/states", "layers/a/checksums")
@@ -32,7 +31,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def small_checksum_chunks(monkeypatch):
-    monkeypatch.setattr(layout, "CHECKSUM_CHUNK_ROWS", 3)
+    monkeypatch.setattr("tsstore.store.format.arrays.CHECKSUM_CHUNK_ROWS", 3)
 
 
 def entries(rows: int, spec: ArraySpec = STATES, seed: int = 0) -> np.ndarray:

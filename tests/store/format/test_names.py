@@ -10,8 +10,12 @@ from helpers import draw_batch, write_run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tsstore.store.format import attributes as layout
-from tsstore.store.format.attributes import column_directory, directory_name, is_directory
+from tsstore.store.format.paths import (
+    column_directory,
+    directory_name,
+    is_directory,
+    part_directory,
+)
 from tsstore.store.maintenance.repair import repair
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
@@ -87,7 +91,7 @@ def test_what_is_a_directory_never_leads_anywhere(name, rank, attempt):
         assert "/" not in name
         assert name not in (".", "..")
         assert name.isascii()
-    assert is_directory(layout.part_directory(rank, attempt))
+    assert is_directory(part_directory(rank, attempt))
 
 
 def test_names_that_differ_in_case_alone_have_directories_that_do_not():

@@ -25,7 +25,6 @@ from tsstore.errors import (
 from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import open_files
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.maintenance import compact as module
 from tsstore.store.maintenance import merge_parts as merged
@@ -42,8 +41,8 @@ PART = "part-00000-00000"
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(layout, "COLUMN_CHUNK_ROWS", 16)
-    monkeypatch.setattr(layout, "CHECKSUM_CHUNK_ROWS", 8)
+    monkeypatch.setattr("tsstore.store.format.arrays.COLUMN_CHUNK_ROWS", 16)
+    monkeypatch.setattr("tsstore.store.format.arrays.CHECKSUM_CHUNK_ROWS", 8)
 
 
 def draw(rng: np.random.Generator, samples: int = 20):

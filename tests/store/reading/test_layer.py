@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tsstore import bits
 from tsstore.errors import DamageError, FormatError, RowIndexError, StoreError
 from tsstore.store.chunked import chunk as chunks
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.paths import is_directory
 from tsstore.store.format.record import ArrayCommit
 from tsstore.store.reading.layer import Block, LayerStates
 from tsstore.store.reading.store import open_store
@@ -374,4 +374,4 @@ def test_names_in_a_repr_are_fit_for_a_terminal(tmp_path):
         "<LayerStates \\x1b[31m<b>\\n: 5 rows of 3 neurons, 5 samples × 1 positions>"
     )
     assert "<b>" not in states._repr_html_()
-    assert layout.is_directory(states.parts[0].directory)
+    assert is_directory(states.parts[0].directory)

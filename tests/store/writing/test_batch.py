@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store.format import attributes as layout
+from tsstore.store.format.arrays import MAX_TEXT_BYTES, sample_spec
 from tsstore.store.writing.batch import Batch, LayerBatch, check_column
 
-LABELS = layout.sample_spec("int64")
-TEXT = layout.sample_spec("string")
+LABELS = sample_spec("int64")
+TEXT = sample_spec("string")
 
 
 def layer(rows: int, positions: list[int], row_bytes: int = 2, dtype: str = "uint8") -> LayerBatch:
@@ -65,7 +65,7 @@ def test_what_is_no_text_is_refused_before_it_can_spoil_a_commit(value):
 
 
 def test_the_longest_text_is_taken():
-    assert check_column("name", texts("a" * layout.MAX_TEXT_BYTES), 1, TEXT) is None
+    assert check_column("name", texts("a" * MAX_TEXT_BYTES), 1, TEXT) is None
 
 
 def test_the_size_of_a_batch():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.store.files.local import LocalFiles
-from tsstore.store.format import attributes as layout
+from tsstore.store.format.arrays import states_spec
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.reading.store import open_store
 from tsstore.store.writing.layer import LayerWriter, chunk_rows
@@ -41,7 +41,7 @@ def test_sizes_of_chunks():
 @given(batches=st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=5))
 def test_positions_come_back_and_are_stored_where_they_vary_only(tmp_path_factory, batches):
     files = LocalFiles(tmp_path_factory.mktemp("store"), durable=False)
-    spec = layout.states_spec(1, 8, "lz4", 5)
+    spec = states_spec(1, 8, "lz4", 5)
     layer = LayerWriter(files, "part", "0000-a", LayerAttributes("a", 3), spec)
     samples = 0
     for positions in batches:
@@ -61,7 +61,7 @@ def test_positions_come_back_and_are_stored_where_they_vary_only(tmp_path_factor
 
 @pytest.mark.parametrize("early", [0, 1, 8, 41])
 def test_positions_that_begin_late_reach_back_over_all_samples(tmp_path, monkeypatch, early):
-    monkeypatch.setattr(layout, "COLUMN_CHUNK_ROWS", 8)
+    monkeypatch.setattr("tsstore.store.format.arrays.COLUMN_CHUNK_ROWS", 8)
     rng = np.random.default_rng(0)
     batches = [
         draw_batch(rng, early, neurons=NEURONS, positions={"a": 2}),

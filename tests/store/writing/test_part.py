@@ -24,9 +24,9 @@ from tsstore.errors import (
     TsstoreError,
 )
 from tsstore.store.files.local import LocalFiles
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group, read_attributes
+from tsstore.store.format.paths import seal_path
 from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.process import this_process
 from tsstore.store.reading.store import open_store
@@ -56,7 +56,7 @@ def batches(rng):
 
 def seal_as_another_process(path, record: CommitRecord, why: str = "resumed") -> None:
     seal = Seal(record, why, "another process", "now")
-    create_group(LocalFiles(path), layout.seal_path(PART), seal.to_json())
+    create_group(LocalFiles(path), seal_path(PART), seal.to_json())
 
 
 def failing_at(files: LocalFiles, monkeypatch, marker: str) -> None:

@@ -19,8 +19,8 @@ from tsstore.errors import StoreError
 from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import CODECS, ArraySpec
-from tsstore.store.format.attributes import ArrayPaths
 from tsstore.store.format.documents import ZARR_JSON, dump
+from tsstore.store.format.paths import ArrayPaths
 
 Rows: TypeAlias = npt.NDArray[np.uint8]
 Numbers: TypeAlias = npt.NDArray[np.int64]

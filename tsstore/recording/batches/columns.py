@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import ColumnsError
-from tsstore.store.format.attributes import sample_spec
+from tsstore.store.format.arrays import sample_spec
 from tsstore.store.writing.batch import check_column
 
 

@@ -17,9 +17,9 @@ from tsstore.store.chunked.chunk import damaged, taking_memory
 from tsstore.store.chunked.encoders import Encoder
 from tsstore.store.chunked.shard import ChunkReader, ShardWriter
 from tsstore.store.files.base import Files
-from tsstore.store.format.arrays import ArraySpec, read_array
-from tsstore.store.format.attributes import ArrayPaths, checksums_spec
+from tsstore.store.format.arrays import ArraySpec, checksums_spec, read_array
 from tsstore.store.format.documents import dump, metadata_key
+from tsstore.store.format.paths import ArrayPaths
 from tsstore.store.format.record import ArrayCommit
 
 _LITTLE_UINT32 = np.dtype("<u4")

@@ -24,6 +24,10 @@ from tsstore.store.format.documents import (
 MAX_CHUNK_BYTES = 256 << 20
 MAX_SHARD_CHUNKS = 1 << 14
 """So that the index of a shard, which is read whole, stays small."""
+COLUMN_CHUNK_ROWS = 1 << 14
+MAX_TEXT_BYTES = MAX_CHUNK_BYTES // COLUMN_CHUNK_ROWS - 8
+"""UTF-8 bytes of one entry of text, so that a chunk of them stays within its limit."""
+CHECKSUM_CHUNK_ROWS = 1 << 12
 CODECS = {"lz4": 5, "zstd": 3}
 """Names of the compressors of format 1, and the level of each unless one is given."""
 
@@ -156,6 +160,21 @@ def _fill_value(dtype: str) -> object:
     if dtype == "bool":
         return False
     return 0.0 if dtype.startswith("float") else 0
+
+
+def states_spec(row_bytes: int, chunk_rows: int, codec: str, level: int) -> ArraySpec:
+    """Return the spec of an array of rows."""
+    return ArraySpec("uint8", chunk_rows, (row_bytes,), ("row", "byte"), codec, level)
+
+
+def sample_spec(dtype: str) -> ArraySpec:
+    """Return the spec of an array with one entry a sample."""
+    return ArraySpec(dtype, COLUMN_CHUNK_ROWS, (), ("sample",))
+
+
+def checksums_spec(dimension: str) -> ArraySpec:
+    """Return the spec of an array of chunks' checksums."""
+    return ArraySpec("uint32", CHECKSUM_CHUNK_ROWS, (), (dimension,))
 
 
 def read_array(files: Files, path: str) -> tuple[ArraySpec, dict[str, Any]]:

@@ -1,116 +1,16 @@
-"""Format 1: names and directories, attributes, and their validation."""
+"""What a run, a part and a layer say of themselves, and its validation."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tsstore.errors import FormatError
-from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
 from tsstore.store.format.documents import mapping, number, real, text
-from tsstore.store.format.sampling import check_sampling
 
 FORMAT = 1
-COLUMN_CHUNK_ROWS = 1 << 14
-MAX_TEXT_BYTES = MAX_CHUNK_BYTES // COLUMN_CHUNK_ROWS - 8
-"""UTF-8 bytes of one entry of text, so that a chunk of them stays within its limit."""
-CHECKSUM_CHUNK_ROWS = 1 << 12
-
-_DIRECTORY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,95}")
-_PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_UNSAFE = re.compile(r"[^a-z0-9_.-]+")
-
-
-def is_directory(name: str) -> bool:
-    """Whether `name` is one that format 1 gives to a directory."""
-    return _DIRECTORY.fullmatch(name) is not None
-
-
-def directory_name(index: int, name: str) -> str:
-    """Return the directory of the `index`-th layer or column, whatever its name.
-
-    The index makes it unique where file systems ignore case; the name in full is in attributes.
-    """
-    return f"{index:04d}-{_UNSAFE.sub('_', name.lower())[:48]}"
-
-
-def column_directory(index: int, name: str) -> str:
-    """Return the directory of a sample column: its name where that is plain and lower-case."""
-    return name if _PLAIN_NAME.fullmatch(name) else directory_name(index, name)
-
-
-def part_directory(rank: int, attempt: int) -> str:
-    """Return the directory of a part."""
-    return f"part-{rank:05d}-{attempt:05d}"
-
-
-@dataclass(frozen=True)
-class ArrayPaths:
-    """Where an array of a part and the checksums of its chunks lie.
-
-    Attributes
-    ----------
-    values
-        Path of the array.
-    checksums
-        Path of the array of its chunks' checksums.
-    dimension
-        Name of the checksums' axis: another one where a group holds two such arrays.
-    """
-
-    values: str
-    checksums: str
-    dimension: str = "chunk"
-
-
-def states_paths(part: str, directory: str) -> ArrayPaths:
-    """Return the paths of a layer's states."""
-    layer = layer_path(part, directory)
-    return ArrayPaths(f"{layer}/states", f"{layer}/checksums")
-
-
-def positions_paths(part: str, directory: str) -> ArrayPaths:
-    """Return the paths of a layer's numbers of rows by sample."""
-    layer = layer_path(part, directory)
-    checksums = f"{layer}/positions_checksums"
-    return ArrayPaths(f"{layer}/positions", checksums, "positions_chunk")
-
-
-def column_paths(part: str, directory: str) -> ArrayPaths:
-    """Return the paths of a sample column."""
-    return ArrayPaths(f"{part}/samples/{directory}", f"{part}/sample_checksums/{directory}")
-
-
-def layer_path(part: str, directory: str) -> str:
-    """Return the path of a layer's group."""
-    return f"{part}/layers/{directory}"
-
-
-def commit_path(part: str) -> str:
-    """Return the path of the group whose attributes are the commit record."""
-    return f"{part}/commit"
-
-
-def seal_path(part: str) -> str:
-    """Return the path of the group whose existence seals the part."""
-    return f"{part}/sealed"
-
-
-def states_spec(row_bytes: int, chunk_rows: int, codec: str, level: int) -> ArraySpec:
-    """Return the spec of an array of rows."""
-    return ArraySpec("uint8", chunk_rows, (row_bytes,), ("row", "byte"), codec, level)
-
-
-def sample_spec(dtype: str) -> ArraySpec:
-    """Return the spec of an array with one entry a sample."""
-    return ArraySpec(dtype, COLUMN_CHUNK_ROWS, (), ("sample",))
-
-
-def checksums_spec(dimension: str) -> ArraySpec:
-    """Return the spec of an array of chunks' checksums."""
-    return ArraySpec("uint32", CHECKSUM_CHUNK_ROWS, (), (dimension,))
+_LEAST_SAMPLING = {"positions": 1, "seed": 0, "every": 1, "max_bytes": 1}
 
 
 @dataclass(frozen=True)
@@ -342,7 +242,7 @@ class LayerAttributes:
             },
             dtype=text(value.get("dtype"), "dtype", where),
             position_shape=tuple(number(size, "position_shape", where) for size in shape),
-            sampling=None if sampling is None else check_sampling(sampling, where),
+            sampling=None if sampling is None else _sampling(sampling, where),
             output=None if output is None else text(output, "output", where),
             decided=_decided(value.get("decided"), where),
         )
@@ -354,3 +254,18 @@ def _decided(value: object, where: str) -> dict[str, str] | None:
         return None
     reasons = mapping(value, "decided", where)
     return {name: text(reason, f"decided.{name:.80}", where) for name, reason in reasons.items()}
+
+
+def _sampling(value: object, where: str) -> dict[str, Any]:
+    """Check what a layer left out on purpose; entries that are not known here may be anything."""
+    said = mapping(value, "sampling", where)
+    for name, least in _LEAST_SAMPLING.items():
+        if name == "positions" and isinstance(said.get(name), float):
+            if not 0 < real(said[name], "sampling.positions", where) < 1:
+                raise FormatError(
+                    f"{where}: sampling.positions is {said[name]!r:.80}; expected a whole number "
+                    "of at least 1, or a share between 0 and 1"
+                )
+        elif name in said:
+            number(said[name], f"sampling.{name}", where, least, (1 << 64) - 1)
+    return said

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tsstore.errors import FormatError
-from tsstore.store.format.attributes import is_directory
 from tsstore.store.format.documents import mapping, number, real, text
+from tsstore.store.format.paths import is_directory
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,20 @@ from typing import Any
 
 from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.base import Files
-from tsstore.store.format import attributes as layout
-from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec
-from tsstore.store.format.attributes import ArrayPaths, PartAttributes
+from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec, sample_spec
+from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import write_group
+from tsstore.store.format.paths import (
+    ArrayPaths,
+    column_directory,
+    column_paths,
+    commit_path,
+    directory_name,
+    layer_path,
+    part_directory,
+    positions_paths,
+    states_paths,
+)
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
 from tsstore.store.maintenance.merge_parts import MergedParts, Pieces, array_pieces
 from tsstore.store.process import now, process_name
@@ -46,7 +56,7 @@ class PartCopy:
             missing="empty" if all_say_empty else "error",
         )
         attributes = create_part(files, given)
-        self.directory = layout.part_directory(attributes.rank, attributes.attempt)
+        self.directory = part_directory(attributes.rank, attributes.attempt)
         self._files = files
         self._source = source
         self._shard_bytes = shard_bytes
@@ -63,11 +73,11 @@ class PartCopy:
         create_groups(self._files, self.directory)
         layers, columns = {}, {}
         for index, name in enumerate(self._source.layers):
-            directory = layout.directory_name(index, name)
+            directory = directory_name(index, name)
             layers[directory] = self._copy_layer(name, directory)
             report(index + 1)
         for index, name in enumerate(self._source.columns):
-            directory = layout.column_directory(index, name)
+            directory = column_directory(index, name)
             columns[directory] = self._copy_column(name, index, directory)
             report(len(layers) + index + 1)
         batches = sum(part.record.batches for part in self._source.parts)
@@ -84,16 +94,16 @@ class PartCopy:
 
     def _copy_layer(self, name: str, directory: str) -> LayerCommit:
         states, positions = self._source.layers[name], None
-        path = layout.layer_path(self.directory, directory)
+        path = layer_path(self.directory, directory)
         write_group(self._files, path, states.attributes.to_json())
         first = states.parts[0].states.spec
         spec = self._sharded(first, states.rows, first.chunk_bytes)
-        paths = layout.states_paths(self.directory, directory)
+        paths = states_paths(self.directory, directory)
         rows = self._copy(paths, spec, self._source.rows(name))
         if states.samples and states.positions is None:
-            spec = layout.sample_spec("int64")
+            spec = sample_spec("int64")
             spec = self._sharded(spec, states.samples, spec.chunk_bytes)
-            paths = layout.positions_paths(self.directory, directory)
+            paths = positions_paths(self.directory, directory)
             positions = self._copy(paths, spec, self._source.positions(name))
         return LayerCommit(rows, positions, states.lengths)
 
@@ -105,7 +115,7 @@ class PartCopy:
             # Text is of no size that is known before: take what it has been until now.
             keys = ((a.files, key) for a in arrays for key in a.files.walk(a.paths.values))
             chunk_bytes = sum(files.size(key) for files, key in keys) * spec.chunk_rows // rows
-        paths = layout.column_paths(self.directory, directory)
+        paths = column_paths(self.directory, directory)
         attributes = {"name": name, "index": index}
         spec = self._sharded(spec, rows, chunk_bytes)
         return self._copy(paths, spec, array_pieces(arrays), attributes)
@@ -131,7 +141,7 @@ class PartCopy:
 
     def _commit(self, record: CommitRecord) -> None:
         self._files.sync()
-        write_group(self._files, layout.commit_path(self.directory), record.to_json())
+        write_group(self._files, commit_path(self.directory), record.to_json())
         self._files.sync()
         for writer in self._writers:
             writer.write_shape()

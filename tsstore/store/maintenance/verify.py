@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from tsstore.errors import DamageError, FormatError, StoreError
 from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.files.open import StorePath, open_files
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.format.documents import metadata_key
+from tsstore.store.format.paths import is_directory, layer_path
 from tsstore.store.maintenance.findings import Findings, VerifyReport
 from tsstore.store.maintenance.stray_files import note_files
 from tsstore.store.maintenance.verify_array import Tally
@@ -97,7 +97,7 @@ def _read_parts(files: Files, findings: Findings, tally: Tally, progress: Progre
 def _read_part(
     files: Files, directory: str, findings: Findings, tally: Tally, progress: Progress
 ) -> list[Part]:
-    if not layout.is_directory(directory):
+    if not is_directory(directory):
         raise FormatError(f"{files.location}/{directory}: it is no part's directory; remove it")
     if not files.names(directory):
         note_files(findings, list(files.walk(directory)), [])
@@ -117,7 +117,7 @@ def _read_as_readers_do(part: Part, findings: Findings) -> None:
     """Open the layers and columns of a part whose files are sound, and add up its positions."""
     with findings.catching(part.directory):
         for directory, layer in zip(part.record.layers, part.layers.values(), strict=True):
-            with findings.catching(layout.layer_path(part.directory, directory)):
+            with findings.catching(layer_path(part.directory, directory)):
                 _add_positions(layer)
         _ = part.columns
 

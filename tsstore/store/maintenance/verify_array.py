@@ -16,8 +16,8 @@ from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.shard import ChunkReader
 from tsstore.store.files.base import Bytes, Files
 from tsstore.store.format.arrays import ArraySpec, read_array
-from tsstore.store.format.attributes import ArrayPaths
 from tsstore.store.format.documents import metadata_key, read_document
+from tsstore.store.format.paths import ArrayPaths
 from tsstore.store.format.record import ArrayCommit
 from tsstore.store.maintenance.findings import Findings
 

@@ -8,9 +8,17 @@ from typing import Any
 import numpy.typing as npt
 
 from tsstore.store.files.base import Files
-from tsstore.store.format import attributes as layout
-from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAttributes
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key, read_attributes, read_document
+from tsstore.store.format.paths import (
+    ArrayPaths,
+    column_paths,
+    commit_path,
+    layer_path,
+    positions_paths,
+    seal_path,
+    states_paths,
+)
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 from tsstore.store.maintenance.findings import Findings
 from tsstore.store.maintenance.stray_files import note_other_files
@@ -81,14 +89,14 @@ class PartCheck:
 
     def _read_seal(self) -> tuple[Seal | None, bool]:
         """Return the seal, and whether it is known that this is the seal, or that there is none."""
-        path = layout.seal_path(self._directory)
+        path = seal_path(self._directory)
         self._nodes[path] = 0
         with self._findings.catching(metadata_key(path)):
             return read_seal(self._files, self._directory), True
         return None, False
 
     def _read_record(self) -> CommitRecord | None:
-        path = layout.commit_path(self._directory)
+        path = commit_path(self._directory)
         self._nodes[path] = 0
         with self._findings.catching(metadata_key(path)):
             return read_record(self._files, self._directory)
@@ -96,7 +104,7 @@ class PartCheck:
 
     def _compare(self, record: CommitRecord, sealed: CommitRecord) -> None:
         """Compare the part's own record with the one that its seal froze."""
-        key = metadata_key(layout.commit_path(self._directory))
+        key = metadata_key(commit_path(self._directory))
         if not follows(record, sealed):
             self._findings.error(
                 key,
@@ -118,7 +126,7 @@ class PartCheck:
         for directory, layer in record.layers.items():
             self._read_layer(directory, layer)
         for directory, column in record.columns.items():
-            for _ in self._read_array(layout.column_paths(self._directory, directory), column):
+            for _ in self._read_array(column_paths(self._directory, directory), column):
                 pass
 
     def _read_group(self, path: str) -> None:
@@ -129,7 +137,7 @@ class PartCheck:
                 self._findings.error(metadata_key(path), f"node_type is {kind!r:.80}, not 'group'")
 
     def _read_layer(self, directory: str, commit: LayerCommit) -> None:
-        path = layout.layer_path(self._directory, directory)
+        path = layer_path(self._directory, directory)
         row_shape, pad = None, 0
         self._nodes[path] = 0
         with self._findings.catching(metadata_key(path)):
@@ -137,7 +145,7 @@ class PartCheck:
             attributes = LayerAttributes.from_json(found, self._where(metadata_key(path)))
             self._findings.layers[path] = attributes.name
             row_shape, pad = (attributes.row_bytes,), -attributes.neurons % 8
-        paths = layout.states_paths(self._directory, directory)
+        paths = states_paths(self._directory, directory)
         padded = 0
         for rows in self._read_array(paths, commit.states, "uint8", row_shape):
             padded += int((rows[:, -1] >> (8 - pad)).any()) if pad else 0
@@ -148,7 +156,7 @@ class PartCheck:
                 "record the run again: it was not written by tsstore",
             )
         if commit.positions is not None:
-            paths = layout.positions_paths(self._directory, directory)
+            paths = positions_paths(self._directory, directory)
             for _ in self._read_array(paths, commit.positions, "int64", ()):
                 pass
 

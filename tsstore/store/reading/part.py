@@ -10,9 +10,18 @@ from typing import Any
 from tsstore.errors import DamageError, FormatError
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.files.base import Files
-from tsstore.store.format import attributes as layout
-from tsstore.store.format.attributes import ArrayPaths, LayerAttributes, PartAttributes
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key, read_attributes, text
+from tsstore.store.format.paths import (
+    ArrayPaths,
+    column_paths,
+    commit_path,
+    is_directory,
+    layer_path,
+    positions_paths,
+    seal_path,
+    states_paths,
+)
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
 from tsstore.store.reading.layer_part import LayerPart
 
@@ -44,7 +53,7 @@ class Part:
     @classmethod
     def open(cls, files: Files, directory: str) -> Part:
         """Read and check a part's attributes and record."""
-        if not layout.is_directory(directory):
+        if not is_directory(directory):
             raise FormatError(f"{files.location}: {directory!r:.80} is no part's directory")
         part = PartAttributes.from_json(*_attributes(files, directory))
         return cls(files, directory, part, *_read_commit(files, directory))
@@ -96,7 +105,7 @@ class Part:
         """The part's sample columns by name."""
         columns: dict[str, CommittedArray] = {}
         for directory, commit in self.record.columns.items():
-            paths = layout.column_paths(self.directory, directory)
+            paths = column_paths(self.directory, directory)
             column = CommittedArray.open(self.files, paths, commit)
             name = text(column.attributes.get("name"), "name", f"{self._where}/{paths.values}")
             self._check_new(name, columns)
@@ -112,16 +121,16 @@ class Part:
             raise FormatError(f"{self._where}: two layers or columns are called {name!r:.80}")
 
     def _open_layer(self, directory: str) -> LayerPart:
-        path = layout.layer_path(self.directory, directory)
+        path = layer_path(self.directory, directory)
         attributes = LayerAttributes.from_json(*_attributes(self.files, path))
         commit = self.record.layers[directory]
-        paths = layout.states_paths(self.directory, directory)
+        paths = states_paths(self.directory, directory)
         states = CommittedArray.open(
             self.files, paths, commit.states, "uint8", (attributes.row_bytes,)
         )
         positions = None
         if commit.positions is not None:
-            paths = layout.positions_paths(self.directory, directory)
+            paths = positions_paths(self.directory, directory)
             positions = CommittedArray.open(self.files, paths, commit.positions, "int64")
         return LayerPart(
             self.directory, attributes, states, positions, self.samples, commit.lengths
@@ -132,11 +141,11 @@ def committed_arrays(part: str, record: CommitRecord) -> dict[ArrayPaths, ArrayC
     """Return what is committed of each array of the part in directory `part`."""
     arrays = {}
     for directory, layer in record.layers.items():
-        arrays[layout.states_paths(part, directory)] = layer.states
+        arrays[states_paths(part, directory)] = layer.states
         if layer.positions is not None:
-            arrays[layout.positions_paths(part, directory)] = layer.positions
+            arrays[positions_paths(part, directory)] = layer.positions
     for directory, column in record.columns.items():
-        arrays[layout.column_paths(part, directory)] = column
+        arrays[column_paths(part, directory)] = column
     return arrays
 
 
@@ -174,7 +183,7 @@ def read_seal(files: Files, part: str) -> Seal | None:
     DamageError, FormatError
         If it is there and is not what was written.
     """
-    path = layout.seal_path(part)
+    path = seal_path(part)
     if not files.exists(metadata_key(path)):
         return None
     return Seal.from_json(*_attributes(files, path))
@@ -189,7 +198,7 @@ def read_record(files: Files, part: str) -> CommitRecord:
         If it is missing from a part that has layers, or is not what was written.
     """
     has_layers = "layers" in files.list(part)
-    path = layout.commit_path(part)
+    path = commit_path(part)
     if files.exists(metadata_key(path)):
         return CommitRecord.from_json(*_attributes(files, path))
     if has_layers:

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store.format.arrays import ArraySpec
-from tsstore.store.format.attributes import MAX_TEXT_BYTES
+from tsstore.store.format.arrays import MAX_TEXT_BYTES, ArraySpec
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from tsstore.store.chunked.encoders import Encoder
 from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.base import Files
-from tsstore.store.format import attributes as layout
-from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
+from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec, sample_spec
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.format.documents import write_group
+from tsstore.store.format.paths import layer_path, positions_paths, states_paths
 from tsstore.store.format.record import LayerCommit
 from tsstore.store.writing.batch import LayerBatch
 
@@ -35,8 +35,8 @@ class LayerWriter:
         self.row_bytes = attributes.row_bytes
         self._files = files
         self._part = part
-        write_group(files, layout.layer_path(part, directory), attributes.to_json())
-        paths = layout.states_paths(part, directory)
+        write_group(files, layer_path(part, directory), attributes.to_json())
+        paths = states_paths(part, directory)
         self._states = ArrayWriter(files, paths, spec, encoder=encoder)
         self._positions: ArrayWriter | None = None
         self._constant = 0 if samples_before else None
@@ -73,10 +73,11 @@ class LayerWriter:
         return bool(np.all(positions == self._constant))
 
     def _begin_positions(self, samples_before: int) -> None:
-        paths = layout.positions_paths(self._part, self.directory)
-        self._positions = ArrayWriter(self._files, paths, layout.sample_spec("int64"))
+        paths = positions_paths(self._part, self.directory)
+        spec = sample_spec("int64")
+        self._positions = ArrayWriter(self._files, paths, spec)
         # Piece by piece: the samples so far may be many, and all had the same number of rows.
-        piece = np.full(layout.COLUMN_CHUNK_ROWS, self._constant or 0, dtype=np.int64)
+        piece = np.full(spec.chunk_rows, self._constant or 0, dtype=np.int64)
         for start in range(0, samples_before, len(piece)):
             self._positions.append(piece[: samples_before - start])
 

@@ -8,9 +8,9 @@ from tsstore.errors import ColumnsError, StoreError
 from tsstore.store.chunked.encoders import make_encoder
 from tsstore.store.chunked.reader import ArrayWriter
 from tsstore.store.files.base import Files
-from tsstore.store.format import attributes as layout
-from tsstore.store.format.arrays import CODECS
+from tsstore.store.format.arrays import CODECS, sample_spec, states_spec
 from tsstore.store.format.attributes import LayerAttributes
+from tsstore.store.format.paths import column_directory, column_paths, directory_name
 from tsstore.store.format.record import ArrayCommit, LayerCommit
 from tsstore.store.writing.batch import Batch, check_column
 from tsstore.store.writing.layer import LayerWriter, chunk_rows
@@ -86,8 +86,8 @@ class PartArrays:
         )
         for index, (name, attributes) in enumerate(layers.items(), start=len(self._layers)):
             rows = chunk_rows(attributes.row_bytes, positions[name], chunk_bytes)
-            spec = layout.states_spec(attributes.row_bytes, rows, self._codec, self._level)
-            directory = layout.directory_name(index, name)
+            spec = states_spec(attributes.row_bytes, rows, self._codec, self._level)
+            directory = directory_name(index, name)
             self._layers[name] = LayerWriter(
                 self._files, self._part, directory, attributes, spec, self.samples, self._encoder
             )
@@ -150,9 +150,9 @@ class PartArrays:
 
     def _define_columns(self, columns: Mapping[str, str]) -> None:
         for index, (name, dtype) in enumerate(columns.items()):
-            directory = layout.column_directory(index, name)
-            paths = layout.column_paths(self._part, directory)
-            spec = layout.sample_spec(dtype)
+            directory = column_directory(index, name)
+            paths = column_paths(self._part, directory)
+            spec = sample_spec(dtype)
             column = ArrayWriter(self._files, paths, spec, {"name": name, "index": index})
             self._columns[name] = (directory, column)
 

@@ -14,10 +14,10 @@ from tsstore.errors import (
     TsstoreError,
 )
 from tsstore.store.files.base import Files
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.arrays import CODECS
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group, metadata_key, write_group
+from tsstore.store.format.paths import commit_path, part_directory, seal_path
 from tsstore.store.format.record import CommitRecord
 from tsstore.store.process import now, process_name, this_process
 from tsstore.store.writing.batch import Batch as Batch
@@ -77,7 +77,7 @@ class PartWriter:
     @property
     def directory(self) -> str:
         """The part's directory in the run."""
-        return layout.part_directory(self.attributes.rank, self.attributes.attempt)
+        return part_directory(self.attributes.rank, self.attributes.attempt)
 
     @property
     def record(self) -> CommitRecord:
@@ -153,7 +153,7 @@ class PartWriter:
             columns=self._arrays.flush_columns(),
         )
         self._files.sync()
-        write_group(self._files, layout.commit_path(self.directory), record.to_json())
+        write_group(self._files, commit_path(self.directory), record.to_json())
         self._files.sync()
         self._check_seal()
         self._record = record
@@ -214,7 +214,7 @@ class PartWriter:
                 f"{self._files.location}/{self.directory} was deleted, or begun anew by another "
                 "process, while this one wrote it; stop this job"
             )
-        if self._files.exists(metadata_key(layout.seal_path(self.directory))):
+        if self._files.exists(metadata_key(seal_path(self.directory))):
             self._end()
             raise PartSealedError(
                 f"{self._files.location}/{self.directory} was sealed by another process: "
@@ -246,7 +246,7 @@ def create_part(files: Files, part: PartAttributes, attempt: int | None = None) 
     while True:
         part = replace(part, attempt=chosen, started=now(), process=this_process())
         try:
-            create_group(files, layout.part_directory(part.rank, chosen), part.to_json())
+            create_group(files, part_directory(part.rank, chosen), part.to_json())
         except FileExistsError:
             if attempt is not None:
                 raise _taken(files, part.rank, chosen) from None
@@ -263,7 +263,7 @@ def next_attempt(files: Files, rank: int) -> int:
     Parts that never began do not count: two processes that start at the same time must mean the
     same number, which one of them gets.
     """
-    prefix = layout.part_directory(rank, 0)[:-5]
+    prefix = part_directory(rank, 0)[:-5]
     attempts = {
         int(name.removeprefix(prefix)): name
         for name in files.list("")
@@ -277,14 +277,14 @@ def next_attempt(files: Files, rank: int) -> int:
 def create_groups(files: Files, part: str) -> None:
     """Create what holds the layers and columns of a part, and an empty commit record."""
     # A part that has layers has a record, so that a lost record is noticed.
-    write_group(files, layout.commit_path(part), CommitRecord().to_json())
+    write_group(files, commit_path(part), CommitRecord().to_json())
     files.sync()
     for group in ("layers", "samples", "sample_checksums"):
         write_group(files, f"{part}/{group}")
 
 
 def _taken(files: Files, rank: int, attempt: int) -> StoreExistsError:
-    directory = layout.part_directory(rank, attempt)
+    directory = part_directory(rank, attempt)
     return StoreExistsError(
         f"{files.location}/{directory} exists already: rank {rank} has a part of another attempt, "
         "expected none; resume=True goes on from it, overwrite=True deletes the run"

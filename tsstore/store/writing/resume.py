@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from tsstore.errors import ResumeError, StoreExistsError
 from tsstore.store.files.base import Files
-from tsstore.store.format.attributes import LayerAttributes, PartAttributes, seal_path
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key
+from tsstore.store.format.paths import seal_path
 from tsstore.store.process import process_name
 from tsstore.store.reading.ids import ID, missing_ids
 from tsstore.store.reading.part import Part, has_begun

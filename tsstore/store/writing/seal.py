@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tsstore.errors import DamageError
 from tsstore.store.files.base import Files
-from tsstore.store.format import attributes as layout
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import create_group, metadata_key, read_attributes
+from tsstore.store.format.paths import part_directory, seal_path
 from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.process import now
 from tsstore.store.reading.part import read_record, read_seal
@@ -59,7 +59,7 @@ def create_seal(
 ) -> Seal:
     """Create the seal of a part; FileExistsError where it has been sealed."""
     seal = Seal(record, why, by, now(), waited)
-    create_group(files, layout.seal_path(directory), seal.to_json())
+    create_group(files, seal_path(directory), seal.to_json())
     return seal
 
 
@@ -71,7 +71,7 @@ def is_own(files: Files, part: PartAttributes) -> bool:
     DamageError, FormatError
         If its attributes cannot be read, or are not what was written.
     """
-    directory = layout.part_directory(part.rank, part.attempt)
+    directory = part_directory(part.rank, part.attempt)
     try:
         found = PartAttributes.from_json(read_attributes(files, directory), directory)
     except DamageError as error:
@@ -84,6 +84,6 @@ def is_own(files: Files, part: PartAttributes) -> bool:
 def _existing_seal(files: Files, directory: str) -> Seal:
     seal = read_seal(files, directory)
     if seal is None:
-        key = metadata_key(layout.seal_path(directory))
+        key = metadata_key(seal_path(directory))
         raise DamageError(f"{files.location}/{key} has vanished; restore the file from a copy")
     return seal
