@@ -16,7 +16,7 @@ from tsstore.analysis.samples import RandomGroups
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.reading.repeats import same_ids
+from tsstore.store.reading.ids import same_ids
 from tsstore.store.reading.store import open_store
 
 MIB = 1 << 20

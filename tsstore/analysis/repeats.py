@@ -31,8 +31,7 @@ from tsstore.analysis.sample_digests import (
 from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import AnalysisError, MemoryTooSmallError, StoreError
-from tsstore.store.reading.ids import ID, id_dtype
-from tsstore.store.reading.repeats import SameIds, repeated, same_ids
+from tsstore.store.reading.ids import ID, SameIds, id_dtype, repeated, same_ids
 from tsstore.store.reading.store import StateStore
 from tsstore.text import format_memory
 

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.store.reading.layer import Block, LayerStates
-from tsstore.store.reading.repeats import SameIds
+from tsstore.store.reading.blocks import Block
+from tsstore.store.reading.ids import SameIds
+from tsstore.store.reading.layer import LayerStates
 
 SAMPLE_BYTES = 144
 """Of a sample that is digested: its place, its id's number, its digest before and after a layer,

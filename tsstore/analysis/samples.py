@@ -17,8 +17,7 @@ from tsstore.counting.tables.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
 from tsstore.statistics.accuracy import Answers
 from tsstore.store.chunked.reader import CommittedArray
-from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.layer_part import LayerPart
+from tsstore.store.reading.layer import LayerPart, LayerStates
 from tsstore.store.reading.part import Part
 from tsstore.text import printable
 

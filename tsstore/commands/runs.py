@@ -8,21 +8,19 @@ import typer
 
 from tsstore.commands.options import Json, RunPath
 from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.errors import DamageError, StoreError
 from tsstore.text import printable
 
 if TYPE_CHECKING:
     from tsstore.store.reading.part import Part
+    from tsstore.store.reading.store import StateStore
 
 
 def info(run: RunPath) -> None:
     """Say what a run holds: parts, layers, samples, commits."""
     import tsstore
-    from tsstore.store.reading.display import (
-        LAYER_HEADINGS,
-        layer_cells,
-        repeats_text,
-        store_summary,
-    )
+    from tsstore.store.reading.layer import LAYER_HEADINGS, layer_cells
+    from tsstore.store.reading.store import store_summary
 
     store = tsstore.open(run)
     lines = f"{printable(store.path)}: {store_summary(store)}", repeats_text(store)
@@ -76,6 +74,20 @@ def compact(
         f"{printable(store.path)}: {len(source.parts):,} parts → {len(store.parts):,}, "
         f"{files:,} files → {new_files:,}, {size:,} bytes → {new_size:,}; all entries are the same"
     )
+
+
+def repeats_text(store: StateStore) -> str:
+    """Return how many samples of a run repeat others, of which all ids are read; or nothing.
+
+    Whatever ids cannot be compared are the user's, and no error.
+    """
+    try:
+        count = store.repeated_samples
+    except DamageError:
+        raise
+    except StoreError as error:
+        return f"repeated samples cannot be counted: {printable(str(error))}"
+    return f"{count:,} samples repeat another one of the same id" if count else ""
 
 
 def _part_cells(part: Part, status: str) -> list[str]:

@@ -21,7 +21,8 @@ from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
-from tsstore.store.reading.layer import Block, LayerStates
+from tsstore.store.reading.blocks import Block
+from tsstore.store.reading.layer import LayerStates
 from tsstore.store.writing.batch import LayerBatch
 
 WAYS = [(1, True), (3, True), (1, False), (3, False), (8, False), (9, False), (40, False)]

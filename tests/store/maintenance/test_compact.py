@@ -31,7 +31,7 @@ from tsstore.store.maintenance import merge_parts as merged
 from tsstore.store.maintenance import part_copy
 from tsstore.store.maintenance.compact import compact, disk_usage
 from tsstore.store.maintenance.verify import verify
-from tsstore.store.reading.repeats import repeated
+from tsstore.store.reading.ids import repeated
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.writing.part import PartWriter
 from tsstore.store.writing.resume import resume_step

@@ -5,10 +5,8 @@ import pytest
 from helpers import draw_batch, write_run
 from pages import Tags
 
-from tsstore.errors import DamageError
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.reading.display import repeats_text
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
 from tsstore.text import printable
@@ -67,31 +65,3 @@ def test_a_run_says_why_it_was_cut_off(tmp_path):
     write_run(tmp_path, [batch], close=False).seal(HOSTILE)
     summary = repr(open_store(tmp_path)).splitlines()[1]
     assert summary.startswith(f"  4 samples · 1 part · cut off ({printable(HOSTILE)}), last commit")
-
-
-def test_repeated_samples_are_told(tmp_path):
-    for ids in ([1, 2, 2, 1], [2, 3, 4, 5]):
-        write_run(tmp_path, [draw_batch(np.random.default_rng(0), 4, columns={"id": ids})])
-    store = open_store(tmp_path)
-    assert repeats_text(store) == "3 samples repeat another one of the same id"
-    assert repeats_text(open_store(tmp_path).at_step(None)) == repeats_text(store)
-
-
-@pytest.mark.parametrize("ids", [None, [1, 2, 3, 4]])
-def test_nothing_is_said_where_no_samples_repeat_others(tmp_path, ids):
-    columns = None if ids is None else {"id": ids}
-    write_run(tmp_path, [draw_batch(np.random.default_rng(0), 4, columns=columns)])
-    assert repeats_text(open_store(tmp_path)) == ""
-
-
-def test_ids_that_cannot_be_compared_are_no_error(tmp_path):
-    columns = {"id": np.linspace(0, 1, 4)}
-    write_run(tmp_path, [draw_batch(np.random.default_rng(0), 4, columns=columns)])
-    assert repeats_text(open_store(tmp_path)).startswith("repeated samples cannot be counted: ")
-
-
-def test_damaged_ids_are_an_error(tmp_path):
-    write_run(tmp_path, [draw_batch(np.random.default_rng(0), 4, columns={"id": [1, 2, 3, 4]})])
-    next((tmp_path / "part-00000-00000" / "samples" / "id" / "c").iterdir()).write_bytes(b"")
-    with pytest.raises(DamageError, match="samples/id/c/0 is damaged"):
-        repeats_text(open_store(tmp_path))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tsstore.errors import StoreError
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.reading import repeats
-from tsstore.store.reading.repeats import repeated
+from tsstore.store.reading import ids as ids_module
+from tsstore.store.reading.ids import repeated
 from tsstore.store.reading.store import open_store
 
 
@@ -48,8 +48,8 @@ def give_ids_of_made_up_parts(patch: pytest.MonkeyPatch) -> None:
         for start in range(0, len(part.ids), 3):
             yield np.array(part.ids[start : start + 3], dtype=dtype([part], by))
 
-    patch.setattr(repeats, "id_dtype", dtype)
-    patch.setattr(repeats, "id_pieces", pieces)
+    patch.setattr(ids_module, "id_dtype", dtype)
+    patch.setattr(ids_module, "id_pieces", pieces)
 
 
 def made_up(*parts: tuple[int, int, object, tuple]) -> list[MadeUpPart]:

@@ -18,7 +18,8 @@ from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
 from tsstore.store.chunked.reader import ChunkRoom
-from tsstore.store.reading.layer import Block, LayerStates
+from tsstore.store.reading.blocks import Block
+from tsstore.store.reading.layer import LayerStates
 
 SPAN_BYTES = 1 << 20
 """Of rows that become keys at a time, about: while they are still in the processor's cache."""

@@ -27,7 +27,8 @@ from tsstore.counting.tables.plain import aggregate
 from tsstore.errors import CountingError
 from tsstore.statistics.groups import GroupChanges, merge_changes
 from tsstore.statistics.spectrum import Spectrum, merge
-from tsstore.store.reading.layer import Block, LayerStates
+from tsstore.store.reading.blocks import Block
+from tsstore.store.reading.layer import LayerStates
 
 
 @dataclass(frozen=True)

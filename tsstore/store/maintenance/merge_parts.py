@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tsstore.errors import DamageError, FormatError, StoreError
 from tsstore.store.chunked.reader import CommittedArray
-from tsstore.store.reading.layer_part import LayerPart
+from tsstore.store.reading.layer import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.store import StateStore
 from tsstore.text import printable

@@ -15,7 +15,7 @@ from tsstore.store.maintenance.findings import Findings, VerifyReport
 from tsstore.store.maintenance.stray_files import note_files
 from tsstore.store.maintenance.verify_array import Tally
 from tsstore.store.maintenance.verify_part import PartCheck
-from tsstore.store.reading.layer_part import LayerPart
+from tsstore.store.reading.layer import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.status import LIVE, is_alive, last_commit, part_statuses
 from tsstore.store.reading.store import StateStore

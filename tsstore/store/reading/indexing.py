@@ -1,14 +1,18 @@
-"""Which rows an index means, as it would mean them to NumPy."""
+"""Which rows an index means, as it would mean them to NumPy, and reading them."""
 
 from __future__ import annotations
 
 import operator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import RowIndexError
+from tsstore.store.chunked.chunk import taking_memory
+from tsstore.store.chunked.reader import CommittedArray
 
 RowNumbers = range | npt.NDArray[np.int64]
 """Row numbers that ascend, each once."""
@@ -18,7 +22,7 @@ _Index = int | slice | npt.NDArray[np.int64]
 _EXPECTED = "expected an integer, a slice, '...', or a list or an array of integers or of booleans"
 
 
-class Wanted(NamedTuple):
+class Selection(NamedTuple):
     """What an index means.
 
     Attributes
@@ -33,7 +37,7 @@ class Wanted(NamedTuple):
     key: tuple[_Index, ...]
 
 
-def wanted(index: Any, shape: tuple[int, int]) -> Wanted:
+def select(index: Any, shape: tuple[int, int]) -> Selection:
     """Return which rows of an array of that shape, (rows, row_bytes), an index means.
 
     Raises
@@ -43,16 +47,16 @@ def wanted(index: Any, shape: tuple[int, int]) -> Wanted:
     """
     row, *others = _by_axis(index, shape)
     if isinstance(row, int):
-        return Wanted(range(row, row + 1), (0, *others))
+        return Selection(range(row, row + 1), (0, *others))
     if isinstance(row, slice):
         rows = range(shape[0])[row]
         ascending = rows if rows.step > 0 else rows[::-1]
-        return Wanted(ascending, (slice(None, None, 1 if rows.step > 0 else -1), *others))
+        return Selection(ascending, (slice(None, None, 1 if rows.step > 0 else -1), *others))
     alone = not any(isinstance(other, np.ndarray) for other in others)
     if alone and row.ndim == 1 and np.all(row[1:] > row[:-1]):
-        return Wanted(row, (slice(None), *others))
+        return Selection(row, (slice(None), *others))
     distinct, places = np.unique(row, return_inverse=True)
-    return Wanted(distinct, (places.reshape(row.shape), *others))
+    return Selection(distinct, (places.reshape(row.shape), *others))
 
 
 def _by_axis(index: Any, shape: tuple[int, int]) -> list[_Index]:
@@ -131,3 +135,48 @@ def _within(entry: _Index, size: int, axis: int) -> _Index:
     if isinstance(entry, int):
         return entry % size
     return np.where(numbers < 0, numbers + size, numbers).astype(np.int64)
+
+
+def read_rows(
+    arrays: Sequence[CommittedArray], rows: RowNumbers, where: str
+) -> npt.NDArray[np.uint8]:
+    """Return rows of arrays, numbered one after another; no chunk is decoded twice, or in vain."""
+    spans = list(_spans(arrays, rows))
+    for array, _ in spans:
+        array.check_extent()
+    (width,) = arrays[0].spec.row_shape
+    with taking_memory(where, len(rows) * width):
+        out = np.empty((len(rows), width), dtype=np.uint8)
+        numbers = [(array, _numbers(held)) for array, held in spans]
+    filled = 0
+    for array, held in numbers:
+        target = out[filled : filled + len(held)]
+        if isinstance(held, range):
+            array.read(held.start, held.stop, target)
+        else:
+            array.take(held, target)
+        filled += len(held)
+    return out
+
+
+def _spans(
+    arrays: Sequence[CommittedArray], rows: RowNumbers
+) -> Iterator[tuple[CommittedArray, RowNumbers]]:
+    """Yield the rows of each array that holds some, as it numbers them."""
+    first = 0
+    for array in arrays:
+        start, stop = (bisect_left(rows, edge) for edge in (first, first + array.rows))
+        if start < stop:
+            held = rows[start:stop]
+            if isinstance(held, range):
+                yield array, range(held.start - first, held.stop - first, held.step)
+            else:
+                yield array, held - first
+        first += array.rows
+
+
+def _numbers(rows: RowNumbers) -> RowNumbers:
+    """Return rows that do not follow each other as an array."""
+    if isinstance(rows, range) and rows.step > 1:
+        return np.arange(rows.start, rows.stop, rows.step)
+    return rows

@@ -1,8 +1,9 @@
-"""The committed states of one layer, over all parts: slices, blocks, Dask arrays."""
+"""The committed states of one layer: in one part, and over all parts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,116 @@ import numpy.typing as npt
 from tsstore import bits
 from tsstore.errors import FormatError, RowIndexError
 from tsstore.store.chunked.chunk import taking_memory
+from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.reading.indexing import RowNumbers, Wanted, wanted
-from tsstore.store.reading.layer_part import Block as Block
-from tsstore.store.reading.layer_part import LayerPart, read_rows
-from tsstore.text import printable
+from tsstore.store.format.record import ArrayCommit
+from tsstore.store.reading import blocks as cutting
+from tsstore.store.reading.blocks import Block, wrong_positions
+from tsstore.store.reading.indexing import RowNumbers, Selection, read_rows, select
+from tsstore.text import html_table, printable
 
 if TYPE_CHECKING:
     import dask.array as da
+
+LAYER_HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
+
+
+@dataclass(frozen=True)
+class LayerPart:
+    """One layer's committed states in one part.
+
+    Attributes
+    ----------
+    directory
+        The part's directory.
+    attributes
+        What the layer says of its rows.
+    states
+        The rows.
+    positions
+        Rows of each sample, where they vary.
+    samples
+        Number of samples.
+    lengths
+        The fewest and the most positions of a sample, of which some were chosen; None where all
+        were kept, or it was not noted.
+    """
+
+    directory: str
+    attributes: LayerAttributes
+    states: CommittedArray
+    positions: CommittedArray | None
+    samples: int
+    lengths: tuple[int, int] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.states.rows
+
+    @property
+    def constant_positions(self) -> int | None:
+        """Rows of every sample, or None where they vary."""
+        if self.positions is not None:
+            return None
+        return self.rows // self.samples if self.samples else 0
+
+    def without_rows(self, directory: str, samples: int) -> LayerPart:
+        """Return the same layer in a part that does not hold it: its samples have no rows."""
+        states = replace(self.states, commit=ArrayCommit(0))
+        return LayerPart(directory, self.attributes, states, None, samples)
+
+    def read_positions(self, first_sample: int, samples: int) -> npt.NDArray[np.int64]:
+        """Return the rows of each of some samples, int64 (samples,)."""
+        if self.positions is None:
+            self.states.check_extent()
+            with taking_memory(self._name, samples * 8):
+                return np.full(samples, self.constant_positions, dtype=np.int64)
+        positions = self.positions.read(first_sample, first_sample + samples)
+        if positions.size and positions.min() < 0:
+            raise wrong_positions(self._name, "one of them is negative")
+        return positions
+
+    def position_pieces(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the rows of each sample, a bounded number of samples at a time."""
+        step = cutting.PIECE_SAMPLES
+        for first in range(0, self.samples, step):
+            yield self.read_positions(first, min(step, self.samples - first))
+
+    def blocks(self, part: int, target_rows: int) -> Iterator[Block]:
+        """Yield the rows as blocks of whole samples, of about `target_rows` rows.
+
+        Raises
+        ------
+        FormatError
+            If the stored numbers of rows by sample do not add up to the rows.
+        """
+        constant = self.constant_positions
+        if not self.rows:
+            return
+        if constant is not None:
+            chunk_rows = self.states.spec.chunk_rows
+            yield from cutting.equal_blocks(part, self.samples, constant, target_rows, chunk_rows)
+        else:
+            pieces = self.position_pieces()
+            yield from cutting.varying_blocks(part, self.rows, pieces, target_rows, self._name)
+
+    def divide(self, block: Block, target_rows: int) -> Iterator[Block]:
+        """Yield a block's rows as smaller blocks of whole samples, of `target_rows` rows at most.
+
+        Those of a sample that has more rows are a block all the same.
+        """
+        constant = self.constant_positions
+        if block.rows <= target_rows:
+            yield block
+        elif constant is not None:
+            yield from cutting.divide_equal(block, constant, target_rows)
+        else:
+            yield from cutting.divide_varying(block, self.read_positions, target_rows)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.directory}: layer {printable(self.attributes.name)}"
 
 
 class LayerStates:
@@ -129,7 +232,7 @@ class LayerStates:
                 yield from part.states.read(first, last)
 
     def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
-        rows, taken = self._wanted(key)
+        rows, taken = self._select(key)
         selected: npt.NDArray[np.uint8] = self._read(rows)[taken]
         return selected
 
@@ -158,7 +261,7 @@ class LayerStates:
         StoreError
             If there is not enough memory.
         """
-        rows, taken = self._wanted(key)
+        rows, taken = self._select(key)
         if taken[1:]:
             raise RowIndexError(f"{self._where}: {key!r:.80} means bytes; decode whole rows")
         packed = self._read(rows)[taken]
@@ -204,14 +307,15 @@ class LayerStates:
         commits = tuple((part.directory, part.states.commit) for part in self.parts)
         return type(self).__name__, self.location, self.name, commits
 
-    def _wanted(self, key: Any) -> Wanted:
+    def _select(self, key: Any) -> Selection:
         try:
-            return wanted(key, self.shape)
+            return select(key, self.shape)
         except RowIndexError as error:
             raise RowIndexError(f"{self._where}: {error}") from None
 
     def _read(self, rows: RowNumbers) -> npt.NDArray[np.uint8]:
-        return read_rows(self.parts, rows, self._where)
+        arrays = [part.states for part in self.parts]
+        return read_rows(arrays, rows, self._where)
 
     @property
     def _where(self) -> str:
@@ -225,9 +329,20 @@ class LayerStates:
         )
 
     def _repr_html_(self) -> str:
-        from tsstore.store.reading.display import layer_html
+        return html_table(LAYER_HEADINGS, [layer_cells(self)])
 
-        return layer_html(self)
+
+def layer_cells(states: LayerStates) -> tuple[str, ...]:
+    """Return a layer's line of the table of a store."""
+    positions = "varying" if states.positions is None else f"{states.positions:,}"
+    return (
+        printable(states.name),
+        f"{states.neurons:,}",
+        positions,
+        f"{states.rows:,}",
+        f"{states.attributes.threshold['given']:g}",
+        printable(states.attributes.dtype),
+    )
 
 
 def _check_agreement(where: str, parts: tuple[LayerPart, ...]) -> None:

@@ -23,7 +23,7 @@ from tsstore.store.format.paths import (
     states_paths,
 )
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
-from tsstore.store.reading.layer_part import LayerPart
+from tsstore.store.reading.layer import LayerPart
 
 
 @dataclass(frozen=True)

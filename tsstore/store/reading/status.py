@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from tsstore.errors import FormatError
 from tsstore.store.process import started, system
-
-if TYPE_CHECKING:
-    from tsstore.store.reading.part import Part
+from tsstore.store.reading.part import Part
+from tsstore.text import ago, printable
 
 LIVE = "live"
 FINISHED = "finished"
@@ -104,6 +103,16 @@ def last_commit(parts: Iterable[Part]) -> datetime | None:
         if part.record.time
     ]
     return max(times, default=None)
+
+
+def status_text(status: str, parts: Iterable[PartStatus], commit: datetime | None) -> str:
+    """Return whether a run is live, finished or cut off and why, and when it last committed."""
+    reasons = {part.why for part in parts if part.state == CUT_OFF}
+    if status == CUT_OFF and reasons:
+        status += f" ({'; '.join(sorted(map(printable, reasons)))})"
+    if commit is None:
+        return f"{status}, nothing committed"
+    return f"{status}, last commit {ago(datetime.now(UTC) - commit)}"
 
 
 def parse_time(text: str, what: str) -> datetime:

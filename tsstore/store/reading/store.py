@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import DamageError, StoreError, UnknownLayerError
+from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
-from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.layer_part import LayerPart
-from tsstore.store.reading.part import Part
-from tsstore.store.reading.run_view import RunView, open_parts
+from tsstore.store.format.attributes import RunAttributes
+from tsstore.store.reading.ids import ID, repeated
+from tsstore.store.reading.layer import LAYER_HEADINGS, LayerPart, LayerStates, layer_cells
+from tsstore.store.reading.part import Part, has_begun
+from tsstore.store.reading.status import (
+    FINISHED,
+    PartStatus,
+    is_alive,
+    last_commit,
+    part_statuses,
+    run_status,
+    status_text,
+)
 from tsstore.store.run import read_run
-from tsstore.text import printable
+from tsstore.text import counted, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_OWN = {"_files", "_steps", "run", "parts"}
 
 
 def open_store(path: StorePath) -> StateStore:
@@ -48,12 +63,98 @@ def open_store(path: StorePath) -> StateStore:
     return StateStore(files, read_run(files), open_parts(files))
 
 
-class StateStore(RunView, Mapping[str, LayerStates]):
+def open_parts(files: Files, known: Iterable[Part] = ()) -> tuple[Part, ...]:
+    """Open the parts of a run; of those that are known, look for later commits only."""
+    parts = {part.directory: part.refreshed() for part in known}
+    for name in files.list(""):
+        if name.startswith("part-") and name not in parts and has_begun(files, name):
+            parts[name] = Part.open(files, name)
+    return tuple(parts[name] for name in sorted(parts))
+
+
+class StateStore(Mapping[str, LayerStates]):
     """The committed states of a run: a mapping from layer names to their states.
 
     It shows the run as of its last commits when it was opened or refreshed. Layers and columns
     that it has handed out stay as they were, whatever is committed later.
+
+    Parameters
+    ----------
+    files
+        Where the run lies.
+    run
+        What its root says.
+    parts
+        Its parts, with the records that this reader believes.
+    steps
+        Which steps' parts it is to show; all unless given.
     """
+
+    def __init__(
+        self,
+        files: Files,
+        run: RunAttributes,
+        parts: tuple[Part, ...],
+        steps: tuple[int | str | None, ...] | None = None,
+    ) -> None:
+        self._files = files
+        self._steps = steps
+        self.run = run
+        self.parts = parts
+
+    @property
+    def path(self) -> str:
+        """Where the run lies."""
+        return self._files.location
+
+    @property
+    def samples(self) -> int:
+        """Number of committed samples in all parts."""
+        return sum(part.samples for part in self.parts)
+
+    @property
+    def steps(self) -> tuple[int | str | None, ...]:
+        """The steps of the parts that hold samples, in order of their first part."""
+        return tuple(dict.fromkeys(part.step for part in self.parts if part.samples))
+
+    @property
+    def status(self) -> str:
+        """Whether the run is ``"live"``, ``"finished"`` or ``"cut off"``, as far as is known here.
+
+        A part that is not sealed is live while its process is. Of a process on another host,
+        only commits can be seen: it counts as cut off when it has been silent for five times what
+        it usually takes from one to the next, ten minutes at least and a day at most.
+        """
+        return run_status(self.parts, self.run.created, datetime.now(UTC), is_alive)
+
+    @property
+    def part_statuses(self) -> tuple[PartStatus, ...]:
+        """The status of each part, and why those that were cut off were."""
+        return part_statuses(self.parts, datetime.now(UTC), is_alive)
+
+    @property
+    def finished(self) -> bool:
+        """Whether, at every step, every rank's newest part was closed by its own writer."""
+        return self.status == FINISHED
+
+    @property
+    def last_commit(self) -> datetime | None:
+        """When there was a commit last; None if there has been none."""
+        return last_commit(self.parts)
+
+    @cached_property
+    def repeated_samples(self) -> int:
+        """How many samples repeat another one of their step and id; 0 where there are no ids.
+
+        Raises
+        ------
+        StoreError
+            If ids are neither integers nor text, or some parts have none.
+        DamageError
+            If ids are not what was committed.
+        """
+        has_ids = any(ID in part.columns for part in self.parts)
+        return repeated(self.parts).samples if has_ids else 0
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -125,32 +226,7 @@ class StateStore(RunView, Mapping[str, LayerStates]):
 
     def __getitem__(self, name: str) -> LayerStates:
         public = self.layer_name(name)
-        return LayerStates(self.path, public, tuple(self._layer_parts(public, self.parts)))
-
-    def _layer_parts(self, layer: str, parts: tuple[Part, ...]) -> Iterator[LayerPart]:
-        """Yield the layer in each part that holds it, and in those whose samples gave no rows."""
-        self._check_everywhere(layer, parts)
-        first = next(part.layers[layer] for part in parts if layer in part.layers)
-        for part in parts:
-            if layer in part.layers:
-                yield part.layers[layer]
-            elif part.samples:
-                yield first.without_rows(part.directory, part.samples)
-
-    def _check_everywhere(self, layer: str, parts: Iterable[Part]) -> None:
-        """Raise where a part holds samples, but not of that layer, and says not why."""
-        lacking = [
-            part
-            for part in parts
-            if part.samples and layer not in part.layers and part.attributes.missing == "error"
-        ]
-        if not lacking:
-            return
-        names = ", ".join(part.directory for part in lacking)
-        what = f"{self.path}: layer {printable(layer)} has no states in {names}, which hold samples"
-        if any(part.seal is None for part in lacking):
-            raise StoreError(f"{what}; other parts have it already: wait for the next commit")
-        raise DamageError(f"{what}; the parts were captured with different layers")
+        return LayerStates(self.path, public, tuple(_layer_parts(self.path, public, self.parts)))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)
@@ -158,15 +234,89 @@ class StateStore(RunView, Mapping[str, LayerStates]):
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __repr__(self) -> str:
-        from tsstore.store.reading.display import store_text
+    def refresh(self) -> StateStore:
+        """Move on to the latest commits, new parts included, and return this store.
 
-        return store_text(self)
+        Layers, arrays and columns that were handed out before stay as they were. Samples never
+        become fewer, but for those that a process committed in the very moment in which another
+        one sealed its part: they do not count, and the other process records them again.
+
+        Raises
+        ------
+        DamageError
+            If a part's record went back, or a file is not what was written; the store then
+            stays as it was.
+        StoreError
+            If another run lies at the path by now.
+        """
+        run = read_run(self._files)
+        if run.run_id != self.run.run_id:
+            raise StoreError(
+                f"{self.path} is another run now: found run id {run.run_id!r:.80}, expected "
+                f"{self.run.run_id!r:.80}; open it again"
+            )
+        parts = open_parts(self._files, self.parts)
+        if self._steps is not None:
+            parts = tuple(part for part in parts if part.step in self._steps)
+        for name in vars(self).keys() - _OWN:
+            # It was derived from the earlier parts.
+            delattr(self, name)
+        self.parts = parts
+        return self
+
+    def pinned(self) -> StateStore:
+        """Return this store as it is now, which no :meth:`refresh` of this one moves."""
+        return copy.copy(self)
+
+    def __repr__(self) -> str:
+        lines = [f"<StateStore {printable(self.path)}>", f"  {store_summary(self)}"]
+        rows = [LAYER_HEADINGS, *(layer_cells(states) for states in self.values())]
+        return "\n".join(lines + text_table(rows) if len(rows) > 1 else lines)
 
     def _repr_html_(self) -> str:
-        from tsstore.store.reading.display import store_html
+        rows = [layer_cells(states) for states in self.values()]
+        summary = escape(store_summary(self))
+        return (
+            f"{html_title('StateStore', self.path)}<br>{summary}{html_table(LAYER_HEADINGS, rows)}"
+        )
 
-        return store_html(self)
+
+def store_summary(store: StateStore) -> str:
+    """Return one line: samples, parts, steps, columns, whether and when it was written."""
+    facts = [f"{store.samples:,} samples", counted(len(store.parts), "part")]
+    if store.steps not in ((), (None,)):
+        facts.append("steps " + ", ".join(printable(str(step)) for step in store.steps))
+    if store.columns:
+        facts.append("columns " + ", ".join(printable(name) for name in store.columns))
+    facts.append(status_text(store.status, store.part_statuses, store.last_commit))
+    return " · ".join(facts)
+
+
+def _layer_parts(path: str, layer: str, parts: tuple[Part, ...]) -> Iterator[LayerPart]:
+    """Yield the layer in each part that holds it, and in those whose samples gave no rows."""
+    _check_everywhere(path, layer, parts)
+    first = next(part.layers[layer] for part in parts if layer in part.layers)
+    for part in parts:
+        if layer in part.layers:
+            yield part.layers[layer]
+        elif part.samples:
+            yield first.without_rows(part.directory, part.samples)
+
+
+def _check_everywhere(path: str, layer: str, parts: Iterable[Part]) -> None:
+    """Raise where a part holds samples, but not of that layer, and says not why."""
+    lacking = [
+        part
+        for part in parts
+        if part.samples and layer not in part.layers and part.attributes.missing == "error"
+    ]
+    if not lacking:
+        return
+    names = ", ".join(part.directory for part in lacking)
+    what = f"{path}: layer {printable(layer)} has no states in {names}, which hold samples"
+    if any(part.seal is None for part in lacking):
+        raise StoreError(f"{what}; other parts have it already: wait for the next commit")
+    raise DamageError(f"{what}; the parts were captured with different layers")
 
 
 def aliases(name: str) -> tuple[str, ...]:
