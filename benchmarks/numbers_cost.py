@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.results.layer_result import LayerResult
+from tsstore.analysis.results.layer import LayerResult
 from tsstore.statistics.estimators import ESTIMATORS
 from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.rarefaction import entropy_at

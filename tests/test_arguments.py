@@ -15,8 +15,8 @@ from made_results import analysis, counted, dead, even, limited, result
 from sampling import Counted
 
 import tsstore
-from tsstore.analysis.results.layer_result import LayerResult
-from tsstore.analysis.results.run import Analysis
+from tsstore.analysis.results.layer import LayerResult
+from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError
 from tsstore.statistics.by_samples import chao_wang_jost_by_samples
 from tsstore.statistics.coverage import coverage, coverage_at, coverage_interval

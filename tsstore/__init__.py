@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
     from tsstore.analysis.planning.run_plan import RunPlan, plan
     from tsstore.analysis.results.difference import Difference, difference
-    from tsstore.analysis.results.layer_result import LayerResult
-    from tsstore.analysis.results.run import Analysis
+    from tsstore.analysis.results.layer import LayerResult
+    from tsstore.analysis.results.network import Analysis
     from tsstore.errors import AccessError, ResumeError, TsstoreError
     from tsstore.recording.capture import capture
     from tsstore.recording.recorder import Recorder
@@ -52,10 +52,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analyze": "analysis.analyze",
-    "Analysis": "analysis.results.run",
+    "Analysis": "analysis.results.network",
     "Difference": "analysis.results.difference",
     "difference": "analysis.results.difference",
-    "LayerResult": "analysis.results.layer_result",
+    "LayerResult": "analysis.results.layer",
     "RunPlan": "analysis.planning.run_plan",
     "plan": "analysis.planning.run_plan",
     "AccessError": "errors",

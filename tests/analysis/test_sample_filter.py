@@ -18,7 +18,7 @@ import tsstore
 from tsstore.analysis.analyze import count_layer, layer_plan
 from tsstore.analysis.execution.graph import Shared, build_graph
 from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
-from tsstore.analysis.results.display import notes
+from tsstore.analysis.results.network import notes
 from tsstore.analysis.samples import ALL_SAMPLES, GROUPS, RandomGroups, SampleFilter
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme

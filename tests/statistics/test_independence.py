@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sampling import Counted, clumped_rows, independent_rows, uniform, zipf
 from scipy.stats import binom
 
-from tsstore.analysis.results.layer_result import LayerResult
+from tsstore.analysis.results.layer import LayerResult
 from tsstore.statistics.independence import _convexity, dependent_draws
 from tsstore.statistics.spectrum import Spectrum
 

@@ -9,8 +9,8 @@ import numpy as np
 from sampling import Counted
 from scipy.special import digamma
 
-from tsstore.analysis.results.layer_result import LayerResult
-from tsstore.analysis.results.run import Analysis
+from tsstore.analysis.results.layer import LayerResult
+from tsstore.analysis.results.network import Analysis
 from tsstore.statistics.accuracy import Answers
 from tsstore.statistics.spectrum import Spectrum
 

@@ -24,9 +24,8 @@ from tsstore.analysis.request import (
     layer_names,
     sample_groups,
 )
-from tsstore.analysis.results.layer import PER_SAMPLE
-from tsstore.analysis.results.layer_result import LayerResult
-from tsstore.analysis.results.run import Analysis
+from tsstore.analysis.results.layer import PER_SAMPLE, LayerResult
+from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, count_right
 from tsstore.analysis.schedulers import Report, Scheduler, choose
 from tsstore.counting.keys import KeyScheme

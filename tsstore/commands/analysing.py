@@ -27,7 +27,7 @@ from tsstore.text import format_memory, printable
 
 if TYPE_CHECKING:
     from tsstore.analysis.planning.run_plan import RunPlan
-    from tsstore.analysis.results.run import Analysis
+    from tsstore.analysis.results.network import Analysis
 
 
 def analyze(
@@ -108,13 +108,8 @@ def plan(
 
 def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
     """Print the table of layers and what is said of the network."""
-    from tsstore.analysis.results.display import (
-        headings,
-        layer_cells,
-        network_lines,
-        notes,
-        reasons,
-    )
+    from tsstore.analysis.results.layer import headings, layer_cells
+    from tsstore.analysis.results.network import network_lines, notes, reasons
 
     print_lines(analysis.warnings)
     rows = [layer_cells(layer, verbose) for layer in analysis.values()]

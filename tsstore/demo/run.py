@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 import tsstore
-from tsstore.analysis.results.run import Analysis
+from tsstore.analysis.results.network import Analysis
 from tsstore.demo import mnist
 from tsstore.demo.model import load_lenet5
 

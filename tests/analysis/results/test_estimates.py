@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from sampling import Counted
 
-from tsstore.analysis.results.estimates import NAMES, curve_sizes, entropy_by_rows, rarefied
+from tsstore.analysis.results.estimates import (
+    NAMES,
+    LayerCounts,
+    Rarefied,
+    curve_sizes,
+    entropy_by_rows,
+    rarefied,
+)
 from tsstore.errors import AnalysisError
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.estimators import ESTIMATORS, chao_wang_jost
@@ -59,14 +67,22 @@ def test_the_unbiased_estimator_needs_a_state_that_was_seen_as_often(alpha: floa
     assert f"no state has {alpha:g} rows" in str(error.value)
 
 
+def fewer(
+    spectrum: Spectrum, samples: int, sizes: list, changes: Any = None, level: float = 0.95
+) -> list[Rarefied]:
+    """Return what fewer samples of a layer would have shown."""
+    counts = LayerCounts("a", 8, samples, spectrum, changes=changes)
+    return rarefied(counts, sizes, level)
+
+
 def test_one_sample_shows_its_own_states() -> None:
-    one = rarefied(CONVOLUTION, 4, [1])[0]
+    one = fewer(CONVOLUTION, 4, [1])[0]
     assert one.distinct == pytest.approx((2 * 1 + 2 + 4) / 4)
-    assert rarefied(CONVOLUTION, 4, [3])[0].distinct == richness_at(CONVOLUTION, 3, 4)
+    assert fewer(CONVOLUTION, 4, [3])[0].distinct == richness_at(CONVOLUTION, 3, 4)
 
 
 def test_all_samples_show_what_was_counted() -> None:
-    every = rarefied(CONVOLUTION, 4, [4])[0]
+    every = fewer(CONVOLUTION, 4, [4])[0]
     assert every.distinct == pytest.approx(4)
     shares = [1 / 8, 1 / 8, 2 / 8, 4 / 8]
     assert every.incidence_entropy == pytest.approx(-sum(p * math.log2(p) for p in shares))
@@ -74,8 +90,8 @@ def test_all_samples_show_what_was_counted() -> None:
 
 
 def test_with_one_position_a_sample_it_is_the_plug_in() -> None:
-    assert rarefied(SPECTRUM, 16, [16])[0].incidence_entropy == pytest.approx(plug_in(SPECTRUM))
-    means = [rarefied(SPECTRUM, 16, [samples])[0].incidence_entropy for samples in (1, 4, 8, 16)]
+    assert fewer(SPECTRUM, 16, [16])[0].incidence_entropy == pytest.approx(plug_in(SPECTRUM))
+    means = [fewer(SPECTRUM, 16, [samples])[0].incidence_entropy for samples in (1, 4, 8, 16)]
     assert means == sorted(means)
     assert means[0] == pytest.approx(0, abs=1e-12)
 
@@ -84,7 +100,7 @@ def test_with_one_position_a_sample_it_is_the_plug_in() -> None:
 def test_there_are_no_more_samples_than_there_are(samples: object) -> None:
     message = f"{samples!r} samples were asked for, of 4; ask for a whole number from 1 to 4"
     with pytest.raises(AnalysisError, match=message):
-        rarefied(CONVOLUTION, 4, [samples])
+        fewer(CONVOLUTION, 4, [samples])
 
 
 @pytest.mark.parametrize("points", [1, 0, -3, 2.5, math.nan, None])
@@ -96,26 +112,26 @@ def test_a_curve_has_two_points_and_more(points: object) -> None:
 
 
 def test_a_single_sample_tells_no_coverage() -> None:
-    assert rarefied(Spectrum.from_arrays([3], [1], [2]), 1, [1])[0].coverage is None
+    assert fewer(Spectrum.from_arrays([3], [1], [2]), 1, [1])[0].coverage is None
 
 
 def test_intervals_are_those_of_the_scatter_by_groups() -> None:
     rows = np.random.default_rng(5).integers(0, 40, (320, 2))
     one = Counted.of(rows)
-    found = rarefied(one.spectrum, 320, [20, 320], one.changes)
+    found = fewer(one.spectrum, 320, [20, 320], one.changes)
     error = scatter_at(one.spectrum, 320, one.changes, [20])[0].distinct
     shown = found[0].distinct_interval
     assert shown.standard_error == pytest.approx(error, rel=1e-12)
     assert shown.upper - shown.estimate == pytest.approx(2.0395 * error, rel=1e-4)
     assert shown.estimate == found[0].distinct
-    narrow = rarefied(one.spectrum, 320, [20], one.changes, 0.5)[0].incidence_entropy_interval
+    narrow = fewer(one.spectrum, 320, [20], one.changes, 0.5)[0].incidence_entropy_interval
     assert narrow.lower > found[0].incidence_entropy_interval.lower
-    assert rarefied(one.spectrum, 320, [20])[0].distinct_interval is None
+    assert fewer(one.spectrum, 320, [20])[0].distinct_interval is None
 
 
 @pytest.mark.parametrize("rows", [np.arange(64), np.zeros(64, np.int64), np.arange(4) % 2])
 def test_there_are_no_intervals_where_nothing_scatters(rows: np.ndarray) -> None:
     one = Counted.of(rows[:, None])
-    found = rarefied(one.spectrum, len(rows), [2, len(rows)], one.changes)
-    assert [fewer.distinct_interval for fewer in found] == [None, None]
-    assert [fewer.incidence_entropy_interval for fewer in found] == [None, None]
+    found = fewer(one.spectrum, len(rows), [2, len(rows)], one.changes)
+    assert [one.distinct_interval for one in found] == [None, None]
+    assert [one.incidence_entropy_interval for one in found] == [None, None]

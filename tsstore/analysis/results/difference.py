@@ -6,26 +6,22 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis.results.layer import LayerNumbers
-from tsstore.analysis.results.network import NetworkNumbers
+from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.difference import Estimated, difference_interval
 from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.network_intervals import efficiency_of, propagated
 from tsstore.statistics.numerics import check_level
 from tsstore.store.reading.ids import ID
-from tsstore.text import printable, text_table
+from tsstore.text import html_lines, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NETWORK = "network efficiency"
 HEADINGS = ("", "first", "second", "difference")
-
-Analyzed = NetworkNumbers[LayerNumbers]
 
 
 @dataclass(frozen=True)
@@ -119,15 +115,8 @@ class Difference(Mapping[str, EfficiencyDifference]):
         return "\n".join([title, *text_table([HEADINGS, *self._cells()]), f"  {self.pairing}"])
 
     def _repr_html_(self) -> str:
-        rows = [HEADINGS, *self._cells()]
-        table = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-        )
-        title = f"{printable(self.first)} - {printable(self.second)}"
-        return (
-            f"<b>Difference</b> <code>{escape(title)}</code><table>{table}</table>"
-            f"<p>{escape(self.pairing)}</p>"
-        )
+        title = html_title("Difference", f"{self.first} - {self.second}")
+        return title + html_table(HEADINGS, self._cells()) + html_lines([self.pairing])
 
     def _cells(self) -> list[tuple[str, ...]]:
         rows = {**{printable(name): found for name, found in self.items()}, NETWORK: self.network}
@@ -138,7 +127,7 @@ class Difference(Mapping[str, EfficiencyDifference]):
 
 
 def difference(
-    first: Analyzed, second: Analyzed, *, level: float = 0.95, unseen_like_rare: bool = False
+    first: Analysis, second: Analysis, *, level: float = 0.95, unseen_like_rare: bool = False
 ) -> Difference:
     """Return the efficiencies of one analysis less those of another one, with intervals.
 
@@ -177,14 +166,14 @@ def difference(
     """
     check_level(level)
     paired, pairing = _pairing(first, second)
-    way = partial(difference_interval, paired=paired, alike=unseen_like_rare, level=level)
+    alike = unseen_like_rare
+    interval = partial(difference_interval, paired=paired, alike=alike, level=level)
+    both = first, second
     layers = {
-        name: _compared(
-            [_layer(one, name, level, unseen_like_rare) for one in (first, second)], way
-        )
+        name: _compared([_layer(one, name, level, alike) for one in both], interval)
         for name in dict.fromkeys([*first, *second])
     }
-    network = _compared([_network(one, level, unseen_like_rare) for one in (first, second)], way)
+    network = _compared([_network(one, level, alike) for one in both], interval)
     return Difference((first.run, second.run), layers, network, paired, pairing)
 
 
@@ -198,7 +187,7 @@ class _Side:
     target: str = ""
 
 
-def _pairing(first: Analyzed, second: Analyzed) -> tuple[bool, str]:
+def _pairing(first: Analysis, second: Analysis) -> tuple[bool, str]:
     """Return whether the samples can be paired, and what is said of them."""
     for analysis in (first, second):
         if any(layer.changes is None for layer in analysis.values()):
@@ -238,7 +227,7 @@ def _compared(sides: list[_Side], interval: Callable[..., Interval]) -> Efficien
     return EfficiencyDifference(one.shown, other.shown, known, reason)
 
 
-def _layer(analysis: Analyzed, name: str, level: float, like_rare: bool) -> _Side:
+def _layer(analysis: Analysis, name: str, level: float, like_rare: bool) -> _Side:
     if name not in analysis.layers:
         return _Side(None, reason="not analysed")
     layer = analysis.layers[name]
@@ -249,7 +238,7 @@ def _layer(analysis: Analyzed, name: str, level: float, like_rare: bool) -> _Sid
     return _Side(layer.shown_efficiency, estimated, target=layer.target)
 
 
-def _network(analysis: Analyzed, level: float, like_rare: bool) -> _Side:
+def _network(analysis: Analysis, level: float, like_rare: bool) -> _Side:
     entropies = analysis.known_entropies()
     if entropies is None:
         return _Side(analysis.network_efficiency(), reason="a lower bound")

@@ -1,29 +1,155 @@
-"""Estimates by name, and what fewer samples would have shown, with errors that say what to do."""
+"""What was counted in a layer, and the estimates that follow, with errors that say what to do."""
 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tsstore.errors import AnalysisError
 from tsstore.statistics.diversity import renyi_unbiased
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.entropy import cap, plug_in
 from tsstore.statistics.estimators import ESTIMATORS
 from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.intervals import FEWEST_GROUPS, Interval
-from tsstore.statistics.jackknife import student_quantile
+from tsstore.statistics.independence import dependent_draws
+from tsstore.statistics.intervals import (
+    FEWEST_GROUPS,
+    Interval,
+    Jackknifed,
+    jackknifed_entropy,
+)
+from tsstore.statistics.jackknife import shares_seen_once, standard_error, student_quantile
+from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
 from tsstore.statistics.numerics import check_level
 from tsstore.statistics.rarefaction import Rarefaction
 from tsstore.statistics.rarefaction_bands import scatter_at
+from tsstore.statistics.richness import Richness, chao
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.verdict import Verdict, verdict
 
 SAMPLE_BASED = "sample-based"
 PLUG_IN = "plug-in"
 UNBIASED = "unbiased"
 NAMES = (SAMPLE_BASED, *ESTIMATORS, UNBIASED)
+
+
+PER_ROW, PER_SAMPLE = "per row", "per sample"
+"""Whose entropy is estimated: that of any row, so that samples weigh by their positions; or that of
+a row of a sample that was drawn first, so that samples of different length weigh the same."""
+
+
+FEWEST_CLUSTERS = 0.95
+"""Of the samples: where clusters are fewer, samples are known to depend on each other."""
+
+MOST_NEURONS_OF_A_LIMIT = 1023
+"""The states that more neurons can have are more than a float can be, and limit nothing."""
+
+
+@dataclass(frozen=True)
+class LayerCounts:
+    """What was counted in one layer, and what is worked out of it once.
+
+    Attributes
+    ----------
+    name
+        Public name of the layer.
+    neurons
+        Number of neurons: bits of a state.
+    samples
+        Number of samples.
+    spectrum
+        Distinct states by multiplicity k (rows) and incidence q (samples).
+    equal_pairs_within_samples, pairs_within_samples
+        Pairs of rows of one sample: those that are equal, and all.
+    collision_bound
+        Probability, at most, that any two states were taken for one; 0 if counting was exact.
+    threshold
+        As the user gave it.
+    sampling
+        What was left out on purpose; None if nothing was.
+    changes
+        What leaving each group of samples out changes in the spectrum; None if groups were not
+        told apart.
+    clusters
+        Number of clusters, samples of one of which depend on each other; None if each sample is
+        on its own, or it is not known.
+    dependence
+        What another layer shows against the same samples as independent draws, in a phrase; empty
+        if none does.
+    """
+
+    name: str
+    neurons: int
+    samples: int
+    spectrum: Spectrum
+    equal_pairs_within_samples: int = 0
+    pairs_within_samples: int = 0
+    collision_bound: float = 0.0
+    threshold: float = 0.0
+    sampling: Mapping[str, Any] | None = None
+    changes: GroupChanges | None = None
+    clusters: int | None = None
+    dependence: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.spectrum.rows
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct states."""
+        return self.spectrum.distinct
+
+    @property
+    def target(self) -> str:
+        """What is estimated, where samples differ in length: `PER_ROW` or `PER_SAMPLE`."""
+        sampling = self.sampling or {}
+        return PER_SAMPLE if sampling.get("target") == PER_SAMPLE else PER_ROW
+
+    @property
+    def max_entropy(self) -> int:
+        """Most bits that the layer could have: one for each neuron."""
+        return self.neurons
+
+    @property
+    def cap(self) -> float:
+        """Most bits that a plug-in of so many rows can show: min(neurons, log2 rows)."""
+        return cap(self.neurons, self.rows)
+
+    @cached_property
+    def estimated(self) -> Jackknifed:
+        """The default estimate of the entropy, and those without each group of samples."""
+        return jackknifed_entropy(
+            self.spectrum,
+            self.samples,
+            self.changes,
+            neurons=self.neurons,
+            equal_pairs_within_samples=self.equal_pairs_within_samples,
+            clusters=self.clusters,
+        )
+
+    @cached_property
+    def own_dependence(self) -> str:
+        """What this layer shows against the samples as independent draws; empty if nothing does.
+
+        Those of clusters are none, and break the rule with good reason.
+        """
+        if self.clusters is not None and self.clusters < FEWEST_CLUSTERS * self.samples:
+            return ""
+        within = self.pairs_within_samples
+        return dependent_draws(self.spectrum, self.samples, self.changes, within) or ""
+
+    @cached_property
+    def judged(self) -> Verdict:
+        """Whether the samples suffice, and why."""
+        doubts = [found for found in (self.own_dependence, self.dependence) if found]
+        of = self.spectrum, self.samples, self.estimated, self.neurons
+        return verdict(*of, clusters=self.clusters, doubts=doubts)
 
 
 class Rarefied(NamedTuple):
@@ -55,45 +181,49 @@ class Rarefied(NamedTuple):
     incidence_entropy_interval: Interval | None = None
 
 
-def rarefied(
-    spectrum: Spectrum,
-    samples: int,
-    sizes: Sequence[int],
-    changes: GroupChanges | None = None,
-    level: float = 0.95,
-) -> list[Rarefied]:
-    """Return what fewer samples would have shown, of each size.
+def lower_bound(counts: LayerCounts) -> float:
+    """Return the bits that the entropy exceeds with 95 % confidence, if it is to be had."""
+    if counts.changes is not None:
+        return entropy_lower_bound_by_groups(
+            counts.spectrum, counts.samples, counts.changes, clusters=counts.clusters
+        )
+    if counts.clusters is not None and counts.clusters < counts.samples:
+        return 0.0  # Which samples depend on each other is known to the groups alone.
+    return entropy_lower_bound(
+        counts.spectrum,
+        equal_pairs_within_samples=counts.equal_pairs_within_samples,
+        pairs_within_samples=counts.pairs_within_samples,
+    )
 
-    Parameters
-    ----------
-    spectrum, samples
-        What was counted, and of how many samples.
-    sizes
-        Numbers of samples, each from 1 to all.
-    changes
-        What leaving each group of samples out changes, for intervals.
-    level
-        Their nominal confidence, between 0 and 1.
 
-    Raises
-    ------
-    AnalysisError
-        If there are not so many samples, or a size is below one or no whole number.
-    ValueError
-        If level is not between 0 and 1.
-    """
+def richness(counts: LayerCounts, level: float) -> Richness:
+    """Return how many states there are at least, of all that so many neurons can have."""
+    limit = 2.0**counts.neurons if counts.neurons <= MOST_NEURONS_OF_A_LIMIT else None
+    return chao(counts.spectrum, counts.samples, limit, level)
+
+
+def seen_once_error(counts: LayerCounts) -> float | None:
+    """Return the standard error of the share of incidences in states of one sample."""
+    if counts.changes is None or np.count_nonzero(counts.changes.rows) < FEWEST_GROUPS:
+        return None
+    return standard_error(shares_seen_once(counts.spectrum, counts.changes))
+
+
+def rarefied(counts: LayerCounts, sizes: Sequence[int], level: float) -> list[Rarefied]:
+    """Return what fewer samples would have shown, of each size, with intervals of a level."""
     check_level(level)
-    sizes = [_size(size, samples) for size in sizes]
-    fewer = Rarefaction(spectrum, samples)
+    sizes = [_size(size, counts.samples) for size in sizes]
+    fewer = Rarefaction(counts.spectrum, counts.samples)
     found = [
         Rarefied(size, fewer.richness(size), fewer.entropy(size), fewer.coverage(size))
         for size in sizes
     ]
-    if changes is None or not _scatter_known(spectrum, changes):
+    changes = counts.changes
+    if changes is None or not _scatter_known(counts.spectrum, changes):
         return found
     groups = int(np.count_nonzero(changes.rows))
     reach = student_quantile(level, groups - 1)
-    scatters = scatter_at(spectrum, samples, changes, sizes)
+    scatters = scatter_at(counts.spectrum, counts.samples, changes, sizes)
     return [
         one._replace(
             distinct_interval=_about(one.distinct, scatter.distinct, reach, level),
@@ -106,13 +236,7 @@ def rarefied(
 
 
 def curve_sizes(samples: int, points: int) -> list[int]:
-    """Return numbers of samples from 1 to all, each about as many times the last one.
-
-    Raises
-    ------
-    AnalysisError
-        If fewer than two points are asked for.
-    """
+    """Return numbers of samples from 1 to all, each about as many times the last one."""
     if not (isinstance(points, numbers.Integral) and points > 1):
         raise AnalysisError(f"a curve has a whole number of points, at least 2: found {points!r}")
     return np.unique(np.geomspace(1, samples, int(points)).round().astype(np.int64)).tolist()
@@ -141,22 +265,7 @@ def _about(estimate: float, error: float, reach: float, level: float) -> Interva
 def entropy_by_rows(spectrum: Spectrum, estimator: str, alpha: float) -> float:
     """Return the estimate of a name, which takes each row for a draw of its own, in bits.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted.
-    estimator
-        One of `ESTIMATORS`, or ``"unbiased"``.
-    alpha
-        Order of Rényi's entropy, from 0 to infinity: 1 for all but ``"plug-in"``, of which there is
-        any, and ``"unbiased"``, of which there are whole ones from 2 up.
-
-    Raises
-    ------
-    AnalysisError
-        If there is no such estimator, or not of this order, or the unbiased one cannot tell.
-    ValueError
-        If alpha is negative or NaN.
+    `LayerResult.entropy` says which there are of which orders `alpha`, and what is an error.
     """
     if estimator not in NAMES:
         raise AnalysisError(

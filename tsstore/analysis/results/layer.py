@@ -1,120 +1,42 @@
-"""What was counted in one layer, and the numbers that follow from it."""
+"""What was found in one layer: numbers, a line of a table, a JSON document."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from tsstore.analysis.results.estimates import (
+    PER_SAMPLE,
+    PLUG_IN,
     SAMPLE_BASED,
+    LayerCounts,
     Rarefied,
     curve_sizes,
     entropy_by_rows,
+    lower_bound,
     rarefied,
+    richness,
+    seen_once_error,
 )
-from tsstore.statistics import entropy as entropies
 from tsstore.statistics.coverage import coverage, coverage_interval
 from tsstore.statistics.efficiency import efficiency
-from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.independence import dependent_draws
-from tsstore.statistics.intervals import Interval, Jackknifed, jackknifed_entropy
-from tsstore.statistics.jackknife import FEWEST_GROUPS, shares_seen_once, standard_error
-from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
+from tsstore.statistics.estimators import ESTIMATORS
+from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.numerics import check_level
-from tsstore.statistics.richness import Richness, chao
-from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.verdict import SAMPLE_LIMITED, Verdict, verdict
+from tsstore.statistics.richness import Richness
+from tsstore.statistics.verdict import SAMPLE_LIMITED
+from tsstore.text import printable
 
-PER_ROW, PER_SAMPLE = "per row", "per sample"
-"""Whose entropy is estimated: that of any row, so that samples weigh by their positions; or that of
-a row of a sample that was drawn first, so that samples of different length weigh the same."""
+HEADINGS = ("layer", "neurons", "samples", "distinct", "efficiency", "verdict")
+VERBOSE_HEADINGS = (*HEADINGS[:3], "rows", *HEADINGS[3:5], "plug-in", "cap", HEADINGS[5])
 
-FEWEST_CLUSTERS = 0.95
-"""Of the samples: where clusters are fewer, samples are known to depend on each other."""
-
-MOST_NEURONS_OF_A_LIMIT = 1023
-"""The states that more neurons can have are more than a float can be, and limit nothing."""
+_PER_SAMPLE = "a per-sample target: samples of different length weigh the same"
 
 
-@dataclass(frozen=True)
-class LayerCounts:
-    """What was counted in one layer.
-
-    Attributes
-    ----------
-    name
-        Public name of the layer.
-    neurons
-        Number of neurons: bits of a state.
-    samples
-        Number of samples.
-    spectrum
-        Distinct states by multiplicity k (rows) and incidence q (samples).
-    equal_pairs_within_samples, pairs_within_samples
-        Pairs of rows of one sample: those that are equal, and all.
-    collision_bound
-        Probability, at most, that any two states were taken for one; 0 if counting was exact.
-    threshold
-        As the user gave it.
-    sampling
-        What was left out on purpose; None if nothing was.
-    changes
-        What leaving each group of samples out changes in the spectrum; None if groups were not
-        told apart.
-    clusters
-        Number of clusters, samples of one of which depend on each other; None if each sample is
-        on its own, or it is not known.
-    dependence
-        What another layer shows against the same samples as independent draws, in a phrase; empty
-        if none does.
-    """
-
-    name: str
-    neurons: int
-    samples: int
-    spectrum: Spectrum
-    equal_pairs_within_samples: int = 0
-    pairs_within_samples: int = 0
-    collision_bound: float = 0.0
-    threshold: float = 0.0
-    sampling: Mapping[str, Any] | None = None
-    changes: GroupChanges | None = None
-    clusters: int | None = None
-    dependence: str = ""
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.spectrum.rows
-
-    @property
-    def distinct(self) -> int:
-        """Number of distinct states."""
-        return self.spectrum.distinct
-
-    @property
-    def target(self) -> str:
-        """What is estimated, where samples differ in length: `PER_ROW` or `PER_SAMPLE`."""
-        sampling = self.sampling or {}
-        return PER_SAMPLE if sampling.get("target") == PER_SAMPLE else PER_ROW
-
-    @property
-    def max_entropy(self) -> int:
-        """Most bits that the layer could have: one for each neuron."""
-        return self.neurons
-
-    @property
-    def cap(self) -> float:
-        """Most bits that a plug-in of so many rows can show: min(neurons, log2 rows)."""
-        return entropies.cap(self.neurons, self.rows)
-
-
-class LayerNumbers(LayerCounts):
-    """What was counted in one layer, and the numbers that follow from it."""
+class LayerResult(LayerCounts):
+    """What was counted in one layer, and the numbers that follow from it; made by `analyze`."""
 
     def entropy(self, estimator: str = SAMPLE_BASED, alpha: float = 1.0) -> float:
         """Return an estimate of the layer's entropy, in bits: at most one for each neuron.
@@ -138,7 +60,7 @@ class LayerNumbers(LayerCounts):
             If alpha is negative or NaN.
         """
         if estimator == SAMPLE_BASED and alpha == 1:
-            return min(self._jackknifed.estimate, float(self.neurons))
+            return min(self.estimated.estimate, float(self.neurons))
         return min(entropy_by_rows(self.spectrum, estimator, alpha), float(self.neurons))
 
     def efficiency(self, estimator: str = SAMPLE_BASED) -> float:
@@ -162,18 +84,13 @@ class LayerNumbers(LayerCounts):
         Interval or None
             None if groups of samples were not told apart, fewer than five of them hold samples, or
             no state was seen in two samples. Its lower end is of no use for a sample-limited layer,
-            which has `entropy_lower_bound`.
-
-        Raises
-        ------
-        ValueError
-            If level is not between 0 and 1.
+            which has `entropy_lower_bound`. ValueError if level is not between 0 and 1.
         """
         check_level(level)
-        entropy = self.jackknifed
-        if entropy is None:
+        if self.jackknifed is None:
             return None
-        return entropy.interval(level, float(self.neurons), unseen_like_rare=unseen_like_rare)
+        most = float(self.neurons)
+        return self.jackknifed.interval(level, most, unseen_like_rare=unseen_like_rare)
 
     def efficiency_interval(
         self, level: float = 0.95, *, unseen_like_rare: bool = False
@@ -188,20 +105,17 @@ class LayerNumbers(LayerCounts):
     @property
     def jackknifed(self) -> Jackknifed | None:
         """The default estimate, and those without each group of samples; None as `interval`."""
-        return self._jackknifed if self._jackknifed.scatter_known else None
+        return self.estimated if self.estimated.scatter_known else None
 
     @property
     def margin(self) -> float | None:
-        """How far a 95 % interval reaches for the scatter of the estimate alone, in bits.
-
-        None where `interval` is.
-        """
+        """How far a 95 % interval reaches for the scatter alone, in bits; None as `interval`."""
         return None if self.jackknifed is None else self.jackknifed.margin()
 
     @cached_property
     def entropy_lower_bound(self) -> float:
         """Bits that the layer's entropy exceeds with 95 % confidence, however few the samples."""
-        return min(self._entropy_lower_bound(), float(self.neurons))
+        return min(lower_bound(self), float(self.neurons))
 
     @property
     def efficiency_lower_bound(self) -> float:
@@ -215,12 +129,11 @@ class LayerNumbers(LayerCounts):
 
     def richness(self, level: float = 0.95) -> Richness:
         """Return how many states there are at least, with those never seen (Chao2)."""
-        limit = 2.0**self.neurons if self.neurons <= MOST_NEURONS_OF_A_LIMIT else None
-        return chao(self.spectrum, self.samples, limit, level)
+        return richness(self, level)
 
     def coverage_interval(self, level: float = 0.95) -> tuple[float, float] | None:
         """Return a confidence interval for the coverage; None if there is one sample."""
-        return coverage_interval(self.spectrum, level, self.samples, self._seen_once_error())
+        return coverage_interval(self.spectrum, level, self.samples, seen_once_error(self))
 
     def rarefied(self, samples: int, level: float = 0.95) -> Rarefied:
         """Return what fewer samples would have shown: compare layers and runs at equal numbers.
@@ -228,93 +141,183 @@ class LayerNumbers(LayerCounts):
         With intervals where groups of samples were told apart. AnalysisError if there are not so
         many samples; ValueError if level is not between 0 and 1.
         """
-        return rarefied(self.spectrum, self.samples, [samples], self.changes, level)[0]
+        return rarefied(self, [samples], level)[0]
 
     def rarefaction_curve(self, points: int = 30, level: float = 0.95) -> list[Rarefied]:
         """Return what 1 to all samples show, at some numbers of them; raises as `rarefied`."""
-        sizes = curve_sizes(self.samples, points)
-        return rarefied(self.spectrum, self.samples, sizes, self.changes, level)
+        return rarefied(self, curve_sizes(self.samples, points), level)
 
     @property
     def verdict(self) -> str:
         """``"saturated"``, ``"usable"`` or ``"sample-limited"``."""
-        return self._verdict.name
+        return self.judged.name
 
     @property
     def reason(self) -> str:
         """The verdict's reason, in one sentence."""
-        return self._verdict.reason
+        return self.judged.reason
 
     @property
     def samples_needed(self) -> int | None:
         """About how many samples make the layer usable; None if more than 3 times these."""
-        return self._verdict.samples_needed
+        return self.judged.samples_needed
 
     @property
     def needs(self) -> str:
         """What a sample-limited layer needs, in words; empty if it is not."""
-        return self._verdict.needs
+        return self.judged.needs
 
     @property
     def sample_limited(self) -> bool:
         """Whether the samples are too few to estimate the layer's entropy."""
         return self.verdict == SAMPLE_LIMITED
 
-    @cached_property
-    def own_dependence(self) -> str:
-        """What this layer shows against the samples as independent draws; empty if nothing does.
-
-        Those of clusters are none, and break the rule with good reason.
-        """
-        if self.clusters is not None and self.clusters < FEWEST_CLUSTERS * self.samples:
-            return ""
-        found = dependent_draws(
-            self.spectrum, self.samples, self.changes, self.pairs_within_samples
-        )
-        return found or ""
-
     @property
     def shown_efficiency(self) -> float:
         """The default estimate, or the lower bound where the layer is sample-limited."""
         return self.efficiency_lower_bound if self.sample_limited else self.efficiency()
 
-    @cached_property
-    def _jackknifed(self) -> Jackknifed:
-        return jackknifed_entropy(
-            self.spectrum,
-            self.samples,
-            self.changes,
-            neurons=self.neurons,
-            equal_pairs_within_samples=self.equal_pairs_within_samples,
-            clusters=self.clusters,
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them: None for the infinite, too."""
+        return layer_document(self)
 
-    @cached_property
-    def _verdict(self) -> Verdict:
-        return verdict(
-            self.spectrum,
-            self.samples,
-            self._jackknifed,
-            self.neurons,
-            clusters=self.clusters,
-            doubts=[found for found in (self.own_dependence, self.dependence) if found],
-        )
+    def __repr__(self) -> str:
+        return layer_text(self)
 
-    def _seen_once_error(self) -> float | None:
-        """Return the standard error of the share of incidences in states of one sample."""
-        if self.changes is None or np.count_nonzero(self.changes.rows) < FEWEST_GROUPS:
-            return None
-        return standard_error(shares_seen_once(self.spectrum, self.changes))
 
-    def _entropy_lower_bound(self) -> float:
-        if self.changes is not None:
-            return entropy_lower_bound_by_groups(
-                self.spectrum, self.samples, self.changes, clusters=self.clusters
-            )
-        if self.clusters is not None and self.clusters < self.samples:
-            return 0.0  # Which samples depend on each other is known to the groups alone.
-        return entropy_lower_bound(
-            self.spectrum,
-            equal_pairs_within_samples=self.equal_pairs_within_samples,
-            pairs_within_samples=self.pairs_within_samples,
-        )
+def layer_document(layer: LayerResult) -> dict[str, Any]:
+    """Return a layer's numbers; None stands for what there is not, and for the infinite."""
+    states = layer.richness()
+    by_rows = {name: layer.entropy(name) for name in ESTIMATORS}
+    return {
+        "rows": layer.rows,
+        "samples": layer.samples,
+        "clusters": layer.clusters,
+        "distinct": layer.distinct,
+        "neurons": layer.neurons,
+        "entropy_bits": layer.entropy(),
+        "entropy_interval_bits": interval_document(layer.interval()),
+        "entropy_interval_unseen_like_rare_bits": interval_document(
+            layer.interval(unseen_like_rare=True)
+        ),
+        "entropy_lower_bound_bits": layer.entropy_lower_bound,
+        "entropy_plug_in_bits": by_rows[PLUG_IN],
+        "entropy_by_rows_bits": by_rows,
+        "max_entropy_bits": layer.max_entropy,
+        "cap_bits": layer.cap,
+        "efficiency": layer.efficiency(),
+        "efficiency_interval": interval_document(layer.efficiency_interval()),
+        "efficiency_lower_bound": layer.efficiency_lower_bound,
+        "efficiency_plug_in": efficiency(by_rows[PLUG_IN], layer.neurons),
+        "verdict": layer.verdict,
+        "reason": layer.reason,
+        "samples_needed": layer.samples_needed,
+        "needs": layer.needs,
+        "margin_bits": _finite(layer.margin),
+        "rows_in_single_samples": layer.spectrum.rows_in_single_samples,
+        "coverage": layer.coverage,
+        "richness": states.estimate,
+        "richness_interval": interval_document(states),
+        "collision_bound": layer.collision_bound,
+        "threshold": layer.threshold,
+        "target": layer.target,
+        "sampling": None if layer.sampling is None else dict(layer.sampling),
+    }
+
+
+def table_row(layer: LayerResult) -> dict[str, Any]:
+    """Return a layer's numbers for a line of a table: of intervals the two ends."""
+    document = layer_document(layer)
+    del document["entropy_by_rows_bits"]
+    row: dict[str, Any] = {}
+    for name, value in document.items():
+        if "_interval" not in name:
+            row[name] = value
+        else:
+            row |= {f"{name}_{end}": value and value[end] for end in ("lower", "upper")}
+    return row
+
+
+def interval_document(interval: Interval | Richness | None) -> dict[str, float | None] | None:
+    """Return the ends of an interval and its standard error; None where there is none."""
+    if interval is None:
+        return None
+    names = ("lower", "upper", "standard_error")
+    return {name: _finite(getattr(interval, name)) for name in names}
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
+
+
+def headings(verbose: bool = False) -> tuple[str, ...]:
+    """Return the headings of the table of layers; verbose: with rows, plug-in and its cap."""
+    return VERBOSE_HEADINGS if verbose else HEADINGS
+
+
+def layer_cells(layer: LayerResult, verbose: bool = False) -> tuple[str, ...]:
+    """Return a layer's line of the table."""
+    cells = {
+        "layer": printable(layer.name),
+        "neurons": f"{layer.neurons:,}",
+        "samples": f"{layer.samples:,}",
+        "rows": f"{layer.rows:,}",
+        "distinct": f"{layer.distinct:,}",
+        "efficiency": efficiency_text(layer),
+        "plug-in": f"{layer.efficiency(PLUG_IN):.3f}",
+        "cap": f"{layer.cap / layer.neurons:.3f}",
+        "verdict": layer.verdict,
+    }
+    return tuple(cells[heading] for heading in headings(verbose))
+
+
+def efficiency_text(layer: LayerResult) -> str:
+    """Return an efficiency as it is shown: with its interval, or as a lower bound."""
+    if layer.sample_limited:
+        return bounded_text(layer.efficiency_lower_bound)
+    return interval_text(layer.efficiency(), layer.efficiency_interval())
+
+
+def layer_text(layer: LayerResult) -> str:
+    """Return a layer in one line, and the reason of its verdict in another."""
+    sampled = sampling_text(layer)
+    return (
+        f"<LayerResult {printable(layer.name)}: {layer.neurons:,} neurons, "
+        f"{layer.samples:,} samples, {layer.distinct:,} distinct states, "
+        f"efficiency {efficiency_text(layer)}, {layer.verdict}>\n  {layer.reason}"
+        f"{sampled and f' ({sampled})'}"
+    )
+
+
+def sampling_text(layer: LayerResult) -> str:
+    """Return what was left out of a layer on purpose, in a phrase; empty if nothing was."""
+    sampling = layer.sampling or {}
+    # What a store says may be anything.
+    said = {name: value for name, value in sampling.items() if type(value) is int}
+    phrases = []
+    here = layer.rows / layer.samples
+    if type(share := sampling.get("positions")) is float:
+        phrases.append(f"{100 * share:.4g} % of the positions of each sample")
+    elif layer.target == PER_SAMPLE:
+        lengths = sampling.get("lengths")
+        of = f" of {lengths[0]:,} to {lengths[1]:,}" if lengths else ""
+        phrases.append(f"positions {here:,.4g}{of}, {_PER_SAMPLE}")
+    elif here < (all_positions := said.get("of_positions", 0)):
+        phrases.append(f"positions {here:,.4g} of {all_positions:,}")
+    if every := said.get("every"):
+        phrases.append(f"1 batch of {every:,}")
+    if max_bytes := said.get("max_bytes"):
+        phrases.append(f"at most {max_bytes:,} bytes of rows")
+    return ", ".join(phrases)
+
+
+def bounded_text(value: float) -> str:
+    """Return a lower bound as it is shown."""
+    return f"≥ {value:.3f}"
+
+
+def interval_text(value: float, interval: Interval | None) -> str:
+    """Return an estimate as it is shown, with its interval if there is one."""
+    if interval is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval.lower:.3f}, {interval.upper:.3f}]"

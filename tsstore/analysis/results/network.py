@@ -1,12 +1,27 @@
-"""What was counted in a run, and the numbers that follow from it for the network as a whole."""
+"""What was found in a run: numbers of the network as a whole, a table, a JSON document."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import KW_ONLY, dataclass, replace
+from html import escape
+from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis.results.layer import LayerNumbers
+from tsstore.analysis.results.estimates import PLUG_IN
+from tsstore.analysis.results.layer import (
+    HEADINGS,
+    VERBOSE_HEADINGS,
+    LayerResult,
+    bounded_text,
+    headings,
+    interval_document,
+    interval_text,
+    layer_cells,
+    layer_document,
+    sampling_text,
+    table_row,
+)
 from tsstore.analysis.samples import Dealt
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.accuracy import Answers
@@ -15,15 +30,31 @@ from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.network_intervals import aiq_interval, network_interval
 from tsstore.statistics.numerics import check_level
 from tsstore.store.reading.store import aliases
-from tsstore.text import printable
+from tsstore.text import (
+    MOST_NAMED,
+    html_lines,
+    html_table,
+    html_title,
+    listed,
+    printable,
+    text_table,
+)
 
-Layer = TypeVar("Layer", bound=LayerNumbers, covariant=True)
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEVEL = 0.95
+"""Nominal confidence of all intervals and bounds: what their functions take unless told."""
+
+MANY_DEPENDENT = 0.05
+"""Of the samples: where more have the id of another one and other rows, that leads the table."""
 
 
-class NetworkNumbers(Mapping[str, Layer]):
-    """What was found in a run: a mapping from layer names to results.
+@dataclass(eq=False, repr=False)
+class Analysis(Mapping[str, LayerResult]):
+    """What was found in a run: a mapping from layer names to results; made by `analyze`.
 
-    Parameters
+    Attributes
     ----------
     run
         Path of the run.
@@ -49,30 +80,20 @@ class NetworkNumbers(Mapping[str, Layer]):
         tells.
     """
 
-    def __init__(
-        self,
-        run: str,
-        samples: int,
-        layers: Mapping[str, Layer],
-        accuracy: float | None,
-        accuracy_by_group: Answers | None = None,
-        *,
-        samples_left_out: int = 0,
-        repeated_samples: int | None = None,
-        repeats: str = "once",
-        not_compared: str = "",
-        dealt: Dealt | None = None,
-    ) -> None:
-        self.run = run
-        self.samples = samples
-        self.layers = dict(layers)
-        self.accuracy = accuracy
-        self.accuracy_by_group = accuracy_by_group
-        self.samples_left_out = samples_left_out
-        self.repeated_samples = repeated_samples
-        self.repeats = repeats
-        self.not_compared = not_compared
-        self.dealt = dealt
+    run: str
+    samples: int
+    layers: Mapping[str, LayerResult]
+    accuracy: float | None
+    accuracy_by_group: Answers | None = None
+    _: KW_ONLY
+    samples_left_out: int = 0
+    repeated_samples: int | None = None
+    repeats: str = "once"
+    not_compared: str = ""
+    dealt: Dealt | None = None
+
+    def __post_init__(self) -> None:
+        self.layers = dict(self.layers)
 
     @property
     def is_lower_bound(self) -> bool:
@@ -92,7 +113,7 @@ class NetworkNumbers(Mapping[str, Layer]):
         """Return a confidence interval for the network's efficiency.
 
         None where it is a lower bound, or a layer has no interval; ValueError if level is not
-        between 0 and 1. What `unseen_like_rare` assumes, `LayerNumbers.interval` says.
+        between 0 and 1. What `unseen_like_rare` assumes, `LayerResult.interval` says.
         """
         check_level(level)
         entropies = self.known_entropies()
@@ -117,7 +138,7 @@ class NetworkNumbers(Mapping[str, Layer]):
         AnalysisError
             If there is no accuracy.
         """
-        return aIQ(self.network_efficiency(), self._accuracy(accuracy), weight)
+        return aIQ(self.network_efficiency(), _accuracy(self, accuracy), weight)
 
     def aiq_interval(
         self,
@@ -130,10 +151,10 @@ class NetworkNumbers(Mapping[str, Layer]):
         """Return a confidence interval for the aIQ; None as `network_interval`, raises as `aiq`.
 
         An accuracy that is given is taken to be exact; the recorded one has its own limits. What
-        `unseen_like_rare` assumes, `LayerNumbers.interval` says.
+        `unseen_like_rare` assumes, `LayerResult.interval` says.
         """
         check_level(level)
-        answers: float | Answers = self._accuracy(accuracy)
+        answers: float | Answers = _accuracy(self, accuracy)
         if accuracy is None and self.accuracy_by_group is not None:
             answers = self.accuracy_by_group
         entropies = self.known_entropies()
@@ -149,7 +170,7 @@ class NetworkNumbers(Mapping[str, Layer]):
             unseen_like_rare=unseen_like_rare,
         )
 
-    def __getitem__(self, name: str) -> Layer:
+    def __getitem__(self, name: str) -> LayerResult:
         for candidate in aliases(str(name)):
             if candidate in self.layers:
                 return self.layers[candidate]
@@ -162,26 +183,206 @@ class NetworkNumbers(Mapping[str, Layer]):
     def __len__(self) -> int:
         return len(self.layers)
 
-    def _accuracy(self, given: float | None) -> float:
-        accuracy = self.accuracy if given is None else given
-        if accuracy is None:
-            raise AnalysisError(
-                f"{self.run} has no columns prediction and label; record them, or pass accuracy="
-            )
-        return accuracy
-
     def known_entropies(self) -> list[Jackknifed] | None:
         """Return the layers' entropies with those without each group; None unless all are good."""
-        layers = [layer for layer in self.values() if not layer.sample_limited]
-        known = [_capped(layer.jackknifed, layer.neurons) for layer in layers if layer.jackknifed]
-        return known if known and len(known) == len(self) else None
+        known = [_good(layer) for layer in self.values()]
+        return [entropy for entropy in known if entropy] if known and all(known) else None
 
     def neurons(self) -> list[int]:
         """Return the neurons of each layer."""
         return [layer.neurons for layer in self.values()]
 
+    @property
+    def sentence(self) -> str:
+        """Which layers need more samples, and how many."""
+        return sentence(self)
 
-def _capped(entropy: Jackknifed, neurons: int) -> Jackknifed:
-    """Return an entropy of no more than one bit a neuron, which scatters as it did."""
+    @property
+    def warnings(self) -> list[str]:
+        """What speaks against most numbers, in sentences; they lead the table."""
+        return warning_lines(self)
+
+    def table(self, verbose: bool = False) -> str:
+        """Return the table of layers and what is said of the network, as text.
+
+        If it is verbose, with rows, plug-ins, their caps, and the reason of each verdict.
+        """
+        return analysis_text(self, verbose)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them."""
+        return analysis_document(self)
+
+    def to_json(self) -> str:
+        """Return :meth:`to_dict` as a JSON document."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the layers' numbers as a table, one line a layer."""
+        import pandas as pd
+
+        rows = {name: table_row(layer) for name, layer in self.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+
+    def __repr__(self) -> str:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        return analysis_html(self)
+
+
+def _good(layer: LayerResult) -> Jackknifed | None:
+    """Return a layer's entropy, at most one bit a neuron, scattering as it did; None if limited."""
+    entropy = layer.jackknifed
+    if layer.sample_limited or entropy is None:
+        return None
     names = ("estimate", "lowest", "highest")
-    return replace(entropy, **{name: min(getattr(entropy, name), neurons) for name in names})
+    return replace(entropy, **{name: min(getattr(entropy, name), layer.neurons) for name in names})
+
+
+def _accuracy(analysis: Analysis, given: float | None) -> float:
+    accuracy = analysis.accuracy if given is None else given
+    if accuracy is None:
+        raise AnalysisError(
+            f"{analysis.run} has no columns prediction and label; record them, or pass accuracy="
+        )
+    return accuracy
+
+
+def analysis_document(analysis: Analysis) -> dict[str, Any]:
+    """Return an analysis's numbers, in the same way as a layer's."""
+    plug_ins = [layer.efficiency(PLUG_IN) for layer in analysis.values()]
+    answered = analysis.accuracy is not None
+    return {
+        "run": analysis.run,
+        "samples": analysis.samples,
+        "samples_left_out": analysis.samples_left_out,
+        "repeated_samples": analysis.repeated_samples,
+        "repeats": analysis.repeats,
+        "not_compared": analysis.not_compared,
+        "warnings": warning_lines(analysis),
+        "level": LEVEL,
+        "layers": {name: layer_document(layer) for name, layer in analysis.items()},
+        "network_efficiency": analysis.network_efficiency(),
+        "network_efficiency_interval": interval_document(analysis.network_interval()),
+        "network_efficiency_is_lower_bound": analysis.is_lower_bound,
+        "network_efficiency_plug_in": network_efficiency(plug_ins),
+        "accuracy": analysis.accuracy,
+        "aiq": analysis.aiq() if answered else None,
+        "aiq_interval": interval_document(analysis.aiq_interval()) if answered else None,
+        "sentence": sentence(analysis),
+    }
+
+
+def network_lines(analysis: Analysis) -> list[str]:
+    """Return what is said of the whole network, a line each."""
+    efficiency = analysis.network_efficiency(), analysis.network_interval()
+    lines = [f"network efficiency {_equals(analysis, *efficiency)}"]
+    if analysis.accuracy is not None:
+        lines.append(f"accuracy = {analysis.accuracy:.4f}")
+        lines.append(f"aIQ {_equals(analysis, analysis.aiq(), analysis.aiq_interval())}")
+    return lines
+
+
+def sentence(analysis: Analysis) -> str:
+    """Return which layers need more samples, and how many, in one sentence."""
+    needs: dict[str, list[str]] = {}
+    for layer in analysis.values():
+        if layer.sample_limited:
+            needs.setdefault(layer.needs, []).append(layer.name)
+    if not needs:
+        return "" if warning_lines(analysis) else "The samples suffice for every layer."
+    first, rest = list(needs.items())[:MOST_NAMED], list(needs.values())[MOST_NAMED:]
+    parts = [f"{listed(names)} need{'s' * (len(names) == 1)} {what}" for what, names in first]
+    if others := sum(map(len, rest)):
+        parts.append(f"{others} more need more than there are")
+    return "; ".join(parts) + "."
+
+
+def notes(analysis: Analysis) -> list[str]:
+    """Return what else is to be known of the samples, a line each."""
+    lines = []
+    if left_out := analysis.samples_left_out:
+        lines.append(f"{_repeating(left_out)} (left out).")
+    if not warning_lines(analysis):
+        lines += _dependence_lines(analysis)
+    if why := printable(analysis.not_compared):
+        lines.append(f"Whether samples repeat others is not known: {why}.")
+    return lines + sampling_lines(analysis)
+
+
+def warning_lines(analysis: Analysis) -> list[str]:
+    """Return what leads the table, a line each: what speaks against most of its numbers."""
+    most = MANY_DEPENDENT * analysis.samples
+    if analysis.repeats == "each" or (analysis.repeated_samples or 0) <= most:
+        return []
+    return _dependence_lines(analysis)
+
+
+def _dependence_lines(analysis: Analysis) -> list[str]:
+    """Return what is said of samples that count though they have the id of another one."""
+    number = analysis.repeated_samples
+    if not number:
+        return []
+    if analysis.repeats == "each":
+        return [f'{_repeating(number)}, and each counts as a draw of its own (repeats="each").']
+    clusters = max((layer.clusters or 0 for layer in analysis.values()), default=0)
+    have = "1 sample has" if number == 1 else f"{number:,} of {analysis.samples:,} samples have"
+    return [
+        f"{have} the id of another one and other rows: samples of one id depend on each other, "
+        f'and make {clusters:,} clusters (unique_by="id" counts the first of each id, '
+        'repeats="each" takes all for draws).'
+    ]
+
+
+def sampling_lines(analysis: Analysis) -> list[str]:
+    """Return what was left out of layers on purpose, a line for those of which the same was."""
+    layers: dict[str, list[str]] = {}
+    for layer in analysis.values():
+        if phrase := sampling_text(layer):
+            layers.setdefault(phrase, []).append(layer.name)
+    return [f"{listed(names)}: {phrase}." for phrase, names in layers.items()]
+
+
+def reasons(analysis: Analysis) -> list[str]:
+    """Return the reason of each layer's verdict, a line each."""
+    return [f"{printable(layer.name)}: {layer.reason}" for layer in analysis.values()]
+
+
+def analysis_text(analysis: Analysis, verbose: bool = False) -> str:
+    """Return an analysis as aligned text; verbose: with plug-ins and reasons."""
+    rows = [headings(verbose), *(layer_cells(layer, verbose) for layer in analysis.values())]
+    lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
+    lines += reasons(analysis) if verbose else []
+    title = f"<Analysis {printable(analysis.run)}>"
+    leading = (f"  {line}" for line in warning_lines(analysis))
+    shown = (f"  {line}" for line in lines if line)
+    return "\n".join([title, *leading, *text_table(rows), *shown])
+
+
+def analysis_html(analysis: Analysis) -> str:
+    """Return an analysis as an HTML table with its sentences; the rest is in the tooltips."""
+    layers = list(analysis.values())
+    lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
+    leading = "".join(f"<p><b>{escape(line)}</b></p>" for line in warning_lines(analysis))
+    table = html_table(HEADINGS, map(layer_cells, layers), list(map(_tooltips, layers)))
+    return html_title("Analysis", analysis.run) + leading + table + html_lines(lines)
+
+
+def _tooltips(layer: LayerResult) -> dict[str, str]:
+    cells = dict(zip(VERBOSE_HEADINGS, layer_cells(layer, verbose=True), strict=True))
+    return {
+        "distinct": f"in {cells['rows']} rows",
+        "efficiency": f"plug-in {cells['plug-in']}, cap {cells['cap']}",
+        "verdict": layer.reason,
+    }
+
+
+def _repeating(samples: int) -> str:
+    return "1 sample repeats another one" if samples == 1 else f"{samples:,} samples repeat others"
+
+
+def _equals(analysis: Analysis, value: float, interval: Interval | None) -> str:
+    if analysis.is_lower_bound:
+        return bounded_text(value)
+    return f"= {interval_text(value, interval)}"
