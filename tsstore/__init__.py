@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
+    from tsstore.analysis.neurons import Neurons, neurons
     from tsstore.analysis.planning.run_plan import RunPlan, plan
     from tsstore.analysis.results.difference import Difference, difference
     from tsstore.analysis.results.layer import LayerResult
@@ -56,6 +57,8 @@ _HOMES = {
     "Difference": "analysis.results.difference",
     "difference": "analysis.results.difference",
     "LayerResult": "analysis.results.layer",
+    "Neurons": "analysis.neurons",
+    "neurons": "analysis.neurons",
     "RunPlan": "analysis.planning.run_plan",
     "plan": "analysis.planning.run_plan",
     "AccessError": "errors",
@@ -90,6 +93,7 @@ __all__ = [
     "Difference",
     "LayerResult",
     "LayerStates",
+    "Neurons",
     "Recorder",
     "ResumeError",
     "RunPlan",
@@ -109,6 +113,7 @@ __all__ = [
     "entropy",
     "layers",
     "network_efficiency",
+    "neurons",
     "open",
     "plan",
     "remove_state_layers",

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from tsstore.commands import analysing, models, runs, states
+from tsstore.commands import analysing, models, neurons, runs, states
 from tsstore.errors import TsstoreError
 from tsstore.text import printable
 
@@ -30,6 +30,7 @@ for command in (
     runs.compact,
     analysing.plan,
     analysing.analyze,
+    neurons.neurons,
     states.states,
     states.export,
 ):

@@ -1,0 +1,433 @@
+"""How often each neuron of a run's layers fires, which never do, and which do the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore import text
+from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.request import check_rows, countable, layer_names
+from tsstore.analysis.running import Scheduler
+from tsstore.analysis.schedulers import choose
+from tsstore.counting.firing import Firing, add_firing, complements, count_firing
+from tsstore.errors import MemoryTooSmallError
+from tsstore.statistics.rates import rate_limits
+from tsstore.statistics.upper_bound import upper_bound_from_rates
+from tsstore.store.files.open import StorePath
+from tsstore.store.reading.layer import Block, LayerStates
+from tsstore.store.reading.store import StateStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Progress = Callable[[str, int, int], None]
+"""Takes a layer's name, the number of its tasks that are done, and of all."""
+
+PIECE_BYTES = 1 << 20
+"""Of rows that are counted at a time, about; those of one sample are counted at once."""
+BLOCK_PIECES = 64
+FAN_IN = 16
+"""Counts that one task adds up."""
+TASK_BYTES = 4 << 20
+"""Of a task beside its rows, chunks and counts."""
+NEURON_BYTES = 56
+"""Of a neuron in what is counted: five numbers and a hash."""
+HEADINGS = ("layer", "neurons", "dead", "always on", "duplicates", "rate (median)", "10–90 %")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNeurons:
+    """What the neurons of one layer did.
+
+    Attributes
+    ----------
+    name
+        The layer's name.
+    counted
+        The counts that all else follows from.
+    """
+
+    name: str
+    counted: Firing
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons."""
+        return len(self.counted.on)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that have rows."""
+        return self.counted.samples
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.counted.rows
+
+    @cached_property
+    def rate(self) -> npt.NDArray[np.float64]:
+        """In what share of the rows each neuron is on, float64 (neurons,)."""
+        shares: npt.NDArray[np.float64] = self.counted.on / self.rows
+        return shares
+
+    @property
+    def samples_fired(self) -> npt.NDArray[np.int64]:
+        """In how many samples each neuron is on in some row, int64 (neurons,)."""
+        return self.counted.fired
+
+    def rate_limits(
+        self, level: float = 0.95
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return confidence limits of each neuron's rate, by samples: two float64 (neurons,).
+
+        Samples are taken to be independent draws.
+
+        Raises
+        ------
+        ValueError
+            If level is not between 0 and 1.
+        """
+        counted = self.counted
+        return rate_limits(
+            counted.on,
+            counted.squares,
+            counted.products,
+            counted.fired,
+            counted.full,
+            samples=counted.samples,
+            rows=counted.rows,
+            squared_rows=counted.squared_rows,
+            level=level,
+        )
+
+    @cached_property
+    def dead(self) -> npt.NDArray[np.int64]:
+        """Indices of the neurons that were on in no row."""
+        return np.flatnonzero(self.counted.on == 0)
+
+    @cached_property
+    def always_on(self) -> npt.NDArray[np.int64]:
+        """Indices of the neurons that were on in all rows."""
+        return np.flatnonzero(self.counted.on == self.rows)
+
+    @cached_property
+    def identical(self) -> list[list[int]]:
+        """Groups of two or more neurons that did the same in all rows, neither dead nor always on.
+
+        They are told by hashes of 128 bits: two that differ are taken for equal with a probability
+        of at most 2⁻⁶⁵.
+        """
+        return [group for group in self._by_hash.values() if len(group) > 1]
+
+    @cached_property
+    def complementary(self) -> list[tuple[list[int], list[int]]]:
+        """Pairs of groups of neurons, one of which is on where the other is off, in all rows."""
+        opposites = complements(self.counted)
+        pairs = []
+        for group in self._by_hash.values():
+            other = self._by_hash.get(opposites[group[0]].tobytes())
+            if other and group[0] < other[0]:
+                pairs.append((group, other))
+        return pairs
+
+    @property
+    def duplicates(self) -> int:
+        """How many neurons do what one with a lower index does."""
+        return sum(len(group) - 1 for group in self.identical)
+
+    @cached_property
+    def entropy_bound(self) -> float:
+        """The entropy that neurons of these rates had if they were independent, in bits."""
+        return upper_bound_from_rates(self.rate)
+
+    @cached_property
+    def _by_hash(self) -> dict[bytes, list[int]]:
+        groups: dict[bytes, list[int]] = {}
+        constant = {*self.dead.tolist(), *self.always_on.tolist()}
+        for neuron, column in enumerate(self.counted.hashes):
+            if neuron not in constant:
+                groups.setdefault(column.tobytes(), []).append(neuron)
+        return groups
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return a table of the neurons.
+
+        Parameters
+        ----------
+        level
+            Nominal confidence of the limits.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by neuron: rate, its limits (low, high), samples in which the neuron fired,
+            kind (``"dead"``, ``"always on"`` or empty), and the first neuron that did the same, or
+            the opposite, in all rows (missing if there is none).
+        """
+        import pandas as pd
+
+        low, high = self.rate_limits(level)
+        kind = np.full(self.neurons, "", object)
+        kind[self.dead], kind[self.always_on] = "dead", "always on"
+        same = pd.array([pd.NA] * self.neurons, dtype="Int64")
+        opposite = same.copy()
+        for first, *others in self.identical:
+            same[others] = first
+        for group, other in self.complementary:
+            opposite[group], opposite[other] = other[0], group[0]
+        frame = {
+            "rate": self.rate,
+            "low": low,
+            "high": high,
+            "samples_fired": self.samples_fired,
+            "kind": kind,
+            "same_as": same,
+            "opposite_of": opposite,
+        }
+        return pd.DataFrame(frame, index=pd.RangeIndex(self.neurons, name="neuron"))
+
+    def to_dict(self, level: float = 0.95) -> dict[str, Any]:
+        """Return the layer's numbers, as :meth:`Neurons.to_json` writes them."""
+        low, high = self.rate_limits(level)
+        return {
+            "neurons": self.neurons,
+            "samples": self.samples,
+            "rows": self.rows,
+            "rate": self.rate.tolist(),
+            "rate_interval": np.stack([low, high], axis=1).tolist(),
+            "samples_fired": self.samples_fired.tolist(),
+            "dead": self.dead.tolist(),
+            "always_on": self.always_on.tolist(),
+            "identical": self.identical,
+            "complementary": [list(pair) for pair in self.complementary],
+            "independent_entropy_bits": self.entropy_bound,
+        }
+
+    @property
+    def cells(self) -> list[str]:
+        """The layer's line in a table, as :data:`HEADINGS` names its columns."""
+        low, middle, high = np.quantile(self.rate, [0.1, 0.5, 0.9])
+        counts = (self.neurons, len(self.dead), len(self.always_on), self.duplicates)
+        return [
+            text.printable(self.name),
+            *(f"{count:,}" for count in counts),
+            f"{middle:.3f}",
+            f"{low:.3f}–{high:.3f}",
+        ]
+
+    @property
+    def sentence(self) -> str:
+        """What the samples allow to say of neurons that never fired; empty if there are none."""
+        if not len(self.dead):
+            return ""
+        limit = self.rate_limits()[1][self.dead[0]]
+        return (
+            f"{text.printable(self.name)}: {text.counted(len(self.dead), 'neuron')} fired in 0 of "
+            f"{text.counted(self.samples, 'sample')}: each one's rate is below {limit:.2g} at 95 %."
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<LayerNeurons {text.printable(self.name)}: {self.neurons} neurons, {len(self.dead)} "
+            f"dead, {len(self.always_on)} always on, {self.duplicates} duplicates>"
+        )
+
+
+class Neurons(Mapping[str, LayerNeurons]):
+    """What the neurons of a run's layers did: a mapping from layer names.
+
+    Parameters
+    ----------
+    path
+        The run.
+    layers
+        What was counted, by layer.
+    """
+
+    def __init__(self, path: str, layers: Mapping[str, LayerNeurons]) -> None:
+        self.path = path
+        self._layers = dict(layers)
+
+    def __getitem__(self, name: str) -> LayerNeurons:
+        return self._layers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return a table of all neurons, indexed by layer and neuron.
+
+        Columns as of :meth:`LayerNeurons.to_frame`.
+        """
+        import pandas as pd
+
+        frames = {name: layer.to_frame(level) for name, layer in self.items()}
+        return pd.concat(frames, names=["layer"])
+
+    def to_json(self, level: float = 0.95) -> str:
+        """Return all numbers as a JSON document: each layer's under its name."""
+        layers = {name: layer.to_dict(level) for name, layer in self.items()}
+        return json.dumps({"path": self.path, "level": level, "layers": layers}, indent=2)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is to be known beside the table."""
+        return [layer.sentence for layer in self.values() if layer.sentence]
+
+    def __str__(self) -> str:
+        rows = [HEADINGS, *(layer.cells for layer in self.values())]
+        return "\n".join([self.path, *text.text_table(rows), *self.sentences])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        table = text.html_table(HEADINGS, [layer.cells for layer in self.values()])
+        return text.html_title("neurons", self.path) + table + text.html_lines(self.sentences)
+
+
+def neurons(
+    store: StateStore | StorePath,
+    layers: str | Iterable[str] | None = None,
+    *,
+    memory: int | str | None = None,
+    scheduler: Any = None,
+    progress: Progress | None = None,
+) -> Neurons:
+    """Count how often each neuron fires, and find dead, always-on and duplicate ones.
+
+    Each layer's rows are read once. All samples count, those that repeat others as well.
+
+    Parameters
+    ----------
+    store
+        A run, or its path; what is committed now is counted.
+    layers
+        Names of layers; all unless given.
+    memory
+        What one process may add to its baseline, in bytes or as ``"2GiB"``; a quarter of what
+        there is unless given.
+    scheduler
+        As for :func:`tsstore.analyze`.
+    progress
+        Called as ``progress(layer, tasks done, all tasks)``.
+
+    Returns
+    -------
+    Neurons
+        A mapping from layer names to what their neurons did.
+
+    Raises
+    ------
+    NotAStoreError, FormatError, DamageError
+        If the store cannot be read.
+    EmptyStoreError
+        If nothing has been committed.
+    UnknownLayerError
+        If there is no such layer.
+    MemoryTooSmallError
+        If the memory holds not even one task.
+    AnalysisError
+        If the run holds several steps, or memory or scheduler make no sense.
+    """
+    store = countable(store)
+    names = layer_names(store, layers)
+    asked = None if memory is None else parse_memory(memory)
+    secret = int.from_bytes(os.urandom(16), "little")
+    with closing(choose(scheduler)) as runner:
+        amount = runner.memory(asked)
+        found = {}
+        for name in names:
+            report = None if progress is None else partial(progress, name)
+            counted = _count_layer(store[name], amount, runner, report, secret)
+            found[name] = LayerNeurons(name, counted)
+    return Neurons(store.path, found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A layer as a task needs it: a mapping or sequence Dask would look into."""
+
+    states: LayerStates
+    secret: int
+
+
+def _count_layer(
+    states: LayerStates, memory: int, scheduler: Scheduler, report: Any, secret: int
+) -> Firing:
+    check_rows(states)
+    held = FAN_IN * NEURON_BYTES * states.neurons
+    needed = _task_bytes(states)
+    if needed + held > memory:
+        raise MemoryTooSmallError(
+            f"{states.location}: memory of {text.format_memory(memory)} is too small to count "
+            f"neurons of layer {text.printable(states.name)}; give at least "
+            f"memory='{-(-(needed + held) // 1024)}KiB'"
+        )
+    threads = max(1, min((memory - held) // needed, scheduler.threads))
+    # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
+    one = np.zeros((1, states.row_bytes), np.uint8)
+    count_firing(one, np.ones(1, np.int64), states.neurons, [0])
+    graph, key = _graph(states, secret)
+    counted: Firing = scheduler.run(graph, key, threads, report)
+    return counted
+
+
+def _graph(states: LayerStates, secret: int) -> tuple[dict[Any, Any], Any]:
+    """Return the graph that counts a layer's neurons, and its key; its keys are unique."""
+    token = uuid.uuid4().hex[:12]
+    layer, block, added = (f"tsstore-{kind}-{token}" for kind in ("layer", "fired", "added"))
+    graph: dict[Any, Any] = {layer: _Layer(states, secret)}
+    keys: list[Any] = []
+    for number, part in enumerate(states.parts):
+        for some in part.blocks(number, BLOCK_PIECES * _piece_rows(states)):
+            keys.append((block, len(keys)))
+            graph[keys[-1]] = (_count_block, layer, some)
+    while len(keys) > 1:
+        merged = []
+        for first in range(0, len(keys), FAN_IN):
+            merged.append((added, len(graph)))
+            graph[merged[-1]] = (add_firing, keys[first : first + FAN_IN])
+        keys = merged
+    return graph, keys[0]
+
+
+def _piece_rows(states: LayerStates) -> int:
+    return max(PIECE_BYTES // states.row_bytes, 1)
+
+
+def _task_bytes(states: LayerStates) -> int:
+    """Return the most bytes that a task takes: chunks, rows and the same as words, two counts."""
+    rows = max(states.largest_sample, _piece_rows(states))
+    chunk = max(part.states.spec.chunk_bytes for part in states.parts)
+    words = 8 * math.ceil(states.row_bytes / 8)
+    counts = 3 * NEURON_BYTES * (states.neurons + 64)
+    return TASK_BYTES + 3 * chunk + rows * (states.row_bytes + words + 16) + counts
+
+
+def _count_block(layer: _Layer, block: Block) -> Firing:
+    """Return what each neuron did in a block's samples."""
+    states = layer.states
+    pieces = states.divide(block, _piece_rows(states))
+    return add_firing(_count_piece(layer, piece) for piece in pieces)
+
+
+def _count_piece(layer: _Layer, piece: Block) -> Firing:
+    rows, positions = layer.states.read_block(piece)
+    seed = (layer.secret, piece.part, piece.first_row)
+    return count_firing(rows, positions, layer.states.neurons, seed)
