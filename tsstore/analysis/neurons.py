@@ -18,8 +18,7 @@ import numpy.typing as npt
 from tsstore import text
 from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.request import check_rows, countable, layer_names
-from tsstore.analysis.running import Scheduler
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.counting.firing import Firing, add_firing, complements, count_firing
 from tsstore.errors import MemoryTooSmallError
 from tsstore.statistics.rates import rate_limits
