@@ -57,7 +57,7 @@ def interruptible() -> Iterator[None]:
 @pytest.fixture
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let plans have many blocks, pieces, partitions, shares and passes of but a few rows."""
-    sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8}
+    sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SUBPARTITION_RECORDS": 8}
     partitions = {"PARTITION_RECORDS": {False: 32, True: 64}, "PARALLEL_ROWS": 32}
     sample_few_rows(monkeypatch, 16)
     monkeypatch.setattr("tsstore.analysis.planning.cost.MIN_TABLE_SLOTS", 16)

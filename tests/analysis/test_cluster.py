@@ -45,7 +45,7 @@ from tsstore.analysis import plan, work
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.store.reading.layer import LayerStates
 
-sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SHARE_RECORDS": 8}
+sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SUBPARTITION_RECORDS": 8}
 work.MIN_TABLE_SLOTS = 16
 for name, value in {**sizes, "PARTITION_RECORDS": {False: 32, True: 32}}.items():
     assert hasattr(plan, name)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tsstore.counting.by_group import deal
+from tsstore.counting.premerge.samples import deal
 from tsstore.counting.tables.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
 from tsstore.statistics.accuracy import Answers

@@ -1,4 +1,8 @@
-"""Scattering records by bits of their hash: equal keys meet in one partition."""
+"""Scattering records by bits of their hash: equal keys meet in one partition.
+
+A partition that is counted in memory is scattered again, into subpartitions whose tables fit the
+processor's cache.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,20 @@ from tsstore.counting.records import Records
 from tsstore.numba_tools.decorators import kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from tsstore.counting.buffers import Buffers
 
+SUBPARTITION_RECORDS: Final = 1 << 16
+"""Of a subpartition whose tables fit the processor's cache well."""
+LEAST_PREFIX_BITS: Final = 6
+"""Of the hash that all keys of a subpartition have in common, at least: counts take their place."""
+
 _HASH_BITS: Final = 64
 _LARGEST_BITS: Final = 24
+_MOST_SUBPARTITION_BITS: Final = 12
 
 
 def scatter(
@@ -43,11 +53,6 @@ def scatter(
         Those of partition 0, then of partition 1, and so on.
     offsets
         int64 (2**bits + 1,): partition p is ``records[offsets[p] : offsets[p + 1]]``.
-
-    Raises
-    ------
-    ValueError
-        If the bits are not within 0 … 24, or not within the hash.
     """
     if not 0 <= bits <= min(_LARGEST_BITS, _HASH_BITS - skipped_bits):
         raise ValueError(
@@ -72,6 +77,56 @@ def scatter(
     for piece in pieces:
         _move(*piece.columns, *scattered.columns, shift, mask, cursors, width)
     return scattered, offsets
+
+
+def is_large(records: int, subpartition_records: int) -> bool:
+    """Whether a subpartition is far larger than others: its states were crafted, or are few."""
+    return records > 2 * subpartition_records
+
+
+def subpartition_bits(
+    records: int, partition_bits: int, subpartition_records: int = SUBPARTITION_RECORDS
+) -> int:
+    """Return by how many bits a partition of so many records is divided."""
+    wanted = ((max(records, 1) - 1) // subpartition_records).bit_length()
+    return max(min(wanted, _MOST_SUBPARTITION_BITS), LEAST_PREFIX_BITS - partition_bits)
+
+
+def subpartitions(
+    pieces: Sequence[Records],
+    words: int,
+    partition_bits: int,
+    bits: int,
+    grouped: bool = False,
+    buffers: Buffers | None = None,
+) -> Iterator[tuple[Records, Records]]:
+    """Yield the records of a partition, all in memory, part by part: bare ones, and others.
+
+    The keys of the partition have the top `partition_bits` of their hash in common; it is divided
+    by so many further `bits`. Records lie in the buffers, if there are any, until the next one.
+    """
+    kinds = []
+    for bare in (True, False):
+        own = [piece for piece in pieces if piece.is_bare == bare]
+        own = own or [Records.empty(words, bare, grouped)]
+        kinds.append(scatter(own, bits, partition_bits, buffers))
+    for own in range(1 << bits):
+        bare_ones, others = (records[ends[own] : ends[own + 1]] for records, ends in kinds)
+        yield bare_ones, others
+
+
+def subpartition_table_bytes(words: int, groups: int, subpartition_records: int) -> int:
+    """Bytes of all tables of a subpartition that is not large, at most.
+
+    By group, of each record a state, two pairs, a place of either in an index, two of them while
+    that doubles, and two changes; and what is added up at once. Else four slots of a packed table,
+    one and a half of it while it doubles. In both, marks, and the records that are no singletons.
+    """
+    left = 8 + 2 * (8 * words + 1)
+    if groups:
+        left += 8 * words + 16 + 48 + 24 + 48
+        return 2 * subpartition_records * left + groups * (1 << 15)
+    return 2 * subpartition_records * (left + 48 * words)
 
 
 @kernel

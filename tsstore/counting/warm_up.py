@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 
-from tsstore.counting.by_group import count_groups, deal, numbers_by_group
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
 from tsstore.counting.premerge import hot_keys as hot
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, DirectTable
+from tsstore.counting.premerge.samples import count_groups, deal, numbers_by_group
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
 from tsstore.counting.tables.grouped import aggregate_groups, aggregate_groups_gathered

@@ -161,8 +161,8 @@ def test_passes_shares_and_pieces_change_nothing_by_group(tmp_path):
     whole: dict[str, Any] = {"groups": groups, "partition_bits": 0}
     for changes in (
         {"maximum_slots": 40, "gathered_bytes": 0},
-        {"share_records": 4},
-        {"share_records": 1 << 16},
+        {"subpartition_records": 4},
+        {"subpartition_records": 1 << 16},
         {"piece_rows": 1, "block_rows": 1000},
         {"piece_rows": 9, "block_rows": 100, "spill": True},
     ):
@@ -337,7 +337,7 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
         states = write_layers(tmp_path / f"run of {len(rows.rows)}", {"a": rows})["a"]
         count_of_groups = groups.count if groups else 0
         plan = plan_of(states, groups=count_of_groups, partition_bits=2, gathered_bytes=1 << 20)
-        plan = replace(plan, share_records=1 << 14)
+        plan = replace(plan, subpartition_records=1 << 14)
         shared = Shared(states, scheme, plan, "", groups)
         blocks = [count_block(shared, block, buffers) for block in states.blocks(1000)]
         return check_receipts(blocks, states.rows), plan

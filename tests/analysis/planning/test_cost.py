@@ -22,7 +22,7 @@ from tsstore.analysis.planning.cost import (
 from tsstore.analysis.planning.layer_plan import (
     make_plan,
 )
-from tsstore.counting.shares import SHARE_RECORDS
+from tsstore.counting.partition import SUBPARTITION_RECORDS
 from tsstore.counting.tables.grouped import grouped_slot_bytes, least_slots
 from tsstore.counting.tables.plain import slot_bytes
 
@@ -93,7 +93,7 @@ def test_a_table_of_all_states_is_for_few_neurons_many_rows_and_much_memory():
 
 
 def test_a_partition_task_holds_what_it_gathers_and_the_larger_of_two_tables():
-    share, slots = SHARE_RECORDS, 1 << 12
+    share, slots = SUBPARTITION_RECORDS, 1 << 12
     in_memory = partition_task_bytes(work(), 0, 1000, share, slots, False)
     in_files = partition_task_bytes(work(), 0, 1000, share, slots, True)
     assert in_files - in_memory == 2 * 1000 + 2 * FRAME_BYTES

@@ -33,7 +33,7 @@ from tsstore.analysis.planning.layer_plan import (
     estimated_seconds,
     make_plan,
 )
-from tsstore.counting.shares import SHARE_RECORDS, share_table_bytes
+from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_table_bytes
 from tsstore.errors import AnalysisError, MemoryTooSmallError
 
 MIB = 1 << 20
@@ -88,7 +88,7 @@ def test_no_size_is_too_odd_for_a_plan_to_be_completed(layer, memory, threads, p
     assert plan.rounds == 1
     assert plan.blocks == -(-layer.rows // plan.block_rows)
     assert plan.gathered_bytes > 0
-    assert MIN_PIECE_ROWS <= plan.share_records <= SHARE_RECORDS
+    assert MIN_PIECE_ROWS <= plan.subpartition_records <= SUBPARTITION_RECORDS
     assert plan.scratch_bytes == layer.records_bytes(layer.rows)
     assert plan.slice_bytes * max(plan.blocks, 1) << plan.partition_bits <= plan.scratch_bytes
     assert plan.tasks >= plan.blocks + 2**plan.partition_bits
@@ -152,7 +152,7 @@ def test_the_projection_is_that_of_its_named_parts(layer, log_memory, way):
         layer,
         plan.piece_rows,
         plan.gathered_bytes,
-        plan.share_records,
+        plan.subpartition_records,
         plan.maximum_slots,
         plan.spill,
     )
@@ -268,7 +268,7 @@ def test_a_partition_of_somewhat_more_records_than_the_mean_is_gathered():
 def test_tables_for_what_cannot_be_gathered_take_what_those_of_a_share_do():
     for layer in (work(), work(words=2, row_bytes=16), work(groups=32), work(groups=255)):
         plan = make_plan(layer, GIB, 2, True)
-        room = share_table_bytes(layer.words, layer.groups, plan.share_records)
+        room = subpartition_table_bytes(layer.words, layer.groups, plan.subpartition_records)
         assert (
             table_bytes(layer, plan.maximum_slots)
             <= room
@@ -330,7 +330,8 @@ def test_groups_take_more_memory_in_every_part_of_the_projection():
     )
     assert held_bytes(grouped, 1, 1 << 16, 8, True) > held_bytes(plain, 1, 1 << 16, 8, True)
     tasks = [
-        partition_task_bytes(one, 0, 1000, SHARE_RECORDS, 1 << 12, True) for one in (plain, grouped)
+        partition_task_bytes(one, 0, 1000, SUBPARTITION_RECORDS, 1 << 12, True)
+        for one in (plain, grouped)
     ]
     assert tasks[0] < tasks[1]
     memory = smallest_memory(plain), smallest_memory(grouped)

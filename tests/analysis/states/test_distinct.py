@@ -91,7 +91,9 @@ def test_more_states_than_a_table_holds_are_counted_in_passes(
     rows = layer(numbered_rows(np.arange(3_000) // 2, width), 3)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     monkeypatch.setattr("tsstore.counting.tables.plain.Table", Watched)
-    pieces = pieces_of(states, gathered_bytes=gathered, maximum_slots=16, share_records=1_000)
+    pieces = pieces_of(
+        states, gathered_bytes=gathered, maximum_slots=16, subpartition_records=1_000
+    )
     assert found(pieces) == expected(rows)
     assert max(passes) > 1
 

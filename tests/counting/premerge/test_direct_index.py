@@ -12,7 +12,6 @@ from synthetic import numbered_rows
 
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge import direct_index as module
-from tsstore.counting.premerge import hot_kernels
 from tsstore.counting.premerge import hot_keys as hot
 from tsstore.counting.premerge.direct_index import DirectTable, direct_bytes, states_of
 from tsstore.counting.records import Records
@@ -150,7 +149,7 @@ def test_kernels_run_as_plain_python_with_the_same_result(groups: int, monkeypat
     group = np.array([0, 2, 1], np.uint8) if groups else None
     positions = np.array([40, 0, 50])
     compiled = check(table(3, groups), rows, positions, group, max(groups, 1))
-    counting_cases.run_as_plain_python(monkeypatch, module, hot, hot_kernels)
+    counting_cases.run_as_plain_python(monkeypatch, module, hot)
     assert not hasattr(module._count, "py_func")
     plain = check(table(3, groups), rows, positions, group, max(groups, 1))
     assert list(map(counting_cases.rows_of, plain)) == list(map(counting_cases.rows_of, compiled))

@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.premerge import hot_kernels
 from tsstore.counting.premerge import hot_keys as module
 from tsstore.counting.premerge import within_samples as merge_module
 from tsstore.counting.premerge.hot_keys import HotKeys, hot_bytes, merge_hot_rows, slots_of
@@ -423,8 +422,8 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     group = np.random.default_rng(1).integers(0, 3, 300).astype(np.uint8) if groups else None
     own = None if group is None else group[:5]
     compiled = [rows_of(piece) for piece in hot_and_cold(keys, group, groups)]
-    counting_cases.run_as_plain_python(monkeypatch, module, hot_kernels, merge_module)
-    assert not hasattr(hot_kernels.elect, "py_func")
+    counting_cases.run_as_plain_python(monkeypatch, module, merge_module)
+    assert not hasattr(module.elect, "py_func")
     plain = [rows_of(piece) for piece in hot_and_cold(keys, group, groups)]
     assert plain == compiled
     assert check_rows(keys, group, groups or 1) > 100

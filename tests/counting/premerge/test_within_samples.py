@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.premerge import hot_kernels
+from tsstore.counting.premerge import hot_keys as hot
 from tsstore.counting.premerge import within_samples as module
 from tsstore.counting.premerge.within_samples import merge_bytes
 from tsstore.errors import CountingError
@@ -172,8 +172,8 @@ def test_bytes_are_those_of_the_tables_of_one_sample() -> None:
     assert merge_bytes(1, 10**6) - merge_bytes(1, 10**6 - 1) == 40
     assert merge_bytes(1, 1) == 4 * (1 << 12) + 4 * 2 + 40
     buffers = Buffers()
-    room = module._room(largest, 3, buffers)
-    assert sum(array.nbytes for array in room) == merge_bytes(3, largest)
+    work = module._workspace(largest, 3, buffers)
+    assert sum(array.nbytes for array in work) == merge_bytes(3, largest)
 
 
 @pytest.mark.parametrize("words", WIDTHS)
@@ -183,7 +183,7 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     keys = random_keys(5, 100, 30, words)
     group = np.array([1, 0, 1, 0, 1], np.uint8) if groups else None
     compiled = [rows_of(piece) for piece in check_merged(keys, positions, group, groups or 1)]
-    counting_cases.run_as_plain_python(monkeypatch, module, hot_kernels)
+    counting_cases.run_as_plain_python(monkeypatch, module, hot)
     assert not hasattr(module._merge, "py_func")
     plain = [rows_of(piece) for piece in check_merged(keys, positions, group, groups or 1)]
     assert plain == compiled
@@ -197,7 +197,7 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
 def test_nothing_is_written_beyond_the_room_there_is(distinct, hot_rows, monkeypatch) -> None:
     sample_few_rows(monkeypatch, 32)
     # Unlike compiled loops, plain Python says so.
-    counting_cases.run_as_plain_python(monkeypatch, module, hot_kernels)
+    counting_cases.run_as_plain_python(monkeypatch, module, hot)
     ids = np.where(np.arange(120) % 60 < hot_rows, 0, np.arange(120) % distinct)
     group = np.arange(120, dtype=np.uint8)
     for count in (1, 2, 3, 60, 120):

@@ -181,7 +181,7 @@ def test_crafted_keys_are_an_error_not_an_endless_search(words: int) -> None:
 def test_keys_of_a_large_share_that_no_pass_can_divide_are_an_error() -> None:
     keys = np.arange(40, dtype=np.uint64)[:, None]
     with pytest.raises(CountingError, match="share the first 48 bits"):
-        aggregate_gathered([Records(keys)], 1, 0, 4, share_records=4)
+        aggregate_gathered([Records(keys)], 1, 0, 4, subpartition_records=4)
 
 
 @pytest.mark.parametrize("words", WIDTHS)

@@ -156,12 +156,12 @@ def count_partition(
         found, cells = aggregate_groups(slices, words, index.groups, *share)
     elif index.groups and gathered is not None:
         found, cells = aggregate_groups_gathered(
-            gathered, words, index.groups, *share, plan.share_records, buffers
+            gathered, words, index.groups, *share, plan.subpartition_records, buffers
         )
     elif gathered is None:
         found = aggregate(slices, words, *share)
     else:
-        found = aggregate_gathered(gathered, words, *share, plan.share_records, buffers)
+        found = aggregate_gathered(gathered, words, *share, plan.subpartition_records, buffers)
     return Counts(Spectrum.from_arrays(*found), cells=cells)
 
 

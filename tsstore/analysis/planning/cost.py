@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 
 from tsstore.analysis.execution.exchange import FRAME_BYTES
+from tsstore.counting.partition import subpartition_table_bytes
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, direct_bytes, states_of
 from tsstore.counting.premerge.hot_keys import ROWS_OF_A_SLOT, hot_bytes
 from tsstore.counting.premerge.within_samples import merge_bytes
 from tsstore.counting.records import record_bytes
-from tsstore.counting.shares import share_table_bytes
 from tsstore.counting.tables.grouped import grouped_slot_bytes, least_slots
 from tsstore.counting.tables.plain import slot_bytes
 
@@ -158,7 +158,7 @@ def partition_task_bytes(
     work: Work,
     piece_rows: int,
     gathered_bytes: int,
-    share_records: int,
+    subpartition_records: int,
     maximum_slots: int,
     spill: bool,
 ) -> int:
@@ -171,7 +171,8 @@ def partition_task_bytes(
     buffers = piece_rows * 8 * work.words + work.chunk_bytes
     frames = 2 * FRAME_BYTES if spill else 0
     whole = max(
-        share_table_bytes(work.words, work.groups, share_records), table_bytes(work, maximum_slots)
+        subpartition_table_bytes(work.words, work.groups, subpartition_records),
+        table_bytes(work, maximum_slots),
     )
     return OVERHEAD_BYTES + buffers + frames + gathered_bytes * (3 if spill else 1) + whole
 

@@ -18,7 +18,7 @@ from tsstore.analysis.planning.cost import (
     table_bytes,
     waiting_bytes,
 )
-from tsstore.counting.shares import SHARE_RECORDS, share_table_bytes
+from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_table_bytes
 from tsstore.errors import MemoryTooSmallError
 from tsstore.text import format_memory
 
@@ -72,7 +72,7 @@ class Plan:
     gathered_bytes
         Bytes of a partition's records that may be gathered in memory; what is larger is counted
         slice by slice.
-    share_records
+    subpartition_records
         Records of a share of it, whose tables are to fit the processor's cache.
     maximum_slots
         Slots of such a partition's table; beyond it, the partition is counted in several passes.
@@ -105,7 +105,7 @@ class Plan:
     direct: bool
     partition_bits: int
     gathered_bytes: int
-    share_records: int
+    subpartition_records: int
     maximum_slots: int
     spill: bool
     scratch_bytes: int
@@ -214,13 +214,15 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
     half = memory // threads // 2
     direct = has_direct_table(work, _block_rows(work, half, threads, piece_rows, spill), half)
     block_rows = _block_rows(work, half, threads, piece_rows, spill, direct)
-    share_records = min(SHARE_RECORDS, max(MIN_PIECE_ROWS, piece_rows // 8))
-    slots = _most_slots(work, share_records)
+    subpartition_records = min(SUBPARTITION_RECORDS, max(MIN_PIECE_ROWS, piece_rows // 8))
+    slots = _most_slots(work, subpartition_records)
     block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
     for bits in range(_fewest_bits(work, spill), MAX_PARTITION_BITS + 1):
         held = held_bytes(work, piece_rows, block_rows, bits, spill)
         gathered = int(SPREAD * work.records_bytes(work.rows >> bits)) + (1 << 16)
-        partition = partition_task_bytes(work, piece_rows, gathered, share_records, slots, spill)
+        partition = partition_task_bytes(
+            work, piece_rows, gathered, subpartition_records, slots, spill
+        )
         later = max(waiting_bytes(work, bits) + threads * partition, finished_bytes(work))
         if held + max(threads * block_task, later) <= memory:
             break
@@ -239,7 +241,7 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         direct=direct,
         partition_bits=bits,
         gathered_bytes=gathered,
-        share_records=share_records,
+        subpartition_records=subpartition_records,
         maximum_slots=slots,
         spill=spill,
         scratch_bytes=work.records_bytes(work.rows),
@@ -272,10 +274,10 @@ def _fewest_bits(work: Work, spill: bool) -> int:
     return min((partitions - 1).bit_length(), MAX_PARTITION_BITS) if partitions else 0
 
 
-def _most_slots(work: Work, share_records: int) -> int:
+def _most_slots(work: Work, subpartition_records: int) -> int:
     """Return the slots of a table for what cannot be gathered: they take what a share's do."""
     slots = work.least_slots
-    room = share_table_bytes(work.words, work.groups, share_records)
+    room = subpartition_table_bytes(work.words, work.groups, subpartition_records)
     while table_bytes(work, 2 * slots) <= room:
         slots *= 2
     return slots

@@ -15,7 +15,7 @@ from tsstore.analysis.planning.cost import OVERHEAD_BYTES
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.schedulers import Report, Scheduler, task_keys
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.shares import share_bits, shares
+from tsstore.counting.partition import subpartition_bits, subpartitions
 from tsstore.counting.tables.plain import Table, count_tables, slot_bytes
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
@@ -123,8 +123,10 @@ def _tables(index: Index, plan: Plan, words: int, partition: int) -> Iterator[Ta
     if gathered is None:
         yield from count_tables(slices, words, plan.partition_bits, slots)
         return
-    bits = share_bits(sum(map(len, gathered)), plan.partition_bits, plan.share_records)
-    for share in shares(gathered, words, plan.partition_bits, bits):
+    bits = subpartition_bits(
+        sum(map(len, gathered)), plan.partition_bits, plan.subpartition_records
+    )
+    for share in subpartitions(gathered, words, plan.partition_bits, bits):
         yield from count_tables(partial(iter, share), words, plan.partition_bits + bits, slots)
 
 

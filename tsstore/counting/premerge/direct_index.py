@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.by_group import check_groups
 from tsstore.counting.hashing import Place, Width, width_for
-from tsstore.counting.premerge.hot_kernels import HotTable, count_touched
-from tsstore.counting.premerge.hot_keys import take_counted
-from tsstore.counting.premerge.within_samples import check_positions
+from tsstore.counting.premerge.hot_keys import HotTable, count_touched, take_counted
+from tsstore.counting.premerge.samples import check_groups, check_positions
 from tsstore.counting.records import record_bytes
 from tsstore.numba_tools.decorators import kernel
 
@@ -39,16 +37,9 @@ _BYTE_BITS: Final = np.uint64(8)
 
 
 class DirectTable:
-    """Counts of a block's rows, of one thread.
+    """Counts of a block's rows, of one thread, for so many groups, 0 for none.
 
-    Parameters
-    ----------
-    scheme
-        Makes keys of the states.
-    groups
-        Number of groups that are told apart; 0 for none.
-    largest_sample
-        Rows of the sample that has most; no more than :func:`states_of` the groups.
+    The largest sample has no more rows than :func:`states_of` the groups.
 
     Attributes
     ----------
@@ -83,26 +74,11 @@ class DirectTable:
         positions: NDArray[np.int64],
         group: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.int64]:
-        """Count the rows of whole samples.
+        """Count the rows of whole samples, uint8 (n, row_bytes), sample after sample.
 
-        Parameters
-        ----------
-        rows
-            uint8 (n, row_bytes): sample after sample.
-        positions
-            int64 (samples,): the number of rows of each sample; their sum is n.
-        group
-            uint8 (samples,): the group of each sample, if groups are told apart.
-
-        Returns
-        -------
-        int64 (groups or 1,): by group, the number of pairs of rows of one sample that are equal.
-
-        Raises
-        ------
-        ValueError
-            If a number of positions is negative or larger than the largest sample, or they add up
-            to something else than n; if `group` has another length, or a group beyond the last.
+        Each has so many `positions`, int64 (samples,), and a `group`, uint8 (samples,), if groups
+        are told apart. Returns how many pairs of rows of one sample are equal, int64 (groups or
+        1,).
         """
         check_positions(positions, len(rows))
         if (most := int(positions.max(initial=0))) > len(self._touched):

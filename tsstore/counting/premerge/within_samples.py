@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.by_group import check_groups
 from tsstore.counting.hashing import (
     LONG_PROBE,
     PROBE_LIMIT,
@@ -23,8 +22,8 @@ from tsstore.counting.hashing import (
     slots_for,
     width_of,
 )
-from tsstore.counting.premerge.hot_kernels import HotTable, absorb_sample
-from tsstore.counting.premerge.hot_keys import HotKeys, merge_hot_rows
+from tsstore.counting.premerge.hot_keys import HotKeys, HotTable, absorb_sample, merge_hot_rows
+from tsstore.counting.premerge.samples import check_groups, check_positions
 from tsstore.counting.records import Records, counted_columns
 from tsstore.errors import CountingError
 from tsstore.numba_tools.decorators import inlined, kernel
@@ -33,14 +32,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _ONE: Final = np.uint64(1)
-_LARGEST_BLOCK: Final = 2**31 - 1
 _MARKS_OF_A_ROW: Final = 32
 _LEAST_MARKS, _MOST_MARKS = 1 << 12, 1 << 16
 _MARK_SHIFT: Final = np.uint64(20)
 
 
-class _Room(NamedTuple):
-    """Room for one sample.
+class _Workspace(NamedTuple):
+    """What merging one sample after the other writes to.
 
     Attributes
     ----------
@@ -96,14 +94,6 @@ def merge_samples(
     equal_pairs
         int64 (groups,): the number of pairs of rows of one sample that are equal, by group: the
         sum of m (m - 1) / 2 over the multiplicities m of the keys of each sample.
-
-    Raises
-    ------
-    ValueError
-        If a number of positions is negative, or they add up to something else than n, or to more
-        than 2**31 - 1; if `group` has another length, or a group beyond the last.
-    CountingError
-        If keys meet in one place of a table as mixed keys do not.
     """
     check_positions(positions, len(keys))
     if group is not None:
@@ -118,9 +108,9 @@ def merge_samples(
     bare = buffers.records("bare", len(keys), words, True, grouped)
     # Two rows or more are one record here.
     counted = buffers.records("counted", len(keys) // 2 + 1, words, False, grouped)
-    room = _room(int(positions.max()), words, buffers)
+    work = _workspace(int(positions.max()), words, buffers)
     once, repeated, hot_rows = _merge(
-        keys, positions, group, has_hot, hot.table, room, bare.keys, bare.group,
+        keys, positions, group, has_hot, hot.table, work, bare.keys, bare.group,
         *counted_columns(counted), equal_pairs, width_of(keys),
     )  # fmt: skip
     if has_hot:
@@ -128,35 +118,21 @@ def merge_samples(
     return [bare[: int(once)], counted[: int(repeated)]], equal_pairs
 
 
-def check_positions(positions: NDArray[np.int64], rows: int) -> None:
-    """Raise ValueError if the rows of samples do not add up to so many, or are too many."""
-    smallest, largest = int(positions.min(initial=0)), int(positions.max(initial=0))
-    if smallest < 0 or largest > _LARGEST_BLOCK:
-        raise ValueError(
-            f"samples have {smallest} to {largest} positions; expected 0 to {_LARGEST_BLOCK}"
-        )
-    if (total := int(positions.sum())) != rows or rows > _LARGEST_BLOCK:
-        raise ValueError(
-            f"positions add up to {total}; expected the number of rows, {rows}, and no more than "
-            f"{_LARGEST_BLOCK}"
-        )
-
-
 def merge_bytes(words: int, positions: int) -> int:
-    """Bytes of the room for samples of so many rows at most of keys of so many words."""
+    """Bytes of the workspace for samples of so many rows at most of keys of so many words."""
     tables = 4 * _marks_for(positions) + 4 * slots_for(positions)
     return tables + positions * (3 * 8 * words + 2 * 8)
 
 
-def _room(largest: int, words: int, buffers: Buffers) -> _Room:
-    """Return room for samples of so many rows at most, with no mark set."""
+def _workspace(largest: int, words: int, buffers: Buffers) -> _Workspace:
+    """Return a workspace for samples of so many rows at most, with no mark set."""
     cold, suspects, own = buffers.array("sample", (3, largest, words), np.uint64)
     marks = buffers.array("marks", (_marks_for(largest),), np.uint32)
     table = buffers.array("table", (slots_for(largest),), np.int32)
     marks[:], table[:] = 0, -1
     touched = buffers.array("touched", (largest,), np.uint64)
     times = buffers.array("times", (largest,), np.int64)
-    return _Room(touched, cold, suspects, own, times, marks, table)
+    return _Workspace(touched, cold, suspects, own, times, marks, table)
 
 
 def _marks_for(positions: int) -> int:
@@ -172,7 +148,7 @@ def _merge(
     group: NDArray[np.uint8] | None,
     has_hot: bool,
     hot: HotTable,
-    room: _Room,
+    work: _Workspace,
     bare: NDArray[np.uint64],
     bare_group: NDArray[np.uint8] | None,
     counted: NDArray[np.uint64],
@@ -199,16 +175,16 @@ def _merge(
         source, first = keys, start
         left, pairs = positions[sample], np.int64(0)
         if has_hot:
-            left, pairs = absorb_sample(keys, start, stop, own, hot, room.touched, room.cold, width)
-            source, first = room.cold, np.int64(0)
+            left, pairs = absorb_sample(keys, start, stop, own, hot, work.touched, work.cold, width)
+            source, first = work.cold, np.int64(0)
         cold += left
         mark = np.uint32(2 * sample + 2)
-        settled, suspects = _settle(source, first, left, mark, room, bare, once, width)
-        records = _count_suspects(suspects, before, room, width)
+        settled, suspects = _settle(source, first, left, mark, work, bare, once, width)
+        records = _count_suspects(suspects, before, work, width)
         # What the table holds of this sample is free for the next one: no need to clear it.
         before += records
         singles, others, equal = _part(
-            records, room, bare, settled, counted, multiplicity, incidence, repeated, width
+            records, work, bare, settled, counted, multiplicity, incidence, repeated, width
         )
         _fill(bare_group, once, singles, own)
         _fill(counted_group, repeated, others, own)
@@ -223,30 +199,30 @@ def _settle(
     first: Place,
     count: Place,
     mark: np.uint32,
-    room: _Room,
+    work: _Workspace,
     once: NDArray[np.uint64],
     settled: Place,
     width: Width,
 ) -> tuple[Place, Place]:
-    """Part keys that are alone in their mark from others; return how far either are filled.
+    """Part keys that have their mark to themselves from others; return how far either are filled.
 
     A mark is even if one key of the sample has set it, and odd if another one has, too.
     """
     # Unsigned: whether rows count from an array's end need not be asked.
-    start, stop, alone = np.uint64(first), np.uint64(first + count), np.uint64(settled)
-    mask = np.uint64(room.marks.size - 1)
+    start, stop, single = np.uint64(first), np.uint64(first + count), np.uint64(settled)
+    mask = np.uint64(work.marks.size - 1)
     for row in range(start, stop):
         slot = (keys[row, 0] >> _MARK_SHIFT) & mask
-        again = room.marks[slot] >= mark
-        room.marks[slot] = mark + np.uint32(again)
+        again = work.marks[slot] >= mark
+        work.marks[slot] = mark + np.uint32(again)
     suspects = np.uint64(0)
     for row in range(start, stop):
-        is_alone = np.uint64(room.marks[(keys[row, 0] >> _MARK_SHIFT) & mask] == mark)
-        copy_key(keys, row, once, alone, width)
-        copy_key(keys, row, room.suspects, suspects, width)
-        alone += is_alone
-        suspects += _ONE - is_alone
-    return np.int64(alone), np.int64(suspects)
+        is_single = np.uint64(work.marks[(keys[row, 0] >> _MARK_SHIFT) & mask] == mark)
+        copy_key(keys, row, once, single, width)
+        copy_key(keys, row, work.suspects, suspects, width)
+        single += is_single
+        suspects += _ONE - is_single
+    return np.int64(single), np.int64(suspects)
 
 
 @inlined
@@ -273,7 +249,7 @@ def _find(
 
 
 @inlined
-def _count_suspects(count: Place, before: Place, room: _Room, width: Width) -> Place:
+def _count_suspects(count: Place, before: Place, work: _Workspace, width: Width) -> Place:
     """Count how often the sample has each key that may be repeated; return how many there are.
 
     `before` are the records of earlier samples, whose places in the table are free.
@@ -285,23 +261,23 @@ def _count_suspects(count: Place, before: Place, room: _Room, width: Width) -> P
         mask = mask + mask + _ONE
     for row in range(np.uint64(count)):
         # Neighbours are often equal.
-        if row == 0 or not is_same(room.suspects, row, room.own, np.uint64(record), width):
-            slot = _find(room.table, mask, room.own, before, room.suspects, row, width)
-            record = np.int64(room.table[slot]) - before
+        if row == 0 or not is_same(work.suspects, row, work.own, np.uint64(record), width):
+            slot = _find(work.table, mask, work.own, before, work.suspects, row, width)
+            record = np.int64(work.table[slot]) - before
             if record < 0:
                 record = records
-                room.table[slot] = before + record
-                copy_key(room.suspects, row, room.own, record, width)
-                room.times[record] = 0
+                work.table[slot] = before + record
+                copy_key(work.suspects, row, work.own, record, width)
+                work.times[record] = 0
                 records += 1
-        room.times[record] += 1
+        work.times[record] += 1
     return records
 
 
 @inlined
 def _part(
     records: Place,
-    room: _Room,
+    work: _Workspace,
     bare: NDArray[np.uint64],
     once: Place,
     counted: NDArray[np.uint64],
@@ -316,12 +292,12 @@ def _part(
     """
     pairs = np.int64(0)
     for record in range(records):
-        times = room.times[record]
+        times = work.times[record]
         if times == 1:
-            copy_key(room.own, record, bare, once, width)
+            copy_key(work.own, record, bare, once, width)
             once += 1
         else:
-            copy_key(room.own, record, counted, repeated, width)
+            copy_key(work.own, record, counted, repeated, width)
             multiplicity[repeated], incidence[repeated] = times, 1
             repeated += 1
             pairs += (times * (times - 1)) >> 1

@@ -19,8 +19,13 @@ import numpy as np
 
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.hashing import Place, slots_for, width_for
+from tsstore.counting.partition import (
+    SUBPARTITION_RECORDS,
+    is_large,
+    subpartition_bits,
+    subpartitions,
+)
 from tsstore.counting.records import checked_groups
-from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
 from tsstore.counting.tables.group_changes import (
     AT_ONCE,
     CELL_BYTES,
@@ -38,7 +43,7 @@ from tsstore.counting.tables.grouped_kernels import (
     index_states,
     list_changes,
 )
-from tsstore.counting.tables.in_passes import count_in_passes
+from tsstore.counting.tables.plain import count_in_passes
 from tsstore.counting.tables.singletons import AloneFilter
 from tsstore.counting.tables.tally import Tally
 
@@ -309,7 +314,7 @@ def aggregate_groups_gathered(
     groups: int,
     partition_bits: int,
     maximum_slots: int,
-    share_records: int = SHARE_RECORDS,
+    subpartition_records: int = SUBPARTITION_RECORDS,
     buffers: Buffers | None = None,
 ) -> tuple[Spectrum, Changes]:
     """Do the same for a partition whose records are all in memory.
@@ -322,7 +327,7 @@ def aggregate_groups_gathered(
         As for :func:`aggregate_groups`.
     maximum_slots
         Slots of the tables for a share that is far larger than others.
-    share_records
+    subpartition_records
         Records of a share, about: what its tables take grows with them.
     buffers
         Where the tables of other partitions are; None takes new ones.
@@ -339,10 +344,10 @@ def aggregate_groups_gathered(
     """
     for piece in pieces:
         checked_groups(piece, groups)
-    bits = share_bits(sum(map(len, pieces)), partition_bits, share_records)
+    bits = subpartition_bits(sum(map(len, pieces)), partition_bits, subpartition_records)
     prefix_bits = partition_bits + bits
     # A record takes a state and two pairs at most: a state's first pair comes with its second.
-    buffers, slots = buffers or Buffers(), 8 * slots_for(2 * share_records)
+    buffers, slots = buffers or Buffers(), 8 * slots_for(2 * subpartition_records)
     table = buffers.kept(
         ("grouped", words, groups, slots), lambda: GroupedTable(words, groups, slots)
     )
@@ -350,8 +355,10 @@ def aggregate_groups_gathered(
     table.begin()
     alone.begin()
     tally, changes = Tally(), []
-    for bare, others in shares(pieces, words, partition_bits, bits, grouped=True, buffers=buffers):
-        if is_large(len(bare) + len(others), share_records):
+    for bare, others in subpartitions(
+        pieces, words, partition_bits, bits, grouped=True, buffers=buffers
+    ):
+        if is_large(len(bare) + len(others), subpartition_records):
             whole = (partial(iter, (bare, others)), words, groups, prefix_bits, maximum_slots)
             found, own = aggregate_groups(*whole)
             tally.add_spectrum(found)

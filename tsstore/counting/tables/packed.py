@@ -22,8 +22,13 @@ from tsstore.counting.hashing import (
     slots_for,
     width_for,
 )
+from tsstore.counting.partition import (
+    SUBPARTITION_RECORDS,
+    is_large,
+    subpartition_bits,
+    subpartitions,
+)
 from tsstore.counting.records import Records
-from tsstore.counting.shares import SHARE_RECORDS, is_large, share_bits, shares
 from tsstore.counting.tables.plain import Table, aggregate
 from tsstore.counting.tables.singletons import AloneFilter
 from tsstore.counting.tables.tally import Tally
@@ -50,7 +55,7 @@ def aggregate_gathered(
     words: int,
     partition_bits: int,
     maximum_slots: int,
-    share_records: int = SHARE_RECORDS,
+    subpartition_records: int = SUBPARTITION_RECORDS,
     buffers: Buffers | None = None,
 ) -> Spectrum:
     """Count the distinct states of one partition, all of whose records are in memory.
@@ -65,7 +70,7 @@ def aggregate_gathered(
         How many top bits of the hash all keys of the partition share.
     maximum_slots
         Slots of the table for a share that is far larger than others, at least 2.
-    share_records
+    subpartition_records
         Records of a share, about: what its tables take grows with them.
     buffers
         Where the tables of other partitions are; None takes new ones.
@@ -80,7 +85,7 @@ def aggregate_gathered(
     CountingError
         As :func:`tsstore.counting.tables.plain.aggregate`.
     """
-    bits = share_bits(sum(map(len, pieces)), partition_bits, share_records)
+    bits = subpartition_bits(sum(map(len, pieces)), partition_bits, subpartition_records)
     prefix_bits = partition_bits + bits
     buffers, count_bits = buffers or Buffers(), min(prefix_bits, _MOST_COUNT_BITS)
     table = buffers.kept(("packed", words, count_bits), lambda: PackedTable(words, count_bits))
@@ -88,8 +93,8 @@ def aggregate_gathered(
     table.begin()
     alone.begin()
     tally = Tally()
-    for bare, others in shares(pieces, words, partition_bits, bits, buffers=buffers):
-        if is_large(len(bare) + len(others), share_records):
+    for bare, others in subpartitions(pieces, words, partition_bits, bits, buffers=buffers):
+        if is_large(len(bare) + len(others), subpartition_records):
             share = partial(iter, (bare, others))
             tally.add_spectrum(aggregate(share, words, prefix_bits, maximum_slots))
             continue

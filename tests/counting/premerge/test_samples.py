@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting import by_group as module
-from tsstore.counting.by_group import count_groups, numbers_by_group
+from tsstore.counting.premerge import samples as module
+from tsstore.counting.premerge.samples import count_groups, numbers_by_group
 
 GROUPS = 4
 WORD = 2**64

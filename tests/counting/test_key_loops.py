@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.counting import key_kernels as module
+from tsstore.counting import keys as module
 from tsstore.counting.hashing import width_for
 
 WORD = 2**64

@@ -1,4 +1,4 @@
-"""Numbers of samples, rows and pairs by group."""
+"""Samples of a piece: rows of each, the groups they fall into, and the numbers of these."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tsstore.numba_tools.decorators import kernel
+from tsstore.numba_tools.mixing import splitmix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HALF: Final = np.uint64(32)
-_FACTORS: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_SHIFTS: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
+_LARGEST_BLOCK: Final = 2**31 - 1
 
 
 def numbers_by_group(
@@ -21,19 +21,7 @@ def numbers_by_group(
 ) -> NDArray[np.int64]:
     """Return samples, rows and pairs of rows of one sample by group, int64 (3, groups).
 
-    Parameters
-    ----------
-    positions
-        int64 (samples,): the number of rows of each sample.
-    group
-        uint8 (samples,): the group of each sample.
-    groups
-        Number of groups.
-
-    Raises
-    ------
-    ValueError
-        If `group` has another length, or a group beyond the last.
+    Each sample has so many `positions`, int64 (samples,), and a `group`, uint8 (samples,).
     """
     check_groups(group, len(positions), groups)
     numbers = np.zeros((3, groups), np.int64)
@@ -42,17 +30,25 @@ def numbers_by_group(
 
 
 def count_groups(group: NDArray[np.uint8], groups: int) -> NDArray[np.int64]:
-    """Return the number of samples of each of so many groups, int64 (groups,).
-
-    Raises
-    ------
-    ValueError
-        If there is a group beyond the last.
-    """
+    """Return the number of samples of each of so many groups, int64 (groups,)."""
     check_groups(group, len(group), groups)
     counts = np.zeros(groups, np.int64)
     _count(group, counts)
     return counts
+
+
+def check_positions(positions: NDArray[np.int64], rows: int) -> None:
+    """Raise ValueError if the rows of samples do not add up to so many, or are too many."""
+    smallest, largest = int(positions.min(initial=0)), int(positions.max(initial=0))
+    if smallest < 0 or largest > _LARGEST_BLOCK:
+        raise ValueError(
+            f"samples have {smallest} to {largest} positions; expected 0 to {_LARGEST_BLOCK}"
+        )
+    if (total := int(positions.sum())) != rows or rows > _LARGEST_BLOCK:
+        raise ValueError(
+            f"positions add up to {total}; expected the number of rows, {rows}, and no more than "
+            f"{_LARGEST_BLOCK}"
+        )
 
 
 def check_groups(group: NDArray[np.uint8], samples: int, groups: int) -> None:
@@ -68,29 +64,12 @@ def check_groups(group: NDArray[np.uint8], samples: int, groups: int) -> None:
 def deal(
     words: NDArray[np.uint64], addend: np.uint64, groups: int, dealt: NDArray[np.uint8]
 ) -> None:
-    """Deal samples into groups by words of theirs: equal words, equal groups.
+    """Deal samples into 1 to 255 groups by words of theirs: equal words, equal groups.
 
-    Parameters
-    ----------
-    words
-        uint64 (samples,).
-    addend
-        Added to each word: another one deals otherwise.
-    groups
-        Number of groups, 1 to 255.
-    dealt
-        uint8 (samples,): where the groups go.
-
-    References
-    ----------
-    G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014:
-    the finaliser of SplitMix64, which spreads each bit over all 64.
+    Another `addend`, which is added to each word, deals otherwise.
     """
     for sample in range(words.size):
-        word = words[sample] + addend
-        word = (word ^ (word >> _SHIFTS[0])) * _FACTORS[0]
-        word = (word ^ (word >> _SHIFTS[1])) * _FACTORS[1]
-        word ^= word >> _SHIFTS[2]
+        word = splitmix(words[sample] + addend)
         dealt[sample] = ((word >> _HALF) * np.uint64(groups)) >> _HALF
 
 
