@@ -21,7 +21,7 @@ from tsstore.counting.partition import (
 from tsstore.counting.records import Records
 from tsstore.counting.tables.grouped import GroupedTable
 from tsstore.counting.tables.packed import PackedTable
-from tsstore.counting.tables.singletons import AloneFilter
+from tsstore.counting.tables.singletons import SingletonFilter
 
 
 def numbered(
@@ -245,10 +245,10 @@ def test_the_tables_of_a_full_share_take_no_more_bytes_than_said(words: int) -> 
     subpartition_records = 1 << 14
     bare = random_records(1, 2 * subpartition_records, 10**7, words, bare=True, prefix_bits=6)
     none = Records.empty(words, bare=False)
-    alone, table = AloneFilter(words), PackedTable(words, 6)
-    left = alone.part(bare, none)
+    singletons, table = SingletonFilter(words), PackedTable(words, 6)
+    left = singletons.settle(bare, none)
     table.add(bare.keys, None)  # as if nothing had been settled
-    tables = alone._marks.nbytes + alone._left.nbytes + 3 * table._slots.nbytes // 2
+    tables = singletons._marks.nbytes + singletons._left.nbytes + 3 * table._slots.nbytes // 2
     assert tables <= subpartition_table_bytes(words, 0, subpartition_records)
     assert len(left) < len(bare)
 

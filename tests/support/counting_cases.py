@@ -219,8 +219,9 @@ def as_counter(spectrum: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Counter:
 
 
 def changes_as_counter(changes: Any) -> Counter:
-    """Changes as a Counter of (group, k, q); no cell may come twice."""
-    group, k, q, states = (column.tolist() for column in changes.columns)
+    """Entries as a Counter of (group, k, q); none may come twice."""
+    group = np.repeat(np.arange(len(changes.ends)), np.diff(changes.ends, prepend=0)).tolist()
+    k, q, states = (column.tolist() for column in changes.columns)
     assert group == sorted(group)
     cells = list(zip(group, k, q, strict=True))
     assert len(set(cells)) == len(cells) == len(changes)

@@ -1,4 +1,4 @@
-"""What the hash tables of this room have in common: open addressing, at most half full.
+"""What all hash tables here have in common: open addressing, at most half full.
 
 A key's search begins at the slot that the *low* bits of its hash name and goes on to the next
 until the key or an empty slot is found. Partitions and passes take the *top* bits, so that keys
@@ -7,7 +7,7 @@ of one partition spread over a table as evenly as any others.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,24 @@ Width = tuple[None, ...] | NDArray[np.bool_]
 The loops over words, which most keys have one or two of, then cost nothing. Those over many gain
 nothing by it, and all such keys share what is compiled.
 """
+
+
+class HashRange(NamedTuple):
+    """Keys whose hash, shifted and masked, is a number: those that one pass counts."""
+
+    shift: np.uint64
+    mask: np.uint64
+    number: np.uint64
+
+    @classmethod
+    def of(cls, partition_bits: int = 0, pass_bits: int = 0, number: int = 0) -> HashRange:
+        """Return the keys that have a number in so many bits after those of the partition."""
+        # Without pass bits the mask is 0: any shift will do, but one by 64 bits is not defined.
+        shift = (64 - partition_bits - pass_bits) % 64
+        return cls(np.uint64(shift), np.uint64((1 << pass_bits) - 1), np.uint64(number))
+
+
+ALL_HASHES: Final = HashRange.of()
 
 
 def slots_for(keys: int) -> int:

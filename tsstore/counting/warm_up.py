@@ -19,9 +19,7 @@ from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, DirectTable
 from tsstore.counting.premerge.samples import count_groups, deal, numbers_by_group
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
-from tsstore.counting.tables.grouped import aggregate_groups, aggregate_groups_gathered
-from tsstore.counting.tables.packed import aggregate_gathered
-from tsstore.counting.tables.plain import aggregate
+from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
 
 _FEW_ROWS: Final = 16
 _ROWS_OF_MANY: Final = 1 << 14
@@ -87,12 +85,8 @@ def _many(words: int, grouped: bool) -> Records:
 
 def _count(records: list[Records], words: int, groups: int) -> None:
     """Count with and without gathering."""
-    if groups:
-        aggregate_groups(lambda: records, words, groups, 0, 1 << 16)
-        aggregate_groups_gathered(records, words, groups, 0, 1 << 16)
-    else:
-        aggregate(lambda: records, words, 0, 1 << 16)
-        aggregate_gathered(records, words, 0, 1 << 16)
+    aggregate(lambda: records, words, 0, 1 << 16, groups)
+    aggregate_gathered(records, words, 0, 1 << 16, groups=groups)
 
 
 def _as_from_a_file(records: Records) -> Records:

@@ -329,9 +329,9 @@ def test_blocks_use_one_buffer_and_their_records_stay_what_they_were(tmp_path):
 @pytest.mark.parametrize("groups", [None, RandomGroups(3)])
 def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, groups, monkeypatch):
     scheme, buffers = KeyScheme.create(8, seed=1), Buffers()
-    name, used = "aggregate_groups_gathered" if groups else "aggregate_gathered", []
+    name, used = "aggregate_gathered", []
     way = getattr(pipeline, name)
-    monkeypatch.setattr(pipeline, name, lambda *given: (used.append(given[-1]), way(*given))[1])
+    monkeypatch.setattr(pipeline, name, lambda *given: (used.append(given[-2]), way(*given))[1])
 
     def index_of(rows: LayerBatch) -> tuple[Any, ...]:
         states = write_layers(tmp_path / f"run of {len(rows.rows)}", {"a": rows})["a"]
@@ -350,9 +350,9 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
             assert used[-1] is None
             assert found(own) == found(new)
             assert own.spectrum.rows > 0
-            assert (own.cells is None) == (groups is None)
-            if own.cells is not None and new.cells is not None:
-                assert all(map(np.array_equal, own.cells.columns, new.cells.columns))
+            assert (own.entries is None) == (groups is None)
+            if own.entries is not None and new.entries is not None:
+                assert all(map(np.array_equal, own.entries.columns, new.entries.columns))
 
     good = index_of(draw_layer(1, 300, 8, distinct=400))
     worse = index_of(layer(scheme.rows(np.repeat(crafted(5000, 1), 2, axis=0))))
@@ -536,7 +536,7 @@ def test_numbers_of_groups_add_up_where_there_are_any():
     counts = Counts(Spectrum.empty(), changes=numbers)
     merged = merge_counts([counts, Counts(Spectrum.empty()), counts])
     assert merged.changes == GroupChanges.from_arrays([[2, 4]] * 4)
-    assert merged.cells is None
+    assert merged.entries is None
     assert check_receipts([], 0).groups == 0
 
 

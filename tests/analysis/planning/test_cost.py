@@ -113,18 +113,18 @@ def test_tables_by_group_hold_states_and_pairs_and_what_they_change():
     assert MIN_TABLE_SLOTS == plain.least_slots == work(groups=255).least_slots > least_slots(255)
 
 
-def test_cells_are_few_for_few_rows_and_grow_more_slowly_than_rows():
-    assert work().cells(10**6) == 0
-    assert work(groups=32).cells(1) == 32
-    many, more = (work(groups=32).cells(rows) for rows in (10**6, 4 * 10**6))
+def test_entries_are_few_for_few_rows_and_grow_more_slowly_than_rows():
+    assert work().entries(10**6) == 0
+    assert work(groups=32).entries(1) == 32
+    many, more = (work(groups=32).entries(rows) for rows in (10**6, 4 * 10**6))
     assert more == pytest.approx(2 * many, rel=0.001)
 
 
 def test_changes_wait_at_each_height_of_the_tree_and_are_sorted_in_the_end():
     one = work(groups=32)
     assert waiting_bytes(one, 0) == waiting_bytes(work(), 4) == 0
-    assert waiting_bytes(one, 4) == 14 * 3 * (one.cells(10**7 // 16) + one.cells(10**7 // 4))
-    assert finished_bytes(one) > 44 * one.cells(10**7)
+    assert waiting_bytes(one, 4) == 14 * 3 * (one.entries(10**7 // 16) + one.entries(10**7 // 4))
+    assert finished_bytes(one) > 44 * one.entries(10**7)
     many = work(groups=32, rows=10**9)
     plan = make_plan(many, 4 * GIB, 2, True)
     held = held_bytes(many, plan.piece_rows, plan.block_rows, plan.partition_bits, plan.spill)

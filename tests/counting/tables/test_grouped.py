@@ -25,18 +25,17 @@ from hypothesis import strategies as st
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
-from tsstore.counting.tables import group_changes as changes_module
+from tsstore.counting.tables import aggregate as aggregating
 from tsstore.counting.tables import grouped as module
-from tsstore.counting.tables import grouped_kernels as kernels
-from tsstore.counting.tables.group_changes import Changes
+from tsstore.counting.tables import spectrum_delta as delta_module
+from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
 from tsstore.counting.tables.grouped import (
     LARGEST_GROUPS,
     GroupedTable,
-    aggregate_groups,
-    aggregate_groups_gathered,
     grouped_slot_bytes,
     least_slots,
 )
+from tsstore.counting.tables.spectrum_delta import DeltaEntries
 from tsstore.counting.tables.tally import spectrum_counts
 from tsstore.errors import CountingError
 
@@ -47,17 +46,25 @@ def random_records(seed: int, count: int, distinct: int, words: int, groups: int
     return counting_cases.random_records(seed, count, distinct, words, groups=groups)
 
 
+def aggregate_groups(slices, words: int, groups: int, *sizes: int) -> tuple:
+    return aggregate(slices, words, *sizes, groups=groups)
+
+
+def aggregate_groups_gathered(pieces: list, words: int, groups: int, *sizes) -> tuple:
+    return aggregate_gathered(pieces, words, *sizes, groups=groups)
+
+
 def oracle(*pieces: Records) -> tuple[Counter, Counter]:
     """The spectrum, and the changes of all groups, by dictionaries."""
     return spectrum_of(pieces), changes_of(pieces)
 
 
-def contents(spectrum: tuple, changes: Changes) -> tuple[Counter, Counter]:
+def contents(spectrum: tuple, changes: DeltaEntries) -> tuple[Counter, Counter]:
     return as_counter(spectrum), changes_as_counter(changes)
 
 
 def table_contents(table: GroupedTable) -> tuple[Counter, Counter]:
-    return contents(spectrum_counts(*table.counts), table.changes())
+    return contents(spectrum_counts(*table.counts), table.delta())
 
 
 # the whole chain ---------------------------------------------------------------------------
@@ -157,12 +164,12 @@ def test_gathered_records_are_counted_by_group_as_by_dictionaries(
 def test_changes_of_large_states_are_added_up_whenever_they_are_many(at_once, monkeypatch) -> None:
     merges = []
 
-    def spy(parts: list[Changes]) -> Changes:
+    def spy(parts: list[DeltaEntries]) -> DeltaEntries:
         merges.append(sum(map(len, parts)))
-        return changes_module.add_up_changes(parts)
+        return delta_module.add_up_entries(parts)
 
-    monkeypatch.setattr(module, "AT_ONCE", at_once)
-    monkeypatch.setattr(module, "add_up_changes", spy)
+    monkeypatch.setattr(aggregating, "AT_ONCE", at_once)
+    monkeypatch.setattr(aggregating, "add_up_entries", spy)
     # Each of 300 states occurs in some hundred rows of three groups.
     ids = np.random.default_rng(3).integers(0, 300, 40_000)
     group = (np.arange(len(ids)) % 3).astype(np.uint8)
@@ -206,7 +213,7 @@ def test_records_of_wrong_groups_are_refused() -> None:
 @given(seeds, st.integers(0, 300), st.integers(1, 200), st.sampled_from(WIDTHS), st.integers(1, 7))
 def test_a_table_counts_by_group_as_dictionaries_do(seed, count, distinct, words, groups) -> None:
     records = random_records(seed, count, distinct, words, groups)
-    table = GroupedTable(words, groups, 1 << 20, initial_slots=2)
+    table = GroupedTable(words, groups, 1 << 20, first_slots=2)
     half = count // 2
     assert table.add(records[:half])
     assert table.add(records[half:])
@@ -219,7 +226,7 @@ def test_states_of_one_group_take_no_pairs() -> None:
     records = Records(keys, group=np.repeat(np.arange(50) % 7, 2).astype(np.uint8))
     table = GroupedTable(1, 7, 1 << 10)
     assert table.add(records)
-    assert (table.distinct, table.entries) == (50, 50)
+    assert (table.distinct, table.used) == (50, 50)
     assert table_contents(table) == oracle(records)
     changed = Counter({(g, 2, 2): -(8 if g == 0 else 7) for g in range(7)})
     assert table_contents(table)[1] == changed
@@ -236,7 +243,7 @@ def test_what_was_counted_before_the_second_group_came_is_kept() -> None:
     table = GroupedTable(2, LARGEST_GROUPS, 1 << 10)
     for start in range(5):
         assert table.add(records[start : start + 1])
-    assert (table.distinct, table.entries) == (1, 4)
+    assert (table.distinct, table.used) == (1, 4)
     assert table_contents(table) == oracle(records)
     assert table_contents(table)[1][3, 16, 8] == 1
 
@@ -246,7 +253,7 @@ def test_counts_go_beyond_32_bits() -> None:
     records = Records(np.zeros((4, 1), np.uint64), most, most, np.array([0, 1, 1, 1], np.uint8))
     table = GroupedTable(1, 2, 16)
     assert table.add(records)
-    assert table.changes().multiplicity.dtype == np.int64
+    assert table.delta().multiplicity.dtype == np.int64
     assert table_contents(table) == oracle(records)
 
 
@@ -262,7 +269,7 @@ def test_an_empty_table_is_empty() -> None:
     table = GroupedTable(2, 3, 16)
     assert table.add(random_records(1, 0, 1, 2))
     assert table_contents(table) == (Counter(), Counter())
-    assert table.changes().ends.tolist() == [0, 0, 0]
+    assert table.delta().ends.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("words", WIDTHS)
@@ -284,7 +291,7 @@ def test_partitions_leave_nothing_behind_for_the_next_ones(words, monkeypatch) -
         check(seed, 3)
     with monkeypatch.context() as patch:
         # An error in the middle of a share.
-        patch.setattr(GroupedTable, "large_changes", None)
+        patch.setattr(GroupedTable, "large_delta", None)
         with pytest.raises(TypeError):
             check(4, 5)
     check(5, 5)
@@ -298,7 +305,9 @@ def test_partitions_leave_nothing_behind_for_the_next_ones(words, monkeypatch) -
 @pytest.mark.parametrize("times", [1, 2])
 def test_each_share_tells_how_many_of_its_own_states_occur_once(times, monkeypatch) -> None:
     told = []
-    monkeypatch.setattr(module.AloneFilter, "learn", lambda _, *numbers: told.append(numbers))
+    monkeypatch.setattr(
+        aggregating.SingletonFilter, "learn", lambda _, *numbers: told.append(numbers)
+    )
     keys = mixed(np.repeat(np.arange(2000), times), 1, 6)
     records = Records(keys, group=np.arange(len(keys), dtype=np.uint8) % 3)
     found = aggregate_groups_gathered([records], 1, 3, 6, 1 << 12, 256)
@@ -312,10 +321,10 @@ def test_tables_begin_a_partition_empty_and_without_counts() -> None:
     table, records = GroupedTable(2, 5, 1 << 12), random_records(1, 400, 90, 2)
     for part in (records, records[:50], records[200:]):
         assert table.add(part)
-        table.large_changes()  # and not those that are small
+        table.large_delta()  # and not those that are small
         table.begin()
-        assert (table.distinct, table.entries) == (0, 0)
-        assert len(table.small_changes()) == 0
+        assert (table.distinct, table.used) == (0, 0)
+        assert len(table.small_delta()) == 0
         assert table.add(part)
         multiplicity, incidence = table.counts
         assert multiplicity.dtype == incidence.dtype == np.int64
@@ -327,13 +336,13 @@ def test_tables_begin_a_partition_empty_and_without_counts() -> None:
 @pytest.mark.parametrize("words", WIDTHS)
 def test_tables_double_up_to_their_maximum_together_and_no_further(words: int) -> None:
     keys = mixed(np.arange(40), words)
-    table = GroupedTable(words, 2, 96, initial_slots=4)
+    table = GroupedTable(words, 2, 96, first_slots=4)
     assert table.add(Records(keys[:32], group=np.zeros(32, np.uint8)))
-    assert table.entries == 32
+    assert table.used == 32
     # 64 + 4 slots; 16 states of both groups take 32 pairs, in 64 slots: too many.
     both = Records(keys[:16], group=np.ones(16, np.uint8))
     assert table.add(both[:8])
-    assert table.entries == 32 + 16
+    assert table.used == 32 + 16
     assert not table.add(both)
 
 
@@ -341,7 +350,7 @@ def test_rows_that_were_never_written_take_no_memory() -> None:
     table = GroupedTable(1, 2, 1 << 24)
     assert table.nbytes == 2 * 4 * 1024
     assert table.add(random_records(1, 100, 100, 1, 2))
-    assert table.nbytes <= table.entries * 24 + 2 * 4 * 1024
+    assert table.nbytes <= table.used * 24 + 2 * 4 * 1024
 
 
 def test_slots_are_bounded_by_what_is_said_of_them() -> None:
@@ -350,16 +359,16 @@ def test_slots_are_bounded_by_what_is_said_of_them() -> None:
         records = random_records(3, 20_000, 3000, words, 9)
         table = GroupedTable(words, 9, 1 << 20)
         assert table.add(records)
-        slots = len(table._state_index) + len(table._pair_index)
+        slots = len(table._arrays.state_index) + len(table._arrays.pair_index)
         assert table.nbytes <= slots * grouped_slot_bytes(words)
-        assert slots <= 4 * table.entries + 2
+        assert slots <= 4 * table.used + 2
 
 
 def test_too_few_slots_are_refused() -> None:
     with pytest.raises(ValueError, match="tables of 1 slots; expected at least 2 in each"):
         GroupedTable(1, 2, 3)
     with pytest.raises(ValueError, match="at least 2 in each"):
-        GroupedTable(1, 2, 16, initial_slots=1)
+        GroupedTable(1, 2, 16, first_slots=1)
 
 
 @settings(max_examples=60)
@@ -372,7 +381,9 @@ def test_tables_that_outgrow_take_more_passes_to_the_same_counts(
     def slices():
         return (records[start : start + 90] for start in range(0, 500, 90))
 
-    found = aggregate_groups(slices, words, 5, 0, maximum_slots, 4 << initial_bits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregating, "FIRST_SLOTS", 4 << initial_bits)
+        found = aggregate_groups(slices, words, 5, 0, maximum_slots)
     assert contents(*found) == oracle(records)
 
 
@@ -409,19 +420,21 @@ def test_keys_that_no_pass_can_divide_are_an_error() -> None:
 @pytest.mark.parametrize("words", WIDTHS)
 def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatch) -> None:
     records = random_records(9, 200, 90, words)
-    compiled = GroupedTable(words, 5, 1024, initial_slots=4)
+    compiled = GroupedTable(words, 5, 1024, first_slots=4)
     assert compiled.add(records)
     expected = table_contents(compiled)
-    counting_cases.run_as_plain_python(monkeypatch, module, kernels, changes_module)
-    assert not hasattr(module.absorb, "py_func")
+    counting_cases.run_as_plain_python(monkeypatch, module, delta_module)
+    assert not hasattr(module._absorb, "py_func")
     with np.errstate(over="ignore"):
-        plain = GroupedTable(words, 5, 1024, initial_slots=4)
+        plain = GroupedTable(words, 5, 1024, first_slots=4)
         assert plain.add(records)
         assert table_contents(plain) == expected == oracle(records)
-        assert np.array_equal(plain._states[: plain.distinct], compiled._states[: plain.distinct])
-        monkeypatch.setattr(kernels, "PROBE_LIMIT", 3)
+        assert np.array_equal(
+            plain._arrays.states[: plain.distinct], compiled._arrays.states[: plain.distinct]
+        )
+        monkeypatch.setattr(module, "PROBE_LIMIT", 3)
         with pytest.raises(CountingError, match="another seed"):
             plain.add(Records(crafted(5, words), group=np.zeros(5, np.uint8)))
-        monkeypatch.setattr(kernels, "PROBE_LIMIT", 0)
+        monkeypatch.setattr(module, "PROBE_LIMIT", 0)
         with pytest.raises(CountingError, match="another seed"):
-            kernels._find_pair(plain._pairs, plain._pair_index, np.uint64(1))
+            module._find_pair(plain._arrays.pairs, plain._arrays.pair_index, np.uint64(1))

@@ -17,12 +17,17 @@ from hypothesis import strategies as st
 
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.records import Records
+from tsstore.counting.tables import aggregate as aggregating
 from tsstore.counting.tables import packed as module
-from tsstore.counting.tables import singletons as alone
-from tsstore.counting.tables.packed import PackedTable, aggregate_gathered
+from tsstore.counting.tables import singletons
+from tsstore.counting.tables.packed import PackedTable
 from tsstore.counting.tables.plain import Table
 from tsstore.counting.tables.tally import spectrum_counts
 from tsstore.errors import CountingError
+
+
+def aggregate_gathered(*args, **options) -> tuple:
+    return aggregating.aggregate_gathered(*args, **options)[0]
 
 
 @pytest.fixture
@@ -149,13 +154,13 @@ def test_a_far_too_large_share_is_counted_in_passes(words: int, slots: int) -> N
 
 def test_settling_what_is_alone_stops_and_begins_again(monkeypatch) -> None:
     paid = []
-    learn = alone.AloneFilter.learn
+    learn = singletons.SingletonFilter.learn
 
     def spy(self, *numbers: int) -> None:
         learn(self, *numbers)
         paid.append(self.pays)
 
-    monkeypatch.setattr(alone.AloneFilter, "learn", spy)
+    monkeypatch.setattr(singletons.SingletonFilter, "learn", spy)
     generator = np.random.default_rng(1)
     keys = generator.integers(0, 2**64, (64 * 60, 2), np.uint64)
     share = np.repeat(np.arange(64, dtype=np.uint64), 60)

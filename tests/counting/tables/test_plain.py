@@ -22,20 +22,27 @@ from counting_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsstore.counting.hashing import HashRange
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
+from tsstore.counting.tables import aggregate as aggregating
 from tsstore.counting.tables import plain as module
-from tsstore.counting.tables.packed import aggregate_gathered
 from tsstore.counting.tables.plain import (
     Table,
-    aggregate,
-    count_in_passes,
     slot_bytes,
 )
 from tsstore.counting.tables.tally import spectrum_counts
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)
+
+
+def aggregate(*args) -> tuple:
+    return aggregating.aggregate(*args)[0]
+
+
+def aggregate_gathered(*args) -> tuple:
+    return aggregating.aggregate_gathered(*args)[0]
 
 
 def table_contents(table: Table) -> dict[tuple, tuple[int, int]]:
@@ -109,7 +116,7 @@ def test_exact_keys_of_very_wide_rows_are_counted_as_any_other() -> None:
 @given(seeds, st.integers(0, 300), st.integers(1, 200), st.sampled_from(WIDTHS))
 def test_a_table_holds_the_totals_of_each_key(seed, count, distinct, words) -> None:
     records = random_records(seed, count, distinct, words)
-    table = Table(words, 1 << 20, initial_slots=2)
+    table = Table(words, 1 << 20, first_slots=2)
     half = count // 2
     assert table.add(records[:half])
     assert table.add(records[half:])
@@ -122,11 +129,11 @@ def test_a_table_holds_the_totals_of_each_key(seed, count, distinct, words) -> N
 
 
 @given(seeds, st.integers(0, 3), st.integers(0, 4))
-def test_the_shares_of_all_passes_make_up_the_whole(seed, partition_bits, pass_bits) -> None:
+def test_the_ranges_of_all_passes_make_up_the_whole(seed, partition_bits, pass_bits) -> None:
     records = random_records(seed, 100, 80, 1, prefix_bits=partition_bits)
     union: dict[tuple, tuple[int, int]] = {}
     for index in range(2**pass_bits):
-        table = Table(1, 1024, partition_bits=partition_bits, pass_bits=pass_bits, pass_index=index)
+        table = Table(1, 1024, hashes=HashRange.of(partition_bits, pass_bits, index))
         assert table.add(records)
         share = table_contents(table)
         shift = 64 - partition_bits - pass_bits
@@ -138,7 +145,7 @@ def test_the_shares_of_all_passes_make_up_the_whole(seed, partition_bits, pass_b
 
 @pytest.mark.parametrize("words", WIDTHS)
 def test_a_table_doubles_up_to_its_maximum_and_no_further(words: int) -> None:
-    table = Table(words, 40, initial_slots=4)
+    table = Table(words, 40, first_slots=4)
     records = Records(mixed(np.arange(17), words))
     assert table.nbytes == 4 * slot_bytes(words)
     assert table.add(records[:2])
@@ -154,7 +161,7 @@ def test_a_table_doubles_up_to_its_maximum_and_no_further(words: int) -> None:
 def test_a_table_begins_no_larger_than_its_maximum() -> None:
     assert Table(1, 100).nbytes == 64 * slot_bytes(1)
     assert Table(2, 1 << 20).nbytes == 1024 * slot_bytes(2)
-    assert Table(2, 1 << 20, initial_slots=3).nbytes == 2 * slot_bytes(2)
+    assert Table(2, 1 << 20, first_slots=3).nbytes == 2 * slot_bytes(2)
 
 
 @given(seeds, st.integers(0, 100), st.integers(0, 100), st.sampled_from(WIDTHS))
@@ -164,10 +171,10 @@ def test_bare_records_and_others_count_in_one_table(seed, bare_ones, others, wor
         random_records(seed + 1, others, 60, words),
         random_records(seed + 2, bare_ones, 60, words, bare=True),
     ]
-    table = Table(words, 1 << 20, initial_slots=2)
+    table = Table(words, 1 << 20, first_slots=2)
     assert all(map(table.add, pieces))
     assert table_contents(table) == totals(pieces)
-    assert len(table.slots[table.slots[:, words] != 0]) == table.entries == table.distinct
+    assert len(table.slots[table.slots[:, words] != 0]) == table.used == table.distinct
 
 
 def test_an_empty_table_is_empty() -> None:
@@ -196,7 +203,7 @@ def test_a_table_of_less_than_two_slots_is_refused() -> None:
     with pytest.raises(ValueError, match="a table of 1 slots; expected at least 2"):
         Table(1, 1)
     with pytest.raises(ValueError, match="at least 2"):
-        Table(1, 16, initial_slots=0)
+        Table(1, 16, first_slots=0)
     with pytest.raises(ValueError, match="at least 2"):
         aggregate(list, 1, 0, 1)
 
@@ -261,11 +268,11 @@ def test_keys_that_no_pass_can_divide_are_an_error(top: int, partition_bits: int
 @pytest.mark.parametrize("words", WIDTHS)
 def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatch) -> None:
     pieces = [random_records(9, 200, 90, words), random_records(3, 50, 90, words, bare=True)]
-    compiled = Table(words, 1024, initial_slots=4)
+    compiled = Table(words, 1024, first_slots=4)
     assert all(map(compiled.add, pieces))
     counting_cases.run_as_plain_python(monkeypatch, module)
     assert not hasattr(module._absorb, "py_func")
-    plain = Table(words, 1024, initial_slots=4)
+    plain = Table(words, 1024, first_slots=4)
     assert all(map(plain.add, pieces))
     assert np.array_equal(plain.slots, compiled.slots)
     assert as_counter(spectrum_counts(*plain.counts)) == spectrum_of(pieces)
@@ -276,10 +283,10 @@ def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatc
 
 
 class Slots:
-    """A table that holds so many records of its share, and nothing else."""
+    """A table that holds so many records of its range, and nothing else."""
 
-    def __init__(self, bits: int, index: int, most: int) -> None:
-        self.bits, self.index, self.most = bits, index, most
+    def __init__(self, hashes: HashRange, most: int) -> None:
+        self.bits, self.index, self.most = int(hashes.mask).bit_length(), int(hashes.number), most
         self.held: list[int] = []
 
     def add(self, records: Records) -> bool:
@@ -288,8 +295,16 @@ class Slots:
         return len(self.held) <= self.most
 
     @property
-    def entries(self) -> int:
+    def used(self) -> int:
         return len(self.held)
+
+
+def slots_of(slices, most: int, maximum_slots: int) -> list[Slots]:
+    """The tables that it takes for all records of a partition."""
+    tables = aggregating.count_in_passes(
+        lambda hashes: Slots(hashes, most), slices, 0, maximum_slots
+    )
+    return list(tables)
 
 
 @given(st.lists(st.integers(0, 2**16 - 1), max_size=40), st.integers(1, 20))
@@ -300,16 +315,20 @@ def test_every_record_is_counted_in_one_table_that_holds_it(tops, most) -> None:
     def slices():
         return [records[:7], records[7:]]
 
-    tables = list(count_in_passes(lambda *share: Slots(*share, most), slices, 0, 8 * most))
+    tables = list(
+        aggregating.count_in_passes(lambda hashes: Slots(hashes, most), slices, 0, 8 * most)
+    )
     assert [word for table in tables for word in table.held] == words
-    assert all(table.entries <= most for table in tables)
+    assert all(table.used <= most for table in tables)
 
 
 def test_steps_become_larger_again_after_a_dense_spot() -> None:
     dense = [number << 40 for number in range(16)]
     words = np.array([*dense, 2**63, 2**63 + 2**62], np.uint64)
     records = Records(words[:, None])
-    tables = list(count_in_passes(lambda *share: Slots(*share, 4), lambda: [records], 0, 32))
+    tables = list(
+        aggregating.count_in_passes(lambda hashes: Slots(hashes, 4), lambda: [records], 0, 32)
+    )
     assert max(table.bits for table in tables) == 22
     assert tables[-1].bits <= 2
     assert [word for table in tables for word in table.held] == words.tolist()
@@ -319,4 +338,4 @@ def test_steps_become_larger_again_after_a_dense_spot() -> None:
 def test_keys_that_share_too_many_bits_are_an_error() -> None:
     records = Records(np.arange(5, dtype=np.uint64)[:, None])
     with pytest.raises(CountingError, match=r"more than 5 distinct keys.*first 48 bits"):
-        list(count_in_passes(lambda *share: Slots(*share, 4), lambda: [records], 0, 32))
+        slots_of(lambda: [records], 4, 32)

@@ -20,10 +20,8 @@ from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
-from tsstore.counting.tables.group_changes import Changes, add_up_changes
-from tsstore.counting.tables.grouped import aggregate_groups, aggregate_groups_gathered
-from tsstore.counting.tables.packed import aggregate_gathered
-from tsstore.counting.tables.plain import aggregate
+from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
+from tsstore.counting.tables.spectrum_delta import DeltaEntries, add_up_entries
 from tsstore.errors import CountingError
 from tsstore.statistics.groups import GroupChanges, merge_changes
 from tsstore.statistics.spectrum import Spectrum, merge
@@ -45,16 +43,15 @@ class Counts:
         Pairs of rows within one sample.
     changes
         What leaving each group of samples out changes; None without groups.
-    cells
-        Changes of the spectrum that are still to be sorted into `changes`: of partitions that wait
-        to be merged.
+    entries
+        Those that are still to be sorted into `changes`: of partitions that wait to be merged.
     """
 
     spectrum: Spectrum
     equal_pairs_within_samples: int = 0
     pairs_within_samples: int = 0
     changes: GroupChanges | None = None
-    cells: Changes | None = None
+    entries: DeltaEntries | None = None
 
 
 @dataclass(frozen=True)
@@ -149,20 +146,15 @@ def count_partition(
 ) -> Counts:
     """Count the distinct keys of one partition."""
     slices = partial(index.slices, partition)
-    share = plan.partition_bits, plan.maximum_slots
+    sizes = plan.partition_bits, plan.maximum_slots
     gathered = gather(slices(), plan.gathered_bytes)
-    cells = None
-    if index.groups and gathered is None:
-        found, cells = aggregate_groups(slices, words, index.groups, *share)
-    elif index.groups and gathered is not None:
-        found, cells = aggregate_groups_gathered(
-            gathered, words, index.groups, *share, plan.subpartition_records, buffers
-        )
-    elif gathered is None:
-        found = aggregate(slices, words, *share)
+    if gathered is None:
+        found, entries = aggregate(slices, words, *sizes, index.groups)
     else:
-        found = aggregate_gathered(gathered, words, *share, plan.subpartition_records, buffers)
-    return Counts(Spectrum.from_arrays(*found), cells=cells)
+        found, entries = aggregate_gathered(
+            gathered, words, *sizes, plan.subpartition_records, buffers, index.groups
+        )
+    return Counts(Spectrum.from_arrays(*found), entries=entries)
 
 
 def gather(slices: Iterator[Records], most_bytes: int) -> list[Records] | None:
@@ -188,13 +180,13 @@ def total_pairs(index: Index) -> Counts:
 
 def merge_counts(counts: Sequence[Counts]) -> Counts:
     """Add up the counts of disjoint shares."""
-    cells = [count.cells for count in counts if count.cells is not None]
+    entries = [count.entries for count in counts if count.entries is not None]
     return Counts(
         merge(count.spectrum for count in counts),
         sum(count.equal_pairs_within_samples for count in counts),
         sum(count.pairs_within_samples for count in counts),
         _merge_changes([count.changes for count in counts]),
-        add_up_changes(cells) if cells else None,
+        add_up_entries(entries) if entries else None,
     )
 
 
@@ -215,11 +207,11 @@ def finish_counts(
             group = groups.of_samples(part.directory, 0, part.samples)
             group = sample_filter.select(group, part.directory, 0)
             numbers[0] += np.bincount(group, minlength=groups.count)
-    cells = counts.cells
-    if cells is None:
+    entries = counts.entries
+    if entries is None:
         return replace(counts, changes=GroupChanges.from_arrays(numbers))
-    changes = GroupChanges.from_groups(numbers, cells.ends, *cells.entries)
-    return replace(counts, changes=changes, cells=None)
+    changes = GroupChanges.from_groups(numbers, entries.ends, *entries.columns)
+    return replace(counts, changes=changes, entries=None)
 
 
 def build_graph(

@@ -33,7 +33,7 @@ POSITION_BYTES = 16
 """Of a sample: its rows, and those that are left."""
 INDEX_BYTES = 8
 """Of a sample that is left out."""
-WAITING_CELL_BYTES, FINISHED_CELL_BYTES = 14, 44
+WAITING_ENTRY_BYTES, FINISHED_ENTRY_BYTES = 14, 44
 """Of a change while it waits to be added up, and while all of them are sorted in the end."""
 OVERHEAD_BYTES = 3 << 20
 """What a running task needs whatever its size: buffers of the decoder and of files, a chunk of
@@ -96,7 +96,7 @@ class Work:
         """Slots of the smallest tables worth a thought."""
         return max(MIN_TABLE_SLOTS, least_slots(self.groups))
 
-    def cells(self, rows: int) -> int:
+    def entries(self, rows: int) -> int:
         """Return about how many entries all spectra without a group have that differ, at most.
 
         So many rows have at most ``sqrt(2 rows)`` multiplicities. Of all skewed states that were
@@ -205,16 +205,16 @@ def waiting_bytes(work: Work, partition_bits: int) -> int:
 
     At each height of the tree all wait but one for their merge.
     """
-    cells, partitions, others = 0, 1 << partition_bits, fan_in(work.groups) - 1
+    entries, partitions, others = 0, 1 << partition_bits, fan_in(work.groups) - 1
     while partitions > 1:
-        cells += others * work.cells(work.rows // partitions)
+        entries += others * work.entries(work.rows // partitions)
         partitions = -(-partitions // (others + 1))
-    return WAITING_CELL_BYTES * cells
+    return WAITING_ENTRY_BYTES * entries
 
 
 def finished_bytes(work: Work) -> int:
     """Return the most bytes of changes by group while they are sorted in the end."""
-    return OVERHEAD_BYTES + FINISHED_CELL_BYTES * work.cells(work.rows)
+    return OVERHEAD_BYTES + FINISHED_ENTRY_BYTES * work.entries(work.rows)
 
 
 def fan_in(groups: int) -> int:

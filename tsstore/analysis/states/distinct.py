@@ -16,7 +16,8 @@ from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.schedulers import Report, Scheduler, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import subpartition_bits, subpartitions
-from tsstore.counting.tables.plain import Table, count_tables, slot_bytes
+from tsstore.counting.tables.aggregate import count_tables
+from tsstore.counting.tables.plain import Table, slot_bytes
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
 from tsstore.store.reading.layer import LayerStates

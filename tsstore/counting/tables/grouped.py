@@ -12,56 +12,52 @@ numbers to search in: in the end the rows are read one after another, and a pair
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from tsstore.counting.buffers import Buffers
-from tsstore.counting.hashing import Place, slots_for, width_for
-from tsstore.counting.partition import (
-    SUBPARTITION_RECORDS,
-    is_large,
-    subpartition_bits,
-    subpartitions,
+from tsstore.counting.hashing import (
+    ALL_HASHES,
+    LONG_PROBE,
+    PROBE_LIMIT,
+    HashRange,
+    Place,
+    Width,
+    copy_key,
+    is_same,
+    width_for,
 )
 from tsstore.counting.records import checked_groups
-from tsstore.counting.tables.group_changes import (
-    AT_ONCE,
-    CELL_BYTES,
-    Changes,
-    add_up_changes,
-    narrow_rows,
-    once_by_group,
+from tsstore.counting.tables.spectrum_delta import (
+    ENTRY_BYTES,
+    DeltaEntries,
+    add_up_entries,
+    entries_of_rows,
 )
-from tsstore.counting.tables.grouped_kernels import (
-    INCIDENCE,
-    MANY,
-    absorb,
-    count_changes,
-    index_pairs,
-    index_states,
-    list_changes,
-)
-from tsstore.counting.tables.plain import count_in_passes
-from tsstore.counting.tables.singletons import AloneFilter
-from tsstore.counting.tables.tally import Tally
+from tsstore.errors import CountingError
+from tsstore.numba_tools.decorators import inlined, kernel
+from tsstore.numba_tools.mixing import GOLDEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
     from numpy.typing import NDArray
 
     from tsstore.counting.records import Records
-    from tsstore.counting.tables.tally import Spectrum
 
-#: Groups are numbered from 0 to at most one less than this.
-LARGEST_GROUPS: Final = MANY
+LARGEST_GROUPS: Final = 255
+"""Groups are numbered from 0 to at most one less: this number stands for several groups."""
+_INCIDENCE: Final = np.uint64(2**56 - 1)
+"""The bits of a state's last column that are not its group."""
 
 _PAIR_COLUMNS: Final = 3
 _SMALL: Final = 64
 _SMALLEST_TABLE: Final = 2
 _LARGEST_TABLE: Final = 2**32
+_ONE: Final = np.uint64(1)
+_MANY: Final = np.uint64(LARGEST_GROUPS)
+_GROUP_BITS: Final = np.uint64(8)
+_GROUP_MASK: Final = np.uint64(255)
+_TAG_SHIFT: Final = np.uint64(56)
+_HALF: Final = np.uint64(32)
 
 
 def grouped_slot_bytes(words: int) -> int:
@@ -71,7 +67,7 @@ def grouped_slot_bytes(words: int) -> int:
     a place in an index, of which there is one of half the size as well while it doubles, half a
     row, and half of the two changes that a pair makes in the end.
     """
-    return 4 + 2 + 4 * words + 8 + CELL_BYTES
+    return 4 + 2 + 4 * words + 8 + ENTRY_BYTES
 
 
 def least_slots(groups: int) -> int:
@@ -79,11 +75,31 @@ def least_slots(groups: int) -> int:
     return 8 * max(groups, 1)
 
 
+class _Arrays(NamedTuple):
+    """What both tables hold.
+
+    Attributes
+    ----------
+    states
+        uint64 (rows, words + 2): key, multiplicity, and incidence below a tag: a group, or several.
+    state_index
+        uint32 (slots,): the number of a state and 1, or 0.
+    pairs
+        uint64 (rows, 3): the number of a state above its group, multiplicity and incidence.
+    pair_index
+        uint32 (slots,): the number of a pair and 1, or 0.
+    """
+
+    states: NDArray[np.uint64]
+    state_index: NDArray[np.uint32]
+    pairs: NDArray[np.uint64]
+    pair_index: NDArray[np.uint32]
+
+
 class GroupedTable:
     """Hash tables of distinct keys, and of pairs of a key and a group where a key has several.
 
-    They grow with what they hold, and are never more than half full. A share of a partition is
-    counted as :class:`tsstore.counting.tables.plain.Table` does.
+    They grow with what they hold, and are never more than half full.
 
     Parameters
     ----------
@@ -93,15 +109,10 @@ class GroupedTable:
         Number of groups.
     maximum_slots
         Slots of both tables together, at least 4; see :func:`least_slots`.
-    partition_bits, pass_bits, pass_index
-        The share to count; 0 pass bits: everything.
-    initial_slots
-        What each table begins with, if there may be as many.
-
-    Raises
-    ------
-    ValueError
-        If there may be less than two slots in each table.
+    first_slots
+        What each table begins with, if there may be as many; at least 2.
+    hashes
+        Which keys to count.
     """
 
     def __init__(
@@ -109,72 +120,42 @@ class GroupedTable:
         words: int,
         groups: int,
         maximum_slots: int,
-        *,
-        partition_bits: int = 0,
-        pass_bits: int = 0,
-        pass_index: int = 0,
-        initial_slots: int = 1024,
+        first_slots: int = 1024,
+        hashes: HashRange = ALL_HASHES,
     ) -> None:
-        slots = min(initial_slots, maximum_slots // 2)
+        slots = min(first_slots, maximum_slots // 2)
         if slots < _SMALLEST_TABLE:
-            raise ValueError(
-                f"tables of {slots} slots; expected at least {_SMALLEST_TABLE} in each"
-            )
+            raise ValueError(f"tables of {slots} slots; expected at least 2 in each")
         self._groups = groups
         self._width = width_for(words)
         self._maximum_slots = min(maximum_slots, _LARGEST_TABLE)
-        # Without pass bits the mask is 0: any shift will do, but one by 64 bits is not defined.
-        self._shift = np.uint64((64 - partition_bits - pass_bits) % 64)
-        self._mask = np.uint64((1 << pass_bits) - 1)
-        self._index = np.uint64(pass_index)
+        self._hashes = hashes
         self._distinct = self._held = 0
         slots = 1 << (slots.bit_length() - 1)
         # As many rows as there may ever be: what was never written is never resident.
         rows = self._maximum_slots // 2
-        # A state is its key, its multiplicity, and its incidence below a tag: group or MANY.
-        self._states = np.empty((rows, words + 2), np.uint64)
-        # A pair is its state's number above its group, its multiplicity and its incidence.
-        self._pairs = np.empty((rows, _PAIR_COLUMNS), np.uint64)
-        # Changes by group, multiplicity and incidence, where these are small.
+        self._arrays = _Arrays(
+            np.empty((rows, words + 2), np.uint64),
+            np.zeros(slots, np.uint32),
+            np.empty((rows, _PAIR_COLUMNS), np.uint64),
+            np.zeros(slots, np.uint32),
+        )
+        # What is added to states by group, multiplicity and incidence, where these are small.
         self._small = np.zeros((groups, _SMALL, _SMALL), np.int64)
-        self._state_index = np.zeros(slots, np.uint32)
-        self._pair_index = np.zeros(slots, np.uint32)
 
     def add(self, records: Records) -> bool:
-        """Count those records, which tell groups apart, that belong to the tables' share.
+        """Count those records, which tell groups apart, that the tables are for.
 
-        Returns
-        -------
-        False if the tables would have to grow beyond their maximum. They have then counted some of
-        the records and are of no further use.
-
-        Raises
-        ------
-        ValueError
-            If the records do not tell groups apart, or one is of a group beyond the last.
-        CountingError
-            If keys meet in one place of a table as mixed keys do not.
+        Returns False if they would have to grow beyond their maximum: they have then counted some
+        of the records and are of no further use.
         """
         group = checked_groups(records, self._groups)
         row: Place = 0
         while True:
-            row, self._distinct, self._held = absorb(
-                self._states,
-                self._state_index,
-                self._pairs,
-                self._pair_index,
-                self._distinct,
-                self._held,
-                records.keys,
-                records.multiplicity,
-                records.incidence,
-                group,
-                row,
-                self._shift,
-                self._mask,
-                self._index,
-                self._width,
-            )
+            row, self._distinct, self._held = _absorb(
+                self._arrays, self._distinct, self._held, records.keys, records.multiplicity,
+                records.incidence, group, row, self._hashes, self._width,
+            )  # fmt: skip
             if row == len(records):
                 return True
             if not self._grow():
@@ -186,15 +167,16 @@ class GroupedTable:
         return self._distinct
 
     @property
-    def entries(self) -> int:
+    def used(self) -> int:
         """Number of rows in use, in both tables."""
         return self._distinct + self._held
 
     @property
     def nbytes(self) -> int:
         """Bytes of both tables, as far as they are in use."""
-        rows = self._states[: self._distinct].nbytes + self._pairs[: self._held].nbytes
-        return rows + self._state_index.nbytes + self._pair_index.nbytes
+        states, state_index, pairs, pair_index = self._arrays
+        rows = states[: self._distinct].nbytes + pairs[: self._held].nbytes
+        return rows + state_index.nbytes + pair_index.nbytes
 
     def begin(self) -> None:
         """Forget all that has been counted."""
@@ -204,176 +186,237 @@ class GroupedTable:
     def clear(self) -> None:
         """Forget all keys, but not how large the tables were."""
         self._distinct = self._held = 0
-        self._state_index[:] = 0
-        self._pair_index[:] = 0
+        self._arrays.state_index[:] = 0
+        self._arrays.pair_index[:] = 0
 
     @property
     def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Multiplicity and incidence of each key, int64 (keys,); the former is a view."""
-        multiplicity, tagged = self._states[: self._distinct, -2:].T
-        return multiplicity.view(np.int64), (tagged & INCIDENCE).view(np.int64)
+        multiplicity, tagged = self._arrays.states[: self._distinct, -2:].T
+        return multiplicity.view(np.int64), (tagged & _INCIDENCE).view(np.int64)
 
-    def changes(self) -> Changes:
+    def delta(self) -> DeltaEntries:
         """Return what leaving each group out changes in the spectrum."""
-        large = self.large_changes()
-        return add_up_changes([large, self.small_changes()])
+        large = self.large_delta()
+        return add_up_entries([large, self.small_delta()])
 
-    def large_changes(self) -> Changes:
+    def large_delta(self) -> DeltaEntries:
         """Return what leaving each group out changes of states in many rows; add up the rest.
 
-        Of few states hardly any change the same cell: these are not added up yet.
+        Of few states hardly any change the same entry: these are not added up yet.
         """
-        states, pairs = self._states[: self._distinct], self._pairs[: self._held]
+        states, pairs = self._arrays.states[: self._distinct], self._arrays.pairs[: self._held]
         counts = np.zeros(self._groups, np.int64)
-        count_changes(states, pairs, self._small, counts)
-        rows = np.empty((counts.sum(), CELL_BYTES // 8), np.int64)
+        _count_entries(states, pairs, self._small, counts)
+        rows = np.empty((counts.sum(), ENTRY_BYTES // 8), np.int64)
         ends = np.cumsum(counts)
-        list_changes(states, pairs, self._small, ends - counts, rows)
-        return narrow_rows(rows, ends)
+        _list_entries(states, pairs, self._small, ends - counts, rows)
+        return entries_of_rows(rows, ends)
 
-    def small_changes(self) -> Changes:
+    def small_delta(self) -> DeltaEntries:
         """Return the rest, as far as it has been added up; it is then forgotten."""
-        cells = np.flatnonzero(self._small)
-        group, k, q = np.unravel_index(cells, self._small.shape)
+        places = np.flatnonzero(self._small)
+        group, k, q = np.unravel_index(places, self._small.shape)
         ends = np.searchsorted(group, np.arange(self._groups), side="right")
-        found = Changes(ends, k, q, self._small.reshape(-1)[cells])
+        found = DeltaEntries(ends, k, q, self._small.reshape(-1)[places])
         self._small[:] = 0
         return found
 
     def _grow(self) -> bool:
         """Double the table that is full, unless both would be too much; say whether it was done."""
-        pairs_full = 2 * (self._held + 2) > len(self._pair_index)
-        full = self._pair_index if pairs_full else self._state_index
-        if len(self._state_index) + len(self._pair_index) + len(full) > self._maximum_slots:
+        states, state_index, pairs, pair_index = self._arrays
+        pairs_full = 2 * (self._held + 2) > len(pair_index)
+        full = pair_index if pairs_full else state_index
+        if len(state_index) + len(pair_index) + len(full) > self._maximum_slots:
             return False
         index = np.zeros(2 * len(full), np.uint32)
         if pairs_full:
-            index_pairs(self._pairs, self._held, index)
-            self._pair_index = index
+            _index_pairs(pairs, self._held, index)
+            self._arrays = self._arrays._replace(pair_index=index)
         else:
-            index_states(self._states, self._distinct, index, self._width)
-            self._state_index = index
+            _index_states(states, self._distinct, index, self._width)
+            self._arrays = self._arrays._replace(state_index=index)
         return True
 
 
-def aggregate_groups(
-    slices: Callable[[], Iterable[Records]],
-    words: int,
-    groups: int,
-    partition_bits: int,
-    maximum_slots: int,
-    initial_slots: int = 1024,
-) -> tuple[Spectrum, Changes]:
-    """Count the distinct states of one partition, and what leaving each group out changes.
-
-    Parameters
-    ----------
-    slices, words, partition_bits, maximum_slots
-        As for :func:`tsstore.counting.tables.plain.aggregate`, with at least :func:`least_slots`;
-        all records tell groups apart.
-    groups
-        Number of groups, at most 255.
-    initial_slots
-        What each table begins with, if there may be as many.
-
-    Returns
-    -------
-    spectrum
-        k, q, states, as :func:`tsstore.counting.tables.plain.aggregate` gives them.
-    changes
-        By group.
-
-    Raises
-    ------
-    ValueError, CountingError
-        As :func:`tsstore.counting.tables.plain.aggregate`.
-    """
-
-    def new_table(bits: int, index: int) -> GroupedTable:
-        return GroupedTable(
-            words,
-            groups,
-            maximum_slots,
-            partition_bits=partition_bits,
-            pass_bits=bits,
-            pass_index=index,
-            initial_slots=initial_slots,
-        )
-
-    tables = count_in_passes(new_table, slices, partition_bits, maximum_slots)
-    tally, changes = Tally(), []
-    for table in tables:
-        tally.add(*table.counts)
-        changes.append(table.changes())
-    return tally.spectrum(), add_up_changes(changes)
+@inlined
+def _find_state(
+    states: NDArray[np.uint64],
+    index: NDArray[np.uint32],
+    keys: NDArray[np.uint64],
+    row: int,
+    width: Width,
+) -> np.uint64:
+    """Return the place in the index of a key, or else the empty one that is due to it."""
+    mask = np.uint64(index.size - 1)
+    slot: np.uint64 = keys[row, 0] & mask
+    for _ in range(PROBE_LIMIT):
+        state = index[slot]
+        if state == 0 or is_same(keys, row, states, np.uint64(state) - _ONE, width):
+            return slot
+        slot = (slot + _ONE) & mask
+    raise CountingError(LONG_PROBE)
 
 
-def aggregate_groups_gathered(
-    pieces: Sequence[Records],
-    words: int,
-    groups: int,
-    partition_bits: int,
-    maximum_slots: int,
-    subpartition_records: int = SUBPARTITION_RECORDS,
-    buffers: Buffers | None = None,
-) -> tuple[Spectrum, Changes]:
-    """Do the same for a partition whose records are all in memory.
+@inlined
+def _find_pair(pairs: NDArray[np.uint64], index: NDArray[np.uint32], pair: np.uint64) -> np.uint64:
+    """Return the place in the index of a pair, or else the empty one that is due to it."""
+    mask = np.uint64(index.size - 1)
+    word = pair * GOLDEN
+    slot = ((word ^ (word >> _HALF)) * GOLDEN >> _HALF) & mask
+    for _ in range(PROBE_LIMIT):
+        held = index[slot]
+        if held == 0 or pairs[np.uint64(held) - _ONE, 0] == pair:
+            return slot
+        slot = (slot + _ONE) & mask
+    raise CountingError(LONG_PROBE)
 
-    Parameters
-    ----------
-    pieces
-        The partition's records, bare ones and others; all tell groups apart.
-    words, groups, partition_bits
-        As for :func:`aggregate_groups`.
-    maximum_slots
-        Slots of the tables for a share that is far larger than others.
-    subpartition_records
-        Records of a share, about: what its tables take grows with them.
-    buffers
-        Where the tables of other partitions are; None takes new ones.
 
-    Returns
-    -------
-    spectrum, changes
-        As :func:`aggregate_groups` gives them.
+@inlined
+def _add_pair(
+    pairs: NDArray[np.uint64],
+    index: NDArray[np.uint32],
+    held: int,
+    pair: np.uint64,
+    multiplicity: np.uint64,
+    incidence: np.uint64,
+) -> int:
+    """Count in the second table, which must have room; return the number of pairs it holds."""
+    slot = _find_pair(pairs, index, pair)
+    row = np.uint64(index[slot]) - _ONE
+    if index[slot] == 0:
+        row = np.uint64(held)
+        held += 1
+        index[slot] = held
+        pairs[row, 0] = pair
+        pairs[row, 1] = pairs[row, 2] = 0
+    pairs[row, 1] += multiplicity
+    pairs[row, 2] += incidence
+    return held
 
-    Raises
-    ------
-    ValueError, CountingError
-        As :func:`aggregate_groups`.
-    """
-    for piece in pieces:
-        checked_groups(piece, groups)
-    bits = subpartition_bits(sum(map(len, pieces)), partition_bits, subpartition_records)
-    prefix_bits = partition_bits + bits
-    # A record takes a state and two pairs at most: a state's first pair comes with its second.
-    buffers, slots = buffers or Buffers(), 8 * slots_for(2 * subpartition_records)
-    table = buffers.kept(
-        ("grouped", words, groups, slots), lambda: GroupedTable(words, groups, slots)
-    )
-    alone = buffers.kept(("alone", words, groups), lambda: AloneFilter(words, groups))
-    table.begin()
-    alone.begin()
-    tally, changes = Tally(), []
-    for bare, others in subpartitions(
-        pieces, words, partition_bits, bits, grouped=True, buffers=buffers
-    ):
-        if is_large(len(bare) + len(others), subpartition_records):
-            whole = (partial(iter, (bare, others)), words, groups, prefix_bits, maximum_slots)
-            found, own = aggregate_groups(*whole)
-            tally.add_spectrum(found)
-            changes.append(own)
+
+@kernel
+def _absorb(
+    arrays: _Arrays,
+    distinct: int,
+    held: int,
+    keys: NDArray[np.uint64],
+    multiplicity: NDArray[np.uint32] | None,
+    incidence: NDArray[np.uint32] | None,
+    group: NDArray[np.uint8],
+    row: Place,
+    hashes: HashRange,
+    width: Width,
+) -> tuple[Place, int, int]:
+    """Add records from `row` on; return the first that finds no room, distinct keys and pairs."""
+    states, state_index, pairs, pair_index = arrays
+    words = len(width)
+    k = q = _ONE
+    # Unsigned: whether rows count from an array's end need not be asked.
+    for record in range(np.uint64(row), np.uint64(keys.shape[0])):
+        if (keys[record, 0] >> hashes.shift) & hashes.mask != hashes.number:
             continue
-        left = alone.part(bare, others)
-        table.add(left)
-        table.add(others)
-        before = tally.once
-        tally.add(*table.counts)
-        changes.append(table.large_changes())
-        if sum(map(len, changes)) > max(AT_ONCE, 2 * len(changes[0])):
-            changes = [add_up_changes(changes)]
-        table.clear()
-        alone.learn(tally.once - before + len(bare) - len(left), len(bare))
-    tally.add_once(int(alone.alone.sum()))
-    changes += [once_by_group(alone.alone), table.small_changes()]
-    return tally.spectrum(), add_up_changes(changes)
+        slot = _find_state(states, state_index, keys, record, width)
+        state = np.uint64(state_index[slot]) - _ONE
+        own = np.uint64(group[record])
+        if state_index[slot] == 0:
+            if 2 * distinct == state_index.size:
+                return np.int64(record), distinct, held
+            state = np.uint64(distinct)
+            distinct += 1
+            state_index[slot] = distinct
+            copy_key(keys, record, states, state, width)
+            states[state, words], states[state, words + 1] = 0, own << _TAG_SHIFT
+        if multiplicity is not None and incidence is not None:
+            k, q = np.uint64(multiplicity[record]), np.uint64(incidence[record])
+        tag = states[state, words + 1] >> _TAG_SHIFT
+        if tag != own:
+            if 2 * (held + 2) > pair_index.size:
+                return np.int64(record), distinct, held
+            pair = state << _GROUP_BITS
+            if tag != _MANY:
+                so_far = states[state, words + 1] & _INCIDENCE
+                held = _add_pair(pairs, pair_index, held, pair | tag, states[state, words], so_far)
+                states[state, words + 1] = so_far | (_MANY << _TAG_SHIFT)
+            held = _add_pair(pairs, pair_index, held, pair | own, k, q)
+        states[state, words] += k
+        states[state, words + 1] += q
+    return np.int64(keys.shape[0]), distinct, held
+
+
+@kernel
+def _index_states(
+    states: NDArray[np.uint64], used: int, index: NDArray[np.uint32], width: Width
+) -> None:
+    """Enter so many states into an index, which is empty."""
+    for state in range(used):
+        index[_find_state(states, index, states, state, width)] = state + 1
+
+
+@kernel
+def _index_pairs(pairs: NDArray[np.uint64], used: int, index: NDArray[np.uint32]) -> None:
+    """Enter so many pairs into an index, which is empty."""
+    for pair in range(used):
+        index[_find_pair(pairs, index, pairs[pair, 0])] = pair + 1
+
+
+@kernel
+def _count_entries(
+    states: NDArray[np.uint64],
+    pairs: NDArray[np.uint64],
+    small: NDArray[np.int64],
+    counts: NDArray[np.int64],
+) -> None:
+    """Add to the count of each group how many entries :func:`_list_entries` may give it."""
+    state: Place
+    words = states.shape[1] - 2
+    for state in range(states.shape[0]):
+        tag = states[state, words + 1] >> _TAG_SHIFT
+        if tag != _MANY and states[state, words] >= np.uint64(small.shape[1]):
+            counts[tag] += 1
+    for pair in range(pairs.shape[0]):
+        state = np.int64(pairs[pair, 0] >> _GROUP_BITS)
+        if states[state, words] >= np.uint64(small.shape[1]):
+            counts[pairs[pair, 0] & _GROUP_MASK] += 2
+
+
+@kernel
+def _list_entries(
+    states: NDArray[np.uint64],
+    pairs: NDArray[np.uint64],
+    small: NDArray[np.int64],
+    cursors: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> None:
+    """Write what leaving a group out changes where its cursor is, and advance that.
+
+    A state of one group is gone without it; one of many moves to where it is without each. What
+    changes at small multiplicities, where most are, is added up at once, by group, multiplicity
+    and incidence.
+    """
+    words = states.shape[1] - 2
+    state: Place
+    least = np.uint64(small.shape[1])
+    for state in range(states.shape[0]):
+        tag = states[state, words + 1] >> _TAG_SHIFT
+        if tag != _MANY:
+            k, q = states[state, words], states[state, words + 1] & _INCIDENCE
+            if k < least:
+                small[tag, k, q] -= 1
+            else:
+                place = cursors[tag]
+                cursors[tag] = place + 1
+                rows[place, 0], rows[place, 1], rows[place, 2] = k, q, -1
+    for pair in range(pairs.shape[0]):
+        group = pairs[pair, 0] & _GROUP_MASK
+        state = np.int64(pairs[pair, 0] >> _GROUP_BITS)
+        k, q = states[state, words], states[state, words + 1] & _INCIDENCE
+        if k < least:
+            small[group, k, q] -= 1
+            small[group, k - pairs[pair, 1], q - pairs[pair, 2]] += 1
+        else:
+            place = cursors[group]
+            cursors[group] = place + 2
+            rows[place, 0], rows[place, 1], rows[place, 2] = k, q, -1
+            rows[place + 1, 0], rows[place + 1, 1] = k - pairs[pair, 1], q - pairs[pair, 2]
+            rows[place + 1, 2] = 1

@@ -1,18 +1,17 @@
 """Bare records to spectra: a table of one word a key less than any other.
 
-Bare records make up most of what is counted, and their counts are small: all keys of a share have
-the first bits of their hash in common, and a count takes the place of these bits. What does not
-fit there goes to a table of whole counts, which holds the other records as well.
+Bare records make up most of what is counted, and their counts are small: all keys of a
+subpartition have the first bits of their hash in common, and a count takes the place of these
+bits. What does not fit there goes to a table of whole counts, which holds the other records as
+well.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.hashing import (
     LONG_PROBE,
     PROBE_LIMIT,
@@ -22,104 +21,30 @@ from tsstore.counting.hashing import (
     slots_for,
     width_for,
 )
-from tsstore.counting.partition import (
-    SUBPARTITION_RECORDS,
-    is_large,
-    subpartition_bits,
-    subpartitions,
-)
 from tsstore.counting.records import Records
-from tsstore.counting.tables.plain import Table, aggregate
-from tsstore.counting.tables.singletons import AloneFilter
-from tsstore.counting.tables.tally import Tally
+from tsstore.counting.tables.plain import Table
 from tsstore.errors import CountingError
 from tsstore.numba_tools.decorators import inlined, kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from tsstore.counting.tables.tally import Spectrum
 
+MOST_COUNT_BITS: Final = 10
+"""Of a slot."""
+
 _ONE: Final = np.uint64(1)
-_MOST_COUNT_BITS: Final = 10
 _SPILL_RECORDS: Final = 1 << 10
 _LEAST_SLOTS: Final = 1 << 14
 _LANES: Final = 4
-_ANY_SLOTS: Final = 1 << 40
-
-
-def aggregate_gathered(
-    pieces: Sequence[Records],
-    words: int,
-    partition_bits: int,
-    maximum_slots: int,
-    subpartition_records: int = SUBPARTITION_RECORDS,
-    buffers: Buffers | None = None,
-) -> Spectrum:
-    """Count the distinct states of one partition, all of whose records are in memory.
-
-    Parameters
-    ----------
-    pieces
-        The partition's records, bare ones and others.
-    words
-        uint64 words of a key.
-    partition_bits
-        How many top bits of the hash all keys of the partition share.
-    maximum_slots
-        Slots of the table for a share that is far larger than others, at least 2.
-    subpartition_records
-        Records of a share, about: what its tables take grows with them.
-    buffers
-        Where the tables of other partitions are; None takes new ones.
-
-    Returns
-    -------
-    k, q, states
-        As :func:`tsstore.counting.tables.plain.aggregate` gives them.
-
-    Raises
-    ------
-    CountingError
-        As :func:`tsstore.counting.tables.plain.aggregate`.
-    """
-    bits = subpartition_bits(sum(map(len, pieces)), partition_bits, subpartition_records)
-    prefix_bits = partition_bits + bits
-    buffers, count_bits = buffers or Buffers(), min(prefix_bits, _MOST_COUNT_BITS)
-    table = buffers.kept(("packed", words, count_bits), lambda: PackedTable(words, count_bits))
-    alone = buffers.kept(("alone", words, 0), lambda: AloneFilter(words))
-    table.begin()
-    alone.begin()
-    tally = Tally()
-    for bare, others in subpartitions(pieces, words, partition_bits, bits, buffers=buffers):
-        if is_large(len(bare) + len(others), subpartition_records):
-            share = partial(iter, (bare, others))
-            tally.add_spectrum(aggregate(share, words, prefix_bits, maximum_slots))
-            continue
-        whole = Table(words, _ANY_SLOTS, initial_slots=_LEAST_SLOTS // 32)
-        whole.add(others)
-        left = alone.part(bare, others)
-        table.add(left.keys, whole)
-        if whole.distinct:
-            table.move_counts(whole)
-            tally.add(*whole.counts)
-        once = table.sweep()
-        alone.learn(once + len(bare) - len(left), len(bare))
-    tally.add_spectrum(table.spectrum(int(alone.alone[0])))
-    return tally.spectrum()
 
 
 class PackedTable:
-    """Counts how often keys occur, share after share, in slots of no more words than a key has.
+    """Counts how often keys occur, part after part, in slots of no more words than a key has.
 
-    Parameters
-    ----------
-    words
-        uint64 words of a key.
-    count_bits
-        So many top bits of the hash are the same in all keys of a share, and make room for counts.
+    The `count_bits` top bits of the hash are the same in all keys of a part: a count takes their
+    place.
     """
 
     def __init__(self, words: int, count_bits: int) -> None:
@@ -127,19 +52,19 @@ class PackedTable:
         self._count_bits = np.uint64(count_bits)
         # How many keys occur how often; lanes, so that no addition waits for the one before.
         self._times = np.zeros((_LANES, 1 << count_bits), np.int64)
-        self._room = self._slots = np.zeros((_LEAST_SLOTS, words), np.uint64)
+        self._memory = self._slots = np.zeros((_LEAST_SLOTS, words), np.uint64)
         self._spilled = np.empty((_SPILL_RECORDS, words), np.uint64)
         self._distinct: Place = 0
         self._is_clear = True
 
     def begin(self) -> None:
-        """Begin with a partition: forget all counts, but not how many keys a share has."""
+        """Begin with a partition: forget all counts, but not how many keys a part has."""
         self._times[:] = 0
         if not self._is_clear:  # after an error
-            self._room[:] = 0
+            self._memory[:] = 0
 
     def add(self, keys: NDArray[np.uint64], whole: Table) -> None:
-        """Count the keys of a share here, and what is too much for a slot in the other table."""
+        """Count the keys of a part here, and what is too much for a slot in the other table."""
         self._take_slots()
         self._is_clear = False
         row: Place = 0
@@ -159,31 +84,31 @@ class PackedTable:
         _move_counts(self._slots, self._count_bits, self._times, whole.slots, self._width)
 
     def sweep(self) -> int:
-        """Add the counts of this share to those of earlier ones; return how many are 1."""
+        """Add the counts of this part to those of earlier ones; return how many are 1."""
         before = self._times[:, 1].sum()
         _sweep(self._slots, self._count_bits, self._times)
         self._is_clear = True
         return int(self._times[:, 1].sum() - before)
 
-    def spectrum(self, alone: int) -> Spectrum:
-        """Return the spectrum of all shares, with so many more keys that occur once."""
+    def spectrum(self, singletons: int) -> Spectrum:
+        """Return the spectrum of all subpartitions, with so many more keys that occur once."""
         states = self._times.sum(axis=0)
         states[0] = 0
-        states[1] += alone
+        states[1] += singletons
         times = np.flatnonzero(states)
         return times, times.copy(), states[times]
 
     def _take_slots(self) -> None:
-        """Take so many slots, empty ones, as the last share would have needed."""
+        """Take so many slots, empty ones, as the last part would have needed."""
         slots = max(_LEAST_SLOTS, 2 * slots_for(5 * int(self._distinct) // 4))
-        if slots > len(self._room):
-            self._room = np.zeros((slots, self._words), np.uint64)
-        self._slots = self._room[:slots]
+        if slots > len(self._memory):
+            self._memory = np.zeros((slots, self._words), np.uint64)
+        self._slots = self._memory[:slots]
 
     def _grow(self) -> None:
         larger = np.zeros((2 * len(self._slots), self._words), np.uint64)
         _rehash(self._slots, larger, self._count_bits, self._width)
-        self._room = self._slots = larger
+        self._memory = self._slots = larger
 
 
 @inlined

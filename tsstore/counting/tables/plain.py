@@ -1,31 +1,29 @@
-"""Records to spectra: the whole count of one partition, in a table of bounded size."""
+"""The table that counts any records: a slot for each distinct key, with both counts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from tsstore.counting.hashing import (
+    ALL_HASHES,
     LONG_PROBE,
     PROBE_LIMIT,
+    HashRange,
     Place,
     Width,
     copy_key,
     is_same,
     width_for,
 )
-from tsstore.counting.tables.tally import Tally
 from tsstore.errors import CountingError
 from tsstore.numba_tools.decorators import inlined, kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from numpy.typing import NDArray
 
     from tsstore.counting.records import Records
-    from tsstore.counting.tables.tally import Spectrum
 
 _ONE: Final = np.uint64(1)
 _SMALLEST_TABLE: Final = 2
@@ -43,9 +41,7 @@ def slot_bytes(words: int) -> int:
 class Table:
     """A hash table of distinct keys with their total multiplicity and incidence.
 
-    It grows with its distinct keys and is never more than half full. A table may count a share of
-    a partition alone: the keys whose `pass_bits` bits of the hash after the first
-    `partition_bits` are `pass_index`.
+    It grows with its distinct keys and is never more than half full.
 
     Parameters
     ----------
@@ -53,51 +49,32 @@ class Table:
         uint64 words of a key, at least 1.
     maximum_slots
         What it may grow to, at least 2; a power of two, or else the next below counts.
-    partition_bits, pass_bits, pass_index
-        The share to count; 0 pass bits: everything.
-    initial_slots
-        What it begins with, if `maximum_slots` is not less.
-
-    Raises
-    ------
-    ValueError
-        If `maximum_slots` or `initial_slots` is less than 2.
+    first_slots
+        What it begins with, if `maximum_slots` is not less; at least 2.
+    hashes
+        Which keys to count.
     """
 
     def __init__(
         self,
         words: int,
         maximum_slots: int,
-        *,
-        partition_bits: int = 0,
-        pass_bits: int = 0,
-        pass_index: int = 0,
-        initial_slots: int = 1024,
+        first_slots: int = 1024,
+        hashes: HashRange = ALL_HASHES,
     ) -> None:
-        slots = min(initial_slots, maximum_slots)
+        slots = min(first_slots, maximum_slots)
         if slots < _SMALLEST_TABLE:
             raise ValueError(f"a table of {slots} slots; expected at least {_SMALLEST_TABLE}")
         self._words, self._width = words, width_for(words)
         self._maximum_slots = maximum_slots
-        self._distinct = 0
-        # Without pass bits the mask is 0: any shift will do, but one by 64 bits is not defined.
-        self._shift = np.uint64((64 - partition_bits - pass_bits) % 64)
-        self._mask = np.uint64((1 << pass_bits) - 1)
-        self._index = np.uint64(pass_index)
+        self._distinct, self._hashes = 0, hashes
         self._slots = self._new_slots(1 << (slots.bit_length() - 1))
 
     def add(self, records: Records) -> bool:
-        """Count those records that belong to the table's share.
+        """Count those records that the table is for.
 
-        Returns
-        -------
-        False if the table would have to grow beyond its maximum. It has then counted some of the
+        Returns False if it would have to grow beyond its maximum: it has then counted some of the
         records and is of no further use.
-
-        Raises
-        ------
-        CountingError
-            If keys meet in one place of the table as mixed keys do not.
         """
         row: Place = 0
         while True:
@@ -108,9 +85,7 @@ class Table:
                 records.multiplicity,
                 records.incidence,
                 row,
-                self._shift,
-                self._mask,
-                self._index,
+                self._hashes,
                 self._width,
             )
             if row == len(records):
@@ -125,7 +100,7 @@ class Table:
         return self._distinct
 
     @property
-    def entries(self) -> int:
+    def used(self) -> int:
         """Number of slots in use: one for each distinct key."""
         return self._distinct
 
@@ -170,61 +145,6 @@ class Table:
         self._slots = larger
 
 
-def aggregate(
-    slices: Callable[[], Iterable[Records]], words: int, partition_bits: int, maximum_slots: int
-) -> Spectrum:
-    """Count the distinct states of one partition.
-
-    If they outgrow the table, several passes over the same slices count one range of hashes each,
-    half as wide as the one that was too much.
-
-    Parameters
-    ----------
-    slices
-        Gives the partition's records, piece by piece; called once for each pass.
-    words
-        uint64 words of a key, at least 1.
-    partition_bits
-        How many top bits of the hash all keys of the partition share.
-    maximum_slots
-        Slots of the largest table allowed, at least 2; see :func:`slot_bytes`.
-
-    Returns
-    -------
-    k, q, states
-        int64 (pairs,), sorted by k, then by q: `states` distinct states occur in k rows and
-        q samples.
-
-    Raises
-    ------
-    ValueError
-        If `maximum_slots` is less than 2.
-    CountingError
-        If keys meet in one place of the table as mixed keys do not, or if more of them than fit
-        into the table share their first 48 bits.
-    """
-    tally = Tally()
-    for table in count_tables(slices, words, partition_bits, maximum_slots):
-        tally.add(*table.counts)
-    return tally.spectrum()
-
-
-def count_tables(
-    slices: Callable[[], Iterable[Records]], words: int, partition_bits: int, maximum_slots: int
-) -> Iterator[Table]:
-    """Yield tables that hold the counts of one partition between them, for each pass one.
-
-    Parameters and errors are those of :func:`aggregate`.
-    """
-
-    def new_table(bits: int, index: int) -> Table:
-        return Table(
-            words, maximum_slots, partition_bits=partition_bits, pass_bits=bits, pass_index=index
-        )
-
-    return count_in_passes(new_table, slices, partition_bits, maximum_slots)
-
-
 @inlined
 def _find(
     slots: NDArray[np.uint64],
@@ -250,9 +170,7 @@ def _absorb(
     multiplicity: NDArray[np.uint32] | None,
     incidence: NDArray[np.uint32] | None,
     row: Place,
-    pass_shift: np.uint64,
-    pass_mask: np.uint64,
-    pass_index: np.uint64,
+    hashes: HashRange,
     width: Width,
 ) -> tuple[Place, int]:
     """Add records from `row` on; return the first that finds no room, and the distinct keys."""
@@ -261,7 +179,7 @@ def _absorb(
     room = slots.shape[0] // 2
     # Unsigned: whether rows count from an array's end need not be asked.
     for record in range(np.uint64(row), np.uint64(keys.shape[0])):
-        if (keys[record, 0] >> pass_shift) & pass_mask != pass_index:
+        if (keys[record, 0] >> hashes.shift) & hashes.mask != hashes.number:
             continue
         slot = _find(slots, mask, keys, record, width)
         if slots[slot, words] == 0:
@@ -290,70 +208,3 @@ def _rehash(slots: NDArray[np.uint64], larger: NDArray[np.uint64]) -> None:
                 slot = (slot + _ONE) & mask
             for column in range(slots.shape[1]):
                 larger[slot, column] = slots[old, column]
-
-
-_LARGEST_PREFIX_BITS: Final = 48
-
-
-class CountingTable(Protocol):
-    """What counts a share of a partition, until it is full."""
-
-    def add(self, records: Records) -> bool:
-        """Count records; return False if they do not fit."""
-
-    @property
-    def entries(self) -> int:
-        """Number of slots in use."""
-
-
-_Table = TypeVar("_Table", bound=CountingTable)
-
-
-def count_in_passes(
-    new_table: Callable[[int, int], _Table],
-    slices: Callable[[], Iterable[Records]],
-    partition_bits: int,
-    maximum_slots: int,
-) -> Iterator[_Table]:
-    """Yield tables that hold the counts of a partition between them.
-
-    If its keys outgrow a table, several passes over the same slices count one range of hashes
-    each, half as wide as the one that was too much.
-
-    Parameters
-    ----------
-    new_table
-        Makes an empty table for a share, from the number of its pass bits and its pass index.
-    slices
-        Gives the partition's records, piece by piece; called once for each pass.
-    partition_bits
-        How many top bits of the hash all keys of the partition share.
-    maximum_slots
-        Slots of the largest table allowed.
-
-    Raises
-    ------
-    CountingError
-        If more keys than fit into a table share their first 48 bits.
-    """
-    bits = index = 0  # what is counted: the hashes below index / 2**bits of their range
-    while index < 1 << bits:
-        table = new_table(bits, index)
-        if all(table.add(piece) for piece in slices()):
-            yield table
-            index += 1
-            # Larger steps again after a dense spot: the next pass may take twice as much.
-            if index % 2 == 0 and table.entries <= maximum_slots // 8:
-                bits, index = bits - 1, index // 2
-        else:
-            bits, index = bits + 1, 2 * index
-            _check_prefix(partition_bits + bits, table)
-
-
-def _check_prefix(bits: int, table: CountingTable) -> None:
-    if bits > _LARGEST_PREFIX_BITS:
-        raise CountingError(
-            f"more than {table.entries} distinct keys, all that fit into the table, share the "
-            f"first {_LARGEST_PREFIX_BITS} bits of their hash: it was attacked by crafted states "
-            "or the key scheme is broken; analyse again with another seed"
-        )

@@ -1,8 +1,8 @@
 """Settling what occurs once without searching for it.
 
-Where nearly every key of a share occurs once, a table is too much: a mark of one byte a slot, in
-which most keys are alone, settles those, and only the rest is searched for. Whether it is so, each
-share tells the next one.
+Where nearly every key of a subpartition occurs once, a table is too much: marks of one byte, most
+of which one key has set alone, settle those, and only the rest is searched for. Whether it is so,
+each subpartition tells the next one.
 """
 
 from __future__ import annotations
@@ -26,44 +26,36 @@ _SHIFT: Final = np.uint64(18)
 _ONE: Final = np.uint8(1)
 
 
-class AloneFilter:
-    """Parts the bare records of one share after the other; its arrays serve them all.
+class SingletonFilter:
+    """Settles singletons of one subpartition after the other; its arrays serve them all.
 
-    Parameters
+    Attributes
     ----------
-    words
-        uint64 words of a key.
-    groups
-        Number of groups that the records tell apart; 0 for none.
+    pays
+        Whether singletons have been many.
     """
 
     def __init__(self, words: int, groups: int = 0) -> None:
-        self.pays = True  # until the first share has told
+        self.pays = True  # until the first subpartition has told
         self._grouped = groups > 0
-        self._alone = np.zeros(max(groups, 1), np.int64)
+        self._settled = np.zeros(max(groups, 1), np.int64)
         self._marks = np.zeros(0, np.uint8)
         self._left = Records.empty(words, grouped=self._grouped)
 
     def begin(self) -> None:
         """Forget what has been settled, but not whether that pays."""
-        self._alone[:] = 0
+        self._settled[:] = 0
 
     @property
-    def alone(self) -> NDArray[np.int64]:
-        """How many keys have been settled, int64 (groups or 1,): each occurs once."""
-        return self._alone
+    def settled(self) -> NDArray[np.int64]:
+        """How many singletons have been settled, int64 (groups or 1,)."""
+        return self._settled
 
-    def part(self, bare: Records, others: Records) -> Records:
-        """Settle the keys that occur once, if that pays, and return the other bare records.
+    def settle(self, bare: Records, others: Records) -> Records:
+        """Settle keys that occur once, if that pays, and return the other bare records.
 
-        They are valid until the next call.
-
-        Parameters
-        ----------
-        bare
-            Bare records of a share.
-        others
-            Its other records, whose keys do not occur once.
+        These are valid until the next call. Keys of the subpartition's `others` occur several
+        times.
         """
         if not self.pays:
             return bare
@@ -74,14 +66,14 @@ class AloneFilter:
             group = np.empty(2 * len(bare), np.uint8) if self._grouped else None
             self._left = Records(np.empty((2 * len(bare), bare.words), np.uint64), group=group)
         left = self._left
-        count = _part(
-            bare.keys, bare.group, marks, left.keys, left.group, self._alone, width_of(left.keys)
+        count = _settle(
+            bare.keys, bare.group, marks, left.keys, left.group, self._settled, width_of(left.keys)
         )
         return left[:count]
 
-    def learn(self, alone: int, records: int) -> None:
-        """Decide by a share of so many bare records, so many of them alone, whether it pays."""
-        self.pays = alone > PAYS_FROM * records
+    def learn(self, singletons: int, records: int) -> None:
+        """Decide by a subpartition of so many bare records whether it pays."""
+        self.pays = singletons > PAYS_FROM * records
 
     def _empty_marks(self, keys: int) -> NDArray[np.uint8]:
         slots = 1 << (_MARKS_OF_A_KEY * keys).bit_length()
@@ -102,13 +94,13 @@ def _mark(keys: NDArray[np.uint64], marks: NDArray[np.uint8], least: np.uint8) -
 
 
 @kernel
-def _part(
+def _settle(
     keys: NDArray[np.uint64],
     group: NDArray[np.uint8] | None,
     marks: NDArray[np.uint8],
     left: NDArray[np.uint64],
     left_group: NDArray[np.uint8] | None,
-    alone: NDArray[np.int64],
+    settled: NDArray[np.int64],
     width: Width,
 ) -> Place:
     """Write the keys that are not alone in their mark; return how many, and count the others."""
@@ -119,8 +111,8 @@ def _part(
         copy_key(keys, row, left, count, width)
         if group is not None and left_group is not None:
             left_group[count] = group[row]
-            alone[group[row]] += 1 - is_left
+            settled[group[row]] += 1 - is_left
         count += is_left
     if group is None:
-        alone[0] += keys.shape[0] - count
+        settled[0] += keys.shape[0] - count
     return count

@@ -10,12 +10,12 @@ from counting_cases import changes_as_counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.tables import group_changes as module
-from tsstore.counting.tables.group_changes import (
-    Changes,
-    add_up_changes,
-    narrow_rows,
-    once_by_group,
+from tsstore.counting.tables import spectrum_delta as module
+from tsstore.counting.tables.spectrum_delta import (
+    DeltaEntries,
+    add_up_entries,
+    entries_of_rows,
+    singleton_entries,
 )
 from tsstore.errors import CountingError
 
@@ -34,14 +34,14 @@ rows_of_groups = st.lists(
 )
 
 
-def added_up(by_group: list[list[tuple[int, int, int]]]) -> Changes:
+def added_up(by_group: list[list[tuple[int, int, int]]]) -> DeltaEntries:
     rows = np.array([row for rows in by_group for row in rows], np.int64).reshape(-1, 3)
     return added_up_rows(rows, np.cumsum([len(rows) for rows in by_group]))
 
 
-def added_up_rows(rows: np.ndarray, ends: np.ndarray) -> Changes:
-    nothing = narrow_rows(rows[:0], np.zeros_like(ends))
-    return add_up_changes([narrow_rows(rows, ends), nothing])
+def added_up_rows(rows: np.ndarray, ends: np.ndarray) -> DeltaEntries:
+    nothing = entries_of_rows(rows[:0], np.zeros_like(ends))
+    return add_up_entries([entries_of_rows(rows, ends), nothing])
 
 
 def expected(*parts: list[list[tuple[int, int, int]]]) -> Counter:
@@ -54,13 +54,13 @@ def expected(*parts: list[list[tuple[int, int, int]]]) -> Counter:
 
 
 @given(rows_of_groups)
-def test_rows_add_up_to_cells_as_in_a_counter(by_group) -> None:
+def test_rows_add_up_to_entries_as_in_a_counter(by_group) -> None:
     assert changes_as_counter(added_up(by_group)) == expected(by_group)
 
 
 @given(st.lists(rows_of_groups, min_size=1, max_size=4))
 def test_changes_of_disjoint_states_add_up(parts) -> None:
-    merged = add_up_changes([added_up(part) for part in parts])
+    merged = add_up_entries([added_up(part) for part in parts])
     assert changes_as_counter(merged) == expected(*parts)
     assert len(merged.ends) == GROUPS
 
@@ -69,7 +69,7 @@ def test_changes_of_disjoint_states_add_up(parts) -> None:
 def test_many_changes_add_up_some_groups_after_others_to_the_same(parts, at_once) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "AT_ONCE", at_once)
-        merged = add_up_changes([added_up(part) for part in parts])
+        merged = add_up_entries([added_up(part) for part in parts])
     assert changes_as_counter(merged) == expected(*parts)
     assert len(merged.ends) == GROUPS
     assert merged.ends[-1] == len(merged)
@@ -81,11 +81,11 @@ def test_no_more_than_some_changes_are_copied_at_once() -> None:
     ends = len(k) * 3 * np.arange(1, GROUPS + 1)
     parts = [added_up_rows(rows, ends) for _ in range(4)]
     tracemalloc.start()
-    merged = add_up_changes(parts)
+    merged = add_up_entries(parts)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert merged.states.tolist() == [12] * len(merged)
-    assert peak < 2 * merged.nbytes + 8 * module.AT_ONCE * module.CELL_BYTES // 2
+    assert peak < 2 * merged.nbytes + 8 * module.AT_ONCE * module.ENTRY_BYTES // 2
 
 
 def test_the_changes_of_some_groups_are_views_of_those_of_all() -> None:
@@ -103,14 +103,14 @@ def test_integers_are_no_wider_than_they_need_be() -> None:
     assert wide.multiplicity.dtype == np.int64
     assert wide.states.dtype == np.int32
     assert wide.nbytes - narrow.nbytes == 4
-    assert changes_as_counter(add_up_changes([narrow, wide])) == Counter(
+    assert changes_as_counter(add_up_entries([narrow, wide])) == Counter(
         {(0, 2**31 - 1, 1): 1, (0, 2**31, 1): 1}
     )
 
 
 def test_sums_may_be_wider_than_what_they_are_of() -> None:
     part = added_up([[(1, 1, 2**31 - 1)], [], []])
-    both = add_up_changes([part, part])
+    both = add_up_entries([part, part])
     assert part.states.dtype == np.int32
     assert both.states.tolist() == [2**32 - 2]
     assert both.multiplicity.dtype == np.int32
@@ -118,11 +118,11 @@ def test_sums_may_be_wider_than_what_they_are_of() -> None:
 
 def test_one_part_is_returned_as_it_is() -> None:
     part = added_up([[(1, 1, -1)], [], [(1, 1, 1)]])
-    assert add_up_changes([part]) is part
+    assert add_up_entries([part]) is part
     assert part.ends.tolist() == [1, 1, 2]
 
 
-def test_losses_and_gains_of_a_cell_add_up() -> None:
+def test_losses_and_gains_of_an_entry_add_up() -> None:
     part = added_up([[(1, 1, -1), (2, 1, 5)], [(1, 1, 1), (1, 1, -1)], [(3, 1, -1)]])
     assert part.ends.tolist() == [2, 3, 4]
     assert part.states.tolist() == [-1, 5, 0, -1]
@@ -130,16 +130,16 @@ def test_losses_and_gains_of_a_cell_add_up() -> None:
 
 
 def test_states_that_occur_once_are_gone_without_their_group() -> None:
-    once = once_by_group(np.array([3, 0, 2**40]))
+    once = singleton_entries(np.array([3, 0, 2**40]))
     assert once.ends.tolist() == [1, 2, 3]
     assert changes_as_counter(once) == Counter({(0, 1, 1): -3, (2, 1, 1): -(2**40)})
     part = added_up([[(1, 1, 2), (2, 1, 5)], [(1, 1, 1)], []])
-    assert changes_as_counter(add_up_changes([once, part])) == Counter(
+    assert changes_as_counter(add_up_entries([once, part])) == Counter(
         {(0, 1, 1): -1, (0, 2, 1): 5, (1, 1, 1): 1, (2, 1, 1): -(2**40)}
     )
 
 
-def test_many_cells_of_one_group_and_few_of_the_next() -> None:
+def test_many_entries_of_one_group_and_few_of_the_next() -> None:
     k = np.arange(1, 20_001)
     rows = np.column_stack([np.tile(k, 2), np.ones(40_000, np.int64), np.ones(40_000, np.int64)])
     rows = np.concatenate([rows, rows[:5]])
@@ -156,7 +156,7 @@ def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch) -> None:
     assert not hasattr(module._add_up_parts, "py_func")
     with np.errstate(over="ignore"):
         assert changes_as_counter(added_up(by_group)) == compiled
-        twice = add_up_changes([added_up(by_group), added_up(by_group)])
+        twice = add_up_entries([added_up(by_group), added_up(by_group)])
         assert changes_as_counter(twice) == expected(by_group, by_group)
         monkeypatch.setattr(module, "PROBE_LIMIT", 0)
         with pytest.raises(CountingError, match="another seed"):

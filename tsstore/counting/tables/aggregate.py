@@ -1,0 +1,266 @@
+"""The whole count of one partition: records to a spectrum, and to what each group changes in it.
+
+Records that are all in memory are counted subpartition by subpartition: singletons are settled
+first, then tables that stay in the processor's cache count the rest. Others stream through one
+table; if they outgrow it, in several passes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from tsstore.counting.buffers import Buffers
+from tsstore.counting.hashing import HashRange, slots_for
+from tsstore.counting.partition import (
+    SUBPARTITION_RECORDS,
+    is_large,
+    subpartition_bits,
+    subpartitions,
+)
+from tsstore.counting.records import checked_groups
+from tsstore.counting.tables.grouped import GroupedTable
+from tsstore.counting.tables.packed import MOST_COUNT_BITS, PackedTable
+from tsstore.counting.tables.plain import Table
+from tsstore.counting.tables.singletons import SingletonFilter
+from tsstore.counting.tables.spectrum_delta import (
+    AT_ONCE,
+    DeltaEntries,
+    add_up_entries,
+    singleton_entries,
+)
+from tsstore.counting.tables.tally import Tally
+from tsstore.errors import CountingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from tsstore.counting.records import Records
+    from tsstore.counting.tables.tally import Spectrum
+
+    Counted = tuple[Spectrum, DeltaEntries | None]
+    """The spectrum, and what leaving each group out changes in it; None without groups."""
+
+FIRST_SLOTS: Final = 1024
+"""That a table begins with, if there may be as many."""
+
+_LARGEST_PREFIX_BITS: Final = 48
+_WHOLE_SLOTS: Final = 1 << 9
+_ANY_SLOTS: Final = 1 << 40
+
+
+def aggregate(
+    slices: Callable[[], Iterable[Records]],
+    words: int,
+    partition_bits: int,
+    maximum_slots: int,
+    groups: int = 0,
+) -> Counted:
+    """Count the distinct states of one partition, slice by slice.
+
+    If they outgrow the table, several passes over the same slices count one range of hashes each,
+    half as wide as the one that was too much.
+
+    Parameters
+    ----------
+    slices
+        Gives the partition's records, piece by piece; called once for each pass.
+    words
+        uint64 words of a key, at least 1.
+    partition_bits
+        How many top bits of the hash all keys of the partition have in common.
+    maximum_slots
+        Slots of the largest table allowed, at least 2; with groups, of both tables, at least
+        :func:`tsstore.counting.tables.grouped.least_slots`.
+    groups
+        Number of groups that the records tell apart, at most 255; 0 for none.
+
+    Returns
+    -------
+    spectrum
+        k, q, states, int64 (pairs,), sorted by k, then by q: `states` distinct states occur in k
+        rows and q samples.
+    delta
+        What leaving each group out changes in it; None without groups.
+
+    Raises
+    ------
+    ValueError
+        If there are too few slots, or records do not tell groups apart where there are any.
+    CountingError
+        If keys meet in one place of the table as mixed keys do not, or if more of them than fit
+        into the table have their first 48 bits in common.
+    """
+    tally = Tally()
+    if not groups:
+        for table in count_tables(slices, words, partition_bits, maximum_slots):
+            tally.add(*table.counts)
+        return tally.spectrum(), None
+
+    def new_table(hashes: HashRange) -> GroupedTable:
+        return GroupedTable(words, groups, maximum_slots, FIRST_SLOTS, hashes)
+
+    deltas = []
+    for grouped in count_in_passes(new_table, slices, partition_bits, maximum_slots):
+        tally.add(*grouped.counts)
+        deltas.append(grouped.delta())
+    return tally.spectrum(), add_up_entries(deltas)
+
+
+def aggregate_gathered(
+    pieces: Sequence[Records],
+    words: int,
+    partition_bits: int,
+    maximum_slots: int,
+    subpartition_records: int = SUBPARTITION_RECORDS,
+    buffers: Buffers | None = None,
+    groups: int = 0,
+) -> Counted:
+    """Do the same for a partition whose records, bare ones and others, are all in memory.
+
+    Parameters
+    ----------
+    pieces, words, partition_bits, groups
+        As for :func:`aggregate`.
+    maximum_slots
+        Slots of the table for a subpartition that is far larger than others.
+    subpartition_records
+        Records of a subpartition, about: what its tables take grows with them.
+    buffers
+        Where the tables of other partitions are; None takes new ones.
+    """
+    bits = subpartition_bits(sum(map(len, pieces)), partition_bits, subpartition_records)
+    prefix_bits, buffers = partition_bits + bits, buffers or Buffers()
+    singletons = buffers.kept(("singletons", words, groups), lambda: SingletonFilter(words, groups))
+    singletons.begin()
+    tally = Tally()
+    deltas: list[DeltaEntries] = []
+
+    def small() -> Iterator[tuple[Records, Records]]:
+        """Yield the bare records and others of subpartitions that are not far too large."""
+        for own in subpartitions(pieces, words, partition_bits, bits, groups > 0, buffers):
+            if is_large(sum(map(len, own)), subpartition_records):
+                slices = partial(iter, own)
+                found, delta = aggregate(slices, words, prefix_bits, maximum_slots, groups)
+                tally.add_spectrum(found)
+                deltas.extend([] if delta is None else [delta])
+            else:
+                yield own
+
+    if not groups:
+        count_bits = min(prefix_bits, MOST_COUNT_BITS)
+        packed = buffers.kept(("packed", words, count_bits), lambda: PackedTable(words, count_bits))
+        _count_packed(small(), words, packed, singletons, tally)
+        return tally.spectrum(), None
+    for piece in pieces:
+        checked_groups(piece, groups)
+    # A record takes a state and two pairs at most: a state's first pair comes with its second.
+    slots = 8 * slots_for(2 * subpartition_records)
+    grouped = buffers.kept(
+        ("grouped", words, groups, slots), lambda: GroupedTable(words, groups, slots)
+    )
+    _count_grouped(small(), grouped, singletons, tally, deltas)
+    return tally.spectrum(), add_up_entries(deltas)
+
+
+def _count_packed(
+    parts: Iterable[tuple[Records, Records]],
+    words: int,
+    table: PackedTable,
+    singletons: SingletonFilter,
+    tally: Tally,
+) -> None:
+    """Count subpartitions, one after the other."""
+    table.begin()
+    for bare, others in parts:
+        whole = Table(words, _ANY_SLOTS, _WHOLE_SLOTS)
+        whole.add(others)
+        left = singletons.settle(bare, others)
+        table.add(left.keys, whole)
+        if whole.distinct:
+            table.move_counts(whole)
+            tally.add(*whole.counts)
+        singletons.learn(table.sweep() + len(bare) - len(left), len(bare))
+    tally.add_spectrum(table.spectrum(int(singletons.settled[0])))
+
+
+def _count_grouped(
+    parts: Iterable[tuple[Records, Records]],
+    table: GroupedTable,
+    singletons: SingletonFilter,
+    tally: Tally,
+    deltas: list[DeltaEntries],
+) -> None:
+    """Count subpartitions, one after the other, by group."""
+    table.begin()
+    for bare, others in parts:
+        left = singletons.settle(bare, others)
+        table.add(left)
+        table.add(others)
+        before = tally.once
+        tally.add(*table.counts)
+        deltas.append(table.large_delta())
+        if sum(map(len, deltas)) > max(AT_ONCE, 2 * len(deltas[0])):
+            deltas[:] = [add_up_entries(deltas)]
+        table.clear()
+        singletons.learn(tally.once - before + len(bare) - len(left), len(bare))
+    tally.add_once(int(singletons.settled.sum()))
+    deltas += [singleton_entries(singletons.settled), table.small_delta()]
+
+
+class CountingTable(Protocol):
+    """What counts a range of hashes, until it is full."""
+
+    def add(self, records: Records) -> bool:
+        """Count those records that are in the range; return False if they do not fit."""
+
+    @property
+    def used(self) -> int:
+        """Number of slots in use."""
+
+
+_Table = TypeVar("_Table", bound=CountingTable)
+
+
+def count_tables(
+    slices: Callable[[], Iterable[Records]], words: int, partition_bits: int, maximum_slots: int
+) -> Iterator[Table]:
+    """Yield tables that hold the counts of one partition between them; see :func:`aggregate`."""
+
+    def new_table(hashes: HashRange) -> Table:
+        return Table(words, maximum_slots, FIRST_SLOTS, hashes)
+
+    return count_in_passes(new_table, slices, partition_bits, maximum_slots)
+
+
+def count_in_passes(
+    new_table: Callable[[HashRange], _Table],
+    slices: Callable[[], Iterable[Records]],
+    partition_bits: int,
+    maximum_slots: int,
+) -> Iterator[_Table]:
+    """Yield tables that hold the counts of a partition between them, one for each pass.
+
+    `new_table` makes an empty one for a range of the hashes that the partition has.
+    """
+    bits = number = 0  # what is counted: the hashes below number / 2**bits of their range
+    while number < 1 << bits:
+        table = new_table(HashRange.of(partition_bits, bits, number))
+        if all(table.add(piece) for piece in slices()):
+            yield table
+            number += 1
+            # Larger steps again after a dense spot: the next pass may take twice as much.
+            if number % 2 == 0 and table.used <= maximum_slots // 8:
+                bits, number = bits - 1, number // 2
+        else:
+            bits, number = bits + 1, 2 * number
+            _check_prefix(partition_bits + bits, table)
+
+
+def _check_prefix(bits: int, table: CountingTable) -> None:
+    if bits > _LARGEST_PREFIX_BITS:
+        raise CountingError(
+            f"more than {table.used} distinct keys, all that fit into the table, share the "
+            f"first {_LARGEST_PREFIX_BITS} bits of their hash: it was attacked by crafted states "
+            "or the key scheme is broken; analyse again with another seed"
+        )

@@ -1,0 +1,234 @@
+"""What leaving a group out changes in spectra, added up while it is counted.
+
+An *entry* is a place in the spectrum without a group: the group, a multiplicity, an incidence, and
+how many distinct states are added there. Thousands of states share few of them, so that they are
+added up at once, and only the sums go on. It is done group by group, because the entries of one
+group stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from tsstore.counting.hashing import LONG_PROBE, PROBE_LIMIT, slots_for
+from tsstore.errors import CountingError
+from tsstore.numba_tools.decorators import inlined, kernel
+from tsstore.numba_tools.mixing import GOLDEN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+#: Bytes of an entry while it is added up, or of what one state or pair adds to it.
+ENTRY_BYTES: Final = 24
+
+#: Entries that are added up at once: of more, group after group, so that there is no second copy
+#: of all of them.
+AT_ONCE: Final = 1 << 17
+
+_ENTRY_COLUMNS: Final = 3
+_ONE: Final = np.uint64(1)
+_HALF: Final = np.uint64(32)
+_OTHER_FACTOR: Final = np.uint64(0xC2B2AE3D27D4EB4F)
+
+
+@dataclass(frozen=True, eq=False)
+class DeltaEntries:
+    """Entries, group after group, each once if they have been added up.
+
+    Signed integers are no wider than they need be.
+
+    Attributes
+    ----------
+    ends
+        int64 (groups,): where the entries of each group end.
+    multiplicity, incidence
+        int32 or int64 (entries,): where the spectrum changes, in no particular order.
+    states
+        int32 or int64 (entries,): added to the distinct states there; also 0, where losses and
+        gains are equal.
+    """
+
+    ends: NDArray[np.int64]
+    multiplicity: NDArray[np.signedinteger[Any]]
+    incidence: NDArray[np.signedinteger[Any]]
+    states: NDArray[np.signedinteger[Any]]
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @property
+    def columns(self) -> tuple[NDArray[np.signedinteger[Any]], ...]:
+        """Multiplicity, incidence and states: (entries,) each."""
+        return self.multiplicity, self.incidence, self.states
+
+    def of(self, first: int, stop: int) -> DeltaEntries:
+        """Return those of the groups from the first on, as if there were no others; views."""
+        before = self.ends[first - 1] if first else 0
+        ends = self.ends[first:stop] - before
+        own = slice(before, before + ends[-1])
+        return DeltaEntries(ends, *(column[own] for column in self.columns))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.ends.nbytes + sum(column.nbytes for column in self.columns)
+
+
+def entries_of_rows(rows: NDArray[np.int64], ends: NDArray[np.int64]) -> DeltaEntries:
+    """Return what single states change, as it is: a place may come several times.
+
+    Rows, int64 (n, 3), are multiplicity, incidence and what is added to the distinct states there;
+    those of each group end at `ends`, int64 (groups,).
+    """
+    return DeltaEntries(ends, *(_narrow(column) for column in rows.T))
+
+
+def add_up_entries(parts: Sequence[DeltaEntries]) -> DeltaEntries:
+    """Add up the entries, of at least one part, of disjoint sets of states and the same groups.
+
+    Those of one part alone are returned as they are.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return _join([_add_up_together(own) for own in _by_groups(parts)])
+
+
+def _by_groups(parts: Sequence[DeltaEntries]) -> Iterator[list[DeltaEntries]]:
+    """Yield the parts' entries of some groups after those of others: no more than are small."""
+    ends = np.sum([part.ends for part in parts], axis=0)
+    first = 0
+    while first < len(ends):
+        before = ends[first - 1] if first else 0
+        stop = max(int(np.searchsorted(ends, before + AT_ONCE, side="right")), first + 1)
+        yield [part.of(first, stop) for part in parts]
+        first = stop
+
+
+def _add_up_together(parts: Sequence[DeltaEntries]) -> DeltaEntries:
+    """Add up the entries of the same groups."""
+    joined = [
+        np.concatenate(columns) for columns in zip(*(part.columns for part in parts), strict=True)
+    ]
+    # Of one width, so that the loop is compiled for two kinds of integers, not for eight.
+    k, q, states = (column.astype(np.result_type(*joined), copy=False) for column in joined)
+    firsts = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    part_ends = np.stack([part.ends for part in parts])
+    ends = part_ends.sum(axis=0)
+    rows = np.empty((int(np.diff(ends, prepend=0).max()), _ENTRY_COLUMNS), np.int64)
+    added_up = np.empty_like(k), np.empty_like(q), np.empty(len(states), np.int64)
+    where = firsts, part_ends, rows, _index_for(ends)
+    count = _add_up_parts(k, q, states, *where, *added_up, ends)
+    return DeltaEntries(ends, *(_narrow(column[:count]) for column in added_up))
+
+
+def _join(some: Sequence[DeltaEntries]) -> DeltaEntries:
+    """Return the entries of some groups after those of others as one."""
+    if len(some) == 1:
+        return some[0]
+    before = np.cumsum([0, *(len(own) for own in some[:-1])])
+    ends = np.concatenate([own.ends + start for own, start in zip(some, before, strict=True)])
+    columns = zip(*(own.columns for own in some), strict=True)
+    return DeltaEntries(ends, *map(np.concatenate, columns))
+
+
+def _index_for(ends: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Return an empty index for the rows of the group that has most."""
+    return np.zeros(slots_for(int(np.diff(ends, prepend=0).max(initial=1))), np.uint32)
+
+
+def singleton_entries(states: NDArray[np.int64]) -> DeltaEntries:
+    """Return what leaving each group out changes of its so many states, int64 (groups,).
+
+    Each of them occurs once.
+    """
+    ones = np.ones(len(states), np.int64)
+    return DeltaEntries(np.arange(1, len(states) + 1), ones, ones, -states)
+
+
+def _narrow(values: NDArray[np.signedinteger[Any]]) -> NDArray[np.signedinteger[Any]]:
+    """Return a copy of the values, of half the width where that is enough."""
+    fits = -(2**31) < values.min(initial=0) <= values.max(initial=0) < 2**31
+    return values.astype(np.int32 if fits else np.int64)
+
+
+@inlined
+def _find(
+    rows: NDArray[np.int64], index: NDArray[np.uint32], before: int, k: np.int64, q: np.int64
+) -> np.uint64:
+    """Return the slot of an entry in the index, or else the free one that is due to it.
+
+    A slot of one of the first `before` numbers is free.
+    """
+    mask = np.uint64(index.size - 1)
+    word = np.uint64(k) * GOLDEN + np.uint64(q) * _OTHER_FACTOR
+    slot = ((word ^ (word >> _HALF)) * GOLDEN >> _HALF) & mask
+    for _ in range(PROBE_LIMIT):
+        entry = np.int64(index[slot]) - 1 - before
+        if entry < 0 or (rows[entry, 0] == k and rows[entry, 1] == q):
+            return slot
+        slot = (slot + _ONE) & mask
+    raise CountingError(LONG_PROBE)
+
+
+@inlined
+def _add(
+    rows: NDArray[np.int64],
+    index: NDArray[np.uint32],
+    before: int,
+    entries: int,
+    k: np.int64,
+    q: np.int64,
+    states: np.int64,
+) -> int:
+    """Add to an entry, which may be new; return how many of the group's there are.
+
+    `before` numbers have been given to entries of earlier groups, whose slots are free.
+    """
+    slot = _find(rows, index, before, k, q)
+    entry = np.int64(index[slot]) - 1 - before
+    if entry < 0:
+        rows[entries, 0], rows[entries, 1], rows[entries, 2] = k, q, states
+        entries += 1
+        index[slot] = before + entries
+    else:
+        rows[entry, 2] += states
+    return entries
+
+
+@kernel
+def _add_up_parts(
+    multiplicity: NDArray[np.signedinteger[Any]],
+    incidence: NDArray[np.signedinteger[Any]],
+    states: NDArray[np.signedinteger[Any]],
+    firsts: NDArray[np.int64],
+    part_ends: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    index: NDArray[np.uint32],
+    added_multiplicity: NDArray[np.signedinteger[Any]],
+    added_incidence: NDArray[np.signedinteger[Any]],
+    added_states: NDArray[np.signedinteger[Any]],
+    ends: NDArray[np.int64],
+) -> int:
+    """Write the sums of all parts, group after group, and their ends; return how many.
+
+    The parts' entries begin at `firsts`, and end for each part and group at `part_ends` after that.
+    """
+    total = 0
+    for group in range(ends.size):
+        entries = 0
+        for part in range(firsts.size):
+            start = part_ends[part, group - 1] if group > 0 else 0
+            for own in range(firsts[part] + start, firsts[part] + part_ends[part, group]):
+                k, q = np.int64(multiplicity[own]), np.int64(incidence[own])
+                entries = _add(rows, index, total, entries, k, q, np.int64(states[own]))
+        for entry in range(entries):
+            added_multiplicity[total], added_incidence[total] = rows[entry, 0], rows[entry, 1]
+            added_states[total] = rows[entry, 2]
+            total += 1
+        ends[group] = total
+    return total
