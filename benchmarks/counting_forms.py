@@ -123,6 +123,7 @@ class Run:
     """A run of tsstore, of one layer."""
 
     def __init__(self, path: Path, data: DataSet) -> None:
+        from tsstore.store.chunked.writer import Compression
         from tsstore.store.files.local import LocalFiles
         from tsstore.store.format.attributes import LayerAttributes, PartAttributes
         from tsstore.store.run import create_run
@@ -130,8 +131,8 @@ class Run:
 
         files = LocalFiles(path, durable=False)
         create_run(files)
-        threads = os.cpu_count() or 1
-        self._writer = PartWriter(files, PartAttributes(), codec=path.stem, threads=threads)
+        compression = Compression(path.stem, threads=os.cpu_count() or 1)
+        self._writer = PartWriter(files, PartAttributes(), compression=compression)
         layer = LayerAttributes(LAYER, 8 * data.width)
         self._writer.define({LAYER: layer}, {LAYER: data.positions}, {"label": "uint8"})
 

@@ -22,8 +22,9 @@ from crashing import (
 from power import Step, Trials, kill_everywhere, log_job, lose_power
 
 from tsstore.errors import DamageError, PartSealedError, StoreExistsError, TsstoreError
-from tsstore.store.chunked import chunk as chunks
-from tsstore.store.chunked.reader import ArrayWriter, CommittedArray
+from tsstore.store.chunked.chunk import decode, encode
+from tsstore.store.chunked.reader import CommittedArray
+from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import read_array
 from tsstore.store.format.attributes import PartAttributes
@@ -95,7 +96,7 @@ def record_before_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def hold_back(array: ArrayWriter, index: int) -> None:
         key = array.spec.chunk_key(array._path, index)
-        waiting.append((array._files, key, chunks.encode(array.spec, array._buffer)))
+        waiting.append((array._files, key, encode(array.spec, array._buffer)))
 
     def write_record(files: LocalFiles, path: str, attributes: Any = None) -> None:
         write_group(files, path, attributes)
@@ -145,7 +146,7 @@ def checksum_of_the_encoded_tail(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def flush_and_encode(array: ArrayWriter) -> ArrayCommit:
         commit = flush(array)
-        encoded = chunks.encode(array.spec, array._buffer)
+        encoded = encode(array.spec, array._buffer)
         return replace(commit, tail_checksum=google_crc32c.value(encoded[:-4]))
 
     def read_encoded(array: CommittedArray, index: int, out: Any, room: Any) -> Any:
@@ -154,7 +155,7 @@ def checksum_of_the_encoded_tail(monkeypatch: pytest.MonkeyPatch) -> None:
         data = array.files.read(array.spec.chunk_key(array.paths.values, index))
         if google_crc32c.value(data[:-4]) != array.commit.tail_checksum:
             raise DamageError("the tail is not what was committed")
-        return chunks.decode(array.spec, data, "")
+        return decode(array.spec, data, "")
 
     monkeypatch.setattr(ArrayWriter, "flush", flush_and_encode)
     monkeypatch.setattr(CommittedArray, "_chunk", read_encoded)
@@ -186,7 +187,7 @@ def shapes_instead_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def read_unchecked(array: CommittedArray, index: int, out: Any, room: Any) -> Any:
         data = array.files.read(array.spec.chunk_key(array.paths.values, index))
-        return chunks.decode(array.spec, data, "", out)
+        return decode(array.spec, data, "", out)
 
     monkeypatch.setattr(parts, "_read_commit", believe_shapes)
     monkeypatch.setattr(CommittedArray, "_chunk", read_unchecked)

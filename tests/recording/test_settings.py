@@ -7,11 +7,12 @@ import pytest
 
 from tsstore.errors import CaptureError, TsstoreError
 from tsstore.recording.settings import Settings, checked_attributes, checked_step
+from tsstore.store.chunked.writer import Compression
 
 
 def test_the_defaults_make_sense():
     assert Settings().check() is None
-    assert Settings(commit_every=math.inf, codec="zstd", level=9).check() is None
+    assert Settings(commit_every=math.inf, compression=Compression("zstd", 9)).check() is None
 
 
 @pytest.mark.parametrize(
@@ -25,10 +26,8 @@ def test_the_defaults_make_sense():
         ({"commit_every": 0}, "commit_every is 0; expected more than 0"),
         ({"commit_every": math.nan}, "commit_every is nan"),
         ({"queue_bytes": -1}, "queue_bytes is -1"),
-        ({"codec": "gzip"}, "codec is 'gzip'"),
-        ({"writer_threads": 0}, "writer_threads is 0; expected 1 or a few more"),
-        ({"writer_threads": 1.5}, "writer_threads is 1.5"),
-        ({"level": 77}, "77"),
+        ({"compression": Compression(threads=0)}, "writer_threads is 0; expected 1 or a few more"),
+        ({"compression": Compression(threads=1.5)}, "writer_threads is 1.5"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tsstore import bits
+from tsstore.store.chunked.writer import Compression
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import load, write_group
@@ -61,7 +62,9 @@ def start_part(
     files = LocalFiles(path, durable)
     if not files.exists("zarr.json"):
         create_run(files)
-    writer = PartWriter(files, part or PartAttributes(), codec=codec, chunk_bytes=chunk_bytes)
+    compression = Compression(codec)
+    part = part or PartAttributes()
+    writer = PartWriter(files, part, compression=compression, chunk_bytes=chunk_bytes)
     limit = {"given": threshold, "used": threshold}
     layers = {name: LayerAttributes(name, neurons[name], threshold=limit) for name in batch.layers}
     first = {name: int(layer.positions[:1].sum()) for name, layer in batch.layers.items()}

@@ -31,6 +31,7 @@ from tsstore.recording.settings import (
     checked_step,
 )
 from tsstore.recording.summary import recommended_layers
+from tsstore.store.chunked.writer import Compression
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.run import begin_run, remove_run
@@ -187,9 +188,7 @@ def capture(
         missing=missing,
         commit_every=commit_every,
         queue_bytes=queue_bytes,
-        codec=codec,
-        level=level,
-        writer_threads=writer_threads,
+        compression=Compression(codec, level, writer_threads),
         begin="resume" if resume else "first",
         on_error=on_error,
         commit_on_sigterm=commit_on_sigterm,

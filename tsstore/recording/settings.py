@@ -12,8 +12,8 @@ from tsstore.errors import CaptureError, FormatError
 from tsstore.recording.packing.positions import is_share
 from tsstore.recording.samples.experiment import Findings
 from tsstore.recording.samples.index import SampleIndex
+from tsstore.store.chunked.writer import Compression
 from tsstore.store.format.documents import dump
-from tsstore.store.writing.part import check_codec
 
 Calls = Literal["separate", "merge"]
 """What several calls of a module in one forward pass are: layers, or positions of one."""
@@ -94,9 +94,7 @@ class Settings:
     missing: Missing = "error"
     commit_every: float = 10.0
     queue_bytes: int = 256 << 20
-    codec: str = "lz4"
-    level: int | None = None
-    writer_threads: int = 1
+    compression: Compression = field(default_factory=Compression)
     begin: Begin = "next"
     on_error: OnError = "raise"
     commit_on_sigterm: bool = False
@@ -118,12 +116,10 @@ class Settings:
         for name in ("commit_every", "queue_bytes"):
             if not getattr(self, name) > 0:
                 raise CaptureError(f"{name} is {getattr(self, name)}; expected more than 0")
-        if not (isinstance(self.writer_threads, int) and self.writer_threads >= 1):
-            raise CaptureError(
-                f"writer_threads is {self.writer_threads!r}; expected 1 or a few more"
-            )
+        threads = self.compression.threads
+        if not (isinstance(threads, int) and threads >= 1):
+            raise CaptureError(f"writer_threads is {threads!r}; expected 1 or a few more")
         self.sampling.check()
-        check_codec(self.codec, self.level)
 
 
 def checked_step(step: object) -> int | str | None:

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numcodecs import blosc
 
 from tsstore.errors import DamageError
-from tsstore.store.chunked import chunk as chunks
+from tsstore.store.chunked.chunk import checksum, decode, empty_entries, encode
 from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
 
 NUMBERS = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -38,9 +38,9 @@ def test_numbers_come_back_as_they_were_encoded(data, dtype, codec):
     shape = data.draw(st.sampled_from([(5,), (1,), (3, 2)]))
     entries = data.draw(hnp.arrays(dtype, shape))
     spec = ArraySpec(dtype, shape[0], shape[1:], ("a", "b")[: len(shape)], codec)
-    encoded = chunks.encode(spec, entries)
-    out = chunks.empty_entries(spec, shape[0])
-    for decoded in (chunks.decode(spec, encoded, "c/0"), chunks.decode(spec, encoded, "c/0", out)):
+    encoded = encode(spec, entries)
+    out = empty_entries(spec, shape[0])
+    for decoded in (decode(spec, encoded, "c/0"), decode(spec, encoded, "c/0", out)):
         assert decoded.dtype == entries.dtype
         assert decoded.tobytes() == entries.tobytes()
     assert decoded is out
@@ -48,7 +48,7 @@ def test_numbers_come_back_as_they_were_encoded(data, dtype, codec):
 
 @given(values=st.lists(st.text(max_size=20), min_size=3, max_size=3))
 def test_text_comes_back_as_it_was_encoded(values):
-    decoded = chunks.decode(TEXT, chunks.encode(TEXT, texts(*values)), "c/0")
+    decoded = decode(TEXT, encode(TEXT, texts(*values)), "c/0")
     assert decoded.dtype == object
     assert decoded.tolist() == values
 
@@ -56,44 +56,44 @@ def test_text_comes_back_as_it_was_encoded(values):
 def test_a_checksum_is_of_the_little_endian_bytes():
     spec = ArraySpec("int32", 2, (), ("sample",))
     entries = np.array([1, -2], dtype=">i4")
-    assert chunks.checksum(spec, entries) == google_crc32c.value(struct.pack("<ii", 1, -2))
-    assert chunks.checksum(STATES, ROWS) == google_crc32c.value(ROWS.tobytes())
-    assert chunks.checksum(STATES, ROWS[::2]) == google_crc32c.value(ROWS[::2].tobytes())
+    assert checksum(spec, entries) == google_crc32c.value(struct.pack("<ii", 1, -2))
+    assert checksum(STATES, ROWS) == google_crc32c.value(ROWS.tobytes())
+    assert checksum(STATES, ROWS[::2]) == google_crc32c.value(ROWS[::2].tobytes())
 
 
 def test_the_checksum_of_text_is_of_lengths_and_bytes():
     payload = struct.pack("<I2sI", 2, "ü".encode(), 0) + struct.pack("<I3s", 3, b"a\0b")
-    assert chunks.checksum(TEXT, texts("ü", "", "a\0b")) == google_crc32c.value(payload)
-    assert chunks.checksum(TEXT, texts("ab", "")) != chunks.checksum(TEXT, texts("a", "b"))
+    assert checksum(TEXT, texts("ü", "", "a\0b")) == google_crc32c.value(payload)
+    assert checksum(TEXT, texts("ab", "")) != checksum(TEXT, texts("a", "b"))
 
 
 def test_fill_values():
-    assert chunks.empty_entries(TEXT, 2).tolist() == ["", ""]
-    assert chunks.empty_entries(STATES, 2).tolist() == [[0] * 4] * 2
-    assert chunks.empty_entries(STATES, 0).shape == (0, 4)
+    assert empty_entries(TEXT, 2).tolist() == ["", ""]
+    assert empty_entries(STATES, 2).tolist() == [[0] * 4] * 2
+    assert empty_entries(STATES, 0).shape == (0, 4)
 
 
 @given(position=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_damage(position, bit):
     for spec, entries in ((STATES, ROWS), (TEXT, texts("a", "bc", ""))):
-        encoded = bytearray(chunks.encode(spec, entries))
+        encoded = bytearray(encode(spec, entries))
         encoded[position % len(encoded)] ^= 1 << bit
         with pytest.raises(DamageError, match=r"^part/c/0 is damaged: its bytes do not match"):
-            chunks.decode(spec, bytes(encoded), "part/c/0")
+            decode(spec, bytes(encoded), "part/c/0")
 
 
 @pytest.mark.parametrize("spec", [STATES, TEXT])
 def test_a_short_chunk_is_damage(spec):
-    encoded = chunks.encode(spec, ROWS if spec is STATES else texts("a", "bc", ""))
+    encoded = encode(spec, ROWS if spec is STATES else texts("a", "bc", ""))
     for size in range(len(encoded)):
         with pytest.raises(DamageError, match=r"c/0 is damaged: .*; restore the file"):
-            chunks.decode(spec, encoded[:size], "c/0")
+            decode(spec, encoded[:size], "c/0")
 
 
 @pytest.mark.parametrize("size", [0, 1, 199, 201, 4000])
 def test_a_valid_chunk_of_another_size_is_damage(size):
     with pytest.raises(DamageError, match=rf"it declares {size} bytes"):
-        chunks.decode(STATES, closed(b"\1" * size), "c/0")
+        decode(STATES, closed(b"\1" * size), "c/0")
 
 
 @pytest.mark.parametrize("declared", [200, MAX_CHUNK_BYTES + 1, (1 << 32) - 1])
@@ -103,7 +103,7 @@ def test_a_forged_header_never_leads_to_an_allocation(spec, declared):
     packed[4:8] = struct.pack("<I", declared)
     forged = bytes(packed) + struct.pack("<I", google_crc32c.value(bytes(packed)))
     with pytest.raises(DamageError, match=r"c/0 is damaged: it "):
-        chunks.decode(spec, forged, "c/0")
+        decode(spec, forged, "c/0")
 
 
 @pytest.mark.parametrize(("payload", "why"), [
@@ -117,23 +117,23 @@ def test_a_forged_header_never_leads_to_an_allocation(spec, declared):
 ])  # fmt: skip
 def test_forged_text_is_damage(payload, why):
     with pytest.raises(DamageError, match=f"c/0 is damaged: it .*{why}"):
-        chunks.decode(TEXT, closed(payload, TEXT), "c/0")
+        decode(TEXT, closed(payload, TEXT), "c/0")
 
 
 def test_text_that_promises_more_than_it_holds_is_damage_before_memory_is_taken():
     spec = ArraySpec("string", 1 << 31, (), ("sample",))
     with pytest.raises(DamageError, match=r"does not hold 2147483648 entries"):
-        chunks.decode(spec, closed(struct.pack("<I", 1 << 31), spec), "c/0")
+        decode(spec, closed(struct.pack("<I", 1 << 31), spec), "c/0")
 
 
 @pytest.mark.parametrize(("codec", "largest"), [("lz4", 255), ("zstd", 1 << 15)])
 @pytest.mark.parametrize("rows", [1 << 10, 1 << 20, 1 << 24])
 def test_no_codec_packs_more_than_it_may_declare(codec, largest, rows):
     spec = ArraySpec("uint8", rows, (1,), ("row", "byte"), codec, 9 if rows < 1 << 24 else 3)
-    entries = chunks.empty_entries(spec, rows)
-    encoded = chunks.encode(spec, entries)
+    entries = empty_entries(spec, rows)
+    encoded = encode(spec, entries)
     assert rows < largest * (len(encoded) - 4)
-    assert chunks.decode(spec, encoded, "c/0").tobytes() == entries.tobytes()
+    assert decode(spec, encoded, "c/0").tobytes() == entries.tobytes()
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
@@ -146,7 +146,7 @@ def test_a_chunk_that_declares_more_than_its_codec_packs_takes_no_memory(codec, 
     tracemalloc.start()
     try:
         with pytest.raises(DamageError, match=rf"c/0 is damaged: it declares {MAX_CHUNK_BYTES}"):
-            chunks.decode(spec, forged, "c/0")
+            decode(spec, forged, "c/0")
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store.chunked import chunk as chunks
-from tsstore.store.chunked.reader import ArrayWriter, ChunkRoom, CommittedArray
+from tsstore.store.chunked.chunk import decode
+from tsstore.store.chunked.reader import ChunkWorkspace, CommittedArray
+from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import ArraySpec
 from tsstore.store.format.paths import ArrayPaths
@@ -94,20 +95,20 @@ def test_a_range_is_read_into_the_array_that_is_given(files):
 @pytest.fixture
 def decoded(monkeypatch) -> list[str]:
     """Where the chunks lie that are decoded, one after the other."""
-    places, decode = [], chunks.decode
+    places = []
 
     def spy(spec, data, where, out=None, **how):
         places.append(where)
         return decode(spec, data, where, out, **how)
 
-    monkeypatch.setattr(chunks, "decode", spy)
+    monkeypatch.setattr("tsstore.store.chunked.reader.decode", spy)
     return places
 
 
 @pytest.mark.parametrize("spec", [STATES, TEXT])
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_who_reads_on_decodes_each_chunk_once(files, spec, step, decoded):
-    array, written, room = write(files, 30, spec), entries(30, spec), ChunkRoom()
+    array, written, room = write(files, 30, spec), entries(30, spec), ChunkWorkspace()
     assert array.spec.chunk_rows == 4
     array.read(0, 1)  # and the checksums
     decoded.clear()
@@ -118,7 +119,7 @@ def test_who_reads_on_decodes_each_chunk_once(files, spec, step, decoded):
 
 
 def test_a_chunk_that_is_held_stands_for_no_other(files):
-    array, written, room = write(files, 30), entries(30), ChunkRoom()
+    array, written, room = write(files, 30), entries(30), ChunkWorkspace()
     again = CommittedArray.open(files, PATHS, array.commit, "uint8", (2,))
     np.testing.assert_array_equal(array.read(1, 2, None, room), written[1:2])
     np.testing.assert_array_equal(array.read(5, 6, None, room), written[5:6])
@@ -141,7 +142,7 @@ def test_entries_that_are_checked_once_are_right_or_an_error(files):
         chunk.write_bytes(flipped)
         for first, stop in ((4, 8), (5, 6)):
             try:
-                found = array.read(first, stop, None, ChunkRoom(once=True))
+                found = array.read(first, stop, None, ChunkWorkspace(once=True))
             except DamageError as error:
                 found, message = None, str(error)
             if found is None:
@@ -149,16 +150,16 @@ def test_entries_that_are_checked_once_are_right_or_an_error(files):
             else:
                 np.testing.assert_array_equal(found, written[first:stop])
         with pytest.raises(DamageError):
-            array.read(4, 8, None, ChunkRoom())
+            array.read(4, 8, None, ChunkWorkspace())
     assert errors > 2 * len(data)
     for cut in range(len(data)):
         chunk.write_bytes(data[:cut])
         with pytest.raises(DamageError):
-            array.read(4, 8, None, ChunkRoom(once=True))
+            array.read(4, 8, None, ChunkWorkspace(once=True))
 
 
 def test_one_room_serves_arrays_of_any_kind(tmp_path):
-    room = ChunkRoom()
+    room = ChunkWorkspace()
     for number, spec in enumerate((STATES, TEXT, STATES)):
         files = LocalFiles(tmp_path / str(number), durable=False)
         array, written = write(files, 30, spec), entries(30, spec)

@@ -22,7 +22,7 @@ from tsstore.errors import (
     StoreError,
     StoreExistsError,
 )
-from tsstore.store.chunked.reader import ArrayWriter
+from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import open_files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tsstore import bits
 from tsstore.errors import DamageError, FormatError, RowIndexError, StoreError
-from tsstore.store.chunked import chunk as chunks
+from tsstore.store.chunked.chunk import decode
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.paths import is_directory
 from tsstore.store.format.record import ArrayCommit
@@ -172,14 +172,13 @@ def test_keys_that_mean_nothing_are_refused_with_advice(store, key, message):
 def decoded(monkeypatch):
     """The chunks that were decoded, in order."""
     decoded = []
-    decode = chunks.decode
 
     def noting(spec, data, where, *rest, **options):
         if spec.dtype == "uint8":
             decoded.append(where)
         return decode(spec, data, where, *rest, **options)
 
-    monkeypatch.setattr(chunks, "decode", noting)
+    monkeypatch.setattr("tsstore.store.chunked.reader.decode", noting)
     return decoded
 
 

@@ -10,7 +10,7 @@ from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import states_spec
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.reading.store import open_store
-from tsstore.store.writing.layer import LayerWriter, chunk_rows
+from tsstore.store.writing.layers import LayerWriter, chunk_rows
 
 NEURONS = {"a": 3}
 

@@ -7,6 +7,7 @@ import pytest
 from helpers import draw_batch, rows_of, write_run
 
 from tsstore.errors import ColumnsError, StoreError
+from tsstore.store.chunked.writer import Compression
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.reading.store import open_store
@@ -23,7 +24,7 @@ def rng():
 
 @pytest.fixture
 def arrays(tmp_path):
-    arrays = PartArrays(LocalFiles(tmp_path), "part", "lz4", chunk_bytes=64)
+    arrays = PartArrays(LocalFiles(tmp_path), "part", Compression(), 64)
     assert not arrays
     assert not arrays.defined
     arrays.define(LAYERS, dict.fromkeys(LAYERS, 1), {"label": "int64"})
@@ -79,7 +80,7 @@ def test_after_a_batch_that_was_taken_by_half_none_is_taken(arrays, rng, monkeyp
 
 
 def test_what_is_released_holds_no_chunks(tmp_path, rng):
-    arrays = PartArrays(LocalFiles(tmp_path), "part", "lz4")
+    arrays = PartArrays(LocalFiles(tmp_path), "part", Compression())
     tracemalloc.start()
     try:
         arrays.define(LAYERS, dict.fromkeys(LAYERS, 1), {"label": "int64", "name": "string"})

@@ -17,7 +17,7 @@ from tsstore.counting.premerge.samples import count_groups, numbers_by_group
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
 from tsstore.statistics.groups import GroupChanges
-from tsstore.store.chunked.reader import ChunkRoom
+from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.blocks import Block
 from tsstore.store.reading.layer import LayerStates
 
@@ -101,7 +101,10 @@ def _read_rows(states: LayerStates, block: Block, buffers: Buffers) -> npt.NDArr
     stored = states.parts[block.part].states
     room = buffers.array("rows", (block.rows, states.row_bytes), np.uint8)
     return stored.read(
-        block.first_row, block.first_row + block.rows, room, buffers.kept("chunks", _chunk_room)
+        block.first_row,
+        block.first_row + block.rows,
+        room,
+        buffers.kept("chunks", _chunk_workspace),
     )
 
 
@@ -116,14 +119,14 @@ def _read_keys(
     while row < stop:
         end = min(stop, (row // span + 1) * span)
         room = buffers.array("rows", (end - row, states.row_bytes), np.uint8)
-        rows = stored.read(row, end, room, buffers.kept("chunks", _chunk_room))
+        rows = stored.read(row, end, room, buffers.kept("chunks", _chunk_workspace))
         scheme.keys(rows, keys[row - block.first_row : end - block.first_row])
         row = end
     return keys
 
 
-def _chunk_room() -> ChunkRoom:
-    return ChunkRoom(once=True)
+def _chunk_workspace() -> ChunkWorkspace:
+    return ChunkWorkspace(once=True)
 
 
 def _select_rows(

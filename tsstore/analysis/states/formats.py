@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tsstore import bits
 from tsstore.errors import StoreError
-from tsstore.store.chunked.reader import ArrayWriter
+from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import CODECS, ArraySpec
 from tsstore.store.format.documents import ZARR_JSON, dump

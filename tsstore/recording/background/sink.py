@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tsstore.errors import TsstoreWarning, WriterError
 from tsstore.recording.background.arena import Arena
@@ -286,14 +286,10 @@ def begin_part(
     ResumeError
         If the part cannot go on from the earlier ones.
     """
-    options: dict[str, Any] = {
-        "codec": settings.codec,
-        "level": settings.level,
-        "threads": settings.writer_threads,
-    }
+    compression = settings.compression
     if settings.begin == "resume":
-        return resume_part(files, part, threshold=settings.threshold, **options)
-    return PartWriter(files, part, first=settings.begin == "first", **options), None
+        return resume_part(files, part, threshold=settings.threshold, compression=compression)
+    return PartWriter(files, part, compression=compression, first=settings.begin == "first"), None
 
 
 def _end(

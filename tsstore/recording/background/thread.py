@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from tsstore.errors import TsstoreError, WriterError
-from tsstore.store.chunked.encoders import EncoderThread
+from tsstore.store.chunked.writer import is_encoder_thread
 
 Task = Callable[[], object]
 
@@ -125,7 +125,7 @@ class Background:
         # Garbage collection may close a recorder on this very thread, which cannot wait for itself,
         # or on one that it waits for.
         here = threading.current_thread()
-        if here is not self._thread and not isinstance(here, EncoderThread):
+        if here is not self._thread and not is_encoder_thread(here):
             self._thread.join()
             self.check()
 

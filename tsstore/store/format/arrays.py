@@ -162,8 +162,9 @@ def _fill_value(dtype: str) -> object:
     return 0.0 if dtype.startswith("float") else 0
 
 
-def states_spec(row_bytes: int, chunk_rows: int, codec: str, level: int) -> ArraySpec:
-    """Return the spec of an array of rows."""
+def states_spec(row_bytes: int, chunk_rows: int, codec: str, level: int | None) -> ArraySpec:
+    """Return the spec of an array of rows; the codec's usual level unless one is given."""
+    level = CODECS[codec] if level is None else level
     return ArraySpec("uint8", chunk_rows, (row_bytes,), ("row", "byte"), codec, level)
 
 

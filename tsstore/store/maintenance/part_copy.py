@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tsstore.store.chunked.reader import ArrayWriter
+from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.base import Files
 from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec, sample_spec
 from tsstore.store.format.attributes import PartAttributes

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store.chunked import chunk as chunks
-from tsstore.store.chunked.chunk import damaged
+from tsstore.store.chunked.chunk import decode
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.shard import ChunkReader
 from tsstore.store.files.base import Bytes, Files
@@ -76,83 +74,62 @@ class ArrayCheck:
         dtype, row_shape
             What the entries must be; None where any are right.
         """
-        spec = self._open(dtype, row_shape)
-        checksums = self._checksums(spec)
-        if spec is None:
+        array = self._open(dtype, row_shape)
+        checksums = self._checksums(array)
+        if array is None:
             return
-        self._check_shape(self.paths.values, spec, self.commit.rows)
-        stored = ChunkReader(self.files, self.paths.values, spec)
-        count = -(-self.commit.rows // spec.chunk_rows)
-        for index in self._present(spec, count, self.paths.values, stored):
-            yield from self._chunk(spec, index, checksums, stored)
+        spec = array.spec
+        self._check_shape(self.paths.values, spec, array.rows)
+        count = -(-array.rows // spec.chunk_rows)
+        for index in self._present(spec, count, self.paths.values, array.stored):
+            with self.findings.catching(spec.chunk_key(self.paths.values, index)):
+                data = self._read(array.stored, index)
+                entries = array.decode(index, data, checksums)
+                if index == array.full_chunks:
+                    yield entries[: self.commit.tail_rows]
+                elif checksums is not None:
+                    yield entries
 
-    def _open(self, dtype: str | None, row_shape: tuple[int, ...] | None) -> ArraySpec | None:
-        """Return the array's spec; None where its metadata is damaged."""
+    def _open(self, dtype: str | None, row_shape: tuple[int, ...] | None) -> CommittedArray | None:
+        """Open the array; None where its metadata is damaged."""
         path = self.paths.values
         self.file_counts[path] = self.file_counts[self.paths.checksums] = ANY_NUMBER
         with self.findings.catching(metadata_key(path)):
             if row_shape is None:
                 row_shape = read_array(self.files, path)[0].row_shape
-            return CommittedArray.open(self.files, self.paths, self.commit, dtype, row_shape).spec
+            return CommittedArray.open(self.files, self.paths, self.commit, dtype, row_shape)
         return None
 
-    def _chunk(
-        self,
-        spec: ArraySpec,
-        index: int,
-        checksums: npt.NDArray[np.uint32] | None,
-        stored: ChunkReader,
-    ) -> Iterator[npt.NDArray[Any]]:
-        """Yield the committed entries of a chunk unless they are damaged."""
-        key = spec.chunk_key(self.paths.values, index)
-        with self.findings.catching(key):
-            entries = chunks.decode(spec, self._read(stored, index), stored.where(index))
-            entries = entries[: self.commit.rows - index * spec.chunk_rows]
-            full = len(entries) == spec.chunk_rows
-            if not full:
-                expected = self.commit.tail_checksum
-            elif checksums is not None:
-                expected = int(checksums[index])
-            else:
-                return
-            if chunks.checksum(spec, entries) != expected:
-                raise damaged(stored.where(index), "its entries are not those that were committed")
-            else:
-                yield entries
-
-    def _checksums(self, spec: ArraySpec | None) -> npt.NDArray[np.uint32] | None:
+    def _checksums(self, array: CommittedArray | None) -> npt.NDArray[np.uint32] | None:
         """Return the checksums of all full chunks; None where they are damaged."""
         path = self.paths.checksums
         with self.findings.catching(metadata_key(path)):
             own, _ = read_array(self.files, path)
-            if spec is None:
+            if array is None:
                 return None
             if (own.dtype, own.row_shape) != ("uint32", ()):
                 self.findings.error(
                     metadata_key(path), f"it holds {own.dtype} {own.row_shape}, not checksums"
                 )
                 return None
-            count = self.commit.rows // spec.chunk_rows
-            self._check_shape(path, own, count)
-            return self._read_checksums(own, count)
+            self._check_shape(path, own, array.full_chunks)
+            return self._read_checksums(own, array)
         return None
 
-    def _read_checksums(self, spec: ArraySpec, count: int) -> npt.NDArray[np.uint32] | None:
+    def _read_checksums(
+        self, spec: ArraySpec, array: CommittedArray
+    ) -> npt.NDArray[np.uint32] | None:
         path = self.paths.checksums
         stored = ChunkReader(self.files, path, spec)
-        wanted = -(-count // spec.chunk_rows)
-        pieces = [np.empty(0, dtype=spec.numpy_dtype)]
+        wanted = -(-array.full_chunks // spec.chunk_rows)
+        pieces = []
         for index in self._present(spec, wanted, path, stored):
             with self.findings.catching(spec.chunk_key(path, index)):
                 data = self._read(stored, index)
-                pieces.append(chunks.decode(spec, data, stored.where(index)))
-        if len(pieces) <= wanted:
-            return None
-        checksums = np.concatenate(pieces)[:count]
-        if google_crc32c.value(checksums.tobytes()) != self.commit.digest:
-            self.findings.error(path, "the checksums are not those that were committed")
-            return None
-        return checksums
+                pieces.append(decode(spec, data, stored.where(index)))
+        with self.findings.catching(path):
+            return array.joined_checksums(pieces) if len(pieces) == wanted else None
+        return None
 
     def _present(
         self, spec: ArraySpec, count: int, path: str, stored: ChunkReader

@@ -2,23 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store.chunked.encoders import make_encoder
-from tsstore.store.chunked.reader import ArrayWriter
+from tsstore.store.chunked.writer import ArrayWriter, Compression, Encoder
 from tsstore.store.files.base import Files
-from tsstore.store.format.arrays import CODECS, sample_spec, states_spec
+from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec, sample_spec, states_spec
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.format.paths import column_directory, column_paths, directory_name
+from tsstore.store.format.documents import write_group
+from tsstore.store.format.paths import (
+    column_directory,
+    column_paths,
+    directory_name,
+    layer_path,
+    positions_paths,
+    states_paths,
+)
 from tsstore.store.format.record import ArrayCommit, LayerCommit
-from tsstore.store.writing.batch import Batch, check_column
-from tsstore.store.writing.layer import LayerWriter, chunk_rows
+from tsstore.store.writing.batch import Batch, LayerBatch, check_column
 
 CHUNK_BYTES = 2 << 20
 MIN_CHUNK_BYTES = 128 << 10
 BUFFER_BYTES = 256 << 20
 """What the unfinished chunks of all layers may take together, unless chunks become too small."""
+
+
+class LayerWriter:
+    """The arrays of one layer; `positions` begins when a sample first has more or fewer rows."""
+
+    def __init__(
+        self,
+        files: Files,
+        part: str,
+        directory: str,
+        attributes: LayerAttributes,
+        spec: ArraySpec,
+        samples_before: int = 0,
+        encoder: Encoder | None = None,
+    ) -> None:
+        self.directory = directory
+        self.row_bytes = attributes.row_bytes
+        self._files = files
+        self._part = part
+        write_group(files, layer_path(part, directory), attributes.to_json())
+        paths = states_paths(part, directory)
+        self._states = ArrayWriter(files, paths, spec, encoder=encoder)
+        self._positions: ArrayWriter | None = None
+        self._constant = 0 if samples_before else None
+        self._chooses = "positions" in (attributes.sampling or {})
+        self._lengths: tuple[int, int] | None = None
+        self._has_chosen = False
+
+    def append(self, batch: LayerBatch, samples_before: int) -> None:
+        """Append a batch's rows, after so many samples."""
+        self._states.append(batch.rows)
+        if self._chooses and len(batch.positions):
+            self._has_chosen |= batch.lengths is not None
+            self._lengths = merge_lengths([self._lengths, batch.lengths or _ends(batch.positions)])
+        if self._positions is None and not self._is_constant(batch.positions):
+            self._begin_positions(samples_before)
+        if self._positions is not None:
+            self._positions.append(batch.positions)
+
+    def flush(self) -> LayerCommit:
+        """Write unfinished chunks and return what to commit."""
+        positions = None if self._positions is None else self._positions.flush()
+        lengths = self._lengths if self._has_chosen else None
+        return LayerCommit(self._states.flush(), positions, lengths)
+
+    def write_shapes(self) -> None:
+        """Let plain Zarr readers see the committed rows."""
+        self._states.write_shape()
+        if self._positions is not None:
+            self._positions.write_shape()
+
+    def _is_constant(self, positions: npt.NDArray[np.int64]) -> bool:
+        if self._constant is None and len(positions):
+            self._constant = int(positions[0])
+        return bool(np.all(positions == self._constant))
+
+    def _begin_positions(self, samples_before: int) -> None:
+        paths = positions_paths(self._part, self.directory)
+        spec = sample_spec("int64")
+        self._positions = ArrayWriter(self._files, paths, spec)
+        # Piece by piece: the samples so far may be many, and all had the same number of rows.
+        piece = np.full(spec.chunk_rows, self._constant or 0, dtype=np.int64)
+        for start in range(0, samples_before, len(piece)):
+            self._positions.append(piece[: samples_before - start])
 
 
 class PartArrays:
@@ -30,12 +103,10 @@ class PartArrays:
         Where the run lies.
     part
         The part's directory.
-    codec, level
-        Compressor of the states.
+    compression
+        Of the states.
     chunk_bytes
         Size of a decoded chunk of states; chosen by the number of layers unless given.
-    threads
-        How many chunks of states are encoded at a time.
 
     Attributes
     ----------
@@ -49,10 +120,8 @@ class PartArrays:
         self,
         files: Files,
         part: str,
-        codec: str,
-        level: int | None = None,
+        compression: Compression,
         chunk_bytes: int | None = None,
-        threads: int = 1,
     ) -> None:
         self.batches = 0
         self.samples = 0
@@ -60,10 +129,9 @@ class PartArrays:
         self._appending = False
         self._files = files
         self._part = part
-        self._codec = codec
-        self._level = CODECS[codec] if level is None else level
+        self._compression = compression
         self._chunk_bytes = chunk_bytes
-        self._encoder = make_encoder(threads)
+        self._encoder = Encoder(compression.threads)
         self._layers: dict[str, LayerWriter] = {}
         self._columns: dict[str, tuple[str, ArrayWriter]] = {}
 
@@ -84,9 +152,10 @@ class PartArrays:
         chunk_bytes = self._chunk_bytes or max(
             MIN_CHUNK_BYTES, min(CHUNK_BYTES, BUFFER_BYTES // max(len(layers), 1))
         )
+        codec, level = self._compression.codec, self._compression.level
         for index, (name, attributes) in enumerate(layers.items(), start=len(self._layers)):
             rows = chunk_rows(attributes.row_bytes, positions[name], chunk_bytes)
-            spec = states_spec(attributes.row_bytes, rows, self._codec, self._level)
+            spec = states_spec(attributes.row_bytes, rows, codec, level)
             directory = directory_name(index, name)
             self._layers[name] = LayerWriter(
                 self._files, self._part, directory, attributes, spec, self.samples, self._encoder
@@ -172,3 +241,19 @@ class PartArrays:
             layer.check(f"layer {name!r}", batch.samples, self._layers[name].row_bytes)
         for name, column in batch.columns.items():
             check_column(name, column, batch.samples, self._columns[name][1].spec)
+
+
+def merge_lengths(lengths: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
+    """Return the fewest and the most of all that are known; None if none are."""
+    known = [ends for ends in lengths if ends is not None]
+    return (min(ends[0] for ends in known), max(ends[1] for ends in known)) if known else None
+
+
+def _ends(positions: npt.NDArray[np.int64]) -> tuple[int, int]:
+    return int(positions.min()), int(positions.max())
+
+
+def chunk_rows(row_bytes: int, positions: int, chunk_bytes: int) -> int:
+    """Return rows of a chunk: of whole samples where one fits."""
+    rows = max(min(chunk_bytes, MAX_CHUNK_BYTES) // row_bytes, 1)
+    return rows - rows % positions if 0 < positions <= rows else rows

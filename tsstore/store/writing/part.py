@@ -7,14 +7,13 @@ from contextlib import suppress
 from dataclasses import replace
 
 from tsstore.errors import (
-    FormatError,
     PartSealedError,
     StoreError,
     StoreExistsError,
     TsstoreError,
 )
+from tsstore.store.chunked.writer import Compression
 from tsstore.store.files.base import Files
-from tsstore.store.format.arrays import CODECS
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group, metadata_key, write_group
 from tsstore.store.format.paths import commit_path, part_directory, seal_path
@@ -38,8 +37,8 @@ class PartWriter:
         Where the run lies; its root exists.
     part
         What to say of this process; attempt, start and process are filled in here.
-    codec, level
-        Compressor of the states.
+    compression
+        Of the states.
     chunk_bytes
         Size of a decoded chunk of states; chosen by the number of layers unless given.
     first
@@ -47,8 +46,6 @@ class PartWriter:
     attempt
         Which attempt the part must be, as :func:`tsstore.store.writing.resume.resume_step` found
         it; the first that is free unless given.
-    threads
-        How many chunks of states are encoded at a time; with one, on the thread that appends.
 
     Raises
     ------
@@ -61,18 +58,16 @@ class PartWriter:
         files: Files,
         part: PartAttributes,
         *,
-        codec: str = "lz4",
-        level: int | None = None,
+        compression: Compression | None = None,
         chunk_bytes: int | None = None,
         first: bool = False,
         attempt: int | None = None,
-        threads: int = 1,
     ) -> None:
         self._files = files
         self._record = CommitRecord()
         self.sealed = False
         self.attributes = create_part(files, part, 0 if first else attempt)
-        self._arrays = PartArrays(files, self.directory, codec, level, chunk_bytes, threads)
+        self._arrays = PartArrays(files, self.directory, compression or Compression(), chunk_bytes)
 
     @property
     def directory(self) -> str:
@@ -289,11 +284,3 @@ def _taken(files: Files, rank: int, attempt: int) -> StoreExistsError:
         f"{files.location}/{directory} exists already: rank {rank} has a part of another attempt, "
         "expected none; resume=True goes on from it, overwrite=True deletes the run"
     )
-
-
-def check_codec(codec: str, level: int | None) -> None:
-    """Raise TsstoreError where format 1 has no such codec."""
-    if codec not in CODECS:
-        raise TsstoreError(f"codec is {codec!r}; expected one of {', '.join(CODECS)}")
-    if level is not None and not 1 <= level <= 9:
-        raise FormatError(f"compression level is {level!r}; expected 1 to 9")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from tsstore.errors import ResumeError, StoreExistsError
+from tsstore.store.chunked.writer import Compression
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key
@@ -268,9 +269,7 @@ def resume_part(
     part: PartAttributes,
     *,
     threshold: float | None = None,
-    codec: str = "lz4",
-    level: int | None = None,
-    threads: int = 1,
+    compression: Compression | None = None,
 ) -> tuple[PartWriter, Earlier]:
     """Go on with a step: seal what is earlier, and begin the part that comes next.
 
@@ -281,7 +280,7 @@ def resume_part(
     ----------
     files, part, threshold
         See :func:`resume_step`.
-    codec, level, threads
+    compression
         See :class:`tsstore.store.writing.part.PartWriter`.
 
     Raises
@@ -292,10 +291,7 @@ def resume_part(
     while True:
         earlier = resume_step(files, part, threshold=threshold)
         with suppress(StoreExistsError):
-            attempt = earlier.attempt
-            writer = PartWriter(
-                files, part, codec=codec, level=level, attempt=attempt, threads=threads
-            )
+            writer = PartWriter(files, part, compression=compression, attempt=earlier.attempt)
             return writer, earlier
 
 
