@@ -20,7 +20,7 @@ import numpy as np
 
 import tsstore
 from tsstore.counting.firing import count_firing
-from tsstore.store.files.open import LocalFiles
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.run import create_run
 from tsstore.store.writing.batch import Batch, LayerBatch
