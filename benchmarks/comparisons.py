@@ -24,13 +24,15 @@ import numpy as np
 from counted import GROUPS, SEED, Counted
 from draws import Perceptron, entropy_of, independent
 
-from tsstore.statistics.accuracy import Answers
-from tsstore.statistics.difference import difference_interval
-from tsstore.statistics.efficiency import aIQ
+from tsstore.statistics.efficiency import Answers, aIQ
 from tsstore.statistics.intervals import Interval
-from tsstore.statistics.network_intervals import aiq_interval, efficiency_of, propagated
-from tsstore.statistics.rarefaction import entropy_at
-from tsstore.statistics.rarefaction_bands import scatter_at
+from tsstore.statistics.network_intervals import (
+    aiq_interval,
+    difference_interval,
+    efficiency_of,
+    propagated,
+)
+from tsstore.statistics.rarefaction import Rarefaction, scatter_at
 
 EVEN = np.array([0.4, 0.3, 0.2, 0.1])
 TWENTY = np.full(20, 0.05)
@@ -140,7 +142,7 @@ def bands(repetitions: int) -> Iterator[str]:
         for _ in range(repetitions):
             one = Counted.of(independent(rng, shares, samples), rng.integers(0, GROUPS, samples), 9)
             error = scatter_at(one.spectrum, samples, one.changes, [fewer])[0].incidence_entropy
-            bits = entropy_at(one.spectrum, fewer, samples)
+            bits = Rarefaction(one.spectrum, samples).entropy(fewer)
             found.append(Interval(bits, bits - 2.04 * error, bits + 2.04 * error, error, 0.95))
         yield f"{fewer:>7,} of {samples}  {judged(found, truth)}"
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.bounds import entropy_lower_bound_by_groups
 from tsstore.statistics.independence import dependent_draws
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
-from tsstore.statistics.lower_bound import entropy_lower_bound_by_groups
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.statistics.verdict import Verdict, verdict
 
 GROUPS = 32
@@ -23,7 +23,7 @@ class Counted:
 
     spectrum: Spectrum
     samples: int
-    changes: GroupChanges
+    changes: SpectrumDelta
     neurons: int
 
     @classmethod
@@ -56,7 +56,7 @@ class Counted:
                 (group, positions * (positions - 1) // 2),
             )
         ]
-        changes = GroupChanges.from_arrays(
+        changes = SpectrumDelta.from_arrays(
             of_groups,
             np.concatenate([left_out, left_out[left]]),
             np.concatenate([k[state], rest_k[left]]),

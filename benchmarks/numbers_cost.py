@@ -23,9 +23,9 @@ import numpy as np
 
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.statistics.estimators import ESTIMATORS
-from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.rarefaction import entropy_at
+from tsstore.statistics.rarefaction import Rarefaction
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 GROUPS = 32
 POSITIONS = 64
@@ -45,7 +45,9 @@ NUMBERS: dict[str, Callable[[LayerResult], Any]] = {
 
 ASKED_FOR: dict[str, Callable[[LayerResult], Any]] = {
     "rarefied": lambda layer: layer.rarefied(layer.samples // 10),
-    "entropy_at": lambda layer: entropy_at(layer.spectrum, layer.samples // 10, layer.samples),
+    "rarefied entropy": lambda layer: Rarefaction(layer.spectrum, layer.samples).entropy(
+        layer.samples // 10
+    ),
     "curve of 30": lambda layer: layer.rarefaction_curve(30),
 }
 
@@ -69,7 +71,7 @@ def made_up(states: int) -> LayerResult:
     equal = np.bincount(group, q * each**2, minlength=GROUPS).astype(np.int64)
     rows = np.bincount(group, k, minlength=GROUPS).astype(np.int64)
     samples = rows // POSITIONS
-    changes = GroupChanges.from_arrays(
+    changes = SpectrumDelta.from_arrays(
         [samples, rows, equal, samples * POSITIONS**2],
         np.concatenate([group, group[left]]),
         np.concatenate([all_k[state], rest_k[left]]),

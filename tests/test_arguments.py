@@ -18,14 +18,12 @@ import tsstore
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError
-from tsstore.statistics.by_samples import chao_wang_jost_by_samples
-from tsstore.statistics.coverage import coverage, coverage_at, coverage_interval
-from tsstore.statistics.diversity import renyi_unbiased
+from tsstore.statistics.bounds import entropy_lower_bound, entropy_lower_bound_by_groups
 from tsstore.statistics.efficiency import aIQ, efficiency, network_efficiency
-from tsstore.statistics.entropy import cap, plug_in
-from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
-from tsstore.statistics.rarefaction import entropy_at, richness_at
-from tsstore.statistics.richness import chao
+from tsstore.statistics.entropy import cap, plug_in, renyi_unbiased
+from tsstore.statistics.rarefaction import Rarefaction
+from tsstore.statistics.richness import chao, coverage, coverage_interval
+from tsstore.statistics.sample_estimator import chao_wang_jost_by_samples
 from tsstore.statistics.spectrum import Spectrum
 
 ONE = Spectrum.from_counts([1])
@@ -118,12 +116,12 @@ def test_numbers_of_samples_are_whole_and_enough(samples: Any) -> None:
             continue
         with pytest.raises((TypeError, ValueError)):
             function(SPECTRUM, samples)
-    for function in (richness_at, entropy_at, coverage_at):
+    for function in (Rarefaction.richness, Rarefaction.entropy, Rarefaction.coverage):
         if isinstance(samples, int) and 1 <= samples <= 3:
-            assert function(SPECTRUM, samples) >= 0
+            assert function(Rarefaction(SPECTRUM), samples) >= 0
         else:
             with pytest.raises((TypeError, ValueError)):
-                function(SPECTRUM, samples)
+                function(Rarefaction(SPECTRUM), samples)
 
 
 @given(st.floats())

@@ -22,9 +22,8 @@ from tsstore.statistics.estimators import (
     nemenman,
     zhang,
 )
-from tsstore.statistics.numerics import digamma_correction
+from tsstore.statistics.special import digamma_correction, tail_sum
 from tsstore.statistics.spectrum import Spectrum, merge
-from tsstore.statistics.unseen import tail_sum
 
 LN2 = math.log(2)
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, zipf
 
-from tsstore.statistics.accuracy import Answers
-from tsstore.statistics.efficiency import aIQ
+from tsstore.statistics.efficiency import Answers, aIQ
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
 from tsstore.statistics.network_intervals import aiq_interval, network_interval
 

@@ -5,25 +5,98 @@ import math
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from entropy_cases import agrees, reference_cases
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from richness_cases import (
     REFERENCE_SIZES,
     counts_per_state,
+    coverage_at,
+    entropy_at,
     of_fewer_draws,
     one_a_sample,
     own_cases,
+    richness_at,
     several_a_sample,
 )
+from sampling import Counted, clumped_rows, independent_rows, zipf
 
-from tsstore.statistics.coverage import coverage_at
-from tsstore.statistics.draws import Draws
 from tsstore.statistics.entropy import entropy, plug_in
 from tsstore.statistics.estimators import jackknife
-from tsstore.statistics.rarefaction import entropy_at, richness_at
+from tsstore.statistics.jackknife import group_values, standard_error
+from tsstore.statistics.rarefaction import (
+    KEPT_BELOW,
+    NODES,
+    Nodes,
+    condense,
+    mean_surprisals,
+    scatter_at,
+    share_seen,
+)
+from tsstore.statistics.richness import Draws
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta
+
+DRAWS = 2_000_000
+
+
+def many_counts(seed: int, largest: int = 1_000_000) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    counts = np.exp(rng.uniform(0, np.log(largest), 20_000)).astype(np.int64)
+    return np.unique(counts, return_counts=True)
+
+
+@pytest.mark.parametrize("draws", [3, 1_000, 250_000, 1_999_990])
+def test_condensed_sums_are_those_of_all_counts(draws: int) -> None:
+    counts, states = many_counts(1)
+    nodes, amounts = condense(counts, states)
+    assert len(nodes) < 400 < 5_000 < len(counts)
+    for function in (
+        lambda j: share_seen(j, draws, DRAWS),
+        lambda j: mean_surprisals(j, draws, DRAWS, float(draws)),
+    ):
+        # Of the many counts some are enough to compare with.
+        exact = states[::50] @ function(counts[::50])
+        few, weights = condense(counts[::50], states[::50])
+        assert weights @ function(few) == pytest.approx(exact, rel=1e-12)
+    assert amounts @ nodes**2.0 == pytest.approx(float(states @ counts**2.0), rel=1e-12)
+    assert amounts.sum() == pytest.approx(states.sum(), rel=1e-12)
+
+
+def test_a_condensed_spectrum_is_rarefied_as_all_of_it() -> None:
+    counts, states = many_counts(2, 3_000)
+    spectrum = Spectrum.from_arrays(counts, counts, states)
+    n = spectrum.rows
+    for draws in (2, 1_000, n // 3, n - 1):
+        seen = states @ share_seen(counts, draws, n)
+        bits = states @ mean_surprisals(counts, draws, n, float(draws)) / draws / np.log(2)
+        assert richness_at(spectrum, draws) == pytest.approx(seen, rel=1e-12)
+        assert entropy_at(spectrum, draws) == pytest.approx(bits, rel=1e-12, abs=1e-12)
+
+
+def test_small_counts_and_few_ones_stay_as_they_are() -> None:
+    counts = np.array([1, 5, 127, 128, 255, 10**12])
+    nodes, amounts = condense(counts, np.arange(6))
+    assert nodes.tolist() == counts.tolist()
+    assert amounts.tolist() == [0, 1, 2, 3, 4, 5]
+    few = np.arange(KEPT_BELOW, KEPT_BELOW + NODES)
+    assert condense(few, few)[0].tolist() == few.tolist()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.integers(1, 10**7), st.integers(-3, 9)), max_size=60))
+def test_nodes_take_counts_in_any_order(entries: list[tuple[int, int]]) -> None:
+    counts = np.array([count for count, _ in entries], np.int64)
+    amounts = np.array([amount for _, amount in entries], np.int64)
+    nodes = Nodes.up_to(10**7)
+    found = nodes.amounts(counts, amounts)
+    size = np.abs(amounts).sum()
+    assert found.sum() == pytest.approx(amounts.sum(), abs=1e-10 * size + 1e-12)
+    logs = amounts @ np.log(counts)
+    assert found @ np.log(nodes.counts) == pytest.approx(logs, abs=1e-9 * size + 1e-12)
+
 
 ROWS = [0, 0, 0, 1, 1, 2, 3]
 SAMPLES = [[0, 0, 0, 1], [0, 1, 1, 2], [0, 3], [0, 1, 4]]
@@ -137,19 +210,19 @@ def test_at_their_own_size_nothing_changes(counts: list[int]) -> None:
 
 
 @given(counts_per_state, st.data())
-def test_both_grow_with_the_draws(counts: list[int], data: st.DataObject) -> None:
-    spectrum = Spectrum.from_counts([*counts, 1])
-    size = data.draw(st.integers(1, spectrum.rows - 1))
-    assert richness_at(spectrum, size) <= richness_at(spectrum, size + 1) + 1e-12
-    assert entropy_at(spectrum, size) <= entropy_at(spectrum, size + 1) + 1e-12
-
-
-@given(counts_per_state, st.data())
 def test_a_draw_more_adds_what_is_not_covered(counts: list[int], data: st.DataObject) -> None:
     spectrum = Spectrum.from_counts([*counts, 2])
     size = data.draw(st.integers(1, spectrum.rows - 1))
     more = richness_at(spectrum, size + 1) - richness_at(spectrum, size)
     assert more == pytest.approx(1 - (coverage_at(spectrum, size) or 0), abs=1e-12)
+
+
+@given(counts_per_state, st.data())
+def test_both_grow_with_the_draws(counts: list[int], data: st.DataObject) -> None:
+    spectrum = Spectrum.from_counts([*counts, 1])
+    size = data.draw(st.integers(1, spectrum.rows - 1))
+    assert richness_at(spectrum, size) <= richness_at(spectrum, size + 1) + 1e-12
+    assert entropy_at(spectrum, size) <= entropy_at(spectrum, size + 1) + 1e-12
 
 
 @given(counts_per_state, st.data())
@@ -208,3 +281,56 @@ def test_arguments_are_checked() -> None:
             function(spectrum, 1, 2)
         with pytest.raises(TypeError):
             function(spectrum, 1.5)  # type: ignore[arg-type]
+
+
+def blank_and_clumped(samples: int) -> np.ndarray:
+    """One state in every sample, one in nearly every, and many others."""
+    rows = clumped_rows(np.random.default_rng(3), zipf(3_000), samples, 16) + 2
+    rows[:, 0] = 0
+    rows[: samples - 3, 1] = 1
+    return rows
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+@pytest.mark.parametrize("size", [1, 40, 350, 600])
+def test_they_are_those_of_the_spectra_without_each_group(size: int, uneven: bool) -> None:
+    rng = np.random.default_rng(4)
+    shares = rng.dirichlet(np.full(32, 2.0 if uneven else 1e4))
+    counted = Counted.of(blank_and_clumped(700), rng.choice(32, 700, p=shares))
+    found = scatter_at(counted.spectrum, 700, counted.changes, [size, 700])[0]
+    for number, function in ((found.distinct, richness_at), (found.incidence_entropy, entropy_at)):
+        values = group_values(
+            counted.spectrum,
+            700,
+            counted.changes,
+            lambda spectrum, samples, at=function: at(spectrum, size, samples),
+        )
+        assert number == pytest.approx(standard_error(values), rel=1e-4, abs=1e-9)
+
+
+def test_beyond_what_is_left_it_is_that_of_what_is_left() -> None:
+    counted = Counted.of(independent_rows(np.random.default_rng(5), zipf(50), 320))
+    assert counted.changes.samples.tolist() == [10] * 32
+    found = scatter_at(counted.spectrum, 320, counted.changes, [310, 315, 320])
+    assert found[0] == found[1] == found[2]
+    assert 0 < found[0].incidence_entropy < 0.2
+
+
+def test_bands_hold_what_so_many_samples_show_on_average() -> None:
+    rng, shares, size, held = np.random.default_rng(6), zipf(300), 50, 0
+    # What 50 rows show on average, by the definition.
+    expected = float((1 - (1 - shares) ** size).sum())
+    for _ in range(60):
+        counted = Counted.of(independent_rows(rng, shares, 200), rng.integers(0, 32, 200))
+        error = scatter_at(counted.spectrum, 200, counted.changes, [size])[0].distinct
+        held += abs(richness_at(counted.spectrum, size, 200) - expected) <= 2.04 * error
+    assert held >= 54
+
+
+def test_other_samples_are_refused() -> None:
+    counted = Counted.of(independent_rows(np.random.default_rng(7), zipf(50), 64))
+    with pytest.raises(ValueError, match="the groups hold 64 samples"):
+        scatter_at(counted.spectrum, 63, counted.changes, [3])
+    one = SpectrumDelta.from_counts([[2]], [[2]], [2])
+    with pytest.raises(ValueError, match="at least two groups"):
+        scatter_at(Spectrum.from_counts([2]), 2, one, [1])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, uniform, zipf
 
-from tsstore.statistics.by_samples import chao_wang_jost_by_samples
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
+from tsstore.statistics.sample_estimator import chao_wang_jost_by_samples
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import (
     SAMPLE_LIMITED,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from tsstore.statistics.rarefaction import Rarefaction
 from tsstore.statistics.spectrum import Spectrum
 
 OWN = Path(__file__).parents[1] / "data" / "statistics" / "richness_cases.json"
@@ -59,3 +60,18 @@ def several_a_sample(samples: list[list[int]]) -> Spectrum:
         [sum(sample.count(state) for sample in samples) for state in states],
         [sum(state in sample for sample in samples) for state in states],
     )
+
+
+def richness_at(spectrum: Spectrum, draws: int, samples: int | None = None) -> float:
+    """Return how many distinct states so many rows, or samples, show."""
+    return Rarefaction(spectrum, samples).richness(draws)
+
+
+def entropy_at(spectrum: Spectrum, draws: int, samples: int | None = None) -> float:
+    """Return the plug-in entropy of so many rows, or samples, in bits."""
+    return Rarefaction(spectrum, samples).entropy(draws)
+
+
+def coverage_at(spectrum: Spectrum, draws: int, samples: int | None = None) -> float | None:
+    """Return the coverage to expect of so many rows, or samples."""
+    return Rarefaction(spectrum, samples).coverage(draws)

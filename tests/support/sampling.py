@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 Rows = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ class Counted:
     spectrum: Spectrum
     samples: int
     equal_pairs: int
-    changes: GroupChanges
+    changes: SpectrumDelta
 
     @classmethod
     def of(cls, rows: Rows, group: npt.NDArray[np.int64] | None = None, groups: int = 32):
@@ -55,7 +55,7 @@ class Counted:
         def of_groups(numbers):
             return np.bincount(group, numbers, groups).astype(np.int64)
 
-        changes = GroupChanges.from_arrays(
+        changes = SpectrumDelta.from_arrays(
             [size, of_groups(length), equal, of_groups(length * (length - 1) // 2)],
             np.concatenate([left_out, left_out[left]]),
             np.concatenate([k[of], rest_k[left]]),

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from tsstore.counting.premerge.samples import deal
 from tsstore.counting.tables.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
-from tsstore.statistics.accuracy import Answers
+from tsstore.statistics.efficiency import Answers
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.reading.layer import LayerPart, LayerStates
 from tsstore.store.reading.part import Part

@@ -15,17 +15,17 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.statistics.draws import Draws
 from tsstore.statistics.entropy import plug_in
-from tsstore.statistics.numerics import (
+from tsstore.statistics.richness import Draws
+from tsstore.statistics.special import (
     FloatArray,
     digamma_correction,
     grassberger_correction,
     jackknife_correction,
     log_ratio,
+    tail_sum,
 )
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.unseen import tail_sum
 
 
 def miller_madow(spectrum: Spectrum) -> float:
@@ -194,7 +194,7 @@ def chao_wang_jost(spectrum: Spectrum) -> float:
 
     Notes
     -----
-    Chao, Wang and Jost (2013): `zhang` + f1 / n T, T being `unseen.tail_sum`. Usually the
+    Chao, Wang and Jost (2013): `zhang` + f1 / n T, T being `special.tail_sum`. Usually the
     least biased of these where rows are independent; still too low where very many states are
     very rare.
     """

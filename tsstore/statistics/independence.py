@@ -62,9 +62,9 @@ import numpy as np
 from scipy import special
 from scipy.ndimage import maximum_filter1d
 
-from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.numerics import FloatArray
+from tsstore.statistics.special import FloatArray
 from tsstore.statistics.spectrum import IntArray, Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 LEVEL = 2e-4
 """Chance that independent samples are taken for dependent ones, at most."""
@@ -83,7 +83,7 @@ _CLUMP_LEVEL = 0.01
 def dependent_draws(
     spectrum: Spectrum,
     samples: int,
-    changes: GroupChanges | None = None,
+    changes: SpectrumDelta | None = None,
     pairs_within_samples: int = 0,
 ) -> str | None:
     """Say what shows that samples are no independent draws; None if nothing does.
@@ -173,7 +173,7 @@ def _too_many(seen: FloatArray, number: int) -> str:
     )
 
 
-def _clumps(seen: FloatArray, changes: GroupChanges) -> FloatArray:
+def _clumps(seen: FloatArray, changes: SpectrumDelta) -> FloatArray:
     """Return how many states change together, at most, for each number of samples.
 
     Three that follow each other are taken for the largest of them, as they are compared.

@@ -12,9 +12,9 @@ as squares (Zou and Donner 2008):
     from  estimate - C / 4 - E - root of (e**2 + (what missed samples take away)**2)
       to  highest on average   + root of (e**2 + (what missed samples add)**2).
 
-C is the part of the estimate that is due to unequal rows (the last term of `by_samples`); that part
-can be too large, where the rows of rare states are more equal than those of others, or have a heavy
-tail. A quarter was chosen by simulation: `benchmarks/estimators.py`.
+C is the part of the estimate that is due to unequal rows (the last term of `sample_estimator`);
+that part can be too large, where the rows of rare states are more equal than those of others, or
+have a heavy tail. A quarter was chosen by simulation: `benchmarks/estimators.py`.
 
 E = 4 (estimate - plug-in) / (S - 1), with S the number of distinct states, is for a handful of
 states that are nearly equally frequent. There the entropy is at its largest and does not change, to
@@ -40,25 +40,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsstore.statistics.by_samples import (
-    SampleSums,
-    Surprisals,
-    entropy_of_sums,
-    sample_sums,
-)
-from tsstore.statistics.clusters import rows_in_single_clusters
 from tsstore.statistics.entropy import plug_in
-from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.jackknife import FEWEST_GROUPS as LEAST_GROUPS
 from tsstore.statistics.jackknife import (
     check_changes,
+    rows_in_single_clusters,
     standard_error,
     student_quantile,
     sums_without_groups,
 )
 from tsstore.statistics.missed import Missed, effective_samples
-from tsstore.statistics.numerics import FloatArray
+from tsstore.statistics.sample_estimator import (
+    SampleSums,
+    Surprisals,
+    entropy_of_sums,
+    sample_sums,
+)
+from tsstore.statistics.special import FloatArray
 from tsstore.statistics.spectrum import IntArray, Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 FEWEST_GROUPS = 5
 """Fewer groups that hold samples tell too little of how much an estimate scatters."""
@@ -212,7 +212,7 @@ class Jackknifed:
 def jackknifed_entropy(
     spectrum: Spectrum,
     samples: int,
-    changes: GroupChanges | None,
+    changes: SpectrumDelta | None,
     *,
     neurons: int,
     equal_pairs_within_samples: int | None = None,
@@ -270,7 +270,7 @@ def jackknifed_entropy(
 
 
 def _without_groups(
-    total: SampleSums, samples: int, changes: GroupChanges | None, surprisals: Surprisals
+    total: SampleSums, samples: int, changes: SpectrumDelta | None, surprisals: Surprisals
 ) -> tuple[FloatArray, float, IntArray]:
     """Return the estimates without each group, the error of the unseen share, and their samples.
 
@@ -285,7 +285,7 @@ def _without_groups(
     return np.array(bits), standard_error(unseen[changes.samples > 0]), changes.samples
 
 
-def _unseen(spectrum: Spectrum, clustered: GroupChanges | None) -> float:
+def _unseen(spectrum: Spectrum, clustered: SpectrumDelta | None) -> float:
     """Return the share of the rows in states seen in one sample, or cluster, only."""
     if clustered is None:
         return spectrum.rows_in_single_samples / spectrum.rows

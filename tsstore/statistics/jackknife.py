@@ -6,10 +6,14 @@ group g and T their mean,
 
     standard error**2 = (G - 1) / G  sum over g of (T_g - T)**2.
 
-Whole samples are left out, so that rows of one sample may repeat each other as they like. Where
-samples themselves come in clusters, such as images of one patient, whole clusters are dealt. A
-group without samples is as if it were not there; one that has more samples than others counts for
-more, which makes the standard error a little too large.
+Whole samples are left out, so that rows of one sample may repeat each other as they like. A group
+without samples is as if it were not there; one that has more samples than others counts for more,
+which makes the standard error a little too large.
+
+*Clusters.* Where samples come in clusters, such as images of one patient, groups hold whole
+clusters, and tell how many rows are in states that only one cluster has shown: a state of q samples
+that are independent of each other lies in one of G groups with probability G**(1 - q); what lies in
+one group beyond that is the clusters' own.
 """
 
 from __future__ import annotations
@@ -20,10 +24,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.statistics.by_samples import SampleSums, Surprisals
-from tsstore.statistics.groups import GroupChanges
-from tsstore.statistics.numerics import FloatArray, check_level
+from tsstore.statistics.sample_estimator import SampleSums, Surprisals
+from tsstore.statistics.special import FloatArray, check_level
 from tsstore.statistics.spectrum import IntArray, Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 FEWEST_GROUPS = 2
 """One group that holds all samples tells nothing of how much they scatter."""
@@ -32,15 +36,7 @@ FEWEST_GROUPS = 2
 def standard_error(values: npt.ArrayLike) -> float:
     """Return the standard error of an estimate, from those without each group of samples.
 
-    Parameters
-    ----------
-    values
-        Numbers of shape (groups,), one for each group that holds samples.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two.
+    One value for each group that holds samples; ValueError if there are fewer than two.
     """
     without = np.asarray(values, dtype=np.float64)
     if without.size < FEWEST_GROUPS:
@@ -52,27 +48,13 @@ def standard_error(values: npt.ArrayLike) -> float:
 def group_values(
     spectrum: Spectrum,
     samples: int,
-    changes: GroupChanges,
+    changes: SpectrumDelta,
     statistic: Callable[[Spectrum, int], float],
 ) -> FloatArray:
-    """Return any statistic of all samples but those of each group.
+    """Return any statistic, of a spectrum and its samples, of all samples but those of each group.
 
-    Parameters
-    ----------
-    spectrum, samples, changes
-        What was counted, of how many samples, and what leaving each group of them out changes.
-    statistic
-        Takes a spectrum and its number of samples.
-
-    Returns
-    -------
-    float64 of shape (groups that hold samples,)
-        For `standard_error`.
-
-    Raises
-    ------
-    ValueError
-        If the changes are those of other samples.
+    One number for each group that holds samples, for `standard_error`; ValueError if the changes
+    are those of other samples.
     """
     check_changes(spectrum, samples, changes)
     return np.array(
@@ -85,28 +67,13 @@ def group_values(
 
 
 def sums_without_groups(
-    total: SampleSums, changes: GroupChanges, surprisals: Surprisals
+    total: SampleSums, changes: SpectrumDelta, surprisals: Surprisals
 ) -> list[SampleSums]:
     """Return what the default estimate is made of, of all samples but those of each group.
 
-    Parameters
-    ----------
-    total
-        The sums of all samples.
-    changes
-        What leaving each group of them out changes.
-    surprisals
-        With what the sums were made; the spread of a rare state's rows is that of all samples
-        throughout.
-
-    Returns
-    -------
-    list of SampleSums
-        One a group; that of all samples for a group that holds none.
-
-    Notes
-    -----
-    No spectrum is made without a group: the sums add up, and so do their changes.
+    No spectrum is made without a group: the sums add up, and so do their changes. The spread of a
+    rare state's rows is that of all samples throughout. One a group; that of all samples for a
+    group that holds none.
     """
     k, q, states = changes.multiplicity, changes.incidence, changes.states
     once, twice = q == 1, q == 2
@@ -130,7 +97,7 @@ def sums_without_groups(
     ]
 
 
-def shares_seen_once(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
+def shares_seen_once(spectrum: Spectrum, changes: SpectrumDelta) -> FloatArray:
     """Return the share of incidences in states of one sample, without each group with samples."""
     once = changes.incidence == 1
     single = int(spectrum.states[spectrum.incidence == 1].sum()) + np.array(
@@ -141,7 +108,7 @@ def shares_seen_once(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
     return shares
 
 
-def incidences_without(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
+def incidences_without(spectrum: Spectrum, changes: SpectrumDelta) -> FloatArray:
     """Return the sum of all states' incidences without each group, float64 (groups,)."""
     changed = np.array(_by_group(changes, changes.states * changes.incidence))
     total: FloatArray = int(spectrum.incidence @ spectrum.states) + changed
@@ -149,7 +116,9 @@ def incidences_without(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
 
 
 def _by_group(
-    changes: GroupChanges, amounts: IntArray | FloatArray, part: npt.NDArray[np.bool_] | None = None
+    changes: SpectrumDelta,
+    amounts: IntArray | FloatArray,
+    part: npt.NDArray[np.bool_] | None = None,
 ) -> list[float]:
     group = changes.group if part is None else changes.group[part]
     sums: list[float] = np.bincount(group, amounts, minlength=changes.groups).tolist()
@@ -157,20 +126,14 @@ def _by_group(
 
 
 def student_quantile(level: float, degrees: float) -> float:
-    """Return how many standard errors an interval of a level reaches to each side.
-
-    Raises
-    ------
-    ValueError
-        If level is not between 0 and 1.
-    """
+    """Return how many standard errors an interval of a level, from 0 to 1, reaches to each side."""
     from scipy.special import stdtrit
 
     check_level(level)
     return float(stdtrit(degrees, (1 + level) / 2))
 
 
-def check_changes(spectrum: Spectrum, samples: int, changes: GroupChanges) -> None:
+def check_changes(spectrum: Spectrum, samples: int, changes: SpectrumDelta) -> None:
     """Raise ValueError if the changes are not those of the samples that were counted."""
     found = int(changes.samples.sum()), int(changes.rows.sum())
     if found != (samples, spectrum.rows):
@@ -178,3 +141,23 @@ def check_changes(spectrum: Spectrum, samples: int, changes: GroupChanges) -> No
             f"the groups hold {found[0]} samples and {found[1]} rows, but {samples} samples and "
             f"{spectrum.rows} rows were counted; pass the changes that were counted with them"
         )
+
+
+def rows_in_single_clusters(spectrum: Spectrum, changes: SpectrumDelta) -> int:
+    """Return how many rows, at least about, are in states seen in one cluster only.
+
+    Those in states of one sample, and in as many more states as lie in one group only, beyond what
+    independent samples would do. Which states these are is not known: the ones seen in the fewest
+    samples count.
+    """
+    groups = int(np.count_nonzero(changes.rows))
+    several = spectrum.incidence > 1
+    incidence, states = spectrum.incidence[several], spectrum.states[several]
+    # Without its only group a state is gone; without one of several it is another entry.
+    in_one_group = -int(changes.states.sum()) - int(spectrum.states[~several].sum())
+    by_chance = float(states @ float(max(groups, 1)) ** (1.0 - incidence))
+    own = max(0, round(in_one_group - by_chance))
+    order = np.lexsort((spectrum.multiplicity[several], incidence))
+    before = np.cumsum(states[order]) - states[order]
+    taken = np.clip(own - before, 0, states[order])
+    return spectrum.rows_in_single_samples + int(taken @ spectrum.multiplicity[several][order])

@@ -5,7 +5,7 @@ share times all neurons: rare classes and rare inputs of another kind look like 
 All of this holds whatever the distribution; only that samples are independent draws is assumed.
 
 *Unseen states, on average.* With P the probability that a state is in a sample, Zhang's (2012)
-identity (`by_samples`) leaves of -ln P the rest  sum over v >= m of (1 - P)**v / v,  which is
+identity (`sample_estimator`) leaves of -ln P the rest  sum over v >= m of (1 - P)**v / v,  which is
 E1(m P) for small P, E1 being the exponential integral. So what the states seen tell without any
 guess at the rest (the first part of the estimate) lacks, in nats,
 
@@ -46,8 +46,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tsstore.statistics.special import scaled_exponential_integral
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.unseen import scaled_exponential_integral
 
 EULER = 0.5772156649015329
 SMALLEST_X = 1e-12

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsstore.statistics.numerics import FloatArray, check_level
+from tsstore.statistics.special import FloatArray, check_level
 from tsstore.statistics.spectrum import IntArray
 
 FEWEST_TELLING = 10

@@ -1,16 +1,115 @@
-"""How many states a layer has, those never seen included: a lower bound from the rarest ones."""
+"""How many states there are, those never seen included, and how much of the next draw was seen.
+
+Good's, Chao's and Hurlbert's formulas are about draws that do not depend on each other. Rows are
+such draws where each sample has one position. Rows of one sample repeat each other, so a layer with
+several positions is counted by samples: a draw is a sample then, and a state was drawn as often as
+its incidence says. Ecologists call the two abundance and incidence data; the formulas are the same
+but for the total of the counts.
+
+*Richness* is a lower bound on the number of states, from the rarest ones. *Coverage* is how much of
+the next draw, if there were one, would be in states seen already. Good and Turing's estimate of the
+rest is the share of the draws in states seen once; Chao and Jost (2012) use the states seen twice
+as well.
+"""
 
 from __future__ import annotations
 
 import math
+import operator
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from tsstore.statistics.draws import Draws
-from tsstore.statistics.numerics import check_level
-from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.special import FloatArray, Unseen, check_level, decay_of_unseen
+from tsstore.statistics.spectrum import IntArray, Spectrum
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """How many distinct states were seen in how many draws.
+
+    Attributes
+    ----------
+    counts
+        int64 of shape (entries,), ascending: in how many draws each of these states was seen.
+    states
+        int64 of shape (entries,): how many distinct states have this count.
+    number
+        How many draws there were: rows, or samples.
+    total
+        Sum of the counts over all states: the rows; by samples, the incidences, which are more
+        than the samples where a sample has several states.
+    """
+
+    counts: IntArray
+    states: IntArray
+    number: int
+    total: int
+
+    @classmethod
+    def of(cls, spectrum: Spectrum, samples: int | None = None) -> Self:
+        """Take a spectrum as draws: of so many samples, or, where that is None, of its rows.
+
+        ValueError if it has no rows, or a state occurs in more samples than there were.
+        """
+        if spectrum.rows == 0:
+            raise ValueError("draws need at least one row: there are no rows")
+        if samples is None:
+            counts, states = spectrum.multiplicities()
+            return cls(counts, states, spectrum.rows, spectrum.rows)
+        counts, states = spectrum.incidences()
+        if counts[-1] > samples:
+            raise ValueError(
+                f"a state was seen in {counts[-1]} samples, so there were at least as many: "
+                f"found samples={samples}"
+            )
+        return cls(counts, states, operator.index(samples), int(counts @ states))
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct states."""
+        return int(self.states.sum())
+
+    @property
+    def once(self) -> int:
+        """f1, the number of distinct states that were seen in one draw."""
+        return self._seen_in(1)
+
+    @property
+    def twice(self) -> int:
+        """f2, the number of distinct states that were seen in two draws."""
+        return self._seen_in(2)
+
+    @property
+    def weights(self) -> FloatArray:
+        """Counts times states: float64 of shape (entries,), adding up to the total."""
+        return self.counts.astype(np.float64) * self.states
+
+    @property
+    def coverage(self) -> float:
+        """Share of the next draw, if there were one, in states seen (Chao and Jost 2012)."""
+        found_again = 0.0 if self.unseen is None else self.unseen.share
+        return ((self.total - self.once) + self.once * found_again) / self.total
+
+    @property
+    def unseen(self) -> Unseen | None:
+        """What the states seen once and twice say of the unseen ones."""
+        return decay_of_unseen(self.number, self.once, self.twice)
+
+    def _seen_in(self, draws: int) -> int:
+        return int(self.states[self.counts == draws].sum())
+
+
+def draws_from_one_to(number: int, draws: int) -> int:
+    """Check a number of draws that something is asked for: ValueError unless there are so many.
+
+    TypeError if it is not a whole number.
+    """
+    if not 1 <= (kept := operator.index(draws)) <= number:
+        raise ValueError(f"draws must be from 1 to the {number} that there are: found {draws}")
+    return kept
 
 
 class Richness(NamedTuple):
@@ -95,7 +194,7 @@ def unseen_states(observed: Draws) -> float:
     Notes
     -----
     (n - 1)/n f1**2 / (2 f2), and likewise for f2 = 0, is f1/n (1 - A)/A with the A of
-    `tsstore.statistics.unseen`.
+    `tsstore.statistics.special`.
     """
     tail = observed.unseen
     return 0.0 if tail is None else observed.once / observed.number * tail.rest / tail.share
@@ -144,3 +243,104 @@ def _as_seen(observed: Draws, level: float) -> Richness:
     # A lower limit about the number that this share speaks for can be above the estimate.
     upper = (seen + _quantile(level) * error) / (1 - share_missed)
     return Richness(float(seen), error, float(seen), upper)
+
+
+def coverage(spectrum: Spectrum, samples: int | None = None) -> float | None:
+    """Return the estimated share of all rows that the states seen make up.
+
+    Parameters
+    ----------
+    spectrum
+        What was counted.
+    samples
+        How many samples there were, to count by samples; None to count by rows.
+
+    Returns
+    -------
+    float or None
+        From 0 to 1; None for a single draw, of which nothing can be told.
+
+    Raises
+    ------
+    ValueError
+        If the spectrum has no rows, or a state occurs in more samples than there were.
+
+    Notes
+    -----
+    ((U - f1) + f1 A) / U, U being the total of the counts and A as in `tsstore.statistics.special`
+    (Chao and Jost 2012, Ecology 93; by samples Chao et al. 2014, Ecological Monographs 84).
+    Where that A is not defined this is Turing's (U - f1) / U: 1 if no state was seen once, and
+    (U - 1) / U if one was and none twice, where iNEXT says 1.
+    """
+    observed = Draws.of(spectrum, samples)
+    return None if observed.number == 1 else observed.coverage
+
+
+def coverage_interval(
+    spectrum: Spectrum,
+    level: float = 0.95,
+    samples: int | None = None,
+    standard_error: float | None = None,
+) -> tuple[float, float] | None:
+    """Return a confidence interval of Turing's coverage.
+
+    Parameters
+    ----------
+    spectrum
+        What was counted.
+    level
+        Nominal confidence, between 0 and 1.
+    samples
+        How many samples there were, to count by samples; None to count by rows, which takes these
+        for independent draws.
+    standard_error
+        Of the share of draws in states seen once, from groups of samples (`jackknife`): by samples
+        it tells for how many independent draws the incidences of a sample count. Unless given, or
+        where nothing scatters, for one.
+
+    Returns
+    -------
+    tuple of float or None
+        Lower and upper limit, from 0 to 1; None for a single draw.
+
+    Raises
+    ------
+    ValueError
+        If the spectrum has no rows, a state occurs in more samples than there were, or level is
+        not between 0 and 1.
+
+    Notes
+    -----
+    With u = f1/U of U draws seen once, r = 2 f2 / (U - f1) of the others seen twice (1 if there are
+    no others) and N independent draws, the limits of 1 - coverage are the x with
+
+        (x - u)**2 = z**2 (1 - x) (x + r) / N.
+
+    The right side is Esty's (1983, Annals of Statistics 11) variance at x rather than at u, as in
+    Wilson's interval of a share, with a correction for u being a whole number of draws: so that
+    where all states were seen once, or none was, there is still something to be told.
+    """
+    check_level(level)
+    observed = Draws.of(spectrum, samples)
+    if observed.number == 1:
+        return None
+    once = observed.once / observed.total
+    twice = 2 * observed.twice / (observed.total - observed.once) if once < 1 else 1.0
+    draws = float(observed.number)
+    if samples is not None and standard_error and once + twice > 0 and once < 1:
+        draws = min(observed.total, (1 - once) * (once + twice) / standard_error**2)
+    # Half of a draw, or of two where draws come in pairs.
+    step = (1 + twice) / (2 * draws)
+    least, most = (
+        _unseen_limit(min(max(once + side * step, 0.0), 1.0), twice, draws, level, side)
+        for side in (-1, 1)
+    )
+    return max(0.0, 1 - most), min(1.0, 1 - least)
+
+
+def _unseen_limit(once: float, twice: float, draws: float, level: float, side: int) -> float:
+    """Return the smaller (side -1) or larger (1) x of x**2 (1 + c) - 2 x b + d = 0."""
+    reach = NormalDist().inv_cdf((1 + level) / 2) ** 2 / draws
+    middle, product = once + reach * (1 - twice) / 2, once**2 - reach * twice
+    root = math.sqrt(max(0.0, middle**2 - (1 + reach) * product))
+    return (middle + side * root) / (1 + reach)

@@ -20,7 +20,7 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.records import Records
-from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.reading.blocks import Block
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.writing.batch import LayerBatch
@@ -42,7 +42,7 @@ def records_of(
     groups: RandomGroups | None = None,
     sample_filter: SampleFilter = ALL_SAMPLES,
     direct: bool = False,
-) -> tuple[list[Records], GroupChanges]:
+) -> tuple[list[Records], SpectrumDelta]:
     """All records of a block of one piece, and its numbers."""
     buffers = Buffers()
     early = early_table(scheme, plan_of(states, direct), groups, buffers)
@@ -71,7 +71,7 @@ def numbers_of(rows: LayerBatch, group: np.ndarray, groups: int) -> np.ndarray:
     return found.T
 
 
-def given(numbers: GroupChanges) -> np.ndarray:
+def given(numbers: SpectrumDelta) -> np.ndarray:
     return np.stack([numbers.samples, numbers.rows, numbers.pairs_within_samples])
 
 

@@ -40,8 +40,8 @@ from tsstore.counting.premerge import direct_index as direct
 from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.records import Records
 from tsstore.errors import CountingError, DamageError
-from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.writing.batch import LayerBatch
@@ -532,10 +532,10 @@ def test_counts_add_up():
 
 
 def test_numbers_of_groups_add_up_where_there_are_any():
-    numbers = GroupChanges.from_arrays([[1, 2]] * 4)
+    numbers = SpectrumDelta.from_arrays([[1, 2]] * 4)
     counts = Counts(Spectrum.empty(), changes=numbers)
     merged = merge_counts([counts, Counts(Spectrum.empty()), counts])
-    assert merged.changes == GroupChanges.from_arrays([[2, 4]] * 4)
+    assert merged.changes == SpectrumDelta.from_arrays([[2, 4]] * 4)
     assert merged.entries is None
     assert check_receipts([], 0).groups == 0
 

@@ -18,8 +18,7 @@ from tsstore.analysis.results.estimates import (
 from tsstore.errors import AnalysisError
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.estimators import ESTIMATORS, chao_wang_jost
-from tsstore.statistics.rarefaction import richness_at
-from tsstore.statistics.rarefaction_bands import scatter_at
+from tsstore.statistics.rarefaction import Rarefaction, scatter_at
 from tsstore.statistics.spectrum import Spectrum
 
 SPECTRUM = Spectrum.from_arrays([1, 2, 9], [1, 2, 9], [3, 2, 1])
@@ -78,7 +77,7 @@ def fewer(
 def test_one_sample_shows_its_own_states() -> None:
     one = fewer(CONVOLUTION, 4, [1])[0]
     assert one.distinct == pytest.approx((2 * 1 + 2 + 4) / 4)
-    assert fewer(CONVOLUTION, 4, [3])[0].distinct == richness_at(CONVOLUTION, 3, 4)
+    assert fewer(CONVOLUTION, 4, [3])[0].distinct == Rarefaction(CONVOLUTION, 4).richness(3)
 
 
 def test_all_samples_show_what_was_counted() -> None:

@@ -16,7 +16,7 @@ from tsstore.counting.premerge.hot_keys import HotKeys, merge_hot_rows
 from tsstore.counting.premerge.samples import count_groups, numbers_by_group
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
-from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.blocks import Block
 from tsstore.store.reading.layer import LayerStates
@@ -60,7 +60,7 @@ def read_records(
     sample_filter: SampleFilter,
     early: HotKeys | DirectTable,
     buffers: Buffers,
-) -> tuple[list[Records], GroupChanges]:
+) -> tuple[list[Records], SpectrumDelta]:
     """Return a block's records, and its samples, rows and pairs of rows by group.
 
     The records may lie in the buffers; what the table for early merging has counted is not among
@@ -75,7 +75,7 @@ def read_records(
     if one_position and isinstance(early, HotKeys):
         samples = np.array([block.rows]) if group is None else count_groups(group, count)
         none = np.zeros_like(samples)
-        numbers = GroupChanges.from_arrays([samples, samples, none, none])
+        numbers = SpectrumDelta.from_arrays([samples, samples, none, none])
         bare = Records(_read_keys(states, scheme, block, buffers), group=group)
         return [merge_hot_rows(bare, early, buffers)], numbers
     positions = part.read_positions(block.first_sample, block.samples)
@@ -93,7 +93,7 @@ def read_records(
         records, equal_pairs = merge_samples(keys, positions, early, group, buffers)
     own = np.zeros(len(positions), np.uint8) if group is None else group
     samples, rows_of_group, pairs = numbers_by_group(positions, own, count)
-    return records, GroupChanges.from_arrays([samples, rows_of_group, equal_pairs, pairs])
+    return records, SpectrumDelta.from_arrays([samples, rows_of_group, equal_pairs, pairs])
 
 
 def _read_rows(states: LayerStates, block: Block, buffers: Buffers) -> npt.NDArray[np.uint8]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
-from tsstore.statistics.groups import GroupChanges
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.files.open import is_url
 from tsstore.text import format_memory
 
@@ -68,7 +68,7 @@ class Receipt:
     equal_pairs_within_samples: int
     pairs_within_samples: int
     slices: Slices
-    groups: GroupChanges | None = None
+    groups: SpectrumDelta | None = None
 
 
 @dataclass(frozen=True)

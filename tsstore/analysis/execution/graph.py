@@ -23,8 +23,8 @@ from tsstore.counting.records import Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
 from tsstore.counting.tables.spectrum_delta import DeltaEntries, add_up_entries
 from tsstore.errors import CountingError
-from tsstore.statistics.groups import GroupChanges, merge_changes
 from tsstore.statistics.spectrum import Spectrum, merge
+from tsstore.statistics.spectrum_delta import SpectrumDelta, merge_deltas
 from tsstore.store.reading.blocks import Block
 from tsstore.store.reading.layer import LayerStates
 
@@ -50,7 +50,7 @@ class Counts:
     spectrum: Spectrum
     equal_pairs_within_samples: int = 0
     pairs_within_samples: int = 0
-    changes: GroupChanges | None = None
+    changes: SpectrumDelta | None = None
     entries: DeltaEntries | None = None
 
 
@@ -115,7 +115,7 @@ def count_block(shared: Shared, block: Block, buffers: Buffers | None = None) ->
         scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
         numbers.append(own)
     scattered += [scatter([kind], plan.partition_bits) for kind in early.take()]
-    counted = merge_changes(numbers)
+    counted = merge_deltas(numbers)
     if sum(records.rows for records, _ in scattered) != counted.rows.sum():
         raise CountingError(f"{counted.rows.sum()} rows of {states.name} gave other records")
     slices = spill(scattered, shared.folder) if plan.spill and scattered else HeldSlices(scattered)
@@ -209,8 +209,8 @@ def finish_counts(
             numbers[0] += np.bincount(group, minlength=groups.count)
     entries = counts.entries
     if entries is None:
-        return replace(counts, changes=GroupChanges.from_arrays(numbers))
-    changes = GroupChanges.from_groups(numbers, entries.ends, *entries.columns)
+        return replace(counts, changes=SpectrumDelta.from_arrays(numbers))
+    changes = SpectrumDelta.from_groups(numbers, entries.ends, *entries.columns)
     return replace(counts, changes=changes, entries=None)
 
 
@@ -269,10 +269,10 @@ def build_index_graph(
     return graph, key("index")
 
 
-def _merge_changes(parts: Sequence[GroupChanges | None]) -> GroupChanges | None:
+def _merge_changes(parts: Sequence[SpectrumDelta | None]) -> SpectrumDelta | None:
     """Add up changes where there are any."""
     held = [part for part in parts if part is not None]
-    return merge_changes(held) if held else None
+    return merge_deltas(held) if held else None
 
 
 def _merge_tree(graph: dict[Any, Any], level: list[Any], many: int, name: str) -> Any:

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tsstore.errors import AnalysisError
-from tsstore.statistics.diversity import renyi_unbiased
-from tsstore.statistics.entropy import cap, plug_in
+from tsstore.statistics.bounds import entropy_lower_bound, entropy_lower_bound_by_groups
+from tsstore.statistics.entropy import cap, plug_in, renyi_unbiased
 from tsstore.statistics.estimators import ESTIMATORS
-from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.independence import dependent_draws
 from tsstore.statistics.intervals import (
     FEWEST_GROUPS,
@@ -23,12 +22,11 @@ from tsstore.statistics.intervals import (
     jackknifed_entropy,
 )
 from tsstore.statistics.jackknife import shares_seen_once, standard_error, student_quantile
-from tsstore.statistics.lower_bound import entropy_lower_bound, entropy_lower_bound_by_groups
-from tsstore.statistics.numerics import check_level
-from tsstore.statistics.rarefaction import Rarefaction
-from tsstore.statistics.rarefaction_bands import scatter_at
+from tsstore.statistics.rarefaction import Rarefaction, scatter_at
 from tsstore.statistics.richness import Richness, chao
+from tsstore.statistics.special import check_level
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.statistics.verdict import Verdict, verdict
 
 SAMPLE_BASED = "sample-based"
@@ -91,7 +89,7 @@ class LayerCounts:
     collision_bound: float = 0.0
     threshold: float = 0.0
     sampling: Mapping[str, Any] | None = None
-    changes: GroupChanges | None = None
+    changes: SpectrumDelta | None = None
     clusters: int | None = None
     dependence: str = ""
 
@@ -251,7 +249,7 @@ def _size(size: int, samples: int) -> int:
     return int(size)
 
 
-def _scatter_known(spectrum: Spectrum, changes: GroupChanges) -> bool:
+def _scatter_known(spectrum: Spectrum, changes: SpectrumDelta) -> bool:
     """Return whether groups are enough, and not all samples alike in what they show."""
     scatters = spectrum.distinct > 1 and int(spectrum.incidence.max()) > 1
     return scatters and int(np.count_nonzero(changes.rows)) >= FEWEST_GROUPS

@@ -20,12 +20,11 @@ from tsstore.analysis.results.estimates import (
     richness,
     seen_once_error,
 )
-from tsstore.statistics.coverage import coverage, coverage_interval
 from tsstore.statistics.efficiency import efficiency
 from tsstore.statistics.estimators import ESTIMATORS
 from tsstore.statistics.intervals import Interval, Jackknifed
-from tsstore.statistics.numerics import check_level
-from tsstore.statistics.richness import Richness
+from tsstore.statistics.richness import Richness, coverage, coverage_interval
+from tsstore.statistics.special import check_level
 from tsstore.statistics.verdict import SAMPLE_LIMITED
 from tsstore.text import printable
 
@@ -44,7 +43,7 @@ class LayerResult(LayerCounts):
         Parameters
         ----------
         estimator
-            ``"sample-based"`` takes samples for what was drawn (`statistics.by_samples`). The
+            ``"sample-based"`` takes samples for what was drawn (`statistics.sample_estimator`). The
             others take each row for a draw of its own: ``"plug-in"``, ``"miller-madow"`` and what
             else `statistics.estimators.ESTIMATORS` names, and ``"unbiased"``.
         alpha

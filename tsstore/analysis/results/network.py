@@ -24,11 +24,10 @@ from tsstore.analysis.results.layer import (
 )
 from tsstore.analysis.samples import Dealt
 from tsstore.errors import AnalysisError, UnknownLayerError
-from tsstore.statistics.accuracy import Answers
-from tsstore.statistics.efficiency import aIQ, network_efficiency
+from tsstore.statistics.efficiency import Answers, aIQ, network_efficiency
 from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.network_intervals import aiq_interval, network_interval
-from tsstore.statistics.numerics import check_level
+from tsstore.statistics.special import check_level
 from tsstore.store.reading.store import aliases
 from tsstore.text import (
     MOST_NAMED,

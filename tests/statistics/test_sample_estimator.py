@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, uniform, zipf
 
-from tsstore.statistics.by_samples import (
+from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import chao_wang_jost
+from tsstore.statistics.sample_estimator import (
     Surprisals,
     chao_wang_jost_by_samples,
     entropy_of_sums,
     rare_spread,
     sample_sums,
 )
-from tsstore.statistics.entropy import plug_in
-from tsstore.statistics.estimators import chao_wang_jost
 from tsstore.statistics.spectrum import Spectrum, merge
 
 MANY = 10**13

@@ -17,7 +17,7 @@ holds whatever P is, and the series up to infinity is -ln P. The share k / n of 
 q / m times the rows of a sample, which is right if in how many samples a state occurs tells nothing
 of how many of their rows it has. The rest of the series, v >= m, belongs to states that are rare or
 unseen. As in the estimator of Chao, Wang and Jost it is what the states of one and of two samples
-say: M1 / n of the rows are in states of a single sample, times T(m, Q1, Q2) of `unseen.tail_sum`.
+say: M1 / n of the rows are in states of a single sample, times T(m, Q1, Q2) of `special.tail_sum`.
 
 *How many of its rows.* The share s is estimated by k m / (q n), a mean over q samples. If the rows
 of a state in the samples that show it have the relative variance c, such a mean x scatters, and
@@ -52,9 +52,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsstore.statistics.numerics import FloatArray, digamma_correction, log_ratio
+from tsstore.statistics.special import FloatArray, digamma_correction, log_ratio, tail_sum
 from tsstore.statistics.spectrum import IntArray, Spectrum
-from tsstore.statistics.unseen import tail_sum
 
 RAREST = 100
 """How many of the states in the fewest samples tell how unequal a rare state's rows are."""

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.statistics.groups import GroupChanges, merge_changes
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.statistics.spectrum_delta import SpectrumDelta, merge_deltas
 
 # Three states in three groups: one everywhere, one in group 1 alone, one in groups 0 and 2.
 MULTIPLICITY = np.array([[3, 1, 2], [0, 5, 0], [1, 0, 1]])
 INCIDENCE = np.array([[2, 1, 2], [0, 2, 0], [1, 0, 1]])
-SMALL = GroupChanges.from_counts(MULTIPLICITY, INCIDENCE, [2, 3, 2], [3, 11, 1], [4, 12, 3])
+SMALL = SpectrumDelta.from_counts(MULTIPLICITY, INCIDENCE, [2, 3, 2], [3, 11, 1], [4, 12, 3])
 WHOLE = Spectrum.from_counts([6, 5, 2], [5, 2, 2])
 
 
@@ -29,8 +29,8 @@ def tables(draw: st.DrawFn, groups: int | None = None) -> tuple[np.ndarray, np.n
     return k, np.random.default_rng(seed).integers(np.minimum(k, 1), k, endpoint=True)
 
 
-def changes_of(k: np.ndarray, q: np.ndarray) -> GroupChanges:
-    return GroupChanges.from_counts(k, q, q.sum(axis=0))
+def changes_of(k: np.ndarray, q: np.ndarray) -> SpectrumDelta:
+    return SpectrumDelta.from_counts(k, q, q.sum(axis=0))
 
 
 def spectrum_of(k: np.ndarray, q: np.ndarray, left_out: int | None = None) -> Spectrum:
@@ -72,9 +72,9 @@ def test_entries_are_sorted_and_say_something(table) -> None:
 @given(tables(groups=3), tables(groups=3))
 def test_changes_of_disjoint_states_add_up(one, other) -> None:
     both = [np.concatenate(pair) for pair in zip(one, other, strict=True)]
-    merged = merge_changes([changes_of(*one), changes_of(*other)])
+    merged = merge_deltas([changes_of(*one), changes_of(*other)])
     assert merged == changes_of(*both)
-    assert merged == merge_changes(iter([merged]))
+    assert merged == merge_deltas(iter([merged]))
 
 
 def test_a_small_table_gives_the_entries_that_one_expects() -> None:
@@ -95,14 +95,14 @@ def test_a_small_table_gives_the_entries_that_one_expects() -> None:
 
 def test_groups_without_samples_change_nothing() -> None:
     k = np.array([[0, 4, 0]])
-    changes = GroupChanges.from_counts(k, k, k[0])
+    changes = SpectrumDelta.from_counts(k, k, k[0])
     assert changes.without(Spectrum.from_counts([4]), 0) == Spectrum.from_counts([4])
     assert changes.without(Spectrum.from_counts([4]), 1) == Spectrum.empty()
     assert changes.entries_of(2) == slice(1, 1)
-    nothing = GroupChanges.from_arrays([[0, 0]] * 4)
+    nothing = SpectrumDelta.from_arrays([[0, 0]] * 4)
     assert (nothing.groups, len(nothing)) == (2, 0)
     assert nothing.without(Spectrum.empty(), 1) == Spectrum.empty()
-    assert merge_changes([nothing, nothing]) == nothing
+    assert merge_deltas([nothing, nothing]) == nothing
 
 
 def test_numbers_of_rows_beyond_32_bits_are_left_out_as_small_ones_are() -> None:
@@ -115,7 +115,7 @@ def test_numbers_of_rows_beyond_32_bits_are_left_out_as_small_ones_are() -> None
 
 def test_entries_come_in_any_order_and_equal_ones_add_up() -> None:
     numbers = [[1, 1]] * 4
-    changes = GroupChanges.from_arrays(
+    changes = SpectrumDelta.from_arrays(
         numbers, [1, 0, 1, 1, 0], [2, 5, 2, 1, 5], [1, 2, 1, 1, 2], [3, -1, -2, 4, 1]
     )
     assert changes.group.tolist() == [1, 1]
@@ -134,15 +134,15 @@ def test_entries_that_come_by_group_and_once_give_the_same(table) -> None:
     ends = np.searchsorted(changes.group, np.arange(changes.groups), side="right")
     columns = (changes.multiplicity, changes.incidence, changes.states)
     entries = [column[order].astype(np.int32) for column in columns]
-    assert GroupChanges.from_groups(changes.numbers, ends, *entries) == changes
+    assert SpectrumDelta.from_groups(changes.numbers, ends, *entries) == changes
 
 
 def test_entries_by_group_that_change_nothing_are_dropped() -> None:
     numbers, one = [[1, 1]] * 4, np.ones(3, np.int32)
-    found = GroupChanges.from_groups(numbers, np.array([1, 3]), one, one, np.array([0, 2, 0]))
+    found = SpectrumDelta.from_groups(numbers, np.array([1, 3]), one, one, np.array([0, 2, 0]))
     assert (found.group.tolist(), found.states.tolist()) == ([1], [2])
     with pytest.raises(ValueError, match="must be of one length"):
-        GroupChanges.from_groups([[1], [1, 1], [1], [1]], np.array([1]), one, one, one)
+        SpectrumDelta.from_groups([[1], [1, 1], [1], [1]], np.array([1]), one, one, one)
 
 
 def test_the_spectrum_of_other_samples_is_refused() -> None:
@@ -162,28 +162,28 @@ def test_a_group_that_is_not_there_is_refused(group: int) -> None:
 def test_wrong_arrays_are_refused() -> None:
     numbers = [[1, 1]] * 4
     with pytest.raises(ValueError, match=r"samples, rows, .* one length each"):
-        GroupChanges.from_arrays([[1], [1, 2], [1], [1]])
+        SpectrumDelta.from_arrays([[1], [1, 2], [1], [1]])
     with pytest.raises(ValueError, match="group, multiplicity, incidence, states must be"):
-        GroupChanges.from_arrays(numbers, [0], [1], [1], [1, 2])
+        SpectrumDelta.from_arrays(numbers, [0], [1], [1], [1, 2])
     for group in (-1, 2):
         with pytest.raises(ValueError, match=f"groups {group} to {group}; expected 0 to 1"):
-            GroupChanges.from_arrays(numbers, [group], [1], [1], [1])
+            SpectrumDelta.from_arrays(numbers, [group], [1], [1], [1])
     with pytest.raises(ValueError, match="whole numbers: found dtype float64"):
-        GroupChanges.from_arrays(numbers, [0.5], [1], [1], [1])
+        SpectrumDelta.from_arrays(numbers, [0.5], [1], [1], [1])
 
 
 def test_parts_of_unlike_groups_or_none_are_not_merged() -> None:
     with pytest.raises(ValueError, match="0 parts"):
-        merge_changes([])
+        merge_deltas([])
     with pytest.raises(ValueError, match=r"\[2, 3\] groups"):
-        merge_changes([SMALL, GroupChanges.from_arrays([[0, 0]] * 4)])
+        merge_deltas([SMALL, SpectrumDelta.from_arrays([[0, 0]] * 4)])
 
 
 def test_changes_are_frozen_compared_by_content_and_pickled() -> None:
     assert pickle.loads(pickle.dumps(SMALL)) == SMALL
     assert changes_of(MULTIPLICITY, INCIDENCE) != SMALL
     assert SMALL != "changes"
-    assert repr(SMALL) == "GroupChanges(3 groups, 7 samples, 11 entries)"
+    assert repr(SMALL) == "SpectrumDelta(3 groups, 7 samples, 11 entries)"
     with pytest.raises(ValueError, match="read-only"):
         SMALL.states[0] = 5
     with pytest.raises(FrozenInstanceError):

@@ -26,7 +26,7 @@ _NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GroupChanges:
+class SpectrumDelta:
     """What leaving each group of samples out changes in a spectrum.
 
     Make one with `from_arrays` or `from_counts`; the constructor checks nothing.
@@ -200,7 +200,7 @@ class GroupChanges:
         return int(self.states.size)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, GroupChanges):
+        if not isinstance(other, SpectrumDelta):
             return NotImplemented
         names = [field.name for field in fields(self)]
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
@@ -209,12 +209,11 @@ class GroupChanges:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return (
-            f"GroupChanges({self.groups} groups, {self.samples.sum()} samples, {len(self)} entries)"
-        )
+        samples = self.samples.sum()
+        return f"SpectrumDelta({self.groups} groups, {samples} samples, {len(self)} entries)"
 
 
-def merge_changes(parts: Iterable[GroupChanges]) -> GroupChanges:
+def merge_deltas(parts: Iterable[SpectrumDelta]) -> SpectrumDelta:
     """Add up the changes of disjoint sets of states, and the numbers of each group.
 
     Parameters
@@ -235,7 +234,7 @@ def merge_changes(parts: Iterable[GroupChanges]) -> GroupChanges:
             f"{len(parts)} parts with {sorted(groups)} groups; expected at least one part and one "
             "number of groups"
         )
-    return GroupChanges.from_arrays(
+    return SpectrumDelta.from_arrays(
         [np.sum([getattr(part, name) for part in parts], axis=0) for name in _NUMBERS],
         *(np.concatenate([getattr(part, name) for part in parts]) for name in _ENTRIES),
     )

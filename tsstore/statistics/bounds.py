@@ -1,4 +1,6 @@
-"""A lower bound on the entropy of a layer, whatever the distribution of its states.
+"""Bounds on the entropy of a layer: from below by its states, from above by its neurons' rates.
+
+The lower one holds whatever the distribution of the states.
 
 How often do two rows from different samples agree? Among T such pairs, P do; mu2 = P / T
 estimates, without bias, the probability sum p_i**2 that two independent draws give the same
@@ -68,12 +70,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
-from tsstore.statistics.groups import GroupChanges
 from tsstore.statistics.jackknife import FEWEST_GROUPS, check_changes, standard_error
 from tsstore.statistics.missed import effective_samples, share_missed
-from tsstore.statistics.numerics import FloatArray, check_level
+from tsstore.statistics.special import FloatArray, check_level
 from tsstore.statistics.spectrum import IntArray, Spectrum, exact_total
+from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 FEWEST_SAMPLES = 3
 """With fewer effective samples no triple of samples tells how much the pairs overlap."""
@@ -143,7 +146,7 @@ def entropy_lower_bound(
 def entropy_lower_bound_by_groups(
     spectrum: Spectrum,
     samples: int,
-    changes: GroupChanges,
+    changes: SpectrumDelta,
     *,
     clusters: int | None = None,
     level: float = 0.95,
@@ -201,7 +204,7 @@ def entropy_lower_bound_by_groups(
     return max(from_rows, kept * by_groups)
 
 
-def _from_pairs(spectrum: Spectrum, changes: GroupChanges, level: float) -> float:
+def _from_pairs(spectrum: Spectrum, changes: SpectrumDelta, level: float) -> float:
     """Return the bound from pairs of equal rows; 0 if there are none without some group."""
     agreements = _agreements_without_groups(spectrum, changes)[changes.samples > 0]
     if not (agreements > 0).all():
@@ -211,7 +214,7 @@ def _from_pairs(spectrum: Spectrum, changes: GroupChanges, level: float) -> floa
     return -math.log2(equal / pairs) - _margin(np.log2(agreements), level)
 
 
-def _from_plug_in(spectrum: Spectrum, changes: GroupChanges, level: float) -> float:
+def _from_plug_in(spectrum: Spectrum, changes: SpectrumDelta, level: float) -> float:
     """Return the bound from the plug-in entropy, which is too low on average."""
     total = float(spectrum.states @ _k_log_k(spectrum.multiplicity))
     change = changes.states * _k_log_k(changes.multiplicity)
@@ -232,7 +235,7 @@ def _margin(values: FloatArray, level: float) -> float:
     return standard_error(values) * float(stdtrit(len(values) - 1, level))
 
 
-def _pairs_within_groups(spectrum: Spectrum, changes: GroupChanges) -> tuple[int, int]:
+def _pairs_within_groups(spectrum: Spectrum, changes: SpectrumDelta) -> tuple[int, int]:
     """Return how many pairs of rows of one group are equal, and how many there are.
 
     A pair of rows of two groups is gone without either of them, one of a group without that alone.
@@ -247,7 +250,7 @@ def _pairs_within_groups(spectrum: Spectrum, changes: GroupChanges) -> tuple[int
     return 2 * _pairs_of_equal_rows(spectrum) - (lost - gained), pairs
 
 
-def _agreements_without_groups(spectrum: Spectrum, changes: GroupChanges) -> FloatArray:
+def _agreements_without_groups(spectrum: Spectrum, changes: SpectrumDelta) -> FloatArray:
     """Return the share of equal ones among pairs of rows of two samples, without each group."""
     k = changes.multiplicity.astype(np.float64)
     change = np.bincount(
@@ -311,3 +314,40 @@ def _check_pairs(spectrum: Spectrum, equal_pairs: int, pairs: int) -> None:
             f"pairs_within_samples must be from {equal_pairs} (those that are equal) to "
             f"{_pairs(spectrum.rows)} (pairs in all): found {pairs}"
         )
+
+
+def upper_bound_from_rates(rates: npt.ArrayLike) -> float:
+    """Return the entropy that neurons of these rates would have if they were independent, in bits.
+
+    Parameters
+    ----------
+    rates
+        Of shape (neurons,), from 0 to 1: in what share of the rows each neuron is on.
+
+    Returns
+    -------
+    float
+        Sum over neurons of h(p) = -p log2 p - (1 - p) log2 (1 - p); from 0 to the number of
+        neurons.
+
+    Raises
+    ------
+    ValueError
+        If there are no neurons, or a rate is not from 0 to 1.
+
+    Notes
+    -----
+    The entropy of several variables is never more than the sum of their own (Shannon 1948), with
+    equality where they are independent. Rates of n rows, drawn independently, make the bound too
+    low by about neurons / (2 n ln 2) bits on average (Miller 1955): next to nothing, unless rows
+    are fewer than neurons.
+    """
+    from scipy.special import entr, xlog1py
+
+    shares = np.asarray(rates, dtype=np.float64)
+    if shares.ndim != 1 or shares.size == 0:
+        raise ValueError(f"rates must be one a neuron: found shape {shares.shape}")
+    wrong = shares[~((shares >= 0) & (shares <= 1))]
+    if wrong.size:
+        raise ValueError(f"a rate must be from 0 to 1: found {wrong[0]}")
+    return math.fsum(entr(shares) - xlog1py(1 - shares, -shares)) / math.log(2)
