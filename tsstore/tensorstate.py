@@ -22,6 +22,7 @@ from tsstore.counting.distinct import sort_rows
 from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes.tensor import AxisChoice, choose
 from tsstore.recording.hooks.by_hand import ByHand, Place
+from tsstore.recording.hooks.hook import outside_compiled_code
 from tsstore.recording.selection.outputs import OutputChoice
 from tsstore.recording.selection.select import Selector, Target, Where, select, unwrapped
 from tsstore.recording.session import Session
@@ -84,7 +85,7 @@ class StateCaptureHook(PlugIns):
         self._session: Session | None = None
         self._lock = threading.Lock()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @outside_compiled_code
     def __call__(self, module: nn.Module | None, *values: Any) -> None:
         """Capture a call of a module that the hook was registered on by hand, or a tensor.
 

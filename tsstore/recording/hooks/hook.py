@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -28,6 +28,19 @@ Receiver = Callable[[Target, Packed | Waiting], None]
 
 Sample = Callable[[Target, torch.Tensor, float, int, int], Packed]
 """Packs some positions of a tensor by its threshold, neuron axis and sample axis."""
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def outside_compiled_code(function: _Function) -> _Function:
+    """Decorate what compiled code calls as it is, like ``torch.compiler.disable``.
+
+    That one loads the compiler, which takes seconds. What torch uses itself loads it when the
+    function is called: without need never, where only compiled code calls it.
+    """
+    decorate = getattr(torch, "_disable_dynamo", None) or torch.compiler.disable
+    return cast("_Function", decorate(function))
 
 
 class ModelHook:
@@ -76,7 +89,7 @@ class ModelHook:
 
     # A compiled model must not trace into the hook: it would drop or reorder it. Elsewhere this
     # decorator's work is not worth its time.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @outside_compiled_code
     def _call_outside(self, module: nn.Module, arguments: Any, value: Any) -> None:
         self.is_compiled = True
         try:
