@@ -33,10 +33,9 @@ from dask.local import get_sync
 from memory import write_run
 
 import tsstore
-from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.planning.cost import FAN_IN, Work
-from tsstore.analysis.planning.layer_plan import make_plan
+from tsstore.analysis.planning.layer_plan import layer_plan, make_plan
 from tsstore.analysis.samples import GROUPS, RandomGroups
 from tsstore.analysis.schedulers import LocalScheduler, Scheduler, choose, task_keys
 from tsstore.counting.keys import KeyScheme

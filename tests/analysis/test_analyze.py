@@ -18,8 +18,9 @@ from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, wr
 
 import tsstore
 from tsstore.analysis import analyze as module
-from tsstore.analysis.analyze import count_layer, layer_plan
+from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.samples import GROUPS, RandomGroups
 from tsstore.analysis.schedulers import LocalScheduler, choose
 from tsstore.errors import (

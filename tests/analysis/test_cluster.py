@@ -25,9 +25,9 @@ from object_stores import fresh_url, s3_environment, s3_server
 from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
-from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.execution.exchange import Receipt
 from tsstore.analysis.execution.graph import Index, build_graph
+from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.samples import GROUPS, RandomGroups
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme

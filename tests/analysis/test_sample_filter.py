@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
-from tsstore.analysis.analyze import count_layer, layer_plan
+from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.execution.graph import Shared, build_graph
+from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
 from tsstore.analysis.results.network import notes
 from tsstore.analysis.samples import ALL_SAMPLES, GROUPS, RandomGroups, SampleFilter

@@ -15,9 +15,10 @@ import pytest
 from clusters import workers
 from synthetic import count, draw_layer, found, write_layers
 
-from tsstore.analysis.analyze import count_layer, layer_plan
+from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.machine import available_memory, available_processors
+from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.schedulers import (
     DistributedScheduler,
     LocalScheduler,

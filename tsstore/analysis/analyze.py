@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.execution.exchange import scratch_folder, scratch_parent
+from tsstore.analysis.execution.exchange import planned_scratch, scratch_parent
 from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
 from tsstore.analysis.machine import give_back_memory, parse_memory
-from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.repeats import Repeats, count_clusters, samples_that_count
 from tsstore.analysis.request import (
     check_rows,
@@ -145,65 +144,6 @@ def analyze(
         not_compared=found.problem,
         dealt=None if groups is None else groups.dealt(sample_filter),
     )
-
-
-def layer_plan(
-    states: LayerStates,
-    memory: int,
-    scheduler: Scheduler,
-    groups: int = 0,
-    left_out: int = 0,
-    exact: bool = False,
-) -> Plan:
-    """Return how a layer would be counted within so many bytes of memory.
-
-    It tells so many groups of samples apart, and leaves out so many samples of the run.
-
-    Raises
-    ------
-    MemoryTooSmallError
-        If it cannot be.
-    """
-    work = layer_work(states, scheduler, groups, left_out, exact)
-    return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)
-
-
-def layer_work(
-    states: LayerStates, scheduler: Scheduler, groups: int, left_out: int, exact: bool
-) -> Work:
-    """Return what there is to count in a layer; the rows of each sample are read if they vary."""
-    return Work(
-        name=states.name,
-        rows=states.rows,
-        row_bytes=states.row_bytes,
-        words=KeyScheme.create(states.row_bytes, exact=exact).words,
-        largest_sample=states.largest_sample,
-        chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
-        parts=len(states.parts),
-        groups=groups,
-        left_out=left_out,
-        all_threads=scheduler.all_threads,
-        neurons=states.neurons,
-    )
-
-
-@contextmanager
-def planned_scratch(plan: Plan, scheduler: Scheduler, scratch: str | None) -> Iterator[str]:
-    """Make the scratch folder that a plan needs, and remove it with all that is in it.
-
-    Its path is empty where the plan needs none.
-
-    Raises
-    ------
-    AnalysisError
-        If it cannot be made, or not all workers see it.
-    """
-    if not plan.spill:
-        yield ""
-        return
-    with scratch_folder(scratch) as folder:
-        scheduler.check_scratch(folder)
-        yield folder
 
 
 def count_layer(

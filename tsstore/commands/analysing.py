@@ -119,10 +119,10 @@ def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
 
 
 def _print_plan(plan: RunPlan, scratch: str | None) -> None:
-    from tsstore.analysis.planning.plan_display import HEADINGS, layer_cells, total_line
+    from tsstore.analysis.planning.run_plan import HEADINGS, plan_rows, total_line
 
     space = [_space_text(scratch, plan.scratch_bytes)] if plan.scratch_bytes else []
-    print_table(HEADINGS, [layer_cells(name, layer) for name, layer in plan.layers.items()])
+    print_table(HEADINGS, plan_rows(plan))
     print_lines([total_line(plan), *plan.sentences, *space])
 
 

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
 
-from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.execution import graph as pipeline
 from tsstore.analysis.execution.block import read_records
 from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices
@@ -31,7 +30,7 @@ from tsstore.analysis.execution.graph import (
     total_pairs,
 )
 from tsstore.analysis.planning.cost import fan_in
-from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.planning.layer_plan import Plan, layer_plan
 from tsstore.analysis.samples import RandomGroups, SampleFilter
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.buffers import Buffers

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tsstore.analysis.execution.exchange import FRAME_BYTES
 from tsstore.analysis.planning.cost import (
+    FRAME_BYTES,
     HOT_PIECES,
     MIN_TABLE_SLOTS,
     Work,

@@ -10,8 +10,8 @@ import pytest
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
-from tsstore.analysis.analyze import layer_plan
 from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, parse_memory
+from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.planning.run_plan import RunPlan, plan
 from tsstore.analysis.samples import GROUPS
 from tsstore.analysis.schedulers import LocalScheduler, choose

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from state_tables import WIDTHS, Found, expected, table
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
-from tsstore.analysis.analyze import layer_plan
+from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as module
 from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes

@@ -13,7 +13,7 @@ from state_tables import SUFFIXES, WIDTHS, expected, read
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis.analyze import layer_plan
+from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.schedulers import choose
 from tsstore.analysis.states import distinct as counting
 from tsstore.analysis.states import table as module

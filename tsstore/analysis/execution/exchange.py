@@ -18,6 +18,9 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.planning.cost import FRAME_BYTES
+from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.spectrum_delta import SpectrumDelta
@@ -26,8 +29,6 @@ from tsstore.text import format_memory
 
 _ENTRY = struct.Struct("<QQI")
 _FRAME = struct.Struct("<QQI")
-FRAME_BYTES = 1 << 20
-"""Of records that are read at a time, about: a piece's records of a partition may be more."""
 _WRITE_BUFFER = 1 << 18
 _REMOVALS = 20
 
@@ -285,6 +286,25 @@ def scratch_folder(parent: str | None) -> Iterator[str]:
         yield folder
     finally:
         _remove(folder)
+
+
+@contextmanager
+def planned_scratch(plan: Plan, scheduler: Scheduler, scratch: str | None) -> Iterator[str]:
+    """Make the scratch folder that a plan needs, and remove it with all that is in it.
+
+    Its path is empty where the plan needs none.
+
+    Raises
+    ------
+    AnalysisError
+        If it cannot be made, or not all workers see it.
+    """
+    if not plan.spill:
+        yield ""
+        return
+    with scratch_folder(scratch) as folder:
+        scheduler.check_scratch(folder)
+        yield folder
 
 
 def _remove(folder: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tsstore.analysis.execution.exchange import FRAME_BYTES
 from tsstore.counting.partition import subpartition_table_bytes
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, direct_bytes, states_of
 from tsstore.counting.premerge.hot_keys import ROWS_OF_A_SLOT, hot_bytes
@@ -18,6 +17,8 @@ from tsstore.counting.tables.grouped import grouped_slot_bytes, least_slots
 from tsstore.counting.tables.plain import slot_bytes
 
 FAN_IN, GROUPED_FAN_IN = 16, 4
+FRAME_BYTES = 1 << 20
+"""Of records that are read from a file at a time, about: a piece's of a partition may be more."""
 HOT_PIECES = 4
 """Pieces of a block at whose end hot keys become records, at least."""
 PLACES_OF_A_ROW = 4

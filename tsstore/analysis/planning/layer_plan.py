@@ -18,8 +18,11 @@ from tsstore.analysis.planning.cost import (
     table_bytes,
     waiting_bytes,
 )
+from tsstore.analysis.schedulers import Scheduler
+from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_table_bytes
 from tsstore.errors import MemoryTooSmallError
+from tsstore.store.reading.layer import LayerStates
 from tsstore.text import format_memory
 
 MAX_PIECE_ROWS = 1 << 19
@@ -155,6 +158,46 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
             f"tasks; give at least memory='{smallest >> 10}KiB'"
         )
     return min(plans, key=lambda plan: estimated_seconds(work, plan))
+
+
+def layer_plan(
+    states: LayerStates,
+    memory: int,
+    scheduler: Scheduler,
+    groups: int = 0,
+    left_out: int = 0,
+    exact: bool = False,
+) -> Plan:
+    """Return how a layer would be counted within so many bytes of memory.
+
+    It tells so many groups of samples apart, and leaves out so many samples of the run.
+
+    Raises
+    ------
+    MemoryTooSmallError
+        If it cannot be.
+    """
+    work = layer_work(states, scheduler, groups, left_out, exact)
+    return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)
+
+
+def layer_work(
+    states: LayerStates, scheduler: Scheduler, groups: int, left_out: int, exact: bool
+) -> Work:
+    """Return what there is to count in a layer; the rows of each sample are read if they vary."""
+    return Work(
+        name=states.name,
+        rows=states.rows,
+        row_bytes=states.row_bytes,
+        words=KeyScheme.create(states.row_bytes, exact=exact).words,
+        largest_sample=states.largest_sample,
+        chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
+        parts=len(states.parts),
+        groups=groups,
+        left_out=left_out,
+        all_threads=scheduler.all_threads,
+        neurons=states.neurons,
+    )
 
 
 def estimated_seconds(work: Work, plan: Plan) -> float:

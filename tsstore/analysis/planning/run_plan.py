@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis.analyze import layer_work
 from tsstore.analysis.machine import parse_memory
-from tsstore.analysis.planning import plan_display as display
-from tsstore.analysis.planning.layer_plan import Plan, make_plan
-from tsstore.analysis.planning.plan_numbers import PlannedLayer, PlanNumbers
+from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plan
 from tsstore.analysis.repeats import Repeats, planned_filter
 from tsstore.analysis.request import (
     check_rows,
@@ -21,11 +20,20 @@ from tsstore.analysis.request import (
     layer_names,
     sample_groups,
 )
-from tsstore.analysis.schedulers import Scheduler, choose
-from tsstore.errors import MemoryTooSmallError
+from tsstore.analysis.schedulers import choose
+from tsstore.errors import MemoryTooSmallError, UnknownLayerError
 from tsstore.store.files.open import StorePath
-from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.store import StateStore
+from tsstore.store.reading.store import StateStore, aliases
+from tsstore.text import (
+    counted,
+    format_memory,
+    html_lines,
+    html_table,
+    html_title,
+    listed,
+    printable,
+    text_table,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,20 +41,106 @@ if TYPE_CHECKING:
 LARGEST_GIB = 10_000
 """More memory than this no advice asks for."""
 
-_Way = Callable[[int], Plan]
-"""Takes bytes of memory, and returns the plan of a layer with them."""
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """What there is to count in one layer, and how.
+
+    Attributes
+    ----------
+    rows
+        Committed rows; those of samples that are left out are read as well.
+    row_bytes
+        Bytes of a row.
+    plan
+        How the layer is counted.
+    """
+
+    rows: int
+    row_bytes: int
+    plan: Plan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them."""
+        plan = self.plan
+        return {
+            "rows": self.rows,
+            "row_bytes": self.row_bytes,
+            "blocks": plan.blocks,
+            "block_rows": plan.block_rows,
+            "piece_rows": plan.piece_rows,
+            "partitions": 1 << plan.partition_bits,
+            "spill": plan.spill,
+            "scratch_bytes": plan.scratch_bytes if plan.spill else 0,
+            "slice_bytes": plan.slice_bytes,
+            "rounds": plan.rounds,
+            "threads": plan.threads,
+            "projected_peak": plan.projected_peak,
+            "tasks": plan.tasks,
+        }
 
 
-class RunPlan(PlanNumbers):
+@dataclass(frozen=True, eq=False, repr=False)
+class RunPlan(Mapping[str, Plan]):
     """How a run would be counted: a mapping from layer names to plans; made by `plan`.
 
     Layers are counted one after another, each with all the memory and all the threads.
+
+    Attributes
+    ----------
+    run
+        Path of the run.
+    memory
+        Bytes that one process may add to its baseline.
+    threads
+        Tasks that one process can run at a time; a layer's plan may use fewer.
+    shared_memory
+        Whether all tasks run in this process, so that records can stay in memory.
+    layers
+        What there is to count, and how, by layer.
+    smallest_memory
+        About the fewest bytes, a round amount, with which there is a plan for every layer.
+    in_memory_from
+        About the fewest bytes, a round amount, with which nothing goes through files; None where it
+        always does: on a cluster, or in this world.
     """
+
+    run: str
+    memory: int
+    threads: int
+    shared_memory: bool
+    layers: Mapping[str, PlannedLayer]
+    smallest_memory: int
+    in_memory_from: int | None
+
+    @property
+    def rows(self) -> int:
+        """Rows of all layers."""
+        return sum(layer.rows for layer in self.layers.values())
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of all layers."""
+        return sum(plan.tasks for plan in self.values())
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Most bytes that lie in the scratch folder at a time: of the layer that needs most."""
+        return max(plan.scratch_bytes if plan.spill else 0 for plan in self.values())
+
+    @property
+    def projected_peak(self) -> int:
+        """Most bytes that one process adds to its baseline."""
+        return max(plan.projected_peak for plan in self.values())
 
     @property
     def sentences(self) -> list[str]:
-        """What goes through files and why, how often it is read, what other memories would do."""
-        return display.sentences(self)
+        """What goes through files and why, and what other memories would do, a line each."""
+        return [
+            _where_records_go(self),
+            *_fewer_threads(self),
+            f"The smallest memory that works is about {format_memory(self.smallest_memory)}.",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them; amounts are in bytes."""
@@ -75,11 +169,29 @@ class RunPlan(PlanNumbers):
         rows = {name: layer.to_dict() for name, layer in self.layers.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
+    def __getitem__(self, name: str) -> Plan:
+        for candidate in aliases(name):
+            if candidate in self.layers:
+                return self.layers[candidate].plan
+        held = ", ".join(map(printable, self.layers))
+        raise UnknownLayerError(f"the plan has no layer {name!r}; it has {held}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
     def __repr__(self) -> str:
-        return display.plan_text(self)
+        lines = [total_line(self), *self.sentences]
+        title = f"<RunPlan {printable(self.run)}>"
+        table = text_table([HEADINGS, *plan_rows(self)])
+        return "\n".join([title, *table, *(f"  {line}" for line in lines)])
 
     def _repr_html_(self) -> str:
-        return display.plan_html(self)
+        table = html_table(HEADINGS, plan_rows(self))
+        lines = html_lines([total_line(self), *self.sentences])
+        return f"{html_title('RunPlan', self.run)}{table}{lines}"
 
 
 def plan(
@@ -126,29 +238,33 @@ def plan(
     with closing(choose(scheduler)) as runner:
         amount = runner.memory(asked)
         sample_filter = planned_filter(store, unique_by, repeats, amount)
-        found, ways = {}, []
+        works = []
         for name in names:
             check_rows(store[name], sample_filter)
-            ways.append(_way(store[name], runner, count, sample_filter.planned, exact))
-            states = store[name]
-            found[name] = PlannedLayer(states.rows, states.row_bytes, ways[-1](amount))
-        smallest = min(amount, _least_memory(ways, lambda plan: True) or amount)
-        in_memory = _least_memory(ways, lambda plan: not plan.spill)
+            works.append(layer_work(store[name], runner, count, sample_filter.planned, exact))
         threads, shared_memory = runner.threads, runner.shared_memory
-    return RunPlan(store.path, amount, threads, shared_memory, found, smallest, in_memory)
+
+    def plan_of(work: Work, memory: int) -> Plan:
+        return make_plan(work, memory, threads, shared_memory)
+
+    planned = {
+        work.name: PlannedLayer(work.rows, work.row_bytes, plan_of(work, amount)) for work in works
+    }
+    smallest = min(amount, _least_memory(works, plan_of, lambda plan: True) or amount)
+    in_memory = _least_memory(works, plan_of, lambda plan: not plan.spill)
+    return RunPlan(store.path, amount, threads, shared_memory, planned, smallest, in_memory)
 
 
-def _way(states: LayerStates, runner: Scheduler, groups: int, left_out: int, exact: bool) -> _Way:
-    work = layer_work(states, runner, groups, left_out, exact)
-    return lambda memory: make_plan(work, memory, runner.threads, runner.shared_memory)
-
-
-def _least_memory(ways: Collection[_Way], suits: Callable[[Plan], bool]) -> int | None:
+def _least_memory(
+    works: Collection[Work],
+    plan_of: Callable[[Work, int], Plan],
+    suits: Callable[[Plan], bool],
+) -> int | None:
     """Return the fewest bytes, a round amount, with which all plans suit; None if none do."""
 
     def enough(memory: int) -> bool:
         try:
-            return all(suits(way(memory)) for way in ways)
+            return all(suits(plan_of(work, memory)) for work in works)
         except MemoryTooSmallError:
             return False
 
@@ -164,3 +280,83 @@ def _round_amounts() -> list[int]:
     units = [1 << 10, 1 << 20, 1 << 30]
     amounts = [int(number * unit) for unit in units for number in numbers]
     return amounts + [number << 30 for number in range(1024, LARGEST_GIB)]
+
+
+HEADINGS = (
+    "layer",
+    "rows",
+    "bytes a row",
+    "blocks",
+    "rows a block",
+    "partitions",
+    "records",
+    "scratch",
+    "mean slice",
+    "projected peak",
+    "tasks",
+)
+
+
+def plan_rows(plan: RunPlan) -> list[tuple[str, ...]]:
+    """Return a line of the table for each layer, with :data:`HEADINGS`."""
+    return [_layer_cells(name, layer) for name, layer in plan.layers.items()]
+
+
+def total_line(plan: RunPlan) -> str:
+    """Return what all layers come to, in one line."""
+    facts = [
+        counted(plan.rows, "row"),
+        counted(plan.tasks, "task"),
+        counted(plan.threads, "thread"),
+        f"memory {format_memory(plan.memory)}",
+        f"projected peak {format_memory(plan.projected_peak)}",
+    ]
+    if plan.scratch_bytes:
+        facts.append(f"scratch at most {format_memory(plan.scratch_bytes)}")
+    return " · ".join(facts)
+
+
+def _layer_cells(name: str, layer: PlannedLayer) -> tuple[str, ...]:
+    plan = layer.plan
+    return (
+        printable(name),
+        f"{layer.rows:,}",
+        f"{layer.row_bytes:,}",
+        f"{plan.blocks:,}",
+        f"{plan.block_rows:,}",
+        f"{1 << plan.partition_bits:,}",
+        "through files" if plan.spill else "in memory",
+        format_memory(plan.scratch_bytes) if plan.spill else "",
+        format_memory(plan.slice_bytes),
+        format_memory(plan.projected_peak),
+        f"{plan.tasks:,}",
+    )
+
+
+def _where_records_go(plan: RunPlan) -> str:
+    """Say which layers' records go through files, and with what memory none or some would."""
+    spilled = [name for name, layer in plan.items() if layer.spill]
+    if not plan.shared_memory:
+        return "Records go through files whatever the memory: workers share nothing else."
+    least = plan.in_memory_from
+    if not spilled and least is not None:
+        return (
+            f"All records stay in memory; with less than {format_memory(least)} some would go "
+            "through files."
+        )
+    enough = "no memory" if least is None else format_memory(least)
+    return (
+        f"{listed(spilled)}: records go through files, because they and the running tasks need "
+        f"more than {format_memory(plan.memory)}; with {enough} nothing would go through files."
+    )
+
+
+def _fewer_threads(plan: RunPlan) -> list[str]:
+    """Say which layers use fewer threads than there are, if any do."""
+    fewer = {name: own.threads for name, own in plan.items() if own.threads < plan.threads}
+    if not fewer:
+        return []
+    return [
+        f"{listed(list(fewer))}: {min(fewer.values()):,} of {plan.threads:,} threads, because the "
+        "memory holds no more tasks of a good size."
+    ]

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.analyze import planned_scratch
+from tsstore.analysis.execution.exchange import planned_scratch
 from tsstore.analysis.execution.graph import Index, build_index_graph, gather
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
 from tsstore.analysis.planning.layer_plan import Plan

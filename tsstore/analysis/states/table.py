@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.analyze import Progress, layer_plan
+from tsstore.analysis.analyze import Progress
 from tsstore.analysis.execution.exchange import scratch_parent
 from tsstore.analysis.machine import parse_memory
-from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.planning.layer_plan import Plan, layer_plan
 from tsstore.analysis.request import check_rows
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes

@@ -4,14 +4,14 @@ import pytest
 
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import make_plan
-from tsstore.analysis.planning.plan_numbers import PlannedLayer, PlanNumbers
+from tsstore.analysis.planning.run_plan import PlannedLayer, RunPlan
 from tsstore.errors import UnknownLayerError
 
 SMALL, LARGE = (
     PlannedLayer(rows, 8, make_plan(Work("layer", rows, 8, 1), 64 << 20, 2, rows < 1000))
     for rows in (900, 120_000)
 )
-NUMBERS = PlanNumbers("run.zarr", 1 << 20, 2, True, {"a": SMALL, "b:before": LARGE}, 1 << 18, None)
+NUMBERS = RunPlan("run.zarr", 1 << 20, 2, True, {"a": SMALL, "b:before": LARGE}, 1 << 18, None)
 
 
 def test_numbers_of_layers_add_up():

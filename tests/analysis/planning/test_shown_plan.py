@@ -7,17 +7,14 @@ import pytest
 
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import make_plan
-from tsstore.analysis.planning.plan_display import (
+from tsstore.analysis.planning.run_plan import (
     HEADINGS,
-    MOST_NAMED,
-    layer_cells,
-    plan_html,
-    plan_text,
-    sentences,
+    PlannedLayer,
+    RunPlan,
+    plan_rows,
     total_line,
 )
-from tsstore.analysis.planning.plan_numbers import PlannedLayer
-from tsstore.analysis.planning.run_plan import RunPlan
+from tsstore.text import MOST_NAMED
 
 MIB = 1 << 20
 
@@ -70,45 +67,46 @@ def mixed():
 
 
 def test_a_plan_is_a_table_with_its_reasons():
-    assert repr(mixed()) == plan_text(mixed()) == GOLDEN
+    assert repr(mixed()) == GOLDEN
 
 
 def test_cells_go_with_their_headings():
-    cells = dict(zip(HEADINGS, layer_cells("conv_2", LARGE), strict=True))
+    small, large = plan_rows(mixed())
+    cells = dict(zip(HEADINGS, large, strict=True))
     assert cells["rows"] == "120,000"
     assert cells["records"] == "through files"
     assert cells["scratch"] == "3 MiB"
-    assert dict(zip(HEADINGS, layer_cells("conv_1", SMALL), strict=True))["scratch"] == ""
+    assert dict(zip(HEADINGS, small, strict=True))["scratch"] == ""
 
 
 def test_where_all_stays_in_memory_it_says_how_long():
     plan = run_plan({"conv_1": SMALL}, in_memory_from=18 * MIB)
     first = "All records stay in memory; with less than 18 MiB some would go through files."
-    assert sentences(plan)[0] == first
+    assert plan.sentences[0] == first
     assert "scratch" not in total_line(plan)
 
 
 def test_where_no_memory_would_do_it_says_so():
     plan = run_plan({"conv_2": LARGE}, in_memory_from=None)
-    assert sentences(plan)[0].endswith("with no memory nothing would go through files.")
+    assert plan.sentences[0].endswith("with no memory nothing would go through files.")
 
 
 def test_on_a_cluster_the_memory_is_not_to_blame():
     plan = run_plan({"conv_2": LARGE}, in_memory_from=None, shared_memory=False)
     first = "Records go through files whatever the memory: workers share nothing else."
-    assert sentences(plan)[0] == first
+    assert plan.sentences[0] == first
 
 
 def test_fewer_threads_are_explained():
     plan = run_plan({"a": SMALL, "b": replace(LARGE, plan=replace(SPILLED, threads=1))})
-    assert sentences(plan)[1].startswith("b: 1 of 2 threads, because the memory holds no more")
-    assert len(sentences(plan)) == len(sentences(mixed())) + 1
+    assert plan.sentences[1].startswith("b: 1 of 2 threads, because the memory holds no more")
+    assert len(plan.sentences) == len(mixed().sentences) + 1
 
 
 @pytest.mark.parametrize("more", [0, 1, 7])
 def test_of_many_layers_some_are_named(more):
     names = [f"conv_{number}" for number in range(MOST_NAMED + more)]
-    text = sentences(run_plan(dict.fromkeys(names, LARGE)))[0]
+    text = run_plan(dict.fromkeys(names, LARGE)).sentences[0]
     assert all(name in text for name in names[:MOST_NAMED])
     assert (f" and {more} more: " in text) == (more > 0)
 
@@ -120,9 +118,8 @@ def test_one_of_a_thing_is_singular():
 
 
 def test_in_notebooks_it_is_a_table_and_names_cannot_break_out():
-    html = plan_html(run_plan({HOSTILE: LARGE}, run=HOSTILE))
-    assert html == run_plan({HOSTILE: LARGE}, run=HOSTILE)._repr_html_()
+    html = run_plan({HOSTILE: LARGE}, run=HOSTILE)._repr_html_()
     assert "<script>" not in html
     assert "\x1b" not in html
     assert html.count("<td>") == html.count("<th>") == len(HEADINGS)
-    assert all(escape(sentence) in html for sentence in sentences(mixed())[1:])
+    assert all(escape(sentence) in html for sentence in mixed().sentences[1:])
