@@ -59,12 +59,11 @@ class Intake:
             model,
             targets,
             settings.threshold,
-            self._begin,
-            self._finish,
+            self,
+            self.copies,
             self._sampler,
             sink.arena,
-            sink.earlier.layers_named if sink.earlier is not None else lambda _: (),
-            self.copies,
+            sink.earlier,
         )
         self._sink = sink
         self._settings = settings
@@ -77,7 +76,7 @@ class Intake:
     @property
     def calls_outside(self) -> int:
         """Calls of captured layers outside any batch."""
-        return self._listener.calls_outside
+        return self._listener.current.calls_outside
 
     @property
     def left_out(self) -> int:
@@ -93,7 +92,7 @@ class Intake:
     @property
     def is_elsewhere(self) -> bool:
         """Whether this process was forked off from the one that listens."""
-        return self._listener.is_elsewhere
+        return self._listener.current.is_elsewhere
 
     @property
     def dropped(self) -> int:
@@ -132,7 +131,7 @@ class Intake:
         sample_index: Any = None,
     ) -> Iterator[BatchColumns]:
         """Hand on what the block gives; see :meth:`tsstore.Recorder.batch`."""
-        batch = self._begin(samples)
+        batch = self.begin(samples)
         if batch is None:
             yield IgnoredColumns()
             return
@@ -140,17 +139,18 @@ class Intake:
             if batch.wanted:
                 batch.record(columns, mask, sample_index)
             yield BatchColumns(batch, self._sink.run) if batch.wanted else IgnoredColumns()
-        self._finish(batch)
+        self.finish(batch)
 
-    def _begin(self, samples: int | None = None) -> OpenBatch | None:
-        """Return the next batch, or None where nothing is recorded any more."""
+    def begin(self, samples: int | None = None) -> OpenBatch | None:
+        """Return the next batch, or None where nothing is recorded any more; a listener asks."""
         if not self._sink.ready():
             return None
         wanted = self._finished % self._every == 0
         self._begun += 1
         return OpenBatch(samples, self._sink.next_sample, wanted, self._told)
 
-    def _finish(self, batch: OpenBatch) -> None:
+    def finish(self, batch: OpenBatch) -> None:
+        """Hand on a batch that is over, if it is wanted."""
         if self._sink.detached:
             return
         if batch.wanted:

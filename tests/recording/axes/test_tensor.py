@@ -54,7 +54,7 @@ def test_more_axes_of_a_class_that_does_not_tell_are_ambiguous():
     for shape in ((2, 4, 5), (2, 4, 5, 6), (2, 4, 5, 6, 7)):
         with pytest.raises(UndecidedAxisError, match=r"neurons of a ReLU with .*\(2, 4, 5"):
             axes_of(nn.ReLU(), *shape)
-        assert axes_of(nn.ReLU(), *shape, otherwise=1) == (1, 0)
+        assert axes_of(nn.ReLU(), *shape, fallback=1) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def test_positions_may_vary():
 )
 def test_a_layer_that_changes(tensor, message):
     module = nn.ReLU()
-    target = Target("act", module, "after", True, Axes("act", module, otherwise=-1))
+    target = Target("act", module, "after", True, Axes("act", module, fallback=-1))
     house = assembly([target])
     house.assemble(batch((target, vectors(2))))
     with pytest.raises(CaptureError, match=message):

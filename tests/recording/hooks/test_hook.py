@@ -12,15 +12,24 @@ from torch.nn.utils.rnn import pack_sequence
 from watching import packed
 
 from tsstore.errors import OutputError
-from tsstore.recording.hooks.hook import CaptureHook, do_nothing
+from tsstore.recording.hooks.copies import CopiedHook, Copies
+from tsstore.recording.hooks.hook import CaptureHook
 from tsstore.recording.selection.outputs import first_tensor
 from tsstore.recording.selection.select import select
 
 
 class Received(list):
-    """What a hook hands on: (public name, rows)."""
+    """A batch that is open, and what hooks hand on to it: (public name, rows)."""
 
-    def __call__(self, target, packed):
+    copies, is_sampled = Copies(""), False
+
+    def __init__(self, active=True):
+        self.active = active
+
+    def takes_rows(self):
+        return self.active
+
+    def take(self, target, packed):
         self.append((target.name, packed))
 
 
@@ -29,10 +38,9 @@ def received():
     return Received()
 
 
-def attach(model, received, layers, *, threshold=0.0, active=lambda: True, **options):
+def attach(model, received, layers, *, threshold=0.0, **options):
     hooks = [
-        CaptureHook(target, threshold, received, active)
-        for target in select(model, layers, **options)
+        CaptureHook(target, threshold, received) for target in select(model, layers, **options)
     ]
     for hook in hooks:
         hook.attach()
@@ -184,11 +192,11 @@ def test_while_a_model_is_compiled_a_hook_stays_outside(received, monkeypatch):
 
 def test_rows_are_taken_only_when_they_are_wanted(received):
     layer = nn.Linear(3, 4)
-    wanted = []
-    (hook,) = attach(layer, received, nn.Linear, active=lambda: bool(wanted))
+    (hook,) = attach(layer, received, nn.Linear)
+    received.active = False
     layer(torch.ones(2, 3))
     assert not received
-    wanted.append(True)
+    received.active = True
     layer(torch.ones(2, 3))
     hook.enabled = False
     layer(torch.ones(2, 3))
@@ -211,7 +219,7 @@ def test_copies_of_a_hooked_model_work_and_capture_nothing(received, copied, whe
     else:
         assert not received
         hooks = list(other[0]._forward_hooks.values()) + list(other[0]._forward_pre_hooks.values())
-        assert hooks == [do_nothing]
+        assert [type(hook) for hook in hooks] == [CopiedHook]
 
 
 def test_a_hooked_model_can_be_saved_whole(received, tmp_path):

@@ -151,7 +151,7 @@ class Following:
         why = f"the layer that takes it: {axes.layer}"
         if clues.samples.axis is None and (samples := of_input.samples(tensor)):
             clues.samples.axis = Axis(samples.axis, why)
-        neurons = of_input.neurons(tensor, _axis_of(clues.samples) or 0) or of_input.certain
+        neurons = of_input.neurons(tensor, _axis_of(clues.samples) or 0) or of_input.sure_class_axis
         if clues.neurons.axis is None and neurons:
             clues.neurons.axis = Axis(neurons.axis, why)
 
@@ -169,8 +169,8 @@ class Following:
         if against:
             clues = clues._replace(neurons=Clue(against=against))
             told.neurons.axis = None
-        elif axes.usual is not None and told.neurons.axis is None:
-            self._usual.append((clues, axes.usual))
+        elif axes.class_axis is not None and told.neurons.axis is None:
+            self._usual.append((clues, axes.class_axis))
         if known is not None:
             # A module inside gave it, of which nothing else may tell.
             known.neurons.axis = known.neurons.axis or told.neurons.axis
@@ -189,7 +189,7 @@ class Following:
         of_input, kind = self.clues_of(taken).neurons.axis, type(axes.module).__name__
         if of_input is None and isinstance(axes.module, nn.Softmax) and given.ndim > 2:
             return "a Softmax may give weights of attention"
-        certain = axes.certain
+        certain = axes.sure_class_axis
         if certain and of_input and taken.ndim == given.ndim and of_input.axis != certain.axis:
             return (
                 f"a {kind} works on channels in axis {certain.axis}, and by {of_input.why} the "
@@ -236,7 +236,7 @@ def _told(axes: Axes, tensor: torch.Tensor, clues: Clues) -> Clues:
         if samples := axes.samples(tensor):
             told.samples.axis = Axis(samples.axis, why)
         sample_axis = _axis_of(told.samples) or _axis_of(clues.samples) or 0
-        if neurons := axes.neurons(tensor, sample_axis) or axes.certain:
+        if neurons := axes.neurons(tensor, sample_axis) or axes.sure_class_axis:
             told.neurons.axis = Axis(neurons.axis, why)
     return told
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,7 @@ import torch
 
 from tsstore.recording.axes.following import Clue, Clues
 from tsstore.recording.axes.tensor import BY_SHAPE, Axes, Axis, Decision, UndecidedAxisError
+from tsstore.recording.axes.watch import Watch
 from tsstore.recording.samples.index import AS_MANY
 from tsstore.store.format.attributes import LayerAttributes
 
@@ -28,32 +29,33 @@ class LayerAxes:
     ----------
     axes
         What the user and the layer say.
-    clues_of
-        Returns what is known of a tensor from others; None where nobody looks at these.
+    watch
+        Knows what others say of a tensor, while it watches them; None where nothing does.
     earlier
         The layer in earlier attempts of the run that is gone on with.
     """
 
     def __init__(
-        self,
-        axes: Axes,
-        clues_of: Callable[[torch.Tensor], Clues | None] = lambda _: None,
-        earlier: Sequence[LayerAttributes] = (),
+        self, axes: Axes, watch: Watch | None = None, earlier: Sequence[LayerAttributes] = ()
     ) -> None:
         self.axes = axes
-        self.clues_of = clues_of
+        self._watch = watch
         self._earlier = earlier
         self._fixed: dict[int, Decision] = {}
 
     @property
     def are_fixed(self) -> bool:
         """Whether nothing that other modules say changes what is decided."""
-        return self.axes.tell or bool(self._fixed)
+        return self.axes.are_told or bool(self._fixed)
 
     @property
     def need_clues(self) -> bool:
         """Whether what other modules say is needed."""
         return not (self.are_fixed or self._earlier)
+
+    def clues_of(self, tensor: torch.Tensor) -> Clues | None:
+        """Return what is known of a tensor from others; None where nobody looks at these."""
+        return None if self._watch is None else self._watch.clues_of(tensor)
 
     def fix(self, axes: int, decision: Decision) -> None:
         """Decide for good of all tensors with so many axes."""
@@ -71,7 +73,7 @@ class LayerAxes:
         """
         if (fixed := self._fixed.get(tensor.ndim)) is not None:
             return fixed
-        if self.axes.tell:
+        if self.axes.are_told:
             return self.axes.decide(tensor)
         if earlier := self._earlier_axes(tensor):
             return self.axes.decide(tensor, *earlier)
@@ -85,12 +87,12 @@ class LayerAxes:
         if waiting.clues is not None:
             neurons = self._neurons(waiting.tensor, waiting.clues.neurons)
             of_samples = waiting.clues.samples.axis
-        neurons = neurons or self.axes.usual or _pooled(waiting.tensor)
+        neurons = neurons or self.axes.class_axis or _pooled(waiting.tensor)
         return self.axes.decide(waiting.tensor, neurons, of_samples or _FIRST)
 
     def _neurons(self, tensor: torch.Tensor, clue: Clue) -> Axis | None:
         """Return what others tell of the neurons, unless something speaks against all of it."""
-        certain = self.axes.certain
+        certain = self.axes.sure_class_axis
         # Its own width would be met by chance; else an axis that the next module tells is right.
         doubted = clue.axis is None or self.axes.neurons(tensor) is not None
         if clue.against and doubted and self.axes.neuron_axis is None:
@@ -121,17 +123,11 @@ class LayerAxes:
 class Waiting:
     """A tensor whose axes nothing tells yet: a copy of it, for it may be changed in place.
 
-    Attributes
-    ----------
-    tensor
-        The copy.
-    clues
-        What is known of the tensor from others, and will be; None where nobody looks at these.
+    `clues` is what is known of it from others, and will be; None where nobody looks at these.
     """
 
     tensor: torch.Tensor
     clues: Clues | None
-    there: None = None
 
 
 def _may_be_of(layer: LayerAttributes, tensor: torch.Tensor) -> bool:

@@ -71,7 +71,7 @@ class Axes:
         Whether 3-D tensors here are (time, sample, neuron); None where only the tensors tell.
     where, output
         Which tensor of the module it is, as in :class:`tsstore.recording.selection.select.Target`.
-    otherwise
+    fallback
         The neuron axis where nothing tells; None to decide nothing then.
     """
 
@@ -82,7 +82,7 @@ class Axes:
     time_first: bool | None = False
     where: Literal["after", "before"] = "after"
     output: str | None = None
-    otherwise: int | None = None
+    fallback: int | None = None
     are_fixed: ClassVar[bool] = True
 
     def of(self, tensor: torch.Tensor) -> tuple[int, int]:
@@ -93,19 +93,19 @@ class Axes:
         OutputError
             If the tensor has no room for both, or its neuron axis cannot be told.
         """
-        return self.decide(tensor, self.usual)[:2]
+        return self.decide(tensor, self.class_axis)[:2]
 
     @property
-    def tell(self) -> bool:
+    def are_told(self) -> bool:
         """Whether the axes are told by the user and the layer alone, whatever the tensor."""
         declared = self._declared()
-        neurons = self.neuron_axis is not None or self.otherwise is not None
+        neurons = self.neuron_axis is not None or self.fallback is not None
         samples = self.sample_axis is not None or self.time_first is not None
         known = declared is not None and None not in declared
         return (neurons or known) and (samples or self._samples_by_class() is not None)
 
     @property
-    def usual(self) -> Axis | None:
+    def class_axis(self) -> Axis | None:
         """The neuron axis by a class that says no number: less than any tensor that is known."""
         declared = self._declared()
         if declared is None or declared.width is not None or declared.axis is None:
@@ -113,9 +113,9 @@ class Axes:
         return Axis(declared.axis, BY_CLASS)
 
     @property
-    def certain(self) -> Axis | None:
+    def sure_class_axis(self) -> Axis | None:
         """The same of what works on that axis alone, as pooling does, whatever it is given."""
-        return None if kinds.keeps_layout(self.module) else self.usual
+        return None if kinds.keeps_layout(self.module) else self.class_axis
 
     def decide(
         self, tensor: torch.Tensor, neurons: Axis | None = None, samples: Axis | None = None
@@ -194,7 +194,7 @@ class Axes:
         if declared is None or declared.axis != 1:
             return None
         # What treats whole channels has its samples where its input has them.
-        return None if self.usual and not self.certain else 0
+        return None if self.class_axis and not self.sure_class_axis else 0
 
     def _by_width(
         self, tensor: torch.Tensor, sample_axis: int, width: int | None, axis: int | None
@@ -213,8 +213,8 @@ class Axes:
         width = None if declared is None else declared.width
         if axis is not None and width in (None, tensor.shape[axis.axis]):
             return axis
-        if axis is None and self.otherwise is not None:
-            return Axis(_counted_from_front(self.otherwise, tensor), BY_DEFAULT)
+        if axis is None and self.fallback is not None:
+            return Axis(_counted_from_front(self.fallback, tensor), BY_DEFAULT)
         neurons = "" if width is None else f" of {width} neurons"
         raise UndecidedAxisError(
             f"nothing tells which axis holds the neurons of a {self._kind}{neurons} with a tensor "

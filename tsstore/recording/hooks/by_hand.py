@@ -75,13 +75,13 @@ class ByHand:
 
     def _axes_of(self, module: nn.Module | None, place: Place, tensor: torch.Tensor) -> Axes:
         # As in TensorState, but for three axes: (sample, token, neuron) is as usual.
-        otherwise = None if tensor.ndim == 3 else 1
+        fallback = None if tensor.ndim == 3 else 1
         choices = self.neuron_axis, self.sample_axis
         if module is None:
-            return Axes(self.name, nn.Identity(), *choices, otherwise=otherwise)
+            return Axes(self.name, nn.Identity(), *choices, fallback=fallback)
         if (module, place) not in self._axes:
             (target,) = select(module, module, (), place, *choices)
             self._axes[module, place] = replace(target.axes, layer=self.name)
         axes = self._axes[module, place]
         # What it was given is not seen: (sample, height, width, neuron) is as usual as well.
-        return replace(axes, otherwise=None if kinds.keeps_layout(module) else otherwise)
+        return replace(axes, fallback=None if kinds.keeps_layout(module) else fallback)

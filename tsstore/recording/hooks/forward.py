@@ -1,21 +1,20 @@
-"""Listening to a model while it runs: the rows of one batch at a time."""
+"""Listening to a model while it runs, and deciding of its layers' axes in the first batch."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import CaptureError, TsstoreWarning
-from tsstore.recording.axes.first_look import FirstLook
+from tsstore.errors import CaptureError, OutputError, TsstoreWarning
 from tsstore.recording.axes.layer import LayerAxes, Waiting
+from tsstore.recording.axes.tensor import BY_EXPERIMENT, UndecidedAxisError
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.axes.watch import Watch
 from tsstore.recording.batches.open_batch import OpenBatch
@@ -23,54 +22,53 @@ from tsstore.recording.batches.sampler import Sampler
 from tsstore.recording.hooks.copies import Copies
 from tsstore.recording.hooks.hook import CaptureHook, ModelHook
 from tsstore.recording.hooks.later_hooks import LaterHooks
-from tsstore.recording.hooks.passes import Passes
-from tsstore.recording.packing.packed import Packed, RowMemory
-from tsstore.recording.packing.packer import pack
-from tsstore.recording.packing.transfer import Transfer
+from tsstore.recording.hooks.passes import CurrentBatch
+from tsstore.recording.packing.packed import Form, Packed, RowMemory
 from tsstore.recording.samples.inputs import ModelInput
 from tsstore.recording.selection.select import Target
-from tsstore.store.format.attributes import LayerAttributes
+from tsstore.store.writing.resume import Earlier
+
+_IN_COMPILED_CODE: Final = " (seen from compiled code; call the model in recorder.batch() first)"
+_MOST_LOOKS: Final = 16
+"""Batches after the first that are watched for a layer that has not run yet."""
+
+
+class Batches(Protocol):
+    """Where a listener's batches come from, and where they go."""
+
+    def begin(self) -> OpenBatch | None:
+        """Return the next batch, or None where nothing is recorded any more."""
+
+    def finish(self, batch: OpenBatch) -> None:
+        """Take a batch that is over."""
 
 
 class Listener:
     """Collects the rows of one batch at a time: of a block, or else of one outermost forward pass.
 
-    A process that was forked off hears nothing: the rows would have no writer.
-
     Parameters
     ----------
-    model
-        The model whose outermost forward pass is a batch.
-    targets
-        Where to capture.
+    model, targets
+        The model whose outermost forward pass is a batch, and where to capture.
     threshold
         A neuron is on where its value is greater.
-    begin
-        Called before a forward pass that is a batch; returns it, or None where nothing is recorded
-        any more. An error in it stops the pass.
-    finish
-        Takes the batch that a forward pass was.
+    batches
+        Asked before a forward pass that is a batch, where an error stops the pass; takes it after.
+    copies
+        Of the model.
     sampler
         Packs some positions of each sample; None for all.
     memory
-        Where rows lie, on the CPU.
+        Where the rows lie, on the CPU.
     earlier
-        Returns what earlier attempts of the run say of a layer, by the target's name.
-    copies
-        Of the model; it names the run.
+        What earlier attempts of the run have left, where this one resumes.
 
     Attributes
     ----------
     hooks
         What captures, by public name of the layer.
-    calls_outside
-        Calls of captured layers outside any batch.
     keeps_inputs
         Whether a batch keeps what the model was called with, while it lasts.
-    later_hooks
-        Hooks of others that come after ours.
-    first_look
-        Decides of the layers' axes.
     """
 
     def __init__(
@@ -78,56 +76,36 @@ class Listener:
         model: nn.Module,
         targets: Iterable[Target],
         threshold: float,
-        begin: Callable[[], OpenBatch | None],
-        finish: Callable[[OpenBatch], None],
+        batches: Batches,
+        copies: Copies,
         sampler: Sampler | None = None,
         memory: RowMemory | None = None,
-        earlier: Callable[[str], Sequence[LayerAttributes]] = lambda _: (),
-        copies: Copies | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         targets = list(targets)
-        sample = None if sampler is None else partial(self._sample, sampler)
-        self._watch = Watch(model, targets)
-        self.hooks = {
-            target.name: CaptureHook(
-                target,
-                threshold,
-                self._receive,
-                self._is_active,
-                memory,
-                sample,
-                LayerAxes(target.axes, self._watch.clues_of, earlier(target.name)),
-                copies,
-            )
-            for target in targets
-        }
-        self.calls_outside = 0
-        self.keeps_inputs = True
-        self._copies = copies or Copies("")
-        self.later_hooks = LaterHooks(self._copies.run)
-        self.first_look = FirstLook(self._watch, self.hooks)
         self._model = model
-        self._before = ModelHook(model, self._begin_pass, self._copies)
-        self._begin = begin
-        self._finish = finish
-        self._process = os.getpid()
-        self._passes = Passes()
-        self._transfer = Transfer()
-        self._batch: OpenBatch | None = None
+        self._batches = batches
+        self._copies = copies
+        self._watch = Watch(model, targets)
+        self.current = CurrentBatch(copies, sampler)
+        self.hooks: dict[str, CaptureHook] = {}
+        for target in targets:
+            recorded = earlier.layers_named(target.name) if earlier is not None else ()
+            axes = LayerAxes(target.axes, self._watch, recorded)
+            self.hooks[target.name] = CaptureHook(target, threshold, self.current, axes, memory)
+        self.keeps_inputs = True
+        self.first_look = FirstLook(self._watch, self.hooks, self.current)
+        self.later_hooks = LaterHooks(copies.run)
+        self._before = ModelHook(model, self._begin_pass, copies)
+        self._passes = self.current.passes
         self._is_pass = False
-        self._takes_sequences = self._has_warned = False
         self._handles: dict[str, RemovableHandle] = {}
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether this process was forked off from the one that listens."""
-        return os.getpid() != self._process
 
     @property
     def in_batch(self) -> bool:
         """Whether a batch is open."""
         self._drop_what_was_cut_off()
-        return self._batch is not None
+        return self.current.batch is not None
 
     def attach(self, layers: bool = True) -> None:
         """Register the hooks on the model and, unless others call them, on its layers."""
@@ -160,27 +138,8 @@ class Listener:
             handle.remove()
 
     def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
-        """Pack what had to wait for the end of the batch, now that all that ran is known.
-
-        Parameters
-        ----------
-        batch
-            The batch, which is over.
-        undecided
-            Takes what nothing tells.
-
-        Raises
-        ------
-        OutputError
-            If calls of one layer have their neurons along different axes.
-        """
-        # What is chosen of a sample depends on the batch.
-        self._batch = batch
-        try:
-            compiled = self._before.is_compiled
-            self.first_look.decide(batch, undecided, self._transfer.start, compiled)
-        finally:
-            self._batch = None
+        """Pack what had to wait for a batch's end; see :meth:`FirstLook.decide`."""
+        self.first_look.decide(batch, undecided, self._before.is_compiled)
 
     @contextmanager
     def block(self, batch: OpenBatch) -> Iterator[None]:
@@ -192,12 +151,12 @@ class Listener:
             If a batch is open already.
         """
         self._drop_what_was_cut_off()
-        if self._batch is not None:
+        if self.current.batch is not None:
             raise CaptureError(
                 "a batch is open already, and batches cannot be nested; end it first, or record "
                 "all in one"
             )
-        self._batch = batch
+        self.current.batch = batch
         self.first_look.begin(batch)
         self.later_hooks.look(self.hooks.values())
         try:
@@ -208,41 +167,43 @@ class Listener:
             self.later_hooks.forget()
             raise
         finally:
-            self._batch = None
+            self.current.batch = None
             self._passes.reset()
 
     def _begin_pass(self, module: nn.Module, arguments: Any, keywords: Any) -> None:
-        if self.is_elsewhere:
+        current = self.current
+        if current.is_elsewhere:
             return
         self._drop_what_was_cut_off()
-        if self._batch is None:
-            self._batch = self._begin()
-            if self._batch is None:
+        if current.batch is None:
+            current.batch = self._batches.begin()
+            if current.batch is None:
                 return
             self._is_pass = True
             if not self._before.is_compiled:
-                self.first_look.begin(self._batch)
+                self.first_look.begin(current.batch)
         if self._passes.begin():
             self._copies.original_ran = True
             self._watch.begin_pass()
             self.later_hooks.look(self.hooks.values())
+            current.model_input = ModelInput.of(self._model, (arguments, keywords))
             # Only where no gradients are wanted may the model be run on some of it once more.
             kept = self.keeps_inputs and not torch.is_grad_enabled()
-            given = arguments, keywords
-            model_input = ModelInput.of(self._model, given)
-            self._takes_sequences = model_input.is_packed
-            self._batch.begin_forward(model_input, given if kept else None)
+            current.batch.begin_forward(
+                current.model_input, (arguments, keywords) if kept else None
+            )
 
     def _end_pass(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        if self.is_elsewhere or not self._passes.end() or self._batch is None:
+        current = self.current
+        if current.is_elsewhere or not self._passes.end() or current.batch is None:
             return
         if self._passes.failed():
             self._drop_pass()
             return
         self._passes.reset()
         if self._is_pass:
-            batch, self._batch, self._is_pass = self._batch, None, False
-            self._finish(batch)
+            batch, current.batch, self._is_pass = current.batch, None, False
+            self._batches.finish(batch)
 
     def _drop_what_was_cut_off(self) -> None:
         if self._passes.cut_off():
@@ -255,53 +216,111 @@ class Listener:
             self.first_look.end()
         else:
             self._watch.drop_pass()
-        if self._batch is not None:
-            self._batch.drop_forward()
+        if self.current.batch is not None:
+            self.current.batch.drop_forward()
         if self._is_pass:
-            self._batch, self._is_pass = None, False
+            self.current.batch, self._is_pass = None, False
 
-    def _is_active(self) -> bool:
-        # What runs inside a backward pass runs again, for activation checkpointing.
-        if self.is_elsewhere or torch._C._current_graph_task_id() != -1:
-            return False
-        if self._batch is not None:
-            return self._batch.wanted
-        self.calls_outside += 1
-        if self.calls_outside == 1:
-            warnings.warn(
-                "a captured layer was called outside of any batch: its states are not stored; "
-                "wrap the call in recorder.batch()",
-                TsstoreWarning,
-                stacklevel=3,
-            )
-        return False
 
-    def _sample(self, sampler: Sampler, target: Target, *arguments: Any) -> Packed:
-        if self._batch is None:
-            return pack(*arguments)
-        return sampler.pack(self._batch, target, *arguments)
+class FirstLook:
+    """Decides of the layers' axes, with a look at all modules where layers do not tell their own.
 
-    def _receive(self, target: Target, packed: Packed | Waiting) -> None:
-        if self._batch is None:
-            return
-        if not self._passes.depth:
-            # A part of the model was called by itself: that is a pass of its own.
-            self._copies.original_ran = True
-            self._batch.begin_forward()
-        if isinstance(packed, Packed):
-            self._warn_if_sorted(target, packed)
-        ready = packed if isinstance(packed, Waiting) else self._transfer.start(packed)
-        self._batch.add(target, ready)
+    That is done in the first batch that reaches a layer, and holds for all that follow.
+    """
 
-    def _warn_if_sorted(self, target: Target, packed: Packed) -> None:
-        if packed.may_be_sorted and not (self._takes_sequences or self._has_warned):
-            self._has_warned = True
-            warnings.warn(
-                f"{target.name}: its packed sequences do not say whether they were sorted by "
-                "length; they are taken to be in the order of the batch. If the model sorts them, "
-                "let it pack them unsorted: pack_padded_sequence(…, enforce_sorted=False)",
-                TsstoreWarning,
-                stacklevel=3,
+    def __init__(
+        self, watch: Watch, hooks: Mapping[str, CaptureHook], current: CurrentBatch
+    ) -> None:
+        self._watch = watch
+        self._hooks = hooks
+        self._current = current
+        self._has_open = any(not hook.axes.are_fixed for hook in hooks.values())
+        self._is_first = True
+        self._later_looks = 0
+
+    def begin(self, batch: OpenBatch) -> None:
+        """Watch all modules while a batch lasts, if they may tell of a layer what it does not."""
+        if batch.wanted and self._needs_clues and (self._is_first or not self._watch.is_compiled):
+            self._watch.begin()
+            self._later_looks += not self._is_first
+
+    def end(self) -> None:
+        """Watch no longer; before the first batch is complete, be ready to."""
+        self._watch.end()
+        if self._is_first and self._needs_clues:
+            self._watch.leave_compiled_code()
+
+    def decide(self, batch: OpenBatch, undecided: Undecided, is_compiled: bool) -> None:
+        """Pack what had to wait for the end of the batch, now that all that ran is known.
+
+        Parameters
+        ----------
+        batch
+            The batch, which is over.
+        undecided
+            Takes what nothing tells.
+        is_compiled
+            Whether the model itself ran in compiled code.
+
+        Raises
+        ------
+        OutputError
+            If calls of one layer have their neurons along different axes.
+        """
+        # What is chosen of a sample depends on the batch.
+        self._current.batch = batch
+        try:
+            if self._watch.following is not None:
+                self._watch.following.conclude()
+            batch.wait_no_longer(partial(self._pack, undecided, is_compiled))
+        finally:
+            self._current.batch = None
+            self.end()
+        _check_alike(batch)
+
+    def fix(self, batch: OpenBatch) -> None:
+        """Let what was decided in a batch that is complete hold for all that follow."""
+        for target, form in batch.by_target:
+            hook = self._hooks.get(target.name)
+            found = (form.decided or {}).get("sample_axis", "").startswith(BY_EXPERIMENT)
+            if hook is not None and (found or not hook.axes.are_fixed):
+                hook.fix(form)
+        self._is_first = False
+        self._has_open = any(not hook.axes.are_fixed for hook in self._hooks.values())
+        self._watch.end()
+
+    @property
+    def _needs_clues(self) -> bool:
+        return (
+            self._has_open
+            and self._later_looks < _MOST_LOOKS
+            and any(hook.axes.need_clues for hook in self._hooks.values())
+        )
+
+    def _pack(
+        self, undecided: Undecided, is_compiled: bool, target: Target, waiting: Waiting
+    ) -> Packed | None:
+        """Return the rows of a call that waited; None where nothing tells its axes."""
+        try:
+            return self._current.on_their_way(self._hooks[target.name].pack_at_last(waiting))
+        except UndecidedAxisError as error:
+            hidden = waiting.clues is None and is_compiled
+            found = str(error) + (_IN_COMPILED_CODE if hidden else "")
+            undecided.add("neuron_axis", target.axes.layer, found, "…")
+            return None
+
+
+def _check_alike(batch: OpenBatch) -> None:
+    """Refuse calls of a layer whose tensors have as many axes, and others for the neurons."""
+    known: dict[tuple[str, int], Form] = {}
+    for target, form in batch.by_target:
+        first = known.setdefault((target.name, len(form.position_shape)), form)
+        if (form.neuron_axis, form.sample_axis) != (first.neuron_axis, first.sample_axis):
+            raise OutputError(
+                f"{target.name}: one of its calls has its neurons along axis "
+                f"{first.neuron_axis} and its samples along axis {first.sample_axis}, another "
+                f"along axes {form.neuron_axis} and {form.sample_axis}; expected the same in "
+                "all: let each call have a module of its own, or exclude the layer"
             )
 
 

@@ -15,6 +15,7 @@ from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes.layer import LayerAxes, Waiting
 from tsstore.recording.axes.tensor import Decision, UndecidedAxisError
 from tsstore.recording.hooks.copies import CopiedHook, Copies, do_nothing, hook_of_a_copy
+from tsstore.recording.hooks.passes import CurrentBatch
 from tsstore.recording.packing.packed import Form, Packed, RowMemory
 from tsstore.recording.packing.packer import Packer
 from tsstore.recording.selection.outputs import first_value, value_at
@@ -22,12 +23,6 @@ from tsstore.recording.selection.select import Target
 
 Call = Callable[[nn.Module, Any, Any], None]
 """Takes a module, its arguments, and its output or, before its call, keyword arguments."""
-
-Receiver = Callable[[Target, Packed | Waiting], None]
-"""Takes the rows of one call, or what they are to be made of when its batch is over."""
-
-Sample = Callable[[Target, torch.Tensor, float, int, int], Packed]
-"""Packs some positions of a tensor by its threshold, neuron axis and sample axis."""
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -46,16 +41,8 @@ def outside_compiled_code(function: _Function) -> _Function:
 class ModelHook:
     """A hook on one module, which runs outside of compiled code.
 
-    Copies of the model carry hooks that capture nothing.
-
-    Parameters
-    ----------
-    module
-        The module.
-    call
-        Takes the module, its arguments, and its output or, before its call, keyword arguments.
-    copies
-        Of the model; told where one runs. Its run is named by all errors.
+    Copies of the model carry hooks that capture nothing, and tell `copies` where one runs. Errors
+    name the run of these.
 
     Attributes
     ----------
@@ -110,7 +97,7 @@ class ModelHook:
 
 
 class CaptureHook(ModelHook):
-    """Packs what one module takes or gives, and hands the rows on.
+    """Packs what one module takes or gives, and hands the rows on to the batch that is open.
 
     The rows are packed before anything else can run, so that an in-place operation that follows
     changes nothing.
@@ -121,72 +108,40 @@ class CaptureHook(ModelHook):
         Where to capture.
     threshold
         A neuron is on where its value is greater.
-    receive
-        Takes the rows of each call.
-    is_active
-        Whether rows are wanted at this moment.
-    memory
-        Where rows lie, on the CPU.
-    sample
-        Makes the rows of some positions; None for those of all.
+    current
+        Says whether rows are wanted at this moment, and takes them.
     axes
         What is decided of the layer's axes; None to let the user and the layer alone tell.
-    copies
-        Of the model.
+    memory
+        Where the rows lie, on the CPU.
 
     Attributes
     ----------
     enabled
         Set it to False to leave out this place for a while.
-    axes
-        What is decided of the layer's axes.
     """
 
     def __init__(
         self,
         target: Target,
         threshold: float,
-        receive: Receiver,
-        is_active: Callable[[], bool],
-        memory: RowMemory | None = None,
-        sample: Sample | None = None,
+        current: CurrentBatch,
         axes: LayerAxes | None = None,
-        copies: Copies | None = None,
+        memory: RowMemory | None = None,
     ) -> None:
-        super().__init__(target.module, self._capture, copies)
+        super().__init__(target.module, self._capture, current.copies)
         self.target = target
         self.enabled = True
         self.axes = axes or LayerAxes(target.axes)
+        self._current = current
         self._packer = Packer(threshold, self.axes, memory or RowMemory())
-        self._sample = sample
-        self._receive = receive
-        self._is_active = is_active
+        self._is_sampled = current.is_sampled
 
     def attach(self) -> RemovableHandle:
         """Register the hook on its module."""
         if self.target.where == "before":
             return self.target.module.register_forward_pre_hook(self, with_kwargs=True)
         return self.target.module.register_forward_hook(self)
-
-    def _capture(self, module: nn.Module, arguments: Any, value: Any) -> None:
-        if not (self.enabled and self._is_active()):
-            return
-        captured = value if self.target.where == "after" else (arguments, value)
-        try:
-            packed = self._pack_or_wait(self._found(captured))
-        except OutputError as error:
-            raise self._named(error) from None
-        self._receive(self.target, packed)
-
-    def _pack_or_wait(self, found: torch.Tensor | PackedSequence) -> Packed | Waiting:
-        """Return the rows, or what they are to be made of when the batch is over."""
-        try:
-            if isinstance(found, torch.Tensor):
-                return self._pack(found)
-            return self._packer.pack_sequences(found)
-        except UndecidedAxisError:
-            tensor = cast("torch.Tensor", found)
-            return Waiting(tensor.detach().clone(), self.axes.clues_of(tensor))
 
     def pack_at_last(self, waiting: Waiting) -> Packed:
         """Return the rows of a tensor that waited for the end of its batch.
@@ -212,9 +167,15 @@ class CaptureHook(ModelHook):
         self.axes.fix(axes, Decision(form.neuron_axis, form.sample_axis, decided))
         self._packer.forget()
 
-    def _named(self, error: OutputError) -> OutputError:
-        """Return an error that names the layer."""
-        return OutputError(f"{self.target.name}: {error}")
+    def _capture(self, module: nn.Module, arguments: Any, value: Any) -> None:
+        if not (self.enabled and self._current.takes_rows()):
+            return
+        captured = value if self.target.where == "after" else (arguments, value)
+        try:
+            rows = self._pack_or_wait(self._found(captured))
+        except OutputError as error:
+            raise self._named(error) from None
+        self._current.take(self.target, rows)
 
     def _found(self, captured: Any) -> torch.Tensor | PackedSequence:
         if self.target.output is not None:
@@ -229,15 +190,28 @@ class CaptureHook(ModelHook):
             )
         return found
 
+    def _pack_or_wait(self, found: torch.Tensor | PackedSequence) -> Packed | Waiting:
+        """Return the rows, or what they are to be made of when the batch is over."""
+        try:
+            if isinstance(found, torch.Tensor):
+                return self._pack(found)
+            return self._packer.pack_sequences(found)
+        except UndecidedAxisError:
+            tensor = cast("torch.Tensor", found)
+            return Waiting(tensor.detach().clone(), self.axes.clues_of(tensor))
+
     def _pack(self, tensor: torch.Tensor) -> Packed:
-        if self._sample is None:
+        if not self._is_sampled:
             return self._packer.pack(tensor)
         return self._packed(tensor, *self._packer.look_at(tensor))
 
     def _packed(self, tensor: torch.Tensor, threshold: float, decision: Decision) -> Packed:
         """Pack a tensor whose axes are decided, all of it or some positions."""
-        neurons, samples, decided = decision
-        if self._sample is None:
+        if not self._is_sampled:
             return self._packer.packed(tensor, threshold, decision)
-        packed = self._sample(self.target, tensor, threshold, neurons, samples)
-        return replace(packed, form=replace(packed.form, decided=decided))
+        packed = self._current.pack_some(self.target, tensor, threshold, decision)
+        return replace(packed, form=replace(packed.form, decided=decision.decided))
+
+    def _named(self, error: OutputError) -> OutputError:
+        """Return an error that names the layer."""
+        return OutputError(f"{self.target.name}: {error}")

@@ -1,26 +1,34 @@
-"""Telling the outermost forward pass of a model from those inside it."""
+"""The forward pass of a model that is under way, and the batch that its layers' rows go to."""
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import warnings
 from types import FrameType
 
+import torch
 from torch.nn.modules import module as torch_module
 
-from tsstore.errors import CaptureError
+from tsstore.errors import CaptureError, TsstoreWarning
+from tsstore.recording.axes.layer import Waiting
+from tsstore.recording.axes.tensor import Decision
+from tsstore.recording.batches.open_batch import OpenBatch
+from tsstore.recording.batches.sampler import Sampler
+from tsstore.recording.hooks.copies import Copies
+from tsstore.recording.packing.packed import Packed
+from tsstore.recording.packing.packer import pack
+from tsstore.recording.packing.transfer import Transfer
+from tsstore.recording.samples.inputs import NO_INPUT
+from tsstore.recording.selection.select import Target
 
 
 class Passes:
-    """The forward passes of one model that are under way.
+    """The forward passes of one model that are under way, one inside the other.
 
     Hooks before and after the model's calls report to it. The hook after a call may be left out,
     as by an interrupt: then nobody says so, and the next pass must notice.
-
-    Attributes
-    ----------
-    depth
-        Calls of the model that are under way, one inside the other.
     """
 
     def __init__(self) -> None:
@@ -72,6 +80,101 @@ class Passes:
     def reset(self) -> None:
         """Forget all calls."""
         self.__init__()  # type: ignore[misc]
+
+
+class CurrentBatch:
+    """The batch that is open, if there is one: hooks ask whether to capture, and give it rows.
+
+    In a process that was forked off there is none: the rows would have no writer.
+
+    Attributes
+    ----------
+    batch
+        The batch.
+    passes, model_input
+        Forward passes of the model that are under way, and what the outermost was called with.
+    calls_outside
+        Calls of captured layers outside any batch.
+    """
+
+    def __init__(self, copies: Copies, sampler: Sampler | None = None) -> None:
+        self.batch: OpenBatch | None = None
+        self.passes = Passes()
+        self.model_input = NO_INPUT
+        self.calls_outside = 0
+        self.copies = copies
+        self._sampler = sampler
+        self._transfer = Transfer()
+        self._process = os.getpid()
+        self._has_warned_of_order = False
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether this process was forked off from the one that captures."""
+        return os.getpid() != self._process
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether only some positions of each sample are packed."""
+        return self._sampler is not None
+
+    def takes_rows(self) -> bool:
+        """Whether the rows of a call that happens now are wanted."""
+        # What runs inside a backward pass runs again, for activation checkpointing.
+        if self.is_elsewhere or torch._C._current_graph_task_id() != -1:
+            return False
+        if self.batch is not None:
+            return self.batch.wanted
+        self.calls_outside += 1
+        if self.calls_outside == 1:
+            warnings.warn(
+                "a captured layer was called outside of any batch: its states are not stored; "
+                "wrap the call in recorder.batch()",
+                TsstoreWarning,
+                stacklevel=3,
+            )
+        return False
+
+    def take(self, target: Target, rows: Packed | Waiting) -> None:
+        """Take the rows of one call, or what they are to be made of when the batch is over."""
+        if self.batch is None:
+            return
+        if not self.passes.depth:
+            # A part of the model was called by itself: that is a pass of its own.
+            self.copies.original_ran = True
+            self.batch.begin_forward()
+        if isinstance(rows, Packed):
+            self._warn_if_sorted(target, rows)
+            rows = self.on_their_way(rows)
+        self.batch.add(target, rows)
+
+    def on_their_way(self, packed: Packed) -> Packed:
+        """Return rows that are being copied into the CPU's memory, if they are not there."""
+        return self._transfer.start(packed)
+
+    def pack_some(
+        self, target: Target, tensor: torch.Tensor, threshold: float, decision: Decision
+    ) -> Packed:
+        """Pack the positions of a tensor that are chosen of each sample."""
+        arguments = tensor, threshold, decision.neuron_axis, decision.sample_axis
+        if self.batch is None or self._sampler is None:
+            return pack(*arguments)
+        return self._sampler.pack(self.batch, target, *arguments)
+
+    def _warn_if_sorted(self, target: Target, packed: Packed) -> None:
+        if (
+            packed.may_be_sorted
+            and not self.model_input.is_packed
+            and not self._has_warned_of_order
+        ):
+            self._has_warned_of_order = True
+            warnings.warn(
+                f"{target.name}: its packed sequences do not say whether they were sorted by "
+                "length; they are taken to be in the order of the batch. If the model sorts them, "
+                "let it pack them unsorted: pack_padded_sequence(…, enforce_sorted=False)",
+                TsstoreWarning,
+                stacklevel=3,
+            )
 
 
 def _calling_frame() -> FrameType | None:
