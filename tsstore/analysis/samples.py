@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from tsstore.counting.premerge.samples import deal
 from tsstore.counting.tables.grouped import LARGEST_GROUPS
 from tsstore.errors import AnalysisError
+from tsstore.numba_tools.mixing import GOLDEN, splitmix_words
 from tsstore.statistics.efficiency import Answers
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.reading.layer import LayerPart, LayerStates
@@ -29,8 +30,6 @@ GROUPS = 32
 
 PIECE_SAMPLES = 1 << 14
 """Values of a column that are read at a time: text takes many bytes a sample."""
-
-_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 _Words = npt.NDArray[np.uint64]
 
@@ -301,7 +300,8 @@ class RandomGroups:
                 kept = sample_filter.select(words, directory, first)
                 group = self._groups(self._as_joined(kept), "")
                 counts += np.bincount(group, minlength=self.count)
-                np.add.at(sums, group, _scattered(kept))
+                # Sums of hashes tell sets of words from each other.
+                np.add.at(sums, group, splitmix_words(kept))
                 first += len(words)
         digests = tuple(zip(counts.tolist(), sums.tolist(), strict=True))
         return Dealt(self.by, digests, joined=self.joined is not None and len(self.joined[0]) > 0)
@@ -389,7 +389,7 @@ def _word_pieces(column: CommittedArray, start: int, stop: int) -> Iterator[_Wor
 def _numbered_words(start: int, stop: int) -> Iterator[_Words]:
     """Yield words of samples by their numbers, as many at a time as stay in the cache."""
     for first in range(start, stop, PIECE_SAMPLES):
-        yield np.arange(first, min(first + PIECE_SAMPLES, stop), dtype=np.uint64) * _STEP
+        yield np.arange(first, min(first + PIECE_SAMPLES, stop), dtype=np.uint64) * GOLDEN
 
 
 def _words(values: npt.NDArray[Any]) -> _Words:
@@ -402,20 +402,13 @@ def _words(values: npt.NDArray[Any]) -> _Words:
 
         return pd.util.hash_array(values, categorize=False)
     if values.dtype.kind != "f":
-        return values.astype(np.uint64) * _STEP
+        return values.astype(np.uint64) * GOLDEN
     numbers = values.astype(np.float64)
     numbers[np.isnan(numbers)] = np.nan
     words = numbers.view(np.uint64)
     whole = np.flatnonzero((numbers == np.trunc(numbers)) & (np.abs(numbers) < 2.0**63))
     words[whole] = numbers[whole].astype(np.int64).view(np.uint64)
-    return words * _STEP
-
-
-def _scattered(words: _Words) -> _Words:
-    """Return hashes of words whose sums tell sets of words from each other (SplitMix64)."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+    return words * GOLDEN
 
 
 def _word(text: str) -> int:

@@ -7,21 +7,29 @@ G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom number generators"
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from tsstore.numba_tools.decorators import inlined
 
 GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 """2**64 over the golden ratio, made odd: multiples of it lie far apart."""
-FACTORS: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-SHIFTS: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
+
+_FACTORS: Final = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_SHIFTS: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
+
+_Words = TypeVar("_Words", np.uint64, npt.NDArray[np.uint64])
 
 
-@inlined
-def splitmix(word: np.uint64) -> np.uint64:
-    """Spread each bit of a word over all 64; a bijection, and the same in NumPy's arrays."""
-    word = (word ^ (word >> SHIFTS[0])) * FACTORS[0]
-    word = (word ^ (word >> SHIFTS[1])) * FACTORS[1]
-    return word ^ (word >> SHIFTS[2])
+def splitmix_words(words: _Words) -> _Words:
+    """Spread each bit of a word over all 64, a bijection: of one word, or of each of an array."""
+    words = (words ^ (words >> _SHIFTS[0])) * _FACTORS[0]
+    words = (words ^ (words >> _SHIFTS[1])) * _FACTORS[1]
+    return words ^ (words >> _SHIFTS[2])
+
+
+splitmix: Callable[[np.uint64], np.uint64] = inlined(splitmix_words)
+"""The same, for compiled functions to call."""

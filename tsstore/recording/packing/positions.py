@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from tsstore.numba_tools.decorators import compiled
+from tsstore.numba_tools.mixing import GOLDEN, splitmix
 
 _Indices = npt.NDArray[np.int64]
-
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-_FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND: Final = np.uint64(0x94D049BB133111EB)
 
 
 def is_share(positions: object) -> bool:
@@ -54,7 +50,7 @@ def choose_positions(
         sample, what is not below its count.
     """
     # Mixed in between, so that seed 1 of rank 0 is not seed 0 of rank 1.
-    key = np.uint64(_mixed(np.uint64(_mixed(np.uint64(seed)) ^ rank)))
+    key = np.uint64(splitmix(np.uint64(splitmix(np.uint64(seed)) ^ rank)))
     if is_share(positions):
         numbers = _round(key, np.uint64(first), counts.astype(np.float64) * float(positions))
         most = int(numbers.max(initial=0))
@@ -93,21 +89,13 @@ def gather(
 
 
 @compiled(nogil=True)
-def _mixed(word: np.uint64) -> np.uint64:
-    """Mix a word's bits: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    word = (word ^ word >> np.uint64(30)) * _FIRST
-    word = (word ^ word >> np.uint64(27)) * _SECOND
-    return word ^ word >> np.uint64(31)
-
-
-@compiled(nogil=True)
 def _round(key: np.uint64, first: np.uint64, expected: npt.NDArray[np.float64]) -> _Indices:
     """Round each sample's number up or down by chance: it is what was expected, on average."""
     numbers = np.empty(expected.size, np.int64)
     for sample in range(expected.size):
-        state = _mixed(key ^ (first + np.uint64(sample)) * _GOLDEN)
+        state = splitmix(key ^ (first + np.uint64(sample)) * GOLDEN)
         # The upper 53 bits: a number from 0 to below 1. `_draw` goes on with the next words.
-        chance = np.int64(_mixed(state) >> np.uint64(11)) * 2.0**-53
+        chance = np.int64(splitmix(state) >> np.uint64(11)) * 2.0**-53
         numbers[sample] = np.int64(np.floor(expected[sample] + chance))
     return numbers
 
@@ -120,13 +108,13 @@ def _draw(
     pool = np.arange(counts.max() if counts.size else 0)
     swapped = np.empty(chosen.shape[1], np.int64)
     for sample in range(counts.size):
-        state = _mixed(key ^ (first + np.uint64(sample)) * _GOLDEN)
+        state = splitmix(key ^ (first + np.uint64(sample)) * GOLDEN)
         taken = numbers[sample]
         for step in range(taken):
-            state += _GOLDEN
+            state += GOLDEN
             left = np.uint64(counts[sample] - step)
             # The upper half of a random word times `left`, above 2^32, is below it.
-            other = step + np.int64((_mixed(state) >> np.uint64(32)) * left >> np.uint64(32))
+            other = step + np.int64((splitmix(state) >> np.uint64(32)) * left >> np.uint64(32))
             pool[step], pool[other] = pool[other], pool[step]
             swapped[step] = other
             chosen[sample, step] = pool[step]
