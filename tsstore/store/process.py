@@ -30,13 +30,7 @@ def this_process() -> dict[str, Any]:
 
 
 def system() -> str | None:
-    """Return which boot of the system this is, and in which namespace processes have numbers.
-
-    Returns
-    -------
-    str or None
-        None where the system does not tell.
-    """
+    """Return which boot of the system this is, and in which namespace processes have numbers."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -52,10 +46,7 @@ def process_name() -> str:
 def started(pid: int) -> str | None:
     """Return when a process of this host began, as the number of clock ticks since boot.
 
-    Returns
-    -------
-    str or None
-        None where there is no such process, it has ended, or the system does not tell.
+    None where there is no such process, it has ended, or the system does not tell.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")

@@ -44,10 +44,8 @@ def create_run(
 
     Raises
     ------
-    StoreExistsError
-        If there is something at the path already.
-    AccessError
-        If nothing can be written there.
+    StoreExistsError, AccessError
+        If there is something at the path already, or nothing can be written there.
     """
     run = RunAttributes(
         uuid.uuid4().hex if run_id is None else run_id,
@@ -93,17 +91,10 @@ def begin_run(
     many
         Whether this is one of many ranks; it changes what an error says.
 
-    Returns
-    -------
-    RunAttributes
-        What the root says; its id is that of the process that created it.
-
     Raises
     ------
     StoreExistsError
         If there is another run and `resume` is false, or something that is no run.
-    FormatError, DamageError
-        If the root is of a newer format, or is not what was written.
     """
     try:
         return create_run(files, software, run_id)
@@ -120,15 +111,7 @@ def begin_run(
 
 
 def read_run(files: Files) -> RunAttributes:
-    """Return what the root of a run says, checked.
-
-    Raises
-    ------
-    NotAStoreError
-        If there is no run.
-    FormatError, DamageError
-        If its format is newer, or its metadata are not what was written.
-    """
+    """Return what the root of a run says, checked; NotAStoreError where there is no run."""
     where = f"{files.location}/{ZARR_JSON}"
     try:
         data = files.read(ZARR_JSON)
@@ -154,13 +137,7 @@ def remove_run(files: Files) -> None:
     """Remove a run for ever, also one that is removed by half; nothing may be there.
 
     The root goes first: what is left is not taken for a smaller run. No process may write the run.
-
-    Raises
-    ------
-    NotAStoreError
-        If the path holds anything that is not of a run; nothing is removed then.
-    FormatError, DamageError
-        If the root is of a newer format, or is not what was written.
+    Where the path holds anything that is not of a run, NotAStoreError is raised, nothing removed.
     """
     names = files.list("")
     if ZARR_JSON in names:

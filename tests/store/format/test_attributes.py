@@ -16,17 +16,6 @@ from tsstore.store.format.attributes import (
     check_format,
 )
 from tsstore.store.format.documents import dump
-from tsstore.store.format.paths import (
-    column_directory,
-    column_paths,
-    commit_path,
-    directory_name,
-    is_directory,
-    part_directory,
-    positions_paths,
-    seal_path,
-    states_paths,
-)
 
 any_text = st.text(st.characters())
 numbers = st.integers(0, 1 << 40)
@@ -36,45 +25,6 @@ mappings = st.dictionaries(any_text, st.none() | st.integers(-9, 9) | any_text, 
 
 def stored(attributes: RunAttributes | PartAttributes | LayerAttributes) -> dict:
     return json.loads(dump(attributes.to_json()))
-
-
-@given(names=st.lists(any_text, max_size=8, unique=True))
-def test_names_of_any_kind_get_directories_of_their_own(names):
-    layers = [directory_name(index, name) for index, name in enumerate(names)]
-    columns = [column_directory(index, name) for index, name in enumerate(names)]
-    for directories in (layers, columns):
-        assert all(is_directory(directory) for directory in directories)
-        # Also where the file system does not tell cases apart.
-        assert len({directory.casefold() for directory in directories}) == len(names)
-        assert all(directory.isascii() and len(directory) <= 96 for directory in directories)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", ".", "..", "../up", "a/b", "a\\b", "A", "ü", ".hidden", "a\n", "c" * 97, "zarr json"],
-)
-def test_what_no_directory_is_called(name):
-    assert not is_directory(name)
-
-
-def test_names_that_are_plain_stay_as_they_are():
-    assert column_directory(3, "label") == "label"
-    assert column_directory(3, "Label") == "0003-label"
-    assert column_directory(3, "label ü") == "0003-label_"
-    assert directory_name(12, "layer1.0.Conv/1") == "0012-layer1.0.conv_1"
-
-
-def test_where_things_lie():
-    assert part_directory(3, 1) == "part-00003-00001"
-    assert states_paths("p", "0000-a").values == "p/layers/0000-a/states"
-    assert states_paths("p", "0000-a").checksums == "p/layers/0000-a/checksums"
-    positions = positions_paths("p", "0000-a")
-    assert positions.values == "p/layers/0000-a/positions"
-    assert positions.checksums == "p/layers/0000-a/positions_checksums"
-    assert positions.dimension != states_paths("p", "0000-a").dimension
-    assert column_paths("p", "label").checksums == "p/sample_checksums/label"
-    assert commit_path("p") == "p/commit"
-    assert seal_path("p") == "p/sealed"
 
 
 def test_a_chunk_of_the_longest_texts_stays_within_its_limit():

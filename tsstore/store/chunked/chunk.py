@@ -112,13 +112,7 @@ def decode(
 
 @contextmanager
 def taking_memory(where: str, count: int) -> Iterator[None]:
-    """Turn a lack of memory in the block, which takes `count` bytes, into an error with advice.
-
-    Raises
-    ------
-    StoreError
-        If there is not as much, or no array can be as large.
-    """
+    """Turn a lack of memory in the block, which takes `count` bytes, into a StoreError."""
     try:
         yield
     except (MemoryError, ValueError):

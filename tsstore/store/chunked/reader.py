@@ -57,7 +57,7 @@ class CommittedArray:
         dtype: str | None = None,
         row_shape: tuple[int, ...] = (),
     ) -> CommittedArray:
-        """Read and check the array's metadata.
+        """Read and check the array's metadata; DamageError where it disagrees with the commit.
 
         Parameters
         ----------
@@ -65,13 +65,6 @@ class CommittedArray:
             See the class.
         dtype, row_shape
             What the entries must be; any dtype of format 1 unless given.
-
-        Raises
-        ------
-        FormatError
-            If the metadata is not of format 1, or the entries are others.
-        DamageError
-            If the metadata is missing or no JSON, or disagrees with the commit record.
         """
         where = f"{files.location}/{metadata_key(paths.values)}"
         spec, attributes = _read_spec(files, paths.values, dtype, row_shape)
@@ -99,14 +92,7 @@ class CommittedArray:
         """Return entries `start` to `stop`, decoded into `out` where it is given.
 
         Who reads on with the same workspace takes memory for chunks once, and decodes none of them
-        twice in a row.
-
-        Raises
-        ------
-        DamageError
-            If a chunk is missing, or is not what was committed.
-        StoreError
-            If there is not enough memory.
+        twice in a row. DamageError where a chunk is missing, or is not what was committed.
         """
         if stop <= start:
             return empty_entries(self.spec, 0) if out is None else out
@@ -127,13 +113,7 @@ class CommittedArray:
         return out
 
     def take(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
-        """Decode entries into `out`: `rows` ascend, and a chunk that holds some is decoded once.
-
-        Raises
-        ------
-        DamageError
-            If a chunk is missing, or is not what was committed.
-        """
+        """Decode entries into `out`: `rows` ascend, and a chunk that holds some is decoded once."""
         size, workspace = self.spec.chunk_rows, ChunkWorkspace()
         chunk = rows // size
         edges = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(rows)]
@@ -181,11 +161,6 @@ class CommittedArray:
             Of the full chunks; None where they are not known, and full chunks are not compared.
         out, vouched
             See :func:`tsstore.store.chunked.chunk.decode`.
-
-        Raises
-        ------
-        DamageError
-            If the chunk is not what was committed.
         """
         where = self.stored.where(index)
         entries = decode(self.spec, data, where, out, vouched=vouched)
@@ -201,13 +176,7 @@ class CommittedArray:
         return entries
 
     def joined_checksums(self, pieces: Sequence[npt.NDArray[np.uint32]]) -> npt.NDArray[np.uint32]:
-        """Return the checksums of all full chunks, which the record's digest covers in its turn.
-
-        Raises
-        ------
-        DamageError
-            If they are not those that were committed.
-        """
+        """Return the checksums of all full chunks, which the record's digest covers in its turn."""
         checksums = np.concatenate([np.empty(0, "<u4"), *pieces])[: self.full_chunks]
         if google_crc32c.value(checksums.tobytes()) != self.commit.digest:
             where = f"{self.files.location}/{self.paths.checksums}"

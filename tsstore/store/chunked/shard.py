@@ -27,19 +27,10 @@ _CHECKSUM_BYTES = 4
 
 
 class ChunkReader:
-    """Reads encoded chunks of one array.
+    """Reads encoded chunks of the array at `path`, from files of their own or from shards.
 
     It may be used by several threads, and sent to other processes. A bounded number of shards'
     indexes are kept.
-
-    Parameters
-    ----------
-    files
-        Where the store lies.
-    path
-        Of the array.
-    spec
-        What the array is.
     """
 
     def __init__(self, files: Files, path: str, spec: ArraySpec) -> None:
@@ -57,13 +48,7 @@ class ChunkReader:
         return file if self._is_plain else f"{file}: chunk {chunk % self._spec.file_chunks}"
 
     def exists(self, chunk: int) -> bool:
-        """Whether a chunk is there.
-
-        Raises
-        ------
-        DamageError
-            If the index of its shard is damaged, or cannot be read.
-        """
+        """Whether a chunk is there; DamageError if the index of its shard is damaged."""
         if self._is_plain:
             return self._files.exists(self._spec.chunk_key(self._path, chunk))
         try:
@@ -73,13 +58,7 @@ class ChunkReader:
         return True
 
     def read(self, chunk: int, allocate: Allocate | None = None) -> Bytes:
-        """Return the bytes of a chunk, not checked yet; `allocate` may give the memory for them.
-
-        Raises
-        ------
-        DamageError
-            If it is missing or cannot be read, or the index of its shard is damaged.
-        """
+        """Return the bytes of a chunk, not checked yet; `allocate` may give the memory for them."""
         key = self._spec.chunk_key(self._path, chunk)
         try:
             span = None if self._is_plain else self._span(chunk)
@@ -90,15 +69,7 @@ class ChunkReader:
             raise damaged(self.where(chunk), f"it cannot be read ({error})") from error
 
     def check_index(self, file: int) -> None:
-        """Check the index of a shard; nothing where chunks have files of their own.
-
-        Raises
-        ------
-        DamageError
-            If it is damaged, or cannot be read.
-        FileNotFoundError
-            If there is no such shard.
-        """
+        """Check the index of a shard; FileNotFoundError where there is no such shard."""
         if not self._is_plain:
             self._index(file)
 
@@ -131,13 +102,7 @@ class ChunkReader:
 
 
 class ShardWriter:
-    """Collects the encoded chunks of one array and writes them a shard at a time.
-
-    Parameters
-    ----------
-    files, path, spec
-        See :class:`ChunkReader`.
-    """
+    """Collects the encoded chunks of one array and writes them a shard at a time."""
 
     def __init__(self, files: Files, path: str, spec: ArraySpec) -> None:
         self._files = files
@@ -182,16 +147,7 @@ def build_index(lengths: list[int], count: int) -> bytes:
 
 
 def parse_index(data: Bytes, size: int, where: str) -> npt.NDArray[np.int64]:
-    """Check the index of a shard.
-
-    Parameters
-    ----------
-    data
-        Its bytes, with their crc32c.
-    size
-        Bytes of the shard.
-    where
-        The shard's name, for messages.
+    """Check the index of a shard of `size` bytes, given with its crc32c.
 
     Returns
     -------

@@ -34,16 +34,11 @@ class Compression:
     Attributes
     ----------
     codec
-        A name of :data:`tsstore.store.format.arrays.CODECS`.
+        A name of :data:`tsstore.store.format.arrays.CODECS`; others are refused with TsstoreError.
     level
         From 1 to 9; the codec's usual one unless given.
     threads
         How many chunks are encoded at a time; with one, on the thread that appends.
-
-    Raises
-    ------
-    TsstoreError
-        If format 1 has no such codec or level.
     """
 
     codec: str = "lz4"

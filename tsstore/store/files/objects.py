@@ -45,20 +45,15 @@ _PROCESS = os.getpid()
 class ObjectFiles(Files):
     """A store in an object store.
 
-    Failed requests are repeated for two minutes, unless a store object says otherwise. An
-    instance can be sent to another process where obstore can send its store.
+    Failed requests are repeated for two minutes, unless a store object says otherwise. An instance
+    can be sent to another process where obstore can send its store.
 
     Parameters
     ----------
     path
         A URL, ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``, with
-        credentials and endpoint from the usual environment variables; or a store object of
-        obstore, which has its own.
-
-    Raises
-    ------
-    NotAStoreError
-        If `path` is neither.
+        credentials and endpoint from the usual environment variables; or a store object of obstore,
+        which has its own. Anything else is refused with NotAStoreError.
     """
 
     def __init__(self, path: object) -> None:

@@ -35,10 +35,8 @@ def open_files(path: StorePath, durable: bool = True) -> Files:
 
     Raises
     ------
-    NotAStoreError
-        If `path` is no path, no URL of an object store, and no store object.
     StoreError
-        If it is a URL, and obstore is not installed.
+        If `path` is no path, no URL of an object store and no store object; or obstore is missing.
     """
     if isinstance(path, str | os.PathLike) and not is_url(path):
         return LocalFiles(path, durable)

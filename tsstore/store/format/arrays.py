@@ -179,21 +179,9 @@ def checksums_spec(dimension: str) -> ArraySpec:
 
 
 def read_array(files: Files, path: str) -> tuple[ArraySpec, dict[str, Any]]:
-    """Read and check the metadata of the array at `path`.
+    """Read and check the metadata of the array at `path`: its spec, and its tsstore attributes.
 
     Whatever differs from what format 1 writes is refused, before anything is allocated.
-
-    Returns
-    -------
-    tuple
-        The spec, and the array's tsstore attributes, if it has any.
-
-    Raises
-    ------
-    FormatError
-        If the document is not one that format 1 writes.
-    DamageError
-        If it is missing, is no JSON, or its attributes do not match their checksum.
     """
     where = f"{files.location}/{path}"
     document = read_document(files, path)

@@ -40,13 +40,7 @@ class RunAttributes:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> RunAttributes:
-        """Check and parse stored attributes.
-
-        Raises
-        ------
-        FormatError
-            If the format is newer than this version reads, or an attribute is not valid.
-        """
+        """Check and parse stored attributes; FormatError where one is not valid."""
         check_format(value, where)
         source = value.get("compacted_from")
         return cls(

@@ -72,13 +72,7 @@ def attributes_checksum(path: str, attributes: Mapping[str, Any]) -> int:
 
 
 def node_attributes(path: str, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what goes under ``attributes`` of a node: nothing, or ours with their checksum.
-
-    Raises
-    ------
-    FormatError
-        If JSON cannot hold the attributes.
-    """
+    """Return what goes under ``attributes`` of a node: nothing, or ours with their checksum."""
     if not attributes:
         return {}
     # What JSON makes of keys and tuples is what the checksum must be of.
@@ -111,13 +105,7 @@ def create_group(files: Files, path: str, attributes: Mapping[str, Any]) -> None
 
 
 def read_document(files: Files, path: str) -> dict[str, Any]:
-    """Read the metadata of the node at `path`.
-
-    Raises
-    ------
-    DamageError
-        If there is none: the caller knows that there was one.
-    """
+    """Read the metadata of the node at `path`; it is damage if there is none, as there was one."""
     key = metadata_key(path)
     where = f"{files.location}/{key}"
     try:
@@ -141,13 +129,7 @@ def tsstore_attributes(document: Mapping[str, Any], where: str) -> dict[str, Any
 
 
 def check_attributes(attributes: dict[str, Any], path: str, where: str) -> dict[str, Any]:
-    """Return tsstore attributes whose checksum is right.
-
-    Raises
-    ------
-    DamageError
-        If they are not what was written, or were written for another node.
-    """
+    """Return tsstore attributes that are what was written, and for this node; else DamageError."""
     if attributes.get("checksum") != attributes_checksum(path, attributes):
         raise DamageError(
             f"{where}/{ZARR_JSON}: the attributes do not match their checksum; "
@@ -157,13 +139,7 @@ def check_attributes(attributes: dict[str, Any], path: str, where: str) -> dict[
 
 
 def dump(document: Mapping[str, Any]) -> bytes:
-    """Return a document as JSON bytes.
-
-    Raises
-    ------
-    FormatError
-        If JSON cannot hold it: NaN, infinity, other types, too deep or too large.
-    """
+    """Return a document as JSON; FormatError where that cannot hold it, or it is too large."""
     try:
         data = json.dumps(document, allow_nan=False, indent=2).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -177,15 +153,7 @@ def dump(document: Mapping[str, Any]) -> bytes:
 
 
 def load(data: Bytes, where: str) -> dict[str, Any]:
-    """Parse a metadata document.
-
-    Raises
-    ------
-    DamageError
-        If the bytes are not JSON as the standard knows it.
-    FormatError
-        If the document is larger or deeper than any that tsstore writes, or no mapping.
-    """
+    """Parse a metadata document: DamageError if it is no JSON, FormatError if it is another one."""
     if len(data) > MAX_DOCUMENT_BYTES:
         raise FormatError(
             f"{where}: {len(data)} bytes of metadata; expected at most {MAX_DOCUMENT_BYTES}"

@@ -97,17 +97,6 @@ class LayerWriter:
 class PartArrays:
     """Writes the layers and sample columns of one part.
 
-    Parameters
-    ----------
-    files
-        Where the run lies.
-    part
-        The part's directory.
-    compression
-        Of the states.
-    chunk_bytes
-        Size of a decoded chunk of states; chosen by the number of layers unless given.
-
     Attributes
     ----------
     batches, samples
@@ -145,10 +134,7 @@ class PartArrays:
         positions: Mapping[str, int],
         columns: Mapping[str, str],
     ) -> None:
-        """Create the arrays of layers, and, the first time, of sample columns.
-
-        See :meth:`tsstore.store.writing.part.PartWriter.define`.
-        """
+        """Create the arrays of layers; see :meth:`tsstore.store.writing.part.PartWriter.define`."""
         chunk_bytes = self._chunk_bytes or max(
             MIN_CHUNK_BYTES, min(CHUNK_BYTES, BUFFER_BYTES // max(len(layers), 1))
         )
@@ -165,13 +151,7 @@ class PartArrays:
         self.defined = True
 
     def append(self, batch: Batch) -> None:
-        """Append a batch to all layers and columns.
-
-        Raises
-        ------
-        StoreError, ColumnsError
-            If the batch does not fit, or an earlier one could not be appended whole.
-        """
+        """Append a batch to all layers and columns, or refuse it before any of them has changed."""
         self.check_whole()
         self._check_fit(batch)
         self._appending = True
@@ -198,10 +178,7 @@ class PartArrays:
         self._columns.clear()
 
     def flush_layers(self) -> dict[str, LayerCommit]:
-        """Write the layers' unfinished chunks; return what to commit, by directory.
-
-        All their chunks are written then.
-        """
+        """Write all of the layers' chunks; return what to commit, by directory."""
         commits = {layer.directory: layer.flush() for layer in self._layers.values()}
         self._encoder.drain()
         return commits

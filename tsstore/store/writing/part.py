@@ -28,8 +28,8 @@ from tsstore.store.writing.seal import create_seal, is_own, seal_part
 class PartWriter:
     """Writes one part: one process, for ever.
 
-    A batch is appended to every layer and column; :meth:`commit` puts all appended batches on
-    disk for good, or none.
+    A batch is appended to every layer and column; :meth:`commit` puts all appended batches on disk
+    for good, or none.
 
     Parameters
     ----------
@@ -42,15 +42,10 @@ class PartWriter:
     chunk_bytes
         Size of a decoded chunk of states; chosen by the number of layers unless given.
     first
-        Whether the part must be the first of its rank.
+        Whether the part must be the first of its rank; StoreExistsError where it is not.
     attempt
         Which attempt the part must be, as :func:`tsstore.store.writing.resume.resume_step` found
         it; the first that is free unless given.
-
-    Raises
-    ------
-    StoreExistsError
-        If the part must be the first, or the given attempt, and there is one already.
     """
 
     def __init__(
@@ -109,15 +104,7 @@ class PartWriter:
         self._arrays.define(layers, positions, columns)
 
     def append(self, batch: Batch) -> None:
-        """Append a batch; it counts from the next commit on.
-
-        Raises
-        ------
-        PartSealedError
-            If the part has been sealed.
-        StoreError, ColumnsError
-            If the batch does not fit the part, or an earlier one could not be appended whole.
-        """
+        """Append a batch, or refuse it whole; it counts from the next commit on."""
         self._check_open()
         self._arrays.append(batch)
 
@@ -156,20 +143,7 @@ class PartWriter:
         return record
 
     def seal(self, why: str = "closed", waited: float | None = None) -> None:
-        """Commit, then freeze the part for ever; nothing where it is sealed.
-
-        Parameters
-        ----------
-        why
-            The reason.
-        waited
-            Seconds that the job has waited for this writer.
-
-        Raises
-        ------
-        PartSealedError, StoreError
-            See :meth:`commit`.
-        """
+        """Commit, then freeze the part for ever, and say how many seconds the job waited for it."""
         if self.sealed:
             return
         record = self.commit()
@@ -220,19 +194,10 @@ class PartWriter:
 def create_part(files: Files, part: PartAttributes, attempt: int | None = None) -> PartAttributes:
     """Create the group of a part, exclusively; return what it says of this process.
 
-    Parameters
-    ----------
-    files
-        Where the run lies.
-    part
-        What to say; attempt, start and process are filled in.
-    attempt
-        Which attempt it must be; the first that is free unless given.
-
     Raises
     ------
     StoreExistsError
-        If that attempt, or a later one of the same rank, is there already.
+        If the given attempt, or a later one of the same rank, is there already.
     """
     free = next_attempt(files, part.rank)
     chosen = free if attempt is None else attempt

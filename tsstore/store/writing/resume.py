@@ -82,40 +82,18 @@ class Earlier:
         )
 
     def missing(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
-        """Return those ids that no sealed part of the step holds.
+        """Return those of some ids, integers or text, that no sealed part of the step holds.
 
-        Parts of other ranks that are being written do not count: their samples may come twice,
-        and can be told by their ids later.
-
-        Parameters
-        ----------
-        ids
-            Integers or text, one-dimensional.
-
-        Returns
-        -------
-        numpy.ndarray
-            The ids that are left to be recorded, in the order given.
-
-        Raises
-        ------
-        StoreError
-            If a part holds samples without a column of ids, or ids of another kind.
-        DamageError
-            If ids are not what was committed.
+        Parts of other ranks that are being written do not count: their samples may come twice, and
+        can be told by their ids later.
         """
         return missing_ids([part for part in self.parts if part.seal is not None], ids)
 
     def check_job(self) -> None:
-        """Check that this job's samples may stand beside those that the step holds.
+        """Raise ResumeError where this job's samples may not stand beside those of the step.
 
-        Raises
-        ------
-        ResumeError
-            If the model or the threshold is another; or, where samples have no ids, the world
-            size is, or a part was compacted from others.
-        DamageError, FormatError
-            If the layers or columns of a part cannot be read.
+        Model and threshold must be the same; where samples have no ids, the world size as well, and
+        no part may have been compacted from others.
         """
         for part in self.parts:
             if part.samples:
@@ -124,20 +102,7 @@ class Earlier:
                 self._check_threshold(part)
 
     def check_layers(self, layers: Mapping[str, LayerAttributes], complete: bool) -> None:
-        """Check that layers are those of the step's earlier parts.
-
-        Parameters
-        ----------
-        layers
-            By public name.
-        complete
-            Whether there are no others.
-
-        Raises
-        ------
-        ResumeError
-            If the layers, or a layer's neurons, threshold, dtype, axes or sampling are others.
-        """
+        """Raise ResumeError where layers, all of them if `complete`, are not those of the step."""
         for part in self.parts:
             for name in layers.keys() & part.layers.keys():
                 self._check_layer(layers[name], part)
@@ -160,18 +125,7 @@ class Earlier:
         ]
 
     def check_columns(self, columns: Mapping[str, str]) -> None:
-        """Check that sample columns are those of the step's earlier parts.
-
-        Parameters
-        ----------
-        columns
-            Dtype names by column name.
-
-        Raises
-        ------
-        ResumeError
-            If columns, or their dtypes, are others.
-        """
+        """Raise ResumeError where sample columns (dtypes by name) are not those of the step."""
         for part in self.parts:
             theirs = {name: column.spec.dtype for name, column in part.columns.items()}
             if part.samples and theirs != dict(columns):
@@ -236,18 +190,6 @@ def resume_step(files: Files, part: PartAttributes, *, threshold: float | None =
         Rank, world size, step and model of the process that goes on.
     threshold
         As given for its layers; any will do unless it is.
-
-    Returns
-    -------
-    Earlier
-        Without parts where the step is new.
-
-    Raises
-    ------
-    ResumeError
-        If the job does not fit; see :meth:`Earlier.check_job`.
-    DamageError, FormatError
-        If a part of the run cannot be read.
     """
     why = f"resumed by rank {part.rank} of {part.world_size}"
     while True:
@@ -275,18 +217,6 @@ def resume_part(
 
     Of processes that start at the same time as the same rank one goes on at last, and the others'
     parts are sealed: no two write the same samples.
-
-    Parameters
-    ----------
-    files, part, threshold
-        See :func:`resume_step`.
-    compression
-        See :class:`tsstore.store.writing.part.PartWriter`.
-
-    Raises
-    ------
-    ResumeError, DamageError, FormatError
-        See :func:`resume_step`.
     """
     while True:
         earlier = resume_step(files, part, threshold=threshold)

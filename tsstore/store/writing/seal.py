@@ -17,26 +17,12 @@ def seal_part(files: Files, directory: str, why: str, by: str) -> Seal:
 
     Whatever was committed before the call is in the seal. A commit that the part's writer makes
     during the call is in it whole or not at all, and no later one counts; the writer learns it
-    then.
-
-    Parameters
-    ----------
-    files
-        Where the run lies.
-    directory
-        The part, which has begun; one that has no layers yet is sealed empty.
-    why, by
-        The reason, and who seals.
+    then. A part that has no layers yet is sealed empty.
 
     Returns
     -------
     Seal
         The seal that counts: that of another process, where one came first.
-
-    Raises
-    ------
-    DamageError, FormatError
-        If the record or the seal is there and is not what was written.
     """
     seal = read_seal(files, directory)
     if seal is None:
@@ -64,13 +50,7 @@ def create_seal(
 
 
 def is_own(files: Files, part: PartAttributes) -> bool:
-    """Whether a part is still the one that a process began: not deleted, nor begun anew.
-
-    Raises
-    ------
-    DamageError, FormatError
-        If its attributes cannot be read, or are not what was written.
-    """
+    """Whether a part is still the one that a process began: not deleted, nor begun anew."""
     directory = part_directory(part.rank, part.attempt)
     try:
         found = PartAttributes.from_json(read_attributes(files, directory), directory)
