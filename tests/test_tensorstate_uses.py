@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
-import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -518,8 +517,7 @@ del model, models[:3]
 
 
 def test_a_store_that_is_removed_while_hooks_live_ends_without_a_traceback(tmp_path):
-    script = [sys.executable, "-c", REMOVED]
-    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = children.run(REMOVED, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr

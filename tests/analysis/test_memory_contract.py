@@ -1,26 +1,47 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
+import runpy
+import tempfile
 from pathlib import Path
 
+import children
 import pytest
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+MEASURED = "import json, sys, memory; print(json.dumps(memory.measure(*sys.argv[1:])))"
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="peaks of memory are read from /proc"
 )
 
 
-def measure(mebibytes: int, memory: str, width: int, *options: str) -> dict[str, int]:
-    """Analyse a run of so many MiB in a fresh process; return what was planned and measured."""
-    command = [sys.executable, str(BENCHMARK), "--json", f"--mebibytes={mebibytes}", *options]
-    command += ["--memory", memory, "--widths", str(width)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, int] = json.loads(done.stdout)
-    return found
+def measure(
+    mebibytes: int,
+    memory: str,
+    width: int,
+    *,
+    positions: int = 16,
+    data: str = "half",
+    intervals: bool = True,
+    exact: bool = False,
+) -> dict[str, int]:
+    """Analyse a run of so many MiB in a process of its own, as the benchmark does in a cold one.
+
+    Returns what was planned and measured, and the run's size.
+    """
+    benchmark = runpy.run_path(str(BENCHMARKS / "memory.py"))
+    rows = (mebibytes << 20) // width
+    with tempfile.TemporaryDirectory() as folder:
+        tiny, run = Path(folder, "tiny"), Path(folder, "run")
+        benchmark["write_run"](tiny, width, 100 * positions, positions, data)
+        benchmark["write_run"](run, width, rows, positions, data)
+        environment = os.environ | {"PYTHONPATH": str(BENCHMARKS)}
+        arguments = tiny, run, memory, int(intervals), int(exact)
+        done = children.run(MEASURED, *arguments, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    return {"rows": rows, "width": width, **json.loads(done.stdout)}
 
 
 def assert_kept(found: dict[str, int]) -> None:
@@ -38,44 +59,44 @@ def assert_spilled(found: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("positions", [1, 16])
 def test_a_run_larger_than_its_memory_keeps_to_it(positions):
-    found = measure(160, "64MiB", 8, "--no-intervals", f"--positions={positions}")
+    found = measure(160, "64MiB", 8, intervals=False, positions=positions)
     assert_spilled(found)
     assert found["changes"] == 0
 
 
 @pytest.mark.parametrize(("width", "positions"), [(8, 16), (16, 1)])
 def test_groups_of_samples_keep_to_the_memory(width, positions):
-    found = measure(160, "64MiB", width, f"--positions={positions}")
+    found = measure(160, "64MiB", width, positions=positions)
     assert_spilled(found)
     assert found["changes"] > 32
 
 
 def test_exact_keys_keep_to_the_memory():
-    assert_spilled(measure(128, "64MiB", 32, "--exact", "--no-intervals"))
+    assert_spilled(measure(128, "64MiB", 32, exact=True, intervals=False))
 
 
 def test_records_that_stay_in_memory_keep_to_it():
-    found = measure(40, "96MiB", 16, "--no-intervals", "--positions=1")
+    found = measure(40, "96MiB", 16, intervals=False, positions=1)
     assert_kept(found)
     assert not found["spill"]
 
 
-@pytest.mark.parametrize("option", ["--intervals", "--no-intervals"])
-def test_a_partition_that_cannot_be_gathered_keeps_to_the_memory(option):
-    found = measure(40, "64MiB", 8, "--data", "crafted", option)
+@pytest.mark.parametrize("intervals", [True, False])
+def test_a_partition_that_cannot_be_gathered_keeps_to_the_memory(intervals):
+    found = measure(40, "64MiB", 8, data="crafted", intervals=intervals)
     assert_kept(found)
     assert found["distinct"] == pytest.approx(found["rows"], rel=1e-3)
 
 
 def test_skewed_states_whose_spectra_are_large_keep_to_the_memory():
-    found = measure(100, "64MiB", 8, "--data", "skewed")
+    found = measure(100, "64MiB", 8, data="skewed")
     assert_kept(found)
     assert found["spill"]
     assert found["changes"] > 10_000
 
 
 def test_states_of_very_many_frequencies_keep_to_the_memory():
-    found = measure(170, "64MiB", 3, "--data", "power", "--positions=1000")
+    found = measure(170, "64MiB", 3, data="power", positions=1000)
     assert_kept(found)
     assert found["spill"]
     assert found["changes"] > 500_000
@@ -83,27 +104,26 @@ def test_states_of_very_many_frequencies_keep_to_the_memory():
 
 @pytest.mark.parametrize("width", [3, 8, 32])
 def test_states_that_change_the_spectra_of_all_groups_keep_to_the_memory(width):
-    options = ["--data", "repeated", "--positions=1000", *["--exact"] * (width > 16)]
-    found = measure(160, "64MiB", width, *options)
+    found = measure(160, "64MiB", width, data="repeated", positions=1000, exact=width > 16)
     assert_kept(found)
     assert found["spill"]
     assert found["changes"] > 100_000
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("option", ["--intervals", "--no-intervals"])
+@pytest.mark.parametrize("intervals", [True, False])
 @pytest.mark.parametrize("memory", [256, 512])
 @pytest.mark.parametrize("width", [3, 8, 16, 32, 256])
-def test_a_large_run_keeps_to_the_memory(width, memory, option):
-    assert_kept(measure(2 * memory, f"{memory}MiB", width, option))
+def test_a_large_run_keeps_to_the_memory(width, memory, intervals):
+    assert_kept(measure(2 * memory, f"{memory}MiB", width, intervals=intervals))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [32, 256])
 def test_a_large_run_of_exact_keys_keeps_to_the_memory(width):
-    assert_spilled(measure(600, "256MiB", width, "--exact"))
+    assert_spilled(measure(600, "256MiB", width, exact=True))
 
 
 @pytest.mark.slow
 def test_a_run_keeps_to_two_gibibytes():
-    assert_kept(measure(4000, "2GiB", 8, "--no-intervals"))
+    assert_kept(measure(4000, "2GiB", 8, intervals=False))

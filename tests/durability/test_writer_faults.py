@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import threading
 import warnings
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 import torch
-import watching
 from torch import nn
 from watching import hook_count, packed
 
@@ -251,17 +249,8 @@ def evaluate(path):
 def test_a_really_full_disk(tmp_path):
     """The system itself cuts writes short: no file may hold more than 20 kB."""
     path = tmp_path / "run"
-    folders = [Path(__file__).parent, Path(watching.__file__).parent]
-    folders.append(Path(tsstore.__file__).parents[1])
-    paths = os.pathsep.join(map(str, folders))
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = children.run(FULL_DISK, path, env=environment)
     assert done.returncode == 1
     assert "run: the writer failed: OSError: [Errno 27] File too large" in done.stderr
     assert list(path.rglob("*.partial")) == []

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-import subprocess
-import sys
-import textwrap
 import weakref
 
+import children
 import pytest
 import torch
 from torch import nn
@@ -202,9 +200,7 @@ def test_one_that_was_forgotten_and_recorded_nothing_logs_why(path, caplog):
 
 @pytest.mark.parametrize("end", ENDS)
 def test_at_exit_there_is_no_traceback(path, end):
-    script = textwrap.dedent(FORGOTTEN).format(end=ENDS[end])
-    command = [sys.executable, "-c", script, str(path)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    run = children.run(FORGOTTEN.format(end=ENDS[end]), path)
     assert run.returncode == 0
     if end == "overwritten":
         assert run.stderr == ""

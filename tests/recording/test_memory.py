@@ -6,11 +6,9 @@ Measured in processes of their own, whose memory nothing else has touched.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
+
+from children import run
 
 import tsstore
 
@@ -30,14 +28,7 @@ def resident():
 
 def measure(path, script):
     """Run a script in a process of its own, and return what it prints as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(script), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(tsstore.__file__).parents[1])},
-    )
+    done = run(PRELUDE + textwrap.dedent(script), path, strict=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

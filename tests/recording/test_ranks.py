@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -57,14 +54,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM
 
 def start(path, rank, count, script, **variables):
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    environment |= {"PYTHONPATH": str(Path(tsstore.__file__).parents[1])} | variables
-    command = [sys.executable, "-c", textwrap.dedent(RUN).format(**script)]
-    return subprocess.Popen(
-        [*command, str(path), str(rank), str(count)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    script = RUN.format(**script)
+    return children.start(script, path, rank, count, pipes=["stderr"], env=environment | variables)
 
 
 def finish(processes):
@@ -174,13 +165,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("end", ["closed", "never closed"])
 def test_workers_of_a_data_loader_write_nothing_and_let_the_process_end(tmp_path, end):
     path = tmp_path / "run"
-    script = tmp_path / "script.py"
-    script.write_text(LOADER, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(Path(tsstore.__file__).parents[1])}
-    command = [sys.executable, str(script), str(path), end]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=environment
-    )
+    done = children.run(LOADER, path, end)
     assert done.returncode == 0, done.stderr
     assert "outside of any batch" not in done.stderr
     store = tsstore.open(path)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 import warnings
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -561,9 +559,7 @@ model(torch.ones(5, 3))
 
 @pytest.mark.parametrize("end", ["pass", "raise SystemExit(3)", "raise ValueError('mine')"])
 def test_a_recorder_that_nobody_closed_is_sealed_when_the_interpreter_ends(path, end):
-    script = textwrap.dedent(SCRIPT).format(end=end)
-    command = [sys.executable, "-c", script, str(path)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    run = children.run(SCRIPT.format(end=end), path)
     assert run.returncode == {"p": 0, "S": 3, "V": 1}[end.removeprefix("raise ")[0]]
     assert ("ValueError: mine" in run.stderr) == ("mine" in end)
     assert "tsstore" not in run.stderr

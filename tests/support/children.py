@@ -23,7 +23,7 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import IO, Any
 
@@ -105,7 +105,7 @@ def start(
     script: str,
     *arguments: object,
     strict: bool = False,
-    pipes: tuple[str, ...] = ("stdout", "stderr"),
+    pipes: Collection[str] = ("stdout", "stderr"),
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Child:

@@ -3,13 +3,12 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -238,7 +237,7 @@ def test_a_folder_that_takes_no_file_is_an_error_with_advice(tmp_path):
 
 def test_a_disk_that_fills_up_is_an_error_and_leaves_no_file(tmp_path):
     # No disk is full here, but no file of the child may have more than a few bytes.
-    script = """if True:
+    script = """
         import resource, signal, sys
         sys.path.insert(0, sys.argv[2])
         from pathlib import Path
@@ -252,13 +251,8 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_no_file(tmp_path):
         except AnalysisError as error:
             print(error)
     """
-    here = str(Path(__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path), here],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = children.run(script, tmp_path, Path(__file__).parent)
+    assert done.returncode == 0, done.stderr
     assert re.search(
         r"11.72 KiB of a block cannot be written \(File too large\), [\d.]+ \wiB are free; free "
         "some space, or pass another folder as scratch=, or give more memory",

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 from state_tables import SUFFIXES
@@ -89,8 +88,7 @@ def test_a_killed_export_leaves_nothing_that_looks_finished(tmp_path, suffix):
         "def kill(layer, done, total): done < total - 1 or os.kill(os.getpid(), 9)\n"
         "export_states(tsstore.open(run)['a'], out, progress=kill)\n"
     )
-    command = [sys.executable, "-c", killed, str(tmp_path / "run"), str(tmp_path / f"out{suffix}")]
-    assert subprocess.run(command, check=False).returncode == -9
+    assert children.run(killed, tmp_path / "run", tmp_path / f"out{suffix}").returncode == -9
     left, run = sorted(os.listdir(tmp_path))
     assert run == "run"
     assert left.startswith(f"out{suffix}.")

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pandas as pd
 import pytest
@@ -194,8 +193,8 @@ def large(tmp_path_factory):
 )
 def test_states_of_a_run_larger_than_the_memory_keep_to_it(large, what):
     folder, distinct = large
-    command = [sys.executable, "-c", MEASURED, str(folder), "28MiB", what]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = children.run(MEASURED, folder, "28MiB", what)
+    assert done.returncode == 0, done.stderr
     count, measured = map(int, done.stdout.split())
     assert count == (50 if what == "most" else distinct)
     assert measured <= 28 * MIB

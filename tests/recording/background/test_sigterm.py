@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from children import run, start
 
 import tsstore
 from tsstore.errors import CaptureError
@@ -140,12 +138,6 @@ def test_another_thread_can_obey_only_by_releasing():
     termination.release()
 
 
-def run(script, *arguments):
-    script = textwrap.dedent(script)
-    command = [sys.executable, "-W", "error", "-c", script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
 @pytest.mark.parametrize(
     ("end", "code"),
     [
@@ -168,7 +160,7 @@ def test_the_default_ends_the_process_afterwards(end, code):
     print("goes on", flush=True)
     {end}
     """
-    done = run(script)
+    done = run(script, strict=True)
     assert done.returncode == code
     assert done.stdout.startswith("goes on")
     assert "survived" not in done.stdout
@@ -185,7 +177,7 @@ def test_who_ignores_it_goes_on_ignoring_it():
     signal.raise_signal(signal.SIGTERM)
     print("survived")
     """
-    assert run(script).stdout == "commit\nsurvived\n"
+    assert run(script, strict=True).stdout == "commit\nsurvived\n"
 
 
 def test_a_forked_child_ends_as_it_would_have():
@@ -204,7 +196,7 @@ def test_a_forked_child_ends_as_it_would_have():
     os.kill(child, signal.SIGTERM)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), termination.is_requested())
     """
-    assert run(script).stdout == f"{-signal.SIGTERM} False\n"
+    assert run(script, strict=True).stdout == f"{-signal.SIGTERM} False\n"
 
 
 LOOP = """
@@ -223,8 +215,7 @@ with recorder:
 
 
 def start_loop(path, pause):
-    command = [sys.executable, "-c", LOOP.format(pause=pause), str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = start(LOOP.format(pause=pause), path, pipes=["stdout"])
     for _ in range(5):
         assert process.stdout.readline()
     return process
@@ -265,7 +256,7 @@ def test_a_signal_between_the_last_batch_and_the_end_is_not_lost(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
     print("survived")
     """
-    done = run(script, tmp_path / "run")
+    done = run(script, tmp_path / "run", strict=True)
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "")
     assert tsstore.open(tmp_path / "run").finished
 
