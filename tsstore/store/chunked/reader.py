@@ -13,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import FormatError
-from tsstore.store.chunked.chunk import checksum, damaged, decode, empty_entries, taking_memory
+from tsstore.store.chunked.chunk import (
+    checksum,
+    damaged,
+    decode,
+    empty_entries,
+    encode,
+    taking_memory,
+)
 from tsstore.store.chunked.shard import ChunkReader
 from tsstore.store.files.base import Bytes, Files
 from tsstore.store.format.arrays import ArraySpec, read_array
@@ -183,16 +190,26 @@ class CommittedArray:
             raise damaged(where, "the checksums are not those that were committed")
         return checksums
 
+    def encoded_chunk(self, index: int) -> Bytes:
+        """Return a chunk as a file of its own would hold it, checked, with nothing uncommitted."""
+        data, full = self.stored.read(index), index < self.full_chunks
+        entries = self.decode(index, data, self.checksums if full else None)
+        if full:
+            return data
+        committed = empty_entries(self.spec, self.spec.chunk_rows)
+        committed[: self.commit.tail_rows] = entries[: self.commit.tail_rows]
+        return encode(self.spec, committed)
+
     def _chunk(
         self, index: int, out: npt.NDArray[Any] | None, workspace: ChunkWorkspace
     ) -> npt.NDArray[Any]:
         data = self.stored.read(index, workspace.encoded)
         full = index < self.full_chunks
-        checksums = self._checksums if full else None
+        checksums = self.checksums if full else None
         return self.decode(index, data, checksums, out, vouched=workspace.once and full)
 
     @cached_property
-    def _checksums(self) -> npt.NDArray[np.uint32]:
+    def checksums(self) -> npt.NDArray[np.uint32]:
         """Checksums of all full chunks."""
         path = self.paths.checksums
         spec, _ = _read_spec(self.files, path, "uint32", ())

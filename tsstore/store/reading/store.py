@@ -33,6 +33,7 @@ from tsstore.text import counted, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
+    import zarr
 
 _OWN = {"_files", "_steps", "run", "parts"}
 
@@ -227,6 +228,18 @@ class StateStore(Mapping[str, LayerStates]):
     def __getitem__(self, name: str) -> LayerStates:
         public = self.layer_name(name)
         return LayerStates(self.path, public, tuple(_layer_parts(self.path, public, self.parts)))
+
+    @property
+    def zarr_group(self) -> zarr.Group:
+        """The run as a read-only group of zarr-python, as it is committed now.
+
+        Parts, layers and columns are where ``docs/format.md`` says; `xarray.open_zarr` takes its
+        ``store`` and ``path``. Shapes end where the commit does, whatever is written later, and
+        every chunk is checked: what is damaged raises DamageError.
+        """
+        from tsstore.store.reading.zarr_view import zarr_group
+
+        return zarr_group(self._files, self.parts)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layers)

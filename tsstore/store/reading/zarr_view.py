@@ -1,0 +1,320 @@
+"""A run as a group of zarr-python that shows what is committed, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import zarr
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+
+from tsstore.store.chunked import chunk as chunks
+from tsstore.store.chunked.reader import CommittedArray
+from tsstore.store.files.base import Bytes, Files
+from tsstore.store.format.arrays import ArraySpec, checksums_spec
+from tsstore.store.format.documents import (
+    ZARR_JSON,
+    check_attributes,
+    dump,
+    group_document,
+    metadata_key,
+    read_document,
+    tsstore_attributes,
+)
+from tsstore.store.format.paths import (
+    column_paths,
+    commit_path,
+    layer_path,
+    positions_paths,
+    seal_path,
+    states_paths,
+)
+from tsstore.store.format.record import CommitRecord
+from tsstore.store.reading.part import Part
+
+_CONTAINERS = ("layers", "samples", "sample_checksums")
+
+
+def zarr_group(files: Files, parts: tuple[Part, ...]) -> zarr.Group:
+    """Return a read-only group of a run's parts as they are committed."""
+    store = CommittedStore(files, parts)
+    return zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
+
+
+class CommittedStore(Store):
+    """What is committed of a run, as a store of zarr-python that cannot be written.
+
+    All metadata are made anew, shapes as the commit records say; of shards, each chunk is shown in
+    a file of its own. Each chunk is checked against the record before zarr sees it, and the last
+    one holds no rows past the commit. What is damaged or missing is an error, never fill values.
+    """
+
+    supports_writes = False
+    supports_deletes = False
+    supports_listing = True
+
+    def __init__(self, files: Files, parts: tuple[Part, ...]) -> None:
+        super().__init__(read_only=True)
+        self._files = files
+        self._parts = {part.directory: _PartNodes(part) for part in parts}
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, CommittedStore)
+            and self._files.is_same_place(other._files)
+            and self._records() == other._records()
+        )
+
+    def __repr__(self) -> str:
+        return f"<CommittedStore {self._files.location}>"
+
+    def with_read_only(self, read_only: bool = False) -> CommittedStore:
+        """Return the store itself; ValueError where it shall be written to."""
+        if not read_only:
+            raise ValueError(f"{self!r} shows what is committed, and cannot be written to")
+        return self
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Return what is under a key, or a range of it; None where there is nothing."""
+        # Files are read in threads, several at a time: they know no event loop.
+        data = await asyncio.to_thread(self._read, key)
+        if data is None:
+            return None
+        prototype = prototype or default_buffer_prototype()
+        return prototype.buffer.from_bytes(bytes(data[_span(byte_range)]))
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        """Return what is under keys, or ranges of it."""
+        return list(await asyncio.gather(*(self.get(key, prototype, r) for key, r in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is something under a key."""
+        return await asyncio.to_thread(self._holds, key)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Refuse: nothing can be written."""
+        self._check_writable()
+
+    async def delete(self, key: str) -> None:
+        """Refuse: nothing can be deleted."""
+        self._check_writable()
+
+    async def list(self) -> AsyncIterator[str]:
+        """Yield all keys."""
+        for key in self._keys():
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Yield all keys that begin so."""
+        for key in self._keys():
+            if key.startswith(prefix):
+                yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Yield the names directly below a path."""
+        for name in await asyncio.to_thread(self._names, prefix.rstrip("/")):
+            yield name
+
+    def _records(self) -> dict[str, CommitRecord]:
+        return {directory: nodes.part.record for directory, nodes in self._parts.items()}
+
+    def _read(self, key: str) -> Bytes | None:
+        if key == ZARR_JSON:
+            return dump(_stored_group(self._files, ""))
+        nodes = self._nodes(key)
+        return None if nodes is None else nodes.read(key)
+
+    def _holds(self, key: str) -> bool:
+        nodes = self._nodes(key)
+        return key == ZARR_JSON or (nodes is not None and nodes.holds(key))
+
+    def _names(self, path: str) -> list[str]:  # type: ignore[valid-type]  # not the method
+        if not path:
+            return [ZARR_JSON, *self._parts]
+        nodes = self._nodes(path)
+        return [] if nodes is None else sorted(nodes.names(path))
+
+    def _keys(self) -> Iterator[str]:
+        yield ZARR_JSON
+        for nodes in self._parts.values():
+            yield from nodes.keys()
+
+    def _nodes(self, key: str) -> _PartNodes | None:
+        return self._parts.get(key.partition("/")[0])
+
+
+class _ShownArray(Protocol):
+    """What is shown of an array."""
+
+    @property
+    def spec(self) -> ArraySpec: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def attributes(self) -> dict[str, Any]: ...
+
+    def encoded_chunk(self, index: int) -> Bytes: ...
+
+
+@dataclass(frozen=True)
+class _Checksums:
+    """The checksums of an array's committed full chunks."""
+
+    array: CommittedArray
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> ArraySpec:
+        return checksums_spec(self.array.paths.dimension)
+
+    @property
+    def rows(self) -> int:
+        return self.array.full_chunks
+
+    def encoded_chunk(self, index: int) -> Bytes:
+        size = self.spec.chunk_rows
+        entries = chunks.empty_entries(self.spec, size)
+        held = self.array.checksums[index * size : (index + 1) * size]
+        entries[: len(held)] = held
+        return chunks.encode(self.spec, entries)
+
+
+@dataclass(frozen=True)
+class _PartNodes:
+    """The groups and arrays of one part, by path."""
+
+    part: Part
+
+    @cached_property
+    def groups(self) -> dict[str, dict[str, Any] | None]:
+        """Attributes of each group; None of one that is shown as it is stored."""
+        directory, record = self.part.directory, self.part.record
+        groups: dict[str, dict[str, Any] | None] = {directory: None}
+        if self.part.seal is not None:
+            groups[seal_path(directory)] = None
+        if record.generation:
+            groups |= {f"{directory}/{name}": {} for name in _CONTAINERS}
+            groups[commit_path(directory)] = record.to_json()
+        return groups | {layer_path(directory, layer): None for layer in record.layers}
+
+    @cached_property
+    def arrays(self) -> dict[str, _ShownArray]:
+        """All arrays, those of checksums included."""
+        directory, record = self.part.directory, self.part.record
+        arrays: dict[str, _ShownArray] = {}
+        for name, layer in zip(record.layers, self.part.layers.values(), strict=True):
+            _add(arrays, states_paths(directory, name).values, layer.states)
+            if layer.positions is not None:
+                _add(arrays, positions_paths(directory, name).values, layer.positions)
+        for name, column in zip(record.columns, self.part.columns.values(), strict=True):
+            _add(arrays, column_paths(directory, name).values, column)
+        return arrays
+
+    def read(self, key: str) -> Bytes | None:
+        """Return what is under a key; None where there is nothing."""
+        path = _metadata_path(key)
+        if path in self.groups:
+            attributes = self.groups[path]
+            files = self.part.files
+            if attributes is None:
+                return dump(_stored_group(files, path))
+            return dump(group_document(path, attributes))
+        if path in self.arrays:
+            array = self.arrays[path]
+            spec = replace(array.spec, shard_chunks=None)
+            return dump(spec.document(array.rows, path, array.attributes))
+        path, index = _chunk_of(key)
+        return self.arrays[path].encoded_chunk(index) if self.holds(key) else None
+
+    def holds(self, key: str) -> bool:
+        """Whether there is something under a key."""
+        node = _metadata_path(key)
+        if node in self.groups or node in self.arrays:
+            return True
+        path, index = _chunk_of(key)
+        if path not in self.arrays:
+            return False
+        spec = replace(self.arrays[path].spec, shard_chunks=None)
+        return index < self._chunks(path) and key == spec.chunk_key(path, index)
+
+    def names(self, path: str) -> set[str]:
+        """Return the names directly below a path."""
+        if path in self.arrays:
+            return {ZARR_JSON, "c"} if self._chunks(path) else {ZARR_JSON}
+        array = path.removesuffix("/c")
+        if array in self.arrays:
+            return set(map(str, range(self._chunks(array))))
+        if path not in self.groups:
+            return {"0"} if self.holds(f"{path}/0") else set()
+        below = f"{path}/"
+        nodes = (node for node in (*self.groups, *self.arrays) if node.startswith(below))
+        return {ZARR_JSON, *(node.removeprefix(below).partition("/")[0] for node in nodes)}
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys of all files."""
+        yield from map(metadata_key, self.groups)
+        for path, array in self.arrays.items():
+            yield metadata_key(path)
+            spec = replace(array.spec, shard_chunks=None)
+            yield from (spec.chunk_key(path, index) for index in range(self._chunks(path)))
+
+    def _chunks(self, path: str) -> int:
+        array = self.arrays[path]
+        return -(-array.rows // array.spec.chunk_rows)
+
+
+def _add(arrays: dict[str, _ShownArray], path: str, array: CommittedArray) -> None:
+    arrays[path] = array
+    arrays[array.paths.checksums] = _Checksums(array)
+
+
+def _metadata_path(key: str) -> str:
+    """Return the path of the node whose metadata a key is of; one that no node has if of none."""
+    return key.removesuffix(f"/{ZARR_JSON}") if key.endswith(f"/{ZARR_JSON}") else f"{key}/"
+
+
+def _chunk_of(key: str) -> tuple[str, int]:
+    """Return the array and the chunk that a key is of, if there are such."""
+    # From the right: a column may be called "c".
+    path, _, chunk = key.rpartition("/c/")
+    number = chunk.partition("/")[0]
+    return (path, int(number)) if number.isdecimal() and len(number) < 17 else ("", 0)
+
+
+def _stored_group(files: Files, path: str) -> dict[str, Any]:
+    """Return the metadata of a group that never changes, checked."""
+    document = read_document(files, path)
+    where = files.where(path)
+    check_attributes(tsstore_attributes(document, where), path, where)
+    return document
+
+
+def _span(request: ByteRequest | None) -> slice:
+    if isinstance(request, RangeByteRequest):
+        return slice(request.start, request.end)
+    if isinstance(request, OffsetByteRequest):
+        return slice(request.offset, None)
+    if isinstance(request, SuffixByteRequest):
+        return slice(-request.suffix, None) if request.suffix else slice(0, 0)
+    return slice(None)
