@@ -21,7 +21,8 @@ from tsstore.analysis import analyze as module
 from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.planning.layer_plan import layer_plan
-from tsstore.analysis.samples import GROUPS, RandomGroups
+from tsstore.analysis.request import Request
+from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler, choose
 from tsstore.errors import (
     AnalysisError,
@@ -485,14 +486,17 @@ def test_one_layer_can_be_counted_alone(tmp_path):
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     calls = []
     scheduler = LocalScheduler(2)
-    counts, scheme = count_layer(states, 1 << 28, scheduler, lambda *call: calls.append(call))
+    counts, scheme = count_layer(
+        states, Request(memory=1 << 28, progress=lambda *call: calls.append(call)), scheduler
+    )
     assert found(counts) == count(rows)
     assert counts.changes is None
-    by_group, _ = count_layer(states, 1 << 28, scheduler, groups=RandomGroups(3))
+    by_group, _ = count_layer(states, Request(1 << 28), scheduler, Samples(groups=RandomGroups(3)))
     assert by_group.spectrum == counts.spectrum
     assert by_group.changes.groups == 3
     assert scheme.row_bytes == 17
-    assert calls[-1][0] == calls[-1][1]
+    name, done, total = calls[-1]
+    assert (name, done) == ("a", total)
 
 
 def test_the_largest_sample_is_found_across_parts_and_pieces(tmp_path, monkeypatch):

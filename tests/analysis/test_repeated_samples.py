@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from synthetic import count, draw_layer, found, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis.repeats import HELD, settle_repeats
-from tsstore.analysis.sample_digests import digest_samples
+from tsstore.analysis.repeats import HELD, digest_samples, settle_repeats
 from tsstore.analysis.samples import RandomGroups
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, DamageError
@@ -221,7 +220,7 @@ def test_digests_are_the_same_whatever_the_pieces(tmp_path, monkeypatch):
         store = write_layers(tmp_path / "run", {"a": part}, columns={"id": np.arange(200)})
     same = same_ids(store.parts)
     whole = digest_samples(same, [store["a"]], 64 * MIB, LocalScheduler(2))
-    monkeypatch.setattr("tsstore.analysis.sample_digests.PIECE_BYTES", 50)
+    monkeypatch.setattr("tsstore.analysis.repeats.PIECE_BYTES", 50)
     pieces = digest_samples(same, [store["a"]], 64 * MIB, LocalScheduler(2))
     assert np.array_equal(whole, pieces)
     assert np.array_equal(whole[:200], whole[200:])

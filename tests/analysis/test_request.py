@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from inspect import signature
+
 import numpy as np
 import pytest
 from helpers import draw_batch, write_run
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
-from tsstore.analysis.request import check_rows, countable, layer_names, sample_groups
+from tsstore.analysis.repeats import deal_groups
+from tsstore.analysis.request import Request, check_rows, countable, layer_names
 from tsstore.analysis.samples import GROUPS, SampleFilter
 from tsstore.errors import AnalysisError, EmptyStoreError, NotAStoreError, UnknownLayerError
 from tsstore.store.files.local import LocalFiles
@@ -61,12 +64,37 @@ def test_layers_are_named_once_and_by_their_public_names(store):
 
 
 def test_groups_are_for_intervals(store):
-    assert sample_groups(store, True, None).count == GROUPS
-    assert sample_groups(store, False, None) is None
+    assert deal_groups(store, Request()).count == GROUPS
+    assert deal_groups(store, Request(intervals=False)) is None
     with pytest.raises(AnalysisError, match="no sample column 'patient'"):
-        sample_groups(store, True, "patient")
+        deal_groups(store, Request(dependent_by="patient"))
     with pytest.raises(AnalysisError, match="leave one of the two out"):
-        sample_groups(store, False, "patient")
+        Request(intervals=False, dependent_by="patient")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"memory": "lots"}, "memory is 'lots'; expected a positive amount"),
+        ({"memory": 0}, "memory is 0; expected a positive amount"),
+        ({"repeats": "twice"}, "repeats is 'twice'; expected 'once' or 'each'"),
+        ({"scratch": "s3://bucket/x"}, "scratch is s3://bucket/x; expected a folder"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_opened(wrong, message):
+    with pytest.raises(AnalysisError, match=message):
+        Request(**wrong)
+    for call in (tsstore.analyze, tsstore.plan):
+        if set(wrong) <= set(signature(call).parameters):
+            with pytest.raises(AnalysisError, match=message):
+                call("nowhere.zarr", **wrong)
+
+
+def test_progress_is_told_by_layer():
+    calls = []
+    Request(progress=lambda *call: calls.append(call)).report("a")(1, 2)
+    assert calls == [("a", 1, 2)]
+    assert Request().report("a") is None
 
 
 def test_a_layer_without_rows_that_count_is_refused(tmp_path):

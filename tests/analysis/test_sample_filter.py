@@ -19,8 +19,9 @@ from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.execution.graph import Shared, build_graph
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
+from tsstore.analysis.request import Request
 from tsstore.analysis.results.network import notes
-from tsstore.analysis.samples import ALL_SAMPLES, GROUPS, RandomGroups, SampleFilter
+from tsstore.analysis.samples import ALL_SAMPLES, GROUPS, RandomGroups, SampleFilter, Samples
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import (
@@ -178,7 +179,7 @@ def test_any_small_run_is_counted_exactly_once(ids, positions, number_of_groups,
         assert sample_filter.kept_rows(states) == sum(len(part.rows) for part in expected)
         groups = RandomGroups(number_of_groups) if number_of_groups else None
         counts, _ = count_layer(
-            states, 64 * MIB, LocalScheduler(1), groups=groups, sample_filter=sample_filter
+            states, Request(64 * MIB), LocalScheduler(1), Samples(sample_filter, groups)
         )
         assert found(counts) == count(*expected)
 

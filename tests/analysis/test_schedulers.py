@@ -19,6 +19,7 @@ from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.machine import available_memory, available_processors
 from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import (
     DistributedScheduler,
     LocalScheduler,
@@ -420,11 +421,11 @@ def test_a_worker_that_dies_before_its_receipts_are_used_is_replaced(fragile, tm
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     workers = list(fragile.scheduler_info()["workers"])
 
-    def report(done: int, total: int) -> None:
+    def report(name: str, done: int, total: int) -> None:
         if done == 1:
             fragile.run(die, workers=workers[:1], on_error="ignore")
 
-    counts, _ = count_layer(states, GIB // 8, choose(fragile), report)
+    counts, _ = count_layer(states, Request(GIB // 8, progress=report), choose(fragile))
     assert found(counts) == count(rows)
 
 

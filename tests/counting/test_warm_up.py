@@ -13,7 +13,8 @@ from synthetic import layer, numbered_rows, write_layers
 
 import tsstore.counting
 from tsstore.analysis.analyze import count_layer
-from tsstore.analysis.samples import RandomGroups, SampleFilter
+from tsstore.analysis.request import Request
+from tsstore.analysis.samples import RandomGroups, SampleFilter, Samples
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
@@ -84,14 +85,16 @@ def test_nothing_is_compiled_while_a_layer_is_counted(
     groups = RandomGroups(5) if grouped else None
     parts = (part for store in stores for part in store.parts)
     nothing, some = SampleFilter(), SampleFilter({part.directory: np.arange(5) for part in parts})
+    request = Request(1 << 28, scratch=str(tmp_path), exact=exact)
     for in_memory in (True, False):
         warm_up(row_bytes, exact, grouped, not in_memory)
         before = compiled()
         assert sum(map(len, before.values())) > 10
         monkeypatch.setattr(LocalScheduler, "shared_memory", in_memory)
         for store, name, sample_filter in product(stores, stores[0], (nothing, some)):
-            way = {"scratch": str(tmp_path), "groups": groups, "sample_filter": sample_filter}
-            counts, _ = count_layer(store[name], 1 << 28, LocalScheduler(2), exact=exact, **way)
+            counts, _ = count_layer(
+                store[name], request, LocalScheduler(2), Samples(sample_filter, groups)
+            )
             assert counts.spectrum.rows == sample_filter.kept_rows(store[name])
             assert compiled() == before, (in_memory, name)
 

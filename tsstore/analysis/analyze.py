@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.execution.exchange import planned_scratch, scratch_parent
+from tsstore.analysis.execution.exchange import planned_scratch
 from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
-from tsstore.analysis.machine import give_back_memory, parse_memory
+from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.layer_plan import layer_plan
-from tsstore.analysis.repeats import Repeats, count_clusters, samples_that_count
+from tsstore.analysis.repeats import choose_samples, deal_groups
 from tsstore.analysis.request import (
+    Progress,
+    Repeats,
+    Request,
     check_rows,
     countable,
     dependence,
     layer_names,
-    sample_groups,
 )
-from tsstore.analysis.results.layer import PER_SAMPLE, LayerResult
+from tsstore.analysis.results.estimates import PER_SAMPLE
+from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, count_right
-from tsstore.analysis.schedulers import Report, Scheduler, choose
+from tsstore.analysis.samples import ALL, SampleFilter, Samples, count_right
+from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
 from tsstore.store.files.open import StorePath
-from tsstore.store.reading.ids import ID
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.store import StateStore
-
-Progress = Callable[[str, int, int], None]
-"""Takes a layer's name, the number of its tasks that are done, and of all."""
 
 
 def analyze(
@@ -116,51 +115,46 @@ def analyze(
         If the run holds several steps, there is no column `dependent_by`, or memory, scheduler,
         repeats or scratch make no sense.
     """
-    dependent_by = dependence(dependent_by, cluster)
+    request = Request(
+        memory=memory,
+        scheduler=scheduler,
+        progress=progress,
+        scratch=scratch,
+        intervals=intervals,
+        dependent_by=dependence(dependent_by, cluster),
+        unique_by=unique_by,
+        repeats=repeats,
+        exact=exact,
+        seed=seed,
+    )
     store = countable(store)
     names = layer_names(store, layers)
-    asked = None if memory is None else parse_memory(memory)
-    folder = scratch_parent(scratch)
-    sample_groups(store, intervals, dependent_by)
+    deal_groups(store, request)  # A column that is not there is an error before anything is read.
     with closing(choose(scheduler)) as runner:
-        amount = runner.memory(asked)
-        found = samples_that_count(store, names, unique_by, repeats, amount, runner)
-        by_id = unique_by or (ID if repeats == "once" else None)
-        groups = sample_groups(store, intervals, dependent_by, found, by_id)
-        sample_filter = found.sample_filter
-        clusters = count_clusters(store, groups if dependent_by else None, found)
-        way = _Way(amount, runner, progress, folder, groups, sample_filter, clusters, exact, seed)
-        results = _told_of_dependence([_analyze_layer(store[name], way) for name in names])
+        samples = choose_samples(store, names, request, runner)
+        results = [_analyze_layer(store[name], request, runner, samples) for name in names]
+    groups, sample_filter = samples.groups, samples.sample_filter
     accuracy = count_right(store.parts, groups, sample_filter)
     return Analysis(
         store.path,
         store.samples - sample_filter.samples,
-        results,
+        _told_of_dependence(results),
         None if accuracy is None else accuracy.share,
         None if groups is None else accuracy,
         samples_left_out=sample_filter.samples,
-        repeated_samples=found.staying,
+        repeated_samples=samples.staying,
         repeats=repeats,
-        not_compared=found.problem,
+        not_compared=samples.problem,
         dealt=None if groups is None else groups.dealt(sample_filter),
     )
 
 
 def count_layer(
-    states: LayerStates,
-    memory: int,
-    scheduler: Scheduler,
-    report: Report | None = None,
-    scratch: str | None = None,
-    groups: RandomGroups | None = None,
-    sample_filter: SampleFilter = ALL_SAMPLES,
-    exact: bool = False,
-    seed: int | None = None,
+    states: LayerStates, request: Request, scheduler: Scheduler, samples: Samples = ALL
 ) -> tuple[Counts, KeyScheme]:
     """Count the distinct states of a layer exactly; return what was counted and by which keys.
 
-    With groups of samples, what leaving each of them out changes is counted as well. Samples that
-    are left out do not count at all.
+    If there are groups of samples, what leaving each of them out changes is counted as well.
 
     Raises
     ------
@@ -171,16 +165,17 @@ def count_layer(
     CountingError
         If the counts do not add up to the rows.
     """
-    count_of_groups = groups.count if groups else 0
-    plan = layer_plan(states, memory, scheduler, count_of_groups, sample_filter.planned, exact)
-    scheme = KeyScheme.create(states.row_bytes, seed, exact)
-    warm_up(states.row_bytes, exact, groups is not None, plan.spill)
+    groups, sample_filter = samples.groups, samples.sample_filter
+    memory, left_out = scheduler.memory(request.memory), sample_filter.planned
+    plan = layer_plan(states, memory, scheduler, samples.group_count, left_out, request.exact)
+    scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
+    warm_up(states.row_bytes, request.exact, groups is not None, plan.spill)
 
     if plan.gives_back:
         give_back_memory()
-    with planned_scratch(plan, scheduler, scratch) as folder:
+    with planned_scratch(plan, scheduler, request.scratch) as folder:
         graph, key = build_graph(states, scheme, plan, folder, groups, sample_filter)
-        counts = scheduler.run(graph, key, plan.threads, report)
+        counts = scheduler.run(graph, key, plan.threads, request.report(states.name))
         if plan.gives_back:
             give_back_memory()
     counts = finish_counts(counts, states, groups, sample_filter)
@@ -209,43 +204,15 @@ def _check_rows(states: LayerStates, counts: Counts, sample_filter: SampleFilter
         )
 
 
-@dataclass(frozen=True)
-class _Way:
-    """How each layer is analysed."""
-
-    memory: int
-    scheduler: Scheduler
-    progress: Progress | None
-    scratch: str | None
-    groups: RandomGroups | None
-    sample_filter: SampleFilter
-    clusters: int | None
-    exact: bool
-    seed: int | None
-
-
-def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
-    check_rows(states, way.sample_filter)
-
-    def report(done: int, total: int) -> None:
-        if way.progress is not None:
-            way.progress(states.name, done, total)
-
-    counts, scheme = count_layer(
-        states,
-        way.memory,
-        way.scheduler,
-        report if way.progress else None,
-        way.scratch,
-        way.groups,
-        way.sample_filter,
-        way.exact,
-        way.seed,
-    )
+def _analyze_layer(
+    states: LayerStates, request: Request, scheduler: Scheduler, samples: Samples
+) -> LayerResult:
+    check_rows(states, samples.sample_filter)
+    counts, scheme = count_layer(states, request, scheduler, samples)
     return LayerResult(
         name=states.name,
         neurons=states.neurons,
-        samples=way.sample_filter.kept_samples(states),
+        samples=samples.sample_filter.kept_samples(states),
         spectrum=counts.spectrum,
         equal_pairs_within_samples=counts.equal_pairs_within_samples,
         pairs_within_samples=counts.pairs_within_samples,
@@ -253,7 +220,7 @@ def _analyze_layer(states: LayerStates, way: _Way) -> LayerResult:
         threshold=states.attributes.threshold["given"],
         sampling=_sampling(states),
         changes=counts.changes,
-        clusters=way.clusters,
+        clusters=samples.clusters,
     )
 
 

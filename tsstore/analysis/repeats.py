@@ -14,29 +14,24 @@ Where these are more than one in twenty of those that are equal, all of them sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.sample_digests import (
-    Digests,
-    Indices,
-    bytes_to_digest,
-    digest_samples,
-    follows_its_like,
-)
-from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
+from tsstore.analysis.request import Request
+from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, Samples
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.errors import AnalysisError, MemoryTooSmallError, StoreError
+from tsstore.errors import MemoryTooSmallError, StoreError
+from tsstore.store.reading.blocks import Block
 from tsstore.store.reading.ids import ID, SameIds, id_dtype, repeated, same_ids
+from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.store import StateStore
 from tsstore.text import format_memory
-
-Repeats = Literal["once", "each"]
-"""Whether samples of one id and the same rows count once, or each sample is a draw of its own."""
 
 COMPARED_BYTES = 48
 """Of an id, while all are compared: itself, its place in order, itself there, whether it is equal
@@ -50,6 +45,19 @@ samples these are, and which values of another column belong to one cluster for 
 
 BY_CHANCE = 0.05
 """So many of the samples that equal another one of their id may do so by chance."""
+
+SAMPLE_BYTES = 144
+"""Of a sample that is digested: its place, its id's number, its digest before and after a layer,
+and the orders in which digests are compared."""
+PIECE_BYTES = 1 << 20
+"""Of rows that are read at a time, about; those of one sample are read at once."""
+MOST_PIECE_ROWS = 1 << 16
+BLOCK_PIECES = 16
+TASK_BYTES = 4 << 20
+"""Of a task beside its rows and chunks."""
+
+Indices = npt.NDArray[np.int64]
+Digests = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,60 +87,84 @@ NO_REPEATS = RepeatedSamples()
 """Every sample counts, and depends on no other."""
 
 
-def samples_that_count(
-    store: StateStore,
-    layers: Sequence[str],
-    unique_by: str | None,
-    repeats: Repeats,
-    memory: int,
-    scheduler: Scheduler,
-) -> RepeatedSamples:
-    """Return which samples are left out, and which of the others depend on each other.
-
-    Raises
-    ------
-    AnalysisError
-        If `repeats` is neither of its two values, or is for ids and `unique_by` is given.
-    StoreError, DamageError, MemoryTooSmallError
-        As `leave_out_repeated` and `settle_repeats`.
-    """
-    _check_repeats(repeats)
-    if unique_by is not None:
-        return RepeatedSamples(leave_out_repeated(store, unique_by, memory))
-    if repeats == "each":
+def choose_samples(
+    store: StateStore, layers: Sequence[str], request: Request, scheduler: Scheduler
+) -> Samples:
+    """Settle which samples count in the layers, and deal these into groups."""
+    memory = scheduler.memory(request.memory)
+    if request.unique_by is not None:
+        found = RepeatedSamples(leave_out_repeated(store, request.unique_by, memory))
+    elif request.repeats == "each":
         same = find_same_ids(store, memory)
-        return RepeatedSamples(staying=None if isinstance(same, str) else same.repeats)
-    return settle_repeats(store, layers, memory, scheduler)
+        found = RepeatedSamples(staying=None if isinstance(same, str) else same.repeats)
+    else:
+        found = settle_repeats(store, layers, memory, scheduler)
+    groups = deal_groups(store, request)
+    if groups is not None:
+        groups = groups.joining(found.dependent)
+    clusters = _count_clusters(store, groups if request.dependent_by else None, found)
+    return Samples(found.sample_filter, groups, clusters, found.staying, found.problem)
 
 
-def planned_filter(
-    store: StateStore, unique_by: str | None, repeats: Repeats, memory: int
-) -> SampleFilter:
-    """Return the samples that are left out for certain, and how many may be at most.
+def plan_samples(store: StateStore, request: Request, scheduler: Scheduler) -> Samples:
+    """Return which samples are left out for certain, and how many may be at most; read no state."""
+    memory, groups = scheduler.memory(request.memory), deal_groups(store, request)
+    if request.unique_by is not None:
+        return Samples(leave_out_repeated(store, request.unique_by, memory), groups)
+    same = find_same_ids(store, memory) if request.repeats == "once" else ""
+    most = 0 if isinstance(same, str) else HELD * same.samples
+    return Samples(SampleFilter(most=most), groups)
 
-    No state is read. Arguments and errors as `samples_that_count`.
+
+def deal_groups(store: StateStore, request: Request) -> RandomGroups | None:
+    """Return the groups of samples to tell apart; None for none.
+
+    Samples of one id fall into one group, the same one in every run, if there are ids. It is an
+    AnalysisError if there is no column `dependent_by`.
     """
-    _check_repeats(repeats)
-    if unique_by is not None:
-        return leave_out_repeated(store, unique_by, memory)
-    same = find_same_ids(store, memory) if repeats == "once" else ""
-    return SampleFilter(most=0 if isinstance(same, str) else HELD * same.samples)
+    if not request.intervals:
+        return None
+    by = request.dependent_by or request.unique_by or (ID if request.repeats == "once" else None)
+    if request.dependent_by is None and by is not None and not _have_ids(store, by):
+        by = None
+    return RandomGroups.of_parts(store.parts, by)
 
 
-def _check_repeats(repeats: Repeats) -> None:
-    if repeats not in ("once", "each"):
-        raise AnalysisError(f"repeats is {repeats!r:.80}; expected 'once' or 'each'")
+def _have_ids(store: StateStore, by: str) -> bool:
+    """Return whether all samples have ids that tell them from each other."""
+    try:
+        id_dtype(store.parts, by)
+    except StoreError:
+        return False
+    return True
+
+
+def leave_out_repeated(store: StateStore, by: str, memory: int) -> SampleFilter:
+    """Leave out each sample that repeats another one of its step and id, within so many bytes.
+
+    Of several, that of the earliest attempt stays; then that of the lowest rank; then the first.
+    """
+    needed = _bytes_to_compare(store, by)
+    if needed > memory:
+        raise MemoryTooSmallError(
+            f"{store.path}: memory of {format_memory(memory)} is too small to compare the ids of "
+            f"{store.samples:,} samples; give at least memory='{-(-needed // 1024)}KiB'"
+        )
+    found = repeated(store.parts, by).left_out
+    return SampleFilter({name: indices for name, indices in found.items() if len(indices)})
+
+
+def _bytes_to_compare(store: StateStore, by: str) -> int:
+    """Return the most bytes that comparing all ids takes; about so many if they are of text."""
+    columns = [part.columns[by] for part in store.parts if by in part.columns]
+    of_text = sum(column.rows for column in columns if column.spec.is_text)
+    return COMPARED_BYTES * store.samples + TEXT_BYTES * of_text
 
 
 def find_same_ids(store: StateStore, memory: int) -> SameIds | str:
     """Return the samples whose id occurs more than once; or why ids cannot be compared.
 
     The reason is empty where there are no ids.
-
-    Raises
-    ------
-    DamageError
-        If a chunk of ids is not what was committed.
     """
     if ID not in store.columns:
         return ""
@@ -141,52 +173,10 @@ def find_same_ids(store: StateStore, memory: int) -> SameIds | str:
     except StoreError as error:
         # What ids there are is the user's business, until they are asked for.
         return str(error)
-    needed = bytes_to_compare(store, ID)
+    needed = _bytes_to_compare(store, ID)
     if needed > memory:
         return f"it takes {format_memory(needed)}, and memory is {format_memory(memory)}"
     return same_ids(store.parts)
-
-
-def leave_out_repeated(store: StateStore, by: str, memory: int) -> SampleFilter:
-    """Leave out each sample that repeats another one of its step and id.
-
-    Of several, that of the earliest attempt stays; then that of the lowest rank; then the first.
-
-    Parameters
-    ----------
-    store
-        The run.
-    by
-        The sample column that holds the ids, integers or text.
-    memory
-        What comparing them may take, in bytes.
-
-    Raises
-    ------
-    MemoryTooSmallError
-        If the ids are too many.
-    StoreError
-        If a part has samples and no such column, or it is of no one type of integers or text.
-    DamageError
-        If a chunk of ids is not what was committed.
-    """
-    needed = bytes_to_compare(store, by)
-    if needed > memory:
-        raise MemoryTooSmallError(
-            f"{store.path}: memory of {format_memory(memory)} is too small to compare the ids of "
-            f"{store.samples:,} samples; give at least memory='{-(-needed // 1024)}KiB'"
-        )
-    found = repeated(store.parts, by).left_out
-    return SampleFilter(
-        {directory: indices for directory, indices in found.items() if len(indices)}
-    )
-
-
-def bytes_to_compare(store: StateStore, by: str) -> int:
-    """Return the most bytes that comparing all ids takes; about so many if they are of text."""
-    columns = [part.columns[by] for part in store.parts if by in part.columns]
-    of_text = sum(column.rows for column in columns if column.spec.is_text)
-    return COMPARED_BYTES * store.samples + TEXT_BYTES * of_text
 
 
 def settle_repeats(
@@ -196,11 +186,6 @@ def settle_repeats(
 
     Only rows of samples whose id occurs more than once are read, and of those only as many layers
     as it takes to tell them apart.
-
-    Raises
-    ------
-    DamageError
-        If a chunk is not what was committed.
     """
     same = find_same_ids(store, memory)
     if isinstance(same, str):
@@ -218,19 +203,12 @@ def settle_repeats(
     return _settled(same, digest_samples(same, states, memory, scheduler))
 
 
-def count_clusters(
+def _count_clusters(
     store: StateStore, groups: RandomGroups | None, repeats: RepeatedSamples
 ) -> int | None:
     """Return how many clusters the samples that count are of; None if each is its own.
 
-    Parameters
-    ----------
-    store
-        The run.
-    groups
-        Those of a column whose values are clusters, if there is one.
-    repeats
-        Samples that are left out, or depend on each other.
+    The groups are those of a column whose values are clusters, if there is one.
     """
     if groups is not None:
         return groups.count_clusters(repeats.sample_filter)
@@ -269,7 +247,7 @@ def _chosen(
 def _equal_to_earlier(number: Indices, digests: Digests) -> npt.NDArray[np.bool_]:
     """Return which samples equal an earlier one of their id."""
     order = np.lexsort((digests[:, 1], digests[:, 0], number))
-    same = follows_its_like(number[order], digests[order])
+    same = _follows_its_like(number[order], digests[order])
     copies = np.zeros(len(number), bool)
     copies[order] = same
     return copies
@@ -291,3 +269,148 @@ def _several(number: Indices) -> npt.NDArray[np.bool_]:
     """Return which entries occur more than once."""
     _, place, often = np.unique(number, return_inverse=True, return_counts=True)
     return np.asarray(often[place] > 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Some:
+    """Samples of a block: their places among its samples, and their digests so far."""
+
+    places: Indices
+    digests: Digests
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A layer as a task needs it: a mapping or sequence Dask would look into."""
+
+    states: LayerStates
+
+
+def bytes_to_digest(same: SameIds, layers: Sequence[LayerStates], scheduler: Scheduler) -> int:
+    """Return the bytes that digesting samples takes, at least: with as few tasks as there may be.
+
+    The processes of a cluster use all their threads.
+    """
+    tasks = 1 if scheduler.shared_memory else scheduler.threads
+    return same.samples * SAMPLE_BYTES + tasks * max(map(_task_bytes, layers))
+
+
+def digest_samples(
+    same: SameIds, layers: Sequence[LayerStates], memory: int, scheduler: Scheduler
+) -> Digests:
+    """Return a digest of each sample's rows in all layers, uint64 (samples, 2).
+
+    Samples that differ from all others of their id are not looked at in later layers.
+    """
+    left = memory - same.samples * SAMPLE_BYTES
+    threads = max(1, min(left // max(map(_task_bytes, layers)), scheduler.threads))
+    digests = np.zeros((same.samples, 2), np.uint64)
+    alike = np.ones(same.samples, bool)
+    for states in layers:
+        with_rows = {part.directory for part in states.parts if part.rows}
+        held = [np.full(len(own), name in with_rows) for name, own in same.parts.items()]
+        read = alike & np.concatenate(held)
+        if read.any():
+            graph, key = _graph(states, same, read, digests)
+            digests[read] = scheduler.run(graph, key, threads, None)
+            alike &= _has_its_like(same.number, digests)
+    return digests
+
+
+def _graph(
+    states: LayerStates, same: SameIds, read: npt.NDArray[np.bool_], digests: Digests
+) -> tuple[dict[Any, Any], str]:
+    """Return the graph that digests one layer's rows of some samples in their order, and its key.
+
+    Its keys are unique: a cluster may run many analyses at once.
+    """
+    token = uuid.uuid4().hex[:12]
+    kinds = ("digested-layer", "digest", "digests")
+    layer, digest, result = (f"tsstore-{kind}-{token}" for kind in kinds)
+    graph: dict[Any, Any] = {layer: _Layer(states)}
+    chosen, before = same.of_parts(read), same.of_parts(digests)
+    keys: list[tuple[str, int]] = []
+    for directory, indices in same.parts.items():
+        mine = chosen[directory]
+        places, own = indices[mine], before[directory][mine]
+        for block in _blocks(states, directory):
+            some = slice(*np.searchsorted(places, [block.first_sample, _end(block)]))
+            if some.start < some.stop:
+                keys.append((digest, len(keys)))
+                wanted = _Some(places[some] - block.first_sample, own[some])
+                graph[keys[-1]] = (_digest_block, layer, block, wanted)
+    graph[result] = (_together, keys)
+    return graph, result
+
+
+def _blocks(states: LayerStates, directory: str) -> Iterator[Block]:
+    for number, part in enumerate(states.parts):
+        if part.directory == directory:
+            yield from part.blocks(number, BLOCK_PIECES * _piece_rows(states))
+
+
+def _end(block: Block) -> int:
+    return block.first_sample + block.samples
+
+
+def _piece_rows(states: LayerStates) -> int:
+    return min(max(PIECE_BYTES // states.row_bytes, 1), MOST_PIECE_ROWS)
+
+
+def _task_bytes(states: LayerStates) -> int:
+    """Return the most bytes that a task takes."""
+    largest = max(states.largest_sample, _piece_rows(states))
+    chunk = max(part.states.spec.chunk_bytes for part in states.parts)
+    return TASK_BYTES + 3 * chunk + largest * states.row_bytes
+
+
+def _digest_block(layer: _Layer, block: Block, some: _Some) -> Digests:
+    """Return the digests of some of a block's samples with what they have shown in one layer."""
+    states, first, found = layer.states, 0, np.empty_like(some.digests)
+    for piece in states.divide(block, _piece_rows(states)):
+        start = piece.first_sample - block.first_sample
+        own = slice(first, int(np.searchsorted(some.places, start + piece.samples)))
+        if own.start < own.stop:
+            found[own] = _digest_piece(states, piece, some.places[own] - start, some.digests[own])
+        first = own.stop
+    return found
+
+
+def _digest_piece(states: LayerStates, piece: Block, places: Indices, before: Digests) -> Digests:
+    part = states.parts[piece.part]
+    ends = np.cumsum(part.read_positions(piece.first_sample, piece.samples))
+    starts = np.concatenate([[0], ends[:-1]])
+    first, last = int(starts[places[0]]), int(ends[places[-1]])
+    rows = part.states.read(piece.first_row + first, piece.first_row + last).reshape(-1)
+    starts, ends = (states.row_bytes * (edges[places] - first) for edges in (starts, ends))
+    # By its name, rows of one layer are not taken for those of another one.
+    name = states.name.encode("utf-8", "surrogatepass")
+    person = hashlib.blake2b(name, digest_size=16).digest()
+    data, earlier = rows.data, before.tobytes()
+    found = [earlier[place : place + 16] for place in range(0, len(earlier), 16)]
+    for sample, (start, stop) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        if start < stop:
+            digest = hashlib.blake2b(found[sample], digest_size=16, person=person)
+            digest.update(data[start:stop])
+            found[sample] = digest.digest()
+    return np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
+
+
+def _together(pieces: Sequence[Digests]) -> Digests:
+    return np.concatenate(pieces)
+
+
+def _has_its_like(number: Indices, digests: Digests) -> npt.NDArray[np.bool_]:
+    """Return which samples equal another one of their id, earlier or later."""
+    order = np.lexsort((digests[:, 1], digests[:, 0], number))
+    same = np.append(_follows_its_like(number[order], digests[order]), False)
+    has = np.zeros(len(number), bool)
+    has[order] = same[:-1] | same[1:]
+    return has
+
+
+def _follows_its_like(number: Indices, digests: Digests) -> npt.NDArray[np.bool_]:
+    """Return which entries, in order of numbers and digests, equal the one before them."""
+    same = np.zeros(len(number), bool)
+    same[1:] = (number[1:] == number[:-1]) & (digests[1:] == digests[:-1]).all(axis=1)
+    return same

@@ -1,28 +1,69 @@
-"""What is asked of a run, checked before anything is read: the same for all that counts."""
+"""What is asked of an analysis: one value, checked before anything is read, and passed whole."""
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
-from tsstore.analysis.repeats import NO_REPEATS, RepeatedSamples
-from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
-from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
+from tsstore.analysis.execution.exchange import scratch_parent
+from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.samples import ALL_SAMPLES, SampleFilter
+from tsstore.analysis.schedulers import Report
+from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.store.files.open import StorePath
-from tsstore.store.reading.ids import ID, id_dtype
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.store import StateStore, open_store
+
+Progress = Callable[[str, int, int], None]
+"""Takes a layer's name, the number of its tasks that are done, and of all."""
+
+Repeats = Literal["once", "each"]
+"""Whether samples of one id and the same rows count once, or each sample is a draw of its own."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of an analysis of a run, or of a layer, in the words of `analyze`.
+
+    What makes no sense whatever the run is an AnalysisError.
+    """
+
+    memory: int | str | None = None
+    scheduler: Any = None
+    progress: Progress | None = None
+    scratch: str | os.PathLike[str] | None = None
+    intervals: bool = True
+    dependent_by: str | None = None
+    unique_by: str | None = None
+    repeats: Repeats = "once"
+    exact: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.memory is not None:
+            parse_memory(self.memory)
+        scratch_parent(self.scratch)
+        if self.repeats not in ("once", "each"):
+            raise AnalysisError(f"repeats is {self.repeats!r:.80}; expected 'once' or 'each'")
+        if self.dependent_by is not None and not self.intervals:
+            raise AnalysisError(
+                f"dependent_by={self.dependent_by!r:.80} is for intervals, and there are none with "
+                "intervals=False; leave one of the two out"
+            )
+
+    def report(self, layer: str) -> Report | None:
+        """Return what is to be told of each task of a layer that is done; None for nothing."""
+        return None if self.progress is None else partial(self.progress, layer)
 
 
 def countable(store: StateStore | StorePath) -> StateStore:
     """Return a run as of its commits now, whatever is committed later.
 
-    Raises
-    ------
-    EmptyStoreError
-        If nothing has been committed.
-    AnalysisError
-        If it holds several steps.
+    An EmptyStoreError if there are none, an AnalysisError if it holds several steps.
     """
     store = store.pinned() if isinstance(store, StateStore) else open_store(store)
     if not store.samples:
@@ -39,15 +80,7 @@ def countable(store: StateStore | StorePath) -> StateStore:
 
 
 def layer_names(store: StateStore, layers: str | Iterable[str] | None) -> list[str]:
-    """Return the public names of the layers asked for, each once; all unless some are given.
-
-    Raises
-    ------
-    UnknownLayerError
-        If there is no such layer.
-    AnalysisError
-        If none was asked for.
-    """
+    """Return the public names of the layers asked for, each once; all unless some are given."""
     wanted = [layers] if isinstance(layers, str) else store.layers if layers is None else layers
     names = list(dict.fromkeys(map(store.layer_name, wanted)))
     if not names:
@@ -55,51 +88,8 @@ def layer_names(store: StateStore, layers: str | Iterable[str] | None) -> list[s
     return names
 
 
-def sample_groups(
-    store: StateStore,
-    intervals: bool,
-    dependent_by: str | None,
-    repeats: RepeatedSamples = NO_REPEATS,
-    by_id: str | None = ID,
-) -> RandomGroups | None:
-    """Return the groups of samples to tell apart; None for none.
-
-    Samples of one id fall into one group, the same one in every run, if there are ids in the column
-    `by_id`.
-
-    Raises
-    ------
-    AnalysisError
-        If there is no column `dependent_by`, or nothing that it would be for.
-    """
-    if intervals:
-        ids = by_id if by_id is not None and _have_ids(store, by_id) else None
-        return RandomGroups.of_parts(store.parts, dependent_by or ids).joining(repeats.dependent)
-    if dependent_by is not None:
-        raise AnalysisError(
-            f"dependent_by={dependent_by!r:.80} is for intervals, and there are none with "
-            "intervals=False; leave one of the two out"
-        )
-    return None
-
-
-def _have_ids(store: StateStore, by_id: str) -> bool:
-    """Return whether all samples have ids that tell them from each other."""
-    try:
-        id_dtype(store.parts, by_id)
-    except StoreError:
-        return False
-    return True
-
-
 def dependence(dependent_by: str | None, cluster: str | None) -> str | None:
-    """Return the column that `analyze` and `plan` are told of, by its name or by the old one.
-
-    Raises
-    ------
-    AnalysisError
-        If both are given.
-    """
+    """Return the column that `analyze` and `plan` are told of, by its name or by the old one."""
     if cluster is None:
         return dependent_by
     if dependent_by is not None:

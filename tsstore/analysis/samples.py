@@ -313,6 +313,41 @@ class RandomGroups:
         return groups
 
 
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Which samples of a run count, and what is told apart among them.
+
+    Attributes
+    ----------
+    sample_filter
+        Which count.
+    groups
+        Groups of them that intervals need; None for none.
+    clusters
+        How many clusters they are of, samples of one of which depend on each other; None if each
+        is its own.
+    staying
+        How many count although an earlier one of their id does; None if it is not known.
+    problem
+        Why ids were not compared, in a phrase; empty if they were, or if there are none.
+    """
+
+    sample_filter: SampleFilter = ALL_SAMPLES
+    groups: RandomGroups | None = None
+    clusters: int | None = None
+    staying: int | None = 0
+    problem: str = ""
+
+    @property
+    def group_count(self) -> int:
+        """Number of groups that are told apart; 0 for none."""
+        return self.groups.count if self.groups else 0
+
+
+ALL = Samples()
+"""Every sample counts, and none is told from another."""
+
+
 def count_right(
     parts: Iterable[Part],
     groups: RandomGroups | None = None,

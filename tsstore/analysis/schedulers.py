@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tsstore import __version__
-from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, available_processors
+from tsstore.analysis.machine import (
+    DEFAULT_SHARE,
+    available_memory,
+    available_processors,
+    parse_memory,
+)
 from tsstore.errors import AnalysisError
 from tsstore.text import format_memory
 
@@ -44,7 +49,7 @@ class Scheduler(Protocol):
     all_threads: int
     shared_memory: bool
 
-    def memory(self, asked: int | None) -> int:
+    def memory(self, asked: int | str | None) -> int:
         """Return the memory that one process may use, in bytes."""
 
     def check_scratch(self, folder: str) -> None:
@@ -95,9 +100,10 @@ class LocalScheduler:
     def __init__(self, threads: int) -> None:
         self.threads = self.all_threads = threads
 
-    def memory(self, asked: int | None) -> int:
+    def memory(self, asked: int | str | None) -> int:
         """Return what was asked for, or a quarter of what there is."""
-        return int(DEFAULT_SHARE * available_memory()) if asked is None else asked
+        share = int(DEFAULT_SHARE * available_memory())
+        return share if asked is None else parse_memory(asked)
 
     def check_scratch(self, folder: str) -> None:
         """Do nothing: this process has just made the folder."""
@@ -136,17 +142,18 @@ class DistributedScheduler:
         self.all_threads = sum(threads.values())
         self._limit = min(_by_process(_memory_limits(client, workers)))
 
-    def memory(self, asked: int | None) -> int:
+    def memory(self, asked: int | str | None) -> int:
         """Return what was asked for, or a quarter of the smallest worker process's limit."""
         most = int(WORKER_SHARE * self._limit)
         if asked is None:
             return int(DEFAULT_SHARE * self._limit)
-        if asked > most:
+        amount = parse_memory(asked)
+        if amount > most:
             raise AnalysisError(
-                f"memory of {format_memory(asked)} is more than the workers can give: their limit "
+                f"memory of {format_memory(amount)} is more than the workers can give: their limit "
                 f"is {format_memory(self._limit)}; give at most memory={most}"
             )
-        return asked
+        return amount
 
     def check_scratch(self, folder: str) -> None:
         """Let every worker of this version read a word that is written into the folder now."""

@@ -14,6 +14,7 @@ from state_tables import WIDTHS, Found, expected, table
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as module
 from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
@@ -28,7 +29,7 @@ def pieces_of(states: LayerStates, scratch: Path | None = None, **changes: Any) 
     """Count by a plan for all the memory there is, so that the changes alone decide."""
     plan = replace(layer_plan(states, 1 << 30, LocalScheduler(2), exact=True), **changes)
     folder = None if scratch is None else str(scratch)
-    return list(distinct_states(states, plan, LocalScheduler(2), folder))
+    return list(distinct_states(states, plan, LocalScheduler(2), Request(scratch=folder)))
 
 
 def found(pieces: Iterable[Piece]) -> Found:
@@ -119,7 +120,9 @@ def test_an_iterator_that_is_closed_leaves_no_scratch(tmp_path):
     plan = replace(layer_plan(states, 1 << 30, LocalScheduler(2), exact=True), spill=True)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with closing(distinct_states(states, plan, LocalScheduler(2), str(scratch))) as pieces:
+    with closing(
+        distinct_states(states, plan, LocalScheduler(2), Request(scratch=scratch))
+    ) as pieces:
         next(pieces)
         assert len(list(scratch.iterdir())) == 1
     assert list(scratch.iterdir()) == []

@@ -266,7 +266,7 @@ def scratch_parent(scratch: str | os.PathLike[str] | None) -> str | None:
 
 
 @contextmanager
-def scratch_folder(parent: str | None) -> Iterator[str]:
+def scratch_folder(parent: str | os.PathLike[str] | None) -> Iterator[str]:
     """Make a scratch folder, and remove it with all that is in it.
 
     Raises
@@ -289,7 +289,9 @@ def scratch_folder(parent: str | None) -> Iterator[str]:
 
 
 @contextmanager
-def planned_scratch(plan: Plan, scheduler: Scheduler, scratch: str | None) -> Iterator[str]:
+def planned_scratch(
+    plan: Plan, scheduler: Scheduler, scratch: str | os.PathLike[str] | None
+) -> Iterator[str]:
     """Make the scratch folder that a plan needs, and remove it with all that is in it.
 
     Its path is empty where the plan needs none.

@@ -9,16 +9,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plan
-from tsstore.analysis.repeats import Repeats, planned_filter
+from tsstore.analysis.repeats import plan_samples
 from tsstore.analysis.request import (
+    Repeats,
+    Request,
     check_rows,
     countable,
     dependence,
     layer_names,
-    sample_groups,
 )
 from tsstore.analysis.schedulers import choose
 from tsstore.errors import MemoryTooSmallError, UnknownLayerError
@@ -229,19 +229,25 @@ def plan(
     StoreError, AnalysisError
         As :func:`tsstore.analyze` does.
     """
-    dependent_by = dependence(dependent_by, cluster)
+    request = Request(
+        memory=memory,
+        scheduler=scheduler,
+        intervals=intervals,
+        dependent_by=dependence(dependent_by, cluster),
+        unique_by=unique_by,
+        repeats=repeats,
+        exact=exact,
+    )
     store = countable(store)
     names = layer_names(store, layers)
-    asked = None if memory is None else parse_memory(memory)
-    groups = sample_groups(store, intervals, dependent_by)
-    count = groups.count if groups else 0
     with closing(choose(scheduler)) as runner:
-        amount = runner.memory(asked)
-        sample_filter = planned_filter(store, unique_by, repeats, amount)
+        amount = runner.memory(request.memory)
+        samples = plan_samples(store, request, runner)
+        groups, left_out = samples.group_count, samples.sample_filter.planned
         works = []
         for name in names:
-            check_rows(store[name], sample_filter)
-            works.append(layer_work(store[name], runner, count, sample_filter.planned, exact))
+            check_rows(store[name], samples.sample_filter)
+            works.append(layer_work(store[name], runner, groups, left_out, exact))
         threads, shared_memory = runner.threads, runner.shared_memory
 
     def plan_of(work: Work, memory: int) -> Plan:

@@ -13,6 +13,7 @@ from tsstore.analysis.execution.exchange import planned_scratch
 from tsstore.analysis.execution.graph import Index, build_index_graph, gather
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
 from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import Report, Scheduler, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import subpartition_bits, subpartitions
@@ -35,8 +36,7 @@ def distinct_states(
     states: LayerStates,
     plan: Plan,
     scheduler: Scheduler,
-    scratch: str | None = None,
-    report: Report | None = None,
+    request: Request,
 ) -> Generator[Piece, None, None]:
     """Yield every distinct state of a layer once, with its multiplicity and incidence.
 
@@ -51,10 +51,8 @@ def distinct_states(
         How to count it, by exact keys.
     scheduler
         Where to read blocks.
-    scratch
-        Folder for what does not fit into memory.
-    report
-        Called with the number of blocks and partitions done, and of all.
+    request
+        What was asked for besides: scratch and progress, of blocks and partitions.
 
     Yields
     ------
@@ -70,8 +68,8 @@ def distinct_states(
     """
     scheme = KeyScheme.create(states.row_bytes, exact=True)
     warm_up(states.row_bytes, True, False, plan.spill)
-    partitions, rows = 1 << plan.partition_bits, 0
-    with planned_scratch(plan, scheduler, scratch) as folder:
+    partitions, rows, report = 1 << plan.partition_bits, 0, request.report(states.name)
+    with planned_scratch(plan, scheduler, request.scratch) as folder:
         index, tasks = _run_blocks(states, scheme, plan, scheduler, folder, report)
         for partition in range(partitions):
             for table in _tables(index, plan, scheme.words, partition):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tsstore import bits
 from tsstore.analysis.analyze import count_layer
+from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.distinct import distinct_rows
 from tsstore.errors import EmptyStoreError, RowIndexError
@@ -145,6 +146,6 @@ def _distinct(states: LayerStates) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
 
 
 def _spectrum(states: LayerStates) -> Spectrum:
-    scheduler = choose("threads")
-    counts, _ = count_layer(states, scheduler.memory(None), scheduler)
+    request = Request(scheduler="threads")
+    counts, _ = count_layer(states, request, choose(request.scheduler))
     return counts.spectrum

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.analyze import Progress
-from tsstore.analysis.execution.exchange import scratch_parent
-from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.planning.layer_plan import Plan, layer_plan
-from tsstore.analysis.request import check_rows
+from tsstore.analysis.request import Progress, Request, check_rows
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
 from tsstore.analysis.states.files import write_states
@@ -82,11 +78,12 @@ def export_states(
         If a chunk is not what was committed.
     """
     distinct = 0
-    with _planned(states, memory, scheduler) as (plan, runner):
+    request = Request(memory, scheduler, progress, scratch)
+    with _planned(states, request) as (plan, runner):
         chunk_bytes = min(spare_bytes(plan) // CHUNK_SHARE, MAX_CHUNK_BYTES)
         with (
             write_states(out, states, decoded, chunk_bytes) as append,
-            closing(_count(states, plan, runner, scratch, progress)) as pieces,
+            closing(distinct_states(states, plan, runner, request)) as pieces,
         ):
             for piece in pieces:
                 append(*piece)
@@ -130,9 +127,10 @@ def most_frequent(
 
     if operator.index(count) < 1:
         raise AnalysisError(f"count is {count}; expected how many states to return, 1 at least")
+    request = Request(memory, scheduler, progress, scratch)
     with (
-        _planned(states, memory, scheduler) as (plan, runner),
-        closing(_count(states, plan, runner, scratch, progress)) as pieces,
+        _planned(states, request) as (plan, runner),
+        closing(distinct_states(states, plan, runner, request)) as pieces,
     ):
         rows, multiplicity, incidence = _most_frequent(pieces, count)
     return pd.DataFrame(
@@ -146,26 +144,11 @@ def most_frequent(
 
 
 @contextmanager
-def _planned(
-    states: LayerStates, memory: int | str | None, scheduler: Any
-) -> Iterator[tuple[Plan, Scheduler]]:
-    """Yield how the states are counted, and where."""
+def _planned(states: LayerStates, request: Request) -> Iterator[tuple[Plan, Scheduler]]:
+    """Yield how the states are counted, by exact keys, and where."""
     check_rows(states)
-    asked = None if memory is None else parse_memory(memory)
-    with closing(choose(scheduler)) as runner:
-        yield layer_plan(states, runner.memory(asked), runner, exact=True), runner
-
-
-def _count(
-    states: LayerStates,
-    plan: Plan,
-    scheduler: Scheduler,
-    scratch: str | os.PathLike[str] | None,
-    progress: Progress | None,
-) -> Generator[Piece, None, None]:
-    """Return what yields the distinct states."""
-    report = None if progress is None else partial(progress, states.name)
-    return distinct_states(states, plan, scheduler, scratch_parent(scratch), report)
+    with closing(choose(request.scheduler)) as runner:
+        yield layer_plan(states, runner.memory(request.memory), runner, exact=True), runner
 
 
 def _most_frequent(pieces: Iterator[Piece], count: int) -> Piece:
