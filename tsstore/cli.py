@@ -1,68 +1,97 @@
-"""The command line: what there is, and how it ends."""
+"""The command line: how it begins, and how it ends.
+
+What it consists of is imported by :func:`main`, when signals are heeded already.
+"""
 
 from __future__ import annotations
 
+import signal
 import sys
-
-import typer
-
-from tsstore.commands import analysing, models, neurons, runs, states
-from tsstore.errors import TsstoreError
-from tsstore.text import printable
+from contextlib import suppress
+from types import FrameType
+from typing import Self
 
 FAILED, INTERRUPTED = 2, 130
-
-app = typer.Typer(
-    name="tsstore",
-    help="How well does a neural network use its neurons?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-for command in (
-    models.demo,
-    models.layers,
-    runs.info,
-    runs.verify,
-    runs.repair,
-    runs.compact,
-    analysing.plan,
-    analysing.analyze,
-    neurons.neurons,
-    states.states,
-    states.export,
-):
-    app.command()(command)
+_SAID = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated (SIGTERM)",
+    signal.SIGHUP: "the terminal is gone (SIGHUP)",
+}
 
 
 def main() -> None:
     """Run the command line; every error is one line on stderr, exit code 2.
 
-    Ctrl-C is one line as well, exit code 130.
+    Ctrl-C, SIGTERM and SIGHUP are one line as well, with exit codes 130, 143 and 129: what was
+    begun is undone, as after any error. A signal that is ignored, as under ``nohup``, stays so.
     """
+    with _Stops() as stops:
+        try:
+            code = _run()
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+    # Some versions of typer end with this code instead of an exception.
+    if code == INTERRUPTED or stops.received:
+        number = stops.received[0] if stops.received else signal.SIGINT
+        code = 128 + number
+        _say(_SAID[number])
+    sys.exit(code)
+
+
+class _Stops:
+    """Lets signals that mean the end of a process interrupt it, so that it can tidy up."""
+
+    def __init__(self) -> None:
+        self.received: list[signal.Signals] = []
+        self._heeded: list[signal.Signals] = []
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, self._interrupt)
+                self._heeded.append(number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._heeded:
+            signal.signal(number, signal.SIG_DFL)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        # Once is enough: a second one must not stop the tidying up.
+        if not self.received:
+            self.received.append(signal.Signals(number))
+            raise KeyboardInterrupt
+
+
+def _run() -> int:
+    """Run the command that the arguments name; return its exit code."""
+    import typer
+
+    from tsstore.commands.app import app
+    from tsstore.errors import TsstoreError
+    from tsstore.text import printable
+
     try:
         code = app(standalone_mode=False)
     except (TsstoreError, OSError) as error:
-        code = _fail(str(error))
-    except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
+        message = str(error)
+    except typer.Abort:
+        return INTERRUPTED
     except Exception as error:
         # Wrong usage: typer carries its own copy of click's exceptions, which have no public name.
         if not hasattr(error, "format_message"):
             raise
-        code = _fail(error.format_message())
-    # Some versions of typer end with this code instead of an exception.
-    if code == INTERRUPTED:
-        typer.echo("tsstore: interrupted", err=True)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str) -> int:
-
-    typer.echo(f"tsstore: {printable(' '.join(message.split()))}", err=True)
+        message = error.format_message()
+    else:
+        return code if isinstance(code, int) else 0
+    _say(printable(" ".join(message.split())))
     return FAILED
+
+
+def _say(message: str) -> None:
+    """Write a line to stderr; there may be nobody left who reads it."""
+    with suppress(OSError, ValueError):
+        print(f"tsstore: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import tsstore
 from tsstore.analysis import neurons as module
-from tsstore.cli import app
+from tsstore.commands.app import app
 from tsstore.errors import AnalysisError, EmptyStoreError, MemoryTooSmallError, UnknownLayerError
 
 

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import tsstore
 from tsstore import cli
+from tsstore.commands import app as commands
 from tsstore.demo.model import load_lenet5
 from tsstore.store.maintenance.compact import disk_usage
 
@@ -258,7 +259,7 @@ def test_repair_of_a_live_run_is_refused(tmp_path):
 
 def test_layers_lists_what_can_be_captured():
     result = CliRunner().invoke(
-        cli.app,
+        commands.app,
         ["layers", "tsstore.demo.model:load_lenet5", "--input", "2,1,28,28", "--samples", "1000"],
     )
     assert result.exit_code == 0
@@ -313,13 +314,13 @@ def test_usage_is_printed_without_a_command():
     result = tsstore_command("--help")
     assert result.returncode == 0
     commands = ["demo", "layers", "info", "verify", "repair", "compact"]
-    commands += ["plan", "analyze", "states", "export"]
+    commands += ["plan", "analyze", "neurons", "states", "export"]
     listed = result.stdout.partition("Commands:")[2]
     assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == commands
 
 
 def test_the_command_line_itself_imports_nothing_heavy():
-    code = "import sys, tsstore.cli; print(*sorted(sys.modules))"
+    code = "import sys, tsstore.cli, tsstore.commands.app; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "typer" in done.stdout.split()
     heavy = {"numpy", "torch", "zarr", "dask", "numba", "pandas", "scipy"}
@@ -357,7 +358,7 @@ def test_however_typer_is_interrupted_it_ends_likewise(monkeypatch, capsys, rais
     def interrupt(**options):
         raise raised
 
-    monkeypatch.setattr(cli, "app", interrupt)
+    monkeypatch.setattr(commands, "app", interrupt)
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 130
@@ -368,7 +369,7 @@ def test_what_nobody_foresaw_keeps_its_traceback(monkeypatch):
     def fail(**options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(commands, "app", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main()
 

@@ -275,17 +275,23 @@ def scratch_folder(parent: str | os.PathLike[str] | None) -> Iterator[str]:
         If it cannot be made.
     """
     parent = os.path.abspath(parent or tempfile.gettempdir())
+    folder = os.path.join(parent, f"tsstore-{uuid.uuid4().hex[:12]}")
+    # Whoever interrupts does so at any time: also before what was made has been returned.
     try:
-        folder = tempfile.mkdtemp(prefix="tsstore-", dir=parent)
-    except OSError as error:
-        raise AnalysisError(
-            f"scratch folder {parent} cannot be used ({error.strerror}); pass another one as "
-            "scratch="
-        ) from error
-    try:
+        try:
+            os.mkdir(folder, 0o700)
+        except OSError as error:
+            raise AnalysisError(
+                f"scratch folder {parent} cannot be used ({error.strerror}); pass another one as "
+                "scratch="
+            ) from error
         yield folder
     finally:
-        _remove(folder)
+        try:
+            _remove(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,14 @@ def write_states(
     temporary = path.with_name(partial_name(path.name))
 
     def append(rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        assert file is not None
         with _naming(path):
             file.append(rows, multiplicity, incidence)
 
-    with _naming(path):
-        file = new_file(temporary, table)
+    file: TableFile | None = None
     try:
+        with _naming(path):
+            file = new_file(temporary, table)
         yield append
         with _naming(path):
             file.finish()
@@ -82,8 +85,17 @@ def write_states(
             os.rename(temporary, path)
             sync_directory(path.parent)
     except BaseException:
-        file.discard()
+        if file is not None:
+            file.discard()
+        _remove(temporary)
         raise
+
+
+def _remove(path: Path) -> None:
+    """Remove what an interrupt may have left before anybody held it."""
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
 
 
 def _target(out: str | os.PathLike[str]) -> tuple[Path, Callable[[Path, StatesTable], TableFile]]:

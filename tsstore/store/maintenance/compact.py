@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from tsstore.errors import DamageError, StoreError, TsstoreError
@@ -12,7 +14,7 @@ from tsstore.store.maintenance.merge_parts import MergedParts, compare
 from tsstore.store.maintenance.part_copy import PartCopy
 from tsstore.store.reading.status import LIVE
 from tsstore.store.reading.store import StateStore, open_store
-from tsstore.store.run import create_run
+from tsstore.store.run import create_run, read_run
 from tsstore.text import printable
 
 SHARD_BYTES = 256 << 20
@@ -73,16 +75,22 @@ def compact(
     sources = [MergedParts(store, step) for step in steps]
     files = open_files(out, durable)
     software = {name: version for name, version in store.run.software.items() if name != "tsstore"}
-    create_run(files, software, compacted_from=store.run.run_id)
+    run_id, was_there = uuid.uuid4().hex, files.exists("")
     try:
-        _copy(files, sources, shard_bytes, progress or _report_nothing)
-    except (OSError, TsstoreError) as error:
-        kind = DamageError if isinstance(error, DamageError) else StoreError
-        raise kind(
-            f"{store.path} was not compacted: {error}; {files.location} is not complete: "
-            "remove it, then compact again"
-        ) from error
-    return open_store(out)
+        create_run(files, software, run_id, compacted_from=store.run.run_id)
+        try:
+            _copy(files, sources, shard_bytes, progress or _report_nothing)
+        except (OSError, TsstoreError) as error:
+            kind = DamageError if isinstance(error, DamageError) else StoreError
+            raise kind(
+                f"{store.path} was not compacted: {error}; {files.location} is not complete: "
+                "remove it, then compact again"
+            ) from error
+        return open_store(out)
+    except KeyboardInterrupt:
+        if not was_there:
+            _remove(files, run_id)
+        raise
 
 
 def disk_usage(path: StorePath) -> tuple[int, int]:
@@ -103,6 +111,13 @@ def _copy(files: Files, sources: list[MergedParts], shard_bytes: int, progress: 
     # Seals come last: a run of which they are missing is not complete.
     for copy, part in done:
         copy.seal(part)
+
+
+def _remove(files: Files, run_id: str) -> None:
+    """Remove a run whose writing was interrupted, unless it is another one than this."""
+    with suppress(OSError, TsstoreError):
+        if not files.names("") or read_run(files).run_id == run_id:
+            files.remove_tree()
 
 
 def _report(progress: Progress, task: str, total: int, done: int) -> None:
