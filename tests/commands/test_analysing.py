@@ -11,9 +11,9 @@ from synthetic import draw_layer, write_layers
 from typer.testing import CliRunner
 
 import tsstore
-from tsstore import cli
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.commands import analysing
+from tsstore.commands import app as commands
 from tsstore.errors import AnalysisError
 
 Usage = namedtuple("Usage", "total used free")
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(commands.app, [str(argument) for argument in arguments])
 
 
 def test_a_plan_is_a_table_with_its_totals_and_reasons(run):

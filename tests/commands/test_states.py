@@ -12,8 +12,8 @@ from synthetic import draw_layer, layer, write_layers
 from typer.testing import CliRunner
 
 import tsstore
-from tsstore import cli
 from tsstore.analysis.states.table import most_frequent
+from tsstore.commands import app as commands
 from tsstore.errors import (
     AnalysisError,
     EmptyStoreError,
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 
 
 def invoke(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(commands.app, [str(argument) for argument in arguments])
 
 
 def test_states_are_shown_as_bits_with_what_is_known_of_them(run):
