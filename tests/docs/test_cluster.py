@@ -15,7 +15,7 @@ from synthetic import draw_layer, write_layers
 from typer.main import get_command
 
 import tsstore
-from tsstore import cli, errors
+from tsstore import errors
 from tsstore.analysis import cluster
 from tsstore.analysis.execution import exchange
 from tsstore.analysis.machine import DEFAULT_SHARE
@@ -66,7 +66,7 @@ def test_settings_exist(name):
 
 
 def test_commands_and_their_options_exist():
-    commands = get_command(cli.app).commands
+    commands = get_command(commands.app).commands
     (shown,) = re.findall(r"^\$ tsstore (\w+) (.*)$", TEXT, re.MULTILINE)
     named = [(name.split()[1], "") for name in CODE if re.fullmatch(r"tsstore \w+ RUN", name)]
     assert {name for name, _ in named} == {"plan", "analyze"}
