@@ -65,8 +65,9 @@ def cut_off(model, path, ids, **options):
     recorder = capture(model, path, **options)
     evaluate(recorder, model, ids)
     recorder.commit()
-    recorder._intake.detach()
-    recorder._sink._background.stop()
+    recorder._listener.detach()
+    recorder._sink._thread.writer.seal = lambda *_: None
+    recorder._sink._thread.close("killed")
     recorder.abandon.detach()
     return recorder
 
@@ -295,7 +296,7 @@ def test_a_world_of_another_size_goes_on_where_there_are_ids(model, path):
     for rank, recorder in enumerate(recorders):
         with recorder:
             for other in recorders:
-                other._intake.detach()
+                other._listener.detach()
             recorder.attach()
             evaluate(recorder, model, recorder.missing(ids[rank::2]))
     assert sorted(set(tsstore.open(path).column("id").tolist())) == ids

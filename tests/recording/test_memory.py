@@ -59,7 +59,7 @@ def test_behind_a_writer_slowed_to_a_crawl_memory_stays_at_the_bound(tmp_path):
 
     def crawl(writer, batch):
         # However slow the machine is: the writer is slower.
-        background = recorder._sink._background
+        background = recorder._sink._thread
         while crawls and background._bytes + batch.nbytes <= 4 << 20:
             time.sleep(0.0002)
         most.append(background._bytes)

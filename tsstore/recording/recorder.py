@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Final, Self
 
@@ -12,12 +13,16 @@ import numpy.typing as npt
 from torch import nn
 
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
+from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.background.sink import Sink, Statistics
-from tsstore.recording.batches.open_batch import BatchColumns
-from tsstore.recording.hooks.copies import why_no_sample
+from tsstore.recording.batches.assembly import Assembly, FinishedBatch
+from tsstore.recording.batches.open_batch import BatchColumns, IgnoredColumns, OpenBatch
+from tsstore.recording.batches.sampler import Sampler
+from tsstore.recording.hooks.copies import Copies, why_no_sample
+from tsstore.recording.hooks.forward import Listener
 from tsstore.recording.identity import fingerprint
-from tsstore.recording.intake import Intake
 from tsstore.recording.live import NamedBlock, names_run, note_recorder
+from tsstore.recording.samples.belonging import Belonging
 from tsstore.recording.samples.index import SampleIndexChoices
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings as Settings
@@ -74,13 +79,14 @@ class Recorder:
     ) -> None:
         settings = settings or Settings()
         part = replace(part, model=fingerprint(model), missing=settings.missing)
-        self._sink = Sink(files, part, settings, let_go=lambda: self._intake.detach())
-        self._intake = Intake(model, targets, settings, self._sink)
+        self._sink = Sink(files, part, settings)
+        self._pipeline = Pipeline(model, targets, settings, self._sink)
+        self._listener = self._pipeline.listener
         self._earlier = self._sink.earlier
         self.model = model
         self.path, self.part, self.files = files.location, self._sink.part, files
         self.rank, self.world_size = part.rank, part.world_size
-        self.hooks = self._intake.hooks
+        self.hooks = self._listener.hooks
         self.committed_samples = self._earlier.committed_samples if self._earlier else 0
         self.abandon = self._sink.abandon
         # A part that follows others, as after a reset, may well stay empty.
@@ -90,16 +96,12 @@ class Recorder:
     @property
     def statistics(self) -> Statistics:
         """What has been recorded so far."""
-        return replace(
-            self._sink.statistics,
-            calls_outside=self._intake.calls_outside,
-            left_out=self._intake.left_out,
-        )
+        return self._pipeline.statistics
 
     @property
     def settings(self) -> Settings:
         """How it records, for a part that goes on: with what has been found out of the layers."""
-        return self._intake.settings
+        return self._pipeline.settings
 
     @property
     def closed(self) -> bool:
@@ -109,7 +111,7 @@ class Recorder:
     @property
     def is_open(self) -> bool:
         """Whether it takes batches in this process."""
-        return not self.closed and not self._intake.is_elsewhere
+        return not self.closed and not self._is_elsewhere
 
     @property
     def error(self) -> WriterError | None:
@@ -160,12 +162,12 @@ class Recorder:
     @property
     def in_batch(self) -> bool:
         """Whether a batch is open: a block, or a forward pass of the model."""
-        return self._intake.in_batch
+        return self._listener.in_batch
 
     def attach(self, layers: bool = True) -> None:
         """Register the hooks on the model and, unless others call them, on its layers."""
-        self._intake.attach(layers)
-        self._intake.copies.watched = self._is_on_its_own
+        self._listener.attach(layers)
+        self._pipeline.copies.watched = self._is_on_its_own
 
     @names_run
     def batch(
@@ -210,8 +212,8 @@ class Recorder:
         WriterError
             If the background writer has failed.
         """
-        self._intake.check_usable()
-        block = self._intake.block(samples, columns, mask, sample_index)
+        self._check_usable()
+        block = self._pipeline.block(samples, columns, mask, sample_index)
         return NamedBlock(block, self.path)
 
     @names_run
@@ -225,7 +227,7 @@ class Recorder:
         WriterError
             If the background writer has failed.
         """
-        self._intake.check_usable()
+        self._check_usable()
         self._sink.commit()
 
     @names_run
@@ -247,24 +249,44 @@ class Recorder:
             If the background writer has failed.
         """
         if not self.is_open:
-            self._intake.detach()
-            if self._intake.is_elsewhere:
+            self._listener.detach()
+            if self._is_elsewhere:
                 self.abandon.detach()
             return
-        self._intake.detach()
-        self._intake.copies.watched = False
+        self._listener.detach()
+        self._pipeline.copies.watched = False
         self._sink.close(why)
         if why == CLOSED:
             # Last, when nothing is left open: a warning may raise.
             self._warn_if_empty()
 
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether this process was forked off from the recorder's own."""
+        return self._listener.current.is_elsewhere
+
+    def _check_usable(self) -> None:
+        """Raise CaptureError where nothing can be recorded: it is over, or the process another."""
+        if self._sink.closed and not self._sink.detached:
+            raise CaptureError("the recorder is closed; open a new one with tsstore.capture")
+        if self._is_elsewhere:
+            raise CaptureError(
+                "the recorder belongs to the process that made it; open one of its own here with "
+                "tsstore.capture"
+            )
+
     def _warn_if_empty(self) -> None:
         done = self.statistics
         goes_on = self._earlier is not None and any(part.samples for part in self._earlier.parts)
         # Of batches that were dropped an error has told.
-        if done.samples or self._intake.dropped or goes_on or not self._is_on_its_own:
+        if (
+            done.samples
+            or self._pipeline.begun > self._pipeline.finished
+            or goes_on
+            or not self._is_on_its_own
+        ):
             return
-        why = why_no_sample(done.batches, done.calls_outside, self._intake.copies)
+        why = why_no_sample(done.batches, done.calls_outside, self._pipeline.copies)
         warnings.warn(
             f"{self.path}/{self.part}: the capture ended without a sample: {why}. Where a rank or "
             'a job has no data, say so: recorder.close("closed: no data")',
@@ -289,3 +311,115 @@ class Recorder:
         state = "closed" if self.closed else "recording"
         done = self._sink.statistics
         return f"<Recorder {self.path}: {state}, {done.samples:,} samples, {done.rows:,} rows>"
+
+
+class Pipeline:
+    """From the model to the sink: listens, finishes each batch, and hands it on.
+
+    `begun` and `finished` count batches; those between them ended by an error.
+    """
+
+    def __init__(
+        self, model: nn.Module, targets: list[Target], settings: Settings, sink: Sink
+    ) -> None:
+        sampling = settings.sampling
+        self.copies = Copies(sink.run)
+        self.belonging = Belonging(model, settings.probe, settings.findings)
+        self._sampler: Sampler | None = None
+        if sampling.positions is not None:
+            self._sampler = Sampler(
+                sampling.positions, int(sampling.seed), sink.rank, self.belonging
+            )
+        self.listener = Listener(
+            model,
+            targets,
+            settings.threshold,
+            self,
+            self.copies,
+            self._sampler,
+            sink.arena,
+            sink.earlier,
+        )
+        self.begun = self.finished = 0
+        self._assembly = Assembly(targets, settings, sink.earlier, self.copies)
+        self._settings = settings
+        self._sink = sink
+        sink.hooks = self.listener
+
+    @property
+    def settings(self) -> Settings:
+        """How to record, with what has been found out."""
+        found = self.belonging
+        return replace(self._settings, probe=found.probe, findings=found.findings)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What has been recorded so far."""
+        return replace(
+            self._sink.statistics,
+            calls_outside=self.listener.current.calls_outside,
+            left_out=self.belonging.left_out,
+        )
+
+    @contextmanager
+    def block(
+        self, samples: int | None, columns: Mapping[str, Any], mask: Any, sample_index: Any
+    ) -> Iterator[BatchColumns]:
+        """Hand on what the block gives; see :meth:`tsstore.Recorder.batch`."""
+        batch = self.begin(samples)
+        if batch is None:
+            yield IgnoredColumns()
+            return
+        with self.listener.block(batch):
+            if batch.wanted:
+                batch.record(columns, mask, sample_index)
+            yield BatchColumns(batch, self._sink.run) if batch.wanted else IgnoredColumns()
+        self.finish(batch)
+
+    def begin(self, samples: int | None = None) -> OpenBatch | None:
+        """Return the next batch, or None where nothing is recorded any more."""
+        if not self._sink.ready():
+            return None
+        wanted = self.finished % self._settings.sampling.every == 0
+        self.begun += 1
+        return OpenBatch(samples, self._sink.next_sample, wanted, self._settings.sample_index)
+
+    def finish(self, batch: OpenBatch) -> None:
+        """Hand on a batch that is over, if it is wanted."""
+        if self._sink.detached:
+            return
+        if batch.wanted:
+            self._hand_on(batch)
+        # Those that failed are made up for, one after the other.
+        self.finished += 1
+        self._sink.ready()
+        self.listener.later_hooks.warn()
+
+    def _hand_on(self, batch: OpenBatch) -> None:
+        finished = self._assembly.as_before(batch)
+        if finished is None:
+            finished = self._decide(batch)
+        else:
+            self.listener.first_look.end()
+        while self._assembly.left_out:
+            self.listener.leave_out(self._assembly.left_out.pop())
+        if finished is not None:
+            self._sink.put(finished)
+
+    def _decide(self, batch: OpenBatch) -> FinishedBatch | None:
+        """Finish a batch unlike those before, once all that it leaves open is decided."""
+        hooks = self.listener.hooks.values()
+        undecided = Undecided([hook.target.axes.layer for hook in hooks])
+        self.listener.decide(batch, undecided)
+        self.belonging.decide(batch, undecided)
+        undecided.check()
+        if self._sampler is not None:
+            self._sampler.choose_late(batch, batch.samples() or 0)
+        finished = self._assembly.assemble(batch)
+        if finished is not None:
+            self.belonging.accept(batch)
+            self.listener.first_look.fix(batch)
+            # Where layers may come later, what they leave open is found out then.
+            late = self._settings.missing == "empty"
+            self.listener.keeps_inputs = late or not self.belonging.is_settled
+        return finished

@@ -28,6 +28,22 @@ MODEL = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Linear(3, 4))
 CONV, LINEAR = select(MODEL, [nn.Conv2d, nn.Linear])
 
 
+class Earlier:
+    """In the place of what earlier attempts have left: notes what it is asked, and may refuse."""
+
+    def __init__(self, refuse=()):
+        self.asked, self.refuse = [], list(refuse)
+
+    def check_columns(self, columns):
+        self.columns = columns
+
+    def check_layers(self, layers, complete):
+        assert not complete
+        self.asked.append((list(layers), self.columns))
+        if self.refuse and self.refuse.pop():
+            raise CaptureError("not these")
+
+
 def assembly(targets=(CONV, LINEAR), **settings):
     return Assembly(targets, Settings(**settings))
 
@@ -333,27 +349,20 @@ def test_columns_must_stay_the_same():
 
 
 def test_new_layers_may_be_refused_and_then_nothing_is_fixed():
-    asked, refuse = [], [True]
-
-    def accept(layers, columns):
-        asked.append((list(layers), columns))
-        if refuse.pop():
-            raise CaptureError("not these")
-
-    house = Assembly([CONV, LINEAR], Settings(missing="empty"), accept)
+    earlier = Earlier(refuse=[True])
+    house = Assembly([CONV, LINEAR], Settings(missing="empty"), earlier)
     with pytest.raises(CaptureError, match="not these"):
         house.assemble(batch((CONV, maps(2)), label=[7, 8]))
     for calls in ([(LINEAR, vectors(2))], [(LINEAR, vectors(2))], [(CONV, maps(2))]):
-        refuse.append(False)
+        earlier.refuse.append(False)
         assert house.assemble(batch(*calls, other=[7.5, 8])) is not None
     other = {"other": "float64"}
-    assert asked == [(["0"], {"label": "int64"}), (["1"], other), (["0"], other)]
+    assert earlier.asked == [(["0"], {"label": "int64"}), (["1"], other), (["0"], other)]
 
 
 def test_columns_are_asked_for_where_no_layer_ran():
-    asked = []
-    settings = Settings(missing="empty")
-    house = Assembly([CONV], settings, lambda *arguments: asked.append(arguments))
+    earlier = Earlier()
+    house = Assembly([CONV], Settings(missing="empty"), earlier)
     for _ in range(2):
         house.assemble(batch(samples=2, name=["a", "b"]))
-    assert asked == [({}, {"name": "string"})]
+    assert earlier.asked == [([], {"name": "string"})]

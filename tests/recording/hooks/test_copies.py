@@ -136,7 +136,7 @@ def test_a_pickle_of_another_process_knows_nothing(model, path):
         content = pickle.dumps(model)
         assert isinstance(pickle.loads(content)[0]._forward_hooks.popitem()[1], CopiedHook)
         model(values())
-    key = recorder._intake.copies.key.encode()
+    key = recorder._pipeline.copies.key.encode()
     elsewhere = pickle.loads(content.replace(key, b"0" * len(key)))
     assert elsewhere[0]._forward_hooks.popitem()[1] is do_nothing
 

@@ -8,15 +8,15 @@ import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tsstore.errors import TsstoreWarning, WriterError
 from tsstore.recording.background.arena import Arena
 from tsstore.recording.background.sigterm import Termination
-from tsstore.recording.background.thread import Background
-from tsstore.recording.batches.assembly import Assembled
+from tsstore.recording.background.thread import WriterThread
+from tsstore.recording.batches.assembly import FinishedBatch
 from tsstore.recording.hooks.copies import why_nothing_ran
 from tsstore.recording.settings import Settings
 from tsstore.store.files.base import Files
@@ -73,31 +73,25 @@ class _Done(NamedTuple):
         )
 
 
+class Removable(Protocol):
+    """What is on the model while it is recorded."""
+
+    def detach(self) -> object:
+        """Remove it; nothing where it is not there."""
+
+
 class Sink:
     """Takes finished batches, and writes them into one part of a run in the background.
 
     The writer's error is raised by each call, or, where `settings` say so, ends the recording with
     one warning: then all calls do nothing.
 
-    Parameters
-    ----------
-    files
-        Where the run lies; its root exists.
-    part
-        What the part says of this process.
-    settings
-        How to record.
-    let_go
-        Called where the writer's error ends the recording, before anything else.
-
     Attributes
     ----------
-    run
-        Where it lies.
-    part, rank
-        The directory of the part, and the rank that writes it.
     earlier
         What earlier attempts have left, where this one resumes.
+    hooks
+        Removed, before anything else, where the recording ends before the job; set by their owner.
     detached
         Whether the recording has ended before the job: by an error, or at `max_bytes`.
     arena
@@ -106,36 +100,25 @@ class Sink:
         Ends a sink that nobody has closed, also after it is gone; it runs at most once.
     """
 
-    def __init__(
-        self,
-        files: Files,
-        part: PartAttributes,
-        settings: Settings,
-        let_go: Callable[[], object],
-    ) -> None:
-        self._writer, self.earlier = begin_part(files, part, settings)
-        self.part, self.rank = self._writer.directory, part.rank
+    hooks: Removable
+
+    def __init__(self, files: Files, part: PartAttributes, settings: Settings) -> None:
+        writer, self.earlier = _begin_part(files, part, settings)
+        self.run, self.part, self.rank = files.location, writer.directory, part.rank
         self.detached = False
-        self._let_go = let_go
-        self.run = files.location
+        self.arena = Arena()
         self._where = f"{self.run}/{self.part}"
         self._max_bytes = settings.sampling.max_bytes
         self._may_detach = settings.on_error == "detach"
         self._done = _Done()
-        self.arena = Arena()
         self._termination = Termination() if settings.commit_on_sigterm else None
-        self._background = Background(
-            self._writer.commit,
-            settings.commit_every,
-            settings.queue_bytes,
-            failed=partial(_seal_what_is_committed, self._writer),
-            in_a_hurry=self._termination.is_requested if self._termination else None,
+        self._thread = WriterThread(
+            writer, settings.commit_every, settings.queue_bytes, self._termination
         )
         self.abandon = weakref.finalize(
             self,
             _abandon,
-            self._background,
-            self._writer,
+            self._thread,
             self._termination,
             self._where,
             settings.begin == "first",
@@ -145,7 +128,7 @@ class Sink:
     @property
     def statistics(self) -> Statistics:
         """What has been put in so far."""
-        return Statistics(*self._done, waited=self._background.waited)
+        return Statistics(*self._done, waited=self._thread.waited)
 
     @property
     def next_sample(self) -> int:
@@ -161,52 +144,28 @@ class Sink:
     @property
     def error(self) -> WriterError | None:
         """What is raised to whoever calls, if the writer has failed."""
-        return self._background.error
+        return self._thread.error
 
     def ready(self) -> bool:
-        """Between batches: whether to record another one; obeys SIGTERM.
-
-        Raises
-        ------
-        WriterError
-            If the writer has failed.
-        """
+        """Between batches: whether to record another one; obeys SIGTERM."""
         return self._try(self._look_around) and not self._is_full()
 
-    def put(self, assembled: Assembled) -> None:
-        """Queue a finished batch; wait while the queue is full.
-
-        Raises
-        ------
-        WriterError
-            If the writer has failed, or the sink is closed.
-        """
-        self._try(partial(self._put, assembled))
+    def put(self, batch: FinishedBatch) -> None:
+        """Queue a finished batch; wait while the queue is full."""
+        self._try(partial(self._put, batch))
 
     def commit(self) -> None:
-        """Put all finished batches on disk for good; return when they are there.
-
-        Raises
-        ------
-        WriterError
-            If the writer has failed, or the sink is closed.
-        """
-        self._try(self._background.commit)
+        """Put all finished batches on disk for good; return when they are there."""
+        self._try(self._thread.commit)
 
     def close(self, why: str) -> None:
-        """Write what is left and seal the part; nothing if closed.
-
-        Raises
-        ------
-        WriterError
-            If the writer has failed.
-        """
+        """Write what is left and seal the part; nothing if closed."""
         self._try(partial(self._close, why))
 
     def _look_around(self) -> None:
-        self._background.check()
+        self._thread.check()
         if self._termination is not None:
-            self._termination.obey(self._background.commit)
+            self._termination.obey(self._thread.commit)
 
     def _is_full(self) -> bool:
         """Whether `max_bytes` are there; then end the recording."""
@@ -215,7 +174,7 @@ class Sink:
         size = self._done.bytes + (self.earlier.committed_bytes if self.earlier else 0)
         if size < self._max_bytes:
             return False
-        self._let_go()
+        self.hooks.detach()
         if self._try(partial(self._close, f"closed: max_bytes={self._max_bytes} reached")):
             self.detached = True
             warnings.warn(
@@ -226,19 +185,14 @@ class Sink:
             )
         return True
 
-    def _put(self, assembled: Assembled) -> None:
-        finished = self.arena.copy(assembled.batch)
-        if assembled.new_layers or not self._done.batches:
-            define = partial(
-                self._writer.define, assembled.new_layers, assembled.positions, assembled.columns
-            )
-            self._background.put(define, 0)
-        self._background.put(partial(self._writer.append, finished), finished.nbytes)
-        self._done = self._done.plus(finished)
+    def _put(self, batch: FinishedBatch) -> None:
+        kept = replace(batch, batch=self.arena.copy(batch.batch))
+        self._thread.put(kept)
+        self._done = self._done.plus(kept.batch)
 
     def _close(self, why: str) -> None:
         if self.abandon.detach() is not None:
-            _end(self._background, self._writer, self._termination, why)
+            _end(self._thread, self._termination, why)
             done = self.statistics
             _LOG.info(
                 "%s: %s samples, %s of rows, waited %.1f s for the writer",
@@ -263,48 +217,37 @@ class Sink:
     def _detach(self, error: WriterError) -> None:
         """End the recording; say so only when nothing of it is left, as a warning may raise."""
         self.detached = True
-        self._let_go()
+        self.hooks.detach()
         with suppress(WriterError):
             self._close("")
         warnings.warn(
             f"nothing more is recorded, the job goes on: {error}; {self._where} holds at least "
-            f"{self._writer.record.samples:,} committed samples",
+            f"{self._thread.writer.record.samples:,} committed samples",
             TsstoreWarning,
             stacklevel=4,
         )
 
 
-def begin_part(
+def _begin_part(
     files: Files, part: PartAttributes, settings: Settings
 ) -> tuple[PartWriter, Earlier | None]:
-    """Begin a part, and say from what earlier ones it goes on.
-
-    Raises
-    ------
-    StoreExistsError
-        If the part must be the first of its rank and is not.
-    ResumeError
-        If the part cannot go on from the earlier ones.
-    """
+    """Begin a part, and say from what earlier ones it goes on."""
     compression = settings.compression
     if settings.begin == "resume":
         return resume_part(files, part, threshold=settings.threshold, compression=compression)
     return PartWriter(files, part, compression=compression, first=settings.begin == "first"), None
 
 
-def _end(
-    background: Background, writer: PartWriter, termination: Termination | None, why: str
-) -> None:
+def _end(thread: WriterThread, termination: Termination | None, why: str) -> None:
     try:
-        background.stop(last=lambda: writer.seal(why, background.waited))
+        thread.close(why)
     finally:
         if termination is not None:
             termination.release()
 
 
 def _abandon(
-    background: Background,
-    writer: PartWriter,
+    thread: WriterThread,
     termination: Termination | None,
     where: str,
     is_whole: bool,
@@ -314,17 +257,13 @@ def _abandon(
     if os.getpid() != process:
         return
     try:
-        _end(background, writer, termination, "never closed")
+        _end(thread, termination, "never closed")
     except Exception as error:
         # There is nobody who could handle it, and nothing of the job that it should end.
         _LOG.error("%s was never closed, and could not be: %s", where, error)
         return
     # A part that follows others may well stay empty.
-    if is_whole and not writer.record.samples:
+    if is_whole and not thread.writer.record.samples:
         _LOG.warning(
             "%s was never closed, and no sample was recorded: %s", where, why_nothing_ran()
         )
-
-
-def _seal_what_is_committed(writer: PartWriter, error: BaseException) -> None:
-    writer.fail(f"the writer failed: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""A background thread that works off a queue bounded in bytes."""
+"""The thread that writes: it works off a queue of finished batches, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from tsstore.errors import TsstoreError, WriterError
+from tsstore.recording.background.sigterm import Termination
+from tsstore.recording.batches.assembly import FinishedBatch
 from tsstore.store.chunked.writer import is_encoder_thread
-
-Task = Callable[[], object]
+from tsstore.store.writing.part import PartWriter
 
 WORTH_WAKING: Final = 4 << 20
 """The thread is woken for so many bytes at once: it runs instead of the job, if only shortly."""
@@ -21,50 +22,58 @@ WORTH_WAKING: Final = 4 << 20
 LINGER_SECONDS: Final = 0.1
 """So long fewer bytes wait at most."""
 
+COMMIT_COST_RATIO: Final = 50
+"""Commits come no more often than so many times what the last one took."""
 
-class Background:
-    """Runs tasks in order on one thread, and a commit from time to time.
+HURRY_SECONDS: Final = 0.5
+"""Seconds between commits, and between looks for a reason to, in a hurry."""
+
+
+class _Commit:
+    """Asks for a commit."""
+
+
+class _Seal(NamedTuple):
+    """Asks for the end of the part."""
+
+    why: str
+
+
+class WriterThread:
+    """Writes batches in order on one thread, and commits from time to time.
 
     The thread takes what has come every now and then, or when there is much: to wake it for each
-    task would cost more than the task.
-
-    An error in a task or commit ends the thread's work; it is kept, and raised to whoever calls
-    next. Tasks that were waiting are dropped: their batches do not count as committed.
+    batch would cost more than the batch. An error ends its work; it is kept, and raised to whoever
+    calls next. Batches that were waiting are dropped: they do not count as committed.
 
     Parameters
     ----------
-    commit
-        Puts everything done so far on disk.
+    writer
+        Of the part; nobody else may use it until this is closed.
     commit_every
         Seconds between commits.
     limit
-        Bytes of the tasks that wait or run; a single larger task is let in alone.
-    failed
-        Called on the thread with the error that has ended its work; what it raises is dropped.
-    in_a_hurry
-        Asked now and then; while it says so, commits come soon.
+        Bytes of the batches that wait or are being written; a single larger one is let in alone.
+    termination
+        While it says that the process shall end, commits come soon.
     """
 
     def __init__(
         self,
-        commit: Task,
+        writer: PartWriter,
         commit_every: float,
         limit: int,
-        failed: Callable[[BaseException], object] | None = None,
-        in_a_hurry: Callable[[], bool] | None = None,
+        termination: Termination | None = None,
     ) -> None:
+        self.writer = writer
         self.waited = 0.0
-        self._commit = commit
-        self._schedule = Schedule(commit_every, in_a_hurry)
+        self._schedule = Schedule(commit_every, termination)
         self._limit = limit
         self._much = min(WORTH_WAKING, limit // 2)
-        self._failed = failed
-        self._tasks: deque[tuple[Task, int]] = deque()
+        self._tasks: deque[tuple[FinishedBatch | _Commit | _Seal, int]] = deque()
         self._bytes = 0
-        self._running = False
-        self._idle = False
+        self._is_defined = self._is_running = self._is_idle = self._is_closing = False
         self._waiting = 0
-        self._stopping = False
         self._cause: BaseException | None = None
         self._condition = threading.Condition()
         # A daemon, so that a job which never closes its recorder can still end.
@@ -81,46 +90,23 @@ class Background:
         if error := self.error:
             raise error
 
-    def put(self, task: Task, size: int) -> None:
-        """Queue a task that holds so many bytes; wait while the queue is full.
-
-        Raises
-        ------
-        WriterError
-            If the thread has failed, or has been stopped.
-        """
-        with self._condition:
-            if self._bytes and self._bytes + size > self._limit:
-                begun = time.perf_counter()
-                self._wait_until(lambda: not self._bytes or self._bytes + size <= self._limit)
-                self.waited += time.perf_counter() - begun
-            self.check()
-            if self._stopping:
-                raise WriterError("the recorder is closed; open a new one")
-            self._tasks.append((task, size))
-            self._bytes += size
-            if self._idle or self._bytes >= self._much:
-                self._condition.notify_all()
+    def put(self, batch: FinishedBatch) -> None:
+        """Queue a batch; wait while the queue is full. WriterError if the thread has ended."""
+        self._put(batch, batch.batch.nbytes)
 
     def commit(self) -> None:
         """Commit everything queued so far, and return when it is on disk."""
-        self.put(self._commit, 0)
+        self._put(_Commit(), 0)
         with self._condition:
-            self._wait_until(lambda: not (self._tasks or self._running))
+            self._wait_until(lambda: not (self._tasks or self._is_running))
         self.check()
 
-    def stop(self, last: Task | None = None) -> None:
-        """Work off the queue, then a last task, and end the thread; nothing if stopped.
-
-        Raises
-        ------
-        WriterError
-            If the thread has failed.
-        """
+    def close(self, why: str) -> None:
+        """Write what is queued, seal the part, and end the thread; nothing if closed."""
         with self._condition:
-            if last is not None and not self._stopping and self._cause is None:
-                self._tasks.append((last, 0))
-            self._stopping = True
+            if not self._is_closing and self._cause is None:
+                self._tasks.append((_Seal(why), 0))
+            self._is_closing = True
             self._condition.notify_all()
         # Garbage collection may close a recorder on this very thread, which cannot wait for itself,
         # or on one that it waits for.
@@ -128,6 +114,20 @@ class Background:
         if here is not self._thread and not is_encoder_thread(here):
             self._thread.join()
             self.check()
+
+    def _put(self, task: FinishedBatch | _Commit, size: int) -> None:
+        with self._condition:
+            if self._bytes and self._bytes + size > self._limit:
+                begun = time.perf_counter()
+                self._wait_until(lambda: not self._bytes or self._bytes + size <= self._limit)
+                self.waited += time.perf_counter() - begun
+            self.check()
+            if self._is_closing:
+                raise WriterError("the recorder is closed; open a new one")
+            self._tasks.append((task, size))
+            self._bytes += size
+            if self._is_idle or self._bytes >= self._much:
+                self._condition.notify_all()
 
     def _wait_until(self, fulfilled: Callable[[], bool]) -> None:
         """Let the thread work until a condition is fulfilled, or it has failed."""
@@ -149,37 +149,46 @@ class Background:
 
     def _commit_if_due(self) -> None:
         if self._schedule.is_due:
-            self._schedule.run(self._commit)
+            self._schedule.commit(self.writer)
 
     def _wait_for_tasks(self) -> bool:
         """Wait for tasks, or until a commit is due; whether to go on."""
         with self._condition:
             if self._schedule.patience > LINGER_SECONDS:
                 self._condition.wait_for(self._is_worth_a_turn, LINGER_SECONDS)
-            self._idle = not self._tasks
-            self._condition.wait_for(lambda: self._tasks or self._stopping, self._schedule.patience)
-            self._idle = False
-            return bool(self._tasks) or not self._stopping
+            self._is_idle = not self._tasks
+            patience = self._schedule.patience
+            self._condition.wait_for(lambda: self._tasks or self._is_closing, patience)
+            self._is_idle = False
+            return bool(self._tasks) or not self._is_closing
 
     def _is_worth_a_turn(self) -> bool:
-        return self._stopping or self._waiting > 0 or self._bytes >= self._much
+        return self._is_closing or self._waiting > 0 or self._bytes >= self._much
 
     def _work_off_one(self) -> bool:
-        """Run the next task, if there is one.
-
-        The task holds a batch: when this returns, nothing does.
-        """
+        """Run the next task, if there is one: when this returns, nothing holds its batch."""
         with self._condition:
             if not self._tasks:
                 return False
-            self._running = True
+            self._is_running = True
             task, size = self._tasks.popleft()
-        task()
+        self._run(task)
         with self._condition:
             self._bytes -= size
-            self._running = False
+            self._is_running = False
             self._condition.notify_all()
         return True
+
+    def _run(self, task: FinishedBatch | _Commit | _Seal) -> None:
+        if isinstance(task, FinishedBatch):
+            if task.new_layers or not self._is_defined:
+                self.writer.define(task.new_layers, task.positions, task.columns)
+                self._is_defined = True
+            self.writer.append(task.batch)
+        elif isinstance(task, _Seal):
+            self.writer.seal(task.why, self.waited)
+        else:
+            self.writer.commit()
 
     def _fail(self, error: BaseException) -> None:
         # The failed task's frames hold its batch, and the error may be kept for days.
@@ -188,11 +197,10 @@ class Background:
             self._cause = error
             self._tasks.clear()
             self._bytes = 0
-            self._running = False
+            self._is_running = False
             self._condition.notify_all()
-        if self._failed is not None:
-            with suppress(Exception):
-                self._failed(error)
+        with suppress(Exception):
+            self.writer.fail(f"the writer failed: {type(error).__name__}: {error}")
 
 
 def _writer_error(cause: BaseException) -> WriterError:
@@ -206,45 +214,33 @@ def _writer_error(cause: BaseException) -> WriterError:
     return error
 
 
-COMMIT_COST_RATIO = 50
-"""Commits come no more often than so many times what the last one took."""
-
-HURRY_SECONDS = 0.5
-"""Seconds between commits, and between looks for a reason to, in a hurry."""
-
-
 class Schedule:
     """Says when a commit is due: by time and by what the last one cost, or soon, in a hurry.
 
-    Parameters
-    ----------
-    every
-        Seconds between commits.
-    in_a_hurry
-        Asked now and then; while it says so, the other rules do not hold.
+    It is in a hurry while the process shall end.
     """
 
-    def __init__(self, every: float, in_a_hurry: Callable[[], bool] | None = None) -> None:
+    def __init__(self, every: float, termination: Termination | None = None) -> None:
         self._every = every
-        self._in_a_hurry = in_a_hurry
+        self._termination = termination
         self._last = time.monotonic()
         self._due = self._last + every
 
     @property
     def patience(self) -> float:
         """Seconds that one may wait for something else before one looks again."""
-        longest = threading.TIMEOUT_MAX if self._in_a_hurry is None else HURRY_SECONDS
+        longest = threading.TIMEOUT_MAX if self._termination is None else HURRY_SECONDS
         return min(max(self._due - time.monotonic(), 0), longest)
 
     @property
     def is_due(self) -> bool:
         """Whether to commit now."""
-        hurry = self._in_a_hurry is not None and self._in_a_hurry()
+        hurry = self._termination is not None and self._termination.is_requested()
         return time.monotonic() >= (self._last + HURRY_SECONDS if hurry else self._due)
 
-    def run(self, commit: Callable[[], object]) -> None:
+    def commit(self, writer: PartWriter) -> None:
         """Commit, and learn from what it takes when the next one is due."""
         begun = time.monotonic()
-        commit()
+        writer.commit()
         self._last = time.monotonic()
         self._due = self._last + max(self._every, COMMIT_COST_RATIO * (self._last - begun))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import CaptureError, OutputError, SelectionError, TsstoreWarning
-from tsstore.recording.batches.captured import NamedRows, changed_calls
 from tsstore.recording.batches.columns import ColumnSchema, dtype_names
 from tsstore.recording.batches.masks import Mask, Masks
-from tsstore.recording.batches.open_batch import OpenBatch
+from tsstore.recording.batches.open_batch import NamedRows, OpenBatch, changed_calls, named_rows
 from tsstore.recording.hooks.copies import CALLED_DIRECTLY, COMPILED, Copies, why_nothing_ran
 from tsstore.recording.packing.packed import Packed
 from tsstore.recording.samples.index import AS_MANY, Indices, check_names, even_index
@@ -24,26 +23,15 @@ from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.writing.batch import Batch, LayerBatch
+from tsstore.store.writing.resume import Earlier
 
 _MOST_KNOWN: Final = 256
 """Forms of batches that are remembered; then one begins anew."""
 
-Accept = Callable[[Mapping[str, LayerAttributes], Mapping[str, str]], object]
-
 
 @dataclass(frozen=True)
-class Assembled:
-    """A finished batch, and what is new with it.
-
-    Attributes
-    ----------
-    batch
-        What is to be appended.
-    new_layers
-        Layers that no batch before has had.
-    columns
-        Dtypes of all sample columns.
-    """
+class FinishedBatch:
+    """A finished batch, with the layers that none before has had, and dtypes of all columns."""
 
     batch: Batch
     new_layers: Mapping[str, LayerAttributes]
@@ -58,15 +46,8 @@ class Assembled:
 class _Known(NamedTuple):
     """How batches of one form are finished.
 
-    Attributes
-    ----------
-    samples
-        Their number.
-    layers
-        Of each layer that ran its name, the number of the call that gives its rows, the order of
-        that call's entries, or None, and positions.
-    silent
-        What the others give.
+    `layers` are those that ran: the name, the number of the call that gives the rows, the order of
+    that call's entries, or None, and positions. `silent` is what the others give.
     """
 
     samples: int
@@ -88,57 +69,37 @@ class _Known(NamedTuple):
 class Assembly:
     """Turns open batches into finished ones, and holds later ones to what the first one was.
 
-    Parameters
-    ----------
-    targets
-        Where states are captured.
-    settings
-        How.
-    accept
-        Called at the first batch, and with layers that no batch before has had: attributes of
-        these by name, and the dtype names of all columns; an error refuses the batch.
-    copies
-        Of the model, which may have run in its place.
-
-    Attributes
-    ----------
-    left_out
-        Targets that did not run in the first batch, and are captured no longer.
+    What comes for the first time is held to what `earlier` attempts of the run have recorded.
+    `left_out` are targets that did not run in the first batch, and are captured no longer.
     """
 
     def __init__(
         self,
         targets: Iterable[Target],
         settings: Settings,
-        accept: Accept | None = None,
+        earlier: Earlier | None = None,
         copies: Copies | None = None,
     ) -> None:
         self.left_out: list[Target] = []
         self._begun = False
         self._targets = list(targets)
         self._settings = settings
-        self._accept = accept
+        self._earlier = earlier
         self._copies = copies
         self._schema = ColumnSchema()
         self._layers: dict[str, LayerAttributes] = {}
         self._calls: dict[str, int] = {}
         self._known: dict[Hashable, _Known] = {}
 
-    def as_before(self, batch: OpenBatch) -> Assembled | None:
-        """Return the finished batch where one like it was finished before, else None.
-
-        Raises
-        ------
-        ColumnsError
-            If columns differ from the first batch's.
-        """
+    def as_before(self, batch: OpenBatch) -> FinishedBatch | None:
+        """Return the finished batch where one like it was finished before, else None."""
         known = self._known.get(batch.form)
         if known is None:
             return None
         columns = self._schema.conform(batch.columns)
-        return Assembled(known.finished(batch, columns), {}, self._schema.dtypes or {})
+        return FinishedBatch(known.finished(batch, columns), {}, self._schema.dtypes or {})
 
-    def assemble(self, batch: OpenBatch) -> Assembled | None:
+    def assemble(self, batch: OpenBatch) -> FinishedBatch | None:
         """Return the finished batch, or None for one in which nothing happened.
 
         Raises
@@ -155,7 +116,7 @@ class Assembly:
         if known := self.as_before(batch):
             return known
         samples = batch.samples()
-        named = {rows.name: rows for rows in batch.named_rows(self._settings.calls)}
+        named = {rows.name: rows for rows in named_rows(batch.calls, self._settings.calls)}
         if samples is None or not (named or batch.columns or self._settings.missing == "error"):
             return None
         names = [rows.target.axes.layer for rows in named.values()]
@@ -166,17 +127,18 @@ class Assembly:
         calls = Counter(rows.target.name for rows in named.values())
         self._check_calls(calls)
         found = {
-            name: layer_attributes(rows, samples, self._settings) for name, rows in named.items()
+            name: _layer_attributes(rows, samples, self._settings) for name, rows in named.items()
         }
         self._check_layers(found, dict(zip(found, names, strict=True)))
         new = {name: layer for name, layer in found.items() if name not in self._layers}
-        if self._accept and (new or not self._begun):
-            self._accept(new, self._schema.dtypes or dtype_names(batch.columns))
+        if self._earlier is not None and (new or not self._begun):
+            self._earlier.check_columns(self._schema.dtypes or dtype_names(batch.columns))
+            self._earlier.check_layers(new, self._settings.missing == "error")
         layers = self._layers | found
         batches = {
-            name: layer_batch(named[name], samples, batch.masks, batch.forwards)
+            name: _layer_batch(named[name], samples, batch.masks, batch.forwards)
             if name in named
-            else no_rows(layer, samples)
+            else _no_rows(layer, samples)
             for name, layer in layers.items()
         }
         finished = Batch(samples, batches, self._schema.conform(batch.columns))
@@ -190,7 +152,7 @@ class Assembly:
             # What gives no rows now is a layer as well in batches like those before.
             self._known.clear()
         self._learn(batch, named, finished)
-        return Assembled(finished, new, self._schema.dtypes or {})
+        return FinishedBatch(finished, new, self._schema.dtypes or {})
 
     def _learn(self, batch: OpenBatch, named: Mapping[str, NamedRows], finished: Batch) -> None:
         """Note how batches like this one are finished, where that takes no more than their rows."""
@@ -247,9 +209,9 @@ class Assembly:
     def _check_layers(self, found: Mapping[str, LayerAttributes], names: Mapping[str, str]) -> None:
         for name, layer in found.items():
             first = self._layers.get(name, layer)
-            if not same_layer(first, layer):
+            if not _same_layer(first, layer):
                 said = f"sample_axis={{{names[name]!r}: {layer.sample_axis}}}"
-                alone = same_layer(replace(first, sample_axis=layer.sample_axis), layer)
+                alone = _same_layer(replace(first, sample_axis=layer.sample_axis), layer)
                 raise CaptureError(
                     f"{name}: {_description(layer)} in this batch, but "
                     f"{_description(first)} in the first one; expected the same in every batch: "
@@ -270,26 +232,13 @@ def _description(layer: LayerAttributes) -> str:
     )
 
 
-def layer_batch(rows: NamedRows, samples: int, masks: Masks, forwards: Sequence[int]) -> LayerBatch:
+def _layer_batch(
+    rows: NamedRows, samples: int, masks: Masks, forwards: Sequence[int]
+) -> LayerBatch:
     """Return a layer's rows, sample after sample, without padding and what is of no sample.
 
-    Parameters
-    ----------
-    rows
-        What the batch gave in the layer.
-    samples
-        Number of samples.
-    masks
-        Which positions are padding.
-    forwards
-        Numbers of the batch's forward passes.
-
-    Raises
-    ------
-    OutputError
-        If the rows cannot be shared by the samples, or a mask has other positions.
-    ColumnsError
-        If a mask has other samples.
+    `forwards` are the numbers of the batch's forward passes. OutputError where the samples cannot
+    share the rows, or a mask has other positions; ColumnsError where it has other samples.
     """
     for packed in rows.calls:
         _check_shared(rows, packed, samples)
@@ -335,13 +284,13 @@ def _lengths(calls: list[Packed], counts: list[Indices]) -> tuple[int, int] | No
     return (int(lengths.min()), int(lengths.max())) if len(lengths) else None
 
 
-def no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:
+def _no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:
     """Return what a layer gives that did not run: samples without positions."""
     rows = np.empty((0, attributes.row_bytes), dtype=np.uint8)
     return LayerBatch(rows, _alike(samples, 0))
 
 
-def layer_attributes(rows: NamedRows, samples: int, settings: Settings) -> LayerAttributes:
+def _layer_attributes(rows: NamedRows, samples: int, settings: Settings) -> LayerAttributes:
     """Return what a batch says of a layer."""
     first = rows.calls[0]
     form = first.form
@@ -364,7 +313,7 @@ def layer_attributes(rows: NamedRows, samples: int, settings: Settings) -> Layer
     )
 
 
-def same_layer(fixed: LayerAttributes, found: LayerAttributes) -> bool:
+def _same_layer(fixed: LayerAttributes, found: LayerAttributes) -> bool:
     """Whether two batches gave rows of the same layer; positions and reasons may vary."""
     may_vary = ("position_shape", "sampling", "decided")
     return replace(found, **{name: getattr(fixed, name) for name in may_vary}) == fixed

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import ColumnsError, TsstoreError
+from tsstore.errors import CaptureError, ColumnsError, TsstoreError
 from tsstore.recording.axes.layer import Waiting
 from tsstore.recording.axes.tensor import choose
-from tsstore.recording.batches.captured import Call, Captured, NamedRows
 from tsstore.recording.batches.columns import to_column
 from tsstore.recording.batches.masks import Masks
 from tsstore.recording.packing.packed import Form, Packed
-from tsstore.recording.samples.index import SampleIndex, parsed
+from tsstore.recording.samples.index import PACKED_SEQUENCES, Indices, SampleIndex, parsed
 from tsstore.recording.samples.inputs import (
     NO_INPUT,
     Arguments,
@@ -29,15 +29,29 @@ from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Calls
 
 
-class OpenBatch:
-    """A batch while it lasts.
+class Call(NamedTuple):
+    """The rows of one call, with the number of the forward pass that it was a part of."""
 
-    Calls of one forward pass are told apart; further forward passes add positions.
+    target: Target
+    forward: int
+    packed: Packed
+
+
+class _WaitingCall(NamedTuple):
+    """A call whose rows wait for the end of the batch."""
+
+    target: Target
+    forward: int
+    waiting: Waiting
+
+
+class OpenBatch:
+    """A batch while it lasts: calls of one forward pass are told apart, further ones add positions.
 
     Parameters
     ----------
     samples
-        Number of samples, where the user said it.
+        Number of samples, where the user said it; ColumnsError if it is no number.
     first_sample
         Running number of the first sample.
     wanted
@@ -47,23 +61,12 @@ class OpenBatch:
 
     Attributes
     ----------
-    columns
-        Sample columns recorded so far.
-    masks
-        Which positions are padding.
-    sample_index
-        Which sample each entry belongs to, as the user said it for this batch.
     inputs
         Arguments of the first forward pass, where the model may be run on some of its samples.
     forwards
         Numbers of the forward passes that count.
     is_sampled
         Whether only some positions are kept of calls that there were.
-
-    Raises
-    ------
-    ColumnsError
-        If `samples` is not a number.
     """
 
     def __init__(
@@ -87,19 +90,12 @@ class OpenBatch:
         self._input: ModelInput | None = None
         self._input_of = 0
         self._has_unseen = False
-        self._captured = Captured()
+        self._calls: list[Call | _WaitingCall] = []
 
     def record(
         self, columns: Mapping[str, Any], mask: Any = None, sample_index: Any = None
     ) -> None:
-        """Add sample columns, a mask, and which sample each entry belongs to.
-
-        Raises
-        ------
-        ColumnsError
-            If one is there already, or is not a column, a mask or an index; if a mask or an index
-            comes when positions were chosen without it.
-        """
+        """Add sample columns, a mask, and an index; ColumnsError if one is no such, or too late."""
         if sample_index is not None:
             self._check_in_time("sample_index")
             if self.sample_index is not None:
@@ -124,38 +120,33 @@ class OpenBatch:
 
     @property
     def calls(self) -> list[Call]:
-        """All calls, in order."""
-        return self._captured.calls
+        """All calls, in order, but for those that wait."""
+        return [call for call in self._calls if isinstance(call, Call)]
 
     @calls.setter
     def calls(self, calls: list[Call]) -> None:
-        self._captured.calls = calls
+        self._calls = [*calls]
 
     @property
     def packed(self) -> list[Packed]:
         """The rows of all calls, in order."""
-        return self._captured.packed
+        return [call.packed for call in self.calls]
 
     @property
     def form(self) -> Hashable:
         """What there is but for states and values: the same in batches that are alike."""
         columns = tuple((name, len(column)) for name, column in self.columns.items())
-        masked = bool(self.masks)
-        said = masked, self.sample_index is not None
-        return self.explicit_samples, self._input, columns, said, self._captured.form
+        said = bool(self.masks), self.sample_index is not None
+        calls = tuple(
+            (call.forward, call.packed.form if isinstance(call, Call) else object())
+            for call in self._calls
+        )
+        return self.explicit_samples, self._input, columns, said, calls
 
     def begin_forward(
         self, model_input: ModelInput = NO_INPUT, arguments: Arguments | None = None
     ) -> None:
-        """Note that a forward pass begins.
-
-        Parameters
-        ----------
-        model_input
-            The first tensor that the model was called with.
-        arguments
-            All of that, where the model may be run on some of its samples.
-        """
+        """Note that a forward pass begins, with arguments if the model may be run on them again."""
         self._forward += 1
         self.forwards.append(self._forward)
         self._has_unseen |= model_input.is_doubtful and not model_input.shape
@@ -166,15 +157,21 @@ class OpenBatch:
 
     def add(self, target: Target, packed: Packed | Waiting) -> None:
         """Add one call: its rows, or what they are to be made of when the batch is over."""
-        self._captured.add(target, self._forward, packed)
+        make = _WaitingCall if isinstance(packed, Waiting) else Call
+        self._calls.append(make(target, self._forward, packed))  # type: ignore[arg-type]
 
     def wait_no_longer(self, pack: Callable[[Target, Waiting], Packed | None]) -> None:
         """Let the rows be made that had to wait for the batch's end; None leaves them out."""
-        self._captured.wait_no_longer(pack)
+        calls, self._calls = self._calls, []
+        for call in calls:
+            if isinstance(call, Call):
+                self._calls.append(call)
+            elif (packed := pack(call.target, call.waiting)) is not None:
+                self._calls.append(Call(call.target, call.forward, packed))
 
     def drop_forward(self) -> None:
         """Forget the forward pass that was begun last: it has failed."""
-        self._captured.drop(self._forward)
+        self._calls = [call for call in self._calls if call.forward != self._forward]
         self.forwards = [number for number in self.forwards if number != self._forward]
         if self._input_of == self._forward:
             self._input = self.inputs = None
@@ -220,15 +217,7 @@ class OpenBatch:
         return samples_seen((call.packed for call in untold or calls), self._input)
 
     def samples_so_far(self, size: int, sample_axis: int) -> int:
-        """Return how many samples a tensor holds, as far as is known while the batch lasts.
-
-        Parameters
-        ----------
-        size
-            Size of its sample axis.
-        sample_axis
-            Its sample axis.
-        """
+        """Return how many samples a tensor holds, as far as is known while the batch lasts."""
         known = samples_said(self.explicit_samples, self.columns)
         if known is None and sample_axis == 0:
             known = self.input_samples()
@@ -237,17 +226,7 @@ class OpenBatch:
     @property
     def by_target(self) -> list[tuple[Target, Form]]:
         """What was called, and the form of its rows, in order."""
-        return [(call.target, call.packed.form) for call in self._captured.calls]
-
-    def named_rows(self, calls: Calls) -> list[NamedRows]:
-        """Return the rows by public name.
-
-        Raises
-        ------
-        CaptureError
-            If a module was called a different number of times in the batch's forward passes.
-        """
-        return self._captured.named(calls)
+        return [(call.target, call.packed.form) for call in self.calls]
 
     def _check_input_is_seen(self) -> None:
         if self._input is None and self._has_unseen and self.calls:
@@ -268,6 +247,85 @@ class OpenBatch:
             self.told(call.target.axes.layer) is not None or call.packed.form.samples == samples
             for call in self.calls
         )
+
+
+@dataclass(frozen=True)
+class NamedRows:
+    """What one batch gave under one public name: the calls that belong together, in order.
+
+    Attributes
+    ----------
+    target
+        Where it was captured.
+    call
+        Number of the call within its forward pass, from 1; None if there is but one.
+    calls, forwards
+        Rows of each call, and the number of the forward pass that it was a part of.
+    """
+
+    target: Target
+    call: int | None
+    calls: list[Packed]
+    forwards: list[int]
+
+    @property
+    def name(self) -> str:
+        """Public name of the layer."""
+        return self.target.name if self.call is None else f"{self.target.name}#{self.call}"
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the layer's rows are others than those of one call."""
+        return len(self.calls) > 1 or self.calls[0].there is not None
+
+    @property
+    def order(self) -> Indices | None:
+        """The call's entries, sample after sample; None where they lie so."""
+        owners = self.calls[0].owners
+        if owners is None or owners.samples is None:
+            return None
+        order = np.argsort(owners.samples, kind="stable")
+        return order[owners.samples[order] >= 0]
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether batches with calls of the same form have their rows in the same order."""
+        owners = self.calls[0].owners
+        if owners is None or owners.samples is None:
+            return True
+        return owners.reason != PACKED_SEQUENCES and bool((owners.samples >= 0).all())
+
+
+def named_rows(calls: Iterable[Call], several: Calls) -> list[NamedRows]:
+    """Return rows by public name; CaptureError if passes called a module more or less often."""
+    targets: dict[str, tuple[Target, dict[int, list[Packed]]]] = {}
+    for target, forward, packed in calls:
+        _, by_forward = targets.setdefault(target.name, (target, {}))
+        by_forward.setdefault(forward, []).append(packed)
+    named: list[NamedRows] = []
+    for target, by_forward in targets.values():
+        groups = list(by_forward.values())
+        if several == "merge":
+            merged = [packed for group in groups for packed in group]
+            forwards = [number for number, group in by_forward.items() for _ in group]
+            named.append(NamedRows(target, None, merged, forwards))
+            continue
+        counts = {len(group) for group in groups}
+        if len(counts) > 1:
+            raise changed_calls(target.name, min(counts), max(counts))
+        # The n-th calls of all forward passes belong together.
+        for number, group in enumerate(zip(*groups, strict=True), start=1):
+            call = number if len(groups[0]) > 1 else None
+            named.append(NamedRows(target, call, list(group), list(by_forward)))
+    return named
+
+
+def changed_calls(name: str, before: int, now: int) -> CaptureError:
+    """Return the error for a number of calls that changes."""
+    return CaptureError(
+        f"{name} was called {before} times in one forward pass and {now} times in another; pass "
+        "calls='merge' to capture all calls as positions of one layer"
+    )
 
 
 class BatchColumns:

@@ -9,9 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 
-from tsstore.recording.batches.captured import Call
 from tsstore.recording.batches.masks import Mask
-from tsstore.recording.batches.open_batch import OpenBatch
+from tsstore.recording.batches.open_batch import Call, OpenBatch
 from tsstore.recording.packing.packed import Form, Packed, Rows, form_of
 from tsstore.recording.packing.packer import pack
 from tsstore.recording.packing.positions import choose_positions, gather

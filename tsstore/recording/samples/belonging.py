@@ -14,8 +14,7 @@ from torch import nn
 from tsstore.errors import ColumnsError, OutputError, TsstoreWarning
 from tsstore.recording.axes.tensor import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.axes.undecided import Argument, Undecided
-from tsstore.recording.batches.captured import Call
-from tsstore.recording.batches.open_batch import OpenBatch
+from tsstore.recording.batches.open_batch import Call, OpenBatch
 from tsstore.recording.packing.packed import Form, Packed, Rows
 from tsstore.recording.samples.differences import ANOTHER_ORDER, Found
 from tsstore.recording.samples.experiment import Findings, find_samples, log
