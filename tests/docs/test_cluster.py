@@ -16,10 +16,11 @@ from typer.main import get_command
 
 import tsstore
 from tsstore import errors
-from tsstore.analysis import cluster
+from tsstore.analysis import schedulers as cluster
 from tsstore.analysis.execution import exchange
 from tsstore.analysis.machine import DEFAULT_SHARE
 from tsstore.analysis.schedulers import choose
+from tsstore.commands.app import app
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
@@ -66,7 +67,7 @@ def test_settings_exist(name):
 
 
 def test_commands_and_their_options_exist():
-    commands = get_command(commands.app).commands
+    commands = get_command(app).commands
     (shown,) = re.findall(r"^\$ tsstore (\w+) (.*)$", TEXT, re.MULTILINE)
     named = [(name.split()[1], "") for name in CODE if re.fullmatch(r"tsstore \w+ RUN", name)]
     assert {name for name, _ in named} == {"plan", "analyze"}

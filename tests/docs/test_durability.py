@@ -19,6 +19,7 @@ from typer.main import get_command
 
 import tsstore
 from tsstore import errors
+from tsstore.commands.app import app
 from tsstore.recording.recorder import Recorder
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.maintenance.verify import verify
@@ -104,7 +105,7 @@ def test_settings_exist(name):
 @pytest.mark.parametrize("name", named("tsstore [a-z].*"))
 def test_commands_exist(name):
     _, command, *arguments = name.split()
-    parameters = get_command(commands.app).commands[command].params
+    parameters = get_command(app).commands[command].params
     given = [parameter.name.upper() for parameter in parameters if parameter.opts[0][0] != "-"]
     positional = [word for word in arguments if word.isupper()]
     options = {option for parameter in parameters for option in parameter.opts}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tsstore.commands import app as commands
+from tsstore.commands.app import app
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -29,7 +29,7 @@ def test_the_python_block_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_table_is_what_the_demo_prints(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(commands.app, ["demo"])
+    result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 0
     (shown,) = re.findall(r"prints\n\n```\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     printed = [line.rstrip() for line in result.stdout.splitlines()]
