@@ -3,7 +3,7 @@
 Draws clusters of 20 samples from known distributions. Some samples of a cluster, or all, are of
 four states of its own, as if it were one sample with many rows; the rest are drawn as if there were
 no clusters. Printed is how often the default interval (nominally 95 %) holds the truth if the
-clusters are told (`dependent_by=`) and if they are not, and how often the layer is sample-limited::
+clusters are told (`dependent_by=`) and if they are not, and how often the layer is not usable::
 
     python benchmarks/clusters.py
 """
@@ -17,7 +17,7 @@ from counted import GROUPS, SEED, Counted
 from draws import independent, mixed
 from families import chosen_on, held_out
 
-from tsstore.statistics.verdict import SAMPLE_LIMITED
+from tsstore.statistics.verdict import SATURATED, USABLE
 
 FAMILIES = ("geometric", "log-normal", "few hot, tail", "Zipf 1.4")
 NEURONS = 20
@@ -41,7 +41,7 @@ def judge(rng, shares, truth: float, clusters: int, own: float) -> tuple[bool, b
     alone = Counted.of(rows, rng.integers(0, GROUPS, len(rows)), NEURONS)
     entropies = told.entropy(clusters), alone.entropy()
     held = [i.lower <= truth <= i.upper for i in (e.interval(largest=NEURONS) for e in entropies)]
-    return (*held, told.verdict(entropies[0], clusters).name == SAMPLE_LIMITED)
+    return (*held, told.verdict(entropies[0], clusters).name not in (SATURATED, USABLE))
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     )
     parser.add_argument("--repetitions", type=int, default=100, help="draws of each size")
     arguments = parser.parse_args()
-    print("Share of the intervals that hold the truth, and of the layers that are sample-limited")
+    print("Share of the intervals that hold the truth, and of the layers that are not usable")
     print(f"{'family':<16}{'own':>6}{'clusters':>10}{'told':>8}{'not told':>10}{'limited':>9}")
     for family in (f for f in (*chosen_on(), *held_out()) if f.name in FAMILIES):
         rng = np.random.default_rng([SEED, FAMILIES.index(family.name)])

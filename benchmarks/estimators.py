@@ -36,6 +36,8 @@ from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.network_intervals import network_interval
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import (
+    CONSTANT,
+    IMPRECISE,
     SAMPLE_LIMITED,
     SATURATED,
     SATURATED_UP_TO,
@@ -58,6 +60,7 @@ HEADINGS = {
     "of": 4,
     "draws": 7,
     "limited": 9,
+    "imprecise, held": 17,
     "held": 14,
     "width": 8,
     "rare": 8,
@@ -66,12 +69,16 @@ HEADINGS = {
     "bound above": 18,
 }
 
+FROM_WORST = (SAMPLE_LIMITED, CONSTANT, IMPRECISE, USABLE, SATURATED)
+
 LEGEND = """\
-Of the draws that are usable or better, held: the share of the shown intervals (nominally 95 %) that
-hold the truth, with its standard error; width: their median width, in efficiency; rare: that of the
-interval which assumes unseen states like the rare ones seen. saturated, off: plug-ins of saturated
-layers more than 2 % and .005 of efficiency off; usable, off: estimates of usable ones more than 5 %
-and .01 off. Of all draws, bound above: lower bounds above the truth, and their standard error."""
+limited: draws that are sample-limited; imprecise, held: those that are imprecise, or constant and
+not saturated, and the share of their intervals that hold the truth. Of the draws that are usable
+or better, held: the share of the shown intervals (nominally 95 %) that hold the truth, with its
+standard error; width: their median width, in efficiency; rare: that of the interval which assumes
+unseen states like the rare ones seen. saturated, off: plug-ins of saturated layers more than 2 %
+and .005 of efficiency off; usable, off: estimates of usable ones more than 5 % and .01 off. Of all
+draws, bound above: lower bounds above the truth, and their standard error."""
 
 
 @dataclass
@@ -115,6 +122,8 @@ class Found:
         usable = [self.is_off(one.estimate, USABLE_UP_TO) for one in self.said(USABLE)]
         yield from (self.name, f"{self.truth:.3f}", str(self.neurons), str(len(self.draws)))
         yield str(len(self.said(SAMPLE_LIMITED)))
+        wide = [one.lower <= self.truth <= one.upper for one in self.said(IMPRECISE, CONSTANT)]
+        yield f"{len(wide)}, {np.mean(wide):.3f}" if wide else "-"
         yield share(held)
         for name in ("width", "width_if_rare"):
             yield f"{np.median([getattr(one, name) for one in good]):.4f}" if good else "-"
@@ -181,7 +190,7 @@ def measure_network(repetitions: int, rng) -> Found:
                 for rare in (False, True)
             )
             names = {c.verdict(e).name for c, e in zip(counted, entropies, strict=True)}
-            worst = (name for name in (SAMPLE_LIMITED, USABLE, SATURATED) if name in names)
+            worst = (name for name in FROM_WORST if name in names)
             found.draws.append(
                 Drawn(
                     math.prod(plug_in(c.spectrum) / 10 for c in counted) ** (1 / 3),

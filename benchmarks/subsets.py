@@ -14,7 +14,7 @@ from counted import GROUPS, SEED, Counted
 
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.intervals import Interval
-from tsstore.statistics.verdict import SAMPLE_LIMITED
+from tsstore.statistics.verdict import SATURATED, USABLE
 
 SIZES = (1_000, 3_000, 5_000, 10_000, 20_000, 40_000, 60_000)
 
@@ -39,7 +39,7 @@ LEGEND = """\
 The demo's network. Bits and verdict are those of the first images of one random order, each line's
 among those of the next. Of all disjoint subsets of that size, width: the median width of the shown
 interval, in efficiency; if rare: that of the one which assumes unseen states like the rare ones
-seen. Counted are all these subsets. limited: sample-limited. Of the others, hold: intervals that
+seen. Counted are all these subsets. limited: too few. Of the others, hold: intervals that
 hold the estimate of all images; inside: estimates inside the interval of all images. Of all, above:
 lower bounds above the estimate of all images."""
 
@@ -69,8 +69,8 @@ class Said:
 
     @property
     def limited(self) -> bool:
-        """Whether the images are too few."""
-        return self.verdict == SAMPLE_LIMITED
+        """Whether the images are too few for the estimate."""
+        return self.verdict not in (SATURATED, USABLE)
 
 
 def lenet_states(training: Path | None) -> Iterator[tuple[str, int, np.ndarray]]:

@@ -4,7 +4,8 @@ A verdict is a convention, and has to keep a promise: the estimate of a "usable"
 5 % and .01 of efficiency off in at most one of ten draws. This draws layers of 1 to 20 neurons
 whose entropy is known, and prints how often each of several rules calls them usable, and how often
 it is then wrong; and how often intervals hold where no more than 10 % of the rows are in states
-seen once, and the interval is too wide for "usable"::
+seen once, and the interval is too wide for "usable"; then what is said of layers that showed one
+state::
 
     python benchmarks/verdicts.py
     python benchmarks/verdicts.py --repetitions 200
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from counted import SEED, Counted
+from counted import GROUPS, SEED, Counted
 from draws import entropy_of, neurons
 from estimators import chosen, draw, print_cells
 from families import Family, chosen_on, held_out
@@ -194,6 +195,22 @@ def too_wide(cells: Cells) -> None:
         print("the lines above are those held in less than .95.")
 
 
+def constant_layers() -> None:
+    """Print what is said of layers all of whose samples show one state."""
+    headings = {"one state": 32, "samples": 9, "verdict": 16, "at most": 10, "of efficiency": 15}
+    print()
+    print_cells(headings, headings)
+    rng = np.random.default_rng(SEED)
+    for number, samples in itertools.product((1, 32, 1_000), (16, 64, 300, 1_000, 3_000, 10_000)):
+        rows = np.zeros((samples, 1), np.int64)
+        counted = Counted.of(rows, rng.integers(0, GROUPS, samples), number)
+        entropy = counted.entropy()
+        most = entropy.interval(largest=number).upper
+        name = counted.verdict(entropy).name
+        shown = f"{number:,} neurons", f"{samples:,}", name, f"{most:.3f}", f"{most / number:.4f}"
+        print_cells(shown, headings)
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(
@@ -208,6 +225,7 @@ def main() -> None:
     cells = measure(named, arguments.repetitions)
     try_rules(cells)
     too_wide(cells)
+    constant_layers()
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ import pytest
 
 from tsstore.analysis.results.estimates import NAMES, SAMPLE_BASED
 from tsstore.demo.run import capture_demo, demo_images
-from tsstore.statistics.intervals import TOO_EVEN, TOO_HIGH, TOO_LOW
+from tsstore.statistics.intervals import FEWEST_GROUPS, TOO_EVEN, TOO_HIGH, TOO_LOW
 from tsstore.statistics.verdict import (
+    CONSTANT,
     FARTHEST,
     FEWEST_SAMPLES,
+    IMPRECISE,
     SATURATED_UP_TO,
     UNSEEN_UP_TO,
     USABLE_UP_TO,
@@ -43,11 +45,13 @@ def test_the_examples_give_what_they_show(tmp_path, monkeypatch):
 
 
 def test_the_limits_of_the_verdicts_are_those_of_the_code():
-    saturated, usable, limited = table_with("verdict | farthest")
+    saturated, usable, imprecise, constant, limited = table_with("verdict | farthest")
     for cells, limits in ((saturated, SATURATED_UP_TO), (usable, USABLE_UP_TO)):
         share, efficiency, unseen = (re.search(r"≤ ([\d.]+)", cell)[1] for cell in cells[1:])
         assert (float(share) / 100, float(efficiency)) == limits
         assert float(unseen) / 100 == UNSEEN_UP_TO
+    assert (imprecise[0], imprecise[3]) == (IMPRECISE, "≤ 10 %")
+    assert (constant[0], f"from {FEWEST_GROUPS} samples" in constant[1]) == (CONSTANT, True)
     assert limited[:2] == ["sample-limited", "else"]
     assert (FARTHEST, FEWEST_SAMPLES) == (3, 64)
     assert f"the margin is taken {error_of_errors(32):.1f} times" in TEXT

@@ -12,6 +12,8 @@ from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
 from tsstore.statistics.sample_estimator import chao_wang_jost_by_samples
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import (
+    CONSTANT,
+    IMPRECISE,
     SAMPLE_LIMITED,
     SATURATED,
     SATURATED_UP_TO,
@@ -83,14 +85,14 @@ def test_the_limits_are_shares_of_the_entropy_or_of_the_neurons() -> None:
         ({"above": 0.049 * BITS}, USABLE, "(4.9 %)"),
         (
             {"above": 0.051 * BITS},
-            SAMPLE_LIMITED,
-            "More samples are needed: with what was not seen the estimate may be off by 0.0572 "
-            "bits (5.1 %), more than 5 % and 0.01 of efficiency.",
+            IMPRECISE,
+            "Enough for the interval, not for the estimate: with what was not seen the estimate "
+            "may be off by 0.0572 bits (5.1 %), more than 5 % and 0.01 of efficiency.",
         ),
         ({"above": 0.051 * BITS, "neurons": 6}, USABLE, "(5.1 %)"),
         (
             {"margin": 0.051 * BITS},
-            SAMPLE_LIMITED,
+            IMPRECISE,
             "the estimate is known to ± 0.0572 bits (5.1 %) only, more than 5 % and",
         ),
         ({"samples": 63}, SAMPLE_LIMITED, "there are 63 samples (fewer than 64)."),
@@ -104,7 +106,7 @@ def test_the_verdict_tells_how_far_off_estimate_and_plug_in_may_be(case, name, p
     assert part in found.reason
     assert found.reason.endswith(".")
     assert found.reason.count(". ") == 0
-    assert bool(found.needs) == (name == SAMPLE_LIMITED)
+    assert bool(found.needs) == (name not in (SATURATED, USABLE))
 
 
 def test_states_of_single_samples_limit_the_layer() -> None:
@@ -130,28 +132,34 @@ def test_many_rows_of_one_sample_are_still_one_sample() -> None:
         (
             100,
             20,
-            SAMPLE_LIMITED,
-            "Constant: one state in 100 samples; with what was not seen the estimate may be off by "
-            "0.74 bits (0.037 of efficiency), more than 5 % and 0.01 of efficiency.",
+            CONSTANT,
+            "Constant: one state in 100 samples; states that were not seen may add up to 0.74 bits "
+            "(0.037 of efficiency).",
         ),
         (
             10_000,
             20,
             SATURATED,
-            "Constant: one state in 10,000 samples; the plug-in is off by at most 0.0095 bits "
-            "(0.000475 of efficiency).",
+            "Constant: one state in 10,000 samples; states that were not seen may add up to 0.0095 "
+            "bits (0.000475 of efficiency).",
         ),
-        (1_000, 1, SAMPLE_LIMITED, "Constant: one state in 1,000 samples; "),
+        (16, 20, CONSTANT, "Constant: one state in 16 samples; "),
+        (1_000, 1, CONSTANT, "Constant: one state in 1,000 samples; "),
         (10_000, 1, SATURATED, "Constant: one state in 10,000 samples; "),
     ],
 )
-def test_a_constant_layer_is_saturated_once_an_unseen_state_adds_little(
+def test_a_constant_layer_says_so_and_is_saturated_once_an_unseen_state_adds_little(
     samples, neurons, name, reason
 ) -> None:
     counted = Counted.of(np.zeros((samples, 3), dtype=np.int64))
     found = judged_as_drawn(counted, neurons)
     assert found.name == name
     assert found.reason.startswith(reason)
+    assert bool(found.needs) == (name == CONSTANT)
+
+
+def test_a_constant_layer_of_too_few_groups_has_no_interval() -> None:
+    assert judged_as_drawn(Counted.of(np.zeros((4, 3), dtype=np.int64)), 20).name == SAMPLE_LIMITED
 
 
 def test_rows_say_saturated_where_samples_say_limited() -> None:
@@ -178,7 +186,7 @@ def test_the_samples_needed_are_about_what_it_takes(shares, positions, few, enou
     limited = [
         judged_as_drawn(Counted.of(clumped_rows(rng, shares, few, positions))) for _ in range(7)
     ]
-    assert {found.name for found in limited} == {SAMPLE_LIMITED}
+    assert {found.name for found in limited} <= {SAMPLE_LIMITED, IMPRECISE}
     needed = [found.samples_needed or 4 * few for found in limited]
     assert 0.75 * enough < np.median(needed) < 1.6 * enough
     later = judged_as_drawn(Counted.of(clumped_rows(rng, shares, int(1.3 * enough), positions)))
@@ -201,6 +209,33 @@ def test_samples_needed_follow_from_what_is_too_large() -> None:
 def test_far_too_few_samples_need_more_than_can_be_told() -> None:
     rows = independent_rows(np.random.default_rng(3), uniform(5_000), 500)
     assert judged_as_drawn(Counted.of(rows), 20).needs == "more than 1,500 samples"
+
+
+@pytest.mark.parametrize(
+    ("rate", "neurons", "samples"), [(0.1, 1, 3_000), (0.02, 1, 1_000), (0.003, 10, 1_000)]
+)
+def test_the_interval_of_an_imprecise_layer_holds(rate, neurons, samples) -> None:
+    rng = np.random.default_rng(9)
+    truth, held = neurons * shannon_entropy(np.array([rate, 1 - rate])), []
+    for _ in range(60):
+        fires = rng.random((samples, 1, neurons)) < rate
+        counted = Counted.of(fires @ (1 << np.arange(neurons)))
+        if judged_as_drawn(counted, neurons).name == IMPRECISE:
+            entropy = jackknifed_entropy(
+                counted.spectrum, samples, counted.changes, neurons=neurons
+            )
+            shown = entropy.interval(largest=neurons)
+            held.append(shown.lower <= truth <= shown.upper)
+    assert len(held) >= 55
+    assert np.mean(held) >= 0.9
+
+
+def test_a_neuron_that_fires_with_p_of_a_tenth_is_usable_from_some_10_000_samples() -> None:
+    rng, names = np.random.default_rng(10), {}
+    for samples in (3_000, 12_000):
+        rows = [rng.random((samples, 1)) < 0.1 for _ in range(20)]
+        names[samples] = {judged_as_drawn(Counted.of(one.astype(int)), 1).name for one in rows}
+    assert names == {3_000: {IMPRECISE}, 12_000: {USABLE}}
 
 
 def mixture(rng: np.random.Generator, samples: int, share: float, bits: int) -> np.ndarray:

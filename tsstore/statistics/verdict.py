@@ -6,6 +6,13 @@ estimate, or, for layers of little entropy, to what the neurons can hold. Near t
 layers whose standard error came out small by chance that would pass for saturated; for the plug-in
 the error is therefore taken at its own upper limit.
 
+Where the interval is wider than that, it holds all the same, as long as nearly all rows are in
+states of several samples: the layer is imprecise. No looser rule makes it usable, since estimates
+would then be too far off more often than one in ten is (`benchmarks/verdicts.py`). Of a layer that
+showed a single state the estimate is 0, and all there is to tell is how much states not seen may
+add: it is constant, until that is too little to matter. Else the samples limit what can be said to
+a lower bound.
+
 *How many samples will be needed* is told by how the parts of the interval change with the number of
 samples m. The share u of the rows in states seen in one sample only loses, with each sample more,
 the states that this sample shows again: with M1 and M2 rows in states of one and of two samples, u
@@ -27,6 +34,8 @@ from tsstore.statistics.spectrum import Spectrum
 
 SATURATED = "saturated"
 USABLE = "usable"
+IMPRECISE = "imprecise"
+CONSTANT = "constant"
 SAMPLE_LIMITED = "sample-limited"
 
 FEWEST_SAMPLES = 64
@@ -68,15 +77,15 @@ class Verdict:
     Attributes
     ----------
     name
-        "saturated": plug-in and estimate can both be believed; "usable": the estimate can;
-        "sample-limited": neither can.
+        "saturated": interval, estimate and plug-in can all be believed; "usable": interval and
+        estimate can; "imprecise", "constant": the interval can; "sample-limited": none can.
     reason
         One sentence, which names what keeps the layer from a better verdict.
     samples_needed
         About how many samples would make the layer usable: those that there are if it is; None if
         that is more than three times what there is, or more samples alone would not do.
     needs
-        What a sample-limited layer needs, in words; empty if it is not.
+        What the layer needs to be usable, in words; empty if it is.
     """
 
     name: str
@@ -134,8 +143,11 @@ def verdict(
     few = _too_few(shown, clusters) or _too_much_unseen(found, clusters)
     if few or found.off > found.limit(USABLE_UP_TO):
         needed = _samples_needed(spectrum, samples, found, clusters)
-        reason = words.reason("More samples are needed", few or words.too_far())
-        return Verdict(SAMPLE_LIMITED, reason, needed, _needs(needed, samples, clusters))
+        name = _short_of_usable(spectrum, entropy, few)
+        imprecise = "Enough for the interval, not for the estimate"
+        what = imprecise if name == IMPRECISE else "More samples are needed"
+        reason = words.reason(what, few or words.too_far())
+        return Verdict(name, reason, needed, _needs(needed, samples, clusters))
     plug_in_off = found.off_from(plug_in(spectrum), wider=True)
     if plug_in_off > found.limit(SATURATED_UP_TO):
         why = f"the plug-in may be off by {words.amount(plug_in_off)}, more than {SATURATED_UP_TO}"
@@ -207,7 +219,9 @@ class _Words:
         """Return the sentence."""
         unknown = "" if self.told else "; how much the estimate scatters was not computed"
         if self.spectrum.distinct == 1:
-            return f"Constant: one state in {counted(self.samples, 'sample')}; {why}{unknown}."
+            most = self.amount(self.found.off)
+            what = f"Constant: one state in {counted(self.samples, 'sample')}"
+            return f"{what}; states that were not seen may add up to {most}{unknown}."
         return f"{what}: {why}{unknown}."
 
     def too_far(self) -> str:
@@ -260,6 +274,15 @@ def _too_much_unseen(found: _Found, clusters: int | None) -> str:
     only = "one sample" if clusters is None else "one sample or cluster"
     share, limit = f"{100 * found.unseen:.1f} %", f"{100 * UNSEEN_UP_TO:.0f} %"
     return f"{share} of the rows are in states seen in {only} only (more than {limit})"
+
+
+def _short_of_usable(spectrum: Spectrum, entropy: Jackknifed, few: str) -> str:
+    """Return the verdict of a layer whose estimate cannot be believed."""
+    if not entropy.scatter_known:
+        return SAMPLE_LIMITED
+    if spectrum.distinct == 1:
+        return CONSTANT
+    return SAMPLE_LIMITED if few else IMPRECISE
 
 
 def _samples_needed(

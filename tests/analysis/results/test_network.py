@@ -441,3 +441,31 @@ def test_names_cannot_smuggle_markup_or_terminal_codes() -> None:
         assert "\\x1b[31m\\n" in text
     assert repr(hostile).count("\n") == GOLDEN.count("\n")
     assert hostile.table(verbose=True).count("\n") == VERBOSE.count("\n")
+
+
+def test_a_constant_layer_makes_no_lower_bound_of_the_network() -> None:
+    off = counted(np.zeros((1_024, 1), np.int64), "dead", neurons=1)
+    found = analysis(counted(np.arange(1_024)[:, None] // 256, neurons=4), off)
+    assert off.verdict == "constant"
+    assert off.reason.startswith("Constant: one state in 1,024 samples; states that were not seen")
+    shown = off.efficiency_interval()
+    assert (shown.estimate, shown.lower) == (0, 0)
+    assert 0.02 < shown.upper < 0.04
+    network = found.network_interval()
+    assert not found.is_lower_bound
+    assert (network.estimate, network.lower) == (0, 0)
+    assert 0.05 < network.upper < 0.2
+    assert "≥" not in str(found)
+    assert "dead needs more than 3,072 samples." in str(found)
+
+
+def test_an_imprecise_layer_has_an_interval_and_needs_more_samples() -> None:
+    rows = np.random.default_rng(3).random((3_000, 1)) < 0.1
+    layer = counted(rows.astype(np.int64), neurons=1)
+    assert layer.verdict == "imprecise"
+    assert layer.reason.startswith("Enough for the interval, not for the estimate: the estimate is")
+    found = analysis(layer)
+    assert not found.is_lower_bound
+    assert "≥" not in str(found)
+    assert "suffice" not in str(found)
+    assert f"conv_1 needs {layer.needs}." in str(found)

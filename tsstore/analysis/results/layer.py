@@ -148,7 +148,7 @@ class LayerResult(LayerCounts):
 
     @property
     def verdict(self) -> str:
-        """``"saturated"``, ``"usable"`` or ``"sample-limited"``."""
+        """``saturated``, ``usable``, ``imprecise``, ``constant`` or ``sample-limited``."""
         return self.judged.name
 
     @property
@@ -163,12 +163,12 @@ class LayerResult(LayerCounts):
 
     @property
     def needs(self) -> str:
-        """What a sample-limited layer needs, in words; empty if it is not."""
+        """What the layer needs to be usable, in words; empty if it is."""
         return self.judged.needs
 
     @property
     def sample_limited(self) -> bool:
-        """Whether the samples are too few to estimate the layer's entropy."""
+        """Whether the samples are too few even for an interval: there is a lower bound alone."""
         return self.verdict == SAMPLE_LIMITED
 
     @property

@@ -287,7 +287,7 @@ def sentence(analysis: Analysis) -> str:
     """Return which layers need more samples, and how many, in one sentence."""
     needs: dict[str, list[str]] = {}
     for layer in analysis.values():
-        if layer.sample_limited:
+        if layer.needs:
             needs.setdefault(layer.needs, []).append(layer.name)
     if not needs:
         return "" if warning_lines(analysis) else "The samples suffice for every layer."
