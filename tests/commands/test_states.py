@@ -12,7 +12,7 @@ from synthetic import draw_layer, layer, write_layers
 from typer.testing import CliRunner
 
 import tsstore
-from tsstore.analysis.states.table import most_frequent
+from tsstore.analysis.states.distinct import most_frequent
 from tsstore.commands import app as commands
 from tsstore.errors import (
     AnalysisError,

@@ -36,7 +36,7 @@ def states(
     json: Json = False,
 ) -> None:
     """Show the most frequent states of a layer, and how frequent they are."""
-    from tsstore.analysis.states.table import most_frequent
+    from tsstore.analysis.states.distinct import most_frequent
 
     found = _layer(run, layer)
     with progress(silent=json) as report:
@@ -66,7 +66,7 @@ def export(
     scratch: Scratch = None,
 ) -> None:
     """Write all distinct states of a layer, with multiplicities and incidences, to a file."""
-    from tsstore.analysis.states.table import export_states
+    from tsstore.analysis.states.distinct import export_states
 
     found = _layer(run, layer)
     with progress() as report:

@@ -1,25 +1,37 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
+import pandas as pd
 import pytest
+from helpers import draw_batch, write_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from state_tables import WIDTHS, Found, expected, table
+from state_tables import SUFFIXES, WIDTHS, Found, expected, read, table
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
+import tsstore
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.request import Request
-from tsstore.analysis.schedulers import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler, choose
+from tsstore.analysis.states import distinct as counting
 from tsstore.analysis.states import distinct as module
-from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
+from tsstore.analysis.states.distinct import (
+    Piece,
+    distinct_states,
+    export_states,
+    most_frequent,
+    spare_bytes,
+)
 from tsstore.counting.tables.plain import Table
-from tsstore.errors import CountingError
+from tsstore.errors import AnalysisError, CountingError, EmptyStoreError, MemoryTooSmallError
 from tsstore.store.reading.layer import LayerStates
 
 MIB = 1 << 20
@@ -91,7 +103,7 @@ def test_more_states_than_a_table_holds_are_counted_in_passes(
 
     rows = layer(numbered_rows(np.arange(3_000) // 2, width), 3)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
-    monkeypatch.setattr("tsstore.counting.tables.plain.Table", Watched)
+    monkeypatch.setattr("tsstore.counting.tables.aggregate.Table", Watched)
     pieces = pieces_of(
         states, gathered_bytes=gathered, maximum_slots=16, subpartition_records=1_000
     )
@@ -136,3 +148,184 @@ def test_the_spare_memory_is_what_idle_threads_would_have(tmp_path):
     one, three = (spare_bytes(replace(plan, threads=threads)) for threads in (1, 3))
     assert one == 4 * MIB
     assert three == one + 2 * plan.gathered_bytes
+
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Let files have many chunks where there are but a few states."""
+    monkeypatch.setattr(module, "MAX_CHUNK_BYTES", 256)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_an_export_holds_every_state_once(tmp_path, width, suffix):
+    parts = [draw_layer(seed, 40, width, distinct=60) for seed in (1, 2)]
+    states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
+    out = tmp_path / f"out{suffix}"
+    assert export_states(states, out) == len(expected(*parts))
+    assert read(out) == expected(*parts)
+    export_states(states, tmp_path / f"decoded{suffix}", decoded=True)
+    assert read(tmp_path / f"decoded{suffix}", 8 * width) == expected(*parts)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_decoded_states_have_a_value_for_each_neuron_and_none_for_pad_bits(tmp_path, suffix):
+    batches = [draw_batch(np.random.default_rng(seed), 90) for seed in (1, 2)]
+    write_run(tmp_path / "run", batches)
+    store = tsstore.open(tmp_path / "run")
+    for name, neurons in (("conv_1", 6), ("fc.2", 13)):
+        out = tmp_path / f"{name}{suffix}"
+        distinct = export_states(store[name], out, decoded=True)
+        layers = [batch.layers[name] for batch in batches]
+        assert read(out, neurons) == expected(*layers)
+        assert distinct == len(np.unique(store[name].decode(), axis=0))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_most_frequent_come_first_and_then_those_of_smaller_bytes(tmp_path, width):
+    parts = [draw_layer(seed, 80, width, distinct=70) for seed in (1, 2)]
+    states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
+    everything = expected(*parts)
+    ordered = sorted(everything, key=lambda state: (-everything[state][0], state))
+    for count in (1, 7, 1_000):
+        frame = most_frequent(states, count)
+        assert list(frame) == ["state", "multiplicity", "incidence", "share"]
+        assert frame["state"].tolist() == ordered[:count]
+        counts = zip(frame["multiplicity"], frame["incidence"], strict=True)
+        assert list(counts) == [everything[state] for state in ordered[:count]]
+        assert frame["share"].tolist() == (frame["multiplicity"] / states.rows).tolist()
+    assert len(most_frequent(states)) == min(20, len(ordered))
+
+
+@pytest.mark.parametrize("width", [2, 9, 17])
+def test_ties_are_broken_by_bytes_however_states_are_counted(tmp_path, monkeypatch, width):
+    numbers = np.random.default_rng(1).permutation(256)
+    rows = layer(numbered_rows(numbers, width))
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    first = [bytes(row) for row in numbered_rows(np.arange(5), width)]
+    assert most_frequent(states, 5)["state"].tolist() == first
+    monkeypatch.setattr(counting, "PIECE_BYTES", 1)
+    again = most_frequent(states, 5)
+    assert again["state"].tolist() == first
+    assert again["multiplicity"].tolist() == [1] * 5
+
+
+def test_files_and_tables_are_counted_by_workers_of_a_cluster(tmp_path, client):
+    parts = [draw_layer(seed, 60, 40, distinct=90) for seed in (1, 2)]
+    states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    options = {"scheduler": client, "scratch": scratch}
+    export_states(states, tmp_path / "out.parquet", **options)
+    assert read(tmp_path / "out.parquet") == expected(*parts)
+    pd.testing.assert_frame_equal(most_frequent(states, 5, **options), most_frequent(states, 5))
+    assert list(scratch.iterdir()) == []
+
+
+def test_scratch_in_an_object_store_is_an_error_and_leaves_no_file(tmp_path):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 8)})["a"]
+    for call in (export_states, most_frequent):
+        given = (tmp_path / "out.parquet",) if call is export_states else ()
+        with pytest.raises(AnalysisError, match="scratch is s3://bucket/x; expected a folder"):
+            call(states, *given, scratch="s3://bucket/x")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_progress_counts_blocks_and_partitions(tmp_path, scheduler):
+    rows = layer(numbered_rows(np.arange(200_000), 8))
+    states = write_layers(tmp_path / "run", {"conv_1": rows}, chunk_bytes=1 << 16)["conv_1"]
+    seen = []
+    most_frequent(states, scheduler=scheduler, progress=lambda *task: seen.append(task))
+    names, done, totals = zip(*seen, strict=True)
+    assert set(names) == {"conv_1"}
+    assert list(done) == list(range(1, len(seen) + 1))
+    assert set(totals) == {len(seen)}
+    plan = layer_plan(states, choose(scheduler).memory(None), choose(scheduler), exact=True)
+    assert len(seen) > 1 << plan.partition_bits > 1
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_read(tmp_path):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 2)})["a"]
+    with pytest.raises(AnalysisError, match="count is 0; expected"):
+        most_frequent(states, 0)
+    with pytest.raises(AnalysisError, match="memory is '5 parsecs'"):
+        most_frequent(states, memory="5 parsecs")
+    with pytest.raises(MemoryTooSmallError, match=r"layer a: .* give at least"):
+        export_states(states, tmp_path / "out.zarr", memory=1)
+    with pytest.raises(AnalysisError, match="scheduler is 'spark'"):
+        export_states(states, tmp_path / "out.zarr", scheduler="spark")
+    empty = write_layers(tmp_path / "empty", {"a": draw_layer(0, 2, 1, largest=0)})["a"]
+    with pytest.raises(EmptyStoreError, match="no rows"):
+        export_states(empty, tmp_path / "out.zarr")
+    assert sorted(os.listdir(tmp_path)) == ["empty", "run"]
+
+
+MEASURED = """
+import os, sys
+from pathlib import Path
+
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+import tsstore
+from tsstore.analysis.states.distinct import export_states, most_frequent
+
+
+def peak():
+    line = next(l for l in open("/proc/self/status") if l.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def count(run, memory):
+    states = tsstore.open(run)["a"]
+    options = {"memory": memory, "scheduler": "threads", "scratch": folder}
+    if what == "most":
+        return len(most_frequent(states, 50, **options))
+    decoded = what.startswith("decoded")
+    return export_states(states, f"{run}-{what}", decoded=decoded, **options)
+
+
+folder, memory, what = sys.argv[1:]
+count(f"{folder}/tiny", "16MiB")
+baseline = peak()
+print(count(f"{folder}/run", memory), peak() - baseline)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Give a folder with a run of 40 MiB, and a tiny one; and how many states the first has."""
+    folder = tmp_path_factory.mktemp("large")
+    numbers = np.arange(5 << 20, dtype=np.uint64) // np.uint64(8)
+    numbers[::2] = np.arange(1 << 40, (1 << 40) + (5 << 19))
+    numbers *= np.uint64(0x9E3779B97F4A7C15)
+    rows = layer(numbered_rows(numbers, 8), 16)
+    write_layers(folder / "run", {"a": rows}, chunk_bytes=1 << 20)
+    write_layers(folder / "tiny", {"a": draw_layer(1, 5_000, 8, 9_000)})
+    return folder, (5 << 19) + (5 << 17)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peaks of memory are read from /proc"
+)
+@pytest.mark.parametrize(
+    "what",
+    [
+        "most",
+        "packed.parquet",
+        "packed.zarr",
+        pytest.param("decoded.zarr", marks=pytest.mark.slow),
+        pytest.param("decoded.parquet", marks=pytest.mark.slow),
+    ],
+)
+def test_states_of_a_run_larger_than_the_memory_keep_to_it(large, what):
+    folder, distinct = large
+    done = children.run(MEASURED, folder, "28MiB", what)
+    assert done.returncode == 0, done.stderr
+    count, measured = map(int, done.stdout.split())
+    assert count == (50 if what == "most" else distinct)
+    assert measured <= 28 * MIB

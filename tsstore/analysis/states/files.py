@@ -5,38 +5,46 @@ Whatever stops an export, there is nothing under the name that was asked for unt
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
-from tsstore import __version__
-from tsstore.analysis.states.formats import (
-    Numbers,
-    ParquetFile,
-    Rows,
-    StatesTable,
-    TableFile,
-    ZarrGroup,
-)
+import numpy as np
+import numpy.typing as npt
+
+from tsstore import __version__, bits
 from tsstore.errors import AccessError, StoreError, StoreExistsError
+from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.base import partial_name
-from tsstore.store.files.local import sync_directory
+from tsstore.store.files.local import LocalFiles, sync_directory
+from tsstore.store.format.arrays import CODECS, ArraySpec
+from tsstore.store.format.documents import ZARR_JSON, dump
+from tsstore.store.format.paths import ArrayPaths
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.run import read_run
 from tsstore.text import printable
 
+Rows: TypeAlias = npt.NDArray[np.uint8]
+Numbers: TypeAlias = npt.NDArray[np.int64]
+
 Append = Callable[[Rows, Numbers, Numbers], None]
 """Takes states, uint8 (n, row_bytes), their multiplicities and incidences."""
 
+_COUNT_BYTES = 16
+_LEVEL_BYTES = 4
+"""Of each boolean in a list, while a row group of Parquet is being written."""
+_PAGE_BYTES = 1 << 16
+"""Of a Parquet page: its writer keeps several of them, in all columns."""
+_CODEC = "zstd"
+"""Distinct states have few repeats that a faster codec would find."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_FILES: dict[str, Callable[[Path, StatesTable], TableFile]] = {
-    ".parquet": ParquetFile,
-    ".zarr": ZarrGroup,
-}
 
 
 @contextmanager
@@ -96,6 +104,198 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink()
+
+
+@dataclass(frozen=True)
+class StatesTable:
+    """What a table is of, and how it is laid out.
+
+    Attributes
+    ----------
+    neurons
+        Neurons of a state.
+    row_bytes
+        Bytes of a state.
+    decoded
+        Whether states are written as booleans, one for each neuron.
+    chunk_bytes
+        Bytes of states, as they are written, and of their counts that make a chunk, about.
+    attributes
+        What readers may want to know.
+    """
+
+    neurons: int
+    row_bytes: int
+    decoded: bool
+    chunk_bytes: int
+    attributes: dict[str, Any]
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of a state as it is written, and of its counts."""
+        return (self.neurons if self.decoded else self.row_bytes) + _COUNT_BYTES
+
+    def written(self, rows: Rows) -> Rows | npt.NDArray[np.bool_]:
+        """Return states as they are written."""
+        return bits.unpack(rows, self.neurons) if self.decoded else rows
+
+
+class TableFile(Protocol):
+    """A table that is being written."""
+
+    def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        """Add states."""
+
+    def finish(self) -> None:
+        """Write what is left, so that it survives a loss of power."""
+
+    def discard(self) -> None:
+        """Remove all that was written."""
+
+
+class ZarrGroup:
+    """A Zarr v3 group of three arrays."""
+
+    def __init__(self, path: Path, table: StatesTable) -> None:
+        self._path = path
+        self._table = table
+        self._files = LocalFiles(path)
+        os.mkdir(path)
+        try:
+            document = {"zarr_format": 3, "node_type": "group", "attributes": table.attributes}
+            self._files.create(ZARR_JSON, dump(document))
+            self._states = self._array("state", *_axis(table))
+            self._multiplicity = self._array("multiplicity", "int64")
+            self._incidence = self._array("incidence", "int64")
+        except BaseException:
+            self.discard()
+            raise
+
+    def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        """Add states; full chunks are written."""
+        self._states.append(self._table.written(rows))
+        self._multiplicity.append(multiplicity)
+        self._incidence.append(incidence)
+
+    def finish(self) -> None:
+        """Write the last chunks, then how many states there are."""
+        for array in (self._states, self._multiplicity, self._incidence):
+            array.finish()
+            array.write_shape()
+        self._files.sync()
+
+    def discard(self) -> None:
+        """Remove the group."""
+        shutil.rmtree(self._path, ignore_errors=True)
+
+    def _array(self, name: str, dtype: str, *axes: tuple[str, int]) -> ArrayWriter:
+        dimensions = ("distinct_state", *(axis for axis, _ in axes))
+        shape = tuple(size for _, size in axes)
+        rows = max(1, self._table.chunk_bytes // self._table.entry_bytes)
+        spec = ArraySpec(dtype, rows, shape, dimensions, _CODEC, CODECS[_CODEC])
+        return ArrayWriter(self._files, ArrayPaths(name, checksums=""), spec)
+
+
+def _axis(table: StatesTable) -> tuple[str, tuple[str, int]]:
+    """Return the dtype of states, and their second axis."""
+    if table.decoded:
+        return "bool", ("neuron", table.neurons)
+    return "uint8", ("byte", table.row_bytes)
+
+
+class ParquetFile:
+    """A Parquet file of three columns, in row groups of a chunk or a little more.
+
+    A decoded state is a list of booleans of fixed size: an array in polars and pyarrow, and one
+    ``numpy.stack`` away from a matrix in pandas. A column for each neuron would make the metadata
+    of each row group, all of which are held until the end, as large as a wide layer's states.
+    """
+
+    def __init__(self, path: Path, table: StatesTable) -> None:
+        self._arrow, parquet = _import_pyarrow()
+        self._path = path
+        self._table = table
+        self._held: list[tuple[Rows, Numbers, Numbers]] = []
+        levels = _LEVEL_BYTES * table.neurons if table.decoded else 0
+        self._group_rows = max(1, table.chunk_bytes // (table.entry_bytes + levels))
+        self._file = open(path, "xb")  # noqa: SIM115 - closed when finished or discarded
+        counts = ["multiplicity", "incidence"]
+        self._writer = parquet.ParquetWriter(
+            self._file,
+            self._schema(),
+            compression=_CODEC,
+            data_page_size=_PAGE_BYTES,
+            # Dictionaries and bounds of states would be as large as these, and of no use.
+            use_dictionary=counts,
+            write_statistics=counts,
+        )
+
+    def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        """Add states; a row group is written when there are enough."""
+        self._held.append((rows, multiplicity, incidence))
+        if sum(len(rows) for rows, _, _ in self._held) >= self._group_rows:
+            self._write_held()
+
+    def finish(self) -> None:
+        """Write the last row group and the metadata."""
+        if self._held:
+            self._write_held()
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def discard(self) -> None:
+        """Remove the file."""
+        # Its writer would complain later if it were not closed; and to close it is to write.
+        for close in (self._writer.close, self._file.close):
+            with suppress(Exception):
+                close()
+        self._path.unlink(missing_ok=True)
+
+    def _write_held(self) -> None:
+        rows, multiplicity, incidence = map(np.concatenate, zip(*self._held, strict=True))
+        self._held.clear()
+        columns = [self._states(rows), multiplicity, incidence]
+        batch = self._arrow.record_batch(columns, schema=self._writer.schema)
+        self._writer.write_batch(batch)
+
+    def _states(self, rows: Rows) -> Any:
+        written = self._table.written(rows).reshape(-1)
+        if self._table.decoded:
+            values = self._arrow.array(written)
+            return self._arrow.FixedSizeListArray.from_arrays(values, self._table.neurons)
+        buffers = [None, self._arrow.py_buffer(written)]
+        return self._arrow.FixedSizeBinaryArray.from_buffers(self._type(), len(rows), buffers)
+
+    def _type(self) -> Any:
+        if self._table.decoded:
+            return self._arrow.list_(self._arrow.bool_(), self._table.neurons)
+        return self._arrow.binary(self._table.row_bytes)
+
+    def _schema(self) -> Any:
+        count = self._arrow.int64()
+        return self._arrow.schema(
+            [("state", self._type()), ("multiplicity", count), ("incidence", count)],
+            metadata={"tsstore": json.dumps(self._table.attributes)},
+        )
+
+
+def _import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow, which not everyone has, and its module for Parquet."""
+    try:
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise StoreError(
+            "a Parquet file needs the package pyarrow, which is not installed; "
+            "pip install tsstore[parquet], or write to a name that ends in .zarr"
+        ) from None
+
+
+_FILES: dict[str, Callable[[Path, StatesTable], TableFile]] = {
+    ".parquet": ParquetFile,
+    ".zarr": ZarrGroup,
+}
 
 
 def _target(out: str | os.PathLike[str]) -> tuple[Path, Callable[[Path, StatesTable], TableFile]]:
