@@ -152,7 +152,7 @@ def test_nothing_is_left_wherever_it_is_interrupted(tmp_path, folder, kind, monk
         elif kind == "compact":
             tsstore.compact(run, where)
         else:
-            from tsstore.analysis.states.table import export_states
+            from tsstore.analysis.states.distinct import export_states
 
             export_states(tsstore.open(run)["a"], where, scratch=folder, scheduler="threads")
 

@@ -29,7 +29,7 @@ MEASURED, PLANNED = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
 SAID = re.findall(r'"([^"`]+)"', PROSE.partition("## When something fails")[2])
-SOURCE = "".join(inspect.getsource(module) for module in (cluster, exchange))
+SOURCE = "".join(inspect.getsource(module) for module in (schedulers, exchange))
 PARAMETERS = inspect.signature(tsstore.analyze).parameters
 
 
