@@ -16,7 +16,7 @@ from typer.main import get_command
 
 import tsstore
 from tsstore import errors
-from tsstore.analysis import schedulers as cluster
+from tsstore.analysis import schedulers
 from tsstore.analysis.execution import exchange
 from tsstore.analysis.machine import DEFAULT_SHARE
 from tsstore.analysis.schedulers import choose
@@ -96,8 +96,8 @@ def test_errors_exist_and_say_what_is_quoted():
 
 def test_the_numbers_are_those_of_the_code():
     assert f"{DEFAULT_SHARE:.0%}".replace("%", " %") + " of the smallest worker's limit" in TEXT
-    assert f"More than {cluster.WORKER_SHARE * 100:.0f} % is refused" in TEXT
-    assert TEXT.count(f"{cluster.SETTLING_SECONDS:.0f} seconds at") == 2
+    assert f"More than {schedulers.WORKER_SHARE * 100:.0f} % is refused" in TEXT
+    assert TEXT.count(f"{schedulers.SETTLING_SECONDS:.0f} seconds at") == 2
     assert "exits with 130" in TEXT
     assert "`tsstore-…`" in TEXT
     with exchange.scratch_folder(None) as folder:
