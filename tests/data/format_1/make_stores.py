@@ -24,23 +24,24 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import nn
-from tsstore.store.batch import Batch, LayerBatch
-from tsstore.store.compact import compact
-from tsstore.store.layout import LayerAttributes, PartAttributes
-from tsstore.store.resume import resume_part
-from tsstore.store.writer import PartWriter
 
 import tsstore
 from tsstore.errors import PartSealedError
-from tsstore.store.files import LocalFiles
+from tsstore.store.chunked.writer import Compression
+from tsstore.store.files.local import LocalFiles
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.maintenance.compact import compact
 from tsstore.store.run import create_run
+from tsstore.store.writing.batch import Batch, LayerBatch
+from tsstore.store.writing.part import PartWriter
+from tsstore.store.writing.resume import resume_part
 
 HERE = Path(__file__).parent
 NEURONS = {"conv_1": 5, "fc.2": 20}
 SMALL = {
-    "part_arrays.CHUNK_BYTES": 60,
-    "part_arrays.MIN_CHUNK_BYTES": 60,
-    "layout.COLUMN_CHUNK_ROWS": 10,
+    "writing.layers.CHUNK_BYTES": 60,
+    "writing.layers.MIN_CHUNK_BYTES": 60,
+    "format.arrays.COLUMN_CHUNK_ROWS": 10,
 }
 """Sizes of chunks, so that there are several of each kind."""
 
@@ -173,7 +174,9 @@ def zstd(path: Path) -> Parts:
     """Write rows that are too wide to be counted as they are, through another compressor."""
     generator = np.random.default_rng(6)
     batches = [draw(generator, {}, samples=4, neurons={"wide": 130}) for _ in range(3)]
-    writer = begin(LocalFiles(path), batches[0], PartAttributes(), codec="zstd", level=7)
+    writer = begin(
+        LocalFiles(path), batches[0], PartAttributes(), compression=Compression("zstd", 7)
+    )
     write(writer, batches)
     return {writer.directory: batches}
 

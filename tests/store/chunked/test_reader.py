@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -335,11 +336,19 @@ def test_shards_that_have_changed_places_are_damage(files):
 
 
 def test_an_array_that_is_finished_keeps_no_entries(files):
+    large = replace(SHARDS, chunk_rows=1 << 20)
+    tracemalloc.start()
+    try:
+        writer = ArrayWriter(files, PATHS, large)
+        assert tracemalloc.get_traced_memory()[0] > 2 << 20
+        writer.append(entries(10))
+        writer.finish()
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
     writer = ArrayWriter(files, PATHS, SHARDS)
     writer.append(entries(10))
     commit = writer.finish()
-    assert writer._buffer.nbytes == 0
-    assert writer._shards is None
     writer.write_shape()
     assert b'"shape": [\n    10,' in files.read("layers/a/states/zarr.json")
     array = CommittedArray.open(files, PATHS, commit, "uint8", (2,))

@@ -59,6 +59,19 @@ def pool():
 
 
 @pytest.fixture
+def begun(monkeypatch):
+    """Where the entries lie that are being encoded, or have been, as the encoders see them."""
+    begun = []
+
+    def note(spec, entries):
+        begun.append(entries.ctypes.data)
+        return encode(spec, entries)
+
+    monkeypatch.setattr(chunk_writer, "encode", note)
+    return begun
+
+
+@pytest.fixture
 def gate(monkeypatch):
     """Lets encoders go on when it is set."""
     gate = threading.Event()
@@ -104,36 +117,56 @@ def test_one_thread_is_that_of_the_writer():
     assert here == [threading.current_thread()]
 
 
-def test_encoders_work_at_the_same_time_and_no_more_chunks_are_on_the_way(pool, gate):
+def test_encoders_work_at_the_same_time(pool, monkeypatch):
+    both = threading.Barrier(2)
+
+    def encode_together(spec, entries):
+        both.wait(10)
+        return encode(spec, entries)
+
+    monkeypatch.setattr(chunk_writer, "encode", encode_together)
+    done = []
+    for number in range(4):
+        pool.put(SPEC, entries(number), done.append)
+    pool.drain()
+    assert len(done) == 4
+
+
+def test_no_more_chunks_are_on_the_way_than_threads(pool, gate):
     done = []
     for number in range(2):
         pool.put(SPEC, entries(number), done.append)
-    assert len({chunk.memory.ctypes.data for chunk in pool._pending}) == 2
+    assert done == []
     threading.Timer(0.05, gate.set).start()
     pool.put(SPEC, entries(2), done.append)
     assert gate.is_set(), "the third waits for the first"
     assert len(done) == 1
-    assert len(pool._pending) == 2
     pool.drain()
     assert len(done) == 3
 
 
-def test_memory_is_used_again(pool):
-    memory = set()
+def test_memory_is_used_again(pool, begun):
     for number in range(10):
         pool.put(SPEC, entries(number), lambda data: None)
-        memory |= {chunk.memory.ctypes.data for chunk in pool._pending}
-    assert len(memory) == 2
+    pool.drain()
+    assert len(begun) == 10
+    assert len(set(begun)) == 2
+    for number in range(2):
+        pool.put(SPEC, entries(number), lambda data: None)
     larger = ArraySpec("uint8", 400, (2,), ("row", "byte"))
     pool.put(larger, np.ones((400, 2), np.uint8), lambda data: None)
     pool.drain()
 
 
-def test_the_next_chunk_is_being_encoded_while_one_is_written(pool):
-    seen = []
-    for number in range(3):
-        pool.put(SPEC, entries(number), lambda data: seen.append(len(pool._pending)))
-    assert seen == [2]
+def test_the_next_chunk_is_being_encoded_while_one_is_written(pool, begun):
+    def write(data):
+        deadline = time.monotonic() + 10
+        while len(begun) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+    for number, what in enumerate((write, lambda data: None, lambda data: None)):
+        pool.put(SPEC, entries(number), what)
 
 
 @pytest.mark.parametrize("where", ["encoder", "then"])
@@ -326,15 +359,20 @@ def test_an_encoders_error_reaches_the_job(model, tmp_path, monkeypatch):
     assert store.parts[0].seal.why == "the writer failed: MemoryError: no room"
 
 
-def test_a_recorder_may_be_collected_on_an_encoders_thread(gate):
+def test_a_recorder_may_be_collected_on_an_encoders_thread(monkeypatch):
     """Whoever is collected there is stopped, but not waited for: that may wait for the encoder."""
     background = Background(lambda: None, 1e6, 1000)
-    pool = Encoder(2)
+    pool, stopped = Encoder(2), threading.Event()
+
+    def collect(spec, entries):
+        background.stop()
+        stopped.set()
+        return encode(spec, entries)
+
+    monkeypatch.setattr(chunk_writer, "encode", collect)
     background.put(lambda: pool.put(SPEC, entries(0), lambda data: None), 1)
     background.put(pool.drain, 1)
-    stopped = pool._executor.submit(background.stop)
-    assert stopped.result(5) is None
-    gate.set()
+    assert stopped.wait(5)
     background.stop()
     pool.close()
 

@@ -5,6 +5,7 @@ import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,20 +109,13 @@ def test_a_leftover_that_cannot_be_removed_hides_no_error(files, monkeypatch):
 def test_a_name_left_by_a_killed_process_stands_in_nobodys_way(files, monkeypatch):
     # Containers give the same process number again and again: it must not be in the name.
     files.write("zarr.json", b"")
-    seen = []
-    write_new = LocalFiles._write_new
-
-    def look_and_write(self: LocalFiles, path: Path, data: bytes) -> None:
-        seen.append(path)
-        write_new(self, path, data)
-
-    monkeypatch.setattr(LocalFiles, "_write_new", look_and_write)
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    other = LocalFiles(files.root, durable=False)
+    watched = [WatchedFiles(files.root), WatchedFiles(files.root)]
     for _ in range(50):
-        files.write("zarr.json", b"a")
-        other.write("zarr.json", b"b")
-    assert len(set(seen)) == 100
+        for one in watched:
+            one.write("zarr.json", b"a")
+    seen = [path for one in watched for operation, path in one.steps if operation == "open"]
+    assert len(set(seen)) == len(seen) == 100
     assert {path.parent for path in seen} == {files.root}
 
 
@@ -140,16 +134,18 @@ def test_a_sync_that_failed_is_done_again(tmp_path, monkeypatch):
 
 
 def test_a_directory_is_synced_after_its_file_took_its_name(tmp_path, monkeypatch):
-    files = LocalFiles(tmp_path, durable=True)
+    files = WatchedFiles(tmp_path)
     replace = os.replace
 
-    def replace_and_look(source: Path, target: Path) -> None:
-        assert tmp_path not in files._dirty_directories
+    def sync_and_replace(source: Path, target: Path) -> None:
+        files.sync()
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", replace_and_look)
+    monkeypatch.setattr(os, "replace", sync_and_replace)
     files.write("zarr.json", b"")
-    assert files._dirty_directories == {tmp_path}
+    assert files.operations == WRITE
+    files.sync()
+    assert files.steps[-1] == ("sync_directory", tmp_path)
 
 
 def test_what_is_removed_is_synced_and_not_missed(tmp_path, monkeypatch):
@@ -157,14 +153,15 @@ def test_what_is_removed_is_synced_and_not_missed(tmp_path, monkeypatch):
     files.write("part/layers/zarr.json", b"")
     files.write("zarr.json", b"")
     files.sync()
-    files.remove("zarr.json")
-    assert files._dirty_directories == {files.root}
-    files.write("part/samples/zarr.json", b"")
-    files.remove_tree("part")
     synced: list[Path] = []
     monkeypatch.setattr(local_files, "sync_directory", synced.append)
+    files.remove("zarr.json")
     files.sync()
     assert synced == [files.root]
+    files.write("part/samples/zarr.json", b"")
+    files.remove_tree("part")
+    files.sync()
+    assert synced == [files.root] * 2
 
 
 def test_a_directory_that_went_away_is_made_again(files):
@@ -191,7 +188,10 @@ def test_reading_ends_whatever_lies_there(files, monkeypatch):
 
 def test_a_file_cut_while_it_is_read_is_no_shorter_range(files, monkeypatch):
     files.write("shard", b"12")
-    monkeypatch.setattr(LocalFiles, "_open", lambda self, key: (os.open(self.root / key, 0), 5))
+    fstat = os.fstat
+    monkeypatch.setattr(
+        os, "fstat", lambda file: SimpleNamespace(st_mode=fstat(file).st_mode, st_size=5)
+    )
     with pytest.raises(AccessError, match=r"cut short"):
         files.read("shard", (0, 5))
 

@@ -72,7 +72,14 @@ def test_a_batch_that_does_not_fit_is_refused_before_any_layer_takes_it(
 
 def test_after_a_batch_that_was_taken_by_half_none_is_taken(arrays, rng, monkeypatch):
     batch = draw_batch(rng, 2, columns={"label": np.arange(2)})
-    monkeypatch.setattr(arrays._layers["fc.2"], "append", None)
+    append = LayerWriter.append
+
+    def fail_later(layer, *arguments):
+        if layer.directory == "0001-fc.2":
+            raise TypeError
+        append(layer, *arguments)
+
+    monkeypatch.setattr(LayerWriter, "append", fail_later)
     with pytest.raises(TypeError):
         arrays.append(batch)
     monkeypatch.undo()

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import warnings
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from unittest.mock import Mock
@@ -32,6 +31,7 @@ from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.process import this_process
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run, remove_run
+from tsstore.store.writing.layers import LayerWriter
 from tsstore.store.writing.part import PartWriter, next_attempt
 
 PART = "part-00000-00000"
@@ -60,16 +60,16 @@ def seal_as_another_process(path, record: CommitRecord, why: str = "resumed") ->
     create_group(LocalFiles(path), seal_path(PART), seal.to_json())
 
 
-def failing_at(files: LocalFiles, monkeypatch, marker: str) -> None:
+def failing_at(monkeypatch, marker: str) -> None:
     """Let each write of a key that holds `marker` fail."""
-    write = files.write
+    write = LocalFiles.write
 
-    def fail(key: str, data: bytes) -> None:
+    def fail(files: LocalFiles, key: str, data: bytes) -> None:
         if marker in key:
             raise OSError(28, "no space left on device")
-        write(key, data)
+        write(files, key, data)
 
-    monkeypatch.setattr(files, "write", fail)
+    monkeypatch.setattr(LocalFiles, "write", fail)
 
 
 def test_every_writer_gets_a_part_of_its_own(tmp_path):
@@ -305,7 +305,7 @@ def test_after_a_batch_that_was_written_by_half_nothing_is_committed(
     part = start_part(tmp_path, batches[0], chunk_bytes=8)
     part.append(batches[0])
     part.commit()
-    failing_at(part._files, monkeypatch, "0001-fc.2/states/c")
+    failing_at(monkeypatch, "0001-fc.2/states/c")
     with pytest.raises(OSError, match="no space left"):
         part.append(batches[1])
     monkeypatch.undo()
@@ -323,7 +323,7 @@ def test_a_commit_that_failed_may_be_tried_again(tmp_path, batches, monkeypatch,
     part.append(batches[0])
     part.commit()
     part.append(batches[1])
-    failing_at(part._files, monkeypatch, marker)
+    failing_at(monkeypatch, marker)
     with pytest.raises(OSError, match="no space left"):
         part.commit()
     assert open_store(tmp_path).samples in (5, 10)
@@ -403,7 +403,7 @@ def test_after_a_failure_the_part_is_sealed_at_its_last_commit(tmp_path, batches
     part = start_part(tmp_path, batches[0], chunk_bytes=8)
     part.append(batches[0])
     part.commit()
-    failing_at(part._files, monkeypatch, "0001-fc.2/states/c")
+    failing_at(monkeypatch, "0001-fc.2/states/c")
     with pytest.raises(OSError, match="no space left"):
         part.append(batches[1])
     part.fail("the writer failed: no space left")
@@ -453,12 +453,17 @@ def test_where_not_even_the_seal_can_be_written_the_part_stays_as_it_is(
     for error in (OSError(28, "no space left on device"), AccessError("no such bucket")):
         part.sealed = False
         with monkeypatch.context() as patch:
-            patch.setattr(part._files, "create", Mock(side_effect=error))
+            patch.setattr(LocalFiles, "create", Mock(side_effect=error))
             part.fail("the writer failed")
         assert part.sealed
     part.seal()
     (read,) = open_store(tmp_path).parts
     assert (read.seal, read.samples) == (None, 5)
+
+
+def layer_writers() -> int:
+    gc.collect()
+    return sum(type(one) is LayerWriter for one in gc.get_objects())
 
 
 def sealed_at_the_end(path, part, batch):
@@ -478,12 +483,12 @@ def sealed_by_another(path, part, batch):
 
 @pytest.mark.parametrize("end", [sealed_at_the_end, sealed_after_an_error, sealed_by_another])
 def test_a_part_that_takes_no_more_holds_no_more(tmp_path, batches, end):
+    before = layer_writers()
     part = write_run(tmp_path, batches[:1], close=False)
     record = part.record
-    unfinished = weakref.ref(part._arrays._layers["conv_1"])
+    assert layer_writers() == before + len(batches[0].layers)
     end(tmp_path, part, batches[1])
-    gc.collect()
-    assert unfinished() is None
+    assert layer_writers() == before
     assert part.record is record
     assert part.fail("too late") is part.seal() is None
     with pytest.raises(PartSealedError, match="takes no more batches"):
@@ -497,7 +502,7 @@ def test_what_failed_commits_nothing_more_even_if_it_could_not_be_sealed(
     part = write_run(tmp_path, batches[:1], close=False)
     part.append(batches[1])
     with monkeypatch.context() as patch:
-        patch.setattr(part._files, "create", Mock(side_effect=OSError(28, "no space left")))
+        patch.setattr(LocalFiles, "create", Mock(side_effect=OSError(28, "no space left")))
         part.fail("the writer failed")
     with pytest.raises(PartSealedError, match="takes no more batches"):
         part.commit()

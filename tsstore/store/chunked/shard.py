@@ -80,10 +80,10 @@ class ChunkReader:
     def _span(self, chunk: int) -> tuple[int, int]:
         """Return where in its shard a chunk begins, and its length."""
         file, place = divmod(chunk, self._spec.file_chunks)
-        places = self._index(file)
-        if place + 1 >= len(places):
+        offsets = self._index(file)
+        if place + 1 >= len(offsets):
             raise FileNotFoundError
-        return int(places[place]), int(places[place + 1] - places[place])
+        return int(offsets[place]), int(offsets[place + 1] - offsets[place])
 
     def _read_index(self, file: int) -> npt.NDArray[np.int64]:
         key = self._spec.file_key(self._path, file)
@@ -165,11 +165,11 @@ def parse_index(data: Bytes, size: int, where: str) -> npt.NDArray[np.int64]:
         raise damaged(where, "its index does not match its crc32c")
     entries = np.frombuffer(body, dtype=_ENTRY).reshape(-1, 2)
     missing = (entries == ABSENT).any(axis=1)
-    there = entries[: int(missing.argmax()) if missing.any() else len(entries)]
+    present = entries[: int(missing.argmax()) if missing.any() else len(entries)]
     end = size - len(data)
-    if (entries[len(there) :] != ABSENT).any() or (there > end).any():
+    if (entries[len(present) :] != ABSENT).any() or (present > end).any():
         raise damaged(where, f"its index leads out of the {end} bytes of its chunks")
-    places = np.append(0, np.cumsum(there[:, 1].astype(np.int64)))
-    if (places[:-1] != there[:, 0]).any() or places[-1] != end:
+    offsets = np.append(0, np.cumsum(present[:, 1].astype(np.int64)))
+    if (offsets[:-1] != present[:, 0]).any() or offsets[-1] != end:
         raise damaged(where, "its chunks do not lie one after another")
-    return places
+    return offsets
