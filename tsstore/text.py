@@ -1,15 +1,22 @@
-"""Text for people, on a terminal and in HTML: tables, amounts, ages, names, escaping."""
+"""Text for people, on a terminal and in HTML: tables, amounts, ages, names, escaping, progress."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from html import escape
+
+Progress = Callable[[str, int, int], None]
+"""Takes what is done, how many of its tasks are, and of how many."""
 
 MOST_NAMED = 4
 """So many names a sentence lists; of more it tells how many."""
 
 _UNITS = {"bytes", "KiB", "MiB", "GiB", "%"}
+
+
+def silent(task: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
 def printable(text: str) -> str:

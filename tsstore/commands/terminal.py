@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as BarsOfRich
 from rich.table import Table
 from rich.text import Text
 
-from tsstore.text import is_number
+from tsstore.text import Progress, is_number
+from tsstore.text import silent as report_nothing
 
 PLAIN_WIDTH = 200
 """Columns of tables that do not go to a terminal."""
-
-Report = Callable[[str, int, int], None]
-"""Takes what is done, how many of its tasks are, and of how many."""
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -40,14 +39,14 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 @contextmanager
-def progress(silent: bool = False) -> Iterator[Report]:
+def progress(silent: bool = False) -> Iterator[Progress]:
     """Yield what shows progress: a bar on a terminal, a line a task elsewhere, both on stderr."""
     console = Console(stderr=True)
     if silent:
-        yield lambda task, done, total: None
+        yield report_nothing
     elif console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, console=console, transient=True) as bars:
+        with BarsOfRich(*columns, console=console, transient=True) as bars:
             yield Bars(bars)
     else:
         yield _report_line
@@ -56,7 +55,7 @@ def progress(silent: bool = False) -> Iterator[Report]:
 class Bars:
     """Progress bars by name."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: BarsOfRich) -> None:
         self._bars = bars
         self._tasks: dict[str, Any] = {}
 

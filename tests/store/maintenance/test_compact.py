@@ -26,9 +26,9 @@ from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import open_files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.maintenance import compact as compacting
 from tsstore.store.maintenance import compact as module
 from tsstore.store.maintenance import merge_parts as merged
-from tsstore.store.maintenance import part_copy
 from tsstore.store.maintenance.compact import compact, disk_usage
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.ids import repeated
@@ -406,23 +406,47 @@ def test_entries_that_change_on_the_way_are_noticed(
 
 @pytest.mark.parametrize("what", ["layers", "columns"])
 def test_what_is_left_out_on_the_way_is_noticed(path, tmp_path, monkeypatch, what):
-    class Forgetful(part_copy.CommitRecord):
+    class Forgetful(compacting.CommitRecord):
         def to_json(self):
             record = super().to_json()
             record[what] = dict(list(record[what].items())[1:])
             return record
 
-    monkeypatch.setattr(part_copy, "CommitRecord", Forgetful)
+    monkeypatch.setattr(compacting, "CommitRecord", Forgetful)
     with pytest.raises(DamageError, match=f"its {what} are not those of"):
         compact(path, tmp_path / "out.zarr")
     assert_incomplete(tmp_path / "out.zarr")
 
 
-def test_numbers_are_compared_bit_by_bit():
-    assert merged._is_same(np.array([np.nan, 0.0]), np.array([np.nan, 0.0]))
-    assert not merged._is_same(np.array([0.0]), np.array([-0.0]))
-    assert not merged._is_same(np.array([1, 0]), np.array([1]))
-    assert not merged._is_same(np.array([1], np.int32), np.array([1], np.float32))
+def test_numbers_are_compared_bit_by_bit(tmp_path, monkeypatch):
+    columns = {"loss": np.array([np.nan, 0.0, 1.0])}
+    write_run(tmp_path / "run.zarr", [draw_batch(np.random.default_rng(0), 3, columns=columns)])
+    copied = compact(tmp_path / "run.zarr", tmp_path / "out.zarr")
+    np.testing.assert_array_equal(copied.column("loss"), columns["loss"])
+    append = ArrayWriter.append
+
+    def change(self, entries):
+        append(self, np.where(entries == 0, -entries, entries) if entries.ndim == 1 else entries)
+
+    monkeypatch.setattr(ArrayWriter, "append", change)
+    with pytest.raises(DamageError, match="entries of column loss are not those of"):
+        compact(tmp_path / "run.zarr", tmp_path / "changed.zarr")
+
+
+def test_the_source_is_read_once(path, tmp_path, monkeypatch):
+    read, keys = LocalFiles.read, []
+
+    def note(self, key, *arguments):
+        if self.location == str(path) and "/c/" in key:
+            keys.append(key)
+        return read(self, key, *arguments)
+
+    monkeypatch.setattr(LocalFiles, "read", note)
+    compact(path, tmp_path / "out.zarr")
+    assert set(keys) == {
+        str(file.relative_to(path)) for file in stored_files(path) if "/c/" in str(file)
+    }
+    assert len(keys) == len(set(keys))
 
 
 def test_verify_finds_what_is_wrong_in_shards(path, tmp_path):

@@ -357,7 +357,7 @@ def test_one_chunk_is_held_at_a_time(tmp_path):
 
 
 def test_a_seal_that_came_while_the_part_was_read_counts(path, monkeypatch):
-    from tsstore.store.maintenance import verify_part as part_check
+    from tsstore.store.maintenance import verify as part_check
 
     cut_off(path, FIRST)
     files = LocalFiles(path)
@@ -375,7 +375,7 @@ def test_a_seal_that_came_while_the_part_was_read_counts(path, monkeypatch):
 
 
 def test_a_part_that_is_closed_while_it_is_read_is_sound(tmp_path, monkeypatch):
-    from tsstore.store.maintenance import verify_part as part_check
+    from tsstore.store.maintenance import verify as part_check
 
     first, second = batches(2)
     writer = write_run(tmp_path, [first], close=False)

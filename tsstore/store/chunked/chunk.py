@@ -40,21 +40,28 @@ def empty_entries(spec: ArraySpec, rows: int) -> npt.NDArray[Any]:
     return np.zeros((rows, *spec.row_shape), dtype=spec.numpy_dtype)
 
 
+def payload(spec: ArraySpec, entries: npt.NDArray[Any]) -> Any:
+    """Return entries as bytes, little endian; text as each entry's UTF-8 behind its length."""
+    if spec.is_text:
+        return bytes(VLenUTF8().encode(entries))[_COUNT_BYTES:]
+    return np.ascontiguousarray(entries, dtype=spec.numpy_dtype).reshape(-1).view(np.uint8)
+
+
 def checksum(spec: ArraySpec, entries: npt.NDArray[Any]) -> int:
     """Return crc32c of entries as decoded, little endian.
 
     Text counts as each entry's UTF-8 bytes behind their number in 4 bytes. The checksum of an
     unfinished chunk's first entries stays true when more entries follow.
     """
-    return google_crc32c.value(_payload(spec, entries))  # type: ignore[no-any-return]
+    return google_crc32c.value(payload(spec, entries))  # type: ignore[no-any-return]
 
 
 def encode(spec: ArraySpec, entries: npt.NDArray[Any]) -> bytes:
     """Encode a whole chunk: serialised, compressed by Blosc, closed by its crc32c."""
-    payload = _payload(spec, entries)
+    data = payload(spec, entries)
     if spec.is_text:
-        payload = struct.pack("<I", len(entries)) + payload
-    packed = blosc.compress(payload, spec.codec.encode(), spec.level, blosc.NOSHUFFLE, 0, 1)
+        data = struct.pack("<I", len(entries)) + data
+    packed = blosc.compress(data, spec.codec.encode(), spec.level, blosc.NOSHUFFLE, 0, 1)
     return bytes(packed) + struct.pack("<I", google_crc32c.value(packed))
 
 
@@ -131,12 +138,6 @@ def _stored_checksum(data: Bytes) -> int:
     """Return the checksum at the end of an encoded chunk."""
     checksum: int = struct.unpack("<I", data[-_CHECKSUM_BYTES:])[0]
     return checksum
-
-
-def _payload(spec: ArraySpec, entries: npt.NDArray[Any]) -> Any:
-    if spec.is_text:
-        return bytes(VLenUTF8().encode(entries))[_COUNT_BYTES:]
-    return np.ascontiguousarray(entries, dtype=spec.numpy_dtype).reshape(-1).view(np.uint8)
 
 
 def _decompress(packed: npt.NDArray[np.uint8], out: npt.NDArray[Any] | None, where: str) -> Any:

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from typing import Any
+
+import numpy.typing as npt
 
 from tsstore.errors import DamageError, StoreError, TsstoreError
+from tsstore.store.chunked.chunk import payload
+from tsstore.store.chunked.reader import CommittedArray
+from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
-from tsstore.store.maintenance.merge_parts import MergedParts, compare
-from tsstore.store.maintenance.part_copy import PartCopy
-from tsstore.store.reading.status import LIVE
+from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec, sample_spec
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import write_group
+from tsstore.store.format.paths import (
+    ArrayPaths,
+    column_directory,
+    column_paths,
+    commit_path,
+    directory_name,
+    layer_path,
+    part_directory,
+    positions_paths,
+    states_paths,
+)
+from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
+from tsstore.store.maintenance.merge_parts import MergedParts, Pieces, array_pieces
+from tsstore.store.process import now, process_name
+from tsstore.store.reading.layer import LayerPart, LayerStates
+from tsstore.store.reading.part import Part
+from tsstore.store.reading.status import FINISHED, LIVE
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.run import create_run, read_run
-from tsstore.text import printable
+from tsstore.store.writing.part import create_groups, create_part
+from tsstore.store.writing.seal import create_seal
+from tsstore.text import Progress, printable, silent
 
 SHARD_BYTES = 256 << 20
-
-Progress = Callable[[str, int, int], None]
-"""Takes what is done to which part, the number of its arrays for which it is done, and of all."""
 
 
 def compact(
@@ -79,7 +103,7 @@ def compact(
     try:
         create_run(files, software, run_id, compacted_from=store.run.run_id)
         try:
-            _copy(files, sources, shard_bytes, progress or _report_nothing)
+            _copy(files, sources, shard_bytes, progress or silent)
         except (OSError, TsstoreError) as error:
             kind = DamageError if isinstance(error, DamageError) else StoreError
             raise kind(
@@ -103,10 +127,10 @@ def disk_usage(path: StorePath) -> tuple[int, int]:
 def _copy(files: Files, sources: list[MergedParts], shard_bytes: int, progress: Progress) -> None:
     done = []
     for source in sources:
-        copy = PartCopy(files, source, shard_bytes)
+        copy = _PartCopy(files, source, shard_bytes)
         arrays = len(source.layers) + len(source.columns)
         part = copy.write(partial(_report, progress, f"write {copy.directory}", arrays))
-        compare(source, part, partial(_report, progress, f"compare {copy.directory}", arrays))
+        copy.compare(part, partial(_report, progress, f"compare {copy.directory}", arrays))
         done.append((copy, part))
     # Seals come last: a run of which they are missing is not complete.
     for copy, part in done:
@@ -124,10 +148,6 @@ def _report(progress: Progress, task: str, total: int, done: int) -> None:
     progress(task, done, total)
 
 
-def _report_nothing(task: str, done: int, total: int) -> None:
-    pass
-
-
 def _check_sealed(store: StateStore) -> None:
     if not store.parts:
         raise StoreError(f"{store.path} has no parts yet, so there is nothing to compact; wait")
@@ -142,3 +162,166 @@ def _check_sealed(store: StateStore) -> None:
                 f"{store.path}/{part.directory} is not sealed ({printable(str(status))}); expected "
                 f"a run all of whose parts are: {advice}"
             )
+
+
+class _EntriesDigest:
+    """What entries are, one after another and to the bit: NaN is itself, and -0.0 is not 0.0."""
+
+    def __init__(self, spec: ArraySpec) -> None:
+        self._spec = spec
+        self._rows = 0
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, entries: npt.NDArray[Any]) -> None:
+        """Go on with the entries that follow."""
+        self._rows += len(entries)
+        self._hash.update(payload(self._spec, entries))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _EntriesDigest)
+            and self._rows == other._rows
+            and self._hash.digest() == other._hash.digest()
+        )
+
+
+class _PartCopy:
+    """One new part in `files`, made of all parts of one step; an array at a time."""
+
+    def __init__(self, files: Files, source: MergedParts, shard_bytes: int) -> None:
+        first = source.parts[0].attributes
+        parts = tuple((part.directory, part.samples) for part in source.parts)
+        all_say_empty = all(part.attributes.missing == "empty" for part in source.parts)
+        given = PartAttributes(
+            step=first.step,
+            model=first.model,
+            user=first.user,
+            compacted_from=parts,
+            missing="empty" if all_say_empty else "error",
+        )
+        attributes = create_part(files, given)
+        self.directory = part_directory(attributes.rank, attributes.attempt)
+        self._files = files
+        self._source = source
+        self._shard_bytes = shard_bytes
+        self._writers: list[ArrayWriter] = []
+        self._read: dict[str, _EntriesDigest] = {}
+
+    def write(self, report: Callable[[int], None]) -> Part:
+        """Copy all layers and columns, and commit them; return the part, not sealed yet."""
+        create_groups(self._files, self.directory)
+        layers, columns = {}, {}
+        for index, name in enumerate(self._source.layers):
+            directory = directory_name(index, name)
+            layers[directory] = self._copy_layer(name, directory)
+            report(index + 1)
+        for index, name in enumerate(self._source.columns):
+            directory = column_directory(index, name)
+            columns[directory] = self._copy_column(name, index, directory)
+            report(len(layers) + index + 1)
+        batches = sum(part.record.batches for part in self._source.parts)
+        samples = self._source.store.samples
+        self._commit(CommitRecord(1, batches, samples, now(), layers, columns))
+        return Part.open(self._files, self.directory)
+
+    def compare(self, part: Part, report: Callable[[int], None]) -> None:
+        """Read the part back, checksums and all; DamageError where it is not what was copied."""
+        source = self._source
+        self._check("its layers", list(part.layers) == list(source.layers))
+        self._check("its columns", list(part.columns) == list(source.columns))
+        for done, (name, layer) in enumerate(part.layers.items(), start=1):
+            self._compare_layer(f"layer {printable(name)}", layer, source.layers[name])
+            report(done)
+        for done, (name, column) in enumerate(part.columns.items(), start=1 + len(part.layers)):
+            is_same = column.spec.dtype == source.columns[name][0].spec.dtype
+            what = f"entries of column {printable(name)}"
+            self._check(what, is_same and self._is_as_read(column))
+            report(done)
+
+    def _compare_layer(self, what: str, copy: LayerPart, source: LayerStates) -> None:
+        self._check(f"attributes of {what}", copy.attributes == source.attributes)
+        self._check(f"rows of {what}", self._is_as_read(copy.states))
+        if copy.positions is not None:
+            is_same = self._is_as_read(copy.positions)
+        else:
+            is_same = not source.samples or copy.constant_positions == source.positions
+        is_same &= copy.samples == source.samples
+        self._check(f"rows by sample of {what}", is_same)
+
+    def _is_as_read(self, array: CommittedArray) -> bool:
+        """Whether an array's entries, read back, are those that were read of the source."""
+        digest = _EntriesDigest(array.spec)
+        for piece in array_pieces([array]):
+            digest.add(piece)
+        return digest == self._read.get(array.paths.values)
+
+    def _check(self, what: str, is_same: bool) -> None:
+        if not is_same:
+            raise DamageError(
+                f"{self._files.location}/{self.directory}: {what} are not those of "
+                f"{self._source.store.path}; look after the disk"
+            )
+
+    def seal(self, part: Part) -> None:
+        """Freeze the part; one whose source was cut off says so, and is no finished one."""
+        finished = self._source.store.status == FINISHED
+        why = "closed" if finished else "compacted from a run that was cut off"
+        create_seal(self._files, self.directory, part.record, why, process_name())
+        self._files.sync()
+
+    def _copy_layer(self, name: str, directory: str) -> LayerCommit:
+        states, positions = self._source.layers[name], None
+        path = layer_path(self.directory, directory)
+        write_group(self._files, path, states.attributes.to_json())
+        first = states.parts[0].states.spec
+        spec = self._sharded(first, states.rows, first.chunk_bytes)
+        paths = states_paths(self.directory, directory)
+        rows = self._copy(paths, spec, self._source.rows(name))
+        if states.samples and states.positions is None:
+            spec = sample_spec("int64")
+            spec = self._sharded(spec, states.samples, spec.chunk_bytes)
+            paths = positions_paths(self.directory, directory)
+            positions = self._copy(paths, spec, self._source.positions(name))
+        return LayerCommit(rows, positions, states.lengths)
+
+    def _copy_column(self, name: str, index: int, directory: str) -> ArrayCommit:
+        arrays = self._source.columns[name]
+        spec, rows = arrays[0].spec, sum(array.rows for array in arrays)
+        chunk_bytes = spec.chunk_bytes
+        if spec.is_text and rows:
+            # Text is of no size that is known before: take what it has been until now.
+            keys = ((a.files, key) for a in arrays for key in a.files.walk(a.paths.values))
+            chunk_bytes = sum(files.size(key) for files, key in keys) * spec.chunk_rows // rows
+        paths = column_paths(self.directory, directory)
+        attributes = {"name": name, "index": index}
+        spec = self._sharded(spec, rows, chunk_bytes)
+        return self._copy(paths, spec, array_pieces(arrays), attributes)
+
+    def _sharded(self, spec: ArraySpec, rows: int, chunk_bytes: int) -> ArraySpec:
+        """Return the spec with as many chunks in a shard as fit, and no more than there are."""
+        fit = self._shard_bytes // max(chunk_bytes, 1)
+        count = min(fit, -(-rows // spec.chunk_rows), MAX_SHARD_CHUNKS)
+        return replace(spec, shard_chunks=count if count > 1 else None)
+
+    def _copy(
+        self,
+        paths: ArrayPaths,
+        spec: ArraySpec,
+        pieces: Pieces,
+        attributes: dict[str, Any] | None = None,
+    ) -> ArrayCommit:
+        writer = ArrayWriter(self._files, paths, spec, attributes)
+        digest = self._read[paths.values] = _EntriesDigest(spec)
+        for piece in pieces:
+            digest.add(piece)
+            writer.append(piece)
+        self._writers.append(writer)
+        return writer.finish()
+
+    def _commit(self, record: CommitRecord) -> None:
+        self._files.sync()
+        write_group(self._files, commit_path(self.directory), record.to_json())
+        self._files.sync()
+        for writer in self._writers:
+            writer.write_shape()
+        self._files.sync()

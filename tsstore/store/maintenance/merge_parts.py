@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import DamageError, FormatError, StoreError
+from tsstore.errors import FormatError, StoreError
 from tsstore.store.chunked.reader import CommittedArray
-from tsstore.store.reading.layer import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.store import StateStore
 from tsstore.text import printable
@@ -95,77 +94,3 @@ def array_pieces(arrays: Sequence[CommittedArray]) -> Iterator[npt.NDArray[Any]]
         rows = array.spec.chunk_rows * max(_PIECE_BYTES // chunk_bytes, 1)
         for start in range(0, array.rows, rows):
             yield array.read(start, min(start + rows, array.rows))
-
-
-def compare(merged: MergedParts, part: Part, report: Callable[[int], None]) -> None:
-    """Read parts and the one that was made of them, checksums and all; compare entry by entry.
-
-    Parameters
-    ----------
-    merged
-        The source.
-    part
-        What was made of it.
-    report
-        Called with the number of layers and columns that have been compared.
-
-    Raises
-    ------
-    DamageError
-        If they differ, or one of them is not what was committed.
-    """
-    check = _Check(f"{part.files.location}/{part.directory}", merged.store.path)
-    check("its layers", list(part.layers) == list(merged.layers))
-    check("its columns", list(part.columns) == list(merged.columns))
-    for done, (name, copy) in enumerate(part.layers.items(), start=1):
-        _compare_layer(merged, name, copy, check)
-        report(done)
-    for done, (name, column) in enumerate(part.columns.items(), start=1 + len(part.layers)):
-        pieces = array_pieces(merged.columns[name])
-        check.pieces(f"entries of column {printable(name)}", pieces, column.read, column.rows)
-        report(done)
-
-
-def _compare_layer(merged: MergedParts, name: str, copy: LayerPart, check: _Check) -> None:
-    def read_positions(start: int, stop: int) -> npt.NDArray[np.int64]:
-        return copy.read_positions(start, stop - start)
-
-    what = f"layer {printable(name)}"
-    check(f"attributes of {what}", copy.attributes == merged.layers[name].attributes)
-    check.pieces(f"rows of {what}", merged.rows(name), copy.states.read, copy.rows)
-    positions = merged.positions(name)
-    check.pieces(f"rows by sample of {what}", positions, read_positions, copy.samples)
-
-
-class _Check:
-    """Raises where what a part holds is not what its source does."""
-
-    def __init__(self, where: str, source: str) -> None:
-        self._where = where
-        self._source = source
-
-    def __call__(self, what: str, is_same: bool) -> None:
-        if not is_same:
-            raise DamageError(
-                f"{self._where}: {what} are not those of {self._source}; look after the disk"
-            )
-
-    def pieces(
-        self, what: str, pieces: Pieces, read: Callable[[int, int], npt.NDArray[Any]], rows: int
-    ) -> None:
-        """Compare pieces of the source with what is read in their place."""
-        start = 0
-        for piece in pieces:
-            stop = start + len(piece)
-            self(what, stop <= rows and _is_same(piece, read(start, stop)))
-            start = stop
-        self(what, start == rows)
-
-
-def _is_same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    """Whether entries are the same to the bit: NaN is itself, and -0.0 is not 0.0."""
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    if one.dtype.kind == "O":
-        return bool(np.array_equal(one, other))
-    return bool(np.array_equal(one.view(np.uint8), other.view(np.uint8)))

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.maintenance.findings import Findings
 
-"""What the name of a file ends in while it is being written."""
 NAMED_FILES = 10
 """So many files of a kind are named in each part; of more, the number is."""
 
