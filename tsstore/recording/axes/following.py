@@ -19,14 +19,9 @@ from tsstore.recording.selection.outputs import tensors_in
 
 @dataclass(eq=False)
 class Clue:
-    """What is known of an axis that several tensors have in common.
+    """What is known of an axis that several tensors have in common: None as long as nothing is.
 
-    Attributes
-    ----------
-    axis
-        The axis; None as long as nothing tells.
-    against
-        What speaks against guesses from the class or from tensors of the same shape.
+    `against` is what speaks against guesses from the class or from tensors of the same shape.
     """
 
     axis: Axis | None = None

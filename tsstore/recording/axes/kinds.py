@@ -17,12 +17,8 @@ from torch import nn
 class Declared(NamedTuple):
     """What a module says of one tensor.
 
-    Attributes
-    ----------
-    width
-        How many neurons; None where it does not say.
-    axis
-        Which axis holds them, as its class has it; None where it is not trusted to that.
+    How many neurons, None where it does not say; and which axis holds them, as its class has it,
+    None where it is not trusted to that.
     """
 
     width: int | None
@@ -79,15 +75,7 @@ _BATCHED_AXES: Final = {
 
 
 def gives(module: nn.Module, output: str | None = None) -> Declared | None:
-    """Return what a module says of what it gives; None where its kind is not known.
-
-    Parameters
-    ----------
-    module
-        The module.
-    output
-        Path of the tensor in its output; None for the first one.
-    """
+    """Return what a module says of what it gives, at a path; None where its kind is unknown."""
     return _declared(module, _given, output)
 
 

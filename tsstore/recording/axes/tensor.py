@@ -35,15 +35,10 @@ class Axis(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Which axes of a layer's tensors hold what.
+    """Which axes of a layer's tensors hold what, counted from the front.
 
-    Attributes
-    ----------
-    neuron_axis, sample_axis
-        Counted from the front.
-    decided
-        By what they were decided, by these names; without ``sample_axis`` where it is the first
-        one because nothing tells of another.
+    `decided` says by what, by these names; without ``sample_axis`` where it is the first one
+    because nothing tells of another.
     """
 
     neuron_axis: int
@@ -86,13 +81,7 @@ class Axes:
     are_fixed: ClassVar[bool] = True
 
     def of(self, tensor: torch.Tensor) -> tuple[int, int]:
-        """Return the neuron axis and the sample axis of a tensor, both counted from the front.
-
-        Raises
-        ------
-        OutputError
-            If the tensor has no room for both, or its neuron axis cannot be told.
-        """
+        """Return the neuron axis and the sample axis of a tensor; see :meth:`decide`."""
         return self.decide(tensor, self.class_axis)[:2]
 
     @property
@@ -122,12 +111,8 @@ class Axes:
     ) -> Decision:
         """Return the axes of a tensor.
 
-        Parameters
-        ----------
-        tensor
-            The tensor.
-        neurons, samples
-            What is known of it from elsewhere: they count where the layer itself does not tell.
+        What is known of it from elsewhere, `neurons` and `samples`, counts where the layer itself
+        does not tell.
 
         Raises
         ------
@@ -253,12 +238,7 @@ def _counted_from_front(axis: int, tensor: torch.Tensor) -> int:
 def choose(choice: _Choice | Mapping[str, _Choice] | None, name: str) -> _Choice | None:
     """Return what the user chose for a layer, by its name or by the first glob that fits, or None.
 
-    Parameters
-    ----------
-    choice
-        A choice for all layers, or a mapping from layer names or globs.
-    name
-        Name of the layer.
+    A choice may be for all layers.
     """
     if not isinstance(choice, Mapping):
         return choice
@@ -268,16 +248,9 @@ def choose(choice: _Choice | Mapping[str, _Choice] | None, name: str) -> _Choice
 
 
 def is_time_first_at(module: nn.Module, output: str | None, time_first: bool) -> bool:
-    """Whether a tensor in a module's output is (time, sample, neuron), or has its axes so.
+    """Whether the tensor at a path of a module's output is (time, sample, neuron), or has axes so.
 
-    Parameters
-    ----------
-    module
-        The module.
-    output
-        Path of the tensor; None for the first one.
-    time_first
-        Whether the first one is.
+    `time_first` is whether the first one is.
     """
     if output is None or output.split(".")[0] != "1":
         return time_first

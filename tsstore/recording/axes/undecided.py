@@ -36,29 +36,14 @@ _ADVICE: dict[Argument, str] = {
 class Undecided:
     """What cannot be told of the layers of one batch, collected so that one error says it all.
 
-    Parameters
-    ----------
-    layers
-        Names of all captured layers, as ``neuron_axis=`` takes them.
+    `layers` are the names of all that are captured, as ``neuron_axis=`` takes them.
     """
 
     layers: Iterable[str]
     _findings: dict[Argument, list[_Finding]] = field(default_factory=dict)
 
     def add(self, argument: Argument, layer: str, found: str, value: str) -> None:
-        """Note what nothing tells.
-
-        Parameters
-        ----------
-        argument
-            What the user can pass, a mapping from names or globs of layers.
-        layer
-            Name of the layer, as that mapping takes it.
-        found
-            What was found, a sentence without a full stop.
-        value
-            What to write for the layer, such as ``-1`` or ``"interleaved"``.
-        """
+        """Note what was found of a layer, and what the user can write for it in an argument."""
         findings = self._findings.setdefault(argument, [])
         if not any(finding.layer == layer for finding in findings):
             findings.append(_Finding(layer, found, value))
@@ -89,16 +74,9 @@ class Undecided:
 
 
 def globs(names: list[str], others: Iterable[str], values: dict[str, str]) -> dict[str, str]:
-    """Return few names or globs, with their values, that fit exactly some layers.
+    """Return few names or globs, with their values, that fit exactly some layers, and no others.
 
-    Parameters
-    ----------
-    names
-        Names of the layers.
-    others
-        Names of layers that nothing may fit.
-    values
-        What is to be said of each layer.
+    `values` has what is to be said of each layer.
     """
     others = list(others)
     found: dict[str, str] = {}

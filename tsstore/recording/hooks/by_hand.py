@@ -22,12 +22,7 @@ Place = Literal["before", "after"]
 class ByHand:
     """Finds the tensor in what torch calls a hook with, and turns samples and neurons to the front.
 
-    Attributes
-    ----------
-    name
-        Of the hook.
-    neuron_axis, sample_axis
-        As the user chose them, or None.
+    Its name is that of the hook; the axes are as the user chose them, or None.
     """
 
     name: str

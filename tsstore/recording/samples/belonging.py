@@ -8,17 +8,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 from torch import nn
 
 from tsstore.errors import ColumnsError, OutputError, TsstoreWarning
 from tsstore.recording.axes.tensor import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.axes.undecided import Argument, Undecided
 from tsstore.recording.batches.open_batch import Call, OpenBatch
-from tsstore.recording.packing.packed import Form, Packed, Rows
-from tsstore.recording.samples.differences import ANOTHER_ORDER, Found
+from tsstore.recording.packing.packed import Form, Packed
+from tsstore.recording.samples.differences import ANOTHER_ORDER, Found, along_axis
 from tsstore.recording.samples.experiment import Findings, find_samples, log
-from tsstore.recording.samples.index import AS_MANY, MANY_EACH, ONLY, Owners, even_index
+from tsstore.recording.samples.index import AS_MANY, ONLY, Owners, even_index
 from tsstore.recording.selection.select import Target
 
 
@@ -30,114 +29,52 @@ class _Open(NamedTuple):
     value: str
 
 
-class Belonging:
-    """Knows of each layer which sample an entry along its sample axis belongs to.
+class EntryCounts:
+    """How many entries a sample each layer has had: later batches are held to that."""
 
-    As the user said; as packed sequences say; one each, where there are as many entries as
-    samples; as an experiment found. That a number can be divided proves nothing.
-
-    Parameters
-    ----------
-    model
-        The model.
-    probe
-        Whether the model may be run on two samples of a batch, to find out.
-    findings
-        What was found out before.
-
-    Attributes
-    ----------
-    probe, findings
-        As above, by now.
-    left_out
-        Rows so far of entries that belong to no sample.
-    is_settled
-        Whether nothing is left to be found out of layers that have run.
-    """
-
-    def __init__(
-        self, model: nn.Module, probe: bool = True, findings: Findings | None = None
-    ) -> None:
-        self._model = model
-        self.probe = probe
-        self.findings = findings or Findings()
-        self._is_begun = False
-        self.left_out = 0
-        self.is_settled = False
-        # Layers whose entries are not those of the model's input.
-        self._apart: set[str] = set()
-        # Entries a sample in earlier batches, by layer; of some the first batch is still open.
-        self._entries: dict[str, set[int]] = {}
+    def __init__(self) -> None:
+        # Of some layers the first batch, with all its calls, is still open.
+        self._known: dict[str, set[int]] = {}
         self._new: dict[str, set[int]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def begin(self) -> None:
+        """Forget what was noted of a batch that was not kept."""
+        self._new = {}
+
+    def note(self, call: Call, owners: Owners, samples: int) -> None:
+        """Note how many there are in a call, and refuse others than before."""
+        if samples < 2 or owners.is_told:
+            return
+        name, now = call.target.name, call.packed.form.samples // samples
+        before = self._known.get(name)
+        if before is not None and now not in before:
+            raise OutputError(
+                f"{name}: found {now} entries a sample in this batch, and {_listed(before)} in the "
+                f'first one; say which sample each belongs to: sample_index={{"{name}": …}}'
+            )
+        self._new.setdefault(name, set()).add(now)
+
+    def keep(self) -> None:
+        """Hold later batches to what was noted since the last :meth:`begin`."""
+        self._known = self._new | self._known
+        self._new = {}
+
+
+class _Judge:
+    """Judges, by what is known so far, which sample the entries of a call belong to."""
+
+    def __init__(self, findings: Findings, probe: bool) -> None:
+        self.findings = findings
+        self.probe = probe
+        self.counts = EntryCounts()
         # Layers of the batch with a call whose sizes tell the axis of the samples.
         self._plain: set[str] = set()
 
-    def so_far(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | None:
-        """Return which sample each entry of a call belongs to while its batch lasts, if known.
-
-        In the first batch it never is: how many samples there are may show only when it ends.
-        """
-        verdict = self._judge(target, form, batch, samples) if self._is_begun else None
-        return verdict if isinstance(verdict, Owners) else None
-
-    def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
-        """Let each call of a batch say which sample its entries belong to.
-
-        Parameters
-        ----------
-        batch
-            The batch, which is over.
-        undecided
-            Takes what nothing tells.
-
-        Raises
-        ------
-        ColumnsError
-            If the number of samples cannot be told.
-        OutputError
-            If what the user said does not fit, or a layer has other entries than before.
-        """
-        self._settle_axes(batch)
-        samples = batch.samples()
-        if samples is None:
-            return
-        self._check_number_is_said(batch)
-        judged = self._judge_all(batch, samples)
-        doubts = [
-            isinstance(verdict, _Open) or (not verdict.is_told and self._is_doubtful(call))
-            for call, verdict in zip(batch.calls, judged, strict=True)
-        ]
-        if samples == 1:
-            _check_is_one(batch, judged)
-        if any(doubts) and self._may_try(batch):
-            self._try(batch, doubts, samples)
-            self._settle_axes(batch)
-            samples = batch.samples() or 0
-            judged = self._judge_all(batch, samples)
-        self._warn_of_square(batch, judged)
-        self._new = {}
-        calls = []
-        for call, verdict in zip(batch.calls, judged, strict=True):
-            if isinstance(verdict, _Open):
-                undecided.add(verdict.argument, call.target.axes.layer, *verdict[1:])
-                continue
-            self._note(call, verdict, samples)
-            calls.append(call._replace(packed=replace(call.packed, owners=verdict)))
-        batch.calls = calls
-
-    def accept(self, batch: OpenBatch) -> None:
-        """Hold later batches to what this one, which was decided last, has shown."""
-        self.left_out += sum(map(_of_no_sample, batch.packed))
-        for name, entries in self._new.items():
-            self._entries.setdefault(name, entries)
-        self._new = {}
-        self._is_begun = True
-        # A single sample has all entries of a layer, and nobody knows of several.
-        self.is_settled = not any(
-            packed.owners is not None and packed.owners.reason == ONLY for packed in batch.packed
-        )
-
-    def _judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
+    def judge_all(self, batch: OpenBatch, samples: int) -> list[Owners | _Open]:
+        """Return what is known of each call of a batch."""
         # One call of a layer, of another length, tells of those with as many steps as samples.
         self._plain = {
             call.target.name
@@ -146,11 +83,12 @@ class Belonging:
             and form.position_shape[:1] != (samples,)
         }
         return [
-            call.packed.owners or self._judge(call.target, call.packed.form, batch, samples)
+            call.packed.owners or self.judge(call.target, call.packed.form, batch, samples)
             for call in batch.calls
         ]
 
-    def _judge(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | _Open:
+    def judge(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | _Open:
+        """Return which sample each entry of a call belongs to, or what the user can say of that."""
         layer, entries = target.axes.layer, form.samples
         if told := batch.told(layer):
             return told.owners(layer, entries, samples)
@@ -183,10 +121,10 @@ class Belonging:
             )
         return _Open("sample_index", f"{_described(form, samples)}{tried}", "…")
 
-    def _is_doubtful(self, call: Call) -> bool:
+    def is_doubtful(self, call: Call) -> bool:
         """Whether an experiment may tell more: shapes that are alike make nothing certain."""
         name, form = call.target.name, call.packed.form
-        if name in self.findings.found or name in self._entries:
+        if name in self.findings.found or name in self.counts:
             return False
         by_shape = (form.decided or {}).get("sample_axis") == BY_OTHERS
         in_question = form.sample_axis != 0 or call.target.axes.time_first is None
@@ -194,13 +132,13 @@ class Belonging:
 
     def _is_square(self, target: Target, form: Form) -> bool:
         """Whether time may be what is taken for samples: nothing but the sizes tells."""
-        if _is_told(form) or target.name in self._entries or target.name in self._plain:
+        if _is_told(form) or target.name in self.counts or target.name in self._plain:
             return False
         time_like = form.sample_axis == 0 and form.neuron_axis > 1
         return time_like and form.samples > 1 and form.position_shape[:1] == (form.samples,)
 
-    def _warn_of_square(self, batch: OpenBatch, judged: Iterable[Owners | _Open]) -> None:
-        """Say so where the first axis is taken for samples, and the second might be as well."""
+    def squares_taken(self, batch: OpenBatch, judged: Iterable[Owners | _Open]) -> list[str]:
+        """Return the layers whose first axis is taken for samples, and the second might be."""
         names = [
             call.target.name
             for call, verdict in zip(batch.calls, judged, strict=True)
@@ -208,28 +146,101 @@ class Belonging:
             if call.target.name not in self.findings.found
             if self._is_square(call.target, call.packed.form)
         ]
-        if layers := list(dict.fromkeys(names)):
-            shown = ", ".join(layers[:3]) + (", …" if len(layers) > 3 else "")
-            warnings.warn(
-                f"{shown}: axes 0 and 1 have as many entries, and axis 0 is taken for the samples; "
-                "if the model puts time first within, pass sample_axis=1; else sample_axis=0, or "
-                "example_input= of another length, which lets an experiment tell",
-                TsstoreWarning,
-                stacklevel=2,
-            )
+        return list(dict.fromkeys(names))
 
-    def _note(self, call: Call, owners: Owners, samples: int) -> None:
-        """Note how many entries a sample there are, and refuse others than before."""
-        if samples < 2 or owners.is_told:
+
+class Belonging:
+    """Knows of each layer which sample an entry along its sample axis belongs to.
+
+    As the user said; as packed sequences say; one each, where there are as many entries as
+    samples; as an experiment found. That a number can be divided proves nothing.
+
+    Attributes
+    ----------
+    left_out
+        Rows so far of entries that belong to no sample.
+    is_settled
+        Whether nothing is left to be found out of layers that have run.
+    """
+
+    def __init__(
+        self, model: nn.Module, probe: bool = True, findings: Findings | None = None
+    ) -> None:
+        self._model = model
+        self._judge = _Judge(findings or Findings(), probe)
+        self._is_begun = False
+        self.left_out = 0
+        self.is_settled = False
+        # Layers whose entries are not those of the model's input.
+        self._apart: set[str] = set()
+
+    @property
+    def probe(self) -> bool:
+        """Whether the model may still be run on two samples of a batch, to find out."""
+        return self._judge.probe
+
+    @property
+    def findings(self) -> Findings:
+        """What was found out so far."""
+        return self._judge.findings
+
+    def so_far(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | None:
+        """Return which sample each entry of a call belongs to while its batch lasts, if known.
+
+        In the first batch it never is: how many samples there are may show only when it ends.
+        """
+        verdict = self._judge.judge(target, form, batch, samples) if self._is_begun else None
+        return verdict if isinstance(verdict, Owners) else None
+
+    def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
+        """Let each call of a batch that is over say which sample its entries belong to.
+
+        What nothing tells is added to `undecided`.
+
+        Raises
+        ------
+        ColumnsError
+            If the number of samples cannot be told.
+        OutputError
+            If what the user said does not fit, or a layer has other entries than before.
+        """
+        _settle_axes(batch, self.findings)
+        samples = batch.samples()
+        if samples is None:
             return
-        name, now = call.target.name, call.packed.form.samples // samples
-        before = self._entries.get(name)
-        if before is not None and now not in before:
-            raise OutputError(
-                f"{name}: found {now} entries a sample in this batch, and {_listed(before)} in the "
-                f'first one; say which sample each belongs to: sample_index={{"{name}": …}}'
-            )
-        self._new.setdefault(name, set()).add(now)
+        self._check_number_is_said(batch)
+        judged = self._judge.judge_all(batch, samples)
+        doubts = [
+            isinstance(verdict, _Open) or (not verdict.is_told and self._judge.is_doubtful(call))
+            for call, verdict in zip(batch.calls, judged, strict=True)
+        ]
+        if samples == 1:
+            _check_is_one(batch, judged)
+        if any(doubts) and self._may_try(batch):
+            self._try(batch, doubts, samples)
+            _settle_axes(batch, self.findings)
+            samples = batch.samples() or 0
+            judged = self._judge.judge_all(batch, samples)
+        _warn_of_squares(self._judge.squares_taken(batch, judged))
+        self._judge.counts.begin()
+        calls = []
+        for call, verdict in zip(batch.calls, judged, strict=True):
+            if isinstance(verdict, _Open):
+                undecided.add(verdict.argument, call.target.axes.layer, *verdict[1:])
+                continue
+            self._judge.counts.note(call, verdict, samples)
+            calls.append(call._replace(packed=replace(call.packed, owners=verdict)))
+        batch.calls = calls
+
+    def accept(self, batch: OpenBatch) -> None:
+        """Hold later batches to what this one, which was decided last, has shown."""
+        self.left_out += sum(map(_of_no_sample, batch.packed))
+        self._judge.counts.keep()
+        self._is_begun = True
+        # A single sample has all entries of a layer, and nobody knows of several.
+        self.is_settled = not any(
+            packed.owners is not None and packed.owners.reason == ONLY for packed in batch.packed
+        )
 
     def _check_number_is_said(self, batch: OpenBatch) -> None:
         """Refuse an index of what may be the input's own entries, where no number was said."""
@@ -256,7 +267,7 @@ class Belonging:
     def _try(self, batch: OpenBatch, doubts: list[bool], samples: int) -> None:
         """Find out, once, what can be found out of the layers that are in doubt."""
         assert batch.inputs is not None
-        self.probe = False
+        self._judge.probe = False
         targets = {
             call.target.name: call.target
             for call, in_doubt in zip(batch.calls, doubts, strict=True)
@@ -265,17 +276,19 @@ class Belonging:
         axes = {call.target.name: call.packed.form.neuron_axis for call in batch.calls}
         found = find_samples(self._model, targets.values(), *batch.inputs, samples, axes)
         log(found, "the first batch")
-        self.findings = self.findings.updated(found)
+        self._judge.findings = self.findings.updated(found)
 
-    def _settle_axes(self, batch: OpenBatch) -> None:
-        batch.calls = [self._settled(call) for call in batch.calls]
 
-    def _settled(self, call: Call) -> Call:
-        """Return a call whose rows have the sample axis that was found."""
-        found = self.findings.found.get(call.target.name)
-        if found is None or not _can_settle(call.packed, found):
-            return call
-        return call._replace(packed=_settled(call.packed, found))
+def _warn_of_squares(layers: list[str]) -> None:
+    if layers:
+        shown = ", ".join(layers[:3]) + (", …" if len(layers) > 3 else "")
+        warnings.warn(
+            f"{shown}: axes 0 and 1 have as many entries, and axis 0 is taken for the samples; "
+            "if the model puts time first within, pass sample_axis=1; else sample_axis=0, or "
+            "example_input= of another length, which lets an experiment tell",
+            TsstoreWarning,
+            stacklevel=2,
+        )
 
 
 def _described(form: Form, samples: int) -> str:
@@ -308,41 +321,22 @@ def _is_told(form: Form) -> bool:
     return (form.decided or {}).get("sample_axis", BY_OTHERS) != BY_OTHERS
 
 
+def _settle_axes(batch: OpenBatch, findings: Findings) -> None:
+    """Let rows have the sample axis that was found for their layer."""
+    calls = []
+    for call in batch.calls:
+        found = findings.found.get(call.target.name)
+        if found is not None and _can_settle(call.packed, found):
+            call = call._replace(packed=along_axis(call.packed, found))
+        calls.append(call)
+    batch.calls = calls
+
+
 def _can_settle(packed: Packed, found: Found) -> bool:
     """Whether what was found may say which axis of a call's tensor holds the samples."""
     form = packed.form
     fits = found.axis != form.neuron_axis and found.axis < len(form.position_shape) + 2
     return fits and not _is_told(form) and packed.owners is None and packed.there is None
-
-
-def _settled(packed: Packed, found: Found) -> Packed:
-    """Return rows with samples along the axis that was found."""
-    form = packed.form
-    why = BY_EXPERIMENT if found.order == "single" else f"{BY_EXPERIMENT}: {MANY_EACH}"
-    decided = {**(form.decided or {}), "sample_axis": why}
-    if found.axis == form.sample_axis:
-        return replace(packed, form=replace(form, decided=decided))
-    rows = _moved(packed, found.axis)
-    made = replace(
-        form,
-        samples=rows.shape[0],
-        position_shape=rows.shape[1:-1],
-        sample_axis=found.axis,
-        decided=decided,
-    )
-    flat = np.ascontiguousarray(rows).reshape(rows.shape[0], -1, rows.shape[-1])
-    return replace(packed, rows=flat, form=made, arrived=None)
-
-
-def _moved(packed: Packed, axis: int) -> Rows:
-    """Return rows, (samples, …, row_bytes), with another axis of the tensor for the samples."""
-    form, rows = packed.form, packed.in_memory()
-    others = [n for n in range(len(form.position_shape) + 2) if n != form.neuron_axis]
-    # As they were packed: the sample axis comes first, then the others in their order.
-    old = [form.sample_axis, *(n for n in others if n != form.sample_axis)]
-    new = [axis, *(n for n in others if n != axis)]
-    apart = rows.reshape(form.samples, *form.position_shape, rows.shape[2])
-    return apart.transpose(*(old.index(n) for n in new), len(old))
 
 
 def _listed(numbers: Iterable[int]) -> str:

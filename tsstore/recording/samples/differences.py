@@ -1,13 +1,18 @@
-"""What differs in the layers' tensors where a sample of the model's input was replaced."""
+"""What differs in the layers' tensors where a sample was replaced, and what follows from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from tsstore.recording.axes.tensor import BY_EXPERIMENT
+from tsstore.recording.packing.packed import Packed, Rows
+from tsstore.recording.samples.index import MANY_EACH
 
 Order = Literal["single", "contiguous", "interleaved"]
 """One entry a sample; those of a sample side by side; sample after sample, and again."""
@@ -260,3 +265,33 @@ def differ(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _differing(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return which values differ; NaN is equal to NaN."""
     return (one != other) & ~((one != one) & (other != other))
+
+
+def along_axis(packed: Packed, found: Found) -> Packed:
+    """Return rows with samples along the axis that was found."""
+    form = packed.form
+    why = BY_EXPERIMENT if found.order == "single" else f"{BY_EXPERIMENT}: {MANY_EACH}"
+    decided = {**(form.decided or {}), "sample_axis": why}
+    if found.axis == form.sample_axis:
+        return replace(packed, form=replace(form, decided=decided))
+    rows = _moved(packed, found.axis)
+    made = replace(
+        form,
+        samples=rows.shape[0],
+        position_shape=rows.shape[1:-1],
+        sample_axis=found.axis,
+        decided=decided,
+    )
+    flat = np.ascontiguousarray(rows).reshape(rows.shape[0], -1, rows.shape[-1])
+    return replace(packed, rows=flat, form=made, arrived=None)
+
+
+def _moved(packed: Packed, axis: int) -> Rows:
+    """Return rows, (samples, …, row_bytes), with another axis of the tensor for the samples."""
+    form, rows = packed.form, packed.in_memory()
+    others = [n for n in range(len(form.position_shape) + 2) if n != form.neuron_axis]
+    # As they were packed: the sample axis comes first, then the others in their order.
+    old = [form.sample_axis, *(n for n in others if n != form.sample_axis)]
+    new = [axis, *(n for n in others if n != axis)]
+    apart = rows.reshape(form.samples, *form.position_shape, rows.shape[2])
+    return apart.transpose(*(old.index(n) for n in new), len(old))

@@ -139,15 +139,7 @@ class SampleIndex(NamedTuple):
 
 
 def even_index(how: str, entries: int, samples: int) -> Indices:
-    """Return the sample of each entry where all have as many.
-
-    Parameters
-    ----------
-    how
-        ``"contiguous"`` or ``"interleaved"``.
-    entries, samples
-        Their numbers; the first is a multiple of the second.
-    """
+    """Return the sample of each entry where all have as many, contiguous or interleaved."""
     numbers = np.arange(entries, dtype=np.int64)
     return (
         numbers % samples if how == "interleaved" else numbers // max(entries // max(samples, 1), 1)

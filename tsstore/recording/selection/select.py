@@ -39,10 +39,8 @@ class Target:
     ----------
     name
         Public name: the module's, with ``:before`` for its input.
-    module
-        The module.
     where
-        ``"after"`` (its output) or ``"before"`` (its input).
+        ``"after"`` (the module's output) or ``"before"`` (its input).
     named
         Whether the user named it: then it must run.
     axes
@@ -113,20 +111,7 @@ def select(
 ) -> list[Target]:
     """Return the places of a model where states are captured, in the order of its modules.
 
-    Parameters
-    ----------
-    model
-        The model.
-    layers
-        Names, globs, class names, classes, modules, predicates, or one of them.
-    exclude
-        Likewise; what it matches is not captured, whatever `layers` says.
-    where
-        The output of a module, its input, or both.
-    neuron_axis, sample_axis
-        For layers whose axes their class does not tell.
-    outputs
-        For layers that give several tensors, the path of the one to capture.
+    Arguments are those of :func:`tsstore.capture`.
 
     Raises
     ------
@@ -289,10 +274,10 @@ def time_first_modules(model: nn.Module) -> Callable[[nn.Module], bool | None]:
     It says None where there are such modules, and whether this one's tensors come from them only
     the tensors tell.
     """
-    there = [module for module in model.modules() if is_time_first(module)]
+    known = [module for module in model.modules() if is_time_first(module)]
     inside = {
         id(inner)
-        for module in there
+        for module in known
         for inner in (module.modules() if kinds.is_sequence_module(module) else (module,))
     }
-    return lambda module: True if id(module) in inside else (None if there else False)
+    return lambda module: True if id(module) in inside else (None if known else False)
