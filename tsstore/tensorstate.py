@@ -20,8 +20,8 @@ from tsstore import bits
 from tsstore.analysis.states.plug_ins import PlugIns
 from tsstore.counting.distinct import sort_rows
 from tsstore.errors import OutputError, TsstoreError
-from tsstore.recording.axes.tensor import AxisChoice, choose
-from tsstore.recording.hooks.by_hand import ByHand, Place
+from tsstore.recording.axes.tensor import AxisChoice, Side, choose
+from tsstore.recording.hooks.by_hand import ByHand
 from tsstore.recording.hooks.hook import outside_compiled_code
 from tsstore.recording.selection.outputs import OutputChoice
 from tsstore.recording.selection.select import Selector, Target, Where, select, unwrapped
@@ -106,10 +106,10 @@ class StateCaptureHook(PlugIns):
         """
         if not self.capture_on:
             return
-        place = self._by_hand.place(self, module, values)
-        tensor = self._by_hand.tensor(module, place, values)
+        side = self._by_hand.side(self, module, values)
+        tensor = self._by_hand.tensor(module, side, values)
         with self._lock:
-            target = self._target or self._begin(module, place)
+            target = self._target or self._begin(module, side)
         if target.axes.of(tensor) != (1, 0):
             raise OutputError(f"{self.name} was attached to a model; place another hook by hand")
         self._capture(target.module, (tensor,), tensor)
@@ -132,9 +132,9 @@ class StateCaptureHook(PlugIns):
     def __repr__(self) -> str:
         return f"<StateCaptureHook {self.name}>"
 
-    def _begin(self, module: nn.Module | None, place: Place) -> Target:
+    def _begin(self, module: nn.Module | None, side: Side) -> Target:
         """Begin a store of its own for a hook that was placed by hand."""
-        target = self._by_hand.target(module, place)
+        target = self._by_hand.target(module, side)
         self._attach(Session(target.module, [target], self._disk_path, self.name), target)
         return target
 

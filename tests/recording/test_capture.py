@@ -27,11 +27,6 @@ from tsstore.store.maintenance.verify import verify
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
-@pytest.fixture
 def model():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 4))

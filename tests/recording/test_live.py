@@ -21,11 +21,6 @@ def make():
     return nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 4))
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
 def capture(model, path, **options):
     return tsstore.capture(model, path, layers=["0", "2"], durable=False, **options)
 

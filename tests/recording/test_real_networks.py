@@ -37,11 +37,6 @@ SENTENCES = (
 )
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
 def check_layer(path, name, rows):
     """Compare rows bit for bit, and how often each state was seen with what NumPy counts."""
     np.testing.assert_array_equal(tsstore.open(path)[name][:], rows)

@@ -14,6 +14,11 @@ from torch import nn
 import tsstore
 
 
+def capture(model: nn.Module, path: Path, layers: Any, **options: Any) -> tsstore.Recorder:
+    """Begin to record some layers, without waiting for the disk."""
+    return tsstore.capture(model, path, layers=layers, durable=False, **options)
+
+
 @contextmanager
 def watched(*modules: nn.Module) -> Iterator[list[list[torch.Tensor]]]:
     """Keep copies of all tensors that some modules give, a list for each module."""

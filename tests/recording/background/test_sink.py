@@ -23,11 +23,6 @@ WHY = "the writer failed: OSError: [Errno 28] No space left on device"
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
-@pytest.fixture
 def model():
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 4))

@@ -29,11 +29,6 @@ class Tokens(nn.Module):
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
-@pytest.fixture
 def model():
     torch.manual_seed(0)
     return Tokens().eval()

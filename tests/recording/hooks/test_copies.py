@@ -30,11 +30,6 @@ def model():
     return make()
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
 def capture(model, path, layers=("0", "2"), **options):
     return tsstore.capture(model, path, layers=layers, durable=False, **options)
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
-from watching import hook_count, joined, packed, stored, watched
+from watching import capture, hook_count, joined, packed, stored, watched
 
 import tsstore
 from tsstore.errors import (
@@ -26,20 +26,6 @@ from tsstore.errors import (
 )
 
 EAGER = {"backend": "eager"}
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-def capture(model, path, layers, **options):
-    return tsstore.capture(model, path, layers=layers, durable=False, **options)
 
 
 class Net(nn.Module):

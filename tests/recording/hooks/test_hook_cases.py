@@ -91,7 +91,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from watching import hook_count, joined, packed, stored, watched
+from watching import capture, hook_count, joined, packed, stored, watched
 
 import tsstore
 from tsstore.errors import OutputError, SelectionError, TsstoreWarning
@@ -102,24 +102,10 @@ RECORDING = HERE.parents[1]
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-@pytest.fixture
 def compiler():
     torch.compiler.reset()
     yield
     torch.compiler.reset()
-
-
-def capture(model, path, layers, **options):
-    return tsstore.capture(model, path, layers=layers, durable=False, **options)
 
 
 def test_every_case_has_its_test():

@@ -23,11 +23,6 @@ def model():
     return nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 4))
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
 def capture(model, path, layers=("0", "2"), **options):
     return tsstore.capture(model, path, layers=layers, durable=False, **options)
 

@@ -16,11 +16,6 @@ from tsstore.store.maintenance.compact import compact
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
-@pytest.fixture
 def model():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 9, 3), nn.ReLU(), nn.Flatten(), nn.Linear(324, 4)).eval()

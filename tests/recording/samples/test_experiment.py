@@ -20,11 +20,6 @@ from tsstore.recording.selection.select import select
 SINGLE = Found(0, "single", 1)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def leaves(model):
     return select(model, lambda _, module: next(module.children(), None) is None)
 

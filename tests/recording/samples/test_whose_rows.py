@@ -16,7 +16,7 @@ import torch
 from helpers import write_run
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
-from watching import as_numpy, watched
+from watching import as_numpy, capture, watched
 
 import tsstore
 from tsstore.errors import ColumnsError, OutputError, ResumeError, TsstoreWarning
@@ -25,24 +25,10 @@ from tsstore.store.writing.batch import Batch, LayerBatch
 BY_EXPERIMENT = "found by experiment"
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run"
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture(autouse=True)
 def without_gradients():
     with torch.no_grad():
         yield
-
-
-def capture(model, path, layers, **options):
-    return tsstore.capture(model, path, layers=layers, durable=False, **options)
 
 
 def rows_of(states):

@@ -44,12 +44,8 @@ class Following:
     """What the modules of a model say of the tensors that pass between them, in one batch.
 
     A tensor is the same one where its memory, shape and strides are, as long as it lives: it may
-    have been changed in place, and its axes have not.
-
-    Parameters
-    ----------
-    axes
-        How the axes of each module's output are found, by the module's ``id``.
+    have been changed in place, and its axes have not. `axes` says how those of each module's
+    output are found, by the module's ``id``.
     """
 
     def __init__(self, axes: Mapping[int, Axes]) -> None:

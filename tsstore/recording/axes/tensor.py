@@ -15,6 +15,9 @@ from tsstore.recording.axes import kinds
 
 _Choice = TypeVar("_Choice")
 
+Side = Literal["after", "before"]
+"""Which tensors of a module are meant: what it gives, or what it takes."""
+
 AxisChoice = int | Mapping[str, int] | None
 """An axis for all layers, or by layer name (globs allowed), or None to let the layers tell."""
 
@@ -75,7 +78,7 @@ class Axes:
     neuron_axis: int | None = None
     sample_axis: int | None = None
     time_first: bool | None = False
-    where: Literal["after", "before"] = "after"
+    where: Side = "after"
     output: str | None = None
     fallback: int | None = None
     are_fixed: ClassVar[bool] = True

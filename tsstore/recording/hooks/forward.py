@@ -184,7 +184,8 @@ class Listener:
                 self.first_look.begin(current.batch)
         if self._passes.begin():
             self._copies.original_ran = True
-            self._watch.begin_pass()
+            if self._watch.following is not None:
+                self._watch.begin_pass()
             self.later_hooks.look(self.hooks.values())
             current.model_input = ModelInput.of(self._model, (arguments, keywords))
             # Only where no gradients are wanted may the model be run on some of it once more.
@@ -246,7 +247,8 @@ class FirstLook:
 
     def end(self) -> None:
         """Watch no longer; before the first batch is complete, be ready to."""
-        self._watch.end()
+        if self._is_first or self._watch.following is not None:
+            self._watch.end()
         if self._is_first and self._needs_clues:
             self._watch.leave_compiled_code()
 

@@ -17,6 +17,7 @@ from tsstore.recording.axes import kinds
 from tsstore.recording.axes.tensor import (
     Axes,
     AxisChoice,
+    Side,
     choose,
     is_time_first,
 )
@@ -51,7 +52,7 @@ class Target:
 
     name: str
     module: nn.Module
-    where: Literal["after", "before"]
+    where: Side
     named: bool
     axes: Axes
     output: str | None = None
@@ -126,9 +127,7 @@ def select(
     chosen = _choose(modules, wanted, _as_list(exclude))
     _check_outputs(outputs, [name for name, _ in chosen])
     time_first = time_first_modules(model)
-    places: tuple[Literal["after", "before"], ...] = (
-        ("before", "after") if where == "both" else (where,)
-    )
+    sides: tuple[Side, ...] = ("before", "after") if where == "both" else (where,)
     targets = []
     for name, module in chosen:
         axes = Axes(
@@ -140,17 +139,15 @@ def select(
         )
         named = any(_names(selector, name, module) for selector in wanted)
         output = choose(outputs, name)
-        targets += [_target(place, named, axes, output) for place in places]
+        targets += [_target(side, named, axes, output) for side in sides]
     return targets
 
 
-def _target(
-    place: Literal["after", "before"], named: bool, axes: Axes, output: str | None
-) -> Target:
-    name = f"{axes.layer}:before" if place == "before" else axes.layer
-    output = None if place == "before" else output
-    axes = replace(axes, where=place, output=output)
-    return Target(name, axes.module, place, named, axes, output)
+def _target(side: Side, named: bool, axes: Axes, output: str | None) -> Target:
+    name = f"{axes.layer}:before" if side == "before" else axes.layer
+    output = None if side == "before" else output
+    axes = replace(axes, where=side, output=output)
+    return Target(name, axes.module, side, named, axes, output)
 
 
 def _choose(
