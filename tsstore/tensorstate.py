@@ -17,8 +17,7 @@ import torch
 from torch import nn
 
 from tsstore import bits
-from tsstore.analysis.states.plug_ins import PlugIns
-from tsstore.counting.distinct import sort_rows
+from tsstore.analysis.states.plug_ins import PlugIns, sort_rows
 from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes.tensor import AxisChoice, Side, choose
 from tsstore.recording.hooks.by_hand import ByHand

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tsstore.errors import TsstoreError
 
-_WRITE_AGAIN: Final = "write the file again with python -m tsstore.demo.train"
+_WRITE_AGAIN: Final = "write the file again with python benchmarks/train_demo.py"
 
 
 class LeNet5(nn.Module):
@@ -87,7 +87,7 @@ def load_lenet5(path: str | Path | None = None) -> LeNet5:
     Parameters
     ----------
     path
-        An ``.npz`` file that ``python -m tsstore.demo.train`` wrote; by default the weights
+        An ``.npz`` file that ``python benchmarks/train_demo.py`` wrote; by default the weights
         that come with the package. Nothing is ever unpickled.
 
     Raises

@@ -14,7 +14,6 @@ from tsstore import bits
 from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import choose
-from tsstore.counting.distinct import distinct_rows
 from tsstore.errors import EmptyStoreError, RowIndexError
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.spectrum import Spectrum
@@ -76,7 +75,7 @@ class PlugIns(ABC):
         """
         if index is None:
             return self._find(_distinct)[1] if self._captured() is not None else np.empty(0, int)
-        return distinct_rows(self._rows_of_samples(index))[1]
+        return _distinct_rows(self._rows_of_samples(index))[1]
 
     def state_ids(self) -> list[bytes]:
         """Return the packed rows of the distinct states, in byte-lexicographic order."""
@@ -142,10 +141,51 @@ class PlugIns(ABC):
 
 
 def _distinct(states: LayerStates) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    return distinct_rows(states[:])
+    return _distinct_rows(states[:])
 
 
 def _spectrum(states: LayerStates) -> Spectrum:
     request = Request(scheduler="threads")
     counts, _ = count_layer(states, request, choose(request.scheduler))
     return counts.spectrum
+
+
+def sort_rows(rows: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Sort rows, and say where each distinct one begins.
+
+    Parameters
+    ----------
+    rows
+        uint8 (n, row_bytes).
+
+    Returns
+    -------
+    edges
+        int64 (distinct + 1,): the i-th distinct row is ``rows[order[edges[i]]]``, and there are
+        ``edges[i + 1] - edges[i]`` of it.
+    order
+        int64 (n,): ``rows[order]`` is in byte-lexicographic order; equal rows keep theirs.
+    """
+    keys = _sort_keys(rows)
+    order = np.lexsort(keys.T[::-1])
+    ordered = keys[order]
+    is_new = np.ones(len(rows), dtype=np.bool_)
+    is_new[1:] = np.any(ordered[1:] != ordered[:-1], axis=1)
+    edges = np.append(np.flatnonzero(is_new), len(rows))
+    return edges, order
+
+
+def _distinct_rows(
+    rows: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return distinct rows, uint8 (distinct, row_bytes), in order, and how often each occurs."""
+    edges, order = sort_rows(rows)
+    return rows[order[edges[:-1]]], np.diff(edges)
+
+
+def _sort_keys(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Return rows as big-endian words, which sort as the bytes do: uint64 (n, words)."""
+    words = -(-rows.shape[1] // 8)
+    padded = np.zeros((len(rows), 8 * words), dtype=np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    return padded.view(">u8").astype(np.uint64)

@@ -1,4 +1,4 @@
-"""Train the demo network: ``python -m tsstore.demo.train --mnist DIR``.
+"""Train the demo network: ``python benchmarks/train_demo.py --mnist DIR``.
 
 The recipe is that of the TensorState PyTorch tutorial: batches of 200 in random order, SGD with
 Nesterov momentum, cross entropy, and early stopping on the accuracy of images held out from the
@@ -182,7 +182,7 @@ def _positive(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tsstore.demo.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python benchmarks/train_demo.py", description=__doc__)
     parser.add_argument("--mnist", required=True, metavar="DIR", help="folder of the idx files")
     parser.add_argument("--output", default="lenet5.npz", help="file to write (%(default)s)")
     parser.add_argument("--epochs", type=_positive, default=200, help="at most (%(default)s)")

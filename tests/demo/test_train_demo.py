@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tsstore.demo import train  # noqa: E402
 from tsstore.demo.model import LeNet5, load_lenet5  # noqa: E402
-from tsstore.demo.train import Epoch, Examples  # noqa: E402
 from tsstore.errors import TsstoreError  # noqa: E402
+
+PROGRAM = spec_from_file_location(
+    "train_demo", Path(__file__).parents[2] / "benchmarks" / "train_demo.py"
+)
+train = sys.modules["train_demo"] = module_from_spec(PROGRAM)
+PROGRAM.loader.exec_module(train)
+Epoch, Examples = train.Epoch, train.Examples
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
