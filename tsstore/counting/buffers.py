@@ -29,15 +29,7 @@ class Buffers(threading.local):
         self._kept: dict[object, Any] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """Return an array of a name, C-contiguous; what was there before is lost.
-
-        Parameters
-        ----------
-        name
-            The same memory is returned for the same name, unless it is too small.
-        shape, dtype
-            Of the array; its contents are of no meaning.
-        """
+        """Return an array of a name, C-contiguous and of any contents; what was there is lost."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         held = self._arrays.get(name)
         if held is None or held.size < size:
@@ -47,7 +39,7 @@ class Buffers(threading.local):
         return held[:size].view(dtype).reshape(shape)
 
     def records(self, name: str, count: int, words: int, bare: bool, grouped: bool) -> Records:
-        """Return room for so many records, with keys of so many words; see :meth:`array`."""
+        """Return arrays for so many records, with keys of so many words; see :meth:`array`."""
 
         def column(of: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
             return self.array(f"{name} {of}", (count, *shape), dtype)

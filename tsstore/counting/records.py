@@ -33,11 +33,6 @@ class Records:
     group
         uint8 (records,): the group of samples that they come from; None where groups are not told
         apart.
-
-    Raises
-    ------
-    ValueError
-        If a dtype, a shape or the memory layout is another.
     """
 
     keys: NDArray[np.uint64]
@@ -127,26 +122,14 @@ class Records:
 def counted_columns(
     records: Records,
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8] | None]:
-    """Return the columns of records that are not bare.
-
-    Raises
-    ------
-    ValueError
-        If they are.
-    """
+    """Return the columns of records that are not bare."""
     if records.multiplicity is None or records.incidence is None:
         raise ValueError("the records are bare; expected some with counts")
     return records.keys, records.multiplicity, records.incidence, records.group
 
 
 def checked_groups(records: Records, groups: int) -> NDArray[np.uint8]:
-    """Return the groups of records, all of which must be among so many.
-
-    Raises
-    ------
-    ValueError
-        If the records do not tell groups apart, or one is of a group beyond the last.
-    """
+    """Return the groups of records, all of which must be among so many."""
     if records.group is None:
         raise ValueError("the records do not tell groups apart; count them in a Table")
     if records.group.max(initial=0) >= groups:

@@ -27,10 +27,14 @@ SPAN_BYTES = 1 << 20
 _Word = TypeVar("_Word", bound=np.generic)
 
 
-def early_table(
+Preaggregation = HotKeys | DirectTable
+"""A thread's table that counts rows of a block before they become records."""
+
+
+def preaggregation(
     scheme: KeyScheme, plan: Plan, groups: RandomGroups | None, buffers: Buffers
-) -> HotKeys | DirectTable:
-    """Return the table in which a thread merges a block's rows early, with nothing in it.
+) -> Preaggregation:
+    """Return a thread's table for pre-aggregation, with nothing in it.
 
     That is one for all states, if the plan has room for it and it has paid so far; else one of hot
     keys.
@@ -43,7 +47,7 @@ def early_table(
     def make_hot() -> HotKeys:
         return HotKeys(scheme.words, count, plan.hot_rows)
 
-    table: HotKeys | DirectTable | None = None
+    table: Preaggregation | None = None
     if plan.direct:
         direct = buffers.kept("direct", make_direct)
         table = direct if direct.pays else None
@@ -58,12 +62,12 @@ def read_records(
     block: Block,
     groups: RandomGroups | None,
     sample_filter: SampleFilter,
-    early: HotKeys | DirectTable,
+    table: Preaggregation,
     buffers: Buffers,
 ) -> tuple[list[Records], SpectrumDelta]:
     """Return a block's records, and its samples, rows and pairs of rows by group.
 
-    The records may lie in the buffers; what the table for early merging has counted is not among
+    The records may lie in the buffers; what the table for pre-aggregation has counted is not among
     them. Without groups, all samples are one.
     """
     part = states.parts[block.part]
@@ -72,12 +76,12 @@ def read_records(
         group = groups.of_samples(part.directory, block.first_sample, block.samples)
         count = groups.count
     one_position = part.constant_positions == 1 and not sample_filter.samples
-    if one_position and isinstance(early, HotKeys):
+    if one_position and isinstance(table, HotKeys):
         samples = np.array([block.rows]) if group is None else count_groups(group, count)
         none = np.zeros_like(samples)
         numbers = SpectrumDelta.from_arrays([samples, samples, none, none])
         bare = Records(_read_keys(states, scheme, block, buffers), group=group)
-        return [merge_hot_rows(bare, early, buffers)], numbers
+        return [merge_hot_rows(bare, table, buffers)], numbers
     positions = part.read_positions(block.first_sample, block.samples)
     kept = sample_filter.kept(part.directory, block.first_sample, block.samples)
     chosen = None if kept is None else np.repeat(kept, positions)
@@ -85,12 +89,12 @@ def read_records(
     if kept is not None:
         positions = positions[kept]
         group = None if group is None else group[kept]
-    if isinstance(early, DirectTable):
+    if isinstance(table, DirectTable):
         rows = _select_rows(_read_rows(states, block, buffers), chosen)
-        equal_pairs = early.count(rows, positions, group)
+        equal_pairs = table.count(rows, positions, group)
     else:
         keys = _select_rows(_read_keys(states, scheme, block, buffers), chosen)
-        records, equal_pairs = merge_samples(keys, positions, early, group, buffers)
+        records, equal_pairs = merge_samples(keys, positions, table, group, buffers)
     own = np.zeros(len(positions), np.uint8) if group is None else group
     samples, rows_of_group, pairs = numbers_by_group(positions, own, count)
     return records, SpectrumDelta.from_arrays([samples, rows_of_group, equal_pairs, pairs])

@@ -49,20 +49,9 @@ class Slices(Protocol):
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a block task hands on.
+    """What a block task hands on: its records, and the rows and pairs that these stand for.
 
-    Attributes
-    ----------
-    rows
-        Rows that the block's records stand for.
-    equal_pairs_within_samples
-        Pairs of equal rows within one sample.
-    pairs_within_samples
-        Pairs of rows within one sample.
-    slices
-        The records.
-    groups
-        The same by group of samples, without changes of the spectrum; None without groups.
+    `groups` are the same numbers by group of samples; None without groups.
     """
 
     rows: int
@@ -74,13 +63,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class HeldSlices:
-    """Records in memory.
-
-    Attributes
-    ----------
-    pieces
-        Of each, the records by partition and their offsets.
-    """
+    """Records in memory, piece by piece."""
 
     pieces: Sequence[Scattered]
 
@@ -106,19 +89,6 @@ class FiledSlices:
     and a checksum of that. A frame begins with how many bare records and how many others it has
     and a checksum of all; of either kind follow the keys, then multiplicities and incidences unless
     they are bare, then groups if they are told apart.
-
-    Attributes
-    ----------
-    file
-        Path of the file.
-    partitions
-        Number of partitions.
-    total
-        Number of records.
-    words
-        Words of a key.
-    grouped
-        Whether the records tell groups apart.
     """
 
     file: str
@@ -179,16 +149,9 @@ class FiledSlices:
 
 
 def spill(pieces: Sequence[Scattered], folder: str) -> FiledSlices:
-    """Write a block's records to a file of their own.
+    """Write a block's records, of at least one piece, to a file of their own in a folder.
 
     A task that runs twice writes two files, of which only the one with a receipt is read.
-
-    Parameters
-    ----------
-    pieces
-        As :class:`HeldSlices` has them, at least one.
-    folder
-        Where to write.
 
     Raises
     ------

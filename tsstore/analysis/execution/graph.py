@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.execution.block import early_table, read_records
+from tsstore.analysis.execution.block import preaggregation, read_records
 from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, spill
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import fan_in
@@ -73,23 +73,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the tasks of all blocks need.
-
-    Attributes
-    ----------
-    states
-        The layer.
-    scheme
-        How rows become keys.
-    plan
-        How the layer is counted.
-    folder
-        Where records are written, if the plan says so.
-    groups
-        Groups of samples to tell apart.
-    sample_filter
-        Samples that do not count.
-    """
+    """What the tasks of all blocks need; records go to the folder, if the plan says so."""
 
     states: LayerStates
     scheme: KeyScheme
@@ -104,17 +88,17 @@ def count_block(shared: Shared, block: Block, buffers: Buffers | None = None) ->
     states, scheme, plan, groups = shared.states, shared.scheme, shared.plan, shared.groups
     scattered, numbers = [], []
     buffers = buffers or Buffers()
-    early = early_table(scheme, plan, groups, buffers)
+    table = preaggregation(scheme, plan, groups, buffers)
     for piece in states.divide(block, plan.piece_rows):
         records, own = read_records(
-            states, scheme, piece, groups, shared.sample_filter, early, buffers
+            states, scheme, piece, groups, shared.sample_filter, table, buffers
         )
-        if not early.pays:
-            records = [*records, *early.take()]
-            early = early_table(scheme, plan, groups, buffers)
+        if not table.pays:
+            records = [*records, *table.take()]
+            table = preaggregation(scheme, plan, groups, buffers)
         scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
         numbers.append(own)
-    scattered += [scatter([kind], plan.partition_bits) for kind in early.take()]
+    scattered += [scatter([kind], plan.partition_bits) for kind in table.take()]
     counted = merge_deltas(numbers)
     if sum(records.rows for records, _ in scattered) != counted.rows.sum():
         raise CountingError(f"{counted.rows.sum()} rows of {states.name} gave other records")

@@ -126,24 +126,10 @@ class Plan:
 
 
 def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan:
-    """Choose how to count a layer within the memory given.
+    """Choose how to count a layer within so many bytes that one process may add to its baseline.
 
-    Parameters
-    ----------
-    work
-        What there is to count.
-    memory
-        Bytes that one process may add to its baseline.
-    threads
-        Tasks that one process can run at a time.
-    shared_memory
-        Whether all tasks run in one process of ours: records can stay in memory, and fewer threads
-        can be used if memory is short. A cluster's worker uses all that it has.
-
-    Returns
-    -------
-    Plan
-        With ``projected_peak <= memory``.
+    With `shared_memory` all tasks run in one process of ours: records can stay in memory, and fewer
+    threads can be used if memory is short. A cluster's worker uses all that it has.
 
     Raises
     ------
@@ -168,14 +154,9 @@ def layer_plan(
     left_out: int = 0,
     exact: bool = False,
 ) -> Plan:
-    """Return how a layer would be counted within so many bytes of memory.
+    """Return how a layer would be counted within so many bytes of memory; see :func:`make_plan`.
 
     It tells so many groups of samples apart, and leaves out so many samples of the run.
-
-    Raises
-    ------
-    MemoryTooSmallError
-        If it cannot be.
     """
     work = layer_work(states, scheduler, groups, left_out, exact)
     return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)

@@ -151,15 +151,15 @@ class GroupedTable:
         """
         group = checked_groups(records, self._groups)
         row: Place = 0
-        while True:
+        while row < len(records):
+            # Numba takes longer to look at a tuple of arrays than at each of them.
             row, self._distinct, self._held = _absorb(
-                self._arrays, self._distinct, self._held, records.keys, records.multiplicity,
-                records.incidence, group, row, self._hashes, self._width,
+                *self._arrays, self._distinct, self._held, records.keys, records.multiplicity,
+                records.incidence, group, row, *self._hashes, self._width,
             )  # fmt: skip
-            if row == len(records):
-                return True
-            if not self._grow():
+            if row < len(records) and not self._grow():
                 return False
+        return True
 
     @property
     def distinct(self) -> int:
@@ -297,7 +297,10 @@ def _add_pair(
 
 @kernel
 def _absorb(
-    arrays: _Arrays,
+    states: NDArray[np.uint64],
+    state_index: NDArray[np.uint32],
+    pairs: NDArray[np.uint64],
+    pair_index: NDArray[np.uint32],
     distinct: int,
     held: int,
     keys: NDArray[np.uint64],
@@ -305,16 +308,17 @@ def _absorb(
     incidence: NDArray[np.uint32] | None,
     group: NDArray[np.uint8],
     row: Place,
-    hashes: HashRange,
+    hash_shift: np.uint64,
+    hash_mask: np.uint64,
+    hash_number: np.uint64,
     width: Width,
 ) -> tuple[Place, int, int]:
     """Add records from `row` on; return the first that finds no room, distinct keys and pairs."""
-    states, state_index, pairs, pair_index = arrays
     words = len(width)
     k = q = _ONE
     # Unsigned: whether rows count from an array's end need not be asked.
     for record in range(np.uint64(row), np.uint64(keys.shape[0])):
-        if (keys[record, 0] >> hashes.shift) & hashes.mask != hashes.number:
+        if (keys[record, 0] >> hash_shift) & hash_mask != hash_number:
             continue
         slot = _find_state(states, state_index, keys, record, width)
         state = np.uint64(state_index[slot]) - _ONE

@@ -77,22 +77,16 @@ class Table:
         records and is of no further use.
         """
         row: Place = 0
-        while True:
+        while row < len(records):
             row, self._distinct = _absorb(
-                self._slots,
-                self._distinct,
-                records.keys,
-                records.multiplicity,
-                records.incidence,
-                row,
-                self._hashes,
-                self._width,
-            )
-            if row == len(records):
-                return True
-            if 2 * len(self._slots) > self._maximum_slots:
-                return False
-            self._grow()
+                self._slots, self._distinct, records.keys, records.multiplicity,
+                records.incidence, row, *self._hashes, self._width,
+            )  # fmt: skip
+            if row < len(records):
+                if 2 * len(self._slots) > self._maximum_slots:
+                    return False
+                self._grow()
+        return True
 
     @property
     def distinct(self) -> int:
@@ -170,7 +164,9 @@ def _absorb(
     multiplicity: NDArray[np.uint32] | None,
     incidence: NDArray[np.uint32] | None,
     row: Place,
-    hashes: HashRange,
+    hash_shift: np.uint64,
+    hash_mask: np.uint64,
+    hash_number: np.uint64,
     width: Width,
 ) -> tuple[Place, int]:
     """Add records from `row` on; return the first that finds no room, and the distinct keys."""
@@ -179,7 +175,7 @@ def _absorb(
     room = slots.shape[0] // 2
     # Unsigned: whether rows count from an array's end need not be asked.
     for record in range(np.uint64(row), np.uint64(keys.shape[0])):
-        if (keys[record, 0] >> hashes.shift) & hashes.mask != hashes.number:
+        if (keys[record, 0] >> hash_shift) & hash_mask != hash_number:
             continue
         slot = _find(slots, mask, keys, record, width)
         if slots[slot, words] == 0:

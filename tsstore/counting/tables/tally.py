@@ -36,13 +36,7 @@ class Tally:
         return int(self._dense[1, 1])
 
     def add(self, multiplicity: NDArray[np.int64], incidence: NDArray[np.int64]) -> None:
-        """Count distinct states.
-
-        Parameters
-        ----------
-        multiplicity, incidence
-            int64 (n,), of each. A multiplicity of 0 is no state and not counted.
-        """
+        """Count distinct states, int64 (n,) each; a multiplicity of 0 is none."""
         if _count_pairs(multiplicity, incidence, self._dense):
             large = (multiplicity >= _DENSE_SIDE) | (incidence >= _DENSE_SIDE)
             k, q = multiplicity[large], incidence[large]
