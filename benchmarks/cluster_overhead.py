@@ -33,6 +33,7 @@ from dask.local import get_sync
 from memory import write_run
 
 import tsstore
+from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.planning.cost import FAN_IN, Work
 from tsstore.analysis.planning.layer_plan import layer_plan, make_plan
@@ -114,7 +115,7 @@ def pickled_sizes(folder: Path) -> dict[str, int]:
     scheduler.shared_memory = False
     plan = replace(layer_plan(states, 256 << 20, scheduler, GROUPS), block_rows=ROWS // BLOCKS)
     scheme = KeyScheme.create(states.row_bytes)
-    graph, _ = build_graph(states, scheme, plan, str(folder), RandomGroups())
+    graph, _ = build_graph(LayerJob(states, scheme, plan, str(folder), RandomGroups()))
     tasks = list(task_keys(graph))
     sizes: dict[str, int] = {"constants": 0}
     for key in graph.keys() - tasks:

@@ -25,6 +25,7 @@ from object_stores import fresh_url, s3_environment, s3_server
 from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
+from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.exchange import Receipt
 from tsstore.analysis.execution.graph import Index, build_graph
 from tsstore.analysis.planning.layer_plan import layer_plan
@@ -306,7 +307,7 @@ def test_nothing_large_goes_through_the_scheduler(client, tmp_path, scratch):
     scheduler, groups = choose(client), RandomGroups()
     plan = layer_plan(states, 64 << 20, scheduler, GROUPS)
     plan = replace(plan, block_rows=1024, partition_bits=3)
-    graph, _ = build_graph(states, KeyScheme.create(8), plan, str(scratch), groups)
+    graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan, str(scratch), groups))
     tasks = [key for key, task in graph.items() if isinstance(task, tuple)]
     values = dict(zip(tasks, client.get(graph, tasks), strict=True))
     blocks = [value for value in values.values() if isinstance(value, Receipt)]
@@ -321,7 +322,9 @@ def test_blocks_wait_at_the_scheduler_until_a_worker_is_free(client, tmp_path, s
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 500, 8)})["a"]
     scheduler = choose(client)
     plan = replace(layer_plan(states, 64 << 20, scheduler, GROUPS), block_rows=16)
-    graph, key = build_graph(states, KeyScheme.create(8), plan, str(scratch), RandomGroups())
+    graph, key = build_graph(
+        LayerJob(states, KeyScheme.create(8), plan, str(scratch), RandomGroups())
+    )
     blocks = [str(own) for own in graph if "-block-" in str(own)]
     assert len(blocks) > 20
     scheduler.run(graph, key, 1, None)

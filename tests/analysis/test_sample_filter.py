@@ -16,7 +16,8 @@ from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
 from tsstore.analysis.analyze import count_layer
-from tsstore.analysis.execution.graph import Shared, build_graph
+from tsstore.analysis.execution.block import LayerJob
+from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
 from tsstore.analysis.request import Request
@@ -385,8 +386,10 @@ def test_what_is_left_out_is_sent_once_and_not_with_each_task(tmp_path):
     run = Run(tmp_path / "run", range(2000), range(2000), width=8)
     states, sample_filter = run.store["a"], run.sample_filter()
     plan = layer_plan(states, MIB << 6, LocalScheduler(1), left_out=sample_filter.samples)
-    graph, _ = build_graph(states, KeyScheme.create(8), plan, "", sample_filter=sample_filter)
-    (constant,) = [value for value in graph.values() if isinstance(value, Shared)]
+    graph, _ = build_graph(
+        LayerJob(states, KeyScheme.create(8), plan, "", sample_filter=sample_filter)
+    )
+    (constant,) = [value for value in graph.values() if isinstance(value, LayerJob)]
     tasks = [value for value in graph.values() if isinstance(value, tuple)]
     assert len(pickle.dumps(constant)) > 16_000 > max(len(pickle.dumps(task)) for task in tasks)
     assert pickle.loads(pickle.dumps(constant)).sample_filter.samples == 2000

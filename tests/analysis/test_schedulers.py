@@ -16,6 +16,7 @@ from clusters import workers
 from synthetic import count, draw_layer, found, write_layers
 
 from tsstore.analysis.analyze import count_layer
+from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.machine import available_memory, available_processors
 from tsstore.analysis.planning.layer_plan import layer_plan
@@ -408,7 +409,7 @@ def test_a_worker_that_dies_does_not_change_the_result(fragile, tmp_path, kind):
     plan = replace(layer_plan(states, GIB // 8, scheduler), block_rows=16)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    graph, key = build_graph(states, KeyScheme.create(9), plan, str(scratch))
+    graph, key = build_graph(LayerJob(states, KeyScheme.create(9), plan, str(scratch)))
     tasks = [k for k in graph if isinstance(graph[k], tuple) and kind in str(k)]
     victim = tasks[len(tasks) // 2]
     graph[victim] = (die_once, str(tmp_path / "marker"), *graph[victim])

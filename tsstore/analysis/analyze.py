@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.exchange import planned_scratch
 from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
 from tsstore.analysis.machine import give_back_memory
@@ -174,7 +175,8 @@ def count_layer(
     if plan.gives_back:
         give_back_memory()
     with planned_scratch(plan, scheduler, request.scratch) as folder:
-        graph, key = build_graph(states, scheme, plan, folder, groups, sample_filter)
+        job = LayerJob(states, scheme, plan, folder, groups, sample_filter)
+        graph, key = build_graph(job)
         counts = scheduler.run(graph, key, plan.threads, request.report(states.name))
         if plan.gives_back:
             give_back_memory()

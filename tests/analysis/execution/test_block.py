@@ -11,7 +11,7 @@ from counting_cases import sample_few_rows, totals, totals_by_group
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.analysis.execution import block as block_records
-from tsstore.analysis.execution.block import preaggregation, read_records
+from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
 from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
@@ -45,9 +45,10 @@ def records_of(
 ) -> tuple[list[Records], SpectrumDelta]:
     """All records of a block of one piece, and its numbers."""
     buffers = Buffers()
-    table = preaggregation(scheme, plan_of(states, direct), groups, buffers)
+    job = LayerJob(states, scheme, plan_of(states, direct), "", groups, sample_filter)
+    table = preaggregation(job, buffers)
     assert isinstance(table, DirectTable) == direct
-    records, numbers = read_records(states, scheme, block, groups, sample_filter, table, buffers)
+    records, numbers = read_records(job, block, table, buffers)
     assert direct <= (not records)
     return records + table.take(), numbers
 
@@ -178,7 +179,8 @@ def test_rows_become_keys_span_by_span(tmp_path, monkeypatch, span_bytes):
     scheme, buffers = KeyScheme.create(12, seed=1), Buffers()
     block = Block(0, 7, 400, 7, 400)
     table = HotKeys(scheme.words, 0, 400)
-    (records,), _ = read_records(states, scheme, block, None, ALL_SAMPLES, table, buffers)
+    job = LayerJob(states, scheme, plan_of(states, False), "")
+    (records,), _ = read_records(job, block, table, buffers)
     assert np.array_equal(records.keys, scheme.keys(rows.rows[7:407]))
     keys = buffers.array("keys", (400, scheme.words), np.uint64)
     assert np.shares_memory(records.keys, keys)
@@ -198,13 +200,15 @@ def test_hot_states_are_merged_although_samples_have_one_row(tmp_path, monkeypat
 def test_a_table_of_all_states_serves_while_it_pays(tmp_path):
     states = write_layers(tmp_path / "run", {"a": layer(numbered_rows(np.arange(400), 3))})["a"]
     scheme, buffers, plan = KeyScheme.create(3, seed=3), Buffers(), plan_of(states, True)
-    first = preaggregation(scheme, plan, None, buffers)
+    job = LayerJob(states, scheme, plan, "")
+    first = preaggregation(job, buffers)
     assert isinstance(first, DirectTable)
-    assert preaggregation(scheme, plan, None, buffers) is first
-    read_records(states, scheme, whole(states), None, ALL_SAMPLES, first, buffers)
+    assert preaggregation(job, buffers) is first
+    read_records(job, whole(states), first, buffers)
     first.take()
-    second = preaggregation(scheme, plan, None, buffers)
+    second = preaggregation(job, buffers)
     assert isinstance(second, HotKeys)
-    assert preaggregation(scheme, plan, None, buffers) is second
-    assert isinstance(preaggregation(scheme, plan, 0, Buffers()), DirectTable)
-    assert isinstance(preaggregation(scheme, plan_of(states, False), None, Buffers()), HotKeys)
+    assert preaggregation(job, buffers) is second
+    assert isinstance(preaggregation(job, Buffers()), DirectTable)
+    without = replace(job, plan=plan_of(states, False))
+    assert isinstance(preaggregation(without, Buffers()), HotKeys)

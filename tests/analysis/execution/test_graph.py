@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
 
 from tsstore.analysis.execution import graph as pipeline
-from tsstore.analysis.execution.block import read_records
+from tsstore.analysis.execution.block import LayerJob, read_records
 from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices
 from tsstore.analysis.execution.graph import (
     Counts,
-    Shared,
     build_graph,
     check_receipts,
     count_block,
@@ -67,7 +66,9 @@ def run(
 ) -> Counts:
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_of(states, spill, groups.count if groups else 0, **changes)
-        graph, key = build_graph(states, KeyScheme.create(states.row_bytes), plan, folder, groups)
+        graph, key = build_graph(
+            LayerJob(states, KeyScheme.create(states.row_bytes), plan, folder, groups)
+        )
         counts: Counts = LocalScheduler(threads).run(graph, key, threads, None)
     return finish_counts(counts, states, groups)
 
@@ -75,8 +76,8 @@ def run(
 def receipts_of(states: LayerStates, folder: str = "", **changes: int) -> tuple[Any, ...]:
     scheme = KeyScheme.create(states.row_bytes, seed=1)
     plan = plan_of(states, bool(folder), **changes)
-    shared = Shared(states, scheme, plan, folder)
-    return plan, [count_block(shared, block) for block in states.blocks(plan.block_rows)]
+    job = LayerJob(states, scheme, plan, folder)
+    return plan, [count_block(job, block) for block in states.blocks(plan.block_rows)]
 
 
 def check_groups(
@@ -174,15 +175,15 @@ def test_a_receipt_tells_numbers_of_its_block_by_group(tmp_path):
     groups = RandomGroups(3)
     (block,) = states.blocks(100)
     plan = plan_of(states, groups=3, partition_bits=0)
-    shared = Shared(states, KeyScheme.create(8), plan, "", groups)
-    receipt = count_block(shared, block)
+    job = LayerJob(states, KeyScheme.create(8), plan, "", groups)
+    receipt = count_block(job, block)
     dealt = groups.of_samples(states.parts[0].directory, 0, 3)
     expected = np.zeros((4, 3), np.int64)
     np.add.at(expected.T, dealt, np.array([[1, 4, 3, 6], [1, 0, 0, 0], [1, 3, 3, 3]]))
     assert np.array_equal(receipt.groups.numbers, expected)
     assert (receipt.equal_pairs_within_samples, receipt.pairs_within_samples) == (6, 9)
     assert all(piece.group is not None for piece in receipt.slices.read(0))
-    assert count_block(replace(shared, groups=None), block).groups is None
+    assert count_block(replace(job, groups=None), block).groups is None
 
 
 @pytest.mark.parametrize("bits", [0, 3, 5])
@@ -296,7 +297,7 @@ def test_keys_whose_hashes_begin_alike_are_counted_exactly(tmp_path):
     with tempfile.TemporaryDirectory() as folder:
         for spill, gathered_bytes in itertools.product((False, True), (0, 1 << 16)):
             plan = plan_of(states, spill, gathered_bytes=gathered_bytes)
-            graph, key = build_graph(states, scheme, plan, folder)
+            graph, key = build_graph(LayerJob(states, scheme, plan, folder))
             assert found(LocalScheduler(2).run(graph, key, 2, None)) == count(rows)
     assert plan.partition_bits > 2
 
@@ -317,8 +318,8 @@ def test_blocks_use_one_buffer_and_their_records_stay_what_they_were(tmp_path):
     rows = layer(numbered_rows(np.arange(ROWS), 8))
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     plan, scheme, buffers = plan_of(states, partition_bits=0), KeyScheme.create(8), Buffers()
-    shared = Shared(states, scheme, plan, "")
-    receipts = [count_block(shared, block, buffers) for block in states.blocks(plan.block_rows)]
+    job = LayerJob(states, scheme, plan, "")
+    receipts = [count_block(job, block, buffers) for block in states.blocks(plan.block_rows)]
     records = [piece for receipt in receipts for piece in receipt.slices.read(0)]
     assert np.array_equal(np.concatenate([r.keys for r in records]), scheme.keys(rows.rows))
     keys = buffers.array("keys", (PIECE_ROWS, 1), np.uint64)
@@ -337,8 +338,8 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
         count_of_groups = groups.count if groups else 0
         plan = plan_of(states, groups=count_of_groups, partition_bits=2, gathered_bytes=1 << 20)
         plan = replace(plan, subpartition_records=1 << 14)
-        shared = Shared(states, scheme, plan, "", groups)
-        blocks = [count_block(shared, block, buffers) for block in states.blocks(1000)]
+        job = LayerJob(states, scheme, plan, "", groups)
+        blocks = [count_block(job, block, buffers) for block in states.blocks(1000)]
         return check_receipts(blocks, states.rows), plan
 
     def check(index: Any, plan: Plan) -> None:
@@ -364,7 +365,7 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
 @pytest.mark.parametrize("groups", [None, RandomGroups(3)])
 def test_buffers_are_made_by_tasks_so_that_graphs_and_results_hold_none(tmp_path, groups):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
-    graph, _ = build_graph(states, KeyScheme.create(8), plan_of(states), "", groups)
+    graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan_of(states), "", groups))
     tasks = [task for task in graph.values() if isinstance(task, tuple)]
     makers = [key for key, task in graph.items() if task == (Buffers,)]
     users = {
@@ -380,11 +381,11 @@ def test_buffers_are_made_by_tasks_so_that_graphs_and_results_hold_none(tmp_path
 def test_blocks_depend_on_one_value_and_on_buffers_alone(tmp_path):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
     plan = plan_of(states, groups=3)
-    graph, _ = build_graph(states, KeyScheme.create(8), plan, "", RandomGroups(3))
+    graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan, "", RandomGroups(3)))
     blocks = [task for task in graph.values() if isinstance(task, tuple) and task[0] is count_block]
     needed = {item for task in blocks for item in task if isinstance(item, tuple)}
     assert len(blocks) == len(list(states.blocks(plan.block_rows))) > 1
-    assert [type(graph[key]) for key in sorted(needed)] == [tuple, Shared]
+    assert [type(graph[key]) for key in sorted(needed)] == [tuple, LayerJob]
     assert [graph[key] for key in needed if graph[key] == (Buffers,)]
 
 
@@ -397,7 +398,7 @@ def test_exact_keys_count_the_same(tmp_path):
     for gathered_bytes in (0, 1 << 20):
         own = replace(plan, gathered_bytes=gathered_bytes)
         with tempfile.TemporaryDirectory() as folder:
-            graph, key = build_graph(states, scheme, own, folder)
+            graph, key = build_graph(LayerJob(states, scheme, own, folder))
             assert found(LocalScheduler(2).run(graph, key, 2, None)) == count(rows)
 
 
@@ -409,8 +410,8 @@ def test_a_block_without_records_needs_no_file(tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     plan = plan_of(states, spill=True)
-    shared = Shared(states, KeyScheme.create(8), plan, str(scratch), sample_filter=sample_filter)
-    receipt = count_block(shared, block)
+    job = LayerJob(states, KeyScheme.create(8), plan, str(scratch), sample_filter=sample_filter)
+    receipt = count_block(job, block)
     assert (receipt.rows, receipt.slices) == (0, HeldSlices([]))
     assert list(scratch.iterdir()) == []
 
@@ -504,7 +505,7 @@ def test_a_scratch_file_that_changes_in_between_is_an_error(tmp_path):
 def test_graphs_are_plain_dictionaries_with_keys_of_their_own(tmp_path):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
     plan, scheme = plan_of(states), KeyScheme.create(8)
-    (first, key), (second, _) = (build_graph(states, scheme, plan, "") for _ in range(2))
+    (first, key), (second, _) = (build_graph(LayerJob(states, scheme, plan, "")) for _ in range(2))
     assert type(first) is dict
     assert key in first
     assert not first.keys() & second.keys()
@@ -515,7 +516,7 @@ def test_counts_are_merged_in_a_tree(tmp_path, bits):
     rows = draw_layer(1, 200, 8, distinct=500)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     plan = plan_of(states, partition_bits=bits)
-    graph, _ = build_graph(states, KeyScheme.create(8), plan, "")
+    graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan, ""))
     merges = [
         task[1] for task in graph.values() if isinstance(task, tuple) and task[0] is merge_counts
     ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.samples import RandomGroups, SampleFilter
+from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
@@ -27,19 +28,33 @@ SPAN_BYTES = 1 << 20
 _Word = TypeVar("_Word", bound=np.generic)
 
 
+@dataclass(frozen=True)
+class LayerJob:
+    """How a layer is counted: what the tasks of all its blocks need, as one value.
+
+    Records are written to the folder, if the plan says so.
+    """
+
+    states: LayerStates
+    scheme: KeyScheme
+    plan: Plan
+    folder: str
+    groups: RandomGroups | None = None
+    sample_filter: SampleFilter = ALL_SAMPLES
+
+
 Preaggregation = HotKeys | DirectTable
 """A thread's table that counts rows of a block before they become records."""
 
 
-def preaggregation(
-    scheme: KeyScheme, plan: Plan, groups: RandomGroups | None, buffers: Buffers
-) -> Preaggregation:
+def preaggregation(job: LayerJob, buffers: Buffers) -> Preaggregation:
     """Return a thread's table for pre-aggregation, with nothing in it.
 
     That is one for all states, if the plan has room for it and it has paid so far; else one of hot
     keys.
     """
-    count = groups.count if groups else 0
+    scheme, plan = job.scheme, job.plan
+    count = job.groups.count if job.groups else 0
 
     def make_direct() -> DirectTable:
         return DirectTable(scheme, count, plan.largest_sample)
@@ -57,19 +72,14 @@ def preaggregation(
 
 
 def read_records(
-    states: LayerStates,
-    scheme: KeyScheme,
-    block: Block,
-    groups: RandomGroups | None,
-    sample_filter: SampleFilter,
-    table: Preaggregation,
-    buffers: Buffers,
+    job: LayerJob, block: Block, table: Preaggregation, buffers: Buffers
 ) -> tuple[list[Records], SpectrumDelta]:
     """Return a block's records, and its samples, rows and pairs of rows by group.
 
     The records may lie in the buffers; what the table for pre-aggregation has counted is not among
     them. Without groups, all samples are one.
     """
+    states, scheme, groups, sample_filter = job.states, job.scheme, job.groups, job.sample_filter
     part = states.parts[block.part]
     group, count = None, 1
     if groups is not None:

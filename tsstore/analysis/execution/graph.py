@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from tsstore.analysis.execution.block import preaggregation, read_records
+from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
 from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, spill
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
 from tsstore.counting.buffers import Buffers
-from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
@@ -71,44 +70,29 @@ class Index:
         return (piece for receipt in self.receipts for piece in receipt.slices.read(partition))
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What the tasks of all blocks need; records go to the folder, if the plan says so."""
-
-    states: LayerStates
-    scheme: KeyScheme
-    plan: Plan
-    folder: str
-    groups: RandomGroups | None = None
-    sample_filter: SampleFilter = ALL_SAMPLES
-
-
-def count_block(shared: Shared, block: Block, buffers: Buffers | None = None) -> Receipt:
+def count_block(job: LayerJob, block: Block, buffers: Buffers | None = None) -> Receipt:
     """Turn the rows of a block into records, by partition; write them to a file if planned."""
-    states, scheme, plan, groups = shared.states, shared.scheme, shared.plan, shared.groups
-    scattered, numbers = [], []
+    plan, scattered, numbers = job.plan, [], []
     buffers = buffers or Buffers()
-    table = preaggregation(scheme, plan, groups, buffers)
-    for piece in states.divide(block, plan.piece_rows):
-        records, own = read_records(
-            states, scheme, piece, groups, shared.sample_filter, table, buffers
-        )
+    table = preaggregation(job, buffers)
+    for piece in job.states.divide(block, plan.piece_rows):
+        records, own = read_records(job, piece, table, buffers)
         if not table.pays:
             records = [*records, *table.take()]
-            table = preaggregation(scheme, plan, groups, buffers)
+            table = preaggregation(job, buffers)
         scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
         numbers.append(own)
     scattered += [scatter([kind], plan.partition_bits) for kind in table.take()]
     counted = merge_deltas(numbers)
     if sum(records.rows for records, _ in scattered) != counted.rows.sum():
-        raise CountingError(f"{counted.rows.sum()} rows of {states.name} gave other records")
-    slices = spill(scattered, shared.folder) if plan.spill and scattered else HeldSlices(scattered)
+        raise CountingError(f"{counted.rows.sum()} rows of {job.states.name} gave other records")
+    slices = spill(scattered, job.folder) if plan.spill and scattered else HeldSlices(scattered)
     return Receipt(
         int(counted.rows.sum()),
         int(counted.equal_pairs_within_samples.sum()),
         int(counted.pairs_within_samples.sum()),
         slices,
-        None if groups is None else counted,
+        None if job.groups is None else counted,
     )
 
 
@@ -198,39 +182,25 @@ def finish_counts(
     return replace(counts, changes=changes, entries=None)
 
 
-def build_graph(
-    states: LayerStates,
-    scheme: KeyScheme,
-    plan: Plan,
-    folder: str,
-    groups: RandomGroups | None = None,
-    sample_filter: SampleFilter = ALL_SAMPLES,
-) -> tuple[dict[Any, Any], Any]:
+def build_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     """Return the graph that counts a layer, as one plain dictionary, and the key of its result.
 
     Its keys are unique: a cluster may run many analyses at once.
     """
-    graph, index = build_index_graph(states, scheme, plan, folder, groups, sample_filter)
+    graph, index = build_index_graph(job)
     token = uuid.uuid4().hex[:12]
     level: list[Any] = [f"tsstore-pairs-{token}"]
     graph[level[0]] = (total_pairs, index)
     buffers = f"tsstore-buffers-{token}"
     graph[buffers] = (Buffers,)
-    for partition in range(1 << plan.partition_bits):
+    words, many = job.scheme.words, fan_in(job.groups.count if job.groups else 0)
+    for partition in range(1 << job.plan.partition_bits):
         level.append((f"tsstore-partition-{token}", partition))
-        graph[level[-1]] = (count_partition, index, plan, scheme.words, partition, buffers)
-    many = fan_in(groups.count if groups else 0)
+        graph[level[-1]] = (count_partition, index, job.plan, words, partition, buffers)
     return graph, _merge_tree(graph, level, many, f"tsstore-merge-{token}")
 
 
-def build_index_graph(
-    states: LayerStates,
-    scheme: KeyScheme,
-    plan: Plan,
-    folder: str,
-    groups: RandomGroups | None = None,
-    sample_filter: SampleFilter = ALL_SAMPLES,
-) -> tuple[dict[Any, Any], Any]:
+def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     """Return the first half of the graph: blocks and barrier, and the key of the index."""
     token = uuid.uuid4().hex[:12]
 
@@ -240,16 +210,13 @@ def build_index_graph(
     # Dask hands out a few blocks at a time only if they depend on next to nothing: hence one value
     # with all that they need. Buffers are made by a task, so that they are released when all blocks
     # are done.
-    shared, buffers = key("shared"), key("buffers")
-    graph: dict[Any, Any] = {
-        shared: Shared(states, scheme, plan, folder, groups, sample_filter),
-        buffers: (Buffers,),
-    }
+    shared, buffers = key("job"), key("buffers")
+    graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
     blocks = []
-    for number, block in enumerate(states.blocks(plan.block_rows)):
+    for number, block in enumerate(job.states.blocks(job.plan.block_rows)):
         blocks.append(key("block", number))
         graph[blocks[-1]] = (count_block, shared, block, buffers)
-    graph[key("index")] = (check_receipts, blocks, sample_filter.kept_rows(states))
+    graph[key("index")] = (check_receipts, blocks, job.sample_filter.kept_rows(job.states))
     return graph, key("index")
 
 

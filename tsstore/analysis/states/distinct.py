@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.exchange import planned_scratch
 from tsstore.analysis.execution.graph import Index, build_index_graph, gather
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
@@ -255,7 +256,7 @@ def _run_blocks(
     report: Report | None,
 ) -> tuple[Index, int]:
     """Turn all blocks into records; return where these are, and how many tasks there were."""
-    graph, key = build_index_graph(states, scheme, plan, folder)
+    graph, key = build_index_graph(LayerJob(states, scheme, plan, folder))
     tasks = len(task_keys(graph))
 
     def report_first(done: int, total: int) -> None:
