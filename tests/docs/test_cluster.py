@@ -17,7 +17,7 @@ from typer.main import get_command
 import tsstore
 from tsstore import errors
 from tsstore.analysis import schedulers
-from tsstore.analysis.execution import exchange
+from tsstore.analysis.execution import exchange, scratch
 from tsstore.analysis.machine import DEFAULT_SHARE
 from tsstore.analysis.schedulers import choose
 from tsstore.commands.app import app
@@ -29,7 +29,7 @@ MEASURED, PLANNED = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
 SAID = re.findall(r'"([^"`]+)"', PROSE.partition("## When something fails")[2])
-SOURCE = "".join(inspect.getsource(module) for module in (schedulers, exchange))
+SOURCE = "".join(inspect.getsource(module) for module in (schedulers, exchange, scratch))
 PARAMETERS = inspect.signature(tsstore.analyze).parameters
 
 
@@ -100,7 +100,7 @@ def test_the_numbers_are_those_of_the_code():
     assert TEXT.count(f"{schedulers.SETTLING_SECONDS:.0f} seconds at") == 2
     assert "exits with 130" in TEXT
     assert "`tsstore-…`" in TEXT
-    with exchange.scratch_folder(None) as folder:
+    with scratch.scratch_folder(None) as folder:
         assert Path(folder).name.startswith("tsstore-")
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tsstore.analysis.execution.block import LayerJob
-from tsstore.analysis.execution.exchange import planned_scratch
 from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
+from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.repeats import choose_samples, deal_groups

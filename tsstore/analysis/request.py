@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from tsstore.analysis.execution.exchange import scratch_parent
+from tsstore.analysis.execution.scratch import scratch_parent
 from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.samples import ALL_SAMPLES, SampleFilter
 from tsstore.analysis.schedulers import Report

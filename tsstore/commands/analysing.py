@@ -128,7 +128,7 @@ def _print_plan(plan: RunPlan, scratch: str | None) -> None:
 
 def _space_text(scratch: str | None, needed: int) -> str:
     """Say whether the scratch folder has room for so many bytes."""
-    from tsstore.analysis.execution.exchange import scratch_parent
+    from tsstore.analysis.execution.scratch import scratch_parent
 
     folder = scratch_parent(scratch) or tempfile.gettempdir()
     try:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,6 @@ from tsstore.analysis.execution.exchange import (
     HeldSlices,
     Receipt,
     Scattered,
-    scratch_folder,
-    scratch_parent,
     spill,
 )
 from tsstore.counting.partition import scatter
@@ -259,70 +255,3 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_no_file(tmp_path):
         done.stdout,
     )
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_scratch_folder_is_made_where_it_should_be_and_goes_with_all_that_is_in_it(tmp_path):
-    with scratch_folder(str(tmp_path)) as folder:
-        assert Path(folder).parent == tmp_path
-        in_file(Path(folder))
-    assert list(tmp_path.iterdir()) == []
-    with scratch_folder(None) as folder:
-        assert Path(folder).parent == Path(tempfile.gettempdir())
-
-
-def test_a_scratch_folder_goes_after_an_error_too(tmp_path):
-    def fail() -> None:
-        with scratch_folder(str(tmp_path)) as folder:
-            in_file(Path(folder))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_scratch_folder_has_an_absolute_path_because_workers_are_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with scratch_folder(".") as folder:
-        assert os.path.isabs(folder)
-        assert Path(folder).parent == tmp_path
-
-
-def test_a_scratch_folder_that_cannot_be_made_is_an_error_with_advice(tmp_path):
-    (tmp_path / "file").touch()
-    for parent in ("file", "gone"):
-        with (
-            pytest.raises(AnalysisError, match=f"{parent} cannot be used .*; pass another one as"),
-            scratch_folder(str(tmp_path / parent)),
-        ):
-            pytest.fail("a folder was made")
-
-
-@pytest.mark.parametrize("scratch", ["s3://bucket/x", "hdfs://host/x", Path("s3://bucket/x")])
-def test_an_object_store_cannot_be_scratch(scratch):
-    with pytest.raises(AnalysisError, match=r"scratch is (s3|hdfs):/.*; expected a folder on a fi"):
-        scratch_parent(scratch)
-
-
-def test_scratch_may_be_any_path_or_none(tmp_path):
-    assert scratch_parent(tmp_path) == str(tmp_path)
-    assert scratch_parent("s3/a:b") == "s3/a:b"
-    assert scratch_parent(None) is None
-
-
-def test_a_file_that_a_late_task_writes_while_the_folder_goes_does_not_keep_it(
-    tmp_path, monkeypatch
-):
-    rmtree = exchange.shutil.rmtree
-    late = threading.Event()
-
-    def rmtree_and_a_late_file(folder: str, ignore_errors: bool) -> None:
-        if late.is_set():
-            rmtree(folder, ignore_errors=ignore_errors)
-        late.set()
-
-    monkeypatch.setattr(exchange.shutil, "rmtree", rmtree_and_a_late_file)
-    with scratch_folder(str(tmp_path)) as folder:
-        in_file(Path(folder))
-    assert late.is_set()
-    assert list(tmp_path.iterdir()) == []

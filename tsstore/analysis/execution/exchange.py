@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
-import tempfile
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -19,18 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.planning.cost import FRAME_BYTES
-from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.spectrum_delta import SpectrumDelta
-from tsstore.store.files.open import is_url
 from tsstore.text import format_memory
 
 _ENTRY = struct.Struct("<QQI")
 _FRAME = struct.Struct("<QQI")
 _WRITE_BUFFER = 1 << 18
-_REMOVALS = 20
 
 Scattered = tuple[Records, npt.NDArray[np.int64]]
 """Records by partition, and where each partition's begin, as :func:`scatter` gives them."""
@@ -210,81 +203,6 @@ def _not_written(folder: str, pieces: Sequence[Scattered], error: OSError) -> An
         f"({error.strerror}){free}; free some space, or pass another folder as scratch=, or give "
         "more memory"
     )
-
-
-def scratch_parent(scratch: str | os.PathLike[str] | None) -> str | None:
-    """Return the folder in which the user wants scratch; None if any will do.
-
-    Raises
-    ------
-    AnalysisError
-        If it is a URL.
-    """
-    if scratch is not None and is_url(scratch):
-        raise AnalysisError(
-            f"scratch is {os.fspath(scratch)}; expected a folder on a file system that all workers "
-            "see: an object store cannot be scratch"
-        )
-    return None if scratch is None else os.fspath(scratch)
-
-
-@contextmanager
-def scratch_folder(parent: str | os.PathLike[str] | None) -> Iterator[str]:
-    """Make a scratch folder, and remove it with all that is in it.
-
-    Raises
-    ------
-    AnalysisError
-        If it cannot be made.
-    """
-    parent = os.path.abspath(parent or tempfile.gettempdir())
-    folder = os.path.join(parent, f"tsstore-{uuid.uuid4().hex[:12]}")
-    # Whoever interrupts does so at any time: also before what was made has been returned.
-    try:
-        try:
-            os.mkdir(folder, 0o700)
-        except OSError as error:
-            raise AnalysisError(
-                f"scratch folder {parent} cannot be used ({error.strerror}); pass another one as "
-                "scratch="
-            ) from error
-        yield folder
-    finally:
-        try:
-            _remove(folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-
-
-@contextmanager
-def planned_scratch(
-    plan: Plan, scheduler: Scheduler, scratch: str | os.PathLike[str] | None
-) -> Iterator[str]:
-    """Make the scratch folder that a plan needs, and remove it with all that is in it.
-
-    Its path is empty where the plan needs none.
-
-    Raises
-    ------
-    AnalysisError
-        If it cannot be made, or not all workers see it.
-    """
-    if not plan.spill:
-        yield ""
-        return
-    with scratch_folder(scratch) as folder:
-        scheduler.check_scratch(folder)
-        yield folder
-
-
-def _remove(folder: str) -> None:
-    """Remove a folder, although tasks that an error left behind may still be writing to it."""
-    for _ in range(_REMOVALS):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.exists(folder):
-            return
-        time.sleep(0.05)
 
 
 def _columns(pieces: Sequence[Records]) -> tuple[int, int, list[npt.NDArray[np.uint8]]]:

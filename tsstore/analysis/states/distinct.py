@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.block import LayerJob
-from tsstore.analysis.execution.exchange import planned_scratch
 from tsstore.analysis.execution.graph import Index, build_index_graph, gather
+from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
 from tsstore.analysis.planning.layer_plan import Plan, layer_plan
 from tsstore.analysis.request import Progress, Request, check_rows

@@ -1,0 +1,192 @@
+"""Folders for what does not fit into memory: made, found again after a kill, and removed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.schedulers import Scheduler
+from tsstore.errors import AnalysisError, TsstoreWarning
+from tsstore.store.files.open import is_url
+from tsstore.store.process import system
+from tsstore.text import counted, printable
+
+OWNER = "owner.json"
+"""Locked by its process as long as that lives."""
+DAY = 86_400
+FORGOTTEN_DAYS = 7
+"""After so long without a new file a folder of which nothing else is known is taken for left."""
+_NAME = re.compile(r"tsstore-scratch-[0-9a-f]{12}")
+_MOST_OWNER_BYTES = 4096
+_REMOVALS = 20
+
+
+def scratch_parent(scratch: str | os.PathLike[str] | None) -> str | None:
+    """Return the folder in which the user wants scratch; None if any will do.
+
+    Raises
+    ------
+    AnalysisError
+        If it is a URL.
+    """
+    if scratch is not None and is_url(scratch):
+        raise AnalysisError(
+            f"scratch is {os.fspath(scratch)}; expected a folder on a file system that all workers "
+            "see: an object store cannot be scratch"
+        )
+    return None if scratch is None else os.fspath(scratch)
+
+
+@contextmanager
+def planned_scratch(
+    plan: Plan, scheduler: Scheduler, scratch: str | os.PathLike[str] | None
+) -> Iterator[str]:
+    """Make the scratch folder that a plan needs, and remove it with all that is in it.
+
+    Its path is empty where the plan needs none.
+
+    Raises
+    ------
+    AnalysisError
+        If it cannot be made, or not all workers see it.
+    """
+    if not plan.spill:
+        yield ""
+        return
+    with scratch_folder(scratch) as folder:
+        scheduler.check_scratch(folder)
+        yield folder
+
+
+@contextmanager
+def scratch_folder(parent: str | os.PathLike[str] | None) -> Iterator[str]:
+    """Make a scratch folder, and remove it with all that is in it.
+
+    Those beside it that killed processes have left are removed first.
+
+    Raises
+    ------
+    AnalysisError
+        If it cannot be made.
+    """
+    parent = os.path.abspath(parent or tempfile.gettempdir())
+    remove_left(parent)
+    folder = os.path.join(parent, f"tsstore-scratch-{uuid.uuid4().hex[:12]}")
+    # Whoever interrupts does so at any time: also before what was made has been returned.
+    lock = None
+    try:
+        try:
+            os.mkdir(folder, 0o700)
+            lock = _lock(folder)
+        except OSError as error:
+            raise AnalysisError(
+                f"scratch folder {parent} cannot be used ({error.strerror}); pass another one as "
+                "scratch="
+            ) from error
+        yield folder
+    finally:
+        try:
+            _remove(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def remove_left(parent: str) -> None:
+    """Remove the scratch folders of this user in a folder whose processes were killed.
+
+    Of this host, since it was started, the lock tells. Of others, and where there are no locks, a
+    week without a new file must do, which a warning says.
+    """
+    with suppress(OSError):
+        for entry in list(os.scandir(parent)):
+            if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                with suppress(OSError):
+                    _remove_if_left(Path(entry.path), entry.stat(follow_symlinks=False))
+
+
+def _remove_if_left(folder: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        return
+    owner = _owner(folder)
+    if owner == _this_owner():
+        if _is_free(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    days = int((time.time() - status.st_mtime) / DAY)
+    if days >= FORGOTTEN_DAYS:
+        host = printable(str((owner or {}).get("host", "an unknown host")))
+        warnings.warn(
+            f"{printable(str(folder))} is removed: scratch of an analysis on {host}, which has "
+            f"written nothing there for {counted(days, 'day')}",
+            TsstoreWarning,
+            stacklevel=2,
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock(folder: str) -> int:
+    """Say whose folder it is in a file, locked before it has its name; return its descriptor."""
+    path = os.path.join(folder, OWNER)
+    descriptor = os.open(path + ".new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, json.dumps(_this_owner()).encode())
+        # Not every file system has locks: there, only age tells that a folder was left.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(path + ".new", path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _this_owner() -> dict[str, str | None]:
+    return {"host": socket.gethostname(), "system": system()}
+
+
+def _owner(folder: Path) -> dict[str, str | None] | None:
+    """Return what is said of a folder's process; None where nothing is, or no sense."""
+    try:
+        descriptor = os.open(folder / OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            owner = json.loads(file.read(_MOST_OWNER_BYTES))
+    except (OSError, ValueError):
+        return None
+    return owner if isinstance(owner, dict) and owner.get("system") else None
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether the process that locked a folder has ended."""
+    descriptor = os.open(folder / OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder, although tasks that an error left behind may still be writing to it."""
+    for _ in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.05)
