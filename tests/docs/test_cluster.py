@@ -99,9 +99,9 @@ def test_the_numbers_are_those_of_the_code():
     assert f"More than {schedulers.WORKER_SHARE * 100:.0f} % is refused" in TEXT
     assert TEXT.count(f"{schedulers.SETTLING_SECONDS:.0f} seconds at") == 2
     assert "exits with 130" in TEXT
-    assert "`tsstore-…`" in TEXT
+    assert "`tsstore-scratch-…`" in TEXT
     with scratch.scratch_folder(None) as folder:
-        assert Path(folder).name.startswith("tsstore-")
+        assert Path(folder).name.startswith("tsstore-scratch-")
 
 
 def test_the_plan_of_very_many_rows_is_that_of_the_program():
