@@ -149,7 +149,7 @@ def test_as_many_clusters_are_counted_as_there_are_values(pieces):
         commit = SimpleNamespace(rows=len(values))
         return SimpleNamespace(commit=commit, read=lambda start, stop: array[start:stop])
 
-    groups = RandomGroups(cluster={str(n): column(values) for n, values in enumerate(pieces)})
+    groups = RandomGroups(columns={str(n): column(values) for n, values in enumerate(pieces)})
     assert groups.count_clusters() == len(set().union(*pieces))
 
 

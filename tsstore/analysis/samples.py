@@ -32,8 +32,6 @@ PIECE_SAMPLES = 1 << 14
 """Values of a column that are read at a time: text takes many bytes a sample."""
 
 _Words = npt.NDArray[np.uint64]
-
-
 _NONE = np.empty(0, np.int64)
 
 
@@ -84,13 +82,7 @@ class SampleFilter:
         return sum(part.samples - len(self._of(part.directory)) for part in states.parts)
 
     def kept_rows(self, states: LayerStates) -> int:
-        """Return how many rows of a layer stay, from the rows of each sample alone.
-
-        Raises
-        ------
-        DamageError
-            If a chunk of these is not what was committed.
-        """
+        """Return how many rows of a layer stay, from the rows of each sample alone."""
         return states.rows - sum(map(self._rows, states.parts))
 
     def _rows(self, part: LayerPart) -> int:
@@ -147,7 +139,7 @@ class Dealt:
 class RandomGroups:
     """Groups of samples: by chance alone, or whole clusters together.
 
-    Make one with `of_parts`.
+    Make one with `of_parts`. Reading a column that is not what was committed is a DamageError.
 
     Attributes
     ----------
@@ -155,7 +147,7 @@ class RandomGroups:
         Number of groups, 1 to 255.
     seed
         Gives the same groups each time.
-    cluster
+    columns
         By directory of a part, the sample column whose values make the clusters: samples of one
         value fall into one group, whatever their parts. None: each sample is its own cluster.
     by
@@ -167,7 +159,7 @@ class RandomGroups:
 
     count: int = GROUPS
     seed: int = 0
-    cluster: Mapping[str, CommittedArray] | None = None
+    columns: Mapping[str, CommittedArray] | None = None
     by: str | None = None
     joined: tuple[_Words, _Words] | None = None
 
@@ -177,56 +169,30 @@ class RandomGroups:
 
     @classmethod
     def of_parts(
-        cls, parts: Iterable[Part], cluster: str | None = None, count: int = GROUPS, seed: int = 0
+        cls, parts: Iterable[Part], by: str | None = None, count: int = GROUPS, seed: int = 0
     ) -> Self:
-        """Deal the samples of parts into groups.
-
-        Parameters
-        ----------
-        parts
-            Those whose samples are to be dealt.
-        cluster
-            Name of a sample column, of numbers, booleans or text.
-        count, seed
-            As the attributes.
-
-        Raises
-        ------
-        AnalysisError
-            If a part with samples has no such column.
-        ValueError
-            If the number of groups is not one.
-        """
-        if cluster is None:
+        """Deal the samples of parts into groups, by a sample column if one is named."""
+        if by is None:
             return cls(count, seed)
-        columns = {part.directory: _column(part, cluster) for part in parts if part.samples}
-        return cls(count, seed, columns, cluster)
+        columns = {part.directory: _column(part, by) for part in parts if part.samples}
+        return cls(count, seed, columns, by)
 
     def joining(
         self, members: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
     ) -> Self:
         """Return these groups, with all clusters as one that hold samples of one number.
 
-        Clusters that are linked by others are one, too: connected components.
-
-        Parameters
-        ----------
-        members
-            By directory of a part: indices of samples, sorted, and a number for each.
-
-        Raises
-        ------
-        DamageError
-            If a chunk of the cluster column is not what was committed.
+        Clusters that are linked by others are one, too: connected components. The members are, by
+        directory of a part, indices of samples, sorted, and a number for each.
         """
-        if not members or self.cluster is None:
+        if not members or self.columns is None:
             return self
         words = [self._words_of(directory, own) for directory, (own, _) in members.items()]
         numbers = [number for _, number in members.values()]
         return replace(self, joined=_join(np.concatenate(words), np.concatenate(numbers)))
 
     def _words_of(self, directory: str, indices: npt.NDArray[np.int64]) -> _Words:
-        column, first, found = (self.cluster or {})[directory], 0, []
+        column, first, found = (self.columns or {})[directory], 0, []
         for words in _word_pieces(column, 0, column.commit.rows):
             own = slice(*np.searchsorted(indices, [first, first + len(words)]))
             found.append(words[indices[own] - first])
@@ -243,22 +209,11 @@ class RandomGroups:
         return np.where(known[places] == words, roots[places], words)
 
     def count_clusters(self, sample_filter: SampleFilter = ALL_SAMPLES) -> int | None:
-        """Return the number of clusters that have samples; None if each sample is its own.
-
-        Parameters
-        ----------
-        sample_filter
-            Samples that do not count.
-
-        Raises
-        ------
-        DamageError
-            If a chunk of the cluster column is not what was committed.
-        """
-        if self.cluster is None:
+        """Return the number of clusters that have samples; None if each sample is its own."""
+        if self.columns is None:
             return None
         known, new = np.empty(0, np.uint64), [np.empty(0, np.uint64)]
-        for directory, column in self.cluster.items():
+        for directory, column in self.columns.items():
             first = 0
             for words in _word_pieces(column, 0, column.commit.rows):
                 kept = sample_filter.select(words, directory, first)
@@ -270,31 +225,22 @@ class RandomGroups:
         return len(np.unique(np.concatenate([known, *new])))
 
     def of_samples(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.uint8]:
-        """Return the groups of consecutive samples of a part, uint8 (samples,).
-
-        Raises
-        ------
-        DamageError
-            If a chunk of the cluster column is not what was committed.
-        """
+        """Return the groups of consecutive samples of a part, uint8 (samples,)."""
         stop = first_sample + samples
         if not samples:
             return np.empty(0, np.uint8)
-        if self.cluster is None:
+        if self.columns is None:
             name, pieces = directory, _numbered_words(first_sample, stop)
         else:
-            name, pieces = "", _word_pieces(self.cluster[directory], first_sample, stop)
+            name, pieces = "", _word_pieces(self.columns[directory], first_sample, stop)
         return np.concatenate([self._groups(self._as_joined(words), name) for words in pieces])
 
     def dealt(self, sample_filter: SampleFilter = ALL_SAMPLES) -> Dealt | None:
-        """Return which samples each group holds, as far as a column tells; parameters likewise.
-
-        None if it is by their place in their parts that samples fall into groups.
-        """
-        if self.cluster is None or self.by is None:
+        """Return which samples each group holds; None if their place in their parts tells that."""
+        if self.columns is None or self.by is None:
             return None
         counts, sums = np.zeros(self.count, np.int64), np.zeros(self.count, np.uint64)
-        for directory, column in self.cluster.items():
+        for directory, column in self.columns.items():
             first = 0
             for words in _word_pieces(column, 0, column.commit.rows):
                 kept = sample_filter.select(words, directory, first)
@@ -355,24 +301,7 @@ def count_right(
 ) -> Answers | None:
     """Count right predictions by group, a bounded number of samples at a time.
 
-    Parameters
-    ----------
-    parts
-        Of the run.
-    groups
-        The groups of samples; one of all unless given.
-    sample_filter
-        Samples that do not count.
-
-    Returns
-    -------
-    Answers
-        None if a part with samples has no column prediction or label.
-
-    Raises
-    ------
-    DamageError
-        If a chunk of a column is not what was committed.
+    Without groups, all samples are one. None if a part with samples has no prediction or label.
     """
     groups = groups or RandomGroups(1)
     held = [part for part in parts if part.samples]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis.results.network import Analysis
+from tsstore.analysis.results.network import Analysis, known_entropies
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.network_intervals import (
@@ -243,10 +243,9 @@ def _layer(analysis: Analysis, name: str, level: float, like_rare: bool) -> _Sid
 
 
 def _network(analysis: Analysis, level: float, like_rare: bool) -> _Side:
-    entropies = analysis.known_entropies()
-    if entropies is None:
+    if not (known := known_entropies(analysis)):
         return _Side(analysis.network_efficiency(), reason="a lower bound")
-    estimated = _efficiency(entropies, analysis.neurons(), level, like_rare)
+    estimated = _efficiency(*known, level, like_rare)
     target = "".join(sorted({layer.target for layer in analysis.values()}))
     return _Side(analysis.network_efficiency(), estimated, target=target)
 

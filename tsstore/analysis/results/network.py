@@ -115,12 +115,9 @@ class Analysis(Mapping[str, LayerResult]):
         between 0 and 1. What `unseen_like_rare` assumes, `LayerResult.interval` says.
         """
         check_level(level)
-        entropies = self.known_entropies()
-        if entropies is None:
+        if not (known := known_entropies(self)):
             return None
-        return network_interval(
-            entropies, self.neurons(), level=level, unseen_like_rare=unseen_like_rare
-        )
+        return network_interval(*known, level=level, unseen_like_rare=unseen_like_rare)
 
     def aiq(self, weight: float = 2, accuracy: float | None = None) -> float:
         """Return the artificial intelligence quotient, a lower bound where the efficiency is.
@@ -156,12 +153,10 @@ class Analysis(Mapping[str, LayerResult]):
         answers: float | Answers = _accuracy(self, accuracy)
         if accuracy is None and self.accuracy_by_group is not None:
             answers = self.accuracy_by_group
-        entropies = self.known_entropies()
-        if entropies is None:
+        if not (known := known_entropies(self)):
             return None
         return aiq_interval(
-            entropies,
-            self.neurons(),
+            *known,
             answers,
             weight=weight,
             clusters=next((layer.clusters for layer in self.values()), None),
@@ -181,15 +176,6 @@ class Analysis(Mapping[str, LayerResult]):
 
     def __len__(self) -> int:
         return len(self.layers)
-
-    def known_entropies(self) -> list[Jackknifed] | None:
-        """Return the layers' entropies with those without each group; None unless all are good."""
-        known = [_good(layer) for layer in self.values()]
-        return [entropy for entropy in known if entropy] if known and all(known) else None
-
-    def neurons(self) -> list[int]:
-        """Return the neurons of each layer."""
-        return [layer.neurons for layer in self.values()]
 
     @property
     def sentence(self) -> str:
@@ -228,6 +214,17 @@ class Analysis(Mapping[str, LayerResult]):
 
     def _repr_html_(self) -> str:
         return analysis_html(self)
+
+
+def known_entropies(analysis: Analysis) -> tuple[list[Jackknifed], list[int]] | None:
+    """Return the layers' entropies with those without each group, and their neurons.
+
+    None unless all are good.
+    """
+    known = [entropy for layer in analysis.values() if (entropy := _good(layer))]
+    if not known or len(known) < len(analysis):
+        return None
+    return known, [layer.neurons for layer in analysis.values()]
 
 
 def _good(layer: LayerResult) -> Jackknifed | None:
