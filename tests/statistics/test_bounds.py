@@ -18,9 +18,7 @@ from tsstore.statistics.bounds import (
     _triple_agreement,
     entropy_lower_bound,
     entropy_lower_bound_by_groups,
-    upper_bound_from_rates,
 )
-from tsstore.statistics.entropy import entropy
 from tsstore.statistics.spectrum import Spectrum
 
 Counts = npt.NDArray[np.int64]
@@ -442,40 +440,3 @@ def test_few_long_samples_of_their_own_states_are_not_forgotten():
         above += entropy_lower_bound_by_groups(counted.spectrum, 200, counted.changes) > truth
         none_drawn += not long.any()
     assert above <= none_drawn + 3
-
-
-def test_independent_neurons_have_the_sum_of_their_entropies():
-    assert upper_bound_from_rates([0.5]) == pytest.approx(1, rel=1e-15)
-    assert upper_bound_from_rates([0.5] * 100) == pytest.approx(100, rel=1e-15)
-    assert upper_bound_from_rates([0.25, 0.5]) == pytest.approx(2 - 0.75 * math.log2(3) + 1)
-
-
-def test_neurons_that_never_or_always_fire_add_nothing():
-    assert upper_bound_from_rates([0, 1, 0, 1]) == 0
-    assert upper_bound_from_rates([0, 0.5, 1]) == pytest.approx(1)
-
-
-def test_tiny_rates_keep_their_digits():
-    rate = 1e-18
-    expected = rate * (math.log2(1 / rate) + 1 / math.log(2))
-    assert upper_bound_from_rates([rate]) == pytest.approx(expected, rel=1e-14)
-
-
-@given(st.lists(st.integers(0, 15), min_size=1, max_size=60))
-def test_no_states_have_more(states):
-    neurons = (np.array(states)[:, None] >> np.arange(4)) & 1
-    bound = upper_bound_from_rates(neurons.mean(axis=0))
-    assert entropy(np.bincount(states)) <= bound + 1e-12
-    assert 0 <= bound <= 4 + 1e-12
-
-
-@pytest.mark.parametrize("rates", [[], [[0.5]], 0.5])
-def test_rates_are_one_a_neuron(rates):
-    with pytest.raises(ValueError, match="one a neuron: found shape"):
-        upper_bound_from_rates(rates)
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
-def test_a_rate_is_a_share(rate):
-    with pytest.raises(ValueError, match=f"from 0 to 1: found {rate}"):
-        upper_bound_from_rates([0.5, rate])

@@ -10,7 +10,7 @@ from sampling import Counted, clumped_rows, independent_rows, uniform, zipf
 from scipy.stats import binom
 
 from tsstore.analysis.results.layer import LayerResult
-from tsstore.statistics.independence import _convexity, dependent_draws
+from tsstore.statistics.independence import convexity, dependent_draws
 from tsstore.statistics.spectrum import Spectrum
 
 
@@ -109,7 +109,7 @@ def test_what_is_expected_of_independent_samples_is_convex(shares, samples):
     number = np.arange(samples + 1)
     expected = binom.pmf(number[:, None], samples, shares).sum(axis=1)
     middle = number[1:-1]
-    most = _convexity(middle, samples) * expected[:-2] * expected[2:]
+    most = convexity(middle, samples) * expected[:-2] * expected[2:]
     assert (expected[1:-1] ** 2 <= most * (1 + 1e-9)).all()
     if len(set(shares)) == 1:
         np.testing.assert_allclose(expected[1:-1] ** 2, most, rtol=1e-9)

@@ -123,9 +123,9 @@ def test_a_million_changes_take_less_than_a_second() -> None:
     changes = SpectrumDelta(*map(np.array, numbers), group, k, q, states)
     surprisals = Surprisals(spectrum.rows, 10**5, 0.5)
     total = sample_sums(spectrum, surprisals)
-    start = time.perf_counter()
+    start = time.thread_time()
     sums_without_groups(total, changes, surprisals)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 def test_changes_of_other_samples_are_refused() -> None:

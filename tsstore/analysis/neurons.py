@@ -21,8 +21,7 @@ from tsstore.analysis.request import check_rows, countable, layer_names
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.counting.firing import Firing, add_firing, complements, count_firing
 from tsstore.errors import MemoryTooSmallError
-from tsstore.statistics.bounds import upper_bound_from_rates
-from tsstore.statistics.rates import rate_limits
+from tsstore.statistics.rates import rate_limits, upper_bound_from_rates
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import Block, LayerStates
 from tsstore.store.reading.store import StateStore

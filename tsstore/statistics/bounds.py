@@ -1,6 +1,4 @@
-"""Bounds on the entropy of a layer: from below by its states, from above by its neurons' rates.
-
-The lower one holds whatever the distribution of the states.
+"""A lower bound on the entropy of a layer, whatever the distribution of its states.
 
 How often do two rows from different samples agree? Among T such pairs, P do; mu2 = P / T
 estimates, without bias, the probability sum p_i**2 that two independent draws give the same
@@ -70,7 +68,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from tsstore.statistics.jackknife import FEWEST_GROUPS, check_changes, standard_error
 from tsstore.statistics.missed import effective_samples, share_missed
@@ -155,15 +152,8 @@ def entropy_lower_bound_by_groups(
 
     Parameters
     ----------
-    spectrum
-        What was counted, with incidences.
-    samples
-        How many samples were counted.
-    changes
-        What leaving each group of them out changes.
-    clusters
-        How many clusters there are, samples of one of which depend on each other; groups then hold
-        whole clusters. None where each sample is on its own.
+    spectrum, samples, changes, clusters
+        As `intervals.jackknifed_entropy`.
     level
         Nominal confidence, between 0 and 1, that the bound does not exceed H.
 
@@ -314,40 +304,3 @@ def _check_pairs(spectrum: Spectrum, equal_pairs: int, pairs: int) -> None:
             f"pairs_within_samples must be from {equal_pairs} (those that are equal) to "
             f"{_pairs(spectrum.rows)} (pairs in all): found {pairs}"
         )
-
-
-def upper_bound_from_rates(rates: npt.ArrayLike) -> float:
-    """Return the entropy that neurons of these rates would have if they were independent, in bits.
-
-    Parameters
-    ----------
-    rates
-        Of shape (neurons,), from 0 to 1: in what share of the rows each neuron is on.
-
-    Returns
-    -------
-    float
-        Sum over neurons of h(p) = -p log2 p - (1 - p) log2 (1 - p); from 0 to the number of
-        neurons.
-
-    Raises
-    ------
-    ValueError
-        If there are no neurons, or a rate is not from 0 to 1.
-
-    Notes
-    -----
-    The entropy of several variables is never more than the sum of their own (Shannon 1948), with
-    equality where they are independent. Rates of n rows, drawn independently, make the bound too
-    low by about neurons / (2 n ln 2) bits on average (Miller 1955): next to nothing, unless rows
-    are fewer than neurons.
-    """
-    from scipy.special import entr, xlog1py
-
-    shares = np.asarray(rates, dtype=np.float64)
-    if shares.ndim != 1 or shares.size == 0:
-        raise ValueError(f"rates must be one a neuron: found shape {shares.shape}")
-    wrong = shares[~((shares >= 0) & (shares <= 1))]
-    if wrong.size:
-        raise ValueError(f"a rate must be from 0 to 1: found {wrong[0]}")
-    return math.fsum(entr(shares) - xlog1py(1 - shares, -shares)) / math.log(2)

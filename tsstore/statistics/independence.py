@@ -129,7 +129,7 @@ def _neighbours(seen: FloatArray, clumps: FloatArray, samples: int, largest: int
     if not len(middle):
         return None
     before, here, after = (seen[middle + step] / clumps[middle] for step in (-1, 0, 1))
-    factor = _convexity(middle, samples)
+    factor = convexity(middle, samples)
     left, right = before + here / 2, after + here / 2
     half = factor * (left + right) / 4
     square = 1 - factor / 4
@@ -149,7 +149,7 @@ def _gaps(seen: FloatArray, clumps: FloatArray, samples: int, largest: int) -> s
     """Say which number of samples, with its multiples, has all states of its neighbours."""
     for copies in range(2, largest + 1):
         middle = np.arange(copies, largest + 1, copies)
-        ratio = math.sqrt(_convexity(middle, samples).max())
+        ratio = math.sqrt(convexity(middle, samples).max())
         # Each neighbour of two multiples of 2 counts by half for each.
         sides = 1 if copies == 2 else 2
         here = (seen[middle] / clumps[middle]).sum()
@@ -160,7 +160,7 @@ def _gaps(seen: FloatArray, clumps: FloatArray, samples: int, largest: int) -> s
     return None
 
 
-def _convexity(middle: IntArray, samples: int) -> FloatArray:
+def convexity(middle: IntArray, samples: int) -> FloatArray:
     """Return C(m, q)**2 / (C(m, q - 1) C(m, q + 1))."""
     return np.asarray((1 + 1 / middle) * (1 + 1 / (samples - middle)), np.float64)
 

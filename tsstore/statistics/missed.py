@@ -114,12 +114,7 @@ class Missed:
     def at_most(self, level: float, quantile: float) -> float:
         """Return the bits that the layer may have if as much was missed as can be.
 
-        Parameters
-        ----------
-        level
-            Nominal confidence of the interval.
-        quantile
-            How many standard errors an interval reaches.
+        An interval of such a level reaches so many standard errors, the quantile.
         """
         from scipy.special import digamma
 
@@ -145,16 +140,9 @@ def states_left(neurons: int, distinct: int) -> float:
 
 
 def effective_samples(samples: int, rows: int, pairs_within_samples: int) -> float:
-    """Return how many samples of one length weigh as much: M, at most those that have rows.
+    """Return how many samples of one length weigh as much: M, at most the samples, or clusters.
 
-    Parameters
-    ----------
-    samples
-        How many samples, or clusters of them, were counted.
-    rows
-        Their rows, n.
-    pairs_within_samples
-        Sum over samples of r (r - 1) / 2, r being the rows of the sample.
+    They have n rows, and so many pairs of rows within samples, the sum of r (r - 1) / 2.
     """
     return min(samples, rows**2 / max(1, rows + 2 * pairs_within_samples))
 

@@ -164,15 +164,7 @@ def chao_wang_jost_by_samples(
 
 
 def sample_sums(spectrum: Spectrum, surprisals: Surprisals) -> SampleSums:
-    """Add up what the estimate is made of.
-
-    Parameters
-    ----------
-    spectrum
-        What was counted: all of it, or a part of the states or of the samples.
-    surprisals
-        Those of all of it.
-    """
+    """Add up what the estimate is made of: of all that was counted, or of a part of it."""
     k, q, states = spectrum.multiplicity, spectrum.incidence, spectrum.states
     return SampleSums(
         spectrum.rows,
@@ -184,16 +176,9 @@ def sample_sums(spectrum: Spectrum, surprisals: Surprisals) -> SampleSums:
 
 
 def entropy_of_sums(sums: SampleSums, surprisals: Surprisals, samples: int) -> float:
-    """Return the estimate that sums give, in bits.
+    """Return the estimate that the sums of m samples give, in bits.
 
-    Parameters
-    ----------
-    sums
-        Those of so many samples.
-    surprisals
-        With what the sums were made; its rows and samples may be those of more.
-    samples
-        m.
+    Surprisals are what they were made with, of these samples or of more.
     """
     fewer_rows = math.log1p((sums.rows - surprisals.rows) / surprisals.rows)
     corrections = digamma_correction([surprisals.samples, samples])
@@ -204,18 +189,7 @@ def entropy_of_sums(sums: SampleSums, surprisals: Surprisals, samples: int) -> f
 
 
 def rare_spread(spectrum: Spectrum, equal_pairs_within_samples: int | None) -> float:
-    """Return the relative variance of a rare state's rows in the samples that show it.
-
-    Parameters
-    ----------
-    spectrum, equal_pairs_within_samples
-        As `chao_wang_jost_by_samples`.
-
-    Returns
-    -------
-    float
-        c of the module's text; 0 where nothing tells of it.
-    """
+    """Return the relative variance c of a rare state's rows; 0 where nothing tells of it."""
     from scipy.optimize import brentq
 
     if equal_pairs_within_samples is None:

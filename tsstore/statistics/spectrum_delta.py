@@ -100,14 +100,8 @@ class SpectrumDelta:
     ) -> Self:
         """Make changes from entries that come group after group, each once: in little memory.
 
-        Parameters
-        ----------
-        numbers
-            As `from_arrays` takes them.
-        ends
-            Where the entries of each group end, of shape (groups,).
-        multiplicity, incidence, states
-            Signed integers of shape (entries,), in any order in each group.
+        Numbers are as `from_arrays` takes them, ends, (groups,), tell where the entries of each
+        group end; in each group these are in any order.
         """
         totals = [_as_integers(number) for number in numbers]
         _check_lengths(_NUMBERS, totals)
@@ -163,13 +157,7 @@ class SpectrumDelta:
         return int(self.samples.size)
 
     def entries_of(self, group: int) -> slice:
-        """Return which entries are those of a group.
-
-        Raises
-        ------
-        ValueError
-            If there is no such group.
-        """
+        """Return which entries are those of a group; ValueError if there is none such."""
         if not 0 <= group < self.groups:
             raise ValueError(f"there is no group {group}; there are {self.groups}, from 0 on")
         start, stop = np.searchsorted(self.group, [group, group + 1]).tolist()

@@ -107,18 +107,12 @@ def verdict(
 
     Parameters
     ----------
-    spectrum
-        What was counted, with incidences.
-    samples
-        How many samples were counted.
+    spectrum, samples, neurons, clusters
+        As `intervals.jackknifed_entropy`. Where there are clusters, the fewest samples are asked of
+        them.
     entropy
-        The estimate, with what it is without groups of samples (`jackknifed_entropy`). Where groups
-        were not told apart, what scatter would decide is left out, and the reason says so.
-    neurons
-        Neurons of the layer.
-    clusters
-        How many clusters there are, samples of one of which depend on each other: the fewest
-        samples are then asked of them. None where each sample is on its own.
+        What that gives. Where groups were not told apart, what scatter would decide is left out,
+        and the reason says so.
     doubts
         What speaks against the samples as draws, in words, the gravest first: whatever they show,
         the layer is then sample-limited, and how many samples it needs is not told.
