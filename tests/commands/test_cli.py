@@ -293,7 +293,8 @@ def test_names_cannot_write_to_the_terminal(tmp_path):
     from tsstore.store.files.local import LocalFiles
     from tsstore.store.format.attributes import LayerAttributes, PartAttributes
     from tsstore.store.run import create_run
-    from tsstore.store.writing.part import Batch, LayerBatch, PartWriter
+    from tsstore.store.writing.batch import Batch, LayerBatch
+    from tsstore.store.writing.part import PartWriter
 
     name = "[bold]\x1b[31mred"
     files = LocalFiles(tmp_path / "run.zarr", durable=False)

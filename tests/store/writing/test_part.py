@@ -90,7 +90,7 @@ def test_a_part_that_never_began_does_not_count(tmp_path):
     (tmp_path / PART).mkdir()
     (tmp_path / PART / "zarr.json.0123.partial").write_bytes(b"")
     assert next_attempt(files, 0) == 0
-    assert PartWriter(files, PartAttributes(), first=True).directory == PART
+    assert PartWriter(files, PartAttributes(), attempt=0).directory == PART
     assert next_attempt(files, 0) == 1
     assert next_attempt(files, 1) == 0
 
@@ -106,13 +106,13 @@ def test_a_part_says_which_process_writes_it(tmp_path):
 def test_a_first_part_has_none_before_it(tmp_path):
     files = LocalFiles(tmp_path)
     create_run(files)
-    PartWriter(files, PartAttributes(), first=True)
-    PartWriter(files, PartAttributes(rank=1), first=True)
+    PartWriter(files, PartAttributes(), attempt=0)
+    PartWriter(files, PartAttributes(rank=1), attempt=0)
     with pytest.raises(StoreExistsError, match=rf"{PART} exists already: rank 0 has .*resume=True"):
-        PartWriter(files, PartAttributes(), first=True)
+        PartWriter(files, PartAttributes(), attempt=0)
     assert PartWriter(files, PartAttributes()).directory == "part-00000-00001"
     with pytest.raises(StoreExistsError, match="part-00000-00001 exists already: rank 0"):
-        PartWriter(files, PartAttributes(), first=True)
+        PartWriter(files, PartAttributes(), attempt=0)
     assert len(open_store(tmp_path).parts) == 3
 
 

@@ -235,7 +235,8 @@ def _begin_part(
     compression = settings.compression
     if settings.begin == "resume":
         return resume_part(files, part, threshold=settings.threshold, compression=compression)
-    return PartWriter(files, part, compression=compression, first=settings.begin == "first"), None
+    attempt = 0 if settings.begin == "first" else None
+    return PartWriter(files, part, compression=compression, attempt=attempt), None
 
 
 def _end(thread: WriterThread, termination: Termination | None, why: str) -> None:

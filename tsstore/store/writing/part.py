@@ -19,8 +19,7 @@ from tsstore.store.format.documents import create_group, metadata_key, write_gro
 from tsstore.store.format.paths import commit_path, part_directory, seal_path
 from tsstore.store.format.record import CommitRecord
 from tsstore.store.process import now, process_name, this_process
-from tsstore.store.writing.batch import Batch as Batch
-from tsstore.store.writing.batch import LayerBatch as LayerBatch
+from tsstore.store.writing.batch import Batch
 from tsstore.store.writing.layers import PartArrays
 from tsstore.store.writing.seal import create_seal, is_own, seal_part
 
@@ -41,11 +40,18 @@ class PartWriter:
         Of the states.
     chunk_bytes
         Size of a decoded chunk of states; chosen by the number of layers unless given.
-    first
-        Whether the part must be the first of its rank; StoreExistsError where it is not.
     attempt
-        Which attempt the part must be, as :func:`tsstore.store.writing.resume.resume_step` found
-        it; the first that is free unless given.
+        Which attempt the part must be, 0 for the first of its rank, or StoreExistsError is raised;
+        the first that is free unless given.
+
+    Attributes
+    ----------
+    attributes
+        What the part says of this process.
+    record
+        What has been committed.
+    sealed
+        Whether it takes no more batches.
     """
 
     def __init__(
@@ -55,24 +61,18 @@ class PartWriter:
         *,
         compression: Compression | None = None,
         chunk_bytes: int | None = None,
-        first: bool = False,
         attempt: int | None = None,
     ) -> None:
         self._files = files
-        self._record = CommitRecord()
+        self.record = CommitRecord()
         self.sealed = False
-        self.attributes = create_part(files, part, 0 if first else attempt)
+        self.attributes = create_part(files, part, attempt)
         self._arrays = PartArrays(files, self.directory, compression or Compression(), chunk_bytes)
 
     @property
     def directory(self) -> str:
         """The part's directory in the run."""
         return part_directory(self.attributes.rank, self.attributes.attempt)
-
-    @property
-    def record(self) -> CommitRecord:
-        """What has been committed."""
-        return self._record
 
     @property
     def started(self) -> bool:
@@ -119,15 +119,15 @@ class PartWriter:
             If a batch could not be appended whole, or the part has been deleted meanwhile.
         """
         self._arrays.check_whole()
-        if self._record.generation and self._record.batches == self._arrays.batches:
-            return self._record
+        if self.record.generation and self.record.batches == self._arrays.batches:
+            return self.record
         self._check_open()
         self._check_seal()
         if not self._arrays.defined:
             # The empty record that comes with the first layers must be the first one.
-            return self._record
+            return self.record
         record = CommitRecord(
-            generation=self._record.generation + 1,
+            generation=self.record.generation + 1,
             batches=self._arrays.batches,
             samples=self._arrays.samples,
             time=now(),
@@ -138,7 +138,7 @@ class PartWriter:
         write_group(self._files, commit_path(self.directory), record.to_json())
         self._files.sync()
         self._check_seal()
-        self._record = record
+        self.record = record
         self._arrays.write_shapes()
         return record
 
