@@ -69,24 +69,7 @@ class Evaluations:
     def begin(
         self, model: nn.Module, step: int, rank: int, world_size: int, **attributes: Any
     ) -> None:
-        """Begin to record an evaluation.
-
-        Parameters
-        ----------
-        model
-            The trainer's model.
-        step
-            Training steps so far.
-        rank, world_size
-            Of this process, as the trainer says; all processes begin together.
-        **attributes
-            What else is to be stored with the part.
-
-        Raises
-        ------
-        TsstoreError
-            As :func:`tsstore.capture` does.
-        """
+        """Begin to record an evaluation."""
         self.close()
         given = self._options
         step = step if given.get("step") is None else given["step"]
@@ -104,36 +87,14 @@ class Evaluations:
             self._record = self._batch.enter_context(self._recorder.batch()).record
 
     def end_batch(self, batch: Any, outputs: Any) -> None:
-        """End the batch that was begun, if one was; an error drops it.
-
-        Parameters
-        ----------
-        batch, outputs
-            What the columns are made of.
-
-        Raises
-        ------
-        ColumnsError
-            If a named column is not in the batch, or columns do not fit.
-        """
+        """End the batch that was begun, if one was; an error drops it."""
         record, self._record = self._record, None
         with self._batch:
             if record is not None:
                 record(**self._columns_of(batch, outputs))
 
     def close(self, error: BaseException | None = None) -> None:
-        """End the evaluation, if one is under way; a batch that has not ended is dropped.
-
-        Parameters
-        ----------
-        error
-            Why, if it did not come to its end; it is not raised again.
-
-        Raises
-        ------
-        WriterError
-            If the background writer has failed and there is no other error.
-        """
+        """End the evaluation, if one is under way; a batch that has not ended is dropped."""
         self._record = None
         why = error or CaptureError("the batch did not come to its end")
         self._batch.__exit__(type(why), why, why.__traceback__)

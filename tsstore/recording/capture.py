@@ -32,6 +32,7 @@ from tsstore.recording.settings import (
 )
 from tsstore.recording.summary import recommended_layers
 from tsstore.store.chunked.writer import Compression
+from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.run import begin_run, remove_run
@@ -207,17 +208,11 @@ def capture(
         findings = find_samples(model, targets, *arguments_of(example_input))
         log(findings, "the example input")
         settings = replace(settings, findings=findings)
-    part = PartAttributes(step=checked_step(step), user=checked_attributes(attributes))
+    step, user = checked_step(step), checked_attributes(attributes)
     job = find_job(rank, world_size, run_id)
-    _check_beginning(job, resume, overwrite)
-    files = open_files(path, durable)
-    make_way(files, job.rank, overwrite)
-    if overwrite:
-        remove_run(files)
-    software = {"torch": torch.__version__}
-    begin_run(files, software, run_id=job.run_id, resume=resume, many=job.world_size > 1)
-    part = replace(part, rank=job.rank, world_size=job.world_size)
+    files = _begin_run(path, durable, job, settings, overwrite)
     warn_of_other_recorders(model, files.location)
+    part = PartAttributes(step=step, user=user, rank=job.rank, world_size=job.world_size)
     recorder = Recorder(model, files, targets, part, settings)
     try:
         recorder.attach()
@@ -227,6 +222,21 @@ def capture(
         recorder.close("its hooks could not be attached")
         raise
     return recorder
+
+
+def _begin_run(
+    path: StorePath, durable: bool, job: Job, settings: Settings, overwrite: bool
+) -> Files:
+    """Return the files of a run that is there now, with nothing in it that must not be."""
+    resume = settings.begin == "resume"
+    _check_beginning(job, resume, overwrite)
+    files = open_files(path, durable)
+    make_way(files, job.rank, overwrite)
+    if overwrite:
+        remove_run(files)
+    software = {"torch": torch.__version__}
+    begin_run(files, software, run_id=job.run_id, resume=resume, many=job.world_size > 1)
+    return files
 
 
 def _check_beginning(job: Job, resume: bool, overwrite: bool) -> None:

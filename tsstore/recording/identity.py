@@ -32,15 +32,7 @@ _RUN_ID_VARIABLES = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
 
 @dataclass(frozen=True)
 class Job:
-    """One process of a job.
-
-    Attributes
-    ----------
-    rank, world_size
-        Of the process.
-    run_id
-        What all processes of the job call the run; None lets a single process make one up.
-    """
+    """One process of a job."""
 
     rank: int = 0
     world_size: int = 1

@@ -38,22 +38,8 @@ _SETTINGS = Settings(calls="merge", missing="empty")
 class Session:
     """A run of one model, a part after the other; what runs outside the model is a batch as well.
 
-    Parameters
-    ----------
-    model
-        The model whose outermost forward pass is a batch.
-    targets
-        Where to capture.
-    path
-        Where the run shall lie: there, if it ends in ``.zarr``; else in that folder, under the
-        first name that is free. Without it the run is temporary.
-    name
-        What to call it in a folder.
-
-    Attributes
-    ----------
-    handles
-        Of the hooks on layers.
+    It lies at `path`, if that ends in ``.zarr``; else in that folder, under the first name like
+    `name` that is free. Without a path the run is temporary. `handles` are of the hooks on layers.
     """
 
     def __init__(
@@ -97,13 +83,7 @@ class Session:
             self._recorder.hooks[layer](module, arguments, value)
 
     def states(self, layer: str) -> LayerStates | None:
-        """Commit, and return what a layer holds since it was begun anew; None if it never ran.
-
-        Raises
-        ------
-        WriterError
-            If the background writer has failed.
-        """
+        """Commit, and return what a layer holds since it was begun anew; None if it never ran."""
         if not self._recorder.closed:
             self._recorder.commit()
         first = self._first_part[layer]
@@ -130,13 +110,7 @@ class Session:
             self._remove_parts(before=min(self._first_part.values()))
 
     def close(self) -> None:
-        """Remove the hooks, and seal the run.
-
-        Raises
-        ------
-        WriterError
-            If the background writer has failed, unless the run was removed meanwhile.
-        """
+        """Remove the hooks, and seal the run."""
         for handle in self.handles:
             handle.remove()
         self._is_closed = True
@@ -170,13 +144,7 @@ class Session:
 
 
 def _new_run(path: StorePath, name: str) -> Files:
-    """Create a run at a path that ends in ``.zarr``, or in a folder, whatever else that holds.
-
-    Raises
-    ------
-    StoreExistsError
-        If there is something at the path already.
-    """
+    """Create a run at a path that ends in ``.zarr``, or in a folder, whatever else that holds."""
     software = {"torch": torch.__version__}
     if not isinstance(path, str | os.PathLike) or os.fspath(path).rstrip("/").endswith(".zarr"):
         files = open_files(path)

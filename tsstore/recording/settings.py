@@ -66,13 +66,7 @@ class Sampling:
                 )
 
     def attributes(self, has_positions: bool) -> dict[str, Any] | None:
-        """Return what a layer says of it; None where nothing is left out.
-
-        Parameters
-        ----------
-        has_positions
-            Whether the layer has more than one position in a sample.
-        """
+        """Return what a layer says of it; None where nothing is left out."""
         said: dict[str, Any] = {}
         if self.positions is not None and has_positions:
             share = is_share(self.positions)
@@ -123,13 +117,7 @@ class Settings:
 
 
 def checked_step(step: object) -> int | str | None:
-    """Return a step as it is stored.
-
-    Raises
-    ------
-    CaptureError
-        If it is neither an integer nor text.
-    """
+    """Return a step as it is stored."""
     if step is None or isinstance(step, str):
         return step
     if isinstance(step, Integral):
@@ -138,13 +126,7 @@ def checked_step(step: object) -> int | str | None:
 
 
 def checked_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the user's attributes as they are stored.
-
-    Raises
-    ------
-    CaptureError
-        If JSON cannot hold them.
-    """
+    """Return the user's attributes as they are stored."""
     try:
         plain = dict(attributes or {})
         dump(plain)

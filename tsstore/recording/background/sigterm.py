@@ -30,11 +30,6 @@ class Termination:
 
     The handler only notes the signal and passes it on to Python code that handled it before: it
     runs between any two instructions, where taking a lock, writing or logging could wait for ever.
-
-    Raises
-    ------
-    CaptureError
-        If this is not the main thread, or the signal's handler is not Python's to restore.
     """
 
     def __init__(self) -> None:

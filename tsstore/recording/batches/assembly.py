@@ -100,19 +100,7 @@ class Assembly:
         return FinishedBatch(known.finished(batch, columns), {}, self._schema.dtypes or {})
 
     def assemble(self, batch: OpenBatch) -> FinishedBatch | None:
-        """Return the finished batch, or None for one in which nothing happened.
-
-        Raises
-        ------
-        ColumnsError
-            If columns do not fit the samples, or differ from the first batch's.
-        OutputError
-            If a layer's rows cannot be shared by the samples, or a mask fits no layer.
-        SelectionError
-            If a layer that the user named does not run in the first batch.
-        CaptureError
-            If layers differ from those of earlier batches.
-        """
+        """Return the finished batch, or None for one in which nothing happened."""
         if known := self.as_before(batch):
             return known
         samples = batch.samples()

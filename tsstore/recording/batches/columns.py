@@ -15,13 +15,7 @@ from tsstore.store.writing.batch import check_column
 
 
 def to_column(name: str, values: Any) -> npt.NDArray[Any]:
-    """Return values as a one-dimensional array of bool, int, float or text.
-
-    Raises
-    ------
-    ColumnsError
-        If they have another shape or type, or text that cannot be stored.
-    """
+    """Return values as a one-dimensional array of bool, int, float or text."""
     array = _as_array(name, values)
     if array.ndim != 1:
         raise ColumnsError(
@@ -69,13 +63,7 @@ class ColumnSchema:
         self.dtypes: dict[str, str] | None = None
 
     def conform(self, columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """Return the columns in the fixed order and dtypes.
-
-        Raises
-        ------
-        ColumnsError
-            If the set differs from the first batch's, or a dtype does not fit into its own.
-        """
+        """Return the columns in the fixed order and dtypes."""
         if self.dtypes is None:
             self.dtypes = dtype_names(columns)
         if set(columns) != set(self.dtypes):

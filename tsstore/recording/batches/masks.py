@@ -36,13 +36,7 @@ class Masks:
         return self._given is not None
 
     def record(self, given: Any) -> None:
-        """Take a mask, or a list of one a forward pass, or a mapping from layer names or globs.
-
-        Raises
-        ------
-        ColumnsError
-            If there is one already, or one is no array of 0 and 1 of (samples, positions).
-        """
+        """Take a mask, or a list of one a forward pass, or a mapping from layer names or globs."""
         if self._given is not None:
             raise ColumnsError("a mask was recorded twice in one batch; record it once")
         if isinstance(given, Mapping):

@@ -184,12 +184,6 @@ class OpenBatch:
         """Return the number of samples, or None for a batch in which nothing happened.
 
         As the user said; else the columns' length; else the size of the model's input.
-
-        Raises
-        ------
-        ColumnsError
-            If columns disagree with each other, with what the user said, or with the input; if
-            nothing tells.
         """
         samples = samples_said(self.explicit_samples, self.columns)
         if samples is None:

@@ -42,16 +42,9 @@ class _Chosen(NamedTuple):
 
 
 class Sampler:
-    """Packs the positions that are chosen of each sample.
+    """Packs the positions that are chosen of each sample: so many of each call, or a share.
 
-    Parameters
-    ----------
-    wanted
-        How many of each sample, in each call of a layer, or which share of them.
-    seed, rank
-        Of the run, and of this process.
-    belonging
-        Knows which sample an entry belongs to, from the second batch on.
+    Which sample an entry belongs to is known from the second batch on.
     """
 
     def __init__(self, wanted: int | float, seed: int, rank: int, belonging: Belonging) -> None:
@@ -73,15 +66,6 @@ class Sampler:
 
         Where it is not known yet which sample an entry belongs to, all are packed, and
         :meth:`choose_late` chooses among them when the batch ends.
-
-        Parameters
-        ----------
-        batch
-            What the tensor belongs to: it knows how many samples there are, and what is padding.
-        target
-            Where the tensor was captured.
-        tensor, threshold, neuron_axis, sample_axis
-            See :func:`tsstore.recording.packing.packer.pack`, and for errors, too.
         """
         batch.is_sampled = True
         form = form_of(tensor, threshold, neuron_axis, sample_axis)

@@ -90,11 +90,6 @@ def words_of(tensor: torch.Tensor) -> Words:
     """Return a tensor's memory from its first value to its last, gaps included.
 
     Nothing is copied.
-
-    Raises
-    ------
-    RuntimeError
-        If the tensor has no memory of its own.
     """
     size = tensor.itemsize
     # torch, too, calls them by other types, but as unsigned ones NumPy alone knows them all.

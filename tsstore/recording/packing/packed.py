@@ -106,13 +106,7 @@ def form_of(
     sample_axis: int,
     decided: Mapping[str, str] | None = None,
 ) -> Form:
-    """Return the form of a call that gave a tensor; arguments are those of `pack`, and reasons.
-
-    Raises
-    ------
-    OutputError
-        If the tensor has no neurons.
-    """
+    """Return the form of a call that gave a tensor; OutputError where it has no neurons."""
     neurons = tensor.shape[neuron_axis]
     if neurons == 0:
         raise OutputError(
@@ -131,11 +125,6 @@ def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:
 
     For floating point it is rounded to `dtype`, as torch and NumPy do. An integer is greater than
     a threshold exactly if it is greater than its floor.
-
-    Raises
-    ------
-    OutputError
-        If the threshold is beyond what `dtype` can hold.
     """
     if not dtype.is_floating_point:
         return float(math.floor(threshold))

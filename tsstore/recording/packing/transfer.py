@@ -27,19 +27,7 @@ class Transfer:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     def start(self, packed: Packed) -> Packed:
-        """Begin to copy rows, and return without waiting.
-
-        Parameters
-        ----------
-        packed
-            The rows of one call of a layer.
-
-        Returns
-        -------
-        Packed
-            With rows in pinned memory, which are there once `arrived` has returned; rows on other
-            devices stay where they are.
-        """
+        """Begin to copy rows, and return without waiting."""
         rows = packed.rows
         if isinstance(rows, np.ndarray) or not rows.is_cuda:
             return packed
