@@ -18,7 +18,6 @@ from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.repeats import choose_samples, deal_groups
 from tsstore.analysis.request import (
-    Progress,
     Repeats,
     Request,
     check_rows,
@@ -37,6 +36,7 @@ from tsstore.errors import CountingError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.store import StateStore
+from tsstore.text import Progress
 
 
 def analyze(

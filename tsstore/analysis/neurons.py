@@ -6,18 +6,17 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore import text
-from tsstore.analysis.machine import parse_memory
-from tsstore.analysis.request import check_rows, countable, layer_names
+from tsstore.analysis.request import Request, check_rows, countable, layer_names
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.counting.firing import Firing, add_firing, complements, count_firing
 from tsstore.errors import MemoryTooSmallError
@@ -25,12 +24,10 @@ from tsstore.statistics.rates import rate_limits, upper_bound_from_rates
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import Block, LayerStates
 from tsstore.store.reading.store import StateStore
+from tsstore.text import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Progress = Callable[[str, int, int], None]
-"""Takes a layer's name, the number of its tasks that are done, and of all."""
 
 PIECE_BYTES = 1 << 20
 """Of rows that are counted at a time, about; those of one sample are counted at once."""
@@ -343,15 +340,15 @@ def neurons(
     AnalysisError
         If the run holds several steps, or memory or scheduler make no sense.
     """
+    request = Request(memory=memory, scheduler=scheduler, progress=progress)
     store = countable(store)
     names = layer_names(store, layers)
-    asked = None if memory is None else parse_memory(memory)
     secret = int.from_bytes(os.urandom(16), "little")
     with closing(choose(scheduler)) as runner:
-        amount = runner.memory(asked)
+        amount = runner.memory(memory)
         found = {}
         for name in names:
-            report = None if progress is None else partial(progress, name)
+            report = request.report(name)
             counted = _count_layer(store[name], amount, runner, report, secret)
             found[name] = LayerNeurons(name, counted)
     return Neurons(store.path, found)

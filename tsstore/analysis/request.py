@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -17,9 +17,7 @@ from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.store import StateStore, open_store
-
-Progress = Callable[[str, int, int], None]
-"""Takes a layer's name, the number of its tasks that are done, and of all."""
+from tsstore.text import Progress
 
 Repeats = Literal["once", "each"]
 """Whether samples of one id and the same rows count once, or each sample is a draw of its own."""

@@ -17,7 +17,7 @@ from tsstore.analysis.execution.graph import Index, build_index_graph, gather
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
 from tsstore.analysis.planning.layer_plan import Plan, layer_plan
-from tsstore.analysis.request import Progress, Request, check_rows
+from tsstore.analysis.request import Request, check_rows
 from tsstore.analysis.schedulers import Report, Scheduler, choose, task_keys
 from tsstore.analysis.states.files import write_states
 from tsstore.counting.keys import KeyScheme
@@ -27,6 +27,7 @@ from tsstore.counting.tables.plain import Table, slot_bytes
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.store.reading.layer import LayerStates
+from tsstore.text import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
