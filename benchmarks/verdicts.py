@@ -10,8 +10,12 @@ state::
     python benchmarks/verdicts.py
     python benchmarks/verdicts.py --repetitions 200
     python benchmarks/verdicts.py --families
+    python benchmarks/verdicts.py --rates
 
-With ``--families`` the families of `families` are drawn instead. The seed is fixed.
+With ``--families`` the families of `families` are drawn instead. With ``--rates`` it prints whether
+the neurons' firing rates would make intervals narrower: the sum of what each neuron may have, its
+rate being off by the share of samples of a kind that was not drawn, against the upper end that is
+shown. The seed is fixed.
 
 No rule can call a neuron usable that fires in a tenth of 3,000 samples: its entropy is .469 bits
 with a standard error of .0174, so that 18 % of all estimates are more than 5 % off. How often the
@@ -34,6 +38,8 @@ from draws import entropy_of, neurons
 from estimators import chosen, draw, print_cells
 from families import Family, chosen_on, held_out
 
+from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.rates import upper_bound_from_rates
 from tsstore.statistics.verdict import FEWEST_SAMPLES, UNSEEN_UP_TO
 
 RATES = (0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -211,6 +217,31 @@ def constant_layers() -> None:
         print_cells(shown, headings)
 
 
+def rates_as_limits(families: Iterable[Family], repetitions: int) -> None:
+    """Print upper ends of intervals, and what rates allow: medians of draws, in efficiency."""
+    headings = {"family": 32, "samples": 9, "truth": 8, "plug-in": 9, "upper end": 11, "rates": 8}
+    print_cells(headings, headings)
+    for family in families:
+        rng = np.random.default_rng([SEED, *family.name.encode()])
+        for samples in family.sizes:
+            found = []
+            for _ in range(repetitions):
+                rows = family.draw(rng, samples=samples)
+                rows, sample = rows if isinstance(rows, tuple) else (rows, None)
+                group = rng.integers(0, GROUPS, samples)
+                counted = Counted.of(rows, group, family.neurons, sample)
+                entropy = counted.entropy()
+                bits = (rows.ravel()[:, None] >> np.arange(family.neurons)) & 1
+                rates = bits.mean(axis=0)
+                rates = np.minimum(np.minimum(rates, 1 - rates) + entropy.missed.share(0.95), 0.5)
+                allowed = upper_bound_from_rates(rates)
+                upper = entropy.interval(largest=family.neurons).upper
+                found.append((family.truth, plug_in(counted.spectrum), upper, allowed))
+            middle = np.median(found, axis=0) / family.neurons
+            cells = [f"{number:.4f}" for number in middle]
+            print_cells([family.name, f"{samples:,}", *cells], headings)
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(
@@ -218,14 +249,19 @@ def main() -> None:
     )
     parser.add_argument("--repetitions", type=int, default=60, help="draws of each size")
     parser.add_argument("--families", action="store_true", help="those of the family table instead")
+    parser.add_argument("--rates", action="store_true", help="as limits of intervals, instead")
     parser.add_argument("--only", nargs="+", default=[], help="layers with such names")
     arguments = parser.parse_args()
-    families = itertools.chain(chosen_on(), held_out()) if arguments.families else small_layers()
+    known = itertools.chain(chosen_on(), held_out())
+    families = known if arguments.families or arguments.rates else small_layers()
     named = (family for family in families if chosen(family.name, arguments.only))
-    cells = measure(named, arguments.repetitions)
-    try_rules(cells)
-    too_wide(cells)
-    constant_layers()
+    if arguments.rates:
+        rates_as_limits(named, arguments.repetitions)
+    else:
+        cells = measure(named, arguments.repetitions)
+        try_rules(cells)
+        too_wide(cells)
+        constant_layers()
 
 
 if __name__ == "__main__":
