@@ -22,7 +22,8 @@ from tsstore.counting.firing import Firing, add_firing, complements, count_firin
 from tsstore.errors import MemoryTooSmallError
 from tsstore.statistics.rates import rate_limits, upper_bound_from_rates
 from tsstore.store.files.open import StorePath
-from tsstore.store.reading.layer import Block, LayerStates
+from tsstore.store.reading.blocks import Block
+from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 

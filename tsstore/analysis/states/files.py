@@ -21,12 +21,9 @@ import numpy.typing as npt
 
 from tsstore import __version__, bits
 from tsstore.errors import AccessError, StoreError, StoreExistsError
-from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.base import partial_name
-from tsstore.store.files.local import LocalFiles, sync_directory
-from tsstore.store.format.arrays import CODECS, ArraySpec
-from tsstore.store.format.documents import ZARR_JSON, dump
-from tsstore.store.format.paths import ArrayPaths
+from tsstore.store.files.local import sync_directory
+from tsstore.store.format.arrays import CODECS
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.run import read_run
 from tsstore.text import printable
@@ -154,53 +151,85 @@ class TableFile(Protocol):
 
 
 class ZarrGroup:
-    """A Zarr v3 group of three arrays."""
+    """A Zarr v3 group of three arrays, written by zarr-python in whole chunks."""
 
     def __init__(self, path: Path, table: StatesTable) -> None:
-        self._path = path
+        import zarr
+
+        from tsstore.analysis.states.zarr_store import DurableStore
+
         self._table = table
-        self._files = LocalFiles(path)
+        self._chunk_rows = max(1, table.chunk_bytes // table.entry_bytes)
+        self._held: list[tuple[Rows, Numbers, Numbers]] = []
+        self._count = 0
+        self._arrays: dict[str, Any] = {}
         os.mkdir(path)
+        self._store = DurableStore(path)
         try:
-            document = {"zarr_format": 3, "node_type": "group", "attributes": table.attributes}
-            self._files.create(ZARR_JSON, dump(document))
-            self._states = self._array("state", *_axis(table))
-            self._multiplicity = self._array("multiplicity", "int64")
-            self._incidence = self._array("incidence", "int64")
+            self._group = zarr.create_group(self._store, zarr_format=3, attributes=table.attributes)
+            axis = ("neuron", table.neurons) if table.decoded else ("byte", table.row_bytes)
+            self._create("state", "bool" if table.decoded else "uint8", axis)
+            self._create("multiplicity", "int64")
+            self._create("incidence", "int64")
         except BaseException:
             self.discard()
             raise
 
     def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
         """Add states; full chunks are written."""
-        self._states.append(self._table.written(rows))
-        self._multiplicity.append(multiplicity)
-        self._incidence.append(incidence)
+        self._held.append((rows, multiplicity, incidence))
+        self._count += len(rows)
+        while self._count >= self._chunk_rows:
+            self._write(self._chunk_rows)
 
     def finish(self) -> None:
-        """Write the last chunks, then how many states there are."""
-        for array in (self._states, self._multiplicity, self._incidence):
-            array.finish()
-            array.write_shape()
-        self._files.sync()
+        """Write the last chunks, so that all survives a loss of power."""
+        if self._count:
+            self._write(self._count)
+        self._store.files.sync()
 
     def discard(self) -> None:
-        """Remove the group."""
-        shutil.rmtree(self._path, ignore_errors=True)
+        """Remove the group, and let nothing be written any more."""
+        self._store.remove()
 
-    def _array(self, name: str, dtype: str, *axes: tuple[str, int]) -> ArrayWriter:
-        dimensions = ("distinct_state", *(axis for axis, _ in axes))
-        shape = tuple(size for _, size in axes)
-        rows = max(1, self._table.chunk_bytes // self._table.entry_bytes)
-        spec = ArraySpec(dtype, rows, shape, dimensions, _CODEC, CODECS[_CODEC])
-        return ArrayWriter(self._files, ArrayPaths(name, checksums=""), spec)
+    def _write(self, count: int) -> None:
+        """Write the first of the states that are held, as the chunk that follows."""
+        rows, multiplicity, incidence = self._taken(count)
+        for name, entries in (
+            ("state", self._table.written(rows)),
+            ("multiplicity", multiplicity),
+            ("incidence", incidence),
+        ):
+            self._arrays[name].append(entries)
 
+    def _taken(self, count: int) -> list[npt.NDArray[Any]]:
+        taken, left = [], count
+        while left:
+            piece = self._held.pop(0)
+            if len(piece[0]) > left:
+                self._held.insert(0, tuple(entries[left:] for entries in piece))  # type: ignore[arg-type]
+                piece = tuple(entries[:left] for entries in piece)  # type: ignore[assignment]
+            taken.append(piece)
+            left -= len(piece[0])
+        self._count -= count
+        return [np.concatenate(entries) for entries in zip(*taken, strict=True)]
 
-def _axis(table: StatesTable) -> tuple[str, tuple[str, int]]:
-    """Return the dtype of states, and their second axis."""
-    if table.decoded:
-        return "bool", ("neuron", table.neurons)
-    return "uint8", ("byte", table.row_bytes)
+    def _create(self, name: str, dtype: str, *axes: tuple[str, int]) -> None:
+        from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
+
+        sizes = tuple(size for _, size in axes)
+        self._arrays[name] = self._group.create_array(
+            name,
+            shape=(0, *sizes),
+            chunks=(self._chunk_rows, *sizes),
+            dtype=dtype,
+            serializer=BytesCodec(),
+            compressors=[
+                BloscCodec(cname="zstd", clevel=CODECS[_CODEC], shuffle="noshuffle", typesize=1),
+                Crc32cCodec(),
+            ],
+            dimension_names=("distinct_state", *(axis for axis, _ in axes)),
+        )
 
 
 class ParquetFile:
