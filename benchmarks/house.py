@@ -46,7 +46,7 @@ BELOW = {
     "demo": STATISTICS | {"store", "recording", "analysis"},
     "report": STATISTICS | {"store", "analysis"},
     "commands": STATISTICS | {"store", "recording", "analysis", "report", "demo"},
-    "cli": frozenset({"commands", "errors"}),
+    "cli": BASE | {"commands"},
 }
 """What each room may import of the others."""
 
@@ -61,29 +61,36 @@ class Import(NamedTuple):
 
 @dataclass(frozen=True)
 class Module:
-    """A file of the package, and what it imports of the package.
-
-    Attributes
-    ----------
-    name
-        With the package's before it, and dots.
-    tree
-        Its syntax.
-    code, docstrings, imports
-        How many lines it has of each; what is imported counts as code as well.
-    """
+    """A file of the package, by its dotted name, and its syntax."""
 
     name: str
     path: Path
     tree: ast.Module
-    code: int
-    docstrings: int
-    imports: int
 
     @property
     def room(self) -> str:
         """The first folder or module below the package; "" is the package's own face."""
         return self.name.removeprefix(PACKAGE).lstrip(".").partition(".")[0]
+
+    @property
+    def lines(self) -> int:
+        """How many lines there are."""
+        return len(self.path.read_text(encoding="utf-8").splitlines())
+
+    @property
+    def docstrings(self) -> int:
+        """How many lines docstrings take."""
+        return len(docstring_lines(self.tree))
+
+    @property
+    def code(self) -> int:
+        """How many lines there are of code, imports among them."""
+        return len(lines_of_code(self.path) - docstring_lines(self.tree))
+
+    @property
+    def imports(self) -> int:
+        """How many lines imports take."""
+        return sum(1 + (node.end_lineno or 0) - node.lineno for node in imports_in(self.tree))
 
 
 def read_modules(root: Path) -> dict[str, Module]:
@@ -94,10 +101,7 @@ def read_modules(root: Path) -> dict[str, Module]:
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         tree = ast.parse(path.read_text(encoding="utf-8"))
         if tree.body:
-            documented = docstring_lines(tree)
-            code = len(lines_of_code(path) - documented)
-            imports = sum(1 + (n.end_lineno or 0) - n.lineno for n in imports_in(tree))
-            modules[name] = Module(name, path, tree, code, len(documented), imports)
+            modules[name] = Module(name, path, tree)
     return modules
 
 
@@ -124,11 +128,14 @@ def docstring_lines(tree: ast.Module) -> set[int]:
     return lines
 
 
-def imports_in(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
+def imports_in(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     """Yield all statements that import something, wherever they stand."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield node
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inner = getattr(node, name, None)
+        for each in inner if isinstance(inner, list) else []:
+            yield from imports_in(each)
 
 
 def imported_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
@@ -271,18 +278,12 @@ def print_size(modules: dict[str, Module]) -> None:
     rooms: dict[str, list[Module]] = {}
     for module in modules.values():
         rooms.setdefault(module.room or "__init__", []).append(module)
-    print(
-        f"{'':14}{'modules':>8}{'lines':>8}{'code':>8}{'docstrings':>12}{'imports':>9}{'longest':>9}"
-    )
+    counts = ("lines", "code", "docstrings", "imports")
+    print(f"{'':14}{'modules':>9}" + "".join(f"{name:>12}" for name in (*counts, "longest")))
     for room, some in [*sorted(rooms.items()), ("all", list(modules.values()))]:
-        lines = [len(each.path.read_text(encoding="utf-8").splitlines()) for each in some]
-        code, docstrings, imports = (
-            sum(getattr(each, name) for each in some) for name in ("code", "docstrings", "imports")
-        )
-        print(
-            f"{room:14}{len(some):8,}{sum(lines):8,}{code:8,}{docstrings:12,}{imports:9,}"
-            f"{max(lines):9,}"
-        )
+        sums = [sum(getattr(module, name) for module in some) for name in counts]
+        sums.append(max(module.lines for module in some))
+        print(f"{room:14}{len(some):9,}" + "".join(f"{number:12,}" for number in sums))
 
 
 def print_imports(modules: dict[str, Module]) -> None:

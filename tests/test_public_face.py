@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import children
 import pytest
 
 import tsstore
@@ -58,7 +59,8 @@ def test_what_is_no_public_name_is_an_attribute_error():
 
 
 def test_star_imports_give_the_public_names():
-    names = run("from tsstore import *; print(sorted(n for n in dir() if not n.startswith('__')))")
+    script = "from tsstore import *; print(sorted(n for n in dir() if not n.startswith('__')))"
+    names = children.run(script, strict=True).stdout
     assert eval(names) == sorted(set(tsstore.__all__) - {"__version__"})
 
 

@@ -213,9 +213,14 @@ def killing(
 
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(
-    "share", [0.1, 0.9, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.5, 0.99))]
+    ("share", "most"),
+    [
+        (0.1, 1),
+        (0.9, None),
+        *(pytest.param(share, 1, marks=pytest.mark.slow) for share in (0.5, 0.9, 0.99)),
+        *(pytest.param(share, None, marks=pytest.mark.slow) for share in (0.1, 0.5, 0.99)),
+    ],
 )
-@pytest.mark.parametrize("most", [1, None], ids=["one", "all"])
 def test_killed_workers_change_nothing(fragile, tmp_path, scratch, share, most):
     rows = draw_layer(1, 400, 9, distinct=300)
     store = write_layers(tmp_path / "run", {"a": rows})

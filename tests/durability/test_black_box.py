@@ -81,7 +81,7 @@ class Job:
         self.path, self.oracle = folder / "run", folder / "oracle"
         self.oracle.mkdir()
         self.durable = self.drawn.random() < 0.3
-        self.world_size, self.pause = self.drawn.choice((2, 3)), 0.008
+        self.world_size, self.pause = self.drawn.choice((2, 3)), 0.016
         self.alive: dict[int, int] = {}
         self.counts: Counter[str] = Counter()
 

@@ -263,7 +263,7 @@ def run_machine(examples: int, steps: int) -> None:
 
 
 def test_what_jobs_have_committed_is_there_whatever_happens():
-    run_machine(examples=40, steps=25)
+    run_machine(examples=20, steps=25)
 
 
 @pytest.mark.slow

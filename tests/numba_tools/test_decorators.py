@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 
@@ -37,22 +37,32 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Run the loops in a process of its own; return how many were found in the cache."""
-    script = tmp_path / "loops.py"
-    script.write_text(LOOPS, encoding="utf-8")
+CHILD = """
+import resource, runpy, sys
+from numba.core import config
+config.reload_config()
+limit = int(sys.argv[2])
+# As on a full disk: Python ignores the signal, and each write fails.
+limit < 0 or resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
 
-    def run(cache: Path, prepare=None, **variables) -> list[int]:
-        variables["PYTHONPATH"] = str(Path(tsstore.__file__).parents[1])
-        done = subprocess.run(
-            [sys.executable, str(script)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"NUMBA_CACHE_DIR": str(cache)} | variables,
-            preexec_fn=prepare,
-        )
+
+@pytest.fixture
+def script(tmp_path) -> Path:
+    """The loops as a program."""
+    path = tmp_path / "loops.py"
+    path.write_text(LOOPS, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(script):
+    """Run the loops in a process of its own; return how many were found in the cache."""
+
+    def run(cache: Path, most_bytes: int = -1, **variables) -> list[int]:
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)} | variables
+        done = children.run(CHILD, script, most_bytes, env=environment)
         assert done.returncode == 0, done.stderr
         return [int(word) for word in done.stdout.split()]
 
@@ -63,19 +73,22 @@ def index_files(cache: Path) -> list[Path]:
     return list(cache.rglob("*.nbi"))
 
 
-def test_machine_code_is_kept_for_the_next_process(run, tmp_path):
-    assert run(tmp_path / "cache") == [0, 0]
-    assert len(index_files(tmp_path / "cache")) == 2
-    assert run(tmp_path / "cache") == [1, 0]
-
-
-def write_nothing():
-    """As on a full disk: Python ignores the signal, and each write fails."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+def test_machine_code_is_kept_for_the_next_process(script, tmp_path):
+    """In cold interpreters, as a user's."""
+    cache = tmp_path / "cache"
+    variables = {
+        "NUMBA_CACHE_DIR": str(cache),
+        "PYTHONPATH": str(Path(tsstore.__file__).parents[1]),
+    }
+    for expected in ("0 0", "1 0"):
+        command = [sys.executable, str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables)
+        assert (done.stderr, done.stdout.strip()) == ("", expected)
+        assert len(index_files(cache)) == 2
 
 
 def test_a_full_disk_is_no_obstacle(run, tmp_path):
-    assert run(tmp_path / "cache", write_nothing) == [0, 0]
+    assert run(tmp_path / "cache", 0) == [0, 0]
     assert index_files(tmp_path / "cache") == []
 
 

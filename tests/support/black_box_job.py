@@ -28,7 +28,7 @@ from tsstore.store.reading.part import Part
 LAYERS = ("0", "3", "5")
 CLASSES = 5
 BATCH = 8
-SAMPLES = 6000
+SAMPLES = 3000
 
 
 def network() -> nn.Sequential:

@@ -107,9 +107,10 @@ def samples_of(part: LayerBatch, kept: np.ndarray) -> LayerBatch:
     return layer(part.rows[np.repeat(kept, part.positions)], part.positions[kept])
 
 
-@pytest.mark.parametrize("spill", [False, True])
+@pytest.mark.parametrize(
+    ("positions", "spill"), [(1, False), (4, True), (None, False), (None, True)]
+)
 @pytest.mark.parametrize("width", [1, 3, 8, 9, 17, 40])
-@pytest.mark.parametrize("positions", [1, 4, None])
 def test_spectra_without_a_group_are_those_of_sorting(tmp_path, width, spill, positions):
     groups = RandomGroups(7, seed=width)
     parts = [draw_layer(seed, 60, width, distinct=40) for seed in (1, 2, 3)]
