@@ -21,7 +21,7 @@ from tsstore.recording.background import thread as background
 from tsstore.recording.background.sink import Statistics
 from tsstore.recording.recorder import Recorder
 from tsstore.store.format.arrays import CODECS
-from tsstore.store.writing import layers as part_arrays
+from tsstore.store.writing.layers import BUFFER_BYTES, CHUNK_BYTES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "capture.md").read_text(encoding="utf-8")
@@ -112,8 +112,8 @@ def test_the_numbers_are_those_of_the_code():
     assert defaults["codec"] == "lz4"
     assert defaults["writer_threads"] == 1
     assert f"({CODECS['zstd']} unless given)" in TEXT
-    assert f"chunks of {part_arrays.CHUNK_BYTES >> 20} MiB a layer" in TEXT
-    most = part_arrays.BUFFER_BYTES // part_arrays.CHUNK_BYTES
+    assert f"chunks of {CHUNK_BYTES >> 20} MiB a layer" in TEXT
+    most = BUFFER_BYTES // CHUNK_BYTES
     assert f"less from {most} layers on" in TEXT
     kept = arena.SPARE_BYTES >> 20
     assert f"up to {kept} MiB of blocks" in TEXT

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tsstore.errors import AccessError
-from tsstore.store.files import local as local_files
+from tsstore.store.files import local
 from tsstore.store.files.local import LocalFiles
 
 
@@ -123,10 +123,10 @@ def test_a_sync_that_failed_is_done_again(tmp_path, monkeypatch):
     files = LocalFiles(tmp_path / "run.zarr", durable=True)
     files.write("part/zarr.json", b"")
     synced: list[Path] = []
-    monkeypatch.setattr(local_files, "sync_directory", failing(OSError(5, "input/output error")))
+    monkeypatch.setattr(local, "sync_directory", failing(OSError(5, "input/output error")))
     with pytest.raises(OSError, match=r"input/output"):
         files.sync()
-    monkeypatch.setattr(local_files, "sync_directory", synced.append)
+    monkeypatch.setattr(local, "sync_directory", synced.append)
     files.sync()
     assert set(synced) == {tmp_path, tmp_path / "run.zarr", tmp_path / "run.zarr" / "part"}
     files.sync()
@@ -154,7 +154,7 @@ def test_what_is_removed_is_synced_and_not_missed(tmp_path, monkeypatch):
     files.write("zarr.json", b"")
     files.sync()
     synced: list[Path] = []
-    monkeypatch.setattr(local_files, "sync_directory", synced.append)
+    monkeypatch.setattr(local, "sync_directory", synced.append)
     files.remove("zarr.json")
     files.sync()
     assert synced == [files.root]
@@ -172,7 +172,7 @@ def test_a_directory_that_went_away_is_made_again(files):
 
 
 def test_reading_ends_whatever_lies_there(files, monkeypatch):
-    monkeypatch.setattr(local_files, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(local, "MAX_FILE_BYTES", 1 << 20)
     files.write("zarr.json", b"")
     os.mkfifo(files.root / "pipe")
     (files.root / "device").symlink_to("/dev/zero")

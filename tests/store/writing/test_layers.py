@@ -14,8 +14,14 @@ from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import states_spec
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.reading.store import open_store
-from tsstore.store.writing import layers as part_arrays
-from tsstore.store.writing.layers import LayerWriter, PartArrays, chunk_rows
+from tsstore.store.writing.layers import (
+    BUFFER_BYTES,
+    CHUNK_BYTES,
+    MIN_CHUNK_BYTES,
+    LayerWriter,
+    PartArrays,
+    chunk_rows,
+)
 
 LAYERS = {"conv_1": LayerAttributes("conv_1", 6), "fc.2": LayerAttributes("fc.2", 13)}
 
@@ -95,7 +101,7 @@ def test_what_is_released_holds_no_chunks(tmp_path, rng):
     try:
         arrays.define(LAYERS, dict.fromkeys(LAYERS, 1), {"label": "int64", "name": "string"})
         arrays.append(draw_batch(rng, 2, columns={"label": [1, 2], "name": ["a", "b"]}))
-        assert tracemalloc.get_traced_memory()[0] > 2 * part_arrays.CHUNK_BYTES
+        assert tracemalloc.get_traced_memory()[0] > 2 * CHUNK_BYTES
         arrays.release()
         assert tracemalloc.get_traced_memory()[0] < 1 << 18
     finally:
@@ -116,8 +122,8 @@ def test_many_layers_have_smaller_chunks(tmp_path, rng):
         next(iter(open_store(tmp_path / name).parts[0].layers.values())).states.spec.chunk_bytes
         for name in ("few", "many")
     ]
-    assert sizes[0] == part_arrays.CHUNK_BYTES
-    assert part_arrays.MIN_CHUNK_BYTES <= sizes[1] == part_arrays.BUFFER_BYTES // 300
+    assert sizes[0] == CHUNK_BYTES
+    assert MIN_CHUNK_BYTES <= sizes[1] == BUFFER_BYTES // 300
 
 
 # One layer.
