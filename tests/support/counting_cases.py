@@ -242,6 +242,7 @@ def run_as_plain_python(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -
     ``np.errstate(over="ignore")``.
     """
     for module in modules:
-        for name, loop in list(vars(module).items()):
-            if hasattr(loop, "py_func"):
-                monkeypatch.setattr(module, name, loop.py_func)
+        loops = {name: own for name, own in vars(module).items() if hasattr(own, "py_func")}
+        assert loops, f"{module.__name__} has no loops"
+        for name, loop in loops.items():
+            monkeypatch.setattr(module, name, loop.py_func)

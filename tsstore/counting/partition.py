@@ -110,8 +110,8 @@ def subpartitions(
         own = [piece for piece in pieces if piece.is_bare == bare]
         own = own or [Records.empty(words, bare, grouped)]
         kinds.append(scatter(own, bits, partition_bits, buffers))
-    for own in range(1 << bits):
-        bare_ones, others = (records[ends[own] : ends[own + 1]] for records, ends in kinds)
+    for part in range(1 << bits):
+        bare_ones, others = (records[ends[part] : ends[part + 1]] for records, ends in kinds)
         yield bare_ones, others
 
 

@@ -105,4 +105,3 @@ def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch) -> None:
         assert dealt(words, 3, 32) == expected_deal(words, 3, 32)
     assert count_groups(np.array([2, 0, 2], np.uint8), 3).tolist() == [1, 0, 2]
     check_numbers(*arrays([(2, 1), (0, 3), (5, 0), (1, 1), (3, 0)]))
-    assert not hasattr(module._add_up, "py_func")
