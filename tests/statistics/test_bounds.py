@@ -14,10 +14,10 @@ from sampling import Counted as GroupedCounts
 from scipy.special import stdtrit
 
 from tsstore.statistics.bounds import (
-    _pairs_within_groups,
-    _triple_agreement,
     entropy_lower_bound,
     entropy_lower_bound_by_groups,
+    pairs_within_groups,
+    triple_agreement,
 )
 from tsstore.statistics.spectrum import Spectrum
 
@@ -219,7 +219,7 @@ def test_triples_are_never_estimated_below_the_count_over_three_samples(
     threes = list(itertools.combinations(range(len(table)), 3))
     equal = sum(int((table[a] * table[b] * table[c]).sum()) for a, b, c in threes)
     possible = sum(int(positions[a] * positions[b] * positions[c]) for a, b, c in threes)
-    estimate = _triple_agreement(Counted.of(table).spectrum, samples)
+    estimate = triple_agreement(Counted.of(table).spectrum, samples)
     assert estimate >= equal / possible * (1 - 1e-12)
 
 
@@ -373,7 +373,7 @@ def test_of_clusters_a_whole_group_takes_the_place_of_a_sample(positions: int) -
     bound = by_groups(rows, group, clusters=10)
     plain = entropy_lower_bound(grouped.spectrum, **pairs, level=0.98)
     assert bound >= plain
-    assert _pairs_within_groups(grouped.spectrum, grouped.changes) == tuple(pairs.values())
+    assert pairs_within_groups(grouped.spectrum, grouped.changes) == tuple(pairs.values())
 
 
 def test_of_few_clusters_little_is_certain() -> None:

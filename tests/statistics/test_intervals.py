@@ -5,13 +5,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, uniform, zipf
+from sampling import (
+    Counted,
+    clumped_rows,
+    delta_of_counts,
+    independent_rows,
+    shannon_entropy,
+    uniform,
+    zipf,
+)
 
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.intervals import FEWEST_GROUPS, Interval, Jackknifed, jackknifed_entropy
 from tsstore.statistics.sample_estimator import chao_wang_jost_by_samples
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 
 def drawn(samples: int = 120, groups: int = 32) -> Counted:
@@ -183,7 +190,7 @@ def test_level_must_be_a_probability(level: float) -> None:
 
 
 def test_no_rows_and_other_changes_are_refused() -> None:
-    none = SpectrumDelta.from_counts(np.zeros((0, 2), int), np.zeros((0, 2), int), [0, 0])
+    none = delta_of_counts(np.zeros((0, 2), int), np.zeros((0, 2), int), [0, 0])
     with pytest.raises(ValueError, match="there are no rows"):
         jackknifed_entropy(Spectrum.empty(), 0, none, neurons=3)
     counted = drawn()

@@ -5,13 +5,20 @@ import time
 
 import numpy as np
 import pytest
-from sampling import Counted, clumped_rows, independent_rows, uniform, zipf
+from sampling import (
+    Counted,
+    clumped_rows,
+    delta_of_counts,
+    independent_rows,
+    uniform,
+    values_without_groups,
+    zipf,
+)
 
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.intervals import jackknifed_entropy
 from tsstore.statistics.jackknife import (
     check_changes,
-    group_values,
     rows_in_single_clusters,
     standard_error,
     student_quantile,
@@ -49,7 +56,7 @@ def test_any_statistic_is_computed_without_each_group() -> None:
     rows = clumped_rows(rng, uniform(60), 40, 5)
     group = rng.integers(0, 6, 40)
     counted = Counted.of(rows, group, 6)
-    values = group_values(
+    values = values_without_groups(
         counted.spectrum, 40, counted.changes, lambda spectrum, samples: plug_in(spectrum) + samples
     )
     expected = [
@@ -67,7 +74,9 @@ def bits(sums: list[SampleSums], surprisals: Surprisals, counted: Counted) -> np
 def test_groups_without_samples_have_no_value() -> None:
     rows = independent_rows(np.random.default_rng(4), uniform(10), 12)
     counted = Counted.of(rows, np.arange(12) % 3, groups=32)
-    values = group_values(counted.spectrum, 12, counted.changes, lambda spectrum, _: spectrum.rows)
+    values = values_without_groups(
+        counted.spectrum, 12, counted.changes, lambda spectrum, _: spectrum.rows
+    )
     assert values.tolist() == [8, 8, 8]
     surprisals = Surprisals.of(counted.spectrum, 12)
     total = sample_sums(counted.spectrum, surprisals)
@@ -89,7 +98,7 @@ def test_sums_over_the_changes_are_the_estimates_without_each_group(seed, spread
         own = Surprisals(spectrum.rows, samples, spread)
         return entropy_of_sums(sample_sums(spectrum, own), own, samples)
 
-    slow = group_values(counted.spectrum, counted.samples, counted.changes, estimate)
+    slow = values_without_groups(counted.spectrum, counted.samples, counted.changes, estimate)
     assert fast.tolist() == pytest.approx(slow.tolist(), rel=1e-12)
     assert fast.std() > 0
 
@@ -100,7 +109,7 @@ def test_tiny_entropies_keep_their_scatter() -> None:
     rare[0, 5] = 1
     counts = np.concatenate([per_group, rare])
     spectrum = Spectrum.from_counts(counts.sum(axis=1))
-    changes = SpectrumDelta.from_counts(counts, counts, counts.sum(axis=0))
+    changes = delta_of_counts(counts, counts, counts.sum(axis=0))
     samples = int(counts.sum())
     surprisals = Surprisals.of(spectrum, samples)
     total = sample_sums(spectrum, surprisals)
@@ -134,7 +143,7 @@ def test_changes_of_other_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="91 samples and 1092 rows, but 90 samples and 1080 rows"):
         check_changes(counted.spectrum, counted.samples, other.changes)
     with pytest.raises(ValueError, match="pass the changes that were counted with them"):
-        group_values(counted.spectrum, 89, counted.changes, lambda spectrum, _: 0.0)
+        check_changes(counted.spectrum, 89, counted.changes)
 
 
 def test_student_s_quantiles_are_those_of_the_tables() -> None:
@@ -152,7 +161,7 @@ def counted(multiplicity, incidence=None) -> tuple[Spectrum, SpectrumDelta]:
     """Count states from their rows, and samples, in each group: (states, groups)."""
     k = np.asarray(multiplicity)
     q = k if incidence is None else np.asarray(incidence)
-    changes = SpectrumDelta.from_counts(k, q, samples=q.sum(axis=0))
+    changes = delta_of_counts(k, q, samples=q.sum(axis=0))
     return Spectrum.from_counts(k.sum(axis=1), q.sum(axis=1)), changes
 
 

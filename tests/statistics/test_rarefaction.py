@@ -21,11 +21,18 @@ from richness_cases import (
     richness_at,
     several_a_sample,
 )
-from sampling import Counted, clumped_rows, independent_rows, zipf
+from sampling import (
+    Counted,
+    clumped_rows,
+    delta_of_counts,
+    independent_rows,
+    values_without_groups,
+    zipf,
+)
 
 from tsstore.statistics.entropy import entropy, plug_in
 from tsstore.statistics.estimators import jackknife
-from tsstore.statistics.jackknife import group_values, standard_error
+from tsstore.statistics.jackknife import standard_error
 from tsstore.statistics.rarefaction import (
     KEPT_BELOW,
     NODES,
@@ -37,7 +44,6 @@ from tsstore.statistics.rarefaction import (
 )
 from tsstore.statistics.richness import Draws
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 DRAWS = 2_000_000
 
@@ -299,7 +305,7 @@ def test_they_are_those_of_the_spectra_without_each_group(size: int, uneven: boo
     counted = Counted.of(blank_and_clumped(700), rng.choice(32, 700, p=shares))
     found = scatter_at(counted.spectrum, 700, counted.changes, [size, 700])[0]
     for number, function in ((found.distinct, richness_at), (found.incidence_entropy, entropy_at)):
-        values = group_values(
+        values = values_without_groups(
             counted.spectrum,
             700,
             counted.changes,
@@ -331,6 +337,6 @@ def test_other_samples_are_refused() -> None:
     counted = Counted.of(independent_rows(np.random.default_rng(7), zipf(50), 64))
     with pytest.raises(ValueError, match="the groups hold 64 samples"):
         scatter_at(counted.spectrum, 63, counted.changes, [3])
-    one = SpectrumDelta.from_counts([[2]], [[2]], [2])
+    one = delta_of_counts([[2]], [[2]], [2])
     with pytest.raises(ValueError, match="at least two groups"):
         scatter_at(Spectrum.from_counts([2]), 2, one, [1])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sampling import delta_of_counts
 
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.spectrum_delta import SpectrumDelta, merge_deltas
@@ -15,7 +16,7 @@ from tsstore.statistics.spectrum_delta import SpectrumDelta, merge_deltas
 # Three states in three groups: one everywhere, one in group 1 alone, one in groups 0 and 2.
 MULTIPLICITY = np.array([[3, 1, 2], [0, 5, 0], [1, 0, 1]])
 INCIDENCE = np.array([[2, 1, 2], [0, 2, 0], [1, 0, 1]])
-SMALL = SpectrumDelta.from_counts(MULTIPLICITY, INCIDENCE, [2, 3, 2], [3, 11, 1], [4, 12, 3])
+SMALL = delta_of_counts(MULTIPLICITY, INCIDENCE, [2, 3, 2], [3, 11, 1], [4, 12, 3])
 WHOLE = Spectrum.from_counts([6, 5, 2], [5, 2, 2])
 
 
@@ -30,7 +31,7 @@ def tables(draw: st.DrawFn, groups: int | None = None) -> tuple[np.ndarray, np.n
 
 
 def changes_of(k: np.ndarray, q: np.ndarray) -> SpectrumDelta:
-    return SpectrumDelta.from_counts(k, q, q.sum(axis=0))
+    return delta_of_counts(k, q, q.sum(axis=0))
 
 
 def spectrum_of(k: np.ndarray, q: np.ndarray, left_out: int | None = None) -> Spectrum:
@@ -95,7 +96,7 @@ def test_a_small_table_gives_the_entries_that_one_expects() -> None:
 
 def test_groups_without_samples_change_nothing() -> None:
     k = np.array([[0, 4, 0]])
-    changes = SpectrumDelta.from_counts(k, k, k[0])
+    changes = delta_of_counts(k, k, k[0])
     assert changes.without(Spectrum.from_counts([4]), 0) == Spectrum.from_counts([4])
     assert changes.without(Spectrum.from_counts([4]), 1) == Spectrum.empty()
     assert changes.entries_of(2) == slice(1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,3 +100,43 @@ def clumped_rows(
         repeats = rng.random(samples) < stay
         rows[repeats, position] = rows[repeats, position - 1]
     return rows
+
+
+def delta_of_counts(
+    multiplicity: npt.ArrayLike,
+    incidence: npt.ArrayLike,
+    samples: npt.ArrayLike,
+    equal_pairs_within_samples: npt.ArrayLike | None = None,
+    pairs_within_samples: npt.ArrayLike | None = None,
+) -> SpectrumDelta:
+    """Return what leaving each group out changes, from tables (distinct states, groups).
+
+    Pairs are 0 unless given, as where every sample has one position.
+    """
+    k, q = np.asarray(multiplicity), np.asarray(incidence)
+    none = np.zeros(k.shape[1], np.int64)
+    pairs = (equal_pairs_within_samples, pairs_within_samples)
+    numbers = [samples, k.sum(axis=0), *(none if pair is None else pair for pair in pairs)]
+    state, group = np.nonzero(k)
+    all_k, all_q = k.sum(axis=1)[state], q.sum(axis=1)[state]
+    rest_k, rest_q = all_k - k[state, group], all_q - q[state, group]
+    left = rest_k > 0
+    return SpectrumDelta.from_arrays(
+        numbers,
+        np.concatenate([group, group[left]]),
+        np.concatenate([all_k, rest_k[left]]),
+        np.concatenate([all_q, rest_q[left]]),
+        np.repeat([-1, 1], [len(group), left.sum()]),
+    )
+
+
+def values_without_groups(
+    spectrum: Spectrum,
+    samples: int,
+    changes: SpectrumDelta,
+    statistic: Callable[[Spectrum, int], float],
+) -> npt.NDArray[np.float64]:
+    """Return any statistic of all samples but those of each group that holds some."""
+    held = np.flatnonzero(changes.samples).tolist()
+    left = (samples - changes.samples).tolist()
+    return np.array([statistic(changes.without(spectrum, g), left[g]) for g in held], np.float64)

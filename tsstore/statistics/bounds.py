@@ -137,7 +137,7 @@ def entropy_lower_bound(
     equal_pairs = _pairs_of_equal_rows(spectrum) - equal_pairs_within_samples
     agreement = equal_pairs / (_pairs(rows) - pairs_within_samples)
     samples = rows**2 / squared_rows
-    return _bound(agreement, _triple_agreement(spectrum, samples), samples, level)
+    return _bound(agreement, triple_agreement(spectrum, samples), samples, level)
 
 
 def entropy_lower_bound_by_groups(
@@ -177,7 +177,7 @@ def entropy_lower_bound_by_groups(
     each = 1 - RISK_OF_A_BOUND * (1 - level)
     equal_pairs = int(changes.equal_pairs_within_samples.sum())
     pairs = int(changes.pairs_within_samples.sum())
-    of_one = (equal_pairs, pairs) if clusters is None else _pairs_within_groups(spectrum, changes)
+    of_one = (equal_pairs, pairs) if clusters is None else pairs_within_groups(spectrum, changes)
     from_rows = entropy_lower_bound(
         spectrum,
         equal_pairs_within_samples=of_one[0],
@@ -225,7 +225,7 @@ def _margin(values: FloatArray, level: float) -> float:
     return standard_error(values) * float(stdtrit(len(values) - 1, level))
 
 
-def _pairs_within_groups(spectrum: Spectrum, changes: SpectrumDelta) -> tuple[int, int]:
+def pairs_within_groups(spectrum: Spectrum, changes: SpectrumDelta) -> tuple[int, int]:
     """Return how many pairs of rows of one group are equal, and how many there are.
 
     A pair of rows of two groups is gone without either of them, one of a group without that alone.
@@ -256,20 +256,20 @@ def _agreements_without_groups(spectrum: Spectrum, changes: SpectrumDelta) -> Fl
     return agreements
 
 
-def _bound(agreement: float, triple_agreement: float, samples: float, level: float) -> float:
+def _bound(agreement: float, of_triples: float, samples: float, level: float) -> float:
     """Evaluate the formulas for independent rows, one from each effective sample."""
     from scipy.special import gammaincinv
 
     pairs = samples * (samples - 1) / 2
     spread = 1.0
     if agreement > 0:
-        overlap = triple_agreement / agreement - agreement
+        overlap = of_triples / agreement - agreement
         spread = max(1.0, 1 - agreement + 2 * (samples - 2) * overlap)
     upper = spread * float(gammaincinv(agreement * pairs / spread + 1, level))
     return max(0.0, math.log2(pairs / upper))
 
 
-def _triple_agreement(spectrum: Spectrum, samples: float) -> float:
+def triple_agreement(spectrum: Spectrum, samples: float) -> float:
     """Return an estimate of sum p_i**3 that is at least the one from triples of samples."""
     q = spectrum.incidence.astype(np.float64)
     rows_per_sample = spectrum.multiplicity / q

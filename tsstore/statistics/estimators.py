@@ -3,6 +3,9 @@
 The plug-in entropy is too low on average. Each function here corrects it in its own way, and all
 take every row for a draw of its own: rows of one sample repeat each other, and then all of these
 are too low, by more than their differences from each other.
+
+Each takes a spectrum, n rows in all, of which k are in a state, and gives bits; ValueError if there
+are no rows.
 """
 
 from __future__ import annotations
@@ -29,25 +32,8 @@ from tsstore.statistics.spectrum import Spectrum
 
 
 def miller_madow(spectrum: Spectrum) -> float:
-    """Return the plug-in entropy plus (S - 1) / (2 n), in bits.
+    """Return the plug-in entropy plus (S - 1) / (2 n), S being the number of distinct states.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted: n rows, S distinct states.
-
-    Returns
-    -------
-    float
-        Bits; at least the plug-in.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows.
-
-    Notes
-    -----
     The first term of the bias in 1 / n (Miller 1955), with S for the number of states there are.
     Good once nearly every state was seen; of little use before.
     """
@@ -56,25 +42,8 @@ def miller_madow(spectrum: Spectrum) -> float:
 
 
 def zhang(spectrum: Spectrum) -> float:
-    """Return the mean over the rows of psi(n) - psi(k), in bits.
+    """Return the mean over the rows of psi(n) - psi(k); at least `miller_madow`.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted: n rows.
-
-    Returns
-    -------
-    float
-        Bits; at least `miller_madow`.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows.
-
-    Notes
-    -----
     Zhang (2012), in the closed form with psi, the digamma function. Its mean over draws of n rows
     is exactly the sum of the first n - 1 terms of H = sum over v of (1 / v) sum p (1 - p)**v,
     all of them positive: never too high on average, and nearly right once rare states are few.
@@ -84,55 +53,23 @@ def zhang(spectrum: Spectrum) -> float:
 
 
 def grassberger(spectrum: Spectrum) -> float:
-    """Return the mean over the rows of ln n - G_k, in bits, as Grassberger (2003) has it.
+    """Return the mean over the rows of ln n - G_k, as Grassberger (2003) has it.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted: n rows.
-
-    Returns
-    -------
-    float
-        Bits; of one state alone it can be below 0, by 1 / (6 n**2) nats for even n.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows.
-
-    Notes
-    -----
     G_k = psi(floor(k / 2) + 1/2) + ln 2 (arXiv:physics/0307138, which also has ln n; some write
     psi(n) in its place). Its bias is small as soon as most states have some rows; where most have
-    one it is 1 bit above `zhang`.
+    one it is 1 bit above `zhang`. Of one state alone it can be below 0, by 1 / (6 n**2) nats for
+    even n.
     """
     return _mean_with(grassberger_correction, spectrum) / math.log(2)
 
 
 def jackknife(spectrum: Spectrum) -> float:
-    """Return n H - (n - 1) times the mean of H with one row left out, H being the plug-in.
+    """Return n H - (n - 1) times the mean of H with one row left out; at least `zhang`.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted: n rows. A single row has nothing left without it, and entropy 0.
-
-    Returns
-    -------
-    float
-        Bits; at least `zhang`.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows.
-
-    Notes
-    -----
-    Zahl (1977), as the mean over the rows of ln(n / k) + g(k) less g(n), with
-    g(k) = 1 + (k - 1) ln(1 - 1 / k): the difference that defines it would lose log10 n digits.
-    Takes away the bias in 1 / n, like `miller_madow`, without knowing the number of states.
+    H is the plug-in; a single row has nothing left without it, and entropy 0. Zahl (1977), as the
+    mean over the rows of ln(n / k) + g(k) less g(n), with g(k) = 1 + (k - 1) ln(1 - 1 / k): the
+    difference that defines it would lose log10 n digits. Takes away the bias in 1 / n, like
+    `miller_madow`, without knowing the number of states.
     """
     mean = _mean_with(jackknife_correction, spectrum)
     return _not_negative(mean - float(jackknife_correction(spectrum.rows)))
@@ -141,23 +78,6 @@ def jackknife(spectrum: Spectrum) -> float:
 def chao_shen(spectrum: Spectrum) -> float:
     """Return the entropy of shares shrunk to the coverage, weighed by the chance to be seen.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted: n rows, f1 states with a single one.
-
-    Returns
-    -------
-    float
-        Bits.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows.
-
-    Notes
-    -----
     Chao and Shen (2003): sum of -q ln q / (1 - (1 - q)**n) with q = C k / n and the coverage
     C = 1 - f1 / n of Good and Turing, or 1 / n where every row is a state of its own. Some tools
     take other coverages. Good with many rare states of similar probability; of little use once no
@@ -174,29 +94,12 @@ def chao_shen(spectrum: Spectrum) -> float:
 
 
 def chao_wang_jost(spectrum: Spectrum) -> float:
-    """Return `zhang` plus an estimate of the terms beyond n that it leaves out, in bits.
+    """Return `zhang` plus an estimate of the terms beyond n that it leaves out.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted: n rows, f1 states with a single one, f2 with two.
-
-    Returns
-    -------
-    float
-        Bits; at least `zhang`. If every row is a state of its own it says little more than that:
-        about 2 log2 n - 1.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows.
-
-    Notes
-    -----
-    Chao, Wang and Jost (2013): `zhang` + f1 / n T, T being `special.tail_sum`. Usually the
-    least biased of these where rows are independent; still too low where very many states are
-    very rare.
+    Chao, Wang and Jost (2013): `zhang` + f1 / n T, T being `special.tail_sum`, with f1 of the
+    distinct states seen in a single row. Usually the least biased of these where rows are
+    independent; still too low where very many states are very rare. If every row is a state of its
+    own it says little more than `zhang`: about 2 log2 n - 1.
     """
     draws = Draws.of(spectrum)
     n, once = draws.number, draws.once

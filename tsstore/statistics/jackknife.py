@@ -19,7 +19,6 @@ one group beyond that is the clusters' own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -43,27 +42,6 @@ def standard_error(values: npt.ArrayLike) -> float:
         raise ValueError(f"a jackknife needs at least two groups: found {without.size}")
     squares = math.fsum((without - without.mean()) ** 2)
     return math.sqrt(squares * (without.size - 1) / without.size)
-
-
-def group_values(
-    spectrum: Spectrum,
-    samples: int,
-    changes: SpectrumDelta,
-    statistic: Callable[[Spectrum, int], float],
-) -> FloatArray:
-    """Return any statistic, of a spectrum and its samples, of all samples but those of each group.
-
-    One number for each group that holds samples, for `standard_error`; ValueError if the changes
-    are those of other samples.
-    """
-    check_changes(spectrum, samples, changes)
-    return np.array(
-        [
-            statistic(changes.without(spectrum, int(group)), samples - int(changes.samples[group]))
-            for group in np.flatnonzero(changes.samples)
-        ],
-        dtype=np.float64,
-    )
 
 
 def sums_without_groups(

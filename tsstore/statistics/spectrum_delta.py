@@ -29,7 +29,7 @@ _NONE = np.zeros(0, np.int64)
 class SpectrumDelta:
     """What leaving each group of samples out changes in a spectrum.
 
-    Make one with `from_arrays` or `from_counts`; the constructor checks nothing.
+    Make one with `from_arrays` or `from_groups`; the constructor checks nothing.
 
     Attributes
     ----------
@@ -117,35 +117,6 @@ class SpectrumDelta:
         entries = np.repeat(np.arange(len(ends)), sizes), *columns
         return cls(*totals, *entries)
 
-    @classmethod
-    def from_counts(
-        cls,
-        multiplicity: npt.ArrayLike,
-        incidence: npt.ArrayLike,
-        samples: npt.ArrayLike,
-        equal_pairs_within_samples: npt.ArrayLike | None = None,
-        pairs_within_samples: npt.ArrayLike | None = None,
-    ) -> Self:
-        """Make changes from tables of all distinct states by groups.
-
-        Parameters
-        ----------
-        multiplicity, incidence
-            In how many of each group's rows and samples each state occurs, (distinct, groups).
-        samples, equal_pairs_within_samples, pairs_within_samples
-            Of shape (groups,); pairs are 0 unless given, as where every sample has one position.
-
-        Raises
-        ------
-        ValueError
-            As `from_arrays`.
-        """
-        k, q = _as_integers(multiplicity), _as_integers(incidence)
-        none = np.zeros(k.shape[1], np.int64)
-        pairs = (equal_pairs_within_samples, pairs_within_samples)
-        numbers = [samples, k.sum(axis=0), *(none if pair is None else pair for pair in pairs)]
-        return cls.from_arrays(numbers, *_entries(k, q))
-
     @property
     def numbers(self) -> tuple[IntArray, ...]:
         """Samples, rows, equal pairs and pairs within samples, as `from_arrays` takes them."""
@@ -225,20 +196,6 @@ def merge_deltas(parts: Iterable[SpectrumDelta]) -> SpectrumDelta:
     return SpectrumDelta.from_arrays(
         [np.sum([getattr(part, name) for part in parts], axis=0) for name in _NUMBERS],
         *(np.concatenate([getattr(part, name) for part in parts]) for name in _ENTRIES),
-    )
-
-
-def _entries(k: IntArray, q: IntArray) -> tuple[IntArray, ...]:
-    """Return group, multiplicity, incidence and states of what each state changes in each group."""
-    state, group = np.nonzero(k)
-    all_k, all_q = k.sum(axis=1)[state], q.sum(axis=1)[state]
-    rest_k, rest_q = all_k - k[state, group], all_q - q[state, group]
-    left = rest_k > 0
-    return (
-        np.concatenate([group, group[left]]),
-        np.concatenate([all_k, rest_k[left]]),
-        np.concatenate([all_q, rest_q[left]]),
-        np.concatenate([np.full(len(group), -1), np.ones(left.sum(), np.int64)]),
     )
 
 
