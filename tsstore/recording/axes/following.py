@@ -40,53 +40,29 @@ class _Followed(NamedTuple):
     clues: Clues
 
 
-class Following:
-    """What the modules of a model say of the tensors that pass between them, in one batch.
+class SameShape:
+    """All tensors of a batch: some tell of others of the very same shape, where they agree."""
 
-    A tensor is the same one where its memory, shape and strides are, as long as it lives: it may
-    have been changed in place, and its axes have not. `axes` says how those of each module's
-    output are found, by the module's ``id``.
-    """
-
-    def __init__(self, axes: Mapping[int, Axes]) -> None:
-        self._axes = axes
-        self._followed: dict[Hashable, _Followed] = {}
+    def __init__(self) -> None:
         self._seen: list[tuple[torch.Size, Clues]] = []
-        self._is_own = True
         # What treats whole channels, and what its class says: for the end, if nothing tells.
-        self._usual: list[tuple[Clues, Axis]] = []
+        self._by_class: list[tuple[Clues, Axis]] = []
 
-    def clues_of(self, tensor: torch.Tensor) -> Clues:
-        """Return what is known of a tensor's axes; what becomes known later is filled in."""
-        followed = self._alive(tensor)
-        return self._follow(tensor, Clues(Clue(), Clue())) if followed is None else followed
+    def add(self, shape: torch.Size, clues: Clues) -> None:
+        """Add a tensor."""
+        self._seen.append((shape, clues))
 
-    def note(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        """Note a call of a module that is over, with all its arguments.
-
-        One of another model tells of what it gives, should that arrive in this one, and of nothing
-        else.
-        """
-        axes = self._axes.get(id(module))
-        self._is_own = axes is not None
-        axes = axes or Axes(type(module).__name__, module)
-        taken, given = list(tensors_in(arguments)), list(tensors_in(output))
-        if taken and self._is_own:
-            self._note_taken(axes, taken[0])
-        if given:
-            self._note_given(axes, taken, given[0])
-        for tensor in given[1:]:
-            self.clues_of(tensor)
-        self._is_own = True
+    def add_class(self, clues: Clues, axis: Axis) -> None:
+        """Add what a class tells of a tensor's neurons, less than any tensor that is known."""
+        self._by_class.append((clues, axis))
 
     def mark(self) -> int:
-        """Return where a forward pass begins, for :meth:`forget`."""
+        """Return how many tensors there are, for :meth:`forget`."""
         return len(self._seen)
 
     def forget(self, mark: int) -> None:
         """Forget what was noted since a mark."""
         del self._seen[mark:]
-        self._followed.clear()
 
     def conclude(self) -> None:
         """Let tensors tell of others of the very same shape, where all that are known agree.
@@ -94,14 +70,14 @@ class Following:
         Not of the neurons where another axis has as many entries, nor of the samples where time
         has: such tensors have the same shape whichever way they lie.
         """
-        while self._conclude_neurons() | self._conclude_samples() or self._conclude_usual():
+        while self._conclude_neurons() | self._conclude_samples() or self._conclude_by_class():
             pass
 
-    def _conclude_usual(self) -> bool:
+    def _conclude_by_class(self) -> bool:
         """Fill in what classes tell where nothing else does; whether anything was new."""
         left = [
             (clues, axis)
-            for clues, axis in self._usual
+            for clues, axis in self._by_class
             if clues.neurons.axis is None and not clues.neurons.against
         ]
         for clues, axis in left:
@@ -133,6 +109,57 @@ class Following:
                 new = True
         return new
 
+
+class Following:
+    """What the modules of a model say of the tensors that pass between them, in one batch.
+
+    A tensor is the same one where its memory, shape and strides are, as long as it lives: it may
+    have been changed in place, and its axes have not. `axes` says how those of each module's
+    output are found, by the module's ``id``.
+    """
+
+    def __init__(self, axes: Mapping[int, Axes]) -> None:
+        self._axes = axes
+        self._followed: dict[Hashable, _Followed] = {}
+        self._by_shape = SameShape()
+        self._is_own = True
+
+    def clues_of(self, tensor: torch.Tensor) -> Clues:
+        """Return what is known of a tensor's axes; what becomes known later is filled in."""
+        followed = self._alive(tensor)
+        return self._follow(tensor, Clues(Clue(), Clue())) if followed is None else followed
+
+    def note(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        """Note a call of a module that is over, with all its arguments.
+
+        One of another model tells of what it gives, should that arrive in this one, and of nothing
+        else.
+        """
+        axes = self._axes.get(id(module))
+        self._is_own = axes is not None
+        axes = axes or Axes(type(module).__name__, module)
+        taken, given = list(tensors_in(arguments)), list(tensors_in(output))
+        if taken and self._is_own:
+            self._note_taken(axes, taken[0])
+        if given:
+            self._note_given(axes, taken, given[0])
+        for tensor in given[1:]:
+            self.clues_of(tensor)
+        self._is_own = True
+
+    def mark(self) -> int:
+        """Return where a forward pass begins, for :meth:`forget`."""
+        return self._by_shape.mark()
+
+    def forget(self, mark: int) -> None:
+        """Forget what was noted since a mark."""
+        self._by_shape.forget(mark)
+        self._followed.clear()
+
+    def conclude(self) -> None:
+        """Let what is known of some tensors tell of others: the batch is over."""
+        self._by_shape.conclude()
+
     def _note_taken(self, axes: Axes, tensor: torch.Tensor) -> None:
         """Note what a module of a known kind says of what it takes."""
         clues = self.clues_of(tensor)
@@ -161,7 +188,7 @@ class Following:
             clues = clues._replace(neurons=Clue(against=against))
             told.neurons.axis = None
         elif axes.class_axis is not None and told.neurons.axis is None:
-            self._usual.append((clues, axes.class_axis))
+            self._by_shape.add_class(clues, axes.class_axis)
         if known is not None:
             # A module inside gave it, of which nothing else may tell.
             known.neurons.axis = known.neurons.axis or told.neurons.axis
@@ -213,7 +240,7 @@ class Following:
     def _follow(self, tensor: torch.Tensor, clues: Clues) -> Clues:
         self._followed[_identity_of(tensor)] = _Followed(weakref.ref(tensor), clues)
         if self._is_own:
-            self._seen.append((tensor.shape, clues))
+            self._by_shape.add(tensor.shape, clues)
         return clues
 
 

@@ -124,7 +124,7 @@ class Axes:
         OutputError
             If the tensor has no room for both, or the layer cannot have given it.
         """
-        self._check_axes_of(tensor)
+        _check_number_of_axes(self.module, tensor)
         if (told := self.samples(tensor) or samples) is None and self._may_be_time_first(tensor):
             raise UndecidedAxisError(
                 f"nothing tells whether samples or time come first in a {self._kind} with a "
@@ -151,7 +151,7 @@ class Axes:
             return Axis(_counted_from_front(self.neuron_axis, tensor), BY_USER)
         declared = self._declared()
         if declared is not None and declared.width is not None:
-            return self._by_width(tensor, sample_axis, *declared)
+            return _by_width(tensor, sample_axis, *declared)
         if tensor.ndim == 2:
             return Axis(1 - sample_axis, BY_SHAPE)
         return None
@@ -184,17 +184,6 @@ class Axes:
         # What treats whole channels has its samples where its input has them.
         return None if self.class_axis and not self.sure_class_axis else 0
 
-    def _by_width(
-        self, tensor: torch.Tensor, sample_axis: int, width: int | None, axis: int | None
-    ) -> Axis | None:
-        """Return the axis that has as many entries as the layer declares neurons."""
-        if axis is not None:
-            axis = axis % tensor.ndim
-            if tensor.shape[axis] == width and axis != sample_axis:
-                return Axis(axis, BY_WIDTH)
-        wide = [n for n, size in enumerate(tensor.shape) if size == width and n != sample_axis]
-        return Axis(wide[0], BY_WIDTH) if len(wide) == 1 else None
-
     def _with_its_width(self, tensor: torch.Tensor, sample_axis: int, axis: Axis | None) -> Axis:
         """Return an axis that was found, if the layer can have given it."""
         declared = None if self.neuron_axis is not None else self._declared()
@@ -216,17 +205,30 @@ class Axes:
     def _may_be_time_first(self, tensor: torch.Tensor) -> bool:
         return self.time_first is None and tensor.ndim == 3
 
-    def _check_axes_of(self, tensor: torch.Tensor) -> None:
-        if tensor.ndim < 2:
-            raise OutputError(
-                f"found a tensor of shape {tuple(tensor.shape)}, expected at least a sample axis "
-                "and a neuron axis; exclude the layer"
-            )
-        if tensor.ndim + 1 == kinds.axes_of_a_batch(self.module):
-            raise OutputError(
-                f"a {type(self.module).__name__} with a tensor of shape {tuple(tensor.shape)} has "
-                "no sample axis; feed batches, as in input.unsqueeze(0)"
-            )
+
+def _by_width(
+    tensor: torch.Tensor, sample_axis: int, width: int | None, axis: int | None
+) -> Axis | None:
+    """Return the axis that has as many entries as the layer declares neurons."""
+    if axis is not None:
+        axis = axis % tensor.ndim
+        if tensor.shape[axis] == width and axis != sample_axis:
+            return Axis(axis, BY_WIDTH)
+    wide = [n for n, size in enumerate(tensor.shape) if size == width and n != sample_axis]
+    return Axis(wide[0], BY_WIDTH) if len(wide) == 1 else None
+
+
+def _check_number_of_axes(module: nn.Module, tensor: torch.Tensor) -> None:
+    if tensor.ndim < 2:
+        raise OutputError(
+            f"found a tensor of shape {tuple(tensor.shape)}, expected at least a sample axis "
+            "and a neuron axis; exclude the layer"
+        )
+    if tensor.ndim + 1 == kinds.axes_of_a_batch(module):
+        raise OutputError(
+            f"a {type(module).__name__} with a tensor of shape {tuple(tensor.shape)} has "
+            "no sample axis; feed batches, as in input.unsqueeze(0)"
+        )
 
 
 def _counted_from_front(axis: int, tensor: torch.Tensor) -> int:

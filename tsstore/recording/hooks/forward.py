@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Protocol
 
-import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -24,7 +23,6 @@ from tsstore.recording.hooks.hook import CaptureHook, ModelHook
 from tsstore.recording.hooks.later_hooks import LaterHooks
 from tsstore.recording.hooks.passes import CurrentBatch
 from tsstore.recording.packing.packed import Form, Packed, RowMemory
-from tsstore.recording.samples.inputs import ModelInput
 from tsstore.recording.selection.select import Target
 from tsstore.store.writing.resume import Earlier
 
@@ -46,22 +44,8 @@ class Batches(Protocol):
 class Listener:
     """Collects the rows of one batch at a time: of a block, or else of one outermost forward pass.
 
-    Parameters
-    ----------
-    model, targets
-        The model whose outermost forward pass is a batch, and where to capture.
-    threshold
-        A neuron is on where its value is greater.
-    batches
-        Asked before a forward pass that is a batch, where an error stops the pass; takes it after.
-    copies
-        Of the model.
-    sampler
-        Packs some positions of each sample; None for all.
-    memory
-        Where the rows lie, on the CPU.
-    earlier
-        What earlier attempts of the run have left, where this one resumes.
+    `batches` are asked before a forward pass that is a batch, where an error stops the pass, and
+    take it after.
 
     Attributes
     ----------
@@ -138,18 +122,12 @@ class Listener:
             handle.remove()
 
     def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
-        """Pack what had to wait for a batch's end; see :meth:`FirstLook.decide`."""
+        """Pack what had to wait for a batch's end: see :meth:`FirstLook.decide`."""
         self.first_look.decide(batch, undecided, self._before.is_compiled)
 
     @contextmanager
     def block(self, batch: OpenBatch) -> Iterator[None]:
-        """Let a batch be what the block gives.
-
-        Raises
-        ------
-        CaptureError
-            If a batch is open already.
-        """
+        """Let a batch be what the block gives; CaptureError if one is open already."""
         self._drop_what_was_cut_off()
         if self.current.batch is not None:
             raise CaptureError(
@@ -183,16 +161,10 @@ class Listener:
             if not self._before.is_compiled:
                 self.first_look.begin(current.batch)
         if self._passes.begin():
-            self._copies.original_ran = True
             if self._watch.following is not None:
                 self._watch.begin_pass()
             self.later_hooks.look(self.hooks.values())
-            current.model_input = ModelInput.of(self._model, (arguments, keywords))
-            # Only where no gradients are wanted may the model be run on some of it once more.
-            kept = self.keeps_inputs and not torch.is_grad_enabled()
-            current.batch.begin_forward(
-                current.model_input, (arguments, keywords) if kept else None
-            )
+            current.begin_forward(self._model, (arguments, keywords), self.keeps_inputs)
 
     def _end_pass(self, module: nn.Module, arguments: Any, output: Any) -> None:
         current = self.current

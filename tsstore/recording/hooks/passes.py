@@ -9,6 +9,7 @@ import warnings
 from types import FrameType
 
 import torch
+from torch import nn
 from torch.nn.modules import module as torch_module
 
 from tsstore.errors import CaptureError, TsstoreWarning
@@ -20,7 +21,7 @@ from tsstore.recording.hooks.copies import Copies
 from tsstore.recording.packing.packed import Packed
 from tsstore.recording.packing.packer import pack
 from tsstore.recording.packing.transfer import Transfer
-from tsstore.recording.samples.inputs import NO_INPUT
+from tsstore.recording.samples.inputs import NO_INPUT, Arguments, ModelInput
 from tsstore.recording.selection.select import Target
 
 
@@ -134,6 +135,15 @@ class CurrentBatch:
                 stacklevel=3,
             )
         return False
+
+    def begin_forward(self, model: nn.Module, arguments: Arguments, keep: bool) -> None:
+        """Note what the model is called with, and keep it where it may be run on that again."""
+        assert self.batch is not None
+        self.copies.original_ran = True
+        self.model_input = ModelInput.of(model, arguments)
+        # Only where no gradients are wanted may the model be run on some of it once more.
+        kept = keep and not torch.is_grad_enabled()
+        self.batch.begin_forward(self.model_input, arguments if kept else None)
 
     def take(self, target: Target, rows: Packed | Waiting) -> None:
         """Take the rows of one call, or what they are to be made of when the batch is over."""
