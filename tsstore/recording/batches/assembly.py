@@ -231,12 +231,12 @@ def _layer_batch(
     for packed in rows.calls:
         _check_shared(rows, packed, samples)
     arrays = [packed.in_memory() for packed in rows.calls]
-    there = [
-        _there(rows, packed, masks, forwards.index(forward) + 1, samples)
+    valid = [
+        _valid(rows, packed, masks, forwards.index(forward) + 1, samples)
         for packed, forward in zip(rows.calls, rows.forwards, strict=True)
     ]
     indices = [packed.owners and packed.owners.samples for packed in rows.calls]
-    if all(mask is None for mask in there) and all(index is None for index in indices):
+    if all(mask is None for mask in valid) and all(index is None for index in indices):
         pieces = [array.reshape(samples, -1, array.shape[2]) for array in arrays if samples]
         joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or arrays, axis=1)
         return LayerBatch(joined.reshape(-1, joined.shape[2]), _alike(samples, joined.shape[1]))
@@ -246,7 +246,7 @@ def _layer_batch(
     ]
     kept = [
         (owner >= 0) if mask is None else (owner >= 0) & mask.reshape(-1)
-        for owner, mask in zip(owners, there, strict=True)
+        for owner, mask in zip(owners, valid, strict=True)
     ]
     chosen = [owner[some] for owner, some in zip(owners, kept, strict=True)]
     flat = [array.reshape(-1, array.shape[2]) for array in arrays]
@@ -316,18 +316,18 @@ def _alike(samples: int, positions: int) -> npt.NDArray[np.int64]:
 
 def _owners_of(packed: Packed, samples: int) -> Indices:
     """Return the sample of each entry of the first axis of a call's rows."""
-    chosen = packed.there is not None
+    chosen = packed.valid is not None
     if packed.owners is not None and packed.owners.samples is not None and not chosen:
         return packed.owners.samples
     return even_index("contiguous", len(packed.rows), samples)
 
 
-def _there(
+def _valid(
     rows: NamedRows, packed: Packed, masks: Masks, forward: int, samples: int
 ) -> Mask | None:
     """Return which positions of each entry of a call count; None for all."""
-    if packed.there is not None or not masks:
-        return packed.there
+    if packed.valid is not None or not masks:
+        return packed.valid
     layer, positions = rows.target.axes.layer, packed.rows.shape[1]
     return masks.of(layer, forward, samples, _owners_of(packed, samples), positions)
 
@@ -335,7 +335,7 @@ def _there(
 def _check_shared(rows: NamedRows, packed: Packed, samples: int) -> None:
     """Refuse entries of which nothing says whose they are."""
     entries = packed.form.samples
-    if packed.there is not None:
+    if packed.valid is not None:
         if len(packed.rows) != samples:
             raise OutputError(
                 f"{rows.name}: positions were chosen for {len(packed.rows)} samples, but the batch "

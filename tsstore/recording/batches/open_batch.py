@@ -270,7 +270,7 @@ class NamedRows:
     @property
     def is_joined(self) -> bool:
         """Whether the layer's rows are others than those of one call."""
-        return len(self.calls) > 1 or self.calls[0].there is not None
+        return len(self.calls) > 1 or self.calls[0].valid is not None
 
     @property
     def order(self) -> Indices | None:

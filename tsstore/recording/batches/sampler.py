@@ -30,14 +30,14 @@ class _Chosen(NamedTuple):
     ----------
     numbers
         int64 (samples, most): rows, counted entry after entry.
-    there
+    valid
         bool (samples, most): which of them count.
     lengths
         int64 (samples,): how many there were to choose from.
     """
 
     numbers: Indices
-    there: Mask
+    valid: Mask
     lengths: Indices
 
 
@@ -83,7 +83,7 @@ class Sampler:
             rows = pack(some, threshold, 2, 0).rows
         else:
             rows = _taken(pack(tensor, threshold, neuron_axis, sample_axis).rows, chosen.numbers)
-        return Packed(rows, form, chosen.there, owners, lengths=chosen.lengths)
+        return Packed(rows, form, chosen.valid, owners, lengths=chosen.lengths)
 
     def choose_late(self, batch: OpenBatch, samples: int) -> None:
         """Choose positions in those calls of a batch of which all were packed."""
@@ -92,14 +92,14 @@ class Sampler:
     def _chosen(self, batch: OpenBatch, samples: int, call: Call) -> Call:
         """Return a call with some of its positions, if all of them were packed."""
         packed = call.packed
-        if packed.there is not None or packed.owners is None or not packed.rows.shape[0]:
+        if packed.valid is not None or packed.owners is None or not packed.rows.shape[0]:
             return call
         forward = batch.forwards.index(call.forward) + 1
         chosen = self._choose(batch, call.target, packed.form, forward, samples, packed.owners)
         if chosen is None:
             return call
         some = _taken(packed.in_memory(), chosen.numbers)
-        made = replace(packed, rows=some, there=chosen.there, lengths=chosen.lengths, arrived=None)
+        made = replace(packed, rows=some, valid=chosen.valid, lengths=chosen.lengths, arrived=None)
         return call._replace(packed=made)
 
     def _choose(
@@ -128,21 +128,21 @@ class Sampler:
             kept = np.repeat(each, positions)[rows]
             counts = np.bincount(kept, minlength=samples)
         chosen = choose_positions(self._seed, self._rank, batch.first_sample, counts, self._wanted)
-        there = chosen < counts[:, np.newaxis]
-        chosen[~there] = 0
+        valid = chosen < counts[:, np.newaxis]
+        chosen[~valid] = 0
         numbers = chosen + (np.cumsum(counts) - counts)[:, np.newaxis]
         if rows is not None:
             # Samples without a position point anywhere: what they take does not count.
             numbers = rows[np.minimum(numbers, max(len(rows) - 1, 0))] if len(rows) else chosen
-        return _Chosen(numbers, there, counts)
+        return _Chosen(numbers, valid, counts)
 
 
 def _rows_by_sample(owners: Indices, positions: int, mask: Mask | None) -> Indices:
     """Return the rows that there are, sample after sample."""
-    there = np.repeat(owners, positions) >= 0
+    valid = np.repeat(owners, positions) >= 0
     if mask is not None:
-        there &= mask.reshape(-1)
-    rows = np.flatnonzero(there)
+        valid &= mask.reshape(-1)
+    rows = np.flatnonzero(valid)
     return rows[np.argsort(np.repeat(owners, positions)[rows], kind="stable")]
 
 

@@ -153,9 +153,9 @@ def _join_short(
         last = size - _VECTOR
         _join(words[start + last :], step, planes - 1, _VECTOR, first, following, joined[last:])
     if planes < 8:
-        there = np.uint8((1 << planes) - 1)
+        valid = np.uint8((1 << planes) - 1)
         for index in range(size):
-            joined[index] &= there
+            joined[index] &= valid
 
 
 @kernel

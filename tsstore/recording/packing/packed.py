@@ -70,7 +70,7 @@ class Packed:
         sample are in one.
     form
         What else there is to be said of the call.
-    there
+    valid
         bool (samples, positions): which rows count, where positions were chosen; None for all.
     owners
         Which sample each entry of the sample axis belongs to, once that is known.
@@ -84,7 +84,7 @@ class Packed:
 
     rows: Rows | torch.Tensor
     form: Form
-    there: npt.NDArray[np.bool_] | None = None
+    valid: npt.NDArray[np.bool_] | None = None
     owners: Owners | None = None
     arrived: Callable[[], object] | None = None
     lengths: npt.NDArray[np.int64] | None = None

@@ -336,7 +336,7 @@ def _can_settle(packed: Packed, found: Found) -> bool:
     """Whether what was found may say which axis of a call's tensor holds the samples."""
     form = packed.form
     fits = found.axis != form.neuron_axis and found.axis < len(form.position_shape) + 2
-    return fits and not _is_told(form) and packed.owners is None and packed.there is None
+    return fits and not _is_told(form) and packed.owners is None and packed.valid is None
 
 
 def _listed(numbers: Iterable[int]) -> str:
