@@ -180,9 +180,9 @@ class LayerNeurons:
         same = pd.array([pd.NA] * self.neurons, dtype="Int64")
         opposite = same.copy()
         for first, *others in self.identical:
-            same[others] = first
+            same[np.array(others)] = first
         for group, other in self.complementary:
-            opposite[group], opposite[other] = other[0], group[0]
+            opposite[np.array(group)], opposite[np.array(other)] = other[0], group[0]
         frame = {
             "rate": self.rate,
             "low": low,

@@ -83,10 +83,6 @@ class RepeatedSamples:
     problem: str = ""
 
 
-NO_REPEATS = RepeatedSamples()
-"""Every sample counts, and depends on no other."""
-
-
 def choose_samples(
     store: StateStore, layers: Sequence[str], request: Request, scheduler: Scheduler
 ) -> Samples:
@@ -191,7 +187,7 @@ def settle_repeats(
     if isinstance(same, str):
         return RepeatedSamples(staying=None, problem=same)
     if not same.samples:
-        return NO_REPEATS
+        return RepeatedSamples()
     states = [store[name] for name in layers]
     needed = bytes_to_digest(same, states, scheduler)
     if needed > memory:
@@ -272,7 +268,7 @@ def _several(number: Indices) -> npt.NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Some:
+class _BlockSamples:
     """Samples of a block: their places among its samples, and their digests so far."""
 
     places: Indices
@@ -334,12 +330,13 @@ def _graph(
         mine = chosen[directory]
         places, own = indices[mine], before[directory][mine]
         for block in _blocks(states, directory):
-            some = slice(*np.searchsorted(places, [block.first_sample, _end(block)]))
+            first = block.first_sample
+            some = slice(*np.searchsorted(places, [first, first + block.samples]))
             if some.start < some.stop:
                 keys.append((digest, len(keys)))
-                wanted = _Some(places[some] - block.first_sample, own[some])
+                wanted = _BlockSamples(places[some] - first, own[some])
                 graph[keys[-1]] = (_digest_block, layer, block, wanted)
-    graph[result] = (_together, keys)
+    graph[result] = (np.concatenate, keys)
     return graph, result
 
 
@@ -347,10 +344,6 @@ def _blocks(states: LayerStates, directory: str) -> Iterator[Block]:
     for number, part in enumerate(states.parts):
         if part.directory == directory:
             yield from part.blocks(number, BLOCK_PIECES * _piece_rows(states))
-
-
-def _end(block: Block) -> int:
-    return block.first_sample + block.samples
 
 
 def _piece_rows(states: LayerStates) -> int:
@@ -364,7 +357,7 @@ def _task_bytes(states: LayerStates) -> int:
     return TASK_BYTES + 3 * chunk + largest * states.row_bytes
 
 
-def _digest_block(layer: _Layer, block: Block, some: _Some) -> Digests:
+def _digest_block(layer: _Layer, block: Block, some: _BlockSamples) -> Digests:
     """Return the digests of some of a block's samples with what they have shown in one layer."""
     states, first, found = layer.states, 0, np.empty_like(some.digests)
     for piece in states.divide(block, _piece_rows(states)):
@@ -394,10 +387,6 @@ def _digest_piece(states: LayerStates, piece: Block, places: Indices, before: Di
             digest.update(data[start:stop])
             found[sample] = digest.digest()
     return np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
-
-
-def _together(pieces: Sequence[Digests]) -> Digests:
-    return np.concatenate(pieces)
 
 
 def _has_its_like(number: Indices, digests: Digests) -> npt.NDArray[np.bool_]:

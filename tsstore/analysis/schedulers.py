@@ -49,7 +49,7 @@ class Scheduler(Protocol):
     all_threads: int
     shared_memory: bool
 
-    def memory(self, asked: int | str | None) -> int:
+    def memory(self, requested: int | str | None) -> int:
         """Return the memory that one process may use, in bytes."""
 
     def check_scratch(self, folder: str) -> None:
@@ -100,10 +100,10 @@ class LocalScheduler:
     def __init__(self, threads: int) -> None:
         self.threads = self.all_threads = threads
 
-    def memory(self, asked: int | str | None) -> int:
+    def memory(self, requested: int | str | None) -> int:
         """Return what was asked for, or a quarter of what there is."""
         share = int(DEFAULT_SHARE * available_memory())
-        return share if asked is None else parse_memory(asked)
+        return share if requested is None else parse_memory(requested)
 
     def check_scratch(self, folder: str) -> None:
         """Do nothing: this process has just made the folder."""
@@ -142,12 +142,12 @@ class DistributedScheduler:
         self.all_threads = sum(threads.values())
         self._limit = min(_by_process(_memory_limits(client, workers)))
 
-    def memory(self, asked: int | str | None) -> int:
+    def memory(self, requested: int | str | None) -> int:
         """Return what was asked for, or a quarter of the smallest worker process's limit."""
         most = int(WORKER_SHARE * self._limit)
-        if asked is None:
+        if requested is None:
             return int(DEFAULT_SHARE * self._limit)
-        amount = parse_memory(asked)
+        amount = parse_memory(requested)
         if amount > most:
             raise AnalysisError(
                 f"memory of {format_memory(amount)} is more than the workers can give: their limit "
