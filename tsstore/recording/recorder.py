@@ -38,23 +38,10 @@ class Recorder:
 
     It captures from :meth:`attach` on, until it is closed.
 
-    Parameters
-    ----------
-    model
-        The model whose outermost forward pass is a batch, unless :meth:`batch` says otherwise.
-    files
-        Where the run lies; its root exists.
-    targets
-        Where to capture.
-    part
-        What the part says of this process.
-    settings
-        How to record.
-
     Attributes
     ----------
     model
-        The model.
+        The model whose outermost forward pass is a batch, unless :meth:`batch` says otherwise.
     path, part
         Where the run lies, and the directory in it of the part that this recorder writes.
     files
@@ -111,7 +98,7 @@ class Recorder:
     @property
     def is_open(self) -> bool:
         """Whether it takes batches in this process."""
-        return not self.closed and not self._is_elsewhere
+        return not self.closed and not self._listener.current.is_elsewhere
 
     @property
     def error(self) -> WriterError | None:
@@ -250,7 +237,7 @@ class Recorder:
         """
         if not self.is_open:
             self._listener.detach()
-            if self._is_elsewhere:
+            if self._listener.current.is_elsewhere:
                 self.abandon.detach()
             return
         self._listener.detach()
@@ -260,16 +247,11 @@ class Recorder:
             # Last, when nothing is left open: a warning may raise.
             self._warn_if_empty()
 
-    @property
-    def _is_elsewhere(self) -> bool:
-        """Whether this process was forked off from the recorder's own."""
-        return self._listener.current.is_elsewhere
-
     def _check_usable(self) -> None:
         """Raise CaptureError where nothing can be recorded: it is over, or the process another."""
         if self._sink.closed and not self._sink.detached:
             raise CaptureError("the recorder is closed; open a new one with tsstore.capture")
-        if self._is_elsewhere:
+        if self._listener.current.is_elsewhere:
             raise CaptureError(
                 "the recorder belongs to the process that made it; open one of its own here with "
                 "tsstore.capture"
@@ -330,18 +312,12 @@ class Pipeline:
             self._sampler = Sampler(
                 sampling.positions, int(sampling.seed), sink.rank, self.belonging
             )
+        threshold, earlier = settings.threshold, sink.earlier
         self.listener = Listener(
-            model,
-            targets,
-            settings.threshold,
-            self,
-            self.copies,
-            self._sampler,
-            sink.arena,
-            sink.earlier,
+            model, targets, threshold, self, self.copies, self._sampler, sink.arena, earlier
         )
         self.begun = self.finished = 0
-        self._assembly = Assembly(targets, settings, sink.earlier, self.copies)
+        self._assembly = Assembly(targets, settings, earlier, self.copies)
         self._settings = settings
         self._sink = sink
         sink.hooks = self.listener
