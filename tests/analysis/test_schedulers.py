@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
 import weakref
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 from clusters import workers
 from synthetic import count, draw_layer, found, write_layers
 
+from tsstore.analysis import schedulers
 from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
@@ -29,7 +33,7 @@ from tsstore.analysis.schedulers import (
     task_keys,
 )
 from tsstore.counting.keys import KeyScheme
-from tsstore.errors import AnalysisError, CountingError, DamageError
+from tsstore.errors import AnalysisError, CountingError, DamageError, TsstoreWarning
 
 GIB = 1 << 30
 
@@ -444,8 +448,83 @@ def test_a_cluster_that_closes_in_the_middle_is_an_error(doomed):
     def report(done: int, total: int) -> None:
         doomed.close()
 
-    with pytest.raises(AnalysisError, match="lost a task"):
+    with pytest.raises(AnalysisError, match=r"was closed while it was analysing; leave both"):
         scheduler.run(graph, "end", 1, report)
+
+
+def long_graph() -> dict[Any, Any]:
+    graph: dict[Any, Any] = {("nap", number): (time.sleep, 0.1) for number in range(40)}
+    return {**graph, "end": (len, list(graph))}
+
+
+def test_workers_that_all_go_are_waited_for_and_said_to_be_missing(monkeypatch):
+    monkeypatch.setattr(schedulers, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(schedulers, "LOOK_SECONDS", 0.1)
+    with workers(1) as client:
+        scheduler = choose(client, patience=60)
+        threading.Timer(0.3, client.cluster.scale, [0]).start()
+        threading.Timer(4, client.cluster.scale, [2]).start()
+        with pytest.warns(
+            TsstoreWarning, match=r"has no workers any more; .* goes on if some come"
+        ):
+            assert scheduler.run(long_graph(), "end", 1, None) == 40
+
+
+def test_without_workers_for_too_long_it_is_an_error(monkeypatch):
+    monkeypatch.setattr(schedulers, "LOOK_SECONDS", 0.1)
+    with workers(1) as client:
+        scheduler = choose(client, patience=1.5)
+        threading.Timer(0.3, client.cluster.scale, [0]).start()
+        start = time.monotonic()
+        with (
+            pytest.warns(TsstoreWarning, match="has no workers any more"),
+            pytest.raises(AnalysisError, match=r"had no workers for \d+ seconds; start some and"),
+        ):
+            scheduler.run(long_graph(), "end", 1, None)
+        assert time.monotonic() - start < 30
+        assert client.status == "running"
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (lambda client: client.restart(wait_for_workers=False), "was restarted meanwhile; analyse"),
+        (lambda client: client.cluster.close(), "or its client, was closed while"),
+    ],
+)
+@pytest.mark.parametrize("reported", [False, True])
+def test_the_true_cause_is_told(end, said, reported):
+    with workers(1) as client:
+        scheduler = choose(client)
+        later = threading.Timer(0.5, end, [client])
+        later.start()
+        report = (lambda done, total: None) if reported else None
+        with pytest.raises(AnalysisError, match=said):
+            scheduler.run(long_graph(), "end", 1, report)
+        later.join()
+
+
+CLUSTER = """
+import time
+from distributed import LocalCluster
+
+with LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0",
+                  protocol="tcp://") as cluster:
+    print(cluster.scheduler_address, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_scheduler_that_is_killed_is_said_to_be_gone():
+    command = [sys.executable, "-c", CLUSTER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as cluster:
+        try:
+            with closing(choose(cluster.stdout.readline().strip())) as scheduler:
+                threading.Timer(0.5, cluster.kill).start()
+                with pytest.raises(AnalysisError, match=r"the scheduler at .* is gone: .* died"):
+                    scheduler.run(long_graph(), "end", 1, None)
+        finally:
+            cluster.kill()
 
 
 def test_tasks_are_told_from_constants():

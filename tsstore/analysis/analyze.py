@@ -29,7 +29,7 @@ from tsstore.analysis.results.estimates import PER_SAMPLE
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.samples import ALL, SampleFilter, Samples, count_right
-from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.analysis.schedulers import PATIENCE_SECONDS, Scheduler, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
@@ -53,6 +53,7 @@ def analyze(
     repeats: Repeats = "once",
     exact: bool = False,
     seed: int | None = None,
+    patience: float = PATIENCE_SECONDS,
     cluster: str | None = None,
 ) -> Analysis:
     """Count the distinct states of a run exactly, and say how well each layer uses its neurons.
@@ -94,6 +95,9 @@ def analyze(
     seed
         Makes keys by the same secrets each time; by others in each analysis unless given. No
         result depends on it.
+    patience
+        How many seconds a cluster may be without workers before that is an error; it is a warning
+        after ten.
     cluster
         The old name of `dependent_by`.
 
@@ -131,7 +135,7 @@ def analyze(
     store = countable(store)
     names = layer_names(store, layers)
     deal_groups(store, request)  # A column that is not there is an error before anything is read.
-    with closing(choose(scheduler)) as runner:
+    with closing(choose(scheduler, patience)) as runner:
         samples = choose_samples(store, names, request, runner)
         results = [_analyze_layer(store[name], request, runner, samples) for name in names]
     groups, sample_filter = samples.groups, samples.sample_filter

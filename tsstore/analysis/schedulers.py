@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from tsstore.analysis.machine import (
     available_processors,
     parse_memory,
 )
-from tsstore.errors import AnalysisError
+from tsstore.errors import AnalysisError, TsstoreWarning
 from tsstore.text import format_memory
 
 Report = Callable[[int, int], None]
@@ -29,6 +30,18 @@ Report = Callable[[int, int], None]
 
 WORKER_SHARE = 0.60
 """Largest share of a worker's memory limit: at more, Dask begins to spill and pause."""
+
+PATIENCE_SECONDS = 600.0
+"""How long a cluster that has no workers any more is waited for, unless told."""
+
+LOOK_SECONDS = 1.0
+"""How often a cluster is looked at while its tasks run."""
+
+POLL_SECONDS = 0.01
+"""How often it is looked for tasks that are done."""
+
+QUIET_SECONDS = 10.0
+"""How long it is waited for before that is said."""
 
 SETTLING_SECONDS = 10.0
 """How long tasks that nobody wants any more are waited for."""
@@ -62,7 +75,7 @@ class Scheduler(Protocol):
         """Let go of what was opened."""
 
 
-def choose(scheduler: Any) -> Scheduler:
+def choose(scheduler: Any, patience: float = PATIENCE_SECONDS) -> Scheduler:
     """Return the scheduler that the user means; close it at the end.
 
     Parameters
@@ -70,6 +83,8 @@ def choose(scheduler: Any) -> Scheduler:
     scheduler
         None (the current ``distributed.Client`` if there is one, else threads), ``"threads"``,
         ``"synchronous"``, a client, or the address of a cluster.
+    patience
+        How many seconds a cluster may be without workers.
 
     Raises
     ------
@@ -83,9 +98,9 @@ def choose(scheduler: Any) -> Scheduler:
     if scheduler in ("synchronous", "sync", "single-threaded"):
         return LocalScheduler(1)
     if isinstance(scheduler, str) and "://" in scheduler:
-        return DistributedScheduler(_connect(scheduler), owned=True)
+        return DistributedScheduler(_connect(scheduler), True, patience)
     if hasattr(scheduler, "scheduler_info") and hasattr(scheduler, "get"):
-        return DistributedScheduler(scheduler)
+        return DistributedScheduler(scheduler, patience=patience)
     raise AnalysisError(
         f"scheduler is {scheduler!r}; expected None, 'threads', 'synchronous', a "
         "distributed.Client, or an address such as 'tcp://host:8786'"
@@ -124,14 +139,20 @@ class LocalScheduler:
 
 
 class DistributedScheduler:
-    """The workers of a ``distributed.Client``, which is closed at the end if it is `owned`."""
+    """The workers of a ``distributed.Client``, which is closed at the end if it is `owned`.
+
+    Where all of them go away, others are waited for, `patience` seconds long.
+    """
 
     shared_memory = False
 
-    def __init__(self, client: Any, owned: bool = False) -> None:
+    def __init__(
+        self, client: Any, owned: bool = False, patience: float = PATIENCE_SECONDS
+    ) -> None:
         _check_usable(client)
         self._client = client
         self._owned = owned
+        self._patience = patience
         self._address = client.scheduler.address
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if not workers:
@@ -180,22 +201,20 @@ class DistributedScheduler:
         """Run a graph on the workers, each of which uses all its threads.
 
         After an error or an interrupt no task begins any more, and those that run are waited for,
-        some seconds at most. Workers that die again and again are an AnalysisError.
+        some seconds at most. Workers that die again and again are an AnalysisError, and so is a
+        cluster that is closed, restarted, or without workers for too long.
         """
         from distributed.scheduler import KilledWorker
 
         keys = [key] if report is None else [key, *(task_keys(graph) - {key})]
+        watch = _Watch(self._client, self._address, self._patience)
         futures = self._client.get(graph, keys, sync=False)
         try:
-            if report is not None:
-                self._follow(futures, report)
+            self._follow(futures, report, watch)
             result = futures[0].result()
         except (KilledWorker, CancelledError) as error:
             self._drop(futures, graph)
-            raise AnalysisError(
-                f"the cluster at {self._address} lost a task ({error}); look "
-                "into the workers' logs, and if they ran out of memory give less as memory="
-            ) from error
+            raise AnalysisError(watch.why_lost(error)) from error
         except BaseException:
             self._drop(futures, graph)
             raise
@@ -221,18 +240,81 @@ class DistributedScheduler:
                 looks = 0 if running & graph.keys() else looks + 1
                 time.sleep(0.05)
 
-    def _follow(self, futures: list[Any], report: Report) -> None:
-        """Report each task as it finishes, until all have or one has failed."""
+    def _follow(self, futures: list[Any], report: Report | None, watch: _Watch) -> None:
+        """Wait until all tasks are done, or one has failed; report each that is asked for."""
         from distributed import as_completed
 
-        finished = as_completed(futures, loop=self._client.loop)  # type: ignore[no-untyped-call]
-        for done, future in enumerate(finished, 1):
-            if future.status != "finished":
-                return
-            # A worker keeps what a future stands for, though no other task needs it any more.
-            if future is not futures[0]:
-                future.release()
-            report(done, len(futures))
+        finished, done = as_completed(futures, loop=self._client.loop), 0  # type: ignore[no-untyped-call]
+        while done < len(futures):
+            if not finished.has_ready():
+                watch.look()
+                time.sleep(POLL_SECONDS)
+                continue
+            for future in finished.next_batch(block=False):
+                if future.status != "finished":
+                    return
+                # A worker keeps what a future stands for, though no other task needs it any more.
+                if future is not futures[0]:
+                    future.release()
+                done += 1
+                if report is not None:
+                    report(done, len(futures))
+
+
+class _Watch:
+    """Looks whether a cluster is still there while its tasks run."""
+
+    def __init__(self, client: Any, address: str, patience: float) -> None:
+        self._client = client
+        self._address = address
+        self._patience = patience
+        self._next_look = self._last_seen = time.monotonic()
+        self._was_said = False
+
+    def look(self) -> None:
+        """Raise where the client was closed, or there were no workers for too long."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        if self._client.status in ("closed", "closing"):
+            raise CancelledError("its client was closed")
+        if self._client.scheduler_info(n_workers=-1).get("workers"):
+            self._last_seen, self._was_said = now, False
+        self._next_look = now + LOOK_SECONDS
+        missing = now - self._last_seen
+        if missing >= self._patience:
+            raise AnalysisError(
+                f"the cluster at {self._address} has had no workers for {missing:.0f} seconds; "
+                "start some and analyse again, or wait longer by patience="
+            )
+        if missing >= min(QUIET_SECONDS, self._patience / 2) and not self._was_said:
+            self._was_said = True
+            warnings.warn(
+                f"the cluster at {self._address} has no workers any more; the analysis goes on if "
+                f"some come within {self._patience - missing:.0f} seconds",
+                TsstoreWarning,
+                stacklevel=2,
+            )
+
+    def why_lost(self, error: BaseException) -> str:
+        """Return what an error of tasks that were lost means, and what to do."""
+        said = str(error)
+        if "scheduler-connection-lost" in said:
+            return (
+                f"the scheduler at {self._address} is gone: it was closed, or died, or cannot be "
+                "reached any more; analyse again when it is back"
+            )
+        if "restart" in said:
+            return f"the cluster at {self._address} was restarted meanwhile; analyse again"
+        if self._client.status in ("closed", "closing"):
+            return (
+                f"the cluster at {self._address}, or its client, was closed while it was "
+                "analysing; leave both open until the analysis is done"
+            )
+        return (
+            f"the cluster at {self._address} lost a task ({said}); look into the workers' logs, "
+            "and if they ran out of memory give less as memory="
+        )
 
 
 def task_keys(graph: dict[Any, Any]) -> set[Any]:

@@ -15,6 +15,7 @@ from tsstore.commands.options import (
     Json,
     Layers,
     Memory,
+    Patience,
     Repeats,
     RunPath,
     Scheduler,
@@ -41,6 +42,7 @@ def analyze(
     repeats: Repeats = "once",
     intervals: Intervals = True,
     exact: Exact = False,
+    patience: Patience = 600,
     seed: Annotated[
         int | None, typer.Option(help="Of the hash, for tests; no result depends on it.")
     ] = None,
@@ -66,6 +68,7 @@ def analyze(
             repeats=repeats,  # type: ignore[arg-type]
             exact=exact,
             seed=seed,
+            patience=patience,
         )
     if json:
         typer.echo(analysis.to_json())

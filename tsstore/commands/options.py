@@ -20,6 +20,7 @@ Scratch = Annotated[
     str | None,
     typer.Option(help="Folder for what does not fit into memory; all workers must see it."),
 ]
+Patience = Annotated[float, typer.Option(help="Seconds that a cluster may be without workers.")]
 DependentBy = Annotated[
     str | None,
     typer.Option(
