@@ -70,19 +70,8 @@ def open_recorders() -> list[OpenRecorder]:
 def make_way(files: Files, rank: int, overwrite: bool) -> None:
     """Close the recorders that write where another one is going to, or refuse.
 
-    Parameters
-    ----------
-    files
-        Where the run is going to lie.
-    rank
-        Of the process; in a thread of their own other ranks may write the same run.
-    overwrite
-        Whether what is there is going to be deleted.
-
-    Raises
-    ------
-    StoreExistsError
-        If there is one, and what it writes is not to be deleted.
+    With `overwrite` what is there is going to be deleted. Other ranks may write the same run, in a
+    thread of their own.
     """
     for recorder in open_recorders():
         if not recorder.files.is_same_place(files):

@@ -23,16 +23,9 @@ class LayerAxes:
     """Decides of the tensors of one layer which axes hold what.
 
     Until its first batch is over this may take what other modules say of its tensors. From then on
-    tensors with as many axes are treated alike, and nothing is looked for.
-
-    Parameters
-    ----------
-    axes
-        What the user and the layer say.
-    watch
-        Knows what others say of a tensor, while it watches them; None where nothing does.
-    earlier
-        The layer in earlier attempts of the run that is gone on with.
+    tensors with as many axes are treated alike, and nothing is looked for. `axes` are what the user
+    and the layer say; `watch` knows what others say of a tensor, while it watches them; `earlier`
+    is the layer in earlier attempts of the run that is gone on with.
     """
 
     def __init__(
@@ -64,12 +57,7 @@ class LayerAxes:
     def decide(self, tensor: torch.Tensor) -> Decision:
         """Return the axes of a tensor.
 
-        Raises
-        ------
-        UndecidedAxisError
-            If nothing tells them yet.
-        OutputError
-            If the tensor has no room for both.
+        UndecidedAxisError if nothing tells them yet, OutputError if it has no room for both.
         """
         if (fixed := self._fixed.get(tensor.ndim)) is not None:
             return fixed

@@ -115,14 +115,8 @@ class Axes:
         """Return the axes of a tensor.
 
         What is known of it from elsewhere, `neurons` and `samples`, counts where the layer itself
-        does not tell.
-
-        Raises
-        ------
-        UndecidedAxisError
-            If nothing tells.
-        OutputError
-            If the tensor has no room for both, or the layer cannot have given it.
+        does not tell. UndecidedAxisError if nothing does, OutputError if the tensor has no room for
+        both, or the layer cannot have given it.
         """
         _check_number_of_axes(self.module, tensor)
         if (told := self.samples(tensor) or samples) is None and self._may_be_time_first(tensor):

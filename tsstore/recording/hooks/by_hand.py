@@ -45,13 +45,7 @@ class ByHand:
         return "before" if len(values) == 1 else "after"
 
     def tensor(self, module: nn.Module | None, side: Side, values: tuple[Any, ...]) -> torch.Tensor:
-        """Return what there is to capture, with axes (sample, neuron, ...).
-
-        Raises
-        ------
-        OutputError
-            If there is no tensor, or nothing tells its axes.
-        """
+        """Return what there is to capture, with axes (sample, neuron, ...); else OutputError."""
         tensor = first_tensor(values if side == "before" else values[-1])
         if tensor is None:
             raise OutputError(f"{self.name}: found no tensor {side} the call; remove the hook")

@@ -92,17 +92,7 @@ def why_nothing_ran(copies: Copies | None = None) -> str:
 
 
 def why_no_sample(batches: int, calls_outside: int, copies: Copies) -> str:
-    """Return what may be the cause of a capture's having no sample when it ends.
-
-    Parameters
-    ----------
-    batches
-        Handed on to the writer.
-    calls_outside
-        Of captured layers, outside of any batch.
-    copies
-        Of the model.
-    """
+    """Return what may be the cause of a capture's having no sample when it ends."""
     if batches:
         return f"its {batches:,} batches were empty"
     if calls_outside:

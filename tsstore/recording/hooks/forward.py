@@ -227,19 +227,8 @@ class FirstLook:
     def decide(self, batch: OpenBatch, undecided: Undecided, is_compiled: bool) -> None:
         """Pack what had to wait for the end of the batch, now that all that ran is known.
 
-        Parameters
-        ----------
-        batch
-            The batch, which is over.
-        undecided
-            Takes what nothing tells.
-        is_compiled
-            Whether the model itself ran in compiled code.
-
-        Raises
-        ------
-        OutputError
-            If calls of one layer have their neurons along different axes.
+        What nothing tells is added to `undecided`; OutputError if calls of one layer have their
+        neurons along different axes. `is_compiled` is whether the model ran in compiled code.
         """
         # What is chosen of a sample depends on the batch.
         self._current.batch = batch

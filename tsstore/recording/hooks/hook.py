@@ -41,15 +41,8 @@ def outside_compiled_code(function: _Function) -> _Function:
 class ModelHook:
     """A hook on one module, which runs outside of compiled code.
 
-    Copies of the model carry hooks that capture nothing, and tell `copies` where one runs. Errors
-    name the run of these.
-
-    Attributes
-    ----------
-    call
-        What a call is passed on to.
-    is_compiled
-        Whether it was called from compiled code.
+    A call is passed on to `call`. Copies of the model carry hooks that capture nothing, and tell
+    `copies` where one runs; errors name the run of these.
     """
 
     def __init__(self, module: nn.Module, call: Call, copies: Copies | None = None) -> None:
@@ -100,25 +93,8 @@ class CaptureHook(ModelHook):
     """Packs what one module takes or gives, and hands the rows on to the batch that is open.
 
     The rows are packed before anything else can run, so that an in-place operation that follows
-    changes nothing.
-
-    Parameters
-    ----------
-    target
-        Where to capture.
-    threshold
-        A neuron is on where its value is greater.
-    current
-        Says whether rows are wanted at this moment, and takes them.
-    axes
-        What is decided of the layer's axes; None to let the user and the layer alone tell.
-    memory
-        Where the rows lie, on the CPU.
-
-    Attributes
-    ----------
-    enabled
-        Set it to False to leave out this place for a while.
+    changes nothing. Without `axes` the user and the layer alone tell which hold what. Set `enabled`
+    to False to leave out this place for a while.
     """
 
     def __init__(
@@ -144,15 +120,7 @@ class CaptureHook(ModelHook):
         return self.target.module.register_forward_hook(self)
 
     def pack_at_last(self, waiting: Waiting) -> Packed:
-        """Return the rows of a tensor that waited for the end of its batch.
-
-        Raises
-        ------
-        UndecidedAxisError
-            If nothing tells its axes.
-        OutputError
-            If it cannot be packed.
-        """
+        """Return the rows of a tensor that waited; UndecidedAxisError if nothing tells its axes."""
         decision = self.axes.conclude(waiting)
         try:
             threshold = self._packer.threshold_for(waiting.tensor)

@@ -195,14 +195,8 @@ class Belonging:
     def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
         """Let each call of a batch that is over say which sample its entries belong to.
 
-        What nothing tells is added to `undecided`.
-
-        Raises
-        ------
-        ColumnsError
-            If the number of samples cannot be told.
-        OutputError
-            If what the user said does not fit, or a layer has other entries than before.
+        What nothing tells is added to `undecided`. ColumnsError if the number of samples cannot be
+        told, OutputError if what the user said does not fit, or a layer has other entries.
         """
         _settle_axes(batch, self.findings)
         samples = batch.samples()

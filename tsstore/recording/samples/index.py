@@ -76,10 +76,8 @@ class SampleIndex(NamedTuple):
     def owners(self, layer: str, entries: int, samples: int) -> Owners:
         """Return which sample each of a layer's entries belongs to.
 
-        Raises
-        ------
-        OutputError
-            If what was said does not fit so many entries and samples, or may mean two things.
+        OutputError if what was said does not fit so many entries and samples, or may mean two
+        things.
         """
         if self.how in ("contiguous", "interleaved"):
             return self._even(layer, entries, samples)
@@ -147,13 +145,7 @@ def even_index(how: str, entries: int, samples: int) -> Indices:
 
 
 def parsed(given: Any) -> SampleIndex | dict[str, SampleIndex] | None:
-    """Return what the user gave for all layers, or by layer name or glob.
-
-    Raises
-    ------
-    ColumnsError
-        If it is none of the forms that there are.
-    """
+    """Return what the user gave for all layers, or by name or glob; ColumnsError if it is none."""
     if given is None:
         return None
     if isinstance(given, Mapping):

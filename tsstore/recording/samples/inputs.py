@@ -83,11 +83,8 @@ NO_INPUT: Final = ModelInput()
 def arguments_of(example: Any) -> Arguments:
     """Return the arguments and keyword arguments that an example input stands for.
 
-    Parameters
-    ----------
-    example
-        A batch, a tuple of arguments, or a mapping of keyword arguments, as a tokenizer gives it.
-        A model whose one argument is a mapping has the example ``(mapping,)``.
+    A batch, a tuple of arguments, or a mapping of keyword arguments, as a tokenizer gives it. A
+    model whose one argument is a mapping has the example ``(mapping,)``.
     """
     if isinstance(example, Mapping):
         return (), {str(name): value for name, value in example.items()}
@@ -95,13 +92,7 @@ def arguments_of(example: Any) -> Arguments:
 
 
 def samples_said(explicit: int | None, columns: Mapping[str, Sized]) -> int | None:
-    """Return the number of samples as the user said it, by itself or by columns; None if not.
-
-    Raises
-    ------
-    ColumnsError
-        If columns disagree with it, or with each other.
-    """
+    """Return the number of samples as the user said it, by itself or by columns; None if not."""
     samples = explicit
     for name, column in columns.items():
         samples = len(column) if samples is None else samples
@@ -116,12 +107,7 @@ def samples_said(explicit: int | None, columns: Mapping[str, Sized]) -> int | No
 def samples_seen(calls: Iterable[Packed], model_input: ModelInput | None) -> int | None:
     """Return the number of samples as the layers and the model's input have it, or None.
 
-    Parameters
-    ----------
-    calls
-        Calls of layers of which the user does not say which sample an entry belongs to.
-    model_input
-        What the model was called with.
+    The calls are those of layers of which the user does not say whose an entry is, if there are.
     """
     calls = list(calls)
     if (known := samples_told_by(calls)) is not None:
