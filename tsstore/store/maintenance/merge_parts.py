@@ -22,13 +22,6 @@ Pieces = Iterable[npt.NDArray[Any]]
 class MergedParts:
     """The parts of one step, in the order in which repeated samples count.
 
-    Parameters
-    ----------
-    store
-        The run.
-    step
-        The step; at least one part has it.
-
     Attributes
     ----------
     store
@@ -37,13 +30,6 @@ class MergedParts:
         By public name.
     columns
         By name, a sample column of each part that holds samples, and one at least.
-
-    Raises
-    ------
-    StoreError
-        If a part with samples lacks a layer or a column that another one has.
-    FormatError
-        If parts disagree about a layer's neurons, threshold or dtype, or about a column's type.
     """
 
     def __init__(self, store: StateStore, step: int | str | None) -> None:

@@ -28,17 +28,8 @@ def is_array(path: str) -> bool:
 def note_other_files(files: Files, part: str, nodes: Mapping[str, int], findings: Findings) -> None:
     """Note the files of a part that do not count.
 
-    Parameters
-    ----------
-    files
-        Where the run lies.
-    part
-        The part's directory.
-    nodes
-        Paths of all groups and arrays that the part's record implies, with their numbers of
-        chunks.
-    findings
-        Where to put what is found.
+    `nodes` are the paths of all groups and arrays that its record implies, with their numbers of
+    files that hold chunks.
     """
     leftover, foreign, later = [], [], []
     for key in files.walk(part):

@@ -25,15 +25,7 @@ ANY_NUMBER = 1 << 63
 
 @dataclass
 class Tally:
-    """What has been read back.
-
-    Attributes
-    ----------
-    chunks
-        Number of chunks that were read.
-    bytes_read
-        Their bytes, as stored.
-    """
+    """How many chunks have been read back, and their bytes as stored."""
 
     chunks: int = 0
     bytes_read: int = 0
@@ -67,13 +59,7 @@ class ArrayCheck:
     def entries(
         self, dtype: str | None = None, row_shape: tuple[int, ...] | None = ()
     ) -> Iterator[npt.NDArray[Any]]:
-        """Yield the committed entries of each chunk that is right.
-
-        Parameters
-        ----------
-        dtype, row_shape
-            What the entries must be; None where any are right.
-        """
+        """Yield the committed entries of each chunk that is right; None stands for any type."""
         array = self._open(dtype, row_shape)
         checksums = self._checksums(array)
         if array is None:
@@ -141,9 +127,9 @@ class ArrayCheck:
         files = -(-count // spec.file_chunks)
         self.file_counts[path] = files
         names = self.files.list(f"{path}/c") if files else []
-        there = sorted({int(name) for name in names if name.isdecimal() and len(name) < 17})
+        present = sorted({int(name) for name in names if name.isdecimal() and len(name) < 17})
         expected = 0
-        for file in [file for file in there if file < files]:
+        for file in [file for file in present if file < files]:
             self._report_missing(spec, path, expected, file)
             expected = file + 1
             yield from self._chunks_of(spec, file, path, stored)[: count - file * spec.file_chunks]

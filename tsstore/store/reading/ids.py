@@ -24,20 +24,7 @@ PIECE_SAMPLES = 1 << 16
 
 
 def id_dtype(parts: Iterable[Part], name: str = ID) -> np.dtype[Any]:
-    """Return the one dtype that holds the ids of all parts: int64, uint64, or object for text.
-
-    Parameters
-    ----------
-    parts
-        Those without samples do not count.
-    name
-        Of the column.
-
-    Raises
-    ------
-    StoreError
-        If a part has samples and no such column, or columns cannot be compared with each other.
-    """
+    """Return the one dtype that holds all parts' ids: int64, uint64, or object for text."""
     found = {_dtype(part, name): part for part in parts if part.samples}
     if len(found) > 1:
         sides = ", ".join(f"{dtype} in {part.directory}" for dtype, part in found.items())
@@ -49,15 +36,7 @@ def id_dtype(parts: Iterable[Part], name: str = ID) -> np.dtype[Any]:
 
 
 def id_pieces(part: Part, name: str = ID) -> Iterator[npt.NDArray[Any]]:
-    """Yield the ids of a part's samples in their order, some at a time, as :func:`id_dtype` says.
-
-    Raises
-    ------
-    StoreError
-        If the part has samples and no such column, or it is neither of integers nor of text.
-    DamageError
-        If a chunk is not what was committed.
-    """
+    """Yield the ids of a part's samples in their order, some at a time, as `id_dtype` says."""
     if part.samples:
         dtype, column = _dtype(part, name), part.columns[name]
         for start in range(0, part.samples, PIECE_SAMPLES):
@@ -65,24 +44,9 @@ def id_pieces(part: Part, name: str = ID) -> Iterator[npt.NDArray[Any]]:
 
 
 def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> npt.NDArray[Any]:
-    """Return those ids that no part holds, in the order given.
+    """Return those ids, integers or text, that no part holds, in the order given.
 
-    Parameters
-    ----------
-    parts
-        Those without samples hold none.
-    ids
-        Integers or text, one-dimensional.
-    name
-        Of the column.
-
-    Raises
-    ------
-    StoreError
-        If ids are neither integers nor text, or a part holds samples without a column of them, or
-        ids of another kind.
-    DamageError
-        If ids are not what was committed.
+    StoreError where a part holds samples without such a column, or ids of another kind.
     """
     given = np.asarray(ids)
     if not given.size:
@@ -220,28 +184,8 @@ def repeated(parts: Iterable[Part], by: str = ID) -> Repeats:
     """Find samples that repeat others: those of the same step and id.
 
     Of several, that of the earliest attempt counts; then that of the lowest rank; then the first.
-
     It takes about 24 bytes for each id of the step that has most, and more for text: that of each
-    id besides.
-
-    Parameters
-    ----------
-    parts
-        Any parts of a run.
-    by
-        The sample column that holds the ids.
-
-    Returns
-    -------
-    Repeats
-        With an entry for each of the parts.
-
-    Raises
-    ------
-    StoreError
-        If a part has samples and no such column, or it is of no one type of integers or text.
-    DamageError
-        If a chunk of ids is not what was committed.
+    id besides. StoreError where parts with samples have no ids of one type.
     """
     left_out: dict[str, npt.NDArray[np.int64]] = {}
     for step_parts in _by_step(parts):

@@ -38,13 +38,7 @@ class Selection(NamedTuple):
 
 
 def select(index: Any, shape: tuple[int, int]) -> Selection:
-    """Return which rows of an array of that shape, (rows, row_bytes), an index means.
-
-    Raises
-    ------
-    RowIndexError
-        If it means nothing to NumPy either, or adds an axis.
-    """
+    """Return which rows of an array of that shape, (rows, row_bytes), an index means."""
     row, *others = _by_axis(index, shape)
     if isinstance(row, int):
         return Selection(range(row, row + 1), (0, *others))

@@ -92,10 +92,7 @@ class LayerPart:
     def blocks(self, part: int, target_rows: int) -> Iterator[Block]:
         """Yield the rows as blocks of whole samples, of about `target_rows` rows.
 
-        Raises
-        ------
-        FormatError
-            If the stored numbers of rows by sample do not add up to the rows.
+        FormatError where the stored numbers of rows by sample do not add up to the rows.
         """
         constant = self.constant_positions
         if not self.rows:

@@ -59,13 +59,7 @@ class Part:
         return cls(files, directory, part, *_read_commit(files, directory))
 
     def refreshed(self) -> Part:
-        """Return the part as of its latest commit; itself where there is no later one.
-
-        Raises
-        ------
-        DamageError
-            If what is there now does not go on from what was committed.
-        """
+        """Return the part as of its latest commit, DamageError if that goes back; or itself."""
         if self.seal is not None:
             return self
         record, seal = _read_commit(self.files, self.directory)
@@ -176,13 +170,7 @@ def _attributes(files: Files, path: str) -> tuple[dict[str, Any], str]:
 
 
 def read_seal(files: Files, part: str) -> Seal | None:
-    """Return the part's seal; None where there is none.
-
-    Raises
-    ------
-    DamageError, FormatError
-        If it is there and is not what was written.
-    """
+    """Return the part's seal, checked; None where there is none."""
     path = seal_path(part)
     if not files.exists(metadata_key(path)):
         return None
@@ -190,13 +178,7 @@ def read_seal(files: Files, part: str) -> Seal | None:
 
 
 def read_record(files: Files, part: str) -> CommitRecord:
-    """Return the part's own record; an empty one where no layers have been defined yet.
-
-    Raises
-    ------
-    DamageError, FormatError
-        If it is missing from a part that has layers, or is not what was written.
-    """
+    """Return the part's own record, checked; an empty one where no layers are defined yet."""
     has_layers = "layers" in files.list(part)
     path = commit_path(part)
     if files.exists(metadata_key(path)):
@@ -207,13 +189,7 @@ def read_record(files: Files, part: str) -> CommitRecord:
 
 
 def has_begun(files: Files, part: str) -> bool:
-    """Whether a part has its metadata; a process may have been stopped before it wrote them.
-
-    Raises
-    ------
-    DamageError
-        If they are missing from a part that holds something else.
-    """
+    """Whether a part has its metadata; a process may have been stopped before it wrote them."""
     # First what it holds: a process that begins just now writes the metadata before all else.
     held = files.names(part)
     if files.exists(metadata_key(part)):

@@ -50,42 +50,16 @@ class PartStatus:
 
 
 def part_statuses(parts: Sequence[Part], now: datetime, probe: Probe) -> tuple[PartStatus, ...]:
-    """Return the status of each of a run's parts.
-
-    Parameters
-    ----------
-    parts
-        All parts.
-    now
-        The time.
-    probe
-        Asks for the process of a part that is not sealed.
-
-    Raises
-    ------
-    FormatError
-        If a part has a time that is none.
-    """
+    """Return the status of each of a run's parts; `probe` asks for those not sealed."""
     return tuple(_part_status(part, parts, now, probe) for part in parts)
 
 
 def run_status(parts: Sequence[Part], created: str, now: datetime, probe: Probe) -> str:
     """Return ``"live"``, ``"finished"`` or ``"cut off"``.
 
-    A run is live while one of its parts is. It is finished when, at each step, the newest part
-    of every rank of the latest world size was closed by its own writer.
-
-    Parameters
-    ----------
-    parts, now, probe
-        See :func:`part_statuses`.
-    created
-        When the run was created; counts until there is a part.
-
-    Raises
-    ------
-    FormatError
-        If a time is none.
+    A run is live while one of its parts is, and while there is none soon after it was created.
+    It is finished when, at each step, the newest part of every rank of the latest world size was
+    closed by its own writer.
     """
     states = {status.state for status in part_statuses(parts, now, probe)}
     if LIVE in states or (not parts and _is_recent(created, "created", now)):
