@@ -359,7 +359,7 @@ def test_slots_are_bounded_by_what_is_said_of_them() -> None:
         records = random_records(3, 20_000, 3000, words, 9)
         table = GroupedTable(words, 9, 1 << 20)
         assert table.add(records)
-        slots = len(table._arrays.state_index) + len(table._arrays.pair_index)
+        slots = len(table._state_index) + len(table._pair_index)
         assert table.nbytes <= slots * grouped_slot_bytes(words)
         assert slots <= 4 * table.used + 2
 
@@ -428,12 +428,10 @@ def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatc
         plain = GroupedTable(words, 5, 1024, first_slots=4)
         assert plain.add(records)
         assert table_contents(plain) == expected == oracle(records)
-        assert np.array_equal(
-            plain._arrays.states[: plain.distinct], compiled._arrays.states[: plain.distinct]
-        )
+        assert np.array_equal(plain._states[: plain.distinct], compiled._states[: plain.distinct])
         monkeypatch.setattr(module, "PROBE_LIMIT", 3)
         with pytest.raises(CountingError, match="another seed"):
             plain.add(Records(crafted(5, words), group=np.zeros(5, np.uint8)))
         monkeypatch.setattr(module, "PROBE_LIMIT", 0)
         with pytest.raises(CountingError, match="another seed"):
-            module._find_pair(plain._arrays.pairs, plain._arrays.pair_index, np.uint64(1))
+            module._find_pair(plain._pairs, plain._pair_index, np.uint64(1))

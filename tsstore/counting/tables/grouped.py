@@ -12,7 +12,7 @@ numbers to search in: in the end the rows are read one after another, and a pair
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -75,44 +75,12 @@ def least_slots(groups: int) -> int:
     return 8 * max(groups, 1)
 
 
-class _Arrays(NamedTuple):
-    """What both tables hold.
-
-    Attributes
-    ----------
-    states
-        uint64 (rows, words + 2): key, multiplicity, and incidence below a tag: a group, or several.
-    state_index
-        uint32 (slots,): the number of a state and 1, or 0.
-    pairs
-        uint64 (rows, 3): the number of a state above its group, multiplicity and incidence.
-    pair_index
-        uint32 (slots,): the number of a pair and 1, or 0.
-    """
-
-    states: NDArray[np.uint64]
-    state_index: NDArray[np.uint32]
-    pairs: NDArray[np.uint64]
-    pair_index: NDArray[np.uint32]
-
-
 class GroupedTable:
     """Hash tables of distinct keys, and of pairs of a key and a group where a key has several.
 
-    They grow with what they hold, and are never more than half full.
-
-    Parameters
-    ----------
-    words
-        uint64 words of a key, at least 1.
-    groups
-        Number of groups.
-    maximum_slots
-        Slots of both tables together, at least 4; see :func:`least_slots`.
-    first_slots
-        What each table begins with, if there may be as many; at least 2.
-    hashes
-        Which keys to count.
+    They grow with what they hold, from `first_slots` each, if there may be as many, to no more than
+    `maximum_slots` together (see :func:`least_slots`), and are never more than half full. Of keys
+    of so many words those are counted whose hashes are in a range.
     """
 
     def __init__(
@@ -134,12 +102,13 @@ class GroupedTable:
         slots = 1 << (slots.bit_length() - 1)
         # As many rows as there may ever be: what was never written is never resident.
         rows = self._maximum_slots // 2
-        self._arrays = _Arrays(
-            np.empty((rows, words + 2), np.uint64),
-            np.zeros(slots, np.uint32),
-            np.empty((rows, _PAIR_COLUMNS), np.uint64),
-            np.zeros(slots, np.uint32),
-        )
+        # A state is its key, its multiplicity, and its incidence below a tag: a group, or several.
+        self._states = np.empty((rows, words + 2), np.uint64)
+        # A pair is its state's number above its group, its multiplicity and its incidence.
+        self._pairs = np.empty((rows, _PAIR_COLUMNS), np.uint64)
+        # An index holds the number of a state or pair and 1, or 0.
+        self._state_index = np.zeros(slots, np.uint32)
+        self._pair_index = np.zeros(slots, np.uint32)
         # What is added to states by group, multiplicity and incidence, where these are small.
         self._small = np.zeros((groups, _SMALL, _SMALL), np.int64)
 
@@ -154,8 +123,9 @@ class GroupedTable:
         while row < len(records):
             # Numba takes longer to look at a tuple of arrays than at each of them.
             row, self._distinct, self._held = _absorb(
-                *self._arrays, self._distinct, self._held, records.keys, records.multiplicity,
-                records.incidence, group, row, *self._hashes, self._width,
+                self._states, self._state_index, self._pairs, self._pair_index, self._distinct,
+                self._held, records.keys, records.multiplicity, records.incidence, group, row,
+                *self._hashes, self._width,
             )  # fmt: skip
             if row < len(records) and not self._grow():
                 return False
@@ -174,9 +144,8 @@ class GroupedTable:
     @property
     def nbytes(self) -> int:
         """Bytes of both tables, as far as they are in use."""
-        states, state_index, pairs, pair_index = self._arrays
-        rows = states[: self._distinct].nbytes + pairs[: self._held].nbytes
-        return rows + state_index.nbytes + pair_index.nbytes
+        rows = self._states[: self._distinct].nbytes + self._pairs[: self._held].nbytes
+        return rows + self._state_index.nbytes + self._pair_index.nbytes
 
     def begin(self) -> None:
         """Forget all that has been counted."""
@@ -186,13 +155,13 @@ class GroupedTable:
     def clear(self) -> None:
         """Forget all keys, but not how large the tables were."""
         self._distinct = self._held = 0
-        self._arrays.state_index[:] = 0
-        self._arrays.pair_index[:] = 0
+        self._state_index[:] = 0
+        self._pair_index[:] = 0
 
     @property
     def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Multiplicity and incidence of each key, int64 (keys,); the former is a view."""
-        multiplicity, tagged = self._arrays.states[: self._distinct, -2:].T
+        multiplicity, tagged = self._states[: self._distinct, -2:].T
         return multiplicity.view(np.int64), (tagged & _INCIDENCE).view(np.int64)
 
     def delta(self) -> DeltaEntries:
@@ -205,7 +174,7 @@ class GroupedTable:
 
         Of few states hardly any change the same entry: these are not added up yet.
         """
-        states, pairs = self._arrays.states[: self._distinct], self._arrays.pairs[: self._held]
+        states, pairs = self._states[: self._distinct], self._pairs[: self._held]
         counts = np.zeros(self._groups, np.int64)
         _count_entries(states, pairs, self._small, counts)
         rows = np.empty((counts.sum(), ENTRY_BYTES // 8), np.int64)
@@ -224,18 +193,17 @@ class GroupedTable:
 
     def _grow(self) -> bool:
         """Double the table that is full, unless both would be too much; say whether it was done."""
-        states, state_index, pairs, pair_index = self._arrays
-        pairs_full = 2 * (self._held + 2) > len(pair_index)
-        full = pair_index if pairs_full else state_index
-        if len(state_index) + len(pair_index) + len(full) > self._maximum_slots:
+        pairs_full = 2 * (self._held + 2) > len(self._pair_index)
+        full = self._pair_index if pairs_full else self._state_index
+        if len(self._state_index) + len(self._pair_index) + len(full) > self._maximum_slots:
             return False
         index = np.zeros(2 * len(full), np.uint32)
         if pairs_full:
-            _index_pairs(pairs, self._held, index)
-            self._arrays = self._arrays._replace(pair_index=index)
+            _index_pairs(self._pairs, self._held, index)
+            self._pair_index = index
         else:
-            _index_states(states, self._distinct, index, self._width)
-            self._arrays = self._arrays._replace(state_index=index)
+            _index_states(self._states, self._distinct, index, self._width)
+            self._state_index = index
         return True
 
 

@@ -41,18 +41,9 @@ def slot_bytes(words: int) -> int:
 class Table:
     """A hash table of distinct keys with their total multiplicity and incidence.
 
-    It grows with its distinct keys and is never more than half full.
-
-    Parameters
-    ----------
-    words
-        uint64 words of a key, at least 1.
-    maximum_slots
-        What it may grow to, at least 2; a power of two, or else the next below counts.
-    first_slots
-        What it begins with, if `maximum_slots` is not less; at least 2.
-    hashes
-        Which keys to count.
+    It grows with its distinct keys, from `first_slots` to `maximum_slots`, at least 2 (or the next
+    power of two below), and is never more than half full. Of keys of so many words those are
+    counted whose hashes are in a range.
     """
 
     def __init__(
