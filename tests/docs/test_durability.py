@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import doctest
 import inspect
-import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 from helpers import draw_batch, start_part
@@ -50,6 +48,7 @@ def batch(self, *samples, **columns):
     return record(self, *samples, **columns)
 
 Recorder.batch = batch
+sys.stdout.reconfigure(line_buffering=True)
 exec(open(sys.argv[1]).read())
 """
 
@@ -58,19 +57,12 @@ def named(pattern: str) -> list[str]:
     return [name for name in CODE if re.fullmatch(pattern, name)]
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
-
-
 def test_the_same_command_goes_on_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evaluate.py").write_text(SCRIPT, encoding="utf-8")
-    killed = run(tmp_path, "-c", KILLED, "evaluate.py")
+    killed = children.run(KILLED, "evaluate.py", cwd=tmp_path)
     assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
-    again = run(tmp_path, "evaluate.py")
+    again = children.run(SCRIPT, cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
     said = [line for line in SHOWN.splitlines() if line[0] not in "$K"]
     assert (killed.stdout + again.stdout).splitlines() == said

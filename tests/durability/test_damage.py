@@ -183,10 +183,11 @@ def signed(document: Any, node: str) -> bytes:
 
 def test_no_hostile_value_leads_to_another_error(path):
     refused = tried = 0
+    # Some values at some places: the sweep puts all of them everywhere.
     for file in [file for file in stored_files(path) if file.name == "zarr.json"]:
         node = file.parent.relative_to(path).as_posix().removeprefix(".")
         data = file.read_bytes()
-        for number, place in enumerate([*places(json.loads(data))][::2]):
+        for number, place in enumerate([*places(json.loads(data))][::4]):
             for value in HOSTILE[number % 15 :: 15]:
                 file.write_bytes(signed(replaced(json.loads(data), place, value), node))
                 try:
@@ -196,7 +197,7 @@ def test_no_hostile_value_leads_to_another_error(path):
                     refused += 1
                 tried += 1
         file.write_bytes(data)
-    assert tried > 200
+    assert tried > 100
     assert refused > tried / 3
 
 
