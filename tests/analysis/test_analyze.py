@@ -186,7 +186,7 @@ def test_groups_that_do_not_add_up_are_an_error(tmp_path, monkeypatch, column):
         changes = finish_counts(counts, *choice).changes
         wrong = getattr(changes, column) + np.eye(GROUPS, dtype=np.int64)[0]
         return dataclasses.replace(
-            counts, changes=dataclasses.replace(changes, **{column: wrong}), cells=None
+            counts, changes=dataclasses.replace(changes, **{column: wrong}), entries=None
         )
 
     finish_counts = module.finish_counts

@@ -62,35 +62,49 @@ def test_options_of_a_plan_are_those_of_the_function(run):
     assert json.loads(clustered.stdout) == tsstore.plan(run, dependent_by="patient").to_dict()
 
 
+@pytest.fixture
+def through_files(monkeypatch):
+    """Let a plan say that records go through files, however few."""
+
+    class Workers(LocalScheduler):
+        shared_memory = False
+
+    monkeypatch.setattr("tsstore.analysis.planning.run_plan.choose", lambda scheduler: Workers(2))
+    return ["--layer", "conv_2", "--memory", "1GiB"]
+
+
 @pytest.mark.parametrize(
     ("free", "words"),
     [(1 << 30, ": 1 GiB free, which is enough."), (1 << 10, ": 1 KiB free, but up to ")],
 )
 def test_where_records_go_through_files_it_says_whether_there_is_room(
-    run, tmp_path, monkeypatch, free, words
+    run, tmp_path, monkeypatch, through_files, free, words
 ):
-    class Workers(LocalScheduler):
-        shared_memory = False
-
-    monkeypatch.setattr("tsstore.analysis.planning.run_plan.choose", lambda scheduler: Workers(2))
-    asked = []
+    folders = []
     monkeypatch.setattr(
-        analysing.shutil, "disk_usage", lambda folder: asked.append(folder) or Usage(0, 0, free)
+        analysing.shutil, "disk_usage", lambda folder: folders.append(folder) or Usage(0, 0, free)
     )
-    options = ["--layer", "conv_2", "--memory", "1GiB", "--scratch", tmp_path]
-    last = invoke("plan", run, *options).stdout.splitlines()[-1]
+    last = invoke("plan", run, *through_files, "--scratch", tmp_path).stdout.splitlines()[-1]
     assert last.startswith(f"Scratch folder {tmp_path}{words}")
     assert last.endswith(" as --scratch.") == (free < 1 << 20)
-    assert asked == [str(tmp_path)]
+    assert folders == [str(tmp_path)]
 
 
-def test_without_a_folder_the_one_for_temporary_files_is_looked_at(monkeypatch, tmp_path):
+def test_without_a_folder_the_one_for_temporary_files_is_looked_at(
+    run, tmp_path, monkeypatch, through_files
+):
     monkeypatch.setattr(analysing.tempfile, "gettempdir", lambda: str(tmp_path))
-    assert str(tmp_path) in analysing._space_text(None, 1)
-    with pytest.raises(AnalysisError, match="cannot be used"):
-        analysing._space_text(str(tmp_path / "nowhere"), 1)
-    with pytest.raises(AnalysisError, match="scratch is s3://bucket/x; expected a folder"):
-        analysing._space_text("s3://bucket/x", 1)
+    assert f"Scratch folder {tmp_path}: " in invoke("plan", run, *through_files).stdout
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("nowhere", "cannot be used"), ("s3://bucket/x", "scratch is s3://bucket/x; expected a")],
+)
+def test_a_scratch_folder_that_cannot_be_one_is_an_error(run, through_files, folder, words):
+    error = invoke("plan", run, *through_files, "--scratch", folder).exception
+    assert isinstance(error, AnalysisError)
+    assert words in str(error)
 
 
 @pytest.mark.parametrize(
