@@ -42,11 +42,7 @@ class Spectrum:
         int64 of shape (entries,): in how many samples each was seen, from 1 to the multiplicity.
     states
         int64 of shape (entries,): how many distinct states have this multiplicity and incidence.
-
-    Notes
-    -----
-    Entries are sorted by multiplicity, then incidence, and no pair occurs twice. The arrays are
-    read-only.
+        Entries are sorted, and no pair of the others occurs twice. Arrays are read-only.
     """
 
     multiplicity: IntArray
@@ -102,10 +98,7 @@ class Spectrum:
         incidence_per_state
             Likewise; None where every sample has one position, so that incidence is multiplicity.
 
-        Raises
-        ------
-        ValueError
-            As `from_arrays`.
+        Raises as `from_arrays`.
         """
         k = _positive("multiplicity", multiplicity_per_state)
         if incidence_per_state is None:
@@ -115,13 +108,7 @@ class Spectrum:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[int]]) -> Self:
-        """Make a spectrum from what `to_dict` gave.
-
-        Raises
-        ------
-        ValueError
-            If an array is missing, or as `from_arrays`.
-        """
+        """Make a spectrum from what `to_dict` gave; ValueError if something of it is missing."""
         names = ("multiplicity", "incidence", "states")
         if missing := [name for name in names if name not in data]:
             raise ValueError(f"a spectrum needs {', '.join(names)}: {', '.join(missing)} not found")
