@@ -244,7 +244,8 @@ class DistributedScheduler:
         """Wait until all tasks are done, or one has failed; report each that is asked for."""
         from distributed import as_completed
 
-        finished, done = as_completed(futures, loop=self._client.loop), 0  # type: ignore[no-untyped-call]
+        finished: Any = as_completed(futures, loop=self._client.loop)  # type: ignore[no-untyped-call]
+        done = 0
         while done < len(futures):
             if not finished.has_ready():
                 watch.look()

@@ -162,7 +162,7 @@ def _count_columns(
                 mask = (full_word >> np.uint64(64 - taken)) << np.uint64(row)
                 for neuron in range(64):
                     pending[neuron] += _ones(tile[neuron] & mask)
-                row += taken
+                row += int(taken)
                 left -= taken
                 if left == 0:
                     length = positions[sample]
