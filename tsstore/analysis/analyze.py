@@ -131,11 +131,12 @@ def analyze(
         repeats=repeats,
         exact=exact,
         seed=seed,
+        patience=patience,
     )
     store = countable(store)
     names = layer_names(store, layers)
     deal_groups(store, request)  # A column that is not there is an error before anything is read.
-    with closing(choose(scheduler, patience)) as runner:
+    with closing(choose(request.scheduler, request.patience)) as runner:
         samples = choose_samples(store, names, request, runner)
         results = [_analyze_layer(store[name], request, runner, samples) for name in names]
     groups, sample_filter = samples.groups, samples.sample_filter

@@ -345,8 +345,8 @@ def neurons(
     store = countable(store)
     names = layer_names(store, layers)
     secret = int.from_bytes(os.urandom(16), "little")
-    with closing(choose(scheduler)) as runner:
-        amount = runner.memory(memory)
+    with closing(choose(request.scheduler)) as runner:
+        amount = runner.memory(request.memory)
         found = {}
         for name in names:
             report = request.report(name)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tsstore.analysis.execution.scratch import scratch_parent
 from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.samples import ALL_SAMPLES, SampleFilter
-from tsstore.analysis.schedulers import Report
+from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report
 from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
@@ -40,6 +40,7 @@ class Request:
     repeats: Repeats = "once"
     exact: bool = False
     seed: int | None = None
+    patience: float = PATIENCE_SECONDS
 
     def __post_init__(self) -> None:
         if self.memory is not None:

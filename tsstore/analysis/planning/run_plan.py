@@ -240,7 +240,7 @@ def plan(
     )
     store = countable(store)
     names = layer_names(store, layers)
-    with closing(choose(scheduler)) as runner:
+    with closing(choose(request.scheduler)) as runner:
         amount = runner.memory(request.memory)
         samples = plan_samples(store, request, runner)
         groups, left_out = samples.group_count, samples.sample_filter.planned
