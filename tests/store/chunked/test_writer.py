@@ -26,13 +26,15 @@ from watching import packed
 
 import tsstore
 from tsstore.errors import WriterError
-from tsstore.recording.background.thread import Background
+from tsstore.recording.background.thread import WriterThread
+from tsstore.recording.batches.assembly import FinishedBatch
 from tsstore.store.chunked import writer as chunk_writer
 from tsstore.store.chunked.chunk import decode, encode
 from tsstore.store.chunked.writer import Compression, Encoder, is_encoder_thread
 from tsstore.store.format.arrays import ArraySpec
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
+from tsstore.store.writing.batch import Batch
 from tsstore.store.writing.part import PartWriter
 
 SPEC = ArraySpec("uint8", 4, (2,), ("row", "byte"))
@@ -361,19 +363,32 @@ def test_an_encoders_error_reaches_the_job(model, tmp_path, monkeypatch):
 
 def test_a_recorder_may_be_collected_on_an_encoders_thread(monkeypatch):
     """Whoever is collected there is stopped, but not waited for: that may wait for the encoder."""
-    background = Background(lambda: None, 1e6, 1000)
     pool, stopped = Encoder(2), threading.Event()
 
+    class Writer:
+        """In the place of a part's writer: it puts in a chunk, and waits for it."""
+
+        def define(self, layers, positions, columns):
+            pool.put(SPEC, entries(0), lambda data: None)
+
+        def append(self, batch):
+            pool.drain()
+
+        def seal(self, why, waited):
+            pass
+
+    thread = WriterThread(Writer(), 1e6, 1000)
+
     def collect(spec, entries):
-        background.stop()
+        thread.close("never closed")
         stopped.set()
         return encode(spec, entries)
 
     monkeypatch.setattr(chunk_writer, "encode", collect)
-    background.put(lambda: pool.put(SPEC, entries(0), lambda data: None), 1)
-    background.put(pool.drain, 1)
+    thread.put(FinishedBatch(Batch(0, {}, {}), {}, {}))
     assert stopped.wait(5)
-    background.stop()
+    thread.close("closed")
+    assert thread.error is None
     pool.close()
 
 
