@@ -127,11 +127,12 @@ def test_a_compiled_copy_is_compiled_whole(model, path):
 
 
 def test_a_pickle_of_another_process_knows_nothing(model, path):
-    with capture(model, path, layers="0") as recorder:
+    with capture(model, path, layers="0"):
         content = pickle.dumps(model)
-        assert isinstance(pickle.loads(content)[0]._forward_hooks.popitem()[1], CopiedHook)
+        hook = pickle.loads(content)[0]._forward_hooks.popitem()[1]
+        assert isinstance(hook, CopiedHook)
         model(values())
-    key = recorder._pipeline.copies.key.encode()
+    key = hook.copies.key.encode()
     elsewhere = pickle.loads(content.replace(key, b"0" * len(key)))
     assert elsewhere[0]._forward_hooks.popitem()[1] is do_nothing
 

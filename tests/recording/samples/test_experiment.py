@@ -224,7 +224,7 @@ def test_what_is_too_large_to_be_kept(monkeypatch):
             raise ValueError("six at a time")
         return inner(torch.cat([x, x]))
 
-    monkeypatch.setattr("tsstore.recording.samples.experiment._MOST_BYTES", 100)
+    monkeypatch.setattr("tsstore.recording.samples.experiment.MOST_BYTES_KEPT", 100)
     found = tried(Applies(picky), torch.randn(6, 3))
     assert found.problems["inner"].endswith("is too large to be kept")
 

@@ -38,7 +38,7 @@ from tsstore.recording.selection.select import Target, unwrapped
 
 _LOG: Final = logging.getLogger("tsstore")
 _MOST_REPLACEMENTS: Final = 4
-_MOST_BYTES: Final = 1 << 30
+MOST_BYTES_KEPT: Final = 1 << 30
 """Bytes that are kept of a pass that takes more than two samples."""
 _OUTPUT: Final = ""
 """Where the tensors that the model itself gives are kept, beside those of layers by name."""
@@ -244,7 +244,7 @@ class _Trial:
         arguments, keywords = selected(self._inputs, axis, size, chosen)
         self.passes += 1
         with undisturbed(self._model):
-            limit = _MemoryLimit(_MOST_BYTES if len(chosen) > 2 else math.inf)
+            limit = _MemoryLimit(MOST_BYTES_KEPT if len(chosen) > 2 else math.inf)
             for target in self._targets:
                 _keep(target, given[target.name], limit)
             try:
