@@ -309,8 +309,8 @@ class _Watch:
             return f"the cluster at {self._address} was restarted meanwhile; analyse again"
         if self._client.status in ("closed", "closing"):
             return (
-                f"the cluster at {self._address}, or its client, was closed while it was "
-                "analysing; leave both open until the analysis is done"
+                f"the cluster at {self._address}, or its client, "
+                "was closed while it was analysing; leave both open until the analysis is done"
             )
         return (
             f"the cluster at {self._address} lost a task ({said}); look into the workers' logs, "
