@@ -21,6 +21,7 @@ from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.counting.firing import Firing, add_firing, complements, count_firing
 from tsstore.errors import MemoryTooSmallError
 from tsstore.statistics.rates import rate_limits, upper_bound_from_rates
+from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.blocks import Block
 from tsstore.store.reading.layer import LayerStates
@@ -417,13 +418,17 @@ def _task_bytes(states: LayerStates) -> int:
 
 
 def _count_block(layer: _Layer, block: Block) -> Firing:
-    """Return what each neuron did in a block's samples."""
-    states = layer.states
-    pieces = states.divide(block, _piece_rows(states))
-    return add_firing(_count_piece(layer, piece) for piece in pieces)
+    """Return what each neuron did in a block's samples; memory for its pieces is taken once."""
+    states, workspace = layer.states, ChunkWorkspace(once=True)
+    part = states.parts[block.part]
+    pieces = list(states.divide(block, _piece_rows(states)))
+    room = np.empty((max(piece.rows for piece in pieces), states.row_bytes), np.uint8)
 
+    def count(piece: Block) -> Firing:
+        first, last = piece.first_row, piece.first_row + piece.rows
+        rows = part.states.read(first, last, room[: piece.rows], workspace)
+        positions = part.read_positions(piece.first_sample, piece.samples)
+        seed = (layer.secret, block.part, first)
+        return count_firing(rows, positions, states.neurons, seed)
 
-def _count_piece(layer: _Layer, piece: Block) -> Firing:
-    rows, positions = layer.states.read_block(piece)
-    seed = (layer.secret, piece.part, piece.first_row)
-    return count_firing(rows, positions, layer.states.neurons, seed)
+    return add_firing(map(count, pieces))

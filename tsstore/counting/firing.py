@@ -211,24 +211,18 @@ def _ones(word: np.uint64) -> np.int64:
 
 
 def add_firing(counted: Iterable[Firing]) -> Firing:
-    """Return what was counted of some samples together."""
-    first, *others = counted
+    """Return what was counted of some samples together; two counts are held at a time."""
+    return reduce(_add, counted)
+
+
+def _add(a: Firing, b: Firing) -> Firing:
+    """Return two counts together; their hashes modulo 2¹²⁸."""
     numbers = {
-        name: sum((getattr(other, name) for other in others), getattr(first, name))
-        for name in (
-            "samples",
-            "rows",
-            "squared_rows",
-            "on",
-            "squares",
-            "products",
-            "fired",
-            "full",
-        )
+        field.name: getattr(a, field.name) + getattr(b, field.name)
+        for field in fields(Firing)
+        if field.name not in ("hashes", "ones")
     }
-    hashes, ones = first.hashes, first.ones
-    for other in others:
-        hashes, ones = _add_pairs(hashes, other.hashes), _add_pairs(ones, other.ones)
+    hashes, ones = _add_pairs(a.hashes, b.hashes), _add_pairs(a.ones, b.ones)
     return Firing(**numbers, hashes=hashes, ones=ones)
 
 
