@@ -13,7 +13,8 @@ complement add up to that of a column of ones.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
