@@ -6,14 +6,12 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
-import black_box_job
+import children
 import numpy as np
 import pytest
 from black_box_job import LAYERS, SAMPLES, check_part, rows_of, spectrum_of
@@ -25,21 +23,20 @@ PATIENCE = 120.0
 """Seconds after which a process counts as stuck."""
 
 
+SERVE = """
+import os, sys
+os.dup2(os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)
+import black_box_job
+black_box_job.serve()
+"""
+
+
 class Server:
-    """Starts processes that have torch at once, forked from one that has imported it."""
+    """Starts processes that have loaded all that they need: forks of one that has recorded."""
 
     def __init__(self, errors: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(Path(tsstore.__file__).parents[1])}
         self.errors = errors
-        with errors.open("w") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, black_box_job.__file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                text=True,
-                env=environment,
-            )
+        self.process = children.start(SERVE, errors, pipes=["stdin", "stdout"])
 
     def ask(self, **command):
         self.process.stdin.write(json.dumps(command) + "\n")

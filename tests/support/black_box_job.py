@@ -224,7 +224,3 @@ def serve() -> None:
             pid, status = os.waitpid(command["reap"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
         print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    serve()
