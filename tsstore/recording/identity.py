@@ -1,4 +1,4 @@
-"""Which process of a job this is: rank, world size, and the id of the run that all share."""
+"""Which process of a job this is, and which model: what a resumed run is told apart by."""
 
 from __future__ import annotations
 
