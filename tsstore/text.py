@@ -74,9 +74,10 @@ def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def html_title(kind: str, where: str) -> str:
-    """Return the first line of what a notebook shows of an object: its kind and its path."""
-    return f"<b>{escape(kind)}</b> <code>{escape(printable(where))}</code>"
+def html_title(kind: str, where: str, summary: str = "") -> str:
+    """Return how a notebook begins to show an object: its kind, its path, a line on it."""
+    line = f"<br>{escape(summary)}" if summary else ""
+    return f"<b>{escape(kind)}</b> <code>{escape(printable(where))}</code>{line}"
 
 
 def html_table(

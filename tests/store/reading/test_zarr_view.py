@@ -23,6 +23,7 @@ from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import open_files
 from tsstore.store.maintenance.compact import compact
 from tsstore.store.reading.store import open_store
+from tsstore.store.writing.seal import create_seal
 
 LAYER = "part-00000-00000/layers/0001-fc.2"
 STATES = f"{LAYER}/states"
@@ -114,6 +115,26 @@ def test_the_last_chunk_holds_nothing_that_is_not_committed(tmp_path):
     writer.commit()
     assert (tmp_path / key).read_bytes() != shown == value(group, key)
     writer.seal()
+
+
+def test_a_commit_after_the_seal_never_shows(tmp_path):
+    earlier, later = batches(2)
+    writer = start_part(tmp_path, earlier)
+    writer.append(earlier)
+    writer.commit()
+    sealed = writer.record
+    writer.append(later)
+    writer.commit()
+    create_seal(LocalFiles(tmp_path), writer.directory, sealed, "resumed", "another process")
+    plain = zarr.open_group(tmp_path, mode="r", use_consolidated=False)
+    group = open_store(tmp_path).zarr_group
+    np.testing.assert_array_equal(plain[STATES], rows_of([earlier, later], "fc.2"))
+    np.testing.assert_array_equal(group[STATES], rows_of([earlier], "fc.2"))
+    record = group["part-00000-00000/commit"].attrs["tsstore"]
+    assert (record["generation"], record["samples"]) == (1, 7)
+    assert dict(group["part-00000-00000/sealed"].attrs) == dict(
+        plain["part-00000-00000/sealed"].attrs
+    )
 
 
 def test_what_lies_beyond_the_commit_is_not_there(path):

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -287,11 +286,9 @@ class StateStore(Mapping[str, LayerStates]):
         return "\n".join(lines + text_table(rows) if len(rows) > 1 else lines)
 
     def _repr_html_(self) -> str:
-        rows = [layer_cells(states) for states in self.values()]
-        summary = escape(store_summary(self))
-        return (
-            f"{html_title('StateStore', self.path)}<br>{summary}{html_table(LAYER_HEADINGS, rows)}"
-        )
+        rows = map(layer_cells, self.values())
+        title = html_title("StateStore", self.path, store_summary(self))
+        return title + html_table(LAYER_HEADINGS, rows)
 
 
 def store_summary(store: StateStore) -> str:
