@@ -30,6 +30,7 @@ from tsstore.analysis.states.distinct import (
     most_frequent,
     spare_bytes,
 )
+from tsstore.counting.hashing import HashRange
 from tsstore.counting.tables.plain import Table
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import AnalysisError, CountingError, EmptyStoreError, MemoryTooSmallError
@@ -98,9 +99,9 @@ def test_more_states_than_a_table_holds_are_counted_in_passes(
     passes = []
 
     class Watched(Table):
-        def __init__(self, *sizes: int, **share: int) -> None:
-            passes.append(share["pass_bits"])
-            super().__init__(*sizes, **share)
+        def __init__(self, words: int, most: int, first: int, hashes: HashRange) -> None:
+            passes.append(int(hashes.mask).bit_length())
+            super().__init__(words, most, first, hashes)
 
     rows = layer(numbered_rows(np.arange(3_000) // 2, width), 3)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
