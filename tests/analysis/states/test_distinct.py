@@ -30,7 +30,7 @@ from tsstore.analysis.states.distinct import (
     most_frequent,
     spare_bytes,
 )
-from tsstore.counting.hashing import HashRange
+from tsstore.counting.hashing import ALL_HASHES, HashRange
 from tsstore.counting.tables.plain import Table
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import AnalysisError, CountingError, EmptyStoreError, MemoryTooSmallError
@@ -99,7 +99,9 @@ def test_more_states_than_a_table_holds_are_counted_in_passes(
     passes = []
 
     class Watched(Table):
-        def __init__(self, words: int, most: int, first: int, hashes: HashRange) -> None:
+        def __init__(
+            self, words: int, most: int, first: int, hashes: HashRange = ALL_HASHES
+        ) -> None:
             passes.append(int(hashes.mask).bit_length())
             super().__init__(words, most, first, hashes)
 
