@@ -24,27 +24,9 @@ class Evaluations:
     """Records the evaluations of one trainer into one run, a part and a step each.
 
     An evaluation that comes again at a step of the trainer is no more of the same: it has other
-    data, or the same once more. It is a step of its own, ``"30#2"`` after ``30``.
-
-    Copies, and what comes out of a pickle, have no evaluation under way.
-
-    Parameters
-    ----------
-    path
-        Where to create the run, at the first evaluation.
-    columns
-        A function ``(batch, outputs) -> {name: one entry a sample}``, or names of entries of a
-        batch that is a mapping.
-    module
-        Name of the part of the trainer's model whose layers are captured; all of it unless given.
-    **options
-        Of :func:`tsstore.capture`. With `step`, all evaluations have that step and not the
-        trainer's.
-
-    Raises
-    ------
-    TypeError
-        If an option is none of ``tsstore.capture``.
+    data, or the same once more. It is a step of its own, ``"30#2"`` after ``30``. Copies, and what
+    comes out of a pickle, have no evaluation under way. Arguments are those of the callbacks; a
+    TypeError if an option is none of :func:`tsstore.capture`.
     """
 
     def __init__(
@@ -112,10 +94,7 @@ class Evaluations:
 
 
 def _job(rank: int, world_size: int) -> dict[str, int]:
-    """Return what :func:`tsstore.capture` is told of this process: nothing in a process group.
-
-    There it finds both, and makes up a run id that all processes share.
-    """
+    """Return what capture is told of this process: nothing in a process group, which knows more."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return {}

@@ -137,9 +137,8 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     """Return a model's class, its number of parameters, and a hash.
 
     The hash covers the names, shapes and dtypes of all parameters and buffers, and a fixed sample
-    of the values of each. Wrappers of the model change nothing; parameters that no forward pass
-    has given a shape yet do not count, nor do values that are spread over several processes, or
-    sparse, or quantized.
+    of the values of each. Wrappers of the model change nothing; what has no shape yet does not
+    count, nor do values that are spread over several processes, or sparse, or quantized.
     """
     model = unwrapped(model)
     digest = hashlib.sha256()

@@ -68,11 +68,7 @@ def open_recorders() -> list[OpenRecorder]:
 
 
 def make_way(files: Files, rank: int, overwrite: bool) -> None:
-    """Close the recorders that write where another one is going to, or refuse.
-
-    With `overwrite` what is there is going to be deleted. Other ranks may write the same run, in a
-    thread of their own.
-    """
+    """Close recorders that write where another is going to overwrite; else refuse, for one rank."""
     for recorder in open_recorders():
         if not recorder.files.is_same_place(files):
             continue

@@ -39,7 +39,7 @@ class Session:
     """A run of one model, a part after the other; what runs outside the model is a batch as well.
 
     It lies at `path`, if that ends in ``.zarr``; else in that folder, under the first name like
-    `name` that is free. Without a path the run is temporary. `handles` are of the hooks on layers.
+    `name` that is free. Without a path the run is temporary.
     """
 
     def __init__(
@@ -61,10 +61,7 @@ class Session:
         self._begin_part()
 
     def attach(self, captures: list[Callable[[nn.Module, Any, Any], None]]) -> None:
-        """Register what captures on the module of each target, and hooks on the model.
-
-        They stay over all parts: what other people's hooks do comes before or after them as ever.
-        """
+        """Register hooks that stay over all parts: others' come before or after them as ever."""
         for target, capture in zip(self._targets, captures, strict=True):
             hook = ModelHook(target.module, capture)
             if target.where == "before":
@@ -94,10 +91,7 @@ class Session:
         return LayerStates(self._files.location, layer, held)
 
     def forget(self, layer: str) -> None:
-        """Begin a layer anew, in a new part if this one holds anything.
-
-        Of a temporary run, parts that no layer needs are removed.
-        """
+        """Begin a layer anew; of a temporary run, parts that no layer needs are removed."""
         if (states := self.states(layer)) is not None:
             part = states.parts[0]
             empty = part.without_rows(part.directory, 0)

@@ -30,20 +30,7 @@ OnError = Literal["raise", "detach"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """What is left out on purpose.
-
-    Attributes
-    ----------
-    positions
-        Most positions of a sample that one call of a layer gives, drawn at random; or, between 0
-        and 1, which share of them; None for all.
-    every
-        One batch of so many is recorded.
-    max_bytes
-        Bytes of rows, before compression, at which recording ends; None for no end.
-    seed
-        Of the random positions, from 0 to 2^64 - 1.
-    """
+    """What is left out on purpose, as :func:`tsstore.capture` is told."""
 
     positions: int | float | None = None
     every: int = 1

@@ -163,13 +163,7 @@ class _Tracer:
 
 
 def recommended_layers(model: nn.Module, example_input: Any) -> list[str]:
-    """Return the names of the layers whose sign is the firing of their neurons.
-
-    Raises
-    ------
-    SelectionError
-        If there is none, or no example input.
-    """
+    """Return layers whose sign is their neurons' firing; SelectionError if none, or no example."""
     if example_input is None:
         raise SelectionError(
             f"found layers={RECOMMENDED!r} without an example input; expected capture(…, "

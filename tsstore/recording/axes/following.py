@@ -19,10 +19,7 @@ from tsstore.recording.selection.outputs import tensors_in
 
 @dataclass(eq=False)
 class Clue:
-    """What is known of an axis that several tensors have in common: None as long as nothing is.
-
-    `against` is what speaks against guesses from the class or from tensors of the same shape.
-    """
+    """What is known of an axis that tensors share, and what speaks `against` guessing it."""
 
     axis: Axis | None = None
     against: str = ""
@@ -114,8 +111,7 @@ class Following:
     """What the modules of a model say of the tensors that pass between them, in one batch.
 
     A tensor is the same one where its memory, shape and strides are, as long as it lives: it may
-    have been changed in place, and its axes have not. `axes` says how those of each module's
-    output are found, by the module's ``id``.
+    have been changed in place, and its axes have not.
     """
 
     def __init__(self, axes: Mapping[int, Axes]) -> None:
@@ -130,11 +126,7 @@ class Following:
         return self._follow(tensor, Clues(Clue(), Clue())) if followed is None else followed
 
     def note(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        """Note a call of a module that is over, with all its arguments.
-
-        One of another model tells of what it gives, should that arrive in this one, and of nothing
-        else.
-        """
+        """Note a call that is over; one of another model tells of what it gives alone."""
         axes = self._axes.get(id(module))
         self._is_own = axes is not None
         axes = axes or Axes(type(module).__name__, module)

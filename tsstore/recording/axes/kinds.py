@@ -15,11 +15,7 @@ from torch import nn
 
 
 class Declared(NamedTuple):
-    """What a module says of one tensor.
-
-    How many neurons, None where it does not say; and which axis holds them, as its class has it,
-    None where it is not trusted to that.
-    """
+    """How many neurons a tensor has and which axis holds them; None where a module does not say."""
 
     width: int | None
     axis: int | None

@@ -20,12 +20,11 @@ _EARLIER: Final = "earlier attempts"
 
 
 class LayerAxes:
-    """Decides of the tensors of one layer which axes hold what.
+    """Decides which axes of one layer's tensors hold what.
 
-    Until its first batch is over this may take what other modules say of its tensors. From then on
-    tensors with as many axes are treated alike, and nothing is looked for. `axes` are what the user
-    and the layer say; `watch` knows what others say of a tensor, while it watches them; `earlier`
-    is the layer in earlier attempts of the run that is gone on with.
+    Until its first batch is over this may take what other modules say of its tensors, or what
+    `earlier` attempts of the run recorded. From then on tensors with as many axes are treated
+    alike, and nothing is looked for.
     """
 
     def __init__(
@@ -55,10 +54,7 @@ class LayerAxes:
         self._fixed[axes] = decision
 
     def decide(self, tensor: torch.Tensor) -> Decision:
-        """Return the axes of a tensor.
-
-        UndecidedAxisError if nothing tells them yet, OutputError if it has no room for both.
-        """
+        """Return a tensor's axes; UndecidedAxisError if nothing tells, OutputError if none fit."""
         if (fixed := self._fixed.get(tensor.ndim)) is not None:
             return fixed
         if self.axes.are_told:
@@ -109,10 +105,7 @@ class LayerAxes:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A tensor whose axes nothing tells yet: a copy of it, for it may be changed in place.
-
-    `clues` is what is known of it from others, and will be; None where nobody looks at these.
-    """
+    """A copy of a tensor whose axes nothing tells yet, and what others say of it, now or later."""
 
     tensor: torch.Tensor
     clues: Clues | None

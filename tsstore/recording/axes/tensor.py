@@ -38,10 +38,9 @@ class Axis(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Which axes of a layer's tensors hold what, counted from the front.
+    """Which axes hold what, counted from the front, and by what that was `decided`.
 
-    `decided` says by what, by these names; without ``sample_axis`` where it is the first one
-    because nothing tells of another.
+    Without ``sample_axis`` in it where that is the first one because nothing tells of another.
     """
 
     neuron_axis: int
@@ -55,22 +54,10 @@ class UndecidedAxisError(OutputError):
 
 @dataclass(frozen=True)
 class Axes:
-    """How the axes of one layer's tensors are found.
+    """How the axes of one layer's tensors are found: by the user, its module, or a fallback.
 
-    Attributes
-    ----------
-    layer
-        Name of the layer, for messages.
-    module
-        The module.
-    neuron_axis, sample_axis
-        As the user chose them, or None.
-    time_first
-        Whether 3-D tensors here are (time, sample, neuron); None where only the tensors tell.
-    where, output
-        Which tensor of the module it is, as in :class:`tsstore.recording.selection.select.Target`.
-    fallback
-        The neuron axis where nothing tells; None to decide nothing then.
+    `time_first` is whether 3-D tensors here are (time, sample, neuron), None where only the tensors
+    tell; without a `fallback` for the neurons nothing is decided where nothing tells.
     """
 
     layer: str
@@ -112,11 +99,10 @@ class Axes:
     def decide(
         self, tensor: torch.Tensor, neurons: Axis | None = None, samples: Axis | None = None
     ) -> Decision:
-        """Return the axes of a tensor.
+        """Return a tensor's axes; what is known from elsewhere counts where the layer is silent.
 
-        What is known of it from elsewhere, `neurons` and `samples`, counts where the layer itself
-        does not tell. UndecidedAxisError if nothing does, OutputError if the tensor has no room for
-        both, or the layer cannot have given it.
+        UndecidedAxisError if nothing tells, OutputError if the tensor has no room for both, or the
+        layer cannot have given it.
         """
         _check_number_of_axes(self.module, tensor)
         if (told := self.samples(tensor) or samples) is None and self._may_be_time_first(tensor):
@@ -235,10 +221,7 @@ def _counted_from_front(axis: int, tensor: torch.Tensor) -> int:
 
 
 def choose(choice: _Choice | Mapping[str, _Choice] | None, name: str) -> _Choice | None:
-    """Return what the user chose for a layer, by its name or by the first glob that fits, or None.
-
-    A choice may be for all layers.
-    """
+    """Return what the user chose for all layers, or for one: by its name, or the first glob."""
     if not isinstance(choice, Mapping):
         return choice
     if name in choice:
@@ -247,10 +230,7 @@ def choose(choice: _Choice | Mapping[str, _Choice] | None, name: str) -> _Choice
 
 
 def is_time_first_at(module: nn.Module, output: str | None, time_first: bool) -> bool:
-    """Whether the tensor at a path of a module's output is (time, sample, neuron), or has axes so.
-
-    `time_first` is whether the first one is.
-    """
+    """Whether what lies at a path of a module's output has its samples in axis 1."""
     if output is None or output.split(".")[0] != "1":
         return time_first
     # Last states are (layer, sample, neuron), attention's weights (sample, target, source): both

@@ -34,10 +34,7 @@ _ADVICE: dict[Argument, str] = {
 
 @dataclass
 class Undecided:
-    """What cannot be told of the layers of one batch, collected so that one error says it all.
-
-    `layers` are the names of all that are captured, as ``neuron_axis=`` takes them.
-    """
+    """What cannot be told of the `layers` of one batch, collected so that one error says it all."""
 
     layers: Iterable[str]
     _findings: dict[Argument, list[_Finding]] = field(default_factory=dict)
@@ -74,10 +71,7 @@ class Undecided:
 
 
 def globs(names: list[str], others: Iterable[str], values: dict[str, str]) -> dict[str, str]:
-    """Return few names or globs, with their values, that fit exactly some layers, and no others.
-
-    `values` has what is to be said of each layer.
-    """
+    """Return few names or globs that fit exactly some layers, and what is to be said of each."""
     others = list(others)
     found: dict[str, str] = {}
     left = list(names)

@@ -24,8 +24,6 @@ class Watch:
     models pass: hooks on each would make a TransformerEncoderLayer leave its fast path. Compiled
     parts of the model run as they are written meanwhile: they would be compiled with the hook, and
     once more without it.
-
-    What the user said of the targets holds for what follows them.
     """
 
     def __init__(self, model: nn.Module, targets: Iterable[Target]) -> None:

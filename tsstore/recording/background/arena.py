@@ -44,11 +44,7 @@ class Arena(RowMemory):
         return np.ndarray(shape, np.uint8, memory, begin)
 
     def copy(self, batch: Batch) -> Batch:
-        """Return a batch whose arrays are in blocks.
-
-        What is there already, what cannot be changed, large arrays and columns of text stay where
-        they are.
-        """
+        """Return a batch whose arrays are in blocks, but for large ones, constant ones and text."""
         layers = {
             name: LayerBatch(self.copied(layer.rows), self.copied(layer.positions), layer.lengths)
             for name, layer in batch.layers.items()

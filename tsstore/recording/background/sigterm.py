@@ -46,29 +46,19 @@ class Termination:
         return self._requested and not self._released
 
     def obey(self, commit: Callable[[], object]) -> None:
-        """If SIGTERM has come, commit, then let it do what it would have done without us.
-
-        Only the main thread can do that: elsewhere it waits for the release.
-        """
+        """If SIGTERM has come, commit, then let it act: in the main thread, elsewhere it waits."""
         if self.is_requested() and threading.current_thread() is threading.main_thread():
             commit()
             self._pass_on()
 
     def release(self) -> None:
-        """Give the signal back; what came meanwhile ends the process, if it would have without us.
-
-        Whoever has set a handler since keeps it, and decides.
-        """
+        """Give the signal back, unless somebody has set a handler since; what came acts now."""
         if not self._released:
             self._released = True
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """Restore the previous handler if ours is still set, and let a default one end the process.
-
-        Only the main thread can restore it; elsewhere ours stays, and does what that would have
-        done.
-        """
+        """Restore the handler of before if ours is set and this is the main thread, and obey it."""
         if os.getpid() != self._process or signal.getsignal(signal.SIGTERM) is not self._handler:
             return
         self._released = True

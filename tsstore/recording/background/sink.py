@@ -84,20 +84,9 @@ class Sink:
     """Takes finished batches, and writes them into one part of a run in the background.
 
     The writer's error is raised by each call, or, where `settings` say so, ends the recording with
-    one warning: then all calls do nothing.
-
-    Attributes
-    ----------
-    earlier
-        What earlier attempts have left, where this one resumes.
-    hooks
-        Removed, before anything else, where the recording ends before the job; set by their owner.
-    detached
-        Whether the recording has ended before the job: by an error, or at `max_bytes`.
-    arena
-        Where batches wait for the writer; rows that are made there are not copied.
-    abandon
-        Ends a sink that nobody has closed, also after it is gone; it runs at most once.
+    one warning: then it is `detached`, and all calls do nothing. `hooks`, set by their owner, are
+    removed before anything else where the recording ends before the job. `abandon` ends a sink that
+    nobody has closed, also after it is gone; it runs at most once.
     """
 
     hooks: Removable

@@ -44,18 +44,8 @@ class WriterThread:
 
     The thread takes what has come every now and then, or when there is much: to wake it for each
     batch would cost more than the batch. An error ends its work; it is kept, and raised to whoever
-    calls next. Batches that were waiting are dropped: they do not count as committed.
-
-    Parameters
-    ----------
-    writer
-        Of the part; nobody else may use it until this is closed.
-    commit_every
-        Seconds between commits.
-    limit
-        Bytes of the batches that wait or are being written; a single larger one is let in alone.
-    termination
-        While it says that the process shall end, commits come soon.
+    calls next. Batches that were waiting are dropped: they do not count as committed. At most
+    `limit` bytes wait or are being written; a single larger batch is let in alone.
     """
 
     def __init__(
@@ -215,10 +205,7 @@ def _writer_error(cause: BaseException) -> WriterError:
 
 
 class Schedule:
-    """Says when a commit is due: by time and by what the last one cost, or soon, in a hurry.
-
-    It is in a hurry while the process shall end.
-    """
+    """Says when a commit is due: by time and by what the last one cost, or soon, before the end."""
 
     def __init__(self, every: float, termination: Termination | None = None) -> None:
         self._every = every

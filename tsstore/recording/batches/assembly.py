@@ -44,11 +44,7 @@ class FinishedBatch:
 
 
 class _Known(NamedTuple):
-    """How batches of one form are finished.
-
-    `layers` are those that ran: the name, the number of the call that gives the rows, the order of
-    that call's entries, or None, and positions. `silent` is what the others give.
-    """
+    """How batches of one form are finished: where a layer's rows are, and what silent ones give."""
 
     samples: int
     layers: list[tuple[str, int, Indices | None, Indices]]
@@ -67,9 +63,8 @@ class _Known(NamedTuple):
 
 
 class Assembly:
-    """Turns open batches into finished ones, and holds later ones to what the first one was.
+    """Turns open batches into finished ones, and holds later ones to the first, and to `earlier`.
 
-    What comes for the first time is held to what `earlier` attempts of the run have recorded.
     `left_out` are targets that did not run in the first batch, and are captured no longer.
     """
 
@@ -223,11 +218,7 @@ def _description(layer: LayerAttributes) -> str:
 def _layer_batch(
     rows: NamedRows, samples: int, masks: Masks, forwards: Sequence[int]
 ) -> LayerBatch:
-    """Return a layer's rows, sample after sample, without padding and what is of no sample.
-
-    `forwards` are the numbers of the batch's forward passes. OutputError where the samples cannot
-    share the rows, or a mask has other positions; ColumnsError where it has other samples.
-    """
+    """Return a layer's rows, sample after sample, without padding and what is of no sample."""
     for packed in rows.calls:
         _check_shared(rows, packed, samples)
     arrays = [packed.in_memory() for packed in rows.calls]
@@ -351,10 +342,7 @@ def _check_shared(rows: NamedRows, packed: Packed, samples: int) -> None:
 
 
 def _position_shape(calls: list[Packed], samples: int) -> tuple[int, ...]:
-    """Return the shape of a sample's positions: in the tensor, if one call gave them all.
-
-    Where samples have different numbers of entries, that of the one with most.
-    """
+    """Return the shape of a sample's positions, of that with most: a tensor's, if of one call."""
     most = [int(np.bincount(_kept(call, samples), minlength=1).max()) for call in calls]
     if len(calls) > 1:
         shapes = zip(most, calls, strict=True)

@@ -49,25 +49,9 @@ class Masks:
     ) -> Mask | None:
         """Return which positions of a call are there, bool (entries, positions); None for all.
 
-        Parameters
-        ----------
-        layer
-            Name of the layer.
-        forward
-            Number of the forward pass, from 1, among those that count.
-        samples
-            Number of samples of the batch.
-        owners
-            int64 (entries,): the sample of each entry of the call.
-        positions
-            Positions of an entry.
-
-        Raises
-        ------
-        ColumnsError
-            If the mask has another number of samples, or there is none for this pass.
-        OutputError
-            If the mask has another number of positions.
+        `forward` is the number of the pass, from 1; `owners`, int64 (entries,), the sample of each.
+        ColumnsError if the mask has another number of samples, or there is none for this pass;
+        OutputError if it has another number of positions.
         """
         mask = _of_pass(self._of_layer(layer), forward)
         entries = len(owners)

@@ -48,25 +48,8 @@ class _WaitingCall(NamedTuple):
 class OpenBatch:
     """A batch while it lasts: calls of one forward pass are told apart, further ones add positions.
 
-    Parameters
-    ----------
-    samples
-        Number of samples, where the user said it; ColumnsError if it is no number.
-    first_sample
-        Running number of the first sample.
-    wanted
-        Whether it is recorded, or let through.
-    told
-        Which sample each entry belongs to, where the user said it for all batches.
-
-    Attributes
-    ----------
-    inputs
-        Arguments of the first forward pass, where the model may be run on some of its samples.
-    forwards
-        Numbers of the forward passes that count.
-    is_sampled
-        Whether only some positions are kept of calls that there were.
+    One that is not `wanted` is let through. `inputs` are the arguments of the first forward pass,
+    where the model may be run on some of its samples; `forwards` the numbers of passes that count.
     """
 
     def __init__(
@@ -181,10 +164,7 @@ class OpenBatch:
         return choose(self.sample_index, layer) or choose(self._told, layer)
 
     def samples(self) -> int | None:
-        """Return the number of samples, or None for a batch in which nothing happened.
-
-        As the user said; else the columns' length; else the size of the model's input.
-        """
+        """Return how many samples there are, as said or seen; None where nothing happened."""
         samples = samples_said(self.explicit_samples, self.columns)
         if samples is None:
             self._check_input_is_seen()
@@ -247,14 +227,8 @@ class OpenBatch:
 class NamedRows:
     """What one batch gave under one public name: the calls that belong together, in order.
 
-    Attributes
-    ----------
-    target
-        Where it was captured.
-    call
-        Number of the call within its forward pass, from 1; None if there is but one.
-    calls, forwards
-        Rows of each call, and the number of the forward pass that it was a part of.
+    `call` is their number within a forward pass, from 1, where there are several; `forwards` has
+    the number of each one's pass.
     """
 
     target: Target

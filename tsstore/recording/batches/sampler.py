@@ -24,16 +24,9 @@ _APART: Final = 16
 
 
 class _Chosen(NamedTuple):
-    """Which rows of a call were chosen.
+    """Which rows of a call were chosen, how many count, and of how many they were chosen.
 
-    Attributes
-    ----------
-    numbers
-        int64 (samples, most): rows, counted entry after entry.
-    valid
-        bool (samples, most): which of them count.
-    lengths
-        int64 (samples,): how many there were to choose from.
+    `numbers` int64 and `valid` bool are (samples, most), `lengths` int64 (samples,).
     """
 
     numbers: Indices
@@ -42,10 +35,7 @@ class _Chosen(NamedTuple):
 
 
 class Sampler:
-    """Packs the positions that are chosen of each sample: so many of each call, or a share.
-
-    Which sample an entry belongs to is known from the second batch on.
-    """
+    """Packs some positions of each sample; whose an entry is, is known from the second batch on."""
 
     def __init__(self, wanted: int | float, seed: int, rank: int, belonging: Belonging) -> None:
         self._wanted = wanted
@@ -62,11 +52,7 @@ class Sampler:
         neuron_axis: int,
         sample_axis: int,
     ) -> Packed:
-        """Pack a tensor's on/off states at some of its positions.
-
-        Where it is not known yet which sample an entry belongs to, all are packed, and
-        :meth:`choose_late` chooses among them when the batch ends.
-        """
+        """Pack some of a tensor's positions, or, where it is not known yet whose they are, all."""
         batch.is_sampled = True
         form = form_of(tensor, threshold, neuron_axis, sample_axis)
         samples = batch.samples_so_far(form.samples, sample_axis)

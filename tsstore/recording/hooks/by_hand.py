@@ -18,10 +18,7 @@ from tsstore.recording.selection.select import Target, select
 
 @dataclass(frozen=True)
 class ByHand:
-    """Finds the tensor in what torch calls a hook with, and turns samples and neurons to the front.
-
-    Its name is that of the hook; the axes are as the user chose them, or None.
-    """
+    """Finds the tensor in what torch calls a hook with; samples and neurons come to the front."""
 
     name: str
     neuron_axis: int | None = None

@@ -45,14 +45,7 @@ class Listener:
     """Collects the rows of one batch at a time: of a block, or else of one outermost forward pass.
 
     `batches` are asked before a forward pass that is a batch, where an error stops the pass, and
-    take it after.
-
-    Attributes
-    ----------
-    hooks
-        What captures, by public name of the layer.
-    keeps_inputs
-        Whether a batch keeps what the model was called with, while it lasts.
+    take it after. `keeps_inputs` is whether a batch keeps what the model was called with.
     """
 
     def __init__(
@@ -196,10 +189,7 @@ class Listener:
 
 
 class FirstLook:
-    """Decides of the layers' axes, with a look at all modules where layers do not tell their own.
-
-    That is done in the first batch that reaches a layer, and holds for all that follow.
-    """
+    """Decides of layers' axes in the first batch that reaches them, by what all modules tell."""
 
     def __init__(
         self, watch: Watch, hooks: Mapping[str, CaptureHook], current: CurrentBatch
@@ -225,11 +215,7 @@ class FirstLook:
             self._watch.leave_compiled_code()
 
     def decide(self, batch: OpenBatch, undecided: Undecided, is_compiled: bool) -> None:
-        """Pack what had to wait for the end of the batch, now that all that ran is known.
-
-        What nothing tells is added to `undecided`; OutputError if calls of one layer have their
-        neurons along different axes. `is_compiled` is whether the model ran in compiled code.
-        """
+        """Pack what had to wait for the end of the batch, now that all that ran is known."""
         # What is chosen of a sample depends on the batch.
         self._current.batch = batch
         try:

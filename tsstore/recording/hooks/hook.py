@@ -29,21 +29,16 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def outside_compiled_code(function: _Function) -> _Function:
-    """Decorate what compiled code calls as it is, like ``torch.compiler.disable``.
+    """Decorate like ``torch.compiler.disable``, without loading the compiler, which takes seconds.
 
-    That one loads the compiler, which takes seconds. What torch uses itself loads it when the
-    function is called: without need never, where only compiled code calls it.
+    What torch uses itself loads it when compiled code calls the function: without need never.
     """
     decorate = getattr(torch, "_disable_dynamo", None) or torch.compiler.disable
     return cast("_Function", decorate(function))
 
 
 class ModelHook:
-    """A hook on one module, which runs outside of compiled code.
-
-    A call is passed on to `call`. Copies of the model carry hooks that capture nothing, and tell
-    `copies` where one runs; errors name the run of these.
-    """
+    """Passes calls of one module on, outside of compiled code; copies of it capture nothing."""
 
     def __init__(self, module: nn.Module, call: Call, copies: Copies | None = None) -> None:
         self._module = module
@@ -93,8 +88,7 @@ class CaptureHook(ModelHook):
     """Packs what one module takes or gives, and hands the rows on to the batch that is open.
 
     The rows are packed before anything else can run, so that an in-place operation that follows
-    changes nothing. Without `axes` the user and the layer alone tell which hold what. Set `enabled`
-    to False to leave out this place for a while.
+    changes nothing. Set `enabled` to False to leave out this place for a while.
     """
 
     def __init__(

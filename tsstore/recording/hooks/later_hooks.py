@@ -19,7 +19,7 @@ class LaterHooks:
     """Looks for hooks that are called after ours and change what was captured.
 
     Most of them only look. So where there is one, another hook of ours is put behind it, which
-    compares what comes out with what was captured. A warning names the run.
+    compares what comes out with what was captured.
     """
 
     def __init__(self, run: str) -> None:

@@ -28,8 +28,7 @@ from tsstore.recording.selection.select import Target
 class Passes:
     """The forward passes of one model that are under way, one inside the other.
 
-    Hooks before and after the model's calls report to it. The hook after a call may be left out,
-    as by an interrupt: then nobody says so, and the next pass must notice.
+    The hook after a call may be left out, as by an interrupt: the next pass must notice.
     """
 
     def __init__(self) -> None:
@@ -60,13 +59,7 @@ class Passes:
         return sys.exception() is not self._exception
 
     def cut_off(self) -> bool:
-        """Whether a call that was noted is over, without anyone having noted its end.
-
-        Raises
-        ------
-        CaptureError
-            If it goes on in another thread: rows of two batches cannot be told apart.
-        """
+        """Whether a call is over, and nobody noted it; CaptureError if another thread runs it."""
         if not self.depth:
             return False
         if self._thread is threading.current_thread():
@@ -87,15 +80,6 @@ class CurrentBatch:
     """The batch that is open, if there is one: hooks ask whether to capture, and give it rows.
 
     In a process that was forked off there is none: the rows would have no writer.
-
-    Attributes
-    ----------
-    batch
-        The batch.
-    passes, model_input
-        Forward passes of the model that are under way, and what the outermost was called with.
-    calls_outside
-        Calls of captured layers outside any batch.
     """
 
     def __init__(self, copies: Copies, sampler: Sampler | None = None) -> None:

@@ -20,17 +20,7 @@ UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 class Positions(NamedTuple):
-    """Where the positions of all samples are in memory, counted in words.
-
-    Attributes
-    ----------
-    starts
-        int64 (blocks,): the first position of each block.
-    size
-        Positions in a block.
-    step
-        From one position of a block to the next.
-    """
+    """Where positions are, in words: `size` of them, every `step`, from each of `starts`, int64."""
 
     starts: npt.NDArray[np.int64]
     size: int
@@ -38,17 +28,9 @@ class Positions(NamedTuple):
 
 
 def positions_of(tensor: torch.Tensor) -> Positions:
-    """Return where the positions of a tensor are, sample after sample, in the fewest blocks.
+    """Return where positions of (samples, neurons, …), not empty, are, in the fewest blocks.
 
-    Parameters
-    ----------
-    tensor
-        (samples, neurons, …), not empty, with any strides.
-
-    Returns
-    -------
-    Positions
-        The same object for tensors of the same shape and strides: not to be changed.
+    It is the same object for tensors of the same shape and strides: not to be changed.
     """
     return _positions(tensor.shape, tensor.stride())
 
@@ -73,10 +55,7 @@ def _positions(shape: tuple[int, ...], strides: tuple[int, ...]) -> Positions:
 
 
 def is_worth_reading(lines: int, size: int, step: int) -> bool:
-    """Whether to read lines of `size` words, one every `step` words, where they lie.
-
-    It is faster to copy short ones together first, unless they are together already.
-    """
+    """Whether to read lines of `size` words where they lie: short ones are copied together."""
     return size >= _SHORTEST or lines == 1 or step == size
 
 
@@ -87,10 +66,7 @@ def extent(tensor: torch.Tensor) -> int:
 
 
 def words_of(tensor: torch.Tensor) -> Words:
-    """Return a tensor's memory from its first value to its last, gaps included.
-
-    Nothing is copied.
-    """
+    """Return a tensor's memory from its first value to its last, gaps included, without a copy."""
     size = tensor.itemsize
     # torch, too, calls them by other types, but as unsigned ones NumPy alone knows them all.
     words = tensor.as_strided((extent(tensor),), (1,)).view(_SIGNED[size]).numpy()
@@ -102,15 +78,7 @@ _FORMATS: Final = {torch.float64: "<d", torch.float32: "<f", torch.float16: "<e"
 
 
 class Patterns(NamedTuple):
-    """A range of bit patterns, as unsigned integers that wrap around.
-
-    Attributes
-    ----------
-    first
-        The first pattern.
-    following
-        How many patterns follow it.
-    """
+    """A range of bit patterns, unsigned, which wraps around: the first, and how many follow."""
 
     first: int
     following: int
@@ -118,23 +86,13 @@ class Patterns(NamedTuple):
 
 @lru_cache(maxsize=256)
 def patterns_on(dtype: torch.dtype, threshold: float) -> tuple[Patterns, ...]:
-    """Return the patterns of all numbers greater than a threshold; NaN is none of them.
+    """Return the patterns of all numbers greater than a threshold of `dtype`; NaN is none of them.
 
     Integers are in one range, which goes from negative numbers to others by wrapping around. The
     patterns of floating-point numbers grow with their distance from zero up to infinity, which NaN
-    follows; a sign is added on top (IEEE 754-2019, section 3.4, and bfloat16 likewise).
-
-    Parameters
-    ----------
-    dtype
-        bool, an integer type, or floating point of at least 16 bits.
-    threshold
-        As `dtype` holds it; for integers, any whole number.
-
-    Returns
-    -------
-    tuple of Patterns
-        At most two ranges, none of which is empty.
+    follows; a sign is added on top (IEEE 754-2019, section 3.4, and bfloat16 likewise). So there
+    are at most two ranges, none of which is empty. Types are bool, integers, and floats of at least
+    16 bits.
     """
     if not dtype.is_floating_point:
         return _integers_on(dtype, threshold)

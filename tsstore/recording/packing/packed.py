@@ -28,24 +28,9 @@ class RowMemory:
 class Form:
     """What calls of one layer with tensors alike have in common: all but the states.
 
-    Two are equal if they are the same object.
-
-    Attributes
-    ----------
-    neurons
-        Number of neurons.
-    samples
-        Size of the sample axis.
-    position_shape
-        Shape of the positions in the tensor: (height, width), (tokens,), or ().
-    dtype
-        Name of the tensor's dtype.
-    threshold
-        As it was used.
-    neuron_axis, sample_axis
-        Axes of the tensor.
-    decided
-        By what these were decided, by name of the attribute, where that is known.
+    Two are equal if they are the same object. `samples` is the size of the sample axis, and
+    `position_shape` has those of the others: (height, width), (tokens,), or (). `decided` says by
+    what the axes were decided, by name of the attribute, where that is known.
     """
 
     neurons: int
@@ -62,24 +47,12 @@ class Form:
 class Packed:
     """The rows of one call of one layer.
 
-    Attributes
-    ----------
-    rows
-        uint8 (samples, positions, ceil(neurons / 8)): an array in the CPU's memory, or a tensor on
-        its device. Where positions were chosen, entries of the sample axis that belong to one
-        sample are in one.
-    form
-        What else there is to be said of the call.
-    valid
-        bool (samples, positions): which rows count, where positions were chosen; None for all.
-    owners
-        Which sample each entry of the sample axis belongs to, once that is known.
-    arrived
-        Returns once `rows` are in memory, where they are on their way; else None.
-    lengths
-        int64 (samples,): positions of each sample, where some were chosen; else None.
-    may_be_sorted
-        Whether packed sequences of different lengths do not say if they were sorted.
+    `rows`, uint8 (samples, positions, ceil(neurons / 8)), are an array in the CPU's memory, or a
+    tensor on its device; `arrived` returns once they are in memory, where they are on their way.
+    `owners` says whose each entry of the sample axis is, once that is known. Where positions were
+    chosen, entries that belong to one sample are in one, `valid`, bool (samples, positions), says
+    which rows count, and `lengths`, int64 (samples,), of how many they were chosen. Sequences that
+    `may_be_sorted` have different lengths, and do not say if they were.
     """
 
     rows: Rows | torch.Tensor
@@ -121,10 +94,9 @@ def form_of(
 
 
 def rounded_threshold(threshold: float, dtype: torch.dtype) -> float:
-    """Return the threshold that a tensor of `dtype` is compared with.
+    """Return the threshold that a tensor is compared with: rounded to its dtype, as torch does.
 
-    For floating point it is rounded to `dtype`, as torch and NumPy do. An integer is greater than
-    a threshold exactly if it is greater than its floor.
+    An integer is greater than a threshold exactly if it is greater than its floor.
     """
     if not dtype.is_floating_point:
         return float(math.floor(threshold))

@@ -56,25 +56,12 @@ def pack(
     sample_axis: int,
     memory: RowMemory = _HEAP,
 ) -> Packed:
-    """Pack a tensor's on/off states into rows.
+    """Pack a tensor's on/off states into rows: on where a value is greater than the threshold.
 
-    A neuron is on where its value is greater than the threshold; NaN is not.
-
-    Parameters
-    ----------
-    tensor
-        Of any real dtype and at least 2 axes; it is not changed, and no reference to it is kept.
-    threshold
-        As returned by :func:`tsstore.recording.packing.packed.rounded_threshold`.
-    neuron_axis, sample_axis
-        Axes of the tensor, counted from the front; all others are positions, in their order.
-    memory
-        Where the rows lie, on the CPU.
-
-    Raises
-    ------
-    OutputError
-        If the tensor is complex, sparse, nested or quantized, or has no neurons or no values.
+    NaN is not on. The threshold is a :func:`rounded_threshold`; axes are counted from the front,
+    and all others are positions, in their order. The tensor, of any real dtype, is not changed, and
+    no reference to it is kept. OutputError if it is complex, sparse, nested or quantized, or has no
+    neurons or no values.
     """
     check_packable(tensor)
     form = form_of(tensor, threshold, neuron_axis, sample_axis)
@@ -221,10 +208,7 @@ def _shape_of_rows(ordered: torch.Tensor) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a kernel reads a tensor, and all others of its shape, strides and dtype, where they lie.
-
-    The kernel takes the address of a tensor, `arguments`, and an array of `shape` for the rows.
-    """
+    """How a kernel reads a tensor, and all of its shape, strides and dtype, where they lie."""
 
     kernel: Callable[..., None]
     arguments: tuple[Any, ...]

@@ -23,31 +23,16 @@ def is_share(positions: object) -> bool:
 def choose_positions(
     seed: int, rank: int, first: int, counts: _Indices, positions: int | float
 ) -> _Indices:
-    """Return random positions of each sample, without replacement.
+    """Return random positions of each sample, without replacement: int64 (samples, most), sorted.
 
-    They follow from the seed, the rank and the sample's running number: whatever batches there
-    are, a sample has the same ones; and so have two layers with as many positions.
+    They follow from the seed, the rank and the sample's running number, `first` that of the first:
+    whatever batches there are, a sample has the same ones; and so have two layers with as many
+    positions. `counts`, int64 (samples,), is how many each sample has; where fewer than `most` are
+    chosen, what is at the end is not below it.
 
     Of a share of the positions, which may be no whole number, a sample gives the whole number
     below or above, by chance: so many on average. Each row then stands for as many rows, however
     many positions its sample has.
-
-    Parameters
-    ----------
-    seed, rank
-        Of the run, and of this process.
-    first
-        Running number of the first sample.
-    counts
-        int64 (samples,): how many positions each sample has.
-    positions
-        How many to choose of each, or which share.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64 (samples, most): indices in ascending order; at the end, where fewer are chosen of a
-        sample, what is not below its count.
     """
     # Mixed in between, so that seed 1 of rank 0 is not seed 0 of rank 1.
     key = np.uint64(splitmix(np.uint64(splitmix(np.uint64(seed)) ^ rank)))
@@ -66,22 +51,10 @@ def choose_positions(
 def gather(
     tensor: torch.Tensor, neuron_axis: int, sample_axis: int, numbers: _Indices
 ) -> torch.Tensor:
-    """Return some positions of each sample, on the device where the tensor is.
+    """Return some positions of each sample, (samples, positions, neurons), on the tensor's device.
 
-    Parameters
-    ----------
-    tensor
-        Of any shape.
-    neuron_axis, sample_axis
-        Axes of the tensor, counted from the front.
-    numbers
-        int64 (samples, positions): which positions, counted entry of the sample axis after entry,
-        and in an entry as its other axes lie.
-
-    Returns
-    -------
-    torch.Tensor
-        (samples, positions, neurons).
+    `numbers`, int64 (samples, positions), are counted entry of the sample axis after entry, and in
+    an entry as its other axes lie.
     """
     entries = tensor.detach().movedim((sample_axis, neuron_axis), (0, -1))
     where = np.stack(np.unravel_index(numbers, tuple(entries.shape[:-1])))

@@ -13,21 +13,10 @@ _COMPARABLE = {torch.bool: torch.uint8, torch.uint16: torch.int32, torch.uint32:
 def pack_by_torch(
     tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: int
 ) -> torch.Tensor:
-    """Pack a tensor's on/off states into rows, on the device where it is.
+    """Pack a tensor's states on its device: uint8 (samples, positions, ceil(neurons / 8)).
 
-    Parameters
-    ----------
-    tensor
-        Of any dtype of real numbers that torch compares; at least one neuron.
-    threshold
-        As returned by :func:`tsstore.recording.packing.packed.rounded_threshold`.
-    neuron_axis, sample_axis
-        Axes of the tensor, counted from the front; all others are positions, in their order.
-
-    Returns
-    -------
-    torch.Tensor
-        uint8 (samples, positions, ceil(neurons / 8)).
+    The dtype is one of real numbers that torch compares, `threshold` as `rounded_threshold` gives
+    it. Axes are counted from the front; all others are positions, in their order.
     """
     sizes = enumerate(tensor.shape)
     positions = math.prod(size for axis, size in sizes if axis not in (neuron_axis, sample_axis))

@@ -20,7 +20,8 @@ class Transfer:
     The rows are packed on the stream of the network, before anything that follows there can change
     the tensor. An event says when; then the side stream copies, while the network goes on. torch
     keeps pinned memory and hands it out again once nobody uses it and its copy is over, so that
-    there is a ring of buffers after a few batches.
+    there is a ring of buffers after a few batches. Nothing here runs where there is no CUDA device,
+    and none has run it yet: the tests that need one are marked ``gpu``.
     """
 
     def __init__(self) -> None:

@@ -153,14 +153,8 @@ class Belonging:
     """Knows of each layer which sample an entry along its sample axis belongs to.
 
     As the user said; as packed sequences say; one each, where there are as many entries as
-    samples; as an experiment found. That a number can be divided proves nothing.
-
-    Attributes
-    ----------
-    left_out
-        Rows so far of entries that belong to no sample.
-    is_settled
-        Whether nothing is left to be found out of layers that have run.
+    samples; as an experiment found. That a number can be divided proves nothing. `left_out` counts
+    rows of no sample; it `is_settled` where nothing is left to be found out of layers that ran.
     """
 
     def __init__(
@@ -185,19 +179,12 @@ class Belonging:
         return self._judge.findings
 
     def so_far(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | None:
-        """Return which sample each entry of a call belongs to while its batch lasts, if known.
-
-        In the first batch it never is: how many samples there are may show only when it ends.
-        """
+        """Return whose each entry of a call is, if known: in the first batch it never is."""
         verdict = self._judge.judge(target, form, batch, samples) if self._is_begun else None
         return verdict if isinstance(verdict, Owners) else None
 
     def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
-        """Let each call of a batch that is over say which sample its entries belong to.
-
-        What nothing tells is added to `undecided`. ColumnsError if the number of samples cannot be
-        told, OutputError if what the user said does not fit, or a layer has other entries.
-        """
+        """Let each call of a batch that is over say which sample its entries belong to."""
         _settle_axes(batch, self.findings)
         samples = batch.samples()
         if samples is None:

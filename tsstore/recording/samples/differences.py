@@ -24,17 +24,7 @@ _Bools = npt.NDArray[np.bool_]
 
 
 class Found(NamedTuple):
-    """What the experiment found of a layer.
-
-    Attributes
-    ----------
-    axis
-        Axis of its tensors that holds the samples' entries, counted from the front.
-    order
-        How the entries of a sample lie there.
-    entries
-        Entries of one sample.
-    """
+    """The axis that holds the samples' entries, how they lie there, and how many a sample has."""
 
     axis: int
     order: Order
@@ -44,8 +34,7 @@ class Found(NamedTuple):
 class Differences:
     """Which entries differed, in each call of each layer, for either sample that was replaced.
 
-    `names` are those of the layers in question: there may be other tensors. `neuron_axes` are by
-    name, where these are known; `samples` is the number that the model was run on.
+    `names` are those of the layers in question: there may be other tensors.
     """
 
     def __init__(self, names: Iterable[str], neuron_axes: Mapping[str, int], samples: int) -> None:
@@ -72,10 +61,7 @@ class Differences:
     def check_order(
         self, before: Mapping[str, list[torch.Tensor]], swapped: Mapping[str, list[torch.Tensor]]
     ) -> None:
-        """Take in what the first two samples give in each other's place: so must their entries.
-
-        What sorts by the values may have had them in order by chance.
-        """
+        """Take in what two swapped samples give: what sorts had its entries in order by chance."""
         for name in self._names:
             for call, old, new in zip(
                 self._calls.get(name, []), before[name], swapped[name], strict=False
@@ -162,10 +148,7 @@ class _Call:
         self.is_reordered = self.changes_with_order and _are_close(old, new)
 
     def found(self, samples: int, neuron_axis: int | None) -> Found | None:
-        """Return where the samples' entries are, if that is plain and no chance.
-
-        What deals tokens out, as many of each sample as it happens, looks even now and then.
-        """
+        """Return where the samples' entries are, if that is plain and no chance, as of tokens."""
         if self.changes_shape or self.changes_with_order:
             return None
         fits = self._fitting(samples, neuron_axis)

@@ -50,18 +50,10 @@ _HOOKS: Final = (
 
 @dataclass(frozen=True)
 class Findings:
-    """What the experiment found.
+    """What the experiment found, by public name of the layer, and what it took.
 
-    Attributes
-    ----------
-    found
-        By public name of the layer, where it tells.
-    problems
-        By public name, what was seen where it does not tell, or why it was not possible.
-    unclear
-        Those of them whose entries are not those of one sample each.
-    passes, seconds
-        Forward passes and time that it took.
+    `problems` are what was seen where it does not tell, or why it was not possible; `unclear` those
+    of layers whose entries are not those of one sample each.
     """
 
     found: Mapping[str, Found] = field(default_factory=dict)
@@ -101,18 +93,8 @@ def find_samples(
     """Find out which entries of layers' tensors belong to which sample, by running the model.
 
     It runs in evaluation mode, without gradients and without anybody's hooks; random numbers,
-    buffers and modes are afterwards as they were.
-
-    Parameters
-    ----------
-    model, targets
-        The model, and some of its layers.
-    arguments, keywords
-        What the model is called with: a batch of at least two samples that differ.
-    samples
-        Number of samples in it; None for the size of the first tensor.
-    neuron_axes
-        Axes that hold neurons, by public name, where these are known, counted from the front.
+    buffers and modes are afterwards as they were. The arguments are a batch of at least two samples
+    that differ, as many as the first tensor's size unless `samples` says it.
     """
     begun = time.perf_counter()
     targets = list(targets)
@@ -164,10 +146,7 @@ class _Trial:
         return any(map(is_time_first, self._model.modules()))
 
     def _the_one(self, samples: int | None, first: Differences, second: Differences) -> Differences:
-        """Return what was seen along that axis of two between whose entries nothing passes.
-
-        Of both, the first one, unless a module of the model takes time first.
-        """
+        """Return what was seen along that axis of two between whose entries nothing passes."""
         if first.is_apart and second.is_apart and not self._may_be_time_first:
             return first
         if first.is_apart == second.is_apart:
@@ -300,8 +279,8 @@ def _keep(target: Target, given: list[torch.Tensor], limit: _MemoryLimit) -> Non
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Let a model run in evaluation mode, without gradients, hooks or compiled code, for a while.
 
-    Afterwards its modules' attributes, modes, hooks and buffers, and the random numbers of torch,
-    NumPy and Python, are as they were. What a module holds in lists of its own is not looked at.
+    Modules' attributes, modes, hooks and buffers, and the random numbers of torch, NumPy and
+    Python, are afterwards as they were; what a module holds in lists of its own is not looked at.
     """
     modules = list(model.modules())
     attributes = [dict(vars(module)) for module in modules]

@@ -38,15 +38,9 @@ ONLY: Final = "the only sample of its batch"
 class Owners(NamedTuple):
     """Which sample each entry of one call belongs to, and what says so.
 
-    Attributes
-    ----------
-    samples
-        int64 (entries,): the sample of each entry, -1 where it is of none; None where all samples
-        have as many entries, one sample after the other.
-    reason
-        In words, as the layer's attributes have it.
-    is_told
-        Whether it was said for this very call, so that other calls may have other entries.
+    `samples`, int64 (entries,), is -1 where an entry is of none; None where all samples have as
+    many entries, one sample after the other. What `is_told` was said for this very call: others
+    may have other entries.
     """
 
     samples: Indices | None
@@ -55,18 +49,11 @@ class Owners(NamedTuple):
 
 
 class SampleIndex(NamedTuple):
-    """Which sample each entry belongs to, as the user says it.
+    """Which sample each entry belongs to, as the user says it for some layers or for all.
 
-    Attributes
-    ----------
-    how
-        ``"contiguous"``: entries 0…r-1 are of sample 0; ``"interleaved"``: entry i is of sample
-        i mod n; ``"counts"``: so many entries of each sample, one sample after the other;
-        ``"index"``: the sample of each entry; ``"array"``: the one or the other, by its length.
-    numbers
-        int64, what was given; empty where nothing was.
-    for_all
-        Whether it was said for all layers, those with one entry a sample among them.
+    ``"contiguous"``: entries 0…r-1 are of sample 0; ``"interleaved"``: entry i is of sample i mod
+    n; ``"counts"``: so many entries of each sample, one sample after the other; ``"index"``: the
+    sample of each entry; ``"array"``: the one or the other, by its length.
     """
 
     how: _How
@@ -74,11 +61,7 @@ class SampleIndex(NamedTuple):
     for_all: bool = False
 
     def owners(self, layer: str, entries: int, samples: int) -> Owners:
-        """Return which sample each of a layer's entries belongs to.
-
-        OutputError if what was said does not fit so many entries and samples, or may mean two
-        things.
-        """
+        """Return whose each of a layer's entries is; OutputError if that does not fit."""
         if self.how in ("contiguous", "interleaved"):
             return self._even(layer, entries, samples)
         fits = self._fits(entries, samples)

@@ -30,19 +30,10 @@ class NotPossible(Exception):  # noqa: N818
 
 
 class ModelInput(NamedTuple):
-    """The first tensor that the model was called with in a forward pass.
+    """The first tensor that the model was called with in a forward pass; () where there is none.
 
-    Attributes
-    ----------
-    shape
-        Its shape; () where there is none, or none whose shape is known.
-    sample_axis
-        Its sample axis.
-    is_doubtful
-        Whether it does not tell how many samples there are: it has one, or there is no tensor, and
-        something else may hold several.
-    is_packed
-        Whether it is that of a PackedSequence.
+    What is doubtful does not tell how many samples there are: it has one, or there is no tensor,
+    and something else may hold several.
     """
 
     shape: tuple[int, ...] = ()
@@ -81,10 +72,9 @@ NO_INPUT: Final = ModelInput()
 
 
 def arguments_of(example: Any) -> Arguments:
-    """Return the arguments and keyword arguments that an example input stands for.
+    """Return what an example input stands for: a batch, a tuple of arguments, or a mapping of them.
 
-    A batch, a tuple of arguments, or a mapping of keyword arguments, as a tokenizer gives it. A
-    model whose one argument is a mapping has the example ``(mapping,)``.
+    A model whose one argument is a mapping has the example ``(mapping,)``.
     """
     if isinstance(example, Mapping):
         return (), {str(name): value for name, value in example.items()}
@@ -105,10 +95,7 @@ def samples_said(explicit: int | None, columns: Mapping[str, Sized]) -> int | No
 
 
 def samples_seen(calls: Iterable[Packed], model_input: ModelInput | None) -> int | None:
-    """Return the number of samples as the layers and the model's input have it, or None.
-
-    The calls are those of layers of which the user does not say whose an entry is, if there are.
-    """
+    """Return the number of samples as the layers and the model's input have it, or None."""
     calls = list(calls)
     if (known := samples_told_by(calls)) is not None:
         return known
@@ -147,22 +134,11 @@ def several_inputs(
 
 
 def selected(value: Any, axis: int, size: int, chosen: list[int]) -> Any:
-    """Return arguments with some of the samples.
+    """Return nested arguments with the samples whose numbers are `chosen`.
 
-    Parameters
-    ----------
-    value
-        Arguments, however nested.
-    axis, size
-        Tensors of that size along that axis hold samples there; tensors of one axis along it.
-        Others are copied as they are.
-    chosen
-        Numbers of samples; of :func:`flattened` ones all steps are as the first.
-
-    Raises
-    ------
-    NotPossible
-        If there is anything but tensors and plain values.
+    Tensors of `size` along `axis` hold samples there, those of one axis along it; others are copied
+    as they are. Of :func:`flattened` numbers all steps are as the first. NotPossible if there is
+    anything but tensors and plain values.
     """
 
     def choose(tensor: torch.Tensor) -> torch.Tensor:
@@ -209,10 +185,7 @@ def _mapped(value: Any, choose: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 
 def _may_hold_several(value: Any, axis: int) -> bool:
-    """Whether some tensor in arguments, however nested, may hold more than one sample.
-
-    `axis` is that of the first tensor; a list of tensors may have one for each sample.
-    """
+    """Whether some tensor in arguments may hold several samples, or a list has one for each."""
     if isinstance(value, PackedSequence):
         return int(value.batch_sizes[0]) != 1
     if isinstance(value, torch.Tensor):

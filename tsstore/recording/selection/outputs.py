@@ -29,19 +29,13 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 def first_tensor(value: Any) -> torch.Tensor | None:
-    """Return the first tensor in a module's input or output, or None.
-
-    Of a PackedSequence it is the one that holds the sequences' entries.
-    """
+    """Return the first tensor in a module's input or output, or None; of sequences their data."""
     found = first_value(value)
     return found.data if isinstance(found, PackedSequence) else found
 
 
 def first_value(value: Any, with_axes: bool = False) -> torch.Tensor | PackedSequence | None:
-    """Return the first tensor, or packed sequences, in a module's input or output, or None.
-
-    With `with_axes` tensors that are single numbers are passed over.
-    """
+    """Return the first tensor or packed sequences in a value; `with_axes` none that is a number."""
     if isinstance(value, torch.Tensor):
         return value if value.ndim or not with_axes else None
     if isinstance(value, PackedSequence):
@@ -72,20 +66,10 @@ def samples_of_entries(sequences: PackedSequence) -> npt.NDArray[np.int64]:
 
 
 def value_at(value: Any, path: str) -> Any:
-    """Return what is at a place in a module's output.
+    """Return what is at a place in a module's output; OutputError says what there is instead.
 
-    Parameters
-    ----------
-    value
-        The output.
-    path
-        Keys, indices (from the end, if negative) and names of attributes, with dots between them:
-        ``"1.0"``, ``"last_hidden_state"``, ``"hidden_states.-1"``.
-
-    Raises
-    ------
-    OutputError
-        If there is nothing; it says what there is.
+    A path has keys, indices (from the end, if negative) and names of attributes, with dots between
+    them: ``"1.0"``, ``"last_hidden_state"``, ``"hidden_states.-1"``.
     """
     steps = path.split(".")
     for number, step in enumerate(steps):

@@ -166,8 +166,7 @@ def _tensor_in(value: Any) -> torch.Tensor | None:
 class _Constants:
     """Tensors that do not depend on the input: parameters, buffers, and what is made of them alone.
 
-    Of what is not known to be one it is not believed: of a table of positions, say, that is made
-    anew in each pass.
+    Of what is not known to be one it is not believed: of a table of positions made anew, say.
     """
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:

@@ -34,20 +34,9 @@ Where = Literal["after", "before", "both"]
 
 @dataclass(frozen=True)
 class Target:
-    """One place where states are captured.
+    """One place where states are captured: what a module gives, or with ``:before`` what it takes.
 
-    Attributes
-    ----------
-    name
-        Public name: the module's, with ``:before`` for its input.
-    where
-        ``"after"`` (the module's output) or ``"before"`` (its input).
-    named
-        Whether the user named it: then it must run.
-    axes
-        How the axes of its tensors are found.
-    output
-        Path of the tensor in the module's output; None for the first one.
+    One that the user `named` must run. `output` is the tensor's path; None for the first one.
     """
 
     name: str
@@ -70,11 +59,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def public_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every module with its public name; one that has several names comes several times.
-
-    Wrappers are left out, and so is what they add to names (``_orig_mod.``, ``module.``). The
-    model itself comes last, under its class's name.
-    """
+    """Yield each module with its public names, without those of wrappers; the model itself last."""
     inner = unwrapped(model)
     yield from _inner_modules(inner, "")
     yield type(inner).__name__, inner
@@ -112,12 +97,8 @@ def select(
 ) -> list[Target]:
     """Return the places of a model where states are captured, in the order of its modules.
 
-    Arguments are those of :func:`tsstore.capture`.
-
-    Raises
-    ------
-    SelectionError
-        If nothing is selected, a name matches nothing, or a module cannot be hooked.
+    Arguments are those of :func:`tsstore.capture`. SelectionError if nothing is selected, a name
+    matches nothing, or a module cannot be hooked.
     """
     if where not in ("after", "before", "both"):
         raise SelectionError(f"where is {where!r}; expected 'after', 'before' or 'both'")
@@ -238,11 +219,7 @@ def _matches(selector: Selector, name: str, module: nn.Module) -> bool:
 
 
 def class_names(module: nn.Module) -> list[str]:
-    """Return the names of a module's class and of all that it is derived from but `Module`.
-
-    So a class that was made for one module, as parametrisations and FSDP make them, is still what
-    it was made of.
-    """
+    """Return the names of a module's class and its bases: parametrisations derive classes anew."""
     own, *bases = type(module).__mro__
     return [own.__name__, *(base.__name__ for base in bases if base not in (nn.Module, object))]
 
@@ -266,11 +243,7 @@ def _listing(modules: list[tuple[str, nn.Module]], most: int = 40) -> str:
 
 
 def time_first_modules(model: nn.Module) -> Callable[[nn.Module], bool | None]:
-    """Return what tells of a module whether 3-D tensors there are (time, sample, neuron).
-
-    It says None where there are such modules, and whether this one's tensors come from them only
-    the tensors tell.
-    """
+    """Return what tells whether 3-D tensors of a module are (time, sample, neuron); None: maybe."""
     known = [module for module in model.modules() if is_time_first(module)]
     inside = {
         id(inner)
