@@ -92,41 +92,17 @@ def entropy_lower_bound(
     pairs_within_samples: int = 0,
     level: float = 0.95,
 ) -> float:
-    """Return a lower confidence bound on the Shannon entropy of a layer's states, in bits.
+    """Return a lower confidence bound on the Shannon entropy of a layer's states: bits, at least 0.
 
-    It needs no assumption about the distribution, only that the samples were drawn independently
-    of each other, and it can lie above log2 of the number of rows.
+    It assumes of the samples only that they were drawn independently, and it can lie above log2 of
+    the rows; 0 for fewer than three effective samples. Pairs within samples, the sums of c (c - 1)
+    / 2 over states and samples, c being the rows of the sample with the state, and of p (p - 1) / 2
+    over samples of p rows, are 0 for one position a sample. ValueError if the level is not between
+    0 and 1, or the pairs contradict the spectrum.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted, with incidences.
-    equal_pairs_within_samples
-        Sum over states and samples of c (c - 1) / 2, c being the rows of the sample with the
-        state; 0 for one position a sample.
-    pairs_within_samples
-        Sum over samples of p (p - 1) / 2, p being the rows of the sample; 0 likewise.
-    level
-        Nominal confidence, between 0 and 1, that the bound does not exceed the collision entropy
-        H2, and so H, which is never smaller.
-
-    Returns
-    -------
-    float
-        Bits, at least 0; 0 for fewer than three effective samples.
-
-    Raises
-    ------
-    ValueError
-        If level is not between 0 and 1, or the pairs contradict the spectrum.
-
-    Notes
-    -----
-    The derivation is the module's text. The level is not exact, since the spread of the number of
-    equal pairs is itself estimated: with few samples, or a few frequent states above many rare
-    ones, H2 is exceeded more often than the level says. In the simulations of the tests H is not.
-    Positions that repeat each other little make the bound lower than it need be, because M counts
-    samples.
+    The level is that of not exceeding H2, and is not exact, since the spread of the number of equal
+    pairs is itself estimated: with few samples, or a few frequent states above many rare ones, H2
+    is exceeded more often. In the simulations of the tests H is not.
     """
     check_level(level)
     _check_pairs(spectrum, equal_pairs_within_samples, pairs_within_samples)
@@ -150,26 +126,8 @@ def entropy_lower_bound_by_groups(
 ) -> float:
     """Return the lower confidence bound, with what groups of samples tell of its scatter.
 
-    Parameters
-    ----------
-    spectrum, samples, changes, clusters
-        As `intervals.jackknifed_entropy`.
-    level
-        Nominal confidence, between 0 and 1, that the bound does not exceed H.
-
-    Returns
-    -------
-    float
-        Bits, at least 0.
-
-    Raises
-    ------
-    ValueError
-        As `entropy_lower_bound`, or if the changes are those of other samples.
-
-    Notes
-    -----
-    The derivation is the module's text. In the simulations of the tests and of
+    Parameters are as of `intervals.jackknifed_entropy`; errors those of `entropy_lower_bound`, and
+    that of changes which are those of other samples. In the simulations of the tests and of
     `benchmarks/estimators.py` it exceeded H no more often than the level allows.
     """
     check_changes(spectrum, samples, changes)

@@ -24,24 +24,9 @@ ROUNDING: Final = 1e-5
 
 
 def efficiency(entropy_bits: float, neurons: int) -> float:
-    """Return the share of a layer's capacity that its states use.
+    """Return the share of a layer's capacity that its states use: bits a neuron, from 0 to 1.
 
-    Parameters
-    ----------
-    entropy_bits
-        Entropy of the layer's states, in bits.
-    neurons
-        Neurons of the layer; they can hold at most one bit each.
-
-    Returns
-    -------
-    float
-        Bits a neuron: from 0 (one state) to 1 (all states equally often).
-
-    Raises
-    ------
-    ValueError
-        If the entropy is negative or not finite, or there is no neuron.
+    ValueError if the entropy is negative or not finite, or there is no neuron.
     """
     if not (entropy_bits >= 0 and math.isfinite(entropy_bits)):
         raise ValueError(f"an entropy must be finite and not negative: found {entropy_bits} bits")
@@ -160,13 +145,7 @@ FEWEST_WRONG_GROUPS = 10
 
 
 class Answers(NamedTuple):
-    """How many answers of each group of samples were right.
-
-    Attributes
-    ----------
-    right, samples
-        int64 of shape (groups,): right answers, and samples that were answered.
-    """
+    """Right answers of each group of samples, and all of its answers, int64 (groups,)."""
 
     right: IntArray
     samples: IntArray
@@ -180,10 +159,7 @@ class Answers(NamedTuple):
     def shares_without(self) -> FloatArray:
         """Return the share of right answers without each group, float64 (groups,).
 
-        Raises
-        ------
-        ValueError
-            If there are answers of one group only.
+        ValueError if there are answers of one group only.
         """
         right, samples = int(self.right.sum()), int(self.samples.sum())
         left = samples - self.samples
@@ -199,28 +175,11 @@ class Answers(NamedTuple):
 def accuracy_limits(
     answers: Answers, level: float = 0.95, clusters: int | None = None
 ) -> tuple[float, float]:
-    """Return confidence limits of an accuracy.
+    """Return confidence limits of an accuracy, from 0 to 1.
 
-    Parameters
-    ----------
-    answers
-        Right answers by group of samples.
-    level
-        Nominal confidence, between 0 and 1.
-    clusters
-        How many clusters there are, samples of one of which depend on each other, and lie in one
-        group; None if each sample is on its own.
-
-    Returns
-    -------
-    tuple of float
-        From 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        If level is not between 0 and 1, there are no answers, or those of clusters are of one group
-        only.
+    Where there are clusters, samples of one depend on each other and lie in one group; None if each
+    sample is on its own. ValueError if the level is not between 0 and 1, there are no answers, or
+    those of clusters are of one group only.
     """
     from scipy.special import betaincinv
 

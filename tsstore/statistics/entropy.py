@@ -13,31 +13,12 @@ from tsstore.statistics.spectrum import Spectrum
 
 
 def plug_in(spectrum: Spectrum, alpha: float = 1.0) -> float:
-    """Return the Rényi entropy of the observed shares k / n, in bits.
+    """Return the Rényi entropy of the observed shares k / n, in bits (Rényi 1961).
 
-    Parameters
-    ----------
-    spectrum
-        What was counted.
-    alpha
-        Order, from 0 to infinity: 0 gives log2 of the number of distinct states, 1 the Shannon
-        entropy, 2 the collision entropy, infinity the min-entropy. Larger orders weigh frequent
-        states more, and the entropy never grows with the order.
-
-    Returns
-    -------
-    float
-        Entropy in bits; at most log2 of the number of rows (see `cap`).
-
-    Raises
-    ------
-    ValueError
-        If alpha is negative or NaN, or the spectrum has no rows.
-
-    Notes
-    -----
-    The shares are taken for the probabilities, so the Shannon value is too low on average
-    (Miller 1955). The definition is Rényi's (1961).
+    Order 0 gives log2 of the number of distinct states, 1 the Shannon entropy, 2 the collision
+    entropy, infinity the min-entropy: larger orders weigh frequent states more. The shares are
+    taken for the probabilities, so that the Shannon value is too low on average (Miller 1955).
+    ValueError if alpha is negative or NaN, or the spectrum has no rows.
     """
     k, states = spectrum.multiplicities()
     return _renyi(k.astype(np.float64), states.astype(np.float64), alpha)
@@ -77,24 +58,10 @@ def entropy(counts: npt.ArrayLike, alpha: float = 1.0) -> float:
 
 
 def cap(neurons: int, rows: int) -> float:
-    """Return the largest plug-in entropy that so many rows can give, in bits.
+    """Return the largest plug-in that so many rows can give, in bits: min(neurons, log2 rows).
 
-    Parameters
-    ----------
-    neurons
-        Neurons of the layer: there are 2**neurons states.
-    rows
-        Rows that were counted: there are at most so many distinct states among them.
-
-    Returns
-    -------
-    float
-        min(neurons, log2 rows). A plug-in near log2(rows) tells of the rows, not of the layer.
-
-    Raises
-    ------
-    ValueError
-        If there is no neuron or no row.
+    A plug-in near log2(rows) tells of the rows, not of the layer. ValueError if there is no neuron
+    or no row.
     """
     if not (neurons >= 1 and rows >= 1):
         raise ValueError(
@@ -151,31 +118,15 @@ def _renyi_from_largest(surprisals: FloatArray, states: FloatArray, alpha: float
 def renyi_unbiased(spectrum: Spectrum, order: float) -> float | None:
     """Return the Rényi entropy by the unbiased estimate of sum p**order, in bits.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted: n rows, drawn independently of each other.
-    order
-        Whole number from 2 up; 2 is the collision entropy. The time grows with the order.
+    The order is a whole number from 2 up, and the time grows with it. None if no state was seen so
+    often as the order says: the estimate of the sum is 0 then. ValueError if the spectrum has no
+    rows, or the order is none of these.
 
-    Returns
-    -------
-    float or None
-        Bits, at least the plug-in of this order. None if no state was seen so often as the order
-        says: the estimate of the sum is 0 then.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows, or the order is no whole number, or below 2.
-
-    Notes
-    -----
-    log2(mu) / (1 - order), where mu, the sum over the states of the product over j < order of
-    (k - j) / (n - j), is the share of equal ones among all choices of so many rows. mu has no
-    bias, its logarithm a small one. Of about K**(1 - 1 / order) rows on, K being the number of
-    states, it is good: far fewer than the Shannon entropy asks for (Acharya, Orlitsky, Suresh and
-    Tyagi, arXiv:1408.1000).
+    It is log2(mu) / (1 - order), where mu, the sum over the states of the product over j < order of
+    (k - j) / (n - j), is the share of equal ones among all choices of so many rows. mu has no bias,
+    its logarithm a small one. Of about K**(1 - 1 / order) rows on, K being the number of states, it
+    is good: far fewer than the Shannon entropy asks for (Acharya, Orlitsky, Suresh and Tyagi,
+    arXiv:1408.1000).
     """
     if not (order >= 2 and float(order).is_integer()):
         raise ValueError(f"the order must be a whole number from 2 up: found {order}")

@@ -107,34 +107,17 @@ def chao_wang_jost(spectrum: Spectrum) -> float:
 
 
 def nemenman(spectrum: Spectrum) -> tuple[float, float] | None:
-    """Return an estimate for when almost every row is a state of its own, and its spread.
+    """Return an estimate for when almost every row is a state of its own, and its spread, in bits.
 
     .. deprecated:: 0.2
         It is believable for shares as unequal as its prior alone, and nothing shows it; it will go.
         `LayerResult.entropy_lower_bound` holds for such layers.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted: n rows, S distinct states, f1 of them with a single row.
-
-    Returns
-    -------
-    tuple of float, or None
-        Estimate and standard deviation in bits. None if 9 rows in 10 or fewer are states of
-        their own, where its assumption fails, or all are, which tells nothing.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows.
-
-    Notes
-    -----
     Nemenman (2011): (gamma - ln 2) + 2 ln n - psi(D) with the coincidences D = n - S, and the
-    square root of psi'(D). It takes the rare states for as unequal as a Dirichlet process makes
-    them: for equally likely ones it is gamma nats, 0.83 bits, too high, and with frequent states
-    beside them it is too low.
+    square root of psi'(D). None if 9 rows in 10 or fewer are states of their own, where its
+    assumption fails, or all are, which tells nothing. It takes the rare states for as unequal as a
+    Dirichlet process makes them: for equally likely ones it is gamma nats, 0.83 bits, too high, and
+    with frequent states beside them it is too low.
     """
     from scipy.special import digamma, polygamma
 

@@ -86,28 +86,11 @@ def dependent_draws(
     changes: SpectrumDelta | None = None,
     pairs_within_samples: int = 0,
 ) -> str | None:
-    """Say what shows that samples are no independent draws; None if nothing does.
+    """Say in a phrase what shows that samples are no independent draws; None if nothing does.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted, with incidences.
-    samples
-        How many samples were counted.
-    changes
-        What leaving groups of samples out changes; without, neighbours are compared only where
-        each sample has one row at most.
-    pairs_within_samples
-        Pairs of rows of one sample: 0 where each has one row at most.
-
-    Returns
-    -------
-    str or None
-        A phrase, without capital and full stop.
-
-    Notes
-    -----
-    Samples of clusters are dependent, and break the rule with good reason: do not ask then.
+    Without changes neighbours are compared only where each sample has one row at most, that is, no
+    pairs of rows are within samples. Samples of clusters are dependent, and break the rule with
+    good reason: do not ask then.
     """
     one_row = pairs_within_samples == 0
     groups = 0 if changes is None else np.count_nonzero(changes.samples)

@@ -99,12 +99,7 @@ class Interval:
 class Reach(NamedTuple):
     """How far from the estimate the true number may be, but for scatter.
 
-    Attributes
-    ----------
-    lowest, highest
-        On average.
-    least, most
-        If the samples missed as much as they can have missed.
+    From lowest to highest on average; from least to most if the samples missed as much as they can.
     """
 
     lowest: float
@@ -124,16 +119,13 @@ class Jackknifed:
 
     Attributes
     ----------
-    estimate
-        Of all samples.
     lowest, highest
-        How far off it may be on average, if unseen states are like the rare ones that were seen: at
-        most estimate and at least estimate.
+        How far off it may be on average, if unseen states are like the rare ones that were seen.
     without
-        float64 of shape (groups,): the estimate without each group; that of all samples for a group
-        that holds none. Empty if groups were not told apart.
+        float64 (groups,): without each group; that of all samples for a group that holds none.
+        Empty if groups were not told apart.
     samples
-        int64 of shape (groups,): the samples of each group.
+        int64 (groups,): the samples of each group.
     missed
         What the samples may have missed; None for nothing.
     """
@@ -148,23 +140,11 @@ class Jackknifed:
     def interval(
         self, level: float = 0.95, largest: float = math.inf, *, unseen_like_rare: bool = False
     ) -> Interval:
-        """Return the confidence interval.
+        """Return the confidence interval; estimate and ends are from 0 to the largest value.
 
-        Parameters
-        ----------
-        level
-            Nominal confidence, between 0 and 1.
-        largest
-            The largest value there can be: the neurons, for an entropy. Estimate and ends are from
-            0 to this.
-        unseen_like_rare
-            Assume that unseen states are about as rare as those seen once or twice, and that no
-            kind of samples was missed.
-
-        Raises
-        ------
-        ValueError
-            If level is not between 0 and 1, or fewer than two groups hold samples.
+        Asked to, it assumes that unseen states are about as rare as those seen once or twice, and
+        that no kind of samples was missed. ValueError if the level is not between 0 and 1, or fewer
+        than two groups hold samples.
         """
         return self.within(self.reach(level, unseen_like_rare=unseen_like_rare), level, largest)
 
@@ -222,10 +202,8 @@ def jackknifed_entropy(
 
     Parameters
     ----------
-    spectrum
-        What was counted, with incidences.
-    samples
-        How many samples were counted.
+    spectrum, samples
+        What was counted, with incidences, and of how many samples.
     changes
         What leaving each group of them out changes; None if groups were not told apart.
     neurons

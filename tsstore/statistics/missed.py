@@ -61,15 +61,13 @@ class Missed:
     Attributes
     ----------
     samples
-        M, which is m where all samples have as many rows; at most the number of clusters where
-        samples of one depend on each other.
+        M, which is m where all samples have as many rows; at most the number of clusters.
     shown
         Entropy, in bits, that the states seen tell without any guess at the others.
     unseen, unseen_error
-        u, the share of the rows in states seen in one sample (or cluster) only, and its standard
-        error; 0 where it was not computed.
+        u, and its standard error; 0 where it was not computed.
     states_left
-        Base 2 logarithm of K, the states that the neurons can have beside those seen.
+        Base 2 logarithm of K.
     rarest
         How many samples show the rarest state; 1 if there are states left.
     constant

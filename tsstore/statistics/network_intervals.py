@@ -41,30 +41,11 @@ def network_interval(
     level: float = 0.95,
     unseen_like_rare: bool = False,
 ) -> Interval:
-    """Return a confidence interval for the network's efficiency.
+    """Return a confidence interval for the network's efficiency, the geometric mean of the layers'.
 
-    Parameters
-    ----------
-    entropies
-        Each layer's entropy and what it is without each group of samples
-        (`intervals.jackknifed_entropy`); the groups are the same in all layers.
-    neurons
-        Neurons of each layer.
-    level
-        Nominal confidence, between 0 and 1.
-    unseen_like_rare
-        Assume of all layers what `Jackknifed.interval` says.
-
-    Returns
-    -------
-    Interval
-        From 0 to 1; its estimate is the geometric mean of the layers' efficiencies.
-
-    Raises
-    ------
-    ValueError
-        If there are no layers, not as many numbers of neurons, or of groups in each layer, or level
-        is not between 0 and 1.
+    Entropies, each layer's (`intervals.jackknifed_entropy`), have the same groups; ValueError if
+    not, if there are no layers, or not as many numbers of neurons, or the level is not between 0
+    and 1. What may be assumed of unseen states, `Jackknifed.interval` says.
     """
     _check_layers(entropies, neurons)
     network, reach = propagated(
@@ -83,36 +64,15 @@ def aiq_interval(
     level: float = 0.95,
     unseen_like_rare: bool = False,
 ) -> Interval:
-    """Return a confidence interval for the artificial intelligence quotient.
+    """Return a confidence interval for the aIQ, from 0 to 1; all as `network_interval`.
 
-    Parameters
-    ----------
-    entropies, neurons, level, unseen_like_rare
-        As `network_interval`.
-    accuracy
-        The answers of each group, or the share of right answers if that is known from elsewhere:
-        it is then taken to be exact.
-    weight
-        How many times the accuracy counts for each time that the efficiency does.
-    clusters
-        As `efficiency.accuracy_limits`.
+    An accuracy is of the answers of each group, or a share that is taken to be exact; ValueError as
+    `efficiency.aIQ`, too, or if a single group has all answers.
 
-    Returns
-    -------
-    Interval
-        From 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        As `network_interval` and `efficiency.aIQ`, or if a single group has all answers.
-
-    Notes
-    -----
-    Few wrong answers scatter unlike Student's t, and none do not scatter at all by groups: what
-    the accuracy makes uncertain is the quotient at its limits (`efficiency.accuracy_limits`). These
-    deviations are joined with the margin of the efficiency, and with how the two vary together
-    from group to group, as Zou and Donner do (2008, Statistics in Medicine 27).
+    Few wrong answers scatter unlike Student's t, and none do not scatter at all by groups: what the
+    accuracy makes uncertain is the quotient at its limits (`efficiency.accuracy_limits`). These
+    deviations are joined with the margin of the efficiency, and with how the two vary together from
+    group to group, as Zou and Donner do (2008, Statistics in Medicine 27).
     """
     _check_layers(entropies, neurons)
     share = accuracy.share if isinstance(accuracy, Answers) else accuracy
@@ -205,23 +165,10 @@ def difference_interval(
 ) -> Interval:
     """Return a confidence interval for the first number less the second one.
 
-    Parameters
-    ----------
-    first, second
-        As `network_intervals.propagated` gives them.
-    paired
-        Whether equal samples are in equal groups of both; else the samples of one are taken to be
-        independent of those of the other.
-    alike
-        Whether the two are off alike on average: at their lowest or at their highest at once.
-    level
-        Nominal confidence, between 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If level is not between 0 and 1, fewer than two groups hold samples, or pairs are to be made
-        of different numbers of groups.
+    Paired: equal samples are in equal groups of both; else those of one are taken to be independent
+    of those of the other. Alike: the two are off alike, at their lowest or at their highest at
+    once. ValueError if the level is not between 0 and 1, fewer than two groups hold samples, or
+    pairs are to be made of different numbers of groups.
     """
     one, other = first[0], second[0]
     error, degrees = _paired(one, other) if paired else _independent(one, other)

@@ -128,19 +128,9 @@ ENTRIES_AT_ONCE = 64
 
 
 class Rarefaction:
-    """A spectrum's draws, of which fewer can be asked for.
+    """The draws of a spectrum, of which fewer can be asked for: samples, or rows if these are None.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted.
-    samples
-        How many samples there were, to count by samples; None to count by rows.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows, or a state occurs in more samples than there were.
+    ValueError if the spectrum has no rows, or a state occurs in more samples than there were.
     """
 
     def __init__(self, spectrum: Spectrum, samples: int | None = None) -> None:
@@ -213,14 +203,9 @@ and of others."""
 
 
 class Scatter(NamedTuple):
-    """Standard errors of what so many samples show.
+    """Standard errors of how many distinct states so many samples show, and of their entropy.
 
-    Attributes
-    ----------
-    distinct
-        Of the number of distinct states.
-    incidence_entropy
-        Of the entropy of the states' shares of all incidences, in bits.
+    The entropy is that of the states' shares of all incidences, in bits.
     """
 
     distinct: float
@@ -230,20 +215,10 @@ class Scatter(NamedTuple):
 def scatter_at(
     spectrum: Spectrum, samples: int, changes: SpectrumDelta, sizes: Sequence[int]
 ) -> list[Scatter]:
-    """Return the standard errors of what fewer samples show, of each size.
+    """Return the standard errors of what fewer samples show, of each size, from 1 to all.
 
-    Parameters
-    ----------
-    spectrum, samples, changes
-        What was counted, of how many samples, and what leaving each group of them out changes.
-    sizes
-        Numbers of samples, from 1 to all. Of more than are left without the largest group, the
-        error of so many is given.
-
-    Raises
-    ------
-    ValueError
-        If fewer than two groups hold samples, or the changes are those of other samples.
+    Of more than are left without the largest group, the error of so many is given. ValueError if
+    fewer than two groups hold samples, or the changes are those of other samples.
     """
     check_changes(spectrum, samples, changes)
     held = np.flatnonzero(changes.samples)

@@ -35,29 +35,12 @@ def rate_limits(
     squared_rows: int,
     level: float = 0.95,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return confidence limits of firing rates.
+    """Return lower and upper confidence limits of firing rates, float64 (neurons,), from 0 to 1.
 
-    Parameters
-    ----------
-    on, squares, products
-        int64 (neurons,): rows in which each neuron is on; over samples, the sum of squares of
-        these rows, and of their products with the sample's rows.
-    fired, full
-        int64 (neurons,): samples in which it is on in some row, and in all rows.
-    samples, rows, squared_rows
-        How many samples there are, how many rows, and the sum of squares of samples' rows.
-    level
-        Nominal confidence, between 0 and 1.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Lower and upper limits, float64 (neurons,), from 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        If level is not between 0 and 1, or there are no rows.
+    Arrays are int64 (neurons,): rows in which each neuron is `on`; over samples, the sum of
+    `squares` of these rows, and of their `products` with the sample's rows; the samples in which it
+    `fired` in some row, and in all (`full`). Numbers are of samples, of rows, and the sum of
+    squares of samples' rows. ValueError if the level is not between 0 and 1, or there are no rows.
     """
     from scipy.special import betaincinv
 

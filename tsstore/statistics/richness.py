@@ -28,19 +28,17 @@ from tsstore.statistics.spectrum import IntArray, Spectrum
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """How many distinct states were seen in how many draws.
+    """How many distinct states were seen in how many draws: rows, or samples.
 
     Attributes
     ----------
-    counts
-        int64 of shape (entries,), ascending: in how many draws each of these states was seen.
-    states
-        int64 of shape (entries,): how many distinct states have this count.
+    counts, states
+        int64 (entries,): in how many draws, ascending, how many states were seen.
     number
-        How many draws there were: rows, or samples.
+        How many draws there were.
     total
-        Sum of the counts over all states: the rows; by samples, the incidences, which are more
-        than the samples where a sample has several states.
+        Sum of the counts over all states: the rows; by samples, the incidences, which are more than
+        the samples where a sample has several states.
     """
 
     counts: IntArray
@@ -138,39 +136,18 @@ def chao(
     states_limit: float | None = None,
     level: float = 0.95,
 ) -> Richness:
-    """Estimate how many states there are from those seen once and twice.
+    """Estimate how many states there are from those seen once and twice: a lower bound on average.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted.
-    samples
-        How many samples there were, to count by samples (Chao2); None to count by rows (Chao1).
-    states_limit
-        2**neurons, the states that there can be at most; None for no limit.
-    level
-        Nominal confidence of the limits, between 0 and 1.
+    By samples it is Chao2, by rows (None) Chao1; the limit is that of states that there can be. It
+    is near the truth only where the unseen states are about as frequent as those seen once.
+    ValueError if the spectrum has no rows, a state occurs in more samples than there were, more
+    states were seen than there can be, or the level is not between 0 and 1.
 
-    Returns
-    -------
-    Richness
-        A lower bound on average, whatever the distribution; near the truth only where the
-        unseen states are about as frequent as those seen once.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows, a state occurs in more samples than there were, more states
-        were seen than there can be, or level is not between 0 and 1.
-
-    Notes
-    -----
     S + (n - 1)/n f1**2 / (2 f2), and S + (n - 1)/n f1 (f1 - 1) / 2 where f2 = 0 (Chao 1984, 1987;
     Chao and Chiu 2016). The interval is log-normal in the unseen states (Chao 1987). If no state
     was seen twice it is what f2 as a Poisson number leaves open (Garwood 1936), which has no upper
     end. Where no unseen states are estimated it begins at the number seen; error and upper limit
-    are of Poisson frequencies.
-    scikit-bio's Chao1 leaves out the factor (n - 1)/n.
+    are of Poisson frequencies. scikit-bio's Chao1 leaves out the factor (n - 1)/n.
     """
     check_level(level)
     observed = Draws.of(spectrum, samples)
@@ -191,10 +168,7 @@ def chao(
 def unseen_states(observed: Draws) -> float:
     """Return f0, Chao's estimate of how many states were not seen.
 
-    Notes
-    -----
-    (n - 1)/n f1**2 / (2 f2), and likewise for f2 = 0, is f1/n (1 - A)/A with the A of
-    `tsstore.statistics.special`.
+    (n - 1)/n f1**2 / (2 f2), and likewise for f2 = 0, is f1/n (1 - A)/A with the A of `special`.
     """
     tail = observed.unseen
     return 0.0 if tail is None else observed.once / observed.number * tail.rest / tail.share
@@ -246,31 +220,12 @@ def _as_seen(observed: Draws, level: float) -> Richness:
 
 
 def coverage(spectrum: Spectrum, samples: int | None = None) -> float | None:
-    """Return the estimated share of all rows that the states seen make up.
+    """Return the estimated share of all rows that the states seen make up; None for a single draw.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted.
-    samples
-        How many samples there were, to count by samples; None to count by rows.
-
-    Returns
-    -------
-    float or None
-        From 0 to 1; None for a single draw, of which nothing can be told.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows, or a state occurs in more samples than there were.
-
-    Notes
-    -----
-    ((U - f1) + f1 A) / U, U being the total of the counts and A as in `tsstore.statistics.special`
-    (Chao and Jost 2012, Ecology 93; by samples Chao et al. 2014, Ecological Monographs 84).
-    Where that A is not defined this is Turing's (U - f1) / U: 1 if no state was seen once, and
-    (U - 1) / U if one was and none twice, where iNEXT says 1.
+    ((U - f1) + f1 A) / U, U being the total of the counts and A as in `special` (Chao and Jost
+    2012, Ecology 93; by samples Chao et al. 2014, Ecological Monographs 84). Where that A is not
+    defined this is Turing's (U - f1) / U: 1 if no state was seen once, and (U - 1) / U if one was
+    and none twice, where iNEXT says 1. ValueError as `Draws.of`.
     """
     observed = Draws.of(spectrum, samples)
     return None if observed.number == 1 else observed.coverage
@@ -282,35 +237,13 @@ def coverage_interval(
     samples: int | None = None,
     standard_error: float | None = None,
 ) -> tuple[float, float] | None:
-    """Return a confidence interval of Turing's coverage.
+    """Return a confidence interval of Turing's coverage; None for a single draw.
 
-    Parameters
-    ----------
-    spectrum
-        What was counted.
-    level
-        Nominal confidence, between 0 and 1.
-    samples
-        How many samples there were, to count by samples; None to count by rows, which takes these
-        for independent draws.
-    standard_error
-        Of the share of draws in states seen once, from groups of samples (`jackknife`): by samples
-        it tells for how many independent draws the incidences of a sample count. Unless given, or
-        where nothing scatters, for one.
+    The standard error is that of the share of draws in states seen once, from groups of samples
+    (`jackknife`): by samples it tells for how many independent draws the incidences of a sample
+    count. Without, or where nothing scatters, for one. ValueError as `Draws.of`, or if the level is
+    not between 0 and 1.
 
-    Returns
-    -------
-    tuple of float or None
-        Lower and upper limit, from 0 to 1; None for a single draw.
-
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows, a state occurs in more samples than there were, or level is
-        not between 0 and 1.
-
-    Notes
-    -----
     With u = f1/U of U draws seen once, r = 2 f2 / (U - f1) of the others seen twice (1 if there are
     no others) and N independent draws, the limits of 1 - coverage are the x with
 

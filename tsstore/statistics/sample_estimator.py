@@ -62,16 +62,7 @@ RAREST = 100
 class SampleSums(NamedTuple):
     """What the estimate is made of; each adds up over disjoint sets of states.
 
-    Attributes
-    ----------
-    rows
-        n.
-    surprisal
-        Sum over rows of what `Surprisals` gives, in nats.
-    rows_in_single_samples
-        M1, the rows in states seen in one sample only.
-    once, twice
-        Q1 and Q2, the distinct states seen in exactly one and exactly two samples.
+    They are n; the sum over rows of what `Surprisals` gives, in nats; M1; Q1 and Q2.
     """
 
     rows: int
@@ -83,15 +74,10 @@ class SampleSums(NamedTuple):
 
 @dataclass(frozen=True)
 class Surprisals:
-    """How surprising a row is, from how often its state was seen.
+    """How surprising a row is, from how often its state was seen: n, m and the relative variance c.
 
-    Attributes
-    ----------
-    rows, samples
-        n and m that shares are taken of. The sums of a part of the samples can be made with those
-        of all: `entropy_of_sums` mends the difference, which is the same for every row.
-    spread
-        Relative variance c of a rare state's rows in the samples that show it; at least 0.
+    The sums of a part of the samples can be made with n and m of all: `entropy_of_sums` mends the
+    difference, which is the same for every row.
     """
 
     rows: int

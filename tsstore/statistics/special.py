@@ -98,14 +98,8 @@ EULER_MACLAURIN = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600)
 class Unseen(NamedTuple):
     """How fast further draws would use up what has not been seen.
 
-    Attributes
-    ----------
-    decay
-        a = -ln(1 - A), above 0: each further draw shrinks the unseen share by exp(-a).
-    share
-        A, above 0 and below 1.
-    rest
-        B = 1 - A, not rounded to 1 where A is small, nor to 0 where A is near 1.
+    The decay a = -ln(1 - A) > 0: each further draw shrinks the unseen share by exp(-a); the share
+    A, and the rest 1 - A, not rounded to 1 where A is small, nor to 0 where A is near 1.
     """
 
     decay: float
@@ -264,25 +258,16 @@ def stirling_remainder(x: npt.ArrayLike) -> FloatArray:
 def taken_marked(marked: IntArray, taken: int, things: int) -> tuple[IntArray, FloatArray]:
     """Return numbers of marked things among the taken ones, and weights to take means with.
 
-    Of n things k, of shape (entries,), are marked, and m are taken, fewer than all.
+    Of n things k, of shape (entries,), are marked, and m are taken, fewer than all. Numbers, int64
+    (entries, nodes), are j from 0 to the smaller of k and m; nodes are about 30 for large standard
+    deviations, never more than 190. Weights of an entry add up to 1, and the sum of weight * f(j)
+    is the mean of f over the hypergeometric distribution for any f that is smooth on the scale of
+    its standard deviation, and for every f where that is below 7.5.
 
-    Returns
-    -------
-    numbers
-        int64 of shape (entries, nodes): j, from 0 to the smaller of k and m. Nodes are about 30
-        for large standard deviations, never more than 190.
-    weights
-        float64 of the same shape; those of an entry add up to 1. The sum of weight * f(j) is the
-        mean of f over the hypergeometric distribution for any f that is smooth on the scale of
-        its standard deviation, and for every f where that is below 7.5.
-
-    Notes
-    -----
-    The probabilities are so smooth that a sum over every h-th number, times h, is that over all:
-    by Poisson's summation formula the difference is about exp(-2 (pi s / h)**2) for a standard
-    deviation s.
-    Only their ratios are computed, from the deviances of the four cells of marked and others,
-    taken and left (Loader 2000 does so for the binomial distribution).
+    The probabilities are so smooth that a sum over every h-th number, times h, is that over all: by
+    Poisson's summation formula the difference is about exp(-2 (pi s / h)**2) for a standard
+    deviation s. Only their ratios are computed, from the deviances of the four cells of marked and
+    others, taken and left (Loader 2000 does so for the binomial distribution).
     """
     # The fewer of marked and others: what is left of n - k, or of m, is exact in either case.
     swapped = marked > things // 2

@@ -183,23 +183,10 @@ class Spectrum:
 
 
 def merge(spectra: Iterable[Spectrum]) -> Spectrum:
-    """Add up spectra of disjoint sets of states.
+    """Add up spectra of disjoint sets of states; the empty one if there are none.
 
-    Parameters
-    ----------
-    spectra
-        No state may have been counted in two of them: its multiplicities would have to be added
-        before, and a spectrum no longer knows which states it counted. Nothing can check this.
-
-    Returns
-    -------
-    Spectrum
-        The empty one if there are none.
-
-    Raises
-    ------
-    ValueError
-        If the rows add up to 2**63 or more.
+    Nothing can check that no state was counted in two of them: a spectrum no longer knows which
+    states it counted. ValueError if the rows add up to 2**63 or more.
     """
     parts = [Spectrum.empty(), *spectra]
     columns = (np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS)
@@ -207,13 +194,7 @@ def merge(spectra: Iterable[Spectrum]) -> Spectrum:
 
 
 def exact_total(*factors: IntArray) -> int:
-    """Return the sum over entries of the product of positive factors, exactly.
-
-    Parameters
-    ----------
-    *factors
-        int64 of shape (entries,), all >= 1.
-    """
+    """Return the sum over entries of the product of positive int64 factors, (entries,), exactly."""
     estimate = float(functools.reduce(np.multiply, [f.astype(np.float64) for f in factors]).sum())
     if estimate < 2.0**62:
         return int(functools.reduce(np.multiply, factors).sum())

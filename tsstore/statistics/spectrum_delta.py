@@ -33,17 +33,15 @@ class SpectrumDelta:
 
     Attributes
     ----------
-    samples, rows
-        int64 of shape (groups,): samples and rows of each group.
-    equal_pairs_within_samples, pairs_within_samples
-        int64 of shape (groups,): of the group's pairs of rows of one sample, those that are equal,
-        and all.
+    samples, rows, equal_pairs_within_samples, pairs_within_samples
+        int64 (groups,): samples and rows of each group; of its pairs of rows of one sample, those
+        that are equal, and all.
     group
-        int64 of shape (entries,): the group that is left out, ascending.
+        int64 (entries,): the group that is left out, ascending.
     multiplicity, incidence
-        int64 of shape (entries,): the entry of the spectrum that changes, ascending in each group.
+        int64 (entries,): the entry of the spectrum that changes, ascending in each group.
     states
-        int64 of shape (entries,): added to the entry's distinct states; not 0, often negative.
+        int64 (entries,): added to the entry's distinct states; not 0, often negative.
     """
 
     samples: IntArray
@@ -70,17 +68,8 @@ class SpectrumDelta:
     ) -> Self:
         """Make changes from entries in any order; equal ones are added up.
 
-        Parameters
-        ----------
-        numbers
-            Samples, rows, equal pairs and pairs within samples, of shape (groups,) each.
-        group, multiplicity, incidence, states
-            Whole numbers of shape (entries,).
-
-        Raises
-        ------
-        ValueError
-            If lengths differ, or a group is none of those that the numbers are of.
+        Numbers are samples, rows, equal pairs and pairs within samples, (groups,) each. ValueError
+        if lengths differ, or a group is none of those that the numbers are of.
         """
         totals = [_as_integers(number) for number in numbers]
         entries = [_as_integers(column) for column in (group, multiplicity, incidence, states)]
@@ -137,11 +126,8 @@ class SpectrumDelta:
     def without(self, spectrum: Spectrum, group: int) -> Spectrum:
         """Return the spectrum of all samples but those of a group.
 
-        Raises
-        ------
-        ValueError
-            If there is no such group, or the spectrum, which is to be that of all samples, has
-            fewer states somewhere than the group takes away.
+        ValueError if there is no such group, or the spectrum, which is to be that of all samples,
+        has fewer states somewhere than the group takes away.
         """
         part = self.entries_of(group)
         k, q, states = (
@@ -175,16 +161,8 @@ class SpectrumDelta:
 def merge_deltas(parts: Iterable[SpectrumDelta]) -> SpectrumDelta:
     """Add up the changes of disjoint sets of states, and the numbers of each group.
 
-    Parameters
-    ----------
-    parts
-        At least one; no state may have been counted in two of them, and no sample's numbers
-        may be in two. Nothing can check this.
-
-    Raises
-    ------
-    ValueError
-        If there are no parts, or their numbers of groups differ.
+    Nothing can check that no state or sample was counted in two parts. ValueError if there are
+    none, or their numbers of groups differ.
     """
     parts = list(parts)
     groups = {part.groups for part in parts}

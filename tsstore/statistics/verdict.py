@@ -51,12 +51,7 @@ FARTHEST = 3
 class Close(NamedTuple):
     """How far off a number may be that is to be believed: as far as the larger of the two.
 
-    Attributes
-    ----------
-    share
-        Of the estimated entropy.
-    efficiency
-        Of what the neurons can hold.
+    A share of the estimated entropy, and one of what the neurons can hold.
     """
 
     share: float
@@ -105,25 +100,12 @@ def verdict(
 ) -> Verdict:
     """Say whether there were enough samples to tell a layer's entropy, and why.
 
-    Parameters
-    ----------
-    spectrum, samples, neurons, clusters
-        As `intervals.jackknifed_entropy`. Where there are clusters, the fewest samples are asked of
-        them.
-    entropy
-        What that gives. Where groups were not told apart, what scatter would decide is left out,
-        and the reason says so.
-    doubts
-        What speaks against the samples as draws, in words, the gravest first: whatever they show,
-        the layer is then sample-limited, and how many samples it needs is not told.
+    Parameters are as of `intervals.jackknifed_entropy`, and the entropy is what that gives. Where
+    there are clusters, the fewest samples are asked of them; where groups were not told apart, what
+    scatter would decide is left out, and the reason says so. Doubts speak against the samples as
+    draws, the gravest first: whatever they show, the layer is then sample-limited, and how many
+    samples it needs is not told. ValueError if the spectrum has no rows.
 
-    Raises
-    ------
-    ValueError
-        If the spectrum has no rows.
-
-    Notes
-    -----
     The limits are a convention; `benchmarks/estimators.py` counts how often they mislead.
     """
     if spectrum.rows == 0:
