@@ -42,15 +42,15 @@ BLOCK_ROWS = 8
 """Of blocks of which there are many where there are but a few rows."""
 
 SMALLEST = """
-from tsstore.analysis import plan, work
+from tsstore.analysis.planning import cost, layer_plan
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.store.reading.layer import LayerStates
 
 sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SUBPARTITION_RECORDS": 8}
-work.MIN_TABLE_SLOTS = 16
+cost.MIN_TABLE_SLOTS = 16
 for name, value in {**sizes, "PARTITION_RECORDS": {False: 32, True: 32}}.items():
-    assert hasattr(plan, name)
-    setattr(plan, name, value)
+    assert hasattr(layer_plan, name)
+    setattr(layer_plan, name, value)
 blocks = LayerStates.blocks
 LayerStates.blocks = lambda states, rows: blocks(states, min(rows, BLOCK_ROWS))
 LocalScheduler.shared_memory = False
