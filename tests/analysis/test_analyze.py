@@ -500,7 +500,7 @@ def test_one_layer_can_be_counted_alone(tmp_path):
 
 
 def test_the_largest_sample_is_found_across_parts_and_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("tsstore.store.reading.blocks.PIECE_SAMPLES", 7)
+    monkeypatch.setattr("tsstore.store.reading.layer_part.PIECE_SAMPLES", 7)
     parts = [layer(np.zeros((n * 20, 1), np.uint8), n) for n in (3, 5)]
     parts.append(layer(np.zeros((40, 1), np.uint8), [1] * 31 + [9]))
     store = write_layers(tmp_path / "run", *({"a": part} for part in parts))

@@ -376,7 +376,7 @@ def test_nothing_is_copied_where_nothing_is_left_out(tmp_path):
 
 def test_rows_that_stay_are_known_from_pieces_of_the_positions(tmp_path, monkeypatch):
     run = Run(tmp_path / "run", *draw_ids(6))
-    monkeypatch.setattr("tsstore.store.reading.blocks.PIECE_SAMPLES", 7)
+    monkeypatch.setattr("tsstore.store.reading.layer_part.PIECE_SAMPLES", 7)
     rows = sum(len(part.rows) for part in run.expected())
     assert run.sample_filter().kept_rows(run.store["a"]) == rows
     assert run.store.repeated_samples == run.sample_filter().samples

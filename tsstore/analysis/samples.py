@@ -18,7 +18,8 @@ from tsstore.errors import AnalysisError
 from tsstore.numba_tools.mixing import GOLDEN, splitmix_words
 from tsstore.statistics.efficiency import Answers
 from tsstore.store.chunked.reader import CommittedArray
-from tsstore.store.reading.layer import LayerPart, LayerStates
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.text import printable
 

@@ -29,23 +29,19 @@ def create_run(
     run_id: str | None = None,
     compacted_from: str | None = None,
 ) -> RunAttributes:
-    """Create the root of a run, exclusively.
+    """Create the root of a run, exclusively; what a stopped process left there does not matter.
+
+    StoreExistsError or AccessError where there is something at the path already, or nothing can be
+    written there.
 
     Parameters
     ----------
-    files
-        Where the run shall lie; what a stopped process left of its creation does not matter.
     software
         Names and versions of what else takes part.
     run_id
         What all ranks of a job call it; chosen at random unless given.
     compacted_from
         Id of the run that is to be compacted into this one.
-
-    Raises
-    ------
-    StoreExistsError, AccessError
-        If there is something at the path already, or nothing can be written there.
     """
     run = RunAttributes(
         uuid.uuid4().hex if run_id is None else run_id,
@@ -82,24 +78,18 @@ def begin_run(
 ) -> RunAttributes:
     """Create the root of a run, or join the run that is there; no ranks need to wait for others.
 
-    Parameters
-    ----------
-    files, software, run_id
-        See :func:`create_run`.
-    resume
-        Join whatever run is there.
-    many
-        Whether this is one of many ranks; it changes what an error says.
-
-    Raises
-    ------
-    StoreExistsError
-        If there is another run and `resume` is false, or something that is no run.
+    StoreExistsError where there is another run and `resume` is false, or something that is no run;
+    what the error says depends on whether this is one of `many` ranks.
     """
     try:
         return create_run(files, software, run_id)
     except StoreExistsError:
-        run = _existing_run(files)
+        try:
+            run = read_run(files)
+        except NotAStoreError as error:
+            raise StoreExistsError(
+                f"{files.location} exists already, but {error}; choose another path"
+            ) from None
     if resume or (run_id is not None and run_id == run.run_id):
         return run
     ours = "this job has no run_id" if run_id is None else f"this job is run {run_id!r}"
@@ -151,15 +141,6 @@ def remove_run(files: Files) -> None:
     for name in sorted(names, key=ZARR_JSON.__ne__):
         files.remove_tree(name)
         files.sync()
-
-
-def _existing_run(files: Files) -> RunAttributes:
-    try:
-        return read_run(files)
-    except NotAStoreError as error:
-        raise StoreExistsError(
-            f"{files.location} exists already, but {error}; choose another path"
-        ) from None
 
 
 def _is_of_a_run(name: str) -> bool:

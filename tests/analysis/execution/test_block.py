@@ -21,7 +21,7 @@ from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.records import Records
 from tsstore.statistics.spectrum_delta import SpectrumDelta
-from tsstore.store.reading.blocks import Block
+from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.writing.batch import LayerBatch
 

@@ -27,8 +27,6 @@ from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import open_files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.maintenance import compact as compacting
-from tsstore.store.maintenance import compact as module
-from tsstore.store.maintenance import merge_parts as merged
 from tsstore.store.maintenance.compact import compact, disk_usage
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.ids import repeated
@@ -244,7 +242,7 @@ def test_parts_without_samples_are_no_obstacle(tmp_path, defined):
     if defined:
         start_part(path, batch, part=PartAttributes(0, 2)).seal()
     else:
-        module.create_run(LocalFiles(path))
+        compacting.create_run(LocalFiles(path))
         PartWriter(LocalFiles(path), PartAttributes(0, 2)).seal()
     write_run(path, [batch], part=PartAttributes(1, 2))
     store, source = compact(path, tmp_path / "out"), open_store(path)
@@ -298,7 +296,7 @@ def test_a_part_that_is_not_sealed_is_refused(path, tmp_path, live):
 
 
 def test_a_run_without_parts_is_refused(tmp_path):
-    module.create_run(LocalFiles(tmp_path / "run"))
+    compacting.create_run(LocalFiles(tmp_path / "run"))
     with pytest.raises(StoreError, match="has no parts yet"):
         compact(tmp_path / "run", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -482,7 +480,7 @@ def test_progress_is_told_array_by_array(path, tmp_path):
 
 
 def test_memory_holds_a_shard_and_not_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(merged, "_PIECE_BYTES", 1 << 18)
+    monkeypatch.setattr(compacting, "_PIECE_BYTES", 1 << 18)
     rng, rows = np.random.default_rng(0), 1 << 17
     for rank in range(4):
         batch = draw_batch(rng, rows, neurons={"a": 512})

@@ -19,8 +19,8 @@ from tsstore.store.chunked.chunk import decode
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.paths import is_directory
 from tsstore.store.format.record import ArrayCommit
-from tsstore.store.reading.blocks import Block
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.store import open_store
 from tsstore.store.writing.batch import Batch
 

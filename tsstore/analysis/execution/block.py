@@ -19,7 +19,7 @@ from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
 from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.chunked.reader import ChunkWorkspace
-from tsstore.store.reading.blocks import Block
+from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.layer import LayerStates
 
 SPAN_BYTES = 1 << 20

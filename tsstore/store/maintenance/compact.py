@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy.typing as npt
 
-from tsstore.errors import DamageError, StoreError, TsstoreError
+from tsstore.errors import DamageError, FormatError, StoreError, TsstoreError
 from tsstore.store.chunked.chunk import payload
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.writer import ArrayWriter
@@ -33,9 +32,9 @@ from tsstore.store.format.paths import (
     states_paths,
 )
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
-from tsstore.store.maintenance.merge_parts import MergedParts, Pieces, array_pieces
 from tsstore.store.process import now, process_name
-from tsstore.store.reading.layer import LayerPart, LayerStates
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.status import FINISHED, LIVE
 from tsstore.store.reading.store import StateStore, open_store
@@ -45,6 +44,9 @@ from tsstore.store.writing.seal import create_seal
 from tsstore.text import Progress, printable, silent
 
 SHARD_BYTES = 256 << 20
+_PIECE_BYTES = 8 << 20
+
+_Pieces = Iterable[npt.NDArray[Any]]
 
 
 def compact(
@@ -96,7 +98,7 @@ def compact(
     _check_sealed(store)
     steps = dict.fromkeys(part.step for part in store.parts)
     # Parts that do not fit together are refused before anything is written.
-    sources = [MergedParts(store, step) for step in steps]
+    sources = [_MergedParts(store, step) for step in steps]
     files = open_files(out, durable)
     software = {name: version for name, version in store.run.software.items() if name != "tsstore"}
     run_id, was_there = uuid.uuid4().hex, files.exists("")
@@ -124,13 +126,12 @@ def disk_usage(path: StorePath) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def _copy(files: Files, sources: list[MergedParts], shard_bytes: int, progress: Progress) -> None:
+def _copy(files: Files, sources: list[_MergedParts], shard_bytes: int, progress: Progress) -> None:
     done = []
     for source in sources:
-        copy = _PartCopy(files, source, shard_bytes)
-        arrays = len(source.layers) + len(source.columns)
-        part = copy.write(partial(_report, progress, f"write {copy.directory}", arrays))
-        copy.compare(part, partial(_report, progress, f"compare {copy.directory}", arrays))
+        copy = _PartCopy(files, source, shard_bytes, progress)
+        part = copy.write()
+        copy.compare(part)
         done.append((copy, part))
     # Seals come last: a run of which they are missing is not complete.
     for copy, part in done:
@@ -142,10 +143,6 @@ def _remove(files: Files, run_id: str) -> None:
     with suppress(OSError, TsstoreError):
         if not files.names("") or read_run(files).run_id == run_id:
             files.remove_tree()
-
-
-def _report(progress: Progress, task: str, total: int, done: int) -> None:
-    progress(task, done, total)
 
 
 def _check_sealed(store: StateStore) -> None:
@@ -185,13 +182,58 @@ class _EntriesDigest:
         )
 
 
+class _MergedParts:
+    """What the parts of one step hold, in the order in which repeated samples count.
+
+    `store` is the run with these parts only: by attempt, then by rank. `columns` holds, by name, a
+    sample column of each part that holds samples, and one at least.
+    """
+
+    def __init__(self, store: StateStore, step: int | str | None) -> None:
+        parts = [part for part in store.parts if part.step == step]
+        parts.sort(key=lambda part: (part.attributes.attempt, part.attributes.rank))
+        self.store = StateStore(parts[0].files, store.run, tuple(parts), (step,))
+        self.layers = dict(self.store)
+        self.columns = {name: self._column(name) for name in self.store.columns}
+
+    def _column(self, name: str) -> list[CommittedArray]:
+        with_samples = [part for part in self.store.parts if part.samples]
+        parts = with_samples or [part for part in self.store.parts if name in part.columns]
+        where = f"{self.store.path}: sample column {printable(name)}"
+        lacking = [part.directory for part in parts if name not in part.columns]
+        if lacking:
+            raise StoreError(
+                f"{where} is missing in {', '.join(lacking)}, which other parts of the step have; "
+                "expected it in all: they cannot be made one"
+            )
+        arrays = [part.columns[name] for part in parts]
+        types = dict.fromkeys(array.spec.dtype for array in arrays)
+        if len(types) > 1:
+            raise FormatError(
+                f"{where} is {' and '.join(types)} in parts of one step; expected one type: they "
+                "cannot be made one"
+            )
+        return arrays
+
+
+def _array_pieces(arrays: Sequence[CommittedArray]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the entries of arrays one after another, some whole chunks at a time."""
+    for array in arrays:
+        chunk_bytes = array.spec.chunk_bytes or _PIECE_BYTES
+        rows = array.spec.chunk_rows * max(_PIECE_BYTES // chunk_bytes, 1)
+        for start in range(0, array.rows, rows):
+            yield array.read(start, min(start + rows, array.rows))
+
+
 class _PartCopy:
     """One new part in `files`, made of all parts of one step; an array at a time."""
 
-    def __init__(self, files: Files, source: MergedParts, shard_bytes: int) -> None:
-        first = source.parts[0].attributes
-        parts = tuple((part.directory, part.samples) for part in source.parts)
-        all_say_empty = all(part.attributes.missing == "empty" for part in source.parts)
+    def __init__(
+        self, files: Files, source: _MergedParts, shard_bytes: int, progress: Progress
+    ) -> None:
+        first = source.store.parts[0].attributes
+        parts = tuple((part.directory, part.samples) for part in source.store.parts)
+        all_say_empty = all(part.attributes.missing == "empty" for part in source.store.parts)
         given = PartAttributes(
             step=first.step,
             model=first.model,
@@ -204,39 +246,44 @@ class _PartCopy:
         self._files = files
         self._source = source
         self._shard_bytes = shard_bytes
+        self._progress = progress
         self._writers: list[ArrayWriter] = []
         self._read: dict[str, _EntriesDigest] = {}
 
-    def write(self, report: Callable[[int], None]) -> Part:
+    def write(self) -> Part:
         """Copy all layers and columns, and commit them; return the part, not sealed yet."""
         create_groups(self._files, self.directory)
         layers, columns = {}, {}
         for index, name in enumerate(self._source.layers):
             directory = directory_name(index, name)
             layers[directory] = self._copy_layer(name, directory)
-            report(index + 1)
+            self._report("write", index + 1)
         for index, name in enumerate(self._source.columns):
             directory = column_directory(index, name)
             columns[directory] = self._copy_column(name, index, directory)
-            report(len(layers) + index + 1)
-        batches = sum(part.record.batches for part in self._source.parts)
+            self._report("write", len(layers) + index + 1)
+        batches = sum(part.record.batches for part in self._source.store.parts)
         samples = self._source.store.samples
         self._commit(CommitRecord(1, batches, samples, now(), layers, columns))
         return Part.open(self._files, self.directory)
 
-    def compare(self, part: Part, report: Callable[[int], None]) -> None:
+    def compare(self, part: Part) -> None:
         """Read the part back, checksums and all; DamageError where it is not what was copied."""
         source = self._source
         self._check("its layers", list(part.layers) == list(source.layers))
         self._check("its columns", list(part.columns) == list(source.columns))
         for done, (name, layer) in enumerate(part.layers.items(), start=1):
             self._compare_layer(f"layer {printable(name)}", layer, source.layers[name])
-            report(done)
+            self._report("compare", done)
         for done, (name, column) in enumerate(part.columns.items(), start=1 + len(part.layers)):
             is_same = column.spec.dtype == source.columns[name][0].spec.dtype
             what = f"entries of column {printable(name)}"
             self._check(what, is_same and self._is_as_read(column))
-            report(done)
+            self._report("compare", done)
+
+    def _report(self, task: str, done: int) -> None:
+        arrays = len(self._source.layers) + len(self._source.columns)
+        self._progress(f"{task} {self.directory}", done, arrays)
 
     def _compare_layer(self, what: str, copy: LayerPart, source: LayerStates) -> None:
         self._check(f"attributes of {what}", copy.attributes == source.attributes)
@@ -251,7 +298,7 @@ class _PartCopy:
     def _is_as_read(self, array: CommittedArray) -> bool:
         """Whether an array's entries, read back, are those that were read of the source."""
         digest = _EntriesDigest(array.spec)
-        for piece in array_pieces([array]):
+        for piece in _array_pieces([array]):
             digest.add(piece)
         return digest == self._read.get(array.paths.values)
 
@@ -276,12 +323,13 @@ class _PartCopy:
         first = states.parts[0].states.spec
         spec = self._sharded(first, states.rows, first.chunk_bytes)
         paths = states_paths(self.directory, directory)
-        rows = self._copy(paths, spec, self._source.rows(name))
+        rows = self._copy(paths, spec, _array_pieces([part.states for part in states.parts]))
         if states.samples and states.positions is None:
             spec = sample_spec("int64")
             spec = self._sharded(spec, states.samples, spec.chunk_bytes)
             paths = positions_paths(self.directory, directory)
-            positions = self._copy(paths, spec, self._source.positions(name))
+            pieces = (piece for part in states.parts for piece in part.position_pieces())
+            positions = self._copy(paths, spec, pieces)
         return LayerCommit(rows, positions, states.lengths)
 
     def _copy_column(self, name: str, index: int, directory: str) -> ArrayCommit:
@@ -295,7 +343,7 @@ class _PartCopy:
         paths = column_paths(self.directory, directory)
         attributes = {"name": name, "index": index}
         spec = self._sharded(spec, rows, chunk_bytes)
-        return self._copy(paths, spec, array_pieces(arrays), attributes)
+        return self._copy(paths, spec, _array_pieces(arrays), attributes)
 
     def _sharded(self, spec: ArraySpec, rows: int, chunk_bytes: int) -> ArraySpec:
         """Return the spec with as many chunks in a shard as fit, and no more than there are."""
@@ -307,7 +355,7 @@ class _PartCopy:
         self,
         paths: ArrayPaths,
         spec: ArraySpec,
-        pieces: Pieces,
+        pieces: _Pieces,
         attributes: dict[str, Any] | None = None,
     ) -> ArrayCommit:
         writer = ArrayWriter(self._files, paths, spec, attributes)

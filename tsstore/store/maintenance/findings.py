@@ -1,18 +1,31 @@
-"""What is found when a run is read back: errors, and notes on what does no harm."""
+"""What is found when a run is read back: errors, notes on what does no harm, and the report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 from tsstore.errors import TsstoreError
+from tsstore.store.files.base import PARTIAL, Bytes, Files
 from tsstore.text import printable
 
 ERROR = "error"
 NOTE = "note"
 RESTORE = "restore the file from a copy"
+
+NAMED_FILES = 10
+"""So many files of a kind are named in each part; of more, the number is."""
+
+_ARRAY = (
+    r"(layers/[^/]+/(states|checksums|positions|positions_checksums)|sample(s|_checksums)/[^/]+)"
+)
+_OF_A_PART = re.compile(
+    rf"((commit|sealed|layers(/[^/]+)?|samples|sample_checksums|{_ARRAY})/)?zarr\.json"
+    rf"|{_ARRAY}/c/\d{{1,16}}(/0)?"
+)
 
 
 @dataclass(frozen=True)
@@ -49,21 +62,21 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Collects findings, and tells whose each is.
+    """Collects findings, tells whose each is, and counts what has been read.
 
-    Attributes
-    ----------
-    location
-        Where the run lies.
-    layers
-        Public names of layers by the paths of their groups.
-    found
-        What was found so far.
+    `layers` are public names by the paths of the layers' groups.
     """
 
     location: str
     layers: dict[str, str] = field(default_factory=dict)
     found: list[Finding] = field(default_factory=list)
+    chunks: int = 0
+    bytes_read: int = 0
+
+    def count_chunk(self, data: Bytes) -> None:
+        """Count a chunk that has been read, as it is stored."""
+        self.chunks += 1
+        self.bytes_read += len(data)
 
     def error(self, file: str, what: str, advice: str = RESTORE) -> None:
         """Add something that is damaged."""
@@ -159,3 +172,47 @@ class VerifyReport:
             f"{len(self.errors):,} errors, {len(self.notes):,} notes"
         )
         return "\n".join([*map(str, self.findings), summary])
+
+
+def is_array(path: str) -> bool:
+    """Whether format 1 has an array at `path`, relative to its part."""
+    return re.fullmatch(_ARRAY, path) is not None
+
+
+def note_other_files(files: Files, part: str, nodes: Mapping[str, int], findings: Findings) -> None:
+    """Note the files of a part that do not count.
+
+    `nodes` are the paths of all groups and arrays that its record implies, with their numbers of
+    files that hold chunks.
+    """
+    leftover, foreign, later = [], [], []
+    for key in files.walk(part):
+        # From the right: a column may be called "c".
+        node, of_array, chunk = key.removesuffix("/zarr.json").rpartition("/c/")
+        if key.endswith(PARTIAL):
+            leftover.append(key)
+        elif not _OF_A_PART.fullmatch(key.removeprefix(f"{part}/")):
+            foreign.append(key)
+        elif int(chunk.partition("/")[0]) >= nodes.get(node, 0) if of_array else chunk not in nodes:
+            later.append(key)
+    note_files(findings, leftover, foreign)
+    if later:
+        findings.note(
+            part,
+            f"{len(later):,} files are from after the last commit, such as {later[0]}",
+            "nothing needs to be done: what they hold does not count",
+        )
+
+
+def note_files(findings: Findings, leftover: Sequence[str], foreign: Sequence[str]) -> None:
+    """Note files that a stopped process left, and files that are none of the store's."""
+    kinds = (
+        (leftover, "a process was stopped while it wrote this file", "tsstore repair removes it"),
+        (foreign, "it is not of the store", "nothing needs to be done: no reader looks at it"),
+    )
+    for keys, what, advice in kinds:
+        for key in keys[:NAMED_FILES]:
+            findings.note(key, what, advice)
+        if len(keys) > NAMED_FILES:
+            more = f"{what}; there are {len(keys) - NAMED_FILES - 1:,} more of this kind"
+            findings.note(keys[NAMED_FILES], more, advice)

@@ -12,10 +12,10 @@ from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.arrays import parse_spec, read_array
 from tsstore.store.format.documents import ZARR_JSON, dump, read_document
-from tsstore.store.maintenance.stray_files import is_array
+from tsstore.store.maintenance.findings import is_array
 from tsstore.store.process import process_name
 from tsstore.store.reading.part import Part, committed_arrays
-from tsstore.store.reading.status import LIVE, is_alive, last_commit, part_statuses
+from tsstore.store.reading.status import LIVE, last_commit, part_statuses
 from tsstore.store.reading.store import open_store
 from tsstore.store.writing.seal import seal_part
 from tsstore.text import ago, printable
@@ -80,7 +80,9 @@ def repair(path: StorePath) -> RepairReport:
     parts = open_store(path).parts
     _refuse_live_parts(files, parts)
     try:
-        sealed = tuple(_seal_parts(files, parts))
+        sealed = tuple(part.directory for part in parts if part.seal is None)
+        for directory in sealed:
+            seal_part(files, directory, "repaired", process_name())
         reshaped = tuple(key for part in open_store(path).parts for key in _reshape(files, part))
         removed = tuple(_sweep(files))
         files.sync()
@@ -93,7 +95,7 @@ def repair(path: StorePath) -> RepairReport:
 
 def _refuse_live_parts(files: Files, parts: tuple[Part, ...]) -> None:
     now = datetime.now(UTC)
-    for part, status in zip(parts, part_statuses(parts, now, is_alive), strict=True):
+    for part, status in zip(parts, part_statuses(parts, now), strict=True):
         if status.state == LIVE:
             process, time = part.attributes.process, last_commit([part])
             host = printable(str(process.get("host", "an unknown host")))
@@ -105,16 +107,12 @@ def _refuse_live_parts(files: Files, parts: tuple[Part, ...]) -> None:
             )
 
 
-def _seal_parts(files: Files, parts: tuple[Part, ...]) -> Iterator[str]:
-    for part in parts:
-        if part.seal is None:
-            seal_part(files, part.directory, "repaired", process_name())
-            yield part.directory
-
-
 def _reshape(files: Files, part: Part) -> Iterator[str]:
     """Write the committed number of entries into the metadata of each of a part's arrays."""
-    rows = _committed_rows(files, part)
+    rows: dict[str, int] = {}
+    for paths, commit in committed_arrays(part.directory, part.record).items():
+        spec, _ = read_array(files, paths.values)
+        rows |= {paths.values: commit.rows, paths.checksums: commit.rows // spec.chunk_rows}
     for key in files.walk(part.directory):
         path = key.removesuffix(f"/{ZARR_JSON}")
         if path == key or not is_array(path.removeprefix(f"{part.directory}/")):
@@ -125,16 +123,6 @@ def _reshape(files: Files, part: Part) -> Iterator[str]:
         if document.get("shape") != shape:
             files.write(key, dump(document | {"shape": shape}))
             yield key
-
-
-def _committed_rows(files: Files, part: Part) -> dict[str, int]:
-    """Return the committed entries of each array of a part, those of checksums included."""
-    rows = {}
-    for paths, commit in committed_arrays(part.directory, part.record).items():
-        spec, _ = read_array(files, paths.values)
-        rows[paths.values] = commit.rows
-        rows[paths.checksums] = commit.rows // spec.chunk_rows
-    return rows
 
 
 def _sweep(files: Files) -> Iterator[str]:

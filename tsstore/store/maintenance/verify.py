@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy.typing as npt
@@ -24,12 +23,15 @@ from tsstore.store.format.paths import (
     states_paths,
 )
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
-from tsstore.store.maintenance.findings import Findings, VerifyReport
-from tsstore.store.maintenance.stray_files import note_files, note_other_files
-from tsstore.store.maintenance.verify_array import ArrayCheck, Tally
-from tsstore.store.reading.layer import LayerPart
+from tsstore.store.maintenance.findings import (
+    Findings,
+    VerifyReport,
+    note_files,
+    note_other_files,
+)
+from tsstore.store.maintenance.verify_array import ArrayCheck
 from tsstore.store.reading.part import Part, committed_arrays, follows, read_record, read_seal
-from tsstore.store.reading.status import LIVE, is_alive, last_commit, part_statuses
+from tsstore.store.reading.status import LIVE, last_commit, part_statuses
 from tsstore.store.reading.store import StateStore
 from tsstore.store.run import read_run
 from tsstore.text import Progress, silent
@@ -63,14 +65,14 @@ def verify(path: StorePath, progress: Progress | None = None) -> VerifyReport:
         If its format is newer than this version reads, or its root is not valid.
     """
     files = open_files(path)
-    findings, tally = Findings(files.location), Tally()
+    findings = Findings(files.location)
     run = RunAttributes("", "")
     try:
         run = read_run(files)
     except DamageError:
         with findings.catching(metadata_key("")):
             raise
-    parts = _read_parts(files, findings, tally, progress or silent)
+    parts = _read_parts(files, findings, progress or silent)
     live = [part.directory for part in parts if _is_live(part, findings)]
     for directory in live:
         # Its files change while they are looked at; what was committed does not.
@@ -84,44 +86,41 @@ def verify(path: StorePath, progress: Progress | None = None) -> VerifyReport:
         files.location,
         len(parts),
         sum(len(part.record.layers) for part in parts),
-        tally.chunks,
-        tally.bytes_read,
+        findings.chunks,
+        findings.bytes_read,
         sum(part.samples for part in parts),
         tuple(findings.found),
     )
 
 
-def _read_parts(files: Files, findings: Findings, tally: Tally, progress: Progress) -> list[Part]:
+def _read_parts(files: Files, findings: Findings, progress: Progress) -> list[Part]:
     """Read each part back; return those whose attributes and records can be read."""
     leftover, foreign, parts = [], [], []
     for name in files.list(""):
         if name.startswith("part-"):
             with findings.catching(name):
-                parts += _read_part(files, name, findings, tally, progress)
+                parts.append(_read_part(files, name, findings, progress))
         elif name.endswith(PARTIAL):
             leftover.append(name)
         elif name != metadata_key(""):
             foreign.append(name)
     note_files(findings, leftover, foreign)
-    return parts
+    return [part for part in parts if part is not None]
 
 
-def _read_part(
-    files: Files, directory: str, findings: Findings, tally: Tally, progress: Progress
-) -> list[Part]:
+def _read_part(files: Files, directory: str, findings: Findings, progress: Progress) -> Part | None:
     if not is_directory(directory):
         raise FormatError(f"{files.location}/{directory}: it is no part's directory; remove it")
     if not files.names(directory):
         note_files(findings, list(files.walk(directory)), [])
-        return []
-    part = _PartCheck(files, directory, findings, tally, progress).read()
-    return [] if part is None else [part]
+        return None
+    return _PartCheck(files, directory, findings, progress).read()
 
 
 def _is_live(part: Part, findings: Findings) -> bool:
     with findings.catching(metadata_key(part.directory)):
         last_commit([part])
-        return part_statuses([part], datetime.now(UTC), is_alive)[0].state == LIVE
+        return part_statuses([part])[0].state == LIVE
     return False
 
 
@@ -130,17 +129,13 @@ def _read_as_readers_do(part: Part, findings: Findings) -> None:
     with findings.catching(part.directory):
         for directory, layer in zip(part.record.layers, part.layers.values(), strict=True):
             with findings.catching(layer_path(part.directory, directory)):
-                _add_positions(layer)
+                total = sum(sum(piece.tolist()) for piece in layer.position_pieces())
+                if total != layer.rows:
+                    raise FormatError(
+                        f"the rows by sample add up to {total:,}, but there are {layer.rows:,} "
+                        "rows; record the run again: it was not written by tsstore"
+                    )
         _ = part.columns
-
-
-def _add_positions(layer: LayerPart) -> None:
-    total = sum(sum(piece.tolist()) for piece in layer.position_pieces())
-    if total != layer.rows:
-        raise FormatError(
-            f"the rows by sample add up to {total:,}, but there are {layer.rows:,} rows; "
-            "record the run again: it was not written by tsstore"
-        )
 
 
 def _compare_parts(
@@ -152,7 +147,14 @@ def _compare_parts(
         store = StateStore(files, run, of_step)
         for name in store.layers:
             with findings.catching(of_step[-1].directory):
-                _check_layer(store, name, live)
+                try:
+                    _ = store[name]
+                except (DamageError, FormatError):
+                    raise
+                except StoreError:
+                    # A part that is being written may meet the layer later.
+                    if not live:
+                        raise
         for part in of_step:
             lacking = [name for name in store.columns if name not in part.columns]
             if part.samples and lacking:
@@ -163,35 +165,19 @@ def _compare_parts(
                 )
 
 
-def _check_layer(store: StateStore, name: str, live: bool) -> None:
-    try:
-        _ = store[name]
-    except (DamageError, FormatError):
-        raise
-    except StoreError:
-        # A part that is being written may meet the layer later.
-        if not live:
-            raise
-
-
 class _PartCheck:
     """Reads one part back and collects what is wrong with it."""
 
     def __init__(
-        self,
-        files: Files,
-        directory: str,
-        findings: Findings,
-        tally: Tally,
-        progress: Progress,
+        self, files: Files, directory: str, findings: Findings, progress: Progress
     ) -> None:
         self._files = files
         self._directory = directory
         self._findings = findings
-        self._tally = tally
         self._progress = progress
-        self._nodes = {directory: 0}
-        self._arrays = (0, 0)
+        # Numbers of files that hold chunks, by path of all groups and arrays.
+        self._nodes = dict.fromkeys((directory, seal_path(directory), commit_path(directory)), 0)
+        self._done = self._total = 0
 
     def read(self) -> Part | None:
         """Read the part back; return it as far as its attributes and record can be read."""
@@ -215,24 +201,19 @@ class _PartCheck:
         return Part(self._files, self._directory, attributes, record, seal)
 
     def _read_attributes(self) -> PartAttributes | None:
-        key = metadata_key(self._directory)
-        with self._findings.catching(key):
+        with self._findings.catching(metadata_key(self._directory)):
             found = read_attributes(self._files, self._directory)
-            return PartAttributes.from_json(found, self._where(key))
+            return PartAttributes.from_json(found, self._where(self._directory))
         return None
 
     def _read_seal(self) -> tuple[Seal | None, bool]:
         """Return the seal, and whether it is known that this is the seal, or that there is none."""
-        path = seal_path(self._directory)
-        self._nodes[path] = 0
-        with self._findings.catching(metadata_key(path)):
+        with self._findings.catching(metadata_key(seal_path(self._directory))):
             return read_seal(self._files, self._directory), True
         return None, False
 
     def _read_record(self) -> CommitRecord | None:
-        path = commit_path(self._directory)
-        self._nodes[path] = 0
-        with self._findings.catching(metadata_key(path)):
+        with self._findings.catching(metadata_key(commit_path(self._directory))):
             return read_record(self._files, self._directory)
         return None
 
@@ -254,21 +235,20 @@ class _PartCheck:
             )
 
     def _read_arrays(self, record: CommitRecord) -> None:
-        self._arrays = 0, len(committed_arrays(self._directory, record))
+        self._total = len(committed_arrays(self._directory, record))
         for name in _GROUPS if record.layers or record.columns else ():
-            self._read_group(f"{self._directory}/{name}")
+            path = f"{self._directory}/{name}"
+            key = metadata_key(path)
+            self._nodes[path] = 0
+            with self._findings.catching(key):
+                kind = read_document(self._files, path).get("node_type")
+                if kind != "group":
+                    self._findings.error(key, f"node_type is {kind!r:.80}, not 'group'")
         for directory, layer in record.layers.items():
             self._read_layer(directory, layer)
         for directory, column in record.columns.items():
             for _ in self._read_array(column_paths(self._directory, directory), column):
                 pass
-
-    def _read_group(self, path: str) -> None:
-        self._nodes[path] = 0
-        with self._findings.catching(metadata_key(path)):
-            kind = read_document(self._files, path).get("node_type")
-            if kind != "group":
-                self._findings.error(metadata_key(path), f"node_type is {kind!r:.80}, not 'group'")
 
     def _read_layer(self, directory: str, commit: LayerCommit) -> None:
         path = layer_path(self._directory, directory)
@@ -276,7 +256,7 @@ class _PartCheck:
         self._nodes[path] = 0
         with self._findings.catching(metadata_key(path)):
             found = read_attributes(self._files, path)
-            attributes = LayerAttributes.from_json(found, self._where(metadata_key(path)))
+            attributes = LayerAttributes.from_json(found, self._where(path))
             self._findings.layers[path] = attributes.name
             row_shape, pad = (attributes.row_bytes,), -attributes.neurons % 8
         paths = states_paths(self._directory, directory)
@@ -301,12 +281,11 @@ class _PartCheck:
         dtype: str | None = None,
         row_shape: tuple[int, ...] | None = (),
     ) -> Iterator[npt.NDArray[Any]]:
-        check = ArrayCheck(self._files, paths, commit, self._findings, self._tally)
+        check = ArrayCheck(self._files, paths, commit, self._findings)
         yield from check.entries(dtype, row_shape)
         self._nodes |= check.file_counts
-        done, total = self._arrays
-        self._arrays = done + 1, total
-        self._progress(self._directory, *self._arrays)
+        self._done += 1
+        self._progress(self._directory, self._done, self._total)
 
-    def _where(self, key: str) -> str:
-        return f"{self._files.location}/{key}"
+    def _where(self, path: str) -> str:
+        return f"{self._files.location}/{metadata_key(path)}"

@@ -24,36 +24,17 @@ ANY_NUMBER = 1 << 63
 
 
 @dataclass
-class Tally:
-    """How many chunks have been read back, and their bytes as stored."""
-
-    chunks: int = 0
-    bytes_read: int = 0
-
-
-@dataclass
 class ArrayCheck:
     """Reads one committed array back, a chunk at a time, and collects what is wrong with it.
 
-    Attributes
-    ----------
-    files
-        Where the run lies.
-    paths
-        Of the array and of its chunks' checksums.
-    commit
-        What the record says of it.
-    findings, tally
-        Where to put what is found and read.
-    file_counts
-        Number of files with committed chunks, by path, once they have been looked for.
+    `file_counts` are the numbers of files with committed chunks, by path of the array, once they
+    have been looked for.
     """
 
     files: Files
     paths: ArrayPaths
     commit: ArrayCommit
     findings: Findings
-    tally: Tally
     file_counts: dict[str, int] = field(default_factory=dict)
 
     def entries(
@@ -99,22 +80,14 @@ class ArrayCheck:
                 )
                 return None
             self._check_shape(path, own, array.full_chunks)
-            return self._read_checksums(own, array)
-        return None
-
-    def _read_checksums(
-        self, spec: ArraySpec, array: CommittedArray
-    ) -> npt.NDArray[np.uint32] | None:
-        path = self.paths.checksums
-        stored = ChunkReader(self.files, path, spec)
-        wanted = -(-array.full_chunks // spec.chunk_rows)
-        pieces = []
-        for index in self._present(spec, wanted, path, stored):
-            with self.findings.catching(spec.chunk_key(path, index)):
-                data = self._read(stored, index)
-                pieces.append(decode(spec, data, stored.where(index)))
-        with self.findings.catching(path):
-            return array.joined_checksums(pieces) if len(pieces) == wanted else None
+            stored = ChunkReader(self.files, path, own)
+            wanted = -(-array.full_chunks // own.chunk_rows)
+            pieces = []
+            for index in self._present(own, wanted, path, stored):
+                with self.findings.catching(own.chunk_key(path, index)):
+                    pieces.append(decode(own, self._read(stored, index), stored.where(index)))
+            with self.findings.catching(path):
+                return array.joined_checksums(pieces) if len(pieces) == wanted else None
         return None
 
     def _present(
@@ -149,8 +122,7 @@ class ArrayCheck:
 
     def _read(self, stored: ChunkReader, index: int) -> Bytes:
         data = stored.read(index)
-        self.tally.chunks += 1
-        self.tally.bytes_read += len(data)
+        self.findings.count_chunk(data)
         return data
 
     def _check_shape(self, path: str, spec: ArraySpec, rows: int) -> None:

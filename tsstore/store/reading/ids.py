@@ -113,11 +113,8 @@ def _dtype(part: Part, name: str) -> np.dtype[Any]:
 class Repeats:
     """Which samples of which parts repeat others.
 
-    Attributes
-    ----------
-    left_out
-        By directory of the part: the sorted indices of the samples that repeat an earlier one,
-        int64; none of a part whose samples are all new.
+    `left_out` holds, by directory of the part, the sorted indices of the samples that repeat an
+    earlier one, int64; none of a part whose samples are all new.
     """
 
     left_out: Mapping[str, npt.NDArray[np.int64]]
@@ -189,7 +186,13 @@ def repeated(parts: Iterable[Part], by: str = ID) -> Repeats:
     """
     left_out: dict[str, npt.NDArray[np.int64]] = {}
     for step_parts in _by_step(parts):
-        left_out |= _repeated_in_step(step_parts, by)
+        order, is_like_the_last = _sorted_alike(_read_ids(step_parts, by))
+        # Equal ones keep their order: each but the first has its like before it.
+        again = np.sort(order[1:][is_like_the_last])
+        bounds = np.cumsum([0, *(part.samples for part in step_parts)])
+        cuts = np.searchsorted(again, bounds)
+        for part, start, first, last in zip(step_parts, bounds, cuts, cuts[1:], strict=False):
+            left_out[part.directory] = again[first:last] - start
     return Repeats(left_out)
 
 
@@ -206,32 +209,18 @@ def _read_ids(parts: Sequence[Part], by: str) -> npt.NDArray[Any]:
     return np.concatenate(pieces)
 
 
-def _repeated_in_step(parts: Sequence[Part], by: str) -> dict[str, npt.NDArray[np.int64]]:
-    again = _later_ones(_read_ids(parts, by))
-    bounds = np.cumsum([0, *(part.samples for part in parts)])
-    cuts = np.searchsorted(again, bounds)
-    return {
-        part.directory: again[first:last] - start
-        for part, start, first, last in zip(parts, bounds, cuts, cuts[1:], strict=False)
-    }
-
-
-def _later_ones(ids: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
-    """Return the sorted indices of all entries that are equal to an earlier one."""
+def _sorted_alike(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the order of ids, and whether each after the first is like the one before it."""
     order = np.argsort(ids, kind="stable")
     ascending = ids[order]
-    # Equal ones follow each other, in their old order: each but the first has its like before it.
-    equal_to_the_last = np.asarray(ascending[1:] == ascending[:-1], dtype=bool)
-    return np.sort(order[1:][equal_to_the_last])
+    return order, np.asarray(ascending[1:] == ascending[:-1], dtype=bool)
 
 
 def _numbers_of_repeated(ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Return a number from 1 for each id that occurs more than once, 0 for the others."""
-    order = np.argsort(ids, kind="stable")
-    ascending = ids[order]
+    order, alike = _sorted_alike(ids)
     like_the_last = np.zeros(len(ids) + 1, dtype=bool)
-    like_the_last[1:-1] = np.asarray(ascending[1:] == ascending[:-1], dtype=bool)
-    del ascending
+    like_the_last[1:-1] = alike
     begins = ~like_the_last[:-1] & like_the_last[1:]
     numbers = np.cumsum(begins, dtype=np.int64)
     numbers[~(like_the_last[:-1] | like_the_last[1:])] = 0

@@ -23,15 +23,7 @@ _EXPECTED = "expected an integer, a slice, '...', or a list or an array of integ
 
 
 class Selection(NamedTuple):
-    """What an index means.
-
-    Attributes
-    ----------
-    rows
-        Which rows are to be read: as few as do.
-    key
-        What to take of them, as an index of what was read; its first entry is for the rows.
-    """
+    """Which rows are to be read, as few as do, and what to take of them: an index, rows first."""
 
     rows: RowNumbers
     key: tuple[_Index, ...]
@@ -77,7 +69,11 @@ def _by_axis(index: Any, shape: tuple[int, int]) -> list[_Index]:
 def _entry(entry: Any) -> Any:
     """Return a slice, an integer, or an array of integers or booleans."""
     if isinstance(entry, slice):
-        return _slice(entry)
+        try:
+            range(0)[entry]
+        except (TypeError, ValueError) as error:
+            raise RowIndexError(f"{entry} means no rows: {error}") from None
+        return entry
     if not isinstance(entry, bool) and getattr(entry, "ndim", 0) == 0:
         try:
             return operator.index(entry)
@@ -93,14 +89,6 @@ def _entry(entry: Any) -> Any:
     if array.dtype.kind not in "biu" or array.ndim == 0:
         raise RowIndexError(f"{entry!r:.80} means no rows; {_EXPECTED}")
     return array
-
-
-def _slice(entry: slice) -> slice:
-    try:
-        range(0)[entry]
-    except (TypeError, ValueError) as error:
-        raise RowIndexError(f"{entry} means no rows: {error}") from None
-    return entry
 
 
 def _is_mask(entry: object) -> bool:

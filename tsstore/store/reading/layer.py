@@ -1,9 +1,8 @@
-"""The committed states of one layer: in one part, and over all parts."""
+"""The committed states of one layer, over all parts of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,113 +12,16 @@ import numpy.typing as npt
 from tsstore import bits
 from tsstore.errors import FormatError, RowIndexError
 from tsstore.store.chunked.chunk import taking_memory
-from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.format.record import ArrayCommit
-from tsstore.store.reading import blocks as cutting
-from tsstore.store.reading.blocks import Block, wrong_positions
 from tsstore.store.reading.indexing import RowNumbers, Selection, read_rows, select
+from tsstore.store.reading.layer_part import Block, LayerPart
 from tsstore.text import html_table, printable
 
 if TYPE_CHECKING:
     import dask.array as da
 
 LAYER_HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
-
-
-@dataclass(frozen=True)
-class LayerPart:
-    """One layer's committed states in one part.
-
-    Attributes
-    ----------
-    directory
-        The part's directory.
-    attributes
-        What the layer says of its rows.
-    states
-        The rows.
-    positions
-        Rows of each sample, where they vary.
-    samples
-        Number of samples.
-    lengths
-        The fewest and the most positions of a sample, of which some were chosen; None where all
-        were kept, or it was not noted.
-    """
-
-    directory: str
-    attributes: LayerAttributes
-    states: CommittedArray
-    positions: CommittedArray | None
-    samples: int
-    lengths: tuple[int, int] | None = None
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.states.rows
-
-    @property
-    def constant_positions(self) -> int | None:
-        """Rows of every sample, or None where they vary."""
-        if self.positions is not None:
-            return None
-        return self.rows // self.samples if self.samples else 0
-
-    def without_rows(self, directory: str, samples: int) -> LayerPart:
-        """Return the same layer in a part that does not hold it: its samples have no rows."""
-        states = replace(self.states, commit=ArrayCommit(0))
-        return LayerPart(directory, self.attributes, states, None, samples)
-
-    def read_positions(self, first_sample: int, samples: int) -> npt.NDArray[np.int64]:
-        """Return the rows of each of some samples, int64 (samples,)."""
-        if self.positions is None:
-            self.states.check_extent()
-            with taking_memory(self._name, samples * 8):
-                return np.full(samples, self.constant_positions, dtype=np.int64)
-        positions = self.positions.read(first_sample, first_sample + samples)
-        if positions.size and positions.min() < 0:
-            raise wrong_positions(self._name, "one of them is negative")
-        return positions
-
-    def position_pieces(self) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield the rows of each sample, a bounded number of samples at a time."""
-        step = cutting.PIECE_SAMPLES
-        for first in range(0, self.samples, step):
-            yield self.read_positions(first, min(step, self.samples - first))
-
-    def blocks(self, part: int, target_rows: int) -> Iterator[Block]:
-        """Yield the rows as blocks of whole samples, of about `target_rows` rows.
-
-        FormatError where the stored numbers of rows by sample do not add up to the rows.
-        """
-        constant = self.constant_positions
-        if not self.rows:
-            return
-        if constant is not None:
-            chunk_rows = self.states.spec.chunk_rows
-            yield from cutting.equal_blocks(part, self.samples, constant, target_rows, chunk_rows)
-        else:
-            pieces = self.position_pieces()
-            yield from cutting.varying_blocks(part, self.rows, pieces, target_rows, self._name)
-
-    def divide(self, block: Block, target_rows: int) -> Iterator[Block]:
-        """Yield a block's rows as smaller blocks of whole samples, of `target_rows` rows at most.
-
-        Those of a sample that has more rows are a block all the same.
-        """
-        constant = self.constant_positions
-        if block.rows <= target_rows:
-            yield block
-        elif constant is not None:
-            yield from cutting.divide_equal(block, constant, target_rows)
-        else:
-            yield from cutting.divide_varying(block, self.read_positions, target_rows)
-
-    @property
-    def _name(self) -> str:
-        return f"{self.directory}: layer {printable(self.attributes.name)}"
+_SAME_IN_ALL_PARTS = ("neurons", "threshold", "dtype")
 
 
 class LayerStates:
@@ -148,7 +50,16 @@ class LayerStates:
         self.location = location
         self.name = name
         self.parts = parts
-        _check_agreement(self._where, parts)
+        first = self.attributes
+        for part in parts[1:]:
+            other = part.attributes
+            if any(getattr(first, name) != getattr(other, name) for name in _SAME_IN_ALL_PARTS):
+                raise FormatError(
+                    f"{self._where} has {other.neurons} neurons, threshold {other.threshold}, "
+                    f"dtype {other.dtype} in {part.directory}, but {first.neurons}, "
+                    f"{first.threshold}, {first.dtype} in {parts[0].directory}; analyse one part "
+                    "or step at a time"
+                )
 
     @property
     def attributes(self) -> LayerAttributes:
@@ -340,20 +251,3 @@ def layer_cells(states: LayerStates) -> tuple[str, ...]:
         f"{states.attributes.threshold['given']:g}",
         printable(states.attributes.dtype),
     )
-
-
-def _check_agreement(where: str, parts: tuple[LayerPart, ...]) -> None:
-    first = parts[0].attributes
-    for part in parts[1:]:
-        other = part.attributes
-        same = (first.neurons, first.threshold, first.dtype) == (
-            other.neurons,
-            other.threshold,
-            other.dtype,
-        )
-        if not same:
-            raise FormatError(
-                f"{where} has {other.neurons} neurons, threshold {other.threshold}, dtype "
-                f"{other.dtype} in {part.directory}, but {first.neurons}, {first.threshold}, "
-                f"{first.dtype} in {parts[0].directory}; analyse one part or step at a time"
-            )

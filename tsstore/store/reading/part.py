@@ -23,25 +23,14 @@ from tsstore.store.format.paths import (
     states_paths,
 )
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
-from tsstore.store.reading.layer import LayerPart
+from tsstore.store.reading.layer_part import LayerPart
 
 
 @dataclass(frozen=True)
 class Part:
     """What one writer process has committed.
 
-    Attributes
-    ----------
-    files
-        Where the run lies.
-    directory
-        The part's directory in it.
-    attributes
-        What the part says of the process.
-    record
-        The commit record that this reader believes: the seal's, where there is one.
-    seal
-        The seal, if the part is sealed.
+    `record` is the commit record that this reader believes: that of the seal, where there is one.
     """
 
     files: Files

@@ -31,15 +31,9 @@ Probe = Callable[[Mapping[str, Any]], bool | None]
 
 @dataclass(frozen=True)
 class PartStatus:
-    """Whether a part goes on.
+    """Whether a part goes on: live, finished, cut off, or replaced: cut off, but another took over.
 
-    Attributes
-    ----------
-    state
-        ``"live"``, ``"finished"``, ``"cut off"``, or ``"replaced"``: cut off, but a later part
-        took over.
-    why
-        Why it was cut off.
+    `why` says why it was cut off.
     """
 
     state: str
@@ -49,18 +43,30 @@ class PartStatus:
         return f"{self.state}: {self.why}" if self.why else self.state
 
 
-def part_statuses(parts: Sequence[Part], now: datetime, probe: Probe) -> tuple[PartStatus, ...]:
+def part_statuses(
+    parts: Sequence[Part], now: datetime | None = None, probe: Probe | None = None
+) -> tuple[PartStatus, ...]:
     """Return the status of each of a run's parts; `probe` asks for those not sealed."""
-    return tuple(_part_status(part, parts, now, probe) for part in parts)
+    now, probe = now or datetime.now(UTC), probe or is_alive
+    statuses = []
+    for part in parts:
+        status = _own_status(part, now, probe)
+        if status.state == CUT_OFF and any(_replaces(other, part) for other in parts):
+            status = PartStatus(REPLACED, status.why)
+        statuses.append(status)
+    return tuple(statuses)
 
 
-def run_status(parts: Sequence[Part], created: str, now: datetime, probe: Probe) -> str:
+def run_status(
+    parts: Sequence[Part], created: str, now: datetime | None = None, probe: Probe | None = None
+) -> str:
     """Return ``"live"``, ``"finished"`` or ``"cut off"``.
 
     A run is live while one of its parts is, and while there is none soon after it was created.
     It is finished when, at each step, the newest part of every rank of the latest world size was
     closed by its own writer.
     """
+    now = now or datetime.now(UTC)
     states = {status.state for status in part_statuses(parts, now, probe)}
     if LIVE in states or (not parts and _is_recent(created, "created", now)):
         return LIVE
@@ -111,13 +117,6 @@ def is_alive(process: Mapping[str, Any]) -> bool | None:
     if not here or type(pid) is not int or began is None:
         return None
     return bool(started(pid) == began)
-
-
-def _part_status(part: Part, parts: Sequence[Part], now: datetime, probe: Probe) -> PartStatus:
-    status = _own_status(part, now, probe)
-    if status.state == CUT_OFF and any(_replaces(other, part) for other in parts):
-        return PartStatus(REPLACED, status.why)
-    return status
 
 
 def _own_status(part: Part, now: datetime, probe: Probe) -> PartStatus:

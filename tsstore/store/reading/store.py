@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.reading.ids import ID, repeated
-from tsstore.store.reading.layer import LAYER_HEADINGS, LayerPart, LayerStates, layer_cells
+from tsstore.store.reading.layer import LAYER_HEADINGS, LayerStates, layer_cells
+from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part, has_begun
 from tsstore.store.reading.status import (
     FINISHED,
     PartStatus,
-    is_alive,
     last_commit,
     part_statuses,
     run_status,
@@ -80,10 +80,8 @@ class StateStore(Mapping[str, LayerStates]):
 
     Parameters
     ----------
-    files
-        Where the run lies.
-    run
-        What its root says.
+    files, run
+        Where the run lies, and what its root says.
     parts
         Its parts, with the records that this reader believes.
     steps
@@ -125,12 +123,12 @@ class StateStore(Mapping[str, LayerStates]):
         only commits can be seen: it counts as cut off when it has been silent for five times what
         it usually takes from one to the next, ten minutes at least and a day at most.
         """
-        return run_status(self.parts, self.run.created, datetime.now(UTC), is_alive)
+        return run_status(self.parts, self.run.created)
 
     @property
     def part_statuses(self) -> tuple[PartStatus, ...]:
         """The status of each part, and why those that were cut off were."""
-        return part_statuses(self.parts, datetime.now(UTC), is_alive)
+        return part_statuses(self.parts)
 
     @property
     def finished(self) -> bool:
@@ -302,31 +300,23 @@ def store_summary(store: StateStore) -> str:
     return " · ".join(facts)
 
 
-def _layer_parts(path: str, layer: str, parts: tuple[Part, ...]) -> Iterator[LayerPart]:
-    """Yield the layer in each part that holds it, and in those whose samples gave no rows."""
-    _check_everywhere(path, layer, parts)
-    first = next(part.layers[layer] for part in parts if layer in part.layers)
-    for part in parts:
-        if layer in part.layers:
-            yield part.layers[layer]
-        elif part.samples:
-            yield first.without_rows(part.directory, part.samples)
+def _layer_parts(path: str, layer: str, parts: Iterable[Part]) -> Iterator[LayerPart]:
+    """Yield the layer in each part that holds it, and in those that say that it has no rows there.
 
-
-def _check_everywhere(path: str, layer: str, parts: Iterable[Part]) -> None:
-    """Raise where a part holds samples, but not of that layer, and says not why."""
-    lacking = [
-        part
-        for part in parts
-        if part.samples and layer not in part.layers and part.attributes.missing == "error"
-    ]
-    if not lacking:
-        return
-    names = ", ".join(part.directory for part in lacking)
-    what = f"{path}: layer {printable(layer)} has no states in {names}, which hold samples"
-    if any(part.seal is None for part in lacking):
-        raise StoreError(f"{what}; other parts have it already: wait for the next commit")
-    raise DamageError(f"{what}; the parts were captured with different layers")
+    StoreError or DamageError where a part holds samples, but not of that layer, and says not why.
+    """
+    held = [part for part in parts if part.samples or layer in part.layers]
+    lacking = [part for part in held if layer not in part.layers]
+    unexplained = [part for part in lacking if part.attributes.missing == "error"]
+    if unexplained:
+        names = ", ".join(part.directory for part in unexplained)
+        what = f"{path}: layer {printable(layer)} has no states in {names}, which hold samples"
+        if any(part.seal is None for part in unexplained):
+            raise StoreError(f"{what}; other parts have it already: wait for the next commit")
+        raise DamageError(f"{what}; the parts were captured with different layers")
+    first = next(part.layers[layer] for part in held if layer in part.layers)
+    for part in held:
+        yield part.layers.get(layer) or first.without_rows(part.directory, part.samples)
 
 
 def aliases(name: str) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any
 
 import zarr
 from zarr.abc.store import (
@@ -31,14 +32,7 @@ from tsstore.store.format.documents import (
     read_document,
     tsstore_attributes,
 )
-from tsstore.store.format.paths import (
-    column_paths,
-    commit_path,
-    layer_path,
-    positions_paths,
-    seal_path,
-    states_paths,
-)
+from tsstore.store.format.paths import commit_path, layer_path, seal_path
 from tsstore.store.format.record import CommitRecord
 from tsstore.store.reading.part import Part
 
@@ -108,7 +102,9 @@ class CommittedStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Whether there is something under a key."""
-        return await asyncio.to_thread(self._holds, key)
+        nodes = self._nodes(key)
+        is_of_part = nodes is not None and await asyncio.to_thread(nodes.holds, key)
+        return key == ZARR_JSON or is_of_part
 
     async def set(self, key: str, value: Buffer) -> None:
         """Refuse: nothing can be written."""
@@ -118,20 +114,25 @@ class CommittedStore(Store):
         """Refuse: nothing can be deleted."""
         self._check_writable()
 
-    async def list(self) -> AsyncIterator[str]:
+    def list(self) -> AsyncIterator[str]:
         """Yield all keys."""
-        for key in self._keys():
-            yield key
+        return self.list_prefix("")
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Yield all keys that begin so."""
-        for key in self._keys():
+        keys = (key for nodes in self._parts.values() for key in nodes.keys_of_files())
+        for key in chain([ZARR_JSON], keys):
             if key.startswith(prefix):
                 yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield the names directly below a path."""
-        for name in await asyncio.to_thread(self._names, prefix.rstrip("/")):
+        path = prefix.rstrip("/")
+        nodes = self._nodes(path)
+        names = [] if path else [ZARR_JSON, *self._parts]
+        if nodes is not None:
+            names = sorted(await asyncio.to_thread(nodes.names, path))
+        for name in names:
             yield name
 
     def _records(self) -> dict[str, CommitRecord]:
@@ -143,54 +144,50 @@ class CommittedStore(Store):
         nodes = self._nodes(key)
         return None if nodes is None else nodes.read(key)
 
-    def _holds(self, key: str) -> bool:
-        nodes = self._nodes(key)
-        return key == ZARR_JSON or (nodes is not None and nodes.holds(key))
-
-    def _names(self, path: str) -> list[str]:  # type: ignore[valid-type]  # not the method
-        if not path:
-            return [ZARR_JSON, *self._parts]
-        nodes = self._nodes(path)
-        return [] if nodes is None else sorted(nodes.names(path))
-
-    def _keys(self) -> Iterator[str]:
-        yield ZARR_JSON
-        for nodes in self._parts.values():
-            yield from nodes.keys()
-
     def _nodes(self, key: str) -> _PartNodes | None:
         return self._parts.get(key.partition("/")[0])
 
 
-class _ShownArray(Protocol):
-    """What is shown of an array."""
-
-    @property
-    def spec(self) -> ArraySpec: ...
-
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def attributes(self) -> dict[str, Any]: ...
-
-    def encoded_chunk(self, index: int) -> Bytes: ...
-
-
 @dataclass(frozen=True)
-class _Checksums:
-    """The checksums of an array's committed full chunks."""
+class _ShownArray:
+    """What is shown of an array: each chunk in a file of its own."""
 
     array: CommittedArray
-    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def spec(self) -> ArraySpec:
+        return replace(self.array.spec, shard_chunks=None)
 
     @property
+    def rows(self) -> int:
+        return self.array.rows
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return self.array.attributes
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.rows // self.spec.chunk_rows)
+
+    def encoded_chunk(self, index: int) -> Bytes:
+        return self.array.encoded_chunk(index)
+
+
+class _ShownChecksums(_ShownArray):
+    """The checksums of an array's committed full chunks."""
+
+    @cached_property
     def spec(self) -> ArraySpec:
         return checksums_spec(self.array.paths.dimension)
 
     @property
     def rows(self) -> int:
         return self.array.full_chunks
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return {}
 
     def encoded_chunk(self, index: int) -> Bytes:
         size = self.spec.chunk_rows
@@ -221,14 +218,16 @@ class _PartNodes:
     @cached_property
     def arrays(self) -> dict[str, _ShownArray]:
         """All arrays, those of checksums included."""
-        directory, record = self.part.directory, self.part.record
-        arrays: dict[str, _ShownArray] = {}
-        for name, layer in zip(record.layers, self.part.layers.values(), strict=True):
-            _add(arrays, states_paths(directory, name).values, layer.states)
+        committed: list[CommittedArray] = []
+        for layer in self.part.layers.values():
+            committed.append(layer.states)
             if layer.positions is not None:
-                _add(arrays, positions_paths(directory, name).values, layer.positions)
-        for name, column in zip(record.columns, self.part.columns.values(), strict=True):
-            _add(arrays, column_paths(directory, name).values, column)
+                committed.append(layer.positions)
+        committed += self.part.columns.values()
+        arrays: dict[str, _ShownArray] = {}
+        for array in committed:
+            arrays[array.paths.values] = _ShownArray(array)
+            arrays[array.paths.checksums] = _ShownChecksums(array)
         return arrays
 
     def read(self, key: str) -> Bytes | None:
@@ -242,64 +241,50 @@ class _PartNodes:
             return dump(group_document(path, attributes))
         if path in self.arrays:
             array = self.arrays[path]
-            spec = replace(array.spec, shard_chunks=None)
-            return dump(spec.document(array.rows, path, array.attributes))
-        path, index = _chunk_of(key)
-        return self.arrays[path].encoded_chunk(index) if self.holds(key) else None
+            return dump(array.spec.document(array.rows, path, array.attributes))
+        found = self._chunk(key)
+        return None if found is None else found[0].encoded_chunk(found[1])
 
     def holds(self, key: str) -> bool:
         """Whether there is something under a key."""
         node = _metadata_path(key)
-        if node in self.groups or node in self.arrays:
-            return True
-        path, index = _chunk_of(key)
-        if path not in self.arrays:
-            return False
-        spec = replace(self.arrays[path].spec, shard_chunks=None)
-        return index < self._chunks(path) and key == spec.chunk_key(path, index)
+        return node in self.groups or node in self.arrays or self._chunk(key) is not None
 
     def names(self, path: str) -> set[str]:
         """Return the names directly below a path."""
         if path in self.arrays:
-            return {ZARR_JSON, "c"} if self._chunks(path) else {ZARR_JSON}
+            return {ZARR_JSON, "c"} if self.arrays[path].chunks else {ZARR_JSON}
         array = path.removesuffix("/c")
         if array in self.arrays:
-            return set(map(str, range(self._chunks(array))))
+            return set(map(str, range(self.arrays[array].chunks)))
         if path not in self.groups:
             return {"0"} if self.holds(f"{path}/0") else set()
         below = f"{path}/"
         nodes = (node for node in (*self.groups, *self.arrays) if node.startswith(below))
         return {ZARR_JSON, *(node.removeprefix(below).partition("/")[0] for node in nodes)}
 
-    def keys(self) -> Iterator[str]:
+    def keys_of_files(self) -> Iterator[str]:
         """Yield the keys of all files."""
         yield from map(metadata_key, self.groups)
         for path, array in self.arrays.items():
             yield metadata_key(path)
-            spec = replace(array.spec, shard_chunks=None)
-            yield from (spec.chunk_key(path, index) for index in range(self._chunks(path)))
+            yield from (array.spec.chunk_key(path, index) for index in range(array.chunks))
 
-    def _chunks(self, path: str) -> int:
-        array = self.arrays[path]
-        return -(-array.rows // array.spec.chunk_rows)
-
-
-def _add(arrays: dict[str, _ShownArray], path: str, array: CommittedArray) -> None:
-    arrays[path] = array
-    arrays[array.paths.checksums] = _Checksums(array)
+    def _chunk(self, key: str) -> tuple[_ShownArray, int] | None:
+        """Return the array and the index of the chunk that is under a key, if one is."""
+        # From the right: a column may be called "c".
+        path, _, chunk = key.rpartition("/c/")
+        number = chunk.partition("/")[0]
+        if path not in self.arrays or not number.isdecimal() or len(number) > 16:
+            return None
+        array, index = self.arrays[path], int(number)
+        is_there = index < array.chunks and key == array.spec.chunk_key(path, index)
+        return (array, index) if is_there else None
 
 
 def _metadata_path(key: str) -> str:
     """Return the path of the node whose metadata a key is of; one that no node has if of none."""
     return key.removesuffix(f"/{ZARR_JSON}") if key.endswith(f"/{ZARR_JSON}") else f"{key}/"
-
-
-def _chunk_of(key: str) -> tuple[str, int]:
-    """Return the array and the chunk that a key is of, if there are such."""
-    # From the right: a column may be called "c".
-    path, _, chunk = key.rpartition("/c/")
-    number = chunk.partition("/")[0]
-    return (path, int(number)) if number.isdecimal() and len(number) < 17 else ("", 0)
 
 
 def _stored_group(files: Files, path: str) -> dict[str, Any]:

@@ -49,16 +49,9 @@ class LayerBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one batch gave: the same samples in every layer and column.
+    """What one batch gave: the same samples in every layer and column, by public name.
 
-    Attributes
-    ----------
-    samples
-        Number of samples.
-    layers
-        By public name.
-    columns
-        Arrays of one entry a sample, by name; text as object arrays of str.
+    Columns have one entry a sample; text is held as object arrays of str.
     """
 
     samples: int
@@ -69,13 +62,10 @@ class Batch:
     def nbytes(self) -> int:
         """Bytes that the batch takes in memory."""
         rows = sum(layer.rows.nbytes + layer.positions.nbytes for layer in self.layers.values())
-        return rows + sum(map(_column_bytes, self.columns.values()))
-
-
-def _column_bytes(column: npt.NDArray[Any]) -> int:
-    # An array of text holds pointers only.
-    text = column.tolist() if column.dtype == object else ()
-    return column.nbytes + sum(map(sys.getsizeof, text))
+        columns = sum(column.nbytes for column in self.columns.values())
+        # An array of text holds pointers only.
+        texts = [column.tolist() for column in self.columns.values() if column.dtype == object]
+        return rows + columns + sum(sys.getsizeof(text) for column in texts for text in column)
 
 
 def check_column(name: str, column: npt.NDArray[Any], samples: int, spec: ArraySpec) -> None:
@@ -87,18 +77,15 @@ def check_column(name: str, column: npt.NDArray[Any], samples: int, spec: ArrayS
         raise ColumnsError(
             f"column {name!r} has shape {column.shape}; expected ({samples},): one entry a sample"
         )
-    if spec.is_text:
-        for value in column:
-            _check_text(name, value)
-
-
-def _check_text(name: str, value: object) -> None:
-    try:
-        size = len(value.encode()) if type(value) is str else -1
-    except UnicodeEncodeError:
-        size = -1
-    if not 0 <= size <= MAX_TEXT_BYTES:
-        raise ColumnsError(
-            f"column {name!r} has an entry {value!r:.80}; expected text of at most "
-            f"{MAX_TEXT_BYTES} bytes in UTF-8"
-        )
+    if not spec.is_text:
+        return
+    for value in column:
+        try:
+            size = len(value.encode()) if type(value) is str else -1
+        except UnicodeEncodeError:
+            size = -1
+        if not 0 <= size <= MAX_TEXT_BYTES:
+            raise ColumnsError(
+                f"column {name!r} has an entry {value!r:.80}; expected text of at most "
+                f"{MAX_TEXT_BYTES} bytes in UTF-8"
+            )

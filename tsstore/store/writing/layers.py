@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,9 @@ class LayerWriter:
         self._states.append(batch.rows)
         if self._chooses and len(batch.positions):
             self._has_chosen |= batch.lengths is not None
-            self._lengths = merge_lengths([self._lengths, batch.lengths or _ends(batch.positions)])
+            ends = batch.lengths or (int(batch.positions.min()), int(batch.positions.max()))
+            known = self._lengths or ends
+            self._lengths = min(known[0], ends[0]), max(known[1], ends[1])
         if self._positions is None and not self._is_constant(batch.positions):
             self._begin_positions(samples_before)
         if self._positions is not None:
@@ -147,7 +149,11 @@ class PartArrays:
                 self._files, self._part, directory, attributes, spec, self.samples, self._encoder
             )
         if not self.defined:
-            self._define_columns(columns)
+            for index, (name, dtype) in enumerate(columns.items()):
+                directory = column_directory(index, name)
+                paths, spec = column_paths(self._part, directory), sample_spec(dtype)
+                column = ArrayWriter(self._files, paths, spec, {"name": name, "index": index})
+                self._columns[name] = (directory, column)
         self.defined = True
 
     def append(self, batch: Batch) -> None:
@@ -194,14 +200,6 @@ class PartArrays:
         for _, column in self._columns.values():
             column.write_shape()
 
-    def _define_columns(self, columns: Mapping[str, str]) -> None:
-        for index, (name, dtype) in enumerate(columns.items()):
-            directory = column_directory(index, name)
-            paths = column_paths(self._part, directory)
-            spec = sample_spec(dtype)
-            column = ArrayWriter(self._files, paths, spec, {"name": name, "index": index})
-            self._columns[name] = (directory, column)
-
     def _check_fit(self, batch: Batch) -> None:
         """Refuse a batch that not every layer and column can take, before any of them does."""
         if set(batch.layers) != set(self._layers):
@@ -218,16 +216,6 @@ class PartArrays:
             layer.check(f"layer {name!r}", batch.samples, self._layers[name].row_bytes)
         for name, column in batch.columns.items():
             check_column(name, column, batch.samples, self._columns[name][1].spec)
-
-
-def merge_lengths(lengths: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
-    """Return the fewest and the most of all that are known; None if none are."""
-    known = [ends for ends in lengths if ends is not None]
-    return (min(ends[0] for ends in known), max(ends[1] for ends in known)) if known else None
-
-
-def _ends(positions: npt.NDArray[np.int64]) -> tuple[int, int]:
-    return int(positions.min()), int(positions.max())
 
 
 def chunk_rows(row_bytes: int, positions: int, chunk_bytes: int) -> int:

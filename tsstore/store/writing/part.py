@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from tsstore.errors import (
-    PartSealedError,
-    StoreError,
-    StoreExistsError,
-    TsstoreError,
-)
+from tsstore.errors import PartSealedError, StoreError, StoreExistsError, TsstoreError
 from tsstore.store.chunked.writer import Compression
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
@@ -36,22 +31,11 @@ class PartWriter:
         Where the run lies; its root exists.
     part
         What to say of this process; attempt, start and process are filled in here.
-    compression
-        Of the states.
     chunk_bytes
         Size of a decoded chunk of states; chosen by the number of layers unless given.
     attempt
         Which attempt the part must be, 0 for the first of its rank, or StoreExistsError is raised;
         the first that is free unless given.
-
-    Attributes
-    ----------
-    attributes
-        What the part says of this process.
-    record
-        What has been committed.
-    sealed
-        Whether it takes no more batches.
     """
 
     def __init__(
@@ -87,17 +71,9 @@ class PartWriter:
     ) -> None:
         """Create the arrays of layers, and, the first time, of sample columns.
 
-        Samples appended before have no positions in a layer that is defined later.
-
-        Parameters
-        ----------
-        layers
-            Attributes of each layer, by public name.
-        positions
-            Rows of a sample in the first batch, by public name: chunks hold whole samples where
-            they can.
-        columns
-            Dtype names by column name.
+        Samples appended before have no positions in a layer that is defined later. `positions` are
+        the rows of a sample in the first batch: chunks hold whole samples where they can. `columns`
+        are dtype names.
         """
         if not self._arrays.defined:
             create_groups(self._files, self.directory)
@@ -111,12 +87,8 @@ class PartWriter:
     def commit(self) -> CommitRecord:
         """Put all appended batches on disk for good: chunks, then the record, then shapes.
 
-        Raises
-        ------
-        PartSealedError
-            If another process has sealed the part, or this one has after an error.
-        StoreError
-            If a batch could not be appended whole, or the part has been deleted meanwhile.
+        PartSealedError where the part has been sealed meanwhile; StoreError where a batch could not
+        be appended whole, or the part has been deleted.
         """
         self._arrays.check_whole()
         if self.record.generation and self.record.batches == self._arrays.batches:
@@ -194,10 +166,7 @@ class PartWriter:
 def create_part(files: Files, part: PartAttributes, attempt: int | None = None) -> PartAttributes:
     """Create the group of a part, exclusively; return what it says of this process.
 
-    Raises
-    ------
-    StoreExistsError
-        If the given attempt, or a later one of the same rank, is there already.
+    StoreExistsError where the given attempt, or a later one of the same rank, is there already.
     """
     free = next_attempt(files, part.rank)
     chosen = free if attempt is None else attempt

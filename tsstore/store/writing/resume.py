@@ -19,7 +19,8 @@ from tsstore.store.format.documents import metadata_key
 from tsstore.store.format.paths import seal_path
 from tsstore.store.process import process_name
 from tsstore.store.reading.ids import ID, missing_ids
-from tsstore.store.reading.part import Part, has_begun
+from tsstore.store.reading.part import Part
+from tsstore.store.reading.store import open_parts
 from tsstore.store.writing.part import PartWriter, next_attempt
 from tsstore.store.writing.seal import seal_part
 from tsstore.text import printable
@@ -42,8 +43,6 @@ class Earlier:
 
     Attributes
     ----------
-    location
-        Where the run lies.
     part
         What the rank is: its rank, world size, step and model.
     parts
@@ -97,7 +96,9 @@ class Earlier:
         """
         for part in self.parts:
             if part.samples:
-                self._check_model(part)
+                mine, theirs = dict(self.part.model), dict(part.attributes.model)
+                if mine and theirs and mine != theirs:
+                    raise self._refusal("model", mine, theirs, part)
                 self._check_world_size(part)
                 self._check_threshold(part)
 
@@ -144,11 +145,6 @@ class Earlier:
             what = f"layer {printable(layer.name)}: which sample a row belongs to"
             raise self._refusal(what, mine, theirs, part)
 
-    def _check_model(self, part: Part) -> None:
-        mine, theirs = dict(self.part.model), dict(part.attributes.model)
-        if mine and theirs and mine != theirs:
-            raise self._refusal("model", mine, theirs, part)
-
     def _check_world_size(self, part: Part) -> None:
         if ID in part.columns:
             return
@@ -181,26 +177,20 @@ def resume_step(files: Files, part: PartAttributes, *, threshold: float | None =
     """Seal the earlier parts of a step from which a rank goes on, and say what they hold.
 
     Nothing is sealed where this job does not fit: the one that does may still be running.
-
-    Parameters
-    ----------
-    files
-        Where the run lies.
-    part
-        Rank, world size, step and model of the process that goes on.
-    threshold
-        As given for its layers; any will do unless it is.
     """
     why = f"resumed by rank {part.rank} of {part.world_size}"
     while True:
         # The attempt comes first: a part that begins after this look takes the number.
         attempt = next_attempt(files, part.rank)
-        parts = _parts_of_step(files, part.step)
+        parts = tuple(old for old in open_parts(files) if old.step == part.step)
         earlier = Earlier(files.location, part, parts, attempt, threshold)
         earlier.check_job()
         unsealed = [part for part in earlier.own_parts if part.seal is None]
         if not unsealed:
-            _settle_seals(files, earlier.own_parts)
+            # Whoever sealed a part may have been stopped before it synced the seal.
+            for old in earlier.own_parts:
+                files.settle(metadata_key(seal_path(old.directory)))
+            files.sync()
             return earlier
         for old in unsealed:
             seal_part(files, old.directory, why, process_name())
@@ -223,19 +213,6 @@ def resume_part(
         with suppress(StoreExistsError):
             writer = PartWriter(files, part, compression=compression, attempt=earlier.attempt)
             return writer, earlier
-
-
-def _settle_seals(files: Files, parts: tuple[Part, ...]) -> None:
-    """Sync what this rank relies on: whoever sealed a part may have been stopped before it did."""
-    for part in parts:
-        files.settle(metadata_key(seal_path(part.directory)))
-    files.sync()
-
-
-def _parts_of_step(files: Files, step: int | str | None) -> tuple[Part, ...]:
-    begun = (name for name in files.list("") if name.startswith("part-") and has_begun(files, name))
-    parts = (Part.open(files, name) for name in begun)
-    return tuple(part for part in parts if part.step == step)
 
 
 def _names(layers: AbstractSet[str]) -> str:

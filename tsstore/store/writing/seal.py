@@ -17,21 +17,21 @@ def seal_part(files: Files, directory: str, why: str, by: str) -> Seal:
 
     Whatever was committed before the call is in the seal. A commit that the part's writer makes
     during the call is in it whole or not at all, and no later one counts; the writer learns it
-    then. A part that has no layers yet is sealed empty.
-
-    Returns
-    -------
-    Seal
-        The seal that counts: that of another process, where one came first.
+    then. A part that has no layers yet is sealed empty. Returned is the seal that counts.
     """
-    seal = read_seal(files, directory)
-    if seal is None:
-        record = read_record(files, directory)
-        try:
-            seal = create_seal(files, directory, record, why, by)
-        except FileExistsError:
-            return _existing_seal(files, directory)
-        files.sync()
+    if seal := read_seal(files, directory):
+        return seal
+    record = read_record(files, directory)
+    try:
+        seal = create_seal(files, directory, record, why, by)
+    except FileExistsError:
+        if seal := read_seal(files, directory):
+            return seal
+        key = metadata_key(seal_path(directory))
+        raise DamageError(
+            f"{files.location}/{key} has vanished; restore the file from a copy"
+        ) from None
+    files.sync()
     return seal
 
 
@@ -59,11 +59,3 @@ def is_own(files: Files, part: PartAttributes) -> bool:
             return False
         raise
     return (found.started, found.process) == (part.started, part.process)
-
-
-def _existing_seal(files: Files, directory: str) -> Seal:
-    seal = read_seal(files, directory)
-    if seal is None:
-        key = metadata_key(seal_path(directory))
-        raise DamageError(f"{files.location}/{key} has vanished; restore the file from a copy")
-    return seal

@@ -10,7 +10,7 @@ import pytest
 from helpers import draw_batch, write_run
 
 from tsstore.errors import FormatError, StoreError
-from tsstore.store.reading.layer import LayerPart
+from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.store import open_store
 
 
@@ -72,7 +72,7 @@ def test_more_samples_than_there_is_memory_are_an_error_with_advice(part):
 def test_a_block_is_divided_into_whole_samples_that_are_all_of_it(
     tmp_path, monkeypatch, varying, rows
 ):
-    monkeypatch.setattr("tsstore.store.reading.blocks.PIECE_SAMPLES", 5)
+    monkeypatch.setattr("tsstore.store.reading.layer_part.PIECE_SAMPLES", 5)
     rng = np.random.default_rng(3)
     positions = rng.integers(0, 4, 23).tolist() if varying else [2] * 23
     write_run(tmp_path / "own.zarr", [draw_batch(rng, 23, positions={"fc.2": positions})])
