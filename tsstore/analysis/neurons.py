@@ -23,8 +23,8 @@ from tsstore.errors import MemoryTooSmallError
 from tsstore.statistics.rates import rate_limits, upper_bound_from_rates
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.files.open import StorePath
-from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 

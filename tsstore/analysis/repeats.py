@@ -27,9 +27,9 @@ from tsstore.analysis.request import Request
 from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, Samples
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import MemoryTooSmallError, StoreError
-from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.ids import ID, SameIds, id_dtype, repeated, same_ids
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.store import StateStore
 from tsstore.text import format_memory
 

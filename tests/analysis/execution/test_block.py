@@ -21,8 +21,8 @@ from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.records import Records
 from tsstore.statistics.spectrum_delta import SpectrumDelta
-from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block
 from tsstore.store.writing.batch import LayerBatch
 
 WAYS = [(1, True), (3, True), (1, False), (3, False), (8, False), (9, False), (40, False)]

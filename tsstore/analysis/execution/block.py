@@ -19,8 +19,8 @@ from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
 from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.chunked.reader import ChunkWorkspace
-from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block
 
 SPAN_BYTES = 1 << 20
 """Of rows that become keys at a time, about: while they are still in the processor's cache."""

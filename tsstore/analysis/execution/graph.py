@@ -24,8 +24,8 @@ from tsstore.counting.tables.spectrum_delta import DeltaEntries, add_up_entries
 from tsstore.errors import CountingError
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.statistics.spectrum_delta import SpectrumDelta, merge_deltas
-from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block
 
 
 @dataclass(frozen=True)
