@@ -160,16 +160,9 @@ def count_layer(
 ) -> tuple[Counts, KeyScheme]:
     """Count the distinct states of a layer exactly; return what was counted and by which keys.
 
-    If there are groups of samples, what leaving each of them out changes is counted as well.
-
-    Raises
-    ------
-    MemoryTooSmallError
-        If the memory holds not even one task.
-    DamageError
-        If a chunk is not what was committed.
-    CountingError
-        If the counts do not add up to the rows.
+    If there are groups of samples, what leaving each of them out changes is counted as well. It is
+    a MemoryTooSmallError if the memory holds not even one task, a DamageError if a chunk is not
+    what was committed, a CountingError if the counts do not add up to the rows.
     """
     groups, sample_filter = samples.groups, samples.sample_filter
     memory, left_out = scheduler.memory(request.memory), sample_filter.planned

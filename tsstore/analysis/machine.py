@@ -17,13 +17,7 @@ _CGROUP_LIMITS = (
 
 
 def parse_memory(memory: int | str) -> int:
-    """Return an amount like ``"2GiB"`` in bytes.
-
-    Raises
-    ------
-    AnalysisError
-        If it is no positive amount.
-    """
+    """Return an amount like ``"2GiB"`` in bytes; AnalysisError if it is no positive amount."""
     from dask.utils import parse_bytes
 
     try:

@@ -89,12 +89,7 @@ class LayerNeurons:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return confidence limits of each neuron's rate, by samples: two float64 (neurons,).
 
-        Samples are taken to be independent draws.
-
-        Raises
-        ------
-        ValueError
-            If level is not between 0 and 1.
+        Samples are taken to be independent draws. ValueError if level is not between 0 and 1.
         """
         counted = self.counted
         return rate_limits(

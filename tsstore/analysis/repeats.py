@@ -64,17 +64,8 @@ Digests = npt.NDArray[np.uint64]
 class RepeatedSamples:
     """Which samples come more than once, and what becomes of them.
 
-    Attributes
-    ----------
-    sample_filter
-        Those that do not count.
-    dependent
-        By directory of a part: those that count although another one of their id does, as sorted
-        indices, and the number of the id of each; int64.
-    staying
-        How many samples count although an earlier one of their id does; None if it is not known.
-    problem
-        Why ids were not compared, in a phrase; empty if they were, or if there are none.
+    Those that count although another one of their id does are `dependent`, by directory of a part:
+    sorted indices, and the number of the id of each; int64. The rest is as of `Samples`.
     """
 
     sample_filter: SampleFilter = ALL_SAMPLES

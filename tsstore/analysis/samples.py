@@ -40,13 +40,8 @@ _NONE = np.empty(0, np.int64)
 class SampleFilter:
     """Samples that an analysis leaves out, in every layer and in the accuracy.
 
-    Attributes
-    ----------
-    left_out
-        By directory of a part: which of its samples, int64, sorted. Of parts that are not there
-        none is left out.
-    most
-        How many a plan reckons with, where it was made before it was known how many there are.
+    Those `left_out` are int64, sorted, by directory of a part; of others none is left out. A plan
+    reckons with at most so many where it was made before it was known how many there are.
     """
 
     left_out: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
@@ -115,15 +110,9 @@ ALL_SAMPLES = SampleFilter()
 class Dealt:
     """Which samples the groups of an analysis hold, in few numbers.
 
-    Attributes
-    ----------
-    by
-        Sample column whose values samples were dealt by.
-    digests
-        Of each group: how many samples it holds, and the sum, modulo 2**64, of hashes of their
-        values, which does not depend on their order.
-    joined
-        Whether some values were dealt together.
+    They were dealt by a sample column; whether some of its values were dealt together, `joined`
+    tells. A group's digest is how many samples it holds, and the sum, modulo 2**64, of hashes of
+    their values, which does not depend on their order.
     """
 
     by: str
@@ -138,14 +127,12 @@ class Dealt:
 
 @dataclass(frozen=True)
 class RandomGroups:
-    """Groups of samples: by chance alone, or whole clusters together.
+    """Groups of samples, 1 to 255: by chance alone, or whole clusters together.
 
     Make one with `of_parts`. Reading a column that is not what was committed is a DamageError.
 
     Attributes
     ----------
-    count
-        Number of groups, 1 to 255.
     seed
         Gives the same groups each time.
     columns
@@ -154,8 +141,8 @@ class RandomGroups:
     by
         Name of that column. Groups follow from its values alone: those of other runs match.
     joined
-        Words of values whose clusters belong together, sorted, and a word for each that is the
-        same for all of one cluster; None where each value is its own cluster.
+        Words of values whose clusters belong together, sorted, and a word for each that is the same
+        for all of one cluster; None where each value is its own cluster.
     """
 
     count: int = GROUPS
@@ -266,13 +253,11 @@ class Samples:
 
     Attributes
     ----------
-    sample_filter
-        Which count.
     groups
         Groups of them that intervals need; None for none.
     clusters
-        How many clusters they are of, samples of one of which depend on each other; None if each
-        is its own.
+        How many clusters they are of, samples of one of which depend on each other; None if each is
+        its own.
     staying
         How many count although an earlier one of their id does; None if it is not known.
     problem

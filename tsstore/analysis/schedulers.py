@@ -50,12 +50,8 @@ SETTLING_SECONDS = 10.0
 class Scheduler(Protocol):
     """What an analysis needs of the place where its graphs run.
 
-    Attributes
-    ----------
-    threads, all_threads
-        Tasks that one process runs at a time, and all of them.
-    shared_memory
-        Whether all tasks run in this process.
+    Of tasks one process runs so many at a time, `threads`, and all of them `all_threads`; with
+    shared memory that is this process.
     """
 
     threads: int
@@ -78,18 +74,9 @@ class Scheduler(Protocol):
 def choose(scheduler: Any, patience: float = PATIENCE_SECONDS) -> Scheduler:
     """Return the scheduler that the user means; close it at the end.
 
-    Parameters
-    ----------
-    scheduler
-        None (the current ``distributed.Client`` if there is one, else threads), ``"threads"``,
-        ``"synchronous"``, a client, or the address of a cluster.
-    patience
-        How many seconds a cluster may be without workers.
-
-    Raises
-    ------
-    AnalysisError
-        If it is none of them, or there is no cluster.
+    None is the current ``distributed.Client`` if there is one, else threads. A cluster may be so
+    many seconds without workers, its patience. AnalysisError if there is no such scheduler, or no
+    cluster.
     """
     if scheduler is None:
         scheduler = _current_client() or "threads"

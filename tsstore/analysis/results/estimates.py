@@ -53,10 +53,8 @@ class LayerCounts:
 
     Attributes
     ----------
-    name
-        Public name of the layer.
-    neurons
-        Number of neurons: bits of a state.
+    name, neurons
+        Public name of the layer; bits of a state.
     samples
         Number of samples.
     spectrum
@@ -65,19 +63,17 @@ class LayerCounts:
         Pairs of rows of one sample: those that are equal, and all.
     collision_bound
         Probability, at most, that any two states were taken for one; 0 if counting was exact.
-    threshold
-        As the user gave it.
-    sampling
-        What was left out on purpose; None if nothing was.
+    threshold, sampling
+        As the user gave it; what was left out on purpose, None if nothing was.
     changes
-        What leaving each group of samples out changes in the spectrum; None if groups were not
-        told apart.
+        What leaving each group of samples out changes in the spectrum; None if groups were not told
+        apart.
     clusters
-        Number of clusters, samples of one of which depend on each other; None if each sample is
-        on its own, or it is not known.
+        Number of clusters, samples of one of which depend on each other; None if each sample is on
+        its own, or it is not known.
     dependence
-        What another layer shows against the same samples as independent draws, in a phrase; empty
-        if none does.
+        What another layer shows against the same samples as independent draws, in a phrase; or
+        empty.
     """
 
     name: str

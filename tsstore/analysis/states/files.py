@@ -50,25 +50,8 @@ def write_states(
 ) -> Iterator[Append]:
     """Yield what adds distinct states to a new table, which is there when the block has ended.
 
-    Parameters
-    ----------
-    out
-        A local path that ends in ``.parquet`` or ``.zarr``.
-    states
-        The layer that the states are of.
-    decoded
-        Whether they are written as booleans, one for each neuron.
-    chunk_bytes
-        Bytes of a Zarr chunk, or of a row group, about: what is held in memory, some times over.
-
-    Raises
-    ------
-    StoreError
-        If the path is no local one of these kinds, or pyarrow is not there.
-    StoreExistsError
-        If there is something at the path.
-    AccessError
-        If it cannot be written.
+    A Zarr chunk, or a row group, has about so many bytes: what is held in memory, some times over.
+    Errors are those of `export_states`.
     """
     path, new_file = _target(out)
     table = StatesTable(states.neurons, states.row_bytes, decoded, chunk_bytes, _attributes(states))
@@ -107,18 +90,9 @@ def _remove(path: Path) -> None:
 class StatesTable:
     """What a table is of, and how it is laid out.
 
-    Attributes
-    ----------
-    neurons
-        Neurons of a state.
-    row_bytes
-        Bytes of a state.
-    decoded
-        Whether states are written as booleans, one for each neuron.
-    chunk_bytes
-        Bytes of states, as they are written, and of their counts that make a chunk, about.
-    attributes
-        What readers may want to know.
+    Decoded, states are written as booleans, one for each neuron. About so many bytes of states, as
+    they are written, and of their counts make a chunk. Attributes are what readers may want to
+    know.
     """
 
     neurons: int

@@ -23,13 +23,7 @@ _Found = TypeVar("_Found")
 
 
 class PlugIns(ABC):
-    """Evaluates the states of one layer, anew where there are more by now.
-
-    Attributes
-    ----------
-    name
-        Of the layer, for messages.
-    """
+    """Evaluates the states of one layer, anew where there are more by now; errors name it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -151,20 +145,11 @@ def _spectrum(states: LayerStates) -> Spectrum:
 
 
 def sort_rows(rows: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Sort rows, and say where each distinct one begins.
+    """Sort rows, uint8 (n, row_bytes), and say where each distinct one begins.
 
-    Parameters
-    ----------
-    rows
-        uint8 (n, row_bytes).
-
-    Returns
-    -------
-    edges
-        int64 (distinct + 1,): the i-th distinct row is ``rows[order[edges[i]]]``, and there are
-        ``edges[i + 1] - edges[i]`` of it.
-    order
-        int64 (n,): ``rows[order]`` is in byte-lexicographic order; equal rows keep theirs.
+    Of the edges and the order, int64 (distinct + 1,) and (n,), the i-th distinct row is
+    ``rows[order[edges[i]]]``, and there are ``edges[i + 1] - edges[i]`` of it; ``rows[order]`` is
+    in byte-lexicographic order, and equal rows keep theirs.
     """
     keys = _sort_keys(rows)
     order = np.lexsort(keys.T[::-1])
