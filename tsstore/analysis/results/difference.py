@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis.results.network import Analysis, known_entropies
+from tsstore.analysis.results.by_layer import ByLayer
+from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.network_intervals import (
@@ -48,7 +48,7 @@ class EfficiencyDifference:
     reason: str = ""
 
 
-class Difference(Mapping[str, EfficiencyDifference]):
+class Difference(ByLayer[EfficiencyDifference]):
     """Efficiencies of one analysis less those of another one; made by `difference`.
 
     A mapping from layer names.
@@ -64,6 +64,8 @@ class Difference(Mapping[str, EfficiencyDifference]):
     pairing
         In one sentence, what was taken for granted of the samples.
     """
+
+    layers: Mapping[str, EfficiencyDifference]
 
     def __init__(
         self,
@@ -85,12 +87,6 @@ class Difference(Mapping[str, EfficiencyDifference]):
             raise UnknownLayerError(f"no layer {name!r:.80} was compared; there are {held}")
         return self.layers[name]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""
         return {
@@ -101,10 +97,6 @@ class Difference(Mapping[str, EfficiencyDifference]):
             "paired": self.paired,
             "pairing": self.pairing,
         }
-
-    def to_json(self) -> str:
-        """Return :meth:`to_dict` as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the differences as a table: one line a layer, and the last for the network."""
@@ -243,9 +235,9 @@ def _layer(analysis: Analysis, name: str, level: float, like_rare: bool) -> _Sid
 
 
 def _network(analysis: Analysis, level: float, like_rare: bool) -> _Side:
-    if not (known := known_entropies(analysis)):
+    if not (known := analysis.known_entropies()):
         return _Side(analysis.network_efficiency(), reason="a lower bound")
-    estimated = _efficiency(*known, level, like_rare)
+    estimated = _efficiency(known, analysis.neurons(), level, like_rare)
     target = "".join(sorted({layer.target for layer in analysis.values()}))
     return _Side(analysis.network_efficiency(), estimated, target=target)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.estimates import PLUG_IN
 from tsstore.analysis.results.layer import (
     HEADINGS,
@@ -23,12 +23,11 @@ from tsstore.analysis.results.layer import (
     table_row,
 )
 from tsstore.analysis.samples import Dealt
-from tsstore.errors import AnalysisError, UnknownLayerError
+from tsstore.errors import AnalysisError
 from tsstore.statistics.efficiency import Answers, aIQ, network_efficiency
 from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.network_intervals import aiq_interval, network_interval
 from tsstore.statistics.special import check_level
-from tsstore.store.reading.store import aliases
 from tsstore.text import (
     MOST_NAMED,
     html_lines,
@@ -50,7 +49,7 @@ MANY_DEPENDENT = 0.05
 
 
 @dataclass(eq=False, repr=False)
-class Analysis(Mapping[str, LayerResult]):
+class Analysis(ByLayer[LayerResult]):
     """What was found in a run: a mapping from layer names to results; made by `analyze`.
 
     Attributes
@@ -115,9 +114,11 @@ class Analysis(Mapping[str, LayerResult]):
         between 0 and 1. What `unseen_like_rare` assumes, `LayerResult.interval` says.
         """
         check_level(level)
-        if not (known := known_entropies(self)):
+        if (entropies := self.known_entropies()) is None:
             return None
-        return network_interval(*known, level=level, unseen_like_rare=unseen_like_rare)
+        return network_interval(
+            entropies, self.neurons(), level=level, unseen_like_rare=unseen_like_rare
+        )
 
     def aiq(self, weight: float = 2, accuracy: float | None = None) -> float:
         """Return the artificial intelligence quotient, a lower bound where the efficiency is.
@@ -153,10 +154,11 @@ class Analysis(Mapping[str, LayerResult]):
         answers: float | Answers = _accuracy(self, accuracy)
         if accuracy is None and self.accuracy_by_group is not None:
             answers = self.accuracy_by_group
-        if not (known := known_entropies(self)):
+        if (entropies := self.known_entropies()) is None:
             return None
         return aiq_interval(
-            *known,
+            entropies,
+            self.neurons(),
             answers,
             weight=weight,
             clusters=next((layer.clusters for layer in self.values()), None),
@@ -165,17 +167,19 @@ class Analysis(Mapping[str, LayerResult]):
         )
 
     def __getitem__(self, name: str) -> LayerResult:
-        for candidate in aliases(str(name)):
-            if candidate in self.layers:
-                return self.layers[candidate]
-        held = ", ".join(map(printable, self.layers))
-        raise UnknownLayerError(f"{self.run}: no layer {name!r} was analysed; there are {held}")
+        found: LayerResult = self._find(
+            str(name), f"{self.run}: no layer {name!r} was analysed; there are"
+        )
+        return found
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
+    def known_entropies(self) -> list[Jackknifed] | None:
+        """Return the layers' entropies with those without each group; None unless all are good."""
+        known = [entropy for layer in self.values() if (entropy := _good(layer))]
+        return known if known and len(known) == len(self) else None
 
-    def __len__(self) -> int:
-        return len(self.layers)
+    def neurons(self) -> list[int]:
+        """Return the neurons of each layer."""
+        return [layer.neurons for layer in self.values()]
 
     @property
     def sentence(self) -> str:
@@ -198,10 +202,6 @@ class Analysis(Mapping[str, LayerResult]):
         """Return all numbers as JSON can hold them."""
         return analysis_document(self)
 
-    def to_json(self) -> str:
-        """Return :meth:`to_dict` as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
     def to_frame(self) -> pd.DataFrame:
         """Return the layers' numbers as a table, one line a layer."""
         import pandas as pd
@@ -214,17 +214,6 @@ class Analysis(Mapping[str, LayerResult]):
 
     def _repr_html_(self) -> str:
         return analysis_html(self)
-
-
-def known_entropies(analysis: Analysis) -> tuple[list[Jackknifed], list[int]] | None:
-    """Return the layers' entropies with those without each group, and their neurons.
-
-    None unless all are good.
-    """
-    known = [entropy for layer in analysis.values() if (entropy := _good(layer))]
-    if not known or len(known) < len(analysis):
-        return None
-    return known, [layer.neurons for layer in analysis.values()]
 
 
 def _good(layer: LayerResult) -> Jackknifed | None:
