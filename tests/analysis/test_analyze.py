@@ -82,8 +82,16 @@ def test_every_scheduler_counts_as_sorting_does(tmp_path, scheduler, width):
     assert result.samples == 120
 
 
-# Each width once: how memory follows from width and intervals together, the plans' own tests say.
-@pytest.mark.parametrize(("width", "intervals"), [(3, False), (8, True), (16, False), (38, True)])
+@pytest.mark.parametrize(
+    ("width", "intervals"),
+    [
+        *((3, False), (8, True), (16, False), (38, True)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((3, True), (8, False), (16, True), (38, False))
+        ),
+    ],
+)
 def test_the_smallest_memory_that_is_named_works_through_files(
     tmp_path, scheduler, scratch, width, intervals
 ):

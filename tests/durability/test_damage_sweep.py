@@ -1,6 +1,6 @@
 """Each file of a store, damaged in every way: the right answer or an error, and `verify` knows.
 
-The fast part takes a small share of all cases, the slow one every sixteenth, beginning anywhere;
+The fast part takes a small share of all cases, the slow one every eighth, beginning anywhere;
 with ``TSSTORE_DAMAGE_SHARE=1`` it takes them all, which is most of an hour. Run with ``-s`` to see
 how many there were, and which was the first.
 """
@@ -304,7 +304,7 @@ def test_a_share_of_all_damage_is_noticed_or_changes_nothing(path):
 
 @pytest.mark.slow
 def test_all_damage_is_noticed_or_changes_nothing(path):
-    share = int(os.environ.get("TSSTORE_DAMAGE_SHARE", "16"))
+    share = int(os.environ.get("TSSTORE_DAMAGE_SHARE", "8"))
     first = int(os.environ.get("TSSTORE_DAMAGE_FIRST", random.SystemRandom().randrange(share)))
     print(f"share {share}, first {first}")
     counts = sweep(path, share, first)

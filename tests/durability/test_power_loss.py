@@ -128,7 +128,7 @@ def kill_then_lose_power(trials: Trials, stop: int, drawn: random.Random, draws:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("check", "draws"), [(check_run, 20), (check_and_go_on, 2)])
+@pytest.mark.parametrize(("check", "draws"), [(check_run, 40), (check_and_go_on, 2)])
 def test_many_losses_of_power(run, folder, check, draws):
     log: list[Step] = []
     log_job(run, log)

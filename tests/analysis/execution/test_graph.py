@@ -108,7 +108,11 @@ def samples_of(part: LayerBatch, kept: np.ndarray) -> LayerBatch:
 
 
 @pytest.mark.parametrize(
-    ("positions", "spill"), [(1, False), (4, True), (None, False), (None, True)]
+    ("positions", "spill"),
+    [
+        *((1, False), (4, True), (None, False), (None, True)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, True), (4, False))),
+    ],
 )
 @pytest.mark.parametrize("width", [1, 3, 8, 9, 17, 40])
 def test_spectra_without_a_group_are_those_of_sorting(tmp_path, width, spill, positions):
