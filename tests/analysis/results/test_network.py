@@ -55,6 +55,17 @@ def test_a_sample_limited_layer_makes_the_network_s_efficiency_a_lower_bound() -
     assert network.network_efficiency() == pytest.approx(math.sqrt(EVEN_BITS / 8 * bound))
 
 
+def test_of_an_imprecise_layer_a_lower_bound_of_the_network_takes_the_layer_s() -> None:
+    rows = np.random.default_rng(3).random((3_000, 1)) < 0.1
+    imprecise = counted(rows.astype(np.int64), neurons=1)
+    network = analysis(imprecise, all_differ())
+    bounds = [layer.efficiency_lower_bound for layer in network.values()]
+    assert network.is_lower_bound
+    assert imprecise.verdict == "imprecise"
+    assert bounds[0] < 0.95 * imprecise.efficiency()
+    assert network.network_efficiency() == pytest.approx(math.sqrt(math.prod(bounds)))
+
+
 def test_a_dead_layer_s_network_has_no_efficiency() -> None:
     network = analysis(result(), dead(), accuracy=0.9)
     assert network.network_efficiency() == network.aiq() == 0

@@ -28,6 +28,7 @@ from tsstore.statistics.efficiency import Answers, aIQ, network_efficiency
 from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.network_intervals import aiq_interval, network_interval
 from tsstore.statistics.special import check_level
+from tsstore.statistics.verdict import SATURATED, USABLE
 from tsstore.text import (
     MOST_NAMED,
     html_lines,
@@ -101,9 +102,11 @@ class Analysis(ByLayer[LayerResult]):
     def network_efficiency(self) -> float:
         """Return the geometric mean of the layers' efficiencies.
 
-        Of a sample-limited layer the lower bound counts, and the mean is a lower bound too.
+        Of a sample-limited layer the lower bound counts, and the mean is a lower bound too: then
+        that of imprecise layers counts as well, as their estimates may be far off.
         """
-        return network_efficiency([layer.shown_efficiency for layer in self.values()]) or 0.0
+        counted = _bounding if self.is_lower_bound else LayerResult.efficiency
+        return network_efficiency([counted(layer) for layer in self.values()]) or 0.0
 
     def network_interval(
         self, level: float = 0.95, *, unseen_like_rare: bool = False
@@ -223,6 +226,12 @@ def _good(layer: LayerResult) -> Jackknifed | None:
         return None
     names = ("estimate", "lowest", "highest")
     return replace(entropy, **{name: min(getattr(entropy, name), layer.neurons) for name in names})
+
+
+def _bounding(layer: LayerResult) -> float:
+    """Return the efficiency that counts in a lower bound: the estimate, if it can be believed."""
+    believed = layer.verdict in (SATURATED, USABLE)
+    return layer.efficiency() if believed else layer.efficiency_lower_bound
 
 
 def _accuracy(analysis: Analysis, given: float | None) -> float:
