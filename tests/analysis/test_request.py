@@ -78,6 +78,9 @@ def test_groups_are_for_intervals(store):
         ({"memory": "lots"}, "memory is 'lots'; expected a positive amount"),
         ({"memory": 0}, "memory is 0; expected a positive amount"),
         ({"repeats": "twice"}, "repeats is 'twice'; expected 'once' or 'each'"),
+        ({"patience": -1}, "patience is -1; expected how many seconds a cluster may be without"),
+        ({"patience": float("nan")}, "patience is nan; expected how many seconds"),
+        ({"patience": "600"}, "patience is '600'; expected how many seconds"),
         ({"scratch": "s3://bucket/x"}, "scratch is s3://bucket/x; expected a folder"),
     ],
 )

@@ -470,6 +470,10 @@ def test_workers_that_all_go_are_waited_for_and_said_to_be_missing(monkeypatch):
             assert scheduler.run(long_graph(), "end", 1, None) == 40
 
 
+def test_without_patience_workers_that_are_there_suffice(client):
+    assert choose(client, patience=0).run({"end": (add, 1, 2)}, "end", 1, None) == 3
+
+
 def test_without_workers_for_too_long_it_is_an_error(monkeypatch):
     monkeypatch.setattr(schedulers, "LOOK_SECONDS", 0.1)
     with workers(1) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import warnings
 from collections.abc import Iterable
@@ -48,6 +49,12 @@ class Request:
         scratch_parent(self.scratch)
         if self.repeats not in ("once", "each"):
             raise AnalysisError(f"repeats is {self.repeats!r:.80}; expected 'once' or 'each'")
+        patience = self.patience
+        if not (isinstance(patience, numbers.Real) and patience >= 0):
+            raise AnalysisError(
+                f"patience is {patience!r:.80}; expected how many seconds a cluster may be without "
+                "workers, 0 at least"
+            )
         if self.dependent_by is not None and not self.intervals:
             raise AnalysisError(
                 f"dependent_by={self.dependent_by!r:.80} is for intervals, and there are none with "

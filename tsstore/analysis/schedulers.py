@@ -264,11 +264,12 @@ class _Watch:
         now = time.monotonic()
         if now < self._next_look:
             return
+        self._next_look = now + LOOK_SECONDS
         if self._client.status in ("closed", "closing"):
             raise CancelledError("its client was closed")
         if self._client.scheduler_info(n_workers=-1).get("workers"):
             self._last_seen, self._was_said = now, False
-        self._next_look = now + LOOK_SECONDS
+            return
         missing = now - self._last_seen
         if missing >= self._patience:
             raise AnalysisError(
