@@ -173,7 +173,8 @@ def _owner(folder: Path) -> dict[str, str | None] | None:
 
 def _is_free(folder: Path) -> bool:
     """Whether the process that locked a folder has ended."""
-    descriptor = os.open(folder / OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    # Network file systems lock only what is open for writing.
+    descriptor = os.open(folder / OWNER, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
