@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -434,6 +435,8 @@ def test_a_hooked_transformer_leaves_its_fast_path_and_says_so_once(path):
     with pytest.warns(TsstoreWarning, match="leaves its fast path") as warned:
         recorder = capture(model, path, "*.linear1")
     assert len(warned) == 1
+    # It names the line that begins the capture, none of the package.
+    assert Path(tsstore.__file__).parent not in Path(warned[0].filename).parents
     with recorder, torch.no_grad():
         model(torch.randn(2, 5, 8))
     assert tsstore.open(path)["layers.0.linear1"].rows == 10

@@ -286,6 +286,6 @@ def _warn_of_lost_fast_path(model: nn.Module, hooks: Iterable[CaptureHook]) -> N
                 "with hooks on it, a TransformerEncoderLayer leaves its fast path: in evaluation "
                 "mode it is slower, and its outputs may differ in the last bits",
                 TsstoreWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
             return
