@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol, overload
 import numpy as np
 
 from tsstore.statistics.jackknife import FEWEST_GROUPS, standard_error, student_quantile
-from tsstore.statistics.special import FloatArray, check_level
+from tsstore.statistics.special import FloatArray, binomial_limits, check_level
 from tsstore.statistics.spectrum import IntArray
 
 ROUNDING: Final = 1e-5
@@ -181,18 +181,13 @@ def accuracy_limits(
     sample is on its own. ValueError if the level is not between 0 and 1, there are no answers, or
     those of clusters are of one group only.
     """
-    from scipy.special import betaincinv
-
     check_level(level)
     if not (samples := int(answers.samples.sum())):
         raise ValueError("an accuracy needs answers: there are none")
     number = samples if clusters is None else _effective_answers(answers, level, clusters)
     right = answers.share * number
-    wrong = number - right
-    tail = (1 - level) / 2
-    lower = float(betaincinv(right, wrong + 1, tail)) if right > 0 else 0.0
-    upper = float(betaincinv(right + 1, wrong, 1 - tail)) if wrong > 0 else 1.0
-    return lower, upper
+    lower, upper = binomial_limits(right, number - right, level)
+    return float(lower), float(upper)
 
 
 def _effective_answers(answers: Answers, level: float, clusters: int) -> float:

@@ -229,6 +229,11 @@ def jackknifed_entropy(
     unequal_rows = surprisals.bits_for_unequal_rows(spectrum)
     added = max(0.0, estimate - plug_in(spectrum))
     even = TOO_EVEN * added / max(1, spectrum.distinct - 1)
+    rows_seen_once = (
+        spectrum.rows_in_single_samples
+        if clusters is None or changes is None
+        else rows_in_single_clusters(spectrum, changes)
+    )
     without, unseen_error, of_groups = _without_groups(total, samples, changes, surprisals)
     return Jackknifed(
         estimate,
@@ -241,7 +246,7 @@ def jackknifed_entropy(
             effective_samples(clusters or samples, spectrum.rows, pairs),
             neurons,
             shown=entropy_of_sums(total._replace(once=0, twice=0), surprisals, samples),
-            unseen=_unseen(spectrum, None if clusters is None else changes),
+            unseen=rows_seen_once / spectrum.rows,
             unseen_error=unseen_error,
         ),
     )
@@ -261,10 +266,3 @@ def _without_groups(
     bits = [entropy_of_sums(sums, surprisals, m) for sums, m in zip(rest, left, strict=True)]
     unseen = np.array([sums.rows_in_single_samples / sums.rows for sums in rest])
     return np.array(bits), standard_error(unseen[changes.samples > 0]), changes.samples
-
-
-def _unseen(spectrum: Spectrum, clustered: SpectrumDelta | None) -> float:
-    """Return the share of the rows in states seen in one sample, or cluster, only."""
-    if clustered is None:
-        return spectrum.rows_in_single_samples / spectrum.rows
-    return rows_in_single_clusters(spectrum, clustered) / spectrum.rows

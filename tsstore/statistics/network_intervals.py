@@ -172,12 +172,12 @@ def difference_interval(
     """
     one, other = first[0], second[0]
     error, degrees = _paired(one, other) if paired else _independent(one, other)
-    reach = (_reach_alike if alike else _reach)(*first, *second)
+    reach = _reach_alike(*first, *second) if alike else _reach(first[1], second[1])
     lower, upper = reach.ends(student_quantile(level, degrees) * error)
     return Interval(one.estimate - other.estimate, lower, upper, error, level)
 
 
-def _reach(one: Jackknifed, first: Reach, other: Jackknifed, second: Reach) -> Reach:
+def _reach(first: Reach, second: Reach) -> Reach:
     return Reach(
         first.lowest - second.highest,
         first.highest - second.lowest,

@@ -16,7 +16,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.statistics.special import FloatArray, check_level
+from tsstore.statistics.special import FloatArray, binomial_limits, check_level
 from tsstore.statistics.spectrum import IntArray
 
 FEWEST_TELLING = 10
@@ -42,8 +42,6 @@ def rate_limits(
     `fired` in some row, and in all (`full`). Numbers are of samples, of rows, and the sum of
     squares of samples' rows. ValueError if the level is not between 0 and 1, or there are no rows.
     """
-    from scipy.special import betaincinv
-
     check_level(level)
     if not rows:
         raise ValueError("a firing rate needs rows: there are none")
@@ -58,12 +56,7 @@ def rate_limits(
         # Samples that all show the same share scatter like infinitely many rows: there are so many.
         alike = np.where(np.isfinite(alike), np.minimum(alike, rows), rows)
         number = np.where(telling, alike, number)
-    tail = (1 - level) / 2
-    right, wrong = rate * number, (1 - rate) * number
-    with np.errstate(invalid="ignore"):
-        lower = np.where(on > 0, betaincinv(right, wrong + 1, tail), 0.0)
-        upper = np.where(on < rows, betaincinv(right + 1, wrong, 1 - tail), 1.0)
-    return lower, upper
+    return binomial_limits(rate * number, (1 - rate) * number, level)
 
 
 def upper_bound_from_rates(rates: npt.ArrayLike) -> float:

@@ -157,12 +157,8 @@ def chao(
             f"there can be no more than {limit:.0f} states: found {observed.distinct} distinct ones"
         )
     found = _as_seen(observed, level) if observed.unseen is None else _with_unseen(observed, level)
-    return Richness(
-        estimate=min(found.estimate, limit),
-        standard_error=found.standard_error,
-        lower=min(found.lower, limit),
-        upper=min(found.upper, limit),
-    )
+    ends = (min(end, limit) for end in (found.lower, found.upper))
+    return Richness(min(found.estimate, limit), found.standard_error, *ends)
 
 
 def unseen_states(observed: Draws) -> float:
@@ -178,7 +174,10 @@ def _with_unseen(observed: Draws, level: float) -> Richness:
     seen, missing = observed.distinct, unseen_states(observed)
     if observed.twice == 0:
         return _without_twice(observed, level)
-    variance = _variance(observed)
+    shrink = (observed.number - 1) / observed.number
+    ratio = observed.once / observed.twice
+    terms = shrink * ratio**2 / 2 + shrink**2 * ratio**3 + shrink**2 * ratio**4 / 4
+    variance = observed.twice * terms
     factor = math.exp(_quantile(level) * math.sqrt(math.log1p(variance / missing**2)))
     lower, upper = seen + missing / factor, seen + missing * factor
     return Richness(seen + missing, math.sqrt(variance), lower, upper)
@@ -193,13 +192,6 @@ def _without_twice(observed: Draws, level: float) -> Richness:
     at_least = min(missing, (observed.number - 1) / observed.number * observed.once**2 / (2 * most))
     seen = observed.distinct
     return Richness(seen + missing, math.inf, seen + at_least, math.inf)
-
-
-def _variance(observed: Draws) -> float:
-    shrink = (observed.number - 1) / observed.number
-    ratio = observed.once / observed.twice
-    terms = shrink * ratio**2 / 2 + shrink**2 * ratio**3 + shrink**2 * ratio**4 / 4
-    return observed.twice * terms
 
 
 def _quantile(level: float) -> float:
@@ -273,7 +265,7 @@ def coverage_interval(
 
 def _unseen_limit(once: float, twice: float, draws: float, level: float, side: int) -> float:
     """Return the smaller (side -1) or larger (1) x of x**2 (1 + c) - 2 x b + d = 0."""
-    reach = NormalDist().inv_cdf((1 + level) / 2) ** 2 / draws
+    reach = _quantile(level) ** 2 / draws
     middle, product = once + reach * (1 - twice) / 2, once**2 - reach * twice
     root = math.sqrt(max(0.0, middle**2 - (1 + reach) * product))
     return (middle + side * root) / (1 + reach)

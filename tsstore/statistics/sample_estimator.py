@@ -89,7 +89,13 @@ class Surprisals:
         cls, spectrum: Spectrum, samples: int, equal_pairs_within_samples: int | None = None
     ) -> Surprisals:
         """Take rows and spread from a spectrum; parameters as `chao_wang_jost_by_samples`."""
-        _check_samples(spectrum, samples)
+        if spectrum.rows == 0:
+            raise ValueError("an entropy needs at least one row: there are no rows")
+        if (most := int(spectrum.incidence.max())) > samples:
+            raise ValueError(
+                f"a state was seen in {most} samples, but there are {samples}; pass the number of "
+                "samples that were counted"
+            )
         spread = rare_spread(spectrum, equal_pairs_within_samples)
         return cls(spectrum.rows, operator.index(samples), spread)
 
@@ -207,16 +213,6 @@ def _spread_of_rarest(spectrum: Spectrum) -> float:
     each = spectrum.multiplicity[rarest] / q
     mean = float(states @ (q * each)) / float(states @ q)
     return float((states * q) @ (each / mean - 1) ** 2) / float(states.sum() - 1)
-
-
-def _check_samples(spectrum: Spectrum, samples: int) -> None:
-    if spectrum.rows == 0:
-        raise ValueError("an entropy needs at least one row: there are no rows")
-    if (most := int(spectrum.incidence.max())) > samples:
-        raise ValueError(
-            f"a state was seen in {most} samples, but there are {samples}; pass the number of "
-            "samples that were counted"
-        )
 
 
 def _for_each(function: Callable[[IntArray], FloatArray], numbers: IntArray) -> FloatArray:

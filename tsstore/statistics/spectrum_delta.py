@@ -75,8 +75,13 @@ class SpectrumDelta:
         entries = [_as_integers(column) for column in (group, multiplicity, incidence, states)]
         _check_lengths(_NUMBERS, totals)
         _check_lengths(_ENTRIES, entries)
-        _check_groups(entries[0], totals[0].size)
-        return cls(*totals, *_add_up(*entries))
+        group, k, q, states = entries
+        groups = totals[0].size
+        if group.size and not 0 <= group.min() <= group.max() < groups:
+            raise ValueError(
+                f"entries are of groups {group.min()} to {group.max()}; expected 0 to {groups - 1}"
+            )
+        return cls(*totals, *_sums(_order(group, k, q), states, group, k, q))
 
     @classmethod
     def from_groups(
@@ -191,11 +196,6 @@ def _check_lengths(names: Iterable[str], columns: list[IntArray]) -> None:
         raise ValueError(f"{', '.join(names)} must be of one length each: found shapes {shapes}")
 
 
-def _add_up(group: IntArray, k: IntArray, q: IntArray, states: IntArray) -> tuple[IntArray, ...]:
-    """Sort by group, k and q, add up the states of equal entries, and drop what comes to 0."""
-    return _sums(_order(group, k, q), states, group, k, q)
-
-
 def _order(*keys: IntArray, runs: bool = False) -> IntArray:
     """Return the order by the keys, none of which is negative, the first one leading.
 
@@ -209,13 +209,6 @@ def _order(*keys: IntArray, runs: bool = False) -> IntArray:
     for key, width in zip(keys, bits, strict=True):
         packed = (packed << width) | key
     return np.argsort(packed, kind="stable" if runs else "quicksort")
-
-
-def _check_groups(group: IntArray, groups: int) -> None:
-    if group.size and not 0 <= group.min() <= group.max() < groups:
-        raise ValueError(
-            f"entries are of groups {group.min()} to {group.max()}; expected 0 to {groups - 1}"
-        )
 
 
 def _sums(order: IntArray, states: IntArray, *keys: IntArray) -> tuple[IntArray, ...]:

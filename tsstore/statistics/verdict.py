@@ -31,6 +31,7 @@ from typing import NamedTuple
 from tsstore.statistics.entropy import plug_in
 from tsstore.statistics.intervals import Jackknifed, Reach
 from tsstore.statistics.spectrum import Spectrum
+from tsstore.text import counted
 
 SATURATED = "saturated"
 USABLE = "usable"
@@ -226,11 +227,6 @@ def error_of_errors(groups: int) -> float:
 
     degrees = groups - 1
     return math.sqrt(degrees / (2 * gammaincinv(degrees / 2, 0.1))) if degrees > 0 else 1.0
-
-
-def counted(number: int, thing: str) -> str:
-    """Return how many things there are: "1 sample", "1,000 samples"."""
-    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def _too_few(samples: int, clusters: int | None) -> str:
