@@ -37,7 +37,7 @@ from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.planning.cost import FAN_IN, Work
 from tsstore.analysis.planning.layer_plan import layer_plan, make_plan
-from tsstore.analysis.samples import GROUPS, RandomGroups
+from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler, Scheduler, choose, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import MemoryTooSmallError
@@ -115,7 +115,9 @@ def pickled_sizes(folder: Path) -> dict[str, int]:
     scheduler.shared_memory = False
     plan = replace(layer_plan(states, 256 << 20, scheduler, GROUPS), block_rows=ROWS // BLOCKS)
     scheme = KeyScheme.create(states.row_bytes)
-    graph, _ = build_graph(LayerJob(states, scheme, plan, str(folder), RandomGroups()))
+    graph, _ = build_graph(
+        LayerJob(states, scheme, plan, str(folder), Samples(groups=RandomGroups()))
+    )
     tasks = list(task_keys(graph))
     sizes: dict[str, int] = {"constants": 0}
     for key in graph.keys() - tasks:

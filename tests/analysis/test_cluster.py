@@ -29,7 +29,7 @@ from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.exchange import Receipt
 from tsstore.analysis.execution.graph import Index, build_graph
 from tsstore.analysis.planning.layer_plan import layer_plan
-from tsstore.analysis.samples import GROUPS, RandomGroups
+from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError
@@ -312,7 +312,9 @@ def test_nothing_large_goes_through_the_scheduler(client, tmp_path, scratch):
     scheduler, groups = choose(client), RandomGroups()
     plan = layer_plan(states, 64 << 20, scheduler, GROUPS)
     plan = replace(plan, block_rows=1024, partition_bits=3)
-    graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan, str(scratch), groups))
+    graph, _ = build_graph(
+        LayerJob(states, KeyScheme.create(8), plan, str(scratch), Samples(groups=groups))
+    )
     tasks = [key for key, task in graph.items() if isinstance(task, tuple)]
     values = dict(zip(tasks, client.get(graph, tasks), strict=True))
     blocks = [value for value in values.values() if isinstance(value, Receipt)]
@@ -328,7 +330,7 @@ def test_blocks_wait_at_the_scheduler_until_a_worker_is_free(client, tmp_path, s
     scheduler = choose(client)
     plan = replace(layer_plan(states, 64 << 20, scheduler, GROUPS), block_rows=16)
     graph, key = build_graph(
-        LayerJob(states, KeyScheme.create(8), plan, str(scratch), RandomGroups())
+        LayerJob(states, KeyScheme.create(8), plan, str(scratch), Samples(groups=RandomGroups()))
     )
     blocks = [str(own) for own in graph if "-block-" in str(own)]
     assert len(blocks) > 20

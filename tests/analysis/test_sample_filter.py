@@ -386,9 +386,7 @@ def test_what_is_left_out_is_sent_once_and_not_with_each_task(tmp_path):
     run = Run(tmp_path / "run", range(2000), range(2000), width=8)
     states, sample_filter = run.store["a"], run.sample_filter()
     plan = layer_plan(states, MIB << 6, LocalScheduler(1), left_out=sample_filter.samples)
-    graph, _ = build_graph(
-        LayerJob(states, KeyScheme.create(8), plan, "", sample_filter=sample_filter)
-    )
+    graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan, "", Samples(sample_filter)))
     (constant,) = [value for value in graph.values() if isinstance(value, LayerJob)]
     tasks = [value for value in graph.values() if isinstance(value, tuple)]
     assert len(pickle.dumps(constant)) > 16_000 > max(len(pickle.dumps(task)) for task in tasks)

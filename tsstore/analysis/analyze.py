@@ -164,22 +164,21 @@ def count_layer(
     a MemoryTooSmallError if the memory holds not even one task, a DamageError if a chunk is not
     what was committed, a CountingError if the counts do not add up to the rows.
     """
-    groups, sample_filter = samples.groups, samples.sample_filter
-    memory, left_out = scheduler.memory(request.memory), sample_filter.planned
+    memory, left_out = scheduler.memory(request.memory), samples.sample_filter.planned
     plan = layer_plan(states, memory, scheduler, samples.group_count, left_out, request.exact)
     scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
-    warm_up(states.row_bytes, request.exact, groups is not None, plan.spill)
+    warm_up(states.row_bytes, request.exact, samples.group_count > 0, plan.spill)
 
     if plan.gives_back:
         give_back_memory()
     with planned_scratch(plan, scheduler, request.scratch) as folder:
-        job = LayerJob(states, scheme, plan, folder, groups, sample_filter)
+        job = LayerJob(states, scheme, plan, folder, samples)
         graph, key = build_graph(job)
         counts = scheduler.run(graph, key, plan.threads, request.report(states.name))
         if plan.gives_back:
             give_back_memory()
-    counts = finish_counts(counts, states, groups, sample_filter)
-    _check_rows(states, counts, sample_filter)
+    counts = finish_counts(counts, states, samples)
+    _check_rows(states, counts, samples.sample_filter)
     return counts, scheme
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import text
+from tsstore.analysis.execution.graph import merge_tree
 from tsstore.analysis.request import Request, check_rows, countable, layer_names
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.counting.firing import Firing, add_firing, complements, count_firing
@@ -390,13 +391,7 @@ def _graph(states: LayerStates, secret: int) -> tuple[dict[Any, Any], Any]:
         for some in part.blocks(number, BLOCK_PIECES * _piece_rows(states)):
             keys.append((block, len(keys)))
             graph[keys[-1]] = (_count_block, layer, some)
-    while len(keys) > 1:
-        merged = []
-        for first in range(0, len(keys), FAN_IN):
-            merged.append((added, len(graph)))
-            graph[merged[-1]] = (add_firing, keys[first : first + FAN_IN])
-        keys = merged
-    return graph, keys[0]
+    return graph, merge_tree(graph, keys, FAN_IN, added, add_firing)
 
 
 def _piece_rows(states: LayerStates) -> int:

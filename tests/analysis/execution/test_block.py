@@ -14,7 +14,7 @@ from tsstore.analysis.execution import block as block_records
 from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
-from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
+from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, Samples
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
@@ -45,7 +45,7 @@ def records_of(
 ) -> tuple[list[Records], SpectrumDelta]:
     """All records of a block of one piece, and its numbers."""
     buffers = Buffers()
-    job = LayerJob(states, scheme, plan_of(states, direct), "", groups, sample_filter)
+    job = LayerJob(states, scheme, plan_of(states, direct), "", Samples(sample_filter, groups))
     table = preaggregation(job, buffers)
     assert isinstance(table, DirectTable) == direct
     records, numbers = read_records(job, block, table, buffers)

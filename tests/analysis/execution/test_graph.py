@@ -30,7 +30,7 @@ from tsstore.analysis.execution.graph import (
 )
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan, layer_plan
-from tsstore.analysis.samples import RandomGroups, SampleFilter
+from tsstore.analysis.samples import RandomGroups, SampleFilter, Samples
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
@@ -67,10 +67,12 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_of(states, spill, groups.count if groups else 0, **changes)
         graph, key = build_graph(
-            LayerJob(states, KeyScheme.create(states.row_bytes), plan, folder, groups)
+            LayerJob(
+                states, KeyScheme.create(states.row_bytes), plan, folder, Samples(groups=groups)
+            )
         )
         counts: Counts = LocalScheduler(threads).run(graph, key, threads, None)
-    return finish_counts(counts, states, groups)
+    return finish_counts(counts, states, Samples(groups=groups))
 
 
 def receipts_of(states: LayerStates, folder: str = "", **changes: int) -> tuple[Any, ...]:
@@ -180,7 +182,7 @@ def test_a_receipt_tells_numbers_of_its_block_by_group(tmp_path):
     groups = RandomGroups(3)
     (block,) = states.blocks(100)
     plan = plan_of(states, groups=3, partition_bits=0)
-    job = LayerJob(states, KeyScheme.create(8), plan, "", groups)
+    job = LayerJob(states, KeyScheme.create(8), plan, "", Samples(groups=groups))
     receipt = count_block(job, block)
     dealt = groups.of_samples(states.parts[0].directory, 0, 3)
     expected = np.zeros((4, 3), np.int64)
@@ -188,7 +190,7 @@ def test_a_receipt_tells_numbers_of_its_block_by_group(tmp_path):
     assert np.array_equal(receipt.groups.numbers, expected)
     assert (receipt.equal_pairs_within_samples, receipt.pairs_within_samples) == (6, 9)
     assert all(piece.group is not None for piece in receipt.slices.read(0))
-    assert count_block(replace(job, groups=None), block).groups is None
+    assert count_block(replace(job, samples=Samples()), block).groups is None
 
 
 @pytest.mark.parametrize("bits", [0, 3, 5])
@@ -343,7 +345,7 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
         count_of_groups = groups.count if groups else 0
         plan = plan_of(states, groups=count_of_groups, partition_bits=2, gathered_bytes=1 << 20)
         plan = replace(plan, subpartition_records=1 << 14)
-        job = LayerJob(states, scheme, plan, "", groups)
+        job = LayerJob(states, scheme, plan, "", Samples(groups=groups))
         blocks = [count_block(job, block, buffers) for block in states.blocks(1000)]
         return check_receipts(blocks, states.rows), plan
 
@@ -370,7 +372,9 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
 @pytest.mark.parametrize("groups", [None, RandomGroups(3)])
 def test_buffers_are_made_by_tasks_so_that_graphs_and_results_hold_none(tmp_path, groups):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
-    graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan_of(states), "", groups))
+    graph, _ = build_graph(
+        LayerJob(states, KeyScheme.create(8), plan_of(states), "", Samples(groups=groups))
+    )
     tasks = [task for task in graph.values() if isinstance(task, tuple)]
     makers = [key for key, task in graph.items() if task == (Buffers,)]
     users = {
@@ -386,7 +390,9 @@ def test_buffers_are_made_by_tasks_so_that_graphs_and_results_hold_none(tmp_path
 def test_blocks_depend_on_one_value_and_on_buffers_alone(tmp_path):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 8)})["a"]
     plan = plan_of(states, groups=3)
-    graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan, "", RandomGroups(3)))
+    graph, _ = build_graph(
+        LayerJob(states, KeyScheme.create(8), plan, "", Samples(groups=RandomGroups(3)))
+    )
     blocks = [task for task in graph.values() if isinstance(task, tuple) and task[0] is count_block]
     needed = {item for task in blocks for item in task if isinstance(item, tuple)}
     assert len(blocks) == len(list(states.blocks(plan.block_rows))) > 1
@@ -415,7 +421,7 @@ def test_a_block_without_records_needs_no_file(tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     plan = plan_of(states, spill=True)
-    job = LayerJob(states, KeyScheme.create(8), plan, str(scratch), sample_filter=sample_filter)
+    job = LayerJob(states, KeyScheme.create(8), plan, str(scratch), Samples(sample_filter))
     receipt = count_block(job, block)
     assert (receipt.rows, receipt.slices) == (0, HeldSlices([]))
     assert list(scratch.iterdir()) == []
@@ -553,7 +559,7 @@ def test_samples_of_parts_without_rows_are_counted_all_the_same(tmp_path):
     assert counts.changes.samples.sum() == 39
     check_groups(states, parts, groups, counts)
     empty = write_layers(tmp_path / "empty", {"a": parts[0]})["a"]
-    nothing = finish_counts(Counts(Spectrum.empty()), empty, groups)
+    nothing = finish_counts(Counts(Spectrum.empty()), empty, Samples(groups=groups))
     assert nothing.changes.samples.sum() == 9
 
 

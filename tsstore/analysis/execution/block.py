@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
+from tsstore.analysis.samples import ALL, Samples
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
@@ -25,6 +26,8 @@ from tsstore.store.reading.layer_part import Block
 SPAN_BYTES = 1 << 20
 """Of rows that become keys at a time, about: while they are still in the processor's cache."""
 
+_CHUNK_WORKSPACE = partial(ChunkWorkspace, once=True)
+
 _Word = TypeVar("_Word", bound=np.generic)
 
 
@@ -39,8 +42,7 @@ class LayerJob:
     scheme: KeyScheme
     plan: Plan
     folder: str
-    groups: RandomGroups | None = None
-    sample_filter: SampleFilter = ALL_SAMPLES
+    samples: Samples = ALL
 
 
 Preaggregation = HotKeys | DirectTable
@@ -54,7 +56,7 @@ def preaggregation(job: LayerJob, buffers: Buffers) -> Preaggregation:
     keys.
     """
     scheme, plan = job.scheme, job.plan
-    count = job.groups.count if job.groups else 0
+    count = job.samples.group_count
 
     def make_direct() -> DirectTable:
         return DirectTable(scheme, count, plan.largest_sample)
@@ -79,12 +81,12 @@ def read_records(
     The records may lie in the buffers; what the table for pre-aggregation has counted is not among
     them. Without groups, all samples are one.
     """
-    states, scheme, groups, sample_filter = job.states, job.scheme, job.groups, job.sample_filter
+    states, scheme = job.states, job.scheme
+    groups, sample_filter = job.samples.groups, job.samples.sample_filter
     part = states.parts[block.part]
-    group, count = None, 1
+    group, count = None, job.samples.group_count or 1
     if groups is not None:
         group = groups.of_samples(part.directory, block.first_sample, block.samples)
-        count = groups.count
     one_position = part.constant_positions == 1 and not sample_filter.samples
     if one_position and isinstance(table, HotKeys):
         samples = np.array([block.rows]) if group is None else count_groups(group, count)
@@ -118,7 +120,7 @@ def _read_rows(states: LayerStates, block: Block, buffers: Buffers) -> npt.NDArr
         block.first_row,
         block.first_row + block.rows,
         room,
-        buffers.kept("chunks", _chunk_workspace),
+        buffers.kept("chunks", _CHUNK_WORKSPACE),
     )
 
 
@@ -133,14 +135,10 @@ def _read_keys(
     while row < stop:
         end = min(stop, (row // span + 1) * span)
         room = buffers.array("rows", (end - row, states.row_bytes), np.uint8)
-        rows = stored.read(row, end, room, buffers.kept("chunks", _chunk_workspace))
+        rows = stored.read(row, end, room, buffers.kept("chunks", _CHUNK_WORKSPACE))
         scheme.keys(rows, keys[row - block.first_row : end - block.first_row])
         row = end
     return keys
-
-
-def _chunk_workspace() -> ChunkWorkspace:
-    return ChunkWorkspace(once=True)
 
 
 def _select_rows(

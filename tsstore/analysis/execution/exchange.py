@@ -91,13 +91,7 @@ class FiledSlices:
     grouped: bool = False
 
     def read(self, partition: int) -> Iterator[Records]:
-        """Yield the records of one partition, a bounded number at a time.
-
-        Raises
-        ------
-        CountingError
-            If the file is gone, short or changed.
-        """
+        """Yield a partition's records, some at a time; CountingError if the file has changed."""
         try:
             with open(self.file, "rb", buffering=0) as file:
                 file.seek(partition * _ENTRY.size)
@@ -145,11 +139,7 @@ def spill(pieces: Sequence[Scattered], folder: str) -> FiledSlices:
     """Write a block's records, of at least one piece, to a file of their own in a folder.
 
     A task that runs twice writes two files, of which only the one with a receipt is read.
-
-    Raises
-    ------
-    AnalysisError
-        If the file cannot be written.
+    AnalysisError if the file cannot be written.
     """
     path = Path(folder) / f"{uuid.uuid4().hex}.records"
     partitions = len(pieces[0][1]) - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter
+from tsstore.analysis.samples import Samples
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
@@ -32,18 +32,9 @@ from tsstore.store.reading.layer_part import Block
 class Counts:
     """What is counted of a layer, or of a share of it.
 
-    Attributes
-    ----------
-    spectrum
-        Distinct states by multiplicity and incidence.
-    equal_pairs_within_samples
-        Pairs of equal rows within one sample.
-    pairs_within_samples
-        Pairs of rows within one sample.
-    changes
-        What leaving each group of samples out changes; None without groups.
-    entries
-        Those that are still to be sorted into `changes`: of partitions that wait to be merged.
+    Pairs are of rows within one sample. Without groups of samples there are no changes, which
+    leaving each of them out makes; entries are those still to be sorted into them, of partitions
+    that wait to be merged.
     """
 
     spectrum: Spectrum
@@ -92,7 +83,7 @@ def count_block(job: LayerJob, block: Block, buffers: Buffers | None = None) -> 
         int(counted.equal_pairs_within_samples.sum()),
         int(counted.pairs_within_samples.sum()),
         slices,
-        None if job.groups is None else counted,
+        None if job.samples.groups is None else counted,
     )
 
 
@@ -158,14 +149,9 @@ def merge_counts(counts: Sequence[Counts]) -> Counts:
     )
 
 
-def finish_counts(
-    counts: Counts,
-    states: LayerStates,
-    groups: RandomGroups | None,
-    sample_filter: SampleFilter = ALL_SAMPLES,
-) -> Counts:
+def finish_counts(counts: Counts, states: LayerStates, samples: Samples) -> Counts:
     """Sort the changes of all partitions, and count the samples of parts that have no rows."""
-    if groups is None:
+    if (groups := samples.groups) is None:
         return counts
     numbers = np.zeros((4, groups.count), np.int64)
     if counts.changes is not None:
@@ -173,7 +159,7 @@ def finish_counts(
     for part in states.parts:
         if not part.rows:
             group = groups.of_samples(part.directory, 0, part.samples)
-            group = sample_filter.select(group, part.directory, 0)
+            group = samples.sample_filter.select(group, part.directory, 0)
             numbers[0] += np.bincount(group, minlength=groups.count)
     entries = counts.entries
     if entries is None:
@@ -193,11 +179,11 @@ def build_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     graph[level[0]] = (total_pairs, index)
     buffers = f"tsstore-buffers-{token}"
     graph[buffers] = (Buffers,)
-    words, many = job.scheme.words, fan_in(job.groups.count if job.groups else 0)
+    words, many = job.scheme.words, fan_in(job.samples.group_count)
     for partition in range(1 << job.plan.partition_bits):
         level.append((f"tsstore-partition-{token}", partition))
         graph[level[-1]] = (count_partition, index, job.plan, words, partition, buffers)
-    return graph, _merge_tree(graph, level, many, f"tsstore-merge-{token}")
+    return graph, merge_tree(graph, level, many, f"tsstore-merge-{token}", merge_counts)
 
 
 def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
@@ -216,7 +202,7 @@ def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     for number, block in enumerate(job.states.blocks(job.plan.block_rows)):
         blocks.append(key("block", number))
         graph[blocks[-1]] = (count_block, shared, block, buffers)
-    graph[key("index")] = (check_receipts, blocks, job.sample_filter.kept_rows(job.states))
+    graph[key("index")] = (check_receipts, blocks, job.samples.sample_filter.kept_rows(job.states))
     return graph, key("index")
 
 
@@ -226,13 +212,15 @@ def _merge_changes(parts: Sequence[SpectrumDelta | None]) -> SpectrumDelta | Non
     return merge_deltas(held) if held else None
 
 
-def _merge_tree(graph: dict[Any, Any], level: list[Any], many: int, name: str) -> Any:
+def merge_tree(
+    graph: dict[Any, Any], level: list[Any], many: int, name: str, merge: Callable[..., Any]
+) -> Any:
     """Add the merging of all counts of a level to the graph, so many at a time; return its key."""
     depth = 0
     while len(level) > 1:
         groups = [level[start : start + many] for start in range(0, len(level), many)]
         level = [(name, depth, number) for number in range(len(groups))]
         for merged, group in zip(level, groups, strict=True):
-            graph[merged] = (merge_counts, group)
+            graph[merged] = (merge, group)
         depth += 1
     return level[0]

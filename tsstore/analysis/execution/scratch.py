@@ -34,13 +34,7 @@ _REMOVALS = 20
 
 
 def scratch_parent(scratch: str | os.PathLike[str] | None) -> str | None:
-    """Return the folder in which the user wants scratch; None if any will do.
-
-    Raises
-    ------
-    AnalysisError
-        If it is a URL.
-    """
+    """Return the folder in which the user wants scratch, None if any will do; no URL."""
     if scratch is not None and is_url(scratch):
         raise AnalysisError(
             f"scratch is {os.fspath(scratch)}; expected a folder on a file system that all workers "
@@ -55,12 +49,8 @@ def planned_scratch(
 ) -> Iterator[str]:
     """Make the scratch folder that a plan needs, and remove it with all that is in it.
 
-    Its path is empty where the plan needs none.
-
-    Raises
-    ------
-    AnalysisError
-        If it cannot be made, or not all workers see it.
+    Its path is empty where the plan needs none. AnalysisError if it cannot be made, or not all
+    workers see it.
     """
     if not plan.spill:
         yield ""
@@ -74,12 +64,8 @@ def planned_scratch(
 def scratch_folder(parent: str | os.PathLike[str] | None) -> Iterator[str]:
     """Make a scratch folder, and remove it with all that is in it.
 
-    Those beside it that killed processes have left are removed first.
-
-    Raises
-    ------
-    AnalysisError
-        If it cannot be made.
+    Those beside it that killed processes have left are removed first. AnalysisError if it cannot be
+    made.
     """
     parent = os.path.abspath(parent or tempfile.gettempdir())
     remove_left(parent)

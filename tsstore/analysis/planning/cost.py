@@ -49,22 +49,16 @@ class Work:
     ----------
     name
         The layer's, for messages.
-    rows
-        Rows of the layer.
-    row_bytes
-        Bytes of a row.
-    words
-        Words of a key.
+    row_bytes, words
+        Bytes of a row, words of a key.
     largest_sample
         Rows of the sample that has most.
     chunk_bytes
         Bytes of a decoded chunk of the store.
     parts
         Parts of the store: no block reads from two.
-    groups
-        Groups of samples that are told apart; 0: none.
-    left_out
-        Samples of the run that do not count.
+    groups, left_out
+        Groups of samples that are told apart, 0 for none; samples of the run that do not count.
     all_threads
         Tasks that all processes run at a time; as many blocks there should be, at least.
     neurons

@@ -57,8 +57,8 @@ class Plan:
 
     Attributes
     ----------
-    memory
-        Bytes that one process may add to its baseline.
+    memory, projected_peak
+        Bytes that one process may add to its baseline, and that it does add at most.
     threads
         Tasks that one process runs at a time.
     piece_rows
@@ -85,14 +85,10 @@ class Plan:
         Most bytes of records there can be.
     slice_bytes
         Mean bytes of a slice: the records of one block and one partition, were none merged.
-    blocks
-        Number of blocks, about.
-    tasks
-        Number of tasks of the graph, about.
+    blocks, tasks
+        Number of blocks, and of the graph's tasks, about.
     rounds
         How often each record is written to files: once.
-    projected_peak
-        Most bytes that one process adds to its baseline.
     gives_back
         Whether memory that was freed is given back to the system: before the layer is counted, and
         after it. Where a layer takes less than half of the memory, what an earlier one has left
@@ -129,12 +125,8 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
     """Choose how to count a layer within so many bytes that one process may add to its baseline.
 
     With `shared_memory` all tasks run in one process of ours: records can stay in memory, and fewer
-    threads can be used if memory is short. A cluster's worker uses all that it has.
-
-    Raises
-    ------
-    MemoryTooSmallError
-        If nothing fits; the message names the smallest memory with which something does.
+    threads can be used if memory is short. A cluster's worker uses all that it has. If nothing
+    fits, a MemoryTooSmallError names the smallest memory with which something does.
     """
     plans = _fitting_plans(work, memory, threads, shared_memory)
     if not plans:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,11 @@ from tsstore.analysis.request import (
     dependence,
     layer_names,
 )
+from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.schedulers import choose
-from tsstore.errors import MemoryTooSmallError, UnknownLayerError
+from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.open import StorePath
-from tsstore.store.reading.store import StateStore, aliases
+from tsstore.store.reading.store import StateStore
 from tsstore.text import (
     counted,
     format_memory,
@@ -46,14 +46,7 @@ LARGEST_GIB = 10_000
 class PlannedLayer:
     """What there is to count in one layer, and how.
 
-    Attributes
-    ----------
-    rows
-        Committed rows; those of samples that are left out are read as well.
-    row_bytes
-        Bytes of a row.
-    plan
-        How the layer is counted.
+    Rows are the committed ones: those of samples that are left out are read as well.
     """
 
     rows: int
@@ -81,7 +74,7 @@ class PlannedLayer:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RunPlan(Mapping[str, Plan]):
+class RunPlan(ByLayer[Plan]):
     """How a run would be counted: a mapping from layer names to plans; made by `plan`.
 
     Layers are counted one after another, each with all the memory and all the threads.
@@ -158,10 +151,6 @@ class RunPlan(Mapping[str, Plan]):
             "sentences": self.sentences,
         }
 
-    def to_json(self) -> str:
-        """Return :meth:`to_dict` as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
     def to_frame(self) -> pd.DataFrame:
         """Return the layers' numbers as a table, one line a layer."""
         import pandas as pd
@@ -170,17 +159,8 @@ class RunPlan(Mapping[str, Plan]):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
     def __getitem__(self, name: str) -> Plan:
-        for candidate in aliases(name):
-            if candidate in self.layers:
-                return self.layers[candidate].plan
-        held = ", ".join(map(printable, self.layers))
-        raise UnknownLayerError(f"the plan has no layer {name!r}; it has {held}")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
+        found: PlannedLayer = self._find(name, f"the plan has no layer {name!r}; it has")
+        return found.plan
 
     def __repr__(self) -> str:
         lines = [total_line(self), *self.sentences]
