@@ -201,15 +201,11 @@ class RandomGroups:
         if self.columns is None:
             return None
         known, new = np.empty(0, np.uint64), [np.empty(0, np.uint64)]
-        for directory, column in self.columns.items():
-            first = 0
-            for words in _word_pieces(column, 0, column.commit.rows):
-                kept = sample_filter.select(words, directory, first)
-                new.append(np.unique(self._as_joined(kept)))
-                first += len(words)
-                # Merged once there are as many new ones as known ones, each is sorted a few times.
-                if sum(map(len, new)) > len(known):
-                    known, new = np.unique(np.concatenate([known, *new])), []
+        for kept in self._kept_words(sample_filter):
+            new.append(np.unique(self._as_joined(kept)))
+            # Merged once there are as many new ones as known ones, each is sorted a few times.
+            if sum(map(len, new)) > len(known):
+                known, new = np.unique(np.concatenate([known, *new])), []
         return len(np.unique(np.concatenate([known, *new])))
 
     def of_samples(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.uint8]:
@@ -228,17 +224,21 @@ class RandomGroups:
         if self.columns is None or self.by is None:
             return None
         counts, sums = np.zeros(self.count, np.int64), np.zeros(self.count, np.uint64)
-        for directory, column in self.columns.items():
-            first = 0
-            for words in _word_pieces(column, 0, column.commit.rows):
-                kept = sample_filter.select(words, directory, first)
-                group = self._groups(self._as_joined(kept), "")
-                counts += np.bincount(group, minlength=self.count)
-                # Sums of hashes tell sets of words from each other.
-                np.add.at(sums, group, splitmix_words(kept))
-                first += len(words)
+        for kept in self._kept_words(sample_filter):
+            group = self._groups(self._as_joined(kept), "")
+            counts += np.bincount(group, minlength=self.count)
+            # Sums of hashes tell sets of words from each other.
+            np.add.at(sums, group, splitmix_words(kept))
         digests = tuple(zip(counts.tolist(), sums.tolist(), strict=True))
         return Dealt(self.by, digests, joined=self.joined is not None and len(self.joined[0]) > 0)
+
+    def _kept_words(self, sample_filter: SampleFilter) -> Iterator[_Words]:
+        """Yield the words of all samples that stay, some of them at a time."""
+        for directory, column in (self.columns or {}).items():
+            first = 0
+            for words in _word_pieces(column, 0, column.commit.rows):
+                yield sample_filter.select(words, directory, first)
+                first += len(words)
 
     def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
         """Return groups that are equal where the words are."""

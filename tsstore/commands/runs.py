@@ -91,7 +91,6 @@ def repeats_text(store: StateStore) -> str:
 
 
 def _part_cells(part: Part, status: str) -> list[str]:
-
     attributes, record = part.attributes, part.record
     return [
         part.directory,

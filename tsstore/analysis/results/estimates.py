@@ -212,12 +212,14 @@ def rarefied(counts: LayerCounts, sizes: Sequence[int], level: float) -> list[Ra
         Rarefied(size, fewer.richness(size), fewer.entropy(size), fewer.coverage(size))
         for size in sizes
     ]
-    changes = counts.changes
-    if changes is None or not _scatter_known(counts.spectrum, changes):
+    changes, spectrum = counts.changes, counts.spectrum
+    # One state, or samples that are all alike in what they show, do not scatter.
+    if changes is None or spectrum.distinct == 1 or spectrum.incidence.max() == 1:
         return found
-    groups = int(np.count_nonzero(changes.rows))
+    if (groups := int(np.count_nonzero(changes.rows))) < FEWEST_GROUPS:
+        return found
     reach = student_quantile(level, groups - 1)
-    scatters = scatter_at(counts.spectrum, counts.samples, changes, sizes)
+    scatters = scatter_at(spectrum, counts.samples, changes, sizes)
     return [
         one._replace(
             distinct_interval=_about(one.distinct, scatter.distinct, reach, level),
@@ -243,12 +245,6 @@ def _size(size: int, samples: int) -> int:
             f"{samples:,}"
         )
     return int(size)
-
-
-def _scatter_known(spectrum: Spectrum, changes: SpectrumDelta) -> bool:
-    """Return whether groups are enough, and not all samples alike in what they show."""
-    scatters = spectrum.distinct > 1 and int(spectrum.incidence.max()) > 1
-    return scatters and int(np.count_nonzero(changes.rows)) >= FEWEST_GROUPS
 
 
 def _about(estimate: float, error: float, reach: float, level: float) -> Interval:

@@ -181,7 +181,13 @@ class LayerResult(LayerCounts):
         return layer_document(self)
 
     def __repr__(self) -> str:
-        return layer_text(self)
+        sampled = sampling_text(self)
+        return (
+            f"<LayerResult {printable(self.name)}: {self.neurons:,} neurons, "
+            f"{self.samples:,} samples, {self.distinct:,} distinct states, "
+            f"efficiency {efficiency_text(self)}, {self.verdict}>\n  {self.reason}"
+            f"{sampled and f' ({sampled})'}"
+        )
 
 
 def layer_document(layer: LayerResult) -> dict[str, Any]:
@@ -275,17 +281,6 @@ def efficiency_text(layer: LayerResult) -> str:
     if layer.sample_limited:
         return bounded_text(layer.efficiency_lower_bound)
     return interval_text(layer.efficiency(), layer.efficiency_interval())
-
-
-def layer_text(layer: LayerResult) -> str:
-    """Return a layer in one line, and the reason of its verdict in another."""
-    sampled = sampling_text(layer)
-    return (
-        f"<LayerResult {printable(layer.name)}: {layer.neurons:,} neurons, "
-        f"{layer.samples:,} samples, {layer.distinct:,} distinct states, "
-        f"efficiency {efficiency_text(layer)}, {layer.verdict}>\n  {layer.reason}"
-        f"{sampled and f' ({sampled})'}"
-    )
 
 
 def sampling_text(layer: LayerResult) -> str:

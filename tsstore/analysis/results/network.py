@@ -55,16 +55,13 @@ class Analysis(ByLayer[LayerResult]):
 
     Attributes
     ----------
-    run
-        Path of the run.
-    samples
-        Number of samples that were counted.
+    run, samples
+        Path of the run, and the number of samples that were counted.
     layers
         Results by layer.
-    accuracy
-        Share of samples whose recorded prediction is their label; None if they were not recorded.
-    accuracy_by_group
-        The same by the groups of samples of the layers' changes.
+    accuracy, accuracy_by_group
+        Share of samples whose recorded prediction is their label, and the same by the groups of
+        samples of the layers' changes; None if they were not recorded.
     samples_left_out
         Number of samples of the run that were left out, because they repeat others.
     repeated_samples
@@ -187,19 +184,36 @@ class Analysis(ByLayer[LayerResult]):
     @property
     def sentence(self) -> str:
         """Which layers need more samples, and how many."""
-        return sentence(self)
+        needs: dict[str, list[str]] = {}
+        for layer in self.values():
+            if layer.needs:
+                needs.setdefault(layer.needs, []).append(layer.name)
+        if not needs:
+            return "" if self.warnings else "The samples suffice for every layer."
+        first, rest = list(needs.items())[:MOST_NAMED], list(needs.values())[MOST_NAMED:]
+        parts = [f"{listed(names)} need{'s' * (len(names) == 1)} {what}" for what, names in first]
+        if others := sum(map(len, rest)):
+            parts.append(f"{others} more need more than there are")
+        return "; ".join(parts) + "."
 
     @property
     def warnings(self) -> list[str]:
         """What speaks against most numbers, in sentences; they lead the table."""
-        return warning_lines(self)
+        most = MANY_DEPENDENT * self.samples
+        if self.repeats == "each" or (self.repeated_samples or 0) <= most:
+            return []
+        return _dependence_lines(self)
 
     def table(self, verbose: bool = False) -> str:
         """Return the table of layers and what is said of the network, as text.
 
         If it is verbose, with rows, plug-ins, their caps, and the reason of each verdict.
         """
-        return analysis_text(self, verbose)
+        rows = [headings(verbose), *(layer_cells(layer, verbose) for layer in self.values())]
+        lines = [*_said(self), *(reasons(self) if verbose else [])]
+        leading, shown = ([f"  {line}" for line in own if line] for own in (self.warnings, lines))
+        title = f"<Analysis {printable(self.run)}>"
+        return "\n".join([title, *leading, *text_table(rows), *shown])
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""
@@ -216,7 +230,10 @@ class Analysis(ByLayer[LayerResult]):
         return self.table()
 
     def _repr_html_(self) -> str:
-        return analysis_html(self)
+        layers = list(self.values())
+        leading = "".join(f"<p><b>{escape(line)}</b></p>" for line in self.warnings)
+        table = html_table(HEADINGS, map(layer_cells, layers), list(map(_tooltips, layers)))
+        return html_title("Analysis", self.run) + leading + table + html_lines(_said(self))
 
 
 def _good(layer: LayerResult) -> Jackknifed | None:
@@ -254,7 +271,7 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
         "repeated_samples": analysis.repeated_samples,
         "repeats": analysis.repeats,
         "not_compared": analysis.not_compared,
-        "warnings": warning_lines(analysis),
+        "warnings": analysis.warnings,
         "level": LEVEL,
         "layers": {name: layer_document(layer) for name, layer in analysis.items()},
         "network_efficiency": analysis.network_efficiency(),
@@ -264,7 +281,7 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
         "accuracy": analysis.accuracy,
         "aiq": analysis.aiq() if answered else None,
         "aiq_interval": interval_document(analysis.aiq_interval()) if answered else None,
-        "sentence": sentence(analysis),
+        "sentence": analysis.sentence,
     }
 
 
@@ -278,39 +295,16 @@ def network_lines(analysis: Analysis) -> list[str]:
     return lines
 
 
-def sentence(analysis: Analysis) -> str:
-    """Return which layers need more samples, and how many, in one sentence."""
-    needs: dict[str, list[str]] = {}
-    for layer in analysis.values():
-        if layer.needs:
-            needs.setdefault(layer.needs, []).append(layer.name)
-    if not needs:
-        return "" if warning_lines(analysis) else "The samples suffice for every layer."
-    first, rest = list(needs.items())[:MOST_NAMED], list(needs.values())[MOST_NAMED:]
-    parts = [f"{listed(names)} need{'s' * (len(names) == 1)} {what}" for what, names in first]
-    if others := sum(map(len, rest)):
-        parts.append(f"{others} more need more than there are")
-    return "; ".join(parts) + "."
-
-
 def notes(analysis: Analysis) -> list[str]:
     """Return what else is to be known of the samples, a line each."""
     lines = []
     if left_out := analysis.samples_left_out:
         lines.append(f"{_repeating(left_out)} (left out).")
-    if not warning_lines(analysis):
+    if not analysis.warnings:
         lines += _dependence_lines(analysis)
     if why := printable(analysis.not_compared):
         lines.append(f"Whether samples repeat others is not known: {why}.")
     return lines + sampling_lines(analysis)
-
-
-def warning_lines(analysis: Analysis) -> list[str]:
-    """Return what leads the table, a line each: what speaks against most of its numbers."""
-    most = MANY_DEPENDENT * analysis.samples
-    if analysis.repeats == "each" or (analysis.repeated_samples or 0) <= most:
-        return []
-    return _dependence_lines(analysis)
 
 
 def _dependence_lines(analysis: Analysis) -> list[str]:
@@ -343,24 +337,9 @@ def reasons(analysis: Analysis) -> list[str]:
     return [f"{printable(layer.name)}: {layer.reason}" for layer in analysis.values()]
 
 
-def analysis_text(analysis: Analysis, verbose: bool = False) -> str:
-    """Return an analysis as aligned text; verbose: with plug-ins and reasons."""
-    rows = [headings(verbose), *(layer_cells(layer, verbose) for layer in analysis.values())]
-    lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
-    lines += reasons(analysis) if verbose else []
-    title = f"<Analysis {printable(analysis.run)}>"
-    leading = (f"  {line}" for line in warning_lines(analysis))
-    shown = (f"  {line}" for line in lines if line)
-    return "\n".join([title, *leading, *text_table(rows), *shown])
-
-
-def analysis_html(analysis: Analysis) -> str:
-    """Return an analysis as an HTML table with its sentences; the rest is in the tooltips."""
-    layers = list(analysis.values())
-    lines = [" · ".join(network_lines(analysis)), sentence(analysis), *notes(analysis)]
-    leading = "".join(f"<p><b>{escape(line)}</b></p>" for line in warning_lines(analysis))
-    table = html_table(HEADINGS, map(layer_cells, layers), list(map(_tooltips, layers)))
-    return html_title("Analysis", analysis.run) + leading + table + html_lines(lines)
+def _said(analysis: Analysis) -> list[str]:
+    """Return what is said below the table, a line each."""
+    return [" · ".join(network_lines(analysis)), analysis.sentence, *notes(analysis)]
 
 
 def _tooltips(layer: LayerResult) -> dict[str, str]:

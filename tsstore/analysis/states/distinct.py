@@ -56,7 +56,7 @@ def export_states(
     scratch: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write every distinct state of a layer, its multiplicity and its incidence to a file.
+    """Write every distinct state of a layer, its multiplicity and its incidence; return how many.
 
     Exact for layers of any width, and of more states than fit into memory.
 
@@ -70,30 +70,18 @@ def export_states(
         order of the states; what they are of is in the metadata.
     decoded
         Whether a state is a boolean for each neuron, instead of its bytes as stored.
-    memory, scheduler, scratch
+    memory, scheduler, scratch, progress
         As for :func:`tsstore.analyze`.
-    progress
-        Called as ``progress(layer, tasks done, all tasks)``.
-
-    Returns
-    -------
-    int
-        Number of distinct states.
 
     Raises
     ------
-    EmptyStoreError
-        If the layer has no rows.
-    StoreError
-        If the path is no local one of these kinds, or pyarrow is not there.
-    StoreExistsError
-        If there is something at the path.
-    AccessError
-        If it cannot be written.
+    EmptyStoreError, DamageError
+        If the layer has no rows, or a chunk is not what was committed.
+    StoreError, StoreExistsError, AccessError
+        If the path is no local one of these kinds, or pyarrow is not there; if there is something
+        at the path; if it cannot be written.
     MemoryTooSmallError, AnalysisError
         If memory, scheduler or scratch make no sense.
-    DamageError
-        If a chunk is not what was committed.
     """
     distinct = 0
     request = Request(memory, scheduler, progress, scratch)
@@ -120,26 +108,10 @@ def most_frequent(
 ) -> pd.DataFrame:
     """Return the most frequent states of a layer, exactly, and how frequent they are.
 
-    Parameters
-    ----------
-    states, memory, scheduler, scratch, progress
-        As for :func:`export_states`.
-    count
-        How many states, 1 at least; they are kept in memory.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A line for each of the `count` states of largest multiplicity, or of all if there are fewer.
-        Of equally frequent ones those whose bytes come first. Columns are `state` (its bytes as
-        stored), `multiplicity` (rows), `incidence` (samples), and `share` (of all rows).
-
-    Raises
-    ------
-    AnalysisError
-        If `count` is less than 1.
-    EmptyStoreError, MemoryTooSmallError, DamageError
-        As :func:`export_states`.
+    Parameters and errors are as of `export_states`; fewer than one state is an AnalysisError. The
+    table has a line for each of the `count` states of largest multiplicity, or of all if there are
+    fewer; of equally frequent ones those whose bytes come first. Columns are `state` (its bytes as
+    stored), `multiplicity` (rows), `incidence` (samples), and `share` (of all rows).
     """
     import pandas as pd
 
