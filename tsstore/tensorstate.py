@@ -20,11 +20,10 @@ from tsstore import bits
 from tsstore.analysis.states.plug_ins import PlugIns, sort_rows
 from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes.tensor import AxisChoice, Side, choose
-from tsstore.recording.hooks.by_hand import ByHand
 from tsstore.recording.hooks.hook import outside_compiled_code
 from tsstore.recording.selection.outputs import OutputChoice
 from tsstore.recording.selection.select import Selector, Target, Where, select, unwrapped
-from tsstore.recording.session import Session
+from tsstore.recording.session import ByHand, Session
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
 

@@ -14,7 +14,7 @@ from watching import hook_count
 
 import tsstore
 from tsstore.errors import ColumnsError, OutputError, StoreExistsError, TsstoreError
-from tsstore.recording.live import open_recorders
+from tsstore.recording.recorder import open_recorders
 
 
 def make():

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 
-from tsstore.errors import CaptureError
+from tsstore.errors import CaptureError, StoreExistsError, TsstoreError
 from tsstore.recording.axes.tensor import AxisChoice
 from tsstore.recording.background.sigterm import check_can_hold
 from tsstore.recording.identity import Job, find_job
-from tsstore.recording.live import make_way, warn_of_other_recorders
-from tsstore.recording.recorder import Recorder
+from tsstore.recording.recorder import Recorder, open_recorders
 from tsstore.recording.samples.experiment import find_samples, log
 from tsstore.recording.samples.index import SampleIndexChoices, check_names, parsed
 from tsstore.recording.samples.inputs import arguments_of
 from tsstore.recording.selection.outputs import OutputChoice
 from tsstore.recording.selection.recommended import RECOMMENDED
-from tsstore.recording.selection.select import Selector, Where, select
+from tsstore.recording.selection.select import Selector, Where, select, unwrapped
 from tsstore.recording.settings import (
     Calls,
     Missing,
@@ -36,6 +37,8 @@ from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.run import begin_run, remove_run
+
+_LOG: Final = logging.getLogger("tsstore")
 
 
 def capture(
@@ -211,7 +214,7 @@ def capture(
     step, user = checked_step(step), checked_attributes(attributes)
     job = find_job(rank, world_size, run_id)
     files = _begin_run(path, durable, job, settings, overwrite)
-    warn_of_other_recorders(model, files.location)
+    _warn_of_other_recorders(model, files.location)
     part = PartAttributes(step=step, user=user, rank=job.rank, world_size=job.world_size)
     recorder = Recorder(model, files, targets, part, settings)
     try:
@@ -231,7 +234,7 @@ def _begin_run(
     resume = settings.begin == "resume"
     _check_beginning(job, resume, overwrite)
     files = open_files(path, durable)
-    make_way(files, job.rank, overwrite)
+    _make_way(files, job.rank, overwrite)
     if overwrite:
         remove_run(files)
     software = {"torch": torch.__version__}
@@ -250,3 +253,37 @@ def _check_beginning(job: Job, resume: bool, overwrite: bool) -> None:
             f"overwrite=True with {job.world_size} processes would delete what the others have "
             "begun to write; remove the path before the job starts"
         )
+
+
+def _make_way(files: Files, rank: int, overwrite: bool) -> None:
+    """Close recorders that write where another is going to overwrite; else refuse, for one rank."""
+    for recorder in open_recorders():
+        if not recorder.files.is_same_place(files):
+            continue
+        if overwrite:
+            # Its last batches are deleted as well: whether they arrive does not matter.
+            with suppress(TsstoreError):
+                recorder.close("overwritten")
+        elif recorder.rank == rank:
+            raise StoreExistsError(
+                f"{files.location} is being recorded by this process: {_described(recorder)} is "
+                "open; close it first (recorder.close(), or delete the model and the recorder), "
+                "pass overwrite=True, which closes and deletes it, or choose another path"
+            )
+
+
+def _warn_of_other_recorders(model: nn.Module, path: str) -> None:
+    """Log which other recorders record a model that is about to be captured."""
+    for recorder in open_recorders():
+        if unwrapped(recorder.model) is unwrapped(model):
+            _LOG.warning(
+                "%s: the model is recorded into %s as well: %s is open; if that is not meant, "
+                "close it (recorder.close())",
+                path,
+                recorder.path,
+                _described(recorder),
+            )
+
+
+def _described(recorder: Recorder) -> str:
+    return f"{recorder.part}, with {recorder.statistics.samples:,} samples so far,"

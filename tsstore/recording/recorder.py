@@ -3,34 +3,70 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, Final, Self
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
-from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.background.sink import Sink, Statistics
-from tsstore.recording.batches.assembly import Assembly, FinishedBatch
-from tsstore.recording.batches.open_batch import BatchColumns, IgnoredColumns, OpenBatch
-from tsstore.recording.batches.sampler import Sampler
-from tsstore.recording.hooks.copies import Copies, why_no_sample
-from tsstore.recording.hooks.forward import Listener
+from tsstore.recording.batches.open_batch import BatchColumns
+from tsstore.recording.hooks.copies import why_no_sample
 from tsstore.recording.identity import fingerprint
-from tsstore.recording.live import NamedBlock, names_run, note_recorder
-from tsstore.recording.samples.belonging import Belonging
+from tsstore.recording.pipeline import Pipeline
 from tsstore.recording.samples.index import SampleIndexChoices
 from tsstore.recording.selection.select import Target
-from tsstore.recording.settings import Settings as Settings
+from tsstore.recording.settings import Settings
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import PartAttributes
 
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+_Entered = TypeVar("_Entered")
+
 CLOSED: Final = "closed"
 """What a seal says of a recorder that has come to its end."""
+
+
+def _names_run(
+    method: Callable[Concatenate[Recorder, _Parameters], _Result],
+) -> Callable[Concatenate[Recorder, _Parameters], _Result]:
+    """Let the errors of a recorder's method name its run."""
+
+    @wraps(method)
+    def named(
+        self: Recorder, /, *arguments: _Parameters.args, **keywords: _Parameters.kwargs
+    ) -> _Result:
+        try:
+            return method(self, *arguments, **keywords)
+        except TsstoreError as error:
+            error.of_run(self.path)
+            raise
+
+    return named
+
+
+@contextmanager
+def _named(block: AbstractContextManager[_Entered], run: str) -> Iterator[_Entered]:
+    """Let a block's own errors name a run; what is raised inside it stays as it is."""
+    inside: BaseException | None = None
+    try:
+        with block as entered:
+            try:
+                yield entered
+            except BaseException as error:
+                inside = error
+                raise
+    except TsstoreError as error:
+        if error is not inside:
+            error.of_run(run)
+        raise
 
 
 class Recorder:
@@ -78,7 +114,7 @@ class Recorder:
         self.abandon = self._sink.abandon
         # A part that follows others, as after a reset, may well stay empty.
         self._is_on_its_own = settings.begin != "next"
-        note_recorder(self)
+        _RECORDERS.add(self)
 
     @property
     def statistics(self) -> Statistics:
@@ -105,7 +141,7 @@ class Recorder:
         """The background writer's error with its cause, if it has failed."""
         return self._sink.error
 
-    @names_run
+    @_names_run
     def projected_bytes(self, samples: int) -> int:
         """Return what so many samples will weigh: bytes of rows, before compression.
 
@@ -127,7 +163,7 @@ class Recorder:
             )
         return round(done.bytes / done.samples * samples)
 
-    @names_run
+    @_names_run
     def missing(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return those ids that no earlier attempt has committed for this step, of any rank.
 
@@ -156,7 +192,7 @@ class Recorder:
         self._listener.attach(layers)
         self._pipeline.copies.watched = self._is_on_its_own
 
-    @names_run
+    @_names_run
     def batch(
         self,
         samples: int | None = None,
@@ -200,10 +236,9 @@ class Recorder:
             If the background writer has failed.
         """
         self._check_usable()
-        block = self._pipeline.block(samples, columns, mask, sample_index)
-        return NamedBlock(block, self.path)
+        return _named(self._pipeline.block(samples, columns, mask, sample_index), self.path)
 
-    @names_run
+    @_names_run
     def commit(self) -> None:
         """Put every finished batch on disk for good; return when it is there.
 
@@ -217,7 +252,7 @@ class Recorder:
         self._check_usable()
         self._sink.commit()
 
-    @names_run
+    @_names_run
     def close(self, why: str = CLOSED) -> None:
         """Remove the hooks, write what is left, and seal the part; nothing if closed.
 
@@ -295,107 +330,11 @@ class Recorder:
         return f"<Recorder {self.path}: {state}, {done.samples:,} samples, {done.rows:,} rows>"
 
 
-class Pipeline:
-    """From the model to the sink: listens, finishes each batch, and hands it on.
+# Which files a process is writing is a fact about the process. One may be open that was forgotten,
+# as after a cell that was interrupted.
+_RECORDERS: Final[WeakSet[Recorder]] = WeakSet()
 
-    `begun` and `finished` count batches; those between them ended by an error.
-    """
 
-    def __init__(
-        self, model: nn.Module, targets: list[Target], settings: Settings, sink: Sink
-    ) -> None:
-        sampling = settings.sampling
-        self.copies = Copies(sink.run)
-        self.belonging = Belonging(model, settings.probe, settings.findings)
-        self._sampler: Sampler | None = None
-        if sampling.positions is not None:
-            self._sampler = Sampler(
-                sampling.positions, int(sampling.seed), sink.rank, self.belonging
-            )
-        threshold, earlier = settings.threshold, sink.earlier
-        self.listener = Listener(
-            model, targets, threshold, self, self.copies, self._sampler, sink.arena, earlier
-        )
-        self.begun = self.finished = 0
-        self._assembly = Assembly(targets, settings, earlier, self.copies)
-        self._settings = settings
-        self._sink = sink
-        sink.hooks = self.listener
-
-    @property
-    def settings(self) -> Settings:
-        """How to record, with what has been found out."""
-        found = self.belonging
-        return replace(self._settings, probe=found.probe, findings=found.findings)
-
-    @property
-    def statistics(self) -> Statistics:
-        """What has been recorded so far."""
-        return replace(
-            self._sink.statistics,
-            calls_outside=self.listener.current.calls_outside,
-            left_out=self.belonging.left_out,
-        )
-
-    @contextmanager
-    def block(
-        self, samples: int | None, columns: Mapping[str, Any], mask: Any, sample_index: Any
-    ) -> Iterator[BatchColumns]:
-        """Hand on what the block gives; see :meth:`tsstore.Recorder.batch`."""
-        batch = self.begin(samples)
-        if batch is None:
-            yield IgnoredColumns()
-            return
-        with self.listener.block(batch):
-            if batch.wanted:
-                batch.record(columns, mask, sample_index)
-            yield BatchColumns(batch, self._sink.run) if batch.wanted else IgnoredColumns()
-        self.finish(batch)
-
-    def begin(self, samples: int | None = None) -> OpenBatch | None:
-        """Return the next batch, or None where nothing is recorded any more."""
-        if not self._sink.ready():
-            return None
-        wanted = self.finished % self._settings.sampling.every == 0
-        self.begun += 1
-        return OpenBatch(samples, self._sink.next_sample, wanted, self._settings.sample_index)
-
-    def finish(self, batch: OpenBatch) -> None:
-        """Hand on a batch that is over, if it is wanted."""
-        if self._sink.detached:
-            return
-        if batch.wanted:
-            self._hand_on(batch)
-        # Those that failed are made up for, one after the other.
-        self.finished += 1
-        self._sink.ready()
-        self.listener.later_hooks.warn()
-
-    def _hand_on(self, batch: OpenBatch) -> None:
-        finished = self._assembly.as_before(batch)
-        if finished is None:
-            finished = self._decide(batch)
-        else:
-            self.listener.first_look.end()
-        while self._assembly.left_out:
-            self.listener.leave_out(self._assembly.left_out.pop())
-        if finished is not None:
-            self._sink.put(finished)
-
-    def _decide(self, batch: OpenBatch) -> FinishedBatch | None:
-        """Finish a batch unlike those before, once all that it leaves open is decided."""
-        hooks = self.listener.hooks.values()
-        undecided = Undecided([hook.target.axes.layer for hook in hooks])
-        self.listener.decide(batch, undecided)
-        self.belonging.decide(batch, undecided)
-        undecided.check()
-        if self._sampler is not None:
-            self._sampler.choose_late(batch, batch.samples() or 0)
-        finished = self._assembly.assemble(batch)
-        if finished is not None:
-            self.belonging.accept(batch)
-            self.listener.first_look.fix(batch)
-            # Where layers may come later, what they leave open is found out then.
-            late = self._settings.missing == "empty"
-            self.listener.keeps_inputs = late or not self.belonging.is_settled
-        return finished
+def open_recorders() -> list[Recorder]:
+    """Return those that take batches in this process."""
+    return [recorder for recorder in list(_RECORDERS) if recorder.is_open]

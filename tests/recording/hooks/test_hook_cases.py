@@ -34,7 +34,7 @@ How often it is called
 
 Which axes, how many positions
     a last batch that is smaller .......... hooks/test_forward.py: test_each_outermost_forward_pass_is_a_batch
-    padded tokens ......................... batches/test_masks.py: test_padding_is_not_stored
+    padded tokens ......................... batches/test_columns.py: test_padding_is_not_stored
     some positions of each sample ......... packing/test_positions.py: test_rows_are_those_at_the_chosen_positions
     image sizes that vary ................. hooks/test_forward.py: test_image_sizes_may_vary
     sequence lengths that vary ............ test_sequence_lengths_may_vary

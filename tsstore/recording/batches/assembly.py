@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import CaptureError, OutputError, SelectionError, TsstoreWarning
-from tsstore.recording.batches.columns import ColumnSchema, dtype_names
-from tsstore.recording.batches.masks import Mask, Masks
+from tsstore.recording.batches.columns import ColumnSchema, Mask, Masks, dtype_names
 from tsstore.recording.batches.open_batch import NamedRows, OpenBatch, changed_calls, named_rows
 from tsstore.recording.hooks.copies import CALLED_DIRECTLY, COMPILED, Copies, why_nothing_ran
 from tsstore.recording.packing.packed import Packed

@@ -12,8 +12,7 @@ import numpy.typing as npt
 from tsstore.errors import CaptureError, ColumnsError, TsstoreError
 from tsstore.recording.axes.layer import Waiting
 from tsstore.recording.axes.tensor import choose
-from tsstore.recording.batches.columns import to_column
-from tsstore.recording.batches.masks import Masks
+from tsstore.recording.batches.columns import Masks, to_column
 from tsstore.recording.packing.packed import Form, Packed
 from tsstore.recording.samples.index import PACKED_SEQUENCES, Indices, SampleIndex, parsed
 from tsstore.recording.samples.inputs import (

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 
-from tsstore.recording.batches.masks import Mask
+from tsstore.recording.batches.columns import Mask
 from tsstore.recording.batches.open_batch import Call, OpenBatch
 from tsstore.recording.packing.packed import Form, Packed, Rows, form_of
 from tsstore.recording.packing.packer import pack

@@ -18,9 +18,8 @@ from tsstore.recording.axes.tensor import Decision
 from tsstore.recording.batches.open_batch import OpenBatch
 from tsstore.recording.batches.sampler import Sampler
 from tsstore.recording.hooks.copies import Copies
-from tsstore.recording.packing.packed import Packed
+from tsstore.recording.packing.packed import Packed, Transfer
 from tsstore.recording.packing.packer import pack
-from tsstore.recording.packing.transfer import Transfer
 from tsstore.recording.samples.inputs import NO_INPUT, Arguments, ModelInput
 from tsstore.recording.selection.select import Target
 

@@ -18,8 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from tsstore.bits import row_bytes
 from tsstore.recording.axes.layer import LayerAxes
 from tsstore.recording.axes.tensor import Axes, Decision
-from tsstore.recording.packing.channels_first import pack_channels_first
-from tsstore.recording.packing.channels_last import pack_channels_last
+from tsstore.recording.packing.kernels import pack_channels_first, pack_channels_last
 from tsstore.recording.packing.memory import (
     UNSIGNED,
     Patterns,

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 import tsstore
-from tsstore.recording.packing import transfer as module
-from tsstore.recording.packing.packed import Form, Packed
+from tsstore.recording.packing import packed as module
+from tsstore.recording.packing.packed import Form, Packed, Transfer
 from tsstore.recording.packing.packer import pack
-from tsstore.recording.packing.transfer import Transfer
 
 gpu = [
     pytest.mark.gpu,
