@@ -55,7 +55,10 @@ class Evaluations:
         self.close()
         given = self._options
         step = step if given.get("step") is None else given["step"]
-        options = _job(rank, world_size) | given
+        # In a process group capture finds both, and makes up a run id that all processes share.
+        distributed = torch.distributed
+        is_group = distributed.is_available() and distributed.is_initialized()
+        options = dict(given) if is_group else {"rank": rank, "world_size": world_size} | given
         options["step"] = f"{step}#{self._begun[step] + 1}" if self._begun[step] else step
         options["attributes"] = attributes | dict(given.get("attributes") or {})
         if self._begun:
@@ -91,14 +94,6 @@ class Evaluations:
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_recorder": None, "_record": None, "_batch": ExitStack()}
-
-
-def _job(rank: int, world_size: int) -> dict[str, int]:
-    """Return what capture is told of this process: nothing in a process group, which knows more."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return {}
-    return {"rank": rank, "world_size": world_size}
 
 
 def _entry(batch: Any, name: str) -> Any:

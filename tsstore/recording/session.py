@@ -67,12 +67,7 @@ class Session:
     def attach(self, captures: list[Callable[[nn.Module, Any, Any], None]]) -> None:
         """Register hooks that stay over all parts: others' come before or after them as ever."""
         for target, capture in zip(self._targets, captures, strict=True):
-            hook = ModelHook(target.module, capture)
-            if target.where == "before":
-                handle = target.module.register_forward_pre_hook(hook, with_kwargs=True)
-            else:
-                handle = target.module.register_forward_hook(hook)
-            self.handles.append(handle)
+            self.handles.append(target.register(ModelHook(target.module, capture)))
         self._is_attached = True
         self._recorder.attach(layers=False)
 

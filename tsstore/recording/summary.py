@@ -238,7 +238,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _describe(module: nn.Module, trace: _Trace, wanted: int | float | None) -> dict[str, Any]:
     neurons, positions = trace.neurons, _positions(trace, wanted)
     if not trace.calls:
-        neurons = _declared_neurons(module)
+        declared = kinds.gives(module)
+        neurons = None if declared is None else declared.width
     size = None
     if neurons is not None and positions is not None:
         size = ceil(positions * bits.row_bytes(neurons))
@@ -259,11 +260,6 @@ def _positions(trace: _Trace, wanted: int | float | None) -> float | None:
     if is_share(wanted) and trace.has_positions:
         return trace.positions * wanted
     return trace.positions if is_share(wanted) else min(trace.positions, wanted * trace.calls)
-
-
-def _declared_neurons(module: nn.Module) -> int | None:
-    declared = kinds.gives(module)
-    return None if declared is None else declared.width
 
 
 def _reason(decision: Decision, samples: str) -> str:

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from tsstore.errors import CaptureError, ColumnsError
-from tsstore.recording.batches.open_batch import BatchColumns, OpenBatch, named_rows
+from tsstore.recording.batches.layer_rows import layer_rows
+from tsstore.recording.batches.open_batch import BatchColumns, OpenBatch
 from tsstore.recording.packing.packer import pack
 from tsstore.recording.samples.inputs import ModelInput
 from tsstore.recording.selection.select import select
@@ -33,7 +34,7 @@ def batch(*forwards, samples=None, input_shape=(), **columns):
 
 def test_nothing_happened():
     assert OpenBatch().samples() is None
-    assert named_rows(OpenBatch().calls, "separate") == []
+    assert layer_rows(OpenBatch().calls, "separate") == []
 
 
 def test_the_number_of_samples_is_what_the_user_says():
@@ -96,7 +97,7 @@ def test_a_column_twice():
 def test_calls_of_one_pass_are_told_apart():
     one, two, other = rows(2), rows(2), rows(2)
     made = batch([(FIRST, one), (SECOND, other), (FIRST, two)])
-    named = named_rows(made.calls, "separate")
+    named = layer_rows(made.calls, "separate")
     assert [(rows.name, rows.call) for rows in named] == [("0#1", 1), ("0#2", 2), ("1", None)]
     assert [rows.calls for rows in named] == [[one], [two], [other]]
 
@@ -104,24 +105,24 @@ def test_calls_of_one_pass_are_told_apart():
 def test_further_passes_add_positions():
     one, two, three, four = (rows(2) for _ in range(4))
     made = batch([(FIRST, one), (FIRST, two)], [(FIRST, three), (FIRST, four)])
-    first, second = named_rows(made.calls, "separate")
+    first, second = layer_rows(made.calls, "separate")
     assert (first.calls, second.calls) == ([one, three], [two, four])
-    (merged,) = named_rows(made.calls, "merge")
+    (merged,) = layer_rows(made.calls, "merge")
     assert (merged.name, merged.calls) == ("0", [one, two, three, four])
 
 
 def test_a_number_of_calls_that_changes_between_passes():
     made = batch([(FIRST, rows(2))], [(FIRST, rows(2)), (FIRST, rows(2))])
     with pytest.raises(CaptureError, match=r"0 was called 1 times in one .* and 2 times.*'merge'"):
-        named_rows(made.calls, "separate")
-    assert len(named_rows(made.calls, "merge")[0].calls) == 3
+        layer_rows(made.calls, "separate")
+    assert len(layer_rows(made.calls, "merge")[0].calls) == 3
 
 
 def test_a_failed_pass_is_dropped_whole():
     kept = rows(2)
     made = batch([(FIRST, kept)], [(FIRST, rows(2)), (SECOND, rows(2))])
     made.drop_forward()
-    assert [(rows.name, rows.calls) for rows in named_rows(made.calls, "separate")] == [
+    assert [(rows.name, rows.calls) for rows in layer_rows(made.calls, "separate")] == [
         ("0", [kept])
     ]
 

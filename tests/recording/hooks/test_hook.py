@@ -43,7 +43,7 @@ def attach(model, received, layers, *, threshold=0.0, **options):
         CaptureHook(target, threshold, received) for target in select(model, layers, **options)
     ]
     for hook in hooks:
-        hook.attach()
+        hook.target.register(hook)
     return hooks
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import ClassVar, Final, Literal, NamedTuple, TypeVar
@@ -227,6 +227,15 @@ def choose(choice: _Choice | Mapping[str, _Choice] | None, name: str) -> _Choice
     if name in choice:
         return choice[name]
     return next((axis for pattern, axis in choice.items() if fnmatchcase(name, pattern)), None)
+
+
+def without_layer(choice: object, names: Iterable[str]) -> str | None:
+    """Return a name or glob that has a choice and fits none of these layers; None if all do."""
+    names = list(names)
+    for pattern in choice if isinstance(choice, Mapping) else ():
+        if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
+            return str(pattern)
+    return None
 
 
 def is_time_first_at(module: nn.Module, output: str | None, time_first: bool) -> bool:

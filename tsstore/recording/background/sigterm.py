@@ -73,10 +73,8 @@ class Termination:
         self._requested = self._requested or here
         if callable(self._previous):
             self._previous(number, frame)
-        elif not here and self._previous == signal.SIG_DFL:
-            self._end()
-
-    def _end(self) -> None:
-        if signal.getsignal(signal.SIGTERM) is self._handler:
+            return
+        is_ours = signal.getsignal(signal.SIGTERM) is self._handler
+        if is_ours and not here and self._previous == signal.SIG_DFL:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)

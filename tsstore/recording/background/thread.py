@@ -73,7 +73,16 @@ class WriterThread:
     @property
     def error(self) -> WriterError | None:
         """What is raised to whoever calls, if the thread has failed."""
-        return None if self._cause is None else _writer_error(self._cause)
+        if self._cause is None:
+            return None
+        # What tsstore raises says itself what to do.
+        advice = "; what was committed before stays readable: run again"
+        error = WriterError(
+            f"the writer failed: {type(self._cause).__name__}: {self._cause}"
+            f"{'' if isinstance(self._cause, TsstoreError) else advice}"
+        )
+        error.__cause__ = self._cause
+        return error
 
     def check(self) -> None:
         """Raise WriterError if the thread has failed."""
@@ -191,17 +200,6 @@ class WriterThread:
             self._condition.notify_all()
         with suppress(Exception):
             self.writer.fail(f"the writer failed: {type(error).__name__}: {error}")
-
-
-def _writer_error(cause: BaseException) -> WriterError:
-    # What tsstore raises says itself what to do.
-    advice = "; what was committed before stays readable: run again"
-    error = WriterError(
-        f"the writer failed: {type(cause).__name__}: {cause}"
-        f"{'' if isinstance(cause, TsstoreError) else advice}"
-    )
-    error.__cause__ = cause
-    return error
 
 
 class Schedule:

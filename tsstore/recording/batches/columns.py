@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import ColumnsError, OutputError
-from tsstore.recording.axes.tensor import choose
+from tsstore.recording.axes.tensor import choose, without_layer
 from tsstore.recording.samples.index import Indices
 from tsstore.store.format.arrays import sample_spec
 from tsstore.store.writing.batch import check_column
@@ -133,7 +132,8 @@ class Masks:
         ColumnsError if the mask has another number of samples, or there is none for this pass;
         OutputError if it has another number of positions.
         """
-        mask = _of_pass(self._of_layer(layer), forward)
+        # A list of masks is no choice among layers, whatever a type checker makes of it.
+        mask = _of_pass(cast("_Masks | None", choose(self._given, layer)), forward)
         entries = len(owners)
         if mask is None or mask.shape == (entries, positions):
             return mask
@@ -154,19 +154,14 @@ class Masks:
             )
         return spread
 
-    def _of_layer(self, layer: str) -> _Masks | None:
-        # A list of masks is no choice among layers, whatever a type checker makes of it.
-        return cast("_Masks | None", choose(self._given, layer))
-
     def check_names(self, layers: Iterable[str]) -> None:
         """Raise OutputError where a mask is meant for layers that are not there."""
         names = list(layers)
-        for pattern in self._given if isinstance(self._given, Mapping) else ():
-            if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
-                raise OutputError(
-                    f"there is a mask for {pattern!r}, which fits none of the layers in this "
-                    f"batch: {', '.join(names)}"
-                )
+        if (pattern := without_layer(self._given, names)) is not None:
+            raise OutputError(
+                f"there is a mask for {pattern!r}, which fits none of the layers in this batch: "
+                f"{', '.join(names)}"
+            )
 
     def check_passes(self, forwards: int) -> None:
         """Raise ColumnsError where there are not as many masks as forward passes."""

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import CaptureError, ColumnsError, TsstoreError
+from tsstore.errors import ColumnsError, TsstoreError
 from tsstore.recording.axes.layer import Waiting
 from tsstore.recording.axes.tensor import choose
 from tsstore.recording.batches.columns import Masks, to_column
-from tsstore.recording.packing.packed import Form, Packed
-from tsstore.recording.samples.index import PACKED_SEQUENCES, Indices, SampleIndex, parsed
+from tsstore.recording.packing.packed import Packed
+from tsstore.recording.samples.index import SampleIndex, parsed
 from tsstore.recording.samples.inputs import (
     NO_INPUT,
     Arguments,
     ModelInput,
     samples_said,
-    samples_seen,
     samples_told_by,
-    several_inputs,
 )
 from tsstore.recording.selection.select import Target
-from tsstore.recording.settings import Calls
 
 
 class Call(NamedTuple):
@@ -170,7 +166,12 @@ class OpenBatch:
             return self.input_samples()
         if self.explicit_samples is None and not self._fits(samples):
             column, found = next(iter(self.columns)), self.input_samples()
-            raise several_inputs(column, samples, found, self._input)
+            shape = f" of shape {self._input.shape}" if self._input else ""
+            raise ColumnsError(
+                f"column {column!r} has {samples} entries, but the input{shape} has {found}; "
+                "record one entry a sample, or, if several inputs belong to one sample, say which: "
+                f"recorder.batch({samples}, sample_index=…, …)"
+            )
         return samples
 
     @property
@@ -186,8 +187,14 @@ class OpenBatch:
     def input_samples(self) -> int | None:
         """Return the number of samples as the layers and the model's input have it, or None."""
         calls = self.calls
+        # Of layers of which the user does not say whose an entry is, if there are.
         untold = [call for call in calls if self.told(call.target.axes.layer) is None]
-        return samples_seen((call.packed for call in untold or calls), self._input)
+        packed = [call.packed for call in untold or calls]
+        if (known := samples_told_by(packed)) is not None:
+            return known
+        if self._input is not None:
+            return self._input.samples
+        return packed[0].form.samples if packed else None
 
     def samples_so_far(self, size: int, sample_axis: int) -> int:
         """Return how many samples a tensor holds, as far as is known while the batch lasts."""
@@ -195,11 +202,6 @@ class OpenBatch:
         if known is None and sample_axis == 0:
             known = self.input_samples()
         return size if known is None else known
-
-    @property
-    def by_target(self) -> list[tuple[Target, Form]]:
-        """What was called, and the form of its rows, in order."""
-        return [(call.target, call.packed.form) for call in self.calls]
 
     def _check_input_is_seen(self) -> None:
         if self._input is None and self._has_unseen and self.calls:
@@ -220,79 +222,6 @@ class OpenBatch:
             self.told(call.target.axes.layer) is not None or call.packed.form.samples == samples
             for call in self.calls
         )
-
-
-@dataclass(frozen=True)
-class NamedRows:
-    """What one batch gave under one public name: the calls that belong together, in order.
-
-    `call` is their number within a forward pass, from 1, where there are several; `forwards` has
-    the number of each one's pass.
-    """
-
-    target: Target
-    call: int | None
-    calls: list[Packed]
-    forwards: list[int]
-
-    @property
-    def name(self) -> str:
-        """Public name of the layer."""
-        return self.target.name if self.call is None else f"{self.target.name}#{self.call}"
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether the layer's rows are others than those of one call."""
-        return len(self.calls) > 1 or self.calls[0].valid is not None
-
-    @property
-    def order(self) -> Indices | None:
-        """The call's entries, sample after sample; None where they lie so."""
-        owners = self.calls[0].owners
-        if owners is None or owners.samples is None:
-            return None
-        order = np.argsort(owners.samples, kind="stable")
-        return order[owners.samples[order] >= 0]
-
-    @property
-    def is_alike(self) -> bool:
-        """Whether batches with calls of the same form have their rows in the same order."""
-        owners = self.calls[0].owners
-        if owners is None or owners.samples is None:
-            return True
-        return owners.reason != PACKED_SEQUENCES and bool((owners.samples >= 0).all())
-
-
-def named_rows(calls: Iterable[Call], several: Calls) -> list[NamedRows]:
-    """Return rows by public name; CaptureError if passes called a module more or less often."""
-    targets: dict[str, tuple[Target, dict[int, list[Packed]]]] = {}
-    for target, forward, packed in calls:
-        _, by_forward = targets.setdefault(target.name, (target, {}))
-        by_forward.setdefault(forward, []).append(packed)
-    named: list[NamedRows] = []
-    for target, by_forward in targets.values():
-        groups = list(by_forward.values())
-        if several == "merge":
-            merged = [packed for group in groups for packed in group]
-            forwards = [number for number, group in by_forward.items() for _ in group]
-            named.append(NamedRows(target, None, merged, forwards))
-            continue
-        counts = {len(group) for group in groups}
-        if len(counts) > 1:
-            raise changed_calls(target.name, min(counts), max(counts))
-        # The n-th calls of all forward passes belong together.
-        for number, group in enumerate(zip(*groups, strict=True), start=1):
-            call = number if len(groups[0]) > 1 else None
-            named.append(NamedRows(target, call, list(group), list(by_forward)))
-    return named
-
-
-def changed_calls(name: str, before: int, now: int) -> CaptureError:
-    """Return the error for a number of calls that changes."""
-    return CaptureError(
-        f"{name} was called {before} times in one forward pass and {now} times in another; pass "
-        "calls='merge' to capture all calls as positions of one layer"
-    )
 
 
 class BatchColumns:

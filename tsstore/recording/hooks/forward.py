@@ -91,7 +91,7 @@ class Listener:
         )
         if layers:
             for name, hook in self.hooks.items():
-                self._handles[f"layer {name}"] = hook.attach()
+                self._handles[f"layer {name}"] = hook.target.register(hook)
         # Last, so that it runs when the model's own states have been captured.
         self._handles["model after"] = self._model.register_forward_hook(
             ModelHook(self._model, self._end_pass, self._copies), always_call=True
@@ -229,8 +229,8 @@ class FirstLook:
 
     def fix(self, batch: OpenBatch) -> None:
         """Let what was decided in a batch that is complete hold for all that follow."""
-        for target, form in batch.by_target:
-            hook = self._hooks.get(target.name)
+        for call in batch.calls:
+            hook, form = self._hooks.get(call.target.name), call.packed.form
             found = (form.decided or {}).get("sample_axis", "").startswith(BY_EXPERIMENT)
             if hook is not None and (found or not hook.axes.are_fixed):
                 hook.fix(form)
@@ -251,7 +251,7 @@ class FirstLook:
     ) -> Packed | None:
         """Return the rows of a call that waited; None where nothing tells its axes."""
         try:
-            return self._current.on_their_way(self._hooks[target.name].pack_at_last(waiting))
+            return self._current.transfer.start(self._hooks[target.name].pack_at_last(waiting))
         except UndecidedAxisError as error:
             hidden = waiting.clues is None and is_compiled
             found = str(error) + (_IN_COMPILED_CODE if hidden else "")
@@ -262,7 +262,8 @@ class FirstLook:
 def _check_alike(batch: OpenBatch) -> None:
     """Refuse calls of a layer whose tensors have as many axes, and others for the neurons."""
     known: dict[tuple[str, int], Form] = {}
-    for target, form in batch.by_target:
+    for target, _, packed in batch.calls:
+        form = packed.form
         first = known.setdefault((target.name, len(form.position_shape)), form)
         if (form.neuron_axis, form.sample_axis) != (first.neuron_axis, first.sample_axis):
             raise OutputError(

@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import OutputError, TsstoreError
 from tsstore.recording.axes.layer import LayerAxes, Waiting
@@ -106,12 +105,6 @@ class CaptureHook(ModelHook):
         self._current = current
         self._packer = Packer(threshold, self.axes, memory or RowMemory())
         self._is_sampled = current.is_sampled
-
-    def attach(self) -> RemovableHandle:
-        """Register the hook on its module."""
-        if self.target.where == "before":
-            return self.target.module.register_forward_pre_hook(self, with_kwargs=True)
-        return self.target.module.register_forward_hook(self)
 
     def pack_at_last(self, waiting: Waiting) -> Packed:
         """Return the rows of a tensor that waited; UndecidedAxisError if nothing tells its axes."""

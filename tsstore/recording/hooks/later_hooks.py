@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import OutputError, TsstoreWarning
+from tsstore.errors import TsstoreWarning
 from tsstore.recording.hooks.hook import CaptureHook, ModelHook
 from tsstore.recording.selection.outputs import first_tensor, version_of
 
@@ -79,13 +78,7 @@ class _Behind:
         self._captured: Any = None
         self._version: int | None = None
         hook.call = self._remember
-        module = hook.target.module
-        self._handle: RemovableHandle
-        if hook.target.where == "after":
-            self._handle = module.register_forward_hook(ModelHook(module, self._compare))
-        else:
-            last = ModelHook(module, self._compare)
-            self._handle = module.register_forward_pre_hook(last, with_kwargs=True)
+        self._handle = hook.target.register(ModelHook(hook.target.module, self._compare))
 
     def come_last(self) -> None:
         """Move behind hooks that have come since."""
@@ -133,8 +126,5 @@ def _is_followed(ours: CaptureHook, registered: Iterable[Any]) -> bool:
 
 def _version(value: Any) -> int | None:
     """Return how often a value's first tensor was changed in place; None where nobody counts."""
-    try:
-        tensor = first_tensor(value)
-    except OutputError:
-        return None
-    return version_of(tensor) if isinstance(tensor, torch.Tensor) else None
+    tensor = first_tensor(value)
+    return None if tensor is None else version_of(tensor)

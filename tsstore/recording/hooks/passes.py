@@ -88,7 +88,7 @@ class CurrentBatch:
         self.calls_outside = 0
         self.copies = copies
         self._sampler = sampler
-        self._transfer = Transfer()
+        self.transfer = Transfer()
         self._process = os.getpid()
         self._has_warned_of_order = False
 
@@ -138,12 +138,8 @@ class CurrentBatch:
             self.batch.begin_forward()
         if isinstance(rows, Packed):
             self._warn_if_sorted(target, rows)
-            rows = self.on_their_way(rows)
+            rows = self.transfer.start(rows)
         self.batch.add(target, rows)
-
-    def on_their_way(self, packed: Packed) -> Packed:
-        """Return rows that are being copied into the CPU's memory, if they are not there."""
-        return self._transfer.start(packed)
 
     def pack_some(
         self, target: Target, tensor: torch.Tensor, threshold: float, decision: Decision

@@ -51,8 +51,9 @@ class EntryCounts:
         name, now = call.target.name, call.packed.form.samples // samples
         before = self._known.get(name)
         if before is not None and now not in before:
+            known = " or ".join(map(str, sorted(before)))
             raise OutputError(
-                f"{name}: found {now} entries a sample in this batch, and {_listed(before)} in the "
+                f"{name}: found {now} entries a sample in this batch, and {known} in the "
                 f'first one; say which sample each belongs to: sample_index={{"{name}": …}}'
             )
         self._new.setdefault(name, set()).add(now)
@@ -318,7 +319,3 @@ def _can_settle(packed: Packed, found: Found) -> bool:
     form = packed.form
     fits = found.axis != form.neuron_axis and found.axis < len(form.position_shape) + 2
     return fits and not _is_told(form) and packed.owners is None and packed.valid is None
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return " or ".join(map(str, sorted(numbers)))

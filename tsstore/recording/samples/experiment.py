@@ -269,10 +269,7 @@ def _keep(target: Target, given: list[torch.Tensor], limit: _MemoryLimit) -> Non
             limit.take(tensor)
             given.append(tensor.detach().clone())
 
-    if target.where == "before":
-        target.module.register_forward_pre_hook(keep, with_kwargs=True)
-    else:
-        target.module.register_forward_hook(keep)
+    target.register(keep)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, NamedTuple, cast
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import ColumnsError, OutputError
+from tsstore.recording.axes.tensor import without_layer
 
 Indices = npt.NDArray[np.int64]
 
@@ -141,12 +141,11 @@ def check_names(
 ) -> None:
     """Raise OutputError where an index is meant for layers that are not captured."""
     names = list(layers)
-    for pattern in given if isinstance(given, Mapping) else ():
-        if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
-            raise OutputError(
-                f"sample_index names {pattern!r}, which fits none of the captured layers: "
-                f"{', '.join(names)}"
-            )
+    if (pattern := without_layer(given, names)) is not None:
+        raise OutputError(
+            f"sample_index names {pattern!r}, which fits none of the captured layers: "
+            f"{', '.join(names)}"
+        )
 
 
 def _parsed(what: str, given: Any) -> SampleIndex:

@@ -94,16 +94,6 @@ def samples_said(explicit: int | None, columns: Mapping[str, Sized]) -> int | No
     return samples
 
 
-def samples_seen(calls: Iterable[Packed], model_input: ModelInput | None) -> int | None:
-    """Return the number of samples as the layers and the model's input have it, or None."""
-    calls = list(calls)
-    if (known := samples_told_by(calls)) is not None:
-        return known
-    if model_input is not None:
-        return model_input.samples
-    return next((packed.form.samples for packed in calls), None)
-
-
 def samples_told_by(calls: Iterable[Packed]) -> int | None:
     """Return the number of samples that calls themselves tell, all the same, or None."""
     known = {_samples_of(packed) for packed in calls} - {None}
@@ -119,18 +109,6 @@ def _samples_of(packed: Packed) -> int | None:
     form = packed.form
     several = (form.decided or {}).get("sample_axis", "").endswith(MANY_EACH)
     return form.samples if form.sample_axis > 0 and not several else None
-
-
-def several_inputs(
-    column: str, samples: int, found: int | None, model_input: ModelInput | None
-) -> ColumnsError:
-    """Return the error for columns that only fit if several inputs were taken for one sample."""
-    shape = f" of shape {model_input.shape}" if model_input else ""
-    return ColumnsError(
-        f"column {column!r} has {samples} entries, but the input{shape} has {found}; record one "
-        "entry a sample, or, if several inputs belong to one sample, say which: "
-        f"recorder.batch({samples}, sample_index=…, …)"
-    )
 
 
 def selected(value: Any, axis: int, size: int, chosen: list[int]) -> Any:

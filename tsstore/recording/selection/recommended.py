@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from tsstore.errors import OutputError
 from tsstore.recording.axes.watch import as_written
 from tsstore.recording.selection.outputs import first_tensor, tensors_in, version_of
 from tsstore.recording.selection.select import Target, class_names
@@ -122,12 +121,12 @@ class Firing:
 
     def _enter(self, module: nn.Module, arguments: Any) -> None:
         self._inside = module
-        taken = _tensor_in(arguments)
+        taken = first_tensor(arguments)
         if taken is not None and (origin := self._origin_of(taken)) is not None:
             self._followers.setdefault(origin, module)
 
     def _leave(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        given, (name, result) = _tensor_in(output), self._latest
+        given, (name, result) = first_tensor(output), self._latest
         self._inside, self._latest = None, _NOTHING
         if given is None:
             return
@@ -154,13 +153,6 @@ class Firing:
 
 def _is_activation(module: nn.Module) -> bool:
     return any(_RECTIFIER.search(name) and "GLU" not in name for name in class_names(module))
-
-
-def _tensor_in(value: Any) -> torch.Tensor | None:
-    try:
-        return first_tensor(value)
-    except OutputError:
-        return None
 
 
 class _Constants:

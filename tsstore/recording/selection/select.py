@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils.hooks import RemovableHandle
 
 from tsstore.errors import SelectionError
 from tsstore.recording.axes import kinds
@@ -20,6 +21,7 @@ from tsstore.recording.axes.tensor import (
     Side,
     choose,
     is_time_first,
+    without_layer,
 )
 from tsstore.recording.selection.outputs import OutputChoice
 
@@ -45,6 +47,12 @@ class Target:
     named: bool
     axes: Axes
     output: str | None = None
+
+    def register(self, hook: Callable[..., None]) -> RemovableHandle:
+        """Register a hook that is called where this is."""
+        if self.where == "before":
+            return self.module.register_forward_pre_hook(hook, with_kwargs=True)
+        return self.module.register_forward_hook(hook)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -176,11 +184,11 @@ def _check_outputs(outputs: OutputChoice, names: list[str]) -> None:
                 f"outputs has {path!r:.80} for {pattern!r}; expected a path: keys, indices or "
                 "attributes with dots between them, as in '1.0'"
             )
-        if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
-            raise SelectionError(
-                f"outputs names {pattern!r}, which fits none of the layers that are captured: "
-                f"{', '.join(names)}"
-            )
+    if (unused := without_layer(paths, names)) is not None:
+        raise SelectionError(
+            f"outputs names {unused!r}, which fits none of the layers that are captured: "
+            f"{', '.join(names)}"
+        )
 
 
 def _as_list(selectors: Selector | Iterable[Selector] | None) -> list[Selector]:
