@@ -49,11 +49,6 @@ def find_job(
     The run id is looked for in ``TORCHELASTIC_RUN_ID`` and ``SLURM_JOB_ID``. Where there is none,
     rank 0 of torch.distributed makes one up and broadcasts it, so that all ranks must ask together;
     not where a rank or world size was given, which the group need not share.
-
-    Raises
-    ------
-    CaptureError
-        If a number makes no sense, or several processes have no run id in common.
     """
     found: tuple[_Named, _Named] = ("rank", rank), ("world_size", world_size)
     if rank is None or world_size is None:

@@ -67,7 +67,7 @@ class SameShape:
         Not of the neurons where another axis has as many entries, nor of the samples where time
         has: such tensors have the same shape whichever way they lie.
         """
-        while self._conclude_neurons() | self._conclude_samples() or self._conclude_by_class():
+        while self._conclude_by_shape() or self._conclude_by_class():
             pass
 
     def _conclude_by_class(self) -> bool:
@@ -82,25 +82,20 @@ class SameShape:
             clues.samples.axis = clues.samples.axis or Axis(0, BY_CLASS)
         return bool(left)
 
-    def _conclude_neurons(self) -> bool:
-        """Fill in what tensors tell of the neurons of others; whether anything was new."""
-        known = _axes_by_shape((shape, clues.neurons) for shape, clues in self._seen)
+    def _conclude_by_shape(self) -> bool:
+        """Fill in what tensors tell of others of their shape; whether anything was new."""
+        neurons = _axes_by_shape((shape, clues.neurons) for shape, clues in self._seen)
         new = False
         for shape, clues in self._seen:
-            axis = known.get(shape)
-            if clues.neurons.axis is not None or clues.neurons.against or axis is None:
+            axis, clue = neurons.get(shape), clues.neurons
+            if clue.axis is not None or clue.against or axis is None:
                 continue
             if _is_unlike_others(shape, axis, _axis_of(clues.samples)):
-                clues.neurons.axis = Axis(axis, BY_OTHERS)
+                clue.axis = Axis(axis, BY_OTHERS)
                 new = True
-        return new
-
-    def _conclude_samples(self) -> bool:
-        """Fill in what tensors tell of the samples of others; whether anything was new."""
-        known = _axes_by_shape((shape, clues.samples) for shape, clues in self._seen)
-        new = False
+        samples = _axes_by_shape((shape, clues.samples) for shape, clues in self._seen)
         for shape, clues in self._seen:
-            axis = known.get(shape)
+            axis = samples.get(shape)
             if clues.samples.axis is None and axis is not None and _tells_samples_from_time(shape):
                 clues.samples.axis = Axis(axis, BY_OTHERS)
                 new = True

@@ -105,7 +105,11 @@ class Axes:
         layer cannot have given it.
         """
         _check_number_of_axes(self.module, tensor)
-        if (told := self.samples(tensor) or samples) is None and self._may_be_time_first(tensor):
+        if (
+            (told := self.samples(tensor) or samples) is None
+            and self.time_first is None
+            and tensor.ndim == 3
+        ):
             raise UndecidedAxisError(
                 f"nothing tells whether samples or time come first in a {self._kind} with a "
                 f"tensor of shape {tuple(tensor.shape)}; say which: "
@@ -181,9 +185,6 @@ class Axes:
     @property
     def _kind(self) -> str:
         return type(self.module).__name__
-
-    def _may_be_time_first(self, tensor: torch.Tensor) -> bool:
-        return self.time_first is None and tensor.ndim == 3
 
 
 def _by_width(

@@ -172,10 +172,7 @@ class Masks:
 
 
 def _spread(mask: Mask, owners: Indices, positions: int) -> Mask | None:
-    """Return the mask of each entry from that of each sample; None where it does not fit.
-
-    It says of a sample what is there of each of its entries, or of all of them one after another.
-    """
+    """Return each entry's mask from its sample's, one for each or for all; None if none fits."""
     if mask.shape[1] == positions:
         return mask[owners]
     order = np.argsort(owners, kind="stable")

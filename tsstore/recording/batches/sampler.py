@@ -24,10 +24,7 @@ _APART: Final = 16
 
 
 class _Chosen(NamedTuple):
-    """Which rows of a call were chosen, how many count, and of how many they were chosen.
-
-    `numbers` int64 and `valid` bool are (samples, most), `lengths` int64 (samples,).
-    """
+    """Which rows were chosen, which count, (samples, most), and of how many of each sample."""
 
     numbers: Indices
     valid: Mask

@@ -33,15 +33,12 @@ def _is_on(tensor: torch.Tensor, threshold: float) -> torch.Tensor:
     if dtype.is_floating_point:
         # torch compares no numbers of 8 bits; a wider type holds them all.
         return (tensor.float() if dtype.itemsize == 1 else tensor) > threshold
-    low, high = (0, 1) if dtype == torch.bool else _limits(dtype)
-    if not low <= threshold < high:
-        return torch.full_like(tensor, threshold < low, dtype=torch.bool)
+    # True is 1, whatever its byte is.
+    limits = torch.iinfo(torch.uint8 if dtype == torch.bool else dtype)
+    highest = 1 if dtype == torch.bool else limits.max
+    if not limits.min <= threshold < highest:
+        return torch.full_like(tensor, threshold < limits.min, dtype=torch.bool)
     return tensor.to(_COMPARABLE.get(dtype, dtype)) > int(threshold)
-
-
-def _limits(dtype: torch.dtype) -> tuple[int, int]:
-    limits = torch.iinfo(dtype)
-    return limits.min, limits.max
 
 
 def _pack_second(on: torch.Tensor, positions: int) -> torch.Tensor:

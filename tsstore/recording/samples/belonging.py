@@ -198,7 +198,8 @@ class Belonging:
         ]
         if samples == 1:
             _check_is_one(batch, judged)
-        if any(doubts) and self._may_try(batch):
+        training = any(module.training for module in self._model.modules())
+        if any(doubts) and self.probe and batch.inputs is not None and not training:
             self._try(batch, doubts, samples)
             _settle_axes(batch, self.findings)
             samples = batch.samples() or 0
@@ -240,11 +241,6 @@ class Belonging:
                     "many samples they are; say it: recorder.batch(32, …), or record a column, of "
                     "one entry a sample"
                 )
-
-    def _may_try(self, batch: OpenBatch) -> bool:
-        """Whether the model may be run on two samples of the batch."""
-        training = any(module.training for module in self._model.modules())
-        return self.probe and batch.inputs is not None and not training
 
     def _try(self, batch: OpenBatch, doubts: list[bool], samples: int) -> None:
         """Find out, once, what can be found out of the layers that are in doubt."""

@@ -32,10 +32,7 @@ class Found(NamedTuple):
 
 
 class Differences:
-    """Which entries differed, in each call of each layer, for either sample that was replaced.
-
-    `names` are those of the layers in question: there may be other tensors.
-    """
+    """What differed in each call of the layers in question, for either sample that was replaced."""
 
     def __init__(self, names: Iterable[str], neuron_axes: Mapping[str, int], samples: int) -> None:
         self._names = list(names)
@@ -51,7 +48,8 @@ class Differences:
     ) -> None:
         """Take in what differs where the sample at a place was replaced."""
         for name, tensors in before.items():
-            calls = self._calls.setdefault(name, [_Call(tensor.shape) for tensor in tensors])
+            made = (self._samples, self._neuron_axes.get(name))
+            calls = self._calls.setdefault(name, [_Call(one.shape, *made) for one in tensors])
             alike = len(calls) == len(after[name])
             for call, old, new in zip(calls, tensors, after[name], strict=False):
                 call.compare(old, new, place)
@@ -63,16 +61,15 @@ class Differences:
     ) -> None:
         """Take in what two swapped samples give: what sorts had its entries in order by chance."""
         for name in self._names:
-            for call, old, new in zip(
-                self._calls.get(name, []), before[name], swapped[name], strict=False
-            ):
-                call.check_order(old, new, self._samples, self._neuron_axes.get(name))
+            calls = self._calls.get(name, [])
+            for call, old, new in zip(calls, before[name], swapped[name], strict=False):
+                call.check_order(old, new)
 
     @property
     def is_complete(self) -> bool:
         """Whether more replacements would tell no more."""
         return all(
-            call.is_mixed or call.found(self._samples, self._neuron_axes.get(name))
+            call.is_mixed or call.found
             for name in self._names
             for call in self._calls.get(name, [])
         )
@@ -92,7 +89,7 @@ class Differences:
     def problems(self) -> dict[str, str]:
         """What was seen where nothing is found."""
         return {
-            name: _problem(self._calls.get(name, []), self._samples, self._neuron_axes.get(name))
+            name: _problem(self._calls.get(name, []))
             for name in self._names
             if not self._found_of(name)
         }
@@ -107,17 +104,16 @@ class Differences:
         }
 
     def _found_of(self, name: str) -> Found | None:
-        found = {
-            call.found(self._samples, self._neuron_axes.get(name))
-            for call in self._calls.get(name, [])
-        }
+        found = {call.found for call in self._calls.get(name, [])}
         return found.pop() if len(found) == 1 else None
 
 
 class _Call:
     """Which entries differed, along each axis of one tensor."""
 
-    def __init__(self, shape: torch.Size) -> None:
+    def __init__(self, shape: torch.Size, samples: int, neuron_axis: int | None) -> None:
+        self._samples = samples
+        self._neuron_axis = neuron_axis
         self.changes_shape = self.is_reordered = self.changes_with_order = False
         self._turns = [0, 0]
         self._touched = [[np.zeros(size, dtype=np.bool_) for size in shape] for _ in (0, 1)]
@@ -133,46 +129,46 @@ class _Call:
             others = tuple(number for number in range(differs.ndim) if number != axis)
             touched |= (differs.any(others) if others else differs).cpu().numpy()
 
-    def check_order(
-        self, old: torch.Tensor, new: torch.Tensor, samples: int, neuron_axis: int | None
-    ) -> None:
+    def check_order(self, old: torch.Tensor, new: torch.Tensor) -> None:
         """Take in what the first two samples give in each other's place."""
-        if (found := self.found(samples, neuron_axis)) is None:
+        if (found := self.found) is None:
             return
         if old.shape != new.shape:
             self.changes_shape = True
             return
-        moved = old.index_select(found.axis, _swapped(found, samples, old.device))
+        moved = old.index_select(found.axis, _swapped(found, self._samples, old.device))
         self.changes_with_order = not _are_close(moved, new)
         # In the same place as before: they have another order of their own.
         self.is_reordered = self.changes_with_order and _are_close(old, new)
 
-    def found(self, samples: int, neuron_axis: int | None) -> Found | None:
+    @property
+    def found(self) -> Found | None:
         """Return where the samples' entries are, if that is plain and no chance, as of tokens."""
         if self.changes_shape or self.changes_with_order:
             return None
-        fits = self._fitting(samples, neuron_axis)
+        fits = self._fitting()
         if len(fits) != 1:
             return None
         return fits[0] if fits[0].order == "single" or min(self._turns) > 1 else None
 
-    def has_another_order(self, samples: int, neuron_axis: int | None) -> bool:
+    @property
+    def has_another_order(self) -> bool:
         """Whether there is one entry a sample, in the places of others."""
         if self.changes_shape or self.changes_with_order:
             return self.is_reordered
         elsewhere = (
             first.any() and second.any() and not (first & second).any()
             for axis, (first, second) in enumerate(zip(*self._touched, strict=True))
-            if axis != neuron_axis and len(first) == samples
+            if axis != self._neuron_axis and len(first) == self._samples
         )
-        return not self._fitting(samples, neuron_axis) and any(elsewhere)
+        return not self._fitting() and any(elsewhere)
 
-    def _fitting(self, samples: int, neuron_axis: int | None) -> list[Found]:
+    def _fitting(self) -> list[Found]:
         return [
             found
             for axis, touched in enumerate(zip(*self._touched, strict=True))
-            if axis != neuron_axis
-            for found in _fitting(axis, touched, samples)
+            if axis != self._neuron_axis
+            for found in _fitting(axis, touched, self._samples)
         ]
 
     @property
@@ -226,14 +222,14 @@ def _are_close(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-2, atol=1e-3 * largest, equal_nan=True)
 
 
-def _problem(calls: list[_Call], samples: int, neuron_axis: int | None) -> str:
+def _problem(calls: list[_Call]) -> str:
     if not calls:
         return "it did not run"
     if any(call.changes_shape for call in calls):
         return "its shape changes with the values"
     if all(call.is_silent for call in calls):
         return "nothing in it depends on the sample"
-    if any(call.has_another_order(samples, neuron_axis) for call in calls):
+    if any(call.has_another_order for call in calls):
         return ANOTHER_ORDER
     if any(call.changes_with_order for call in calls):
         return "its entries change with the order of the samples"

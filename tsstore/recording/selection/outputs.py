@@ -53,7 +53,7 @@ def version_of(tensor: torch.Tensor) -> int | None:
 
 
 def samples_of_entries(sequences: PackedSequence) -> npt.NDArray[np.int64]:
-    """Return the sample, int64 (entries,), that each entry of packed sequences belongs to.
+    """Return the sample, int64 (entries,), of each entry of packed sequences.
 
     All first entries come first, then all second ones, each from the longest sequence to the
     shortest; ``sorted_indices`` says whose these are.
