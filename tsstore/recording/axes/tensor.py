@@ -105,11 +105,8 @@ class Axes:
         layer cannot have given it.
         """
         _check_number_of_axes(self.module, tensor)
-        if (
-            (told := self.samples(tensor) or samples) is None
-            and self.time_first is None
-            and tensor.ndim == 3
-        ):
+        told = self.samples(tensor) or samples
+        if told is None and self.time_first is None and tensor.ndim == 3:
             raise UndecidedAxisError(
                 f"nothing tells whether samples or time come first in a {self._kind} with a "
                 f"tensor of shape {tuple(tensor.shape)}; say which: "

@@ -42,7 +42,7 @@ class Watch:
         )
 
     def leave_compiled_code(self) -> None:
-        """Let a model compiled in place run as written: its own hooks are called too late for that."""
+        """Let a model compiled in place run as written: its own hooks come too late for that."""
         if (compiled := self._model._compiled_call_impl) is not None:
             self._model._compiled_call_impl = None
             self._until_end.callback(setattr, self._model, "_compiled_call_impl", compiled)

@@ -198,8 +198,12 @@ class Belonging:
         ]
         if samples == 1:
             _check_is_one(batch, judged)
-        training = any(module.training for module in self._model.modules())
-        if any(doubts) and self.probe and batch.inputs is not None and not training:
+        if (
+            any(doubts)
+            and self.probe
+            and batch.inputs is not None
+            and not any(module.training for module in self._model.modules())
+        ):
             self._try(batch, doubts, samples)
             _settle_axes(batch, self.findings)
             samples = batch.samples() or 0
