@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 import tsstore
 from tsstore.analysis import neurons as module
+from tsstore.analysis import schedulers
+from tsstore.analysis.machine import parse_memory
 from tsstore.commands.app import app
 from tsstore.errors import AnalysisError, EmptyStoreError, MemoryTooSmallError, UnknownLayerError
 
@@ -90,6 +92,29 @@ def test_samples_of_any_length_and_layers_of_choice(tmp_path):
     assert found["a"].samples == (batch.positions > 0).sum()
     with pytest.raises(UnknownLayerError):
         tsstore.neurons(run, "c")
+
+
+def least(run, scheduler="synchronous"):
+    with pytest.raises(MemoryTooSmallError) as error:
+        tsstore.neurons(run, memory="1KiB", scheduler=scheduler)
+    return parse_memory(str(error.value).rpartition("memory='")[2].rstrip("'"))
+
+
+def test_memory_reckons_with_counts_of_all_levels_and_with_all_threads_of_a_worker(
+    tmp_path, monkeypatch
+):
+    _, batch = made(0, 300, 4000, 1)
+    run = write_layers(tmp_path / "run", {"a": batch})
+    at_once = least(run)
+    monkeypatch.setattr(module, "BLOCK_PIECES", 1)
+    monkeypatch.setattr(module, "PIECE_BYTES", 500)
+    in_blocks = least(run)
+    held = module.FAN_IN * module.NEURON_BYTES * 4000
+    assert at_once + 2 * held - (3 << 20) < in_blocks < at_once + 2 * held
+    monkeypatch.setattr(schedulers, "available_processors", lambda: 4)
+    assert least(run, "threads") == in_blocks
+    monkeypatch.setattr(schedulers.LocalScheduler, "shared_memory", False)
+    assert least(run, "threads") == pytest.approx(4 * in_blocks - 3 * 3 * held, abs=8192)
 
 
 def test_what_cannot_be_counted(tmp_path):

@@ -364,33 +364,48 @@ def _count_layer(
     states: LayerStates, memory: int, scheduler: Scheduler, report: Any, secret: int
 ) -> Firing:
     check_rows(states)
-    held = FAN_IN * NEURON_BYTES * states.neurons
+    blocks = _blocks(states)
+    held = FAN_IN * _levels(len(blocks)) * NEURON_BYTES * states.neurons
     needed = _task_bytes(states)
-    if needed + held > memory:
+    # The processes of a cluster use all their threads.
+    least = held + needed * (1 if scheduler.shared_memory else scheduler.threads)
+    if least > memory:
         raise MemoryTooSmallError(
             f"{states.location}: memory of {text.format_memory(memory)} is too small to count "
             f"neurons of layer {text.printable(states.name)}; give at least "
-            f"memory='{-(-(needed + held) // 1024)}KiB'"
+            f"memory='{-(-least // 1024)}KiB'"
         )
     threads = max(1, min((memory - held) // needed, scheduler.threads))
     # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
     one = np.zeros((1, states.row_bytes), np.uint8)
     count_firing(one, np.ones(1, np.int64), states.neurons, [0])
-    graph, key = _graph(states, secret)
+    graph, key = _graph(states, blocks, secret)
     counted: Firing = scheduler.run(graph, key, threads, report)
     return counted
 
 
-def _graph(states: LayerStates, secret: int) -> tuple[dict[Any, Any], Any]:
+def _blocks(states: LayerStates) -> list[Block]:
+    rows = BLOCK_PIECES * _piece_rows(states)
+    return [block for n, part in enumerate(states.parts) for block in part.blocks(n, rows)]
+
+
+def _levels(counts: int) -> int:
+    """Return how often counts are added up until there is one; of each level some are held."""
+    levels = 1
+    while counts > FAN_IN:
+        counts, levels = -(-counts // FAN_IN), levels + 1
+    return levels
+
+
+def _graph(states: LayerStates, blocks: Iterable[Block], secret: int) -> tuple[dict[Any, Any], Any]:
     """Return the graph that counts a layer's neurons, and its key; its keys are unique."""
     token = uuid.uuid4().hex[:12]
     layer, block, added = (f"tsstore-{kind}-{token}" for kind in ("layer", "fired", "added"))
     graph: dict[Any, Any] = {layer: _Layer(states, secret)}
     keys: list[Any] = []
-    for number, part in enumerate(states.parts):
-        for some in part.blocks(number, BLOCK_PIECES * _piece_rows(states)):
-            keys.append((block, len(keys)))
-            graph[keys[-1]] = (_count_block, layer, some)
+    for some in blocks:
+        keys.append((block, len(keys)))
+        graph[keys[-1]] = (_count_block, layer, some)
     return graph, merge_tree(graph, keys, FAN_IN, added, add_firing)
 
 
