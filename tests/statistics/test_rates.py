@@ -73,6 +73,18 @@ def test_they_hold_the_rate_as_often_as_they_say(kind):
     assert held / 400 > 0.93
 
 
+def test_a_few_long_samples_count_as_few():
+    rng = np.random.default_rng(17)
+    held = 0
+    for _ in range(400):
+        lengths = np.where(rng.random(64) < 0.05, 100, 2)
+        own = np.where(lengths == 100, rng.binomial(lengths, 0.5), 0)
+        lower, upper = limits(own, lengths)
+        held += bool(lower[0] <= 0.5 * 5 / 6.9 <= upper[0])
+    # In 4 of 100 there is no long one.
+    assert held / 400 > 0.93
+
+
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="level"):
         limits([[1]], [1], level=1.5)

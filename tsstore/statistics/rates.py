@@ -6,7 +6,8 @@ Techniques, section 6.3). It is told as the number of independent rows that woul
 whose binomial limits are exact (Clopper and Pearson 1934, Biometrika 26; Korn and Graubard 1998,
 Survey Methodology 24). Where few samples show a neuron on, or off, they do not tell how much
 samples differ, and count for no more rows than there are samples: rows of the next sample may all
-be of one kind.
+be of one kind. Samples of different length count as n**2 / sum r**2 samples of one length (of n
+rows r are of each): a few long ones may be most of what was seen.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def rate_limits(
     if not rows:
         raise ValueError("a firing rate needs rows: there are none")
     rate = on / rows
-    number = np.full(len(on), float(samples))
+    number = np.full(len(on), float(rows) ** 2 / squared_rows)
     telling = np.minimum(fired, samples - full) >= FEWEST_TELLING
     if samples > 1 and telling.any():
         residual = squares - 2 * rate * products + rate**2 * float(squared_rows)
