@@ -137,8 +137,7 @@ def leave_out_repeated(store: StateStore, by: str, memory: int) -> SampleFilter:
             f"{store.path}: memory of {format_memory(memory)} is too small to compare the ids of "
             f"{store.samples:,} samples; give at least memory='{-(-needed // 1024)}KiB'"
         )
-    found = repeated(store.parts, by).left_out
-    return SampleFilter({name: indices for name, indices in found.items() if len(indices)})
+    return SampleFilter(repeated(store.parts, by))
 
 
 def _bytes_to_compare(store: StateStore, by: str) -> int:

@@ -174,12 +174,10 @@ class _EntriesDigest:
         self._rows += len(entries)
         self._hash.update(payload(self._spec, entries))
 
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _EntriesDigest)
-            and self._rows == other._rows
-            and self._hash.digest() == other._hash.digest()
-        )
+    @property
+    def value(self) -> tuple[int, bytes]:
+        """Number of the entries, and their digest."""
+        return self._rows, self._hash.digest()
 
 
 class _MergedParts:
@@ -248,7 +246,7 @@ class _PartCopy:
         self._shard_bytes = shard_bytes
         self._progress = progress
         self._writers: list[ArrayWriter] = []
-        self._read: dict[str, _EntriesDigest] = {}
+        self._read: dict[str, tuple[int, bytes]] = {}
 
     def write(self) -> Part:
         """Copy all layers and columns, and commit them; return the part, not sealed yet."""
@@ -300,7 +298,7 @@ class _PartCopy:
         digest = _EntriesDigest(array.spec)
         for piece in _array_pieces([array]):
             digest.add(piece)
-        return digest == self._read.get(array.paths.values)
+        return digest.value == self._read.get(array.paths.values)
 
     def _check(self, what: str, is_same: bool) -> None:
         if not is_same:
@@ -359,10 +357,11 @@ class _PartCopy:
         attributes: dict[str, Any] | None = None,
     ) -> ArrayCommit:
         writer = ArrayWriter(self._files, paths, spec, attributes)
-        digest = self._read[paths.values] = _EntriesDigest(spec)
+        digest = _EntriesDigest(spec)
         for piece in pieces:
             digest.add(piece)
             writer.append(piece)
+        self._read[paths.values] = digest.value
         self._writers.append(writer)
         return writer.finish()
 

@@ -30,13 +30,18 @@ from tsstore.store.maintenance.findings import (
     note_other_files,
 )
 from tsstore.store.maintenance.verify_array import ArrayCheck
-from tsstore.store.reading.part import Part, committed_arrays, follows, read_record, read_seal
+from tsstore.store.reading.part import (
+    CONTAINERS,
+    Part,
+    committed_arrays,
+    follows,
+    read_record,
+    read_seal,
+)
 from tsstore.store.reading.status import LIVE, last_commit, part_statuses
 from tsstore.store.reading.store import StateStore
 from tsstore.store.run import read_run
 from tsstore.text import Progress, silent
-
-_GROUPS = ("layers", "samples", "sample_checksums")
 
 
 def verify(path: StorePath, progress: Progress | None = None) -> VerifyReport:
@@ -236,7 +241,7 @@ class _PartCheck:
 
     def _read_arrays(self, record: CommitRecord) -> None:
         self._total = len(committed_arrays(self._directory, record))
-        for name in _GROUPS if record.layers or record.columns else ():
+        for name in CONTAINERS if record.layers or record.columns else ():
             path = f"{self._directory}/{name}"
             key = metadata_key(path)
             self._nodes[path] = 0

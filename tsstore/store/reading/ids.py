@@ -5,7 +5,7 @@ Samples are recorded more than once by samplers that pad, and by attempts that o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,32 +110,12 @@ def _dtype(part: Part, name: str) -> np.dtype[Any]:
 
 
 @dataclass(frozen=True)
-class Repeats:
-    """Which samples of which parts repeat others.
-
-    `left_out` holds, by directory of the part, the sorted indices of the samples that repeat an
-    earlier one, int64; none of a part whose samples are all new.
-    """
-
-    left_out: Mapping[str, npt.NDArray[np.int64]]
-
-    @property
-    def samples(self) -> int:
-        """How many samples repeat others, in all parts."""
-        return sum(map(len, self.left_out.values()))
-
-
-@dataclass(frozen=True)
 class SameIds:
     """Samples whose id occurs more than once in their step, the ones that count first leading.
 
-    Attributes
-    ----------
-    parts
-        By directory of the part: the sorted indices of these samples, int64; in the order in which
-        parts count. Empty ones are not there.
-    number
-        int64 (samples,): the number of the id of each of them, part after part.
+    `parts` holds their sorted indices, int64, by directory of the part, in the order in which parts
+    count; empty ones are not there. `number` is that of the id of each of them, part after part:
+    int64 (samples,).
     """
 
     parts: Mapping[str, npt.NDArray[np.int64]]
@@ -158,13 +138,16 @@ class SameIds:
 
 
 def same_ids(parts: Iterable[Part], by: str = ID) -> SameIds:
-    """Find all samples whose id occurs more than once; arguments and errors as `repeated`.
+    """Find all samples whose id occurs more than once; errors as `repeated`.
 
     It takes about 32 bytes for each id of the step that has most, and more for text.
     """
     found, numbers, known = {}, [np.empty(0, np.int64)], 0
     for step_parts in _by_step(parts):
-        number = _numbers_of_repeated(_read_ids(step_parts, by))
+        pieces = [np.empty(0, id_dtype(step_parts, by))]
+        pieces += [piece for part in step_parts for piece in id_pieces(part, by)]
+        number = _numbers_of_repeated(np.concatenate(pieces))
+        del pieces
         first = 0
         for part in step_parts:
             own = number[first : first + part.samples]
@@ -177,23 +160,17 @@ def same_ids(parts: Iterable[Part], by: str = ID) -> SameIds:
     return SameIds(found, np.concatenate(numbers))
 
 
-def repeated(parts: Iterable[Part], by: str = ID) -> Repeats:
-    """Find samples that repeat others: those of the same step and id.
+def repeated(parts: Iterable[Part], by: str = ID) -> dict[str, npt.NDArray[np.int64]]:
+    """Find samples that repeat others, those of the same step and id: sorted indices by directory.
 
     Of several, that of the earliest attempt counts; then that of the lowest rank; then the first.
-    It takes about 24 bytes for each id of the step that has most, and more for text: that of each
-    id besides. StoreError where parts with samples have no ids of one type.
+    StoreError where parts with samples have no ids of one type.
     """
-    left_out: dict[str, npt.NDArray[np.int64]] = {}
-    for step_parts in _by_step(parts):
-        order, is_like_the_last = _sorted_alike(_read_ids(step_parts, by))
-        # Equal ones keep their order: each but the first has its like before it.
-        again = np.sort(order[1:][is_like_the_last])
-        bounds = np.cumsum([0, *(part.samples for part in step_parts)])
-        cuts = np.searchsorted(again, bounds)
-        for part, start, first, last in zip(step_parts, bounds, cuts, cuts[1:], strict=False):
-            left_out[part.directory] = again[first:last] - start
-    return Repeats(left_out)
+    same = same_ids(parts, by)
+    again = np.ones(same.samples, dtype=bool)
+    again[np.unique(same.number, return_index=True)[1]] = False
+    held = {part: same.parts[part][later] for part, later in same.of_parts(again).items()}
+    return {part: indices for part, indices in held.items() if len(indices)}
 
 
 def _by_step(parts: Iterable[Part]) -> list[list[Part]]:
@@ -203,24 +180,13 @@ def _by_step(parts: Iterable[Part]) -> list[list[Part]]:
     return [[part for part in ordered if part.step == step] for step in steps]
 
 
-def _read_ids(parts: Sequence[Part], by: str) -> npt.NDArray[Any]:
-    pieces = [np.empty(0, id_dtype(parts, by))]
-    pieces += [piece for part in parts for piece in id_pieces(part, by)]
-    return np.concatenate(pieces)
-
-
-def _sorted_alike(ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return the order of ids, and whether each after the first is like the one before it."""
-    order = np.argsort(ids, kind="stable")
-    ascending = ids[order]
-    return order, np.asarray(ascending[1:] == ascending[:-1], dtype=bool)
-
-
 def _numbers_of_repeated(ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Return a number from 1 for each id that occurs more than once, 0 for the others."""
-    order, alike = _sorted_alike(ids)
+    order = np.argsort(ids, kind="stable")
+    ascending = ids[order]
     like_the_last = np.zeros(len(ids) + 1, dtype=bool)
-    like_the_last[1:-1] = alike
+    like_the_last[1:-1] = np.asarray(ascending[1:] == ascending[:-1], dtype=bool)
+    del ascending
     begins = ~like_the_last[:-1] & like_the_last[1:]
     numbers = np.cumsum(begins, dtype=np.int64)
     numbers[~(like_the_last[:-1] | like_the_last[1:])] = 0

@@ -25,6 +25,9 @@ from tsstore.store.format.paths import (
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
 from tsstore.store.reading.layer_part import LayerPart
 
+CONTAINERS = ("layers", "samples", "sample_checksums")
+"""The groups of a part that hold its arrays."""
+
 
 @dataclass(frozen=True)
 class Part:

@@ -15,7 +15,7 @@ from tsstore.errors import DamageError, StoreError, UnknownLayerError
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import RunAttributes
-from tsstore.store.reading.ids import ID, repeated
+from tsstore.store.reading.ids import ID, same_ids
 from tsstore.store.reading.layer import LAYER_HEADINGS, LayerStates, layer_cells
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part, has_begun
@@ -152,7 +152,7 @@ class StateStore(Mapping[str, LayerStates]):
             If ids are not what was committed.
         """
         has_ids = any(ID in part.columns for part in self.parts)
-        return repeated(self.parts).samples if has_ids else 0
+        return same_ids(self.parts).repeats if has_ids else 0
 
     @cached_property
     def layers(self) -> tuple[str, ...]:

@@ -34,9 +34,7 @@ from tsstore.store.format.documents import (
 )
 from tsstore.store.format.paths import commit_path, layer_path, seal_path
 from tsstore.store.format.record import CommitRecord
-from tsstore.store.reading.part import Part
-
-_CONTAINERS = ("layers", "samples", "sample_checksums")
+from tsstore.store.reading.part import CONTAINERS, Part
 
 
 def zarr_group(files: Files, parts: tuple[Part, ...]) -> zarr.Group:
@@ -211,7 +209,7 @@ class _PartNodes:
         if self.part.seal is not None:
             groups[seal_path(directory)] = None
         if record.generation:
-            groups |= {f"{directory}/{name}": {} for name in _CONTAINERS}
+            groups |= {f"{directory}/{name}": {} for name in CONTAINERS}
             groups[commit_path(directory)] = record.to_json()
         return groups | {layer_path(directory, layer): None for layer in record.layers}
 

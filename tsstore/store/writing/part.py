@@ -14,6 +14,7 @@ from tsstore.store.format.documents import create_group, metadata_key, write_gro
 from tsstore.store.format.paths import commit_path, part_directory, seal_path
 from tsstore.store.format.record import CommitRecord
 from tsstore.store.process import now, process_name, this_process
+from tsstore.store.reading.part import CONTAINERS
 from tsstore.store.writing.batch import Batch
 from tsstore.store.writing.layers import PartArrays
 from tsstore.store.writing.seal import create_seal, is_own, seal_part
@@ -208,7 +209,7 @@ def create_groups(files: Files, part: str) -> None:
     # A part that has layers has a record, so that a lost record is noticed.
     write_group(files, commit_path(part), CommitRecord().to_json())
     files.sync()
-    for group in ("layers", "samples", "sample_checksums"):
+    for group in CONTAINERS:
         write_group(files, f"{part}/{group}")
 
 
