@@ -32,7 +32,7 @@ from tsstore.store.format.paths import (
     states_paths,
 )
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
-from tsstore.store.process import now, process_name
+from tsstore.store.process import now
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
@@ -311,7 +311,7 @@ class _PartCopy:
         """Freeze the part; one whose source was cut off says so, and is no finished one."""
         finished = self._source.store.status == FINISHED
         why = "closed" if finished else "compacted from a run that was cut off"
-        create_seal(self._files, self.directory, part.record, why, process_name())
+        create_seal(self._files, self.directory, part.record, why)
         self._files.sync()
 
     def _copy_layer(self, name: str, directory: str) -> LayerCommit:

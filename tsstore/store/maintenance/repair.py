@@ -13,7 +13,6 @@ from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.arrays import parse_spec, read_array
 from tsstore.store.format.documents import ZARR_JSON, dump, read_document
 from tsstore.store.maintenance.findings import is_array
-from tsstore.store.process import process_name
 from tsstore.store.reading.part import Part, committed_arrays
 from tsstore.store.reading.status import LIVE, last_commit, part_statuses
 from tsstore.store.reading.store import open_store
@@ -82,7 +81,7 @@ def repair(path: StorePath) -> RepairReport:
     try:
         sealed = tuple(part.directory for part in parts if part.seal is None)
         for directory in sealed:
-            seal_part(files, directory, "repaired", process_name())
+            seal_part(files, directory, "repaired")
         reshaped = tuple(key for part in open_store(path).parts for key in _reshape(files, part))
         removed = tuple(_sweep(files))
         files.sync()

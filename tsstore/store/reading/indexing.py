@@ -1,10 +1,11 @@
-"""Which rows an index means, as it would mean them to NumPy, and reading them."""
+"""Packed rows on disk, indexed as NumPy would index them in memory."""
 
 from __future__ import annotations
 
 import operator
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,99 @@ class Selection(NamedTuple):
     key: tuple[_Index, ...]
 
 
-def select(index: Any, shape: tuple[int, int]) -> Selection:
+class PackedRows:
+    """The packed rows of arrays, one array after another: uint8 (rows, row_bytes).
+
+    Each chunk that holds some of the rows wanted is decoded once, and no other.
+    """
+
+    def __init__(self, arrays: Sequence[CommittedArray], where: str) -> None:
+        self._arrays = arrays
+        self._where = where
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a packed row."""
+        (width,) = self._arrays[0].spec.row_shape
+        return width
+
+    @cached_property
+    def rows(self) -> int:
+        """Number of committed rows."""
+        return sum(array.rows for array in self._arrays)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, row_bytes)."""
+        return self.rows, self.row_bytes
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """uint8: rows are packed."""
+        return np.dtype(np.uint8)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes: 2."""
+        return 2
+
+    @property
+    def size(self) -> int:
+        """Number of bytes, before compression."""
+        return self.rows * self.row_bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes, before compression."""
+        return self.size
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        for array in self._arrays:
+            for first in range(0, array.rows, array.spec.chunk_rows):
+                yield from array.read(first, min(first + array.spec.chunk_rows, array.rows))
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
+        rows, taken = self._select(key)
+        selected: npt.NDArray[np.uint8] = self._read(rows)[taken]
+        return selected
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError(f"{self._where}: rows are decoded, which makes a copy; pass copy=None")
+        rows = self._read(range(self.rows))
+        return rows if dtype is None else rows.astype(dtype, copy=False)
+
+    def _select(self, key: Any) -> Selection:
+        try:
+            return _select(key, self.shape)
+        except RowIndexError as error:
+            raise RowIndexError(f"{self._where}: {error}") from None
+
+    def _read(self, rows: RowNumbers) -> npt.NDArray[np.uint8]:
+        """Return rows, numbered through all arrays; no chunk is decoded twice, or in vain."""
+        spans = list(_spans(self._arrays, rows))
+        for array, _ in spans:
+            array.check_extent()
+        with taking_memory(self._where, len(rows) * self.row_bytes):
+            out = np.empty((len(rows), self.row_bytes), dtype=np.uint8)
+            numbers = [(array, _numbers(held)) for array, held in spans]
+        filled = 0
+        for array, held in numbers:
+            target = out[filled : filled + len(held)]
+            if isinstance(held, range):
+                array.read(held.start, held.stop, target)
+            else:
+                array.take(held, target)
+            filled += len(held)
+        return out
+
+
+def _select(index: Any, shape: tuple[int, int]) -> Selection:
     """Return which rows of an array of that shape, (rows, row_bytes), an index means."""
     row, *others = _by_axis(index, shape)
     if isinstance(row, int):
@@ -117,28 +210,6 @@ def _within(entry: _Index, size: int, axis: int) -> _Index:
     if isinstance(entry, int):
         return entry % size
     return np.where(numbers < 0, numbers + size, numbers).astype(np.int64)
-
-
-def read_rows(
-    arrays: Sequence[CommittedArray], rows: RowNumbers, where: str
-) -> npt.NDArray[np.uint8]:
-    """Return rows of arrays, numbered one after another; no chunk is decoded twice, or in vain."""
-    spans = list(_spans(arrays, rows))
-    for array, _ in spans:
-        array.check_extent()
-    (width,) = arrays[0].spec.row_shape
-    with taking_memory(where, len(rows) * width):
-        out = np.empty((len(rows), width), dtype=np.uint8)
-        numbers = [(array, _numbers(held)) for array, held in spans]
-    filled = 0
-    for array, held in numbers:
-        target = out[filled : filled + len(held)]
-        if isinstance(held, range):
-            array.read(held.start, held.stop, target)
-        else:
-            array.take(held, target)
-        filled += len(held)
-    return out
 
 
 def _spans(

@@ -13,7 +13,7 @@ from tsstore import bits
 from tsstore.errors import FormatError, RowIndexError
 from tsstore.store.chunked.chunk import taking_memory
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.reading.indexing import RowNumbers, Selection, read_rows, select
+from tsstore.store.reading.indexing import PackedRows
 from tsstore.store.reading.layer_part import Block, LayerPart
 from tsstore.text import html_table, printable
 
@@ -24,7 +24,7 @@ LAYER_HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
 _SAME_IN_ALL_PARTS = ("neurons", "threshold", "dtype")
 
 
-class LayerStates:
+class LayerStates(PackedRows):
     """The committed states of one layer, part after part.
 
     An index gives packed rows, as it would of a NumPy array: ``states[10:20]`` is uint8
@@ -47,6 +47,8 @@ class LayerStates:
     """
 
     def __init__(self, location: str, name: str, parts: tuple[LayerPart, ...]) -> None:
+        where = f"{location}: layer {printable(name)}"
+        super().__init__([part.states for part in parts], where)
         self.location = location
         self.name = name
         self.parts = parts
@@ -71,16 +73,6 @@ class LayerStates:
         """Number of neurons: bits of a state."""
         return self.attributes.neurons
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a packed row."""
-        return self.attributes.row_bytes
-
-    @cached_property
-    def rows(self) -> int:
-        """Number of committed rows."""
-        return sum(part.rows for part in self.parts)
-
     @cached_property
     def samples(self) -> int:
         """Number of committed samples."""
@@ -104,53 +96,6 @@ class LayerStates:
         """The fewest and the most positions of a sample, of which some were chosen; None if all."""
         known = [part.lengths for part in self.parts if part.lengths is not None]
         return (min(known)[0], max(most for _, most in known)) if known else None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, row_bytes)."""
-        return self.rows, self.row_bytes
-
-    @property
-    def dtype(self) -> np.dtype[np.uint8]:
-        """uint8: rows are packed."""
-        return np.dtype(np.uint8)
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes: 2."""
-        return 2
-
-    @property
-    def size(self) -> int:
-        """Number of bytes, before compression."""
-        return self.rows * self.row_bytes
-
-    @property
-    def nbytes(self) -> int:
-        """Number of bytes, before compression."""
-        return self.size
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        for part in self.parts:
-            for first in range(0, part.rows, part.states.spec.chunk_rows):
-                last = min(first + part.states.spec.chunk_rows, part.rows)
-                yield from part.states.read(first, last)
-
-    def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
-        rows, taken = self._select(key)
-        selected: npt.NDArray[np.uint8] = self._read(rows)[taken]
-        return selected
-
-    def __array__(
-        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
-    ) -> npt.NDArray[Any]:
-        if copy is False:
-            raise ValueError(f"{self._where}: rows are decoded, which makes a copy; pass copy=None")
-        rows = self._read(range(self.rows))
-        return rows if dtype is None else rows.astype(dtype, copy=False)
 
     def decode(self, key: Any = slice(None)) -> npt.NDArray[np.bool_]:
         """Return states as booleans, (n, neurons), or (neurons,) for one row.
@@ -214,20 +159,6 @@ class LayerStates:
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         commits = tuple((part.directory, part.states.commit) for part in self.parts)
         return type(self).__name__, self.location, self.name, commits
-
-    def _select(self, key: Any) -> Selection:
-        try:
-            return select(key, self.shape)
-        except RowIndexError as error:
-            raise RowIndexError(f"{self._where}: {error}") from None
-
-    def _read(self, rows: RowNumbers) -> npt.NDArray[np.uint8]:
-        arrays = [part.states for part in self.parts]
-        return read_rows(arrays, rows, self._where)
-
-    @property
-    def _where(self) -> str:
-        return f"{self.location}: layer {printable(self.name)}"
 
     def __repr__(self) -> str:
         positions = "varying" if self.positions is None else self.positions

@@ -13,7 +13,7 @@ from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import create_group, metadata_key, write_group
 from tsstore.store.format.paths import commit_path, part_directory, seal_path
 from tsstore.store.format.record import CommitRecord
-from tsstore.store.process import now, process_name, this_process
+from tsstore.store.process import now, this_process
 from tsstore.store.reading.part import CONTAINERS
 from tsstore.store.writing.batch import Batch
 from tsstore.store.writing.layers import PartArrays
@@ -122,7 +122,7 @@ class PartWriter:
         record = self.commit()
         self._check_seal()
         try:
-            create_seal(self._files, self.directory, record, why, process_name(), waited)
+            create_seal(self._files, self.directory, record, why, waited=waited)
         except FileExistsError:
             self._check_seal()
         self._files.sync()
@@ -137,7 +137,7 @@ class PartWriter:
             self._end()
             with suppress(OSError, TsstoreError):
                 if is_own(self._files, self.attributes):
-                    seal_part(self._files, self.directory, why, process_name())
+                    seal_part(self._files, self.directory, why)
 
     def _end(self) -> None:
         """Take no more batches, and hold no more memory."""

@@ -17,7 +17,6 @@ from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key
 from tsstore.store.format.paths import seal_path
-from tsstore.store.process import process_name
 from tsstore.store.reading.ids import ID, missing_ids
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.store import open_parts
@@ -193,7 +192,7 @@ def resume_step(files: Files, part: PartAttributes, *, threshold: float | None =
             files.sync()
             return earlier
         for old in unsealed:
-            seal_part(files, old.directory, why, process_name())
+            seal_part(files, old.directory, why)
 
 
 def resume_part(

@@ -8,11 +8,11 @@ from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import create_group, metadata_key, read_attributes
 from tsstore.store.format.paths import part_directory, seal_path
 from tsstore.store.format.record import CommitRecord, Seal
-from tsstore.store.process import now
+from tsstore.store.process import now, process_name
 from tsstore.store.reading.part import read_record, read_seal
 
 
-def seal_part(files: Files, directory: str, why: str, by: str) -> Seal:
+def seal_part(files: Files, directory: str, why: str, by: str = "") -> Seal:
     """Freeze the last commit of a part as it is on disk; of several processes the first decides.
 
     Whatever was committed before the call is in the seal. A commit that the part's writer makes
@@ -40,11 +40,11 @@ def create_seal(
     directory: str,
     record: CommitRecord,
     why: str,
-    by: str,
+    by: str = "",
     waited: float | None = None,
 ) -> Seal:
-    """Create the seal of a part; FileExistsError where it has been sealed."""
-    seal = Seal(record, why, by, now(), waited)
+    """Create the seal of a part, by this process unless said; FileExistsError if there is one."""
+    seal = Seal(record, why, by or process_name(), now(), waited)
     create_group(files, seal_path(directory), seal.to_json())
     return seal
 
