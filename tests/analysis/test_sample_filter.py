@@ -390,4 +390,4 @@ def test_what_is_left_out_is_sent_once_and_not_with_each_task(tmp_path):
     (constant,) = [value for value in graph.values() if isinstance(value, LayerJob)]
     tasks = [value for value in graph.values() if isinstance(value, tuple)]
     assert len(pickle.dumps(constant)) > 16_000 > max(len(pickle.dumps(task)) for task in tasks)
-    assert pickle.loads(pickle.dumps(constant)).sample_filter.samples == 2000
+    assert pickle.loads(pickle.dumps(constant)).samples.sample_filter.samples == 2000
