@@ -89,7 +89,11 @@ def choose_samples(
     groups = deal_groups(store, request)
     if groups is not None:
         groups = groups.joining(found.dependent)
-    clusters = _count_clusters(store, groups if request.dependent_by else None, found)
+    clusters = None
+    if groups is not None and request.dependent_by:
+        clusters = groups.count_clusters(found.sample_filter)
+    elif found.dependent:
+        clusters = store.samples - found.sample_filter.samples - (found.staying or 0)
     return Samples(found.sample_filter, groups, clusters, found.staying, found.problem)
 
 
@@ -112,18 +116,12 @@ def deal_groups(store: StateStore, request: Request) -> RandomGroups | None:
     if not request.intervals:
         return None
     by = request.dependent_by or request.unique_by or (ID if request.repeats == "once" else None)
-    if request.dependent_by is None and by is not None and not _have_ids(store, by):
-        by = None
+    if request.dependent_by is None and by is not None:
+        try:
+            id_dtype(store.parts, by)
+        except StoreError:
+            by = None  # Not all samples have ids that tell them from each other.
     return RandomGroups.of_parts(store.parts, by)
-
-
-def _have_ids(store: StateStore, by: str) -> bool:
-    """Return whether all samples have ids that tell them from each other."""
-    try:
-        id_dtype(store.parts, by)
-    except StoreError:
-        return False
-    return True
 
 
 def leave_out_repeated(store: StateStore, by: str, memory: int) -> SampleFilter:
@@ -189,20 +187,6 @@ def settle_repeats(
     return _settled(same, digest_samples(same, states, memory, scheduler))
 
 
-def _count_clusters(
-    store: StateStore, groups: RandomGroups | None, repeats: RepeatedSamples
-) -> int | None:
-    """Return how many clusters the samples that count are of; None if each is its own.
-
-    The groups are those of a column whose values are clusters, if there is one.
-    """
-    if groups is not None:
-        return groups.count_clusters(repeats.sample_filter)
-    if not repeats.dependent:
-        return None
-    return store.samples - repeats.sample_filter.samples - (repeats.staying or 0)
-
-
 def _settled(same: SameIds, digests: Digests) -> RepeatedSamples:
     """Leave out copies, unless many are equal by chance; the others depend on each other."""
     copies = _equal_to_earlier(same.number, digests)
@@ -211,7 +195,8 @@ def _settled(same: SameIds, digests: Digests) -> RepeatedSamples:
         copies[:] = False
         staying = same.repeats
     dependent = ~copies
-    dependent[dependent] = _several(same.number[~copies])
+    _, place, often = np.unique(same.number[~copies], return_inverse=True, return_counts=True)
+    dependent[dependent] = often[place] > 1
     numbers = same.of_parts(same.number)
     left_out = _chosen(same.parts, same.of_parts(copies))
     staying_on = same.of_parts(dependent)
@@ -249,12 +234,6 @@ def _many_by_chance(number: Indices, digests: Digests, copies: int, differ: int)
     _, often = np.unique(digests[first], axis=0, return_counts=True)
     equal = float(often @ (often - 1)) / (len(first) * (len(first) - 1))
     return equal == 1 or differ * equal / (1 - equal) > BY_CHANCE * copies
-
-
-def _several(number: Indices) -> npt.NDArray[np.bool_]:
-    """Return which entries occur more than once."""
-    _, place, often = np.unique(number, return_inverse=True, return_counts=True)
-    return np.asarray(often[place] > 1)
 
 
 @dataclass(frozen=True, eq=False)

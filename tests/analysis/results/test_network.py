@@ -103,6 +103,17 @@ def test_a_network_without_all_intervals_has_none(layers: list) -> None:
     assert network.aiq_interval() is None
 
 
+def test_entropies_are_known_where_no_layer_is_limited_and_are_at_most_the_neurons() -> None:
+    network = analysis(even("a"), even("b", neurons=2))
+    known = network.known_entropies()
+    assert network.neurons() == [8, 2]
+    assert known is not None
+    assert [entropy.estimate for entropy in known] == [network["a"].entropy(), 2]
+    assert network["b"].estimated.estimate > 2
+    assert analysis(even(), all_differ()).known_entropies() is None
+    assert analysis(even(), result("b")).known_entropies() is None
+
+
 def test_the_aiq_weighs_accuracy_against_efficiency() -> None:
     network, share = analysis(result(), accuracy=0.8), EVEN_BITS / 8
     assert network.aiq() == pytest.approx((0.8**2 * share) ** (1 / 3))

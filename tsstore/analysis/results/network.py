@@ -304,7 +304,12 @@ def notes(analysis: Analysis) -> list[str]:
         lines += _dependence_lines(analysis)
     if why := printable(analysis.not_compared):
         lines.append(f"Whether samples repeat others is not known: {why}.")
-    return lines + sampling_lines(analysis)
+    # What was left out of layers on purpose: a line for those of which the same was.
+    sampled: dict[str, list[str]] = {}
+    for layer in analysis.values():
+        if phrase := sampling_text(layer):
+            sampled.setdefault(phrase, []).append(layer.name)
+    return lines + [f"{listed(names)}: {phrase}." for phrase, names in sampled.items()]
 
 
 def _dependence_lines(analysis: Analysis) -> list[str]:
@@ -321,15 +326,6 @@ def _dependence_lines(analysis: Analysis) -> list[str]:
         f'and make {clusters:,} clusters (unique_by="id" counts the first of each id, '
         'repeats="each" takes all for draws).'
     ]
-
-
-def sampling_lines(analysis: Analysis) -> list[str]:
-    """Return what was left out of layers on purpose, a line for those of which the same was."""
-    layers: dict[str, list[str]] = {}
-    for layer in analysis.values():
-        if phrase := sampling_text(layer):
-            layers.setdefault(phrase, []).append(layer.name)
-    return [f"{listed(names)}: {phrase}." for phrase, names in layers.items()]
 
 
 def reasons(analysis: Analysis) -> list[str]:
