@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import numpy as np
 import pytest
 from clusters import workers
+from helpers import draw_batch, write_run
 from synthetic import count, draw_layer, found, write_layers
 
+import tsstore
 from tsstore.analysis import schedulers
 from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.execution.block import LayerJob
@@ -33,7 +36,15 @@ from tsstore.analysis.schedulers import (
     task_keys,
 )
 from tsstore.counting.keys import KeyScheme
-from tsstore.errors import AnalysisError, CountingError, DamageError, TsstoreWarning
+from tsstore.errors import (
+    AccessError,
+    AnalysisError,
+    CountingError,
+    DamageError,
+    TsstoreWarning,
+)
+from tsstore.store.files.local import LocalFiles
+from tsstore.store.run import create_run
 
 GIB = 1 << 30
 
@@ -387,6 +398,36 @@ def test_a_scratch_folder_that_a_worker_does_not_see_is_an_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_store_that_all_workers_see_is_fine(client, tmp_path):
+    create_run(LocalFiles(tmp_path))
+    for scheduler in (DistributedScheduler(client), LocalScheduler(1)):
+        scheduler.check_store(LocalFiles(tmp_path))
+
+
+@pytest.mark.parametrize("answer", ["no x/zarr.json", b"another run", PermissionError("no")])
+def test_a_store_that_a_worker_does_not_see_is_no_damage(client, tmp_path, monkeypatch, answer):
+    create_run(LocalFiles(tmp_path))
+
+    def run(function: Any, *arguments: Any, on_error: str) -> dict[str, Any]:
+        return {"tcp://near": function(*arguments), "tcp://far": answer}
+
+    monkeypatch.setattr(client, "run", run)
+    with pytest.raises(AccessError, match=r"is not seen by worker tcp://far, but from here.*; put"):
+        DistributedScheduler(client).check_store(LocalFiles(tmp_path))
+
+
+def test_a_store_that_only_the_client_sees_is_said_before_anything_is_counted(
+    client, tmp_path, monkeypatch
+):
+    write_run(tmp_path / "run.zarr", [draw_batch(np.random.default_rng(0), 5)])
+    store = tsstore.open(tmp_path / "run.zarr")
+    # Pickled, it means another place: as where a file system is not mounted.
+    monkeypatch.setattr(LocalFiles, "__reduce__", lambda files: (LocalFiles, ("/nowhere",)))
+    for use in (tsstore.analyze, tsstore.neurons):
+        with pytest.raises(AccessError, match=r"is not seen by worker tcp:.* and 1 others"):
+            use(store, scheduler=client)
+
+
 def test_a_worker_of_another_version_is_an_error(client, tmp_path, monkeypatch):
     monkeypatch.setattr("tsstore.analysis.schedulers.__version__", "9.9")
     with pytest.raises(AnalysisError, match=r"^worker tcp://.* cannot take part \(it has") as error:
@@ -541,5 +582,5 @@ def test_threads_and_a_cluster_have_all_that_an_analysis_needs(client):
     schedulers: list[Scheduler] = [LocalScheduler(2), DistributedScheduler(client)]
     needed = {name for name in vars(Scheduler) if not name.startswith("_")}
     needed |= Scheduler.__annotations__.keys()
-    assert len(needed) == 7
+    assert len(needed) == 8
     assert all(hasattr(each, name) for each in schedulers for name in needed)

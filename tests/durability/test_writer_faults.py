@@ -75,9 +75,9 @@ class FailingDisk(Failing, LocalFiles):
 def _counted(name):
     method = getattr(LocalFiles, name)
 
-    def call(self, *arguments):
+    def call(self, *arguments, **limits):
         self._count(name)
-        return method(self, *arguments)
+        return method(self, *arguments, **limits)
 
     return call
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,22 @@ def request(
         connection.close()
 
 
+class Outage:
+    """A fault of a proxy that lasts for some seconds from when it begins."""
+
+    def __init__(self, fault: str) -> None:
+        self._fault = fault
+        self._end = float("-inf")
+
+    def begin(self, seconds: float) -> None:
+        """Let all requests fail from now on, for so many seconds."""
+        self._end = time.monotonic() + seconds
+
+    def __call__(self, number: int, method: str) -> str:
+        """Return what is to become of a request."""
+        return self._fault if time.monotonic() < self._end else ""
+
+
 class FailingProxy:
     """Passes requests on, and lets some of them fail.
 
@@ -71,8 +88,9 @@ class FailingProxy:
         The server behind it.
     fault
         Called with the number of a request, from 1, and its method. It returns ``""``;
-        ``"busy"`` to answer 503 without doing it; ``"done, busy"`` to do it and answer 503; or
-        ``"done, lost"`` to do it and close the connection.
+        ``"busy"`` to answer 503 without doing it; ``"done, busy"`` to do it and answer 503;
+        ``"done, lost"`` to do it and close the connection; ``"refused"`` to close it at once;
+        ``"stalled"`` to accept it and never answer; or ``"cut"`` to end halfway through the answer.
     """
 
     def __init__(self, url: str, fault: Callable[[int, str], str]) -> None:
@@ -81,6 +99,7 @@ class FailingProxy:
         self._fault = fault
         self._lock = threading.Lock()
         self._requests = 0
+        self._ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -90,6 +109,7 @@ class FailingProxy:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._ended.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -111,15 +131,26 @@ class FailingProxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 fault = proxy.next_fault(self.command)
                 reply: tuple[int, dict[str, str], bytes] = (503, {}, b"busy")
+                if fault in ("refused", "stalled"):
+                    self.close_connection = True
+                    if fault == "stalled":
+                        proxy._ended.wait(60)
+                    return
                 if fault != "busy":
                     passed_on = (self.command, self.path, body, dict(self.headers))
                     reply = request(proxy._behind, *passed_on)
                 if fault == "done, lost":
                     self.close_connection = True
                     return
+                if fault == "cut":
+                    self.close_connection = True
+                    self.answer(*reply, sent=len(reply[2]) // 2)
+                    return
                 self.answer(*((503, {}, b"busy") if fault else reply))
 
-            def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            def answer(
+                self, status: int, headers: dict[str, str], body: bytes, sent: int | None = None
+            ) -> None:
                 self.send_response(status)
                 kept = {"Content-Length": str(len(body))} if self.command != "HEAD" else {}
                 lost = ("Transfer-Encoding", "Connection", "Date", "Server", *kept)
@@ -128,7 +159,7 @@ class FailingProxy:
                         self.send_header(name, value)
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(body)
+                    self.wfile.write(body[:sent])
 
             def log_message(self, *arguments: object) -> None:
                 pass

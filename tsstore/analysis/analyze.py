@@ -137,6 +137,7 @@ def analyze(
     names = layer_names(store, layers)
     deal_groups(store, request)  # A column that is not there is an error before anything is read.
     with closing(choose(request.scheduler, request.patience)) as runner:
+        runner.check_store(store.parts[0].files)
         samples = choose_samples(store, names, request, runner)
         results = [_analyze_layer(store[name], request, runner, samples) for name in names]
     groups, sample_filter = samples.groups, samples.sample_filter

@@ -343,6 +343,7 @@ def neurons(
     names = layer_names(store, layers)
     secret = int.from_bytes(os.urandom(16), "little")
     with closing(choose(request.scheduler)) as runner:
+        runner.check_store(store.parts[0].files)
         amount = runner.memory(request.memory)
         found = {}
         for name in names:

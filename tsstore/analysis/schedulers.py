@@ -22,7 +22,9 @@ from tsstore.analysis.machine import (
     available_processors,
     parse_memory,
 )
-from tsstore.errors import AnalysisError, TsstoreWarning
+from tsstore.errors import AccessError, AnalysisError, StoreError, TsstoreWarning
+from tsstore.store.files.base import Files
+from tsstore.store.format.documents import ZARR_JSON
 from tsstore.text import format_memory
 
 Report = Callable[[int, int], None]
@@ -63,6 +65,9 @@ class Scheduler(Protocol):
 
     def check_scratch(self, folder: str) -> None:
         """Raise AnalysisError if not all processes see the folder."""
+
+    def check_store(self, files: Files) -> None:
+        """Raise AccessError if not all processes see the store in these files."""
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
         """Run a graph and return the value of a key."""
@@ -109,6 +114,9 @@ class LocalScheduler:
 
     def check_scratch(self, folder: str) -> None:
         """Do nothing: this process has just made the folder."""
+
+    def check_store(self, files: Files) -> None:
+        """Do nothing: this process has just opened the store."""
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
         """Run a graph on so many threads; none of them is left running, whatever happens."""
@@ -168,8 +176,36 @@ class DistributedScheduler:
         nonce = uuid.uuid4().hex
         path = Path(folder) / "nonce"
         path.write_text(nonce)
-        answers = self._client.run(_read_text, str(path), __version__, on_error="return")
-        path.unlink()
+        try:
+            answers = self._ask(_read_text, str(path))
+        finally:
+            path.unlink()
+        blind = [worker for worker, found in answers.items() if found != nonce]
+        if blind:
+            raise AnalysisError(
+                f"scratch folder {folder} is not seen by {', '.join(blind)}; pass a folder on a "
+                "file system that all workers share as scratch="
+            )
+
+    def check_store(self, files: Files) -> None:
+        """Let every worker of this version read the root of the store.
+
+        What is missing for one worker and there for another is no damage.
+        """
+        expected = bytes(files.read(ZARR_JSON))
+        answers = self._ask(_read_root, files)
+        blind = {worker: found for worker, found in answers.items() if found != expected}
+        for worker, found in blind.items():
+            others = f" and {len(blind) - 1} others" if len(blind) > 1 else ""
+            what = f": {found}" if isinstance(found, str | OSError) else ""
+            raise AccessError(
+                f"{files.location} is not seen by worker {worker}{others}, but from here{what}; "
+                "put the store where all workers see it under this path"
+            )
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Return what a function gives on each worker: a value, or an OSError."""
+        answers = self._client.run(function, *arguments, __version__, on_error="return")
         # A worker that cannot even read a task would leave the analysis waiting for ever.
         for worker, found in answers.items():
             if isinstance(found, Exception) and not isinstance(found, OSError):
@@ -177,12 +213,7 @@ class DistributedScheduler:
                     f"worker {worker} cannot take part ({found}); install tsstore {__version__} "
                     "and what it needs there, in the same versions as here"
                 )
-        blind = [worker for worker, found in answers.items() if found != nonce]
-        if blind:
-            raise AnalysisError(
-                f"scratch folder {folder} is not seen by {', '.join(blind)}; pass a folder on a "
-                "file system that all workers share as scratch="
-            )
+        return dict(answers)
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
         """Run a graph on the workers, each of which uses all its threads.
@@ -366,9 +397,22 @@ def _by_process(amounts: dict[str, int]) -> list[int]:
     return list(sums.values())
 
 
-def _read_text(path: str, version: str) -> str | None:
+def _check_version(version: str) -> None:
     if version != __version__:
         raise AnalysisError(f"it has tsstore {__version__}, but the analysis {version}")
+
+
+def _read_root(files: Files, version: str) -> bytes | str:
+    """Return the root of a store as it is seen here, or why it is not."""
+    _check_version(version)
+    try:
+        return bytes(files.read(ZARR_JSON))
+    except (OSError, StoreError) as error:
+        return str(error)
+
+
+def _read_text(path: str, version: str) -> str | None:
+    _check_version(version)
     return Path(path).read_text() if os.path.exists(path) else None
 
 

@@ -8,7 +8,7 @@ import typer
 
 from tsstore.commands.options import Json, RunPath
 from tsstore.commands.terminal import print_lines, print_table, progress
-from tsstore.errors import DamageError, StoreError
+from tsstore.errors import AccessError, DamageError, StoreError
 from tsstore.text import printable
 
 if TYPE_CHECKING:
@@ -36,14 +36,17 @@ def info(run: RunPath) -> None:
 
 
 def verify(run: RunPath, json: Json = False) -> None:
-    """Read a run back whole, and say what is damaged; exit code 1 if anything is."""
+    """Read a run back whole, and say what is damaged or cannot be read.
+
+    Exit code 1 if anything is damaged, 2 if nothing is but something cannot be read just now.
+    """
     from tsstore.store.maintenance.verify import verify as read_back
 
     with progress(silent=json) as report:
         result = read_back(run, report)
     typer.echo(result.to_json() if json else str(result))
     if not result.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if result.errors else 2)
 
 
 def repair(
@@ -83,7 +86,7 @@ def repeats_text(store: StateStore) -> str:
     """
     try:
         count = store.repeated_samples
-    except DamageError:
+    except (AccessError, DamageError):
         raise
     except StoreError as error:
         return f"repeated samples cannot be counted: {printable(str(error))}"

@@ -11,6 +11,7 @@ from tsstore.errors import AccessError, NotAStoreError, StoreExistsError
 from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.format.attributes import RunAttributes, check_format
 from tsstore.store.format.documents import (
+    MAX_DOCUMENT_BYTES,
     ZARR_JSON,
     check_attributes,
     create_group,
@@ -53,6 +54,8 @@ def create_run(
         if files.names(""):
             raise FileExistsError
         create_group(files, "", run.to_json())
+    except AccessError:
+        raise
     except OSError as error:
         if isinstance(error, FileExistsError | NotADirectoryError) and files.exists(""):
             raise StoreExistsError(
@@ -104,8 +107,8 @@ def read_run(files: Files) -> RunAttributes:
     """Return what the root of a run says, checked; NotAStoreError where there is no run."""
     where = f"{files.location}/{ZARR_JSON}"
     try:
-        data = files.read(ZARR_JSON)
-    except OSError:
+        data = files.read(ZARR_JSON, most=MAX_DOCUMENT_BYTES)
+    except FileNotFoundError:
         found = "found something else" if files.exists("") else "found nothing there"
         raise NotAStoreError(
             f"{files.location} is no tsstore run: {found}, expected a directory with zarr.json; "

@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import numpy as np
 import pytest
-from object_stores import BUCKET, FailingProxy, fresh_url, s3_environment, s3_server
+from object_stores import BUCKET, FailingProxy, Outage, fresh_url, s3_environment, s3_server
 
 import tsstore
-from tsstore.errors import AccessError, DamageError, NotAStoreError, StoreExistsError, TsstoreError
+from tsstore.errors import (
+    AccessError,
+    DamageError,
+    NotAStoreError,
+    StoreExistsError,
+    TsstoreError,
+    TsstoreWarning,
+)
 
 pytest.importorskip("obstore")
 
@@ -17,16 +23,8 @@ from obstore.store import AzureStore, GCSStore, HTTPStore, MemoryStore, S3Store
 
 from tsstore.store.files import objects as object_files
 from tsstore.store.files.objects import ObjectFiles
-
-QUICKLY = {
-    "max_retries": 8,
-    "retry_timeout": timedelta(seconds=10),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=1),
-        "max_backoff": timedelta(milliseconds=5),
-        "base": 2,
-    },
-}
+from tsstore.store.maintenance.compact import compact
+from tsstore.store.maintenance.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +36,8 @@ def server():
 @pytest.fixture
 def url(server, monkeypatch) -> str:
     """Give a place of one's own."""
-    monkeypatch.setattr(object_files, "_RETRY", QUICKLY)
+    monkeypatch.setattr(object_files, "PATIENCE_SECONDS", 10.0)
+    monkeypatch.setattr(object_files, "_LONGEST_PAUSE", 0.02)
     return fresh_url()
 
 
@@ -198,7 +197,7 @@ def test_over_a_failing_network_one_creator_wins(url, failing):
 
 
 def test_a_creation_that_never_gets_through_is_an_error(url, failing, monkeypatch):
-    monkeypatch.setattr(object_files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(object_files, "PATIENCE_SECONDS", 0.1)
     failing(lambda number, method: "busy" if method == "PUT" else "")
     with pytest.raises(AccessError, match=r"zarr\.json cannot be used: .*503"):
         ObjectFiles(url).create("zarr.json", b"mine")
@@ -213,7 +212,8 @@ def test_a_write_whose_reply_is_lost_is_repeated(url, failing):
 
 
 @pytest.mark.parametrize("fault", ["busy", "done, lost"])
-def test_a_dead_network_is_an_error_of_tsstore_in_bounded_time(url, failing, fault):
+def test_a_dead_network_is_an_error_of_tsstore_in_bounded_time(url, failing, fault, monkeypatch):
+    monkeypatch.setattr(object_files, "PATIENCE_SECONDS", 0.1)
     ObjectFiles(url).write("part/zarr.json", b"data")
     failing(lambda number, method: fault)
     files = ObjectFiles(url)
@@ -230,10 +230,10 @@ def test_a_dead_network_is_an_error_of_tsstore_in_bounded_time(url, failing, fau
 
 def test_what_a_bucket_lacks_and_what_lacks_a_bucket(server):
     files = ObjectFiles("s3://no-such-bucket/run.zarr")
-    with pytest.raises(FileNotFoundError, match=r"or no such bucket"):
-        files.read("zarr.json")
-    with pytest.raises(AccessError, match=r"NoSuchBucket"):
-        files.exists("")
+    uses = [files.read, files.exists, files.list, lambda key: files.write(key, b"")]
+    for use in [*uses, lambda key: files.create(key, b"")]:
+        with pytest.raises(AccessError, match=r"there is no such bucket; create it, or check"):
+            use("zarr.json")
     with pytest.raises(TsstoreError, match=r"no-such-bucket"):
         tsstore.open("s3://no-such-bucket/run.zarr")
     with pytest.raises(NotAStoreError, match=r"found nothing there"):
@@ -263,17 +263,15 @@ def test_what_is_removed_by_half_has_lost_its_metadata_first(monkeypatch):
     assert "part/a/zarr.json" in removed[1]
 
 
-def test_no_object_larger_than_those_of_a_store_is_read(monkeypatch):
+def test_no_object_larger_than_it_may_be_is_read():
     files = ObjectFiles(MemoryStore())
     files.write("shard", bytes(101))
     files.write("chunk", bytes(100))
-    monkeypatch.setattr(object_files, "MAX_FILE_BYTES", 100)
-    assert len(files.read("chunk")) == 100
-    assert len(files.read("shard", (1, 100))) == 100
-    with pytest.raises(AccessError, match=r"shard cannot be used: it has 101 bytes"):
-        files.read("shard")
-    with pytest.raises(AccessError, match=r"101 bytes were asked for"):
-        files.read("shard", (0, 101))
+    assert len(files.read("chunk", most=100)) == 100
+    assert len(files.read("shard", (1, 100), most=100)) == 100
+    for span in (None, (0, 101)):
+        with pytest.raises(DamageError, match=r"shard is damaged: 101 bytes, expected at most 100"):
+            files.read("shard", span, most=100)
 
 
 def test_no_place_shows_credentials(server):
@@ -305,7 +303,7 @@ def test_an_error_shows_no_signature(monkeypatch):
 
     files = ObjectFiles(MemoryStore())
     monkeypatch.setattr(object_files.obstore, "head", fail)
-    with pytest.raises(AccessError, match=r"GET https://host/box\?… failed \[31mbadly$") as it:
+    with pytest.raises(AccessError, match=r"GET https://host/box\?… failed \[31mbadly; ") as it:
         files.size("zarr.json")
     assert it.value.__cause__ is None
 
@@ -327,7 +325,7 @@ def test_files_may_be_sent_to_another_process(url):
     sent = pickle.loads(pickle.dumps(files))
     assert sent.read("part/zarr.json") == b"data"
     assert sent.location == url
-    assert sent._store.retry_config == QUICKLY
+    assert sent._repeats
 
 
 def test_a_forked_process_is_told_instead_of_waiting_for_ever(monkeypatch):
@@ -335,3 +333,163 @@ def test_a_forked_process_is_told_instead_of_waiting_for_ever(monkeypatch):
     monkeypatch.setattr(object_files.os, "getpid", lambda: object_files._PROCESS + 1)
     with pytest.raises(AccessError, match=r"forked.*spawn"):
         files.read("zarr.json")
+
+
+KINDS = ["busy", "refused", "stalled", "cut"]
+
+
+def wait_out(outage: Outage, url: str, seconds: float, tmp_path) -> None:
+    """Let the object store fail in each use of a run; nothing is lost, and nothing is damaged."""
+    expected = capture_and_analyze(tmp_path / "run.zarr")
+    outage.begin(seconds)
+    with pytest.warns(TsstoreWarning, match=rf"^{url}: .*; trying again, for \d+ seconds at most"):
+        found = capture_and_analyze(url)
+    assert_same(found, expected)
+    for use in (tsstore.open, tsstore.analyze, verify):
+        outage.begin(seconds)
+        with pytest.warns(TsstoreWarning, match=r"trying again"):
+            report = use(url)
+    assert report.ok
+    outage.begin(seconds)
+    with pytest.warns(TsstoreWarning, match=r"trying again"):
+        compacted = compact(url, fresh_url())
+    assert compacted.samples == 200
+
+
+@pytest.fixture
+def said_soon(monkeypatch):
+    monkeypatch.setattr(object_files, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(object_files, "SAID_AFTER_SECONDS", 0.2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_outage_of_some_seconds_is_waited_out_and_said(
+    url, failing, said_soon, kind, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(object_files, "_LONGEST_PAUSE", 0.2)
+    outage = Outage(kind)
+    failing(outage)
+    wait_out(outage, url, 0.6 if kind != "busy" else 2.0, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [10, 60])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_outage_of_up_to_a_minute_is_waited_out_and_said(
+    server, failing, kind, seconds, tmp_path
+):
+    outage = Outage(kind)
+    failing(outage)
+    wait_out(outage, fresh_url(), seconds, tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_outage_that_stays_is_no_damage(url, failing, kind, monkeypatch):
+    monkeypatch.setattr(object_files, "ANSWER_SECONDS", 0.3)
+    capture_and_analyze(url)
+    outage = Outage(kind)
+    failing(outage)
+    files = ObjectFiles(url)
+    chunk = next(key for key in files.walk() if "/states/c/" in key)
+    monkeypatch.setattr(object_files, "PATIENCE_SECONDS", 0.5)
+    outage.begin(60)
+    with pytest.raises(AccessError, match=rf"{chunk} cannot be used: .*; .*try again") as caught:
+        files.read(chunk)
+    assert not isinstance(caught.value, DamageError)
+    assert "\n" not in str(caught.value)
+    for use in (tsstore.open, tsstore.analyze, verify):
+        with pytest.raises(AccessError):
+            use(url)
+    outage.begin(0)
+    assert files.read(chunk)
+    assert verify(url).ok
+
+
+def test_verify_goes_on_over_objects_that_cannot_be_read(url, server, monkeypatch):
+    capture_and_analyze(url)
+    get = object_files.obstore.get
+
+    def fail(store, key):
+        if key.endswith("/states/c/0/0"):
+            raise RuntimeError("HTTP error: error sending request")
+        return get(store, key)
+
+    monkeypatch.setattr(object_files.obstore, "get", fail)
+    monkeypatch.setattr(object_files, "PATIENCE_SECONDS", 0.1)
+    report = verify(url)
+    assert len(report.unreadable) == 2
+    assert (report.errors, report.ok) == ((), False)
+
+
+@pytest.mark.parametrize(("said", "cause", "remedy"), [
+    ("403 Forbidden: <Code>InvalidAccessKeyId</Code>", "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"),
+    ("403 Forbidden: <Code>SignatureDoesNotMatch</Code>", "not accepted", "AWS_SECRET_ACCESS_KEY"),
+    ("403 Forbidden: <Code>AccessDenied</Code>", "it is denied", "get the permission"),
+    ("403 Forbidden: ", "it is denied", "check the credentials"),
+    ("400 Bad Request: <Code>ExpiredToken</Code>", "not accepted", "renew"),
+    ("404 Not Found: <Code>NoSuchBucket</Code>", "there is no such bucket", "create it"),
+    ("418 Teapot: <Code>Tea</Code>", "418 Teapot, Tea", "check endpoint"),
+])  # fmt: skip
+def test_a_refusal_is_said_in_one_sentence_with_what_to_do(monkeypatch, said, cause, remedy):
+    xml = f"Server returned non-2xx status code: {said}\n<Error>long\n\nDebug source:\n{{}}"
+    tries = []
+
+    def fail(*arguments, **keywords):
+        tries.append(arguments)
+        raise RuntimeError(xml)
+
+    files = ObjectFiles(MemoryStore())
+    monkeypatch.setattr(object_files.obstore, "head", fail)
+    with pytest.raises(
+        AccessError, match=rf"zarr\.json cannot be used: .*{cause}.*; .*{remedy}"
+    ) as it:
+        files.size("zarr.json")
+    assert len(tries) == 1
+    assert "Code>" not in str(it.value)
+
+
+def test_without_credentials_it_is_said_which_to_set(server, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,169.254.169.254")
+    monkeypatch.setenv("AWS_CONNECT_TIMEOUT", "1s")
+    with pytest.raises(AccessError, match=r"no credentials were found; set AWS_ACCESS_KEY_ID and"):
+        ObjectFiles(fresh_url()).read("zarr.json")
+
+
+def test_what_is_large_has_time_to_be_sent(monkeypatch):
+    monkeypatch.setattr(object_files, "LARGE_BYTES", 10)
+    files = ObjectFiles(MemoryStore())
+    assert files._slow_store is files._store
+    files.write("shard", bytes(11))
+    assert files.size("shard") == 11
+
+
+def test_an_object_in_place_of_a_part_is_noticed(url):
+    capture_and_analyze(url)
+    files = ObjectFiles(url)
+    files.remove_tree("part-00000-00000")
+    files.write("part-00000-00000", b"")
+    with pytest.raises(DamageError, match=r"part-00000-00000 is damaged: found a file, expected"):
+        tsstore.open(url)
+
+
+def test_pages_go_on_after_one_that_failed(url, monkeypatch):
+    files = ObjectFiles(url)
+    keys = [f"part/{number}" for number in range(9)]
+    for key in keys:
+        files.write(key, b"")
+    monkeypatch.setattr(object_files, "_DELETED_AT_ONCE", 2)
+    listing, failures = object_files.obstore.list, []
+
+    def unsteady(*arguments, **keywords):
+        pages = iter(listing(*arguments, **keywords))
+        yield next(pages)
+        failures.append(keywords["offset"])
+        if len(failures) < 4:
+            raise RuntimeError("HTTP error: error decoding response body")
+        yield from pages
+
+    monkeypatch.setattr(object_files.obstore, "list", unsteady)
+    assert list(files.walk("part")) == keys
+    assert failures == [None, "part/1", "part/3", "part/5"]

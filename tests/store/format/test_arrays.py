@@ -18,6 +18,7 @@ from tsstore.errors import DamageError, FormatError
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import (
     CODECS,
+    MAX_COLUMN_CHUNK_ROWS,
     MAX_SHARD_CHUNKS,
     ArraySpec,
     parse_spec,
@@ -92,6 +93,7 @@ def test_metadata_of_states_are_those_that_zarr_writes(spec):
 )
 def test_a_spec_comes_back_from_its_document(dtype, rows, width, codec, level, shard_chunks):
     row_shape = () if width is None else (width,)
+    rows = rows if row_shape else min(rows, MAX_COLUMN_CHUNK_ROWS)
     names = ("row", "byte")[: len(row_shape) + 1]
     spec = ArraySpec(dtype, rows, row_shape, names, codec, level, shard_chunks)
     assert parse_spec(json.loads(dump(spec.document(7))), "here") == spec
@@ -230,5 +232,12 @@ def test_an_array_has_attributes_with_a_checksum_or_none(tmp_path):
         read_array(files, "b")
     files.write(metadata_key("a"), dump(STATES.document(5) | {"attributes": {"mine": 1}}))
     assert read_array(files, "a") == (STATES, {})
-    with pytest.raises(DamageError, match=r"c/zarr.json: cannot be read"):
+    with pytest.raises(DamageError, match=r"c/zarr.json is damaged: it is missing"):
         read_array(files, "c")
+
+
+@pytest.mark.parametrize("dtype", ["string", "int64", "uint32"])
+def test_a_column_of_many_entries_in_a_chunk_is_refused(dtype):
+    spec = ArraySpec(dtype, MAX_COLUMN_CHUNK_ROWS + 1, (), ("sample",))
+    with pytest.raises(FormatError, match=r"16385 entries; expected at most 16384"):
+        parse_spec(spec.document(7), "here")

@@ -110,7 +110,7 @@ def test_keys_of_metadata():
 
 
 def test_a_missing_document_is_damage(files):
-    with pytest.raises(DamageError, match=r"part/zarr.json: cannot be read"):
+    with pytest.raises(DamageError, match=r"part/zarr.json is damaged: it is missing"):
         read_document(files, "part")
 
 

@@ -83,15 +83,15 @@ def test_a_part_that_has_begun_and_one_that_has_not(path):
 
 def test_a_part_that_lost_its_metadata_is_damaged(path):
     (path / PART / "zarr.json").unlink()
-    with pytest.raises(DamageError, match=rf"{PART}/zarr.json is missing; restore"):
+    with pytest.raises(DamageError, match=rf"{PART}/zarr.json is .*missing; restore"):
         has_begun(LocalFiles(path), PART)
-    with pytest.raises(DamageError, match=rf"{PART}/zarr.json is missing"):
+    with pytest.raises(DamageError, match=rf"{PART}/zarr.json is .*missing"):
         open_store(path)
 
 
 def test_a_part_that_lost_its_record_is_damaged(path):
     (path / PART / "commit" / "zarr.json").unlink()
-    with pytest.raises(DamageError, match=rf"{PART}/commit/zarr.json is missing; restore"):
+    with pytest.raises(DamageError, match=rf"{PART}/commit/zarr.json is .*missing; restore"):
         open_store(path)
 
 

@@ -87,7 +87,7 @@ def test_a_part_without_a_commit_is_sealed_empty(files, tmp_path, batch, defined
 def test_a_part_that_lost_its_record_is_not_sealed(files, tmp_path, batch):
     write_run(tmp_path, [batch], close=False)
     files.remove(f"{PART}/commit/zarr.json")
-    with pytest.raises(DamageError, match=r"commit/zarr.json is missing"):
+    with pytest.raises(DamageError, match=r"commit/zarr.json is .*missing"):
         seal_part(files, PART, "resumed", "another")
     assert not files.exists(f"{PART}/sealed/zarr.json")
 

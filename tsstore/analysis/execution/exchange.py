@@ -100,9 +100,10 @@ class FiledSlices:
                 for frame in range(frames):
                     yield from self._read_frame(file, partition, frame)
         except OSError as error:
-            raise CountingError(
-                f"scratch file {self.file} cannot be read ({error.strerror}); was it removed? "
-                "Analyse again"
+            gone = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+            raise (CountingError if gone else AnalysisError)(
+                f"scratch file {self.file} cannot be read ({error.strerror}); "
+                f"{'was it removed? Analyse again' if gone else 'analyse again'}"
             ) from error
 
     def _entry(self, data: bytes, partition: int) -> tuple[int, int]:

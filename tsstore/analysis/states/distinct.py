@@ -138,6 +138,7 @@ def _planned(states: LayerStates, request: Request) -> Iterator[tuple[Plan, Sche
     """Yield how the states are counted, by exact keys, and where."""
     check_rows(states)
     with closing(choose(request.scheduler)) as runner:
+        runner.check_store(states.parts[0].states.files)
         yield layer_plan(states, runner.memory(request.memory), runner, exact=True), runner
 
 

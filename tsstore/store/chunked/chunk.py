@@ -13,8 +13,8 @@ import numpy.typing as npt
 from numcodecs import blosc
 from numcodecs.vlen import VLenUTF8
 
-from tsstore.errors import DamageError, StoreError
-from tsstore.store.files.base import Bytes
+from tsstore.errors import StoreError
+from tsstore.store.files.base import Bytes, damaged
 from tsstore.store.format.arrays import MAX_CHUNK_BYTES, ArraySpec
 
 _BLOSC_HEADER = struct.Struct("<BBBBIII")
@@ -127,11 +127,6 @@ def taking_memory(where: str, count: int) -> Iterator[None]:
             f"{where}: what was asked for takes {count:,} bytes, more memory than there is; read "
             "slices or blocks of it, or count its states by tsstore.analyze"
         ) from None
-
-
-def damaged(where: str, what: str) -> DamageError:
-    """Return the error that names a damaged file."""
-    return DamageError(f"{where} is damaged: {what}; restore the file from a copy")
 
 
 def _stored_checksum(data: Bytes) -> int:

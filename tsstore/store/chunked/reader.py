@@ -15,14 +15,13 @@ import numpy.typing as npt
 from tsstore.errors import FormatError
 from tsstore.store.chunked.chunk import (
     checksum,
-    damaged,
     decode,
     empty_entries,
     encode,
     taking_memory,
 )
 from tsstore.store.chunked.shard import ChunkReader
-from tsstore.store.files.base import Bytes, Files
+from tsstore.store.files.base import Bytes, Files, damaged
 from tsstore.store.format.arrays import ArraySpec, read_array
 from tsstore.store.format.documents import metadata_key
 from tsstore.store.format.paths import ArrayPaths
@@ -104,11 +103,13 @@ class CommittedArray:
         if stop <= start:
             return empty_entries(self.spec, 0) if out is None else out
         self.check_extent()
+        size, workspace = self.spec.chunk_rows, workspace or ChunkWorkspace()
         if out is None:
             count = (stop - start) * (self.spec.entry_bytes or _POINTER_BYTES)
             with taking_memory(f"{self.files.location}/{self.paths.values}", count):
+                if self.spec.is_text:
+                    return self._read_text(start, stop, workspace)
                 out = empty_entries(self.spec, stop - start)
-        size, workspace = self.spec.chunk_rows, workspace or ChunkWorkspace()
         for index in range(start // size, -(-stop // size)):
             first, last = max(start, index * size), min(stop, (index + 1) * size)
             target = out[first - start : last - start]
@@ -118,6 +119,16 @@ class CommittedArray:
                 part = slice(first - index * size, last - index * size)
                 target[:] = workspace.whole_chunk(self, index)[part]
         return out
+
+    def _read_text(
+        self, start: int, stop: int, workspace: ChunkWorkspace
+    ) -> npt.NDArray[np.object_]:
+        """Return entries of text: memory is taken for what there is, not for what is claimed."""
+        size, pieces = self.spec.chunk_rows, []
+        for index in range(start // size, -(-stop // size)):
+            entries = workspace.whole_chunk(self, index)
+            pieces.append(entries[max(start - index * size, 0) : stop - index * size])
+        return np.concatenate(pieces)
 
     def take(self, rows: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> None:
         """Decode entries into `out`: `rows` ascend, and a chunk that holds some is decoded once."""
@@ -135,7 +146,8 @@ class CommittedArray:
         """
         last = (self.rows - 1) // self.spec.chunk_rows
         if self.rows and not self.stored.exists(last):
-            raise damaged(self.stored.where(last), "it is missing")
+            key = self.spec.chunk_key(self.paths.values, last)
+            raise self.files.missing(key, self.stored.where(last))
 
     @property
     def full_chunks(self) -> int:

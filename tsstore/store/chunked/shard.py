@@ -14,8 +14,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.store.chunked.chunk import damaged
-from tsstore.store.files.base import Allocate, Bytes, Files
+from tsstore.store.files.base import Allocate, Bytes, Files, damaged
 from tsstore.store.format.arrays import ArraySpec
 
 ABSENT = (1 << 64) - 1
@@ -62,11 +61,9 @@ class ChunkReader:
         key = self._spec.chunk_key(self._path, chunk)
         try:
             span = None if self._is_plain else self._span(chunk)
-            return self._files.read(key, span, allocate)
+            return self._files.read(key, span, allocate, self._spec.most_encoded_bytes)
         except FileNotFoundError:
-            raise damaged(self.where(chunk), "it is missing") from None
-        except OSError as error:
-            raise damaged(self.where(chunk), f"it cannot be read ({error})") from error
+            raise self._files.missing(key, self.where(chunk)) from None
 
     def check_index(self, file: int) -> None:
         """Check the index of a shard; FileNotFoundError where there is no such shard."""
@@ -89,15 +86,10 @@ class ChunkReader:
         key = self._spec.file_key(self._path, file)
         where = f"{self._files.location}/{key}"
         length = self._spec.file_chunks * _ENTRY_BYTES + _CHECKSUM_BYTES
-        try:
-            size = self._files.size(key)
-            if size < length:
-                raise damaged(where, f"its {size} bytes are too few")
-            data = self._files.read(key, (size - length, length))
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise damaged(where, f"it cannot be read ({error})") from error
+        size = self._files.size(key)
+        if size < length:
+            raise damaged(where, f"its {size} bytes are too few")
+        data = self._files.read(key, (size - length, length))
         return parse_index(data, size, where)
 
 

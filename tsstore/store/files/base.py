@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import builtins
 import secrets
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
-from tsstore.errors import AccessError
+from tsstore.errors import AccessError, DamageError, StoreError
 
 Bytes = bytes | bytearray | memoryview
 
@@ -25,6 +26,11 @@ PARTIAL = ".partial"
 """Ends the name of a file that is still being written; a process that is stopped leaves it."""
 
 
+def damaged(where: str, what: str) -> DamageError:
+    """Return the error that names a damaged file."""
+    return DamageError(f"{where} is damaged: {what}; restore the file from a copy")
+
+
 def partial_name(name: str) -> str:
     """Return a name for a file while it is written, which no process on any host has."""
     return f"{name}.{secrets.token_hex(8)}{PARTIAL}"
@@ -32,6 +38,10 @@ def partial_name(name: str) -> str:
 
 class Files(ABC):
     """The files of a store.
+
+    Damage is what was read and is wrong, or what storage says is not there. Whatever else keeps
+    bytes from being read is an AccessError with its cause and its remedy, after another try where
+    that may help: nobody shall throw away what only cannot be read just now.
 
     Parameters
     ----------
@@ -48,7 +58,11 @@ class Files(ABC):
 
     @abstractmethod
     def read(
-        self, key: str, span: tuple[int, int] | None = None, allocate: Allocate | None = None
+        self,
+        key: str,
+        span: tuple[int, int] | None = None,
+        allocate: Allocate | None = None,
+        most: int = MAX_FILE_BYTES,
     ) -> Bytes:
         """Return the bytes under `key`.
 
@@ -60,14 +74,17 @@ class Files(ABC):
             Where to begin, and how many bytes; all unless given.
         allocate
             May give the memory where they are; they are in new memory unless given.
+        most
+            How many bytes there may be; of more, none is read.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
+        DamageError
+            If it is no regular file, has more bytes than it may have, or ends before the span does.
         AccessError
-            If it cannot be read, is larger than any of a store, or ends before the span does:
-            reading what others have made must end.
+            If it cannot be read just now.
         """
 
     @abstractmethod
@@ -91,7 +108,10 @@ class Files(ABC):
 
     @abstractmethod
     def list(self, key: str) -> list[str]:
-        """Return the sorted names directly below `key`, none where it does not exist."""
+        """Return the sorted names directly below `key`, none where it does not exist.
+
+        DamageError where it is a file, and not the root.
+        """
 
     @abstractmethod
     def walk(self, key: str = "") -> Iterator[str]:
@@ -121,9 +141,26 @@ class Files(ABC):
         """Return the name of what lies under `key`, for messages."""
         return f"{self.location}/{key}" if key else self.location
 
-    def refusal(self, key: str, found: str) -> AccessError:
-        """Return the error that what lies under `key` cannot be used."""
-        return AccessError(f"{self.where(key)} cannot be used: {found}")
+    def refusal(self, key: str, cause: str, remedy: str = "") -> AccessError:
+        """Return the error that what lies under `key` cannot be used just now."""
+        remedy = remedy or "try again later, and look after the disk or the network"
+        return AccessError(f"{self.where(key)} cannot be used: {cause}; {remedy}")
+
+    def damage(self, key: str, found: str) -> DamageError:
+        """Return the error that what lies under `key` is not what was written."""
+        return damaged(self.where(key), found)
+
+    def missing(self, key: str, where: str = "") -> StoreError:
+        """Return the error that nothing is under `key`, called `where` in messages, or anywhere.
+
+        Where the whole store is not there, its place is not seen from here, or no longer.
+        """
+        if self.exists(""):
+            return damaged(where or self.where(key), "it is missing")
+        return AccessError(
+            f"{self.location} is not there, as seen from {socket.gethostname()}; mount the file "
+            "system there, or put the store where all processes see it under this path"
+        )
 
     def check_key(self, key: str) -> None:
         """Raise AccessError where a key leads out of the store, or has an empty component."""

@@ -6,16 +6,30 @@ import builtins
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
-from tsstore.errors import AccessError
+from tsstore.errors import StoreError
 from tsstore.store.files.base import MAX_FILE_BYTES, Allocate, Bytes, Files, partial_name
 
 _Result = TypeVar("_Result")
+
+_PAUSES = 0.05, 0.5
+"""Seconds before what failed for a passing reason is tried again."""
+_PASSING = {errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
+"""What network file systems get over; a first EIO as well."""
+_MAY_NOT = "get the permission to read it, for this user"
+_TOO_MANY = "let this process have more files open (ulimit -n), or let it do less at a time"
+_REMEDIES = {
+    errno.EACCES: _MAY_NOT,
+    errno.EPERM: _MAY_NOT,
+    errno.EMFILE: _TOO_MANY,
+    errno.ENFILE: _TOO_MANY,
+}
 
 
 class DiskSteps:
@@ -125,67 +139,41 @@ class LocalFiles(DiskSteps, Files):
         return isinstance(other, LocalFiles) and self.root.resolve() == other.root.resolve()
 
     def read(
-        self, key: str, span: tuple[int, int] | None = None, allocate: Allocate | None = None
+        self,
+        key: str,
+        span: tuple[int, int] | None = None,
+        allocate: Allocate | None = None,
+        most: int = MAX_FILE_BYTES,
     ) -> Bytes:
-        """Return bytes of a regular file; AccessError where it is something else."""
-        descriptor, size = self._open(key)
-        with FileIO(descriptor) as file:
-            start, count = span or (0, size)
-            if span is None and size > MAX_FILE_BYTES:
-                raise self.refusal(key, f"it has {size} bytes, and no file of a store as many")
-            if not 0 <= start <= start + count <= size or count > MAX_FILE_BYTES:
-                raise self.refusal(key, f"bytes {start}+{count} were asked for, of {size}")
-            if start:
-                file.seek(start)
-            data: Bytes
-            if allocate is None:
-                data = file.read(count)
-                found = len(data)
-            else:
-                data = allocate(count)
-                found = file.readinto(data)
-        if found != count:
-            raise self.refusal(key, "it was cut short while it was read")
-        return data
+        """Return bytes of a regular file; DamageError where it is something else."""
+        return self._reading(key, lambda: self._read(key, span, allocate, most))
 
     def size(self, key: str) -> int:
         """Return the number of bytes of a regular file."""
-        descriptor, size = self._open(key)
+        descriptor, size = self._reading(key, lambda: self._open(key))
         os.close(descriptor)
         return size
 
     def exists(self, key: str) -> bool:
         """Whether the file or directory is there."""
         try:
-            if key:
-                os.lstat(self._path(key))
-            else:
-                os.stat(self.root)
-        except (FileNotFoundError, NotADirectoryError):
+            self._reading(key, lambda: os.lstat(self._path(key)) if key else os.stat(self.root))
+        except FileNotFoundError:
             return False
-        except AccessError:
-            raise
-        except OSError as error:
-            raise self.refusal(key, str(error)) from error
         return True
 
     def list(self, key: str) -> list[str]:
         """Return the sorted names in a directory; AccessError where it cannot be read."""
         try:
-            path = self._path(key)
-            self._refuse_links(key)
-            return sorted(os.listdir(path))
-        except (FileNotFoundError, NotADirectoryError):
+            return self._reading(key, lambda: self._names(key))
+        except FileNotFoundError:
             return []
-        except AccessError:
-            raise
-        except OSError as error:
-            raise self.refusal(key, str(error)) from error
 
     def walk(self, key: str = "") -> Iterator[str]:
         """Yield the keys of all that is no directory below `key`, symbolic links included."""
+        self.check_key(key)
         # With a slash at their ends, directories come where their files come in sorted keys.
-        waiting = [key + "/"]
+        waiting = [key + "/"] if not key or self._is_directory(key) or self._is_link(key) else []
         while waiting:
             child = waiting.pop()
             if child.endswith("/"):
@@ -263,6 +251,59 @@ class LocalFiles(DiskSteps, Files):
                 self._dirty_directories.add(directory)
                 raise
 
+    def _reading(self, key: str, call: Callable[[], _Result]) -> _Result:
+        """Do what only reads, again where it failed for a passing reason."""
+        pauses = iter(_PAUSES)
+        failed = False
+        while True:
+            try:
+                return call()
+            except StoreError:
+                raise
+            except (FileNotFoundError, NotADirectoryError):
+                raise FileNotFoundError(f"no {self.where(key)}") from None
+            except OSError as error:
+                passing = error.errno in _PASSING or (error.errno == errno.EIO and not failed)
+                pause, failed = next(pauses, None), True
+                if not passing or pause is None:
+                    cause = error.strerror or str(error)
+                    remedy = _REMEDIES.get(error.errno or 0, "")
+                    raise self.refusal(key, cause, remedy) from error
+            time.sleep(pause)
+
+    def _read(
+        self, key: str, span: tuple[int, int] | None, allocate: Allocate | None, most: int
+    ) -> Bytes:
+        descriptor, size = self._open(key)
+        with FileIO(descriptor) as file:
+            start, count = span or (0, size)
+            if count > most:
+                raise self.damage(key, f"{count} bytes, expected at most {most}")
+            if not 0 <= start <= start + count <= size:
+                raise self.damage(key, f"bytes {start}+{count} were asked for, of {size}")
+            if start:
+                file.seek(start)
+            data: Bytes
+            if allocate is None:
+                data = file.read(count)
+                found = len(data)
+            else:
+                data = allocate(count)
+                found = file.readinto(data)
+        if found != count:
+            raise self.damage(key, "it was cut short while it was read")
+        return data
+
+    def _names(self, key: str) -> builtins.list[str]:
+        path = self._path(key)
+        self._refuse_links(key)
+        try:
+            return sorted(os.listdir(path))
+        except NotADirectoryError:
+            if not key:
+                raise
+            raise self.damage(key, "found a file, expected a directory") from None
+
     def _open(self, key: str) -> tuple[int, int]:
         """Open a regular file to be read; return its descriptor and size."""
         try:
@@ -272,11 +313,11 @@ class LocalFiles(DiskSteps, Files):
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            raise self.refusal(key, "found a symbolic link, expected a regular file") from None
+            raise self.damage(key, "found a symbolic link, expected a regular file") from None
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
-            raise self.refusal(key, "found something else, expected a regular file")
+            raise self.damage(key, "found something else, expected a regular file")
         return descriptor, status.st_size
 
     def _path(self, key: str) -> Path:
@@ -304,20 +345,24 @@ class LocalFiles(DiskSteps, Files):
     def _refuse_links(self, directory: str) -> None:
         """Raise where a directory is missing; or where it, or one on its way, is a link."""
         if not directory:
-            if not self.root.is_dir():
-                raise FileNotFoundError(f"{self.location} is no directory")
-            return
+            with suppress(NotADirectoryError):
+                if stat.S_ISDIR(os.stat(self.root).st_mode):
+                    return
+            raise FileNotFoundError(f"{self.location} is no directory")
         parent = directory.rpartition("/")[0]
         # Only parents are remembered: each chunk has a directory of its own, but few have others.
         if parent not in self._plain_directories:
             self._refuse_links(parent)
             self._plain_directories.add(parent)
         if stat.S_ISLNK(os.lstat(self.root / directory).st_mode):
-            raise self.refusal(directory, "found a symbolic link, expected a directory")
+            raise self.damage(directory, "found a symbolic link, expected a directory")
 
     def _is_directory(self, key: str) -> bool:
         path = self.root / key
         return os.path.isdir(path) and not (key and os.path.islink(path))
+
+    def _is_link(self, key: str) -> bool:
+        return os.path.islink(self.root / key)
 
     def _children(self, key: str) -> builtins.list[str]:
         """Return the keys of what is in a directory, those of directories with a slash behind."""

@@ -9,34 +9,52 @@ from __future__ import annotations
 import builtins
 import itertools
 import os
+import random
 import re
+import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
 
-from tsstore.errors import AccessError, NotAStoreError
+from tsstore.errors import AccessError, NotAStoreError, StoreError, TsstoreWarning
 from tsstore.store.files.base import MAX_FILE_BYTES, Allocate, Bytes, Files
+from tsstore.store.files.failures import NO_BUCKET, failure_of, without_secrets
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
 
+_Result = TypeVar("_Result")
+
 _SCHEMES = {S3Store: "s3", GCSStore: "gs", AzureStore: "az", MemoryStore: "memory"}
+_ENVIRONMENT = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 _URL = re.compile(r"(s3|gs|az)://[^/@?#\s]+(/[^?#]*)?")
-_RETRY: RetryConfig = {
-    "max_retries": 8,
-    "retry_timeout": timedelta(minutes=2),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=100),
-        "max_backoff": timedelta(seconds=10),
-        "base": 2,
-    },
-}
-_CREATE_ATTEMPTS = 4
+
+PATIENCE_SECONDS = 120.0
+"""How long a request that fails for a passing reason is repeated: time counts, not a number."""
+ANSWER_SECONDS = 20.0
+"""How long an answer, or the next piece of one, is waited for."""
+SAID_AFTER_SECONDS = 5.0
+"""How long a failing request is repeated before that is said, …"""
+SAID_AGAIN_SECONDS = 30.0
+"""… and how long it is until it is said again."""
+LARGE_BYTES = 4 << 20
+"""What is larger may take PATIENCE_SECONDS to be sent: the answer comes only afterwards."""
+_LONGEST_PAUSE = 5.0
+_ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(minutes=2)}
+"""What fails is repeated here, so that it can be said and interrupted."""
+_CLIENT_OPTIONS = [
+    "allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type",
+    "http1_only", "http2_only", "pool_idle_timeout", "pool_max_idle_per_host",
+    "proxy_ca_certificate", "proxy_excludes", "proxy_url", "read_timeout", "timeout", "user_agent",
+]  # fmt: skip
+"""What obstore would take from the environment, but for options that are given."""
 _DELETED_AT_ONCE = 1000
 _PROCESS = os.getpid()
 """The process that imported this module: obstore's threads do not follow into forked ones."""
@@ -45,8 +63,10 @@ _PROCESS = os.getpid()
 class ObjectFiles(Files):
     """A store in an object store.
 
-    Failed requests are repeated for two minutes, unless a store object says otherwise. An instance
-    can be sent to another process where obstore can send its store.
+    Requests that fail for a passing reason are repeated for two minutes, which a TsstoreWarning
+    says; one attempt is enough while the last request has failed so. A store object that says how
+    often to repeat them is believed. An instance can be sent to another process where obstore can
+    send its store.
 
     Parameters
     ----------
@@ -57,7 +77,13 @@ class ObjectFiles(Files):
     """
 
     def __init__(self, path: object) -> None:
-        self._store, location = _open(path)
+        self._store, location = _open(path, ANSWER_SECONDS)
+        self._slow_store, _ = _open(path, PATIENCE_SECONDS)
+        self._repeats = isinstance(path, str | os.PathLike) or not getattr(
+            self._store, "retry_config", None
+        )
+        self._is_down = False
+        self._said = float("-inf")
         super().__init__(location)
 
     def is_same_place(self, other: object) -> bool:
@@ -68,37 +94,42 @@ class ObjectFiles(Files):
         return named or self._store is other._store
 
     def read(
-        self, key: str, span: tuple[int, int] | None = None, allocate: Allocate | None = None
+        self,
+        key: str,
+        span: tuple[int, int] | None = None,
+        allocate: Allocate | None = None,
+        most: int = MAX_FILE_BYTES,
     ) -> Bytes:
         """Return bytes of an object, in memory of obstore's."""
-        with _translated(self, key):
-            if span is None:
-                found = obstore.get(self._store, key)
-                size = found.meta["size"]
-                if size > MAX_FILE_BYTES:
-                    what = f"it has {size} bytes, and no object of a store as many"
-                    raise self.refusal(key, what)
-                return bytes(found.bytes())
-            start, length = span
-            if not length and 0 <= start <= self.size(key):
-                return b""
-            if length > MAX_FILE_BYTES:
-                raise self.refusal(key, f"{length} bytes were asked for at once")
-            data = bytes(obstore.get_range(self._store, key, start=start, length=length))
-            if len(data) != length:
-                raise self.refusal(key, f"{length} bytes were asked for, {len(data)} came")
-            return data
+        if span is None:
+            return self._request(key, lambda: self._get(key, most))
+        start, length = span
+        if length > most:
+            raise self.damage(key, f"{length} bytes, expected at most {most}")
+        if length <= 0 or start < 0:
+            if start < 0 or length < 0 or start > self.size(key):
+                raise self.damage(key, f"bytes {start}+{length} were asked for")
+            return b""
+        try:
+            data = self._request(key, lambda: self._get_range(key, start, length))
+        except AccessError:
+            # Most object stores refuse what begins after the end.
+            if self._is_down or start + length <= self.size(key):
+                raise
+            data = b""
+        if len(data) != length:
+            raise self.damage(key, f"{length} bytes were asked for, {len(data)} came")
+        return data
 
     def size(self, key: str) -> int:
         """Return the number of bytes of an object; FileNotFoundError where there is none."""
-        with _translated(self, key):
-            return obstore.head(self._store, key)["size"]
+        return self._request(key, lambda: obstore.head(self._store, key)["size"])
 
     def write(self, key: str, data: Bytes) -> None:
         """Put an object, replacing what is there."""
-        with _translated(self, key):
+        with self._sending(data) as store:
             # In parts, a killed process would leave some behind, unseen and to be paid for.
-            obstore.put(self._store, key, data, use_multipart=False)
+            self._request(key, lambda: obstore.put(store, key, data, use_multipart=False), True)
 
     def create(self, key: str, data: Bytes) -> None:
         """Put an object where there is none.
@@ -106,65 +137,152 @@ class ObjectFiles(Files):
         A request whose reply is lost may have been done, and its repetition then finds what it
         put itself: the bytes tell whose they are.
         """
-        for attempt in range(_CREATE_ATTEMPTS):
-            time.sleep(0.1 * attempt)
-            try:
-                with _translated(self, key):
-                    obstore.put(self._store, key, data, mode="create", use_multipart=False)
-                return
-            except AccessError as error:
-                failure = error
-            try:
-                found = self.read(key)
-            except FileNotFoundError:
-                continue
-            if found != data:
-                raise FileExistsError(f"{self.where(key)} exists already") from None
-            return
-        raise failure
+        if not self._request(key, lambda: self._create(key, data), True):
+            raise FileExistsError(f"{self.where(key)} exists already")
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under `key`, or any below it."""
-        with _translated(self, key):
-            if key and self._is_object(key):
-                return True
-            return any(len(page) for page in obstore.list(self._store, key or None, chunk_size=1))
+        return self._request(key, lambda: self._holds(key))
 
     def list(self, key: str) -> list[str]:
         """Return the sorted names directly below `key`, of objects and of what holds objects."""
-        with _translated(self, key):
-            found = obstore.list_with_delimiter(self._store, key or None)
-            paths = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
-            return sorted({path.rpartition("/")[2] for path in paths})
+        names = self._request(key, lambda: self._names(key))
+        if not names and key and self._request(key, lambda: self._is_object(key)):
+            raise self.damage(key, "found a file, expected a directory")
+        return names
 
     def walk(self, key: str = "") -> Iterator[str]:
         """Yield the keys of all objects below `key`, in the order of the object store."""
-        with _translated(self, key):
-            for page in obstore.list(self._store, key or None, chunk_size=_DELETED_AT_ONCE):
-                for item in page:
-                    yield item["path"]
+        self.check_key(key)
+        pages = _Pages(self._store, key)
+        while page := self._request(key, pages.next_page):
+            yield from page
 
     def remove(self, key: str) -> None:
         """Remove an object."""
-        with _translated(self, key):
-            # Most object stores do not say whether there was something to remove.
-            obstore.head(self._store, key)
-            obstore.delete(self._store, key)
+        # Most object stores do not say whether there was something to remove.
+        self.size(key)
+        self._request(key, lambda: obstore.delete(self._store, key))
 
     def remove_tree(self, key: str = "") -> None:
         """Remove the object under `key`, then those directly below, then all others below."""
-        with _translated(self, key):
-            if key and self._is_object(key):
-                obstore.delete(self._store, key)
-            beside = obstore.list_with_delimiter(self._store, key or None)["objects"]
-            self._delete(item["path"] for item in beside)
-            self._delete(self.walk(key))
+        if key and self._request(key, lambda: self._is_object(key)):
+            self._delete(key, iter([key]))
+        below = f"{key}/" if key else ""
+        self._delete(key, iter([f"{below}{name}" for name in self._objects(key)]))
+        self._delete(key, self.walk(key))
 
     def settle(self, key: str) -> None:
         """Do nothing, like :meth:`sync`."""
 
     def sync(self) -> None:
         """Do nothing: an object store has replied only when it will not lose what was put."""
+
+    def _request(self, key: str, call: Callable[[], _Result], writes: bool = False) -> _Result:
+        """Do a request, again while it fails for a passing reason; no error of obstore passes.
+
+        Their texts may show what a URL must not.
+        """
+        self.check_key(key)
+        if os.getpid() != _PROCESS:
+            raise self.refusal(
+                key,
+                "this process was forked from one that uses object stores already",
+                "start it by the method 'spawn' or 'forkserver'",
+            )
+        begun = time.monotonic()
+        for attempt in itertools.count():
+            try:
+                result = call()
+            except FileNotFoundError as error:
+                if writes or NO_BUCKET.search(str(error)):
+                    failure = failure_of(FileNotFoundError("NoSuchBucket"))
+                    raise self.refusal(key, failure.cause, failure.remedy) from None
+                raise FileNotFoundError(f"no {self.where(key)}, or no such bucket") from None
+            except (StoreError, MemoryError):
+                raise
+            except Exception as error:
+                failure = failure_of(error)
+            else:
+                self._is_down = False
+                return result
+            pause = min(0.1 * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
+            left = begun + PATIENCE_SECONDS - time.monotonic()
+            if not failure.passes or self._is_down or not self._repeats or left < pause:
+                self._is_down = failure.passes
+                raise self.refusal(key, failure.cause, failure.remedy) from None
+            self._say(begun, f"{failure.cause}; trying again, for {left:.0f} seconds at most")
+            time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _say(self, begun: float, what: str) -> None:
+        """Say that something takes long, unless that was said just now."""
+        now = time.monotonic()
+        if now - begun >= SAID_AFTER_SECONDS and now - self._said >= SAID_AGAIN_SECONDS:
+            self._said = now
+            warnings.warn(f"{self.location}: {what}", TsstoreWarning, stacklevel=4)
+
+    @contextmanager
+    def _sending(self, data: Bytes) -> Iterator[ObjectStore]:
+        """Give the store through which to send some bytes, and say it where that takes long."""
+        size = memoryview(data).nbytes
+        if size <= LARGE_BYTES:
+            yield self._store
+            return
+        what = f"{size} bytes are not written after 25 seconds; waiting for two minutes at most"
+        watch = threading.Timer(25.0, self._say, (float("-inf"), what))
+        watch.daemon = True
+        watch.start()
+        try:
+            yield self._slow_store
+        finally:
+            watch.cancel()
+
+    def _get(self, key: str, most: int) -> bytes:
+        found = obstore.get(self._store, key)
+        size = found.meta["size"]
+        if size > most:
+            raise self.damage(key, f"{size} bytes, expected at most {most}")
+        data = bytes(found.bytes())
+        if len(data) != size:
+            raise ConnectionError("the answer was cut short")
+        return data
+
+    def _get_range(self, key: str, start: int, length: int) -> bytes:
+        return bytes(obstore.get_range(self._store, key, start=start, length=length))
+
+    def _create(self, key: str, data: Bytes) -> bool:
+        """Try to create an object once; return whether what is there then is this one's."""
+        try:
+            obstore.put(self._store, key, data, mode="create", use_multipart=False)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            failure = error
+        else:
+            return True
+        try:
+            found = obstore.get(self._store, key)
+            return found.meta["size"] == len(data) and bytes(found.bytes()) == data
+        except FileNotFoundError:
+            raise failure from None
+
+    def _holds(self, key: str) -> bool:
+        if key and self._is_object(key):
+            return True
+        return any(len(page) for page in obstore.list(self._store, key or None, chunk_size=1))
+
+    def _names(self, key: str) -> builtins.list[str]:
+        found = obstore.list_with_delimiter(self._store, key or None)
+        paths = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
+        return sorted({path.rpartition("/")[2] for path in paths})
+
+    def _objects(self, key: str) -> builtins.list[str]:
+        """Return the names of the objects directly below a key."""
+        found = self._request(
+            key, lambda: obstore.list_with_delimiter(self._store, key or None)["objects"]
+        )
+        return [item["path"].rpartition("/")[2] for item in found]
 
     def _is_object(self, key: str) -> bool:
         try:
@@ -173,42 +291,52 @@ class ObjectFiles(Files):
             return False
         return True
 
-    def _delete(self, keys: Iterator[str]) -> None:
+    def _delete(self, key: str, keys: Iterator[str]) -> None:
         while batch := builtins.list(itertools.islice(keys, _DELETED_AT_ONCE)):
-            obstore.delete(self._store, batch)
+            self._request(key, partial(obstore.delete, self._store, batch))
 
 
-@contextmanager
-def _translated(files: Files, key: str) -> Iterator[None]:
-    """Let no exception of obstore pass; its text may show what a URL must not."""
-    files.check_key(key)
-    if os.getpid() != _PROCESS:
-        raise files.refusal(
-            key,
-            "this process was forked from one that uses object stores already; start it by the "
-            "method 'spawn' or 'forkserver'",
+class _Pages:
+    """The keys of all objects below a key, a page at a time; a page that failed can be asked for.
+
+    It goes on after the last key that came.
+    """
+
+    def __init__(self, store: ObjectStore, key: str) -> None:
+        self._store = store
+        self._prefix = key or None
+        self._last: str | None = None
+        self._begin()
+
+    def next_page(self) -> builtins.list[str]:
+        """Return the next keys; none at the end."""
+        try:
+            page = next(self._pages, [])
+        except Exception:
+            self._begin()
+            raise
+        keys = [item["path"] for item in page]
+        self._last = keys[-1] if keys else self._last
+        return keys
+
+    def _begin(self) -> None:
+        self._pages = iter(
+            obstore.list(self._store, self._prefix, offset=self._last, chunk_size=_DELETED_AT_ONCE)
         )
-    try:
-        yield
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no {files.where(key)}, or no such bucket") from None
-    except (AccessError, MemoryError):
-        raise
-    except Exception as error:
-        raise files.refusal(key, _brief(error)) from None
 
 
-def _open(path: object) -> tuple[ObjectStore, str]:
-    """Return an object store, and how a person would write it."""
+def _open(path: object, answer: float) -> tuple[ObjectStore, str]:
+    """Return an object store whose answers are waited for so long, and how a person writes it."""
     if isinstance(path, str | os.PathLike):
         url: str = os.fspath(path)
         if not _URL.fullmatch(url):
             raise NotAStoreError(
-                f"{_without_secrets(url)}: found a URL, expected a local path, or s3://, gs:// or "
+                f"{without_secrets(url)}: found a URL, expected a local path, or s3://, gs:// or "
                 "az:// with a bucket and a path; what else an object store needs is given by "
                 "environment variables or by a store object of obstore"
             )
-        return from_url(url, retry_config=_RETRY), url.rstrip("/")
+        options: Any = _client_options(url, answer)
+        return from_url(url, retry_config=_ONCE, client_options=options), url.rstrip("/")
     if isinstance(path, S3Store | GCSStore | AzureStore | MemoryStore):
         return path, _location(path)
     raise NotAStoreError(
@@ -226,12 +354,9 @@ def _location(store: S3Store | GCSStore | AzureStore | MemoryStore) -> str:
     return f"{scheme}://{store.config.get(name, '')}/{store.prefix or ''}".rstrip("/")
 
 
-def _brief(error: Exception) -> str:
-    """Return what an error says on one line, without the debugging text that obstore appends."""
-    text = " ".join(str(error).partition("\n\nDebug source")[0].split())
-    return "".join(filter(str.isprintable, _without_secrets(text)))[:400]
-
-
-def _without_secrets(text: str) -> str:
-    """Leave users and passwords, and the queries of signed requests, out of URLs."""
-    return re.sub(r"\?\S*", "?…", re.sub(r"//[^/\s]*@", "//", text))
+def _client_options(url: str, answer: float) -> dict[str, str]:
+    """Return how requests are sent: what the environment says, and deadlines where it does not."""
+    prefix = _ENVIRONMENT[url.partition(":")[0]]
+    given = {name: os.environ.get(f"{prefix}{name.upper()}") for name in _CLIENT_OPTIONS}
+    deadlines = {"read_timeout": f"{round(answer * 1000)}ms", "timeout": "10m"}
+    return deadlines | {name: value for name, value in given.items() if value is not None}

@@ -22,9 +22,12 @@ from tsstore.store.format.documents import (
 )
 
 MAX_CHUNK_BYTES = 256 << 20
+FRAME_BYTES = 64
+"""More than what Blosc and the crc32c add to a chunk that cannot be compressed."""
 MAX_SHARD_CHUNKS = 1 << 14
 """So that the index of a shard, which is read whole, stays small."""
 COLUMN_CHUNK_ROWS = 1 << 14
+MAX_COLUMN_CHUNK_ROWS = 1 << 14
 MAX_TEXT_BYTES = MAX_CHUNK_BYTES // COLUMN_CHUNK_ROWS - 8
 """UTF-8 bytes of one entry of text, so that a chunk of them stays within its limit."""
 CHECKSUM_CHUNK_ROWS = 1 << 12
@@ -86,6 +89,11 @@ class ArraySpec:
     def chunk_bytes(self) -> int:
         """Bytes of one decoded chunk; 0 for text."""
         return self.chunk_rows * self.entry_bytes
+
+    @property
+    def most_encoded_bytes(self) -> int:
+        """Bytes of an encoded chunk at most."""
+        return (MAX_CHUNK_BYTES if self.is_text else self.chunk_bytes) + FRAME_BYTES
 
     def document(
         self, rows: int, path: str = "", attributes: Mapping[str, Any] | None = None
@@ -218,6 +226,11 @@ def parse_spec(document: Mapping[str, Any], where: str) -> ArraySpec:
     # A pointer's size stands for an entry of text, whose bytes are checked chunk by chunk.
     if rows * (spec.entry_bytes or 8) > MAX_CHUNK_BYTES:
         raise FormatError(f"{where}: a chunk of {shape} {dtype} is over {MAX_CHUNK_BYTES} bytes")
+    if not row_shape and rows > MAX_COLUMN_CHUNK_ROWS:
+        # A chunk of millions of empty texts takes few bytes on disk, and any number in memory.
+        raise FormatError(
+            f"{where}: a chunk has {rows} entries; expected at most {MAX_COLUMN_CHUNK_ROWS}"
+        )
     if is_sharded:
         count = _chunk_shape(file_shape, where)[0] // rows
         count = number(count, "number of chunks in a shard", where, 2, MAX_SHARD_CHUNKS)

@@ -109,9 +109,9 @@ def read_document(files: Files, path: str) -> dict[str, Any]:
     key = metadata_key(path)
     where = f"{files.location}/{key}"
     try:
-        data = files.read(key)
-    except OSError as error:
-        raise DamageError(f"{where}: cannot be read ({error}); restore it from a copy") from error
+        data = files.read(key, most=MAX_DOCUMENT_BYTES)
+    except FileNotFoundError as error:
+        raise files.missing(key) from error
     return load(data, where)
 
 

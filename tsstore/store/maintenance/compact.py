@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tsstore.errors import DamageError, FormatError, StoreError, TsstoreError
+from tsstore.errors import AccessError, DamageError, FormatError, StoreError, TsstoreError
 from tsstore.store.chunked.chunk import payload
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.writer import ArrayWriter
@@ -107,7 +107,11 @@ def compact(
         try:
             _copy(files, sources, shard_bytes, progress or silent)
         except (OSError, TsstoreError) as error:
-            kind = DamageError if isinstance(error, DamageError) else StoreError
+            kind: type[StoreError] = StoreError
+            if isinstance(error, DamageError):
+                kind = DamageError
+            elif isinstance(error, OSError):
+                kind = AccessError
             raise kind(
                 f"{store.path} was not compacted: {error}; {files.location} is not complete: "
                 "remove it, then compact again"

@@ -1,4 +1,4 @@
-"""What is found when a run is read back: errors, notes on what does no harm, and the report."""
+"""What is found when a run is read back: damage, what cannot be read, notes, and the report."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
-from tsstore.errors import TsstoreError
+from tsstore.errors import AccessError, TsstoreError
 from tsstore.store.files.base import PARTIAL, Bytes, Files
 from tsstore.text import printable
 
 ERROR = "error"
+UNREADABLE = "unreadable"
 NOTE = "note"
 RESTORE = "restore the file from a copy"
 
@@ -35,7 +36,8 @@ class Finding:
     Attributes
     ----------
     severity
-        ``"error"``: something committed is damaged. ``"note"``: no number is wrong.
+        ``"error"``: something committed is damaged. ``"unreadable"``: it cannot be read just now,
+        and may be sound. ``"note"``: no number is wrong.
     part
         Directory of the part; empty where it is none's.
     layer
@@ -88,29 +90,37 @@ class Findings:
 
     @contextmanager
     def catching(self, file: str) -> Iterator[None]:
-        """Take an error of the block as something that is wrong with a file, and go on."""
+        """Take an error of the block as something that is wrong with a file, and go on.
+
+        What cannot be read just now is no damage.
+        """
         try:
             yield
-        except TsstoreError as error:
-            message = str(error).removeprefix(f"{self.location}/")
-            message = message.removeprefix(file).strip(" :").removeprefix("is damaged: ")
-            what, _, advice = message.rpartition("; ")
-            self.error(file, what or advice, advice if what else RESTORE)
         except FileNotFoundError:
             self.error(file, "it is missing")
+        except AccessError as error:
+            self._add(UNREADABLE, file, *self._said(file, error, "try again later"))
+        except TsstoreError as error:
+            self._add(ERROR, file, *self._said(file, error, RESTORE))
         except OSError as error:
-            self.error(file, f"it cannot be read ({error})")
+            self._add(UNREADABLE, file, f"it cannot be read ({error})", "try again later")
 
-    def errors(self, part: str | None = None) -> int:
-        """Return the number of errors, of one part or of all."""
-        return sum(
-            finding.severity == ERROR and part in (None, finding.part) for finding in self.found
-        )
+    def _said(self, file: str, error: TsstoreError, advice: str) -> tuple[str, str]:
+        """Return what an error says of a file, and what it advises."""
+        message = str(error).removeprefix(f"{self.location}/")
+        message = message.removeprefix(file).strip(" :")
+        message = message.removeprefix("is damaged: ").removeprefix("cannot be used: ")
+        what, _, said = message.rpartition("; ")
+        return (what, said) if what else (said, advice)
+
+    def troubles(self, part: str) -> int:
+        """Return how much of a part is damaged or cannot be read."""
+        return sum(finding.severity != NOTE for finding in self.found if finding.part == part)
 
     def drop_notes(self, part: str) -> None:
         """Forget the notes on one part."""
         self.found = [
-            finding for finding in self.found if finding.part != part or finding.severity == ERROR
+            finding for finding in self.found if finding.part != part or finding.severity != NOTE
         ]
 
     def _add(self, severity: str, file: str, what: str, advice: str) -> None:
@@ -148,28 +158,37 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no errors; notes there may be."""
-        return not self.errors
+        """Whether all was read and nothing is damaged; notes there may be."""
+        return not self.errors and not self.unreadable
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings that are errors."""
-        return tuple(finding for finding in self.findings if finding.severity == ERROR)
+        """The findings that are errors: damage."""
+        return self._of(ERROR)
+
+    @property
+    def unreadable(self) -> tuple[Finding, ...]:
+        """The findings that something cannot be read just now: it may be sound."""
+        return self._of(UNREADABLE)
 
     @property
     def notes(self) -> tuple[Finding, ...]:
-        """The findings that are no errors."""
-        return tuple(finding for finding in self.findings if finding.severity == NOTE)
+        """The findings that do no harm."""
+        return self._of(NOTE)
+
+    def _of(self, severity: str) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity == severity)
 
     def to_json(self) -> str:
         """Return the report as a JSON document."""
         return json.dumps({"ok": self.ok, **asdict(self)}, indent=2)
 
     def __str__(self) -> str:
+        unreadable = f"{len(self.unreadable):,} unreadable, " if self.unreadable else ""
         summary = (
             f"{printable(self.run)}: {self.parts:,} parts, {self.layers:,} layers, "
             f"{self.chunks:,} chunks, {self.bytes_read:,} bytes read, {self.samples:,} samples: "
-            f"{len(self.errors):,} errors, {len(self.notes):,} notes"
+            f"{len(self.errors):,} errors, {unreadable}{len(self.notes):,} notes"
         )
         return "\n".join([*map(str, self.findings), summary])
 

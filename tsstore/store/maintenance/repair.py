@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from tsstore.errors import StoreError
+from tsstore.errors import AccessError, StoreError
 from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.arrays import parse_spec, read_array
@@ -86,7 +86,7 @@ def repair(path: StorePath) -> RepairReport:
         removed = tuple(_sweep(files))
         files.sync()
     except OSError as error:
-        raise StoreError(
+        raise AccessError(
             f"{files.location} cannot be repaired ({error}); what was committed is as it was"
         ) from error
     return RepairReport(files.location, sealed, reshaped, removed)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tsstore.errors import DamageError, FormatError, StoreError
+from tsstore.errors import AccessError, DamageError, FormatError, StoreError
 from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes, RunAttributes
@@ -45,7 +45,7 @@ from tsstore.text import Progress, silent
 
 
 def verify(path: StorePath, progress: Progress | None = None) -> VerifyReport:
-    """Read a run back, and collect all that is not as it was written.
+    """Read a run back, and collect all that is not as it was written, or cannot be read just now.
 
     One chunk is held in memory at a time. Of a run that is being written, what had been committed
     by then is read.
@@ -68,13 +68,15 @@ def verify(path: StorePath, progress: Progress | None = None) -> VerifyReport:
         If there is no run at `path`.
     FormatError
         If its format is newer than this version reads, or its root is not valid.
+    AccessError
+        If not even its directory can be read.
     """
     files = open_files(path)
     findings = Findings(files.location)
     run = RunAttributes("", "")
     try:
         run = read_run(files)
-    except DamageError:
+    except (AccessError, DamageError):
         with findings.catching(metadata_key("")):
             raise
     parts = _read_parts(files, findings, progress or silent)
@@ -83,9 +85,9 @@ def verify(path: StorePath, progress: Progress | None = None) -> VerifyReport:
         # Its files change while they are looked at; what was committed does not.
         findings.drop_notes(directory)
     for part in parts:
-        if not findings.errors(part.directory):
+        if not findings.troubles(part.directory):
             _read_as_readers_do(part, findings)
-    sound = [part for part in parts if not findings.errors(part.directory)]
+    sound = [part for part in parts if not findings.troubles(part.directory)]
     _compare_parts(files, run, sound, findings, bool(live))
     return VerifyReport(
         files.location,
@@ -200,7 +202,8 @@ class _PartCheck:
         if record is None:
             return None
         self._read_arrays(record)
-        note_other_files(self._files, self._directory, self._nodes, self._findings)
+        with self._findings.catching(self._directory):
+            note_other_files(self._files, self._directory, self._nodes, self._findings)
         if attributes is None or not trusted:
             return None
         return Part(self._files, self._directory, attributes, record, seal)

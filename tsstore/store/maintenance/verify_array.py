@@ -108,6 +108,12 @@ class ArrayCheck:
             yield from self._chunks_of(spec, file, path, stored)[: count - file * spec.file_chunks]
         self._report_missing(spec, path, expected, files)
 
+    def _names(self, directory: str) -> list[str] | None:
+        """Return the names in a directory; None where it cannot be read."""
+        with self.findings.catching(directory):
+            return self.files.list(directory)
+        return None
+
     def _chunks_of(self, spec: ArraySpec, file: int, path: str, stored: ChunkReader) -> range:
         """Return the chunks of a file; none where it is a shard whose index is damaged."""
         with self.findings.catching(spec.file_key(path, file)):
@@ -127,10 +133,12 @@ class ArrayCheck:
 
     def _check_shape(self, path: str, spec: ArraySpec, rows: int) -> None:
         """Note where plain Zarr readers see another number of entries than is committed."""
-        shape = read_document(self.files, path).get("shape")
-        if shape != [rows, *spec.row_shape]:
-            self.findings.note(
-                metadata_key(path),
-                f"plain Zarr readers see shape {shape!r:.80}, but {rows:,} entries are committed",
-                "tsstore repair puts it right",
-            )
+        with self.findings.catching(metadata_key(path)):
+            shape = read_document(self.files, path).get("shape")
+            if shape != [rows, *spec.row_shape]:
+                seen = f"plain Zarr readers see shape {shape!r:.80}"
+                self.findings.note(
+                    metadata_key(path),
+                    f"{seen}, but {rows:,} entries are committed",
+                    "tsstore repair puts it right",
+                )

@@ -176,7 +176,7 @@ def read_record(files: Files, part: str) -> CommitRecord:
     if files.exists(metadata_key(path)):
         return CommitRecord.from_json(*_attributes(files, path))
     if has_layers:
-        raise _missing(files, path)
+        raise files.missing(metadata_key(path))
     return CommitRecord()
 
 
@@ -187,11 +187,5 @@ def has_begun(files: Files, part: str) -> bool:
     if files.exists(metadata_key(part)):
         return True
     if held:
-        raise _missing(files, part)
+        raise files.missing(metadata_key(part))
     return False
-
-
-def _missing(files: Files, path: str) -> DamageError:
-    return DamageError(
-        f"{files.location}/{metadata_key(path)} is missing; restore the file from a copy"
-    )

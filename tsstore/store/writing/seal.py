@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsstore.errors import DamageError
+from tsstore.errors import DamageError, StoreError
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import create_group, metadata_key, read_attributes
@@ -54,7 +54,7 @@ def is_own(files: Files, part: PartAttributes) -> bool:
     directory = part_directory(part.rank, part.attempt)
     try:
         found = PartAttributes.from_json(read_attributes(files, directory), directory)
-    except DamageError as error:
+    except StoreError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return False
         raise
