@@ -228,7 +228,7 @@ def resume_during(path: Path, step: int) -> None:
 
 def seal_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     def create_seal(
-        files: LocalFiles, part: str, record: CommitRecord, why: str, by: str, *_: object
+        files: LocalFiles, part: str, record: CommitRecord, why: str, by: str = "", **_: object
     ) -> Seal:
         seal = Seal(record, why, by, "2026-01-01T00:00:00+00:00")
         sealed = record.to_json() | {"sealed": seal.to_json()}
