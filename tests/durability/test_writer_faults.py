@@ -209,6 +209,7 @@ def test_some_calls_fail_for_ever(run, expected, on_error, kind, every):
     assert fail_each(run, expected, kind, ERRORS["EIO"], True, every, on_error=on_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_error", ["raise", "detach"])
 @pytest.mark.parametrize("for_ever", [False, True])
 @pytest.mark.parametrize("name", ERRORS)

@@ -75,8 +75,8 @@ How the model runs
 What is recorded beside
     columns that are known afterwards ..... test_recorder.py: test_rows_and_columns_arrive
     a threshold of another dtype .......... hooks/test_hook.py: test_the_threshold_follows_the_dtype_of_each_call
-    the same samples every epoch .......... store/reading/test_repeats.py: test_samples_of_different_steps_are_different
-    samples that a sampler repeats ........ store/reading/test_repeats.py: test_repeats_of_a_run_on_disk
+    the same samples every epoch .......... store/reading/test_ids.py: test_samples_of_different_steps_are_different
+    samples that a sampler repeats ........ store/reading/test_ids.py: test_repeats_of_a_run_on_disk
     signs that say nothing ................ test_summary.py: test_hints
     the sanity check of Lightning ......... integrations/test_lightning.py: test_the_sanity_check_leaves_nothing
     exceptions within a trainer ........... integrations/test_evaluations.py: test_a_failure_closes_the_run_with_the_batches_that_had_ended
