@@ -18,7 +18,6 @@ import tsstore
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states.distinct import export_states
 
-
 WHOLE = ("states.parquet", "states.zarr")
 """Take their names when they are complete: an interrupt a moment later leaves them there."""
 
