@@ -253,7 +253,8 @@ class DistributedScheduler:
         # What goes wrong now, on a cluster that is closing perhaps, is not the error to report. And
         # as a worker may be between two tasks, it is looked at twice.
         with suppress(Exception):
-            while looks < 2 and time.monotonic() < latest:
+            # A scheduler that is gone answers nothing, and knows of no task that runs.
+            while looks < 2 and time.monotonic() < latest and self._client.status == "running":
                 running = {key for keys in self._client.call_stack().values() for key in keys}
                 looks = 0 if running & graph.keys() else looks + 1
                 time.sleep(0.05)
