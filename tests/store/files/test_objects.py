@@ -373,8 +373,7 @@ def test_an_outage_of_some_seconds_is_waited_out_and_said(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [10, 60])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "seconds"), [*((kind, 10) for kind in KINDS), ("refused", 60)])
 def test_an_outage_of_up_to_a_minute_is_waited_out_and_said(
     server, failing, kind, seconds, tmp_path
 ):
