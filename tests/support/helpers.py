@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from tsstore import bits
 from tsstore.store.chunked.writer import Compression
+from tsstore.store.files.base import Files
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import load, write_group
@@ -105,3 +108,21 @@ def rewrite_attributes(path: Path, node: str, change: Mapping[str, Any]) -> None
 def stored_files(path: Path) -> list[Path]:
     """Return all files of a store, in order."""
     return sorted(item for item in path.rglob("*") if item.is_file())
+
+
+def create_at_once(files: Files, key: str) -> None:
+    """Let eight threads create the same file at the same time: one must succeed, and be whole."""
+    barrier = threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        try:
+            files.create(key, b"%d" % number * 1000)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(create, range(8)))
+    assert sum(created) == 1
+    assert files.read(key) == b"%d" % created.index(True) * 1000

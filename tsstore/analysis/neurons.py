@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from tsstore import text
 from tsstore.analysis.execution.graph import merge_tree
 from tsstore.analysis.request import Request, check_rows, countable, layer_names
+from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.counting.firing import Firing, add_firing, complements, count_firing
 from tsstore.errors import MemoryTooSmallError
@@ -192,7 +192,7 @@ class LayerNeurons:
         return pd.DataFrame(frame, index=pd.RangeIndex(self.neurons, name="neuron"))
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
-        """Return the layer's numbers, as :meth:`Neurons.to_json` writes them."""
+        """Return the layer's numbers, as :meth:`Neurons.to_dict` has them."""
         low, high = self.rate_limits(level)
         return {
             "neurons": self.neurons,
@@ -238,7 +238,7 @@ class LayerNeurons:
         )
 
 
-class Neurons(Mapping[str, LayerNeurons]):
+class Neurons(ByLayer[LayerNeurons]):
     """What the neurons of a run's layers did: a mapping from layer names.
 
     Parameters
@@ -251,16 +251,11 @@ class Neurons(Mapping[str, LayerNeurons]):
 
     def __init__(self, path: str, layers: Mapping[str, LayerNeurons]) -> None:
         self.path = path
-        self._layers = dict(layers)
+        self.layers = dict(layers)
 
     def __getitem__(self, name: str) -> LayerNeurons:
-        return self._layers[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layers)
-
-    def __len__(self) -> int:
-        return len(self._layers)
+        found: LayerNeurons = self._find(name, f"no layer {name!r} was counted, only")
+        return found
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table of all neurons, indexed by layer and neuron.
@@ -272,10 +267,10 @@ class Neurons(Mapping[str, LayerNeurons]):
         frames = {name: layer.to_frame(level) for name, layer in self.items()}
         return pd.concat(frames, names=["layer"])
 
-    def to_json(self, level: float = 0.95) -> str:
-        """Return all numbers as a JSON document: each layer's under its name."""
+    def to_dict(self, level: float = 0.95) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them: each layer's under its name."""
         layers = {name: layer.to_dict(level) for name, layer in self.items()}
-        return json.dumps({"path": self.path, "level": level, "layers": layers}, indent=2)
+        return {"path": self.path, "level": level, "layers": layers}
 
     @property
     def sentences(self) -> list[str]:

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import os
 import pickle
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers import create_at_once
 
 from tsstore.errors import AccessError, DamageError
 from tsstore.store.files import local
@@ -43,20 +42,7 @@ def test_a_missing_directory_is_made(tmp_path, durable):
 
 def test_without_hard_links_one_creator_still_wins(files, monkeypatch):
     monkeypatch.setattr(os, "link", failing(PermissionError("no hard links here")))
-    barrier = threading.Barrier(8)
-
-    def create(number: int) -> bool:
-        barrier.wait()
-        try:
-            files.create("zarr.json", b"%d" % number * 1000)
-        except FileExistsError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        created = list(pool.map(create, range(8)))
-    assert sum(created) == 1
-    assert files.read("zarr.json") == b"%d" % created.index(True) * 1000
+    create_at_once(files, "zarr.json")
     assert no_leftovers(files)
 
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from helpers import create_at_once
 from object_stores import fresh_url, s3_environment, s3_server
 
 from tsstore.errors import AccessError, DamageError, NotAStoreError, StoreError
@@ -149,20 +149,7 @@ def test_creating_never_replaces(files):
 
 
 def test_of_many_that_create_the_same_file_one_succeeds(files):
-    barrier = threading.Barrier(8)
-
-    def create(number: int) -> bool:
-        barrier.wait()
-        try:
-            files.create("part/zarr.json", b"%d" % number * 1000)
-        except FileExistsError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        created = list(pool.map(create, range(8)))
-    assert sum(created) == 1
-    assert files.read("part/zarr.json") == b"%d" % created.index(True) * 1000
+    create_at_once(files, "part/zarr.json")
     assert files.list("part") == ["zarr.json"]
 
 
