@@ -249,10 +249,14 @@ class Sweep:
     def read(self, case: Case) -> None:
         label = f"{case.kind} {case.file.relative_to(self.path)}: {case.data!r:.3000}"
         started = time.monotonic()
-        # It makes everything slower: only where a number asks for memory.
-        with traced(case.is_huge) as memory:
-            read, refusal = attempt(content, self.path)
-            report, no_report = attempt(verify, self.path)
+        # It makes everything slower: only where a number asks for memory. What a number asks for, it
+        # asks for again; the interpreter's own table of names, which grows by megabytes, does not.
+        for _ in range(2):
+            with traced(case.is_huge) as memory:
+                read, refusal = attempt(content, self.path)
+                report, no_report = attempt(verify, self.path)
+            if memory.peak < BUDGET_BYTES:
+                break
         assert memory.peak < BUDGET_BYTES, label
         assert time.monotonic() - started < BUDGET_SECONDS, label
         self.peak = max(self.peak, memory.peak)
