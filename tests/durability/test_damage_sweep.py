@@ -249,8 +249,8 @@ class Sweep:
     def read(self, case: Case) -> None:
         label = f"{case.kind} {case.file.relative_to(self.path)}: {case.data!r:.3000}"
         started = time.monotonic()
-        # It makes everything slower: only where a number asks for memory. What a number asks for, it
-        # asks for again; the interpreter's own table of names, which grows by megabytes, does not.
+        # It makes everything slower: only where a number asks for memory. And that is asked for
+        # each time; the interpreter's table of names, which grows by megabytes, grows but once.
         for _ in range(2):
             with traced(case.is_huge) as memory:
                 read, refusal = attempt(content, self.path)
