@@ -10,9 +10,10 @@ from synthetic import draw_layer, layer, write_layers
 from typer.testing import CliRunner
 
 import tsstore
-from tsstore.analysis import neurons as module
 from tsstore.analysis import schedulers
+from tsstore.analysis.execution import reduction
 from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.neurons import NEURON_BYTES
 from tsstore.commands.app import app
 from tsstore.errors import AnalysisError, EmptyStoreError, MemoryTooSmallError, UnknownLayerError
 
@@ -34,8 +35,8 @@ def scheduler(request):
 
 
 def test_neurons_of_a_run_of_several_parts(tmp_path, monkeypatch, scheduler):
-    monkeypatch.setattr(module, "PIECE_BYTES", 256)
-    monkeypatch.setattr(module, "BLOCK_PIECES", 2)
+    monkeypatch.setattr(reduction, "PIECE_BYTES", 256)
+    monkeypatch.setattr(reduction, "BLOCK_PIECES", 2)
     pairs = [made(1, 60, 16, 9), made(2, 80, 16, 9)]
     run = write_layers(tmp_path / "run", *({"conv": batch} for _, batch in pairs))
     states = np.concatenate([own for own, _ in pairs])
@@ -108,10 +109,10 @@ def test_memory_reckons_with_counts_of_all_levels_and_with_all_threads_of_a_work
     _, batch = made(0, 300, 4000, 1)
     run = write_layers(tmp_path / "run", {"a": batch})
     at_once = least(run)
-    monkeypatch.setattr(module, "BLOCK_PIECES", 1)
-    monkeypatch.setattr(module, "PIECE_BYTES", 500)
+    monkeypatch.setattr(reduction, "BLOCK_PIECES", 1)
+    monkeypatch.setattr(reduction, "PIECE_BYTES", 500)
     in_blocks = least(run)
-    held = module.FAN_IN * module.NEURON_BYTES * 4000
+    held = reduction.FAN_IN * NEURON_BYTES * (4000 + 64)
     assert at_once + 2 * held - (3 << 20) < in_blocks < at_once + 2 * held
     monkeypatch.setattr(schedulers, "available_processors", lambda: 4)
     assert least(run, "threads") == in_blocks

@@ -220,7 +220,7 @@ def test_digests_are_the_same_whatever_the_pieces(tmp_path, monkeypatch):
         store = write_layers(tmp_path / "run", {"a": part}, columns={"id": np.arange(200)})
     same = same_ids(store.parts)
     whole = digest_samples(same, [store["a"]], 64 * MIB, LocalScheduler(2))
-    monkeypatch.setattr("tsstore.analysis.repeats.PIECE_BYTES", 50)
+    monkeypatch.setattr("tsstore.analysis.execution.reduction.PIECE_BYTES", 50)
     pieces = digest_samples(same, [store["a"]], 64 * MIB, LocalScheduler(2))
     assert np.array_equal(whole, pieces)
     assert np.array_equal(whole[:200], whole[200:])

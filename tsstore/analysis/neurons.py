@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import math
 import os
-import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore import text
-from tsstore.analysis.execution.graph import merge_tree
+from tsstore.analysis.execution.reduction import Piece, Reduction
 from tsstore.analysis.request import Request, check_rows, countable, layer_names
 from tsstore.analysis.results.by_layer import ByLayer
-from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.analysis.schedulers import Report, Scheduler, choose
 from tsstore.counting.firing import Firing, add_firing, complements, count_firing
-from tsstore.errors import MemoryTooSmallError
 from tsstore.statistics.rates import rate_limits, upper_bound_from_rates
-from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PIECE_BYTES = 1 << 20
-"""Of rows that are counted at a time, about; those of one sample are counted at once."""
-BLOCK_PIECES = 64
-FAN_IN = 16
-"""Counts that one task adds up."""
-TASK_BYTES = 4 << 20
-"""Of a task beside its rows, chunks and counts."""
 NEURON_BYTES = 56
 """Of a neuron in what is counted: five numbers and a hash."""
 HEADINGS = ("layer", "neurons", "dead", "always on", "duplicates", "rate (median)", "10–90 %")
@@ -342,94 +331,30 @@ def neurons(
         amount = runner.memory(request.memory)
         found = {}
         for name in names:
-            report = request.report(name)
-            counted = _count_layer(store[name], amount, runner, report, secret)
+            counted = _count_layer(store[name], amount, runner, request.report(name), secret)
             found[name] = LayerNeurons(name, counted)
     return Neurons(store.path, found)
 
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A layer as a task needs it: a mapping or sequence Dask would look into."""
-
-    states: LayerStates
-    secret: int
-
-
 def _count_layer(
-    states: LayerStates, memory: int, scheduler: Scheduler, report: Any, secret: int
+    states: LayerStates, memory: int, scheduler: Scheduler, report: Report | None, secret: int
 ) -> Firing:
     check_rows(states)
-    blocks = _blocks(states)
-    held = FAN_IN * _levels(len(blocks)) * NEURON_BYTES * states.neurons
-    needed = _task_bytes(states)
-    # The processes of a cluster use all their threads.
-    least = held + needed * (1 if scheduler.shared_memory else scheduler.threads)
-    if least > memory:
-        raise MemoryTooSmallError(
-            f"{states.location}: memory of {text.format_memory(memory)} is too small to count "
-            f"neurons of layer {text.printable(states.name)}; give at least "
-            f"memory='{-(-least // 1024)}KiB'"
-        )
-    threads = max(1, min((memory - held) // needed, scheduler.threads))
     # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
     one = np.zeros((1, states.row_bytes), np.uint8)
     count_firing(one, np.ones(1, np.int64), states.neurons, [0])
-    graph, key = _graph(states, blocks, secret)
-    counted: Firing = scheduler.run(graph, key, threads, report)
-    return counted
+    reduction = Reduction(
+        states,
+        "count neurons",
+        partial(_count_piece, neurons=states.neurons, secret=secret),
+        add_firing,
+        # The row as words, and the rows of its sample twice.
+        bytes_beside_row=8 * math.ceil(states.row_bytes / 8) + 16,
+        result_bytes=NEURON_BYTES * (states.neurons + 64),
+    )
+    return reduction.run(memory, scheduler, report)
 
 
-def _blocks(states: LayerStates) -> list[Block]:
-    rows = BLOCK_PIECES * _piece_rows(states)
-    return [block for n, part in enumerate(states.parts) for block in part.blocks(n, rows)]
-
-
-def _levels(counts: int) -> int:
-    """Return how often counts are added up until there is one; of each level some are held."""
-    levels = 1
-    while counts > FAN_IN:
-        counts, levels = -(-counts // FAN_IN), levels + 1
-    return levels
-
-
-def _graph(states: LayerStates, blocks: Iterable[Block], secret: int) -> tuple[dict[Any, Any], Any]:
-    """Return the graph that counts a layer's neurons, and its key; its keys are unique."""
-    token = uuid.uuid4().hex[:12]
-    layer, block, added = (f"tsstore-{kind}-{token}" for kind in ("layer", "fired", "added"))
-    graph: dict[Any, Any] = {layer: _Layer(states, secret)}
-    keys: list[Any] = []
-    for some in blocks:
-        keys.append((block, len(keys)))
-        graph[keys[-1]] = (_count_block, layer, some)
-    return graph, merge_tree(graph, keys, FAN_IN, added, add_firing)
-
-
-def _piece_rows(states: LayerStates) -> int:
-    return max(PIECE_BYTES // states.row_bytes, 1)
-
-
-def _task_bytes(states: LayerStates) -> int:
-    """Return the most bytes that a task takes: chunks, rows and the same as words, two counts."""
-    rows = max(states.largest_sample, _piece_rows(states))
-    chunk = max(part.states.spec.chunk_bytes for part in states.parts)
-    words = 8 * math.ceil(states.row_bytes / 8)
-    counts = 3 * NEURON_BYTES * (states.neurons + 64)
-    return TASK_BYTES + 3 * chunk + rows * (states.row_bytes + words + 16) + counts
-
-
-def _count_block(layer: _Layer, block: Block) -> Firing:
-    """Return what each neuron did in a block's samples; memory for its pieces is taken once."""
-    states, workspace = layer.states, ChunkWorkspace(once=True)
-    part = states.parts[block.part]
-    pieces = list(states.divide(block, _piece_rows(states)))
-    room = np.empty((max(piece.rows for piece in pieces), states.row_bytes), np.uint8)
-
-    def count(piece: Block) -> Firing:
-        first, last = piece.first_row, piece.first_row + piece.rows
-        rows = part.states.read(first, last, room[: piece.rows], workspace)
-        positions = part.read_positions(piece.first_sample, piece.samples)
-        seed = (layer.secret, block.part, first)
-        return count_firing(rows, positions, states.neurons, seed)
-
-    return add_firing(map(count, pieces))
+def _count_piece(piece: Piece, neurons: int, secret: int) -> Firing:
+    seed = (secret, piece.block.part, piece.block.first_row)
+    return count_firing(piece.rows(), piece.positions(), neurons, seed)

@@ -15,14 +15,15 @@ Where these are more than one in twenty of those that are equal, all of them sta
 from __future__ import annotations
 
 import hashlib
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.execution.reduction import Piece, Reduction
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, Samples
 from tsstore.analysis.schedulers import Scheduler
@@ -49,13 +50,6 @@ BY_CHANCE = 0.05
 SAMPLE_BYTES = 144
 """Of a sample that is digested: its place, its id's number, its digest before and after a layer,
 and the orders in which digests are compared."""
-PIECE_BYTES = 1 << 20
-"""Of rows that are read at a time, about; those of one sample are read at once."""
-MOST_PIECE_ROWS = 1 << 16
-BLOCK_PIECES = 16
-TASK_BYTES = 4 << 20
-"""Of a task beside its rows and chunks."""
-
 Indices = npt.NDArray[np.int64]
 Digests = npt.NDArray[np.uint64]
 
@@ -236,28 +230,10 @@ def _many_by_chance(number: Indices, digests: Digests, copies: int, differ: int)
     return equal == 1 or differ * equal / (1 - equal) > BY_CHANCE * copies
 
 
-@dataclass(frozen=True, eq=False)
-class _BlockSamples:
-    """Samples of a block: their places among its samples, and their digests so far."""
-
-    places: Indices
-    digests: Digests
-
-
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A layer as a task needs it: a mapping or sequence Dask would look into."""
-
-    states: LayerStates
-
-
 def bytes_to_digest(same: SameIds, layers: Sequence[LayerStates], scheduler: Scheduler) -> int:
-    """Return the bytes that digesting samples takes, at least: with as few tasks as there may be.
-
-    The processes of a cluster use all their threads.
-    """
-    tasks = 1 if scheduler.shared_memory else scheduler.threads
-    return same.samples * SAMPLE_BYTES + tasks * max(map(_task_bytes, layers))
+    """Return the bytes that digesting samples takes, at least."""
+    least = max(_digesting(states, {}).least_memory(scheduler) for states in layers)
+    return same.samples * SAMPLE_BYTES + least
 
 
 def digest_samples(
@@ -268,7 +244,6 @@ def digest_samples(
     Samples that differ from all others of their id are not looked at in later layers.
     """
     left = memory - same.samples * SAMPLE_BYTES
-    threads = max(1, min(left // max(map(_task_bytes, layers)), scheduler.threads))
     digests = np.zeros((same.samples, 2), np.uint64)
     alike = np.ones(same.samples, bool)
     for states in layers:
@@ -276,81 +251,68 @@ def digest_samples(
         held = [np.full(len(own), name in with_rows) for name, own in same.parts.items()]
         read = alike & np.concatenate(held)
         if read.any():
-            graph, key = _graph(states, same, read, digests)
-            digests[read] = scheduler.run(graph, key, threads, None)
+            chosen, before = same.of_parts(read), same.of_parts(digests)
+            samples = {
+                directory: _PartSamples(indices[mine], before[directory][mine])
+                for directory, indices in same.parts.items()
+                if (mine := chosen[directory]).any()
+            }
+            digests[read] = _digest_layer(states, samples, left, scheduler)
             alike &= _has_its_like(same.number, digests)
     return digests
 
 
-def _graph(
-    states: LayerStates, same: SameIds, read: npt.NDArray[np.bool_], digests: Digests
-) -> tuple[dict[Any, Any], str]:
-    """Return the graph that digests one layer's rows of some samples in their order, and its key.
+@dataclass(frozen=True, eq=False)
+class _PartSamples:
+    """Samples of a part whose rows are digested: their sorted indices, and digests so far."""
 
-    Its keys are unique: a cluster may run many analyses at once.
-    """
-    token = uuid.uuid4().hex[:12]
-    kinds = ("digested-layer", "digest", "digests")
-    layer, digest, result = (f"tsstore-{kind}-{token}" for kind in kinds)
-    graph: dict[Any, Any] = {layer: _Layer(states)}
-    chosen, before = same.of_parts(read), same.of_parts(digests)
-    keys: list[tuple[str, int]] = []
-    for directory, indices in same.parts.items():
-        mine = chosen[directory]
-        places, own = indices[mine], before[directory][mine]
-        for block in _blocks(states, directory):
-            first = block.first_sample
-            some = slice(*np.searchsorted(places, [first, first + block.samples]))
-            if some.start < some.stop:
-                keys.append((digest, len(keys)))
-                wanted = _BlockSamples(places[some] - first, own[some])
-                graph[keys[-1]] = (_digest_block, layer, block, wanted)
-    graph[result] = (np.concatenate, keys)
-    return graph, result
+    indices: Indices
+    digests: Digests
+
+    def of(self, block: Block) -> _PartSamples:
+        """Return those of a block, by their places in it."""
+        ends = [block.first_sample, block.first_sample + block.samples]
+        some = slice(*np.searchsorted(self.indices, ends))
+        return _PartSamples(self.indices[some] - block.first_sample, self.digests[some])
 
 
-def _blocks(states: LayerStates, directory: str) -> Iterator[Block]:
-    for number, part in enumerate(states.parts):
-        if part.directory == directory:
-            yield from part.blocks(number, BLOCK_PIECES * _piece_rows(states))
+def _digesting(states: LayerStates, samples: Mapping[str, _PartSamples]) -> Reduction[Digests]:
+    digest = partial(_digest_piece, layer=states.name, samples=samples)
+    return Reduction(states, "compare samples", digest, _concatenate)
 
 
-def _piece_rows(states: LayerStates) -> int:
-    return min(max(PIECE_BYTES // states.row_bytes, 1), MOST_PIECE_ROWS)
+def _digest_layer(
+    states: LayerStates, samples: Mapping[str, _PartSamples], memory: int, scheduler: Scheduler
+) -> Digests:
+    """Return the digests of some samples with what they have shown in one layer."""
+    reduction = _digesting(states, samples)
+    blocks: dict[str, list[Block]] = {directory: [] for directory in samples}
+    for block in reduction.blocks():
+        own = samples.get(directory := states.parts[block.part].directory)
+        if own is not None and len(own.of(block).indices):
+            blocks[directory].append(block)
+    return reduction.run(memory, scheduler, blocks=list(chain(*blocks.values())))
 
 
-def _task_bytes(states: LayerStates) -> int:
-    """Return the most bytes that a task takes."""
-    largest = max(states.largest_sample, _piece_rows(states))
-    chunk = max(part.states.spec.chunk_bytes for part in states.parts)
-    return TASK_BYTES + 3 * chunk + largest * states.row_bytes
+def _concatenate(digests: Iterable[Digests]) -> Digests:
+    return np.concatenate(list(digests))
 
 
-def _digest_block(layer: _Layer, block: Block, some: _BlockSamples) -> Digests:
-    """Return the digests of some of a block's samples with what they have shown in one layer."""
-    states, first, found = layer.states, 0, np.empty_like(some.digests)
-    for piece in states.divide(block, _piece_rows(states)):
-        start = piece.first_sample - block.first_sample
-        own = slice(first, int(np.searchsorted(some.places, start + piece.samples)))
-        if own.start < own.stop:
-            found[own] = _digest_piece(states, piece, some.places[own] - start, some.digests[own])
-        first = own.stop
-    return found
-
-
-def _digest_piece(states: LayerStates, piece: Block, places: Indices, before: Digests) -> Digests:
-    part = states.parts[piece.part]
-    ends = np.cumsum(part.read_positions(piece.first_sample, piece.samples))
-    starts = np.concatenate([[0], ends[:-1]])
-    first, last = int(starts[places[0]]), int(ends[places[-1]])
-    rows = part.states.read(piece.first_row + first, piece.first_row + last).reshape(-1)
-    starts, ends = (states.row_bytes * (edges[places] - first) for edges in (starts, ends))
+def _digest_piece(piece: Piece, layer: str, samples: Mapping[str, _PartSamples]) -> Digests:
+    """Return the digests of some of a piece's samples; others are not read."""
+    some = samples[piece.part.directory].of(piece.block)
+    if not len(some.indices):
+        return some.digests
+    ends = np.cumsum(piece.positions())
+    starts = np.concatenate([[0], ends[:-1]])[some.indices]
+    ends = ends[some.indices]
+    rows = piece.rows(int(starts[0]), int(ends[-1]))
+    edges = rows.shape[1] * (np.stack([starts, ends], axis=1) - starts[0])
     # By its name, rows of one layer are not taken for those of another one.
-    name = states.name.encode("utf-8", "surrogatepass")
+    name = layer.encode("utf-8", "surrogatepass")
     person = hashlib.blake2b(name, digest_size=16).digest()
-    data, earlier = rows.data, before.tobytes()
-    found = [earlier[place : place + 16] for place in range(0, len(earlier), 16)]
-    for sample, (start, stop) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+    data, found = rows.reshape(-1).data, [digest.tobytes() for digest in some.digests]
+    for sample, (start, stop) in enumerate(edges.tolist()):
         if start < stop:
             digest = hashlib.blake2b(found[sample], digest_size=16, person=person)
             digest.update(data[start:stop])

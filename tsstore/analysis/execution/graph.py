@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
 from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, spill
+from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
@@ -210,17 +211,3 @@ def _merge_changes(parts: Sequence[SpectrumDelta | None]) -> SpectrumDelta | Non
     """Add up changes where there are any."""
     held = [part for part in parts if part is not None]
     return merge_deltas(held) if held else None
-
-
-def merge_tree(
-    graph: dict[Any, Any], level: list[Any], many: int, name: str, merge: Callable[..., Any]
-) -> Any:
-    """Add the merging of all counts of a level to the graph, so many at a time; return its key."""
-    depth = 0
-    while len(level) > 1:
-        groups = [level[start : start + many] for start in range(0, len(level), many)]
-        level = [(name, depth, number) for number in range(len(groups))]
-        for merged, group in zip(level, groups, strict=True):
-            graph[merged] = (merge, group)
-        depth += 1
-    return level[0]

@@ -1,0 +1,182 @@
+"""One pass over a layer's rows, on any scheduler: each piece gives a result, and results add up.
+
+It is for what adds up over samples, whatever their order, or in order; what needs all rows of one
+state together goes through the exchange of a count.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.analysis.schedulers import Report, Scheduler
+from tsstore.counting.buffers import Buffers
+from tsstore.errors import MemoryTooSmallError
+from tsstore.store.chunked.reader import ChunkWorkspace
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block, LayerPart
+from tsstore.text import format_memory, printable
+
+PIECE_BYTES = 1 << 20
+"""Of rows that are read at a time, about; those of one sample are read at once."""
+MOST_PIECE_ROWS = 1 << 16
+BLOCK_PIECES = 64
+FAN_IN = 16
+"""Results that one task adds up."""
+TASK_BYTES = 4 << 20
+"""Of a task beside its rows, chunks and results."""
+
+Result = TypeVar("Result")
+
+_CHUNK_WORKSPACE = partial(ChunkWorkspace, once=True)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some whole samples of a layer, as many as are looked at at a time."""
+
+    part: LayerPart
+    block: Block
+    buffers: Buffers
+
+    def positions(self) -> npt.NDArray[np.int64]:
+        """Return the rows of each sample, int64 (samples,)."""
+        return self.part.read_positions(self.block.first_sample, self.block.samples)
+
+    def rows(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.uint8]:
+        """Return all rows, or those from `first` up to `last`: uint8 (rows, row_bytes).
+
+        They lie where those of the next piece will lie.
+        """
+        last = self.block.rows if last is None else last
+        states, start = self.part.states, self.block.first_row
+        room = self.buffers.array("rows", (last - first, states.spec.entry_bytes), np.uint8)
+        workspace = self.buffers.kept("chunks", _CHUNK_WORKSPACE)
+        return states.read(start + first, start + last, room, workspace)
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction(Generic[Result]):
+    """One pass over a layer: what each piece of its rows gives, and how that adds up.
+
+    Both functions are sent to the workers of a cluster: functions of a module, or `partial` ones.
+
+    Attributes
+    ----------
+    states
+        The layer.
+    purpose
+        What it is for, in a message: ``"count neurons"``.
+    of_piece
+        Returns a piece's result.
+    add
+        Returns results together, one at least, in the order of their rows; the result of one is
+        what that is.
+    bytes_beside_row
+        What `of_piece` takes for a row, beside the row itself, in bytes.
+    result_bytes
+        What a result takes, in bytes.
+    """
+
+    states: LayerStates
+    purpose: str
+    of_piece: Callable[[Piece], Result]
+    add: Callable[[Iterable[Result]], Result]
+    bytes_beside_row: int = 0
+    result_bytes: int = 0
+
+    def run(
+        self,
+        memory: int,
+        scheduler: Scheduler,
+        report: Report | None = None,
+        blocks: Sequence[Block] | None = None,
+    ) -> Result:
+        """Return the result of all rows, of which there are some, or of some :meth:`blocks`.
+
+        As many tasks run at a time as so many bytes hold, in each process; it is a
+        MemoryTooSmallError if they hold not even one. Errors and interrupts end it as they do
+        any other graph of the scheduler.
+        """
+        blocks = self.blocks() if blocks is None else blocks
+        held = FAN_IN * _levels(len(blocks)) * self.result_bytes
+        least = held + self.least_memory(scheduler)
+        if least > memory:
+            raise MemoryTooSmallError(
+                f"{self.states.location}: memory of {format_memory(memory)} is too small to "
+                f"{self.purpose} of layer {printable(self.states.name)}; give at least "
+                f"memory='{-(-least // 1024)}KiB'"
+            )
+        threads = max(1, min((memory - held) // self._task_bytes, scheduler.threads))
+        graph, key = self._graph(blocks)
+        result: Result = scheduler.run(graph, key, threads, report)
+        return result
+
+    def blocks(self) -> list[Block]:
+        """Return the layer in blocks of whole samples, each of which is one task."""
+        return list(self.states.blocks(BLOCK_PIECES * self._piece_rows))
+
+    def least_memory(self, scheduler: Scheduler) -> int:
+        """Return what as few tasks take as there may be; processes of a cluster use all threads."""
+        return self._task_bytes * (1 if scheduler.shared_memory else scheduler.threads)
+
+    @property
+    def _task_bytes(self) -> int:
+        """The most bytes that a task takes: chunks, its piece and what is made of it, results."""
+        chunk = max(part.states.spec.chunk_bytes for part in self.states.parts)
+        rows = max(self.states.largest_sample, self._piece_rows)
+        beside = self.states.row_bytes + self.bytes_beside_row
+        return TASK_BYTES + 3 * chunk + rows * beside + 3 * self.result_bytes
+
+    @property
+    def _piece_rows(self) -> int:
+        return min(max(PIECE_BYTES // self.states.row_bytes, 1), MOST_PIECE_ROWS)
+
+    def of_block(self, block: Block) -> Result:
+        """Return the result of a block; memory for its pieces is taken once."""
+        buffers, part = Buffers(), self.states.parts[block.part]
+        pieces = self.states.divide(block, self._piece_rows)
+        return self.add(self.of_piece(Piece(part, piece, buffers)) for piece in pieces)
+
+    def _graph(self, blocks: Sequence[Block]) -> tuple[dict[Any, Any], Any]:
+        """Return the graph of a pass, and its key; its keys are unique."""
+        token = uuid.uuid4().hex[:12]
+        shared = f"tsstore-reduction-{token}"
+        graph: dict[Any, Any] = {shared: self}
+        keys = [(f"tsstore-reduced-{token}", number) for number in range(len(blocks))]
+        graph.update(
+            {key: (_of_block, shared, block) for key, block in zip(keys, blocks, strict=True)}
+        )
+        return graph, merge_tree(graph, keys, FAN_IN, f"tsstore-added-{token}", self.add)
+
+
+def _of_block(reduction: Reduction[Result], block: Block) -> Result:
+    return reduction.of_block(block)
+
+
+def _levels(results: int) -> int:
+    """Return how often results are added up until there is one; of each level some are held."""
+    levels = 1
+    while results > FAN_IN:
+        results, levels = -(-results // FAN_IN), levels + 1
+    return levels
+
+
+def merge_tree(
+    graph: dict[Any, Any], level: list[Any], many: int, name: str, merge: Callable[..., Any]
+) -> Any:
+    """Add the merging of all results of a level to the graph, so many at a time; return its key."""
+    depth = 0
+    while len(level) > 1:
+        groups = [level[start : start + many] for start in range(0, len(level), many)]
+        level = [(name, depth, number) for number in range(len(groups))]
+        for merged, group in zip(level, groups, strict=True):
+            graph[merged] = (merge, group)
+        depth += 1
+    return level[0]
