@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tsstore.analysis.results.difference import Difference, difference
     from tsstore.analysis.results.layer import LayerResult
     from tsstore.analysis.results.network import Analysis
+    from tsstore.analysis.states.export import export
+    from tsstore.analysis.states.frequent import FrequentStates, states
     from tsstore.errors import AccessError, ResumeError, TsstoreError
     from tsstore.recording.capture import capture
     from tsstore.recording.recorder import Recorder
@@ -57,6 +59,9 @@ _HOMES = {
     "Difference": "analysis.results.difference",
     "difference": "analysis.results.difference",
     "LayerResult": "analysis.results.layer",
+    "export": "analysis.states.export",
+    "FrequentStates": "analysis.states.frequent",
+    "states": "analysis.states.frequent",
     "Neurons": "analysis.neurons",
     "neurons": "analysis.neurons",
     "RunPlan": "analysis.planning.run_plan",
@@ -91,6 +96,7 @@ __all__ = [
     "AccessError",
     "Analysis",
     "Difference",
+    "FrequentStates",
     "LayerResult",
     "LayerStates",
     "Neurons",
@@ -111,6 +117,7 @@ __all__ = [
     "decompress_states",
     "difference",
     "entropy",
+    "export",
     "layers",
     "network_efficiency",
     "neurons",
@@ -120,6 +127,7 @@ __all__ = [
     "repair",
     "reset_efficiency_model",
     "sort_states",
+    "states",
     "verify",
 ]
 

@@ -6,13 +6,11 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import draw_batch, write_run
-from state_tables import expected, read
+from state_tables import expected, most_frequent, read
 from synthetic import draw_layer, layer, write_layers
 from typer.testing import CliRunner
 
 import tsstore
-from tsstore.analysis.states.distinct import most_frequent
 from tsstore.commands import app as commands
 from tsstore.errors import (
     AnalysisError,
@@ -39,55 +37,35 @@ def invoke(*arguments):
     return CliRunner().invoke(commands.app, [str(argument) for argument in arguments])
 
 
-def test_states_are_shown_as_bits_with_what_is_known_of_them(run):
+def test_states_are_drawn_with_what_is_known_of_them(run):
     result = invoke("states", run, "--layer", "conv_1")
     assert result.exit_code == 0
     assert [line.split() for line in result.stdout.splitlines()] == [
         ["state", "neurons", "on", "rows", "share", "of", "rows", "samples"],
-        ["1000000000000001", "2", "1,234", "82.3", "%", "42"],
-        ["1111111100000000", "8", "256", "17.1", "%", "9"],
-        ["0000000000000000", "0", "10", "0.667", "%", "1"],
-        ["A", "digit", "is", "a", "neuron,", "neuron", "0", "first;", "1", "is", "on."],
+        ["■□□□□□□□□□□□□□□■", "2", "1,234", "82.3", "%", "42"],
+        ["■■■■■■■■□□□□□□□□", "8", "256", "17.1", "%", "9"],
+        ["□□□□□□□□□□□□□□□□", "0", "10", "0.667", "%", "1"],
+        ["A", "block", "is", "a", "neuron,", "neuron", "0", "first:", "■", "on,", "□", "off."],
+        ["These", "are", "all", "3", "states."],
     ]
     (line,) = result.stderr.splitlines()
     assert line.startswith("conv_1: ")
     assert line.endswith(" done")
 
 
-def test_states_of_neurons_that_fill_no_byte_have_no_digits_for_the_rest(tmp_path):
-    write_run(tmp_path / "run", [draw_batch(np.random.default_rng(1), 90)])
-    result = invoke("states", tmp_path / "run", "--layer", "fc.2", "--most", "3")
-    heading, *lines, _ = result.stdout.splitlines()
-    assert heading.split()[0] == "state"
-    assert [len(line.split()[0]) for line in lines] == [13] * 3
-
-
-def test_wide_states_are_shown_in_hexadecimal_from_both_ends(run):
-    result = invoke("states", run, "--layer", "fc", "--most", "2")
-    _, first, second, reading = result.stdout.splitlines()
+def test_states_are_shown_in_hexadecimal_if_asked_for(run):
+    result = invoke("states", run, "--layer", "fc", "--most", "2", "--hex")
+    _, first, second, reading, *_ = result.stdout.splitlines()
     states = [state.hex() for state in most_frequent(tsstore.open(run)["fc"], 2)["state"]]
     assert first.split()[0] == f"{states[0][:24]}…{states[0][-8:]}"
     assert second.split()[0] == f"{states[1][:24]}…{states[1][-8:]}"
-    assert reading.startswith("Two digits are a byte of 8 neurons")
+    assert reading.startswith("Two hexadecimal digits are a byte of 8 neurons")
 
 
 def test_states_as_json_are_whole(run):
     result = invoke("states", run, "--layer", "fc", "--json", "--most", "1")
     assert result.stderr == ""
-    document = json.loads(result.stdout)
-    (state,) = document.pop("states")
-    rows = len(WIDE.rows)
-    assert document == {"run": run, "layer": "fc", "neurons": 320, "rows": rows}
-    everything = expected(WIDE)
-    first = min(everything, key=lambda one: (-everything[one][0], one))
-    multiplicity, incidence = everything[first]
-    assert state == {
-        "state": first.hex(),
-        "multiplicity": multiplicity,
-        "incidence": incidence,
-        "share": multiplicity / rows,
-        "neurons_on": sum(byte.bit_count() for byte in first),
-    }
+    assert json.loads(result.stdout) == tsstore.states(run, "fc", 1).to_dict()
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
@@ -112,7 +90,7 @@ def test_options_reach_what_counts(run, tmp_path, monkeypatch):
     )
     options = ["--memory", "1GiB", "--scheduler", "synchronous", "--scratch", tmp_path]
     result = invoke("states", run, "--layer", "fc", "--most", "3", *options)
-    assert len(result.stdout.splitlines()) == 3 + 2
+    assert len(result.stdout.splitlines()) == 1 + 3 * 4 + 3
     out = tmp_path / "out.parquet"
     assert invoke("export", run, "--layer", "fc", "--states", out, "--decoded", *options).stdout
     assert np.stack(pd.read_parquet(out)["state"]).shape == (len(expected(WIDE)), 320)

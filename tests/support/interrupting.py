@@ -16,7 +16,6 @@ import numpy as np
 
 import tsstore
 from tsstore.analysis.schedulers import LocalScheduler
-from tsstore.analysis.states.distinct import export_states
 
 WHOLE = ("states.parquet", "states.zarr")
 """Take their names when they are complete: an interrupt a moment later leaves them there."""
@@ -82,15 +81,14 @@ def main(kind: str, run: str, folder: Path) -> None:
     # An interrupt between the opening of a file and its first holder leaves the closing to Python.
     warnings.simplefilter("ignore", ResourceWarning)
     LocalScheduler.shared_memory = False
-    states = tsstore.open(run)["a"]
     calls = {
         "analyze": lambda: tsstore.analyze(run, scratch=folder, scheduler="threads"),
         "compact": lambda: tsstore.compact(run, folder / "compacted.zarr"),
-        "parquet": lambda: export_states(
-            states, folder / "states.parquet", scratch=folder, scheduler="threads"
+        "parquet": lambda: tsstore.export(
+            run, "a", folder / "states.parquet", scratch=folder, scheduler="threads"
         ),
-        "zarr": lambda: export_states(
-            states, folder / "states.zarr", scratch=folder, scheduler="threads"
+        "zarr": lambda: tsstore.export(
+            run, "a", folder / "states.zarr", scratch=folder, scheduler="threads"
         ),
     }
     for line in what_is_left(calls[kind], folder, 40):

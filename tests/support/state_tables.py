@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import zarr
 
+import tsstore
 from tsstore import bits
+from tsstore.store.reading.layer import LayerStates
 from tsstore.store.writing.batch import LayerBatch
 
 WIDTHS = [1, 3, 8, 9, 16, 17, 40]
@@ -55,3 +57,13 @@ def read(path: Path, neurons: int | None = None) -> Found:
         assert rows.shape[1] == neurons
         rows = bits.pack(rows)
     return table(rows, multiplicity, incidence)
+
+
+def export_states(states: LayerStates, out: str | Path, **options: Any) -> int:
+    """Export a layer of a store on disk; return how many states it has."""
+    return tsstore.export(states.location, states.name, out, **options)
+
+
+def most_frequent(states: LayerStates, most: int = 20, **options: Any) -> pd.DataFrame:
+    """Return the most frequent states of a layer of a store on disk."""
+    return tsstore.states(states.location, states.name, most, **options).to_frame()

@@ -11,25 +11,16 @@ import children
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import draw_batch, write_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from state_tables import SUFFIXES, WIDTHS, Found, expected, read, table
+from state_tables import WIDTHS, Found, expected, export_states, most_frequent, read, table
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
-import tsstore
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import LocalScheduler, choose
-from tsstore.analysis.states import distinct as counting
 from tsstore.analysis.states import distinct as module
-from tsstore.analysis.states.distinct import (
-    Piece,
-    distinct_states,
-    export_states,
-    most_frequent,
-    spare_bytes,
-)
+from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
 from tsstore.counting.hashing import ALL_HASHES, HashRange
 from tsstore.counting.tables.plain import Table
 from tsstore.counting.warm_up import warm_up
@@ -154,71 +145,6 @@ def test_the_spare_memory_is_what_idle_threads_would_have(tmp_path):
     assert three == one + 2 * plan.gathered_bytes
 
 
-MIB = 1 << 20
-
-
-@pytest.fixture
-def small_chunks(monkeypatch):
-    """Let files have many chunks where there are but a few states."""
-    monkeypatch.setattr(module, "MAX_CHUNK_BYTES", 256)
-
-
-@pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("width", WIDTHS)
-def test_an_export_holds_every_state_once(tmp_path, width, suffix):
-    parts = [draw_layer(seed, 40, width, distinct=60) for seed in (1, 2)]
-    states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
-    out = tmp_path / f"out{suffix}"
-    assert export_states(states, out) == len(expected(*parts))
-    assert read(out) == expected(*parts)
-    export_states(states, tmp_path / f"decoded{suffix}", decoded=True)
-    assert read(tmp_path / f"decoded{suffix}", 8 * width) == expected(*parts)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_decoded_states_have_a_value_for_each_neuron_and_none_for_pad_bits(tmp_path, suffix):
-    batches = [draw_batch(np.random.default_rng(seed), 90) for seed in (1, 2)]
-    write_run(tmp_path / "run", batches)
-    store = tsstore.open(tmp_path / "run")
-    for name, neurons in (("conv_1", 6), ("fc.2", 13)):
-        out = tmp_path / f"{name}{suffix}"
-        distinct = export_states(store[name], out, decoded=True)
-        layers = [batch.layers[name] for batch in batches]
-        assert read(out, neurons) == expected(*layers)
-        assert distinct == len(np.unique(store[name].decode(), axis=0))
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_most_frequent_come_first_and_then_those_of_smaller_bytes(tmp_path, width):
-    parts = [draw_layer(seed, 80, width, distinct=70) for seed in (1, 2)]
-    states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
-    everything = expected(*parts)
-    ordered = sorted(everything, key=lambda state: (-everything[state][0], state))
-    for count in (1, 7, 1_000):
-        frame = most_frequent(states, count)
-        assert list(frame) == ["state", "multiplicity", "incidence", "share"]
-        assert frame["state"].tolist() == ordered[:count]
-        counts = zip(frame["multiplicity"], frame["incidence"], strict=True)
-        assert list(counts) == [everything[state] for state in ordered[:count]]
-        assert frame["share"].tolist() == (frame["multiplicity"] / states.rows).tolist()
-    assert len(most_frequent(states)) == min(20, len(ordered))
-
-
-@pytest.mark.parametrize("width", [2, 9, 17])
-def test_ties_are_broken_by_bytes_however_states_are_counted(tmp_path, monkeypatch, width):
-    numbers = np.random.default_rng(1).permutation(256)
-    rows = layer(numbered_rows(numbers, width))
-    states = write_layers(tmp_path / "run", {"a": rows})["a"]
-    first = [bytes(row) for row in numbered_rows(np.arange(5), width)]
-    assert most_frequent(states, 5)["state"].tolist() == first
-    monkeypatch.setattr(counting, "PIECE_BYTES", 1)
-    again = most_frequent(states, 5)
-    assert again["state"].tolist() == first
-    assert again["multiplicity"].tolist() == [1] * 5
-
-
 def test_files_and_tables_are_counted_by_workers_of_a_cluster(tmp_path, client):
     parts = [draw_layer(seed, 60, 40, distinct=90) for seed in (1, 2)]
     states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
@@ -256,7 +182,7 @@ def test_progress_counts_blocks_and_partitions(tmp_path, scheduler):
 
 def test_what_makes_no_sense_is_refused_before_anything_is_read(tmp_path):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 2)})["a"]
-    with pytest.raises(AnalysisError, match="count is 0; expected"):
+    with pytest.raises(AnalysisError, match="most is 0; expected"):
         most_frequent(states, 0)
     with pytest.raises(AnalysisError, match="memory is '5 parsecs'"):
         most_frequent(states, memory="5 parsecs")
@@ -276,7 +202,6 @@ from pathlib import Path
 
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 import tsstore
-from tsstore.analysis.states.distinct import export_states, most_frequent
 
 
 def peak():
@@ -285,12 +210,11 @@ def peak():
 
 
 def count(run, memory):
-    states = tsstore.open(run)["a"]
     options = {"memory": memory, "scheduler": "threads", "scratch": folder}
     if what == "most":
-        return len(most_frequent(states, 50, **options))
+        return tsstore.states(run, "a", 50, **options).distinct
     decoded = what.startswith("decoded")
-    return export_states(states, f"{run}-{what}", decoded=decoded, **options)
+    return tsstore.export(run, "a", f"{run}-{what}", decoded=decoded, **options)
 
 
 folder, memory, what = sys.argv[1:]
@@ -333,5 +257,5 @@ def test_states_of_a_run_larger_than_the_memory_keep_to_it(large, what):
     done = children.run(MEASURED, folder, "28MiB", what)
     assert done.returncode == 0, done.stderr
     count, measured = map(int, done.stdout.split())
-    assert count == (50 if what == "most" else distinct)
+    assert count == distinct
     assert measured <= 28 * MIB

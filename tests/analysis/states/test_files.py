@@ -13,13 +13,12 @@ import pytest
 import xarray
 import zarr
 from pyarrow import parquet
-from state_tables import SUFFIXES, expected, table
+from state_tables import SUFFIXES, expected, export_states, table
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis.states import distinct as module
+from tsstore.analysis.states import export as module
 from tsstore.analysis.states import files
-from tsstore.analysis.states.distinct import export_states
 from tsstore.errors import AccessError, DamageError, NotAStoreError, StoreError, StoreExistsError
 
 
@@ -92,10 +91,9 @@ def test_a_killed_export_leaves_nothing_that_looks_finished(tmp_path, suffix):
     write_layers(tmp_path / "run", {"a": rows}, chunk_bytes=1 << 16)
     killed = (
         "import os, sys, tsstore\n"
-        "from tsstore.analysis.states.distinct import export_states\n"
         "run, out = sys.argv[1:]\n"
         "def kill(layer, done, total): done < total - 1 or os.kill(os.getpid(), 9)\n"
-        "export_states(tsstore.open(run)['a'], out, progress=kill)\n"
+        "tsstore.export(run, 'a', out, progress=kill)\n"
     )
     assert children.run(killed, tmp_path / "run", tmp_path / f"out{suffix}").returncode == -9
     left, run = sorted(os.listdir(tmp_path))
