@@ -10,7 +10,9 @@ Writes a run larger than the memory, then analyses it in fresh processes on two 
 
 Printed are MiB. ``measured`` is the peak of a process's resident memory (VmHWM, so Linux only)
 beyond its baseline: what the same process has after an analysis of a tiny run, when all modules and
-kernels are loaded. Of the rows, *half* have a state of their own, half one of a million; or they
+kernels are loaded. ``at first`` is the same of a process that starts with this analysis: beyond
+what it has when `tsstore.plan` has said what would be done; ``allowed`` is what it may be, the
+memory and what `plan` says of the start. Of the rows, *half* have a state of their own, half one of a million; or they
 are *skewed*: a quarter of them have one state, some states are in thousands of samples, and most of
 the states in one; or they are *crafted*: all rows differ, and the keys of half of them begin with
 the same bits, so that one partition is far too large to be gathered; or five thousand states are
@@ -50,6 +52,8 @@ COLUMNS = (
     "memory",
     "projected",
     "measured",
+    "allowed",
+    "at first",
     "seconds",
 )
 
@@ -68,9 +72,11 @@ def main() -> None:
     parser.add_argument("--intervals", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", action="store_true", help="print a JSON document a line")
     parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--measure-first", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measure:
-        print(json.dumps(measure(*arguments.measure)))
+    if arguments.measure or arguments.measure_first:
+        first = arguments.measure_first
+        print(json.dumps(measure_first(*first) if first else measure(*arguments.measure)))
         return
     if not arguments.json:
         print("".join(f"{column:>11}" for column in COLUMNS))
@@ -81,8 +87,10 @@ def main() -> None:
                 write_run(Path(folder) / name, width, count, arguments.positions, arguments.data)
             options = str(int(arguments.intervals)), str(int(arguments.exact))
             for memory in arguments.memory:
-                measured = measure_in_fresh_process(folder, memory, *options)
-                found = {"width": width, "rows": rows, **measured}
+                found = {"width": width, "rows": rows}
+                places = f"{folder}/tiny", f"{folder}/run"
+                found |= run_fresh("--measure", *places, memory, *options)
+                found |= run_fresh("--measure-first", places[1], memory, *options)
                 print(json.dumps(found) if arguments.json else table_line(found))
 
 
@@ -169,13 +177,27 @@ def rows_of(numbers: Any, width: int) -> Any:
     return np.ascontiguousarray(words.view(np.uint8)[:, :width])
 
 
-def measure_in_fresh_process(folder: str, memory: str, *options: str) -> dict[str, Any]:
+def run_fresh(*arguments: str) -> dict[str, Any]:
     """Measure in a process of its own, whose peak is not that of what went before."""
-    command = [sys.executable, __file__, "--measure", f"{folder}/tiny", f"{folder}/run", memory]
-    command += options
+    command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def measure_first(run: str, memory: str, intervals: str, exact: str) -> dict[str, int]:
+    """Analyse a run, and show what was found, in a process that has done nothing but plan it."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    import tsstore
+
+    options: dict[str, Any] = {"scheduler": "threads", "memory": memory}
+    options |= {"intervals": intervals == "1", "exact": exact == "1"}
+    plan = tsstore.plan(run, **options)
+    baseline = peak_memory()
+    found = tsstore.analyze(run, seed=SEED, **options)
+    found.to_json(), repr(found)
+    allowed = plan.memory + plan.start_up_bytes
+    return {"allowed": allowed, "at first": peak_memory() - baseline}
 
 
 def measure(tiny: str, run: str, memory: str, intervals: str, exact: str) -> dict[str, Any]:
@@ -230,7 +252,8 @@ def peak_memory() -> int:
 
 def table_line(found: dict[str, Any]) -> str:
     """Return what was found as a line of the table."""
-    amounts = {name: f"{found[name] / MIB:.1f}" for name in ("memory", "projected", "measured")}
+    names = "memory", "projected", "measured", "allowed", "at first"
+    amounts = {name: f"{found[name] / MIB:.1f}" for name in names}
     cells = {**found, **amounts, "seconds": f"{found['seconds']:.1f}"}
     return "".join(f"{cells[column]!s:>11}" for column in COLUMNS)
 

@@ -34,13 +34,14 @@ def invoke(*arguments):
 def test_a_plan_is_a_table_with_its_totals_and_reasons(run):
     result = invoke("plan", run, "--memory", "1GiB", "--scheduler", "synchronous")
     assert result.exit_code == 0
-    heading, first, second, totals, *reasons = result.stdout.splitlines()
+    heading, first, second, totals, *reasons, whole = result.stdout.splitlines()
     assert heading.split()[:5] == ["layer", "rows", "bytes", "a", "row"]
     assert first.startswith("conv_1  ")
     assert second.startswith("conv_2  ")
     found = tsstore.plan(run, memory="1GiB", scheduler="synchronous")
     assert totals.startswith(f"{found.rows:,} rows · {found.tasks} tasks · 1 thread · memory 1 GiB")
     assert reasons == found.sentences
+    assert whole.startswith("The command tsstore analyze takes ")
     assert "Scratch folder" not in result.stdout
 
 

@@ -87,6 +87,48 @@ def test_machine_code_is_kept_for_the_next_process(script, tmp_path):
         assert len(index_files(cache)) == 2
 
 
+AFTERWARDS = """
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba.core.runtime import rtsys
+from tsstore.numba_tools.decorators import kernel
+
+
+@kernel
+def fill(array, number):
+    for place in range(len(array)):
+        array[place] = number // 3
+
+
+@numba.njit(cache=True)
+def squares(most):
+    return {number: np.full(3, number) ** 2 for number in range(most)}
+
+
+def cached(function):
+    return sum(function.stats.cache_hits.values())
+
+
+if __name__ == "__main__":
+    array = np.zeros(4)
+    fill(array, 10)
+    began = rtsys._init
+    assert array.tolist() == [3.0] * 4 and squares(3)[2].tolist() == [4, 4, 4]
+    fill(np.zeros(4, np.int8), 10)
+    print(int(began), cached(fill), cached(squares))
+"""
+
+
+def test_a_kernel_from_the_cache_needs_no_compiler_and_others_find_it_later(script, run, tmp_path):
+    script.write_text(AFTERWARDS, encoding="utf-8")
+    # Nothing was kept; then both loops of the kernel and the other function.
+    assert run(tmp_path / "cache") == [1, 0, 0]
+    assert run(tmp_path / "cache") == [0, 2, 1]
+
+
 def test_a_full_disk_is_no_obstacle(run, tmp_path):
     assert run(tmp_path / "cache", 0) == [0, 0]
     assert index_files(tmp_path / "cache") == []

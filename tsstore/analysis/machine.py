@@ -35,6 +35,16 @@ def available_memory() -> int:
     return min([machine, *(limit for path in _CGROUP_LIMITS if (limit := _read_limit(path)))])
 
 
+def peak_memory() -> int | None:
+    """Return the most resident memory that this process has had, in bytes; None if not known."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    peaks = [int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")]
+    return peaks[0] if peaks else None
+
+
 def available_processors() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

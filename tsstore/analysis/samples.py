@@ -9,8 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from tsstore.counting.premerge.samples import deal
 from tsstore.counting.tables.grouped import LARGEST_GROUPS
@@ -310,6 +308,9 @@ def count_right(
 
 def _join(words: _Words, numbers: npt.NDArray[np.int64]) -> tuple[_Words, _Words]:
     """Return words that numbers link to others, sorted, and the first word of each component."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     known, word = np.unique(words, return_inverse=True)
     linked, number = np.unique(numbers, return_inverse=True)
     size = len(known) + len(linked)

@@ -126,7 +126,21 @@ def _print_plan(plan: RunPlan, scratch: str | None) -> None:
 
     space = [_space_text(scratch, plan.scratch_bytes)] if plan.scratch_bytes else []
     print_table(HEADINGS, plan_rows(plan))
-    print_lines([total_line(plan), *plan.sentences, *space])
+    print_lines([total_line(plan), *plan.sentences, *_whole_text(plan), *space])
+
+
+def _whole_text(plan: RunPlan) -> list[str]:
+    """Say what the command that counts takes in all, where that is this machine's business."""
+    from tsstore.analysis.machine import peak_memory
+
+    base = peak_memory() if plan.shared_memory else None
+    if base is None:
+        return []
+    base += plan.start_up_bytes
+    return [
+        f"The command tsstore analyze takes {format_memory(base)} at most by itself, and the "
+        f"memory: {format_memory(base + plan.memory)} in all."
+    ]
 
 
 def _space_text(scratch: str | None, needed: int) -> str:

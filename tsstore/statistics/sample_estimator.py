@@ -55,6 +55,9 @@ import numpy as np
 from tsstore.statistics.special import FloatArray, digamma_correction, log_ratio, tail_sum
 from tsstore.statistics.spectrum import IntArray, Spectrum
 
+PRECISION = 1e-12
+"""To which the spread is found, as a share of it."""
+
 RAREST = 100
 """How many of the states in the fewest samples tell how unequal a rare state's rows are."""
 
@@ -182,8 +185,6 @@ def entropy_of_sums(sums: SampleSums, surprisals: Surprisals, samples: int) -> f
 
 def rare_spread(spectrum: Spectrum, equal_pairs_within_samples: int | None) -> float:
     """Return the relative variance c of a rare state's rows; 0 where nothing tells of it."""
-    from scipy.optimize import brentq
-
     if equal_pairs_within_samples is None:
         return 0.0
     largest = _spread_of_rarest(spectrum)
@@ -199,7 +200,12 @@ def rare_spread(spectrum: Spectrum, equal_pairs_within_samples: int | None) -> f
         return 0.0
     if expected(largest) <= excess:
         return largest
-    return float(brentq(lambda spread: expected(spread) - excess, 0, largest))
+    # What is expected is concave: Newton's steps from 0 never go too far.
+    spread, step = 0.0, largest
+    while step > PRECISION * spread:
+        step = (excess - expected(spread)) / float((weights / (1 + spread / q) ** 2).sum())
+        spread += step
+    return min(spread, largest)
 
 
 def _spread_of_rarest(spectrum: Spectrum) -> float:

@@ -36,6 +36,9 @@ INDEX_BYTES = 8
 """Of a sample that is left out."""
 WAITING_ENTRY_BYTES, FINISHED_ENTRY_BYTES = 14, 44
 """Of a change while it waits to be added up, and while all of them are sorted in the end."""
+START_UP_BYTES = 40 << 20
+"""What the first analysis of a process loads, and keeps: Dask, loops that were compiled before, and
+Numba's part that runs them; SciPy's graphs where clusters of samples are joined."""
 OVERHEAD_BYTES = 3 << 20
 """What a running task needs whatever its size: buffers of the decoder and of files, a chunk of
 positions, a histogram, spectra that are merged."""

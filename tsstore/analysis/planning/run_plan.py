@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.cost import START_UP_BYTES, Work
 from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plan
 from tsstore.analysis.repeats import plan_samples
 from tsstore.analysis.request import (
@@ -127,12 +127,24 @@ class RunPlan(ByLayer[Plan]):
         return max(plan.projected_peak for plan in self.values())
 
     @property
+    def start_up_bytes(self) -> int:
+        """Most bytes that come on top in a process whose first analysis it is.
+
+        They are of libraries and of loops. Where these have to be compiled first, which is once for
+        each installation and kind of rows, the compiler takes some 100 MiB more.
+        """
+        return START_UP_BYTES
+
+    @property
     def sentences(self) -> list[str]:
         """What goes through files and why, and what other memories would do, a line each."""
         return [
             _where_records_go(self),
             *_fewer_threads(self),
             f"The smallest memory that works is about {format_memory(self.smallest_memory)}.",
+            f"A process that starts with this analysis adds {format_memory(self.start_up_bytes)} at "
+            f"most for libraries and loops: {format_memory(self.start_up_bytes + self.memory)} with "
+            "the memory.",
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,6 +157,7 @@ class RunPlan(ByLayer[Plan]):
             "tasks": self.tasks,
             "scratch_bytes": self.scratch_bytes,
             "projected_peak": self.projected_peak,
+            "start_up_bytes": self.start_up_bytes,
             "smallest_memory": self.smallest_memory,
             "in_memory_from": self.in_memory_from,
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
