@@ -5,6 +5,7 @@ What it consists of is imported by :func:`main`, when signals are heeded already
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import Self
 
 FAILED, INTERRUPTED = 2, 130
+_ARGUMENT = "(memory|scheduler|scratch|dependent_by|unique_by|repeats|intervals|exact|patience)"
 _SAID = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "terminated (SIGTERM)",
@@ -84,8 +86,17 @@ def _run() -> int:
         message = error.format_message()
     else:
         return code if isinstance(code, int) else 0
-    _say(printable(" ".join(message.split())))
+    _say(printable(in_options(" ".join(message.split()))))
     return FAILED
+
+
+def in_options(message: str) -> str:
+    """Return what an error says of arguments in the words of the command line."""
+    message = re.sub(rf"\b{_ARGUMENT}=False\b", r"--no-\1", message)
+    message = re.sub(rf"\b{_ARGUMENT}=True\b", r"--\1", message)
+    message = re.sub(rf"\b{_ARGUMENT}='?([0-9A-Za-z]+)'?", r"--\1 \2", message)
+    message = re.sub(rf"\b{_ARGUMENT}=", r"--\1", message)
+    return re.sub(r"--(no-)?(dependent|unique)_by\b", r"--\1\2-by", message)
 
 
 def _say(message: str) -> None:

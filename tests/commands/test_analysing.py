@@ -31,9 +31,13 @@ def invoke(*arguments):
     return CliRunner().invoke(commands.app, [str(argument) for argument in arguments])
 
 
-def test_a_plan_is_a_table_with_its_totals_and_reasons(run):
-    result = invoke("plan", run, "--memory", "1GiB", "--scheduler", "synchronous")
-    assert result.exit_code == 0
+def test_a_plan_is_its_totals_and_reasons_and_a_table_when_asked_for(run):
+    options = ["--memory", "1GiB", "--scheduler", "synchronous"]
+    short = invoke("plan", run, *options)
+    result = invoke("plan", run, *options, "--verbose")
+    assert short.exit_code == result.exit_code == 0
+    # The last line is about this process, which grows.
+    assert short.stdout.splitlines()[:-1] == result.stdout.splitlines()[3:-1]
     heading, first, second, totals, *reasons, whole = result.stdout.splitlines()
     assert heading.split()[:5] == ["layer", "rows", "bytes", "a", "row"]
     assert first.startswith("conv_1  ")

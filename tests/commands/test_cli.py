@@ -130,9 +130,9 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
         (["analyze", "RUN", "--cluster", "patient"], "no sample column 'patient'"),
         (["analyze", "RUN", "--unique-by", "name"], "no sample column 'name'; it has id, label"),
         (["analyze", "RUN", "--memory", "lots"], "expected a positive amount"),
-        (["analyze", "RUN", "--memory", "1KiB"], "give at least memory="),
+        (["analyze", "RUN", "--memory", "1KiB"], "give at least --memory "),
         (["analyze", "RUN", "--scheduler", "mine"], "expected None, 'threads'"),
-        (["plan", "RUN", "--memory", "1KiB"], "give at least memory="),
+        (["plan", "RUN", "--memory", "1KiB"], "give at least --memory "),
         (["states", "RUN"], "--layer"),
         (["export", "RUN", "--layer", "conv_1"], "--states"),
         (["layers", "nowhere:thing"], "cannot be imported"),
@@ -146,7 +146,7 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
         ),
         (["layers", "tsstore.cli:FAILED"], "failed: TypeError: 'int' object is not callable"),
         (["layers", "tsstore.demo.mnist:test_images"], "gives a tuple; expected a nn.Module"),
-        (["demo", "--output", "RUN"], "exists already"),
+        (["demo", "--output", "RUN"], "exists already; pass --overwrite"),
         (["compact", "RUN", "/dev/null/out.zarr"], "cannot be created"),
         (["demo", "--mnist", "nowhere"], "nowhere"),
     ],
@@ -165,6 +165,41 @@ def test_so_they_are_in_a_process_of_its_own():
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("tsstore: nowhere.zarr is no tsstore run")
     assert result.stderr.count("\n") == 1
+
+
+def test_without_a_command_there_is_help_and_each_command_has_an_example():
+    help_text = tsstore_command("--help").stdout
+    assert tsstore_command().stdout == help_text
+    assert "Exit codes" in help_text
+    for name in ("demo", "info", "analyze", "export"):
+        assert f"Example: tsstore {name}" in tsstore_command(name, "--help").stdout
+
+
+def test_the_version_is_that_of_the_package():
+    assert tsstore_command("--version").stdout == f"tsstore {tsstore.__version__}\n"
+
+
+def test_a_run_that_was_meant_is_named(tmp_path):
+    write_run(tmp_path / "evaluation.zarr", [draw_batch(np.random.default_rng(0), 3)])
+    result = tsstore_command("info", str(tmp_path / "evalution.zarr"))
+    assert f"did you mean {tmp_path / 'evaluation.zarr'}?" in result.stderr
+    assert "check the path" in tsstore_command("info", str(tmp_path / "a" / "b")).stderr
+
+
+def test_errors_speak_of_options():
+    say = cli.in_options
+    assert say("give at least memory='64KiB'") == "give at least --memory 64KiB"
+    assert say("pass another folder as scratch=, or") == "pass another folder as --scratch, or"
+    assert say("with intervals=False; leave") == "with --no-intervals; leave"
+    assert say("the same dependent_by=, or unique_by=") == "the same --dependent-by, or --unique-by"
+
+
+def test_a_finished_run_is_followed_to_its_end(run):
+    result = tsstore_command("info", run, "--watch", "0.1")
+    assert result.returncode == 0
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("300 samples · 1 part · finished, last commit ")
+    assert line.endswith(" of disk left")
 
 
 def test_info_says_what_a_run_holds(run):
@@ -316,7 +351,7 @@ def test_usage_is_printed_without_a_command():
     assert result.returncode == 0
     commands = ["demo", "layers", "info", "verify", "repair", "compact"]
     commands += ["plan", "analyze", "neurons", "states", "export"]
-    listed = result.stdout.partition("Commands:")[2]
+    listed = result.stdout.partition("Commands:")[2].partition("Exit codes")[0]
     assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == commands
 
 

@@ -87,6 +87,7 @@ def plan(
     repeats: Repeats = "once",
     intervals: Intervals = True,
     exact: Exact = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show a line a layer.")] = False,
     json: Json = False,
 ) -> None:
     """Say how analyze would count a run: blocks, partitions, files, memory; count nothing."""
@@ -106,7 +107,7 @@ def plan(
     if json:
         typer.echo(found.to_json())
     else:
-        _print_plan(found, scratch)
+        _print_plan(found, scratch, verbose)
 
 
 def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
@@ -116,16 +117,18 @@ def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
 
     print_lines(analysis.warnings)
     rows = [layer_cells(layer, verbose) for layer in analysis.values()]
-    print_table(headings(verbose), rows)
+    print_table(headings(verbose), rows, ("neurons", "samples", "cap", "plug-in", "rows"))
     print_lines([*network_lines(analysis), analysis.sentence, *notes(analysis)])
     print_lines(reasons(analysis) if verbose else [])
 
 
-def _print_plan(plan: RunPlan, scratch: str | None) -> None:
+def _print_plan(plan: RunPlan, scratch: str | None, verbose: bool) -> None:
     from tsstore.analysis.planning.run_plan import HEADINGS, plan_rows, total_line
 
     space = [_space_text(scratch, plan.scratch_bytes)] if plan.scratch_bytes else []
-    print_table(HEADINGS, plan_rows(plan))
+    if verbose:
+        optional = ("scratch", "rows a block", "mean slice", "blocks", "bytes a row")
+        print_table(HEADINGS, plan_rows(plan), optional)
     print_lines([total_line(plan), *plan.sentences, *_whole_text(plan), *space])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from tsstore.commands import analysing, models, neurons, runs, states
@@ -9,23 +12,39 @@ from tsstore.commands import analysing, models, neurons, runs, states
 app = typer.Typer(
     name="tsstore",
     help="How well does a neural network use its neurons?",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-for command in (
-    models.demo,
-    models.layers,
-    runs.info,
-    runs.verify,
-    runs.repair,
-    runs.compact,
-    analysing.plan,
-    analysing.analyze,
-    neurons.neurons,
-    states.states,
-    states.export,
-):
-    app.command()(command)
+
+@app.callback(
+    invoke_without_command=True,
+    epilog="Exit codes: 0 done; 1 verify found damage; 2 an error, told in one line; "
+    "129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM.",
+)
+def main(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Show the version, or help where there is no command."""
+    if show_version:
+        typer.echo(f"tsstore {version('tsstore')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for command, example in {
+    models.demo: "demo --output demo.zarr",
+    models.layers: "layers tsstore.demo.model:load_lenet5 --input 1,1,28,28",
+    runs.info: "info run.zarr",
+    runs.verify: "verify run.zarr",
+    runs.repair: "repair run.zarr",
+    runs.compact: "compact run.zarr smaller.zarr",
+    analysing.plan: "plan run.zarr --memory 2GiB",
+    analysing.analyze: "analyze run.zarr --memory 2GiB --json",
+    neurons.neurons: "neurons run.zarr --output neurons.csv",
+    states.states: "states run.zarr --layer conv_1",
+    states.export: "export run.zarr --layer conv_1 --states states.parquet",
+}.items():
+    app.command(epilog=f"Example: tsstore {example}")(command)  # type: ignore[type-var]

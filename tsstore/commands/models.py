@@ -12,7 +12,8 @@ import typer
 
 from tsstore.commands.analysing import print_analysis
 from tsstore.commands.terminal import print_lines, print_table, progress
-from tsstore.errors import TsstoreError
+from tsstore.errors import StoreExistsError, TsstoreError
+from tsstore.text import printable
 
 
 def demo(
@@ -20,6 +21,9 @@ def demo(
     mnist: Annotated[
         str | None, typer.Option(help="Directory with t10k idx files to run on instead.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that is there already.")
+    ] = False,
 ) -> None:
     """Capture a small trained network on MNIST's test images, and analyse its states."""
     _need_torch()
@@ -28,13 +32,28 @@ def demo(
 
     images, labels = demo_images(mnist)
     with progress() as report:
-        capture_demo(output, images, labels, lambda done, total: report("capture", done, total))
+        try:
+            capture_demo(
+                output,
+                images,
+                labels,
+                lambda done, total: report("capture", done, total),
+                overwrite=overwrite,
+            )
+        except StoreExistsError as error:
+            raise StoreExistsError(
+                f"{printable(output)} exists already; pass --overwrite to replace it if it is a "
+                "run, or another path as --output"
+            ) from error
         analysis = tsstore.analyze(tsstore.open(output), progress=report)
     print_analysis(analysis)
     print_lines(
         [
-            f"The states are in {output}. Next: tsstore info {output}, or in Python:",
-            f'  import tsstore; store = tsstore.open("{output}"); store["conv_1"].decode(slice(3))',
+            f"The states are in {output}. Next:",
+            f"  tsstore neurons {output}                 which neurons never fire, or do the same",
+            f"  tsstore states {output} --layer conv_1   the most frequent states",
+            f"  tsstore info {output}                    what was recorded",
+            f'  python -c "import tsstore; print(tsstore.open({output!r}))"',
         ]
     )
 
@@ -71,7 +90,8 @@ def layers(
         [str(name), *map(_cell, line)]
         for name, line in zip(table.index, table.astype(object).to_numpy(), strict=True)
     ]
-    print_table(["layer", *map(str, table.columns)], rows)
+    optional = ("positions", "class", "bytes_per_sample", "neuron_axis", "decided")
+    print_table(["layer", *map(str, table.columns)], rows, optional)
 
 
 def _cell(value: Any) -> str:

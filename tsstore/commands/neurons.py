@@ -32,7 +32,7 @@ def neurons(
     if json:
         typer.echo(found.to_json())
         return
-    print_table(HEADINGS, [layer.cells for layer in found.values()])
+    print_table(HEADINGS, [layer.cells for layer in found.values()], ("10–90 %",))
     print_lines(found.sentences)
     if output is None:
         print_lines(["Pass --output neurons.csv for a line a neuron."])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from shutil import disk_usage
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,15 +13,28 @@ import typer
 from tsstore.commands.options import Json, RunPath
 from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.errors import AccessError, DamageError, StoreError
-from tsstore.text import printable
+from tsstore.text import counted, format_memory, printable
 
 if TYPE_CHECKING:
     from tsstore.store.reading.part import Part
     from tsstore.store.reading.store import StateStore
 
 
-def info(run: RunPath) -> None:
+MOST_SEEN = 12
+"""The pace of a run that is followed is that over so many lines."""
+
+
+def info(
+    run: RunPath,
+    watch: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="SECONDS", help="Follow a job: a line every so often."),
+    ] = None,
+) -> None:
     """Say what a run holds: parts, layers, samples, commits."""
+    if watch is not None:
+        print_lines(_followed(run, watch))
+        return
     import tsstore
     from tsstore.store.reading.layer import LAYER_HEADINGS, layer_cells
     from tsstore.store.reading.store import store_summary
@@ -31,8 +48,10 @@ def info(run: RunPath) -> None:
             _part_cells(part, str(status))
             for part, status in zip(store.parts, store.part_statuses, strict=True)
         ],
+        ("last commit", "step", "rank", "attempt"),
     )
-    print_table(LAYER_HEADINGS, [layer_cells(states) for states in store.values()])
+    layers = [layer_cells(states) for states in store.values()]
+    print_table(LAYER_HEADINGS, layers, ("positions", "threshold", "dtype"))
 
 
 def verify(run: RunPath, json: Json = False) -> None:
@@ -77,6 +96,29 @@ def compact(
         f"{printable(store.path)}: {len(source.parts):,} parts → {len(store.parts):,}, "
         f"{files:,} files → {new_files:,}, {size:,} bytes → {new_size:,}; all entries are the same"
     )
+
+
+def _followed(run: str, seconds: float) -> Iterator[str]:
+    """Yield a line on a run every so often, while a process writes it."""
+    import tsstore
+    from tsstore.store.reading.status import LIVE, status_text
+
+    seen: list[tuple[float, int]] = []
+    while True:
+        store = tsstore.open(run)
+        seen = [*seen[-MOST_SEEN:], (monotonic(), store.samples)]
+        facts = [f"{store.samples:,} samples"]
+        elapsed = seen[-1][0] - seen[0][0]
+        if elapsed:
+            facts.append(f"{(seen[-1][1] - seen[0][1]) / elapsed:,.1f} a second")
+        facts.append(counted(len(store.parts), "part"))
+        facts.append(status_text(store.status, store.part_statuses, store.last_commit))
+        with suppress(OSError):
+            facts.append(f"{format_memory(disk_usage(run).free)} of disk left")
+        yield " · ".join(facts)
+        if store.status != LIVE:
+            return
+        sleep(seconds)
 
 
 def repeats_text(store: StateStore) -> str:

@@ -35,7 +35,7 @@ def states(
         typer.echo(found.to_json())
         return
     if len(found):
-        print_table(HEADINGS, found.cells(hex))
+        print_table(HEADINGS, found.cells(hex), ("neurons on", "samples"))
     print_lines(found.lines(hex))
 
 

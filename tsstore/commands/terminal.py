@@ -4,38 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as BarsOfRich
-from rich.table import Table
-from rich.text import Text
 
-from tsstore.text import Progress, is_number
+from tsstore.commands.tables import table_lines, wrapped
+from tsstore.text import Progress, printable
 from tsstore.text import silent as report_nothing
 
+LINE_SECONDS = 30.0
+"""How often a long task says how far it is, where there is no terminal."""
 PLAIN_WIDTH = 200
 """Columns of tables that do not go to a terminal."""
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print an aligned table; columns of numbers and amounts to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column, heading in enumerate(headings):
-        numeric = bool(rows) and all(is_number(row[column]) for row in rows)
-        table.add_column(Text(heading), justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    _console().print(table)
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], optional: Sequence[str] = ()
+) -> None:
+    """Print a table as wide as the terminal; `optional` columns may be left out, the last first."""
+    for line in table_lines(headings, rows, _width(), optional):
+        typer.echo(line)
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines as they are, each whole."""
-    console = _console()
+    """Print sentences, broken between words on a terminal; what begins with blanks stays whole."""
+    console = Console()
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        for part in wrapped(line, console.width) if console.is_terminal else [line]:
+            typer.echo(part)
 
 
 @contextmanager
@@ -45,11 +51,17 @@ def progress(silent: bool = False) -> Iterator[Progress]:
     if silent:
         yield report_nothing
     elif console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with BarsOfRich(*columns, console=console, transient=True) as bars:
             yield Bars(bars)
     else:
-        yield _report_line
+        yield Lines()
 
 
 class Bars:
@@ -62,15 +74,24 @@ class Bars:
     def __call__(self, name: str, done: int, total: int) -> None:
         """Show how many of a name's tasks are done."""
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name.replace("[", "\\["), total=total)
+            shown = printable(name).replace("[", "\\[")
+            self._tasks[name] = self._bars.add_task(shown, total=total)
         self._bars.update(self._tasks[name], completed=done, total=total)
 
 
-def _report_line(name: str, done: int, total: int) -> None:
-    if done == total:
-        typer.echo(f"{name}: {total:,} of {total:,} done", err=True)
+class Lines:
+    """A line for each task that is done, and every half minute while one goes on."""
+
+    def __init__(self) -> None:
+        self._last = monotonic()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Print how many of a name's tasks are done, if that is due."""
+        if done == total or monotonic() - self._last >= LINE_SECONDS:
+            self._last = monotonic()
+            typer.echo(f"{printable(name)}: {done:,} of {total:,} done", err=True)
 
 
-def _console() -> Console:
+def _width() -> int:
     console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    return console.width if console.is_terminal else PLAIN_WIDTH

@@ -24,6 +24,8 @@ def capture_demo(
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.uint8],
     report: Callable[[int, int], None] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Run the demo's network on images and record its states, labels and predictions.
 
@@ -35,10 +37,13 @@ def capture_demo(
         uint8 (n, 28, 28) and (n,).
     report
         Called with the number of images done, and of all.
+    overwrite
+        Whether to replace a run that is there already.
     """
     model = load_lenet5()
     inputs = torch.from_numpy(mnist.to_model_input(images))
-    with torch.inference_mode(), tsstore.capture(model, path, layers=LAYERS) as recorder:
+    recorder = tsstore.capture(model, path, layers=LAYERS, overwrite=overwrite)
+    with torch.inference_mode(), recorder:
         for start in range(0, len(inputs), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
             ids = np.arange(start, min(start + BATCH_SIZE, len(inputs)))

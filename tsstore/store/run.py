@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib.metadata import version
+from pathlib import Path
 
 from tsstore.errors import AccessError, NotAStoreError, StoreExistsError
 from tsstore.store.files.base import PARTIAL, Files
@@ -112,7 +114,7 @@ def read_run(files: Files) -> RunAttributes:
         found = "found something else" if files.exists("") else "found nothing there"
         raise NotAStoreError(
             f"{files.location} is no tsstore run: {found}, expected a directory with zarr.json; "
-            "check the path"
+            f"{_hint(files.location)}"
         ) from None
     attributes = load(data, where).get("attributes")
     if not isinstance(attributes, dict) or "tsstore" not in attributes:
@@ -124,6 +126,17 @@ def read_run(files: Files) -> RunAttributes:
     # A newer format may have another rule for the checksum: its version comes first.
     check_format(run, where)
     return RunAttributes.from_json(check_attributes(run, "", files.location), where)
+
+
+def _hint(location: str) -> str:
+    """Return what somebody may have meant by a path where there is no run."""
+    path = Path(location)
+    try:
+        near = [folder.name for folder in path.parent.iterdir() if (folder / ZARR_JSON).is_file()]
+    except OSError:
+        near = []
+    names = get_close_matches(path.name, near, cutoff=0.5) or (near if len(near) == 1 else [])
+    return f"did you mean {path.with_name(names[0])}?" if names else "check the path"
 
 
 def remove_run(files: Files) -> None:
