@@ -10,10 +10,11 @@ from synthetic import draw_layer, layer, write_layers
 import tsstore
 from tsstore.analysis.repeats import deal_groups
 from tsstore.analysis.request import Request, check_rows, countable, layer_names
-from tsstore.analysis.samples import GROUPS, SampleFilter
+from tsstore.analysis.samples import GROUPS
 from tsstore.errors import AnalysisError, EmptyStoreError, NotAStoreError, UnknownLayerError
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.run import create_run
 
 

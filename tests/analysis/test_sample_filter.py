@@ -22,7 +22,7 @@ from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
 from tsstore.analysis.request import Request
 from tsstore.analysis.results.network import notes
-from tsstore.analysis.samples import ALL_SAMPLES, GROUPS, RandomGroups, SampleFilter, Samples
+from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import (
@@ -35,6 +35,7 @@ from tsstore.errors import (
 )
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.maintenance.compact import compact
+from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.reading.store import open_store
 from tsstore.store.writing.batch import LayerBatch
 

@@ -14,10 +14,11 @@ from synthetic import layer, numbered_rows, write_layers
 import tsstore.counting
 from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.request import Request
-from tsstore.analysis.samples import RandomGroups, SampleFilter, Samples
+from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
+from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
 
 #: Bytes of a row, and whether keys are exact: one, two and more words, and fingerprints.

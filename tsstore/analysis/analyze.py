@@ -28,13 +28,14 @@ from tsstore.analysis.request import (
 from tsstore.analysis.results.estimates import PER_SAMPLE
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.samples import ALL, SampleFilter, Samples, count_right
+from tsstore.analysis.samples import Samples, count_right
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Scheduler, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 
@@ -142,29 +143,33 @@ def analyze(
         results = [_analyze_layer(store[name], request, runner, samples) for name in names]
     groups, sample_filter = samples.groups, samples.sample_filter
     accuracy = count_right(store.parts, groups, sample_filter)
+    repeated = sample_filter.samples - store.view.samples.samples
     return Analysis(
         store.path,
-        store.samples - sample_filter.samples,
+        store.samples - repeated,
         _told_of_dependence(results),
         None if accuracy is None else accuracy.share,
         None if groups is None else accuracy,
-        samples_left_out=sample_filter.samples,
+        samples_left_out=repeated,
         repeated_samples=samples.staying,
         repeats=repeats,
         not_compared=samples.problem,
         dealt=None if groups is None else groups.dealt(sample_filter),
+        chosen=", ".join(store.view.told),
     )
 
 
 def count_layer(
-    states: LayerStates, request: Request, scheduler: Scheduler, samples: Samples = ALL
+    states: LayerStates, request: Request, scheduler: Scheduler, samples: Samples | None = None
 ) -> tuple[Counts, KeyScheme]:
     """Count the distinct states of a layer exactly; return what was counted and by which keys.
 
-    If there are groups of samples, what leaving each of them out changes is counted as well. It is
-    a MemoryTooSmallError if the memory holds not even one task, a DamageError if a chunk is not
-    what was committed, a CountingError if the counts do not add up to the rows.
+    All samples count that the states show, unless it is said which. If there are groups of samples,
+    what leaving each of them out changes is counted as well. It is a MemoryTooSmallError if the
+    memory holds not even one task, a DamageError if a chunk is not what was committed, a
+    CountingError if the counts do not add up to the rows.
     """
+    samples = Samples(states.sample_filter) if samples is None else samples
     memory, left_out = scheduler.memory(request.memory), samples.sample_filter.planned
     plan = layer_plan(states, memory, scheduler, samples.group_count, left_out, request.exact)
     scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)

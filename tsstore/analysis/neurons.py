@@ -357,4 +357,4 @@ def _count_layer(
 
 def _count_piece(piece: Piece, neurons: int, secret: int) -> Firing:
     seed = (secret, piece.block.part, piece.block.first_row)
-    return count_firing(piece.rows(), piece.positions(), neurons, seed)
+    return count_firing(*piece.shown(), neurons, seed)

@@ -25,12 +25,13 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.reduction import Piece, Reduction
 from tsstore.analysis.request import Request
-from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, Samples
+from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import MemoryTooSmallError, StoreError
 from tsstore.store.reading.ids import ID, SameIds, id_dtype, repeated, same_ids
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
+from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.reading.store import StateStore
 from tsstore.text import format_memory
 
@@ -72,7 +73,7 @@ def choose_samples(
     store: StateStore, layers: Sequence[str], request: Request, scheduler: Scheduler
 ) -> Samples:
     """Settle which samples count in the layers, and deal these into groups."""
-    memory = scheduler.memory(request.memory)
+    memory, shown = scheduler.memory(request.memory), store.view.samples
     if request.unique_by is not None:
         found = RepeatedSamples(leave_out_repeated(store, request.unique_by, memory))
     elif request.repeats == "each":
@@ -85,20 +86,22 @@ def choose_samples(
         groups = groups.joining(found.dependent)
     clusters = None
     if groups is not None and request.dependent_by:
-        clusters = groups.count_clusters(found.sample_filter)
+        clusters = groups.count_clusters(shown.joined(found.sample_filter))
     elif found.dependent:
         clusters = store.samples - found.sample_filter.samples - (found.staying or 0)
-    return Samples(found.sample_filter, groups, clusters, found.staying, found.problem)
+    kept = shown.joined(found.sample_filter)
+    return Samples(kept, groups, clusters, found.staying, found.problem)
 
 
 def plan_samples(store: StateStore, request: Request, scheduler: Scheduler) -> Samples:
     """Return which samples are left out for certain, and how many may be at most; read no state."""
     memory, groups = scheduler.memory(request.memory), deal_groups(store, request)
     if request.unique_by is not None:
-        return Samples(leave_out_repeated(store, request.unique_by, memory), groups)
-    same = find_same_ids(store, memory) if request.repeats == "once" else ""
-    most = 0 if isinstance(same, str) else HELD * same.samples
-    return Samples(SampleFilter(most=most), groups)
+        repeated = leave_out_repeated(store, request.unique_by, memory)
+    else:
+        same = find_same_ids(store, memory) if request.repeats == "once" else ""
+        repeated = SampleFilter(most=0 if isinstance(same, str) else HELD * same.samples)
+    return Samples(store.view.samples.joined(repeated), groups)
 
 
 def deal_groups(store: StateStore, request: Request) -> RandomGroups | None:
@@ -129,11 +132,14 @@ def leave_out_repeated(store: StateStore, by: str, memory: int) -> SampleFilter:
             f"{store.path}: memory of {format_memory(memory)} is too small to compare the ids of "
             f"{store.samples:,} samples; give at least memory='{-(-needed // 1024)}KiB'"
         )
-    return SampleFilter(repeated(store.parts, by))
+    return SampleFilter(repeated(store.parts, by, store.view.samples))
 
 
 def _bytes_to_compare(store: StateStore, by: str) -> int:
-    """Return the most bytes that comparing all ids takes; about so many if they are of text."""
+    """Return the most bytes that comparing all ids takes; about so many if they are of text.
+
+    They are read of all samples of a part, some at a time, and held of those that are shown.
+    """
     columns = [part.columns[by] for part in store.parts if by in part.columns]
     of_text = sum(column.rows for column in columns if column.spec.is_text)
     return COMPARED_BYTES * store.samples + TEXT_BYTES * of_text
@@ -154,7 +160,7 @@ def find_same_ids(store: StateStore, memory: int) -> SameIds | str:
     needed = _bytes_to_compare(store, ID)
     if needed > memory:
         return f"it takes {format_memory(needed)}, and memory is {format_memory(memory)}"
-    return same_ids(store.parts)
+    return same_ids(store.parts, ID, store.view.samples)
 
 
 def settle_repeats(
@@ -303,10 +309,10 @@ def _digest_piece(piece: Piece, layer: str, samples: Mapping[str, _PartSamples])
     some = samples[piece.part.directory].of(piece.block)
     if not len(some.indices):
         return some.digests
-    ends = np.cumsum(piece.positions())
+    ends = np.cumsum(piece.stored_positions())
     starts = np.concatenate([[0], ends[:-1]])[some.indices]
     ends = ends[some.indices]
-    rows = piece.rows(int(starts[0]), int(ends[-1]))
+    rows = piece.stored_rows(int(starts[0]), int(ends[-1]))
     edges = rows.shape[1] * (np.stack([starts, ends], axis=1) - starts[0])
     # By its name, rows of one layer are not taken for those of another one.
     name = layer.encode("utf-8", "surrogatepass")

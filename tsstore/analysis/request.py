@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from tsstore.analysis.execution.scratch import scratch_parent
 from tsstore.analysis.machine import parse_memory
-from tsstore.analysis.samples import ALL_SAMPLES, SampleFilter
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report
 from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.text import Progress
 
@@ -86,9 +86,12 @@ def countable(store: StateStore | StorePath) -> StateStore:
 
 
 def layer_names(store: StateStore, layers: str | Iterable[str] | None) -> list[str]:
-    """Return the public names of the layers asked for, each once; all unless some are given."""
+    """Return the public names of the layers asked for, each once; all unless some are given.
+
+    They are asked for by names, or by patterns as `StateStore.select` takes them.
+    """
     wanted = [layers] if isinstance(layers, str) else store.layers if layers is None else layers
-    names = list(dict.fromkeys(map(store.layer_name, wanted)))
+    names = list(store.select(*wanted).layers)
     if not names:
         raise AnalysisError(f"{store.path}: no layer was asked for; it has {list(store.layers)}")
     return names
@@ -106,5 +109,5 @@ def dependence(dependent_by: str | None, cluster: str | None) -> str | None:
 
 def check_rows(states: LayerStates, sample_filter: SampleFilter = ALL_SAMPLES) -> None:
     """Raise EmptyStoreError if a layer has no rows to count."""
-    if not sample_filter.kept_rows(states):
+    if not sample_filter.joined(states.sample_filter).kept_rows(states):
         raise EmptyStoreError(f"{states.location}: layer {states.name} has no rows to analyse")

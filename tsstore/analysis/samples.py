@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,9 +16,8 @@ from tsstore.errors import AnalysisError
 from tsstore.numba_tools.mixing import GOLDEN, splitmix_words
 from tsstore.statistics.efficiency import Answers
 from tsstore.store.chunked.reader import CommittedArray
-from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
+from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.text import printable
 
 PREDICTION = "prediction"
@@ -31,77 +30,6 @@ PIECE_SAMPLES = 1 << 14
 """Values of a column that are read at a time: text takes many bytes a sample."""
 
 _Words = npt.NDArray[np.uint64]
-_NONE = np.empty(0, np.int64)
-
-
-@dataclass(frozen=True, eq=False)
-class SampleFilter:
-    """Samples that an analysis leaves out, in every layer and in the accuracy.
-
-    Those `left_out` are int64, sorted, by directory of a part; of others none is left out. A plan
-    reckons with at most so many where it was made before it was known how many there are.
-    """
-
-    left_out: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
-    most: int = 0
-
-    @property
-    def samples(self) -> int:
-        """How many samples are left out, in all parts."""
-        return sum(map(len, self.left_out.values()))
-
-    @property
-    def planned(self) -> int:
-        """How many are left out at most, as a plan reckons."""
-        return max(self.samples, self.most)
-
-    def kept(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.bool_] | None:
-        """Return which of consecutive samples of a part stay, bool (samples,); None for all."""
-        left_out = self._among(directory, first_sample, samples)
-        if not len(left_out):
-            return None
-        kept = np.ones(samples, np.bool_)
-        kept[left_out] = False
-        return kept
-
-    def select(
-        self, values: npt.NDArray[Any], directory: str, first_sample: int
-    ) -> npt.NDArray[Any]:
-        """Return those of the values of consecutive samples of a part that stay."""
-        kept = self.kept(directory, first_sample, len(values))
-        return values if kept is None else values[kept]
-
-    def kept_samples(self, states: LayerStates) -> int:
-        """Return how many samples of a layer stay."""
-        return sum(part.samples - len(self._of(part.directory)) for part in states.parts)
-
-    def kept_rows(self, states: LayerStates) -> int:
-        """Return how many rows of a layer stay, from the rows of each sample alone."""
-        return states.rows - sum(map(self._rows, states.parts))
-
-    def _rows(self, part: LayerPart) -> int:
-        """Return how many rows of a part are left out."""
-        left_out = len(self._of(part.directory))
-        if not left_out or part.constant_positions is not None:
-            return left_out * (part.constant_positions or 0)
-        rows = first = 0
-        for positions in part.position_pieces():
-            rows += int(positions[self._among(part.directory, first, len(positions))].sum())
-            first += len(positions)
-        return rows
-
-    def _among(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.int64]:
-        """Return which of consecutive samples are left out, counted from the first of them."""
-        indices = self._of(directory)
-        start, stop = np.searchsorted(indices, [first_sample, first_sample + samples])
-        return indices[start:stop] - first_sample
-
-    def _of(self, directory: str) -> npt.NDArray[np.int64]:
-        return self.left_out.get(directory, _NONE)
-
-
-ALL_SAMPLES = SampleFilter()
-"""All samples stay."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +202,7 @@ class Samples:
         return self.groups.count if self.groups else 0
 
 
-ALL = Samples()
+EVERY = Samples()
 """Every sample counts, and none is told from another."""
 
 

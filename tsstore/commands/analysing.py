@@ -11,6 +11,7 @@ import typer
 from tsstore.commands.options import (
     DependentBy,
     Exact,
+    Filter,
     Intervals,
     Json,
     Layers,
@@ -20,8 +21,10 @@ from tsstore.commands.options import (
     RunPath,
     Scheduler,
     Scratch,
+    Step,
     UniqueBy,
 )
+from tsstore.commands.selecting import select
 from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.errors import AnalysisError
 from tsstore.text import format_memory, printable
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 def analyze(
     run: RunPath,
     layer: Layers = None,
+    step: Step = None,
+    filter: Filter = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -54,10 +59,10 @@ def analyze(
     """Count the distinct states of a run, and say how well each layer uses its neurons."""
     import tsstore
 
+    store = select(run, step, filter, layer)
     with progress(silent=json) as report:
         analysis = tsstore.analyze(
-            run,
-            layer,
+            store,
             memory=memory,
             scheduler=scheduler,
             progress=report,
@@ -79,6 +84,8 @@ def analyze(
 def plan(
     run: RunPath,
     layer: Layers = None,
+    step: Step = None,
+    filter: Filter = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -94,8 +101,7 @@ def plan(
     import tsstore
 
     found = tsstore.plan(
-        run,
-        layer,
+        select(run, step, filter, layer),
         memory=memory,
         scheduler=scheduler,
         intervals=intervals,

@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
-from tsstore.commands.options import Json, Layers, Memory, RunPath, Scheduler
+from tsstore.commands.options import Filter, Json, Layers, Memory, RunPath, Scheduler, Step
+from tsstore.commands.selecting import select
 from tsstore.commands.terminal import print_lines, print_table, progress
 
 
 def neurons(
     run: RunPath,
     layer: Layers = None,
+    step: Step = None,
+    filter: Filter = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     output: Annotated[
@@ -25,8 +28,9 @@ def neurons(
     import tsstore
     from tsstore.analysis.neurons import HEADINGS
 
+    store = select(run, step, filter, layer)
     with progress(silent=json) as report:
-        found = tsstore.neurons(run, layer, memory=memory, scheduler=scheduler, progress=report)
+        found = tsstore.neurons(store, memory=memory, scheduler=scheduler, progress=report)
     if output is not None:
         found.to_frame().to_csv(output)
     if json:

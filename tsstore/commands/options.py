@@ -9,9 +9,20 @@ import typer
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Path of a run.")]
 Layers = Annotated[
     list[str] | None,
-    typer.Option("--layer", help="A layer; repeat for more. Default: all."),
+    typer.Option(
+        "--layer", help="A layer, or a pattern such as 'conv_*'; repeat for more. Default: all."
+    ),
 ]
 OneLayer = Annotated[str, typer.Option("--layer", help="Name of the layer.")]
+Step = Annotated[str | None, typer.Option(help="A step: of the others nothing is looked at.")]
+Filter = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COLUMN=VALUE",
+        help="Samples of which a sample column has this value, such as label=3; repeat for more "
+        "conditions, all of which must hold.",
+    ),
+]
 Memory = Annotated[str | None, typer.Option(help="What one process may use, such as 2GiB.")]
 Scheduler = Annotated[
     str | None, typer.Option(help="Address of a Dask cluster, 'threads' or 'synchronous'.")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tsstore.commands.options import Json, Memory, OneLayer, RunPath, Scheduler, Scratch
+from tsstore.commands.options import Filter, Json, Memory, OneLayer, RunPath, Scheduler, Scratch, Step
+from tsstore.commands.selecting import select_layer
 from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.text import printable
 
@@ -18,6 +19,8 @@ def states(
     hex: Annotated[
         bool, typer.Option("--hex", help="Hexadecimal digits instead of drawings.")
     ] = False,
+    step: Step = None,
+    filter: Filter = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -27,9 +30,10 @@ def states(
     import tsstore
     from tsstore.analysis.states.frequent import HEADINGS
 
+    store, name = select_layer(run, layer, step, filter)
     with progress(silent=json) as report:
         found = tsstore.states(
-            run, layer, most, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
+            store, name, most, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
         )
     if json:
         typer.echo(found.to_json())
@@ -49,6 +53,8 @@ def export(
     decoded: Annotated[
         bool, typer.Option("--decoded", help="One value a neuron, instead of packed bytes.")
     ] = False,
+    step: Step = None,
+    filter: Filter = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -56,10 +62,11 @@ def export(
     """Write all distinct states of a layer, with multiplicities and incidences, to a file."""
     import tsstore
 
+    store, name = select_layer(run, layer, step, filter)
     with progress() as report:
         count = tsstore.export(
-            run,
-            layer,
+            store,
+            name,
             states,
             decoded=decoded,
             memory=memory,
@@ -67,7 +74,7 @@ def export(
             scratch=scratch,
             progress=report,
         )
-    found = tsstore.open(run)[layer]
+    found = store[name]
     typer.echo(
         f"{printable(states)}: {count:,} distinct states of the {found.rows:,} rows of "
         f"{printable(found.name)}"

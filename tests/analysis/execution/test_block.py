@@ -14,7 +14,7 @@ from tsstore.analysis.execution import block as block_records
 from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
-from tsstore.analysis.samples import ALL_SAMPLES, RandomGroups, SampleFilter, Samples
+from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
@@ -23,6 +23,7 @@ from tsstore.counting.records import Records
 from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
+from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.writing.batch import LayerBatch
 
 WAYS = [(1, True), (3, True), (1, False), (3, False), (8, False), (9, False), (40, False)]

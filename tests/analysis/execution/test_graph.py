@@ -30,7 +30,7 @@ from tsstore.analysis.execution.graph import (
 )
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan, layer_plan
-from tsstore.analysis.samples import RandomGroups, SampleFilter, Samples
+from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
@@ -42,6 +42,7 @@ from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.writing.batch import LayerBatch
 
 pytestmark = pytest.mark.usefixtures("small_sizes")

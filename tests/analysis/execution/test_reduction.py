@@ -16,7 +16,7 @@ MEMORY = 64 << 20
 
 def each_sample(piece):
     """Return what tells a sample from all others: its place, rows, and their sum."""
-    positions, rows = piece.positions(), piece.rows()
+    rows, positions = piece.shown()
     first, samples = piece.block.first_sample, np.split(rows, np.cumsum(positions)[:-1])
     return [
         (piece.part.directory, first + n, len(own), int(own.sum())) for n, own in enumerate(samples)
@@ -69,7 +69,7 @@ def test_some_blocks_alone(states):
 
 
 def test_some_rows_of_a_piece(states):
-    rows = Reduction(states, "take rows", lambda piece: piece.rows(1, 3).copy(), list)
+    rows = Reduction(states, "take rows", lambda piece: piece.stored_rows(1, 3).copy(), list)
     found = np.concatenate(rows.of_block(rows.blocks()[0]))
     assert np.array_equal(found[:2], states[1:3])
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.samples import ALL, Samples
+from tsstore.analysis.samples import EVERY, Samples
 from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
@@ -42,7 +42,7 @@ class LayerJob:
     scheme: KeyScheme
     plan: Plan
     folder: str
-    samples: Samples = ALL
+    samples: Samples = EVERY
 
 
 Preaggregation = HotKeys | DirectTable

@@ -21,6 +21,7 @@ from tsstore.errors import MemoryTooSmallError
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block, LayerPart
+from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.text import format_memory, printable
 
 PIECE_BYTES = 1 << 20
@@ -31,6 +32,8 @@ FAN_IN = 16
 """Results that one task adds up."""
 TASK_BYTES = 4 << 20
 """Of a task beside its rows, chunks and results."""
+KEPT_BYTES = 9
+"""Of a row: whether it is shown, and its number if it is."""
 
 Result = TypeVar("Result")
 
@@ -39,17 +42,32 @@ _CHUNK_WORKSPACE = partial(ChunkWorkspace, once=True)
 
 @dataclass(frozen=True)
 class Piece:
-    """Some whole samples of a layer, as many as are looked at at a time."""
+    """Some whole samples of a layer, as many as are looked at at a time.
+
+    What is stored of them is of all samples of the block, also of those that are not shown.
+    """
 
     part: LayerPart
     block: Block
     buffers: Buffers
+    sample_filter: SampleFilter = ALL_SAMPLES
 
-    def positions(self) -> npt.NDArray[np.int64]:
+    def shown(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Return the rows of the samples that are shown, and how many each of these has.
+
+        They are uint8 (rows, row_bytes) and int64 (samples,).
+        """
+        rows, positions, block = self.stored_rows(), self.stored_positions(), self.block
+        kept = self.sample_filter.kept(self.part.directory, block.first_sample, block.samples)
+        if kept is None:
+            return rows, positions
+        return rows[np.repeat(kept, positions)], positions[kept]
+
+    def stored_positions(self) -> npt.NDArray[np.int64]:
         """Return the rows of each sample, int64 (samples,)."""
         return self.part.read_positions(self.block.first_sample, self.block.samples)
 
-    def rows(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.uint8]:
+    def stored_rows(self, first: int = 0, last: int | None = None) -> npt.NDArray[np.uint8]:
         """Return all rows, or those from `first` up to `last`: uint8 (rows, row_bytes).
 
         They lie where those of the next piece will lie.
@@ -132,6 +150,8 @@ class Reduction(Generic[Result]):
         chunk = max(part.states.spec.chunk_bytes for part in self.states.parts)
         rows = max(self.states.largest_sample, self._piece_rows)
         beside = self.states.row_bytes + self.bytes_beside_row
+        if self.states.sample_filter.samples:
+            beside += self.states.row_bytes + KEPT_BYTES
         return TASK_BYTES + 3 * chunk + rows * beside + 3 * self.result_bytes
 
     @property
@@ -142,7 +162,8 @@ class Reduction(Generic[Result]):
         """Return the result of a block; memory for its pieces is taken once."""
         buffers, part = Buffers(), self.states.parts[block.part]
         pieces = self.states.divide(block, self._piece_rows)
-        return self.add(self.of_piece(Piece(part, piece, buffers)) for piece in pieces)
+        shown = self.states.sample_filter
+        return self.add(self.of_piece(Piece(part, piece, buffers, shown)) for piece in pieces)
 
     def _graph(self, blocks: Sequence[Block]) -> tuple[dict[Any, Any], Any]:
         """Return the graph of a pass, and its key; its keys are unique."""

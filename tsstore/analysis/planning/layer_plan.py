@@ -160,7 +160,7 @@ def layer_work(
     """Return what there is to count in a layer; the rows of each sample are read if they vary."""
     return Work(
         name=states.name,
-        rows=states.rows,
+        rows=states.stored_rows,
         row_bytes=states.row_bytes,
         words=KeyScheme.create(states.row_bytes, exact=exact).words,
         largest_sample=states.largest_sample,

@@ -74,6 +74,8 @@ class Analysis(ByLayer[LayerResult]):
     dealt
         Which samples the groups hold, for the difference to another analysis; None if no column
         tells.
+    chosen
+        Which samples of the run were asked for, in a phrase; empty if all.
     """
 
     run: str
@@ -87,6 +89,7 @@ class Analysis(ByLayer[LayerResult]):
     repeats: str = "once"
     not_compared: str = ""
     dealt: Dealt | None = None
+    chosen: str = ""
 
     def __post_init__(self) -> None:
         self.layers = dict(self.layers)
@@ -267,6 +270,7 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
     return {
         "run": analysis.run,
         "samples": analysis.samples,
+        "samples_where": analysis.chosen,
         "samples_left_out": analysis.samples_left_out,
         "repeated_samples": analysis.repeated_samples,
         "repeats": analysis.repeats,
@@ -297,7 +301,7 @@ def network_lines(analysis: Analysis) -> list[str]:
 
 def notes(analysis: Analysis) -> list[str]:
     """Return what else is to be known of the samples, a line each."""
-    lines = []
+    lines = [f"Samples where {analysis.chosen}."] if analysis.chosen else []
     if left_out := analysis.samples_left_out:
         lines.append(f"{_repeating(left_out)} (left out).")
     if not analysis.warnings:

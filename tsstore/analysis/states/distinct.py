@@ -16,6 +16,7 @@ from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
 from tsstore.analysis.planning.layer_plan import Plan, layer_plan
 from tsstore.analysis.request import Request, check_rows
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Report, Scheduler, choose, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import subpartition_bits, subpartitions
@@ -40,7 +41,8 @@ def planned(states: LayerStates, request: Request) -> Iterator[tuple[Plan, Sched
     check_rows(states)
     with closing(choose(request.scheduler)) as runner:
         runner.check_store(states.parts[0].states.files)
-        yield layer_plan(states, runner.memory(request.memory), runner, exact=True), runner
+        memory, left_out = runner.memory(request.memory), states.sample_filter.planned
+        yield layer_plan(states, memory, runner, left_out=left_out, exact=True), runner
 
 
 def distinct_states(
@@ -90,7 +92,8 @@ def _run_blocks(
     report: Report | None,
 ) -> tuple[Index, int]:
     """Turn all blocks into records; return where these are, and how many tasks there were."""
-    graph, key = build_index_graph(LayerJob(states, scheme, plan, folder))
+    job = LayerJob(states, scheme, plan, folder, Samples(states.sample_filter))
+    graph, key = build_index_graph(job)
     tasks = len(task_keys(graph))
 
     def report_first(done: int, total: int) -> None:

@@ -37,7 +37,7 @@ from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.status import FINISHED, LIVE
-from tsstore.store.reading.store import StateStore, open_store
+from tsstore.store.reading.store import StateStore, View, check_whole, open_store
 from tsstore.store.run import create_run, read_run
 from tsstore.store.writing.part import create_groups, create_part
 from tsstore.store.writing.seal import create_seal
@@ -95,6 +95,7 @@ def compact(
         If the source cannot be read.
     """
     store = source.pinned() if isinstance(source, StateStore) else open_store(source)
+    check_whole(store, "a run is compacted whole")
     _check_sealed(store)
     steps = dict.fromkeys(part.step for part in store.parts)
     # Parts that do not fit together are refused before anything is written.
@@ -194,7 +195,7 @@ class _MergedParts:
     def __init__(self, store: StateStore, step: int | str | None) -> None:
         parts = [part for part in store.parts if part.step == step]
         parts.sort(key=lambda part: (part.attributes.attempt, part.attributes.rank))
-        self.store = StateStore(parts[0].files, store.run, tuple(parts), (step,))
+        self.store = StateStore(parts[0].files, store.run, tuple(parts), View(steps=(step,)))
         self.layers = dict(self.store)
         self.columns = {name: self._column(name) for name in self.store.columns}
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tsstore.errors import StoreError
 from tsstore.store.reading.part import Part
+from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.text import printable
 
 ID = "id"
@@ -137,36 +138,47 @@ class SameIds:
         return dict(zip(self.parts, np.split(values, ends[:-1]), strict=True)) if len(ends) else {}
 
 
-def same_ids(parts: Iterable[Part], by: str = ID) -> SameIds:
-    """Find all samples whose id occurs more than once; errors as `repeated`.
+def same_ids(
+    parts: Iterable[Part], by: str = ID, sample_filter: SampleFilter = ALL_SAMPLES
+) -> SameIds:
+    """Find all samples that stay whose id occurs more than once; errors as `repeated`.
 
     It takes about 32 bytes for each id of the step that has most, and more for text.
     """
     found, numbers, known = {}, [np.empty(0, np.int64)], 0
     for step_parts in _by_step(parts):
         pieces = [np.empty(0, id_dtype(step_parts, by))]
-        pieces += [piece for part in step_parts for piece in id_pieces(part, by)]
+        for part in step_parts:
+            first = 0
+            for piece in id_pieces(part, by):
+                pieces.append(sample_filter.select(piece, part.directory, first))
+                first += len(piece)
         number = _numbers_of_repeated(np.concatenate(pieces))
         del pieces
         first = 0
         for part in step_parts:
-            own = number[first : first + part.samples]
-            first += part.samples
-            indices = np.flatnonzero(own)
-            if len(indices):
-                found[part.directory] = indices
-                numbers.append(own[indices] + known)
+            kept = sample_filter.kept(part.directory, 0, part.samples)
+            indices = np.arange(part.samples) if kept is None else np.flatnonzero(kept)
+            own = number[first : first + len(indices)]
+            first += len(indices)
+            if own.any():
+                found[part.directory] = indices[own > 0]
+                numbers.append(own[own > 0] + known)
         known += int(number.max(initial=0))
     return SameIds(found, np.concatenate(numbers))
 
 
-def repeated(parts: Iterable[Part], by: str = ID) -> dict[str, npt.NDArray[np.int64]]:
+def repeated(
+    parts: Iterable[Part], by: str = ID, sample_filter: SampleFilter = ALL_SAMPLES
+) -> dict[str, npt.NDArray[np.int64]]:
     """Find samples that repeat others, those of the same step and id: sorted indices by directory.
+
+    Only those are compared that stay.
 
     Of several, that of the earliest attempt counts; then that of the lowest rank; then the first.
     StoreError where parts with samples have no ids of one type.
     """
-    same = same_ids(parts, by)
+    same = same_ids(parts, by, sample_filter)
     again = np.ones(same.samples, dtype=bool)
     again[np.unique(same.number, return_index=True)[1]] = False
     held = {part: same.parts[part][later] for part, later in same.of_parts(again).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from tsstore import bits
 from tsstore.errors import FormatError, RowIndexError
 from tsstore.store.chunked.chunk import taking_memory
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.reading.indexing import PackedRows
+from tsstore.store.reading.indexing import PackedRows, RowNumbers
 from tsstore.store.reading.layer_part import Block, LayerPart
+from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.text import html_table, printable
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ class LayerStates(PackedRows):
         Public name of the layer.
     parts
         The layer in each part that holds it, or whose samples have no rows in it.
+    sample_filter
+        Which of their samples are shown. Parts and blocks are of all; rows and samples that are
+        counted, indexed and iterated over, of those that stay.
 
     Raises
     ------
@@ -46,12 +51,19 @@ class LayerStates(PackedRows):
         If the parts disagree about neurons, threshold or dtype.
     """
 
-    def __init__(self, location: str, name: str, parts: tuple[LayerPart, ...]) -> None:
+    def __init__(
+        self,
+        location: str,
+        name: str,
+        parts: tuple[LayerPart, ...],
+        sample_filter: SampleFilter = ALL_SAMPLES,
+    ) -> None:
         where = f"{location}: layer {printable(name)}"
         super().__init__([part.states for part in parts], where)
         self.location = location
         self.name = name
         self.parts = parts
+        self.sample_filter = sample_filter
         first = self.attributes
         for part in parts[1:]:
             other = part.attributes
@@ -75,8 +87,18 @@ class LayerStates(PackedRows):
 
     @cached_property
     def samples(self) -> int:
-        """Number of committed samples."""
-        return sum(part.samples for part in self.parts)
+        """Number of committed samples, of those that are shown."""
+        return self.sample_filter.kept_samples(self)
+
+    @cached_property
+    def rows(self) -> int:
+        """Number of committed rows, of the samples that are shown."""
+        return self.sample_filter.kept_rows(self)
+
+    @property
+    def stored_rows(self) -> int:
+        """Number of rows in all blocks, those of samples that are not shown as well."""
+        return sum(part.rows for part in self.parts)
 
     @property
     def positions(self) -> int | None:
@@ -123,22 +145,69 @@ class LayerStates(PackedRows):
 
     def read_positions(self) -> npt.NDArray[np.int64]:
         """Return the rows of each sample, int64 (samples,)."""
-        return np.concatenate([part.read_positions(0, part.samples) for part in self.parts])
+        pieces = [
+            self.sample_filter.select(part.read_positions(0, part.samples), part.directory, 0)
+            for part in self.parts
+        ]
+        return np.concatenate(pieces)
 
     def blocks(self, target_rows: int) -> Iterator[Block]:
-        """Yield all rows as blocks of whole samples, of about `target_rows` rows each."""
+        """Yield all rows as blocks of whole samples, of about `target_rows` rows each.
+
+        Blocks of which no sample is shown are not among them.
+        """
         for index, part in enumerate(self.parts):
-            yield from part.blocks(index, target_rows)
+            for block in part.blocks(index, target_rows):
+                if self.sample_filter.has_any(part.directory, block):
+                    yield block
 
     def divide(self, block: Block, target_rows: int) -> Iterator[Block]:
         """Yield a block as smaller ones of whole samples, of `target_rows` rows at most."""
         yield from self.parts[block.part].divide(block, target_rows)
 
     def read_block(self, block: Block) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Return a block's rows, uint8 (rows, row_bytes), and the rows of each of its samples."""
+        """Return a block's rows, uint8 (rows, row_bytes), and the rows of each of its samples.
+
+        Those of samples that are not shown are left out.
+        """
         part = self.parts[block.part]
         rows = part.states.read(block.first_row, block.first_row + block.rows)
-        return rows, part.read_positions(block.first_sample, block.samples)
+        positions = part.read_positions(block.first_sample, block.samples)
+        kept = self.sample_filter.kept(part.directory, block.first_sample, block.samples)
+        if kept is None:
+            return rows, positions
+        return rows[np.repeat(kept, positions)], positions[kept]
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        if not self.sample_filter.samples:
+            yield from super().__iter__()
+            return
+        step = self.parts[0].states.spec.chunk_rows
+        for first in range(0, self.rows, step):
+            yield from self._read(range(first, min(first + step, self.rows)))
+
+    def _read(self, rows: RowNumbers) -> npt.NDArray[np.uint8]:
+        """Return rows, numbered through the samples that are shown."""
+        if not self.sample_filter.samples:
+            return super()._read(rows)
+        numbers = np.arange(rows.start, rows.stop, rows.step) if isinstance(rows, range) else rows
+        ends, left_out = self._left_out_before
+        return super()._read(numbers + left_out[np.searchsorted(ends, numbers, side="right")])
+
+    @cached_property
+    def _left_out_before(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Of each sample shown: the rows shown up to its end, and those left out before it."""
+        shown, left_out, before = [], [], 0
+        for part in self.parts:
+            positions = part.read_positions(0, part.samples)
+            kept = self.sample_filter.kept(part.directory, 0, part.samples)
+            if kept is None:
+                kept = np.ones(part.samples, np.bool_)
+            skipped = before + np.cumsum(np.where(kept, 0, positions))
+            shown.append(positions[kept])
+            left_out.append(skipped[kept])
+            before = int(skipped[-1]) if len(skipped) else before
+        return np.cumsum(np.concatenate(shown)), np.concatenate(left_out)
 
     def to_dask(self) -> da.Array:
         """Return the packed rows as a Dask array, uint8 (rows, row_bytes), chunked as stored."""
@@ -147,18 +216,23 @@ class LayerStates(PackedRows):
         sizes: list[int] = []
         for part in self.parts:
             part.states.check_extent()
-            full, tail = divmod(part.rows, part.states.spec.chunk_rows)
+            rows = part.rows - self.sample_filter.rows_left_out(part)
+            full, tail = divmod(rows, part.states.spec.chunk_rows)
             sizes += [part.states.spec.chunk_rows] * full + [tail] * (tail > 0)
         chunks = (tuple(sizes) or (0,), (self.row_bytes,))
         meta = np.empty((0, 0), np.uint8)
-        rows: da.Array = da.from_array(  # type: ignore[no-untyped-call]
+        array: da.Array = da.from_array(  # type: ignore[no-untyped-call]
             self, chunks=chunks, meta=meta, asarray=False
         )
-        return rows
+        return array
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         commits = tuple((part.directory, part.states.commit) for part in self.parts)
-        return type(self).__name__, self.location, self.name, commits
+        left_out = tuple(
+            (directory, hashlib.sha256(own.tobytes()).hexdigest())
+            for directory, own in self.sample_filter.left_out.items()
+        )
+        return type(self).__name__, self.location, self.name, commits, left_out
 
     def __repr__(self) -> str:
         positions = "varying" if self.positions is None else self.positions

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,12 @@ from tsstore.errors import DamageError, StoreError, UnknownLayerError
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import RunAttributes
+from tsstore.store.reading.conditions import kept_pieces, sample_index, with_mask, with_value
 from tsstore.store.reading.ids import ID, same_ids
 from tsstore.store.reading.layer import LAYER_HEADINGS, LayerStates, layer_cells
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part, has_begun
+from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.reading.status import (
     FINISHED,
     PartStatus,
@@ -34,7 +38,24 @@ if TYPE_CHECKING:
     import pandas as pd
     import zarr
 
-_OWN = {"_files", "_steps", "run", "parts"}
+_OWN = {"_files", "run", "parts", "view"}
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown of a run: some steps, some layers, some samples; all unless said.
+
+    `told` are the conditions of the samples, for those who read results.
+    """
+
+    steps: tuple[int | str | None, ...] | None = None
+    layers: tuple[str, ...] | None = None
+    samples: SampleFilter = ALL_SAMPLES
+    told: tuple[str, ...] = ()
+
+
+WHOLE = View()
+"""All of a run."""
 
 
 def open_store(path: StorePath) -> StateStore:
@@ -84,8 +105,8 @@ class StateStore(Mapping[str, LayerStates]):
         Where the run lies, and what its root says.
     parts
         Its parts, with the records that this reader believes.
-    steps
-        Which steps' parts it is to show; all unless given.
+    view
+        What of it is shown; all unless given.
     """
 
     def __init__(
@@ -93,10 +114,10 @@ class StateStore(Mapping[str, LayerStates]):
         files: Files,
         run: RunAttributes,
         parts: tuple[Part, ...],
-        steps: tuple[int | str | None, ...] | None = None,
+        view: View = WHOLE,
     ) -> None:
         self._files = files
-        self._steps = steps
+        self.view = view
         self.run = run
         self.parts = parts
 
@@ -107,13 +128,14 @@ class StateStore(Mapping[str, LayerStates]):
 
     @property
     def samples(self) -> int:
-        """Number of committed samples in all parts."""
-        return sum(part.samples for part in self.parts)
+        """Number of committed samples in all parts, of those that are shown."""
+        return sum(part.samples for part in self.parts) - self.view.samples.samples
 
     @property
     def steps(self) -> tuple[int | str | None, ...]:
         """The steps of the parts that hold samples, in order of their first part."""
-        return tuple(dict.fromkeys(part.step for part in self.parts if part.samples))
+        held = (part for part in self.parts if self.view.samples.keeps_any(part))
+        return tuple(dict.fromkeys(part.step for part in held))
 
     @property
     def status(self) -> str:
@@ -152,11 +174,13 @@ class StateStore(Mapping[str, LayerStates]):
             If ids are not what was committed.
         """
         has_ids = any(ID in part.columns for part in self.parts)
-        return same_ids(self.parts).repeats if has_ids else 0
+        return same_ids(self.parts, ID, self.view.samples).repeats if has_ids else 0
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """Public names of the layers, in the order of capture."""
+        """Public names of the layers, in the order of capture, or in which they were selected."""
+        if self.view.layers is not None:
+            return self.view.layers
         return tuple(dict.fromkeys(name for part in self.parts for name in part.layers))
 
     @cached_property
@@ -178,7 +202,63 @@ class StateStore(Mapping[str, LayerStates]):
                 f"{self.path} has no part of step {step!r}; "
                 f"it has {', '.join(map(repr, self.steps)) or 'no samples'}"
             )
-        return StateStore(self._files, self.run, parts, (step,))
+        samples = self.view.samples.of_parts(part.directory for part in parts)
+        return self._showing(parts, steps=(step,), samples=samples)
+
+    def filter(self, keep: Any = None, /, **columns: Any) -> StateStore:
+        """Return a view of the samples that meet all conditions; nothing is copied.
+
+        Whatever takes a store takes the view, and sees these samples alone: also to find those
+        that repeat others, as by ``unique_by="id"``. Views of views meet the conditions of all.
+
+        Parameters
+        ----------
+        keep
+            A boolean for each sample that is there: a pandas Series indexed as `samples_frame` of
+            this store, or of one that holds all its samples, as ``frame["label"].isin([3, 5])``
+            is; or an array of them in their order, bool (samples,).
+        **columns
+            Names of sample columns, and the value that each must have: ``label=3``.
+
+        Raises
+        ------
+        StoreError
+            If a part with samples has no such column; if no sample has the value, or it is of
+            another type than the column; if the booleans are not one for each sample.
+        """
+        samples, told = self.view.samples, list(self.view.told)
+        for name, value in columns.items():
+            samples = with_value(self.parts, name, value, samples)
+            told.append(f"{printable(name)} = {printable(str(value))}")
+        if keep is not None:
+            samples = with_mask(self.parts, keep, samples)
+            told.append("chosen one by one")
+        return self._showing(self.parts, samples=samples, told=tuple(told))
+
+    def select(self, *layers: str) -> StateStore:
+        """Return a view of some layers, in the order in which they are named.
+
+        Parameters
+        ----------
+        *layers
+            Names of layers, or patterns with ``*``, ``?`` or ``[…]``, as ``"fc*"``.
+
+        Raises
+        ------
+        UnknownLayerError
+            If there is no layer of that name, or none that fits a pattern.
+        """
+        names = dict.fromkeys(name for layer in layers for name in self._matching(layer))
+        return self._showing(self.parts, layers=tuple(names))
+
+    def _matching(self, pattern: str) -> list[str]:
+        """Return the layers that a name or a pattern means; UnknownLayerError if there are none."""
+        fitting = [name for name in self.layers if fnmatchcase(name, pattern)]
+        is_name = not fitting or any(name in self.layers for name in aliases(pattern))
+        return [self.layer_name(pattern)] if is_name else fitting
+
+    def _showing(self, parts: tuple[Part, ...], **changes: Any) -> StateStore:
+        return StateStore(self._files, self.run, parts, replace(self.view, **changes))
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """Return a sample column, one entry a sample, part after part.
@@ -188,25 +268,21 @@ class StateStore(Mapping[str, LayerStates]):
         StoreError
             If a part with samples has no such column.
         """
-        pieces = []
-        for part in self.parts:
-            if not part.samples:
-                continue
-            if name not in part.columns:
-                raise StoreError(
-                    f"{self.path}/{part.directory} has no sample column {name!r}; "
-                    f"it has {', '.join(map(printable, part.columns)) or 'none'}"
-                )
-            pieces.append(part.columns[name].read(0, part.samples))
+        pieces = list(kept_pieces(self.parts, name, self.view.samples))
         if not pieces:
             raise StoreError(f"{self.path} has no sample column {name!r}: no samples are committed")
         return np.concatenate(pieces)
 
     def samples_frame(self) -> pd.DataFrame:
-        """Return all sample columns as a table, one line a sample."""
+        """Return all sample columns as a table, one line a sample.
+
+        Its index has the step and the part of each, and its number there from 0, which no later
+        commit and no :meth:`filter` changes: levels ``step``, ``part`` and ``sample``.
+        """
         import pandas as pd
 
-        return pd.DataFrame({name: self.column(name) for name in self.columns})
+        index = sample_index(self.parts, self.view.samples)
+        return pd.DataFrame({name: self.column(name) for name in self.columns}, index=index)
 
     def layer_name(self, name: str) -> str:
         """Return the public name that `name` means; ``conv_1_post_states`` means ``conv_1``.
@@ -224,7 +300,8 @@ class StateStore(Mapping[str, LayerStates]):
 
     def __getitem__(self, name: str) -> LayerStates:
         public = self.layer_name(name)
-        return LayerStates(self.path, public, tuple(_layer_parts(self.path, public, self.parts)))
+        parts = tuple(_layer_parts(self.path, public, self.parts))
+        return LayerStates(self.path, public, parts, self.view.samples)
 
     @property
     def zarr_group(self) -> zarr.Group:
@@ -232,8 +309,10 @@ class StateStore(Mapping[str, LayerStates]):
 
         Parts, layers and columns are where ``docs/format.md`` says; `xarray.open_zarr` takes its
         ``store`` and ``path``. Shapes end where the commit does, whatever is written later, and
-        every chunk is checked: what is damaged raises DamageError.
+        every chunk is checked: what is damaged raises DamageError. Of a view of some samples or
+        layers it is a StoreError: arrays are shown whole.
         """
+        check_whole(self, "zarr_group shows whole arrays")
         from tsstore.store.reading.zarr_view import zarr_group
 
         return zarr_group(self._files, self.parts)
@@ -257,8 +336,14 @@ class StateStore(Mapping[str, LayerStates]):
             If a part's record went back, or a file is not what was written; the store then
             stays as it was.
         StoreError
-            If another run lies at the path by now.
+            If another run lies at the path by now, or this is a view of some samples: which of
+            later ones it were to show, nothing tells.
         """
+        if self.view.told:
+            raise StoreError(
+                f"{self.path} is shown where {', '.join(self.view.told)}: refresh the store that "
+                "this is a view of, then filter again"
+            )
         run = read_run(self._files)
         if run.run_id != self.run.run_id:
             raise StoreError(
@@ -266,8 +351,8 @@ class StateStore(Mapping[str, LayerStates]):
                 f"{self.run.run_id!r:.80}; open it again"
             )
         parts = open_parts(self._files, self.parts)
-        if self._steps is not None:
-            parts = tuple(part for part in parts if part.step in self._steps)
+        if self.view.steps is not None:
+            parts = tuple(part for part in parts if part.step in self.view.steps)
         for name in vars(self).keys() - _OWN:
             # It was derived from the earlier parts.
             delattr(self, name)
@@ -296,6 +381,8 @@ def store_summary(store: StateStore) -> str:
         facts.append("steps " + ", ".join(printable(str(step)) for step in store.steps))
     if store.columns:
         facts.append("columns " + ", ".join(printable(name) for name in store.columns))
+    if store.view.told:
+        facts.append("where " + ", ".join(store.view.told))
     facts.append(status_text(store.status, store.part_statuses, store.last_commit))
     return " · ".join(facts)
 
@@ -317,6 +404,12 @@ def _layer_parts(path: str, layer: str, parts: Iterable[Part]) -> Iterator[Layer
     first = next(part.layers[layer] for part in held if layer in part.layers)
     for part in held:
         yield part.layers.get(layer) or first.without_rows(part.directory, part.samples)
+
+
+def check_whole(store: StateStore, what: str) -> None:
+    """Raise StoreError if a store shows some samples or layers only."""
+    if store.view.told or store.view.layers is not None:
+        raise StoreError(f"{store.path}: {what}; found a view of some samples or layers")
 
 
 def aliases(name: str) -> tuple[str, ...]:

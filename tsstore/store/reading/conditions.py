@@ -1,0 +1,224 @@
+"""Choosing samples by their columns, or by a boolean for each."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.errors import StoreError
+from tsstore.store.chunked.reader import CommittedArray
+from tsstore.store.format.arrays import ArraySpec
+from tsstore.store.reading.part import Part
+from tsstore.store.reading.sample_filter import SampleFilter
+from tsstore.text import counted, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PIECE_SAMPLES = 1 << 16
+"""Values of a column that are read at a time."""
+MOST_NAMED = 12
+"""Values of a column that an error names."""
+INDEX = ("step", "part", "sample")
+"""Names of what a table of samples is indexed by: no column of the user's is there."""
+
+_Mask = npt.NDArray[np.bool_]
+
+
+def held_column(part: Part, name: str) -> CommittedArray:
+    """Return a part's sample column; StoreError if it has none of that name."""
+    if name not in part.columns:
+        raise StoreError(
+            f"{part.files.location}/{part.directory} has no sample column {name!r:.80}; "
+            f"it has {', '.join(map(printable, part.columns)) or 'none'}"
+        )
+    return part.columns[name]
+
+
+def with_value(
+    parts: Sequence[Part], name: str, value: object, before: SampleFilter
+) -> SampleFilter:
+    """Leave out samples of another value of a column too; StoreError if it never occurs.
+
+    Nothing is compared that is of another kind: text is no number, and a boolean is none.
+    """
+
+    def is_kept(part: Part, first: int, stop: int) -> _Mask:
+        column = held_column(part, name)
+        _check_kind(part, name, column.spec, value)
+        return np.asarray(column.read(first, stop) == value, np.bool_)
+
+    found = _leave_out(parts, is_kept, before)
+    if _kept_samples(parts, found):
+        return found
+    raise StoreError(
+        f"{_where(parts)}: no sample has {printable(name)} = {value!r:.80}; "
+        f"{_known(parts, name, before)}"
+    )
+
+
+def with_mask(parts: Sequence[Part], mask: object, before: SampleFilter) -> SampleFilter:
+    """Leave out samples that a boolean for each says not to keep; StoreError if it cannot tell.
+
+    A pandas Series is aligned by its index, which is that of `samples_frame`; anything else is an
+    array of one boolean for each sample that is there, in their order.
+    """
+    by_part = (_aligned if _is_series(mask) else _in_order)(parts, mask, before)
+    return _leave_out(parts, lambda part, first, stop: by_part[part.directory][first:stop], before)
+
+
+def parse_value(parts: Sequence[Part], name: str, text: str) -> Any:
+    """Return what a text means as a value of a column; StoreError if nothing of its type."""
+    held = [part for part in parts if part.samples]
+    specs = [held_column(part, name).spec for part in held]
+    if not specs or specs[0].is_text:
+        return text
+    kind = specs[0].numpy_dtype.kind
+    try:
+        if kind == "b":
+            return {"true": True, "1": True, "false": False, "0": False}[text.strip().lower()]
+        return float(text) if kind == "f" else int(text)
+    except (ValueError, KeyError):
+        raise StoreError(
+            f"{_where(parts)}: column {printable(name)} is {specs[0].dtype}; found {text!r:.80}, "
+            f"expected {'true or false' if kind == 'b' else 'a number'}"
+        ) from None
+
+
+def kept_pieces(
+    parts: Sequence[Part], name: str, sample_filter: SampleFilter
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield a column's values of the samples that stay, some at a time."""
+    for part in parts:
+        for first in range(0, part.samples, PIECE_SAMPLES):
+            stop = min(first + PIECE_SAMPLES, part.samples)
+            values = held_column(part, name).read(first, stop)
+            yield sample_filter.select(values, part.directory, first)
+
+
+def sample_index(parts: Sequence[Part], sample_filter: SampleFilter) -> pd.MultiIndex:
+    """Return what tells each sample that stays: its step, its part, its place in the part.
+
+    It stays the same whatever is committed later, and whatever else is left out.
+    """
+    import pandas as pd
+
+    # No step has no place among levels.
+    steps = list(dict.fromkeys(part.step for part in parts if part.step is not None))
+    codes: list[list[npt.NDArray[np.int64]]] = [[np.empty(0, np.int64)] * 3]
+    for number, part in enumerate(parts):
+        kept = sample_filter.kept(part.directory, 0, part.samples)
+        own = np.arange(part.samples) if kept is None else np.flatnonzero(kept)
+        step = -1 if part.step is None else steps.index(part.step)
+        codes.append([np.full(len(own), step), np.full(len(own), number), own])
+    most = max((part.samples for part in parts), default=0)
+    levels: list[Any] = [
+        pd.Index(steps, dtype=None if steps else object),
+        pd.Index([part.directory for part in parts], dtype=object),
+        pd.RangeIndex(most),
+    ]
+    joined: list[Any] = [np.concatenate(column) for column in zip(*codes, strict=True)]
+    return pd.MultiIndex(levels=levels, codes=joined, names=INDEX)
+
+
+def _leave_out(
+    parts: Sequence[Part], is_kept: Callable[[Part, int, int], _Mask], before: SampleFilter
+) -> SampleFilter:
+    left_out = {}
+    for part in parts:
+        own = [
+            first + np.flatnonzero(~is_kept(part, first, min(first + PIECE_SAMPLES, part.samples)))
+            for first in range(0, part.samples, PIECE_SAMPLES)
+        ]
+        if sum(map(len, own)):
+            left_out[part.directory] = np.concatenate(own)
+    return before.joined(SampleFilter(left_out))
+
+
+def _check_kind(part: Part, name: str, spec: ArraySpec, value: object) -> None:
+    kind = "O" if spec.is_text else spec.numpy_dtype.kind
+    is_bool = isinstance(value, bool | np.bool_)
+    fits = {
+        "O": isinstance(value, str),
+        "b": is_bool,
+        "f": isinstance(value, numbers.Real) and not is_bool,
+    }.get(kind, isinstance(value, numbers.Integral) and not is_bool)
+    if not fits:
+        raise StoreError(
+            f"{part.files.location}/{part.directory}: column {name!r:.80} is {spec.dtype}; found "
+            f"{value!r:.80}, which it never is; expected a value of that type"
+        )
+
+
+def _known(parts: Sequence[Part], name: str, before: SampleFilter) -> str:
+    """Say which values a column has."""
+    known: set[Any] = set()
+    for values in kept_pieces(parts, name, before):
+        known.update(np.unique(values).tolist())
+        if len(known) > 100 * MOST_NAMED:
+            return f"it has more than {len(known) - 1:,} others"
+    shown = ", ".join(f"{value!r:.40}" for value in sorted(known)[:MOST_NAMED])
+    if len(known) <= MOST_NAMED:
+        return f"it has {shown or 'none'}"
+    return f"it has {len(known):,} others, such as {shown}"
+
+
+def _is_series(mask: object) -> bool:
+    return hasattr(mask, "index") and hasattr(mask, "to_numpy")
+
+
+def _in_order(parts: Sequence[Part], mask: Any, before: SampleFilter) -> dict[str, _Mask]:
+    values = np.asarray(mask)
+    samples = _kept_samples(parts, before)
+    if values.dtype != np.bool_ or values.shape != (samples,):
+        raise StoreError(
+            f"{_where(parts)}: found {values.dtype} of shape {values.shape}; expected a boolean "
+            f"for each of the {counted(samples, 'sample')}, in their order"
+        )
+    found, place = {}, 0
+    for part in parts:
+        kept = before.kept(part.directory, 0, part.samples)
+        kept = np.ones(part.samples, np.bool_) if kept is None else kept
+        own = int(kept.sum())
+        kept[kept] = values[place : place + own]
+        found[part.directory] = kept
+        place += own
+    return found
+
+
+def _aligned(parts: Sequence[Part], mask: Any, before: SampleFilter) -> dict[str, _Mask]:
+    values, index = mask.to_numpy(), mask.index
+    if tuple(index.names) != INDEX or values.dtype != np.bool_:
+        raise StoreError(
+            f"{_where(parts)}: found a Series of {values.dtype} indexed by {list(index.names)}; "
+            f"expected booleans with the index of samples_frame(), {list(INDEX)}; an array of one "
+            "boolean a sample goes by their order: pass series.to_numpy()"
+        )
+    directory, sample = (index.get_level_values(level) for level in INDEX[1:])
+    places, found = np.asarray(sample), {}
+    for part in parts:
+        own = np.asarray(directory == part.directory) & (places < part.samples)
+        said = np.full(part.samples, -1, np.int8)
+        said[places[own]] = values[own]
+        untold = before.select(said, part.directory, 0) < 0
+        if untold.any() or len(np.unique(places[own])) != own.sum():
+            raise StoreError(
+                f"{_where(parts)}: in the Series, {counted(int(untold.sum()), 'sample')} of "
+                f"{part.directory} are missing, or some come twice; expected each sample once, "
+                "indexed as samples_frame() of this view, or of one that holds it"
+            )
+        found[part.directory] = said == 1
+    return found
+
+
+def _kept_samples(parts: Sequence[Part], sample_filter: SampleFilter) -> int:
+    left_out = sample_filter.of_parts(part.directory for part in parts)
+    return sum(part.samples for part in parts) - left_out.samples
+
+
+def _where(parts: Sequence[Part]) -> str:
+    return parts[0].files.location if parts else "a run without parts"
