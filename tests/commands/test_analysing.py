@@ -15,6 +15,7 @@ from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.commands import analysing
 from tsstore.commands import app as commands
 from tsstore.errors import AnalysisError
+from tsstore.store.format.attributes import PartAttributes
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -139,3 +140,46 @@ def test_no_number_depends_on_the_seed_or_on_whether_rows_are_counted_themselves
     first, *others = [invoke("analyze", run, "--json", *some).stdout for some in options]
     assert json.loads(first)["layers"]["conv_2"]["distinct"] > 1
     assert all(other == first for other in others)
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    path = tmp_path_factory.mktemp("steps") / "run.zarr"
+    for rank, step in enumerate([1, 1, "last"]):
+        layers = {name: draw_layer(rank, 90, 2) for name in ("conv_1", "conv_2", "fc")}
+        columns = {"label": np.arange(90) % 3}
+        part = PartAttributes(rank, 3, step=step)
+        store = write_layers(path, layers, columns=columns, part=part)
+    return store
+
+
+def test_steps_samples_and_layers_are_chosen_by_options(steps, tmp_path):
+    chosen = ["--step", "1", "--filter", "label=2"]
+    view = steps.at_step(1).filter(label=2)
+    result = invoke("analyze", steps.path, *chosen, "--layer", "conv*", "--json")
+    found = json.loads(result.stdout)
+    assert found == tsstore.analyze(view.select("conv*")).to_dict()
+    assert (list(found["layers"]), found["samples"]) == (["conv_1", "conv_2"], 60)
+    assert found["samples_where"] == "label = 2"
+    result = invoke("neurons", steps.path, *chosen, "--json")
+    assert json.loads(result.stdout) == tsstore.neurons(view).to_dict()
+    result = invoke("plan", steps.path, *chosen, "--layer", "fc", "--json")
+    assert list(json.loads(result.stdout)["layers"]) == ["fc"]
+    result = invoke("states", steps.path, *chosen, "--layer", "f*", "--json")
+    assert json.loads(result.stdout)["rows"] == view["fc"].rows
+    result = invoke(
+        "export", steps.path, "--step", "last", "--layer", "fc", "--states", tmp_path / "out.zarr"
+    )
+    assert f"of the {steps.at_step('last')['fc'].rows:,} rows of fc" in result.stdout
+
+
+def test_what_options_choose_must_be_there(steps):
+    for options, why in [
+        (["--step", "3"], "no part of step '3'; it has 1, 'last'"),
+        (["--step", "1", "--filter", "label=7"], "no sample has label = 7; it has 0, 1, 2"),
+        (["--step", "1", "--filter", "label"], "expected COLUMN=VALUE"),
+        (["--step", "1", "--layer", "x*"], "has no layer 'x*'"),
+    ]:
+        assert why in str(invoke("analyze", steps.path, *options).exception)
+    result = invoke("states", steps.path, "--step", "1", "--layer", "conv*")
+    assert "conv_1 and conv_2; expected one layer" in str(result.exception)
