@@ -9,7 +9,6 @@ from synthetic import draw_layer, write_layers
 
 import tsstore
 from tsstore.analysis.schedulers import LocalScheduler
-from tsstore.analysis.states.distinct import export_states, most_frequent
 from tsstore.errors import EmptyStoreError
 from tsstore.store.format.attributes import PartAttributes
 
@@ -77,15 +76,13 @@ def test_neurons_of_a_view_are_those_of_its_samples(runs):
 
 
 def test_states_of_a_view_are_those_of_its_samples(runs, tmp_path):
-    for name in runs[0]:
-        view, alone = runs[0].filter(label=1)[name], runs[1][name]
-        pd.testing.assert_frame_equal(most_frequent(view, 30), most_frequent(alone, 30))
+    view = runs[0].filter(label=1)
+    for name in view:
+        found, expected = (tsstore.states(store, name, 30) for store in (view, runs[1]))
+        pd.testing.assert_frame_equal(found.to_frame(), expected.to_frame())
         out = tmp_path / f"{name}.parquet"
-        assert (
-            export_states(view, out)
-            == tsstore.analyze(runs[1], name, repeats="each")[name].distinct
-        )
-        assert pd.read_parquet(out)["multiplicity"].sum() == alone.rows
+        assert tsstore.export(view, name, out) == found.distinct
+        assert pd.read_parquet(out)["multiplicity"].sum() == runs[1][name].rows
 
 
 def test_a_filter_comes_before_repeats_are_found(tmp_path):

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from tsstore.commands.options import Filter, Json, Memory, OneLayer, RunPath, Scheduler, Scratch, Step
+from tsstore.commands.options import (
+    Filter,
+    Json,
+    Memory,
+    OneLayer,
+    RunPath,
+    Scheduler,
+    Scratch,
+    Step,
+)
 from tsstore.commands.selecting import select_layer
 from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.text import printable
