@@ -138,13 +138,13 @@ class RunPlan(ByLayer[Plan]):
     @property
     def sentences(self) -> list[str]:
         """What goes through files and why, and what other memories would do, a line each."""
+        start = self.start_up_bytes
         return [
             _where_records_go(self),
             *_fewer_threads(self),
             f"The smallest memory that works is about {format_memory(self.smallest_memory)}.",
-            f"A process that starts with this analysis adds {format_memory(self.start_up_bytes)} at "
-            f"most for libraries and loops: {format_memory(self.start_up_bytes + self.memory)} with "
-            "the memory.",
+            f"A process that starts with this analysis adds {format_memory(start)} at most for "
+            f"libraries and loops: {format_memory(start + self.memory)} with the memory.",
         ]
 
     def to_dict(self) -> dict[str, Any]:
