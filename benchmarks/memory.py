@@ -14,9 +14,10 @@ kernels are loaded. ``at first`` is the same of a process that starts with this 
 what it has when `tsstore.plan` has said what would be done; ``allowed`` is what it may be, the
 memory and what `plan` says of the start. Of the rows, *half* have a state of their own, half one
 of a million; or they are *skewed*: a quarter of them have one state, some states are in thousands
-of samples, and most of the states in one; or they are *crafted*: all rows differ, and the keys of half of them begin with
-the same bits, so that one partition is far too large to be gathered; or five thousand states are
-*repeated*; or they follow a *power* law, and occur in as many frequencies as there may be.
+of samples, and most of the states in one; or they are *crafted*: all rows differ, and the keys of
+half of them begin with the same bits, so that one partition is far too large to be gathered; or
+five thousand states are *repeated*; or they follow a *power* law, and occur in as many frequencies
+as there may be.
 """
 
 from __future__ import annotations
