@@ -13,13 +13,15 @@ import typer
 from tsstore.commands.options import Json, RunPath
 from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.errors import AccessError, DamageError, StoreError
+from tsstore.store.reading.ids import id_dtype
 from tsstore.text import counted, format_memory, printable
 
 if TYPE_CHECKING:
     from tsstore.store.reading.part import Part
     from tsstore.store.reading.store import StateStore
 
-
+MOST_COMPARED = {False: 1 << 23, True: 1 << 20}
+"""So many ids are compared at most, of integers and of text: some 300 MiB, and seconds."""
 MOST_SEEN = 12
 """The pace of a run that is followed is that over so many lines."""
 
@@ -124,9 +126,16 @@ def _followed(run: str, seconds: float) -> Iterator[str]:
 def repeats_text(store: StateStore) -> str:
     """Return how many samples of a run repeat others, of which all ids are read; or nothing.
 
-    Whatever ids cannot be compared are the user's, and no error.
+    Whatever ids cannot be compared are the user's, and no error. There may be too many for a
+    command that is to answer at once.
     """
     try:
+        few = store.samples <= min(MOST_COMPARED.values())
+        if not few and store.samples > MOST_COMPARED[id_dtype(store.parts).kind == "O"]:
+            return (
+                f"{store.samples:,} samples are too many to look here for those that repeat others;"
+                " tsstore analyze does"
+            )
         count = store.repeated_samples
     except (AccessError, DamageError):
         raise

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -147,3 +148,13 @@ def test_nothing_else_is_touched(tmp_path):
     with scratch_folder(str(tmp_path)):
         pass
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_other_users_see_that_it_is_there_and_nothing_in_it(tmp_path):
+    before = os.umask(0)
+    try:
+        with scratch_folder(tmp_path) as folder:
+            assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+            assert stat.S_IMODE(os.stat(Path(folder) / "owner.json").st_mode) == 0o600
+    finally:
+        os.umask(before)

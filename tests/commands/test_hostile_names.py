@@ -1,0 +1,124 @@
+"""Names in a store are anybody's: none of them reaches the terminal as it is."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import column, stored_files
+
+import tsstore
+from tsstore import cli
+from tsstore.commands import terminal
+from tsstore.store.files.local import LocalFiles
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.run import create_run
+from tsstore.store.writing.batch import Batch, LayerBatch
+from tsstore.store.writing.part import PartWriter
+
+NAMES = {
+    "a colour": "\x1b[31mred",
+    "a window's title": "\x1b]0;title\x07",
+    "a link": "\x1b]8;;http://example.org\x1b\\link",
+    "a line written over": "conv\rfine",
+    "another line": "conv\nfine",
+    "C1 controls": "\x9b31m\x85",
+    "right to left": "\u202econv\u2066",
+    "nothing to be seen": "conv\u200b\u2028\ue000",
+    "brackets": "[bold]conv[/bold]",
+}
+
+
+class Terminal(StringIO):
+    """Takes what a terminal would show."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def write(path: Path, name: str) -> Path:
+    files = LocalFiles(path, durable=False)
+    create_run(files)
+    writer = PartWriter(files, PartAttributes(step=name), chunk_bytes=None)
+    writer.define({name: LayerAttributes(name, 4)}, {name: 1}, {name: "int64", "id": "string"})
+    rows = np.arange(8, dtype=np.uint8).reshape(8, 1)
+    columns = {name: np.arange(8), "id": column([f"{name}{i % 5}" for i in range(8)])}
+    batch = Batch(8, {name: LayerBatch(rows, np.ones(8, dtype=np.int64))}, columns)
+    writer.append(batch)
+    writer.seal()
+    return path
+
+
+def commands(run: Path, name: str, out: Path) -> list[list[str]]:
+    """Return commands that show names, in what they print, in their progress, or in errors."""
+    table = str(out / "states.zarr")
+    return [
+        [command, str(run), *options]
+        for command, *options in (
+            ("info",), ("verify",), ("plan",), ("analyze",), ("analyze", "--verbose"),
+            ("analyze", "--dependent-by", name), ("states", "--layer", name),
+            ("export", "--layer", name, "--states", table), ("compact", str(out / name.strip("/"))),
+            ("states", "--layer", "other"), ("export", "--layer", name, "--states", table + name),
+            ("analyze", "--layer", name + "2"), ("analyze", "--unique-by", name + "2"),
+            ("analyze", "--scratch", name, "--memory", "1"), ("states", "--layer", name + "2"),
+        )
+    ]  # fmt: skip
+
+
+def shown(arguments: list[str], stream: type[StringIO]) -> tuple[int, str]:
+    """Run a command; return its exit code and all that it printed."""
+    out, err = stream(), stream()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["tsstore", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return end.value.code, out.getvalue() + err.getvalue()
+
+
+def foreign(text: str) -> set[str]:
+    """Return the characters of a text that do more to a terminal than to be seen."""
+    return {c for c in text if not c.isprintable()} - {"\n"}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_no_name_writes_to_the_terminal(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    name = NAMES[kind]
+    run = write(tmp_path / "run.zarr", name)
+    ends = []
+    for arguments in commands(run, name, tmp_path):
+        code, text = shown(arguments, StringIO)
+        assert not foreign(text), (arguments, text)
+        assert "Traceback" not in text
+        ends.append(code)
+    assert {0, 2} == set(ends)
+    for file in stored_files(run):
+        if file.parent.parent.name == "states" or file.parent.name == "c":
+            file.write_bytes(b"")
+    for arguments in commands(run, name, tmp_path):
+        code, text = shown(arguments, StringIO)
+        assert not foreign(text), (arguments, text)
+        assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("kind", ["a line written over", "a window's title", "brackets"])
+def test_no_name_in_a_bar_writes_to_the_terminal(tmp_path, monkeypatch, kind):
+    name, shown = NAMES[kind], []
+    written = terminal.BarsOfRich.add_task
+    monkeypatch.setattr(
+        terminal.BarsOfRich,
+        "add_task",
+        lambda self, description, **given: (
+            shown.append(description) or written(self, description, **given)
+        ),
+    )
+    run = write(tmp_path / "run.zarr", name)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with terminal.progress() as report:
+        tsstore.analyze(run, progress=report, scheduler="synchronous")
+    assert shown
+    assert not foreign("".join(shown))
