@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,15 @@ _CHUNK: Final = 4096
 """Neurons whose rows are packed together, all in a near cache."""
 _FACTOR: Final = np.uint64(0x0102040810204080)
 """Its product with 8 bytes of 0 or 1, byte i, has bit i of them in its byte 7."""
+
+
+class _Source(NamedTuple):
+    """Words to read, `step` from one plane or line to the next, and which of them are on."""
+
+    words: Words
+    step: int
+    first: _Word
+    following: _Word
 
 
 @compiled(nogil=True)
@@ -60,23 +69,20 @@ def pack_channels_first(
     rows
         uint8 (samples, positions, ceil(neurons / 8)), to be filled.
     """
-    words = words_at(address, extent, first)
+    source = _Source(words_at(address, extent, first), step, first, following)
     width = rows.shape[2]
     tile = min(rows.size // (width * starts.size), _TILE)
     # An odd number of cache lines: else the bytes of one position compete for a few places.
     joined = np.empty((8, 64 * (tile // 64 + 1 | 1)), np.uint8)
     turned = np.empty(((width + 7) // 8 if width > 8 else 0, tile), np.uint64)
-    _pack_tiles(words, starts, neurons, step, first, following, rows, joined, turned)
+    _pack_tiles(source, starts, neurons, rows, joined, turned)
 
 
 @inlined
 def _pack_tiles(
-    words: Words,
+    source: _Source,
     starts: npt.NDArray[np.int64],
     neurons: int,
-    step: int,
-    first: _Word,
-    following: _Word,
     rows: _Bytes,
     joined: _Bytes,
     turned: npt.NDArray[np.uint64],
@@ -90,13 +96,13 @@ def _pack_tiles(
             size = min(tile, positions - position)
             row = flat[(block * positions + position) * width :]
             for byte in range(width):
-                start = starts[block] + 8 * byte * step + position
+                start = starts[block] + 8 * byte * source.step + position
                 planes = min(8, neurons - 8 * byte)
                 line = row if width == 1 else joined[byte % 8]
                 if size < _LONG:
-                    _join_short(words, start, step, planes, size, first, following, line)
+                    _join_short(source, start, planes, size, line)
                 else:
-                    _join_long(words, start, step, planes, size, first, following, line)
+                    _join_long(source, start, planes, size, line)
                 if width > 8 and (byte % 8 == 7 or byte == width - 1):
                     _turn(joined, size, turned[byte // 8])
             if width > 8:
@@ -114,17 +120,9 @@ def _fetch(words: Words, start: int, size: int) -> None:
 
 
 @inlined
-def _join_long(
-    words: Words,
-    start: int,
-    step: int,
-    planes: int,
-    size: int,
-    first: _Word,
-    following: _Word,
-    joined: _Bytes,
-) -> None:
+def _join_long(source: _Source, start: int, planes: int, size: int, joined: _Bytes) -> None:
     """Join up to 8 planes to bytes, whose bit i is plane i, one plane after the other."""
+    words, step, first, following = source
     word = words.dtype.type
     joined[:size] = 0
     for plane in range(planes):
@@ -138,24 +136,15 @@ def _join_long(
 
 
 @inlined
-def _join_short(
-    words: Words,
-    start: int,
-    step: int,
-    planes: int,
-    size: int,
-    first: _Word,
-    following: _Word,
-    joined: _Bytes,
-) -> None:
+def _join_short(source: _Source, start: int, planes: int, size: int, joined: _Bytes) -> None:
     """Join up to 8 planes to bytes, whose bit i is plane i, all at once."""
     rest = size % _VECTOR
     whole = size - rest if rest > 2 and size > _VECTOR else size
-    _join(words[start:], step, planes - 1, whole, first, following, joined)
+    _join(source, start, planes - 1, whole, joined)
     if whole < size:
         # Some once more, for a whole vector.
         last = size - _VECTOR
-        _join(words[start + last :], step, planes - 1, _VECTOR, first, following, joined[last:])
+        _join(source, start + last, planes - 1, _VECTOR, joined[last:])
     if planes < 8:
         valid = np.uint8((1 << planes) - 1)
         for index in range(size):
@@ -163,11 +152,10 @@ def _join_short(
 
 
 @kernel
-def _join(
-    words: Words, step: int, last: int, size: int, first: _Word, following: _Word, joined: _Bytes
-) -> None:
+def _join(source: _Source, start: int, last: int, size: int, joined: _Bytes) -> None:
     """Join 8 planes to bytes; in place of those after the last one, that one again."""
-    word, bit = words.dtype.type, np.uint8
+    step, first, following = source.step, source.first, source.following
+    words, word, bit = source.words[start:], source.words.dtype.type, np.uint8
     # Slices with one index in common, and stores one after the other: else LLVM has no vectors.
     plane0, plane1 = words, words[min(1, last) * step :]
     plane2, plane3 = words[min(2, last) * step :], words[min(3, last) * step :]
@@ -259,22 +247,15 @@ def pack_channels_last(
     Arguments are those of :func:`pack_channels_first`, but for `step`: words from one position to
     the next, in blocks of positions at the same distances.
     """
-    words = words_at(address, extent, first)
+    source = _Source(words_at(address, extent, first), step, first, following)
     # Zeros, where nothing is written: what is gathered behind the last line must not carry over.
     on = np.zeros(max(1, _CHUNK // neurons) * neurons + 8, np.uint8)
-    _pack_chunks(words, starts, neurons, step, first, following, rows, on)
+    _pack_chunks(source, starts, neurons, rows, on)
 
 
 @inlined
 def _pack_chunks(
-    words: Words,
-    starts: npt.NDArray[np.int64],
-    neurons: int,
-    step: int,
-    first: _Word,
-    following: _Word,
-    rows: _Bytes,
-    on: _Bytes,
+    source: _Source, starts: npt.NDArray[np.int64], neurons: int, rows: _Bytes, on: _Bytes
 ) -> None:
     """Pack lines, as many at a time as there is room for."""
     chunk = (on.size - 8) // neurons
@@ -283,35 +264,26 @@ def _pack_chunks(
     for block in range(starts.size):
         for position in range(0, positions, chunk):
             lines = min(chunk, positions - position)
-            start = starts[block] + position * step
-            _mark_lines(words, start, step, lines, neurons, first, following, on)
+            start = starts[block] + position * source.step
+            _mark_lines(source, start, lines, neurons, on)
             _gather(on, neurons, flat[block * positions + position :][:lines])
 
 
 @inlined
-def _mark_lines(
-    words: Words,
-    start: int,
-    step: int,
-    lines: int,
-    size: int,
-    first: _Word,
-    following: _Word,
-    on: _Bytes,
-) -> None:
-    """Write 1 or 0 for each word of lines that begin every `step` words, without their gaps."""
-    if step == size:
-        _mark(words[start : start + lines * size], first, following, on)
+def _mark_lines(source: _Source, start: int, lines: int, size: int, on: _Bytes) -> None:
+    """Write 1 or 0 for each word of lines, without the gaps between them."""
+    if source.step == size:
+        _mark(source, start, lines * size, on)
         return
     for line in range(lines):
-        begin = start + line * step
-        _mark(words[begin : begin + size], first, following, on[line * size :])
+        _mark(source, start + line * source.step, size, on[line * size :])
 
 
 @inlined
-def _mark(words: Words, first: _Word, following: _Word, on: _Bytes) -> None:
+def _mark(source: _Source, start: int, size: int, on: _Bytes) -> None:
     """Write 1 where a word is in the range that `following` words after `first` end, else 0."""
-    word = words.dtype.type
+    first, following = source.first, source.following
+    words, word = source.words[start : start + size], source.words.dtype.type
     for index in range(words.size):
         # Words before the first one wrap around to the largest.
         on[index] = word(words[index] - first) <= following
