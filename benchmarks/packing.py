@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tsstore.recording.axes.layer import LayerAxes
 from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.background.arena import Arena
 from tsstore.recording.packing.packer import Packer
@@ -86,7 +87,7 @@ def by_tsstore(tensor: torch.Tensor, neuron_axis: int) -> Any:
 @cache
 def packer_of(neuron_axis: int) -> Packer:
     """Return what packs the tensors of a layer."""
-    return Packer(0.0, Axes("layer", nn.Identity(), neuron_axis, 0), Arena())
+    return Packer(0.0, LayerAxes(Axes("layer", nn.Identity(), neuron_axis, 0)), Arena())
 
 
 WAYS: dict[str, Way] = {"numpy": by_numpy, "torch": by_torch, "tsstore": by_tsstore}

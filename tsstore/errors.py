@@ -28,7 +28,15 @@ Each message names the thing, what was found, what was expected, and what to do.
 
 from __future__ import annotations
 
-from typing import Self
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, Self
+
+_BETWEEN: Final = ("tsstore", "torch", "contextlib")
+"""Packages whose functions lie between the user's line and ours."""
 
 
 class TsstoreError(Exception):
@@ -135,3 +143,26 @@ class CountingError(AnalysisError):
 
 class TsstoreWarning(UserWarning):
     """Something that the user should know, and that changes no number."""
+
+
+@contextmanager
+def errors_of(run: str) -> Iterator[None]:
+    """Let tsstore's errors that leave the block name the run that was recorded."""
+    try:
+        yield
+    except TsstoreError as error:
+        error.of_run(run)
+        raise
+
+
+def warn(message: str) -> None:
+    """Warn by a TsstoreWarning that points at the user's line which led here."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and _root(frame) in _BETWEEN:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, TsstoreWarning, stacklevel=level)
+
+
+def _root(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

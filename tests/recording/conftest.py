@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @pytest.fixture
@@ -19,3 +25,21 @@ def seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    """Give a model with layers "0" and "2", of 9 and 4 neurons."""
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 4))
+
+
+@pytest.fixture
+def nothing_is_left(model: nn.Module) -> Iterator[None]:
+    """Check that after a test no hook of ours is on the model, and no writer's thread lives."""
+    from watching import hook_count
+
+    yield
+    assert hook_count(model) == 0
+    assert "tsstore writer" not in [thread.name for thread in threading.enumerate()]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 import traceback
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from watching import hook_count, stored
+from watching import capture, hook_count, stored
 
 import tsstore
 from tsstore.errors import (
@@ -22,25 +21,9 @@ from tsstore.errors import (
     StoreExistsError,
     WriterError,
 )
-from tsstore.recording.recorder import Recorder
 from tsstore.store.maintenance.verify import verify
 
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 4))
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(model):
-    yield
-    assert hook_count(model) == 0
-    assert "tsstore writer" not in [thread.name for thread in threading.enumerate()]
-
-
-def capture(model, path, layers=("0", "2"), **options) -> Recorder:
-    return tsstore.capture(model, path, layers=layers, durable=False, **options)
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 def values(ids):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from watching import hook_count, joined, packed, stored, watched
+from watching import capture, hook_count, joined, packed, stored, watched
 
 import tsstore
 from tsstore.errors import (
@@ -27,27 +27,11 @@ from tsstore.errors import (
 )
 from tsstore.store.writing.part import PartWriter
 
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 4))
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(model):
-    """After each test no hook of ours is on the model, and no writer's thread lives."""
-    yield
-    assert hook_count(model) == 0
-    assert writers() == []
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
 def writers():
     return [thread for thread in threading.enumerate() if thread.name == "tsstore writer"]
-
-
-def capture(model, path, layers=("0", "2"), **options):
-    return tsstore.capture(model, path, layers=layers, durable=False, **options)
 
 
 def values(count):

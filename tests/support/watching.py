@@ -12,9 +12,13 @@ import torch
 from torch import nn
 
 import tsstore
+from tsstore.recording.packing.packed import Packed, check_packable, form_of
+from tsstore.recording.packing.packer import rows_of
 
 
-def capture(model: nn.Module, path: Path, layers: Any, **options: Any) -> tsstore.Recorder:
+def capture(
+    model: nn.Module, path: Path, layers: Any = ("0", "2"), **options: Any
+) -> tsstore.Recorder:
     """Begin to record some layers, without waiting for the disk."""
     return tsstore.capture(model, path, layers=layers, durable=False, **options)
 
@@ -55,6 +59,15 @@ def joined(tensors: list[torch.Tensor], *axes: int, threshold: Any = 0) -> np.nd
     """Return the rows of several batches, one after the other."""
     rows = [packed(tensor, *axes, threshold=threshold) for tensor in tensors]
     return np.concatenate([batch.reshape(-1, batch.shape[-1]) for batch in rows])
+
+
+def pack(
+    tensor: torch.Tensor, threshold: float, neuron_axis: int, sample_axis: int, *memory: Any
+) -> Packed:
+    """Pack a tensor by the package, as a hook does that knows the axes."""
+    check_packable(tensor)
+    form = form_of(tensor, threshold, neuron_axis, sample_axis)
+    return Packed(rows_of(tensor, form, *memory), form)
 
 
 def stored(path: Path, layer: str) -> np.ndarray:

@@ -50,14 +50,11 @@ def find_job(
     rank 0 of torch.distributed makes one up and broadcasts it, so that all ranks must ask together;
     not where a rank or world size was given, which the group need not share.
     """
-    found: tuple[_Named, _Named] = ("rank", rank), ("world_size", world_size)
-    if rank is None or world_size is None:
-        given = found
-        found = tuple(  # type: ignore[assignment]
-            mine if mine[1] is not None else theirs
-            for mine, theirs in zip(given, _find_rank(), strict=True)
-        )
-    number, size = _checked(*found)
+    given = ("rank", rank), ("world_size", world_size)
+    found = given if None not in (rank, world_size) else _find_rank()
+    number, size = _checked(
+        *(theirs if mine[1] is None else mine for mine, theirs in zip(given, found, strict=True))
+    )
     alone = size == 1 or not (rank is None and world_size is None)
     return Job(number, size, _find_run_id(run_id, size, None if alone else _distributed()))
 

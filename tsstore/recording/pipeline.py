@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from tsstore.errors import TsstoreError
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.background.sink import Sink, Statistics
 from tsstore.recording.batches.assembly import Assembly, FinishedBatch
@@ -51,7 +52,7 @@ class Pipeline:
     @property
     def settings(self) -> Settings:
         """How to record, with what has been found out."""
-        found = self.belonging
+        found = self.belonging.judge
         return replace(self._settings, probe=found.probe, findings=found.findings)
 
     @property
@@ -68,15 +69,25 @@ class Pipeline:
         self, samples: int | None, columns: Mapping[str, Any], mask: Any, sample_index: Any
     ) -> Iterator[BatchColumns]:
         """Hand on what the block gives; see :meth:`tsstore.Recorder.batch`."""
-        batch = self.begin(samples)
-        if batch is None:
-            yield IgnoredColumns()
-            return
-        with self.listener.block(batch):
-            if batch.wanted:
-                batch.record(columns, mask, sample_index)
-            yield BatchColumns(batch, self._sink.run) if batch.wanted else IgnoredColumns()
-        self.finish(batch)
+        is_inside = False
+        try:
+            batch = self.begin(samples)
+            if batch is None:
+                is_inside = True
+                yield IgnoredColumns()
+                return
+            with self.listener.block(batch):
+                if batch.wanted:
+                    batch.record(columns, mask, sample_index)
+                is_inside = True
+                yield BatchColumns(batch, self._sink.run) if batch.wanted else IgnoredColumns()
+                is_inside = False
+            self.finish(batch)
+        except TsstoreError as error:
+            # What the block itself raises may be of another run.
+            if not is_inside:
+                error.of_run(self._sink.run)
+            raise
 
     def begin(self, samples: int | None = None) -> OpenBatch | None:
         """Return the next batch, or None where nothing is recorded any more."""
@@ -112,11 +123,12 @@ class Pipeline:
         """Finish a batch unlike those before, once all that it leaves open is decided."""
         hooks = self.listener.hooks.values()
         undecided = Undecided([hook.target.axes.layer for hook in hooks])
-        self.listener.decide(batch, undecided)
+        self.listener.first_look.decide(batch, undecided, self.listener.before.is_compiled)
         self.belonging.decide(batch, undecided)
         undecided.check()
         if self._sampler is not None:
-            self._sampler.choose_late(batch, batch.samples() or 0)
+            samples = batch.samples() or 0
+            batch.calls = [self._sampler.choose_late(batch, samples, call) for call in batch.calls]
         finished = self._assembly.assemble(batch)
         if finished is not None:
             self.belonging.accept(batch)

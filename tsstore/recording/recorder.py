@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, Self
 from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError
+from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError, errors_of, warn
 from tsstore.recording.background.sink import Sink, Statistics
 from tsstore.recording.batches.open_batch import BatchColumns
 from tsstore.recording.hooks.copies import why_no_sample
@@ -26,47 +23,8 @@ from tsstore.recording.settings import Settings
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import PartAttributes
 
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
-_Entered = TypeVar("_Entered")
-
 CLOSED: Final = "closed"
 """What a seal says of a recorder that has come to its end."""
-
-
-def _names_run(
-    method: Callable[Concatenate[Recorder, _Parameters], _Result],
-) -> Callable[Concatenate[Recorder, _Parameters], _Result]:
-    """Let the errors of a recorder's method name its run."""
-
-    @wraps(method)
-    def named(
-        self: Recorder, /, *arguments: _Parameters.args, **keywords: _Parameters.kwargs
-    ) -> _Result:
-        try:
-            return method(self, *arguments, **keywords)
-        except TsstoreError as error:
-            error.of_run(self.path)
-            raise
-
-    return named
-
-
-@contextmanager
-def _named(block: AbstractContextManager[_Entered], run: str) -> Iterator[_Entered]:
-    """Let a block's own errors name a run; what is raised inside it stays as it is."""
-    inside: BaseException | None = None
-    try:
-        with block as entered:
-            try:
-                yield entered
-            except BaseException as error:
-                inside = error
-                raise
-    except TsstoreError as error:
-        if error is not inside:
-            error.of_run(run)
-        raise
 
 
 class Recorder:
@@ -98,9 +56,8 @@ class Recorder:
         files: Files,
         targets: list[Target],
         part: PartAttributes,
-        settings: Settings | None = None,
+        settings: Settings,
     ) -> None:
-        settings = settings or Settings()
         part = replace(part, model=fingerprint(model), missing=settings.missing)
         self._sink = Sink(files, part, settings)
         self._pipeline = Pipeline(model, targets, settings, self._sink)
@@ -141,7 +98,6 @@ class Recorder:
         """The background writer's error with its cause, if it has failed."""
         return self._sink.error
 
-    @_names_run
     def projected_bytes(self, samples: int) -> int:
         """Return what so many samples will weigh: bytes of rows, before compression.
 
@@ -160,10 +116,9 @@ class Recorder:
             raise CaptureError(
                 "no sample has been recorded yet, so nothing tells what one weighs; ask after the "
                 "first batch, or before it tsstore.layers(model, example_input, samples)"
-            )
+            ).of_run(self.path)
         return round(done.bytes / done.samples * samples)
 
-    @_names_run
     def missing(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return those ids that no earlier attempt has committed for this step, of any rank.
 
@@ -180,7 +135,8 @@ class Recorder:
         StoreError
             If earlier attempts recorded no ids, or ids of another kind.
         """
-        return self._earlier.missing(ids) if self._earlier else np.asarray(ids)
+        with errors_of(self.path):
+            return self._earlier.missing(ids) if self._earlier else np.asarray(ids)
 
     @property
     def in_batch(self) -> bool:
@@ -192,7 +148,6 @@ class Recorder:
         self._listener.attach(layers)
         self._pipeline.copies.watched = self._is_on_its_own
 
-    @_names_run
     def batch(
         self,
         samples: int | None = None,
@@ -236,9 +191,8 @@ class Recorder:
             If the background writer has failed.
         """
         self._check_usable()
-        return _named(self._pipeline.block(samples, columns, mask, sample_index), self.path)
+        return self._pipeline.block(samples, columns, mask, sample_index)
 
-    @_names_run
     def commit(self) -> None:
         """Put every finished batch on disk for good; return when it is there.
 
@@ -250,9 +204,9 @@ class Recorder:
             If the background writer has failed.
         """
         self._check_usable()
-        self._sink.commit()
+        with errors_of(self.path):
+            self._sink.commit()
 
-    @_names_run
     def close(self, why: str = CLOSED) -> None:
         """Remove the hooks, write what is left, and seal the part; nothing if closed.
 
@@ -270,14 +224,15 @@ class Recorder:
         WriterError
             If the background writer has failed.
         """
-        if not self.is_open:
-            self._listener.detach()
+        is_open = self.is_open
+        self._listener.detach()
+        if not is_open:
             if self._listener.current.is_elsewhere:
                 self.abandon.detach()
             return
-        self._listener.detach()
         self._pipeline.copies.watched = False
-        self._sink.close(why)
+        with errors_of(self.path):
+            self._sink.close(why)
         if why == CLOSED:
             # Last, when nothing is left open: a warning may raise.
             self._warn_if_empty()
@@ -285,12 +240,14 @@ class Recorder:
     def _check_usable(self) -> None:
         """Raise CaptureError where nothing can be recorded: it is over, or the process another."""
         if self._sink.closed and not self._sink.detached:
-            raise CaptureError("the recorder is closed; open a new one with tsstore.capture")
+            raise CaptureError(
+                "the recorder is closed; open a new one with tsstore.capture"
+            ).of_run(self.path)
         if self._listener.current.is_elsewhere:
             raise CaptureError(
                 "the recorder belongs to the process that made it; open one of its own here with "
                 "tsstore.capture"
-            )
+            ).of_run(self.path)
 
     def _warn_if_empty(self) -> None:
         done = self.statistics
@@ -304,11 +261,9 @@ class Recorder:
         ):
             return
         why = why_no_sample(done.batches, done.calls_outside, self._pipeline.copies)
-        warnings.warn(
+        warn(
             f"{self.path}/{self.part}: the capture ended without a sample: {why}. Where a rank or "
             'a job has no data, say so: recorder.close("closed: no data")',
-            TsstoreWarning,
-            stacklevel=4,
         )
 
     def __enter__(self) -> Self:

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -19,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import OutputError, StoreExistsError, TsstoreWarning, WriterError
+from tsstore.errors import OutputError, StoreExistsError, WriterError, warn
 from tsstore.recording.axes import kinds
 from tsstore.recording.axes.tensor import Axes, Side
 from tsstore.recording.hooks.hook import ModelHook
@@ -112,7 +111,7 @@ class Session:
         except WriterError as error:
             if self._files.exists(ZARR_JSON):
                 raise
-            warnings.warn(f"the run is gone: {error}", TsstoreWarning, stacklevel=3)
+            warn(f"the run is gone: {error}")
 
     def _begin_part(self, settings: Settings = _SETTINGS) -> None:
         self._number += 1

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tsstore.errors import CaptureError, FormatError
 from tsstore.recording.packing.positions import is_share
-from tsstore.recording.samples.experiment import Findings
+from tsstore.recording.samples.differences import Findings
 from tsstore.recording.samples.index import SampleIndex
 from tsstore.store.chunked.writer import Compression
 from tsstore.store.format.documents import dump
@@ -88,12 +88,10 @@ class Settings:
         """Raise TsstoreError where a setting makes no sense."""
         if not math.isfinite(self.threshold):
             raise CaptureError(f"threshold is {self.threshold}; expected a finite number")
-        if self.calls not in ("separate", "merge"):
-            raise CaptureError(f"calls is {self.calls!r}; expected 'separate' or 'merge'")
-        if self.missing not in ("error", "empty"):
-            raise CaptureError(f"missing is {self.missing!r}; expected 'error' or 'empty'")
-        if self.on_error not in ("raise", "detach"):
-            raise CaptureError(f"on_error is {self.on_error!r}; expected 'raise' or 'detach'")
+        for name, kind in (("calls", Calls), ("missing", Missing), ("on_error", OnError)):
+            if getattr(self, name) not in (choices := get_args(kind)):
+                expected = " or ".join(map(repr, choices))
+                raise CaptureError(f"{name} is {getattr(self, name)!r}; expected {expected}")
         for name in ("commit_every", "queue_bytes"):
             if not getattr(self, name) > 0:
                 raise CaptureError(f"{name} is {getattr(self, name)}; expected more than 0")

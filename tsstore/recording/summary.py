@@ -15,11 +15,12 @@ from tsstore import bits
 from tsstore.errors import OutputError, SelectionError
 from tsstore.recording.axes import kinds
 from tsstore.recording.axes.layer import LayerAxes, Waiting
-from tsstore.recording.axes.tensor import BY_EXPERIMENT, Decision, UndecidedAxisError
+from tsstore.recording.axes.tensor import BY_EXPERIMENT, Axes, Decision, UndecidedAxisError
 from tsstore.recording.axes.watch import Watch
 from tsstore.recording.packing.packed import check_packable
 from tsstore.recording.packing.positions import is_share
-from tsstore.recording.samples.experiment import Findings, find_samples
+from tsstore.recording.samples.differences import Findings
+from tsstore.recording.samples.experiment import find_samples
 from tsstore.recording.samples.inputs import arguments_of
 from tsstore.recording.selection.outputs import first_tensor
 from tsstore.recording.selection.recommended import RECOMMENDED, Firing
@@ -97,7 +98,32 @@ class _Trace:
     problem: str = ""
     decision: Decision | None = None
     samples: str = ""
-    _given: list[tuple[torch.Size, Decision]] = field(default_factory=list)
+    _given: list[Waiting] = field(default_factory=list)
+    _decided: list[tuple[torch.Size, Decision]] = field(default_factory=list)
+
+    def note(self, output: Any, watch: Watch) -> None:
+        """Note a call of the layer, and what others tell of what it gives."""
+        self.calls += 1
+        try:
+            given = first_tensor(output)
+            if given is None:
+                raise OutputError("gives no tensor")
+            check_packable(given)
+        except OutputError as error:
+            self.problem = str(error)
+            return
+        shape = torch.empty(given.shape, device="meta")
+        self._given.append(Waiting(shape, watch.clues_of(given)))
+
+    def conclude(self, axes: Axes) -> None:
+        """Decide which axes hold what, now that all that ran is known."""
+        for waiting in self._given:
+            try:
+                self._add(waiting.tensor.shape, LayerAxes(axes).conclude(waiting))
+            except UndecidedAxisError as error:
+                self.problem = f"{error}; say which: neuron_axis={{{axes.layer!r}: -1}}"
+            except OutputError as error:
+                self.problem = str(error)
 
     def take(self, findings: Findings, name: str) -> None:
         """Take what an experiment found of the layer: its samples, and so its positions."""
@@ -110,56 +136,18 @@ class _Trace:
         elif self.decision is not None and found.axis != self.decision.sample_axis:
             self.samples = f"axis {found.axis}: {BY_EXPERIMENT}"
         self.positions = 0
-        for shape, decision in self._given:
+        for shape, decision in self._decided:
             values = shape[decision.neuron_axis] * shape[found.axis]
             self.positions += found.entries * shape.numel() // max(values, 1)
 
-    def add(self, shape: torch.Size, decision: Decision) -> None:
+    def _add(self, shape: torch.Size, decision: Decision) -> None:
         """Add a call that gave a tensor."""
         self.decision = self.decision or decision
-        self._given.append((shape, decision))
+        self._decided.append((shape, decision))
         self.neurons = shape[decision.neuron_axis]
         entries = self.neurons * shape[decision.sample_axis]
         self.positions = (self.positions or 0) + shape.numel() // max(entries, 1)
         self.has_positions |= len(shape) > 2
-
-
-class _Tracer:
-    """Notes what each layer gives while the model runs, and what others tell of that."""
-
-    def __init__(self, leaves: list[Target], watch: Watch) -> None:
-        self.traces = {leaf.name: _Trace() for leaf in leaves}
-        self._watch = watch
-        self._given: list[tuple[Target, Waiting]] = []
-
-    def note(self, leaf: Target, output: Any) -> None:
-        """Note a call of a layer."""
-        trace = self.traces[leaf.name]
-        trace.calls += 1
-        try:
-            given = first_tensor(output)
-            if given is None:
-                raise OutputError("gives no tensor")
-            check_packable(given)
-        except OutputError as error:
-            trace.problem = str(error)
-            return
-        shape = torch.empty(given.shape, device="meta")
-        self._given.append((leaf, Waiting(shape, self._watch.clues_of(given))))
-
-    def conclude(self) -> None:
-        """Decide which axes hold what, now that all that ran is known."""
-        if self._watch.following is not None:
-            self._watch.following.conclude()
-        for leaf, waiting in self._given:
-            trace = self.traces[leaf.name]
-            try:
-                decision = LayerAxes(leaf.axes).conclude(waiting)
-                trace.add(waiting.tensor.shape, decision)
-            except UndecidedAxisError as error:
-                trace.problem = f"{error}; say which: neuron_axis={{{leaf.name!r}: -1}}"
-            except OutputError as error:
-                trace.problem = str(error)
 
 
 def recommended_layers(model: nn.Module, example_input: Any) -> list[str]:
@@ -189,12 +177,12 @@ def _leaves(model: nn.Module) -> list[Target]:
 def _run(model: nn.Module, leaves: list[Target], example: Any, firing: Firing) -> dict[str, _Trace]:
     """Run the model once, in evaluation mode, and return what it showed of each layer."""
     watch = Watch(model, leaves)
-    tracer = _Tracer(leaves, watch)
+    traces = {leaf.name: _Trace() for leaf in leaves}
     if example is None:
-        return tracer.traces
+        return traces
     handles = [
         leaf.module.register_forward_hook(
-            lambda _, arguments, output, leaf=leaf: tracer.note(leaf, output)
+            lambda _, arguments, output, name=leaf.name: traces[name].note(output, watch)
         )
         for leaf in leaves
     ]
@@ -203,12 +191,15 @@ def _run(model: nn.Module, leaves: list[Target], example: Any, firing: Firing) -
         with torch.no_grad(), _evaluating(model), firing.watching():
             arguments, keywords = arguments_of(example)
             model(*arguments, **keywords)
-        tracer.conclude()
+        if watch.following is not None:
+            watch.following.by_shape.conclude()
+        for leaf in leaves:
+            traces[leaf.name].conclude(leaf.axes)
     finally:
         watch.end()
         for handle in handles:
             handle.remove()
-    return tracer.traces
+    return traces
 
 
 def _findings(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from watching import packed
+from watching import pack, packed
 
 from tsstore.errors import (
     CaptureError,
@@ -19,7 +19,6 @@ from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.batches import assembly as module
 from tsstore.recording.batches.assembly import Assembly
 from tsstore.recording.batches.open_batch import OpenBatch
-from tsstore.recording.packing.packer import pack
 from tsstore.recording.samples.index import Owners
 from tsstore.recording.selection.select import Target, select
 from tsstore.recording.settings import Settings

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from watching import pack
 
 from tsstore.errors import CaptureError, ColumnsError
 from tsstore.recording.batches.layer_rows import layer_rows
 from tsstore.recording.batches.open_batch import BatchColumns, OpenBatch
-from tsstore.recording.packing.packer import pack
 from tsstore.recording.samples.inputs import ModelInput
 from tsstore.recording.selection.select import select
 

@@ -12,8 +12,10 @@ from torch.nn.utils.rnn import pack_sequence
 from watching import packed
 
 from tsstore.errors import OutputError
+from tsstore.recording.axes.layer import LayerAxes
 from tsstore.recording.hooks.copies import CopiedHook, Copies
 from tsstore.recording.hooks.hook import CaptureHook
+from tsstore.recording.packing.packed import RowMemory
 from tsstore.recording.selection.outputs import first_tensor
 from tsstore.recording.selection.select import select
 
@@ -21,7 +23,7 @@ from tsstore.recording.selection.select import select
 class Received(list):
     """A batch that is open, and what hooks hand on to it: (public name, rows)."""
 
-    copies, is_sampled = Copies(""), False
+    copies, sampler = Copies(""), None
 
     def __init__(self, active=True):
         self.active = active
@@ -40,7 +42,8 @@ def received():
 
 def attach(model, received, layers, *, threshold=0.0, **options):
     hooks = [
-        CaptureHook(target, threshold, received) for target in select(model, layers, **options)
+        CaptureHook(target, threshold, received, LayerAxes(target.axes), RowMemory())
+        for target in select(model, layers, **options)
     ]
     for hook in hooks:
         hook.target.register(hook)

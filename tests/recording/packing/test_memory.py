@@ -15,7 +15,7 @@ from tsstore.recording.packing.packed import rounded_threshold
 
 def blocks(tensor):
     """What there is to be known of the positions, in Python's own numbers."""
-    starts, size, step = positions_of(tensor)
+    starts, size, step = positions_of(tensor.shape, tensor.stride())
     assert starts.dtype == np.int64
     return starts.tolist(), size, step
 
@@ -47,7 +47,7 @@ def test_positions_and_words_lead_to_each_value(shape, data):
     order = data.draw(st.permutations(range(len(shape))))
     memory = torch.arange(2 * math.prod(shape)).reshape(*[shape[axis] for axis in order], 2)
     tensor = memory[..., 0].permute(np.argsort(order).tolist())
-    starts, size, step = positions_of(tensor)
+    starts, size, step = positions_of(tensor.shape, tensor.stride())
     words = words_of(tensor)
     places = starts[:, np.newaxis] + step * np.arange(size)
     first_neuron = tensor[:, 0].flatten()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from watching import pack
 
 import tsstore
 from tsstore.recording.packing import packed as module
 from tsstore.recording.packing.packed import Form, Packed, Transfer
-from tsstore.recording.packing.packer import pack
 
 gpu = [
     pytest.mark.gpu,

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from numba.core.caching import CacheImpl
 from torch import nn
 from torch._subclasses import FakeTensorMode
-from watching import packed
+from watching import pack, packed
 
 from tsstore.errors import OutputError
+from tsstore.recording.axes.layer import LayerAxes
 from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.packing import kernels
 from tsstore.recording.packing import packer as module
 from tsstore.recording.packing.packed import RowMemory, check_packable, form_of, rounded_threshold
-from tsstore.recording.packing.packer import Packer, Reading, pack, reading_of
+from tsstore.recording.packing.packer import Packer, Reading, reading_of
 from tsstore.recording.packing.torch_ops import pack_by_torch
 
 SPECIAL = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 0.1, -0.1, 1.0, 1e-40, 1e-300]
@@ -471,7 +472,7 @@ def test_a_tensor_without_neurons_is_refused():
 
 
 def convolution(threshold=0.0, **options):
-    return Packer(threshold, Axes("conv", nn.Identity(), 1), **options)
+    return Packer(threshold, LayerAxes(Axes("conv", nn.Identity(), 1)), **options)
 
 
 def check(packer, tensor):
@@ -509,7 +510,7 @@ def test_the_second_time_is_like_the_first(shape, order, dtype, threshold):
     for _ in range(3):
         tensor = torch.randn(shape).permute(order).contiguous().to(dtype)
         tensor = tensor.permute(np.argsort(order).tolist())
-        limit, _ = packer.look_at(tensor)
+        limit = packer.form_of(tensor).threshold
         on = tensor.double() > limit
         np.testing.assert_array_equal(packer.pack(tensor).in_memory(), packed(on))
 
@@ -536,7 +537,7 @@ def test_rows_lie_in_the_memory_that_was_given_the_second_time_as_well():
 def test_later_tensors_are_read_where_they_lie_and_by_nothing_but_the_kernel(monkeypatch):
     packer = convolution()
     check(packer, torch.randn(3, 20, 5, 4))
-    for name in ("check_packable", "form_of", "_rows_of"):
+    for name in ("check_packable", "form_of", "rows_of"):
         monkeypatch.setattr(module, name, None)
     check(packer, torch.randn(3, 20, 5, 4))
     check(packer, torch.randn(3, 20, 5, 4, requires_grad=True))

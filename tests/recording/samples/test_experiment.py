@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pack_sequence
 from watching import hook_count
 
 import tsstore
-from tsstore.recording.samples.differences import ANOTHER_ORDER, Found
-from tsstore.recording.samples.experiment import Findings, find_samples
+from tsstore.recording.samples.differences import ANOTHER_ORDER, Findings, Found
+from tsstore.recording.samples.experiment import find_samples
 from tsstore.recording.samples.inputs import NotPossible, selected
 from tsstore.recording.selection.select import select
 

@@ -41,25 +41,9 @@ class SameShape:
     """All tensors of a batch: some tell of others of the very same shape, where they agree."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[torch.Size, Clues]] = []
+        self.seen: list[tuple[torch.Size, Clues]] = []
         # What treats whole channels, and what its class says: for the end, if nothing tells.
-        self._by_class: list[tuple[Clues, Axis]] = []
-
-    def add(self, shape: torch.Size, clues: Clues) -> None:
-        """Add a tensor."""
-        self._seen.append((shape, clues))
-
-    def add_class(self, clues: Clues, axis: Axis) -> None:
-        """Add what a class tells of a tensor's neurons, less than any tensor that is known."""
-        self._by_class.append((clues, axis))
-
-    def mark(self) -> int:
-        """Return how many tensors there are, for :meth:`forget`."""
-        return len(self._seen)
-
-    def forget(self, mark: int) -> None:
-        """Forget what was noted since a mark."""
-        del self._seen[mark:]
+        self.by_class: list[tuple[Clues, Axis]] = []
 
     def conclude(self) -> None:
         """Let tensors tell of others of the very same shape, where all that are known agree.
@@ -74,7 +58,7 @@ class SameShape:
         """Fill in what classes tell where nothing else does; whether anything was new."""
         left = [
             (clues, axis)
-            for clues, axis in self._by_class
+            for clues, axis in self.by_class
             if clues.neurons.axis is None and not clues.neurons.against
         ]
         for clues, axis in left:
@@ -84,17 +68,17 @@ class SameShape:
 
     def _conclude_by_shape(self) -> bool:
         """Fill in what tensors tell of others of their shape; whether anything was new."""
-        neurons = _axes_by_shape((shape, clues.neurons) for shape, clues in self._seen)
+        neurons = _axes_by_shape((shape, clues.neurons) for shape, clues in self.seen)
         new = False
-        for shape, clues in self._seen:
+        for shape, clues in self.seen:
             axis, clue = neurons.get(shape), clues.neurons
             if clue.axis is not None or clue.against or axis is None:
                 continue
             if _is_unlike_others(shape, axis, _axis_of(clues.samples)):
                 clue.axis = Axis(axis, BY_OTHERS)
                 new = True
-        samples = _axes_by_shape((shape, clues.samples) for shape, clues in self._seen)
-        for shape, clues in self._seen:
+        samples = _axes_by_shape((shape, clues.samples) for shape, clues in self.seen)
+        for shape, clues in self.seen:
             axis = samples.get(shape)
             if clues.samples.axis is None and axis is not None and _tells_samples_from_time(shape):
                 clues.samples.axis = Axis(axis, BY_OTHERS)
@@ -112,7 +96,8 @@ class Following:
     def __init__(self, axes: Mapping[int, Axes]) -> None:
         self._axes = axes
         self._followed: dict[Hashable, _Followed] = {}
-        self._by_shape = SameShape()
+        self.by_shape = SameShape()
+        self._pass_began = 0
         self._is_own = True
 
     def clues_of(self, tensor: torch.Tensor) -> Clues:
@@ -134,18 +119,14 @@ class Following:
             self.clues_of(tensor)
         self._is_own = True
 
-    def mark(self) -> int:
-        """Return where a forward pass begins, for :meth:`forget`."""
-        return self._by_shape.mark()
+    def begin_pass(self) -> None:
+        """Note that a forward pass begins."""
+        self._pass_began = len(self.by_shape.seen)
 
-    def forget(self, mark: int) -> None:
-        """Forget what was noted since a mark."""
-        self._by_shape.forget(mark)
+    def drop_pass(self) -> None:
+        """Forget the forward pass that was begun last: it has failed."""
+        del self.by_shape.seen[self._pass_began :]
         self._followed.clear()
-
-    def conclude(self) -> None:
-        """Let what is known of some tensors tell of others: the batch is over."""
-        self._by_shape.conclude()
 
     def _note_taken(self, axes: Axes, tensor: torch.Tensor) -> None:
         """Note what a module of a known kind says of what it takes."""
@@ -175,7 +156,7 @@ class Following:
             clues = clues._replace(neurons=Clue(against=against))
             told.neurons.axis = None
         elif axes.class_axis is not None and told.neurons.axis is None:
-            self._by_shape.add_class(clues, axes.class_axis)
+            self.by_shape.by_class.append((clues, axes.class_axis))
         if known is not None:
             # A module inside gave it, of which nothing else may tell.
             known.neurons.axis = known.neurons.axis or told.neurons.axis
@@ -227,7 +208,7 @@ class Following:
     def _follow(self, tensor: torch.Tensor, clues: Clues) -> Clues:
         self._followed[_identity_of(tensor)] = _Followed(weakref.ref(tensor), clues)
         if self._is_own:
-            self._by_shape.add(tensor.shape, clues)
+            self.by_shape.seen.append((tensor.shape, clues))
         return clues
 
 

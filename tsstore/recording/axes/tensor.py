@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar, Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
-from tsstore.errors import OutputError
+from tsstore.errors import CaptureError, OutputError
 from tsstore.recording.axes import kinds
 
 _Choice = TypeVar("_Choice")
@@ -68,7 +68,6 @@ class Axes:
     where: Side = "after"
     output: str | None = None
     fallback: int | None = None
-    are_fixed: ClassVar[bool] = True
 
     def of(self, tensor: torch.Tensor) -> tuple[int, int]:
         """Return the neuron axis and the sample axis of a tensor; see :meth:`decide`."""
@@ -227,13 +226,15 @@ def choose(choice: _Choice | Mapping[str, _Choice] | None, name: str) -> _Choice
     return next((axis for pattern, axis in choice.items() if fnmatchcase(name, pattern)), None)
 
 
-def without_layer(choice: object, names: Iterable[str]) -> str | None:
-    """Return a name or glob that has a choice and fits none of these layers; None if all do."""
+def check_patterns(
+    choice: object, names: Iterable[str], said: str, layers: str, error: type[CaptureError]
+) -> None:
+    """Raise an error where a name or glob has a choice, and fits none of these layers."""
     names = list(names)
     for pattern in choice if isinstance(choice, Mapping) else ():
         if not any(name == pattern or fnmatchcase(name, pattern) for name in names):
-            return str(pattern)
-    return None
+            fits = f"which fits none of the {layers}: {', '.join(names)}"
+            raise error(f"{said} {str(pattern)!r}, {fits}")
 
 
 def is_time_first_at(module: nn.Module, output: str | None, time_first: bool) -> bool:

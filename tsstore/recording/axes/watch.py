@@ -30,7 +30,6 @@ class Watch:
         self._model = model
         self._targets = list(targets)
         self._until_end = ExitStack()
-        self._pass_began = 0
         self.following: Following | None = None
 
     @property
@@ -61,17 +60,6 @@ class Watch:
         """Watch no longer, and forget all."""
         self._until_end.close()
         self.following = None
-        self._pass_began = 0
-
-    def begin_pass(self) -> None:
-        """Note that a forward pass begins."""
-        if self.following is not None:
-            self._pass_began = self.following.mark()
-
-    def drop_pass(self) -> None:
-        """Forget the forward pass that was begun last: it has failed."""
-        if self.following is not None:
-            self.following.forget(self._pass_began)
 
     def clues_of(self, tensor: torch.Tensor) -> Clues | None:
         """Return what is known of a tensor's axes; None while nobody watches."""

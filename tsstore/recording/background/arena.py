@@ -57,7 +57,8 @@ class Arena(RowMemory):
 
     def copied(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return an array that is in a block, or else need not be."""
-        if not 0 < array.nbytes <= BLOCK_BYTES or not array.flags.writeable or _is_inside(array):
+        is_inside = isinstance(array.base, np.ndarray) and isinstance(array.base.base, mmap.mmap)
+        if not 0 < array.nbytes <= BLOCK_BYTES or not array.flags.writeable or is_inside:
             return array
         copy = self.empty((array.nbytes,)).view(array.dtype).reshape(array.shape)
         copy[...] = array
@@ -83,12 +84,6 @@ class Arena(RowMemory):
         # All arrays in a block are views of this one, which ends with the last of them.
         weakref.finalize(memory, _set_aside, block, self._spare).atexit = False
         return memory
-
-
-def _is_inside(array: npt.NDArray[Any]) -> bool:
-    """Whether an array lies in a block."""
-    memory = array.base
-    return isinstance(memory, np.ndarray) and isinstance(memory.base, mmap.mmap)
 
 
 def _set_aside(block: mmap.mmap, spare: dict[int, list[mmap.mmap]]) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from tsstore.errors import TsstoreWarning, WriterError
+from tsstore.errors import WriterError, warn
 from tsstore.recording.background.arena import Arena
 from tsstore.recording.background.sigterm import Termination
 from tsstore.recording.background.thread import WriterThread
@@ -21,7 +20,6 @@ from tsstore.recording.hooks.copies import why_nothing_ran
 from tsstore.recording.settings import Settings
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.writing.batch import Batch
 from tsstore.store.writing.part import PartWriter
 from tsstore.store.writing.resume import Earlier, resume_part
 from tsstore.text import format_memory
@@ -54,25 +52,6 @@ class Statistics:
     left_out: int = 0
 
 
-class _Done(NamedTuple):
-    """What has been handed to the writer."""
-
-    batches: int = 0
-    samples: int = 0
-    rows: int = 0
-    bytes: int = 0
-
-    def plus(self, batch: Batch) -> _Done:
-        """Return what it is with another batch."""
-        rows = size = 0
-        for layer in batch.layers.values():
-            rows += len(layer.rows)
-            size += layer.rows.nbytes
-        return _Done(
-            self.batches + 1, self.samples + batch.samples, self.rows + rows, self.bytes + size
-        )
-
-
 class Removable(Protocol):
     """What is on the model while it is recorded."""
 
@@ -99,7 +78,7 @@ class Sink:
         self._where = f"{self.run}/{self.part}"
         self._max_bytes = settings.sampling.max_bytes
         self._may_detach = settings.on_error == "detach"
-        self._done = _Done()
+        self._done = Statistics()
         self._termination = Termination() if settings.commit_on_sigterm else None
         self._thread = WriterThread(
             writer, settings.commit_every, settings.queue_bytes, self._termination
@@ -117,7 +96,7 @@ class Sink:
     @property
     def statistics(self) -> Statistics:
         """What has been put in so far."""
-        return Statistics(*self._done, waited=self._thread.waited)
+        return replace(self._done, waited=self._thread.waited)
 
     @property
     def next_sample(self) -> int:
@@ -166,18 +145,22 @@ class Sink:
         self.hooks.detach()
         if self._try(partial(self._close, f"closed: max_bytes={self._max_bytes} reached")):
             self.detached = True
-            warnings.warn(
+            warn(
                 f"nothing more is recorded, the job goes on: {self._where} has {size:,} bytes of "
                 f"rows, and max_bytes is {self._max_bytes:,}",
-                TsstoreWarning,
-                stacklevel=4,
             )
         return True
 
     def _put(self, batch: FinishedBatch) -> None:
         kept = replace(batch, batch=self.arena.copy(batch.batch))
         self._thread.put(kept)
-        self._done = self._done.plus(kept.batch)
+        done, rows, size = self._done, 0, 0
+        for layer in kept.batch.layers.values():
+            rows += len(layer.rows)
+            size += layer.rows.nbytes
+        self._done = Statistics(
+            done.batches + 1, done.samples + kept.batch.samples, done.rows + rows, done.bytes + size
+        )
 
     def _close(self, why: str) -> None:
         if self.abandon.detach() is not None:
@@ -209,11 +192,9 @@ class Sink:
         self.hooks.detach()
         with suppress(WriterError):
             self._close("")
-        warnings.warn(
+        warn(
             f"nothing more is recorded, the job goes on: {error}; {self._where} holds at least "
             f"{self._thread.writer.record.samples:,} committed samples",
-            TsstoreWarning,
-            stacklevel=4,
         )
 
 

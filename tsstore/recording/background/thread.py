@@ -8,7 +8,8 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final
 
 from tsstore.errors import TsstoreError, WriterError
 from tsstore.recording.background.sigterm import Termination
@@ -27,16 +28,6 @@ COMMIT_COST_RATIO: Final = 50
 
 HURRY_SECONDS: Final = 0.5
 """Seconds between commits, and between looks for a reason to, in a hurry."""
-
-
-class _Commit:
-    """Asks for a commit."""
-
-
-class _Seal(NamedTuple):
-    """Asks for the end of the part."""
-
-    why: str
 
 
 class WriterThread:
@@ -60,7 +51,7 @@ class WriterThread:
         self._schedule = Schedule(commit_every, termination)
         self._limit = limit
         self._much = min(WORTH_WAKING, limit // 2)
-        self._tasks: deque[tuple[FinishedBatch | _Commit | _Seal, int]] = deque()
+        self._tasks: deque[tuple[Callable[[], object], int]] = deque()
         self._bytes = 0
         self._is_defined = self._is_running = self._is_idle = self._is_closing = False
         self._waiting = 0
@@ -91,11 +82,11 @@ class WriterThread:
 
     def put(self, batch: FinishedBatch) -> None:
         """Queue a batch; wait while the queue is full. WriterError if the thread has ended."""
-        self._put(batch, batch.batch.nbytes)
+        self._put(partial(self._write, batch), batch.batch.nbytes)
 
     def commit(self) -> None:
         """Commit everything queued so far, and return when it is on disk."""
-        self._put(_Commit(), 0)
+        self._put(self.writer.commit, 0)
         with self._condition:
             self._wait_until(lambda: not (self._tasks or self._is_running))
         self.check()
@@ -104,7 +95,7 @@ class WriterThread:
         """Write what is queued, seal the part, and end the thread; nothing if closed."""
         with self._condition:
             if not self._is_closing and self._cause is None:
-                self._tasks.append((_Seal(why), 0))
+                self._tasks.append((lambda: self.writer.seal(why, self.waited), 0))
             self._is_closing = True
             self._condition.notify_all()
         # Garbage collection may close a recorder on this very thread, which cannot wait for itself,
@@ -114,7 +105,7 @@ class WriterThread:
             self._thread.join()
             self.check()
 
-    def _put(self, task: FinishedBatch | _Commit, size: int) -> None:
+    def _put(self, task: Callable[[], object], size: int) -> None:
         with self._condition:
             if self._bytes and self._bytes + size > self._limit:
                 begun = time.perf_counter()
@@ -154,15 +145,15 @@ class WriterThread:
         """Wait for tasks, or until a commit is due; whether to go on."""
         with self._condition:
             if self._schedule.patience > LINGER_SECONDS:
-                self._condition.wait_for(self._is_worth_a_turn, LINGER_SECONDS)
+                self._condition.wait_for(
+                    lambda: self._is_closing or self._waiting > 0 or self._bytes >= self._much,
+                    LINGER_SECONDS,
+                )
             self._is_idle = not self._tasks
             patience = self._schedule.patience
             self._condition.wait_for(lambda: self._tasks or self._is_closing, patience)
             self._is_idle = False
             return bool(self._tasks) or not self._is_closing
-
-    def _is_worth_a_turn(self) -> bool:
-        return self._is_closing or self._waiting > 0 or self._bytes >= self._much
 
     def _work_off_one(self) -> bool:
         """Run the next task, if there is one: when this returns, nothing holds its batch."""
@@ -171,23 +162,18 @@ class WriterThread:
                 return False
             self._is_running = True
             task, size = self._tasks.popleft()
-        self._run(task)
+        task()
         with self._condition:
             self._bytes -= size
             self._is_running = False
             self._condition.notify_all()
         return True
 
-    def _run(self, task: FinishedBatch | _Commit | _Seal) -> None:
-        if isinstance(task, FinishedBatch):
-            if task.new_layers or not self._is_defined:
-                self.writer.define(task.new_layers, task.positions, task.columns)
-                self._is_defined = True
-            self.writer.append(task.batch)
-        elif isinstance(task, _Seal):
-            self.writer.seal(task.why, self.waited)
-        else:
-            self.writer.commit()
+    def _write(self, batch: FinishedBatch) -> None:
+        if batch.new_layers or not self._is_defined:
+            self.writer.define(batch.new_layers, batch.positions, batch.columns)
+            self._is_defined = True
+        self.writer.append(batch.batch)
 
     def _fail(self, error: BaseException) -> None:
         # The failed task's frames hold its batch, and the error may be kept for days.

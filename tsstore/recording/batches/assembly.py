@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import CaptureError, SelectionError, TsstoreWarning
+from tsstore.errors import CaptureError, SelectionError, warn
 from tsstore.recording.batches.columns import ColumnSchema, dtype_names
 from tsstore.recording.batches.layer_rows import (
     LayerRows,
@@ -111,7 +110,9 @@ class Assembly:
         check_names(batch.sample_index, names)
         silent = [] if self._begun else self._silent_targets(named)
         calls = Counter(rows.target.name for rows in named.values())
-        self._check_calls(calls)
+        for name, now in calls.items():
+            if now != (before := self._calls.get(name, now)):
+                raise changed_calls(name, before, now)
         found = {name: rows.attributes(samples, self._settings) for name, rows in named.items()}
         self._check_layers(found, dict(zip(found, names, strict=True)))
         new = {name: layer for name, layer in found.items() if name not in self._layers}
@@ -175,20 +176,13 @@ class Assembly:
         return silent
 
     def _leave_out(self, targets: list[Target]) -> None:
-        warnings.warn(
+        warn(
             "selected layers that did not run in the first batch, or whose forward() was called, "
             "or that were compiled and called before (call torch.compiler.reset(), or pass "
             "reset_compiler=True), are left out: "
             f"{', '.join(target.name for target in targets)}",
-            TsstoreWarning,
-            stacklevel=5,
         )
         self.left_out += targets
-
-    def _check_calls(self, calls: Mapping[str, int]) -> None:
-        for name, now in calls.items():
-            if now != (before := self._calls.get(name, now)):
-                raise changed_calls(name, before, now)
 
     def _check_layers(self, found: Mapping[str, LayerAttributes], names: Mapping[str, str]) -> None:
         for name, layer in found.items():

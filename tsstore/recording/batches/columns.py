@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import ColumnsError, OutputError
-from tsstore.recording.axes.tensor import choose, without_layer
-from tsstore.recording.samples.index import Indices
+from tsstore.recording.axes.tensor import check_patterns, choose
+from tsstore.recording.samples.index import Indices, as_array
 from tsstore.store.format.arrays import sample_spec
 from tsstore.store.writing.batch import check_column
 
@@ -43,10 +43,9 @@ def to_column(name: str, values: Any) -> npt.NDArray[Any]:
 
 def _as_array(name: str, values: Any) -> npt.NDArray[Any]:
     try:
-        if isinstance(values, torch.Tensor):
-            values = values.detach()
-            values = (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()
-        return np.asarray(values)
+        if isinstance(values, torch.Tensor) and values.dtype == torch.bfloat16:
+            values = values.float()
+        return as_array(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ColumnsError(
             f"column {name!r} cannot be made an array: {error}; expected one entry a sample"
@@ -156,12 +155,8 @@ class Masks:
 
     def check_names(self, layers: Iterable[str]) -> None:
         """Raise OutputError where a mask is meant for layers that are not there."""
-        names = list(layers)
-        if (pattern := without_layer(self._given, names)) is not None:
-            raise OutputError(
-                f"there is a mask for {pattern!r}, which fits none of the layers in this batch: "
-                f"{', '.join(names)}"
-            )
+        said = "there is a mask for"
+        check_patterns(self._given, layers, said, "layers in this batch", OutputError)
 
     def check_passes(self, forwards: int) -> None:
         """Raise ColumnsError where there are not as many masks as forward passes."""
@@ -209,9 +204,7 @@ def _to_masks(what: str, values: Any) -> _Masks:
 
 
 def _to_mask(what: str, values: Any) -> Mask:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    array = np.asarray(values)
+    array = as_array(values)
     numbers = array.dtype.kind in "biuf"
     if array.ndim != 2 or not numbers or not np.isin(array, (0, 1)).all():
         raise ColumnsError(

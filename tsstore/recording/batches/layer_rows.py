@@ -98,21 +98,16 @@ class LayerRows:
             return LayerBatch(
                 joined.reshape(-1, joined.shape[2]), same_positions(samples, joined.shape[1])
             )
-        owners = [
-            np.repeat(_owners_of(packed, samples), array.shape[1])
-            for packed, array in zip(self.calls, arrays, strict=True)
-        ]
-        kept = [
-            (owner >= 0) if mask is None else (owner >= 0) & mask.reshape(-1)
-            for owner, mask in zip(owners, valid, strict=True)
-        ]
-        chosen = [owner[some] for owner, some in zip(owners, kept, strict=True)]
-        flat = [array.reshape(-1, array.shape[2]) for array in arrays]
-        gathered = np.concatenate([array[some] for array, some in zip(flat, kept, strict=True)])
-        joined_owners = np.concatenate(chosen)
+        rows, owners = [], []
+        for packed, array, mask in zip(self.calls, arrays, valid, strict=True):
+            owner = np.repeat(_owners_of(packed, samples), array.shape[1])
+            kept = owner >= 0 if mask is None else (owner >= 0) & mask.reshape(-1)
+            rows.append(array.reshape(-1, array.shape[2])[kept])
+            owners.append(owner[kept])
+        gathered, joined_owners = np.concatenate(rows), np.concatenate(owners)
         if (np.diff(joined_owners) < 0).any():
             gathered = gathered[np.argsort(joined_owners, kind="stable")]
-        counts = [np.bincount(owner, minlength=samples) for owner in chosen]
+        counts = [np.bincount(owner, minlength=samples) for owner in owners]
         return LayerBatch(gathered, np.sum(counts, axis=0), _lengths(self.calls, counts))
 
     def _valid(self, packed: Packed, masks: Masks, forward: int, samples: int) -> Mask | None:
@@ -183,13 +178,11 @@ def _lengths(calls: list[Packed], counts: list[Indices]) -> tuple[int, int] | No
     """Return the fewest and the most positions of a sample, where some were chosen."""
     if all(call.lengths is None for call in calls):
         return None
-    lengths = np.sum(
-        [
-            count if call.lengths is None else call.lengths
-            for call, count in zip(calls, counts, strict=True)
-        ],
-        axis=0,
+    each = (
+        count if call.lengths is None else call.lengths
+        for call, count in zip(calls, counts, strict=True)
     )
+    lengths = np.sum(list(each), axis=0)
     return (int(lengths.min()), int(lengths.max())) if len(lengths) else None
 
 

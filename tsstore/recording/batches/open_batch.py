@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import ColumnsError, TsstoreError
+from tsstore.errors import ColumnsError, errors_of
 from tsstore.recording.axes.layer import Waiting
 from tsstore.recording.axes.tensor import choose
 from tsstore.recording.batches.columns import Masks, to_column
@@ -216,7 +216,8 @@ class OpenBatch:
         """Whether so many samples fit without that several inputs are taken for one of them."""
         if samples == self.input_samples():
             return True
-        if self._input is not None and self._input.may_have_second(samples):
+        # The input may be (time, sample, feature).
+        if self._input is not None and self._input.shape[1:-1][:1] == (samples,):
             return True
         return all(
             self.told(call.target.axes.layer) is not None or call.packed.form.samples == samples
@@ -256,11 +257,8 @@ class BatchColumns:
         ColumnsError
             If one is there already, or is not a column, a mask or an index.
         """
-        try:
+        with errors_of(self._run):
             self._batch.record(columns, mask, sample_index)
-        except TsstoreError as error:
-            error.of_run(self._run)
-            raise
 
 
 class IgnoredColumns(BatchColumns):

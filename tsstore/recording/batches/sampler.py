@@ -11,8 +11,8 @@ import torch
 
 from tsstore.recording.batches.columns import Mask
 from tsstore.recording.batches.open_batch import Call, OpenBatch
-from tsstore.recording.packing.packed import Form, Packed, Rows, form_of
-from tsstore.recording.packing.packer import pack
+from tsstore.recording.packing.packed import Form, Packed, Rows
+from tsstore.recording.packing.packer import rows_of
 from tsstore.recording.packing.positions import choose_positions, gather
 from tsstore.recording.samples.belonging import Belonging
 from tsstore.recording.samples.index import Indices, Owners, even_index
@@ -40,39 +40,26 @@ class Sampler:
         self._rank = rank
         self._belonging = belonging
 
-    def pack(
-        self,
-        batch: OpenBatch,
-        target: Target,
-        tensor: torch.Tensor,
-        threshold: float,
-        neuron_axis: int,
-        sample_axis: int,
-    ) -> Packed:
+    def pack(self, batch: OpenBatch, target: Target, tensor: torch.Tensor, form: Form) -> Packed:
         """Pack some of a tensor's positions, or, where it is not known yet whose they are, all."""
         batch.is_sampled = True
-        form = form_of(tensor, threshold, neuron_axis, sample_axis)
-        samples = batch.samples_so_far(form.samples, sample_axis)
+        samples = batch.samples_so_far(form.samples, form.sample_axis)
         owners = self._belonging.so_far(target, form, batch, samples)
         chosen = None
         if owners is not None and tensor.numel():
             forward = max(len(batch.forwards), 1)
             chosen = self._choose(batch, target, form, forward, samples, owners)
         if chosen is None:
-            return pack(tensor, threshold, neuron_axis, sample_axis)
+            return Packed(rows_of(tensor, form), form)
         positions = form.samples * math.prod(form.position_shape) // samples
-        if chosen.numbers.shape[1] * _cost(tensor, neuron_axis) <= positions:
-            some = gather(tensor, neuron_axis, sample_axis, chosen.numbers)
-            rows = pack(some, threshold, 2, 0).rows
+        if chosen.numbers.shape[1] * _cost(tensor, form.neuron_axis) <= positions:
+            some = gather(tensor, form.neuron_axis, form.sample_axis, chosen.numbers)
+            rows = rows_of(some, replace(form, neuron_axis=2, sample_axis=0))
         else:
-            rows = _taken(pack(tensor, threshold, neuron_axis, sample_axis).rows, chosen.numbers)
+            rows = _taken(rows_of(tensor, form), chosen.numbers)
         return Packed(rows, form, chosen.valid, owners, lengths=chosen.lengths)
 
-    def choose_late(self, batch: OpenBatch, samples: int) -> None:
-        """Choose positions in those calls of a batch of which all were packed."""
-        batch.calls = [self._chosen(batch, samples, call) for call in batch.calls]
-
-    def _chosen(self, batch: OpenBatch, samples: int, call: Call) -> Call:
+    def choose_late(self, batch: OpenBatch, samples: int, call: Call) -> Call:
         """Return a call with some of its positions, if all of them were packed."""
         packed = call.packed
         if packed.valid is not None or packed.owners is None or not packed.rows.shape[0]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
-import warnings
 from collections.abc import Callable
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import torch
 
-from tsstore.errors import TsstoreWarning
+from tsstore.errors import warn
 
 _KNOWN: Final[WeakValueDictionary[str, Copies]] = WeakValueDictionary()
 """Of this process: what comes out of a pickle finds here whose copy it is."""
@@ -45,11 +44,9 @@ class Copies:
         if not self.watched or self.original_ran or self.copy_ran or os.getpid() != self._process:
             return
         self.copy_ran = True
-        warnings.warn(
+        warn(
             f"{self.run}: a copy of the captured model ran, and its states are not stored; call "
             "the model that was captured, or capture the copy",
-            TsstoreWarning,
-            stacklevel=4,
         )
 
 

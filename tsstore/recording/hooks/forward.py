@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any, Final, Protocol
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import CaptureError, OutputError, TsstoreWarning
+from tsstore.errors import CaptureError, OutputError, warn
 from tsstore.recording.axes.layer import LayerAxes, Waiting
 from tsstore.recording.axes.tensor import BY_EXPERIMENT, UndecidedAxisError
 from tsstore.recording.axes.undecided import Undecided
@@ -51,15 +50,14 @@ class Listener:
     def __init__(
         self,
         model: nn.Module,
-        targets: Iterable[Target],
+        targets: list[Target],
         threshold: float,
         batches: Batches,
         copies: Copies,
-        sampler: Sampler | None = None,
-        memory: RowMemory | None = None,
-        earlier: Earlier | None = None,
+        sampler: Sampler | None,
+        memory: RowMemory,
+        earlier: Earlier | None,
     ) -> None:
-        targets = list(targets)
         self._model = model
         self._batches = batches
         self._copies = copies
@@ -73,7 +71,7 @@ class Listener:
         self.keeps_inputs = True
         self.first_look = FirstLook(self._watch, self.hooks, self.current)
         self.later_hooks = LaterHooks(copies.run)
-        self._before = ModelHook(model, self._begin_pass, copies)
+        self.before = ModelHook(model, self._begin_pass, copies)
         self._passes = self.current.passes
         self._is_pass = False
         self._handles: dict[str, RemovableHandle] = {}
@@ -87,7 +85,7 @@ class Listener:
     def attach(self, layers: bool = True) -> None:
         """Register the hooks on the model and, unless others call them, on its layers."""
         self._handles["model before"] = self._model.register_forward_pre_hook(
-            self._before, prepend=True, with_kwargs=True
+            self.before, prepend=True, with_kwargs=True
         )
         if layers:
             for name, hook in self.hooks.items():
@@ -113,10 +111,6 @@ class Listener:
         del self.hooks[target.name]
         if handle := self._handles.pop(f"layer {target.name}", None):
             handle.remove()
-
-    def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
-        """Pack what had to wait for a batch's end: see :meth:`FirstLook.decide`."""
-        self.first_look.decide(batch, undecided, self._before.is_compiled)
 
     @contextmanager
     def block(self, batch: OpenBatch) -> Iterator[None]:
@@ -151,11 +145,11 @@ class Listener:
             if current.batch is None:
                 return
             self._is_pass = True
-            if not self._before.is_compiled:
+            if not self.before.is_compiled:
                 self.first_look.begin(current.batch)
         if self._passes.begin():
-            if self._watch.following is not None:
-                self._watch.begin_pass()
+            if (following := self._watch.following) is not None:
+                following.begin_pass()
             self.later_hooks.look(self.hooks.values())
             current.begin_forward(self._model, (arguments, keywords), self.keeps_inputs)
 
@@ -180,8 +174,8 @@ class Listener:
         self.later_hooks.forget()
         if self._is_pass:
             self.first_look.end()
-        else:
-            self._watch.drop_pass()
+        elif (following := self._watch.following) is not None:
+            following.drop_pass()
         if self.current.batch is not None:
             self.current.batch.drop_forward()
         if self._is_pass:
@@ -220,7 +214,7 @@ class FirstLook:
         self._current.batch = batch
         try:
             if self._watch.following is not None:
-                self._watch.following.conclude()
+                self._watch.following.by_shape.conclude()
             batch.wait_no_longer(partial(self._pack, undecided, is_compiled))
         finally:
             self._current.batch = None
@@ -283,10 +277,8 @@ def _warn_of_lost_fast_path(model: nn.Module, hooks: Iterable[CaptureHook]) -> N
             and not module.training
             and not hooked.isdisjoint(module.modules())
         ):
-            warnings.warn(
+            warn(
                 "with hooks on it, a TransformerEncoderLayer leaves its fast path: in evaluation "
                 "mode it is slower, and its outputs may differ in the last bits",
-                TsstoreWarning,
-                stacklevel=5,
             )
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -54,27 +53,22 @@ class ModelHook:
         if torch.compiler.is_dynamo_compiling():
             self._call_outside(module, arguments, value)
         else:
-            # As in the other branch, without another call: in a forward pass each is dear.
-            try:
-                self.call(module, arguments, value)
-            except TsstoreError as error:
-                self._name_run(error)
-                raise
+            self._pass_on(module, arguments, value)
 
     # A compiled model must not trace into the hook: it would drop or reorder it. Elsewhere this
     # decorator's work is not worth its time.
     @outside_compiled_code
     def _call_outside(self, module: nn.Module, arguments: Any, value: Any) -> None:
         self.is_compiled = True
+        self._pass_on(module, arguments, value)
+
+    def _pass_on(self, module: nn.Module, arguments: Any, value: Any) -> None:
         try:
             self.call(module, arguments, value)
         except TsstoreError as error:
-            self._name_run(error)
+            if self._copies is not None:
+                error.of_run(self._copies.run)
             raise
-
-    def _name_run(self, error: TsstoreError) -> None:
-        if self._copies is not None:
-            error.of_run(self._copies.run)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return do_nothing if self._copies is None else CopiedHook(self._copies)
@@ -95,23 +89,21 @@ class CaptureHook(ModelHook):
         target: Target,
         threshold: float,
         current: CurrentBatch,
-        axes: LayerAxes | None = None,
-        memory: RowMemory | None = None,
+        axes: LayerAxes,
+        memory: RowMemory,
     ) -> None:
         super().__init__(target.module, self._capture, current.copies)
         self.target = target
         self.enabled = True
-        self.axes = axes or LayerAxes(target.axes)
+        self.axes = axes
         self._current = current
-        self._packer = Packer(threshold, self.axes, memory or RowMemory())
-        self._is_sampled = current.is_sampled
+        self._packer = Packer(threshold, self.axes, memory)
 
     def pack_at_last(self, waiting: Waiting) -> Packed:
         """Return the rows of a tensor that waited; UndecidedAxisError if nothing tells its axes."""
         decision = self.axes.conclude(waiting)
         try:
-            threshold = self._packer.threshold_for(waiting.tensor)
-            return self._packed(waiting.tensor, threshold, decision)
+            return self._packed(waiting.tensor, decision)
         except OutputError as error:
             raise self._named(error) from None
 
@@ -148,24 +140,21 @@ class CaptureHook(ModelHook):
     def _pack_or_wait(self, found: torch.Tensor | PackedSequence) -> Packed | Waiting:
         """Return the rows, or what they are to be made of when the batch is over."""
         try:
-            if isinstance(found, torch.Tensor):
-                return self._pack(found)
-            return self._packer.pack_sequences(found)
+            if not isinstance(found, torch.Tensor):
+                return self._packer.pack_sequences(found)
+            if self._current.sampler is None:
+                return self._packer.pack(found)
+            return self._packed(found)
         except UndecidedAxisError:
             tensor = cast("torch.Tensor", found)
             return Waiting(tensor.detach().clone(), self.axes.clues_of(tensor))
 
-    def _pack(self, tensor: torch.Tensor) -> Packed:
-        if not self._is_sampled:
-            return self._packer.pack(tensor)
-        return self._packed(tensor, *self._packer.look_at(tensor))
-
-    def _packed(self, tensor: torch.Tensor, threshold: float, decision: Decision) -> Packed:
-        """Pack a tensor whose axes are decided, all of it or some positions."""
-        if not self._is_sampled:
-            return self._packer.packed(tensor, threshold, decision)
-        packed = self._current.pack_some(self.target, tensor, threshold, decision)
-        return replace(packed, form=replace(packed.form, decided=decision.decided))
+    def _packed(self, tensor: torch.Tensor, decision: Decision | None = None) -> Packed:
+        """Pack a tensor, all of it or some positions, by axes that were decided or are now."""
+        form = self._packer.form_of(tensor, decision)
+        if self._current.sampler is None or self._current.batch is None:
+            return self._packer.packed(tensor, form)
+        return self._current.sampler.pack(self._current.batch, self.target, tensor, form)
 
     def _named(self, error: OutputError) -> OutputError:
         """Return an error that names the layer."""

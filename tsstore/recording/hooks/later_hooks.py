@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tsstore.errors import TsstoreWarning
+from tsstore.errors import warn
 from tsstore.recording.hooks.hook import CaptureHook, ModelHook
 from tsstore.recording.selection.outputs import first_tensor, version_of
 
@@ -36,7 +35,8 @@ class LaterHooks:
             if next(reversed(registered.values()), None) is hook or self._warned:
                 continue
             if hook in self._behind:
-                self._behind[hook].come_last()
+                # Behind hooks that have come since.
+                registered.move_to_end(self._behind[hook].handle.id)
             elif _is_followed(hook, registered.values()):
                 self._behind[hook] = _Behind(hook)
         self._latest = RemovableHandle.next_id
@@ -48,18 +48,16 @@ class LaterHooks:
             return
         self.remove()
         self._warned = True
-        warnings.warn(
+        warn(
             f"{self._run}: a hook that was registered on {', '.join(changed)} after tsstore's "
             "changes what the layers that follow see, and not what is stored; register it before "
             "tsstore.capture, or with prepend=True",
-            TsstoreWarning,
-            stacklevel=5,
         )
 
     def forget(self) -> None:
         """Let go what was kept for a comparison that a failed pass has left out."""
         for behind in self._behind.values():
-            behind.forget()
+            behind.captured = None
 
     def remove(self) -> None:
         """Remove the hooks that were put behind others."""
@@ -75,31 +73,23 @@ class _Behind:
         self.changed = False
         self._hook = hook
         self._capture = hook.call
-        self._captured: Any = None
+        self.captured: Any = None
         self._version: int | None = None
         hook.call = self._remember
-        self._handle = hook.target.register(ModelHook(hook.target.module, self._compare))
-
-    def come_last(self) -> None:
-        """Move behind hooks that have come since."""
-        _registered(self._hook).move_to_end(self._handle.id)
-
-    def forget(self) -> None:
-        """Let go what was captured last."""
-        self._captured = None
+        self.handle = hook.target.register(ModelHook(hook.target.module, self._compare))
 
     def remove(self) -> None:
         """Leave the module as it was."""
-        self._handle.remove()
+        self.handle.remove()
         self._hook.call = self._capture
 
     def _remember(self, module: nn.Module, arguments: Any, value: Any) -> None:
-        self._captured = self._taken(arguments, value)
-        self._version = _version(self._captured)
+        self.captured = self._taken(arguments, value)
+        self._version = _version(self.captured)
         self._capture(module, arguments, value)
 
     def _compare(self, module: nn.Module, arguments: Any, value: Any) -> None:
-        captured, self._captured = self._captured, None
+        captured, self.captured = self.captured, None
         if captured is not None and not self.changed:
             same = self._taken(arguments, value) is captured
             self.changed = not same or _version(captured) != self._version

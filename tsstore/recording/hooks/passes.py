@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
 from types import FrameType
 
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from tsstore.errors import CaptureError, TsstoreWarning
+from tsstore.errors import CaptureError, warn
 from tsstore.recording.axes.layer import Waiting
-from tsstore.recording.axes.tensor import Decision
 from tsstore.recording.batches.open_batch import OpenBatch
 from tsstore.recording.batches.sampler import Sampler
 from tsstore.recording.hooks.copies import Copies
 from tsstore.recording.packing.packed import Packed, Transfer
-from tsstore.recording.packing.packer import pack
 from tsstore.recording.samples.inputs import NO_INPUT, Arguments, ModelInput
 from tsstore.recording.selection.select import Target
 
@@ -87,7 +84,7 @@ class CurrentBatch:
         self.model_input = NO_INPUT
         self.calls_outside = 0
         self.copies = copies
-        self._sampler = sampler
+        self.sampler = sampler
         self.transfer = Transfer()
         self._process = os.getpid()
         self._has_warned_of_order = False
@@ -96,11 +93,6 @@ class CurrentBatch:
     def is_elsewhere(self) -> bool:
         """Whether this process was forked off from the one that captures."""
         return os.getpid() != self._process
-
-    @property
-    def is_sampled(self) -> bool:
-        """Whether only some positions of each sample are packed."""
-        return self._sampler is not None
 
     def takes_rows(self) -> bool:
         """Whether the rows of a call that happens now are wanted."""
@@ -111,11 +103,9 @@ class CurrentBatch:
             return self.batch.wanted
         self.calls_outside += 1
         if self.calls_outside == 1:
-            warnings.warn(
+            warn(
                 "a captured layer was called outside of any batch: its states are not stored; "
                 "wrap the call in recorder.batch()",
-                TsstoreWarning,
-                stacklevel=3,
             )
         return False
 
@@ -141,15 +131,6 @@ class CurrentBatch:
             rows = self.transfer.start(rows)
         self.batch.add(target, rows)
 
-    def pack_some(
-        self, target: Target, tensor: torch.Tensor, threshold: float, decision: Decision
-    ) -> Packed:
-        """Pack the positions of a tensor that are chosen of each sample."""
-        arguments = tensor, threshold, decision.neuron_axis, decision.sample_axis
-        if self.batch is None or self._sampler is None:
-            return pack(*arguments)
-        return self._sampler.pack(self.batch, target, *arguments)
-
     def _warn_if_sorted(self, target: Target, packed: Packed) -> None:
         if (
             packed.may_be_sorted
@@ -157,12 +138,10 @@ class CurrentBatch:
             and not self._has_warned_of_order
         ):
             self._has_warned_of_order = True
-            warnings.warn(
+            warn(
                 f"{target.name}: its packed sequences do not say whether they were sorted by "
                 "length; they are taken to be in the order of the batch. If the model sorts them, "
                 "let it pack them unsorted: pack_padded_sequence(…, enforce_sorted=False)",
-                TsstoreWarning,
-                stacklevel=3,
             )
 
 

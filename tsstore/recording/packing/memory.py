@@ -27,18 +27,14 @@ class Positions(NamedTuple):
     step: int
 
 
-def positions_of(tensor: torch.Tensor) -> Positions:
-    """Return where positions of (samples, neurons, …), not empty, are, in the fewest blocks.
-
-    It is the same object for tensors of the same shape and strides: not to be changed.
-    """
-    return _positions(tensor.shape, tensor.stride())
-
-
 # A layer gives the same shape batch after batch, and NumPy is slow when a convolution has just
 # filled the processor's caches: 70 microseconds instead of 5.
 @lru_cache(maxsize=256)
-def _positions(shape: tuple[int, ...], strides: tuple[int, ...]) -> Positions:
+def positions_of(shape: tuple[int, ...], strides: tuple[int, ...]) -> Positions:
+    """Return where positions of (samples, neurons, …), not empty, are, in the fewest blocks.
+
+    It is the same object for the same shape and strides: not to be changed.
+    """
     axes: list[tuple[int, int]] = []
     for axis, (size, step) in enumerate(zip(shape, strides, strict=True)):
         if axis == 1 or size == 1:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tsstore.bits import row_bytes
 from tsstore.recording.axes.layer import LayerAxes
-from tsstore.recording.axes.tensor import Axes, Decision
+from tsstore.recording.axes.tensor import Decision
 from tsstore.recording.packing.kernels import pack_channels_first, pack_channels_last
 from tsstore.recording.packing.memory import (
     UNSIGNED,
@@ -48,25 +48,6 @@ _MOST_PLANS: Final = 256
 _HEAP: Final = RowMemory()
 
 
-def pack(
-    tensor: torch.Tensor,
-    threshold: float,
-    neuron_axis: int,
-    sample_axis: int,
-    memory: RowMemory = _HEAP,
-) -> Packed:
-    """Pack a tensor's on/off states into rows: on where a value is greater than the threshold.
-
-    NaN is not on. The threshold is a :func:`rounded_threshold`; axes are counted from the front,
-    and all others are positions, in their order. The tensor, of any real dtype, is not changed, and
-    no reference to it is kept. OutputError if it is complex, sparse, nested or quantized, or has no
-    neurons or no values.
-    """
-    check_packable(tensor)
-    form = form_of(tensor, threshold, neuron_axis, sample_axis)
-    return Packed(_rows_of(tensor, form, memory), form)
-
-
 class _Plan(NamedTuple):
     """What is known of a tensor before one looks at its values."""
 
@@ -82,7 +63,7 @@ class Packer:
     long as it would in a loop of its own: a plan is looked up, and nothing else.
     """
 
-    def __init__(self, threshold: float, axes: Axes | LayerAxes, memory: RowMemory = _HEAP) -> None:
+    def __init__(self, threshold: float, axes: LayerAxes, memory: RowMemory = _HEAP) -> None:
         self._threshold = threshold
         self._thresholds: dict[torch.dtype, float] = {}
         self._axes = axes
@@ -90,7 +71,7 @@ class Packer:
         self._plans: dict[Hashable, _Plan] = {}
 
     def pack(self, tensor: torch.Tensor) -> Packed:
-        """Pack a tensor's on/off states into rows, and raise what :func:`pack` does."""
+        """Pack a tensor's states into rows: on where a value is greater than the threshold."""
         kind = _kind_of(tensor)
         plan = None if kind is None else self._plans.get(kind)
         if plan is None:
@@ -99,34 +80,30 @@ class Packer:
         if reading is not None and reading.fits(address := _address_of(tensor)):
             return Packed(reading.rows_at(address, self._memory), form)
         check_packable(tensor)
-        return Packed(_rows_of(tensor, form, self._memory), form)
+        return self.packed(tensor, form)
 
     def pack_sequences(self, sequences: PackedSequence) -> Packed:
         """Pack the on/off states of packed sequences: they say themselves whose each entry is."""
         tensor = sequences.data
         decided = dict.fromkeys(("neuron_axis", "sample_axis"), PACKED_SEQUENCES)
         decision = Decision(tensor.ndim - 1, 0, decided)
-        packed = self.packed(tensor, self.threshold_for(tensor), decision)
+        packed = self.packed(tensor, self.form_of(tensor, decision))
         sizes = sequences.batch_sizes
         silent = sequences.sorted_indices is None and bool((sizes != sizes[0]).any())
         owners = Owners(samples_of_entries(sequences), PACKED_SEQUENCES, is_told=True)
         return replace(packed, owners=owners, may_be_sorted=silent)
 
-    def look_at(self, tensor: torch.Tensor) -> tuple[float, Decision]:
-        """Return the threshold for a tensor, and its axes; OutputError where it has none."""
-        return self.threshold_for(tensor), self._axes.decide(tensor)
-
-    def threshold_for(self, tensor: torch.Tensor) -> float:
-        """Return the threshold for a tensor; OutputError where it cannot be packed."""
+    def form_of(self, tensor: torch.Tensor, decision: Decision | None = None) -> Form:
+        """Return a tensor's form, by axes that were decided or are now; OutputError if none."""
         check_packable(tensor)
         if tensor.dtype not in self._thresholds:
             self._thresholds[tensor.dtype] = rounded_threshold(self._threshold, tensor.dtype)
-        return self._thresholds[tensor.dtype]
+        decision = decision or self._axes.decide(tensor)
+        return form_of(tensor, self._thresholds[tensor.dtype], *decision)
 
-    def packed(self, tensor: torch.Tensor, threshold: float, decision: Decision) -> Packed:
-        """Pack a tensor whose axes are decided."""
-        form = form_of(tensor, threshold, *decision)
-        return Packed(_rows_of(tensor, form, self._memory), form)
+    def packed(self, tensor: torch.Tensor, form: Form) -> Packed:
+        """Pack a tensor that can be packed, and whose form is known."""
+        return Packed(rows_of(tensor, form, self._memory), form)
 
     def forget(self) -> None:
         """Look at each tensor anew, as other axes may have been decided."""
@@ -134,7 +111,7 @@ class Packer:
 
     def _pack_first(self, tensor: torch.Tensor, kind: Hashable | None) -> Packed:
         """Pack a tensor unlike all before, and plan for others of its kind."""
-        packed = self.packed(tensor, *self.look_at(tensor))
+        packed = self.packed(tensor, self.form_of(tensor))
         if kind is not None and self._axes.are_fixed:
             if len(self._plans) == _MOST_PLANS:
                 self._plans.clear()
@@ -161,7 +138,7 @@ def _address_of(tensor: torch.Tensor) -> int:
         raise no_values(tensor) from None
 
 
-def _rows_of(tensor: torch.Tensor, form: Form, memory: RowMemory) -> Rows | torch.Tensor:
+def rows_of(tensor: torch.Tensor, form: Form, memory: RowMemory = _HEAP) -> Rows | torch.Tensor:
     """Return the rows of a tensor that can be packed."""
     if not tensor.is_cpu:
         return pack_by_torch(tensor, form.threshold, form.neuron_axis, form.sample_axis)
@@ -239,7 +216,7 @@ def reading_of(tensor: torch.Tensor, form: Form) -> Reading | None:
 def _reading(ordered: torch.Tensor, patterns: Patterns) -> Reading | None:
     """Return how to read (samples, neurons, …), not empty; None if it is better copied first."""
     neurons, neuron_step = ordered.shape[1], ordered.stride(1)
-    starts, positions, step = positions_of(ordered)
+    starts, positions, step = positions_of(ordered.shape, ordered.stride())
     if step == 1 and is_worth_reading(neurons, positions, neuron_step):
         kernel, line_step = pack_channels_first, neuron_step
     elif neuron_step == 1 and is_worth_reading(positions, neurons, step):

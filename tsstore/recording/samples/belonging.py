@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
 
-from tsstore.errors import ColumnsError, OutputError, TsstoreWarning
+from tsstore.errors import ColumnsError, OutputError, warn
 from tsstore.recording.axes.tensor import BY_EXPERIMENT, BY_OTHERS
 from tsstore.recording.axes.undecided import Argument, Undecided
 from tsstore.recording.batches.open_batch import Call, OpenBatch
 from tsstore.recording.packing.packed import Form, Packed
-from tsstore.recording.samples.differences import ANOTHER_ORDER, Found, along_axis
-from tsstore.recording.samples.experiment import Findings, find_samples, log
+from tsstore.recording.samples.differences import ANOTHER_ORDER, Findings, Found, along_axis
+from tsstore.recording.samples.experiment import find_samples, log
 from tsstore.recording.samples.index import AS_MANY, ONLY, Owners, even_index
 from tsstore.recording.selection.select import Target
 
@@ -64,8 +63,11 @@ class EntryCounts:
         self._new = {}
 
 
-class _Judge:
-    """Judges, by what is known so far, which sample the entries of a call belong to."""
+class Judge:
+    """Judges, by what is known so far, which sample the entries of a call belong to.
+
+    `findings` are what was found out so far; with `probe` the model may still be run to find more.
+    """
 
     def __init__(self, findings: Findings, probe: bool) -> None:
         self.findings = findings
@@ -158,71 +160,59 @@ class Belonging:
     rows of no sample; it `is_settled` where nothing is left to be found out of layers that ran.
     """
 
-    def __init__(
-        self, model: nn.Module, probe: bool = True, findings: Findings | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, probe: bool, findings: Findings) -> None:
         self._model = model
-        self._judge = _Judge(findings or Findings(), probe)
+        self.judge = Judge(findings, probe)
         self._is_begun = False
         self.left_out = 0
         self.is_settled = False
         # Layers whose entries are not those of the model's input.
         self._apart: set[str] = set()
 
-    @property
-    def probe(self) -> bool:
-        """Whether the model may still be run on two samples of a batch, to find out."""
-        return self._judge.probe
-
-    @property
-    def findings(self) -> Findings:
-        """What was found out so far."""
-        return self._judge.findings
-
     def so_far(self, target: Target, form: Form, batch: OpenBatch, samples: int) -> Owners | None:
         """Return whose each entry of a call is, if known: in the first batch it never is."""
-        verdict = self._judge.judge(target, form, batch, samples) if self._is_begun else None
+        verdict = self.judge.judge(target, form, batch, samples) if self._is_begun else None
         return verdict if isinstance(verdict, Owners) else None
 
     def decide(self, batch: OpenBatch, undecided: Undecided) -> None:
         """Let each call of a batch that is over say which sample its entries belong to."""
-        _settle_axes(batch, self.findings)
+        _settle_axes(batch, self.judge.findings)
         samples = batch.samples()
         if samples is None:
             return
         self._check_number_is_said(batch)
-        judged = self._judge.judge_all(batch, samples)
+        judged = self.judge.judge_all(batch, samples)
         doubts = [
-            isinstance(verdict, _Open) or (not verdict.is_told and self._judge.is_doubtful(call))
+            isinstance(verdict, _Open) or (not verdict.is_told and self.judge.is_doubtful(call))
             for call, verdict in zip(batch.calls, judged, strict=True)
         ]
         if samples == 1:
             _check_is_one(batch, judged)
         if (
             any(doubts)
-            and self.probe
+            and self.judge.probe
             and batch.inputs is not None
             and not any(module.training for module in self._model.modules())
         ):
             self._try(batch, doubts, samples)
-            _settle_axes(batch, self.findings)
+            _settle_axes(batch, self.judge.findings)
             samples = batch.samples() or 0
-            judged = self._judge.judge_all(batch, samples)
-        _warn_of_squares(self._judge.squares_taken(batch, judged))
-        self._judge.counts.begin()
+            judged = self.judge.judge_all(batch, samples)
+        _warn_of_squares(self.judge.squares_taken(batch, judged))
+        self.judge.counts.begin()
         calls = []
         for call, verdict in zip(batch.calls, judged, strict=True):
             if isinstance(verdict, _Open):
                 undecided.add(verdict.argument, call.target.axes.layer, *verdict[1:])
                 continue
-            self._judge.counts.note(call, verdict, samples)
+            self.judge.counts.note(call, verdict, samples)
             calls.append(call._replace(packed=replace(call.packed, owners=verdict)))
         batch.calls = calls
 
     def accept(self, batch: OpenBatch) -> None:
         """Hold later batches to what this one, which was decided last, has shown."""
         self.left_out += sum(map(_of_no_sample, batch.packed))
-        self._judge.counts.keep()
+        self.judge.counts.keep()
         self._is_begun = True
         # A single sample has all entries of a layer, and nobody knows of several.
         self.is_settled = not any(
@@ -249,7 +239,7 @@ class Belonging:
     def _try(self, batch: OpenBatch, doubts: list[bool], samples: int) -> None:
         """Find out, once, what can be found out of the layers that are in doubt."""
         assert batch.inputs is not None
-        self._judge.probe = False
+        self.judge.probe = False
         targets = {
             call.target.name: call.target
             for call, in_doubt in zip(batch.calls, doubts, strict=True)
@@ -258,18 +248,16 @@ class Belonging:
         axes = {call.target.name: call.packed.form.neuron_axis for call in batch.calls}
         found = find_samples(self._model, targets.values(), *batch.inputs, samples, axes)
         log(found, "the first batch")
-        self._judge.findings = self.findings.updated(found)
+        self.judge.findings = self.judge.findings.updated(found)
 
 
 def _warn_of_squares(layers: list[str]) -> None:
     if layers:
         shown = ", ".join(layers[:3]) + (", …" if len(layers) > 3 else "")
-        warnings.warn(
+        warn(
             f"{shown}: axes 0 and 1 have as many entries, and axis 0 is taken for the samples; "
             "if the model puts time first within, pass sample_axis=1; else sample_axis=0, or "
             "example_input= of another length, which lets an experiment tell",
-            TsstoreWarning,
-            stacklevel=2,
         )
 
 

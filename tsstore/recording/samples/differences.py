@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +29,30 @@ class Found(NamedTuple):
     axis: int
     order: Order
     entries: int
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the experiment found, by public name of the layer, and what it took.
+
+    `problems` are what was seen where it does not tell, or why it was not possible; `unclear` those
+    of layers whose entries are not those of one sample each.
+    """
+
+    found: Mapping[str, Found] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    unclear: Mapping[str, str] = field(default_factory=dict)
+    passes: int = 0
+    seconds: float = 0.0
+
+    def updated(self, later: Findings) -> Findings:
+        """Return these findings with later ones in the place of those of the same layers."""
+        problems = {
+            name: problem for name, problem in self.problems.items() if name not in later.found
+        }
+        return replace(
+            later, found={**self.found, **later.found}, problems={**problems, **later.problems}
+        )
 
 
 class Differences:
@@ -79,33 +103,19 @@ class Differences:
         """Whether nothing passed from one sample to another, in the layers and the output."""
         return not any(call.is_mixed for calls in self._calls.values() for call in calls)
 
-    @property
-    def found(self) -> dict[str, Found]:
-        """What is found, by public name."""
-        every = {name: self._found_of(name) for name in self._names}
-        return {name: found for name, found in every.items() if found}
-
-    @property
-    def problems(self) -> dict[str, str]:
-        """What was seen where nothing is found."""
-        return {
-            name: _problem(self._calls.get(name, []))
-            for name in self._names
-            if not self._found_of(name)
-        }
-
-    @property
-    def unclear(self) -> dict[str, str]:
-        """Problems of layers whose entries are not those of one sample each."""
-        return {
-            name: problem
-            for name, problem in self.problems.items()
-            if any(call.is_mixed for call in self._calls.get(name, []))
-        }
-
-    def _found_of(self, name: str) -> Found | None:
-        found = {call.found for call in self._calls.get(name, [])}
-        return found.pop() if len(found) == 1 else None
+    def findings(self) -> Findings:
+        """Return what is found, and what was seen where nothing is."""
+        found, problems, unclear = {}, {}, {}
+        for name in self._names:
+            calls = self._calls.get(name, [])
+            only = {call.found for call in calls}
+            if len(only) == 1 and (one := only.pop()):
+                found[name] = one
+                continue
+            problems[name] = _problem(calls)
+            if any(call.is_mixed for call in calls):
+                unclear[name] = problems[name]
+        return Findings(found, problems, unclear)
 
 
 class _Call:
@@ -116,7 +126,7 @@ class _Call:
         self._neuron_axis = neuron_axis
         self.changes_shape = self.is_reordered = self.changes_with_order = False
         self._turns = [0, 0]
-        self._touched = [[np.zeros(size, dtype=np.bool_) for size in shape] for _ in (0, 1)]
+        self.touched = [[np.zeros(size, dtype=np.bool_) for size in shape] for _ in (0, 1)]
 
     def compare(self, old: torch.Tensor, new: torch.Tensor, place: int) -> None:
         """Take in what differs where the sample at a place was replaced."""
@@ -125,7 +135,7 @@ class _Call:
             self.changes_shape = True
             return
         differs = _differing(old, new)
-        for axis, touched in enumerate(self._touched[place]):
+        for axis, touched in enumerate(self.touched[place]):
             others = tuple(number for number in range(differs.ndim) if number != axis)
             touched |= (differs.any(others) if others else differs).cpu().numpy()
 
@@ -158,7 +168,7 @@ class _Call:
             return self.is_reordered
         elsewhere = (
             first.any() and second.any() and not (first & second).any()
-            for axis, (first, second) in enumerate(zip(*self._touched, strict=True))
+            for axis, (first, second) in enumerate(zip(*self.touched, strict=True))
             if axis != self._neuron_axis and len(first) == self._samples
         )
         return not self._fitting() and any(elsewhere)
@@ -166,20 +176,15 @@ class _Call:
     def _fitting(self) -> list[Found]:
         return [
             found
-            for axis, touched in enumerate(zip(*self._touched, strict=True))
+            for axis, touched in enumerate(zip(*self.touched, strict=True))
             if axis != self._neuron_axis
             for found in _fitting(axis, touched, self._samples)
         ]
 
     @property
-    def is_silent(self) -> bool:
-        """Whether nothing differed."""
-        return not any(touched.any() for axes in self._touched for touched in axes)
-
-    @property
     def is_mixed(self) -> bool:
         """Whether some entry along each axis differed for either sample."""
-        both = zip(*self._touched, strict=True)
+        both = zip(*self.touched, strict=True)
         return self.changes_shape or all((first & second).any() for first, second in both)
 
 
@@ -227,7 +232,7 @@ def _problem(calls: list[_Call]) -> str:
         return "it did not run"
     if any(call.changes_shape for call in calls):
         return "its shape changes with the values"
-    if all(call.is_silent for call in calls):
+    if not any(touched.any() for call in calls for axes in call.touched for touched in axes):
         return "nothing in it depends on the sample"
     if any(call.has_another_order for call in calls):
         return ANOTHER_ORDER

@@ -15,8 +15,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import replace
+from itertools import chain, islice
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch import nn
 
 from tsstore.recording.axes.tensor import is_time_first
 from tsstore.recording.axes.watch import as_written
-from tsstore.recording.samples.differences import Differences, Found, differ
+from tsstore.recording.samples.differences import Differences, Findings, differ
 from tsstore.recording.samples.inputs import (
     Arguments,
     NotPossible,
@@ -46,30 +46,6 @@ _HOOKS: Final = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What the experiment found, by public name of the layer, and what it took.
-
-    `problems` are what was seen where it does not tell, or why it was not possible; `unclear` those
-    of layers whose entries are not those of one sample each.
-    """
-
-    found: Mapping[str, Found] = field(default_factory=dict)
-    problems: Mapping[str, str] = field(default_factory=dict)
-    unclear: Mapping[str, str] = field(default_factory=dict)
-    passes: int = 0
-    seconds: float = 0.0
-
-    def updated(self, later: Findings) -> Findings:
-        """Return these findings with later ones in the place of those of the same layers."""
-        problems = {
-            name: problem for name, problem in self.problems.items() if name not in later.found
-        }
-        return replace(
-            later, found={**self.found, **later.found}, problems={**problems, **later.problems}
-        )
 
 
 def log(findings: Findings, what: str) -> None:
@@ -101,14 +77,12 @@ def find_samples(
     model = unwrapped(model)
     trial = _Trial(model, targets, (tuple(arguments), dict(keywords)), neuron_axes or {})
     try:
-        seen = trial.find(samples)
-        found, problems, unclear = seen.found, seen.problems, seen.unclear
+        findings = trial.find(samples).findings()
     except Exception as error:
         # Whatever tensors the layers give, and however large: it must not end the job.
         reason = str(error) if isinstance(error, NotPossible) else _failure("comparing", error)
-        found, problems, unclear = {}, {target.name: reason for target in targets}, {}
-    seconds = time.perf_counter() - begun
-    return Findings(found, problems, unclear, trial.passes, seconds)
+        findings = Findings(problems={target.name: reason for target in targets})
+    return replace(findings, passes=trial.passes, seconds=time.perf_counter() - begun)
 
 
 class _Trial:
@@ -193,7 +167,7 @@ class _Trial:
                         seen.compare(before, after, place)
             if seen.is_complete:
                 break
-        if seen.found:
+        if seen.findings().found:
             seen.check_order(before, self._run(axis, size, [base[1], base[0], *base[2:]]))
         return seen
 
@@ -223,9 +197,9 @@ class _Trial:
         arguments, keywords = selected(self._inputs, axis, size, chosen)
         self.passes += 1
         with undisturbed(self._model):
-            limit = _MemoryLimit(MOST_BYTES_KEPT if len(chosen) > 2 else math.inf)
+            most = MOST_BYTES_KEPT if len(chosen) > 2 else math.inf
             for target in self._targets:
-                _keep(target, given[target.name], limit)
+                _keep(target, given, most)
             try:
                 output = self._model(*arguments, **keywords)
             except NotPossible:
@@ -241,33 +215,25 @@ def _failure(what: str, error: Exception) -> str:
     return f"{what} failed with {type(error).__name__}: {error!s:.200}"
 
 
-class _MemoryLimit:
-    """The bytes that may be kept of one forward pass."""
+def _keep(target: Target, given: dict[str, list[torch.Tensor]], most: float) -> None:
+    """Keep what a layer takes or gives, until its hooks are those of before again.
 
-    def __init__(self, left: float) -> None:
-        self._left = left
-
-    def take(self, tensor: torch.Tensor) -> None:
-        """Take what a copy of a tensor needs, or raise NotPossible."""
-        self._left -= tensor.numel() * tensor.element_size()
-        if self._left < 0:
-            raise NotPossible(
-                "the model cannot take two samples, and what its layers give of all of them is "
-                "too large to be kept"
-            )
-
-
-def _keep(target: Target, given: list[torch.Tensor], limit: _MemoryLimit) -> None:
-    """Keep what a layer takes or gives, until its hooks are those of before again."""
+    NotPossible where all that is kept has more than `most` bytes.
+    """
 
     def keep(_: nn.Module, arguments: Any, value: Any) -> None:
         captured = value if target.where == "after" else (arguments, value)
         if target.output is not None:
             captured = value_at(captured, target.output)
         tensor = first_tensor(captured)
-        if tensor is not None:
-            limit.take(tensor)
-            given.append(tensor.detach().clone())
+        if tensor is None:
+            return
+        if tensor.nbytes + sum(kept.nbytes for kept in chain(*given.values())) > most:
+            raise NotPossible(
+                "the model cannot take two samples, and what its layers give of all of them is "
+                "too large to be kept"
+            )
+        given[target.name].append(tensor.detach().clone())
 
     target.register(keep)
 

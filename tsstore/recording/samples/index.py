@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.errors import ColumnsError, OutputError
-from tsstore.recording.axes.tensor import without_layer
+from tsstore.recording.axes.tensor import check_patterns
 
 Indices = npt.NDArray[np.int64]
 
@@ -119,6 +119,11 @@ class SampleIndex(NamedTuple):
         )
 
 
+def as_array(values: Any) -> npt.NDArray[Any]:
+    """Return an array, a tensor or a list as an array in the CPU's memory."""
+    return np.asarray(values.detach().cpu() if isinstance(values, torch.Tensor) else values)
+
+
 def even_index(how: str, entries: int, samples: int) -> Indices:
     """Return the sample of each entry where all have as many, contiguous or interleaved."""
     numbers = np.arange(entries, dtype=np.int64)
@@ -140,12 +145,7 @@ def check_names(
     given: SampleIndex | Mapping[str, SampleIndex] | None, layers: Iterable[str]
 ) -> None:
     """Raise OutputError where an index is meant for layers that are not captured."""
-    names = list(layers)
-    if (pattern := without_layer(given, names)) is not None:
-        raise OutputError(
-            f"sample_index names {pattern!r}, which fits none of the captured layers: "
-            f"{', '.join(names)}"
-        )
+    check_patterns(given, layers, "sample_index names", "captured layers", OutputError)
 
 
 def _parsed(what: str, given: Any) -> SampleIndex:
@@ -162,10 +162,8 @@ def _parsed(what: str, given: Any) -> SampleIndex:
 
 
 def _numbers(what: str, values: Any) -> Indices:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
     try:
-        array = np.asarray(values)
+        array = as_array(values)
     except ValueError:
         array = np.asarray(None)
     if array.size == 0:

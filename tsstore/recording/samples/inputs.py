@@ -63,10 +63,6 @@ class ModelInput(NamedTuple):
         """Size of its sample axis."""
         return self.shape[self.sample_axis]
 
-    def may_have_second(self, samples: int) -> bool:
-        """Whether it may be (time, sample, feature), with so many samples."""
-        return self.shape[1:-1][:1] == (samples,)
-
 
 NO_INPUT: Final = ModelInput()
 

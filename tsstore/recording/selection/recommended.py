@@ -106,7 +106,7 @@ class Firing:
             return Judgement(False, "it is the same whatever the input is: nothing of a sample")
         if isinstance(module, _ALWAYS_POSITIVE):
             return Judgement(False, "its output is always on: nothing to count")
-        if _is_activation(module):
+        if any(_RECTIFIER.search(name) and "GLU" not in name for name in class_names(module)):
             return Judgement(True, "an activation with its threshold at 0: on is firing")
         # An activation's sign is its own; what has weights gets its activation after the norm.
         if isinstance(follower, _NORMS) and next(module.parameters(), None) is not None:
@@ -149,10 +149,6 @@ class Firing:
         _, module, version = self._origins[id(tensor)]
         expected = None if version is None else version + is_written
         return module if version_of(tensor) == expected else None
-
-
-def _is_activation(module: nn.Module) -> bool:
-    return any(_RECTIFIER.search(name) and "GLU" not in name for name in class_names(module))
 
 
 class _Constants:

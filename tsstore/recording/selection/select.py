@@ -19,9 +19,9 @@ from tsstore.recording.axes.tensor import (
     Axes,
     AxisChoice,
     Side,
+    check_patterns,
     choose,
     is_time_first,
-    without_layer,
 )
 from tsstore.recording.selection.outputs import OutputChoice
 
@@ -184,11 +184,7 @@ def _check_outputs(outputs: OutputChoice, names: list[str]) -> None:
                 f"outputs has {path!r:.80} for {pattern!r}; expected a path: keys, indices or "
                 "attributes with dots between them, as in '1.0'"
             )
-    if (unused := without_layer(paths, names)) is not None:
-        raise SelectionError(
-            f"outputs names {unused!r}, which fits none of the layers that are captured: "
-            f"{', '.join(names)}"
-        )
+    check_patterns(paths, names, "outputs names", "layers that are captured", SelectionError)
 
 
 def _as_list(selectors: Selector | Iterable[Selector] | None) -> list[Selector]:
