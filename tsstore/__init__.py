@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tsstore.analysis.results.network import Analysis
     from tsstore.analysis.states.export import export
     from tsstore.analysis.states.frequent import FrequentStates, states
+    from tsstore.analysis.states.surprising import surprising
     from tsstore.errors import AccessError, ResumeError, TsstoreError
     from tsstore.recording.capture import capture
     from tsstore.recording.recorder import Recorder
@@ -62,6 +63,7 @@ _HOMES = {
     "export": "analysis.states.export",
     "FrequentStates": "analysis.states.frequent",
     "states": "analysis.states.frequent",
+    "surprising": "analysis.states.surprising",
     "Neurons": "analysis.neurons",
     "neurons": "analysis.neurons",
     "RunPlan": "analysis.planning.run_plan",
@@ -128,6 +130,7 @@ __all__ = [
     "reset_efficiency_model",
     "sort_states",
     "states",
+    "surprising",
     "verify",
 ]
 

@@ -120,3 +120,43 @@ def test_other_kinds_of_files_are_refused(run):
     result = invoke("export", run, "--layer", "fc", "--states", "out.csv")
     assert isinstance(result.exception, StoreError)
     assert ".parquet or .zarr" in str(result.exception)
+
+
+def test_samples_of_a_state_are_shown_with_their_columns(tmp_path):
+    part = draw_layer(1, 50, 2, distinct=3)
+    columns = {"id": np.arange(50), "label": np.array(["kind"] * 50, object)}
+    store = write_layers(tmp_path / "run", {"a": part}, columns=columns)
+    frame = store["a"].samples_of(store["a"][0])
+    digits = store["a"][0].tobytes().hex()
+    result = invoke("samples", store.path, "a", digits, "--output", tmp_path / "out.csv")
+    heading, *lines, told = result.stdout.splitlines()
+    assert heading.split() == ["sample", "position", "id", "label"]
+    assert [int(line.split()[0]) for line in lines] == frame.index.get_level_values(2).tolist()[:20]
+    assert [line.split()[2:] for line in lines] == [[str(n), "kind"] for n in frame["id"][:20]]
+    which = frame["id"].nunique()
+    rows = f"{len(frame)} rows of {len(part.rows)} in this state, of {which} samples"
+    assert told == f"{rows}; 20 are shown, --output has all."
+    assert pd.read_csv(tmp_path / "out.csv")["id"].tolist() == frame["id"].tolist()
+    few = invoke("samples", store.path, "a", digits, "--filter", "id=0")
+    assert few.stdout.splitlines()[-1].endswith("of 1 sample.")
+    assert isinstance(invoke("samples", store.path, "a", "xyz").exception, StoreError)
+
+
+def test_the_most_surprising_samples_are_shown(tmp_path):
+    part = draw_layer(1, 50, 2, distinct=30)
+    store = write_layers(tmp_path / "run", {"a": part}, columns={"id": np.arange(50)})
+    frame = tsstore.surprising(store, "a", 3)
+    result = invoke("surprising", store.path, "a", "-n", 3, "--output", tmp_path / "out.csv")
+    heading, *lines, told = result.stdout.splitlines()
+    assert heading.split() == ["sample", "bits", "new", "rows", "rows", "id"]
+    assert [line.split()[-1] for line in lines] == [str(number) for number in frame["id"]]
+    assert [line.split()[1] for line in lines] == [f"{bits:.2f}" for bits in frame["bits"]]
+    assert told.startswith("Bits: the mean surprisal of a sample's rows")
+    assert pd.read_csv(tmp_path / "out.csv")["bits"].tolist() == frame["bits"].tolist()
+
+
+def test_an_export_is_sorted_if_asked_for(run, tmp_path):
+    out = tmp_path / "out.parquet"
+    assert invoke("export", run, "--layer", "fc", "--states", out, "--sort").exit_code == 0
+    everything = expected(WIDE)
+    assert list(read(out)) == sorted(everything, key=lambda one: (-everything[one][0], one))

@@ -45,6 +45,8 @@ for command, example in {
     analysing.analyze: "analyze run.zarr --memory 2GiB --json",
     neurons.neurons: "neurons run.zarr --output neurons.csv",
     states.states: "states run.zarr --layer conv_1",
+    states.samples: "samples run.zarr fc_1 1f03",
+    states.surprising: "surprising run.zarr conv_1 -n 10",
     states.export: "export run.zarr --layer conv_1 --states states.parquet",
 }.items():
     app.command(epilog=f"Example: tsstore {example}")(command)  # type: ignore[type-var]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tsstore.commands.options import (
     Filter,
     Json,
+    LayerName,
     Memory,
     OneLayer,
     RunPath,
@@ -18,7 +19,17 @@ from tsstore.commands.options import (
 )
 from tsstore.commands.selecting import select_layer
 from tsstore.commands.terminal import print_lines, print_table, progress
-from tsstore.text import printable
+from tsstore.text import counted, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Output = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="OUT", help="A CSV file for all of it.")
+]
+MOST_LINES = 20
+MOST_LETTERS = 24
+"""Of a value that was recorded."""
 
 
 def states(
@@ -62,6 +73,9 @@ def export(
     decoded: Annotated[
         bool, typer.Option("--decoded", help="One value a neuron, instead of packed bytes.")
     ] = False,
+    sort: Annotated[
+        bool, typer.Option("--sort", help="The most frequent first; the same file each time.")
+    ] = False,
     step: Step = None,
     filter: Filter = None,
     memory: Memory = None,
@@ -78,6 +92,7 @@ def export(
             name,
             states,
             decoded=decoded,
+            sort=sort,
             memory=memory,
             scheduler=scheduler,
             scratch=scratch,
@@ -88,3 +103,75 @@ def export(
         f"{printable(states)}: {count:,} distinct states of the {found.rows:,} rows of "
         f"{printable(found.name)}"
     )
+
+
+def surprising(
+    run: RunPath,
+    layer: LayerName,
+    n: Annotated[int, typer.Option("-n", "--most", min=1, help="How many samples to show.")] = 20,
+    output: Output = None,
+    step: Step = None,
+    filter: Filter = None,
+    memory: Memory = None,
+    scheduler: Scheduler = None,
+    scratch: Scratch = None,
+) -> None:
+    """Show the samples whose states are least expected, given all other samples."""
+    import tsstore
+
+    store = select(run, step, filter)
+    with progress() as report:
+        frame = tsstore.surprising(
+            store, layer, n, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
+        )
+    shown = frame.assign(
+        bits=[f"{bits:.2f}" for bits in frame["bits"]],
+        new=[f"{100 * new:.3g} %" for new in frame["new"]],
+    )
+    _print_samples(shown.rename(columns={"new": "new rows"}), output, frame, len(frame))
+    print_lines(
+        [
+            "Bits: the mean surprisal of a sample's rows, given the other samples. New rows: those "
+            "of states that no other sample shows."
+        ]
+    )
+
+
+def samples(
+    run: RunPath,
+    layer: LayerName,
+    state: Annotated[
+        str, typer.Argument(metavar="STATE", help="Hexadecimal digits, or a drawing of ■ and □.")
+    ],
+    output: Output = None,
+    step: Step = None,
+    filter: Filter = None,
+) -> None:
+    """Show which samples are in a state, and at which positions."""
+    found = select(run, step, filter)[layer]
+    frame = found.samples_of(state)
+    _print_samples(frame, output, frame, MOST_LINES)
+    which = counted(len(frame.index.unique()), "sample")
+    line = f"{counted(len(frame), 'row')} of {found.rows:,} in this state, of {which}"
+    more = len(frame) > MOST_LINES and output is None
+    print_lines(
+        [f"{line}; the first {MOST_LINES} are shown, --output has all." if more else f"{line}."]
+    )
+
+
+def _print_samples(shown: pd.DataFrame, output: str | None, whole: pd.DataFrame, most: int) -> None:
+    """Print a table of samples; levels of the index that are the same for all are left out."""
+    if output is not None:
+        whole.to_csv(output)
+    for level in ("part", "step"):
+        if shown.index.get_level_values(level).nunique() < 2:
+            shown = shown.droplevel(level)
+    lines = shown.head(most).reset_index()
+    cells = [[_cell(value) for value in line] for line in lines.itertuples(index=False)]
+    if cells:
+        print_table([printable(str(name)) for name in lines], cells)
+
+
+def _cell(value: object) -> str:
+    text = printable(f"{value:.6g}" if isinstance(value, float) else str(value))
+    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"

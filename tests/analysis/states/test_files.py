@@ -169,6 +169,7 @@ def test_a_table_says_what_it_is_of(tmp_path, suffix):
         "neurons": 16,
         "rows": states.rows,
         "samples": 50,
+        "order": "none",
     }
 
 

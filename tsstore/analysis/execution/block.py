@@ -92,7 +92,7 @@ def read_records(
         samples = np.array([block.rows]) if group is None else count_groups(group, count)
         none = np.zeros_like(samples)
         numbers = SpectrumDelta.from_arrays([samples, samples, none, none])
-        bare = Records(_read_keys(states, scheme, block, buffers), group=group)
+        bare = Records(read_keys(states, scheme, block, buffers), group=group)
         return [merge_hot_rows(bare, table, buffers)], numbers
     positions = part.read_positions(block.first_sample, block.samples)
     kept = sample_filter.kept(part.directory, block.first_sample, block.samples)
@@ -105,7 +105,7 @@ def read_records(
         rows = _select_rows(_read_rows(states, block, buffers), chosen)
         equal_pairs = table.count(rows, positions, group)
     else:
-        keys = _select_rows(_read_keys(states, scheme, block, buffers), chosen)
+        keys = _select_rows(read_keys(states, scheme, block, buffers), chosen)
         records, equal_pairs = merge_samples(keys, positions, table, group, buffers)
     own = np.zeros(len(positions), np.uint8) if group is None else group
     samples, rows_of_group, pairs = numbers_by_group(positions, own, count)
@@ -124,7 +124,7 @@ def _read_rows(states: LayerStates, block: Block, buffers: Buffers) -> npt.NDArr
     )
 
 
-def _read_keys(
+def read_keys(
     states: LayerStates, scheme: KeyScheme, block: Block, buffers: Buffers
 ) -> npt.NDArray[np.uint64]:
     """Return the keys of a block's rows: uint64 (rows, words), in the buffers."""

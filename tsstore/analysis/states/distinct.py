@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TypeAlias
@@ -20,11 +20,13 @@ from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Report, Scheduler, choose, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import subpartition_bits, subpartitions
+from tsstore.counting.records import Records
 from tsstore.counting.tables.aggregate import count_tables
 from tsstore.counting.tables.plain import Table, slot_bytes
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import CountingError
+from tsstore.errors import CountingError, MemoryTooSmallError
 from tsstore.store.reading.layer import LayerStates
+from tsstore.text import format_memory
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Piece: TypeAlias = tuple[npt.NDArray[np.uint8], Counts, Counts]
@@ -36,13 +38,24 @@ the plan has left."""
 
 
 @contextmanager
-def planned(states: LayerStates, request: Request) -> Iterator[tuple[Plan, Scheduler]]:
-    """Yield how the states are counted, by exact keys, and where."""
+def planned(
+    states: LayerStates, request: Request, set_apart: int = 0
+) -> Iterator[tuple[Plan, Scheduler]]:
+    """Yield how the states are counted, by exact keys, and where; some bytes are set apart."""
     check_rows(states)
     with closing(choose(request.scheduler)) as runner:
         runner.check_store(states.parts[0].states.files)
         memory, left_out = runner.memory(request.memory), states.sample_filter.planned
-        yield layer_plan(states, memory, runner, left_out=left_out, exact=True), runner
+        try:
+            plan = layer_plan(
+                states, max(memory - set_apart, 1), runner, left_out=left_out, exact=True
+            )
+        except MemoryTooSmallError as error:
+            if not set_apart:
+                raise
+            more = format_memory(set_apart)
+            raise MemoryTooSmallError(f"{error}, and {more} more for sorting") from None
+        yield plan, runner
 
 
 def distinct_states(
@@ -106,16 +119,26 @@ def _run_blocks(
 
 def _tables(index: Index, plan: Plan, words: int, partition: int) -> Iterator[Table]:
     """Yield tables that hold the counts of a partition between them."""
-    slices, slots = partial(index.slices, partition), plan.maximum_slots
+    for share, bits in shares(index, plan, words, partition):
+        yield from count_tables(share, words, bits, plan.maximum_slots)
+
+
+def shares(
+    index: Index, plan: Plan, words: int, partition: int
+) -> Iterator[tuple[Callable[[], Iterator[Records]], int]]:
+    """Yield what gives the records of a share of a partition, and the bits its hashes share.
+
+    A partition that can be gathered has many, of which each fits the cache.
+    """
+    slices = partial(index.slices, partition)
     gathered = gather(slices(), plan.gathered_bytes)
     if gathered is None:
-        yield from count_tables(slices, words, plan.partition_bits, slots)
+        yield slices, plan.partition_bits
         return
-    bits = subpartition_bits(
-        sum(map(len, gathered)), plan.partition_bits, plan.subpartition_records
-    )
+    records = sum(map(len, gathered))
+    bits = subpartition_bits(records, plan.partition_bits, plan.subpartition_records)
     for share in subpartitions(gathered, words, plan.partition_bits, bits):
-        yield from count_tables(partial(iter, share), words, plan.partition_bits + bits, slots)
+        yield partial(iter, share), plan.partition_bits + bits
 
 
 def _taken_out(table: Table, words: int) -> Iterator[tuple[npt.NDArray[np.uint64], Counts, Counts]]:

@@ -46,7 +46,11 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 @contextmanager
 def write_states(
-    out: str | os.PathLike[str], states: LayerStates, decoded: bool, chunk_bytes: int
+    out: str | os.PathLike[str],
+    states: LayerStates,
+    decoded: bool,
+    chunk_bytes: int,
+    is_sorted: bool = False,
 ) -> Iterator[Append]:
     """Yield what adds distinct states to a new table, which is there when the block has ended.
 
@@ -54,7 +58,9 @@ def write_states(
     Errors are those of `export_states`.
     """
     path, new_file = _target(out)
-    table = StatesTable(states.neurons, states.row_bytes, decoded, chunk_bytes, _attributes(states))
+    table = StatesTable(
+        states.neurons, states.row_bytes, decoded, chunk_bytes, _attributes(states, is_sorted)
+    )
     temporary = path.with_name(partial_name(path.name))
 
     def append(rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
@@ -124,6 +130,32 @@ class TableFile(Protocol):
         """Remove all that was written."""
 
 
+class _Held:
+    """States that wait until there are enough of them for a chunk."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[Rows, Numbers, Numbers]] = []
+        self.count = 0
+
+    def add(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        """Hold states."""
+        self._pieces.append((rows, multiplicity, incidence))
+        self.count += len(rows)
+
+    def take(self, count: int) -> list[npt.NDArray[Any]]:
+        """Return the first of them, and hold these no more."""
+        taken, left = [], count
+        while left:
+            piece = self._pieces.pop(0)
+            if len(piece[0]) > left:
+                self._pieces.insert(0, tuple(entries[left:] for entries in piece))  # type: ignore[arg-type]
+                piece = tuple(entries[:left] for entries in piece)  # type: ignore[assignment]
+            taken.append(piece)
+            left -= len(piece[0])
+        self.count -= count
+        return [np.concatenate(entries) for entries in zip(*taken, strict=True)]
+
+
 class ZarrGroup:
     """A Zarr v3 group of three arrays, written by zarr-python in whole chunks."""
 
@@ -134,8 +166,7 @@ class ZarrGroup:
 
         self._table = table
         self._chunk_rows = max(1, table.chunk_bytes // table.entry_bytes)
-        self._held: list[tuple[Rows, Numbers, Numbers]] = []
-        self._count = 0
+        self._held = _Held()
         self._arrays: dict[str, Any] = {}
         os.mkdir(path)
         self._store = DurableStore(path)
@@ -151,15 +182,14 @@ class ZarrGroup:
 
     def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
         """Add states; full chunks are written."""
-        self._held.append((rows, multiplicity, incidence))
-        self._count += len(rows)
-        while self._count >= self._chunk_rows:
+        self._held.add(rows, multiplicity, incidence)
+        while self._held.count >= self._chunk_rows:
             self._write(self._chunk_rows)
 
     def finish(self) -> None:
         """Write the last chunks, so that all survives a loss of power."""
-        if self._count:
-            self._write(self._count)
+        if self._held.count:
+            self._write(self._held.count)
         self._store.files.sync()
 
     def discard(self) -> None:
@@ -168,25 +198,13 @@ class ZarrGroup:
 
     def _write(self, count: int) -> None:
         """Write the first of the states that are held, as the chunk that follows."""
-        rows, multiplicity, incidence = self._taken(count)
+        rows, multiplicity, incidence = self._held.take(count)
         for name, entries in (
             ("state", self._table.written(rows)),
             ("multiplicity", multiplicity),
             ("incidence", incidence),
         ):
             self._arrays[name].append(entries)
-
-    def _taken(self, count: int) -> list[npt.NDArray[Any]]:
-        taken, left = [], count
-        while left:
-            piece = self._held.pop(0)
-            if len(piece[0]) > left:
-                self._held.insert(0, tuple(entries[left:] for entries in piece))  # type: ignore[arg-type]
-                piece = tuple(entries[:left] for entries in piece)  # type: ignore[assignment]
-            taken.append(piece)
-            left -= len(piece[0])
-        self._count -= count
-        return [np.concatenate(entries) for entries in zip(*taken, strict=True)]
 
     def _create(self, name: str, dtype: str, *axes: tuple[str, int]) -> None:
         from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
@@ -207,7 +225,7 @@ class ZarrGroup:
 
 
 class ParquetFile:
-    """A Parquet file of three columns, in row groups of a chunk or a little more.
+    """A Parquet file of three columns, in row groups of a chunk.
 
     A decoded state is a list of booleans of fixed size: an array in polars and pyarrow, and one
     ``numpy.stack`` away from a matrix in pandas. A column for each neuron would make the metadata
@@ -218,7 +236,7 @@ class ParquetFile:
         self._arrow, parquet = _import_pyarrow()
         self._path = path
         self._table = table
-        self._held: list[tuple[Rows, Numbers, Numbers]] = []
+        self._held = _Held()
         levels = _LEVEL_BYTES * table.neurons if table.decoded else 0
         self._group_rows = max(1, table.chunk_bytes // (table.entry_bytes + levels))
         self._file = open(path, "xb")  # noqa: SIM115 - closed when finished or discarded
@@ -235,14 +253,14 @@ class ParquetFile:
 
     def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
         """Add states; a row group is written when there are enough."""
-        self._held.append((rows, multiplicity, incidence))
-        if sum(len(rows) for rows, _, _ in self._held) >= self._group_rows:
-            self._write_held()
+        self._held.add(rows, multiplicity, incidence)
+        while self._held.count >= self._group_rows:
+            self._write(self._group_rows)
 
     def finish(self) -> None:
         """Write the last row group and the metadata."""
-        if self._held:
-            self._write_held()
+        if self._held.count:
+            self._write(self._held.count)
         self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -256,9 +274,8 @@ class ParquetFile:
                 close()
         self._path.unlink(missing_ok=True)
 
-    def _write_held(self) -> None:
-        rows, multiplicity, incidence = map(np.concatenate, zip(*self._held, strict=True))
-        self._held.clear()
+    def _write(self, count: int) -> None:
+        rows, multiplicity, incidence = self._held.take(count)
         columns = [self._states(rows), multiplicity, incidence]
         batch = self._arrow.record_batch(columns, schema=self._writer.schema)
         self._writer.write_batch(batch)
@@ -340,7 +357,7 @@ def _naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _attributes(states: LayerStates) -> dict[str, Any]:
+def _attributes(states: LayerStates, is_sorted: bool) -> dict[str, Any]:
     """Return what readers of a table may want to know."""
     return {
         "run": states.location,
@@ -349,6 +366,7 @@ def _attributes(states: LayerStates) -> dict[str, Any]:
         "neurons": states.neurons,
         "rows": states.rows,
         "samples": states.samples,
+        "order": "multiplicity, descending, then state" if is_sorted else "none",
         "packing": "neuron i is bit i % 8, least significant first, of byte i // 8",
         "software": f"tsstore {__version__}",
     }

@@ -19,6 +19,7 @@ from tsstore.analysis.states.distinct import Counts, Piece, distinct_states, pla
 from tsstore.errors import AnalysisError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.sample_frame import OFF, ON
 from tsstore.store.reading.store import StateStore
 from tsstore.text import (
     Progress,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEADINGS = ("state", "neurons on", "rows", "share of rows", "samples")
-ON, OFF = "■", "□"
 LINE_NEURONS = 32
 MOST_DRAWN = 128
 """Neurons of a state that are drawn; of wider ones the first."""

@@ -16,11 +16,14 @@ from tsstore.store.chunked.chunk import taking_memory
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.reading.indexing import PackedRows, RowNumbers
 from tsstore.store.reading.layer_part import Block, LayerPart
+from tsstore.store.reading.part import Part
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
+from tsstore.store.reading.sample_frame import find_rows, frame_of_samples, parse_state
 from tsstore.text import html_table, printable
 
 if TYPE_CHECKING:
     import dask.array as da
+    import pandas as pd
 
 LAYER_HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
 _SAME_IN_ALL_PARTS = ("neurons", "threshold", "dtype")
@@ -44,6 +47,8 @@ class LayerStates(PackedRows):
     sample_filter
         Which of their samples are shown. Parts and blocks are of all; rows and samples that are
         counted, indexed and iterated over, of those that stay.
+    sample_parts
+        The same parts, with what was recorded of their samples.
 
     Raises
     ------
@@ -57,6 +62,7 @@ class LayerStates(PackedRows):
         name: str,
         parts: tuple[LayerPart, ...],
         sample_filter: SampleFilter = ALL_SAMPLES,
+        sample_parts: tuple[Part, ...] = (),
     ) -> None:
         where = f"{location}: layer {printable(name)}"
         super().__init__([part.states for part in parts], where)
@@ -64,6 +70,7 @@ class LayerStates(PackedRows):
         self.name = name
         self.parts = parts
         self.sample_filter = sample_filter
+        self.sample_parts = sample_parts
         first = self.attributes
         for part in parts[1:]:
             other = part.attributes
@@ -208,6 +215,33 @@ class LayerStates(PackedRows):
             left_out.append(skipped[kept])
             before = int(skipped[-1]) if len(skipped) else before
         return np.cumsum(np.concatenate(shown)), np.concatenate(left_out)
+
+    def samples_of(self, state: object) -> pd.DataFrame:
+        """Return the samples that show a state, a line for each row of it.
+
+        Parameters
+        ----------
+        state
+            Its bytes as stored, as `tsstore.states` returns them, their hexadecimal digits, a
+            boolean for each neuron, or a drawing of ■ and □.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed as `StateStore.samples_frame`: `position`, the number of the row in its sample,
+            from 0; then the sample columns, in the order of the rows. A column that is called
+            position itself is ``"position (recorded)"``.
+
+        Raises
+        ------
+        StoreError
+            If it is no state of so many neurons, or some parts lack a sample column.
+        DamageError
+            If a chunk is missing, or is not what was committed.
+        """
+        row = parse_state(state, self.neurons, self._where)
+        samples, position = find_rows(self.parts, row, self.sample_filter)
+        return frame_of_samples(self.sample_parts, samples, {"position": position})
 
     def to_dask(self) -> da.Array:
         """Return the packed rows as a Dask array, uint8 (rows, row_bytes), chunked as stored."""

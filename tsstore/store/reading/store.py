@@ -300,8 +300,9 @@ class StateStore(Mapping[str, LayerStates]):
 
     def __getitem__(self, name: str) -> LayerStates:
         public = self.layer_name(name)
-        parts = tuple(_layer_parts(self.path, public, self.parts))
-        return LayerStates(self.path, public, parts, self.view.samples)
+        held = _parts_with(self.path, public, self.parts)
+        parts = tuple(_layer_parts(public, held))
+        return LayerStates(self.path, public, parts, self.view.samples, held)
 
     @property
     def zarr_group(self) -> zarr.Group:
@@ -387,12 +388,12 @@ def store_summary(store: StateStore) -> str:
     return " · ".join(facts)
 
 
-def _layer_parts(path: str, layer: str, parts: Iterable[Part]) -> Iterator[LayerPart]:
-    """Yield the layer in each part that holds it, and in those that say that it has no rows there.
+def _parts_with(path: str, layer: str, parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Return the parts that hold the layer, or samples that have no rows in it.
 
     StoreError or DamageError where a part holds samples, but not of that layer, and says not why.
     """
-    held = [part for part in parts if part.samples or layer in part.layers]
+    held = tuple(part for part in parts if part.samples or layer in part.layers)
     lacking = [part for part in held if layer not in part.layers]
     unexplained = [part for part in lacking if part.attributes.missing == "error"]
     if unexplained:
@@ -401,6 +402,12 @@ def _layer_parts(path: str, layer: str, parts: Iterable[Part]) -> Iterator[Layer
         if any(part.seal is None for part in unexplained):
             raise StoreError(f"{what}; other parts have it already: wait for the next commit")
         raise DamageError(f"{what}; the parts were captured with different layers")
+    return held
+
+
+def _layer_parts(layer: str, held: Iterable[Part]) -> Iterator[LayerPart]:
+    """Yield the layer in each part that holds it, and in those of whose samples it has no rows."""
+    held = list(held)
     first = next(part.layers[layer] for part in held if layer in part.layers)
     for part in held:
         yield part.layers.get(layer) or first.without_rows(part.directory, part.samples)
