@@ -119,10 +119,10 @@ def surprising(
     """Show the samples whose states are least expected, given all other samples."""
     import tsstore
 
-    store = select(run, step, filter)
+    store, name = select_layer(run, layer, step, filter)
     with progress() as report:
         frame = tsstore.surprising(
-            store, layer, n, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
+            store, name, n, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
         )
     shown = frame.assign(
         bits=[f"{bits:.2f}" for bits in frame["bits"]],
@@ -148,7 +148,8 @@ def samples(
     filter: Filter = None,
 ) -> None:
     """Show which samples are in a state, and at which positions."""
-    found = select(run, step, filter)[layer]
+    store, name = select_layer(run, layer, step, filter)
+    found = store[name]
     frame = found.samples_of(state)
     _print_samples(frame, output, frame, MOST_LINES)
     which = counted(len(frame.index.unique()), "sample")
