@@ -154,10 +154,9 @@ def samples(
     _print_samples(frame, output, frame, MOST_LINES)
     which = counted(len(frame.index.unique()), "sample")
     line = f"{counted(len(frame), 'row')} of {found.rows:,} in this state, of {which}"
-    more = len(frame) > MOST_LINES and output is None
-    print_lines(
-        [f"{line}; the first {MOST_LINES} are shown, --output has all." if more else f"{line}."]
-    )
+    if len(frame) > MOST_LINES:
+        line += f"; {MOST_LINES} are shown, --output has all"
+    print_lines([f"{line}."])
 
 
 def _print_samples(shown: pd.DataFrame, output: str | None, whole: pd.DataFrame, most: int) -> None:
