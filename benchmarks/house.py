@@ -44,8 +44,8 @@ BELOW = {
     "tensorstate": STATISTICS | {"store", "recording", "analysis"},
     "integrations": RECORDING | {"recording"},
     "demo": STATISTICS | {"store", "recording", "analysis"},
-    "report": STATISTICS | {"store", "analysis"},
-    "commands": STATISTICS | {"store", "recording", "analysis", "report", "demo"},
+    "reporting": STATISTICS | {"store", "analysis"},
+    "commands": STATISTICS | {"store", "recording", "analysis", "reporting", "demo"},
     "cli": BASE | {"commands"},
 }
 """What each room may import of the others."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tsstore.statistics.efficiency import aIQ, network_efficiency
     from tsstore.statistics.entropy import entropy
     from tsstore.statistics.spectrum import Spectrum
+    from tsstore.reporting.page import report
     from tsstore.store.maintenance.compact import compact
     from tsstore.store.maintenance.repair import repair
     from tsstore.store.maintenance.verify import verify
@@ -74,6 +75,7 @@ _HOMES = {
     "Recorder": "recording.recorder",
     "capture": "recording.capture",
     "layers": "recording.summary",
+    "report": "reporting.page",
     "aIQ": "statistics.efficiency",
     "network_efficiency": "statistics.efficiency",
     "entropy": "statistics.entropy",
@@ -127,6 +129,7 @@ __all__ = [
     "plan",
     "remove_state_layers",
     "repair",
+    "report",
     "reset_efficiency_model",
     "sort_states",
     "states",

@@ -350,7 +350,8 @@ def test_usage_is_printed_without_a_command():
     result = tsstore_command("--help")
     assert result.returncode == 0
     commands = ["demo", "layers", "info", "verify", "repair", "compact"]
-    commands += ["plan", "analyze", "neurons", "states", "samples", "surprising", "export"]
+    commands += ["plan", "analyze", "neurons", "report"]
+    commands += ["states", "samples", "surprising", "export"]
     listed = result.stdout.partition("Commands:")[2].partition("Exit codes")[0]
     assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == commands
 
@@ -422,3 +423,10 @@ def test_compact_says_what_has_become_of_parts_files_and_bytes(run, tmp_path):
     tasks = [task.partition(":")[0] for task in result.stderr.splitlines()]
     assert tasks == ["write part-00000-00000", "compare part-00000-00000"]
     assert tsstore.open(out).samples == 300
+
+
+def test_a_report_is_written_where_it_is_told(run, tmp_path):
+    result = tsstore_command("report", run, "--output", str(tmp_path / "page.html"))
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"{tmp_path / 'page.html'}: ")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -1,0 +1,144 @@
+"""The page: one file, what it says, and names from a store that would do harm."""
+
+from __future__ import annotations
+
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from helpers import draw_batch, write_run
+
+import tsstore
+from tsstore.errors import AccessError, AnalysisError
+
+EVIL = "<script>alert(1)</script>\x1b[31m\u202e"
+VOID = {"meta", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Collects elements and texts; each element must be closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts, self._open = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(" ".join(data.split()))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two layers: one with enough samples, a dead and a duplicate neuron, one with an evil name."""
+    path = tmp_path_factory.mktemp("report") / "run.zarr"
+    rng = np.random.default_rng(0)
+    layers = {"few": 5, EVIL: 40}
+    batch = draw_batch(rng, 400, neurons=layers, columns={"id": np.arange(400)})
+    rows = batch.layers["few"].rows
+    rows[:] &= 0b0111
+    rows[:] |= (rows & 1) << 3
+    write_run(path, [batch], neurons=layers)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(run, tmp_path_factory):
+    path = tsstore.report(run, tmp_path_factory.mktemp("page") / "report.html")
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_first_screen_answers_three_questions(page):
+    texts = page.texts
+    places = [
+        texts.index(question)
+        for question in (
+            "Which layers use their neurons?",
+            "How sure is that?",
+            "What to do next?",
+            "Layers",
+        )
+    ]
+    assert places == sorted(places)
+    said = "\n".join(texts[places[0] : places[-1]])
+    assert "few: 0." in said
+    assert "1 layer saturated" in said or "1 layer usable" in said
+    assert "1 layer sample-limited" in said
+    assert "1 dead neuron in few" in said
+    assert "1 duplicate neuron in few" in said
+    assert "need" in said
+
+
+def test_numbers_are_those_of_the_analysis(page, run):
+    analysis = tsstore.analyze(run)
+    joined = "\n".join(page.texts)
+    assert tsstore.open(run).run.run_id in joined
+    for layer in analysis.values():
+        assert f"{layer.distinct:,}" in joined
+        assert layer.reason in joined
+    assert f"{analysis.network_efficiency():.3f}" in joined
+
+
+def test_the_page_needs_nothing_else_and_names_do_no_harm(page):
+    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "img", "iframe", "object"})
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            assert not (value or "").startswith(("http:", "https:", "//")), (tag, name)
+    joined = "".join(page.texts)
+    assert "\x1b" not in joined
+    assert "\u202e" not in joined
+    assert "<script>alert(1)</script>\\x1b[31m\\u202e" in joined
+
+
+def test_charts_have_names_and_tables_and_headings_are_in_order(page):
+    drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
+    assert len(drawings) == 2 * 4
+    assert all(drawing["role"] == "img" and drawing["aria-label"] for drawing in drawings)
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("table") == 2 + 2 * 3
+    assert tags.count("h1") == tags.count("main") == 1
+    assert tags.index("h1") < tags.index("h2")
+    assert ("html", {"lang": "en"}) in page.elements
+
+
+def test_an_analysis_that_is_there_is_not_made_again(run, tmp_path, monkeypatch):
+    analysis = tsstore.analyze(run, "few")
+    monkeypatch.setattr("tsstore.reporting.page.analyze", None)
+    path = tsstore.report(run, tmp_path / "few.html", analysis=analysis)
+    assert EVIL[:8] not in path.read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_is_an_error_and_leaves_nothing(run, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(AccessError, match="cannot be written"):
+        tsstore.report(run, tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_without_jinja_the_error_names_the_extra(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(AnalysisError, match=r"install tsstore\[report\]"):
+        tsstore.report(run, tmp_path / "report.html")
+
+
+@pytest.mark.slow
+def test_two_hundred_layers_make_less_than_2_megabytes(tmp_path):
+    layers = {f"encoder.layers.{index}.self_attn": 16 for index in range(200)}
+    batch = draw_batch(np.random.default_rng(0), 300, neurons=layers)
+    write_run(tmp_path / "run.zarr", [batch], neurons=layers)
+    page = tsstore.report(tmp_path / "run.zarr", tmp_path / "report.html")
+    assert page.stat().st_size < 2_000_000
