@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from tsstore.recording.capture import capture
     from tsstore.recording.recorder import Recorder
     from tsstore.recording.summary import layers
+    from tsstore.reporting.page import report
     from tsstore.statistics.efficiency import aIQ, network_efficiency
     from tsstore.statistics.entropy import entropy
     from tsstore.statistics.spectrum import Spectrum
-    from tsstore.reporting.page import report
     from tsstore.store.maintenance.compact import compact
     from tsstore.store.maintenance.repair import repair
     from tsstore.store.maintenance.verify import verify
