@@ -261,6 +261,12 @@ class Neurons(ByLayer[LayerNeurons]):
         layers = {name: layer.to_dict(level) for name, layer in self.items()}
         return {"path": self.path, "level": level, "layers": layers}
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw each layer's firing rates, a line a neuron; as `Analysis.plot`."""
+        from tsstore.analysis.results.plots import plot_rates
+
+        return plot_rates({name: layer.rate for name, layer in self.items()}, ax)
+
     @property
     def sentences(self) -> list[str]:
         """What is to be known beside the table."""

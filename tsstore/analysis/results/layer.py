@@ -146,6 +146,18 @@ class LayerResult(LayerCounts):
         """Return what 1 to all samples show, at some numbers of them; raises as `rarefied`."""
         return rarefied(self, curve_sizes(self.samples, points), level)
 
+    def plot_curve(self, ax: Any = None) -> Any:
+        """Draw how many states fewer samples show, with the 95 % band; as `Analysis.plot`."""
+        from tsstore.analysis.results.plots import plot_curve
+
+        return plot_curve(self, ax)
+
+    def plot_spectrum(self, ax: Any = None) -> Any:
+        """Draw how many states were seen in so many samples; as `Analysis.plot`."""
+        from tsstore.analysis.results.plots import plot_spectrum
+
+        return plot_spectrum(self, ax)
+
     @property
     def verdict(self) -> str:
         """``saturated``, ``usable``, ``imprecise``, ``constant`` or ``sample-limited``."""

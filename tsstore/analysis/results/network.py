@@ -229,6 +229,28 @@ class Analysis(ByLayer[LayerResult]):
         rows = {name: table_row(layer) for name, layer in self.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw each layer's efficiency with its interval, lower bounds as arrows.
+
+        Parameters
+        ----------
+        ax
+            matplotlib axes to draw on; new ones unless given.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            What was drawn on.
+
+        Raises
+        ------
+        AnalysisError
+            If matplotlib is not installed (the extra ``plot``).
+        """
+        from tsstore.analysis.results.plots import plot_efficiency
+
+        return plot_efficiency(self.values(), ax)
+
     def __repr__(self) -> str:
         return self.table()
 

@@ -1,0 +1,90 @@
+"""Plots: what they show is what the results say, and they need no screen."""
+
+from __future__ import annotations
+
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from helpers import draw_batch, write_run
+
+import tsstore
+from tsstore.errors import AnalysisError
+
+mpl.use("agg")
+
+from matplotlib import pyplot
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plots") / "run.zarr"
+    layers = {"few $x^$": 4, "layer." * 20 + "many": 64}
+    batch = draw_batch(np.random.default_rng(0), 300, neurons=layers)
+    write_run(path, [batch], neurons=layers)
+    return path
+
+
+@pytest.fixture(scope="module")
+def analysis(run):
+    return tsstore.analyze(run)
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    pyplot.close("all")
+
+
+def test_an_analysis_draws_a_point_a_layer_and_says_what_an_arrow_is(analysis):
+    ax = analysis.plot()
+    ax.figure.canvas.draw()
+    points = [line for line in ax.lines if line.get_marker() in ("o", "|")]
+    shown = [layer.shown_efficiency for layer in analysis.values()]
+    assert [float(np.ravel(line.get_xdata())[0]) for line in points] == shown
+    assert len(ax.texts) == sum(layer.sample_limited for layer in analysis.values()) == 1
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names[0] == r"few \$x^\$"
+    assert len(names[1]) <= 41
+    assert "at least" in ax.get_xlabel()
+
+
+def test_all_draw_on_axes_that_are_given_and_return_them(analysis, run):
+    drawings = [
+        analysis.plot,
+        analysis["few $x^$"].plot_curve,
+        analysis["few $x^$"].plot_spectrum,
+        tsstore.neurons(run).plot,
+    ]
+    for draw in drawings:
+        _, ax = pyplot.subplots()
+        assert draw(ax=ax) is ax
+        ax.figure.canvas.draw()
+        assert ax.get_xlabel()
+
+
+def test_a_curve_ends_at_all_samples_with_what_they_show(analysis):
+    layer = analysis["few $x^$"]
+    curve = layer.plot_curve().lines[0]
+    assert (curve.get_xdata()[-1], curve.get_ydata()[-1]) == (layer.samples, layer.distinct)
+
+
+def test_a_spectrum_holds_all_states(analysis):
+    for layer in analysis.values():
+        (dots,) = layer.plot_spectrum().lines
+        assert dots.get_ydata().sum() == layer.distinct
+        assert dots.get_xdata().max() == layer.spectrum.incidence.max()
+
+
+def test_rates_are_a_line_a_neuron(run):
+    neurons = tsstore.neurons(run)
+    lines = neurons.plot().lines[::2]
+    for line, layer in zip(lines, neurons.values(), strict=True):
+        assert line.get_xdata().tolist() == layer.rate.tolist()
+
+
+def test_without_matplotlib_the_error_names_the_extra(analysis, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(AnalysisError, match=r"install tsstore\[plot\]"):
+        analysis.plot()
