@@ -38,7 +38,7 @@ def info(
         print_lines(_followed(run, watch))
         return
     import tsstore
-    from tsstore.store.reading.layer import LAYER_HEADINGS, layer_cells
+    from tsstore.store.reading.layer import LAYER_HEADINGS
     from tsstore.store.reading.store import store_summary
 
     store = tsstore.open(run)
@@ -52,7 +52,7 @@ def info(
         ],
         ("last commit", "step", "rank", "attempt"),
     )
-    layers = [layer_cells(states) for states in store.values()]
+    layers = list(store.layer_lines())
     print_table(LAYER_HEADINGS, layers, ("positions", "threshold", "dtype"))
 
 

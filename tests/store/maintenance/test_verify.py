@@ -293,9 +293,9 @@ def test_a_part_may_never_have_met_a_layer_where_it_says_so(path):
     assert only(verify(path).errors).what.startswith("missing is 'zero'")
 
 
-def test_two_layers_of_one_name_are_an_error(path):
+def test_a_layer_of_a_name_that_its_directory_contradicts_is_an_error(path):
     rewrite_attributes(path, f"{FIRST}/layers/0001-fc.2", {"name": "conv_1"})
-    assert "two layers or columns are called 'conv_1'" in only(verify(path).errors).what
+    assert "its name is 'conv_1', which its directory" in only(verify(path).errors).what
 
 
 def test_a_damaged_root_is_found_and_the_parts_are_read(path):

@@ -8,10 +8,16 @@ from helpers import draw_batch, rewrite_attributes, write_run
 
 from tsstore.errors import DamageError, FormatError
 from tsstore.store.files.local import LocalFiles
-from tsstore.store.format.documents import create_group, write_group
+from tsstore.store.format.documents import (
+    create_group,
+    dump,
+    node_attributes,
+    read_document,
+    write_group,
+)
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit, Seal
 from tsstore.store.reading import part as parts
-from tsstore.store.reading.part import Part, committed_arrays, follows, has_begun
+from tsstore.store.reading.part import Part, committed_arrays, follows
 from tsstore.store.reading.store import open_store
 
 PART = "part-00000-00000"
@@ -74,17 +80,19 @@ def part_attributes(tmp_path) -> dict:
 
 def test_a_part_that_has_begun_and_one_that_has_not(path):
     files = LocalFiles(path)
-    assert has_begun(files, PART)
-    assert not has_begun(files, "part-00001-00000")
+    assert Part.find(files, PART) == Part.open(files, PART)
+    assert Part.find(files, "part-00001-00000") is None
     (path / "part-00001-00000").mkdir()
     (path / "part-00001-00000" / "zarr.json.12ab.partial").write_bytes(b"{")
-    assert not has_begun(files, "part-00001-00000")
+    assert Part.find(files, "part-00001-00000") is None
+    with pytest.raises(DamageError, match=r"part-00001-00000/zarr.json is .*missing"):
+        Part.open(files, "part-00001-00000")
 
 
 def test_a_part_that_lost_its_metadata_is_damaged(path):
     (path / PART / "zarr.json").unlink()
     with pytest.raises(DamageError, match=rf"{PART}/zarr.json is .*missing; restore"):
-        has_begun(LocalFiles(path), PART)
+        Part.find(LocalFiles(path), PART)
     with pytest.raises(DamageError, match=rf"{PART}/zarr.json is .*missing"):
         open_store(path)
 
@@ -103,10 +111,39 @@ def test_a_part_has_a_plain_directory(path, name):
         open_store(path)
 
 
-def test_two_layers_of_one_name_are_refused(path):
+@pytest.mark.parametrize("ask", [
+    lambda store: store.layers, lambda store: store["Conv.1"], lambda store: store.parts[0].layers,
+])  # fmt: skip
+def test_two_layers_of_one_name_are_refused(tmp_path, ask):
+    neurons = {"Conv.1": 6, "conv.1": 6}
+    write_run(tmp_path, [draw_batch(np.random.default_rng(0), 2, neurons=neurons)], neurons=neurons)
+    assert open_store(tmp_path).layers == ("Conv.1", "conv.1")
+    rewrite_attributes(tmp_path, f"{PART}/layers/0001-conv.1", {"name": "Conv.1"})
+    with pytest.raises(FormatError, match=r"two layers (or columns )?are called 'Conv.1'"):
+        list(ask(open_store(tmp_path)))
+
+
+def test_a_layer_lies_where_its_name_says(path):
     rewrite_attributes(path, f"{PART}/layers/0001-fc.2", {"name": "conv_1"})
-    with pytest.raises(FormatError, match="two layers or columns are called 'conv_1'"):
-        _ = open_store(path).layers
+    store = open_store(path)
+    assert store["conv_1"].rows == 15
+    for ask in (lambda: store.layers, lambda: store["fc.2"], lambda: list(store.parts[0].layers)):
+        with pytest.raises(FormatError, match=r"fc\.2: its name is 'conv_1', which its directory"):
+            ask()
+
+
+def test_a_column_lies_where_its_name_says(path):
+    files = LocalFiles(path)
+    for column, name in (("label", "other"), ("0001-name", "names")):
+        at = f"{PART}/samples/{column}"
+        attributes = node_attributes(at, {"name": name, "index": 0})
+        document = read_document(files, at) | {"attributes": attributes}
+        files.write(f"{at}/zarr.json", dump(document))
+    store = open_store(path)
+    with pytest.raises(FormatError, match="samples/label: its name is 'other', which its"):
+        store.column("label")
+    with pytest.raises(FormatError, match="samples/0001-name: its name is 'names', which its"):
+        _ = store.columns
 
 
 @pytest.mark.parametrize(("neurons", "row_bytes"), [(17, 3), (8, 1)])
@@ -115,7 +152,7 @@ def test_states_of_another_width_than_the_layer_says_are_refused(path, neurons, 
     with pytest.raises(
         FormatError, match=rf"fc.2/states: entries are .*expected uint8 \({row_bytes},"
     ):
-        _ = open_store(path).layers
+        _ = open_store(path)["fc.2"]
 
 
 def test_a_column_without_a_name_is_refused(path):
@@ -125,7 +162,7 @@ def test_a_column_without_a_name_is_refused(path):
         checksums.read_bytes().replace(b"uint32", b"int64").replace(b"4096", b"16384")
     )
     with pytest.raises(FormatError, match=r"samples/label: name is None; expected text"):
-        _ = open_store(path).columns
+        _ = open_store(path).column("label")
 
 
 def record(generation: int, rows: int, positions: int | None = None, **columns: int):

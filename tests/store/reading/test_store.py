@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -25,10 +28,27 @@ from tsstore.errors import (
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
+from tsstore.store.reading.layer import layer_cells
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
 from tsstore.store.writing.seal import create_seal
 from tsstore.text import printable
+
+
+@contextmanager
+def reads_of(monkeypatch) -> Iterator[list[str]]:
+    """Give the keys of all files that are read in the block."""
+    reads, read = [], LocalFiles.read
+
+    def noted(files, key, *arguments, **keywords):
+        data = read(files, key, *arguments, **keywords)
+        reads.append(key)
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "read", noted)
+        yield reads
+
 
 any_text = st.text(st.characters())
 
@@ -145,13 +165,108 @@ def test_refresh_finds_layers_that_came_later(tmp_path, batches):
 def test_refresh_opens_no_part_again_that_has_not_changed(path, batches, monkeypatch):
     write_run(path, batches[:1], part=PartAttributes(step=7, rank=2), close=False)
     store = open_store(path)
-    before, reads = store.parts, []
-    read = LocalFiles.read
-    monkeypatch.setattr(
-        LocalFiles, "read", lambda files, key, **most: reads.append(key) or read(files, key, **most)
-    )
-    assert all(old is new for old, new in zip(before, store.refresh().parts, strict=True))
+    before = store.parts
+    with reads_of(monkeypatch) as reads:
+        assert all(old is new for old, new in zip(before, store.refresh().parts, strict=True))
     assert reads == ["zarr.json", "part-00002-00000/commit/zarr.json"]
+
+
+def test_of_one_layer_no_other_is_opened(path, monkeypatch):
+    with reads_of(monkeypatch) as reads:
+        assert open_store(path)["fc.2"].rows == 16
+    assert not [key for key in reads if "conv_1" in key or "samples" in key or "checksums" in key]
+    assert len([key for key in reads if "fc.2" in key]) == 4
+
+
+def test_a_store_is_shown_without_opening_the_layers_of_all_parts(path, monkeypatch):
+    shown = str(open_store(path))
+    shutil.rmtree(path / "part-00001-00000" / "layers")
+    with reads_of(monkeypatch) as reads:
+        store = open_store(path)
+        assert store.layers == ("conv_1", "fc.2")
+        assert str(store) == shown
+        assert "".join(store._repr_html_())
+    assert len([key for key in reads if "layers" in key]) == 2
+    with pytest.raises(DamageError, match=r"part-00001-00000/layers/0000-conv_1"):
+        store["conv_1"]
+
+
+LONG = "model.encoder.layers.0.blocks.0.attention.projection"
+
+
+@pytest.mark.parametrize("names", [
+    (f"{LONG}.query", f"{LONG}.value"), ("fc:before", "fc_before"), ("Fc", "fc"),
+])  # fmt: skip
+@pytest.mark.parametrize("missing", ["error", "empty"])
+def test_names_that_their_directories_do_not_tell_apart_are_read(tmp_path, names, missing):
+    """Each part has layers that lie in the same directories, but for one they are others."""
+    for rank, name in enumerate((*names, names[0])):
+        neurons = {"conv_1": 6, name: 13}
+        batch = draw_batch(np.random.default_rng(rank), 3, neurons=neurons)
+        part = PartAttributes(rank=rank, step=rank % 2, missing=missing)
+        write_run(tmp_path, [batch], neurons=neurons, part=part)
+    store = open_store(tmp_path)
+    assert len({path.name for path in tmp_path.glob("part-*/layers/0001-*")}) == 1
+    assert store.layers == ("conv_1", *names)
+    if missing == "empty":
+        assert [store[name].rows for name in store.layers] == [9, 6, 3]
+        rows = [line.split()[3] for line in repr(store).splitlines()[3:]]
+        assert rows == ["9", "6", "3"]
+    else:
+        for ask in (lambda: store[names[0]], lambda: repr(store)):
+            with pytest.raises(DamageError, match="were captured with different layers"):
+                ask()
+
+
+def test_a_layer_of_another_name_in_the_same_directory_is_noticed_when_it_is_opened(tmp_path):
+    for rank, name in enumerate(("fc_before", "fc:before")):
+        batch = draw_batch(np.random.default_rng(rank), 3, neurons={name: 6})
+        write_run(tmp_path, [batch], neurons={name: 6}, part=PartAttributes(rank=rank))
+    store = open_store(tmp_path)
+    assert store.layers == ("fc_before",)
+    for name in ("fc_before", "fc:before"):
+        with pytest.raises(DamageError, match="were captured with different layers"):
+            store[name]
+
+
+@given(st.data())
+def test_what_is_found_by_record_and_directory_is_what_is_found_by_opening_all(data):
+    """Parts with any layers, in any order, and names that look alike."""
+    alike = ["fc", "Fc", "fc:before", "fc_before", f"{LONG}.a", f"{LONG}.b", "conv"]
+    with TemporaryDirectory() as path:
+        parts = data.draw(st.lists(st.permutations(alike), min_size=1, max_size=4))
+        for rank, names in enumerate(parts):
+            neurons = dict.fromkeys(names[: data.draw(st.integers(1, 4))], 6)
+            samples = data.draw(st.integers(0, 2))
+            positions = {name: data.draw(st.integers(0, 2)) for name in neurons}
+            batch = draw_batch(
+                np.random.default_rng(rank), samples, neurons=neurons, positions=positions
+            )
+            missing = data.draw(st.sampled_from(["error", "empty"]))
+            part = PartAttributes(rank=rank, step=data.draw(st.integers(0, 1)), missing=missing)
+            write_run(path, [batch], neurons=neurons, part=part)
+        store = open_store(path)
+        everything = [
+            (part, name, layer) for part in store.parts for name, layer in part.layers.items()
+        ]
+        told = all(part.attributes.missing == "empty" for part in store.parts)
+        names = tuple(dict.fromkeys(name for _, name, _ in everything))
+        if told:
+            assert store.layers == names
+        lines = {}
+        for name in names:
+            held = {part.directory for part, other, _ in everything if other == name}
+            lacking = [part for part in store.parts if part.samples and part.directory not in held]
+            if any(part.attributes.missing == "error" for part in lacking):
+                with pytest.raises(DamageError):
+                    store[name]
+                continue
+            states = store[name]
+            rows = sum(layer.rows for _, other, layer in everything if other == name)
+            assert states.rows == rows
+            lines[name] = layer_cells(states.attributes, states.positions, rows)
+        if len(lines) == len(names) and told:
+            assert list(store.layer_lines()) == list(lines.values())
 
 
 def test_refresh_of_one_step_stays_at_it(path, batches):

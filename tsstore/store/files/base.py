@@ -49,6 +49,9 @@ class Files(ABC):
         The place, as a person would write it, without credentials.
     """
 
+    readers = 8
+    """So many files are read at a time where many are wanted: what is far away answers late."""
+
     def __init__(self, location: str) -> None:
         self.location = location
 

@@ -76,6 +76,8 @@ class ObjectFiles(Files):
         which has its own. Anything else is refused with NotAStoreError.
     """
 
+    readers = 32
+
     def __init__(self, path: object) -> None:
         self._store, location = _open(path, ANSWER_SECONDS)
         self._slow_store, _ = _open(path, PATIENCE_SECONDS)

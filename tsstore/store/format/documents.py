@@ -16,6 +16,7 @@ from tsstore.store.files.base import Bytes, Files
 ZARR_JSON = "zarr.json"
 MAX_DOCUMENT_BYTES = 16 << 20
 MAX_DEPTH = 32
+_NESTING = dict, list, tuple
 MAX_NUMBER = 1 << 53
 """Beyond it, JSON readers in other languages may round."""
 
@@ -117,9 +118,22 @@ def read_document(files: Files, path: str) -> dict[str, Any]:
 
 def read_attributes(files: Files, path: str) -> dict[str, Any]:
     """Read and check the tsstore attributes of the node at `path`; it must have some."""
+    return _checked_attributes(files, path, read_document(files, path))
+
+
+def find_attributes(files: Files, path: str) -> dict[str, Any] | None:
+    """Read and check the tsstore attributes of the node at `path`; None where there is no node."""
+    key = metadata_key(path)
+    try:
+        data = files.read(key, most=MAX_DOCUMENT_BYTES)
+    except FileNotFoundError:
+        return None
+    return _checked_attributes(files, path, load(data, files.where(key)))
+
+
+def _checked_attributes(files: Files, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
     where = f"{files.location}/{path}"
-    attributes = tsstore_attributes(read_document(files, path), where)
-    return check_attributes(attributes, path, where)
+    return check_attributes(tsstore_attributes(document, where), path, where)
 
 
 def tsstore_attributes(document: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -175,15 +189,16 @@ def _refuse_constant(constant: str) -> object:
 
 def _is_deep(value: object) -> bool:
     """Whether a value has more than MAX_DEPTH levels, found without recursion."""
-    level: list[object] = [value]
+    level = [value]
     for _ in range(MAX_DEPTH):
-        level = [child for item in level for child in _children(item)]
+        children: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                children += item.values()
+            elif isinstance(item, list | tuple):
+                children += item
+        # Most are numbers and text, which need no look of their own.
+        level = [child for child in children if isinstance(child, _NESTING)]
         if not level:
             return False
     return True
-
-
-def _children(value: object) -> list[object]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return list(value) if isinstance(value, list | tuple) else []

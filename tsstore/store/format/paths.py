@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 _DIRECTORY = re.compile(r"[a-z0-9][a-z0-9_.-]{0,95}")
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+MAX_SLUG = 48
 _UNSAFE = re.compile(r"[^a-z0-9_.-]+")
 
 
@@ -20,12 +21,22 @@ def directory_name(index: int, name: str) -> str:
 
     The index makes it unique where file systems ignore case; the name in full is in attributes.
     """
-    return f"{index:04d}-{_UNSAFE.sub('_', name.lower())[:48]}"
+    return f"{index:04d}-{slug(name)}"
+
+
+def slug(name: str) -> str:
+    """Return what is left of a name in the directory of a layer, behind its index."""
+    return _UNSAFE.sub("_", name.lower())[:MAX_SLUG]
 
 
 def column_directory(index: int, name: str) -> str:
     """Return the directory of a sample column: its name where that is plain and lower-case."""
-    return name if _PLAIN_NAME.fullmatch(name) else directory_name(index, name)
+    return name if is_plain(name) else directory_name(index, name)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a sample column of that name lies in the directory of that name."""
+    return _PLAIN_NAME.fullmatch(name) is not None
 
 
 def part_directory(rank: int, attempt: int) -> str:

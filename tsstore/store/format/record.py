@@ -36,8 +36,12 @@ class ArrayCommit:
     def from_json(cls, value: object, where: str) -> ArrayCommit:
         """Check and parse; FormatError where a number is not valid."""
         fields = mapping(value, "an array's commit", where)
-        names = ("rows", "digest", "tail_rows", "tail_checksum")
-        return cls(*(number(fields.get(name), name, where) for name in names))
+        return cls(
+            number(fields.get("rows"), "rows", where),
+            number(fields.get("digest"), "digest", where),
+            number(fields.get("tail_rows"), "tail_rows", where),
+            number(fields.get("tail_checksum"), "tail_checksum", where),
+        )
 
 
 @dataclass(frozen=True)

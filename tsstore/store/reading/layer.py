@@ -276,17 +276,17 @@ class LayerStates(PackedRows):
         )
 
     def _repr_html_(self) -> str:
-        return html_table(LAYER_HEADINGS, [layer_cells(self)])
+        cells = layer_cells(self.attributes, self.positions, self.rows)
+        return html_table(LAYER_HEADINGS, [cells])
 
 
-def layer_cells(states: LayerStates) -> tuple[str, ...]:
-    """Return a layer's line of the table of a store."""
-    positions = "varying" if states.positions is None else f"{states.positions:,}"
+def layer_cells(attributes: LayerAttributes, positions: int | None, rows: int) -> tuple[str, ...]:
+    """Return a layer's line of the table of a store; its samples' `positions` vary if None."""
     return (
-        printable(states.name),
-        f"{states.neurons:,}",
-        positions,
-        f"{states.rows:,}",
-        f"{states.attributes.threshold['given']:g}",
-        printable(states.attributes.dtype),
+        printable(attributes.name),
+        f"{attributes.neurons:,}",
+        "varying" if positions is None else f"{positions:,}",
+        f"{rows:,}",
+        f"{attributes.threshold['given']:g}",
+        printable(attributes.dtype),
     )

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from tsstore.errors import DamageError, FormatError
-from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.files.base import Files
-from tsstore.store.format.attributes import LayerAttributes, PartAttributes
-from tsstore.store.format.documents import metadata_key, read_attributes, text
+from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.format.documents import find_attributes, metadata_key
 from tsstore.store.format.paths import (
     ArrayPaths,
     column_paths,
     commit_path,
     is_directory,
-    layer_path,
     positions_paths,
     seal_path,
     states_paths,
 )
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
-from tsstore.store.reading.layer_part import LayerPart
+from tsstore.store.reading.by_name import PartColumns, PartLayers
 
 CONTAINERS = ("layers", "samples", "sample_checksums")
 """The groups of a part that hold its arrays."""
@@ -44,11 +40,21 @@ class Part:
 
     @classmethod
     def open(cls, files: Files, directory: str) -> Part:
-        """Read and check a part's attributes and record."""
-        if not is_directory(directory):
+        """Read and check a part's attributes and record; DamageError where it has none."""
+        part = cls.find(files, directory)
+        if part is None:
+            raise files.missing(metadata_key(directory))
+        return part
+
+    @classmethod
+    def find(cls, files: Files, directory: str) -> Part | None:
+        """Read and check a part's attributes and record; None where it has not begun."""
+        if not is_directory(directory) and files.exists(metadata_key(directory)):
             raise FormatError(f"{files.location}: {directory!r:.80} is no part's directory")
-        part = PartAttributes.from_json(*_attributes(files, directory))
-        return cls(files, directory, part, *_read_commit(files, directory))
+        attributes = _read_part(files, directory)
+        if attributes is None:
+            return None
+        return cls(files, directory, attributes, *_read_commit(files, directory))
 
     def refreshed(self) -> Part:
         """Return the part as of its latest commit, DamageError if that goes back; or itself."""
@@ -77,50 +83,18 @@ class Part:
         return self.attributes.step
 
     @cached_property
-    def layers(self) -> dict[str, LayerPart]:
-        """The part's layers by public name."""
-        layers: dict[str, LayerPart] = {}
-        for directory in self.record.layers:
-            layer = self._open_layer(directory)
-            self._check_new(layer.attributes.name, layers)
-            layers[layer.attributes.name] = layer
-        return layers
+    def layers(self) -> PartLayers:
+        """The part's layers by public name; each is opened when it is asked for."""
+        return PartLayers(self.files, self.directory, self.record)
 
     @cached_property
-    def columns(self) -> dict[str, CommittedArray]:
-        """The part's sample columns by name."""
-        columns: dict[str, CommittedArray] = {}
-        for directory, commit in self.record.columns.items():
-            paths = column_paths(self.directory, directory)
-            column = CommittedArray.open(self.files, paths, commit)
-            name = text(column.attributes.get("name"), "name", f"{self._where}/{paths.values}")
-            self._check_new(name, columns)
-            columns[name] = column
-        return columns
+    def columns(self) -> PartColumns:
+        """The part's sample columns by name; each is opened when it is asked for."""
+        return PartColumns(self.files, self.directory, self.record)
 
     @property
     def _where(self) -> str:
         return f"{self.files.location}/{self.directory}"
-
-    def _check_new(self, name: str, known: Mapping[str, object]) -> None:
-        if name in known:
-            raise FormatError(f"{self._where}: two layers or columns are called {name!r:.80}")
-
-    def _open_layer(self, directory: str) -> LayerPart:
-        path = layer_path(self.directory, directory)
-        attributes = LayerAttributes.from_json(*_attributes(self.files, path))
-        commit = self.record.layers[directory]
-        paths = states_paths(self.directory, directory)
-        states = CommittedArray.open(
-            self.files, paths, commit.states, "uint8", (attributes.row_bytes,)
-        )
-        positions = None
-        if commit.positions is not None:
-            paths = positions_paths(self.directory, directory)
-            positions = CommittedArray.open(self.files, paths, commit.positions, "int64")
-        return LayerPart(
-            self.directory, attributes, states, positions, self.samples, commit.lengths
-        )
 
 
 def committed_arrays(part: str, record: CommitRecord) -> dict[ArrayPaths, ArrayCommit]:
@@ -157,35 +131,36 @@ def _read_commit(files: Files, part: str) -> tuple[CommitRecord, Seal | None]:
     return seal.record if seal else record, seal
 
 
-def _attributes(files: Files, path: str) -> tuple[dict[str, Any], str]:
-    return read_attributes(files, path), f"{files.location}/{path}"
-
-
 def read_seal(files: Files, part: str) -> Seal | None:
     """Return the part's seal, checked; None where there is none."""
     path = seal_path(part)
-    if not files.exists(metadata_key(path)):
-        return None
-    return Seal.from_json(*_attributes(files, path))
+    found = find_attributes(files, path)
+    return None if found is None else Seal.from_json(found, files.where(path))
 
 
 def read_record(files: Files, part: str) -> CommitRecord:
     """Return the part's own record, checked; an empty one where no layers are defined yet."""
     has_layers = "layers" in files.list(part)
     path = commit_path(part)
-    if files.exists(metadata_key(path)):
-        return CommitRecord.from_json(*_attributes(files, path))
+    found = find_attributes(files, path)
+    if found is not None:
+        return CommitRecord.from_json(found, files.where(path))
     if has_layers:
         raise files.missing(metadata_key(path))
     return CommitRecord()
 
 
-def has_begun(files: Files, part: str) -> bool:
-    """Whether a part has its metadata; a process may have been stopped before it wrote them."""
-    # First what it holds: a process that begins just now writes the metadata before all else.
-    held = files.names(part)
-    if files.exists(metadata_key(part)):
-        return True
-    if held:
-        raise files.missing(metadata_key(part))
-    return False
+def _read_part(files: Files, part: str) -> PartAttributes | None:
+    """Return what a part says of its process; None where it has not begun.
+
+    A process may have been stopped before it wrote that.
+    """
+    found = find_attributes(files, part)
+    if found is None:
+        # A process that begins just now writes the metadata before all else: so first what it
+        # holds, and then once more whether there are any.
+        held = files.names(part)
+        found = find_attributes(files, part)
+        if found is None and held:
+            raise files.missing(metadata_key(part))
+    return None if found is None else PartAttributes.from_json(found, files.where(part))

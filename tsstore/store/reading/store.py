@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import DamageError, StoreError, UnknownLayerError
+from tsstore.errors import StoreError, UnknownLayerError
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import RunAttributes
+from tsstore.store.reading.catalogue import Places, layer_lines, layer_parts, layer_places
 from tsstore.store.reading.conditions import kept_pieces, sample_index, with_mask, with_value
 from tsstore.store.reading.ids import ID, same_ids
 from tsstore.store.reading.layer import LAYER_HEADINGS, LayerStates, layer_cells
-from tsstore.store.reading.layer_part import LayerPart
-from tsstore.store.reading.part import Part, has_begun
+from tsstore.store.reading.part import Part
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.reading.status import (
     FINISHED,
@@ -32,6 +32,7 @@ from tsstore.store.reading.status import (
     status_text,
 )
 from tsstore.store.run import read_run
+from tsstore.store.threads import in_threads
 from tsstore.text import counted, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
@@ -86,11 +87,14 @@ def open_store(path: StorePath) -> StateStore:
 
 def open_parts(files: Files, known: Iterable[Part] = ()) -> tuple[Part, ...]:
     """Open the parts of a run; of those that are known, look for later commits only."""
-    parts = {part.directory: part.refreshed() for part in known}
-    for name in files.list(""):
-        if name.startswith("part-") and name not in parts and has_begun(files, name):
-            parts[name] = Part.open(files, name)
-    return tuple(parts[name] for name in sorted(parts))
+    parts = {part.directory: part for part in known}
+    wanted = [name for name in files.list("") if name.startswith("part-") and name not in parts]
+
+    def latest(name: str) -> Part | None:
+        return parts[name].refreshed() if name in parts else Part.find(files, name)
+
+    opened = in_threads(latest, sorted([*parts, *wanted]), files.readers)
+    return tuple(part for part in opened if part is not None)
 
 
 class StateStore(Mapping[str, LayerStates]):
@@ -176,12 +180,10 @@ class StateStore(Mapping[str, LayerStates]):
         has_ids = any(ID in part.columns for part in self.parts)
         return same_ids(self.parts, ID, self.view.samples).repeats if has_ids else 0
 
-    @cached_property
+    @property
     def layers(self) -> tuple[str, ...]:
         """Public names of the layers, in the order of capture, or in which they were selected."""
-        if self.view.layers is not None:
-            return self.view.layers
-        return tuple(dict.fromkeys(name for part in self.parts for name in part.layers))
+        return tuple(self._places) if self.view.layers is None else self.view.layers
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -293,16 +295,16 @@ class StateStore(Mapping[str, LayerStates]):
             If there is no such layer.
         """
         for candidate in aliases(name):
-            if candidate in self.layers:
+            if self._shows(candidate):
                 return candidate
         held = ", ".join(map(printable, self.layers)) or "no layers: nothing has been committed"
         raise UnknownLayerError(f"{self.path} has no layer {name!r}; it has {held}")
 
     def __getitem__(self, name: str) -> LayerStates:
         public = self.layer_name(name)
-        held = _parts_with(self.path, public, self.parts)
-        parts = tuple(_layer_parts(public, held))
-        return LayerStates(self.path, public, parts, self.view.samples, held)
+        held = tuple(layer_parts(self.path, public, self.parts))
+        parts, layers = zip(*held, strict=True)
+        return LayerStates(self.path, public, layers, self.view.samples, parts)
 
     @property
     def zarr_group(self) -> zarr.Group:
@@ -323,6 +325,24 @@ class StateStore(Mapping[str, LayerStates]):
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    @cached_property
+    def _places(self) -> Places:
+        return layer_places(self.parts)
+
+    def _shows(self, layer: str) -> bool:
+        """Whether there is a layer of that public name; no other is looked at."""
+        if self.view.layers is not None:
+            return layer in self.view.layers
+        return any(layer in part.layers for part in self.parts)
+
+    def layer_lines(self) -> Iterator[tuple[str, ...]]:
+        """Yield the lines of a table of the layers, most of which stay closed for it."""
+        if self.view.samples.samples:
+            shown = self.values()
+            return (layer_cells(layer.attributes, layer.positions, layer.rows) for layer in shown)
+        places = {name: self._places[name] for name in self.layers}
+        return layer_lines(self.path, self.parts, places)
 
     def refresh(self) -> StateStore:
         """Move on to the latest commits, new parts included, and return this store.
@@ -366,13 +386,12 @@ class StateStore(Mapping[str, LayerStates]):
 
     def __repr__(self) -> str:
         lines = [f"<StateStore {printable(self.path)}>", f"  {store_summary(self)}"]
-        rows = [LAYER_HEADINGS, *(layer_cells(states) for states in self.values())]
+        rows = [LAYER_HEADINGS, *self.layer_lines()]
         return "\n".join(lines + text_table(rows) if len(rows) > 1 else lines)
 
     def _repr_html_(self) -> str:
-        rows = map(layer_cells, self.values())
         title = html_title("StateStore", self.path, store_summary(self))
-        return title + html_table(LAYER_HEADINGS, rows)
+        return title + html_table(LAYER_HEADINGS, self.layer_lines())
 
 
 def store_summary(store: StateStore) -> str:
@@ -386,31 +405,6 @@ def store_summary(store: StateStore) -> str:
         facts.append("where " + ", ".join(store.view.told))
     facts.append(status_text(store.status, store.part_statuses, store.last_commit))
     return " · ".join(facts)
-
-
-def _parts_with(path: str, layer: str, parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Return the parts that hold the layer, or samples that have no rows in it.
-
-    StoreError or DamageError where a part holds samples, but not of that layer, and says not why.
-    """
-    held = tuple(part for part in parts if part.samples or layer in part.layers)
-    lacking = [part for part in held if layer not in part.layers]
-    unexplained = [part for part in lacking if part.attributes.missing == "error"]
-    if unexplained:
-        names = ", ".join(part.directory for part in unexplained)
-        what = f"{path}: layer {printable(layer)} has no states in {names}, which hold samples"
-        if any(part.seal is None for part in unexplained):
-            raise StoreError(f"{what}; other parts have it already: wait for the next commit")
-        raise DamageError(f"{what}; the parts were captured with different layers")
-    return held
-
-
-def _layer_parts(layer: str, held: Iterable[Part]) -> Iterator[LayerPart]:
-    """Yield the layer in each part that holds it, and in those of whose samples it has no rows."""
-    held = list(held)
-    first = next(part.layers[layer] for part in held if layer in part.layers)
-    for part in held:
-        yield part.layers.get(layer) or first.without_rows(part.directory, part.samples)
 
 
 def check_whole(store: StateStore, what: str) -> None:

@@ -1,0 +1,113 @@
+"""Which layers the parts of a run hold, and where: found without opening what is not asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from tsstore.errors import DamageError, FormatError, StoreError
+from tsstore.store.format.paths import MAX_SLUG
+from tsstore.store.reading.layer import layer_cells
+from tsstore.store.reading.layer_part import LayerPart
+from tsstore.store.reading.part import Part
+from tsstore.store.threads import in_threads
+from tsstore.text import printable
+
+Places = Mapping[str, Mapping[str, str]]
+"""Directories of layers: by public name, then by the directory of the part."""
+
+
+def layer_places(parts: Sequence[Part]) -> Places:
+    """Return where each layer lies in each part that holds it, in the order of capture.
+
+    The name is read in the first part that has such a directory. Where that spells it in full, it
+    is believed of the parts that promise to hold the layers of the others; whoever opens the layer
+    of one name in all of them finds out. Other names are read in each part.
+    """
+    first: dict[str, Part] = {}
+    for part in parts:
+        for directory in part.layers.directories:
+            first.setdefault(directory, part)
+    known = dict(zip(first, _read_names([(part, at) for at, part in first.items()]), strict=True))
+    spelt = {directory for directory, name in known.items() if _spells(directory, name)}
+
+    def is_known(part: Part, directory: str) -> bool:
+        return directory in spelt and part.attributes.missing == "error"
+
+    pairs = [(part, directory) for part in parts for directory in part.layers.directories]
+    _read_names([pair for pair in pairs if not is_known(*pair)])
+    places: dict[str, dict[str, str]] = {}
+    for part, directory in pairs:
+        here = is_known(part, directory)
+        name = known[directory] if here else part.layers.name(directory)
+        place = places.setdefault(name, {})
+        if place.setdefault(part.directory, directory) != directory:
+            raise FormatError(
+                f"{part.files.where(part.directory)}: two layers are called {name!r:.80}; expected "
+                "each name once: it was not written by tsstore"
+            )
+    return places
+
+
+def layer_parts(path: str, layer: str, parts: Sequence[Part]) -> Iterator[tuple[Part, LayerPart]]:
+    """Open a layer in each part that holds it, or whose samples have no rows in it.
+
+    StoreError or DamageError where a part holds samples, but not of that layer, and says not why.
+    """
+    opened = list(in_threads(lambda part: part.layers.get(layer), parts, _threads(parts)))
+    lacking = [p for p, held in zip(parts, opened, strict=True) if held is None and p.samples]
+    _check_lacking(path, layer, lacking)
+    first = next(held for held in opened if held is not None)
+    for part, held in zip(parts, opened, strict=True):
+        if held is not None:
+            yield part, held
+        elif part.samples:
+            yield part, first.without_rows(part.directory, part.samples)
+
+
+def layer_lines(path: str, parts: Sequence[Part], places: Places) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of the table of a run's layers: rows and positions by the commit records.
+
+    What else a layer says is read in its first part. Errors as of :func:`layer_parts`.
+    """
+    for layer, held in places.items():
+        lacking = [part for part in parts if part.directory not in held and part.samples]
+        _check_lacking(path, layer, lacking)
+        holding = [part for part in parts if part.directory in held]
+        commits = [part.record.layers[held[part.directory]] for part in holding]
+        counts = {0 for _ in lacking} | {
+            commit.states.rows // part.samples if commit.positions is None else None
+            for part, commit in zip(holding, commits, strict=True)
+            if part.samples
+        }
+        yield layer_cells(
+            holding[0].layers.attributes(held[holding[0].directory]),
+            counts.pop() if len(counts) == 1 else None,
+            sum(commit.states.rows for commit in commits),
+        )
+
+
+def _check_lacking(path: str, layer: str, lacking: Sequence[Part]) -> None:
+    """Raise unless all parts with samples that do not have a layer say why."""
+    unexplained = [part for part in lacking if part.attributes.missing == "error"]
+    if unexplained:
+        names = ", ".join(part.directory for part in unexplained)
+        what = f"{path}: layer {printable(layer)} has no states in {names}, which hold samples"
+        if any(part.seal is None for part in unexplained):
+            raise StoreError(f"{what}; other parts have it already: wait for the next commit")
+        raise DamageError(f"{what}; the parts were captured with different layers")
+
+
+def _read_names(pairs: Sequence[tuple[Part, str]]) -> list[str]:
+    """Return the names of the layers in some parts' directories."""
+    threads = _threads([part for part, _ in pairs])
+    return list(in_threads(lambda pair: pair[0].layers.name(pair[1]), pairs, threads))
+
+
+def _threads(parts: Sequence[Part]) -> int:
+    """Return how many of the parts' files to read at a time."""
+    return min(len(parts), parts[0].files.readers) if parts else 1
+
+
+def _spells(directory: str, name: str) -> bool:
+    """Whether a layer's directory says its name in full, nothing cut off and nothing replaced."""
+    return directory.partition("-")[2] == name and len(name) < MAX_SLUG

@@ -1,0 +1,61 @@
+"""Doing the same with many things, several at a time, and taking what comes of it in order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+def in_threads(
+    call: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
+) -> Iterator[_Result]:
+    """Yield ``call(item)`` for each of `items`, in their order; an error is raised in its place.
+
+    At most twice as many items as threads are taken ahead, so that their results stay few. Where
+    the caller stops, by an error or Ctrl-C, no further item is begun, and nobody waits for those
+    that are at work: a process can end meanwhile. With one thread nothing is taken ahead.
+    """
+    if threads <= 1:
+        yield from map(call, items)
+        return
+    tasks: SimpleQueue[tuple[_Item, Future[_Result]] | None] = SimpleQueue()
+    pending: deque[Future[_Result]] = deque()
+    workers = 0
+    try:
+        for item in items:
+            if workers < threads:
+                workers += 1
+                # Daemons: what they do is without effect once nobody takes the results.
+                threading.Thread(target=_work, args=(call, tasks), daemon=True).start()
+            pending.append(Future())
+            tasks.put((item, pending[-1]))
+            if len(pending) >= 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+        for _ in range(workers):
+            tasks.put(None)
+
+
+def _work(
+    call: Callable[[_Item], _Result], tasks: SimpleQueue[tuple[_Item, Future[_Result]] | None]
+) -> None:
+    while (task := tasks.get()) is not None:
+        item, future = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call(item))
+            except BaseException as error:
+                future.set_exception(error)
+        # The result is the caller's from now on.
+        del task, item, future
