@@ -148,15 +148,16 @@ class LayerResult(LayerCounts):
 
     def plot_curve(self, ax: Any = None) -> Any:
         """Draw how many states fewer samples show, with the 95 % band; as `Analysis.plot`."""
-        from tsstore.analysis.results.plots import plot_curve
+        from tsstore.analysis.results.plots import plot_curve, short
 
-        return plot_curve(self, ax)
+        title = f"{short(self.name)}: {self.verdict}"
+        return plot_curve(self.rarefaction_curve(), title, self.samples_needed, ax)
 
     def plot_spectrum(self, ax: Any = None) -> Any:
         """Draw how many states were seen in so many samples; as `Analysis.plot`."""
-        from tsstore.analysis.results.plots import plot_spectrum
+        from tsstore.analysis.results.plots import plot_spectrum, short
 
-        return plot_spectrum(self, ax)
+        return plot_spectrum(self.spectrum, short(self.name), ax)
 
     @property
     def verdict(self) -> str:

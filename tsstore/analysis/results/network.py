@@ -249,7 +249,11 @@ class Analysis(ByLayer[LayerResult]):
         """
         from tsstore.analysis.results.plots import plot_efficiency
 
-        return plot_efficiency(self.values(), ax)
+        shown = {
+            name: (layer.shown_efficiency, layer.efficiency_interval(), layer.sample_limited)
+            for name, layer in self.items()
+        }
+        return plot_efficiency(shown, ax)
 
     def __repr__(self) -> str:
         return self.table()

@@ -6,7 +6,7 @@ colour alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from tsstore.text import printable
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from tsstore.analysis.results.layer import LayerResult
+    from tsstore.analysis.results.estimates import Rarefied
+    from tsstore.statistics.intervals import Interval
+    from tsstore.statistics.spectrum import Spectrum
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#808080"
 """Of Okabe and Ito's palette for all kinds of sight."""
@@ -39,89 +41,68 @@ def axes(given: Any, size: tuple[float, float] = (6.4, 4.0)) -> Any:
     return pyplot.subplots(figsize=size, layout="constrained")[1]
 
 
-def plot_efficiency(layers: Iterable[LayerResult], ax: Any = None) -> Any:
-    """Draw each layer's efficiency with its interval, lower bounds as arrows; return the axes."""
-    layers = list(layers)
-    ax = axes(ax, (6.4, 1.2 + 0.28 * len(layers)))
-    for at, layer in enumerate(layers):
-        value = layer.shown_efficiency
-        if layer.sample_limited:
+def plot_efficiency(shown: Mapping[str, tuple[float, Interval | None, bool]], ax: Any) -> Any:
+    """Draw efficiencies by layer with their intervals, lower bounds as arrows; return the axes."""
+    ax = axes(ax, (6.4, 1.2 + 0.28 * len(shown)))
+    for at, (value, interval, is_bound) in enumerate(shown.values()):
+        if is_bound:
             ax.plot(value, at, marker="|", color=ORANGE, markersize=10)
-            ax.annotate(
-                "",
-                (value + ARROW, at),
-                (value, at),
-                arrowprops={"arrowstyle": "->", "color": ORANGE},
-            )
-        else:
-            interval = layer.efficiency_interval()
-            if interval is not None:
-                ax.plot([interval.lower, interval.upper], [at, at], color=BLUE, linewidth=2)
-            ax.plot(value, at, marker="o", color=BLUE, markersize=5)
-    ax.set_yticks(range(len(layers)), [short(layer.name) for layer in layers])
-    ax.set_ylim(len(layers) - 0.5, -0.5)
+            arrow = {"arrowstyle": "->", "color": ORANGE}
+            ax.annotate("", (value + ARROW, at), (value, at), arrowprops=arrow)
+            continue
+        if interval is not None:
+            ax.plot([interval.lower, interval.upper], [at, at], color=BLUE, linewidth=2)
+        ax.plot(value, at, marker="o", color=BLUE, markersize=5)
+    _name_rows(ax, shown)
     ax.set_xlim(0, 1.02)
     words = "efficiency: entropy in bits by neurons"
-    if any(layer.sample_limited for layer in layers):
+    if any(is_bound for _, _, is_bound in shown.values()):
         words += "\n(→ at least: too few samples for an estimate)"
     ax.set_xlabel(words)
     return _tidy(ax, "x")
 
 
-def plot_curve(layer: LayerResult, ax: Any = None) -> Any:
-    """Draw how many states fewer samples show, with the 95 % band; return the axes."""
+def plot_curve(points: Sequence[Rarefied], title: str, needed: int | None, ax: Any) -> Any:
+    """Draw how many states fewer samples show, with the 95 % band; return the axes.
+
+    `needed` is how many samples the layer needs.
+    """
     ax = axes(ax)
-    points = layer.rarefaction_curve()
-    ax.plot(
-        [point.samples for point in points],
-        [point.distinct for point in points],
-        color=BLUE,
-        label="distinct states",
-    )
-    banded = [point for point in points if point.distinct_interval is not None]
-    ends = [point.distinct_interval for point in banded]
-    if ends:
-        ax.fill_between(
-            [point.samples for point in banded],
-            [end.lower for end in ends if end],
-            [end.upper for end in ends if end],
-            color=BLUE,
-            alpha=0.25,
-            linewidth=0,
-            label="95 % interval",
-        )
-    needed = layer.samples_needed
-    if needed is not None and needed > layer.samples:
+    distinct = [point.distinct for point in points]
+    ax.plot([point.samples for point in points], distinct, color=BLUE, label="distinct states")
+    band = [
+        (point.samples, point.distinct_interval.lower, point.distinct_interval.upper)
+        for point in points
+        if point.distinct_interval is not None
+    ]
+    if band:
+        ax.fill_between(*zip(*band, strict=True), color=BLUE, alpha=0.25, label="95 % interval")
+    if needed is not None and needed > points[-1].samples:
         ax.axvline(needed, color=ORANGE, linestyle="--", label=f"{needed:,} samples needed")
-    ax.set_xlabel("samples")
-    ax.set_ylabel("distinct states")
+    ax.set(xlabel="samples", ylabel="distinct states", title=title)
     ax.set_xlim(0)
     ax.set_ylim(0)
-    ax.set_title(f"{short(layer.name)}: {layer.verdict}")
     ax.legend(frameon=False)
     return _tidy(ax, "both")
 
 
-def plot_spectrum(layer: LayerResult, ax: Any = None) -> Any:
+def plot_spectrum(spectrum: Spectrum, title: str, ax: Any) -> Any:
     """Draw how many states were seen in so many samples, both by logarithm; return the axes."""
     ax = axes(ax)
-    incidence, which = np.unique(layer.spectrum.incidence, return_inverse=True)
-    states = np.bincount(which, layer.spectrum.states, len(incidence))
+    incidence, which = np.unique(spectrum.incidence, return_inverse=True)
+    states = np.bincount(which, spectrum.states, len(incidence))
     ax.loglog(incidence, states, ".", color=BLUE)
-    ax.set_xlabel("samples that show a state")
-    ax.set_ylabel("distinct states")
-    ax.set_title(short(layer.name))
+    ax.set(xlabel="samples that show a state", ylabel="distinct states", title=title)
     return _tidy(ax, "both")
 
 
-def plot_rates(rates: dict[str, npt.NDArray[np.float64]], ax: Any = None) -> Any:
+def plot_rates(rates: Mapping[str, npt.NDArray[np.float64]], ax: Any) -> Any:
     """Draw each layer's firing rates, from the least to the largest; return the axes."""
     ax = axes(ax, (6.4, 1.2 + 0.28 * len(rates)))
     for at, rate in enumerate(rates.values()):
         ax.plot(rate, np.full(len(rate), at), "|", color=GREY, markersize=9, alpha=0.6)
         ax.plot(np.median(rate), at, "o", color=BLUE, markersize=5)
-    ax.set_yticks(range(len(rates)), [short(name) for name in rates])
-    ax.set_ylim(len(rates) - 0.5, -0.5)
+    _name_rows(ax, rates)
     ax.set_xlim(-0.02, 1.02)
     ax.set_xlabel("firing rate: share of rows (a line a neuron, the dot their median)")
     return _tidy(ax, "x")
@@ -134,6 +115,12 @@ def short(name: str) -> str:
         half = NAME_LENGTH // 2
         shown = f"{shown[:half]}…{shown[-half:]}"
     return shown.replace("$", r"\$")
+
+
+def _name_rows(ax: Any, names: Collection[str]) -> None:
+    """Write names beside rows, the first one at the top."""
+    ax.set_yticks(range(len(names)), [short(name) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _tidy(ax: Any, grid: str) -> Any:
