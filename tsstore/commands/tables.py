@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import takewhile
 
 from rich.cells import cell_len
@@ -33,7 +34,7 @@ class Column:
     cells: tuple[str, ...]
     width: int
 
-    @property
+    @cached_property
     def is_numeric(self) -> bool:
         """Whether all cells are numbers or amounts, which stand to the right."""
         return bool(self.cells) and all(map(is_number, self.cells))

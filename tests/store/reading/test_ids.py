@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.errors import DamageError, StoreError
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reading import ids
 from tsstore.store.reading.ids import id_dtype, id_pieces, repeated
@@ -92,6 +93,8 @@ class MadeUpPart:
 
     attributes: PartAttributes
     ids: tuple
+
+    files = LocalFiles("nowhere")
 
     @property
     def directory(self) -> str:

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from tsstore.errors import StoreError
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.format.arrays import ArraySpec
-from tsstore.store.reading.part import Part
+from tsstore.store.reading.part import Part, readers
 from tsstore.store.reading.sample_filter import SampleFilter
+from tsstore.store.threads import in_threads
 from tsstore.text import counted, printable
 
 if TYPE_CHECKING:
@@ -93,11 +94,15 @@ def kept_pieces(
     parts: Sequence[Part], name: str, sample_filter: SampleFilter
 ) -> Iterator[npt.NDArray[Any]]:
     """Yield a column's values of the samples that stay, some at a time."""
-    for part in parts:
-        for first in range(0, part.samples, PIECE_SAMPLES):
-            stop = min(first + PIECE_SAMPLES, part.samples)
-            values = held_column(part, name).read(first, stop)
-            yield sample_filter.select(values, part.directory, first)
+
+    def kept(span: tuple[Part, int]) -> npt.NDArray[Any]:
+        part, first = span
+        stop = min(first + PIECE_SAMPLES, part.samples)
+        values = held_column(part, name).read(first, stop)
+        return sample_filter.select(values, part.directory, first)
+
+    spans = ((part, first) for part in parts for first in range(0, part.samples, PIECE_SAMPLES))
+    return in_threads(kept, spans, readers(parts))
 
 
 def sample_index(parts: Sequence[Part], sample_filter: SampleFilter) -> pd.MultiIndex:

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import StoreError
-from tsstore.store.reading.part import Part
+from tsstore.store.reading.part import Part, readers
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
+from tsstore.store.threads import in_threads
 from tsstore.text import printable
 
 ID = "id"
@@ -26,7 +27,9 @@ PIECE_SAMPLES = 1 << 16
 
 def id_dtype(parts: Iterable[Part], name: str = ID) -> np.dtype[Any]:
     """Return the one dtype that holds all parts' ids: int64, uint64, or object for text."""
-    found = {_dtype(part, name): part for part in parts if part.samples}
+    held = [part for part in parts if part.samples]
+    dtypes = in_threads(lambda part: _dtype(part, name), held, readers(held))
+    found = dict(zip(dtypes, held, strict=True))
     if len(found) > 1:
         sides = ", ".join(f"{dtype} in {part.directory}" for dtype, part in found.items())
         raise StoreError(
@@ -38,10 +41,13 @@ def id_dtype(parts: Iterable[Part], name: str = ID) -> np.dtype[Any]:
 
 def id_pieces(part: Part, name: str = ID) -> Iterator[npt.NDArray[Any]]:
     """Yield the ids of a part's samples in their order, some at a time, as `id_dtype` says."""
-    if part.samples:
-        dtype, column = _dtype(part, name), part.columns[name]
-        for start in range(0, part.samples, PIECE_SAMPLES):
-            yield column.read(start, min(start + PIECE_SAMPLES, part.samples)).astype(dtype)
+    for first in range(0, part.samples, PIECE_SAMPLES):
+        yield _id_piece(part, first, name)
+
+
+def _id_piece(part: Part, first: int, name: str) -> npt.NDArray[Any]:
+    dtype, stop = _dtype(part, name), min(first + PIECE_SAMPLES, part.samples)
+    return part.columns[name].read(first, stop).astype(dtype)
 
 
 def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> npt.NDArray[Any]:
@@ -60,9 +66,9 @@ def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> np
     comparable = given if given.dtype.kind in "iu" else np.array(given.tolist(), dtype=object)
     known, places = np.unique(comparable, return_inverse=True)
     held = np.zeros(len(known), dtype=bool)
-    for part in holding:
-        for piece in id_pieces(part, name):
-            _mark(held, known, piece)
+    spans = ((part, at) for part in holding for at in range(0, part.samples, PIECE_SAMPLES))
+    for piece in in_threads(lambda span: _id_piece(*span, name), spans, readers(holding)):
+        _mark(held, known, piece)
     return given[~held[places.reshape(-1)]]
 
 
@@ -148,9 +154,10 @@ def same_ids(
     found, numbers, known = {}, [np.empty(0, np.int64)], 0
     for step_parts in _by_step(parts):
         pieces = [np.empty(0, id_dtype(step_parts, by))]
-        for part in step_parts:
+        ids = in_threads(lambda part: list(id_pieces(part, by)), step_parts, readers(step_parts))
+        for part, own_pieces in zip(step_parts, ids, strict=True):
             first = 0
-            for piece in id_pieces(part, by):
+            for piece in own_pieces:
                 pieces.append(sample_filter.select(piece, part.directory, first))
                 first += len(piece)
         number = _numbers_of_repeated(np.concatenate(pieces))

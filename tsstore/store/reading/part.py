@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -95,6 +96,11 @@ class Part:
     @property
     def _where(self) -> str:
         return f"{self.files.location}/{self.directory}"
+
+
+def readers(parts: Sequence[Part]) -> int:
+    """Return how many files of some parts to read at a time."""
+    return min(len(parts), parts[0].files.readers) if parts else 1
 
 
 def committed_arrays(part: str, record: CommitRecord) -> dict[ArrayPaths, ArrayCommit]:
