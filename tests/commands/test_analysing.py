@@ -183,3 +183,12 @@ def test_what_options_choose_must_be_there(steps):
         assert why in str(invoke("analyze", steps.path, *options).exception)
     result = invoke("states", steps.path, "--step", "1", "--layer", "conv*")
     assert "conv_1 and conv_2; expected one layer" in str(result.exception)
+
+
+def test_an_analysis_is_saved_and_answered_again_from_a_cache(run, tmp_path):
+    out, cache = tmp_path / "out.analysis.zarr", tmp_path / "cache"
+    first = invoke("analyze", run, "--json", "--cache", cache, "--save", out)
+    again = invoke("analyze", run, "--json", "--cache", cache)
+    assert first.stdout == again.stdout
+    assert len(list(cache.iterdir())) == 1
+    assert tsstore.Analysis.load(out).to_json() + "\n" == first.stdout

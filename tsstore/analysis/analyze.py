@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
 from tsstore.analysis.execution.scratch import planned_scratch
+from tsstore.analysis.keeping.cache import cached
+from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.repeats import choose_samples, deal_groups
@@ -55,6 +58,7 @@ def analyze(
     exact: bool = False,
     seed: int | None = None,
     patience: float = PATIENCE_SECONDS,
+    cache: str | os.PathLike[str] | None = None,
     cluster: str | None = None,
 ) -> Analysis:
     """Count the distinct states of a run exactly, and say how well each layer uses its neurons.
@@ -99,6 +103,10 @@ def analyze(
     patience
         How many seconds a cluster may be without workers before that is an error; it is a warning
         after ten.
+    cache
+        A local folder, not within the run, where analyses are kept: the same question about the
+        same commit is answered from there at once. Memory, scheduler and what else changes no
+        number may differ.
     cluster
         The old name of `dependent_by`.
 
@@ -137,6 +145,17 @@ def analyze(
     store = countable(store)
     names = layer_names(store, layers)
     deal_groups(store, request)  # A column that is not there is an error before anything is read.
+    provenance = Provenance.of(store, names, request)
+    count = partial(_analyze_run, store, names, request, provenance)
+    if cache is None:
+        return count()
+    found = cached(cache, store.path, provenance, Analysis, count)
+    return replace(found, run=store.path)
+
+
+def _analyze_run(
+    store: StateStore, names: list[str], request: Request, provenance: Provenance
+) -> Analysis:
     with closing(choose(request.scheduler, request.patience)) as runner:
         runner.check_store(store.parts[0].files)
         samples = choose_samples(store, names, request, runner)
@@ -152,10 +171,11 @@ def analyze(
         None if groups is None else accuracy,
         samples_left_out=repeated,
         repeated_samples=samples.staying,
-        repeats=repeats,
+        repeats=request.repeats,
         not_compared=samples.problem,
         dealt=None if groups is None else groups.dealt(sample_filter),
         chosen=", ".join(store.view.told),
+        provenance=provenance,
     )
 
 

@@ -48,6 +48,16 @@ def analyze(
     intervals: Intervals = True,
     exact: Exact = False,
     patience: Patience = 600,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Keeps analyses: what was asked before is answered at once."
+        ),
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="OUT", help="Write the analysis here, such as run.analysis.zarr."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of the hash, for tests; no result depends on it.")
     ] = None,
@@ -74,7 +84,10 @@ def analyze(
             exact=exact,
             seed=seed,
             patience=patience,
+            cache=cache,
         )
+    if save is not None:
+        analysis.save(save)
     if json:
         typer.echo(analysis.to_json())
     else:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.estimates import PLUG_IN
+from tsstore.analysis.results.kept import load_analysis, save_analysis
 from tsstore.analysis.results.layer import (
     HEADINGS,
     VERBOSE_HEADINGS,
@@ -76,6 +79,8 @@ class Analysis(ByLayer[LayerResult]):
         tells.
     chosen
         Which samples of the run were asked for, in a phrase; empty if all.
+    provenance
+        The run's id and commit, versions and arguments; None if it is not known.
     """
 
     run: str
@@ -90,9 +95,38 @@ class Analysis(ByLayer[LayerResult]):
     not_compared: str = ""
     dealt: Dealt | None = None
     chosen: str = ""
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         self.layers = dict(self.layers)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the analysis to a new local path, such as ``"run.analysis.zarr"``.
+
+        Spectra, and what each group of samples changes in them, are written as a Zarr v3 group,
+        with where they come from: of them every number follows again, bit for bit.
+
+        Raises
+        ------
+        StoreError, StoreExistsError, AccessError
+            If the path is a URL; if something is there; if it cannot be written.
+        """
+        save_analysis(path, {field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what :meth:`save` has written, from anyone: all of it is checked.
+
+        Raises
+        ------
+        NotAStoreError
+            If there is none.
+        FormatError, DamageError
+            If it is of another version, or not valid; if it is not what was written.
+        AccessError
+            If it cannot be read.
+        """
+        return cls(**load_analysis(path))
 
     @property
     def is_lower_bound(self) -> bool:

@@ -1,0 +1,135 @@
+"""A folder of tables of integers with what is said of them: a Zarr v3 group, checked when read.
+
+It is made of what a run is made of: arrays of chunks with checksums, and attributes that vouch for
+them. What is read may come from anyone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.errors import AccessError, FormatError, NotAStoreError, StoreError, StoreExistsError
+from tsstore.store.chunked.reader import CommittedArray
+from tsstore.store.chunked.writer import ArrayWriter
+from tsstore.store.files.base import Files, partial_name
+from tsstore.store.files.local import LocalFiles, sync_directory
+from tsstore.store.files.open import is_url
+from tsstore.store.format.arrays import ArraySpec
+from tsstore.store.format.documents import ZARR_JSON, mapping, number, read_attributes, write_group
+from tsstore.store.format.paths import ArrayPaths, is_directory
+from tsstore.store.format.record import ArrayCommit
+from tsstore.text import printable
+
+FORMAT = 1
+MOST_CHUNK_ROWS = 1 << 16
+MOST_COLUMNS = 16
+
+Table = npt.NDArray[np.int64]
+
+
+def write_tables(
+    path: str | os.PathLike[str], about: Mapping[str, Any], tables: Mapping[str, Table]
+) -> None:
+    """Write tables, int64 (n, columns) each, by path, and what is said of them: all or nothing.
+
+    StoreError if the path is no local one, StoreExistsError if something is there, AccessError if
+    it cannot be written.
+    """
+    if is_url(path):
+        raise StoreError(f"{printable(os.fspath(path))} is no local path; analyses are saved there")
+    target = Path(path)
+    temporary = target.with_name(partial_name(target.name))
+    try:
+        _check_free(target)
+        files = LocalFiles(temporary)
+        os.mkdir(temporary)
+        for group in {parent for name in tables for parent in _parents(name)}:
+            write_group(files, group)
+        commits = {name: _write_table(files, name, table) for name, table in tables.items()}
+        write_group(files, "", {"analysis": FORMAT, "about": dict(about), "tables": commits})
+        files.sync()
+        _check_free(target)
+        os.rename(temporary, target)
+        sync_directory(target.absolute().parent)
+    except StoreError:
+        raise
+    except FileExistsError as error:
+        raise _exists(target) from error
+    except OSError as error:
+        raise AccessError(
+            f"{printable(str(target))} cannot be written ({error}); make room or get permission "
+            "there, or choose another path"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_tables(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Table]]:
+    """Read what `write_tables` wrote: what is said, and the tables, each chunk of them checked.
+
+    NotAStoreError if there is none, FormatError if it is another one's, DamageError if it is not
+    what was written.
+    """
+    files = LocalFiles(path)
+    if not files.exists(ZARR_JSON):
+        raise NotAStoreError(f"{files.location} holds no saved analysis; check the path")
+    attributes = read_attributes(files, "")
+    if attributes.get("analysis") != FORMAT:
+        raise FormatError(
+            f"{files.location} is no saved analysis of this version: found "
+            f"{attributes.get('analysis')!r:.80}, expected {FORMAT}; analyse the run again"
+        )
+    about = mapping(attributes.get("about"), "about", files.location)
+    commits = mapping(attributes.get("tables"), "tables", files.location)
+    return about, {name: _read_table(files, name, commit) for name, commit in commits.items()}
+
+
+def _write_table(files: Files, name: str, table: Table) -> dict[str, Any]:
+    rows, columns = table.shape
+    chunk_rows = min(max(rows, 1), MOST_CHUNK_ROWS)
+    own = name.rpartition("/")[2]
+    axes = f"{own}_entry", f"{own}_column"
+    spec = ArraySpec("int64", chunk_rows, (columns,), axes, "zstd", 3)
+    writer = ArrayWriter(files, _paths(name), spec)
+    writer.append(table)
+    commit = writer.finish()
+    writer.write_shape()
+    return {**asdict(commit), "columns": columns}
+
+
+def _read_table(files: Files, name: str, said: object) -> Table:
+    fields = mapping(said, "a table's commit", files.location)
+    columns = number(fields.get("columns"), "columns", files.location, 1, MOST_COLUMNS)
+    if not all(map(is_directory, name.split("/"))):
+        raise FormatError(f"{files.location}: {name!r:.80} is no table's path")
+    commit = ArrayCommit.from_json(said, files.location)
+    array = CommittedArray.open(files, _paths(name), commit, "int64", (columns,))
+    return array.read(0, commit.rows).astype(np.int64, copy=False)
+
+
+def _paths(name: str) -> ArrayPaths:
+    return ArrayPaths(name, f"{name}_checksums", f"{name.rpartition('/')[2]}_chunk")
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def _check_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise _exists(path)
+
+
+def _exists(path: Path) -> StoreExistsError:
+    return StoreExistsError(
+        f"{printable(str(path))} exists already; choose another path, or remove what is there"
+    )

@@ -1,0 +1,100 @@
+"""A folder of analyses, in which what was asked before is found again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
+from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.errors import AnalysisError, StoreExistsError, TsstoreError, TsstoreWarning
+from tsstore.store.files.base import partial_name
+from tsstore.store.files.open import is_url
+from tsstore.text import printable
+
+
+class Kept(Protocol):
+    """What can be saved, and loaded again."""
+
+    provenance: Provenance | None
+
+    def save(self, path: Path) -> None:
+        """Write it to a new path."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read it again."""
+
+
+_Kept = TypeVar("_Kept", bound=Kept)
+
+
+def cached(
+    folder: str | os.PathLike[str],
+    run: str,
+    provenance: Provenance,
+    kind: type[_Kept],
+    count: Callable[[], _Kept],
+) -> _Kept:
+    """Return what was kept of the same question, or else count it and keep that.
+
+    An entry that is damaged is a warning, and is replaced. One that cannot be written is one, too.
+    Several processes may use a folder: an entry is there as a whole, or not at all.
+    """
+    home = _folder(folder, run)
+    path = home / f"{provenance.key[:32]}.analysis.zarr"
+    if os.path.lexists(path):
+        try:
+            found = kind.load(path)
+            if found.provenance and found.provenance.question == provenance.question:
+                return found
+            why = "it answers another question"
+        except (TsstoreError, OSError) as error:
+            why = str(error)
+        _warn(f"{printable(str(path))} is of no use ({why}): it is counted anew and replaced")
+        _remove(path)
+    found = count()
+    try:
+        found.save(path)
+    except StoreExistsError:
+        pass  # Another process was faster; what it found is the same.
+    except (TsstoreError, OSError) as error:
+        _warn(f"the analysis is not kept: {error}")
+    return found
+
+
+def _folder(folder: str | os.PathLike[str], run: str) -> Path:
+    """Return a folder that is there, and not within the run."""
+    if is_url(folder):
+        raise AnalysisError(f"cache is {os.fspath(folder)}; expected a local folder")
+    path = Path(folder).absolute()
+    if not is_url(run) and path.resolve().is_relative_to(Path(run).resolve()):
+        raise AnalysisError(
+            f"cache is {printable(str(folder))}, within the run; expected a folder elsewhere: "
+            "nothing but its own data is written into a run"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AnalysisError(
+            f"cache folder {printable(str(folder))} cannot be used ({error.strerror}); pass another"
+        ) from error
+    return path
+
+
+def _remove(path: Path) -> None:
+    """Remove an entry at once, so that nobody finds a part of it."""
+    aside = path.with_name(partial_name(path.name))
+    with suppress(OSError):
+        os.rename(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(OSError):
+        aside.unlink()
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, TsstoreWarning, stacklevel=4)
