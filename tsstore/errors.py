@@ -83,7 +83,15 @@ class AccessError(StoreError, OSError):
 
 
 class DamageError(StoreError):
-    """What is on disk is not what was committed: restore the named file from a copy."""
+    """What is on disk is not what was committed: restore the named file from a copy.
+
+    Attributes
+    ----------
+    missing
+        Key of a file that is not there, within its store; None where it is there.
+    """
+
+    missing: str | None = None
 
 
 class PartSealedError(StoreError):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -376,7 +377,7 @@ def test_scratch_in_an_object_store_is_an_error_before_anything_is_counted(tmp_p
 
 def test_scratch_that_a_worker_does_not_see_is_an_error(tmp_path, scratch, client, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
-    monkeypatch.setattr(DistributedScheduler, "check_store", lambda *_: None)
+    monkeypatch.setattr(DistributedScheduler, "reading", lambda *_: nullcontext())
     monkeypatch.setattr(client, "run", lambda *_, **__: {"tcp://far:1": None})
     with pytest.raises(AnalysisError, match=r"is not seen by tcp://far:1; pass a folder"):
         tsstore.analyze(store, scheduler=client, scratch=scratch)

@@ -21,7 +21,7 @@ from helpers import draw_batch, write_run
 from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
-from tsstore.analysis import schedulers
+from tsstore.analysis import workers as workers_of
 from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
@@ -393,7 +393,7 @@ def test_a_scratch_folder_that_a_worker_does_not_see_is_an_error(
         return {"tcp://near": function(*arguments), "tcp://far": answer}
 
     monkeypatch.setattr(client, "run", run)
-    with pytest.raises(AnalysisError, match=r"is not seen by tcp://far; pass a folder"):
+    with pytest.raises(AnalysisError, match=r"is not seen by tcp://far.*; pass a folder"):
         DistributedScheduler(client).check_scratch(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
@@ -401,7 +401,8 @@ def test_a_scratch_folder_that_a_worker_does_not_see_is_an_error(
 def test_a_store_that_all_workers_see_is_fine(client, tmp_path):
     create_run(LocalFiles(tmp_path))
     for scheduler in (DistributedScheduler(client), LocalScheduler(1)):
-        scheduler.check_store(LocalFiles(tmp_path))
+        with scheduler.reading(LocalFiles(tmp_path), []):
+            pass
 
 
 @pytest.mark.parametrize("answer", ["no x/zarr.json", b"another run", PermissionError("no")])
@@ -412,8 +413,11 @@ def test_a_store_that_a_worker_does_not_see_is_no_damage(client, tmp_path, monke
         return {"tcp://near": function(*arguments), "tcp://far": answer}
 
     monkeypatch.setattr(client, "run", run)
-    with pytest.raises(AccessError, match=r"is not seen by worker tcp://far, but from here.*; put"):
-        DistributedScheduler(client).check_store(LocalFiles(tmp_path))
+    with (
+        pytest.raises(AccessError, match=r"is not seen by worker tcp://far.*, but from here.*; it"),
+        DistributedScheduler(client).reading(LocalFiles(tmp_path), []),
+    ):
+        raise AssertionError
 
 
 def test_a_store_that_only_the_client_sees_is_said_before_anything_is_counted(
@@ -424,12 +428,85 @@ def test_a_store_that_only_the_client_sees_is_said_before_anything_is_counted(
     # Pickled, it means another place: as where a file system is not mounted.
     monkeypatch.setattr(LocalFiles, "__reduce__", lambda files: (LocalFiles, ("/nowhere",)))
     for use in (tsstore.analyze, tsstore.neurons):
-        with pytest.raises(AccessError, match=r"is not seen by worker tcp:.* and 1 others"):
+        with pytest.raises(AccessError, match=r"is not seen by worker tcp:.* on \S+, but"):
             use(store, scheduler=client)
 
 
+class Partly(LocalFiles):
+    """Files of a place of which some processes do not see all that others see."""
+
+    def exists(self, key: str) -> bool:
+        return key != self._unseen() and super().exists(key)
+
+    def read(self, key: str, *arguments: Any, **options: Any) -> Any:
+        if key == self._unseen():
+            raise FileNotFoundError(key)
+        return super().read(key, *arguments, **options)
+
+    def _unseen(self) -> str | None:
+        return os.environ.get("UNSEEN_BY_SOME")
+
+
+def set_unseen(key: str) -> None:
+    os.environ["UNSEEN_BY_SOME"] = key
+
+
+@pytest.fixture
+def seen_partly(doomed, tmp_path):
+    """Give a client, a store in such files, and what hides a file from so many workers."""
+    write_layers(tmp_path / "run.zarr", {"a": draw_layer(1, 300, 9)})
+    store = tsstore.open(tmp_path / "run.zarr")
+    for part in store.parts:
+        part.files.__class__ = Partly
+    addresses = list(doomed.scheduler_info()["workers"])
+    return doomed, store, lambda key, most: doomed.run(set_unseen, key, workers=addresses[:most])
+
+
+def test_a_file_that_workers_do_not_see_is_no_damage(seen_partly):
+    client, store, hide = seen_partly
+    chunk = next(key for key in store.parts[0].files.walk() if "/states/c/" in key)
+    hide(chunk, 2)
+    seen = rf"{chunk} is not seen by worker tcp:\S+ on \S+ and 1 other, but from here; it is not"
+    with pytest.raises(AccessError, match=seen):
+        tsstore.analyze(store, scheduler=client)
+    # What nobody sees is damage.
+    (Path(store.path) / chunk).unlink()
+    with pytest.raises(DamageError, match="is missing"):
+        tsstore.analyze(store, scheduler=client)
+
+
+def test_a_file_that_workers_see_and_this_process_does_not_is_no_damage(seen_partly, monkeypatch):
+    client, store, _ = seen_partly
+    keys = list(store.parts[0].files.walk())
+    positions = next(key for key in keys if "/positions/c/" in key)
+    monkeypatch.setenv("UNSEEN_BY_SOME", positions)
+    seen = rf"{positions} is not seen from here, but by worker tcp:\S+ on \S+ and 1 other; it is"
+    with pytest.raises(AccessError, match=seen):
+        tsstore.analyze(store, scheduler=client)
+
+
+def test_a_part_that_one_worker_does_not_see_is_named_before_anything_is_counted(seen_partly):
+    client, store, hide = seen_partly
+    directory = store.parts[0].directory
+    hide(f"{directory}/zarr.json", 1)
+    done: list[int] = []
+    with pytest.raises(AccessError, match=rf"{directory}/zarr.json is not seen by worker tcp:"):
+        tsstore.analyze(store, scheduler=client, progress=lambda *_: done.append(1))
+    assert done == []
+
+
+def test_scratch_that_only_this_process_cannot_use_is_said_to_be_so(client, tmp_path):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 9)})
+    with pytest.raises(AnalysisError, match=r"from \S+, where the analysis was.*, but no worker"):
+        tsstore.analyze(store, scheduler=client, scratch=tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    seeing = DistributedScheduler(client).seeing
+    assert seeing(str(tmp_path)) == "all workers see it"
+    assert seeing(str(tmp_path / "file")) == "no worker sees it"
+
+
 def test_a_worker_of_another_version_is_an_error(client, tmp_path, monkeypatch):
-    monkeypatch.setattr("tsstore.analysis.schedulers.__version__", "9.9")
+    monkeypatch.setattr("tsstore.analysis.workers.__version__", "9.9")
     with pytest.raises(AnalysisError, match=r"^worker tcp://.* cannot take part \(it has") as error:
         DistributedScheduler(client).check_scratch(str(tmp_path))
     assert "but the analysis 9.9); install tsstore 9.9 and" in str(error.value)
@@ -499,8 +576,8 @@ def long_graph() -> dict[Any, Any]:
 
 
 def test_workers_that_all_go_are_waited_for_and_said_to_be_missing(monkeypatch):
-    monkeypatch.setattr(schedulers, "QUIET_SECONDS", 0.5)
-    monkeypatch.setattr(schedulers, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(workers_of, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(workers_of, "LOOK_SECONDS", 0.1)
     with workers(1) as client:
         scheduler = choose(client, patience=60)
         threading.Timer(0.3, client.cluster.scale, [0]).start()
@@ -516,7 +593,7 @@ def test_without_patience_workers_that_are_there_suffice(client):
 
 
 def test_without_workers_for_too_long_it_is_an_error(monkeypatch):
-    monkeypatch.setattr(schedulers, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(workers_of, "LOOK_SECONDS", 0.1)
     with workers(1) as client:
         scheduler = choose(client, patience=1.5)
         threading.Timer(0.3, client.cluster.scale, [0]).start()
@@ -582,5 +659,5 @@ def test_threads_and_a_cluster_have_all_that_an_analysis_needs(client):
     schedulers: list[Scheduler] = [LocalScheduler(2), DistributedScheduler(client)]
     needed = {name for name in vars(Scheduler) if not name.startswith("_")}
     needed |= Scheduler.__annotations__.keys()
-    assert len(needed) == 8
+    assert len(needed) == 9
     assert all(hasattr(each, name) for each in schedulers for name in needed)

@@ -156,8 +156,11 @@ def analyze(
 def _analyze_run(
     store: StateStore, names: list[str], request: Request, provenance: Provenance
 ) -> Analysis:
-    with closing(choose(request.scheduler, request.patience)) as runner:
-        runner.check_store(store.parts[0].files)
+    directories = [part.directory for part in store.parts]
+    with (
+        closing(choose(request.scheduler, request.patience)) as runner,
+        runner.reading(store.parts[0].files, directories),
+    ):
         samples = choose_samples(store, names, request, runner)
         results = [_analyze_layer(store[name], request, runner, samples) for name in names]
     groups, sample_filter = samples.groups, samples.sample_filter

@@ -332,8 +332,11 @@ def neurons(
     store = countable(store)
     names = layer_names(store, layers)
     secret = int.from_bytes(os.urandom(16), "little")
-    with closing(choose(request.scheduler)) as runner:
-        runner.check_store(store.parts[0].files)
+    directories = [part.directory for part in store.parts]
+    with (
+        closing(choose(request.scheduler)) as runner,
+        runner.reading(store.parts[0].files, directories),
+    ):
         amount = runner.memory(request.memory)
         found = {}
         for name in names:

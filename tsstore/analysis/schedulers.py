@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-import uuid
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import count
-from pathlib import Path
 from typing import Any, Protocol
 
-from tsstore import __version__
 from tsstore.analysis.machine import (
     DEFAULT_SHARE,
     available_memory,
     available_processors,
     parse_memory,
 )
-from tsstore.errors import AccessError, AnalysisError, StoreError, TsstoreWarning
+from tsstore.analysis.workers import Watch, Workers
+from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.files.base import Files
-from tsstore.store.format.documents import ZARR_JSON
 from tsstore.text import format_memory
 
 Report = Callable[[int, int], None]
@@ -36,14 +31,8 @@ WORKER_SHARE = 0.60
 PATIENCE_SECONDS = 600.0
 """How long a cluster that has no workers any more is waited for, unless told."""
 
-LOOK_SECONDS = 1.0
-"""How often a cluster is looked at while its tasks run."""
-
 POLL_SECONDS = 0.01
 """How often it is looked for tasks that are done."""
-
-QUIET_SECONDS = 10.0
-"""How long it is waited for before that is said."""
 
 SETTLING_SECONDS = 10.0
 """How long tasks that nobody wants any more are waited for."""
@@ -66,8 +55,15 @@ class Scheduler(Protocol):
     def check_scratch(self, folder: str) -> None:
         """Raise AnalysisError if not all processes see the folder."""
 
-    def check_store(self, files: Files) -> None:
-        """Raise AccessError if not all processes see the store in these files."""
+    def seeing(self, folder: str) -> str:
+        """Say in a clause which other processes see a folder; empty if there are none."""
+
+    def reading(self, files: Files, parts: Sequence[str]) -> AbstractContextManager[None]:
+        """Check that all processes see these parts of a store, before it is read.
+
+        It is an AccessError at once if one does not, and later where a file is missing for one that
+        another one sees.
+        """
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
         """Run a graph and return the value of a key."""
@@ -115,8 +111,13 @@ class LocalScheduler:
     def check_scratch(self, folder: str) -> None:
         """Do nothing: this process has just made the folder."""
 
-    def check_store(self, files: Files) -> None:
+    def seeing(self, folder: str) -> str:
+        """Return nothing: there is no other process."""
+        return ""
+
+    def reading(self, files: Files, parts: Sequence[str]) -> AbstractContextManager[None]:
         """Do nothing: this process has just opened the store."""
+        return nullcontext()
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
         """Run a graph on so many threads; none of them is left running, whatever happens."""
@@ -156,6 +157,7 @@ class DistributedScheduler:
         threads = {address: worker["nthreads"] for address, worker in workers.items()}
         self.threads = max(_by_process(threads))
         self.all_threads = sum(threads.values())
+        self._workers = Workers(client)
         self._limit = min(_by_process(_memory_limits(client, workers)))
 
     def memory(self, requested: int | str | None) -> int:
@@ -172,48 +174,23 @@ class DistributedScheduler:
         return amount
 
     def check_scratch(self, folder: str) -> None:
-        """Let every worker of this version read a word that is written into the folder now."""
-        nonce = uuid.uuid4().hex
-        path = Path(folder) / "nonce"
-        path.write_text(nonce)
+        """Let every worker read a word that is written into the folder now."""
+        self._workers.check_scratch(folder)
+
+    def seeing(self, folder: str) -> str:
+        """Say which workers see a folder."""
+        return self._workers.seeing(folder)
+
+    @contextmanager
+    def reading(self, files: Files, parts: Sequence[str]) -> Iterator[None]:
+        """Let every worker look for the store; where a file is missing, ask who sees it."""
+        self._workers.check_store(files, parts)
         try:
-            answers = self._ask(_read_text, str(path))
-        finally:
-            path.unlink()
-        blind = [worker for worker, found in answers.items() if found != nonce]
-        if blind:
-            raise AnalysisError(
-                f"scratch folder {folder} is not seen by {', '.join(blind)}; pass a folder on a "
-                "file system that all workers share as scratch="
-            )
-
-    def check_store(self, files: Files) -> None:
-        """Let every worker of this version read the root of the store.
-
-        What is missing for one worker and there for another is no damage.
-        """
-        expected = bytes(files.read(ZARR_JSON))
-        answers = self._ask(_read_root, files)
-        blind = {worker: found for worker, found in answers.items() if found != expected}
-        for worker, found in blind.items():
-            others = f" and {len(blind) - 1} others" if len(blind) > 1 else ""
-            what = f": {found}" if isinstance(found, str | OSError) else ""
-            raise AccessError(
-                f"{files.location} is not seen by worker {worker}{others}, but from here{what}; "
-                "put the store where all workers see it under this path"
-            )
-
-    def _ask(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Return what a function gives on each worker: a value, or an OSError."""
-        answers = self._client.run(function, *arguments, __version__, on_error="return")
-        # A worker that cannot even read a task would leave the analysis waiting for ever.
-        for worker, found in answers.items():
-            if isinstance(found, Exception) and not isinstance(found, OSError):
-                raise AnalysisError(
-                    f"worker {worker} cannot take part ({found}); install tsstore {__version__} "
-                    "and what it needs there, in the same versions as here"
-                )
-        return dict(answers)
+            yield
+        except DamageError as error:
+            if error.missing is not None:
+                self._workers.check_file(files, error.missing)
+            raise
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
         """Run a graph on the workers, each of which uses all its threads.
@@ -225,7 +202,7 @@ class DistributedScheduler:
         from distributed.scheduler import KilledWorker
 
         keys = [key] if report is None else [key, *(task_keys(graph) - {key})]
-        watch = _Watch(self._client, self._address, self._patience)
+        watch = Watch(self._client, self._address, self._patience)
         futures = self._client.get(graph, keys, sync=False)
         try:
             self._follow(futures, report, watch)
@@ -259,7 +236,7 @@ class DistributedScheduler:
                 looks = 0 if running & graph.keys() else looks + 1
                 time.sleep(0.05)
 
-    def _follow(self, futures: list[Any], report: Report | None, watch: _Watch) -> None:
+    def _follow(self, futures: list[Any], report: Report | None, watch: Watch) -> None:
         """Wait until all tasks are done, or one has failed; report each that is asked for."""
         from distributed import as_completed
 
@@ -279,63 +256,6 @@ class DistributedScheduler:
                 done += 1
                 if report is not None:
                     report(done, len(futures))
-
-
-class _Watch:
-    """Looks whether a cluster is still there while its tasks run."""
-
-    def __init__(self, client: Any, address: str, patience: float) -> None:
-        self._client = client
-        self._address = address
-        self._patience = patience
-        self._next_look = self._last_seen = time.monotonic()
-        self._was_said = False
-
-    def look(self) -> None:
-        """Raise where the client was closed, or there were no workers for too long."""
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + LOOK_SECONDS
-        if self._client.status in ("closed", "closing"):
-            raise CancelledError("its client was closed")
-        if self._client.scheduler_info(n_workers=-1).get("workers"):
-            self._last_seen, self._was_said = now, False
-            return
-        missing = now - self._last_seen
-        if missing >= self._patience:
-            raise AnalysisError(
-                f"the cluster at {self._address} has had no workers for {missing:.0f} seconds; "
-                "start some and analyse again, or wait longer by patience="
-            )
-        if missing >= min(QUIET_SECONDS, self._patience / 2) and not self._was_said:
-            self._was_said = True
-            warnings.warn(
-                f"the cluster at {self._address} has no workers any more; the analysis goes on if "
-                f"some come within {self._patience - missing:.0f} seconds",
-                TsstoreWarning,
-                stacklevel=2,
-            )
-
-    def why_lost(self, error: BaseException) -> str:
-        """Return what an error of tasks that were lost means, and what to do."""
-        said = str(error)
-        if "scheduler-connection-lost" in said:
-            return (
-                f"the scheduler at {self._address} is gone: it was closed, or died, or cannot be "
-                "reached any more; analyse again when it is back"
-            )
-        if "restart" in said:
-            return f"the cluster at {self._address} was restarted meanwhile; analyse again"
-        if self._client.status in ("closed", "closing"):
-            return (
-                f"the cluster at {self._address}, or its client, "
-                "was closed while it was analysing; leave both open until the analysis is done"
-            )
-        return (
-            f"the cluster at {self._address} lost a task ({said}); look into the workers' logs, "
-            "and if they ran out of memory give less as memory="
-        )
 
 
 def task_keys(graph: dict[Any, Any]) -> set[Any]:
@@ -396,25 +316,6 @@ def _by_process(amounts: dict[str, int]) -> list[int]:
         within = address.startswith("inproc://")
         sums[address.rpartition("/")[0] if within else address] += amount
     return list(sums.values())
-
-
-def _check_version(version: str) -> None:
-    if version != __version__:
-        raise AnalysisError(f"it has tsstore {__version__}, but the analysis {version}")
-
-
-def _read_root(files: Files, version: str) -> bytes | str:
-    """Return the root of a store as it is seen here, or why it is not."""
-    _check_version(version)
-    try:
-        return bytes(files.read(ZARR_JSON))
-    except (OSError, StoreError) as error:
-        return str(error)
-
-
-def _read_text(path: str, version: str) -> str | None:
-    _check_version(version)
-    return Path(path).read_text() if os.path.exists(path) else None
 
 
 @contextmanager

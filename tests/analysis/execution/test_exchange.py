@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -223,12 +224,18 @@ def test_a_missing_scratch_file_is_an_error(tmp_path):
         read(slices)
 
 
-def test_a_folder_that_takes_no_file_is_an_error_with_advice(tmp_path):
-    with pytest.raises(AnalysisError, match=r"No such file.*pass another folder as scratch="):
-        in_file(tmp_path / "gone")
+def test_a_folder_that_this_process_does_not_see_is_an_error_that_names_its_host(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(AnalysisError, match="Not a directory"):
-        in_file(tmp_path / "file")
+    unseen = f"is not there, as seen from {socket.gethostname()}; pass a folder on a file system"
+    for folder in (tmp_path / "gone", tmp_path / "file"):
+        with pytest.raises(AnalysisError, match=unseen):
+            in_file(folder)
+    there = tmp_path / "there"
+    there.mkdir()
+    slices = in_file(there)
+    there.rename(tmp_path / "elsewhere")
+    with pytest.raises(AnalysisError, match=unseen):
+        read(slices)
 
 
 def test_a_disk_that_fills_up_is_an_error_and_leaves_no_file(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import struct
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -100,6 +102,8 @@ class FiledSlices:
                 for frame in range(frames):
                     yield from self._read_frame(file, partition, frame)
         except OSError as error:
+            if not os.path.isdir(folder := os.path.dirname(self.file)):
+                raise _folder_unseen(folder) from error
             gone = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
             raise (CountingError if gone else AnalysisError)(
                 f"scratch file {self.file} cannot be read ({error.strerror}); "
@@ -153,6 +157,8 @@ def spill(pieces: Sequence[Scattered], folder: str) -> FiledSlices:
     except OSError as error:
         with suppress(OSError):
             path.unlink()
+        if not os.path.isdir(folder):
+            raise _folder_unseen(folder) from error
         raise _not_written(folder, pieces, error) from error
     first = pieces[0][0]
     total = sum(len(records) for records, _ in pieces)
@@ -182,6 +188,14 @@ def _frames(pieces: Sequence[Records]) -> Iterator[list[Records]]:
             frame, size = [], 0
     if frame:
         yield frame
+
+
+def _folder_unseen(folder: str) -> AnalysisError:
+    """Return the error of a process that came later, perhaps, where the folder is not to be had."""
+    return AnalysisError(
+        f"scratch folder {folder} is not there, as seen from {socket.gethostname()}; pass a folder "
+        "on a file system that all workers share as scratch=, and leave what is in it alone"
+    )
 
 
 def _not_written(folder: str, pieces: Sequence[Scattered], error: OSError) -> AnalysisError:

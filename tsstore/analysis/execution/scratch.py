@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -55,17 +55,19 @@ def planned_scratch(
     if not plan.spill:
         yield ""
         return
-    with scratch_folder(scratch) as folder:
+    with scratch_folder(scratch, scheduler.seeing) as folder:
         scheduler.check_scratch(folder)
         yield folder
 
 
 @contextmanager
-def scratch_folder(parent: str | os.PathLike[str] | None) -> Iterator[str]:
+def scratch_folder(
+    parent: str | os.PathLike[str] | None, seeing: Callable[[str], str] = lambda _: ""
+) -> Iterator[str]:
     """Make a scratch folder, and remove it with all that is in it.
 
     Those beside it that killed processes have left are removed first. AnalysisError if it cannot be
-    made.
+    made, which says what other processes see of the place: `seeing` tells.
     """
     parent = os.path.abspath(parent or tempfile.gettempdir())
     remove_left(parent)
@@ -77,9 +79,11 @@ def scratch_folder(parent: str | os.PathLike[str] | None) -> Iterator[str]:
             os.mkdir(folder, 0o700)
             lock = _lock(folder)
         except OSError as error:
+            others = f", but {seen}" if (seen := seeing(parent)) else ""
             raise AnalysisError(
-                f"scratch folder {parent} cannot be used ({error.strerror}); pass another one as "
-                "scratch="
+                f"scratch folder {parent} cannot be used ({error.strerror}) from "
+                f"{socket.gethostname()}, where the analysis was asked for{others}; pass another "
+                "one as scratch="
             ) from error
         yield folder
     finally:

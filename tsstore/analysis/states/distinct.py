@@ -43,8 +43,11 @@ def planned(
 ) -> Iterator[tuple[Plan, Scheduler]]:
     """Yield how the states are counted, by exact keys, and where; some bytes are set apart."""
     check_rows(states)
-    with closing(choose(request.scheduler)) as runner:
-        runner.check_store(states.parts[0].states.files)
+    directories = [part.directory for part in states.parts]
+    with (
+        closing(choose(request.scheduler)) as runner,
+        runner.reading(states.parts[0].states.files, directories),
+    ):
         memory, left_out = runner.memory(request.memory), states.sample_filter.planned
         try:
             plan = layer_plan(

@@ -159,7 +159,9 @@ class Files(ABC):
         Where the whole store is not there, its place is not seen from here, or no longer.
         """
         if self.exists(""):
-            return damaged(where or self.where(key), "it is missing")
+            error = damaged(where or self.where(key), "it is missing")
+            error.missing = key
+            return error
         return AccessError(
             f"{self.location} is not there, as seen from {socket.gethostname()}; mount the file "
             "system there, or put the store where all processes see it under this path"

@@ -1,0 +1,212 @@
+"""What the workers of a cluster see, which each is asked; and whether they are still there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+from tsstore import __version__
+from tsstore.errors import AccessError, AnalysisError, StoreError, TsstoreWarning
+from tsstore.store.files.base import Files
+from tsstore.store.format.documents import ZARR_JSON, metadata_key
+
+MOST_PARTS = 100
+"""Parts of a run that each worker looks for before it is counted: the first and the last ones."""
+
+LOOK_SECONDS = 1.0
+"""How often a cluster is looked at while its tasks run."""
+
+QUIET_SECONDS = 10.0
+"""How long it is waited for before that is said."""
+
+HERE = "from here"
+
+
+class Workers:
+    """The workers of a ``distributed.Client``, and what they see."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def check_scratch(self, folder: str) -> None:
+        """Raise AnalysisError unless all read a word that is written into the folder now."""
+        nonce = uuid.uuid4().hex
+        path = Path(folder) / "nonce"
+        path.write_text(nonce)
+        try:
+            answers = self._ask(_read_text, str(path))
+        finally:
+            path.unlink()
+        blind = [worker for worker, found in answers.items() if found != nonce]
+        if blind:
+            raise AnalysisError(
+                f"scratch folder {folder} is not seen by {self._named(blind)}; pass a folder on a "
+                "file system that all workers share as scratch="
+            )
+
+    def seeing(self, folder: str) -> str:
+        """Say in a clause which of them see a folder."""
+        answers = self._ask(_is_folder, folder)
+        seeing = [worker for worker, found in answers.items() if found is True]
+        if len(seeing) == len(answers):
+            return "all workers see it"
+        return f"{self._named(seeing)} sees it" if seeing else "no worker sees it"
+
+    def check_store(self, files: Files, parts: Sequence[str] = ()) -> None:
+        """Raise AccessError unless all read the root of a store as it is here, and see its parts.
+
+        What is missing for one worker and there for another is no damage.
+        """
+        expected = bytes(files.read(ZARR_JSON))
+        half = MOST_PARTS // 2
+        directories = dict.fromkeys([*parts[:half], *parts[-half:]])
+        keys = [metadata_key(directory) for directory in directories]
+        for worker, found in self._ask(_look_at, files, keys).items():
+            root, unseen = found if isinstance(found, tuple) else (found, None)
+            if root != expected:
+                raise self._unseen(files.location, [worker], [HERE], root)
+            if unseen is not None:
+                raise self._unseen(files.where(unseen), [worker], [HERE])
+
+    def check_file(self, files: Files, key: str) -> None:
+        """Raise AccessError if some see a file that others do not: it is not there for a reader."""
+        answers = {HERE: _sees(files, key), **self._ask(_sees_there, files, key)}
+        seeing = [worker for worker, found in answers.items() if found is True]
+        blind = [worker for worker in answers if worker not in seeing]
+        if seeing and blind:
+            raise self._unseen(files.where(key), blind, seeing, answers[blind[0]])
+
+    def _unseen(
+        self, where: str, blind: Sequence[str], seeing: Sequence[str], why: object = None
+    ) -> AccessError:
+        said = f": {why}" if isinstance(why, str | OSError) else ""
+        return AccessError(
+            f"{where} is not seen {self._by(blind)}, but {self._by(seeing)}{said}; it is not "
+            "damaged: wait until the file system shows it everywhere, or put the store where all "
+            "workers see it under this path"
+        )
+
+    def _by(self, places: Sequence[str]) -> str:
+        return places[0] if places[0] == HERE else f"by worker {self._named(places)}"
+
+    def _named(self, workers: Sequence[str]) -> str:
+        """Return the first of some workers, with its host's name, and how many others there are."""
+        hosts = self._client.run(socket.gethostname, on_error="return")
+        host = hosts.get(workers[0])
+        others = len(workers) - 1
+        named = f"{workers[0]} on {host}" if isinstance(host, str) else workers[0]
+        return f"{named} and {others} other{'s' * (others > 1)}" if others else named
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Mapping[str, Any]:
+        """Return what a function gives on each worker: a value, or an OSError."""
+        answers = self._client.run(function, *arguments, __version__, on_error="return")
+        # A worker that cannot even read a task would leave the analysis waiting for ever.
+        for worker, found in answers.items():
+            if isinstance(found, Exception) and not isinstance(found, OSError):
+                raise AnalysisError(
+                    f"worker {worker} cannot take part ({found}); install tsstore {__version__} "
+                    "and what it needs there, in the same versions as here"
+                )
+        return dict(answers)
+
+
+class Watch:
+    """Looks whether a cluster is still there while its tasks run."""
+
+    def __init__(self, client: Any, address: str, patience: float) -> None:
+        self._client = client
+        self._address = address
+        self._patience = patience
+        self._next_look = self._last_seen = time.monotonic()
+        self._was_said = False
+
+    def look(self) -> None:
+        """Raise where the client was closed, or there were no workers for too long."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        if self._client.status in ("closed", "closing"):
+            raise CancelledError("its client was closed")
+        if self._client.scheduler_info(n_workers=-1).get("workers"):
+            self._last_seen, self._was_said = now, False
+            return
+        missing = now - self._last_seen
+        if missing >= self._patience:
+            raise AnalysisError(
+                f"the cluster at {self._address} has had no workers for {missing:.0f} seconds; "
+                "start some and analyse again, or wait longer by patience="
+            )
+        if missing >= min(QUIET_SECONDS, self._patience / 2) and not self._was_said:
+            self._was_said = True
+            warnings.warn(
+                f"the cluster at {self._address} has no workers any more; the analysis goes on if "
+                f"some come within {self._patience - missing:.0f} seconds",
+                TsstoreWarning,
+                stacklevel=2,
+            )
+
+    def why_lost(self, error: BaseException) -> str:
+        """Return what an error of tasks that were lost means, and what to do."""
+        said = str(error)
+        if "scheduler-connection-lost" in said:
+            return (
+                f"the scheduler at {self._address} is gone: it was closed, or died, or cannot be "
+                "reached any more; analyse again when it is back"
+            )
+        if "restart" in said:
+            return f"the cluster at {self._address} was restarted meanwhile; analyse again"
+        if self._client.status in ("closed", "closing"):
+            return (
+                f"the cluster at {self._address}, or its client, "
+                "was closed while it was analysing; leave both open until the analysis is done"
+            )
+        return (
+            f"the cluster at {self._address} lost a task ({said}); look into the workers' logs, "
+            "and if they ran out of memory give less as memory="
+        )
+
+
+def _check_version(version: str) -> None:
+    if version != __version__:
+        raise AnalysisError(f"it has tsstore {__version__}, but the analysis {version}")
+
+
+def _look_at(files: Files, keys: Sequence[str], version: str) -> tuple[bytes | str, str | None]:
+    """Return the root of a store as it is seen here, or why it is not, and a key that is not."""
+    _check_version(version)
+    try:
+        root = bytes(files.read(ZARR_JSON))
+    except (OSError, StoreError) as error:
+        return str(error), None
+    return root, next((key for key in keys if _sees(files, key) is not True), None)
+
+
+def _sees(files: Files, key: str) -> bool | str:
+    """Whether there is a file, or why that is not known."""
+    try:
+        return files.exists(key)
+    except (OSError, StoreError) as error:
+        return str(error)
+
+
+def _sees_there(files: Files, key: str, version: str) -> bool | str:
+    _check_version(version)
+    return _sees(files, key)
+
+
+def _is_folder(path: str, version: str) -> bool:
+    _check_version(version)
+    return os.path.isdir(path)
+
+
+def _read_text(path: str, version: str) -> str | None:
+    _check_version(version)
+    return Path(path).read_text() if os.path.exists(path) else None
