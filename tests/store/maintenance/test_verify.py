@@ -298,6 +298,14 @@ def test_a_layer_of_a_name_that_its_directory_contradicts_is_an_error(path):
     assert "its name is 'conv_1', which its directory" in only(verify(path).errors).what
 
 
+@pytest.mark.parametrize("column", ["label", "text"])
+def test_a_column_without_its_name_is_an_error(path, column):
+    file = path / FIRST / "samples" / column / "zarr.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps(document | {"attributes": {}}))
+    assert "name is None; expected text" in only(verify(path).errors).what
+
+
 def test_a_damaged_root_is_found_and_the_parts_are_read(path):
     text = (path / "zarr.json").read_text()
     (path / "zarr.json").write_text(text.replace("created", "createc"))
