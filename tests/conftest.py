@@ -12,6 +12,10 @@ from clusters import workers
 from counting_cases import sample_few_rows
 from hypothesis import HealthCheck, settings
 
+# torch's threads wait for more to do by turning in circles, on cores that other processes of the
+# tests need: let them sleep. It is read when torch is loaded, here and in what tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # A busy machine is no failure; and a change is judged by the same examples each time. Of a property
 # that does not say how many examples it takes, 50 find what 100 do nearly always; where time is no
 # matter, `-m hypothesis --hypothesis-profile thorough` takes 300.
