@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -28,6 +29,15 @@ for profile, examples in (("tsstore", 50), ("thorough", 300)):
         suppress_health_check=[HealthCheck.too_slow],
     )
 settings.load_profile("tsstore")
+
+
+def pytest_collection_finish() -> None:
+    """Let nobody look for garbage among what stays: tests, their modules and the packages.
+
+    They are millions of objects, and each search for garbage would go through all of them.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,19 @@ def test_every_scheduler_counts_as_sorting_does(tmp_path, scheduler, width):
     assert result.samples == 120
 
 
+@pytest.fixture(scope="module")
+def large_run(tmp_path_factory):
+    """Give a function that makes a run of rows of a width, once, and counts it by sorting."""
+
+    @cache
+    def make(width: int):
+        rows = layer(numbered_rows(np.arange(400_000) // 2, width), 10)
+        path = tmp_path_factory.mktemp("large") / "run"
+        return write_layers(path, {"conv_1": rows}, chunk_bytes=CHUNK), count(rows)
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("width", "intervals"),
     [
@@ -94,17 +108,16 @@ def test_every_scheduler_counts_as_sorting_does(tmp_path, scheduler, width):
     ],
 )
 def test_the_smallest_memory_that_is_named_works_through_files(
-    tmp_path, scheduler, scratch, width, intervals
+    large_run, scheduler, scratch, width, intervals
 ):
-    rows = layer(numbered_rows(np.arange(400_000) // 2, width), 10)
-    store = write_layers(tmp_path / "run", {"conv_1": rows}, chunk_bytes=CHUNK)
+    store, expected = large_run(width)
     groups = GROUPS if intervals else 0
     memory = smallest_memory(store["conv_1"], scheduler, groups)
     plan = layer_plan(store["conv_1"], parse_memory(memory), choose(scheduler), groups)
     assert plan.spill
     options = {"scheduler": scheduler, "intervals": intervals}
     result = tsstore.analyze(store, memory=memory, scratch=scratch, **options)["conv_1"]
-    assert found(result) == count(rows)
+    assert found(result) == expected
     assert (result.changes is not None) == intervals
     assert list(scratch.iterdir()) == []
     with pytest.raises(MemoryTooSmallError, match=f"layer conv_1: .*'{memory}'"):

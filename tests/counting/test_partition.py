@@ -242,7 +242,7 @@ def test_a_share_is_large_beyond_twice_what_it_is_to_have() -> None:
 @pytest.mark.parametrize("words", WIDTHS)
 def test_the_tables_of_a_full_share_take_no_more_bytes_than_said(words: int) -> None:
     subpartition_records = 1 << 14
-    bare = random_records(1, 2 * subpartition_records, 10**7, words, bare=True, prefix_bits=6)
+    bare = random_records(1, 2 * subpartition_records, 10**6, words, bare=True, prefix_bits=6)
     none = Records.empty(words, bare=False)
     singletons, table = SingletonFilter(words), PackedTable(words, 6)
     left = singletons.settle(bare, none)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -92,12 +92,13 @@ def totals_by_group(pieces: Iterable[Records]) -> dict[Any, tuple[int, int]]:
 
 
 def _sums(pieces: Iterable[Records], by_group: bool) -> dict[Any, tuple[int, int]]:
-    sums: dict[Any, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    sums: dict[Any, tuple[int, int]] = {}
     for piece in pieces:
         for key, k, q, group in rows_of(piece):
             place = key, group if by_group else 0
-            sums[place] = sums[place][0] + k, sums[place][1] + q
-    return dict(sums)
+            before = sums.get(place, (0, 0))
+            sums[place] = before[0] + k, before[1] + q
+    return sums
 
 
 def spectrum_of(pieces: Iterable[Records]) -> Counter:
@@ -192,11 +193,12 @@ def partitions_of(
     group: np.ndarray | None = None,
     groups: int = 1,
 ) -> list[list[Records]]:
-    """Records by partition, merged and scattered in blocks of three samples."""
+    """Records by partition, merged and scattered in blocks of three samples, or in 60 blocks."""
     ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(positions)])
     partitions: list[list[Records]] = [[] for _ in range(2**bits)]
-    for first in range(0, len(positions), 3):
-        own = slice(first, min(first + 3, len(positions)))
+    block = max(3, len(positions) // 60)
+    for first in range(0, len(positions), block):
+        own = slice(first, min(first + block, len(positions)))
         keys = scheme.keys(rows[ends[own.start] : ends[own.stop]])
         own_group = None if group is None else group[own]
         pieces, _ = merged(keys, positions[own], own_group, groups)

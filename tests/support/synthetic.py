@@ -71,8 +71,8 @@ def count(*parts: LayerBatch) -> Expected:
     positions = np.concatenate([part.positions for part in parts])
     _, states, multiplicity = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
     samples = np.repeat(np.arange(len(positions)), positions)
-    cells, repeats = np.unique(np.stack([states.reshape(-1), samples]), axis=1, return_counts=True)
-    incidence = np.bincount(cells[0], minlength=len(multiplicity))
+    cells, repeats = np.unique(states.reshape(-1) * len(positions) + samples, return_counts=True)
+    incidence = np.bincount(cells // max(len(positions), 1), minlength=len(multiplicity))
     return Expected(
         Spectrum.from_counts(multiplicity, incidence),
         int((repeats * (repeats - 1) // 2).sum()),

@@ -83,14 +83,17 @@ def check_whole_chain(
         for (spectrum, changes), more in zip(found, (gathered, streamed), strict=True):
             spectrum.update(more[0])
             changes.update(more[1])
+    expected = true_spectrum(rows, positions.tolist())
     for spectrum, changes in found:
-        assert spectrum == true_spectrum(rows, positions.tolist())
+        assert spectrum == expected
         assert {own for own, _, _ in changes} <= set(range(groups))
-        for own in range(groups):
+    for own in range(groups):
+        left_out = set(np.flatnonzero(group == own).tolist())
+        expected = true_spectrum(rows, positions.tolist(), left_out)
+        for spectrum, changes in found:
             without = spectrum.copy()
             without.update({(k, q): n for (of, k, q), n in changes.items() if of == own})
-            left_out = set(np.flatnonzero(group == own).tolist())
-            assert +without == true_spectrum(rows, positions.tolist(), left_out)
+            assert +without == expected
             assert min(without.values(), default=0) >= 0
 
 

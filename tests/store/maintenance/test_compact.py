@@ -31,6 +31,7 @@ from tsstore.store.maintenance.compact import compact, disk_usage
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.ids import repeated
 from tsstore.store.reading.store import StateStore, open_store
+from tsstore.store.writing.batch import Batch, LayerBatch
 from tsstore.store.writing.part import PartWriter
 from tsstore.store.writing.resume import resume_step
 
@@ -484,10 +485,11 @@ def test_memory_holds_a_shard_and_not_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(compacting, "_PIECE_BYTES", 1 << 18)
     rng, rows = np.random.default_rng(0), 1 << 17
     for rank in range(4):
-        batch = draw_batch(rng, rows, neurons={"a": 512})
+        states = rng.integers(0, 256, (rows, 64), dtype=np.uint8)
+        batch = Batch(rows, {"a": LayerBatch(states, np.ones(rows, np.int64))})
         part = PartAttributes(rank, 4)
         write_run(tmp_path / "run", [batch], neurons={"a": 512}, chunk_bytes=1 << 16, part=part)
-    del batch
+    del batch, states
     gc.collect()
     tracemalloc.start()
     try:
