@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, settings
 # torch's threads wait for more to do by turning in circles, on cores that other processes of the
 # tests need: let them sleep. It is read when torch is loaded, here and in what tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Nothing becomes garbage while tests are collected.
+gc.disable()
 
 # A busy machine is no failure; and a change is judged by the same examples each time. Of a property
 # that does not say how many examples it takes, 50 find what 100 do nearly always; where time is no
@@ -36,6 +38,7 @@ def pytest_collection_finish() -> None:
 
     They are millions of objects, and each search for garbage would go through all of them.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
 

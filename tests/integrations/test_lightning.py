@@ -7,8 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-
-pytest.importorskip("lightning")
 from trainers import WARNINGS, Failure, LightningTrainer, loader, make_data
 from watching import joined, stored, watched
 
@@ -16,6 +14,12 @@ import tsstore
 from tsstore.errors import CaptureError
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lightning():
+    """Load it for these tests alone: it takes seconds."""
+    return pytest.importorskip("lightning")
 
 
 @pytest.fixture
