@@ -1,8 +1,8 @@
 """Each file of a store, damaged in every way: the right answer or an error, and `verify` knows.
 
 The fast part takes a small share of all cases, the slow one every eighth of a kind, beginning
-anywhere; with ``TSSTORE_DAMAGE_SHARE=1`` it takes them all, which is most of an hour. Run with ``-s`` to see
-how many there were, and which was the first.
+anywhere; with ``TSSTORE_DAMAGE_SHARE=1`` it takes them all, which is most of an hour. Run with
+``-s`` to see how many there were, and which was the first.
 """
 
 from __future__ import annotations
