@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
+    from tsstore.analysis.groups.results import GroupedAnalysis
     from tsstore.analysis.neurons import Neurons, neurons
     from tsstore.analysis.planning.run_plan import RunPlan, plan
     from tsstore.analysis.results.difference import Difference, difference
@@ -65,6 +66,7 @@ _HOMES = {
     "FrequentStates": "analysis.states.frequent",
     "states": "analysis.states.frequent",
     "surprising": "analysis.states.surprising",
+    "GroupedAnalysis": "analysis.groups.results",
     "Neurons": "analysis.neurons",
     "neurons": "analysis.neurons",
     "RunPlan": "analysis.planning.run_plan",
@@ -101,6 +103,7 @@ __all__ = [
     "Analysis",
     "Difference",
     "FrequentStates",
+    "GroupedAnalysis",
     "LayerResult",
     "LayerStates",
     "Neurons",

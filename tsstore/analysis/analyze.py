@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
 from tsstore.analysis.execution.scratch import planned_scratch
+from tsstore.analysis.groups.count import count_groups
+from tsstore.analysis.groups.grouping import Bins, Grouping, group
+from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.cache import cached
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.machine import give_back_memory
@@ -31,16 +34,85 @@ from tsstore.analysis.request import (
 from tsstore.analysis.results.estimates import PER_SAMPLE
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.samples import Samples, count_right
+from tsstore.analysis.samples import Dealt, Samples, count_right, count_right_by_set
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Scheduler, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import CountingError
+from tsstore.errors import AnalysisError, CountingError
+from tsstore.statistics.efficiency import Answers
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
+
+_Found = TypeVar("_Found")
+
+
+class Options(TypedDict, total=False):
+    """What `analyze` takes besides a run, its layers and groups."""
+
+    memory: int | str | None
+    scheduler: Any
+    progress: Progress | None
+    scratch: str | os.PathLike[str] | None
+    intervals: bool
+    dependent_by: str | None
+    unique_by: str | None
+    repeats: Repeats
+    exact: bool
+    seed: int | None
+    patience: float
+    cache: str | os.PathLike[str] | None
+    cluster: str | None
+
+
+@overload
+def analyze(
+    store: StateStore | StorePath,
+    layers: str | Iterable[str] | None = None,
+    *,
+    by: None = None,
+    bins: None = None,
+    window: None = None,
+    **options: Unpack[Options],
+) -> Analysis: ...
+
+
+@overload
+def analyze(
+    store: StateStore | StorePath,
+    layers: str | Iterable[str] | None = None,
+    *,
+    by: str,
+    bins: Bins = None,
+    window: None = None,
+    **options: Unpack[Options],
+) -> GroupedAnalysis: ...
+
+
+@overload
+def analyze(
+    store: StateStore | StorePath,
+    layers: str | Iterable[str] | None = None,
+    *,
+    by: None = None,
+    bins: None = None,
+    window: int,
+    **options: Unpack[Options],
+) -> GroupedAnalysis: ...
+
+
+@overload
+def analyze(
+    store: StateStore | StorePath,
+    layers: str | Iterable[str] | None = None,
+    *,
+    by: str | None = None,
+    bins: Bins = None,
+    window: int | None = None,
+    **options: Unpack[Options],
+) -> Analysis | GroupedAnalysis: ...
 
 
 def analyze(
@@ -60,7 +132,10 @@ def analyze(
     patience: float = PATIENCE_SECONDS,
     cache: str | os.PathLike[str] | None = None,
     cluster: str | None = None,
-) -> Analysis:
+    by: str | None = None,
+    bins: Bins = None,
+    window: int | None = None,
+) -> Analysis | GroupedAnalysis:
     """Count the distinct states of a run exactly, and say how well each layer uses its neurons.
 
     Parameters
@@ -109,11 +184,21 @@ def analyze(
         number may differ.
     cluster
         The old name of `dependent_by`.
+    by
+        Analyse groups of samples, each as if there were no others: by the values of a sample
+        column, at most 1,000 of them, or ``"step"``. Samples whose value is missing are in none.
+    bins
+        Divide the numbers of the column `by`: into so many intervals of one width, or at edges.
+        Each interval has its upper edge, and the first one the lower, too.
+    window
+        Analyse so many samples after another as a group, in the order in which the run holds them:
+        part after part.
 
     Returns
     -------
-    Analysis
-        A mapping from layer names to results.
+    Analysis or GroupedAnalysis
+        A mapping from layer names to results; with `by` or `window` always an analysis of each
+        group, and of all together unless they are of several steps.
 
     Raises
     ------
@@ -126,8 +211,9 @@ def analyze(
     UnknownLayerError
         If there is no such layer.
     AnalysisError
-        If the run holds several steps, there is no column `dependent_by`, or memory, scheduler,
-        repeats or scratch make no sense.
+        If the run holds several steps and is not analysed by step, there is no column
+        `dependent_by`, there are more than 1,000 groups, or memory, scheduler, repeats, scratch,
+        bins or window make no sense.
     """
     request = Request(
         memory=memory,
@@ -142,43 +228,134 @@ def analyze(
         seed=seed,
         patience=patience,
     )
-    store = countable(store)
+    store = countable(store, by)
     names = layer_names(store, layers)
     deal_groups(store, request)  # A column that is not there is an error before anything is read.
+    if by is not None or window is not None or bins is not None:
+        if cache is not None:
+            raise AnalysisError("cache= keeps analyses of all samples; leave it out with by=")
+        return _analyze_groups(store, names, request, group(store, by, bins, window))
     provenance = Provenance.of(store, names, request)
-    count = partial(_analyze_run, store, names, request, provenance)
+    count = partial(_analyze_run, store, names, request)
     if cache is None:
         return count()
     found = cached(cache, store.path, provenance, Analysis, count)
     return replace(found, run=store.path)
 
 
-def _analyze_run(
-    store: StateStore, names: list[str], request: Request, provenance: Provenance
-) -> Analysis:
+@contextmanager
+def _chosen(store: StateStore, request: Request) -> Iterator[Scheduler]:
+    """Yield what runs the tasks, which sees the run."""
     directories = [part.directory for part in store.parts]
     with (
         closing(choose(request.scheduler, request.patience)) as runner,
         runner.reading(store.parts[0].files, directories),
     ):
+        yield runner
+
+
+def _analyze_run(store: StateStore, names: list[str], request: Request) -> Analysis:
+    with _chosen(store, request) as runner:
+        return _analyze(store, names, request, runner)
+
+
+def _analyze(store: StateStore, names: list[str], request: Request, runner: Scheduler) -> Analysis:
+    """Analyse the samples that are shown of one step."""
+    samples = choose_samples(store, names, request, runner)
+    results = [_analyze_layer(store[name], request, runner, samples) for name in names]
+    accuracy = count_right(store.parts, samples.groups, samples.sample_filter)
+    dealt = None if samples.groups is None else samples.groups.dealt(samples.sample_filter)
+    return _analysis(store, request, samples, results, accuracy, dealt)
+
+
+def _analyze_groups(
+    store: StateStore, names: list[str], request: Request, grouping: Grouping
+) -> GroupedAnalysis:
+    """Analyse each group as if there were no others, and all together if they are of one step.
+
+    They are counted in one pass, unless samples repeat others: which of them count then differs
+    from group to group.
+    """
+    has_whole = len(store.steps) == 1
+    grouping.check_rows(store, names)
+    with _chosen(store, request) as runner:
         samples = choose_samples(store, names, request, runner)
-        results = [_analyze_layer(store[name], request, runner, samples) for name in names]
-    groups, sample_filter = samples.groups, samples.sample_filter
-    accuracy = count_right(store.parts, groups, sample_filter)
-    repeated = sample_filter.samples - store.view.samples.samples
+        alike = not (samples.staying or samples.problem)
+        if alike and samples.sample_filter.samples == store.view.samples.samples:
+            found = _analyze_in_one_pass(store, names, request, runner, grouping, samples)
+            groups, whole = found[:-1], found[-1] if has_whole else None
+        else:
+            views = (grouping.view(store, number) for number in range(len(grouping.values)))
+            groups = [_analyze(view, names, request, runner) for view in views]
+            whole = _analyze(store, names, request, runner) if has_whole else None
+    by_value = dict(zip(grouping.values, groups, strict=True))
+    return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)
+
+
+def _analyze_in_one_pass(
+    store: StateStore,
+    names: list[str],
+    request: Request,
+    runner: Scheduler,
+    grouping: Grouping,
+    samples: Samples,
+) -> list[Analysis]:
+    """Return the analysis of each group, and at last that of all samples together."""
+    views = [grouping.view(store, number) for number in range(len(grouping.values))]
+    count, sets, random = len(views), grouping.codes, samples.groups
+    own = [replace(samples, sample_filter=view.view.samples) for view in views]
+    if request.dependent_by and random is not None:
+        own = [replace(one, clusters=random.count_clusters(one.sample_filter)) for one in own]
+    own.append(samples)
+    results: list[list[LayerResult]] = [[] for _ in own]
+    for name in names:
+        states = store[name]
+        counts, scheme = count_groups(
+            states, request, runner, samples, sets, count, len(store.steps) == 1
+        )
+        for one, found, into in zip(own, counts, results, strict=True):
+            into.append(_layer_result(states, found, scheme, one))
+    shown = samples.sample_filter
+    answers = _or_none(count_right_by_set(store.parts, sets, count, random, shown), count)
+    answers.append(count_right(store.parts, random, shown))
+    dealt: list[Dealt | None] = [None] * (count + 1)
+    if random is not None:
+        dealt = _or_none(random.dealt_by_set(sets, count, shown), count)
+        dealt.append(random.dealt(shown))
+    every = zip([*views, store], own, results, answers, dealt, strict=True)
+    return [
+        _analysis(view, request, one, layers, answered, cards)
+        for view, one, layers, answered, cards in every
+    ]
+
+
+def _or_none(found: list[_Found] | None, count: int) -> list[_Found | None]:
+    return [None] * count if found is None else [*found]
+
+
+def _analysis(
+    store: StateStore,
+    request: Request,
+    samples: Samples,
+    results: list[LayerResult],
+    accuracy: Answers | None,
+    dealt: Dealt | None,
+) -> Analysis:
+    """Return what was found of the samples that are shown."""
+    repeated = samples.sample_filter.samples - store.view.samples.samples
     return Analysis(
         store.path,
         store.samples - repeated,
         _told_of_dependence(results),
         None if accuracy is None else accuracy.share,
-        None if groups is None else accuracy,
+        None if samples.groups is None else accuracy,
         samples_left_out=repeated,
         repeated_samples=samples.staying,
         repeats=request.repeats,
         not_compared=samples.problem,
-        dealt=None if groups is None else groups.dealt(sample_filter),
+        dealt=dealt,
         chosen=", ".join(store.view.told),
-        provenance=provenance,
+        provenance=Provenance.of(store, [layer.name for layer in results], request),
     )
 
 
@@ -237,6 +414,12 @@ def _analyze_layer(
 ) -> LayerResult:
     check_rows(states, samples.sample_filter)
     counts, scheme = count_layer(states, request, scheduler, samples)
+    return _layer_result(states, counts, scheme, samples)
+
+
+def _layer_result(
+    states: LayerStates, counts: Counts, scheme: KeyScheme, samples: Samples
+) -> LayerResult:
     return LayerResult(
         name=states.name,
         neurons=states.neurons,

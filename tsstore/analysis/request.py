@@ -66,10 +66,11 @@ class Request:
         return None if self.progress is None else partial(self.progress, layer)
 
 
-def countable(store: StateStore | StorePath) -> StateStore:
+def countable(store: StateStore | StorePath, by: str | None = None) -> StateStore:
     """Return a run as of its commits now, whatever is committed later.
 
-    An EmptyStoreError if there are none, an AnalysisError if it holds several steps.
+    An EmptyStoreError if there are none, an AnalysisError if it holds several steps and is not
+    analysed by these.
     """
     store = store.pinned() if isinstance(store, StateStore) else open_store(store)
     if not store.samples:
@@ -77,10 +78,11 @@ def countable(store: StateStore | StorePath) -> StateStore:
             f"{store.path} holds no committed samples; wait for the first commit, or run the "
             "job again"
         )
-    if len(store.steps) > 1:
+    if len(store.steps) > 1 and by != "step":
         raise AnalysisError(
             f"{store.path} holds the steps {', '.join(map(repr, store.steps))}, which are not "
-            "pooled; analyse one: tsstore.analyze(store.at_step(…))"
+            'pooled; analyse each, tsstore.analyze(store, by="step"), or one, '
+            "tsstore.analyze(store.at_step(…))"
         )
     return store
 

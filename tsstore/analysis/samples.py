@@ -29,6 +29,9 @@ GROUPS = 32
 PIECE_SAMPLES = 1 << 14
 """Values of a column that are read at a time: text takes many bytes a sample."""
 
+Sets = Mapping[str, npt.NDArray[np.int16]]
+"""By directory of a part, which of some disjoint sets each sample is in; -1 for none."""
+
 _Words = npt.NDArray[np.uint64]
 
 
@@ -147,16 +150,34 @@ class RandomGroups:
 
     def dealt(self, sample_filter: SampleFilter = ALL_SAMPLES) -> Dealt | None:
         """Return which samples each group holds; None if their place in their parts tells that."""
+        found = self.dealt_by_set(None, 1, sample_filter)
+        return None if found is None else found[0]
+
+    def dealt_by_set(
+        self, sets: Sets | None, count: int, sample_filter: SampleFilter = ALL_SAMPLES
+    ) -> list[Dealt] | None:
+        """Return the same for each of so many sets of samples."""
         if self.columns is None or self.by is None:
             return None
-        counts, sums = np.zeros(self.count, np.int64), np.zeros(self.count, np.uint64)
-        for kept in self._kept_words(sample_filter):
-            group = self._groups(self._as_joined(kept), "")
-            counts += np.bincount(group, minlength=self.count)
-            # Sums of hashes tell sets of words from each other.
-            np.add.at(sums, group, splitmix_words(kept))
-        digests = tuple(zip(counts.tolist(), sums.tolist(), strict=True))
-        return Dealt(self.by, digests, joined=self.joined is not None and len(self.joined[0]) > 0)
+        counts, sums = (
+            np.zeros((count, self.count), np.int64),
+            np.zeros((count, self.count), np.uint64),
+        )
+        for directory, column in self.columns.items():
+            first = 0
+            for words in _word_pieces(column, 0, column.commit.rows):
+                own = _sets_of(sets, directory, first, len(words), sample_filter)
+                cell = own[own >= 0], self._groups(self._as_joined(words), "")[own >= 0]
+                np.add.at(counts, cell, 1)
+                # Sums of hashes tell sets of words from each other.
+                np.add.at(sums, cell, splitmix_words(words)[own >= 0])
+                first += len(words)
+        joined = self.joined is not None and len(self.joined[0]) > 0
+        digests = [
+            tuple(zip(*pair, strict=True))
+            for pair in zip(counts.tolist(), sums.tolist(), strict=True)
+        ]
+        return [Dealt(self.by, own, joined) for own in digests]
 
     def _kept_words(self, sample_filter: SampleFilter) -> Iterator[_Words]:
         """Yield the words of all samples that stay, some of them at a time."""
@@ -215,23 +236,47 @@ def count_right(
 
     Without groups, all samples are one. None if a part with samples has no prediction or label.
     """
+    found = count_right_by_set(parts, None, 1, groups, sample_filter)
+    return None if found is None else found[0]
+
+
+def count_right_by_set(
+    parts: Iterable[Part],
+    sets: Sets | None,
+    count: int,
+    groups: RandomGroups | None = None,
+    sample_filter: SampleFilter = ALL_SAMPLES,
+) -> list[Answers] | None:
+    """Do the same for each of so many sets of samples."""
     groups = groups or RandomGroups(1)
     held = [part for part in parts if part.samples]
     if not all({PREDICTION, LABEL} <= set(part.columns) for part in held):
         return None
-    right, samples = np.zeros((2, groups.count), np.int64)
+    right, samples = np.zeros((2, count, groups.count), np.int64)
     for part in held:
         for first in range(0, part.samples, PIECE_SAMPLES):
             stop = min(first + PIECE_SAMPLES, part.samples)
+            own = _sets_of(sets, part.directory, first, stop - first, sample_filter)
             group = groups.of_samples(part.directory, first, stop - first)
             is_right = part.columns[PREDICTION].read(first, stop) == part.columns[LABEL].read(
                 first, stop
             )
-            is_right = sample_filter.select(np.asarray(is_right, np.bool_), part.directory, first)
-            group = sample_filter.select(group, part.directory, first)
-            right += np.bincount(group[is_right], minlength=groups.count)
-            samples += np.bincount(group, minlength=groups.count)
-    return Answers(right, samples)
+            for numbers, chosen in ((samples, own >= 0), (right, (own >= 0) & is_right)):
+                np.add.at(numbers, (own[chosen], group[chosen]), 1)
+    return [Answers(*pair) for pair in zip(right, samples, strict=True)]
+
+
+def _sets_of(
+    sets: Sets | None, directory: str, first: int, samples: int, sample_filter: SampleFilter
+) -> npt.NDArray[np.int16]:
+    """Return the sets of consecutive samples of a part, -1 of those that are left out."""
+    own = np.zeros(samples, np.int16)
+    if sets is not None:
+        own = sets[directory][first : first + samples].copy()
+    kept = sample_filter.kept(directory, first, samples)
+    if kept is not None:
+        own[~kept] = -1
+    return own
 
 
 def _join(words: _Words, numbers: npt.NDArray[np.int64]) -> tuple[_Words, _Words]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tsstore.commands.options import (
+    Bins,
+    By,
     DependentBy,
     Exact,
     Filter,
@@ -23,11 +25,12 @@ from tsstore.commands.options import (
     Scratch,
     Step,
     UniqueBy,
+    Window,
 )
 from tsstore.commands.selecting import select
 from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.errors import AnalysisError
-from tsstore.text import format_memory, printable
+from tsstore.text import counted, format_memory, printable
 
 if TYPE_CHECKING:
     from tsstore.analysis.planning.run_plan import RunPlan
@@ -39,6 +42,9 @@ def analyze(
     layer: Layers = None,
     step: Step = None,
     filter: Filter = None,
+    by: By = None,
+    bins: Bins = None,
+    window: Window = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -68,8 +74,17 @@ def analyze(
 ) -> None:
     """Count the distinct states of a run, and say how well each layer uses its neurons."""
     import tsstore
+    from tsstore.analysis.groups.results import GroupedAnalysis
+    from tsstore.analysis.results.network import Analysis
 
+    once_or_each: Any = repeats
     store = select(run, step, filter, layer)
+    if len(store.steps) > 1 and by is None and window is None:
+        by = "step"
+        steps = counted(len(store.steps), "step")
+        typer.echo(f"{printable(run)} holds {steps}: analysed --by step; see --step", err=True)
+    if save is not None and (by is not None or window is not None):
+        raise AnalysisError("--save keeps an analysis of all samples; choose some by --filter")
     with progress(silent=json) as report:
         analysis = tsstore.analyze(
             store,
@@ -80,16 +95,22 @@ def analyze(
             intervals=intervals,
             dependent_by=dependent_by,
             unique_by=unique_by,
-            repeats=repeats,  # type: ignore[arg-type]
+            repeats=once_or_each,
             exact=exact,
             seed=seed,
             patience=patience,
             cache=cache,
+            by=by,
+            bins=bins,
+            window=window,
         )
-    if save is not None:
+    if save is not None and isinstance(analysis, Analysis):
         analysis.save(save)
     if json:
         typer.echo(analysis.to_json())
+    elif isinstance(analysis, GroupedAnalysis):
+        print_table(analysis.headings, analysis.cells(), ("samples", "distinct"))
+        print_lines(analysis.sentences)
     else:
         print_analysis(analysis, verbose)
 

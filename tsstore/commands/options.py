@@ -24,6 +24,19 @@ Filter = Annotated[
         "conditions, all of which must hold.",
     ),
 ]
+By = Annotated[
+    str | None,
+    typer.Option(
+        help="Analyse groups of samples: by a sample column, such as label, or by 'step', as a run "
+        "of several steps is unless this says otherwise."
+    ),
+]
+Bins = Annotated[
+    int | None, typer.Option(help="Divide the numbers of --by into so many intervals.")
+]
+Window = Annotated[
+    int | None, typer.Option(help="Analyse so many samples after another as a group.")
+]
 Memory = Annotated[str | None, typer.Option(help="What one process may use, such as 2GiB.")]
 Scheduler = Annotated[
     str | None, typer.Option(help="Address of a Dask cluster, 'threads' or 'synchronous'.")

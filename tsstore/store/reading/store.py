@@ -235,7 +235,7 @@ class StateStore(Mapping[str, LayerStates]):
         if keep is not None:
             samples = with_mask(self.parts, keep, samples)
             told.append("chosen one by one")
-        return self._showing(self.parts, samples=samples, told=tuple(told))
+        return self.only(samples, told)
 
     def select(self, *layers: str) -> StateStore:
         """Return a view of some layers, in the order in which they are named.
@@ -252,6 +252,10 @@ class StateStore(Mapping[str, LayerStates]):
         """
         names = dict.fromkeys(name for layer in layers for name in self._matching(layer))
         return self._showing(self.parts, layers=tuple(names))
+
+    def only(self, samples: SampleFilter, told: Iterable[str]) -> StateStore:
+        """Return a view of the samples that a filter keeps, as `told` tells."""
+        return self._showing(self.parts, samples=samples, told=tuple(told))
 
     def _matching(self, pattern: str) -> list[str]:
         """Return the layers that a name or a pattern means; UnknownLayerError if there are none."""

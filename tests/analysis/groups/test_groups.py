@@ -1,0 +1,219 @@
+"""Groups of samples: each is analysed as if there were no others."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import draw_layer, layer, write_layers
+
+import tsstore
+from tsstore.analysis.schedulers import LocalScheduler
+from tsstore.errors import AnalysisError, StoreError
+from tsstore.store.format.attributes import PartAttributes
+
+MIB = 1 << 20
+
+
+def make(path, sizes=(90, 2, 70), steps=None, repeats=False, positions=None, seed=0):
+    """Write a run of some parts, with columns to group by."""
+    rng = np.random.default_rng(seed)
+    first = 0
+    for number, size in enumerate(sizes):
+        loss = rng.integers(0, 40, size) / 8
+        loss[rng.random(size) < 0.1] = np.nan
+        columns = {
+            "id": rng.integers(0, 60, size) if repeats else np.arange(first, first + size),
+            "label": rng.integers(0, 3, size),
+            "prediction": rng.integers(0, 3, size),
+            "split": np.array([f"s{n % 2}" for n in range(size)], object),
+            "loss": loss,
+        }
+        first += size
+        if positions is None:
+            layers = {name: draw_layer(7 * number + w, size, w) for name, w in WIDTHS.items()}
+        else:
+            layers = {
+                name: layer(rng.integers(0, 3, (size * positions, w)).astype(np.uint8), positions)
+                for name, w in WIDTHS.items()
+            }
+        step = None if steps is None else steps[number]
+        part = PartAttributes(number, len(sizes), step=step)
+        store = write_layers(path, layers, columns=columns, part=part)
+    return store
+
+
+WIDTHS = {"a": 2, "b": 20}
+
+
+def document(analysis):
+    found = analysis.to_dict()
+    del found["samples_where"]
+    return found
+
+
+def check(grouped, store, **options):
+    """Check that each group is what its view gives, and all together what the run gives."""
+    column = store.column(grouped.by) if grouped.by in store.columns else None
+    for value, analysis in grouped.items():
+        view = store.filter(**{grouped.by: value}) if column is not None else value
+        expected = tsstore.analyze(view, **options)
+        assert document(analysis) == document(expected)
+        for name, found in analysis.items():
+            assert found.spectrum == expected[name].spectrum
+            assert found.changes == expected[name].changes
+        assert analysis.dealt == expected.dealt
+        assert analysis.chosen == expected.chosen
+    assert document(grouped.whole) == document(tsstore.analyze(store, **options))
+
+
+@pytest.fixture(params=["threads", "through files", "cluster"])
+def scheduler(request, monkeypatch):
+    if request.param == "cluster":
+        return request.getfixturevalue("client")
+    monkeypatch.setattr(LocalScheduler, "shared_memory", request.param == "threads")
+    return "threads"
+
+
+@pytest.mark.usefixtures("small_sizes")
+@pytest.mark.parametrize("positions", [None, 1, 4])
+def test_groups_are_what_their_samples_give_alone(tmp_path, scheduler, positions):
+    store = make(tmp_path / "run", positions=positions)
+    options = {"scheduler": scheduler, "scratch": tmp_path, "memory": 64 * MIB}
+    check(tsstore.analyze(store, by="label", **options), store, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unique_by": "id"},
+        {"repeats": "each"},
+        {"repeats": "once"},
+        {"dependent_by": "split"},
+        {"intervals": False},
+    ],
+)
+@pytest.mark.parametrize("repeats", [False, True])
+def test_options_mean_of_a_group_what_they_mean_of_it_alone(tmp_path, options, repeats):
+    store = make(tmp_path / "run", repeats=repeats)
+    check(tsstore.analyze(store, "a", by="label", **options), store.select("a"), **options)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=3),
+    positions=st.sampled_from([None, 1, 3]),
+    seed=st.integers(0, 99),
+)
+def test_groups_of_any_run_are_what_their_samples_give(sizes, positions, seed):
+    with tempfile.TemporaryDirectory() as folder:
+        store = make(folder, sizes, positions=positions or 1, seed=seed)
+        check(tsstore.analyze(store, by="split"), store)
+
+
+def test_a_view_is_grouped_as_well(tmp_path):
+    view = make(tmp_path / "run", positions=3).filter(split="s1")
+    grouped = tsstore.analyze(view, by="label")
+    check(grouped, view)
+    assert grouped.whole.samples == view.samples
+
+
+def test_steps_are_groups_and_are_never_pooled(tmp_path):
+    store = make(tmp_path / "run", steps=[1, 2, 2])
+    with pytest.raises(AnalysisError, match=r'analyse each, tsstore.analyze\(store, by="step"\)'):
+        tsstore.analyze(store, by="label")
+    grouped = tsstore.analyze(store, by="step")
+    assert grouped.values == (1, 2)
+    for step, analysis in grouped.items():
+        expected = tsstore.analyze(store.at_step(step))
+        assert document(analysis) == document(expected)
+        assert analysis.dealt == expected.dealt
+    with pytest.raises(AnalysisError, match=r"as steps are not pooled; take one"):
+        _ = grouped.whole
+    assert json.loads(grouped.to_json())["whole"] is None
+    # What comes back follows from the arguments alone.
+    assert len(tsstore.analyze(store.at_step(1), by="step")) == 1
+
+
+def test_windows_follow_the_order_of_the_run(tmp_path):
+    store = make(tmp_path / "run", positions=2)
+    grouped = tsstore.analyze(store, window=60)
+    assert grouped.values == (0, 60, 120)
+    for start, analysis in grouped.items():
+        mask = (np.arange(162) // 60) * 60 == start
+        assert document(analysis) == document(tsstore.analyze(store.filter(mask)))
+
+
+def test_numbers_are_divided_by_bins(tmp_path):
+    store = make(tmp_path / "run", positions=2)
+    loss = store.column("loss")
+    grouped = tsstore.analyze(store, by="loss", bins=[0, 1, 2.5])
+    cut = pd.cut(loss, [0, 1, 2.5], include_lowest=True).codes
+    assert [analysis.samples for _, analysis in grouped.items()] == np.bincount(
+        cut[cut >= 0]
+    ).tolist()
+    assert grouped.sel(loss=2.5).samples == (cut == 1).sum()
+    assert grouped.ungrouped == (cut < 0).sum()
+    assert f"{grouped.ungrouped} samples in no group" in str(grouped)
+    assert document(grouped.whole) == document(tsstore.analyze(store))
+    grouped = tsstore.analyze(store, by="loss", bins=3)
+    assert sum(analysis.samples for _, analysis in grouped.items()) == (~np.isnan(loss)).sum()
+
+
+def test_what_makes_no_groups_is_refused(tmp_path):
+    store = make(tmp_path / "run", positions=1)
+    for options, error, why in [
+        ({"by": "nothing"}, StoreError, "no sample column 'nothing'"),
+        ({"by": "label", "window": 3}, AnalysisError, "expected one of the two"),
+        ({"bins": 3}, AnalysisError, "expected one of the two"),
+        ({"window": 0}, AnalysisError, "window is 0"),
+        ({"by": "split", "bins": 3}, AnalysisError, "bins= divide numbers"),
+        ({"by": "step", "bins": 3}, AnalysisError, "by= names none"),
+        ({"by": "loss", "bins": [3]}, AnalysisError, "two or more ascending edges"),
+    ]:
+        with pytest.raises(error, match=why):
+            tsstore.analyze(store, **options)
+
+
+def test_more_than_a_thousand_groups_are_an_error_that_counts_them(tmp_path):
+    columns = {"id": np.arange(1_200), "one": np.zeros(1_200, int)}
+    store = write_layers(tmp_path, {"a": draw_layer(0, 1_200, 1)}, columns=columns)
+    with pytest.raises(AnalysisError, match=r"1,200 groups by id; expected 1,000 at most; divide"):
+        tsstore.analyze(store, by="id")
+    with pytest.raises(AnalysisError, match=r"1,200 groups by window"):
+        tsstore.analyze(store, window=1)
+
+
+def test_a_grouped_analysis_is_a_table_by_layer_and_group(tmp_path):
+    store = make(tmp_path / "run", positions=3)
+    grouped = tsstore.analyze(store, by="label")
+    frame = grouped.to_frame()
+    assert frame.index.names == ["layer", "label"]
+    assert list(frame.index) == [(name, value) for name in WIDTHS for value in (0, 1, 2)]
+    assert frame.loc[("b", 2), "distinct"] == grouped.sel(label=2)["b"].distinct
+    fewest = min(analysis.samples for _, analysis in grouped.items())
+    assert (frame["rarefied_samples"] == fewest).all()
+    assert frame.loc[("a", 1), "rarefied_distinct"] == (
+        grouped.sel(label=1)["a"].rarefied(fewest).distinct
+    )
+    assert len(grouped.cells()) == 2 * 4
+    assert f"distinct at {fewest}" in str(grouped)
+    assert "<table>" in grouped._repr_html_()
+    with pytest.raises(AnalysisError, match="no group label = 7; there are 0, 1 and 2"):
+        grouped.sel(label=7)
+    with pytest.raises(AnalysisError, match="groups are by 'label'"):
+        grouped.sel(split="s0")
+    assert list(json.loads(grouped.to_json())["groups"]) == ["0", "1", "2"]
+
+
+def test_of_many_groups_the_first_and_last_are_printed(tmp_path):
+    columns = {"id": np.arange(600), "many": np.arange(600) % 30}
+    store = write_layers(tmp_path, {"a": layer(np.zeros((600, 1), np.uint8))}, columns=columns)
+    grouped = tsstore.analyze(store, by="many")
+    assert len(grouped.cells()) == 21
+    assert "30 groups, of which the first and the last ones are shown." in str(grouped)

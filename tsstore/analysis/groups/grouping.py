@@ -1,0 +1,214 @@
+"""Which group each sample is in: by the values of a column, by step, by windows of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.analysis.groups.count import rows_by_set
+from tsstore.errors import AnalysisError, EmptyStoreError
+from tsstore.store.reading.conditions import PIECE_SAMPLES, held_column, kept_pieces
+from tsstore.store.reading.part import Part
+from tsstore.store.reading.sample_filter import SampleFilter
+from tsstore.store.reading.store import StateStore
+from tsstore.text import counted, printable
+
+STEP, WINDOW = "step", "window"
+MOST_GROUPS = 1000
+
+Bins = int | Sequence[float] | None
+_Codes = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """Which group each sample is in.
+
+    Attributes
+    ----------
+    by
+        A sample column, `STEP` or `WINDOW`.
+    values
+        What the samples of each group have in common, in order.
+    codes
+        By directory of a part, the number of each sample's group, int16 (samples,); -1 where it is
+        in none, or is not shown.
+    ungrouped
+        How many samples that are shown are in no group.
+    """
+
+    by: str
+    values: tuple[Any, ...]
+    codes: Mapping[str, _Codes]
+    ungrouped: int = 0
+
+    def check_rows(self, store: StateStore, layers: Iterable[str]) -> None:
+        """Raise EmptyStoreError if a layer has no rows of a group."""
+        for name in layers:
+            rows = rows_by_set(store[name], self.codes, store.view.samples, len(self.values))
+            if not rows.all():
+                value = self.values[int(np.argmin(rows))]
+                raise EmptyStoreError(
+                    f"{store.path}: layer {printable(name)} has no rows of samples with "
+                    f"{printable(self.by)} = {printable(str(value))}; filter them out"
+                )
+
+    def view(self, store: StateStore, number: int) -> StateStore:
+        """Return a view of the samples of a group."""
+        left_out = {
+            part.directory: np.flatnonzero(self.codes[part.directory] != number)
+            for part in store.parts
+            if part.samples
+        }
+        value = printable(str(self.values[number]))
+        told = *store.view.told, f"{printable(self.by)} = {value}"
+        return store.only(SampleFilter(left_out), told)
+
+
+def group(store: StateStore, by: str | None, bins: Bins, window: int | None) -> Grouping:
+    """Return the groups that are asked for: AnalysisError if that makes no sense, or too many."""
+    if (by is None) == (window is None):
+        raise AnalysisError(f"found by={by!r:.80} and window={window!r}; expected one of the two")
+    if bins is not None and by in (None, STEP):
+        raise AnalysisError("bins= divide the numbers of a column, and by= names none")
+    if window is not None:
+        found = _by_window(store, window)
+    elif by == STEP:
+        found = _by_step(store)
+    else:
+        found = _by_column(store, str(by), bins)
+    if not found.values:
+        raise EmptyStoreError(f"{store.path}: no sample is in any group by {printable(found.by)}")
+    return found
+
+
+def _by_step(store: StateStore) -> Grouping:
+    steps = store.steps
+    _check_number(len(steps), store, STEP, "")
+
+    def codes_of(part: Part, first: int, stop: int) -> _Codes:
+        return np.full(stop - first, steps.index(part.step), np.int16)
+
+    return Grouping(STEP, steps, _codes(store, codes_of))
+
+
+def _by_window(store: StateStore, window: int) -> Grouping:
+    if isinstance(window, bool) or not isinstance(window, int | np.integer) or window < 1:
+        raise AnalysisError(f"window is {window!r:.80}; expected how many samples, 1 at least")
+    starts = range(0, store.samples, int(window))
+    _check_number(len(starts), store, WINDOW, f"; pass a window of more than {window:,} samples")
+    seen = 0
+
+    def codes_of(part: Part, first: int, stop: int) -> _Codes:
+        nonlocal seen
+        kept = store.view.samples.kept(part.directory, first, stop - first)
+        kept = np.ones(stop - first, np.bool_) if kept is None else kept
+        places = seen + np.cumsum(kept) - 1
+        seen += int(kept.sum())
+        codes: _Codes = (np.maximum(places, 0) // window).astype(np.int16)
+        return codes
+
+    return Grouping(WINDOW, tuple(starts), _codes(store, codes_of))
+
+
+def _by_column(store: StateStore, name: str, bins: Bins) -> Grouping:
+    pieces = list(_distinct(kept_pieces(store.parts, name, store.view.samples)))
+    known = np.unique(np.concatenate(pieces)) if pieces else np.empty(0)
+    is_number = known.dtype.kind in "iuf"
+    if known.dtype.kind == "f":
+        known = known[~np.isnan(known)]
+    if bins is not None:
+        if not is_number:
+            raise AnalysisError(f"{store.path}: bins= divide numbers; {printable(name)} has none")
+        return _binned(store, name, known.astype(np.float64), bins)
+    advice = "; divide them by bins=" if is_number else ""
+    _check_number(len(known), store, printable(name), advice)
+
+    def codes_of(part: Part, first: int, stop: int) -> _Codes:
+        values = held_column(part, name).read(first, stop)
+        codes = np.minimum(np.searchsorted(known, values), len(known) - 1).astype(np.int16)
+        codes[np.asarray(known[codes] != values, np.bool_)] = -1
+        return codes
+
+    codes = _codes(store, codes_of) if len(known) else {}
+    return Grouping(name, tuple(known.tolist()), codes, _ungrouped(store, codes))
+
+
+def _binned(store: StateStore, name: str, known: npt.NDArray[np.float64], bins: Bins) -> Grouping:
+    """Divide numbers at edges: each interval has its upper one, and the first the lower too."""
+    import pandas as pd
+
+    if isinstance(bins, int | np.integer):
+        _check_number(int(bins), store, printable(name), "")
+        finite = known[np.isfinite(known)]
+        if bins < 1 or not len(finite):
+            raise AnalysisError(f"bins is {bins} for {len(finite):,} finite values of {name!r:.80}")
+        edges = np.linspace(finite.min(), finite.max(), int(bins) + 1)
+    else:
+        edges = np.asarray(bins, np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
+        raise AnalysisError(
+            f"bins are {edges.tolist()!r:.80}; expected how many, or two or more ascending edges"
+        )
+    _check_number(len(edges) - 1, store, printable(name), "")
+
+    def place(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        numbers = np.asarray(values, np.float64)
+        places = np.searchsorted(edges, numbers, side="left") - 1
+        places[numbers == edges[0]] = 0
+        places[(places >= len(edges) - 1) | np.isnan(numbers)] = -1
+        return places
+
+    # Of intervals without samples nothing can be said.
+    held = np.unique(place(known))
+    held = held[held >= 0]
+    new = np.full(len(edges), -1, np.int16)
+    new[held] = np.arange(len(held))
+
+    def codes_of(part: Part, first: int, stop: int) -> _Codes:
+        codes: _Codes = new[place(held_column(part, name).read(first, stop))]
+        return codes
+
+    intervals = tuple(pd.Interval(edges[n], edges[n + 1], closed="right") for n in held.tolist())
+    codes = _codes(store, codes_of)
+    return Grouping(name, intervals, codes, _ungrouped(store, codes))
+
+
+def _distinct(pieces: Iterator[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the distinct values of pieces, each a few times at most."""
+    held: list[npt.NDArray[Any]] = []
+    for piece in pieces:
+        held.append(np.unique(piece))
+        if sum(map(len, held)) > 16 * PIECE_SAMPLES:
+            held = [np.unique(np.concatenate(held))]
+    yield from held
+
+
+def _codes(store: StateStore, codes_of: Callable[[Part, int, int], _Codes]) -> dict[str, _Codes]:
+    """Return the codes of all parts, -1 for samples that are not shown."""
+    codes = {}
+    for part in store.parts:
+        own = np.full(part.samples, -1, np.int16)
+        for first in range(0, part.samples, PIECE_SAMPLES):
+            stop = min(first + PIECE_SAMPLES, part.samples)
+            found = codes_of(part, first, stop)
+            kept = store.view.samples.kept(part.directory, first, stop - first)
+            own[first:stop] = found if kept is None else np.where(kept, found, -1)
+        codes[part.directory] = own
+    return codes
+
+
+def _ungrouped(store: StateStore, codes: Mapping[str, _Codes]) -> int:
+    return store.samples - sum(int((own >= 0).sum()) for own in codes.values())
+
+
+def _check_number(groups: int, store: StateStore, name: str, advice: str) -> None:
+    if groups > MOST_GROUPS:
+        raise AnalysisError(
+            f"{store.path}: {counted(groups, 'group')} by {name}; expected {MOST_GROUPS:,} at "
+            f"most{advice}"
+        )

@@ -1,0 +1,235 @@
+"""What was found in groups of samples: a table of layers by groups, each group an analysis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tsstore.analysis.results.layer import LayerResult, efficiency_text
+from tsstore.analysis.results.network import Analysis
+from tsstore.errors import AnalysisError
+from tsstore.text import (
+    counted,
+    html_lines,
+    html_table,
+    html_title,
+    listed,
+    printable,
+    text_table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_SHOWN = 20
+"""Groups of a layer in a table that is printed; of more, the first and the last ones."""
+
+
+class GroupedAnalysis:
+    """Analyses of a run's groups of samples; made by `analyze` with ``by=`` or ``window=``.
+
+    Parameters
+    ----------
+    by
+        What the groups are by: a sample column, ``"step"`` or ``"window"``.
+    groups
+        The analysis of each group by its value: of a step its name, of a window the number of its
+        first sample, of bins a `pandas.Interval`.
+    whole
+        The analysis of all samples together; None if these are of several steps.
+    ungrouped
+        How many samples are in no group: their value is missing, or in no bin.
+    """
+
+    def __init__(
+        self, by: str, groups: Mapping[Any, Analysis], whole: Analysis | None, ungrouped: int = 0
+    ) -> None:
+        self.by = by
+        self.groups: dict[Any, Analysis] = dict(groups)
+        self.ungrouped = ungrouped
+        self._whole = whole
+
+    @property
+    def whole(self) -> Analysis:
+        """The analysis of all samples together; AnalysisError if they are of several steps."""
+        if self._whole is None:
+            raise AnalysisError(
+                f"{self.run}: there is no analysis of all groups together, as steps are not "
+                "pooled; take one of them: .sel(step=…)"
+            )
+        return self._whole
+
+    @property
+    def run(self) -> str:
+        """Path of the run."""
+        return next(iter(self.groups.values())).run
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers."""
+        return tuple(next(iter(self.groups.values())))
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """What the samples of each group have in common, in order."""
+        return tuple(self.groups)
+
+    def items(self) -> Iterator[tuple[Any, Analysis]]:
+        """Yield the value of each group and its analysis."""
+        yield from self.groups.items()
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def sel(self, **value: Any) -> Analysis:
+        """Return the analysis of one group: ``grouped.sel(label=3)``.
+
+        Of bins, any number within one selects it. AnalysisError if there is no such group.
+        """
+        if list(value) != [self.by]:
+            raise AnalysisError(f"groups are by {self.by!r:.80}; found {list(value)}")
+        wanted = value[self.by]
+        for held, analysis in self.groups.items():
+            if held == wanted or (hasattr(held, "mid") and _is_within(held, wanted)):
+                return analysis
+        raise AnalysisError(
+            f"there is no group {printable(self.by)} = {wanted!r:.80}; there are "
+            f"{listed(list(map(str, self.groups)))}"
+        )
+
+    @property
+    def fewest_samples(self) -> int:
+        """Samples of the smallest group: at so many, groups can be compared."""
+        samples: list[int] = [analysis.samples for analysis in self.groups.values()]
+        return min(samples)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the numbers of each layer and group, indexed by both.
+
+        Columns as of `Analysis.to_frame`, led by the efficiency's estimate and limits; and what so
+        many samples as the smallest group has would have shown of each, on average: distinct
+        states, with limits where samples were told apart by random groups.
+        """
+        import pandas as pd
+
+        names = ["layer", self.by if self.by != "layer" else "group"]
+        frames = {value: analysis.to_frame() for value, analysis in self.items()}
+        values = [value for value, frame in frames.items() for _ in range(len(frame))]
+        frame = pd.concat(list(frames.values()))
+        layers = frame.index.tolist()
+        frame.index = pd.MultiIndex.from_arrays([layers, pd.Index(values)], names=names)
+        rarefied = [
+            analysis[layer].rarefied(self.fewest_samples)
+            for analysis in self.groups.values()
+            for layer in analysis
+        ]
+        limits = [found.distinct_interval for found in rarefied]
+        frame["rarefied_samples"] = self.fewest_samples
+        frame["rarefied_distinct"] = [found.distinct for found in rarefied]
+        frame["rarefied_distinct_lower"] = [getattr(own, "lower", None) for own in limits]
+        frame["rarefied_distinct_upper"] = [getattr(own, "upper", None) for own in limits]
+        first = [name for name in _LEADING if name in frame]
+        others = [name for name in frame if name not in first]
+        # Layer by layer: sorted by where each stands, as values need not sort.
+        order = np.argsort([self.layers.index(layer) for layer in layers], kind="stable")
+        return frame[first + others].iloc[order]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them; a group's value is a text."""
+        return {
+            "run": self.run,
+            "by": self.by,
+            "ungrouped_samples": self.ungrouped,
+            "groups": {str(value): analysis.to_dict() for value, analysis in self.items()},
+            "whole": None if self._whole is None else self._whole.to_dict(),
+        }
+
+    def to_json(self) -> str:
+        """Return :meth:`to_dict` as a JSON document."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Headings of the table."""
+        at = f"distinct at {self.fewest_samples:,}"
+        return "layer", printable(self.by), "samples", "distinct", at, "efficiency", "verdict"
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return a line of the table for each layer and group; of all together where they are."""
+        shown = [(_named(value), analysis) for value, analysis in self.items()]
+        if len(shown) > MOST_SHOWN:
+            shown = [*shown[: MOST_SHOWN // 2], *shown[-(MOST_SHOWN // 2) :]]
+        if self._whole is not None:
+            shown.append(("all", self._whole))
+        return [
+            self._line(analysis[layer], name) for layer in self.layers for name, analysis in shown
+        ]
+
+    def _line(self, layer: LayerResult, group: str) -> tuple[str, ...]:
+        at = layer.rarefied(self.fewest_samples).distinct
+        return (
+            printable(layer.name),
+            group,
+            f"{layer.samples:,}",
+            f"{layer.distinct:,}",
+            f"{at:,.0f}",
+            efficiency_text(layer),
+            layer.verdict,
+        )
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is to be known beside the table."""
+        lines = [
+            f"Compare groups by 'distinct at {self.fewest_samples:,}', what so many samples show "
+            "on average: they differ in samples, and more samples show more states."
+        ]
+        if len(self) > MOST_SHOWN:
+            lines.append(f"{len(self):,} groups, of which the first and the last ones are shown.")
+        if self.ungrouped:
+            lines.append(
+                f"{counted(self.ungrouped, 'sample')} in no group, as {printable(self.by)} is "
+                "missing or in no bin."
+            )
+        return lines
+
+    def __str__(self) -> str:
+        title = f"<GroupedAnalysis {printable(self.run)} by {printable(self.by)}>"
+        lines = (f"  {line}" for line in self.sentences)
+        return "\n".join([title, *text_table([self.headings, *self.cells()]), *lines])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        title = html_title("GroupedAnalysis", self.run, f"by {escape(self.by)}")
+        return title + html_table(self.headings, self.cells()) + html_lines(self.sentences)
+
+
+_LEADING = (
+    "efficiency",
+    "efficiency_interval_lower",
+    "efficiency_interval_upper",
+    "efficiency_lower_bound",
+    "verdict",
+    "samples",
+    "distinct",
+)
+
+
+def _named(value: Any) -> str:
+    """Return a group's value as a table shows it: of an interval few digits."""
+    if not hasattr(value, "mid"):
+        return printable(str(value))
+    return f"{value.left:.4g} to {value.right:.4g}"
+
+
+def _is_within(interval: Any, number: Any) -> bool:
+    try:
+        return bool(number in interval)
+    except TypeError:
+        return False
