@@ -182,8 +182,11 @@ def _count(states: LayerStates, request: Request) -> _Found:
     parts = [part.samples for part in states.parts]
     samples = sum(parts)
     report = request.report(states.name)
-    with closing(choose(request.scheduler)) as runner:
-        runner.check_store(states.parts[0].states.files)
+    directories = [part.directory for part in states.parts]
+    with (
+        closing(choose(request.scheduler)) as runner,
+        runner.reading(states.parts[0].states.files, directories),
+    ):
         plan = _plan(states, scheme, samples, runner, request)
         warm_up(states.row_bytes, False, False, plan.spill)
         with planned_scratch(plan, runner, request.scratch) as folder:
