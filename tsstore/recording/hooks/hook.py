@@ -16,7 +16,7 @@ from tsstore.recording.hooks.copies import CopiedHook, Copies, do_nothing, hook_
 from tsstore.recording.hooks.passes import CurrentBatch
 from tsstore.recording.packing.packed import Form, Packed, RowMemory
 from tsstore.recording.packing.packer import Packer
-from tsstore.recording.selection.outputs import first_value, value_at
+from tsstore.recording.selection.outputs import first_value
 from tsstore.recording.selection.select import Target
 
 Call = Callable[[nn.Module, Any, Any], None]
@@ -117,16 +117,13 @@ class CaptureHook(ModelHook):
     def _capture(self, module: nn.Module, arguments: Any, value: Any) -> None:
         if not (self.enabled and self._current.takes_rows()):
             return
-        captured = value if self.target.where == "after" else (arguments, value)
         try:
-            rows = self._pack_or_wait(self._found(captured))
+            rows = self._pack_or_wait(self._found(self.target.value(arguments, value)))
         except OutputError as error:
             raise self._named(error) from None
         self._current.take(self.target, rows)
 
     def _found(self, captured: Any) -> torch.Tensor | PackedSequence:
-        if self.target.output is not None:
-            captured = value_at(captured, self.target.output)
         found = first_value(captured)
         if found is None:
             before = self.target.where == "before"

@@ -28,41 +28,6 @@ class _Open(NamedTuple):
     value: str
 
 
-class EntryCounts:
-    """How many entries a sample each layer has had: later batches are held to that."""
-
-    def __init__(self) -> None:
-        # Of some layers the first batch, with all its calls, is still open.
-        self._known: dict[str, set[int]] = {}
-        self._new: dict[str, set[int]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._known
-
-    def begin(self) -> None:
-        """Forget what was noted of a batch that was not kept."""
-        self._new = {}
-
-    def note(self, call: Call, owners: Owners, samples: int) -> None:
-        """Note how many there are in a call, and refuse others than before."""
-        if samples < 2 or owners.is_told:
-            return
-        name, now = call.target.name, call.packed.form.samples // samples
-        before = self._known.get(name)
-        if before is not None and now not in before:
-            known = " or ".join(map(str, sorted(before)))
-            raise OutputError(
-                f"{name}: found {now} entries a sample in this batch, and {known} in the "
-                f'first one; say which sample each belongs to: sample_index={{"{name}": …}}'
-            )
-        self._new.setdefault(name, set()).add(now)
-
-    def keep(self) -> None:
-        """Hold later batches to what was noted since the last :meth:`begin`."""
-        self._known = self._new | self._known
-        self._new = {}
-
-
 class Judge:
     """Judges, by what is known so far, which sample the entries of a call belong to.
 
@@ -72,7 +37,8 @@ class Judge:
     def __init__(self, findings: Findings, probe: bool) -> None:
         self.findings = findings
         self.probe = probe
-        self.counts = EntryCounts()
+        # How many entries a sample each layer has had: later batches are held to that.
+        self.counts: dict[str, set[int]] = {}
         # Layers of the batch with a call whose sizes tell the axis of the samples.
         self._plain: set[str] = set()
 
@@ -166,6 +132,8 @@ class Belonging:
         self._is_begun = False
         self.left_out = 0
         self.is_settled = False
+        # Entries a sample in the batch that was decided last, with all its calls.
+        self._counts: dict[str, set[int]] = {}
         # Layers whose entries are not those of the model's input.
         self._apart: set[str] = set()
 
@@ -199,25 +167,37 @@ class Belonging:
             samples = batch.samples() or 0
             judged = self.judge.judge_all(batch, samples)
         _warn_of_squares(self.judge.squares_taken(batch, judged))
-        self.judge.counts.begin()
+        self._counts = {}
         calls = []
         for call, verdict in zip(batch.calls, judged, strict=True):
             if isinstance(verdict, _Open):
                 undecided.add(verdict.argument, call.target.axes.layer, *verdict[1:])
                 continue
-            self.judge.counts.note(call, verdict, samples)
+            if samples > 1 and not verdict.is_told:
+                self._note_entries(call.target.name, call.packed.form.samples // samples)
             calls.append(call._replace(packed=replace(call.packed, owners=verdict)))
         batch.calls = calls
 
     def accept(self, batch: OpenBatch) -> None:
         """Hold later batches to what this one, which was decided last, has shown."""
         self.left_out += sum(map(_of_no_sample, batch.packed))
-        self.judge.counts.keep()
+        self.judge.counts = self._counts | self.judge.counts
         self._is_begun = True
         # A single sample has all entries of a layer, and nobody knows of several.
         self.is_settled = not any(
             packed.owners is not None and packed.owners.reason == ONLY for packed in batch.packed
         )
+
+    def _note_entries(self, name: str, now: int) -> None:
+        """Note how many entries a sample has in a call, and refuse others than before."""
+        before = self.judge.counts.get(name)
+        if before is not None and now not in before:
+            known = " or ".join(map(str, sorted(before)))
+            raise OutputError(
+                f"{name}: found {now} entries a sample in this batch, and {known} in the "
+                f'first one; say which sample each belongs to: sample_index={{"{name}": …}}'
+            )
+        self._counts.setdefault(name, set()).add(now)
 
     def _check_number_is_said(self, batch: OpenBatch) -> None:
         """Refuse an index of what may be the input's own entries, where no number was said."""

@@ -33,7 +33,7 @@ from tsstore.recording.samples.inputs import (
     flattened,
     selected,
 )
-from tsstore.recording.selection.outputs import first_tensor, tensors_in, value_at
+from tsstore.recording.selection.outputs import first_tensor, tensors_in
 from tsstore.recording.selection.select import Target, unwrapped
 
 _LOG: Final = logging.getLogger("tsstore")
@@ -222,10 +222,7 @@ def _keep(target: Target, given: dict[str, list[torch.Tensor]], most: float) -> 
     """
 
     def keep(_: nn.Module, arguments: Any, value: Any) -> None:
-        captured = value if target.where == "after" else (arguments, value)
-        if target.output is not None:
-            captured = value_at(captured, target.output)
-        tensor = first_tensor(captured)
+        tensor = first_tensor(target.value(arguments, value))
         if tensor is None:
             return
         if tensor.nbytes + sum(kept.nbytes for kept in chain(*given.values())) > most:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from tsstore.recording.axes.tensor import (
     choose,
     is_time_first,
 )
-from tsstore.recording.selection.outputs import OutputChoice
+from tsstore.recording.selection.outputs import OutputChoice, value_at
 
 Selector = str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]
 """A name, a glob, a class name, a class, a module, or a predicate (name, module) -> bool.
@@ -53,6 +53,11 @@ class Target:
         if self.where == "before":
             return self.module.register_forward_pre_hook(hook, with_kwargs=True)
         return self.module.register_forward_hook(hook)
+
+    def value(self, arguments: Any, value: Any) -> Any:
+        """Return what to capture of a call, by what a hook is called with; else OutputError."""
+        captured = value if self.where == "after" else (arguments, value)
+        return captured if self.output is None else value_at(captured, self.output)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
