@@ -215,6 +215,10 @@ def _failure(what: str, error: Exception) -> str:
     return f"{what} failed with {type(error).__name__}: {error!s:.200}"
 
 
+def _size_of(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
 def _keep(target: Target, given: dict[str, list[torch.Tensor]], most: float) -> None:
     """Keep what a layer takes or gives, until its hooks are those of before again.
 
@@ -225,7 +229,7 @@ def _keep(target: Target, given: dict[str, list[torch.Tensor]], most: float) -> 
         tensor = first_tensor(target.value(arguments, value))
         if tensor is None:
             return
-        if tensor.nbytes + sum(kept.nbytes for kept in chain(*given.values())) > most:
+        if sum(map(_size_of, chain([tensor], *given.values()))) > most:
             raise NotPossible(
                 "the model cannot take two samples, and what its layers give of all of them is "
                 "too large to be kept"
