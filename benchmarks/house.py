@@ -42,7 +42,7 @@ BELOW = {
     "recording": RECORDING,
     "analysis": STATISTICS | {"store"},
     "tensorstate": STATISTICS | {"store", "recording", "analysis"},
-    "integrations": RECORDING | {"recording"},
+    "integrations": RECORDING | {"recording", "analysis"},
     "demo": STATISTICS | {"store", "recording", "analysis"},
     "reporting": STATISTICS | {"store", "analysis"},
     "commands": STATISTICS | {"store", "recording", "analysis", "reporting", "demo"},

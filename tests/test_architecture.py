@@ -20,7 +20,7 @@ OUTSIDE = {
     "torch": {"recording", "tensorstate", "integrations", "demo", "commands.models"},
     "lightning": {"integrations"},
     "transformers": {"integrations"},
-    "dask": {"analysis", "store.reading.layer"},
+    "dask": {"analysis", "store.reading.layer", "store.reading.dataset"},
     "distributed": {"analysis.schedulers"},
     "zarr": {"store.reading", "analysis.states"},
     "numcodecs": {"store.chunked"},

@@ -158,3 +158,31 @@ def test_the_package_by_its_other_name(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     module = runpy.run_module("tsstore.integrations.lightning")
     assert issubclass(module["CaptureCallback"], other.Callback)
+
+
+def test_numbers_of_each_evaluation_are_logged_when_told(trainer, path):
+    logged = []
+
+    callback = trainer.callback(path, layers="conv", columns="id", log=logged.append)
+    fitted = trainer.trainer(callback, max_epochs=2)
+    fitted.fit(trainer.model, loader(make_data(4)), loader(make_data(12)))
+    fitted.test(trainer.model, loader(make_data(6)), verbose=False)
+    store = tsstore.open(path)
+    assert len(logged) == len(store.steps) == 3
+    for step, scalars in zip(store.steps, logged, strict=True):
+        found = tsstore.analyze(store.at_step(step), intervals=False)
+        assert scalars == found.to_scalars("tsstore/")
+        assert scalars["tsstore/samples"] == found.samples
+
+
+def test_the_trainers_loggers_are_given_the_numbers(trainer, path, tmp_path, monkeypatch):
+    from lightning.pytorch.loggers import CSVLogger
+
+    logged = []
+    monkeypatch.setattr(CSVLogger, "log_metrics", lambda _, *given, **named: logged.append(named))
+    callback = trainer.callback(path, layers="conv", columns="id", log=True)
+    fitted = trainer.trainer(callback, max_epochs=1)
+    fitted.loggers = [CSVLogger(tmp_path / "logs")]
+    fitted.fit(trainer.model, loader(make_data(4)), loader(make_data(12)))
+    ours = [named for named in logged if "tsstore/conv/distinct" in named["metrics"]]
+    assert [named["step"] for named in ours] == [1]

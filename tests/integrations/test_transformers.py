@@ -231,3 +231,15 @@ def test_what_would_record_something_else_is_refused(trainer, path, name, value,
         with pytest.raises(CaptureError, match=message):
             callback.on_init_end(job.args, job.state, job.control, model=job.model)
     assert hook_count(trainer.model) == 0
+
+
+def test_numbers_of_each_evaluation_are_logged_when_told(trainer, path):
+    logged = []
+    callback = trainer.callback(path, layers="conv", columns="id", log=logged.append)
+    with callback:
+        trainer.train(callback, make_data(8), make_data(12))
+    store = tsstore.open(path)
+    assert len(logged) == len(store.steps) == 2
+    for step, scalars in zip(store.steps, logged, strict=True):
+        found = tsstore.analyze(store.at_step(step), intervals=False)
+        assert scalars == found.to_scalars("tsstore/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -11,13 +12,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from tsstore.errors import CaptureError, ColumnsError
+from tsstore.errors import AnalysisError, CaptureError, ColumnsError, StoreError, TsstoreWarning
 from tsstore.recording.capture import capture
 from tsstore.recording.recorder import Recorder
 from tsstore.store.files.open import StorePath
+from tsstore.store.reading.store import open_store
 
 Columns = Callable[[Any, Any], Mapping[str, Any]] | Iterable[str]
 """Sample columns: made of a batch and what the model gave for it, or named entries of the batch."""
+
+Log = Callable[[dict[str, float]], object]
+"""Takes the numbers of an evaluation by name."""
+
+_NOTHING = object()
+"""In a step's place, which may be None."""
 
 
 class Evaluations:
@@ -39,6 +47,7 @@ class Evaluations:
         self._module = module
         self._options = options
         self._begun: Counter[object] = Counter()
+        self._done: object = _NOTHING
         self._recorder: Recorder | None = None
         self._record: Callable[..., None] | None = None
         self._batch = ExitStack()
@@ -65,6 +74,7 @@ class Evaluations:
             options |= {"resume": True, "overwrite": False}
         self._recorder = capture(model.get_submodule(self._module), self._path, **options)
         self._begun[step] += 1
+        self._step = options["step"] if rank == 0 else _NOTHING
 
     def begin_batch(self) -> None:
         """Let a batch begin, if an evaluation is under way."""
@@ -84,8 +94,29 @@ class Evaluations:
         why = error or CaptureError("the batch did not come to its end")
         self._batch.__exit__(type(why), why, why.__traceback__)
         recorder, self._recorder = self._recorder, None
+        self._done = _NOTHING
         if recorder is not None:
             recorder.__exit__(type(error), error, None)
+            self._done = self._step if error is None else _NOTHING
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers of the evaluation that has just ended, as `Analysis.to_scalars` does.
+
+        They are counted once, without intervals, on the first rank alone, of what is committed. If
+        none has ended, or nothing can be told, there are none; an analysis that fails is a warning,
+        and no end of the training.
+        """
+        step, self._done = self._done, _NOTHING
+        if step is _NOTHING:
+            return {}
+        from tsstore.analysis.analyze import analyze
+
+        try:
+            store = open_store(self._path).at_step(step)  # type: ignore[arg-type]
+            return analyze(store, intervals=False).to_scalars("tsstore/")
+        except (AnalysisError, StoreError) as error:
+            warnings.warn(f"nothing is logged of step {step!r}: {error}", TsstoreWarning, 2)
+            return {}
 
     def _columns_of(self, batch: Any, outputs: Any) -> Mapping[str, Any]:
         if callable(self._columns):

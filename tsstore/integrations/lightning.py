@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tsstore.errors import CaptureError
-from tsstore.integrations.evaluations import Columns, Evaluations
+from tsstore.integrations.evaluations import Columns, Evaluations, Log
 from tsstore.store.files.open import StorePath
 
 # Two names of one package, whose trainers take callbacks of their own name.
@@ -41,6 +41,10 @@ class CaptureCallback(Callback):
     module
         Name of the submodule whose layers are captured, such as ``"net"``: what ``forward`` is
         called on. All of the module unless given.
+    log
+        Whether each evaluation is analysed when it has ended, and the trainer's loggers are given
+        its numbers, as ``"tsstore/conv_1/efficiency"``; or a function that takes them, a dict. It
+        is what the first rank sees committed by then.
     **options
         Of :func:`tsstore.capture`, such as `layers`. With `step`, all evaluations have that step
         and not the trainer's.
@@ -60,9 +64,11 @@ class CaptureCallback(Callback):
         stages: str | Iterable[str] = STAGES,
         columns: Columns = (),
         module: str = "",
+        log: bool | Log = False,
         **options: Any,
     ) -> None:
         super().__init__()
+        self._log = log
         self._stages = _checked_stages(stages)
         self._evaluations = Evaluations(path, columns, module, **options)
         self._dataloader = 0
@@ -93,8 +99,14 @@ class CaptureCallback(Callback):
         self._evaluations.end_batch(batch, outputs)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Close the part."""
+        """Close the part, and log its numbers if that was asked for."""
         self._evaluations.close()
+        scalars = self._evaluations.scalars() if self._log else {}
+        if scalars and callable(self._log):
+            self._log(scalars)
+        elif scalars:
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics=scalars, step=trainer.global_step)
 
     on_test_start = on_predict_start = on_validation_start
     on_test_batch_start = on_predict_batch_start = on_validation_batch_start

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from tsstore.errors import CaptureError
-from tsstore.integrations.evaluations import Columns, Evaluations
+from tsstore.integrations.evaluations import Columns, Evaluations, Log
 from tsstore.recording.hooks.hook import ModelHook
 from tsstore.store.files.open import StorePath
 
@@ -43,6 +43,10 @@ class CaptureCallback(TrainerCallback):
         ``TrainingArguments(remove_unused_columns=False)``.
     module
         Name of the submodule whose layers are captured; all of the model unless given.
+    log
+        A function that takes the numbers of each evaluation when it has ended, a dict of such as
+        ``"tsstore/conv_1/efficiency"``: ``lambda numbers: trainer.log(numbers)``. It is analysed as
+        what the first rank sees committed by then.
     **options
         Of :func:`tsstore.capture`, such as `layers`. With `step`, all evaluations have that step
         and not the trainer's.
@@ -65,9 +69,11 @@ class CaptureCallback(TrainerCallback):
         columns: Columns = (),
         extra: Iterable[str] = ("id",),
         module: str = "",
+        log: Log | None = None,
         **options: Any,
     ) -> None:
         self.closed = False
+        self._log = log
         self._extra = tuple(extra)
         self._evaluations = Evaluations(path, columns, module, **options)
         self._lookout: _Lookout | None = None
@@ -113,9 +119,11 @@ class CaptureCallback(TrainerCallback):
         self._lookout.next_batch()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Close the part."""
+        """Close the part, and log its numbers if that was asked for."""
         if self._lookout is not None:
             self._lookout.end(None)
+        if self._log is not None and (scalars := self._evaluations.scalars()):
+            self._log(scalars)
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any, **others: Any) -> None:
         """Close the part."""

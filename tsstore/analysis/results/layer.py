@@ -31,6 +31,20 @@ from tsstore.text import printable
 HEADINGS = ("layer", "neurons", "samples", "distinct", "efficiency", "verdict")
 VERBOSE_HEADINGS = (*HEADINGS[:3], "rows", *HEADINGS[3:5], "plug-in", "cap", HEADINGS[5])
 
+FIRST_COLUMNS = (
+    "neurons",
+    "samples",
+    "distinct",
+    "efficiency",
+    "efficiency_interval_lower",
+    "efficiency_interval_upper",
+    "efficiency_lower_bound",
+    "verdict",
+    "entropy_bits",
+    "coverage",
+)
+"""Of a table of layers: what a paper's table is made of."""
+
 _PER_SAMPLE = "a per-sample target: samples of different length weigh the same"
 
 
@@ -253,7 +267,7 @@ def table_row(layer: LayerResult) -> dict[str, Any]:
             row[name] = value
         else:
             row |= {f"{name}_{end}": value and value[end] for end in ("lower", "upper")}
-    return row
+    return {name: row[name] for name in dict.fromkeys([*FIRST_COLUMNS, *row])}
 
 
 def interval_document(interval: Interval | Richness | None) -> dict[str, float | None] | None:

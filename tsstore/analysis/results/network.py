@@ -25,6 +25,7 @@ from tsstore.analysis.results.layer import (
     sampling_text,
     table_row,
 )
+from tsstore.analysis.results.scalars import dataset_of, flat_scalars
 from tsstore.analysis.samples import Dealt
 from tsstore.errors import AnalysisError
 from tsstore.statistics.efficiency import Answers, aIQ, network_efficiency
@@ -44,6 +45,7 @@ from tsstore.text import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 LEVEL = 0.95
 """Nominal confidence of all intervals and bounds: what their functions take unless told."""
@@ -257,11 +259,31 @@ class Analysis(ByLayer[LayerResult]):
         return analysis_document(self)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the layers' numbers as a table, one line a layer."""
+        """Return the layers' numbers as a table, one line a layer; the first columns say most."""
         import pandas as pd
 
         rows = {name: table_row(layer) for name, layer in self.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return the numbers of :meth:`to_frame` as an xarray Dataset along ``layer``.
+
+        Numbers of the network are its attributes. AnalysisError if xarray is not installed.
+        """
+        return dataset_of(
+            self.to_frame().drop(columns="sampling"),
+            {"run": self.run, "samples": self.samples}
+            | flat_scalars(self.to_dict() | {"layers": {}}),
+        )
+
+    def to_scalars(self, prefix: str = "") -> dict[str, float]:
+        """Return the numbers that a curve over training is drawn of: for W&B, TensorBoard and such.
+
+        Names are ``"conv_1/efficiency"``, its ends ``_lower`` and ``_upper``, and of the network
+        ``"network_efficiency"``, ``"accuracy"``, ``"aiq"``, each after the prefix. What there is
+        not is left out: of a layer with too few samples no efficiency but its lower bound is there.
+        """
+        return flat_scalars(self.to_dict(), prefix)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw each layer's efficiency with its interval, lower bounds as arrows.

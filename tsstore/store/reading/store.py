@@ -37,6 +37,7 @@ from tsstore.text import counted, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
     import zarr
 
 _OWN = {"_files", "run", "parts", "view"}
@@ -289,6 +290,28 @@ class StateStore(Mapping[str, LayerStates]):
 
         index = sample_index(self.parts, self.view.samples)
         return pd.DataFrame({name: self.column(name) for name in self.columns}, index=index)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return the layers as variables of an xarray Dataset, decoded by Dask when computed.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``dataset["conv_1"]`` is bool (sample, position…, neuron); all axes but ``sample`` are
+            named after their layer, as ``conv_1_neuron``. Where samples differ in their rows it is
+            (row, neuron), and ``conv_1_rows`` tells how many each sample has. Sample columns are
+            coordinates, beside `step`, `part` and `sample_in_part`; one that has the name of
+            anything else here is ``"name (recorded)"``.
+
+        Raises
+        ------
+        StoreError
+            If xarray is not installed.
+        """
+        from tsstore.store.reading.dataset import dataset
+
+        said = {"run": self.path, "run_id": self.run.run_id}
+        return dataset(self, self.samples_frame(), said)
 
     def layer_name(self, name: str) -> str:
         """Return the public name that `name` means; ``conv_1_post_states`` means ``conv_1``.
