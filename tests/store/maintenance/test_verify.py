@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tsstore.errors import FormatError, NotAStoreError
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import read_attributes
+from tsstore.store.maintenance import verify as verifying
 from tsstore.store.maintenance.findings import Finding
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.writing.seal import create_seal, seal_part
@@ -73,10 +76,64 @@ def test_an_empty_run_and_an_empty_part_are_sound(tmp_path, close):
     assert verify(tmp_path).samples == 0
 
 
-def test_progress_is_told_array_by_array(path):
+def test_progress_is_told_layer_by_layer(path):
     told = []
     verify(path, lambda *progress: told.append(progress))
-    assert told == [(part, done, 5) for part in (ZEROTH, FIRST) for done in range(1, 6)]
+    assert told == [(part, done, 4) for part in (ZEROTH, FIRST) for done in range(1, 5)]
+
+
+def test_findings_come_in_the_same_order_however_many_threads_read(path, monkeypatch):
+    for number, file in enumerate(sorted(path.glob("part-*/[ls]*/**/[z0-9]*"))):
+        if file.is_file() and number % 3 == 0:
+            file.write_bytes(file.read_bytes()[:-2])
+        elif file.is_file() and number % 7 == 5:
+            file.unlink()
+    reports = []
+    for count in (1, 2, 30):
+        monkeypatch.setattr(LocalFiles, "readers", count)
+        monkeypatch.setattr(verifying, "processors", lambda: 1)
+        reports.append(verify(path))
+    assert len(reports[0].errors) > 10
+    assert reports[0] == reports[1] == reports[2]
+
+
+def test_all_processors_read_one_large_array(tmp_path, monkeypatch):
+    batch = draw_batch(np.random.default_rng(0), 4000, neurons={"a": 8})
+    write_run(tmp_path, [batch], neurons={"a": 8}, chunk_bytes=40)
+    monkeypatch.setattr(LocalFiles, "readers", 4)
+    read, readers = LocalFiles.read, set()
+
+    def note(files, key, *arguments, **keywords):
+        if "/states/c/" in key:
+            readers.add(threading.get_ident())
+            time.sleep(0.001)
+        return read(files, key, *arguments, **keywords)
+
+    monkeypatch.setattr(LocalFiles, "read", note)
+    assert verify(tmp_path).chunks > 100
+    assert len(readers) == 4
+
+
+def test_nothing_more_is_read_after_ctrl_c(tmp_path, monkeypatch):
+    batch = draw_batch(np.random.default_rng(0), 4000, neurons={"a": 8, "b": 8})
+    write_run(tmp_path, [batch], neurons={"a": 8, "b": 8}, chunk_bytes=8)
+    read, reads = LocalFiles.read, []
+
+    def note(files, key, *arguments, **keywords):
+        reads.append(key)
+        time.sleep(0.001)
+        return read(files, key, *arguments, **keywords)
+
+    def interrupt(*progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalFiles, "read", note)
+    with pytest.raises(KeyboardInterrupt):
+        verify(tmp_path, interrupt)
+    time.sleep(0.1)
+    ended = len(reads)
+    time.sleep(0.1)
+    assert len(reads) == ended
 
 
 @pytest.mark.parametrize(("file", "layer", "what"), [

@@ -174,7 +174,8 @@ class ArrayWriter:
     attributes
         Its tsstore attributes.
     encoder
-        Encodes its chunks, which are on disk when that has been drained; at once unless given.
+        Encodes its chunks, of numbers, which are on disk when that has been drained; at once
+        unless given.
     """
 
     def __init__(
@@ -217,6 +218,7 @@ class ArrayWriter:
             self._buffer[self._filled :] = "" if self.spec.is_text else 0
             self._write_chunk(self.rows // self.spec.chunk_rows)
         if self._shards:
+            self._encoder.drain()
             self._shards.flush()
         self._written_rows = self.rows
         digest = self._checksums.flush() if self._checksums else 0
@@ -244,10 +246,10 @@ class ArrayWriter:
 
     def _write_chunk(self, index: int) -> None:
         if self._shards:
-            self._shards.put(index, encode(self.spec, self._buffer))
+            write = partial(self._shards.put, index)
         else:
             write = partial(self._files.write, self.spec.chunk_key(self._path, index))
-            self._encoder.put(self.spec, self._buffer, write)
+        self._encoder.put(self.spec, self._buffer, write)
 
     def _write_metadata(self) -> None:
         document = self.spec.document(self._written_rows, self._path, self._attributes)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tsstore.errors import AccessError, DamageError, FormatError, StoreError, TsstoreError
 from tsstore.store.chunked.chunk import payload
 from tsstore.store.chunked.reader import CommittedArray
-from tsstore.store.chunked.writer import ArrayWriter
+from tsstore.store.chunked.writer import ArrayWriter, Encoder
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec, sample_spec
@@ -35,16 +35,20 @@ from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
 from tsstore.store.process import now
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart
-from tsstore.store.reading.part import Part
+from tsstore.store.reading.part import Part, readers
 from tsstore.store.reading.status import FINISHED, LIVE
 from tsstore.store.reading.store import StateStore, View, check_whole, open_store
 from tsstore.store.run import create_run, read_run
+from tsstore.store.threads import in_threads, processors
 from tsstore.store.writing.part import create_groups, create_part
 from tsstore.store.writing.seal import create_seal
 from tsstore.text import Progress, printable, silent
 
 SHARD_BYTES = 256 << 20
-_PIECE_BYTES = 8 << 20
+_PIECE_BYTES = 2 << 20
+_AHEAD_BYTES = 128 << 20
+"""What is read ahead of what is written takes twice as much at most."""
+_MOST_THREADS = 16
 
 _Pieces = Iterable[npt.NDArray[Any]]
 
@@ -71,7 +75,8 @@ def compact(
     out
         Where to create the new run.
     shard_bytes
-        Size of a shard's chunks as decoded; a shard is held in memory until it is written.
+        Size of a shard's chunks as decoded; a shard is held in memory until it is written, and up
+        to 256 MiB of what is read ahead of it. All processors read, decode and encode.
     durable
         Whether to wait for the disk.
     progress
@@ -127,7 +132,7 @@ def compact(
 def disk_usage(path: StorePath) -> tuple[int, int]:
     """Return how many files a run has, and how many bytes they hold."""
     files = open_files(path)
-    sizes = [files.size(key) for key in files.walk()]
+    sizes = list(in_threads(files.size, files.walk(), files.readers))
     return len(sizes), sum(sizes)
 
 
@@ -209,7 +214,7 @@ class _MergedParts:
                 f"{where} is missing in {', '.join(lacking)}, which other parts of the step have; "
                 "expected it in all: they cannot be made one"
             )
-        arrays = [part.columns[name] for part in parts]
+        arrays = list(in_threads(lambda part: part.columns[name], parts, readers(parts)))
         types = dict.fromkeys(array.spec.dtype for array in arrays)
         if len(types) > 1:
             raise FormatError(
@@ -220,12 +225,27 @@ class _MergedParts:
 
 
 def _array_pieces(arrays: Sequence[CommittedArray]) -> Iterator[npt.NDArray[Any]]:
-    """Yield the entries of arrays one after another, some whole chunks at a time."""
+    """Yield the entries of arrays one after another, some whole chunks at a time, read ahead."""
+    threads = 1
+    if arrays:
+        largest = max(max(array.spec.chunk_bytes for array in arrays), _PIECE_BYTES)
+        threads = min(max(processors(), arrays[0].files.readers), _MOST_THREADS)
+        threads = max(min(threads, _AHEAD_BYTES // largest), 1)
+    return in_threads(_read_piece, _spans(arrays), threads)
+
+
+def _spans(arrays: Sequence[CommittedArray]) -> Iterator[tuple[CommittedArray, int, int]]:
+    """Yield the arrays and which of their entries are a piece."""
     for array in arrays:
         chunk_bytes = array.spec.chunk_bytes or _PIECE_BYTES
         rows = array.spec.chunk_rows * max(_PIECE_BYTES // chunk_bytes, 1)
         for start in range(0, array.rows, rows):
-            yield array.read(start, min(start + rows, array.rows))
+            yield array, start, min(start + rows, array.rows)
+
+
+def _read_piece(span: tuple[CommittedArray, int, int]) -> npt.NDArray[Any]:
+    array, start, stop = span
+    return array.read(start, stop)
 
 
 class _PartCopy:
@@ -361,14 +381,21 @@ class _PartCopy:
         pieces: _Pieces,
         attributes: dict[str, Any] | None = None,
     ) -> ArrayCommit:
-        writer = ArrayWriter(self._files, paths, spec, attributes)
+        # Text is encoded where it is: its entries are no bytes that could be copied.
+        encoder = Encoder(1 if spec.is_text else min(processors(), _MOST_THREADS))
+        writer = ArrayWriter(self._files, paths, spec, attributes, encoder)
         digest = _EntriesDigest(spec)
-        for piece in pieces:
-            digest.add(piece)
-            writer.append(piece)
+        try:
+            for piece in pieces:
+                digest.add(piece)
+                writer.append(piece)
+            commit = writer.finish()
+            encoder.drain()
+        finally:
+            encoder.close()
         self._read[paths.values] = digest.value
         self._writers.append(writer)
-        return writer.finish()
+        return commit
 
     def _commit(self, record: CommitRecord) -> None:
         self._files.sync()

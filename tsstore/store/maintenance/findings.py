@@ -75,6 +75,13 @@ class Findings:
     chunks: int = 0
     bytes_read: int = 0
 
+    def extend(self, other: Findings) -> None:
+        """Add what another one has collected."""
+        self.layers |= other.layers
+        self.found += other.found
+        self.chunks += other.chunks
+        self.bytes_read += other.bytes_read
+
     def count_chunk(self, data: Bytes) -> None:
         """Count a chunk that has been read, as it is stored."""
         self.chunks += 1

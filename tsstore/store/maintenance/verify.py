@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import numpy.typing as npt
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from threading import Event
+from typing import NamedTuple
 
 from tsstore.errors import AccessError, DamageError, FormatError, StoreError
 from tsstore.store.files.base import PARTIAL, Files
@@ -13,7 +14,6 @@ from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes, RunAttributes
 from tsstore.store.format.documents import metadata_key, read_attributes, read_document
 from tsstore.store.format.paths import (
-    ArrayPaths,
     column_paths,
     commit_path,
     is_directory,
@@ -33,29 +33,31 @@ from tsstore.store.maintenance.verify_array import ArrayCheck
 from tsstore.store.reading.part import (
     CONTAINERS,
     Part,
-    committed_arrays,
     follows,
     read_record,
     read_seal,
+    readers,
 )
 from tsstore.store.reading.status import LIVE, last_commit, part_statuses
 from tsstore.store.reading.store import StateStore
 from tsstore.store.run import read_run
+from tsstore.store.threads import in_threads, processors
 from tsstore.text import Progress, silent
 
 
 def verify(path: StorePath, progress: Progress | None = None) -> VerifyReport:
     """Read a run back, and collect all that is not as it was written, or cannot be read just now.
 
-    One chunk is held in memory at a time. Of a run that is being written, what had been committed
-    by then is read.
+    It is read in as many threads as there are processors, or more where storage is far away; each
+    holds one chunk in memory. Findings are in the order of the files, whoever comes first. Of a run
+    that is being written, what had been committed by then is read.
 
     Parameters
     ----------
     path
         Where the run lies.
     progress
-        Called after each array.
+        Called after each layer and column.
 
     Returns
     -------
@@ -79,14 +81,19 @@ def verify(path: StorePath, progress: Progress | None = None) -> VerifyReport:
     except (AccessError, DamageError):
         with findings.catching(metadata_key("")):
             raise
-    parts = _read_parts(files, findings, progress or silent)
+    stopped = Event()
+    try:
+        parts = _read_parts(files, findings, progress or silent, stopped)
+    finally:
+        # Threads that nobody waits for, as after Ctrl-C, end with the chunk at hand.
+        stopped.set()
     live = [part.directory for part in parts if _is_live(part, findings)]
     for directory in live:
         # Its files change while they are looked at; what was committed does not.
         findings.drop_notes(directory)
-    for part in parts:
-        if not findings.troubles(part.directory):
-            _read_as_readers_do(part, findings)
+    sound = [part for part in parts if not findings.troubles(part.directory)]
+    for found in in_threads(_as_readers_do, sound, readers(sound)):
+        findings.extend(found)
     sound = [part for part in parts if not findings.troubles(part.directory)]
     _compare_parts(files, run, sound, findings, bool(live))
     return VerifyReport(
@@ -100,28 +107,33 @@ def verify(path: StorePath, progress: Progress | None = None) -> VerifyReport:
     )
 
 
-def _read_parts(files: Files, findings: Findings, progress: Progress) -> list[Part]:
+def _read_parts(files: Files, findings: Findings, progress: Progress, stopped: Event) -> list[Part]:
     """Read each part back; return those whose attributes and records can be read."""
-    leftover, foreign, parts = [], [], []
-    for name in files.list(""):
-        if name.startswith("part-"):
-            with findings.catching(name):
-                parts.append(_read_part(files, name, findings, progress))
-        elif name.endswith(PARTIAL):
-            leftover.append(name)
-        elif name != metadata_key(""):
-            foreign.append(name)
-    note_files(findings, leftover, foreign)
+    names = files.list("")
+    threads = max(processors(), files.readers)
+    begin = partial(_PartCheck, files)
+    checks = list(in_threads(begin, [n for n in names if n.startswith("part-")], threads))
+    units = [(check, unit) for check in checks for unit in check.units()]
+    outer = max(min(threads, len(units)), 1)
+    reading = _Reading(max(threads // outer, 1), stopped)
+    done = in_threads(lambda pair: pair[1](reading), units, outer)
+
+    def with_its_arrays() -> Iterator[_PartCheck]:
+        for check in checks:
+            total = len(check.units())
+            for number, (found, nodes) in enumerate(islice(done, total), start=1):
+                check.take(found, nodes)
+                progress(check.directory, number, total)
+            yield check
+
+    parts = []
+    for check in in_threads(_PartCheck.finished, with_its_arrays(), threads):
+        findings.extend(check.findings)
+        parts.append(check.part)
+    others = [name for name in names if not name.startswith("part-") and name != metadata_key("")]
+    leftover = [name for name in others if name.endswith(PARTIAL)]
+    note_files(findings, leftover, [name for name in others if name not in leftover])
     return [part for part in parts if part is not None]
-
-
-def _read_part(files: Files, directory: str, findings: Findings, progress: Progress) -> Part | None:
-    if not is_directory(directory):
-        raise FormatError(f"{files.location}/{directory}: it is no part's directory; remove it")
-    if not files.names(directory):
-        note_files(findings, list(files.walk(directory)), [])
-        return None
-    return _PartCheck(files, directory, findings, progress).read()
 
 
 def _is_live(part: Part, findings: Findings) -> bool:
@@ -131,8 +143,9 @@ def _is_live(part: Part, findings: Findings) -> bool:
     return False
 
 
-def _read_as_readers_do(part: Part, findings: Findings) -> None:
+def _as_readers_do(part: Part) -> Findings:
     """Open the layers and columns of a part whose files are sound, and add up its positions."""
+    findings = Findings(part.files.location)
     with findings.catching(part.directory):
         for directory, layer in zip(part.record.layers, part.layers.values(), strict=True):
             with findings.catching(layer_path(part.directory, directory)):
@@ -144,6 +157,7 @@ def _read_as_readers_do(part: Part, findings: Findings) -> None:
                     )
         for _ in part.columns.values():
             pass  # each is opened, and checked by that
+    return findings
 
 
 def _compare_parts(
@@ -173,22 +187,66 @@ def _compare_parts(
                 )
 
 
+_Nodes = dict[str, int]
+"""Numbers of files that hold chunks, by path of groups and arrays."""
+_Unit = Callable[["_Reading"], tuple[Findings, _Nodes]]
+"""Reads a layer or a column back."""
+
+
+class _Reading(NamedTuple):
+    """How an array is read: in how many threads, and whether no further chunk is to be begun."""
+
+    threads: int
+    stopped: Event
+
+
 class _PartCheck:
-    """Reads one part back and collects what is wrong with it."""
+    """Reads one part back: what it says of itself at once, then its layers and columns.
 
-    def __init__(
-        self, files: Files, directory: str, findings: Findings, progress: Progress
-    ) -> None:
+    `part` is known as far as its attributes and record can be read.
+    """
+
+    def __init__(self, files: Files, directory: str) -> None:
+        self.directory = directory
+        self.findings = Findings(files.location)
+        self.part: Part | None = None
         self._files = files
-        self._directory = directory
-        self._findings = findings
-        self._progress = progress
-        # Numbers of files that hold chunks, by path of all groups and arrays.
-        self._nodes = dict.fromkeys((directory, seal_path(directory), commit_path(directory)), 0)
-        self._done = self._total = 0
+        self._record: CommitRecord | None = None
+        self._nodes: _Nodes = dict.fromkeys(
+            (directory, seal_path(directory), commit_path(directory)), 0
+        )
+        with self.findings.catching(directory):
+            if not is_directory(directory):
+                raise FormatError(
+                    f"{files.location}/{directory}: it is no part's directory; remove it"
+                )
+            if not files.names(directory):
+                note_files(self.findings, list(files.walk(directory)), [])
+                return
+            self._begin()
 
-    def read(self) -> Part | None:
-        """Read the part back; return it as far as its attributes and record can be read."""
+    def units(self) -> list[_Unit]:
+        """Return what reads its layers, then its columns."""
+        if self._record is None:
+            return []
+        return [
+            *(partial(self._read_layer, *layer) for layer in self._record.layers.items()),
+            *(partial(self._read_column, *column) for column in self._record.columns.items()),
+        ]
+
+    def take(self, findings: Findings, nodes: _Nodes) -> None:
+        """Add what a unit has found."""
+        self.findings.extend(findings)
+        self._nodes |= nodes
+
+    def finished(self) -> _PartCheck:
+        """Look at the files that are none of the record's, and return this check."""
+        if self._record is not None:
+            with self.findings.catching(self.directory):
+                note_other_files(self._files, self.directory, self._nodes, self.findings)
+        return self
+
+    def _begin(self) -> None:
         attributes = self._read_attributes()
         seal, trusted = self._read_seal()
         record = self._read_record()
@@ -199,102 +257,94 @@ class _PartCheck:
             record = self._read_record() if seal else record
         if seal and record:
             self._compare(record, seal.record)
-        record = seal.record if seal else record
+        self._record = record = seal.record if seal else record
         if record is None:
-            return None
-        self._read_arrays(record)
-        with self._findings.catching(self._directory):
-            note_other_files(self._files, self._directory, self._nodes, self._findings)
-        if attributes is None or not trusted:
-            return None
-        return Part(self._files, self._directory, attributes, record, seal)
+            return
+        if attributes is not None and trusted:
+            self.part = Part(self._files, self.directory, attributes, record, seal)
+        for name in CONTAINERS if record.layers or record.columns else ():
+            path = f"{self.directory}/{name}"
+            key = metadata_key(path)
+            self._nodes[path] = 0
+            with self.findings.catching(key):
+                kind = read_document(self._files, path).get("node_type")
+                if kind != "group":
+                    self.findings.error(key, f"node_type is {kind!r:.80}, not 'group'")
 
     def _read_attributes(self) -> PartAttributes | None:
-        with self._findings.catching(metadata_key(self._directory)):
-            found = read_attributes(self._files, self._directory)
-            return PartAttributes.from_json(found, self._where(self._directory))
+        with self.findings.catching(metadata_key(self.directory)):
+            found = read_attributes(self._files, self.directory)
+            return PartAttributes.from_json(found, self._where(self.directory))
         return None
 
     def _read_seal(self) -> tuple[Seal | None, bool]:
         """Return the seal, and whether it is known that this is the seal, or that there is none."""
-        with self._findings.catching(metadata_key(seal_path(self._directory))):
-            return read_seal(self._files, self._directory), True
+        with self.findings.catching(metadata_key(seal_path(self.directory))):
+            return read_seal(self._files, self.directory), True
         return None, False
 
     def _read_record(self) -> CommitRecord | None:
-        with self._findings.catching(metadata_key(commit_path(self._directory))):
-            return read_record(self._files, self._directory)
+        with self.findings.catching(metadata_key(commit_path(self.directory))):
+            return read_record(self._files, self.directory)
         return None
 
     def _compare(self, record: CommitRecord, sealed: CommitRecord) -> None:
         """Compare the part's own record with the one that its seal froze."""
-        key = metadata_key(commit_path(self._directory))
+        key = metadata_key(commit_path(self.directory))
         if not follows(record, sealed):
-            self._findings.error(
+            self.findings.error(
                 key,
                 f"it holds commit {record.generation}, which does not go on from commit "
                 f"{sealed.generation}, the one that the seal froze",
             )
         elif record.generation > sealed.generation:
-            self._findings.note(
+            self.findings.note(
                 key,
                 f"{record.samples - sealed.samples:,} samples were committed after the part was "
                 "sealed, and do not count",
                 "nothing needs to be done",
             )
 
-    def _read_arrays(self, record: CommitRecord) -> None:
-        self._total = len(committed_arrays(self._directory, record))
-        for name in CONTAINERS if record.layers or record.columns else ():
-            path = f"{self._directory}/{name}"
-            key = metadata_key(path)
-            self._nodes[path] = 0
-            with self._findings.catching(key):
-                kind = read_document(self._files, path).get("node_type")
-                if kind != "group":
-                    self._findings.error(key, f"node_type is {kind!r:.80}, not 'group'")
-        for directory, layer in record.layers.items():
-            self._read_layer(directory, layer)
-        for directory, column in record.columns.items():
-            for _ in self._read_array(column_paths(self._directory, directory), column):
-                pass
-
-    def _read_layer(self, directory: str, commit: LayerCommit) -> None:
-        path = layer_path(self._directory, directory)
+    def _read_layer(
+        self, directory: str, commit: LayerCommit, reading: _Reading
+    ) -> tuple[Findings, _Nodes]:
+        path = layer_path(self.directory, directory)
+        findings, nodes = Findings(self._files.location), {path: 0}
         row_shape, pad = None, 0
-        self._nodes[path] = 0
-        with self._findings.catching(metadata_key(path)):
+        with findings.catching(metadata_key(path)):
             found = read_attributes(self._files, path)
             attributes = LayerAttributes.from_json(found, self._where(path))
-            self._findings.layers[path] = attributes.name
+            findings.layers[path] = attributes.name
             row_shape, pad = (attributes.row_bytes,), -attributes.neurons % 8
-        paths = states_paths(self._directory, directory)
-        padded = 0
-        for rows in self._read_array(paths, commit.states, "uint8", row_shape):
-            padded += int((rows[:, -1] >> (8 - pad)).any()) if pad else 0
-        if padded:
-            self._findings.error(
-                paths.values,
-                f"{padded:,} chunks have bits that are on after the last neuron",
-                "record the run again: it was not written by tsstore",
+        paths = states_paths(self.directory, directory)
+        check = ArrayCheck(self._files, paths, commit.states, findings, *reading)
+        with findings.catching(paths.values):
+            padded = check.read(
+                "uint8", row_shape, lambda rows: bool(pad and (rows[:, -1] >> (8 - pad)).any())
             )
+            if padded:
+                findings.error(
+                    paths.values,
+                    f"{padded:,} chunks have bits that are on after the last neuron",
+                    "record the run again: it was not written by tsstore",
+                )
+        nodes |= check.file_counts
         if commit.positions is not None:
-            paths = positions_paths(self._directory, directory)
-            for _ in self._read_array(paths, commit.positions, "int64", ()):
-                pass
+            paths = positions_paths(self.directory, directory)
+            check = ArrayCheck(self._files, paths, commit.positions, findings, *reading)
+            with findings.catching(paths.values):
+                check.read("int64")
+            nodes |= check.file_counts
+        return findings, nodes
 
-    def _read_array(
-        self,
-        paths: ArrayPaths,
-        commit: ArrayCommit,
-        dtype: str | None = None,
-        row_shape: tuple[int, ...] | None = (),
-    ) -> Iterator[npt.NDArray[Any]]:
-        check = ArrayCheck(self._files, paths, commit, self._findings)
-        yield from check.entries(dtype, row_shape)
-        self._nodes |= check.file_counts
-        self._done += 1
-        self._progress(self._directory, self._done, self._total)
+    def _read_column(
+        self, directory: str, commit: ArrayCommit, reading: _Reading
+    ) -> tuple[Findings, _Nodes]:
+        paths, findings = column_paths(self.directory, directory), Findings(self._files.location)
+        check = ArrayCheck(self._files, paths, commit, findings, *reading)
+        with findings.catching(paths.values):
+            check.read()
+        return findings, check.file_counts
 
     def _where(self, path: str) -> str:
         return f"{self._files.location}/{metadata_key(path)}"

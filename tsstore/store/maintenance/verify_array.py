@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,13 @@ import numpy.typing as npt
 from tsstore.store.chunked.chunk import decode
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.shard import ChunkReader
-from tsstore.store.files.base import Bytes, Files
+from tsstore.store.files.base import Files
 from tsstore.store.format.arrays import ArraySpec, read_array
 from tsstore.store.format.documents import metadata_key, read_document
 from tsstore.store.format.paths import ArrayPaths
 from tsstore.store.format.record import ArrayCommit
 from tsstore.store.maintenance.findings import Findings
+from tsstore.store.threads import in_threads
 
 ANY_NUMBER = 1 << 63
 """Of files: where it is not known how many there should be."""
@@ -25,37 +28,62 @@ ANY_NUMBER = 1 << 63
 
 @dataclass
 class ArrayCheck:
-    """Reads one committed array back, a chunk at a time, and collects what is wrong with it.
+    """Reads one committed array back, some chunks at a time, and collects what is wrong with it.
 
     `file_counts` are the numbers of files with committed chunks, by path of the array, once they
-    have been looked for.
+    have been looked for. Where `stopped` is set, no further chunk is begun.
     """
 
     files: Files
     paths: ArrayPaths
     commit: ArrayCommit
     findings: Findings
+    threads: int = 1
+    stopped: Event = field(default_factory=Event)
     file_counts: dict[str, int] = field(default_factory=dict)
 
-    def entries(
-        self, dtype: str | None = None, row_shape: tuple[int, ...] | None = ()
-    ) -> Iterator[npt.NDArray[Any]]:
-        """Yield the committed entries of each chunk that is right; None stands for any type."""
+    def read(
+        self,
+        dtype: str | None = None,
+        row_shape: tuple[int, ...] | None = (),
+        is_wrong: Callable[[npt.NDArray[Any]], bool] | None = None,
+    ) -> int:
+        """Read all chunks back; return of how many the entries, right as stored, are wrong.
+
+        Entries must be of that dtype and shape; None stands for any. As many chunks are held in
+        memory as there are threads.
+        """
         array = self._open(dtype, row_shape)
         checksums = self._checksums(array)
         if array is None:
-            return
-        spec = array.spec
-        self._check_shape(self.paths.values, spec, array.rows)
-        count = -(-array.rows // spec.chunk_rows)
-        for index in self._present(spec, count, self.paths.values, array.stored):
-            with self.findings.catching(spec.chunk_key(self.paths.values, index)):
-                data = self._read(array.stored, index)
-                entries = array.decode(index, data, checksums)
-                if index == array.full_chunks:
-                    yield entries[: self.commit.tail_rows]
-                elif checksums is not None:
-                    yield entries
+            return 0
+        spec, path = array.spec, self.paths.values
+        self._check_shape(path, spec, array.rows)
+
+        def check(place: int | Findings) -> tuple[Findings, bool]:
+            if isinstance(place, Findings):
+                return place, False
+            found, wrong = self._own_findings(), False
+            with found.catching(spec.chunk_key(path, place)):
+                data = array.stored.read(place)
+                found.count_chunk(data)
+                entries = array.decode(place, data, checksums)
+                if place == array.full_chunks:
+                    entries = entries[: self.commit.tail_rows]
+                if is_wrong is not None and (place == array.full_chunks or checksums is not None):
+                    wrong = is_wrong(entries)
+            return found, wrong
+
+        wrong = 0
+        places = self._places(spec, -(-array.rows // spec.chunk_rows), path, array.stored)
+        for found, is_one in in_threads(check, places, self.threads):
+            self.findings.extend(found)
+            wrong += is_one
+        return wrong
+
+    def _own_findings(self) -> Findings:
+        """Return new findings, of what is looked at meanwhile."""
+        return Findings(self.findings.location, self.findings.layers)
 
     def _open(self, dtype: str | None, row_shape: tuple[int, ...] | None) -> CommittedArray | None:
         """Open the array; None where its metadata is damaged."""
@@ -83,19 +111,25 @@ class ArrayCheck:
             stored = ChunkReader(self.files, path, own)
             wanted = -(-array.full_chunks // own.chunk_rows)
             pieces = []
-            for index in self._present(own, wanted, path, stored):
-                with self.findings.catching(own.chunk_key(path, index)):
-                    pieces.append(decode(own, self._read(stored, index), stored.where(index)))
+            for place in self._places(own, wanted, path, stored):
+                if isinstance(place, Findings):
+                    self.findings.extend(place)
+                    continue
+                with self.findings.catching(own.chunk_key(path, place)):
+                    data = stored.read(place)
+                    self.findings.count_chunk(data)
+                    pieces.append(decode(own, data, stored.where(place)))
             with self.findings.catching(path):
                 return array.joined_checksums(pieces) if len(pieces) == wanted else None
         return None
 
-    def _present(
+    def _places(
         self, spec: ArraySpec, count: int, path: str, stored: ChunkReader
-    ) -> Iterator[int]:
+    ) -> Iterator[int | Findings]:
         """Yield which of the first `count` chunks have a file; files that are missing are damage.
 
-        A hostile record may claim any number of chunks: what counts is what there is.
+        A hostile record may claim any number of chunks: what counts is what there is. Findings
+        come in their places between the chunks.
         """
         files = -(-count // spec.file_chunks)
         self.file_counts[path] = files
@@ -103,33 +137,22 @@ class ArrayCheck:
         present = sorted({int(name) for name in names if name.isdecimal() and len(name) < 17})
         expected = 0
         for file in [file for file in present if file < files]:
-            self._report_missing(spec, path, expected, file)
+            yield self._missing(spec, path, expected, file)
             expected = file + 1
-            yield from self._chunks_of(spec, file, path, stored)[: count - file * spec.file_chunks]
-        self._report_missing(spec, path, expected, files)
+            found = self._own_findings()
+            with found.catching(spec.file_key(path, file)):
+                stored.check_index(file)
+                chunks = range(file * spec.file_chunks, min((file + 1) * spec.file_chunks, count))
+                yield from takewhile(lambda _: not self.stopped.is_set(), chunks)
+            yield found
+        yield self._missing(spec, path, expected, files)
 
-    def _names(self, directory: str) -> list[str] | None:
-        """Return the names in a directory; None where it cannot be read."""
-        with self.findings.catching(directory):
-            return self.files.list(directory)
-        return None
-
-    def _chunks_of(self, spec: ArraySpec, file: int, path: str, stored: ChunkReader) -> range:
-        """Return the chunks of a file; none where it is a shard whose index is damaged."""
-        with self.findings.catching(spec.file_key(path, file)):
-            stored.check_index(file)
-            return range(file * spec.file_chunks, (file + 1) * spec.file_chunks)
-        return range(0)
-
-    def _report_missing(self, spec: ArraySpec, path: str, start: int, stop: int) -> None:
+    def _missing(self, spec: ArraySpec, path: str, start: int, stop: int) -> Findings:
+        found = self._own_findings()
         if start < stop:
             and_more = f", and the {stop - start - 1:,} after it" if stop - start > 1 else ""
-            self.findings.error(spec.file_key(path, start), f"it is missing{and_more}")
-
-    def _read(self, stored: ChunkReader, index: int) -> Bytes:
-        data = stored.read(index)
-        self.findings.count_chunk(data)
-        return data
+            found.error(spec.file_key(path, start), f"it is missing{and_more}")
+        return found
 
     def _check_shape(self, path: str, spec: ArraySpec, rows: int) -> None:
         """Note where plain Zarr readers see another number of entries than is committed."""
