@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -38,7 +38,7 @@ from tsstore.analysis.samples import Dealt, Samples, count_right, count_right_by
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Scheduler, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import AnalysisError, CountingError
+from tsstore.errors import CountingError
 from tsstore.statistics.efficiency import Answers
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
@@ -231,16 +231,24 @@ def analyze(
     store = countable(store, by)
     names = layer_names(store, layers)
     deal_groups(store, request)  # A column that is not there is an error before anything is read.
+    kind: type[Analysis | GroupedAnalysis] = Analysis
+    count: Callable[[], Analysis | GroupedAnalysis] = partial(_analyze_run, store, names, request)
+    asked: dict[str, Any] = {}
     if by is not None or window is not None or bins is not None:
-        if cache is not None:
-            raise AnalysisError("cache= keeps analyses of all samples; leave it out with by=")
-        return _analyze_groups(store, names, request, group(store, by, bins, window))
-    provenance = Provenance.of(store, names, request)
-    count = partial(_analyze_run, store, names, request)
+        asked = {"by": by, "bins": _plain(bins), "window": window}
+        kind = GroupedAnalysis
+        count = partial(_analyze_groups, store, names, request, by, bins, window)
     if cache is None:
         return count()
-    found = cached(cache, store.path, provenance, Analysis, count)
-    return replace(found, run=store.path)
+    provenance = Provenance.of(store, names, request, **asked)
+    return cached(cache, store.path, provenance, kind, count)
+
+
+def _plain(bins: object) -> Any:
+    """Return bins, whatever they are, as JSON can hold them."""
+    if bins is None or isinstance(bins, int):
+        return bins
+    return list(map(str, bins)) if isinstance(bins, Iterable) else str(bins)
 
 
 @contextmanager
@@ -269,14 +277,19 @@ def _analyze(store: StateStore, names: list[str], request: Request, runner: Sche
 
 
 def _analyze_groups(
-    store: StateStore, names: list[str], request: Request, grouping: Grouping
+    store: StateStore,
+    names: list[str],
+    request: Request,
+    by: str | None,
+    bins: Bins,
+    window: int | None,
 ) -> GroupedAnalysis:
     """Analyse each group as if there were no others, and all together if they are of one step.
 
     They are counted in one pass, unless samples repeat others: which of them count then differs
     from group to group.
     """
-    has_whole = len(store.steps) == 1
+    grouping, has_whole = group(store, by, bins, window), len(store.steps) == 1
     grouping.check_rows(store, names)
     with _chosen(store, request) as runner:
         samples = choose_samples(store, names, request, runner)
@@ -289,7 +302,9 @@ def _analyze_groups(
             groups = [_analyze(view, names, request, runner) for view in views]
             whole = _analyze(store, names, request, runner) if has_whole else None
     by_value = dict(zip(grouping.values, groups, strict=True))
-    return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)
+    asked = {"by": by, "bins": _plain(bins), "window": window}
+    provenance = Provenance.of(store, names, request, **asked)
+    return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped, provenance)
 
 
 def _analyze_in_one_pass(

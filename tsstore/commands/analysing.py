@@ -75,7 +75,6 @@ def analyze(
     """Count the distinct states of a run, and say how well each layer uses its neurons."""
     import tsstore
     from tsstore.analysis.groups.results import GroupedAnalysis
-    from tsstore.analysis.results.network import Analysis
 
     once_or_each: Any = repeats
     store = select(run, step, filter, layer)
@@ -83,8 +82,6 @@ def analyze(
         by = "step"
         steps = counted(len(store.steps), "step")
         typer.echo(f"{printable(run)} holds {steps}: analysed --by step; see --step", err=True)
-    if save is not None and (by is not None or window is not None):
-        raise AnalysisError("--save keeps an analysis of all samples; choose some by --filter")
     with progress(silent=json) as report:
         analysis = tsstore.analyze(
             store,
@@ -104,7 +101,7 @@ def analyze(
             bins=bins,
             window=window,
         )
-    if save is not None and isinstance(analysis, Analysis):
+    if save is not None:
         analysis.save(save)
     if json:
         typer.echo(analysis.to_json())

@@ -84,7 +84,7 @@ def test_a_damaged_entry_is_counted_anew_with_a_warning(store, tmp_path, counted
     first = tsstore.analyze(store, cache=cache)
     (entry,) = cache.iterdir()
     if damage == "cut":
-        chunk = next(entry.glob("layers/*/spectrum/c/0/0"))
+        chunk = entry / "spectrum" / "c" / "0" / "0"
         chunk.write_bytes(chunk.read_bytes()[:-3])
     elif damage == "gone":
         (entry / "zarr.json").unlink()
@@ -133,3 +133,26 @@ def test_a_folder_that_cannot_be_used_is_an_error_or_a_warning(store, tmp_path, 
         warnings.simplefilter("error")
         monkeypatch.undo()
         tsstore.analyze(store, cache=tmp_path / "cache")
+
+
+def test_analyses_of_groups_are_kept_as_well(store, tmp_path, monkeypatch):
+    passes, count = [], module.count_groups
+
+    def watched(*arguments):
+        passes.append(arguments[0].name)
+        return count(*arguments)
+
+    monkeypatch.setattr(module, "count_groups", watched)
+    cache = tmp_path / "cache"
+    first = tsstore.analyze(store, by="label", cache=cache)
+    shutil.copytree(tmp_path / "run", tmp_path / "moved")
+    again = tsstore.analyze(tmp_path / "moved", by="label", cache=cache)
+    assert again.run == str(tmp_path / "moved")
+    assert again.sel(label=1).to_dict() | {"run": ""} == first.sel(label=1).to_dict() | {"run": ""}
+    assert passes == ["a"]
+    tsstore.analyze(store, by="label", bins=2, cache=cache)
+    tsstore.analyze(store, by="label", bins=[0, 1, 3], cache=cache)
+    tsstore.analyze(store, window=30, cache=cache)
+    assert len(passes) == 4
+    with pytest.raises(AnalysisError):
+        tsstore.analyze(store, by="label", bins=2.5, cache=cache)

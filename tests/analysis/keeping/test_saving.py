@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from synthetic import draw_layer, write_layers
 
 import tsstore
-from tsstore import Analysis
+from tsstore import Analysis, GroupedAnalysis
 from tsstore.analysis.results.layer import layer_document
 from tsstore.errors import (
     AccessError,
@@ -116,8 +116,9 @@ def test_other_tools_open_it(saved):
     analysis, path = saved
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with xarray.open_zarr(path, group="layers/0000-conv_1", consolidated=False) as dataset:
-            assert dataset["spectrum"].shape == (len(analysis["conv_1"].spectrum), 3)
+        with xarray.open_zarr(path, consolidated=False) as dataset:
+            entries = sum(len(layer.spectrum) for layer in analysis.values())
+            assert dataset["spectrum"].shape == (entries, 4)
     with pytest.raises(FormatError):
         tsstore.open(path)
 
@@ -161,8 +162,8 @@ def test_a_byte_that_changes_is_noticed_or_means_nothing(saved):
 @pytest.mark.parametrize("kind", ["spectrum", "changes", "groups"])
 def test_a_table_that_is_gone_is_damage(saved, kind):
     _, path = saved
-    (path / "layers" / "0000-conv_1" / kind / "c" / "0" / "0").unlink()
-    with pytest.raises(DamageError, match=f"0000-conv_1/{kind}"):
+    (path / kind / "c" / "0" / "0").unlink()
+    with pytest.raises(DamageError, match=f"{path.name}/{kind}"):
         Analysis.load(path)
 
 
@@ -175,26 +176,35 @@ def tampered(path, change):
     (path / "zarr.json").write_text(json.dumps(document))
 
 
+def one(said):
+    return said["about"]["analyses"][0]
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda said: said.update(analysis=2),
         lambda said: said.pop("about"),
-        lambda said: said["about"].update(layers=3),
-        lambda said: said["about"].update(samples=-1),
-        lambda said: said["about"].update(accuracy="much"),
-        lambda said: said["about"].update(dealt={"by": "id", "digests": [[1]]}),
-        lambda said: said["about"].update(provenance={"run_id": 3}),
-        lambda said: said["about"]["layers"][0].update(neurons=1),
-        lambda said: said["about"]["layers"][0].update(samples=1),
-        lambda said: said["about"]["layers"][0].update(folder="../../etc"),
-        lambda said: said["about"]["layers"][0].update(folder="layers/0001-fc.2"),
-        lambda said: said["about"]["layers"][0].update(collision_bound=None),
+        lambda said: said["about"].update(kind="a cake"),
+        lambda said: said["about"].update(analyses=3),
+        lambda said: said["about"].update(analyses=[]),
+        lambda said: said["about"]["analyses"].append(said["about"]["analyses"][0]),
+        lambda said: one(said).update(layers=3),
+        lambda said: one(said).update(samples=-1),
+        lambda said: one(said).update(accuracy="much"),
+        lambda said: one(said).update(dealt={"by": "id", "digests": [[1]]}),
+        lambda said: one(said).update(provenance={"run_id": 3}),
+        lambda said: one(said).update(has_answers=False, layers=one(said)["layers"][:1]),
+        lambda said: one(said)["layers"][0].update(neurons=1),
+        lambda said: one(said)["layers"][0].update(samples=1),
+        lambda said: one(said)["layers"][0].update(collision_bound=None),
+        lambda said: one(said)["layers"].reverse(),
         lambda said: said["tables"].update({"../x": said["tables"]["answers"]}),
         lambda said: said["tables"]["answers"].update(columns=1 << 40),
         lambda said: said["tables"]["answers"].update(rows=1 << 50),
-        lambda said: said["tables"].pop("layers/0000-conv_1/spectrum"),
-        lambda said: said["tables"].pop("layers/0000-conv_1/changes"),
+        lambda said: said["tables"].update(spectrum=said["tables"]["groups"]),
+        lambda said: said["tables"].pop("spectrum"),
+        lambda said: said["tables"].pop("changes"),
     ],
 )
 def test_hostile_documents_are_refused(saved, change):
@@ -214,3 +224,57 @@ def test_the_run_it_came_from_may_be_gone(tmp_path):
     unknown = replace(analysis, provenance=None)
     unknown.save(tmp_path / "unknown.zarr")
     assert Analysis.load(tmp_path / "unknown.zarr").provenance is None
+
+
+def test_analyses_of_groups_come_back_as_well(tmp_path):
+    columns = {
+        "id": np.arange(120),
+        "label": np.array([f"n{n % 3}" for n in range(120)], object),
+        "loss": np.random.default_rng(1).random(120),
+    }
+    part = draw_layer(1, 120, 2, 40)
+    store = write_layers(tmp_path / "run", {"a": part}, columns=columns)
+    for number, asked in enumerate(
+        ({"by": "label"}, {"by": "loss", "bins": 2}, {"window": 50}, {"by": "step"})
+    ):
+        grouped = tsstore.analyze(store, **asked)
+        path = tmp_path / f"{number}.zarr"
+        grouped.save(path)
+        loaded = GroupedAnalysis.load(path)
+        assert same_bits(loaded.to_dict(), grouped.to_dict())
+        assert (str(loaded), loaded.values) == (str(grouped), grouped.values)
+        assert list(map(type, loaded.values)) == list(map(type, grouped.values))
+        assert loaded.to_frame().equals(grouped.to_frame())
+        check_same(grouped.whole, loaded.whole)
+        for (value, own), (other, again) in zip(grouped.items(), loaded.items(), strict=True):
+            assert value == other
+            check_same(own, again)
+        assert loaded.provenance == grouped.provenance
+        arguments = loaded.provenance.arguments
+        assert {name: arguments[name] for name in asked} == asked
+        with pytest.raises(FormatError, match="load it as what it is"):
+            Analysis.load(path)
+    tsstore.analyze(store).save(tmp_path / "plain.zarr")
+    with pytest.raises(FormatError, match="load it as what it is"):
+        GroupedAnalysis.load(tmp_path / "plain.zarr")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.update(values=[]),
+        lambda about: about.update(values=["n0", "n0", "n2"]),
+        lambda about: about.update(values=["n0"]),
+        lambda about: about.update(values=[{"left": 2, "right": 1, "closed": "left"}, 1, 2]),
+        lambda about: about.update(values=[[1], 1, 2]),
+        lambda about: about.update(ungrouped=-1),
+        lambda about: about.update(by=None),
+    ],
+)
+def test_hostile_groups_are_refused(tmp_path, change):
+    columns = {"label": np.arange(60) % 3}
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 2)}, columns=columns)
+    tsstore.analyze(store, by="label", intervals=False).save(tmp_path / "out.zarr")
+    tampered(tmp_path / "out.zarr", lambda said: change(said["about"]))
+    with pytest.raises(FormatError):
+        GroupedAnalysis.load(tmp_path / "out.zarr")

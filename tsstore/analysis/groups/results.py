@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.analysis.results.kept import as_list, load_analyses, save_analyses
 from tsstore.analysis.results.layer import LayerResult, efficiency_text
 from tsstore.analysis.results.network import Analysis
-from tsstore.errors import AnalysisError
+from tsstore.errors import AnalysisError, FormatError
+from tsstore.store.format.documents import number, real, text
 from tsstore.text import (
     counted,
     html_lines,
@@ -24,6 +28,9 @@ from tsstore.text import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+KIND = "analyses of groups"
+"""What a file of them says that it is."""
 
 MOST_SHOWN = 20
 """Groups of a layer in a table that is printed; of more, the first and the last ones."""
@@ -43,15 +50,62 @@ class GroupedAnalysis:
         The analysis of all samples together; None if these are of several steps.
     ungrouped
         How many samples are in no group: their value is missing, or in no bin.
+    provenance
+        The run's id and commit, versions and arguments; None if it is not known.
     """
 
     def __init__(
-        self, by: str, groups: Mapping[Any, Analysis], whole: Analysis | None, ungrouped: int = 0
+        self,
+        by: str,
+        groups: Mapping[Any, Analysis],
+        whole: Analysis | None,
+        ungrouped: int = 0,
+        provenance: Provenance | None = None,
     ) -> None:
         self.by = by
         self.groups: dict[Any, Analysis] = dict(groups)
         self.ungrouped = ungrouped
+        self.provenance = provenance
         self._whole = whole
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all analyses to a new local path; all as `Analysis.save`."""
+        provenance = self.provenance
+        about = {
+            "by": self.by,
+            "values": [_plain(value) for value in self.groups],
+            "ungrouped": self.ungrouped,
+            "provenance": provenance and provenance.to_dict(),
+        }
+        every = [*self.groups.values(), *([] if self._whole is None else [self._whole])]
+        save_analyses(path, KIND, [analysis.told for analysis in every], about)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what :meth:`save` has written; all as `Analysis.load`."""
+        told, about = load_analyses(path, KIND)
+        where = os.fspath(path)
+        values = [_parsed(value, where) for value in as_list(about, "values", where)]
+        analyses = [Analysis(**one) for one in told]
+        if not values or len(set(values)) != len(values):
+            raise FormatError(f"{where}: found groups {values!r:.80}; expected some, each once")
+        if len(analyses) not in (len(values), len(values) + 1):
+            raise FormatError(f"{where}: {len(analyses)} analyses for {len(values)} groups")
+        whole = analyses[-1] if len(analyses) > len(values) else None
+        provenance = about.get("provenance")
+        return cls(
+            text(about.get("by"), "by", where),
+            dict(zip(values, analyses, strict=False)),
+            whole,
+            number(about.get("ungrouped"), "ungrouped", where),
+            provenance and Provenance.from_dict(provenance, where),
+        )
+
+    def of_run(self, path: str) -> Self:
+        """Return the same analyses, of a run that lies there now."""
+        groups = {value: analysis.of_run(path) for value, analysis in self.groups.items()}
+        whole = None if self._whole is None else self._whole.of_run(path)
+        return type(self)(self.by, groups, whole, self.ungrouped, self.provenance)
 
     @property
     def whole(self) -> Analysis:
@@ -226,6 +280,28 @@ def _named(value: Any) -> str:
     if not hasattr(value, "mid"):
         return printable(str(value))
     return f"{value.left:.4g} to {value.right:.4g}"
+
+
+def _plain(value: Any) -> Any:
+    """Return a group's value as JSON can hold it."""
+    if hasattr(value, "mid"):
+        return {"left": value.left, "right": value.right, "closed": value.closed}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _parsed(value: Any, where: str) -> Any:
+    """Return the value of a group that `_plain` has made such of."""
+    if not isinstance(value, dict):
+        if isinstance(value, list):
+            raise FormatError(f"{where}: {value!r:.80} is no group's value")
+        return value
+    import pandas as pd
+
+    left, right = (real(value.get(side), side, where) for side in ("left", "right"))
+    closed = value.get("closed")
+    if closed not in ("left", "right", "both", "neither") or not left <= right:
+        raise FormatError(f"{where}: {value!r:.80} is no interval")
+    return pd.Interval(left, right, closed)
 
 
 def _is_within(interval: Any, number: Any) -> bool:

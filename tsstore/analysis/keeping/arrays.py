@@ -38,7 +38,7 @@ Table = npt.NDArray[np.int64]
 def write_tables(
     path: str | os.PathLike[str], about: Mapping[str, Any], tables: Mapping[str, Table]
 ) -> None:
-    """Write tables, int64 (n, columns) each, by path, and what is said of them: all or nothing.
+    """Write tables, int64 (n, columns) each, by name, and what is said of them: all or nothing.
 
     StoreError if the path is no local one, StoreExistsError if something is there, AccessError if
     it cannot be written.
@@ -51,8 +51,6 @@ def write_tables(
         _check_free(target)
         files = LocalFiles(temporary)
         os.mkdir(temporary)
-        for group in {parent for name in tables for parent in _parents(name)}:
-            write_group(files, group)
         commits = {name: _write_table(files, name, table) for name, table in tables.items()}
         write_group(files, "", {"analysis": FORMAT, "about": dict(about), "tables": commits})
         files.sync()
@@ -95,8 +93,7 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
 def _write_table(files: Files, name: str, table: Table) -> dict[str, Any]:
     rows, columns = table.shape
     chunk_rows = min(max(rows, 1), MOST_CHUNK_ROWS)
-    own = name.rpartition("/")[2]
-    axes = f"{own}_entry", f"{own}_column"
+    axes = f"{name}_entry", f"{name}_column"
     spec = ArraySpec("int64", chunk_rows, (columns,), axes, "zstd", 3)
     writer = ArrayWriter(files, _paths(name), spec)
     writer.append(table)
@@ -108,20 +105,15 @@ def _write_table(files: Files, name: str, table: Table) -> dict[str, Any]:
 def _read_table(files: Files, name: str, said: object) -> Table:
     fields = mapping(said, "a table's commit", files.location)
     columns = number(fields.get("columns"), "columns", files.location, 1, MOST_COLUMNS)
-    if not all(map(is_directory, name.split("/"))):
-        raise FormatError(f"{files.location}: {name!r:.80} is no table's path")
+    if not is_directory(name):
+        raise FormatError(f"{files.location}: {name!r:.80} is no table's name")
     commit = ArrayCommit.from_json(said, files.location)
     array = CommittedArray.open(files, _paths(name), commit, "int64", (columns,))
     return array.read(0, commit.rows).astype(np.int64, copy=False)
 
 
 def _paths(name: str) -> ArrayPaths:
-    return ArrayPaths(name, f"{name}_checksums", f"{name.rpartition('/')[2]}_chunk")
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.split("/")
-    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+    return ArrayPaths(name, f"{name}_checksums", f"{name}_chunk")
 
 
 def _check_free(path: Path) -> None:

@@ -20,7 +20,9 @@ from tsstore.text import printable
 class Kept(Protocol):
     """What can be saved, and loaded again."""
 
-    provenance: Provenance | None
+    @property
+    def provenance(self) -> Provenance | None:
+        """Where it comes from."""
 
     def save(self, path: Path) -> None:
         """Write it to a new path."""
@@ -28,6 +30,9 @@ class Kept(Protocol):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read it again."""
+
+    def of_run(self, path: str) -> Self:
+        """Return the same, of a run that lies there now."""
 
 
 _Kept = TypeVar("_Kept", bound=Kept)
@@ -51,7 +56,7 @@ def cached(
         try:
             found = kind.load(path)
             if found.provenance and found.provenance.question == provenance.question:
-                return found
+                return found.of_run(run)
             why = "it answers another question"
         except (TsstoreError, OSError) as error:
             why = str(error)

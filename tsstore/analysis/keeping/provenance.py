@@ -46,8 +46,10 @@ class Provenance:
     time: str
 
     @classmethod
-    def of(cls, store: StateStore, layers: Sequence[str], request: Request) -> Self:
-        """Say where an analysis that begins now comes from."""
+    def of(
+        cls, store: StateStore, layers: Sequence[str], request: Request, **arguments: Any
+    ) -> Self:
+        """Say where an analysis that begins now comes from; further arguments if there are some."""
         records = [(part.directory, part.record.to_json()) for part in store.parts]
         left_out = {
             directory: hashlib.sha256(own.tobytes()).hexdigest()
@@ -60,7 +62,7 @@ class Provenance:
             _digest(records),
             _digest(left_out) if left_out else "",
             tuple(layers),
-            {name: getattr(request, name) for name in names},
+            {name: getattr(request, name) for name in names} | arguments,
             {
                 "tsstore": __version__,
                 "numpy": np.__version__,

@@ -1,4 +1,4 @@
-"""An analysis as tables and a document, and back: every number is the same, bit for bit.
+"""Analyses as tables and a document, and back: every number is the same, bit for bit.
 
 What was counted is kept, and of it all else follows again.
 """
@@ -6,7 +6,8 @@ What was counted is kept, and of it all else follows again.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,59 +21,117 @@ from tsstore.statistics.efficiency import Answers
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.format.documents import mapping, number, real, text
-from tsstore.store.format.paths import directory_name
 
 MOST = 2**63 - 1
 WORD = 2**64 - 1
-ANSWERS = "answers"
+COLUMNS = {"spectrum": 3, "groups": 4, "changes": 4, "answers": 2}
+"""Of each table, without the first column: the number of the layer's result, of answers that of the
+analysis, from 0 through all."""
+
+Told = Mapping[str, Any]
+"""What an analysis is made of, by name."""
 
 
-def save_analysis(path: str | os.PathLike[str], told: Mapping[str, Any]) -> None:
-    """Write an analysis, given by the names of what it was made of."""
-    about, layers = dict(told), []
-    tables: dict[str, Table] = {}
-    for index, (name, layer) in enumerate(about.pop("layers").items()):
-        folder = f"layers/{directory_name(index, name)}"
-        tables |= {f"{folder}/{kind}": table for kind, table in _tables_of(layer).items()}
-        layers.append(_document_of(layer) | {"folder": folder})
-    if (answers := about.pop("accuracy_by_group")) is not None:
-        tables[ANSWERS] = np.stack(answers, axis=1)
-    provenance, dealt = about.pop("provenance"), about.pop("dealt")
-    about |= {
-        "layers": layers,
-        "provenance": provenance and provenance.to_dict(),
-        "dealt": dealt and {"by": dealt.by, "digests": dealt.digests, "joined": dealt.joined},
+def save_analyses(
+    path: str | os.PathLike[str], kind: str, analyses: Iterable[Told], about: Told
+) -> None:
+    """Write analyses of one kind, and what is said of all of them; errors as of `write_tables`."""
+    tables: dict[str, list[Table]] = {name: [] for name in COLUMNS}
+    documents, results = [], 0
+    for place, told in enumerate(analyses):
+        document = dict(told)
+        layers = document.pop("layers").values()
+        for result, layer in enumerate(layers, results):
+            for name, table in _tables_of(layer).items():
+                tables[name].append(_numbered(result, table))
+        results += len(layers)
+        if (answers := document.pop("accuracy_by_group")) is not None:
+            tables["answers"].append(_numbered(place, np.stack(answers, axis=1)))
+        provenance, dealt = document["provenance"], document["dealt"]
+        documents.append(
+            document
+            | {"layers": [_document_of(layer) for layer in layers]}
+            | {"provenance": provenance and provenance.to_dict()}
+            | {"dealt": dealt and asdict(dealt)}
+            | {"has_answers": answers is not None}
+        )
+    joined = {
+        name: np.concatenate([np.empty((0, 1 + COLUMNS[name]), np.int64), *own])
+        for name, own in tables.items()
     }
-    write_tables(path, about, tables)
+    write_tables(path, {"kind": kind, "analyses": documents} | dict(about), joined)
 
 
-def load_analysis(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what an analysis is made of, by name, checked; errors as of `read_tables`."""
+def load_analyses(path: str | os.PathLike[str], kind: str) -> tuple[list[Told], Told]:
+    """Return what the analyses are made of, and what is said of all of them, checked.
+
+    Errors are as of `read_tables`; a FormatError if they are of another kind.
+    """
     where = os.fspath(path)
     about, tables = read_tables(path)
+    if about.get("kind") != kind:
+        raise FormatError(
+            f"{where} holds {about.get('kind')!r:.80}; expected {kind!r}: load it as what it is"
+        )
     try:
-        layers = [_layer(said, tables, where) for said in _list(about, "layers", where)]
-        answers = tables.get(ANSWERS)
-        if answers is not None and (answers.shape[1] != 2 or (answers < 0).any()):
-            raise ValueError(f"answers are of shape {answers.shape}")
-        accuracy, repeated = about.get("accuracy"), about.get("repeated_samples")
-        provenance = about.get("provenance")
-        return {
-            "run": text(about.get("run"), "run", where),
-            "samples": number(about.get("samples"), "samples", where, 0, MOST),
-            "layers": {layer.name: layer for layer in layers},
-            "accuracy": None if accuracy is None else real(accuracy, "accuracy", where),
-            "accuracy_by_group": None if answers is None else Answers(*answers.T),
-            "samples_left_out": number(about.get("samples_left_out"), "left out", where, 0, MOST),
-            "repeated_samples": None if repeated is None else number(repeated, "repeated", where),
-            "repeats": text(about.get("repeats"), "repeats", where),
-            "not_compared": text(about.get("not_compared"), "not_compared", where),
-            "dealt": _dealt(about.get("dealt"), where),
-            "chosen": text(about.get("chosen"), "chosen", where),
-            "provenance": provenance and Provenance.from_dict(provenance, where),
-        }
+        kept = _Tables(tables)
+        found = [
+            _analysis(place, mapping(said, "an analysis", where), kept, where)
+            for place, said in enumerate(as_list(about, "analyses", where))
+        ]
+        kept.check_all_taken(len(found))
     except (ValueError, KeyError) as error:
         raise FormatError(f"{where} is no valid analysis: {error}") from error
+    return found, about
+
+
+class _Tables:
+    """Tables of which each result takes its own part."""
+
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        self._tables = tables
+        self.results = 0
+        for name, columns in COLUMNS.items():
+            shape, first = tables[name].shape, tables[name][:, 0]
+            if shape[1] != 1 + columns or (np.diff(first) < 0).any():
+                raise ValueError(f"{name} has {shape[1]} columns, or is in no order")
+
+    def take(self, name: str, number: int) -> list[Table]:
+        """Return the columns of a table of one result."""
+        start, stop = np.searchsorted(self._tables[name][:, 0], [number, number + 1])
+        return list(self._tables[name][start:stop, 1:].T)
+
+    def check_all_taken(self, analyses: int) -> None:
+        """Raise ValueError if there is anything of results that there are not."""
+        for name, table in self._tables.items():
+            count = analyses if name == "answers" else self.results
+            if len(table) and not 0 <= table[0, 0] <= table[-1, 0] < count:
+                raise ValueError(f"{name} is of results that are not there")
+
+
+def _analysis(place: int, said: Told, tables: _Tables, where: str) -> Told:
+    layers = [_layer(layer, tables, where) for layer in as_list(said, "layers", where)]
+    answers = None
+    if said.get("has_answers") is True:
+        answers = Answers(*tables.take("answers", place))
+        if min(int(column.min(initial=0)) for column in answers) < 0:
+            raise ValueError("answers are fewer than none")
+    accuracy, repeated = said.get("accuracy"), said.get("repeated_samples")
+    provenance = said.get("provenance")
+    return {
+        "run": text(said.get("run"), "run", where),
+        "samples": number(said.get("samples"), "samples", where, 0, MOST),
+        "layers": {layer.name: layer for layer in layers},
+        "accuracy": None if accuracy is None else real(accuracy, "accuracy", where),
+        "accuracy_by_group": answers,
+        "samples_left_out": number(said.get("samples_left_out"), "left out", where, 0, MOST),
+        "repeated_samples": None if repeated is None else number(repeated, "repeated", where),
+        "repeats": text(said.get("repeats"), "repeats", where),
+        "not_compared": text(said.get("not_compared"), "not_compared", where),
+        "dealt": _dealt(said.get("dealt"), where),
+        "chosen": text(said.get("chosen"), "chosen", where),
+        "provenance": provenance and Provenance.from_dict(provenance, where),
+    }
 
 
 def _tables_of(layer: LayerResult) -> dict[str, Table]:
@@ -88,6 +147,10 @@ def _stacked(*columns: Table) -> Table:
     return np.stack(columns, axis=1)
 
 
+def _numbered(number: int, table: Table) -> Table:
+    return np.column_stack([np.full(len(table), number), table])
+
+
 def _document_of(layer: LayerResult) -> dict[str, Any]:
     return {
         "name": layer.name,
@@ -100,22 +163,23 @@ def _document_of(layer: LayerResult) -> dict[str, Any]:
         "sampling": None if layer.sampling is None else dict(layer.sampling),
         "clusters": layer.clusters,
         "dependence": layer.dependence,
+        "has_groups": layer.changes is not None,
     }
 
 
-def _layer(value: object, tables: Mapping[str, Table], where: str) -> LayerResult:
-    said = mapping(value, "a layer", where)
-    folder = text(said.get("folder"), "folder", where)
+def _layer(value: object, tables: _Tables, where: str) -> LayerResult:
+    said, own = mapping(value, "a layer", where), tables.results
+    tables.results += 1
     changes = None
-    if f"{folder}/groups" in tables:
-        entries = _columns(tables[f"{folder}/changes"], 4)
-        changes = SpectrumDelta.from_arrays(_columns(tables[f"{folder}/groups"], 4), *entries)
+    if said.get("has_groups") is True:
+        groups = tables.take("groups", own)
+        changes = SpectrumDelta.from_arrays(groups, *tables.take("changes", own))
     sampling, clusters = said.get("sampling"), said.get("clusters")
     layer = LayerResult(
         text(said.get("name"), "name", where),
         number(said.get("neurons"), "neurons", where, 1),
         number(said.get("samples"), "samples", where, 0),
-        Spectrum.from_arrays(*_columns(tables[f"{folder}/spectrum"], 3)),
+        Spectrum.from_arrays(*tables.take("spectrum", own)),
         number(said.get("equal_pairs_within_samples"), "equal pairs", where, 0, MOST),
         number(said.get("pairs_within_samples"), "pairs", where, 0, MOST),
         real(said.get("collision_bound"), "collision_bound", where),
@@ -127,12 +191,6 @@ def _layer(value: object, tables: Mapping[str, Table], where: str) -> LayerResul
     )
     _check(layer)
     return layer
-
-
-def _columns(table: Table, count: int) -> list[Table]:
-    if table.shape[1] != count:
-        raise ValueError(f"a table has {table.shape[1]} columns; expected {count}")
-    return list(table.T)
 
 
 def _check(layer: LayerResult) -> None:
@@ -158,14 +216,15 @@ def _dealt(value: object, where: str) -> Dealt | None:
         return None
     said = mapping(value, "dealt", where)
     digests = []
-    for pair in _list(said, "digests", where):
+    for pair in as_list(said, "digests", where):
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError(f"a digest is {pair!r:.80}")
         digests.append(tuple(number(part, "digest", where, 0, WORD) for part in pair))
     return Dealt(text(said.get("by"), "by", where), tuple(digests), said.get("joined") is True)  # type: ignore[arg-type]
 
 
-def _list(said: Mapping[str, Any], name: str, where: str) -> list[Any]:
+def as_list(said: Told, name: str, where: str) -> list[Any]:
+    """Return a list of that name; FormatError if there is none."""
     if not isinstance(value := said.get(name), list):
         raise FormatError(f"{where}: {name} is {value!r:.80}; expected a list")
     return value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.estimates import PLUG_IN
-from tsstore.analysis.results.kept import load_analysis, save_analysis
+from tsstore.analysis.results.kept import load_analyses, save_analyses
 from tsstore.analysis.results.layer import (
     HEADINGS,
     VERBOSE_HEADINGS,
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 """Nominal confidence of all intervals and bounds: what their functions take unless told."""
+
+KIND = "an analysis"
+"""What a file of one says that it is."""
 
 MANY_DEPENDENT = 0.05
 """Of the samples: where more have the id of another one and other rows, that leads the table."""
@@ -113,7 +116,7 @@ class Analysis(ByLayer[LayerResult]):
         StoreError, StoreExistsError, AccessError
             If the path is a URL; if something is there; if it cannot be written.
         """
-        save_analysis(path, {field.name: getattr(self, field.name) for field in fields(self)})
+        save_analyses(path, KIND, [self.told], {})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -128,7 +131,17 @@ class Analysis(ByLayer[LayerResult]):
         AccessError
             If it cannot be read.
         """
-        return cls(**load_analysis(path))
+        ((told,), _) = load_analyses(path, KIND)
+        return cls(**told)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the analysis is made of, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def of_run(self, path: str) -> Self:
+        """Return the same analysis, of a run that lies there now."""
+        return replace(self, run=path)
 
     @property
     def is_lower_bound(self) -> bool:
