@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
+    from tsstore.analysis.comparison import Comparison, compare
     from tsstore.analysis.groups.results import GroupedAnalysis
     from tsstore.analysis.neurons import Neurons, neurons
     from tsstore.analysis.planning.run_plan import RunPlan, plan
@@ -61,6 +62,8 @@ _HOMES = {
     "Analysis": "analysis.results.network",
     "Difference": "analysis.results.difference",
     "difference": "analysis.results.difference",
+    "Comparison": "analysis.comparison",
+    "compare": "analysis.comparison",
     "LayerResult": "analysis.results.layer",
     "export": "analysis.states.export",
     "FrequentStates": "analysis.states.frequent",
@@ -101,6 +104,7 @@ _NAMES_AT_HOME = {"open": "open_store"}
 __all__ = [
     "AccessError",
     "Analysis",
+    "Comparison",
     "Difference",
     "FrequentStates",
     "GroupedAnalysis",
@@ -120,6 +124,7 @@ __all__ = [
     "build_efficiency_model",
     "capture",
     "compact",
+    "compare",
     "compress_states",
     "decompress_states",
     "difference",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tsstore.commands import analysing, models, neurons, reports, runs, states
+from tsstore.commands import analysing, comparing, models, neurons, reports, runs, states
 
 app = typer.Typer(
     name="tsstore",
@@ -44,6 +44,7 @@ for command, example in {
     analysing.plan: "plan run.zarr --memory 2GiB",
     analysing.analyze: "analyze run.zarr --memory 2GiB --json",
     neurons.neurons: "neurons run.zarr --output neurons.csv",
+    comparing.compare: "compare run.zarr other.zarr",
     reports.report: "report run.zarr --output report.html",
     states.states: "states run.zarr --layer conv_1",
     states.samples: "samples run.zarr fc_1 1f03",

@@ -108,13 +108,14 @@ class Difference(ByLayer[EfficiencyDifference]):
 
     def __repr__(self) -> str:
         title = f"<Difference {printable(self.first)} - {printable(self.second)}>"
-        return "\n".join([title, *text_table([HEADINGS, *self._cells()]), f"  {self.pairing}"])
+        return "\n".join([title, *text_table([HEADINGS, *self.cells()]), f"  {self.pairing}"])
 
     def _repr_html_(self) -> str:
         title = html_title("Difference", f"{self.first} - {self.second}")
-        return title + html_table(HEADINGS, self._cells()) + html_lines([self.pairing])
+        return title + html_table(HEADINGS, self.cells()) + html_lines([self.pairing])
 
-    def _cells(self) -> list[tuple[str, ...]]:
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return the lines of a table, as :data:`HEADINGS` names its columns."""
         rows = {**{printable(name): found for name, found in self.items()}, NETWORK: self.network}
         return [
             (name, *map(_share, (found.first, found.second)), _difference_text(found))

@@ -1,0 +1,174 @@
+"""Two runs beside each other, against plain NumPy on decoded states."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from helpers import draw_batch, write_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import tsstore
+from tsstore.commands.app import app
+from tsstore.errors import AnalysisError, MemoryTooSmallError, UnknownLayerError
+from tsstore.store.format.attributes import PartAttributes
+
+LAYERS = {"conv_1": 5, "fc": 70}
+
+
+def write(path, rng, ids, *, positions, neurons=LAYERS, parts=2, threshold=0.0):
+    """Write a run of samples with these ids, in parts; rows by sample are those of the id."""
+    for rank, own in enumerate(np.array_split(np.asarray(ids), parts)):
+        rows = {"conv_1": [positions[value] for value in own.tolist()]}
+        batch = draw_batch(rng, len(own), neurons=neurons, positions=rows, columns={"id": own})
+        part = PartAttributes(rank=rank, world_size=parts)
+        write_run(path, [batch], neurons=neurons, part=part, threshold=threshold)
+    return tsstore.open(path)
+
+
+def rows_by_id(store, layer):
+    """Return each sample's decoded rows by id, those of the first sample of an id."""
+    states = store[layer]
+    ends = np.cumsum(states.read_positions())
+    found = {}
+    for value, rows in zip(store.column("id"), np.split(states.decode(), ends[:-1]), strict=True):
+        found.setdefault(int(value), rows)
+    return found
+
+
+def expected(first, second, layer):
+    """Return the rows of both runs that are compared, and how many samples have other numbers."""
+    one, other = rows_by_id(first, layer), rows_by_id(second, layer)
+    both = [value for value in one if value in other]
+    equal = [value for value in both if len(one[value]) == len(other[value])]
+    pairs = [(one[value], other[value]) for value in equal if len(one[value])]
+    return pairs, len(both) - len(equal)
+
+
+def check(first, second, found):
+    for name, layer in found.items():
+        pairs, unequal = expected(first, second, name)
+        assert layer.unequal == unequal
+        assert layer.samples == len(pairs)
+        if not pairs:
+            assert layer.flips is None
+            continue
+        differing = np.concatenate([one != other for one, other in pairs])
+        assert np.allclose(layer.flips.rate, differing.mean(axis=0), rtol=1e-15)
+        assert layer.share == pytest.approx(differing.mean(), rel=1e-12)
+        assert layer.flips.dead.tolist() == np.flatnonzero(~differing.any(axis=0)).tolist()
+
+
+@settings(max_examples=15)
+@given(st.data())
+def test_bits_that_differ_are_those_that_numpy_finds(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("comparison")
+    ids = st.lists(st.integers(0, 40), min_size=2, max_size=30)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    stores = []
+    for name in ("first", "second"):
+        positions = dict(enumerate(rng.integers(0, 4, 41).tolist()))
+        if data.draw(st.booleans()):
+            positions = dict.fromkeys(range(41), 3)
+        parts = data.draw(st.integers(1, 2))
+        drawn = data.draw(ids)
+        stores.append(write(folder / name, rng, drawn, positions=positions, parts=parts))
+    for store in stores:
+        if not store["conv_1"].rows:
+            return
+    found = tsstore.compare(*stores, efficiency=False, scheduler="synchronous")
+    check(*stores, found)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs of mostly the same samples, in another order, and in one part and two."""
+    folder = tmp_path_factory.mktemp("comparisons")
+    rng = np.random.default_rng(0)
+    positions = dict.fromkeys(range(400), 4)
+    first = write(folder / "first", rng, np.arange(300), positions=positions)
+    ids = rng.permutation(np.arange(100, 400))
+    return first, write(folder / "second", rng, ids, positions=positions, parts=1)
+
+
+def test_runs_in_other_orders_are_joined_by_ids_on_threads(runs):
+    found = tsstore.compare(*runs)
+    check(*runs, found)
+    assert found["fc"].samples == 200
+    assert found.efficiency.paired
+    assert list(found.efficiency) == ["conv_1", "fc"]
+
+
+def test_a_run_does_not_differ_from_itself(runs):
+    found = tsstore.compare(runs[0], runs[0], efficiency=False)
+    assert [layer.share for layer in found.values()] == [0, 0]
+    assert found["fc"].samples == 300
+    assert len(found["fc"].flips.dead) == 70
+
+
+def test_views_are_compared_as_what_they_show(runs):
+    first = runs[0].filter(runs[0].samples_frame()["id"] % 2 == 0)
+    found = tsstore.compare(first, runs[1], "f*", efficiency=False)
+    assert list(found) == ["fc"]
+    assert found["fc"].samples == 100
+    check(first, runs[1], found)
+    check(runs[1], first, tsstore.compare(runs[1], first, efficiency=False))
+
+
+def test_other_widths_are_refused_and_other_thresholds_told(runs, tmp_path):
+    rng = np.random.default_rng(0)
+    positions = dict.fromkeys(range(9), 1)
+    narrow = {"conv_1": 4, "fc": 70}
+    other = write(tmp_path / "narrow", rng, range(9), positions=positions, neurons=narrow)
+    with pytest.raises(AnalysisError, match=r"conv_1 has 5 neurons in .* 4 neurons in "):
+        tsstore.compare(runs[0], other)
+    raised = write(tmp_path / "raised", rng, range(9), positions=positions, threshold=0.5)
+    found = tsstore.compare(runs[0], raised, "fc", efficiency=False)
+    assert found.warnings == ["fc: on is above 0 and 0.5: what differs may be the threshold alone."]
+    with pytest.raises(UnknownLayerError, match="has no layer 'fc_9'"):
+        tsstore.compare(*runs, "fc_9")
+
+
+def test_without_ids_rows_are_not_compared_and_it_says_why(runs, tmp_path):
+    batch = draw_batch(np.random.default_rng(0), 20, neurons=LAYERS)
+    write_run(tmp_path / "run.zarr", [batch], neurons=LAYERS)
+    found = tsstore.compare(runs[0], tmp_path / "run.zarr", efficiency=False)
+    assert found["fc"].flips is None
+    assert "has no ids that tell which samples are the same" in found.sentences[0]
+    assert found.to_frame().empty
+    assert "not compared" in repr(found["fc"])
+
+
+def test_too_little_memory_says_how_much_is_needed(runs):
+    with pytest.raises(MemoryTooSmallError, match="join the ids of 600 samples; give at least"):
+        tsstore.compare(*runs, memory="1KiB", efficiency=False)
+
+
+def test_what_was_found_is_a_table_a_document_and_a_picture(runs):
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    found = tsstore.compare(*runs, efficiency=False)
+    frame = found.to_frame()
+    assert frame.loc["fc"].shape == (70, 3)
+    assert (frame["lower"] <= frame["share"]).all()
+    assert (frame["share"] <= frame["upper"]).all()
+    document = json.loads(found.to_json())
+    assert document["layers"]["fc"]["samples"] == 200
+    assert "bits that differ" in repr(found)
+    assert "fc" in found._repr_html_()
+    assert "differs" in found.plot().get_xlabel()
+
+
+def test_the_command_prints_both_tables(runs):
+    arguments = ["compare", runs[0].path, runs[1].path, "--layer", "fc"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "network efficiency" in shown.stdout
+    assert "bits that differ" in shown.stdout
+    assert "200" in shown.stdout
+    result = CliRunner().invoke(app, [*arguments, "--no-efficiency", "--json"])
+    assert json.loads(result.stdout)["efficiency"] is None

@@ -1,0 +1,54 @@
+"""Two runs beside each other."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tsstore.commands.options import Json, Layers, Memory, Scheduler, Scratch
+from tsstore.commands.selecting import select
+from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.text import printable
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run.")],
+    second: Annotated[str, typer.Argument(metavar="OTHER", help="Path of another one.")],
+    layer: Layers = None,
+    step_a: Annotated[str | None, typer.Option("--step-a", help="Step of the first run.")] = None,
+    step_b: Annotated[str | None, typer.Option("--step-b", help="Step of the other run.")] = None,
+    efficiency: Annotated[
+        bool,
+        typer.Option("--efficiency/--no-efficiency", help="Count states for the efficiencies."),
+    ] = True,
+    memory: Memory = None,
+    scheduler: Scheduler = None,
+    scratch: Scratch = None,
+    json: Json = False,
+) -> None:
+    """Compare two runs: efficiencies, and which bits of the same samples differ."""
+    import tsstore
+    from tsstore.analysis.comparison import HEADINGS
+    from tsstore.analysis.results.difference import HEADINGS as DIFFERENCES
+
+    with progress(silent=json) as report:
+        found = tsstore.compare(
+            select(first, step_a, None),
+            select(second, step_b, None),
+            layer,
+            efficiency=efficiency,
+            memory=memory,
+            scheduler=scheduler,
+            scratch=scratch,
+            progress=report,
+        )
+    if json:
+        typer.echo(found.to_json())
+        return
+    print_lines(map(printable, found.warnings))
+    if found.efficiency is not None:
+        print_table(DIFFERENCES, found.efficiency.cells())
+        print_lines([found.efficiency.pairing, ""])
+    print_table(HEADINGS, [layer.cells for layer in found.values()], ("neurons",))
+    print_lines(found.sentences)
