@@ -50,9 +50,10 @@ def export(
     layer
         Name of the layer.
     out
-        A new local path that ends in ``.parquet``, which needs the package pyarrow, or in
-        ``.zarr``. Columns or arrays are `state`, `multiplicity` and `incidence`; what they are
-        of is in the metadata.
+        A new path or URL of an object store that ends in ``.parquet``, which needs the package
+        pyarrow, or in ``.zarr``. What goes to a URL is written to the scratch folder, and then
+        sent. Columns or arrays are `state`, `multiplicity` and `incidence`; what they are of is in
+        the metadata.
     decoded
         Whether a state is a boolean for each neuron, instead of its bytes as stored.
     sort
@@ -68,7 +69,7 @@ def export(
     UnknownLayerError, EmptyStoreError, DamageError
         If there is no such layer, it has no rows, or a chunk is not what was committed.
     StoreError, StoreExistsError, AccessError
-        If the path is no local one of these kinds, or pyarrow is not there; if there is something
+        If the path is of none of these kinds, or pyarrow is not there; if there is something
         at the path; if it cannot be written.
     MemoryTooSmallError, AnalysisError
         If memory, scheduler or scratch make no sense.
@@ -92,7 +93,7 @@ def export_states(
             # Whatever the memory is, so that chunks are those of every other export.
             chunk_bytes = SORTED_CHUNK_BYTES
         with (
-            write_states(out, states, decoded, chunk_bytes, sort) as append,
+            write_states(out, states, decoded, chunk_bytes, sort, request.scratch) as append,
             closing(distinct_states(states, plan, runner, request)) as pieces,
         ):
             rows = 0

@@ -1,13 +1,13 @@
 """A table of distinct states as a file: a Parquet file, or a Zarr group.
 
 Whatever stops an export, there is nothing under the name that was asked for until all is written.
+What goes to an object store is written to a scratch folder first.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,10 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import __version__, bits
+from tsstore.analysis.execution.scratch import scratch_folder
 from tsstore.errors import AccessError, StoreError, StoreExistsError
-from tsstore.store.files.base import partial_name
+from tsstore.store.files.base import Files, partial_name
 from tsstore.store.files.local import sync_directory
+from tsstore.store.files.open import is_url, open_files
 from tsstore.store.format.arrays import CODECS
+from tsstore.store.format.documents import ZARR_JSON
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.run import read_run
 from tsstore.text import printable
@@ -41,7 +44,6 @@ _PAGE_BYTES = 1 << 16
 """Of a Parquet page: its writer keeps several of them, in all columns."""
 _CODEC = "zstd"
 """Distinct states have few repeats that a faster codec would find."""
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @contextmanager
@@ -51,16 +53,29 @@ def write_states(
     decoded: bool,
     chunk_bytes: int,
     is_sorted: bool = False,
+    scratch: str | os.PathLike[str] | None = None,
 ) -> Iterator[Append]:
     """Yield what adds distinct states to a new table, which is there when the block has ended.
 
     A Zarr chunk, or a row group, has about so many bytes: what is held in memory, some times over.
-    Errors are those of `export_states`.
+    Errors are those of `export`.
     """
-    path, new_file = _target(out)
     table = StatesTable(
         states.neurons, states.row_bytes, decoded, chunk_bytes, _attributes(states, is_sorted)
     )
+    if not is_url(out):
+        with _written(Path(out), table) as append:
+            yield append
+        return
+    with _uploaded(os.fspath(out), scratch) as path, _written(path, table) as append:
+        yield append
+
+
+@contextmanager
+def _written(path: Path, table: StatesTable) -> Iterator[Append]:
+    """Yield what adds to a table on a disk, which is there when the block has ended."""
+    new_file = _kind(path)
+    _check_free(path)
     temporary = path.with_name(partial_name(path.name))
 
     def append(rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
@@ -83,6 +98,35 @@ def write_states(
             file.discard()
         _remove(temporary)
         raise
+
+
+@contextmanager
+def _uploaded(url: str, scratch: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """Yield a path; what is there when the block has ended goes to an object store."""
+    parent, _, name = url.rstrip("/").rpartition("/")
+    _kind(Path(name))
+    files = open_files(parent)
+    _check_absent(files, name)
+    with scratch_folder(scratch) as folder:
+        path = Path(folder) / name
+        yield path
+        _check_absent(files, name)
+        try:
+            _upload(files, name, path)
+        except BaseException:
+            files.remove_tree(name)
+            raise
+
+
+def _upload(files: Files, name: str, path: Path) -> None:
+    """Send a file, or a group: its root last, so that nobody takes a part of it for the whole."""
+    if path.is_file():
+        files.upload(name, path)
+        return
+    root = path / ZARR_JSON
+    inner = sorted(file for file in path.rglob("*") if file.is_file() and file != root)
+    for file in [*inner, root]:
+        files.upload(f"{name}/{file.relative_to(path).as_posix()}", file)
 
 
 def _remove(path: Path) -> None:
@@ -318,29 +362,30 @@ _FILES: dict[str, Callable[[Path, StatesTable], TableFile]] = {
 }
 
 
-def _target(out: str | os.PathLike[str]) -> tuple[Path, Callable[[Path, StatesTable], TableFile]]:
-    """Return a path that can be written, and what begins a file of its kind."""
-    name = os.fspath(out)
-    if _URL.match(name):
-        raise StoreError(
-            f"{printable(name)} is no local path, and tables of states go to local paths only; "
-            "give one, and copy what was written"
-        )
-    path = Path(name)
+def _kind(path: Path) -> Callable[[Path, StatesTable], TableFile]:
+    """Return what begins a file of the kind that a path's name asks for."""
     if path.suffix not in _FILES:
         raise StoreError(
-            f"{printable(name)}: expected a name that ends in {' or '.join(_FILES)}, which is the "
-            "kind of file that is written"
+            f"{printable(str(path))}: expected a name that ends in {' or '.join(_FILES)}, which is "
+            "the kind of file that is written"
         )
-    _check_free(path)
-    return path, _FILES[path.suffix]
+    return _FILES[path.suffix]
 
 
 def _check_free(path: Path) -> None:
     if os.path.lexists(path):
-        raise StoreExistsError(
-            f"{printable(str(path))} exists already; choose another path, or remove what is there"
-        )
+        raise _taken(str(path))
+
+
+def _check_absent(files: Files, name: str) -> None:
+    if files.exists(name):
+        raise _taken(files.where(name))
+
+
+def _taken(where: str) -> StoreExistsError:
+    return StoreExistsError(
+        f"{printable(where)} exists already; choose another path, or remove what is there"
+    )
 
 
 @contextmanager

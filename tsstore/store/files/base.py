@@ -11,6 +11,7 @@ import secrets
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tsstore.errors import AccessError, DamageError, StoreError
 
@@ -97,6 +98,10 @@ class Files(ABC):
     @abstractmethod
     def write(self, key: str, data: Bytes) -> None:
         """Put `data` under `key`, replacing what is there, in one step."""
+
+    def upload(self, key: str, path: Path) -> None:
+        """Put a local file under `key`, replacing what is there, in one step."""
+        self.write(key, path.read_bytes())
 
     @abstractmethod
     def create(self, key: str, data: Bytes) -> None:

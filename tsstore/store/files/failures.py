@@ -17,7 +17,14 @@ _CREDENTIALS = {
     "InvalidToken": "check AWS_SESSION_TOKEN",
     "AuthenticationFailed": "check the account and its key",
 }
+_VARIABLES = {
+    "MicrosoftAzure": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    "GCS": "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+    "metadata.google": "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
+    "": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+}
 _BUSY = {"408", "429"}
+_NEVER = {"501", "505"}
 _CONFLICTS = {"409", "412"}
 
 
@@ -39,7 +46,11 @@ def failure_of(error: Exception) -> Failure:
         if failure:
             return failure
     number = status[:3]
-    if number >= "500" or number in _BUSY | _CONFLICTS or code == "SlowDown":
+    if (
+        (number >= "500" and number not in _NEVER)
+        or number in _BUSY | _CONFLICTS
+        or code == "SlowDown"
+    ):
         return Failure(f"the object store answers {said}", _LATER, True)
     if status:
         return Failure(f"the object store answers {said}", "check endpoint, region and credentials")
@@ -68,9 +79,10 @@ def _no_permission(error: Exception, text: str, said: str, code: str) -> Failure
     if "169.254.169.254" in text or "metadata.google" in text:
         return Failure(
             "no credentials were found",
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what Google Cloud or Azure takes "
-            "instead), or pass a store object of obstore that has them",
+            f"set {_to_set(text)}, or pass a store object of obstore that has them",
         )
+    if "Invalid Access Key" in text or "InvalidAccessKey " in text:
+        return Failure("the key is none", "check AZURE_STORAGE_ACCOUNT_KEY")
     if code in _CREDENTIALS:
         return Failure(f"{_WRONG} ({code})", _CREDENTIALS[code])
     kind = type(error).__name__
@@ -82,6 +94,11 @@ def _no_permission(error: Exception, text: str, said: str, code: str) -> Failure
             "check the credentials, and get the permission for this bucket and prefix",
         )
     return None
+
+
+def _to_set(text: str) -> str:
+    """Return which environment variables hold the credentials of the object store of an error."""
+    return next((names for name, names in _VARIABLES.items() if name in text), _VARIABLES[""])
 
 
 def _no_answer(text: str) -> Failure | None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
@@ -49,6 +50,10 @@ LARGE_BYTES = 4 << 20
 _LONGEST_PAUSE = 5.0
 _ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(minutes=2)}
 """What fails is repeated here, so that it can be said and interrupted."""
+_PART_BYTES = 8 << 20
+_MOST_PARTS = 10_000
+_PARTS_AT_ONCE = 2
+_PIECE_BYTES = 1 << 20
 _CLIENT_OPTIONS = [
     "allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type",
     "http1_only", "http2_only", "pool_idle_timeout", "pool_max_idle_per_host",
@@ -79,6 +84,7 @@ class ObjectFiles(Files):
     readers = 32
 
     def __init__(self, path: object) -> None:
+        self._given = path
         self._store, location = _open(path, ANSWER_SECONDS)
         self._slow_store, _ = _open(path, PATIENCE_SECONDS)
         self._repeats = isinstance(path, str | os.PathLike) or not getattr(
@@ -132,6 +138,35 @@ class ObjectFiles(Files):
         with self._sending(data) as store:
             # In parts, a killed process would leave some behind, unseen and to be paid for.
             self._request(key, lambda: obstore.put(store, key, data, use_multipart=False), True)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Put a file in parts, which are an object once all are there.
+
+        Each part is repeated by itself; how far it is, is said. Where it is interrupted, the parts
+        are removed: only a killed process leaves some, unseen.
+        """
+        size = path.stat().st_size
+        if size <= LARGE_BYTES:
+            super().upload(key, path)
+            return
+        patience: RetryConfig = {
+            "max_retries": 1000,
+            "retry_timeout": timedelta(seconds=PATIENCE_SECONDS),
+            "backoff": {
+                "init_backoff": timedelta(seconds=_LONGEST_PAUSE / 50),
+                "max_backoff": timedelta(seconds=_LONGEST_PAUSE),
+            },
+        }
+        store, _ = _open(self._given, PATIENCE_SECONDS, patience)
+        part = max(_PART_BYTES, -(-size // _MOST_PARTS))
+        with _Sent(path, self._say) as sent:
+            self._request(
+                key,
+                lambda: obstore.put(
+                    store, key, sent.pieces(), chunk_size=part, max_concurrency=_PARTS_AT_ONCE
+                ),
+                True,
+            )
 
     def create(self, key: str, data: Bytes) -> None:
         """Put an object where there is none.
@@ -298,6 +333,38 @@ class ObjectFiles(Files):
             self._request(key, partial(obstore.delete, self._store, batch))
 
 
+class _Sent:
+    """A file that is sent; how much of it has been is said every half minute."""
+
+    def __init__(self, path: Path, say: Callable[[float, str], None]) -> None:
+        self._path = path
+        self._say = say
+        self._count = 0
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._report, daemon=True)
+
+    def __enter__(self) -> _Sent:
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watch.join()
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the file from its beginning: between pieces, an interrupt is heeded."""
+        self._count = 0
+        with open(self._path, "rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+                self._count += len(piece)
+
+    def _report(self) -> None:
+        size = self._path.stat().st_size
+        while not self._ended.wait(SAID_AGAIN_SECONDS):
+            self._say(float("-inf"), f"{self._count:,} of {size:,} bytes are sent")
+
+
 class _Pages:
     """The keys of all objects below a key, a page at a time; a page that failed can be asked for.
 
@@ -327,7 +394,7 @@ class _Pages:
         )
 
 
-def _open(path: object, answer: float) -> tuple[ObjectStore, str]:
+def _open(path: object, answer: float, retry: RetryConfig = _ONCE) -> tuple[ObjectStore, str]:
     """Return an object store whose answers are waited for so long, and how a person writes it."""
     if isinstance(path, str | os.PathLike):
         url: str = os.fspath(path)
@@ -338,7 +405,14 @@ def _open(path: object, answer: float) -> tuple[ObjectStore, str]:
                 "environment variables or by a store object of obstore"
             )
         options: Any = _client_options(url, answer)
-        return from_url(url, retry_config=_ONCE, client_options=options), url.rstrip("/")
+        location = url.rstrip("/")
+        try:
+            return from_url(url, retry_config=retry, client_options=options), location
+        except Exception as error:
+            failure = failure_of(error)
+            raise AccessError(
+                f"{location} cannot be used: {failure.cause}; {failure.remedy}"
+            ) from None
     if isinstance(path, S3Store | GCSStore | AzureStore | MemoryStore):
         return path, _location(path)
     raise NotAStoreError(
