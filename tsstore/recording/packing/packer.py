@@ -8,8 +8,9 @@ numbers greater than a threshold are one range of patterns, or two. Other device
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from tsstore.bits import row_bytes
 from tsstore.recording.axes.layer import LayerAxes
 from tsstore.recording.axes.tensor import Decision
+from tsstore.recording.packing import team
 from tsstore.recording.packing.kernels import pack_channels_first, pack_channels_last
 from tsstore.recording.packing.memory import (
     UNSIGNED,
@@ -38,6 +40,7 @@ from tsstore.recording.packing.packed import (
     no_values,
     rounded_threshold,
 )
+from tsstore.recording.packing.team import Parts, find_team
 from tsstore.recording.packing.torch_ops import pack_by_torch
 from tsstore.recording.samples.index import PACKED_SEQUENCES, Owners
 from tsstore.recording.selection.outputs import samples_of_entries
@@ -182,7 +185,7 @@ def _shape_of_rows(ordered: torch.Tensor) -> tuple[int, ...]:
     return samples, math.prod(positions), row_bytes(neurons)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """How a kernel reads a tensor, and all of its shape, strides and dtype, where they lie."""
 
@@ -190,6 +193,12 @@ class Reading:
     arguments: tuple[Any, ...]
     shape: tuple[int, ...]
     itemsize: int
+    _parts: dict[int, Parts] = field(default_factory=dict)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether to let all of torch's threads pack it."""
+        return bool(self.arguments[0] * self.itemsize >= team.WORTH_BYTES)
 
     def fits(self, address: int) -> bool:
         """Whether a tensor's values can begin there."""
@@ -198,7 +207,19 @@ class Reading:
     def rows_at(self, address: int, memory: RowMemory) -> Rows:
         """Return the rows of the tensor at an address."""
         rows = memory.empty(self.shape)
-        self.kernel(address, *self.arguments, rows)
+        threads = torch.get_num_threads() if self.is_large else 1
+        if threads == 1 or (run := find_team()) is None:
+            self.kernel(address, *self.arguments, rows)
+            return rows
+        if threads not in self._parts:
+            arguments = self.kernel, self.arguments, self.shape, self.itemsize, threads
+            self._parts[threads] = Parts(*arguments)
+        parts, begun = self._parts[threads], time.perf_counter()
+        if by_team := parts.is_next():
+            parts.pack(run, address, rows)
+        else:
+            self.kernel(address, *self.arguments, rows)
+        parts.seconds[by_team] = time.perf_counter() - begun
         return rows
 
 
