@@ -11,19 +11,21 @@ It needs torch.
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim.sgd import SGD
 
 from tsstore.demo.mnist import Split, load_split, to_model_input
-from tsstore.demo.model import LeNet5, save_weights
+from tsstore.demo.model import LeNet5
 from tsstore.errors import TsstoreError
 
 BATCH_SIZE: Final = 200
@@ -141,6 +143,28 @@ def fit(
             break
     model.load_state_dict(best_weights)
     return best
+
+
+def save_weights(model: LeNet5, path: str | Path) -> None:
+    """Write the network's weights for `load_lenet5`, under exactly this name.
+
+    The same weights give the same bytes. A file of that name is replaced.
+
+    Raises
+    ------
+    TsstoreError
+        If the file cannot be written.
+    """
+    arrays = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    try:
+        Path(path).write_bytes(content.getvalue())
+    except OSError as error:
+        raise TsstoreError(
+            f"{path}: cannot be written ({error.strerror}), expected a file name in an existing "
+            "folder; name another one"
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -141,8 +141,8 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
         (["layers", "tsstore.demo.model:load_lenet5", "--input", "2,3"], "failed: RuntimeError"),
         (["layers", "tsstore.demo.model:load_weights"], "cannot be imported"),
         (
-            ["layers", "tsstore.demo.model:save_weights"],
-            "failed: TypeError: save_weights() missing",
+            ["layers", "tsstore.demo.mnist:load_idx"],
+            "failed: TypeError: load_idx() missing",
         ),
         (["layers", "tsstore.cli:FAILED"], "failed: TypeError: 'int' object is not callable"),
         (["layers", "tsstore.demo.mnist:test_images"], "gives a tuple; expected a nn.Module"),

@@ -178,7 +178,7 @@ def test_the_shipped_files_carry_no_name_and_no_time_and_say_their_licence():
 
 
 def test_a_missing_shipped_file_says_to_install_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist, "files", lambda package: tmp_path)
+    monkeypatch.setattr(mnist, "DATA", tmp_path)
     with pytest.raises(TsstoreError, match="install tsstore again"):
         mnist.test_images()
 

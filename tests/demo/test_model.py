@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tsstore.demo import mnist, model  # noqa: E402
-from tsstore.demo.model import LeNet5, load_lenet5, save_weights  # noqa: E402
+from tsstore.demo.model import LeNet5, load_lenet5  # noqa: E402
 from tsstore.errors import TsstoreError  # noqa: E402
 
 SHIPPED = Path(model.__file__).parent / "data" / "lenet5.npz"
@@ -102,26 +102,10 @@ def test_each_load_is_a_network_of_its_own():
     assert torch.count_nonzero(second.pred.weight) > 0
 
 
-def test_saved_weights_come_back_bit_by_bit_and_in_the_same_bytes(tmp_path):
-    network = LeNet5()
-    save_weights(network, tmp_path / "weights")
-    save_weights(network, str(tmp_path / "again"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "weights"]
-    assert (tmp_path / "weights").read_bytes() == (tmp_path / "again").read_bytes()
-    loaded = load_lenet5(tmp_path / "weights").state_dict()
-    for name, value in network.state_dict().items():
-        assert torch.equal(loaded[name], value), name
-
-
-def test_weights_in_no_folder_cannot_be_written(tmp_path):
-    with pytest.raises(TsstoreError, match="cannot be written"):
-        save_weights(LeNet5(), tmp_path / "absent" / "weights.npz")
-
-
 def test_a_missing_file_of_weights_is_a_clear_error(tmp_path, monkeypatch):
     with pytest.raises(TsstoreError, match=r"absent\.npz: cannot be read"):
         load_lenet5(tmp_path / "absent.npz")
-    monkeypatch.setattr(model, "files", lambda package: tmp_path)
+    monkeypatch.setattr(model, "DATA", tmp_path)
     with pytest.raises(TsstoreError, match="install tsstore again"):
         load_lenet5()
 

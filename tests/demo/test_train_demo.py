@@ -189,3 +189,19 @@ def test_the_number_of_epochs_is_an_upper_bound(monkeypatch, tiny):
     best, reported, mark = play(monkeypatch, tiny, [0.0, 0.1, 0.2, 0.3], epochs=3)
     assert [epoch.number for epoch in reported] == [1, 2, 3]
     assert best.number == mark == 3
+
+
+def test_saved_weights_come_back_bit_by_bit_and_in_the_same_bytes(tmp_path):
+    network = LeNet5()
+    train.save_weights(network, tmp_path / "weights")
+    train.save_weights(network, str(tmp_path / "again"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "weights"]
+    assert (tmp_path / "weights").read_bytes() == (tmp_path / "again").read_bytes()
+    loaded = load_lenet5(tmp_path / "weights").state_dict()
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded[name], value), name
+
+
+def test_weights_in_no_folder_cannot_be_written(tmp_path):
+    with pytest.raises(TsstoreError, match="cannot be written"):
+        train.save_weights(LeNet5(), tmp_path / "absent" / "weights.npz")

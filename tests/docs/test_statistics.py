@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tsstore.analysis.results.estimates import NAMES, SAMPLE_BASED
-from tsstore.demo.run import capture_demo, demo_images
+from tsstore.demo import mnist
+from tsstore.demo.run import capture_demo
 from tsstore.statistics.intervals import FEWEST_GROUPS, TOO_EVEN, TOO_HIGH, TOO_LOW
 from tsstore.statistics.verdict import (
     CONSTANT,
@@ -37,8 +38,7 @@ def table_with(heading: str) -> list[list[str]]:
 def test_the_examples_give_what_they_show(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    images, labels = demo_images(None)
-    capture_demo("demo.zarr", images, labels)
+    capture_demo("demo.zarr", *mnist.test_images())
     failed, tried = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
     assert tried > 15
     assert failed == 0

@@ -27,25 +27,16 @@ def demo(
 ) -> None:
     """Capture a small trained network on MNIST's test images, and analyse its states."""
     _need_torch()
-    import tsstore
-    from tsstore.demo.run import capture_demo, demo_images
+    from tsstore.demo.run import run_demo
 
-    images, labels = demo_images(mnist)
     with progress() as report:
         try:
-            capture_demo(
-                output,
-                images,
-                labels,
-                lambda done, total: report("capture", done, total),
-                overwrite=overwrite,
-            )
+            analysis = run_demo(output, mnist, report, overwrite=overwrite)
         except StoreExistsError as error:
             raise StoreExistsError(
                 f"{printable(output)} exists already; pass --overwrite to replace it if it is a "
                 "run, or another path as --output"
             ) from error
-        analysis = tsstore.analyze(tsstore.open(output), progress=report)
     print_analysis(analysis)
     print_lines(
         [

@@ -3,3 +3,7 @@
 ``mnist`` reads images and needs NumPy alone; ``model`` needs torch. Importing this
 package imports none of them.
 """
+
+from pathlib import Path
+
+DATA = Path(__file__).parent / "data"

@@ -11,13 +11,13 @@ import gzip
 import math
 import struct
 import zlib
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tsstore.demo import DATA
 from tsstore.errors import TsstoreError
 
 Split = Literal["train", "t10k"]
@@ -101,10 +101,7 @@ def test_images() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     TsstoreError
         If the installed files are missing or damaged.
     """
-    images = _shipped("t10k-images-idx3-ubyte.gz")
-    labels = _shipped("t10k-labels-idx1-ubyte.gz")
-    _check_pair(images, labels, "the test images of the package")
-    return images, labels
+    return load_split(DATA, "t10k")
 
 
 def to_model_input(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -132,27 +129,15 @@ def to_model_input(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return images[:, np.newaxis].astype(np.float32) / np.float32(256)
 
 
-def _shipped(name: str) -> NDArray[np.uint8]:
-    """Read one idx file out of the installed package."""
-    try:
-        content = files("tsstore.demo").joinpath("data", name).read_bytes()
-    except OSError as error:
-        raise TsstoreError(
-            f"{name}: missing from the installed package, expected in tsstore/demo/data; "
-            "install tsstore again"
-        ) from error
-    return _parse_idx(_decompressed(content, name), name)
-
-
 def _find(directory: Path, stem: str, kind: str) -> Path:
     """Return the first file in the folder whose name is one of those that MNIST goes by."""
     names = [f"{stem}{dot}{kind}{suffix}" for dot in "-." for suffix in ("", ".gz")]
     for name in names:
         if (directory / name).is_file():
             return directory / name
+    folder = "install tsstore again" if directory == DATA else "name the folder that has it"
     raise TsstoreError(
-        f"{directory}: found none of {', '.join(names)}; "
-        "put one of them there, or name the folder that has it"
+        f"{directory}: found none of {', '.join(names)}; put one of them there, or {folder}"
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tsstore.demo import DATA
 from tsstore.errors import TsstoreError
 
 _WRITE_AGAIN: Final = "write the file again with python benchmarks/train_demo.py"
@@ -95,39 +95,23 @@ def load_lenet5(path: str | Path | None = None) -> LeNet5:
     TsstoreError
         If the file cannot be read, or does not hold this network's weights.
     """
-    name = "lenet5.npz of the package" if path is None else str(path)
-    weights = _parse_weights(_weights_content(path, name), name)
-    model = LeNet5()
+    path = DATA / "lenet5.npz" if path is None else path
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise TsstoreError(
+            f"{path}: cannot be read ({error.strerror}), expected an .npz file of weights; "
+            "check the path, or install tsstore again"
+        ) from error
+    weights, model = _parse_weights(content, path), LeNet5()
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise TsstoreError(
-            f"{name}: found the weights of another network, expected those of LeNet5; "
+            f"{path}: found the weights of another network, expected those of LeNet5; "
             f"{_WRITE_AGAIN} ({error})"
         ) from error
     return model.eval()
-
-
-def save_weights(model: LeNet5, path: str | Path) -> None:
-    """Write the network's weights for :func:`load_lenet5`, under exactly this name.
-
-    The same weights give the same bytes. A file of that name is replaced.
-
-    Raises
-    ------
-    TsstoreError
-        If the file cannot be written.
-    """
-    arrays = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **arrays)
-    try:
-        Path(path).write_bytes(content.getvalue())
-    except OSError as error:
-        raise TsstoreError(
-            f"{path}: cannot be written ({error.strerror}), expected a file name in an existing "
-            "folder; name another one"
-        ) from error
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -142,20 +126,7 @@ def _start(layer: nn.Conv2d | nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def _weights_content(path: str | Path | None, name: str) -> bytes:
-    """Read the file of weights, or the one that comes with the package."""
-    try:
-        if path is None:
-            return files("tsstore.demo").joinpath("data", "lenet5.npz").read_bytes()
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise TsstoreError(
-            f"{name}: cannot be read ({error.strerror}), expected an .npz file of weights; "
-            "check the path, or install tsstore again"
-        ) from error
-
-
-def _parse_weights(content: bytes, name: str) -> dict[str, Tensor]:
+def _parse_weights(content: bytes, path: str | Path) -> dict[str, Tensor]:
     """Turn the bytes of an .npz file into tensors, one for each name of the state dict."""
     try:
         # NpzFile and not np.load, which would also take a bare array, without names.
@@ -163,6 +134,6 @@ def _parse_weights(content: bytes, name: str) -> dict[str, Tensor]:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
     except (zipfile.BadZipFile, zlib.error, ValueError, TypeError, EOFError) as error:
         raise TsstoreError(
-            f"{name}: found no arrays that can be read ({error}), expected an .npz file of "
+            f"{path}: found no arrays that can be read ({error}), expected an .npz file of "
             f"weights; {_WRITE_AGAIN}"
         ) from error

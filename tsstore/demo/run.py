@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import tsstore
 from tsstore.analysis.results.network import Analysis
 from tsstore.demo import mnist
 from tsstore.demo.model import load_lenet5
+from tsstore.text import Progress, silent
 
 BATCH_SIZE = 200
 LAYERS = ["conv_1", "conv_2", "conv_3"]
@@ -23,7 +24,7 @@ def capture_demo(
     path: str | os.PathLike[str],
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.uint8],
-    report: Callable[[int, int], None] | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -45,25 +46,19 @@ def capture_demo(
     recorder = tsstore.capture(model, path, layers=LAYERS, overwrite=overwrite)
     with torch.inference_mode(), recorder:
         for start in range(0, len(inputs), BATCH_SIZE):
-            part = slice(start, start + BATCH_SIZE)
-            ids = np.arange(start, min(start + BATCH_SIZE, len(inputs)))
-            with recorder.batch(id=ids, label=labels[part].astype(np.int64)) as batch:
-                batch.record(prediction=model(inputs[part]).argmax(1))
-            if report is not None:
-                report(len(ids) + start, len(inputs))
-
-
-def demo_images(
-    directory: str | os.PathLike[str] | None = None,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return the shipped test images and labels, or those of the idx files in a directory."""
-    if directory is None:
-        return mnist.test_images()
-    return mnist.load_split(Path(directory), "t10k")
+            stop = min(start + BATCH_SIZE, len(inputs))
+            ids, label = np.arange(start, stop), labels[start:stop].astype(np.int64)
+            with recorder.batch(id=ids, label=label) as batch:
+                batch.record(prediction=model(inputs[start:stop]).argmax(1))
+            report(stop, len(inputs))
 
 
 def run_demo(
-    path: str | os.PathLike[str], directory: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    directory: str | None = None,
+    progress: Progress = silent,
+    *,
+    overwrite: bool = False,
 ) -> Analysis:
     """Capture, open again and analyse: the demo in one call.
 
@@ -73,11 +68,14 @@ def run_demo(
         Where to create the store.
     directory
         Where idx files of MNIST's layout lie; the shipped ones unless given.
+    progress
+        Called as ``progress(name, done, all)``, of images and then of each layer's tasks.
 
     Returns
     -------
     Analysis
         The results of all three convolutions.
     """
-    capture_demo(path, *demo_images(directory))
-    return tsstore.analyze(tsstore.open(path))
+    images = mnist.test_images() if directory is None else mnist.load_split(directory, "t10k")
+    capture_demo(path, *images, partial(progress, "capture"), overwrite=overwrite)
+    return tsstore.analyze(tsstore.open(path), progress=progress)
