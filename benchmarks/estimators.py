@@ -32,7 +32,7 @@ from families import Family, chosen_on, held_out
 from subsets import lenet
 
 from tsstore.statistics import estimators
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.network_intervals import network_interval
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import (

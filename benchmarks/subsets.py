@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from counted import GROUPS, SEED, Counted
 
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.intervals import Interval
 from tsstore.statistics.verdict import SATURATED, USABLE
 

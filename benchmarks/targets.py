@@ -21,7 +21,7 @@ from counted import GROUPS, SEED, Counted
 from draws import entropy_of
 
 from tsstore.recording.packing.positions import choose_positions
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 
 NEURONS = 10
 LONG = 0.25

@@ -38,7 +38,7 @@ from draws import entropy_of, neurons
 from estimators import chosen, draw, print_cells
 from families import Family, chosen_on, held_out
 
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.rates import upper_bound_from_rates
 from tsstore.statistics.verdict import FEWEST_SAMPLES, UNSEEN_UP_TO
 

@@ -20,7 +20,7 @@ from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError
 from tsstore.statistics.bounds import entropy_lower_bound, entropy_lower_bound_by_groups
 from tsstore.statistics.efficiency import aIQ, efficiency, network_efficiency
-from tsstore.statistics.entropy import cap, plug_in, renyi_unbiased
+from tsstore.statistics.estimators import cap, plug_in, renyi_unbiased
 from tsstore.statistics.rarefaction import Rarefaction
 from tsstore.statistics.richness import chao, coverage, coverage_interval
 from tsstore.statistics.sample_estimator import chao_wang_jost_by_samples

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tsstore.recording.summary import layers
     from tsstore.reporting.page import report
     from tsstore.statistics.efficiency import aIQ, network_efficiency
-    from tsstore.statistics.entropy import entropy
+    from tsstore.statistics.estimators import entropy
     from tsstore.statistics.spectrum import Spectrum
     from tsstore.store.maintenance.compact import compact
     from tsstore.store.maintenance.repair import repair
@@ -83,7 +83,7 @@ _HOMES = {
     "report": "reporting.page",
     "aIQ": "statistics.efficiency",
     "network_efficiency": "statistics.efficiency",
-    "entropy": "statistics.entropy",
+    "entropy": "statistics.estimators",
     "Spectrum": "statistics.spectrum",
     "compact": "store.maintenance.compact",
     "LayerStates": "store.reading.layer",

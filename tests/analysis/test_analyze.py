@@ -35,7 +35,7 @@ from tsstore.errors import (
     NotAStoreError,
     UnknownLayerError,
 )
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reading.store import open_store
 

@@ -12,8 +12,7 @@ from entropy_cases import agrees, own_cases, reference_cases, spectrum_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.statistics.entropy import cap, entropy, plug_in, renyi_unbiased
-from tsstore.statistics.estimators import chao_wang_jost
+from tsstore.statistics.estimators import cap, chao_wang_jost, entropy, plug_in, renyi_unbiased
 from tsstore.statistics.spectrum import Spectrum, merge
 
 ORDERS = [

@@ -11,15 +11,16 @@ from entropy_cases import agrees, own_cases, reference_cases, spectrum_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.statistics.entropy import entropy, plug_in
 from tsstore.statistics.estimators import (
     ESTIMATORS,
     chao_shen,
     chao_wang_jost,
+    entropy,
     grassberger,
     jackknife,
     miller_madow,
     nemenman,
+    plug_in,
     zhang,
 )
 from tsstore.statistics.special import digamma_correction, tail_sum

@@ -15,7 +15,7 @@ from sampling import (
     zipf,
 )
 
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.intervals import FEWEST_GROUPS, Interval, Jackknifed, jackknifed_entropy
 from tsstore.statistics.sample_estimator import chao_wang_jost_by_samples
 from tsstore.statistics.spectrum import Spectrum

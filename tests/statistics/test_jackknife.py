@@ -15,7 +15,7 @@ from sampling import (
     zipf,
 )
 
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.intervals import jackknifed_entropy
 from tsstore.statistics.jackknife import (
     check_changes,

@@ -30,8 +30,7 @@ from sampling import (
     zipf,
 )
 
-from tsstore.statistics.entropy import entropy, plug_in
-from tsstore.statistics.estimators import jackknife
+from tsstore.statistics.estimators import entropy, jackknife, plug_in
 from tsstore.statistics.jackknife import standard_error
 from tsstore.statistics.rarefaction import (
     KEPT_BELOW,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from tsstore.statistics.entropy import entropy
+from tsstore.statistics.estimators import entropy
 from tsstore.statistics.rates import rate_limits, upper_bound_from_rates
 
 

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, uniform, zipf
 
-from tsstore.statistics.entropy import plug_in
-from tsstore.statistics.estimators import chao_wang_jost
+from tsstore.statistics.estimators import chao_wang_jost, plug_in
 from tsstore.statistics.sample_estimator import (
     Surprisals,
     chao_wang_jost_by_samples,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, uniform, zipf
 
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
 from tsstore.statistics.sample_estimator import chao_wang_jost_by_samples
 from tsstore.statistics.spectrum import Spectrum

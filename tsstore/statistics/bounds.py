@@ -167,7 +167,7 @@ def _from_plug_in(spectrum: Spectrum, changes: SpectrumDelta, level: float) -> f
     total = float(spectrum.states @ _k_log_k(spectrum.multiplicity))
     change = changes.states * _k_log_k(changes.multiplicity)
     left = (spectrum.rows - changes.rows)[changes.samples > 0]
-    rest = total + np.bincount(changes.group, change, changes.groups)[changes.samples > 0]
+    rest = total + changes.by_group(change)[changes.samples > 0]
     bits = math.log2(spectrum.rows) - total / spectrum.rows
     return bits - _margin(np.log2(left) - rest / left, level)
 
@@ -201,9 +201,7 @@ def pairs_within_groups(spectrum: Spectrum, changes: SpectrumDelta) -> tuple[int
 def _agreements_without_groups(spectrum: Spectrum, changes: SpectrumDelta) -> FloatArray:
     """Return the share of equal ones among pairs of rows of two samples, without each group."""
     k = changes.multiplicity.astype(np.float64)
-    change = np.bincount(
-        changes.group, changes.states * (k * (k - 1) / 2), minlength=changes.groups
-    )
+    change = changes.by_group(changes.states * (k * (k - 1) / 2))
     within = changes.equal_pairs_within_samples
     equal = _pairs_of_equal_rows(spectrum) + change - (within.sum() - within)
     rows = (spectrum.rows - changes.rows).astype(np.float64)

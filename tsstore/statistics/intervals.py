@@ -40,7 +40,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.jackknife import FEWEST_GROUPS as LEAST_GROUPS
 from tsstore.statistics.jackknife import (
     check_changes,

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from tsstore.statistics.sample_estimator import SampleSums, Surprisals
 from tsstore.statistics.special import FloatArray, check_level
-from tsstore.statistics.spectrum import IntArray, Spectrum
+from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 FEWEST_GROUPS = 2
@@ -54,33 +54,20 @@ def sums_without_groups(
     group that holds none.
     """
     k, q, states = changes.multiplicity, changes.incidence, changes.states
-    once, twice = q == 1, q == 2
-    added = (
-        _by_group(changes, states * (k * surprisals.nats(k, q))),
-        _by_group(changes, states[once] * k[once], once),
-        _by_group(changes, states[once], once),
-        _by_group(changes, states[twice], twice),
-    )
-    return [
-        SampleSums(
-            total.rows - int(changes.rows[group]),
-            total.surprisal + surprisal,
-            round(total.rows_in_single_samples + rows_in_single),
-            round(total.once + seen_once),
-            round(total.twice + seen_twice),
-        )
-        for group, (surprisal, rows_in_single, seen_once, seen_twice) in enumerate(
-            zip(*added, strict=True)
-        )
-    ]
+    once, twice = states * (q == 1), states * (q == 2)
+    surprisal = total.surprisal + changes.by_group(states * (k * surprisals.nats(k, q)))
+    in_single = total.rows_in_single_samples + changes.by_group(once * k)
+    seen = total.once + changes.by_group(once), total.twice + changes.by_group(twice)
+    counts = (column.astype(np.int64) for column in (in_single, *seen))
+    columns = total.rows - changes.rows, surprisal, *counts
+    return [SampleSums(*sums) for sums in zip(*(c.tolist() for c in columns), strict=True)]
 
 
 def shares_seen_once(spectrum: Spectrum, changes: SpectrumDelta) -> FloatArray:
     """Return the share of incidences in states of one sample, without each group with samples."""
-    once = changes.incidence == 1
-    single = int(spectrum.states[spectrum.incidence == 1].sum()) + np.array(
-        _by_group(changes, changes.states[once], once)
-    )
+    once = changes.states * (changes.incidence == 1)
+    seen_once = int(spectrum.states[spectrum.incidence == 1].sum())
+    single = seen_once + changes.by_group(once)
     held = changes.samples > 0
     shares: FloatArray = single[held] / incidences_without(spectrum, changes)[held]
     return shares
@@ -88,19 +75,8 @@ def shares_seen_once(spectrum: Spectrum, changes: SpectrumDelta) -> FloatArray:
 
 def incidences_without(spectrum: Spectrum, changes: SpectrumDelta) -> FloatArray:
     """Return the sum of all states' incidences without each group, float64 (groups,)."""
-    changed = np.array(_by_group(changes, changes.states * changes.incidence))
-    total: FloatArray = int(spectrum.incidence @ spectrum.states) + changed
-    return total
-
-
-def _by_group(
-    changes: SpectrumDelta,
-    amounts: IntArray | FloatArray,
-    part: npt.NDArray[np.bool_] | None = None,
-) -> list[float]:
-    group = changes.group if part is None else changes.group[part]
-    sums: list[float] = np.bincount(group, amounts, minlength=changes.groups).tolist()
-    return sums
+    changed = changes.by_group(changes.states * changes.incidence)
+    return int(spectrum.incidence @ spectrum.states) + changed
 
 
 def student_quantile(level: float, degrees: float) -> float:

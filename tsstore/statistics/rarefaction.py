@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.polynomial.chebyshev import chebvander
 
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.jackknife import (
     FEWEST_GROUPS,
     check_changes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -23,12 +23,38 @@ IntArray = npt.NDArray[np.int64]
 
 COLUMNS = ("multiplicity", "incidence", "states")
 
-MAX_ROWS = 2**63 - 1
+INTEGER_BITS = 63
+MAX_ROWS = 2**INTEGER_BITS - 1
 """The most rows that a spectrum can hold; no sum over its entries overflows an int64."""
 
 
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Arrays by name, which become read-only; `states` is one of them, a number an entry."""
+
+    def __post_init__(self) -> None:
+        for column in self.columns().values():
+            column.setflags(write=False)
+
+    def columns(self) -> dict[str, IntArray]:
+        """Return all arrays by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __len__(self) -> int:
+        return len(self.columns()["states"])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        pairs = zip(self.columns().values(), other.columns().values(), strict=True)
+        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+
+    # Arrays do not hash, and a key made of their content would cost a pass over them.
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Spectrum:
+class Spectrum(Columns):
     """Number of distinct states with each multiplicity and incidence.
 
     Make one with `from_arrays`, `from_counts`, `from_dict` or `empty`; these check what they
@@ -48,10 +74,6 @@ class Spectrum:
     multiplicity: IntArray
     incidence: IntArray
     states: IntArray
-
-    def __post_init__(self) -> None:
-        for array in self._columns().values():
-            array.setflags(write=False)
 
     @classmethod
     def from_arrays(
@@ -81,7 +103,7 @@ class Spectrum:
         _check_incidence(k, q)
         if (rows := exact_total(k, f)) > MAX_ROWS:
             raise ValueError(f"a spectrum holds at most {MAX_ROWS} rows: found {rows}")
-        return cls(*_grouped(f, k, q))
+        return cls(*sum_by_keys(f, k, q))
 
     @classmethod
     def from_counts(
@@ -109,10 +131,10 @@ class Spectrum:
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[int]]) -> Self:
         """Make a spectrum from what `to_dict` gave; ValueError if something of it is missing."""
-        names = ("multiplicity", "incidence", "states")
-        if missing := [name for name in names if name not in data]:
-            raise ValueError(f"a spectrum needs {', '.join(names)}: {', '.join(missing)} not found")
-        return cls.from_arrays(*(data[name] for name in names))
+        if missing := [name for name in COLUMNS if name not in data]:
+            needed, missed = ", ".join(COLUMNS), ", ".join(missing)
+            raise ValueError(f"a spectrum needs {needed}: {missed} not found")
+        return cls.from_arrays(*(data[name] for name in COLUMNS))
 
     @classmethod
     def empty(cls) -> Self:
@@ -145,13 +167,13 @@ class Spectrum:
 
     def to_dict(self) -> dict[str, list[int]]:
         """Return the three arrays as lists by name, ready for JSON."""
-        return {name: array.tolist() for name, array in self._columns().items()}
+        return {name: array.tolist() for name, array in self.columns().items()}
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with columns multiplicity, incidence and states, one row an entry."""
         import pandas as pd
 
-        return pd.DataFrame(self._columns())
+        return pd.DataFrame(self.columns())
 
     # Nearly every number asks for one of these, and sorting a million entries takes a while.
     @cached_property
@@ -161,22 +183,6 @@ class Spectrum:
     @cached_property
     def _by_incidence(self) -> tuple[IntArray, IntArray]:
         return _added_up(self.incidence, self.states)
-
-    def _columns(self) -> dict[str, IntArray]:
-        return {name: getattr(self, name) for name in COLUMNS}
-
-    def __len__(self) -> int:
-        return int(self.states.size)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Spectrum):
-            return NotImplemented
-        return all(
-            np.array_equal(mine, other._columns()[name]) for name, mine in self._columns().items()
-        )
-
-    # Arrays do not hash, and a key made of their content would cost a pass over them.
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"Spectrum({self.rows} rows, {self.distinct} distinct states, {len(self)} entries)"
@@ -202,21 +208,40 @@ def exact_total(*factors: IntArray) -> int:
     return sum(math.prod(entry) for entry in entries)
 
 
+def sum_by_keys(states: IntArray, *keys: IntArray, runs: bool = False) -> tuple[IntArray, ...]:
+    """Return keys in order, the first one leading, each once, and the sums of their states.
+
+    Where keys come in sorted `runs`, it takes little more than one pass over them.
+    """
+    order = sorting(*keys, runs=runs)
+    keys = tuple(key[order] for key in keys)
+    is_new = np.ones(len(order), np.bool_)
+    is_new[1:] = np.any([np.diff(key) != 0 for key in keys], axis=0)
+    starts = np.flatnonzero(is_new)
+    sums = np.add.reduceat(states[order], starts) if starts.size else states
+    return (*(key[starts] for key in keys), sums)
+
+
+def sorting(*keys: IntArray, runs: bool = False) -> IntArray:
+    """Return the order by the keys, none of which is negative, the first one leading.
+
+    Keys that fit into one integer together are sorted as such, which is several times as fast.
+    """
+    bits = [int(key.max(initial=0)).bit_length() for key in keys]
+    if sum(bits) > INTEGER_BITS:
+        return np.lexsort(keys[::-1])
+    packed = np.zeros(len(keys[0]), np.int64)
+    for key, width in zip(keys, bits, strict=True):
+        packed = (packed << width) | key
+    return np.argsort(packed, kind="stable" if runs else "quicksort")
+
+
 def _added_up(key: IntArray, states: IntArray) -> tuple[IntArray, IntArray]:
     """Return the values of a key, ascending, and the sums of their states; read-only."""
-    values, sums = _grouped(states, key)
-    for array in (values, sums):
-        array.setflags(write=False)
+    values, sums = sum_by_keys(states, key)
+    values.setflags(write=False)
+    sums.setflags(write=False)
     return values, sums
-
-
-def _grouped(states: IntArray, *keys: IntArray) -> tuple[IntArray, ...]:
-    """Sort by the keys, the first one leading, and add up the states of equal keys."""
-    order = np.argsort(keys[0]) if len(keys) == 1 else np.lexsort(keys[::-1])
-    table = np.stack(keys)[:, order]
-    # Keys are at least 1, so the 0 put before them makes the first entry start a group.
-    starts = np.flatnonzero(np.diff(table, axis=1, prepend=0).any(axis=0))
-    return (*table[:, starts], np.add.reduceat(states[order], starts))
 
 
 def _positive(name: str, values: npt.ArrayLike) -> IntArray:

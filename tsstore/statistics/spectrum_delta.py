@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.statistics.spectrum import COLUMNS, IntArray, Spectrum
+from tsstore.statistics.spectrum import COLUMNS, Columns, IntArray, Spectrum, sorting, sum_by_keys
 
 _NUMBERS = ("samples", "rows", "equal_pairs_within_samples", "pairs_within_samples")
 _ENTRIES = ("group", "multiplicity", "incidence", "states")
-_INTEGER_BITS = 63
 _NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SpectrumDelta:
+class SpectrumDelta(Columns):
     """What leaving each group of samples out changes in a spectrum.
 
     Make one with `from_arrays` or `from_groups`; the constructor checks nothing.
@@ -53,10 +52,6 @@ class SpectrumDelta:
     incidence: IntArray
     states: IntArray
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            getattr(self, field.name).setflags(write=False)
-
     @classmethod
     def from_arrays(
         cls,
@@ -81,7 +76,7 @@ class SpectrumDelta:
             raise ValueError(
                 f"entries are of groups {group.min()} to {group.max()}; expected 0 to {groups - 1}"
             )
-        return cls(*totals, *_sums(_order(group, k, q), states, group, k, q))
+        return cls(*totals, *_changed(*sum_by_keys(states, group, k, q)))
 
     @classmethod
     def from_groups(
@@ -103,7 +98,7 @@ class SpectrumDelta:
         sizes, place = [], 0
         for start, stop in itertools.pairwise([0, *ends.tolist()]):
             kept = start + np.flatnonzero(states[start:stop])
-            kept = kept[_order(multiplicity[kept], incidence[kept])]
+            kept = kept[sorting(multiplicity[kept], incidence[kept])]
             for column, values in zip(columns, (multiplicity, incidence, states), strict=True):
                 column[place : place + len(kept)] = values[kept]
             sizes.append(len(kept))
@@ -120,6 +115,11 @@ class SpectrumDelta:
     def groups(self) -> int:
         """Number of groups, those without samples included."""
         return int(self.samples.size)
+
+    def by_group(self, amounts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Return the sum of each group's amounts, one an entry, float64 (groups,)."""
+        sums: npt.NDArray[Any] = np.bincount(self.group, amounts, minlength=self.groups)
+        return sums
 
     def entries_of(self, group: int) -> slice:
         """Return which entries are those of a group; ValueError if there is none such."""
@@ -138,25 +138,13 @@ class SpectrumDelta:
         k, q, states = (
             np.concatenate([getattr(spectrum, name), getattr(self, name)[part]]) for name in COLUMNS
         )
-        k, q, states = _sums(_order(k, q, runs=True), states, k, q)
+        k, q, states = _changed(*sum_by_keys(states, k, q, runs=True))
         if states.size and states.min() < 0:
             raise ValueError(
                 f"group {group} takes away states that the spectrum does not have; pass the "
                 "spectrum that was counted together with the groups"
             )
         return Spectrum(k, q, states)
-
-    def __len__(self) -> int:
-        return int(self.states.size)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, SpectrumDelta):
-            return NotImplemented
-        names = [field.name for field in fields(self)]
-        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
-
-    # Arrays do not hash, and a key made of their content would cost a pass over them.
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         samples = self.samples.sum()
@@ -196,27 +184,7 @@ def _check_lengths(names: Iterable[str], columns: list[IntArray]) -> None:
         raise ValueError(f"{', '.join(names)} must be of one length each: found shapes {shapes}")
 
 
-def _order(*keys: IntArray, runs: bool = False) -> IntArray:
-    """Return the order by the keys, none of which is negative, the first one leading.
-
-    Keys that fit into one integer together are sorted as such, which is several times as fast; and
-    where they come in sorted runs, in little more than one pass over them.
-    """
-    bits = [int(key.max(initial=0)).bit_length() for key in keys]
-    if sum(bits) > _INTEGER_BITS:
-        return np.lexsort(keys[::-1])
-    packed = np.zeros(len(keys[0]), np.int64)
-    for key, width in zip(keys, bits, strict=True):
-        packed = (packed << width) | key
-    return np.argsort(packed, kind="stable" if runs else "quicksort")
-
-
-def _sums(order: IntArray, states: IntArray, *keys: IntArray) -> tuple[IntArray, ...]:
-    """Return keys in order, each once, and the sums of their states, but for those of 0."""
-    keys, states = tuple(key[order] for key in keys), states[order]
-    is_new = np.ones(len(order), np.bool_)
-    is_new[1:] = np.any([np.diff(key) != 0 for key in keys], axis=0)
-    starts = np.flatnonzero(is_new)
-    states = np.add.reduceat(states, starts) if starts.size else states
-    kept = np.flatnonzero(states)
-    return (*(key[starts[kept]] for key in keys), states[kept])
+def _changed(*columns: IntArray) -> tuple[IntArray, ...]:
+    """Return the columns of entries whose last one, the states, is not 0."""
+    kept = np.flatnonzero(columns[-1])
+    return tuple(column[kept] for column in columns)

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.intervals import Jackknifed, Reach
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.text import counted

@@ -16,8 +16,7 @@ from tsstore.analysis.results.estimates import (
     rarefied,
 )
 from tsstore.errors import AnalysisError
-from tsstore.statistics.entropy import plug_in
-from tsstore.statistics.estimators import ESTIMATORS, chao_wang_jost
+from tsstore.statistics.estimators import ESTIMATORS, chao_wang_jost, plug_in
 from tsstore.statistics.rarefaction import Rarefaction, scatter_at
 from tsstore.statistics.spectrum import Spectrum
 

@@ -28,8 +28,7 @@ from scipy.special import digamma
 from tsstore.analysis.results.layer import table_row
 from tsstore.errors import AnalysisError
 from tsstore.statistics.bounds import entropy_lower_bound, entropy_lower_bound_by_groups
-from tsstore.statistics.entropy import plug_in
-from tsstore.statistics.estimators import ESTIMATORS
+from tsstore.statistics.estimators import ESTIMATORS, plug_in
 from tsstore.statistics.intervals import jackknifed_entropy
 from tsstore.statistics.sample_estimator import chao_wang_jost_by_samples
 from tsstore.statistics.spectrum import Spectrum

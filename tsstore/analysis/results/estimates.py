@@ -12,8 +12,7 @@ import numpy as np
 
 from tsstore.errors import AnalysisError
 from tsstore.statistics.bounds import entropy_lower_bound, entropy_lower_bound_by_groups
-from tsstore.statistics.entropy import cap, plug_in, renyi_unbiased
-from tsstore.statistics.estimators import ESTIMATORS
+from tsstore.statistics.estimators import ESTIMATORS, cap, plug_in, renyi_unbiased
 from tsstore.statistics.independence import dependent_draws
 from tsstore.statistics.intervals import (
     FEWEST_GROUPS,

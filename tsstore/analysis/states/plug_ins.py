@@ -15,7 +15,7 @@ from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import choose
 from tsstore.errors import EmptyStoreError, RowIndexError
-from tsstore.statistics.entropy import plug_in
+from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.store.reading.layer import LayerStates
 
