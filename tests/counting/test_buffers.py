@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from tsstore.counting.buffers import Buffers
+from tsstore.counting.records import Buffers
 
 
 def test_room_of_a_name_is_taken_once_and_grows_with_what_is_asked_for():

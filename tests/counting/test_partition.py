@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import partition as module
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.partition import (
     LEAST_PREFIX_BITS,
     SUBPARTITION_RECORDS,
@@ -18,7 +17,7 @@ from tsstore.counting.partition import (
     subpartition_table_bytes,
     subpartitions,
 )
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.grouped import GroupedTable
 from tsstore.counting.tables.packed import PackedTable
 from tsstore.counting.tables.singletons import SingletonFilter

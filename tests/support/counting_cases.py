@@ -16,6 +16,7 @@ from tsstore.counting.premerge import hot_keys as hot
 from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Records
+from tsstore.counting.tables.spectra import Tally
 
 WIDTHS = [1, 2, 3, 5, 9]
 """Words of keys: of short rows, of longer ones, and of exact keys of wide and wider rows."""
@@ -248,3 +249,10 @@ def run_as_plain_python(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -
         assert loops, f"{module.__name__} has no loops"
         for name, loop in loops.items():
             monkeypatch.setattr(module, name, loop.py_func)
+
+
+def spectrum_counts(multiplicity: np.ndarray, incidence: np.ndarray) -> Any:
+    """Return the spectrum of distinct states, as a tally counts it."""
+    tally = Tally()
+    tally.add(multiplicity, incidence)
+    return tally.spectrum()

@@ -51,7 +51,7 @@ class LayerNeurons:
     @property
     def neurons(self) -> int:
         """Number of neurons."""
-        return len(self.counted.on)
+        return len(self.rate)
 
     @property
     def samples(self) -> int:
@@ -66,13 +66,14 @@ class LayerNeurons:
     @cached_property
     def rate(self) -> npt.NDArray[np.float64]:
         """In what share of the rows each neuron is on, float64 (neurons,)."""
-        shares: npt.NDArray[np.float64] = self.counted.on / self.rows
+        shares: npt.NDArray[np.float64] = self.counted.counts[0] / self.rows
         return shares
 
     @property
     def samples_fired(self) -> npt.NDArray[np.int64]:
         """In how many samples each neuron is on in some row, int64 (neurons,)."""
-        return self.counted.fired
+        fired: npt.NDArray[np.int64] = self.counted.counts[3]
+        return fired
 
     def rate_limits(
         self, level: float = 0.95
@@ -83,11 +84,7 @@ class LayerNeurons:
         """
         counted = self.counted
         return rate_limits(
-            counted.on,
-            counted.squares,
-            counted.products,
-            counted.fired,
-            counted.full,
+            *counted.counts,
             samples=counted.samples,
             rows=counted.rows,
             squared_rows=counted.squared_rows,
@@ -97,12 +94,12 @@ class LayerNeurons:
     @cached_property
     def dead(self) -> npt.NDArray[np.int64]:
         """Indices of the neurons that were on in no row."""
-        return np.flatnonzero(self.counted.on == 0)
+        return np.flatnonzero(self.rate == 0)
 
     @cached_property
     def always_on(self) -> npt.NDArray[np.int64]:
         """Indices of the neurons that were on in all rows."""
-        return np.flatnonzero(self.counted.on == self.rows)
+        return np.flatnonzero(self.rate == 1)
 
     @cached_property
     def identical(self) -> list[list[int]]:
@@ -138,7 +135,7 @@ class LayerNeurons:
     def _by_hash(self) -> dict[bytes, list[int]]:
         groups: dict[bytes, list[int]] = {}
         constant = {*self.dead.tolist(), *self.always_on.tolist()}
-        for neuron, column in enumerate(self.counted.hashes):
+        for neuron, column in enumerate(self.counted.hashes[:-1]):
             if neuron not in constant:
                 groups.setdefault(column.tobytes(), []).append(neuron)
         return groups

@@ -13,19 +13,16 @@ complement add up to that of a column of ones.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-import numpy.typing as npt
 
+from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.intrinsics import multiply_add
 
 TILE_ROWS = 64
-
-Counts = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,32 +33,22 @@ class Firing:
     ----------
     samples, rows, squared_rows
         How many samples have rows, how many rows, and the sum of squares of samples' rows.
-    on, squares, products
-        int64 (neurons,): rows in which a neuron is on; over samples, the sum of squares of these
-        rows, and of their products with the sample's rows.
-    fired, full
-        int64 (neurons,): samples in which a neuron is on at all, and in all rows.
+    counts
+        int64 (5, neurons): rows in which a neuron is on; over samples, the sum of squares of these
+        rows, and of their products with the sample's rows; samples in which it is on at all, and
+        in all rows.
     hashes
-        uint64 (neurons, 2): of each column, the high word first.
-    ones
-        uint64 (2,): the hash of a column of ones.
+        uint64 (neurons + 1, 2): of each column, the high word first; and of a column of ones.
     """
 
     samples: int
     rows: int
     squared_rows: int
-    on: Counts
-    squares: Counts
-    products: Counts
-    fired: Counts
-    full: Counts
-    hashes: Words
-    ones: Words
+    counts: I64
+    hashes: U64
 
 
-def count_firing(
-    rows: npt.NDArray[np.uint8], positions: Counts, neurons: int, seed: Iterable[int]
-) -> Firing:
+def count_firing(rows: U8, positions: I64, neurons: int, seed: Iterable[int]) -> Firing:
     """Count what each neuron does in some samples.
 
     Parameters
@@ -90,21 +77,14 @@ def count_firing(
     single = len(positions) == len(words)
     tile, pending = np.empty(TILE_ROWS, np.uint64), np.zeros(64, np.int64)
     _count_columns(words, positions, single, keys, tile, pending, counts, hashes)
-    on, squares, products, fired, full = counts[:, :neurons]
     if single:
-        squares = products = fired = full = on
+        counts[1:] = counts[0]
+    hashes = np.concatenate([hashes[:neurons], hashes[columns:]])
     squared_rows = int((positions**2).sum())
-    return Firing(
-        len(positions),
-        len(rows),
-        squared_rows,
-        *(on, squares, products, fired, full),
-        hashes[:neurons],
-        hashes[columns],
-    )
+    return Firing(len(positions), len(rows), squared_rows, counts[:, :neurons], hashes)
 
 
-def _words(rows: npt.NDArray[np.uint8]) -> Words:
+def _words(rows: U8) -> U64:
     """Return rows as words, uint64 (rows, words); what is beyond their bytes is 0."""
     count, row_bytes = rows.shape
     if row_bytes % 8 == 0 and rows.ctypes.data % 8 == 0:
@@ -116,14 +96,14 @@ def _words(rows: npt.NDArray[np.uint8]) -> Words:
 
 @kernel
 def _count_columns(
-    words: Words,
-    positions: Counts,
+    words: U64,
+    positions: I64,
     single: bool,
-    keys: Words,
-    tile: Words,
-    pending: Counts,
-    counts: Counts,
-    hashes: Words,
+    keys: U64,
+    tile: U64,
+    pending: I64,
+    counts: I64,
+    hashes: U64,
 ) -> None:
     """Add up all columns, 64 at a time; `single` is whether each row is a sample."""
     rows, columns = words.shape
@@ -179,7 +159,7 @@ def _count_columns(
 
 
 @inlined
-def _transpose(tile: Words) -> None:
+def _transpose(tile: U64) -> None:
     """Exchange rows and bits of 64 words: bit j of word i becomes bit i of word j."""
     _exchange(tile, 32, np.uint64(0x0000_0000_FFFF_FFFF))
     _exchange(tile, 16, np.uint64(0x0000_FFFF_0000_FFFF))
@@ -190,7 +170,7 @@ def _transpose(tile: Words) -> None:
 
 
 @inlined
-def _exchange(tile: Words, distance: int, low: np.uint64) -> None:
+def _exchange(tile: U64, distance: int, low: np.uint64) -> None:
     """Exchange the upper bits of each word with the lower ones of that `distance` words on."""
     shift = np.uint64(distance)
     for first in range(0, 64, 2 * distance):
@@ -218,26 +198,26 @@ def add_firing(counted: Iterable[Firing]) -> Firing:
 
 def _add(a: Firing, b: Firing) -> Firing:
     """Return two counts together; their hashes modulo 2¹²⁸."""
-    numbers = {
-        field.name: getattr(a, field.name) + getattr(b, field.name)
-        for field in fields(Firing)
-        if field.name not in ("hashes", "ones")
-    }
-    hashes, ones = _add_pairs(a.hashes, b.hashes), _add_pairs(a.ones, b.ones)
-    return Firing(**numbers, hashes=hashes, ones=ones)
+    return Firing(
+        a.samples + b.samples,
+        a.rows + b.rows,
+        a.squared_rows + b.squared_rows,
+        a.counts + b.counts,
+        _add_pairs(a.hashes, b.hashes),
+    )
 
 
-def complements(counted: Firing) -> Words:
+def complements(counted: Firing) -> U64:
     """Return the hashes that the complement of each neuron's column would have."""
-    return _subtract_pairs(counted.ones, counted.hashes)
+    return _subtract_pairs(counted.hashes[-1], counted.hashes[:-1])
 
 
-def _add_pairs(a: Words, b: Words) -> Words:
+def _add_pairs(a: U64, b: U64) -> U64:
     """Return sums modulo 2¹²⁸ of numbers of two words, the high one first."""
     low = a[..., 1] + b[..., 1]
     return np.stack([a[..., 0] + b[..., 0] + (low < b[..., 1]), low], axis=-1)
 
 
-def _subtract_pairs(a: Words, b: Words) -> Words:
+def _subtract_pairs(a: U64, b: U64) -> U64:
     low = a[..., 1] - b[..., 1]
     return np.stack([a[..., 0] - b[..., 0] - (a[..., 1] < b[..., 1]), low], axis=-1)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tsstore.numba_tools.arrays import U64
 from tsstore.numba_tools.decorators import inlined
 
 Place = int | np.integer[Any]
@@ -63,15 +64,13 @@ def width_for(words: int) -> Width:
     return (None,) * words if words <= _MOST_KNOWN_WORDS else np.empty(words, np.bool_)
 
 
-def width_of(keys: NDArray[np.uint64]) -> Width:
+def width_of(keys: U64) -> Width:
     """Return the width of keys, uint64 (n, words)."""
     return width_for(int(keys.shape[1]))
 
 
 @inlined
-def is_same(
-    keys: NDArray[np.uint64], row: Place, others: NDArray[np.uint64], other: Place, width: Width
-) -> bool:
+def is_same(keys: U64, row: Place, others: U64, other: Place, width: Width) -> bool:
     """Whether two keys are equal."""
     same = keys[row, 0] == others[other, 0]
     for word in range(1, len(width)):
@@ -80,9 +79,7 @@ def is_same(
 
 
 @inlined
-def copy_key(
-    keys: NDArray[np.uint64], row: Place, others: NDArray[np.uint64], other: Place, width: Width
-) -> None:
+def copy_key(keys: U64, row: Place, others: U64, other: Place, width: Width) -> None:
     """Write a key in the place of another."""
     for word in range(len(width)):
         others[other, word] = keys[row, word]

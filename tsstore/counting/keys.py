@@ -9,16 +9,15 @@ crafted states from meeting in one slot of a table; no result depends on them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tsstore.counting.hashing import Width, width_for
+from tsstore.numba_tools.arrays import U8, U64
 from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.intrinsics import load_word, multiply_add
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _WORD: Final = 2**64
 _WORD_BYTES: Final = 8
@@ -53,9 +52,9 @@ class KeyScheme:
 
     row_bytes: int
     words: int
-    multipliers: NDArray[np.uint64]
-    addends: NDArray[np.uint64]
-    factors: NDArray[np.uint64]
+    multipliers: U64
+    addends: U64
+    factors: U64
 
     @classmethod
     def create(cls, row_bytes: int, seed: int | None = None, exact: bool = False) -> KeyScheme:
@@ -68,7 +67,7 @@ class KeyScheme:
             raise ValueError(f"rows have {row_bytes} bytes; expected at least 1")
         generator = np.random.Generator(np.random.PCG64(seed))
 
-        def draw(*shape: int) -> NDArray[np.uint64]:
+        def draw(*shape: int) -> U64:
             return generator.integers(0, _WORD - 1, shape, dtype=np.uint64, endpoint=True)
 
         is_wide = row_bytes > _PAIR_BYTES
@@ -83,9 +82,7 @@ class KeyScheme:
         """Whether equal keys always mean equal rows."""
         return self.words * _WORD_BYTES >= self.row_bytes
 
-    def keys(
-        self, rows: NDArray[np.uint8], out: NDArray[np.uint64] | None = None
-    ) -> NDArray[np.uint64]:
+    def keys(self, rows: U8, out: U64 | None = None) -> U64:
         """Return the key of each row, uint64 (n, words), in `out` if given.
 
         Rows are uint8 (n, row_bytes), C-contiguous, at any address. For x, or low and high word, of
@@ -105,7 +102,7 @@ class KeyScheme:
         self._fill(rows.reshape(-1), keys.reshape(-1))
         return keys
 
-    def _fill(self, data: NDArray[np.uint8], keys: NDArray[np.uint64]) -> None:
+    def _fill(self, data: U8, keys: U64) -> None:
         """Write the words of all keys, for the bytes of all rows."""
         if self.row_bytes > _PAIR_BYTES:
             kernel = copy_and_hash_rows if self.exact else fingerprint_rows
@@ -118,7 +115,7 @@ class KeyScheme:
         else:
             mix_short_rows(data, self.row_bytes, self.multipliers, keys)
 
-    def rows(self, keys: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    def rows(self, keys: U64) -> U8:
         """Return the row of each key, uint8 (n, row_bytes): the inverse of :meth:`keys`.
 
         Raises
@@ -155,7 +152,7 @@ def _check(what: str, table: NDArray[Any], dtype: type[np.generic], columns: int
         )
 
 
-def _check_out(out: NDArray[np.uint64], shape: tuple[int, int]) -> None:
+def _check_out(out: U64, shape: tuple[int, int]) -> None:
     if out.dtype != np.uint64 or out.shape != shape or not out.flags.carray:
         raise ValueError(
             f"out is {out.dtype} {out.shape}; expected uint64 {shape}, C-contiguous, aligned and "
@@ -163,7 +160,7 @@ def _check_out(out: NDArray[np.uint64], shape: tuple[int, int]) -> None:
         )
 
 
-def _unmixed(keys: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _unmixed(keys: U64, multipliers: U64) -> U64:
     """Return the words of rows of up to 16 bytes from their keys, both uint64 (n, words)."""
     words = keys.copy()
     words[:, 0] = _mixed(keys[:, 0], _inverses(multipliers[:3]))
@@ -172,14 +169,14 @@ def _unmixed(keys: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> NDArr
     return words
 
 
-def _mixed(words: NDArray[np.uint64], multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mixed(words: U64, multipliers: U64) -> U64:
     """Return words, uint64 (n,), mixed."""
     mixed = np.empty(len(words), np.uint64)
     mix_words(words.astype("<u8").view(np.uint8), multipliers, mixed)
     return mixed
 
 
-def _inverses(multipliers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _inverses(multipliers: U64) -> U64:
     """Return the multipliers, all odd, that undo a mix."""
     inverses = [pow(odd, -1, _WORD) for odd in reversed(multipliers.tolist())]
     return np.array(inverses, np.uint64)
@@ -206,9 +203,7 @@ def mix(word: np.uint64, first: np.uint64, second: np.uint64, third: np.uint64) 
 
 
 @kernel
-def mix_words(
-    data: NDArray[np.uint8], multipliers: NDArray[np.uint64], keys: NDArray[np.uint64]
-) -> None:
+def mix_words(data: U8, multipliers: U64, keys: U64) -> None:
     """Mix rows of 8 bytes."""
     first, second, third = multipliers[0], multipliers[1], multipliers[2]
     for row in range(keys.size):
@@ -216,12 +211,7 @@ def mix_words(
 
 
 @kernel
-def mix_short_rows(
-    data: NDArray[np.uint8],
-    row_bytes: int,
-    multipliers: NDArray[np.uint64],
-    keys: NDArray[np.uint64],
-) -> None:
+def mix_short_rows(data: U8, row_bytes: int, multipliers: U64, keys: U64) -> None:
     """Mix rows of fewer than 8 bytes, padded with zeros."""
     first, second, third = multipliers[0], multipliers[1], multipliers[2]
     unused = np.uint64(64 - 8 * row_bytes)
@@ -238,12 +228,7 @@ def mix_short_rows(
 
 
 @kernel
-def mix_pairs(
-    data: NDArray[np.uint8],
-    row_bytes: int,
-    multipliers: NDArray[np.uint64],
-    keys: NDArray[np.uint64],
-) -> None:
+def mix_pairs(data: U8, row_bytes: int, multipliers: U64, keys: U64) -> None:
     """Mix rows of 9 to 16 bytes: the hash depends on both words, and one gives back the other."""
     if row_bytes == 16:
         # A width that the compiler knows lets it mix several rows at once, five times as fast.
@@ -253,12 +238,7 @@ def mix_pairs(
 
 
 @inlined
-def _mix_pairs(
-    data: NDArray[np.uint8],
-    row_bytes: int,
-    multipliers: NDArray[np.uint64],
-    keys: NDArray[np.uint64],
-) -> None:
+def _mix_pairs(data: U8, row_bytes: int, multipliers: U64, keys: U64) -> None:
     first, second, third = multipliers[0], multipliers[1], multipliers[2]
     fourth, fifth, sixth = multipliers[3], multipliers[4], multipliers[5]
     for row in range(keys.size // 2):
@@ -269,7 +249,7 @@ def _mix_pairs(
 
 
 @kernel
-def _last_word(data: NDArray[np.uint8], start: int, row_bytes: int) -> np.uint64:
+def _last_word(data: U8, start: int, row_bytes: int) -> np.uint64:
     """Load the last word of a row of more than 8 bytes, padded with zeros.
 
     It is taken from the row's last 8 bytes, some of the word before among them: all 8 bytes from
@@ -280,13 +260,7 @@ def _last_word(data: NDArray[np.uint8], start: int, row_bytes: int) -> np.uint64
 
 @kernel
 def fingerprint_rows(
-    data: NDArray[np.uint8],
-    row_bytes: int,
-    addends: NDArray[np.uint64],
-    factors: NDArray[np.uint64],
-    multipliers: NDArray[np.uint64],
-    keys: NDArray[np.uint64],
-    pairs: Width,
+    data: U8, row_bytes: int, addends: U64, factors: U64, multipliers: U64, keys: U64, pairs: Width
 ) -> None:
     """Fingerprint rows of more than 16 bytes in two lanes of 64 bits.
 
@@ -323,13 +297,7 @@ def fingerprint_rows(
 
 @kernel
 def copy_and_hash_rows(
-    data: NDArray[np.uint8],
-    row_bytes: int,
-    addends: NDArray[np.uint64],
-    factors: NDArray[np.uint64],
-    multipliers: NDArray[np.uint64],
-    keys: NDArray[np.uint64],
-    pairs: Width,
+    data: U8, row_bytes: int, addends: U64, factors: U64, multipliers: U64, keys: U64, pairs: Width
 ) -> None:
     """Put the first lane of a fingerprint, mixed, before each row of more than 16 bytes."""
     first, second, third = multipliers[0], multipliers[1], multipliers[2]
@@ -347,11 +315,7 @@ def copy_and_hash_rows(
 
 @inlined
 def _sum_products(
-    data: NDArray[np.uint8],
-    start: int,
-    row_bytes: int,
-    addends: NDArray[np.uint64],
-    pairs: Width,
+    data: U8, start: int, row_bytes: int, addends: U64, pairs: Width
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
     """Sum the products of pairs of words of a row in two lanes: two sums, high and low word each.
 
@@ -371,7 +335,7 @@ def _sum_products(
 
 
 @kernel
-def _reduce(high: np.uint64, low: np.uint64, factors: NDArray[np.uint64]) -> np.uint64:
+def _reduce(high: np.uint64, low: np.uint64, factors: U64) -> np.uint64:
     """Hash two words to one: the upper half of a constant and two products modulo 2**128."""
     upper, lower = factors[0, 0], factors[0, 1]
     upper, lower = multiply_add(upper, lower, factors[1, 0], factors[1, 1], high)

@@ -6,20 +6,15 @@ processor's cache.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 
 from tsstore.counting.hashing import Width, copy_key, width_of
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
+from tsstore.numba_tools.arrays import I64, U8, U32, U64
 from tsstore.numba_tools.decorators import kernel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from tsstore.counting.buffers import Buffers
 
 SUBPARTITION_RECORDS: Final = 1 << 16
 """Of a subpartition whose tables fit the processor's cache well."""
@@ -33,7 +28,7 @@ _MOST_SUBPARTITION_BITS: Final = 12
 
 def scatter(
     pieces: Sequence[Records], bits: int, skipped_bits: int = 0, buffers: Buffers | None = None
-) -> tuple[Records, NDArray[np.int64]]:
+) -> tuple[Records, I64]:
     """Order records by some of the top bits of their hash, and keep the order within those.
 
     Parameters
@@ -130,9 +125,7 @@ def subpartition_table_bytes(words: int, groups: int, subpartition_records: int)
 
 
 @kernel
-def _count(
-    keys: NDArray[np.uint64], shift: np.uint64, mask: np.uint64, counts: NDArray[np.int64]
-) -> None:
+def _count(keys: U64, shift: np.uint64, mask: np.uint64, counts: I64) -> None:
     """Add the number of keys of each partition to `counts`."""
     for row in range(keys.shape[0]):
         counts[(keys[row, 0] >> shift) & mask] += 1
@@ -140,17 +133,17 @@ def _count(
 
 @kernel
 def _move(
-    keys: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32] | None,
-    incidence: NDArray[np.uint32] | None,
-    group: NDArray[np.uint8] | None,
-    moved: NDArray[np.uint64],
-    moved_multiplicity: NDArray[np.uint32] | None,
-    moved_incidence: NDArray[np.uint32] | None,
-    moved_group: NDArray[np.uint8] | None,
+    keys: U64,
+    multiplicity: U32 | None,
+    incidence: U32 | None,
+    group: U8 | None,
+    moved: U64,
+    moved_multiplicity: U32 | None,
+    moved_incidence: U32 | None,
+    moved_group: U8 | None,
     shift: np.uint64,
     mask: np.uint64,
-    cursors: NDArray[np.int64],
+    cursors: I64,
     width: Width,
 ) -> None:
     """Write each record where the cursor of its partition is, and advance that.

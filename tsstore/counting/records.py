@@ -1,20 +1,22 @@
 """Records, the one currency of counting: a key, in how many rows and in how many samples.
 
 Most records of a large layer stand for one row: those are *bare*, a key and nothing else. Whatever
-was merged early has counts beside its keys. One table takes both.
+was merged early has counts beside its keys. One table takes both. The memory in which records and
+other arrays lie is used again and again, so that it is taken from the system once.
 """
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
+from tsstore.numba_tools.arrays import U8, U32, U64
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +37,10 @@ class Records:
         apart.
     """
 
-    keys: NDArray[np.uint64]
-    multiplicity: NDArray[np.uint32] | None = None
-    incidence: NDArray[np.uint32] | None = None
-    group: NDArray[np.uint8] | None = None
+    keys: U64
+    multiplicity: U32 | None = None
+    incidence: U32 | None = None
+    group: U8 | None = None
 
     def __post_init__(self) -> None:
         keys = self.keys
@@ -50,16 +52,12 @@ class Records:
             raise ValueError("keys are not C-contiguous; pass np.ascontiguousarray(keys)")
         if (self.multiplicity is None) != (self.incidence is None):
             raise ValueError("multiplicity or incidence is None; expected both or neither")
-        for name, counts in (("multiplicity", self.multiplicity), ("incidence", self.incidence)):
-            if counts is not None and (counts.dtype != np.uint32 or counts.shape != (len(keys),)):
+        for name, kind in (("multiplicity", "uint32"), ("incidence", "uint32"), ("group", "uint8")):
+            column = getattr(self, name)
+            if column is not None and (column.dtype != kind or column.shape != (len(keys),)):
                 raise ValueError(
-                    f"{name} is {counts.dtype} {counts.shape}; expected uint32 ({len(keys)},)"
+                    f"{name} is {column.dtype} {column.shape}; expected {kind} ({len(keys)},)"
                 )
-        group = self.group
-        if group is not None and (group.dtype != np.uint8 or group.shape != (len(keys),)):
-            raise ValueError(
-                f"group is {group.dtype} {group.shape}; expected uint8 ({len(keys)},) or None"
-            )
 
     @classmethod
     def empty(cls, words: int, bare: bool = True, grouped: bool = False, count: int = 0) -> Records:
@@ -102,33 +100,24 @@ class Records:
         """Bytes of the arrays."""
         return sum(column.nbytes for column in self.arrays())
 
-    def arrays(self) -> Iterator[NDArray[np.uint64] | NDArray[np.uint32] | NDArray[np.uint8]]:
+    def arrays(self) -> Iterator[U64 | U32 | U8]:
         """Yield those of keys, multiplicity, incidence and group that there are."""
         return (column for column in self.columns if column is not None)
 
     @property
-    def columns(
-        self,
-    ) -> tuple[
-        NDArray[np.uint64],
-        NDArray[np.uint32] | None,
-        NDArray[np.uint32] | None,
-        NDArray[np.uint8] | None,
-    ]:
+    def columns(self) -> tuple[U64, U32 | None, U32 | None, U8 | None]:
         """Keys, multiplicity, incidence and group."""
         return self.keys, self.multiplicity, self.incidence, self.group
 
 
-def counted_columns(
-    records: Records,
-) -> tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8] | None]:
+def counted_columns(records: Records) -> tuple[U64, U32, U32, U8 | None]:
     """Return the columns of records that are not bare."""
     if records.multiplicity is None or records.incidence is None:
         raise ValueError("the records are bare; expected some with counts")
     return records.keys, records.multiplicity, records.incidence, records.group
 
 
-def checked_groups(records: Records, groups: int) -> NDArray[np.uint8]:
+def checked_groups(records: Records, groups: int) -> U8:
     """Return the groups of records, all of which must be among so many."""
     if records.group is None:
         raise ValueError("the records do not tell groups apart; count them in a Table")
@@ -140,3 +129,49 @@ def checked_groups(records: Records, groups: int) -> NDArray[np.uint8]:
 def record_bytes(words: int, bare: bool, grouped: bool) -> int:
     """Bytes of a record of a key of so many words, with or without counts and a group."""
     return 8 * words + 8 * (not bare) + grouped
+
+
+_Kept = TypeVar("_Kept")
+
+
+class Buffers(threading.local):
+    """Arrays by name, and other things: each thread has its own, and one task at a time.
+
+    What is sent to another process is empty there.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, U8] = {}
+        self._kept: dict[object, Any] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """Return an array of a name, C-contiguous and of any contents; what was there is lost."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        held = self._arrays.get(name)
+        if held is None or held.size < size:
+            self._arrays.pop(name, None)
+            # A little more, as the next one may be a little larger.
+            held = self._arrays[name] = np.empty(size + size // 16, np.uint8)
+        return held[:size].view(dtype).reshape(shape)
+
+    def records(self, name: str, count: int, words: int, bare: bool, grouped: bool) -> Records:
+        """Return arrays for so many records, with keys of so many words; see :meth:`array`."""
+
+        def column(of: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
+            return self.array(f"{name} {of}", (count, *shape), dtype)
+
+        return Records(
+            column("keys", np.uint64, words),
+            None if bare else column("multiplicity", np.uint32),
+            None if bare else column("incidence", np.uint32),
+            column("group", np.uint8) if grouped else None,
+        )
+
+    def kept(self, name: object, make: Callable[[], _Kept]) -> _Kept:
+        """Return what was made under a name, as it was left, or make it."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()

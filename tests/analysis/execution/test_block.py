@@ -15,11 +15,10 @@ from tsstore.analysis.execution.block import LayerJob, preaggregation, read_reco
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
 from tsstore.analysis.samples import RandomGroups, Samples
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.premerge.hot_keys import HotKeys
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block

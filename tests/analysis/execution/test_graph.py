@@ -32,11 +32,10 @@ from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan, layer_plan
 from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge import direct_index as direct
 from tsstore.counting.premerge.direct_index import DirectTable
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.errors import CountingError, DamageError
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.spectrum_delta import SpectrumDelta

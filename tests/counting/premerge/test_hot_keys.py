@@ -21,12 +21,11 @@ from counting_cases import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.premerge import hot_keys as module
 from tsstore.counting.premerge import within_samples as merge_module
 from tsstore.counting.premerge.hot_keys import HotKeys, hot_bytes, merge_hot_rows, slots_of
 from tsstore.counting.premerge.within_samples import merge_samples
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.errors import CountingError
 
 

@@ -16,10 +16,10 @@ from counting_cases import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.premerge import hot_keys as hot
 from tsstore.counting.premerge import within_samples as module
 from tsstore.counting.premerge.within_samples import merge_bytes
+from tsstore.counting.records import Buffers
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)

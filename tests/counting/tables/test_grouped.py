@@ -16,18 +16,18 @@ from counting_cases import (
     partitions_of,
     rows_of_states,
     sample_few_rows,
+    spectrum_counts,
     spectrum_of,
     true_spectrum,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables import aggregate as aggregating
 from tsstore.counting.tables import grouped as module
-from tsstore.counting.tables import spectrum_delta as delta_module
+from tsstore.counting.tables import spectra as delta_module
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
 from tsstore.counting.tables.grouped import (
     LARGEST_GROUPS,
@@ -35,8 +35,7 @@ from tsstore.counting.tables.grouped import (
     grouped_slot_bytes,
     least_slots,
 )
-from tsstore.counting.tables.spectrum_delta import DeltaEntries
-from tsstore.counting.tables.tally import spectrum_counts
+from tsstore.counting.tables.spectra import DeltaEntries
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)

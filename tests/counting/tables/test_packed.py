@@ -10,19 +10,18 @@ from counting_cases import (
     mixed,
     of_each_shape,
     random_records,
+    spectrum_counts,
     spectrum_of,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.counting.buffers import Buffers
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables import aggregate as aggregating
 from tsstore.counting.tables import packed as module
 from tsstore.counting.tables import singletons
 from tsstore.counting.tables.packed import PackedTable
 from tsstore.counting.tables.plain import Table
-from tsstore.counting.tables.tally import spectrum_counts
 from tsstore.errors import CountingError
 
 

@@ -15,6 +15,7 @@ from counting_cases import (
     random_records,
     rows_of_states,
     sample_few_rows,
+    spectrum_counts,
     spectrum_of,
     totals,
     true_spectrum,
@@ -31,7 +32,6 @@ from tsstore.counting.tables.plain import (
     Table,
     slot_bytes,
 )
-from tsstore.counting.tables.tally import spectrum_counts
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)

@@ -5,12 +5,12 @@ from collections import Counter
 import counting_cases
 import numpy as np
 import pytest
-from counting_cases import as_counter
+from counting_cases import as_counter, spectrum_counts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.tables import tally as module
-from tsstore.counting.tables.tally import Tally, add_up_spectra, spectrum_counts
+from tsstore.counting.tables import spectra as module
+from tsstore.counting.tables.spectra import Tally, add_up_spectra
 
 counts = st.one_of(st.integers(1, 4), st.integers(62, 66), st.integers(1, 2**62))
 all_pairs = st.lists(st.tuples(counts, counts), max_size=40)

@@ -11,13 +11,12 @@ import numpy.typing as npt
 
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import EVERY, Samples
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.premerge.hot_keys import HotKeys, merge_hot_rows
 from tsstore.counting.premerge.samples import count_groups, numbers_by_group
 from tsstore.counting.premerge.within_samples import merge_samples
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.layer import LayerStates

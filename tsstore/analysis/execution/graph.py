@@ -17,11 +17,10 @@ from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import Samples
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.partition import scatter
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
-from tsstore.counting.tables.spectrum_delta import DeltaEntries, add_up_entries
+from tsstore.counting.tables.spectra import DeltaEntries, add_up_entries
 from tsstore.errors import CountingError
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.statistics.spectrum_delta import SpectrumDelta, merge_deltas

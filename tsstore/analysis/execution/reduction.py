@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.schedulers import Report, Scheduler
-from tsstore.counting.buffers import Buffers
+from tsstore.counting.records import Buffers
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.layer import LayerStates

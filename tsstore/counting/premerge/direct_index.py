@@ -8,21 +8,17 @@ record for each state and group of a block.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from tsstore.counting.hashing import Place, Width, width_for
+from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.hot_keys import HotTable, count_touched, take_counted
 from tsstore.counting.premerge.samples import check_groups, check_positions
-from tsstore.counting.records import record_bytes
+from tsstore.counting.records import Records, record_bytes
+from tsstore.numba_tools.arrays import I64, U8, U32, U64
 from tsstore.numba_tools.decorators import kernel
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from tsstore.counting.keys import KeyScheme
-    from tsstore.counting.records import Records
 
 MOST_ROW_BYTES: Final = 3
 """Of a row: there is a place in the index for each of 2**24 states at most."""
@@ -68,12 +64,7 @@ class DirectTable:
         self._forget()
         self._taken = []
 
-    def count(
-        self,
-        rows: NDArray[np.uint8],
-        positions: NDArray[np.int64],
-        group: NDArray[np.uint8] | None = None,
-    ) -> NDArray[np.int64]:
+    def count(self, rows: U8, positions: I64, group: U8 | None = None) -> I64:
         """Count the rows of whole samples, uint8 (n, row_bytes), sample after sample.
 
         Each has so many `positions`, int64 (samples,), and a `group`, uint8 (samples,), if groups
@@ -141,18 +132,18 @@ def direct_bytes(neurons: int, groups: int, largest_sample: int) -> int:
 
 @kernel
 def _count(
-    rows: NDArray[np.uint8],
-    positions: NDArray[np.int64],
-    group: NDArray[np.uint8] | None,
+    rows: U8,
+    positions: I64,
+    group: U8 | None,
     first_sample: Place,
     first_row: Place,
-    index: NDArray[np.uint32],
-    states: NDArray[np.uint32],
+    index: U32,
+    states: U32,
     used: Place,
-    times: NDArray[np.uint64],
-    counts: NDArray[np.uint64],
-    touched: NDArray[np.uint64],
-    equal_pairs: NDArray[np.int64],
+    times: U64,
+    counts: U64,
+    touched: U64,
+    equal_pairs: I64,
     width: Width,
 ) -> tuple[Place, Place, Place]:
     """Count samples from one on; return the first for which there may be no room, and its row.

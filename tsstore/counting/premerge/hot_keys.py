@@ -9,18 +9,14 @@ has counted becomes records at the end of a block.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from tsstore.counting.hashing import Place, Width, copy_key, is_same, width_of
-from tsstore.counting.records import Records, counted_columns
+from tsstore.counting.records import Buffers, Records, counted_columns
+from tsstore.numba_tools.arrays import I32, I64, U8, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from tsstore.counting.buffers import Buffers
 
 LEAST_ROWS: Final = 1 << 14
 """From fewer rows no hot keys are chosen."""
@@ -62,9 +58,9 @@ class HotTable(NamedTuple):
     """
 
     shift: np.uint64
-    keys: NDArray[np.uint64]
-    times: NDArray[np.uint64]
-    counts: NDArray[np.uint64]
+    keys: U64
+    times: U64
+    counts: U64
 
 
 class HotKeys:
@@ -104,7 +100,7 @@ class HotKeys:
         self.table.counts[:], self.table.times[:] = 0, 0
         self._counted_rows, self._taken = 0, []
 
-    def serve(self, keys: NDArray[np.uint64]) -> bool:
+    def serve(self, keys: U64) -> bool:
         """Begin a piece, and say whether looking for hot keys pays.
 
         They are chosen if there are none, or if they were few of the last piece's rows; but not
@@ -136,7 +132,7 @@ class HotKeys:
         records = take_counted(self.table, self._grouped)
         return [*taken, records] if len(records) else taken
 
-    def _choose(self, keys: NDArray[np.uint64], size: int) -> bool:
+    def _choose(self, keys: U64, size: int) -> bool:
         """Choose from a sample of so many rows; return whether that pays."""
         sample = keys[_drawn_rows(len(keys), size)]
         best: Place = 0
@@ -191,7 +187,7 @@ def hot_bytes(words: int, groups: int, rows: int) -> int:
     return slots * (3 * key + 8 + 4) + records + min(SAMPLE_ROWS, rows) * (key + 32)
 
 
-def _drawn_rows(count: int, size: int) -> NDArray[np.int64]:
+def _drawn_rows(count: int, size: int) -> I64:
     """Return the rows of a sample of so many: from each of equal spans two by chance.
 
     The positions of a layer follow each other in every sample: rows at a fixed distance might all
@@ -206,13 +202,7 @@ def _drawn_rows(count: int, size: int) -> NDArray[np.int64]:
 
 
 @kernel
-def elect(
-    keys: NDArray[np.uint64],
-    shift: np.uint64,
-    hot: NDArray[np.uint64],
-    votes: NDArray[np.int32],
-    width: Width,
-) -> Place:
+def elect(keys: U64, shift: np.uint64, hot: U64, votes: I32, width: Width) -> Place:
     """Let every other key vote for the one of its slot; return how many of the rest are hot.
 
     References
@@ -237,12 +227,7 @@ def elect(
 
 @kernel
 def absorb_rows(
-    keys: NDArray[np.uint64],
-    group: NDArray[np.uint8] | None,
-    hot: HotTable,
-    cold: NDArray[np.uint64],
-    cold_group: NDArray[np.uint8] | None,
-    width: Width,
+    keys: U64, group: U8 | None, hot: HotTable, cold: U64, cold_group: U8 | None, width: Width
 ) -> Place:
     """Count hot rows, and write the others; return how many those are."""
     mask = np.uint64(hot.keys.shape[0] - 1)
@@ -262,13 +247,13 @@ def absorb_rows(
 
 @inlined
 def absorb_sample(
-    keys: NDArray[np.uint64],
+    keys: U64,
     start: Place,
     stop: Place,
     own: Place,
     hot: HotTable,
-    touched: NDArray[np.uint64],
-    cold: NDArray[np.uint64],
+    touched: U64,
+    cold: U64,
     width: Width,
 ) -> tuple[Place, Place]:
     """Count the hot rows of a sample of group `own`, and write the others to `cold`.
@@ -293,13 +278,7 @@ def absorb_sample(
 
 
 @inlined
-def count_touched(
-    touched: NDArray[np.uint64],
-    many: Place,
-    times: NDArray[np.uint64],
-    counts: NDArray[np.uint64],
-    own: Place,
-) -> Place:
+def count_touched(touched: U64, many: Place, times: U64, counts: U64, own: Place) -> Place:
     """Add what a sample of group `own` has to all counts; return its equal pairs of rows.
 
     It has as `many` slots as were touched, each so many `times`, which are 0 afterwards.
@@ -316,12 +295,7 @@ def count_touched(
 
 @kernel
 def take_records(
-    hot: HotTable,
-    keys: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32],
-    incidence: NDArray[np.uint32],
-    group: NDArray[np.uint8] | None,
-    width: Width,
+    hot: HotTable, keys: U64, multiplicity: U32, incidence: U32, group: U8 | None, width: Width
 ) -> None:
     """Write a record for each key and group that has been counted, and forget that."""
     place = 0

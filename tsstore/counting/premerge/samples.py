@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
+from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import kernel
 from tsstore.numba_tools.mixing import splitmix
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _HALF: Final = np.uint64(32)
 _LARGEST_BLOCK: Final = 2**31 - 1
 
 
-def numbers_by_group(
-    positions: NDArray[np.int64], group: NDArray[np.uint8], groups: int
-) -> NDArray[np.int64]:
+def numbers_by_group(positions: I64, group: U8, groups: int) -> I64:
     """Return samples, rows and pairs of rows of one sample by group, int64 (3, groups).
 
     Each sample has so many `positions`, int64 (samples,), and a `group`, uint8 (samples,).
@@ -29,7 +25,7 @@ def numbers_by_group(
     return numbers
 
 
-def count_groups(group: NDArray[np.uint8], groups: int) -> NDArray[np.int64]:
+def count_groups(group: U8, groups: int) -> I64:
     """Return the number of samples of each of so many groups, int64 (groups,)."""
     check_groups(group, len(group), groups)
     counts = np.zeros(groups, np.int64)
@@ -37,7 +33,7 @@ def count_groups(group: NDArray[np.uint8], groups: int) -> NDArray[np.int64]:
     return counts
 
 
-def check_positions(positions: NDArray[np.int64], rows: int) -> None:
+def check_positions(positions: I64, rows: int) -> None:
     """Raise ValueError if the rows of samples do not add up to so many, or are too many."""
     smallest, largest = int(positions.min(initial=0)), int(positions.max(initial=0))
     if smallest < 0 or largest > _LARGEST_BLOCK:
@@ -51,7 +47,7 @@ def check_positions(positions: NDArray[np.int64], rows: int) -> None:
         )
 
 
-def check_groups(group: NDArray[np.uint8], samples: int, groups: int) -> None:
+def check_groups(group: U8, samples: int, groups: int) -> None:
     """Raise ValueError if there is not one of so many groups for each sample."""
     if len(group) != samples or group.max(initial=0) >= groups:
         raise ValueError(
@@ -61,9 +57,7 @@ def check_groups(group: NDArray[np.uint8], samples: int, groups: int) -> None:
 
 
 @kernel
-def deal(
-    words: NDArray[np.uint64], addend: np.uint64, groups: int, dealt: NDArray[np.uint8]
-) -> None:
+def deal(words: U64, addend: np.uint64, groups: int, dealt: U8) -> None:
     """Deal samples into 1 to 255 groups by words of theirs: equal words, equal groups.
 
     Another `addend`, which is added to each word, deals otherwise.
@@ -74,9 +68,7 @@ def deal(
 
 
 @kernel
-def _add_up(
-    positions: NDArray[np.int64], group: NDArray[np.uint8], numbers: NDArray[np.int64]
-) -> None:
+def _add_up(positions: I64, group: U8, numbers: I64) -> None:
     """Add up samples, rows and pairs by group."""
     for sample in range(positions.size):
         own, rows = group[sample], positions[sample]
@@ -86,7 +78,7 @@ def _add_up(
 
 
 @kernel
-def _count(group: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
+def _count(group: U8, counts: I64) -> None:
     """Count samples by group."""
     for sample in range(group.size):
         counts[group[sample]] += 1

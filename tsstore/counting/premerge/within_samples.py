@@ -7,11 +7,10 @@ this is done for one sample after the other, while it is in the processor's cach
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.hashing import (
     LONG_PROBE,
     PROBE_LIMIT,
@@ -24,12 +23,10 @@ from tsstore.counting.hashing import (
 )
 from tsstore.counting.premerge.hot_keys import HotKeys, HotTable, absorb_sample, merge_hot_rows
 from tsstore.counting.premerge.samples import check_groups, check_positions
-from tsstore.counting.records import Records, counted_columns
+from tsstore.counting.records import Buffers, Records, counted_columns
 from tsstore.errors import CountingError
+from tsstore.numba_tools.arrays import I32, I64, U8, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _ONE: Final = np.uint64(1)
 _MARKS_OF_A_ROW: Final = 32
@@ -56,22 +53,18 @@ class _Workspace(NamedTuple):
         int32 (slots,), a power of two: which distinct key is there.
     """
 
-    touched: NDArray[np.uint64]
-    cold: NDArray[np.uint64]
-    suspects: NDArray[np.uint64]
-    own: NDArray[np.uint64]
-    times: NDArray[np.int64]
-    marks: NDArray[np.uint32]
-    table: NDArray[np.int32]
+    touched: U64
+    cold: U64
+    suspects: U64
+    own: U64
+    times: I64
+    marks: U32
+    table: I32
 
 
 def merge_samples(
-    keys: NDArray[np.uint64],
-    positions: NDArray[np.int64],
-    hot: HotKeys,
-    group: NDArray[np.uint8] | None = None,
-    buffers: Buffers | None = None,
-) -> tuple[list[Records], NDArray[np.int64]]:
+    keys: U64, positions: I64, hot: HotKeys, group: U8 | None = None, buffers: Buffers | None = None
+) -> tuple[list[Records], I64]:
     """Turn the equal keys of each sample into one record, unless they are hot: those are counted.
 
     Parameters
@@ -143,19 +136,19 @@ def _marks_for(positions: int) -> int:
 
 @kernel
 def _merge(
-    keys: NDArray[np.uint64],
-    positions: NDArray[np.int64],
-    group: NDArray[np.uint8] | None,
+    keys: U64,
+    positions: I64,
+    group: U8 | None,
     has_hot: bool,
     hot: HotTable,
     work: _Workspace,
-    bare: NDArray[np.uint64],
-    bare_group: NDArray[np.uint8] | None,
-    counted: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32],
-    incidence: NDArray[np.uint32],
-    counted_group: NDArray[np.uint8] | None,
-    equal_pairs: NDArray[np.int64],
+    bare: U64,
+    bare_group: U8 | None,
+    counted: U64,
+    multiplicity: U32,
+    incidence: U32,
+    counted_group: U8 | None,
+    equal_pairs: I64,
     width: Width,
 ) -> tuple[Place, Place, Place]:
     """Merge the samples of a piece.
@@ -195,12 +188,12 @@ def _merge(
 
 @inlined
 def _settle(
-    keys: NDArray[np.uint64],
+    keys: U64,
     first: Place,
     count: Place,
     mark: np.uint32,
     work: _Workspace,
-    once: NDArray[np.uint64],
+    once: U64,
     settled: Place,
     width: Width,
 ) -> tuple[Place, Place]:
@@ -227,13 +220,7 @@ def _settle(
 
 @inlined
 def _find(
-    table: NDArray[np.int32],
-    mask: np.uint64,
-    own: NDArray[np.uint64],
-    first: Place,
-    keys: NDArray[np.uint64],
-    row: Place,
-    width: Width,
+    table: I32, mask: np.uint64, own: U64, first: Place, keys: U64, row: Place, width: Width
 ) -> np.uint64:
     """Return the slot of a row's record, or else the free slot that is due to it.
 
@@ -278,11 +265,11 @@ def _count_suspects(count: Place, before: Place, work: _Workspace, width: Width)
 def _part(
     records: Place,
     work: _Workspace,
-    bare: NDArray[np.uint64],
+    bare: U64,
     once: Place,
-    counted: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32],
-    incidence: NDArray[np.uint32],
+    counted: U64,
+    multiplicity: U32,
+    incidence: U32,
     repeated: Place,
     width: Width,
 ) -> tuple[Place, Place, Place]:
@@ -305,7 +292,7 @@ def _part(
 
 
 @inlined
-def _fill(groups: NDArray[np.uint8] | None, first: Place, end: Place, own: Place) -> None:
+def _fill(groups: U8 | None, first: Place, end: Place, own: Place) -> None:
     """Write the group of some records, if there are groups."""
     if groups is not None:
         for record in range(first, end):

@@ -7,10 +7,10 @@ table; if they outgrow it, in several passes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.hashing import HashRange, slots_for
 from tsstore.counting.partition import (
     SUBPARTITION_RECORDS,
@@ -18,28 +18,23 @@ from tsstore.counting.partition import (
     subpartition_bits,
     subpartitions,
 )
-from tsstore.counting.records import checked_groups
+from tsstore.counting.records import Buffers, Records, checked_groups
 from tsstore.counting.tables.grouped import GroupedTable
 from tsstore.counting.tables.packed import MOST_COUNT_BITS, PackedTable
 from tsstore.counting.tables.plain import Table
 from tsstore.counting.tables.singletons import SingletonFilter
-from tsstore.counting.tables.spectrum_delta import (
+from tsstore.counting.tables.spectra import (
     AT_ONCE,
     DeltaEntries,
+    Spectrum,
+    Tally,
     add_up_entries,
     singleton_entries,
 )
-from tsstore.counting.tables.tally import Tally
 from tsstore.errors import CountingError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from tsstore.counting.records import Records
-    from tsstore.counting.tables.tally import Spectrum
-
-    Counted = tuple[Spectrum, DeltaEntries | None]
-    """The spectrum, and what leaving each group out changes in it; None without groups."""
+Counted = tuple[Spectrum, DeltaEntries | None]
+"""The spectrum, and what leaving each group out changes in it; None without groups."""
 
 FIRST_SLOTS: Final = 1024
 """That a table begins with, if there may be as many."""

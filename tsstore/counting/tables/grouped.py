@@ -12,7 +12,7 @@ numbers to search in: in the end the rows are read one after another, and a pair
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
@@ -27,21 +27,17 @@ from tsstore.counting.hashing import (
     is_same,
     width_for,
 )
-from tsstore.counting.records import checked_groups
-from tsstore.counting.tables.spectrum_delta import (
+from tsstore.counting.records import Records, checked_groups
+from tsstore.counting.tables.spectra import (
     ENTRY_BYTES,
     DeltaEntries,
     add_up_entries,
     entries_of_rows,
 )
 from tsstore.errors import CountingError
+from tsstore.numba_tools.arrays import I64, U8, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.mixing import GOLDEN
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from tsstore.counting.records import Records
 
 LARGEST_GROUPS: Final = 255
 """Groups are numbered from 0 to at most one less: this number stands for several groups."""
@@ -125,7 +121,7 @@ class GroupedTable:
             row, self._distinct, self._held = _absorb(
                 self._states, self._state_index, self._pairs, self._pair_index, self._distinct,
                 self._held, records.keys, records.multiplicity, records.incidence, group, row,
-                *self._hashes, self._width,
+                self._hashes, self._width,
             )  # fmt: skip
             if row < len(records) and not self._grow():
                 return False
@@ -159,7 +155,7 @@ class GroupedTable:
         self._pair_index[:] = 0
 
     @property
-    def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def counts(self) -> tuple[I64, I64]:
         """Multiplicity and incidence of each key, int64 (keys,); the former is a view."""
         multiplicity, tagged = self._states[: self._distinct, -2:].T
         return multiplicity.view(np.int64), (tagged & _INCIDENCE).view(np.int64)
@@ -208,13 +204,7 @@ class GroupedTable:
 
 
 @inlined
-def _find_state(
-    states: NDArray[np.uint64],
-    index: NDArray[np.uint32],
-    keys: NDArray[np.uint64],
-    row: int,
-    width: Width,
-) -> np.uint64:
+def _find_state(states: U64, index: U32, keys: U64, row: int, width: Width) -> np.uint64:
     """Return the place in the index of a key, or else the empty one that is due to it."""
     mask = np.uint64(index.size - 1)
     slot: np.uint64 = keys[row, 0] & mask
@@ -227,7 +217,7 @@ def _find_state(
 
 
 @inlined
-def _find_pair(pairs: NDArray[np.uint64], index: NDArray[np.uint32], pair: np.uint64) -> np.uint64:
+def _find_pair(pairs: U64, index: U32, pair: np.uint64) -> np.uint64:
     """Return the place in the index of a pair, or else the empty one that is due to it."""
     mask = np.uint64(index.size - 1)
     word = pair * GOLDEN
@@ -242,8 +232,8 @@ def _find_pair(pairs: NDArray[np.uint64], index: NDArray[np.uint32], pair: np.ui
 
 @inlined
 def _add_pair(
-    pairs: NDArray[np.uint64],
-    index: NDArray[np.uint32],
+    pairs: U64,
+    index: U32,
     held: int,
     pair: np.uint64,
     multiplicity: np.uint64,
@@ -265,20 +255,18 @@ def _add_pair(
 
 @kernel
 def _absorb(
-    states: NDArray[np.uint64],
-    state_index: NDArray[np.uint32],
-    pairs: NDArray[np.uint64],
-    pair_index: NDArray[np.uint32],
+    states: U64,
+    state_index: U32,
+    pairs: U64,
+    pair_index: U32,
     distinct: int,
     held: int,
-    keys: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32] | None,
-    incidence: NDArray[np.uint32] | None,
-    group: NDArray[np.uint8],
+    keys: U64,
+    multiplicity: U32 | None,
+    incidence: U32 | None,
+    group: U8,
     row: Place,
-    hash_shift: np.uint64,
-    hash_mask: np.uint64,
-    hash_number: np.uint64,
+    hashes: HashRange,
     width: Width,
 ) -> tuple[Place, int, int]:
     """Add records from `row` on; return the first that finds no room, distinct keys and pairs."""
@@ -286,7 +274,7 @@ def _absorb(
     k = q = _ONE
     # Unsigned: whether rows count from an array's end need not be asked.
     for record in range(np.uint64(row), np.uint64(keys.shape[0])):
-        if (keys[record, 0] >> hash_shift) & hash_mask != hash_number:
+        if (keys[record, 0] >> hashes.shift) & hashes.mask != hashes.number:
             continue
         slot = _find_state(states, state_index, keys, record, width)
         state = np.uint64(state_index[slot]) - _ONE
@@ -317,28 +305,21 @@ def _absorb(
 
 
 @kernel
-def _index_states(
-    states: NDArray[np.uint64], used: int, index: NDArray[np.uint32], width: Width
-) -> None:
+def _index_states(states: U64, used: int, index: U32, width: Width) -> None:
     """Enter so many states into an index, which is empty."""
     for state in range(used):
         index[_find_state(states, index, states, state, width)] = state + 1
 
 
 @kernel
-def _index_pairs(pairs: NDArray[np.uint64], used: int, index: NDArray[np.uint32]) -> None:
+def _index_pairs(pairs: U64, used: int, index: U32) -> None:
     """Enter so many pairs into an index, which is empty."""
     for pair in range(used):
         index[_find_pair(pairs, index, pairs[pair, 0])] = pair + 1
 
 
 @kernel
-def _count_entries(
-    states: NDArray[np.uint64],
-    pairs: NDArray[np.uint64],
-    small: NDArray[np.int64],
-    counts: NDArray[np.int64],
-) -> None:
+def _count_entries(states: U64, pairs: U64, small: I64, counts: I64) -> None:
     """Add to the count of each group how many entries :func:`_list_entries` may give it."""
     state: Place
     words = states.shape[1] - 2
@@ -353,13 +334,7 @@ def _count_entries(
 
 
 @kernel
-def _list_entries(
-    states: NDArray[np.uint64],
-    pairs: NDArray[np.uint64],
-    small: NDArray[np.int64],
-    cursors: NDArray[np.int64],
-    rows: NDArray[np.int64],
-) -> None:
+def _list_entries(states: U64, pairs: U64, small: I64, cursors: I64, rows: I64) -> None:
     """Write what leaving a group out changes where its cursor is, and advance that.
 
     A state of one group is gone without it; one of many moves to where it is without each. What

@@ -8,7 +8,7 @@ well.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
@@ -23,13 +23,10 @@ from tsstore.counting.hashing import (
 )
 from tsstore.counting.records import Records
 from tsstore.counting.tables.plain import Table
+from tsstore.counting.tables.spectra import Spectrum
 from tsstore.errors import CountingError
+from tsstore.numba_tools.arrays import I64, U64
 from tsstore.numba_tools.decorators import inlined, kernel
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from tsstore.counting.tables.tally import Spectrum
 
 MOST_COUNT_BITS: Final = 10
 """Of a slot."""
@@ -63,7 +60,7 @@ class PackedTable:
         if not self._is_clear:  # after an error
             self._memory[:] = 0
 
-    def add(self, keys: NDArray[np.uint64], whole: Table) -> None:
+    def add(self, keys: U64, whole: Table) -> None:
         """Count the keys of a part here, and what is too much for a slot in the other table."""
         self._take_slots()
         self._is_clear = False
@@ -113,11 +110,11 @@ class PackedTable:
 
 @inlined
 def _differs(
-    slots: NDArray[np.uint64],
+    slots: U64,
     slot: np.uint64,
     found: np.uint64,
     count_bits: np.uint64,
-    keys: NDArray[np.uint64],
+    keys: U64,
     row: Place,
     width: Width,
 ) -> bool:
@@ -131,11 +128,7 @@ def _differs(
 
 @inlined
 def _find(
-    slots: NDArray[np.uint64],
-    count_bits: np.uint64,
-    keys: NDArray[np.uint64],
-    row: Place,
-    width: Width,
+    slots: U64, count_bits: np.uint64, keys: U64, row: Place, width: Width
 ) -> tuple[np.uint64, np.uint64]:
     """Return the slot of a key, or else the empty one that is due to it, and its first word.
 
@@ -160,12 +153,12 @@ def _find(
 
 @kernel
 def _absorb(
-    keys: NDArray[np.uint64],
+    keys: U64,
     first: Place,
-    slots: NDArray[np.uint64],
+    slots: U64,
     distinct: Place,
     count_bits: np.uint64,
-    spilled: NDArray[np.uint64],
+    spilled: U64,
     width: Width,
 ) -> tuple[Place, Place, Place]:
     """Count keys from `first` on; return the first without room, distinct keys, and spilled ones.
@@ -197,9 +190,7 @@ def _absorb(
 
 
 @kernel
-def _rehash(
-    slots: NDArray[np.uint64], larger: NDArray[np.uint64], count_bits: np.uint64, width: Width
-) -> None:
+def _rehash(slots: U64, larger: U64, count_bits: np.uint64, width: Width) -> None:
     """Move all keys and counts into a larger table, which is empty."""
     mask = np.uint64(larger.shape[0] - 1)
     for old in range(slots.shape[0]):
@@ -211,13 +202,7 @@ def _rehash(
 
 
 @kernel
-def _move_counts(
-    slots: NDArray[np.uint64],
-    count_bits: np.uint64,
-    times: NDArray[np.int64],
-    others: NDArray[np.uint64],
-    width: Width,
-) -> None:
+def _move_counts(slots: U64, count_bits: np.uint64, times: I64, others: U64, width: Width) -> None:
     """Add the counts of keys that are in both tables to those of the other one.
 
     They stay where they are, because a search goes over them; `times` counts them once less.
@@ -234,7 +219,7 @@ def _move_counts(
 
 
 @kernel
-def _sweep(slots: NDArray[np.uint64], count_bits: np.uint64, times: NDArray[np.int64]) -> None:
+def _sweep(slots: U64, count_bits: np.uint64, times: I64) -> None:
     """Count how many keys occur how often, and clear the table."""
     most = (_ONE << count_bits) - _ONE
     for first in range(0, slots.shape[0], _LANES):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
@@ -17,13 +17,10 @@ from tsstore.counting.hashing import (
     is_same,
     width_for,
 )
+from tsstore.counting.records import Records
 from tsstore.errors import CountingError
+from tsstore.numba_tools.arrays import I64, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from tsstore.counting.records import Records
 
 _ONE: Final = np.uint64(1)
 _SMALLEST_TABLE: Final = 2
@@ -71,7 +68,7 @@ class Table:
         while row < len(records):
             row, self._distinct = _absorb(
                 self._slots, self._distinct, records.keys, records.multiplicity,
-                records.incidence, row, *self._hashes, self._width,
+                records.incidence, row, self._hashes, self._width,
             )  # fmt: skip
             if row < len(records):
                 if 2 * len(self._slots) > self._maximum_slots:
@@ -95,13 +92,11 @@ class Table:
         return self._slots.nbytes
 
     @property
-    def slots(self) -> NDArray[np.uint64]:
+    def slots(self) -> U64:
         """The table itself: a row is a key, its multiplicity (0: empty) and its incidence."""
         return self._slots
 
-    def occupied(
-        self, span: slice = slice(None)
-    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+    def occupied(self, span: slice = slice(None)) -> tuple[U64, I64, I64]:
         """Return the keys (n, words) in some of the slots, their multiplicities and incidences.
 
         They are copies; those of all slots unless a span of these is given.
@@ -112,12 +107,12 @@ class Table:
         return np.ascontiguousarray(found[:, :words]), counts[:, 0], counts[:, 1]
 
     @property
-    def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def counts(self) -> tuple[I64, I64]:
         """Multiplicity (0: empty) and incidence of each slot, int64 (slots,): views."""
         counts = self._slots.view(np.int64)[:, self._words :]
         return counts[:, 0], counts[:, 1]
 
-    def _new_slots(self, slots: int) -> NDArray[np.uint64]:
+    def _new_slots(self, slots: int) -> U64:
         """Empty slots. A row is a key, its multiplicity (0: empty) and incidence, in one place.
 
         So a search meets one line of the processor's cache, rather than one for each of three.
@@ -131,13 +126,7 @@ class Table:
 
 
 @inlined
-def _find(
-    slots: NDArray[np.uint64],
-    mask: np.uint64,
-    keys: NDArray[np.uint64],
-    row: int,
-    width: Width,
-) -> np.uint64:
+def _find(slots: U64, mask: np.uint64, keys: U64, row: int, width: Width) -> np.uint64:
     """Return the slot of a key, or else the empty one that is due to it."""
     slot: np.uint64 = keys[row, 0] & mask
     for _ in range(PROBE_LIMIT):
@@ -149,15 +138,13 @@ def _find(
 
 @kernel
 def _absorb(
-    slots: NDArray[np.uint64],
+    slots: U64,
     distinct: int,
-    keys: NDArray[np.uint64],
-    multiplicity: NDArray[np.uint32] | None,
-    incidence: NDArray[np.uint32] | None,
+    keys: U64,
+    multiplicity: U32 | None,
+    incidence: U32 | None,
     row: Place,
-    hash_shift: np.uint64,
-    hash_mask: np.uint64,
-    hash_number: np.uint64,
+    hashes: HashRange,
     width: Width,
 ) -> tuple[Place, int]:
     """Add records from `row` on; return the first that finds no room, and the distinct keys."""
@@ -166,7 +153,7 @@ def _absorb(
     room = slots.shape[0] // 2
     # Unsigned: whether rows count from an array's end need not be asked.
     for record in range(np.uint64(row), np.uint64(keys.shape[0])):
-        if (keys[record, 0] >> hash_shift) & hash_mask != hash_number:
+        if (keys[record, 0] >> hashes.shift) & hashes.mask != hashes.number:
             continue
         slot = _find(slots, mask, keys, record, width)
         if slots[slot, words] == 0:
@@ -184,7 +171,7 @@ def _absorb(
 
 
 @kernel
-def _rehash(slots: NDArray[np.uint64], larger: NDArray[np.uint64]) -> None:
+def _rehash(slots: U64, larger: U64) -> None:
     """Move all keys and counts into a larger table, which is empty."""
     words = slots.shape[1] - 2
     mask = np.uint64(larger.shape[0] - 1)

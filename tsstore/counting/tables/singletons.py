@@ -7,16 +7,14 @@ each subpartition tells the next one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from tsstore.counting.hashing import Place, Width, copy_key, width_of
 from tsstore.counting.records import Records
+from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import kernel
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 PAYS_FROM: Final = 0.6
 """Share of the keys that occur once from which on settling those first pays."""
@@ -47,7 +45,7 @@ class SingletonFilter:
         self._settled[:] = 0
 
     @property
-    def settled(self) -> NDArray[np.int64]:
+    def settled(self) -> I64:
         """How many singletons have been settled, int64 (groups or 1,)."""
         return self._settled
 
@@ -75,7 +73,7 @@ class SingletonFilter:
         """Decide by a subpartition of so many bare records whether it pays."""
         self.pays = singletons > PAYS_FROM * records
 
-    def _empty_marks(self, keys: int) -> NDArray[np.uint8]:
+    def _empty_marks(self, keys: int) -> U8:
         slots = 1 << (_MARKS_OF_A_KEY * keys).bit_length()
         if slots > len(self._marks):
             self._marks = np.empty(slots, np.uint8)
@@ -85,7 +83,7 @@ class SingletonFilter:
 
 
 @kernel
-def _mark(keys: NDArray[np.uint64], marks: NDArray[np.uint8], least: np.uint8) -> None:
+def _mark(keys: U64, marks: U8, least: np.uint8) -> None:
     """Raise the mark of each key: to `least` at the first time, and beyond 1 at the second."""
     mask = np.uint64(marks.size - 1)
     for row in range(keys.shape[0]):
@@ -95,12 +93,12 @@ def _mark(keys: NDArray[np.uint64], marks: NDArray[np.uint8], least: np.uint8) -
 
 @kernel
 def _settle(
-    keys: NDArray[np.uint64],
-    group: NDArray[np.uint8] | None,
-    marks: NDArray[np.uint8],
-    left: NDArray[np.uint64],
-    left_group: NDArray[np.uint8] | None,
-    settled: NDArray[np.int64],
+    keys: U64,
+    group: U8 | None,
+    marks: U8,
+    left: U64,
+    left_group: U8 | None,
+    settled: I64,
     width: Width,
 ) -> Place:
     """Write the keys that are not alone in their mark; return how many, and count the others."""

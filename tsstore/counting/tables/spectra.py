@@ -1,4 +1,4 @@
-"""What leaving a group out changes in spectra, added up while it is counted.
+"""Spectra, and what leaving a group out changes in them, added up while they are counted.
 
 An *entry* is a place in the spectrum without a group: the group, a multiplicity, an incidence, and
 how many distinct states are added there. Thousands of states share few of them, so that they are
@@ -8,20 +8,18 @@ group stay in the processor's cache.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tsstore.counting.hashing import LONG_PROBE, PROBE_LIMIT, slots_for
 from tsstore.errors import CountingError
+from tsstore.numba_tools.arrays import I64, U32
 from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.mixing import GOLDEN
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
 
 #: Bytes of an entry while it is added up, or of what one state or pair adds to it.
 ENTRY_BYTES: Final = 24
@@ -34,6 +32,77 @@ _ENTRY_COLUMNS: Final = 3
 _ONE: Final = np.uint64(1)
 _HALF: Final = np.uint64(32)
 _OTHER_FACTOR: Final = np.uint64(0xC2B2AE3D27D4EB4F)
+_DENSE_SIDE: Final = 64
+_MOST_WAITING: Final = 1 << 14
+
+Integers = NDArray[np.signedinteger[Any]]
+
+Spectrum = tuple[I64, I64, I64]
+"""k, q, states, int64 (pairs,) each, sorted by k, then by q: so many distinct states occur in
+k rows and q samples."""
+
+
+class Tally:
+    """Counts pairs of multiplicity and incidence: small ones in a square, others in a list."""
+
+    def __init__(self) -> None:
+        self._dense = np.zeros((_DENSE_SIDE, _DENSE_SIDE), np.int64)
+        self._large: list[Spectrum] = []
+        self._waiting = 0
+        self._added_up = 0
+
+    @property
+    def once(self) -> int:
+        """How many states occur in one row."""
+        return int(self._dense[1, 1])
+
+    def add(self, multiplicity: I64, incidence: I64) -> None:
+        """Count distinct states, int64 (n,) each; a multiplicity of 0 is none."""
+        if _count_pairs(multiplicity, incidence, self._dense):
+            large = (multiplicity >= _DENSE_SIDE) | (incidence >= _DENSE_SIDE)
+            k, q = multiplicity[large], incidence[large]
+            self.add_spectrum((k, q, np.ones_like(k)))
+
+    def add_once(self, states: int) -> None:
+        """Count so many states that occur in one row."""
+        self._dense[1, 1] += states
+
+    def add_spectrum(self, spectrum: Spectrum) -> None:
+        """Add what has been counted elsewhere, of other states."""
+        self._large.append(spectrum)
+        self._waiting += len(spectrum[0])
+        if self._waiting > max(_MOST_WAITING, self._added_up):
+            self._large = [add_up_spectra(self._large)]
+            self._waiting, self._added_up = 0, len(self._large[0][0])
+
+    def spectrum(self) -> Spectrum:
+        """Return how many distinct states have each pair of multiplicity and incidence."""
+        k, q = np.nonzero(self._dense)
+        return add_up_spectra([(k, q, self._dense[k, q]), *self._large])
+
+
+def add_up_spectra(spectra: Sequence[Spectrum]) -> Spectrum:
+    """Add up the spectra, at least one, of disjoint sets of states."""
+    k, q, states = (np.concatenate(columns) for columns in zip(*spectra, strict=True))
+    order = np.lexsort((q, k))
+    k, q, states = k[order], q[order], states[order]
+    is_new = np.ones(len(k), np.bool_)
+    is_new[1:] = (k[1:] != k[:-1]) | (q[1:] != q[:-1])
+    starts = np.flatnonzero(is_new)
+    return k[starts], q[starts], np.add.reduceat(states, starts)
+
+
+@kernel
+def _count_pairs(multiplicity: I64, incidence: I64, dense: I64) -> int:
+    """Count pairs in a square histogram; return the number of those that are beyond it."""
+    beyond = 0
+    for state in range(multiplicity.size):
+        k, q = multiplicity[state], incidence[state]
+        if k >= dense.shape[0] or q >= dense.shape[1]:
+            beyond += 1
+        elif k > 0:
+            dense[k, q] += 1
+    return beyond
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +122,16 @@ class DeltaEntries:
         gains are equal.
     """
 
-    ends: NDArray[np.int64]
-    multiplicity: NDArray[np.signedinteger[Any]]
-    incidence: NDArray[np.signedinteger[Any]]
-    states: NDArray[np.signedinteger[Any]]
+    ends: I64
+    multiplicity: Integers
+    incidence: Integers
+    states: Integers
 
     def __len__(self) -> int:
         return len(self.states)
 
     @property
-    def columns(self) -> tuple[NDArray[np.signedinteger[Any]], ...]:
+    def columns(self) -> tuple[Integers, ...]:
         """Multiplicity, incidence and states: (entries,) each."""
         return self.multiplicity, self.incidence, self.states
 
@@ -79,7 +148,7 @@ class DeltaEntries:
         return self.ends.nbytes + sum(column.nbytes for column in self.columns)
 
 
-def entries_of_rows(rows: NDArray[np.int64], ends: NDArray[np.int64]) -> DeltaEntries:
+def entries_of_rows(rows: I64, ends: I64) -> DeltaEntries:
     """Return what single states change, as it is: a place may come several times.
 
     Rows, int64 (n, 3), are multiplicity, incidence and what is added to the distinct states there;
@@ -136,12 +205,12 @@ def _join(some: Sequence[DeltaEntries]) -> DeltaEntries:
     return DeltaEntries(ends, *map(np.concatenate, columns))
 
 
-def _index_for(ends: NDArray[np.int64]) -> NDArray[np.uint32]:
+def _index_for(ends: I64) -> U32:
     """Return an empty index for the rows of the group that has most."""
     return np.zeros(slots_for(int(np.diff(ends, prepend=0).max(initial=1))), np.uint32)
 
 
-def singleton_entries(states: NDArray[np.int64]) -> DeltaEntries:
+def singleton_entries(states: I64) -> DeltaEntries:
     """Return what leaving each group out changes of its so many states, int64 (groups,).
 
     Each of them occurs once.
@@ -150,16 +219,14 @@ def singleton_entries(states: NDArray[np.int64]) -> DeltaEntries:
     return DeltaEntries(np.arange(1, len(states) + 1), ones, ones, -states)
 
 
-def _narrow(values: NDArray[np.signedinteger[Any]]) -> NDArray[np.signedinteger[Any]]:
+def _narrow(values: Integers) -> Integers:
     """Return a copy of the values, of half the width where that is enough."""
     fits = -(2**31) < values.min(initial=0) <= values.max(initial=0) < 2**31
     return values.astype(np.int32 if fits else np.int64)
 
 
 @inlined
-def _find(
-    rows: NDArray[np.int64], index: NDArray[np.uint32], before: int, k: np.int64, q: np.int64
-) -> np.uint64:
+def _find(rows: I64, index: U32, before: int, k: np.int64, q: np.int64) -> np.uint64:
     """Return the slot of an entry in the index, or else the free one that is due to it.
 
     A slot of one of the first `before` numbers is free.
@@ -177,13 +244,7 @@ def _find(
 
 @inlined
 def _add(
-    rows: NDArray[np.int64],
-    index: NDArray[np.uint32],
-    before: int,
-    entries: int,
-    k: np.int64,
-    q: np.int64,
-    states: np.int64,
+    rows: I64, index: U32, before: int, entries: int, k: np.int64, q: np.int64, states: np.int64
 ) -> int:
     """Add to an entry, which may be new; return how many of the group's there are.
 
@@ -202,17 +263,17 @@ def _add(
 
 @kernel
 def _add_up_parts(
-    multiplicity: NDArray[np.signedinteger[Any]],
-    incidence: NDArray[np.signedinteger[Any]],
-    states: NDArray[np.signedinteger[Any]],
-    firsts: NDArray[np.int64],
-    part_ends: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    index: NDArray[np.uint32],
-    added_multiplicity: NDArray[np.signedinteger[Any]],
-    added_incidence: NDArray[np.signedinteger[Any]],
-    added_states: NDArray[np.signedinteger[Any]],
-    ends: NDArray[np.int64],
+    multiplicity: Integers,
+    incidence: Integers,
+    states: Integers,
+    firsts: I64,
+    part_ends: I64,
+    rows: I64,
+    index: U32,
+    added_multiplicity: Integers,
+    added_incidence: Integers,
+    added_states: Integers,
+    ends: I64,
 ) -> int:
     """Write the sums of all parts, group after group, and their ends; return how many.
 

@@ -10,8 +10,8 @@ from counting_cases import changes_as_counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.tables import spectrum_delta as module
-from tsstore.counting.tables.spectrum_delta import (
+from tsstore.counting.tables import spectra as module
+from tsstore.counting.tables.spectra import (
     DeltaEntries,
     add_up_entries,
     entries_of_rows,
