@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from tsstore.counting.hashing import HashRange, slots_for
 from tsstore.counting.partition import (
@@ -21,7 +21,7 @@ from tsstore.counting.partition import (
 from tsstore.counting.records import Buffers, Records, checked_groups
 from tsstore.counting.tables.grouped import GroupedTable
 from tsstore.counting.tables.packed import MOST_COUNT_BITS, PackedTable
-from tsstore.counting.tables.plain import Table
+from tsstore.counting.tables.plain import CountingTable, Table
 from tsstore.counting.tables.singletons import SingletonFilter
 from tsstore.counting.tables.spectra import (
     AT_ONCE,
@@ -201,17 +201,6 @@ def _count_grouped(
         singletons.learn(tally.once - before + len(bare) - len(left), len(bare))
     tally.add_once(int(singletons.settled.sum()))
     deltas += [singleton_entries(singletons.settled), table.small_delta()]
-
-
-class CountingTable(Protocol):
-    """What counts a range of hashes, until it is full."""
-
-    def add(self, records: Records) -> bool:
-        """Count those records that are in the range; return False if they do not fit."""
-
-    @property
-    def used(self) -> int:
-        """Number of slots in use."""
 
 
 _Table = TypeVar("_Table", bound=CountingTable)

@@ -28,6 +28,7 @@ from tsstore.counting.hashing import (
     width_for,
 )
 from tsstore.counting.records import Records, checked_groups
+from tsstore.counting.tables.plain import CountingTable
 from tsstore.counting.tables.spectra import (
     ENTRY_BYTES,
     DeltaEntries,
@@ -71,7 +72,7 @@ def least_slots(groups: int) -> int:
     return 8 * max(groups, 1)
 
 
-class GroupedTable:
+class GroupedTable(CountingTable):
     """Hash tables of distinct keys, and of pairs of a key and a group where a key has several.
 
     They grow with what they hold, from `first_slots` each, if there may be as many, to no more than
@@ -94,7 +95,7 @@ class GroupedTable:
         self._width = width_for(words)
         self._maximum_slots = min(maximum_slots, _LARGEST_TABLE)
         self._hashes = hashes
-        self._distinct = self._held = 0
+        self._held = 0
         slots = 1 << (slots.bit_length() - 1)
         # As many rows as there may ever be: what was never written is never resident.
         rows = self._maximum_slots // 2
@@ -108,39 +109,25 @@ class GroupedTable:
         # What is added to states by group, multiplicity and incidence, where these are small.
         self._small = np.zeros((groups, _SMALL, _SMALL), np.int64)
 
-    def add(self, records: Records) -> bool:
-        """Count those records, which tell groups apart, that the tables are for.
-
-        Returns False if they would have to grow beyond their maximum: they have then counted some
-        of the records and are of no further use.
-        """
+    def _count_from(self, records: Records, row: Place) -> Place:
+        columns = records.keys, records.multiplicity, records.incidence
         group = checked_groups(records, self._groups)
-        row: Place = 0
-        while row < len(records):
-            # Numba takes longer to look at a tuple of arrays than at each of them.
-            row, self._distinct, self._held = _absorb(
-                self._states, self._state_index, self._pairs, self._pair_index, self._distinct,
-                self._held, records.keys, records.multiplicity, records.incidence, group, row,
-                self._hashes, self._width,
-            )  # fmt: skip
-            if row < len(records) and not self._grow():
-                return False
-        return True
-
-    @property
-    def distinct(self) -> int:
-        """Number of distinct keys."""
-        return self._distinct
+        # Numba takes longer to look at a tuple of arrays than at each of them.
+        row, self.distinct, self._held = _absorb(
+            self._states, self._state_index, self._pairs, self._pair_index, self.distinct,
+            self._held, *columns, group, row, self._hashes, self._width,
+        )  # fmt: skip
+        return row
 
     @property
     def used(self) -> int:
         """Number of rows in use, in both tables."""
-        return self._distinct + self._held
+        return self.distinct + self._held
 
     @property
     def nbytes(self) -> int:
         """Bytes of both tables, as far as they are in use."""
-        rows = self._states[: self._distinct].nbytes + self._pairs[: self._held].nbytes
+        rows = self._states[: self.distinct].nbytes + self._pairs[: self._held].nbytes
         return rows + self._state_index.nbytes + self._pair_index.nbytes
 
     def begin(self) -> None:
@@ -150,14 +137,14 @@ class GroupedTable:
 
     def clear(self) -> None:
         """Forget all keys, but not how large the tables were."""
-        self._distinct = self._held = 0
+        self.distinct = self._held = 0
         self._state_index[:] = 0
         self._pair_index[:] = 0
 
     @property
     def counts(self) -> tuple[I64, I64]:
         """Multiplicity and incidence of each key, int64 (keys,); the former is a view."""
-        multiplicity, tagged = self._states[: self._distinct, -2:].T
+        multiplicity, tagged = self._states[: self.distinct, -2:].T
         return multiplicity.view(np.int64), (tagged & _INCIDENCE).view(np.int64)
 
     def delta(self) -> DeltaEntries:
@@ -170,7 +157,7 @@ class GroupedTable:
 
         Of few states hardly any change the same entry: these are not added up yet.
         """
-        states, pairs = self._states[: self._distinct], self._pairs[: self._held]
+        states, pairs = self._states[: self.distinct], self._pairs[: self._held]
         counts = np.zeros(self._groups, np.int64)
         _count_entries(states, pairs, self._small, counts)
         rows = np.empty((counts.sum(), ENTRY_BYTES // 8), np.int64)
@@ -188,7 +175,6 @@ class GroupedTable:
         return found
 
     def _grow(self) -> bool:
-        """Double the table that is full, unless both would be too much; say whether it was done."""
         pairs_full = 2 * (self._held + 2) > len(self._pair_index)
         full = self._pair_index if pairs_full else self._state_index
         if len(self._state_index) + len(self._pair_index) + len(full) > self._maximum_slots:
@@ -198,7 +184,7 @@ class GroupedTable:
             _index_pairs(self._pairs, self._held, index)
             self._pair_index = index
         else:
-            _index_states(self._states, self._distinct, index, self._width)
+            _index_states(self._states, self.distinct, index, self._width)
             self._state_index = index
         return True
 

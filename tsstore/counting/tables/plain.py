@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 import numpy as np
@@ -35,12 +36,56 @@ def slot_bytes(words: int) -> int:
     return 8 * words + 16
 
 
-class Table:
+class CountingTable(ABC):
+    """Counts records whose hashes are in a range, until it is full.
+
+    Attributes
+    ----------
+    distinct
+        Number of distinct keys.
+    """
+
+    distinct: int = 0
+
+    def add(self, records: Records) -> bool:
+        """Count those records that the table is for.
+
+        Returns False if it would have to grow beyond its maximum: it has then counted some of the
+        records and is of no further use.
+        """
+        row: Place = 0
+        while row < len(records):
+            row = self._count_from(records, row)
+            if row < len(records) and not self._grow():
+                return False
+        return True
+
+    @property
+    def used(self) -> int:
+        """Number of slots in use."""
+        return self.distinct
+
+    @abstractmethod
+    def _count_from(self, records: Records, row: Place) -> Place:
+        """Count records from `row` on; return the first that finds no room."""
+
+    @abstractmethod
+    def _grow(self) -> bool:
+        """Double what is full, unless that would be too much; say whether it was done."""
+
+
+class Table(CountingTable):
     """A hash table of distinct keys with their total multiplicity and incidence.
 
     It grows with its distinct keys, from `first_slots` to `maximum_slots`, at least 2 (or the next
     power of two below), and is never more than half full. Of keys of so many words those are
     counted whose hashes are in a range.
+
+    Attributes
+    ----------
+    slots
+        The table itself, uint64: a row is a key, its multiplicity (0: empty) and its incidence, in
+        one place, so that a search meets one line of the processor's cache.
     """
 
     def __init__(
@@ -55,53 +100,20 @@ class Table:
             raise ValueError(f"a table of {slots} slots; expected at least {_SMALLEST_TABLE}")
         self._words, self._width = words, width_for(words)
         self._maximum_slots = maximum_slots
-        self._distinct, self._hashes = 0, hashes
-        self._slots = self._new_slots(1 << (slots.bit_length() - 1))
-
-    def add(self, records: Records) -> bool:
-        """Count those records that the table is for.
-
-        Returns False if it would have to grow beyond its maximum: it has then counted some of the
-        records and is of no further use.
-        """
-        row: Place = 0
-        while row < len(records):
-            row, self._distinct = _absorb(
-                self._slots, self._distinct, records.keys, records.multiplicity,
-                records.incidence, row, self._hashes, self._width,
-            )  # fmt: skip
-            if row < len(records):
-                if 2 * len(self._slots) > self._maximum_slots:
-                    return False
-                self._grow()
-        return True
-
-    @property
-    def distinct(self) -> int:
-        """Number of distinct keys."""
-        return self._distinct
-
-    @property
-    def used(self) -> int:
-        """Number of slots in use: one for each distinct key."""
-        return self._distinct
+        self._hashes = hashes
+        self.slots: U64 = np.zeros((1 << (slots.bit_length() - 1), words + 2), np.uint64)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the table's slots."""
-        return self._slots.nbytes
-
-    @property
-    def slots(self) -> U64:
-        """The table itself: a row is a key, its multiplicity (0: empty) and its incidence."""
-        return self._slots
+        return self.slots.nbytes
 
     def occupied(self, span: slice = slice(None)) -> tuple[U64, I64, I64]:
         """Return the keys (n, words) in some of the slots, their multiplicities and incidences.
 
         They are copies; those of all slots unless a span of these is given.
         """
-        words, slots = self._words, self._slots[span]
+        words, slots = self._words, self.slots[span]
         found = slots[slots[:, words] != 0]
         counts = found[:, words:].astype(np.int64)
         return np.ascontiguousarray(found[:, :words]), counts[:, 0], counts[:, 1]
@@ -109,20 +121,23 @@ class Table:
     @property
     def counts(self) -> tuple[I64, I64]:
         """Multiplicity (0: empty) and incidence of each slot, int64 (slots,): views."""
-        counts = self._slots.view(np.int64)[:, self._words :]
+        counts = self.slots.view(np.int64)[:, self._words :]
         return counts[:, 0], counts[:, 1]
 
-    def _new_slots(self, slots: int) -> U64:
-        """Empty slots. A row is a key, its multiplicity (0: empty) and incidence, in one place.
+    def _count_from(self, records: Records, row: Place) -> Place:
+        columns = records.keys, records.multiplicity, records.incidence
+        row, self.distinct = _absorb(
+            self.slots, self.distinct, *columns, row, self._hashes, self._width
+        )
+        return row
 
-        So a search meets one line of the processor's cache, rather than one for each of three.
-        """
-        return np.zeros((slots, slot_bytes(self._words) // 8), np.uint64)
-
-    def _grow(self) -> None:
-        larger = self._new_slots(2 * len(self._slots))
-        _rehash(self._slots, larger)
-        self._slots = larger
+    def _grow(self) -> bool:
+        if 2 * len(self.slots) > self._maximum_slots:
+            return False
+        larger = np.zeros((2 * len(self.slots), self.slots.shape[1]), np.uint64)
+        _rehash(self.slots, larger)
+        self.slots = larger
+        return True
 
 
 @inlined

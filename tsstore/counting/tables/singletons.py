@@ -31,23 +31,20 @@ class SingletonFilter:
     ----------
     pays
         Whether singletons have been many.
+    settled
+        int64 (groups or 1,): how many singletons have been settled.
     """
 
     def __init__(self, words: int, groups: int = 0) -> None:
         self.pays = True  # until the first subpartition has told
         self._grouped = groups > 0
-        self._settled = np.zeros(max(groups, 1), np.int64)
+        self.settled = np.zeros(max(groups, 1), np.int64)
         self._marks = np.zeros(0, np.uint8)
         self._left = Records.empty(words, grouped=self._grouped)
 
     def begin(self) -> None:
         """Forget what has been settled, but not whether that pays."""
-        self._settled[:] = 0
-
-    @property
-    def settled(self) -> I64:
-        """How many singletons have been settled, int64 (groups or 1,)."""
-        return self._settled
+        self.settled[:] = 0
 
     def settle(self, bare: Records, others: Records) -> Records:
         """Settle keys that occur once, if that pays, and return the other bare records.
@@ -65,7 +62,7 @@ class SingletonFilter:
             self._left = Records(np.empty((2 * len(bare), bare.words), np.uint64), group=group)
         left = self._left
         count = _settle(
-            bare.keys, bare.group, marks, left.keys, left.group, self._settled, width_of(left.keys)
+            bare.keys, bare.group, marks, left.keys, left.group, self.settled, width_of(left.keys)
         )
         return left[:count]
 
