@@ -29,12 +29,11 @@ from tsstore.analysis.planning.layer_plan import Plan, make_plan
 from tsstore.analysis.request import Request, check_rows, countable
 from tsstore.analysis.schedulers import Scheduler, choose, task_keys
 from tsstore.analysis.states.distinct import shares
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.aggregate import count_tables
-from tsstore.counting.tables.tally import Tally
+from tsstore.counting.tables.spectra import Tally
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import AnalysisError, CountingError, TsstoreWarning
 from tsstore.statistics.spectrum import Spectrum
