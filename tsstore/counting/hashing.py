@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsstore.numba_tools.arrays import U64
-from tsstore.numba_tools.decorators import inlined
+from tsstore.numba_tools.decorators import inlined, kernel
 
 Place = int | np.integer[Any]
 """A row or a slot: Numba has 64-bit integers, signed or not, for what Python has one type."""
@@ -83,3 +83,19 @@ def copy_key(keys: U64, row: Place, others: U64, other: Place, width: Width) -> 
     """Write a key in the place of another."""
     for word in range(len(width)):
         others[other, word] = keys[row, word]
+
+
+@kernel
+def rehash(slots: U64, larger: U64, column: int, shift: np.uint64) -> None:
+    """Move what a table's slots hold into a larger one, which is empty.
+
+    A slot is empty if it is 0 in one column; the hash in its first word begins at a bit, `shift`.
+    """
+    mask = np.uint64(larger.shape[0] - 1)
+    for old in range(slots.shape[0]):
+        if slots[old, column] != 0:
+            slot = (slots[old, 0] >> shift) & mask
+            while larger[slot, column] != 0:
+                slot = (slot + np.uint64(1)) & mask
+            for word in range(slots.shape[1]):
+                larger[slot, word] = slots[old, word]

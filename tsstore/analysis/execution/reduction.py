@@ -171,14 +171,9 @@ class Reduction(Generic[Result]):
         shared = f"tsstore-reduction-{token}"
         graph: dict[Any, Any] = {shared: self}
         keys = [(f"tsstore-reduced-{token}", number) for number in range(len(blocks))]
-        graph.update(
-            {key: (_of_block, shared, block) for key, block in zip(keys, blocks, strict=True)}
-        )
+        for key, block in zip(keys, blocks, strict=True):
+            graph[key] = (Reduction.of_block, shared, block)
         return graph, merge_tree(graph, keys, FAN_IN, f"tsstore-added-{token}", self.add)
-
-
-def _of_block(reduction: Reduction[Result], block: Block) -> Result:
-    return reduction.of_block(block)
 
 
 def _levels(results: int) -> int:

@@ -159,7 +159,7 @@ class GroupedTable(CountingTable):
         """
         states, pairs = self._states[: self.distinct], self._pairs[: self._held]
         counts = np.zeros(self._groups, np.int64)
-        _count_entries(states, pairs, self._small, counts)
+        _list_entries(states, pairs, self._small, counts, None)
         rows = np.empty((counts.sum(), ENTRY_BYTES // 8), np.int64)
         ends = np.cumsum(counts)
         _list_entries(states, pairs, self._small, ends - counts, rows)
@@ -305,51 +305,39 @@ def _index_pairs(pairs: U64, used: int, index: U32) -> None:
 
 
 @kernel
-def _count_entries(states: U64, pairs: U64, small: I64, counts: I64) -> None:
-    """Add to the count of each group how many entries :func:`_list_entries` may give it."""
-    state: Place
-    words = states.shape[1] - 2
-    for state in range(states.shape[0]):
-        tag = states[state, words + 1] >> _TAG_SHIFT
-        if tag != _MANY and states[state, words] >= np.uint64(small.shape[1]):
-            counts[tag] += 1
-    for pair in range(pairs.shape[0]):
-        state = np.int64(pairs[pair, 0] >> _GROUP_BITS)
-        if states[state, words] >= np.uint64(small.shape[1]):
-            counts[pairs[pair, 0] & _GROUP_MASK] += 2
-
-
-@kernel
-def _list_entries(states: U64, pairs: U64, small: I64, cursors: I64, rows: I64) -> None:
+def _list_entries(states: U64, pairs: U64, small: I64, cursors: I64, rows: I64 | None) -> None:
     """Write what leaving a group out changes where its cursor is, and advance that.
 
     A state of one group is gone without it; one of many moves to where it is without each. What
     changes at small multiplicities, where most are, is added up at once, by group, multiplicity
-    and incidence.
+    and incidence. Without rows cursors are advanced, and nothing else is done.
     """
     words = states.shape[1] - 2
     state: Place
     least = np.uint64(small.shape[1])
     for state in range(states.shape[0]):
         tag = states[state, words + 1] >> _TAG_SHIFT
-        if tag != _MANY:
-            k, q = states[state, words], states[state, words + 1] & _INCIDENCE
-            if k < least:
-                small[tag, k, q] -= 1
-            else:
-                place = cursors[tag]
-                cursors[tag] = place + 1
+        if tag == _MANY:
+            continue
+        k, q = states[state, words], states[state, words + 1] & _INCIDENCE
+        if k >= least:
+            place = cursors[tag]
+            cursors[tag] = place + 1
+            if rows is not None:
                 rows[place, 0], rows[place, 1], rows[place, 2] = k, q, -1
+        elif rows is not None:
+            small[tag, k, q] -= 1
     for pair in range(pairs.shape[0]):
         group = pairs[pair, 0] & _GROUP_MASK
         state = np.int64(pairs[pair, 0] >> _GROUP_BITS)
         k, q = states[state, words], states[state, words + 1] & _INCIDENCE
-        if k < least:
-            small[group, k, q] -= 1
-            small[group, k - pairs[pair, 1], q - pairs[pair, 2]] += 1
-        else:
+        if k >= least:
             place = cursors[group]
             cursors[group] = place + 2
-            rows[place, 0], rows[place, 1], rows[place, 2] = k, q, -1
-            rows[place + 1, 0], rows[place + 1, 1] = k - pairs[pair, 1], q - pairs[pair, 2]
-            rows[place + 1, 2] = 1
+            if rows is not None:
+                rows[place, 0], rows[place, 1], rows[place, 2] = k, q, -1
+                rows[place + 1, 0], rows[place + 1, 1] = k - pairs[pair, 1], q - pairs[pair, 2]
+                rows[place + 1, 2] = 1
+        elif rows is not None:
+            small[group, k, q] -= 1
+            small[group, k - pairs[pair, 1], q - pairs[pair, 2]] += 1

@@ -18,6 +18,7 @@ from tsstore.counting.hashing import (
     Place,
     Width,
     copy_key,
+    rehash,
     slots_for,
     width_for,
 )
@@ -104,7 +105,7 @@ class PackedTable:
 
     def _grow(self) -> None:
         larger = np.zeros((2 * len(self._slots), self._words), np.uint64)
-        _rehash(self._slots, larger, self._count_bits, self._width)
+        rehash(self._slots, larger, 0, self._count_bits)
         self._memory = self._slots = larger
 
 
@@ -187,18 +188,6 @@ def _absorb(
                 slots[slot, word] = keys[record, word]
         row = stop
     return row, distinct, spills
-
-
-@kernel
-def _rehash(slots: U64, larger: U64, count_bits: np.uint64, width: Width) -> None:
-    """Move all keys and counts into a larger table, which is empty."""
-    mask = np.uint64(larger.shape[0] - 1)
-    for old in range(slots.shape[0]):
-        if slots[old, 0] != 0:
-            slot = (slots[old, 0] >> count_bits) & mask
-            while larger[slot, 0] != 0:
-                slot = (slot + _ONE) & mask
-            copy_key(slots, old, larger, slot, width)
 
 
 @kernel

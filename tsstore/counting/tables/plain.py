@@ -16,6 +16,7 @@ from tsstore.counting.hashing import (
     Width,
     copy_key,
     is_same,
+    rehash,
     width_for,
 )
 from tsstore.counting.records import Records
@@ -135,7 +136,7 @@ class Table(CountingTable):
         if 2 * len(self.slots) > self._maximum_slots:
             return False
         larger = np.zeros((2 * len(self.slots), self.slots.shape[1]), np.uint64)
-        _rehash(self.slots, larger)
+        rehash(self.slots, larger, self._words, np.uint64(0))
         self.slots = larger
         return True
 
@@ -183,17 +184,3 @@ def _absorb(
             slots[slot, words] += _ONE
             slots[slot, words + 1] += _ONE
     return np.int64(keys.shape[0]), distinct
-
-
-@kernel
-def _rehash(slots: U64, larger: U64) -> None:
-    """Move all keys and counts into a larger table, which is empty."""
-    words = slots.shape[1] - 2
-    mask = np.uint64(larger.shape[0] - 1)
-    for old in range(slots.shape[0]):
-        if slots[old, words] != 0:
-            slot = slots[old, 0] & mask
-            while larger[slot, words] != 0:
-                slot = (slot + _ONE) & mask
-            for column in range(slots.shape[1]):
-                larger[slot, column] = slots[old, column]
