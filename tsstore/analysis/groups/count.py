@@ -28,13 +28,12 @@ from tsstore.analysis.planning.layer_plan import Plan, layer_plan
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import Samples, Sets
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.counting.buffers import Buffers
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
 from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.premerge.samples import numbers_by_group
 from tsstore.counting.premerge.within_samples import merge_samples
-from tsstore.counting.records import Records
+from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
