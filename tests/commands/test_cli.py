@@ -379,8 +379,8 @@ main()
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130():
-    command = [sys.executable, "-W", "error", "-c", JOB, "analyze", "run.zarr"]
+def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130(run):
+    command = [sys.executable, "-W", "error", "-c", JOB, "analyze", run]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -13,7 +13,6 @@ import typer
 from tsstore.commands.options import Json, RunPath
 from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.errors import AccessError, DamageError, StoreError
-from tsstore.store.reading.ids import id_dtype
 from tsstore.text import counted, format_memory, printable
 
 if TYPE_CHECKING:
@@ -129,6 +128,8 @@ def repeats_text(store: StateStore) -> str:
     Whatever ids cannot be compared are the user's, and no error. There may be too many for a
     command that is to answer at once.
     """
+    from tsstore.store.reading.ids import id_dtype
+
     try:
         few = store.samples <= min(MOST_COMPARED.values())
         if not few and store.samples > MOST_COMPARED[id_dtype(store.parts).kind == "O"]:
