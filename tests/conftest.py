@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from clusters import workers
 from counting_cases import sample_few_rows
@@ -43,6 +46,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_setup() -> None:
+    """Let a test draw the same numbers each time, whichever tests this process did before."""
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say beforehand how long it will take."""
     if "not slow" in config.option.markexpr:
@@ -67,7 +78,7 @@ def immortal() -> Iterator[Any]:
 @pytest.fixture
 def fragile(immortal: Any) -> Any:
     """Give a client whose workers may be killed: others take their places."""
-    immortal.wait_for_workers(2, timeout=30)
+    immortal.wait_for_workers(2, timeout=120)
     return immortal
 
 

@@ -154,7 +154,7 @@ def run_script(
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, str(script), *map(str, arguments)]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=100
+        command, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
 
 
@@ -193,7 +193,7 @@ def kill(client: Any, most: int | None) -> list[str]:
 
 def wait_until_gone(client: Any, killed: list[str]) -> None:
     """Wait until the scheduler knows: it would ask the dead for half a minute."""
-    latest = time.monotonic() + 30
+    latest = time.monotonic() + 120
     while client.scheduler_info(n_workers=-1)["workers"].keys() & set(killed):
         assert time.monotonic() < latest
         time.sleep(0.02)
@@ -243,7 +243,7 @@ def test_a_worker_that_joins_in_the_middle_changes_nothing(tmp_path, scratch):
         def report(_: str, done: int, total: int) -> None:
             if done == 5:
                 client.cluster.scale(2)
-                client.wait_for_workers(2, timeout=30)
+                client.wait_for_workers(2, timeout=120)
 
         result = tsstore.analyze(store, scheduler=client, scratch=scratch, progress=report)
         assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
@@ -357,7 +357,7 @@ def test_an_interrupt_leaves_no_thread_and_no_file(
     done = run_script(tmp_path, INTERRUPTED, many_tasks, scratch, scheduler, reported)
     assert done.stderr == ""
     seen = json.loads(done.stdout)
-    assert seen["waited"] < 5
+    assert seen["waited"] < 30
     assert (seen["threads"], seen["left"]) == ([], [])
     assert seen["reports"] == (5 if reported else 0)
 
@@ -369,7 +369,7 @@ def test_an_interrupt_leaves_the_workers_idle_and_at_hand(tmp_path, scratch, man
     done = run_script(tmp_path, INTERRUPTED, many_tasks, scratch, "cluster", reported)
     assert "Error" not in done.stderr
     seen = json.loads(done.stdout)
-    assert seen["waited"] < 10
+    assert seen["waited"] < 30
     assert (seen["threads"], seen["left"], seen["running"]) == ([], [], [])
     assert seen["tasks"] == 0
     assert seen["samples"] == 1500
@@ -402,7 +402,7 @@ def read_only(tmp_path, monkeypatch):
             command, env={**os.environ, **places}, cwd=tmp_path, stderr=subprocess.DEVNULL
         )
         try:
-            client.wait_for_workers(1, timeout=30)
+            client.wait_for_workers(1, timeout=120)
             yield client
         finally:
             process.terminate()

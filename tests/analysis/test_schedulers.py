@@ -570,40 +570,63 @@ def test_a_cluster_that_closes_in_the_middle_is_an_error(doomed):
         scheduler.run(graph, "end", 1, report)
 
 
-def long_graph() -> dict[Any, Any]:
-    graph: dict[Any, Any] = {("nap", number): (time.sleep, 0.1) for number in range(40)}
-    return {**graph, "end": (len, list(graph))}
+def long_graph(folder: Path, naps: int = 200) -> dict[Any, Any]:
+    """Return a graph whose tasks nap one after another, once a file says that they begin."""
+    # Of functions that every process knows; 0 is what is written.
+    begin = (Path.write_text, folder / "begun", "")
+    graph: dict[Any, Any] = {("nap", number): (time.sleep, "seconds") for number in range(naps)}
+    return {"seconds": (max, 0.1, begin), **graph, "end": (len, list(graph))}
 
 
-def test_workers_that_all_go_are_waited_for_and_said_to_be_missing(monkeypatch):
+@pytest.fixture
+def later(tmp_path):
+    """Give a function that lets another thread call something, once naps begin or another time."""
+    threads = []
+
+    def start(call: Any, *arguments: Any, when: Any = (tmp_path / "begun").exists) -> Any:
+        def wait() -> None:
+            deadline = time.monotonic() + 60
+            while not when() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            call(*arguments)
+
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+        return threads[-1]
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+def test_workers_that_all_go_are_waited_for_and_said_to_be_missing(monkeypatch, tmp_path, later):
     monkeypatch.setattr(workers_of, "QUIET_SECONDS", 0.5)
     monkeypatch.setattr(workers_of, "LOOK_SECONDS", 0.1)
     with workers(1) as client:
-        scheduler = choose(client, patience=60)
-        threading.Timer(0.3, client.cluster.scale, [0]).start()
-        threading.Timer(4, client.cluster.scale, [2]).start()
-        with pytest.warns(
+        scheduler = choose(client, patience=120)
+        said = pytest.warns(
             TsstoreWarning, match=r"has no workers any more; .* goes on if some come"
-        ):
-            assert scheduler.run(long_graph(), "end", 1, None) == 40
+        )
+        later(client.cluster.scale, 0)
+        later(client.cluster.scale, 2, when=lambda: len(said))
+        with said:
+            assert scheduler.run(long_graph(tmp_path, 20), "end", 1, None) == 20
 
 
 def test_without_patience_workers_that_are_there_suffice(client):
     assert choose(client, patience=0).run({"end": (add, 1, 2)}, "end", 1, None) == 3
 
 
-def test_without_workers_for_too_long_it_is_an_error(monkeypatch):
+def test_without_workers_for_too_long_it_is_an_error(monkeypatch, tmp_path, later):
     monkeypatch.setattr(workers_of, "LOOK_SECONDS", 0.1)
     with workers(1) as client:
         scheduler = choose(client, patience=1.5)
-        threading.Timer(0.3, client.cluster.scale, [0]).start()
-        start = time.monotonic()
+        later(client.cluster.scale, 0)
         with (
             pytest.warns(TsstoreWarning, match="has no workers any more"),
             pytest.raises(AnalysisError, match=r"had no workers for \d+ seconds; start some and"),
         ):
-            scheduler.run(long_graph(), "end", 1, None)
-        assert time.monotonic() - start < 30
+            scheduler.run(long_graph(tmp_path), "end", 1, None)
         assert client.status == "running"
 
 
@@ -615,15 +638,14 @@ def test_without_workers_for_too_long_it_is_an_error(monkeypatch):
     ],
 )
 @pytest.mark.parametrize("reported", [False, True])
-def test_the_true_cause_is_told(end, said, reported):
+def test_the_true_cause_is_told(end, said, reported, tmp_path, later):
     with workers(1) as client:
         scheduler = choose(client)
-        later = threading.Timer(0.5, end, [client])
-        later.start()
+        ending = later(end, client)
         report = (lambda done, total: None) if reported else None
         with pytest.raises(AnalysisError, match=said):
-            scheduler.run(long_graph(), "end", 1, report)
-        later.join()
+            scheduler.run(long_graph(tmp_path), "end", 1, report)
+        ending.join()
 
 
 CLUSTER = """
@@ -633,18 +655,18 @@ from distributed import LocalCluster
 with LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0",
                   protocol="tcp://") as cluster:
     print(cluster.scheduler_address, flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
-def test_a_scheduler_that_is_killed_is_said_to_be_gone():
+def test_a_scheduler_that_is_killed_is_said_to_be_gone(tmp_path, later):
     command = [sys.executable, "-c", CLUSTER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as cluster:
         try:
             with closing(choose(cluster.stdout.readline().strip())) as scheduler:
-                threading.Timer(0.5, cluster.kill).start()
+                later(cluster.kill)
                 with pytest.raises(AnalysisError, match=r"the scheduler at .* is gone: .* died"):
-                    scheduler.run(long_graph(), "end", 1, None)
+                    scheduler.run(long_graph(tmp_path), "end", 1, None)
         finally:
             cluster.kill()
 

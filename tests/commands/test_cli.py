@@ -386,7 +386,7 @@ def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130(run):
     ) as process:
         assert process.stdout.readline() == "started\n"
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=30) == ("", "tsstore: interrupted\n")
+        assert process.communicate(timeout=50) == ("", "tsstore: interrupted\n")
     assert process.returncode == 130
 
 

@@ -20,7 +20,9 @@ from tsstore.store.run import create_run
 from tsstore.store.writing.batch import Batch, LayerBatch
 from tsstore.store.writing.part import PartWriter
 
-SECONDS = 3.0
+SECONDS = 1.5
+"""How long writers write at least; on a busy machine until enough has been seen."""
+PATIENCE = 120.0
 NEURONS = {"conv_1": 6, "fc.2": 13, "late": 9}
 VARYING_FROM, LATE_FROM = 40, 90
 
@@ -39,11 +41,12 @@ def rows_of(layer: str, ids: np.ndarray) -> np.ndarray:
 
 
 class Writer(threading.Thread):
-    """Records samples 0, 1, 2 … into parts of one rank until its time is up."""
+    """Records samples 0, 1, 2 … into parts of one rank until it is told to end."""
 
-    def __init__(self, path: Path, rank: int, until: float) -> None:
+    def __init__(self, path: Path, rank: int) -> None:
         super().__init__()
-        self.path, self.rank, self.until = path, rank, until
+        self.path, self.rank = path, rank
+        self.begun, self.ended = time.monotonic(), threading.Event()
         self.acknowledged = self.commits = 0
         self.error: BaseException | None = None
 
@@ -53,12 +56,18 @@ class Writer(threading.Thread):
         except BaseException as error:
             self.error = error
 
+    def end_if(self, enough: bool) -> None:
+        """Let it end, if it has been seen for long enough."""
+        seconds = time.monotonic() - self.begun
+        if (enough and seconds > SECONDS) or seconds > PATIENCE:
+            self.ended.set()
+
     def record(self) -> None:
         rng = np.random.default_rng(self.rank)
         files = LocalFiles(self.path, durable=False)
         part = PartAttributes(rank=self.rank, world_size=2)
         writer, first, known = PartWriter(files, part, chunk_bytes=20), 0, set()
-        while time.monotonic() < self.until:
+        while not self.ended.is_set():
             ids = np.arange(first, first + rng.integers(1, 6))
             names = {name for name in NEURONS if name != "late" or ids[-1] >= LATE_FROM}
             new = {name: LayerAttributes(name, NEURONS[name]) for name in sorted(names - known)}
@@ -102,10 +111,10 @@ def check(store: StateStore, seen: dict[str, int]) -> None:
 @pytest.fixture
 def writers(tmp_path):
     create_run(LocalFiles(tmp_path, durable=False))
-    until = time.monotonic() + SECONDS
-    writers = [Writer(tmp_path, rank, until) for rank in range(2)]
+    writers = [Writer(tmp_path, rank) for rank in range(2)]
     yield writers
     for writer in [writer for writer in writers if writer.ident]:
+        writer.ended.set()
         writer.join()
 
 
@@ -124,6 +133,9 @@ def test_readers_of_a_live_run_see_commits_only_and_no_damage(tmp_path, writers)
         assert report.ok, str(report)
         assert followed.status in ("live", "finished")
         rounds += 1
+        commits = sum(writer.commits for writer in writers)
+        for writer in writers:
+            writer.end_if(rounds > 5 and commits > 50 and sum(acknowledged) > 2 * LATE_FROM)
     assert [writer.error for writer in writers] == [None, None]
     check(followed.refresh(), followed_seen)
     assert followed.finished
@@ -144,6 +156,7 @@ def test_a_handle_reads_its_own_commit_while_the_writer_goes_on(tmp_path, writer
             reads += 1
         if reads % 20 == 0:
             store = open_store(tmp_path)
+        writers[0].end_if(reads > 20)
     assert writers[0].error is None
     assert reads > 20
 

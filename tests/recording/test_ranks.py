@@ -48,7 +48,8 @@ model = DistributedDataParallel(model)
     "tear_down": "torch.distributed.destroy_process_group()",
 }
 ALONE = {"set_up": "", "options": {"resume": True}, "pause": 0, "tear_down": ""}
-SLOWLY = ALONE | {"pause": 0.01}
+# In time to be killed, however late that is.
+SLOWLY = ALONE | {"pause": "0.01 if id < 200 else 60"}
 VARIABLES = ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "SLURM_PROCID")
 
 

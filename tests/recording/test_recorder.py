@@ -49,8 +49,8 @@ def seal(path):
     return tsstore.open(path).parts[0].seal
 
 
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
+def wait_until(condition):
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.005)

@@ -33,7 +33,7 @@ def test_an_error_comes_in_the_place_of_its_result(threads):
 
 
 def test_several_are_at_work_and_few_results_wait():
-    barrier, taken = threading.Barrier(4, timeout=10), []
+    barrier, taken = threading.Barrier(4, timeout=60), []
 
     def items():
         for item in range(40):
@@ -56,7 +56,7 @@ def test_who_stops_waits_for_nobody_and_nothing_more_is_begun():
     def call(item):
         begun.append(item)
         if item:
-            release.wait(10)
+            release.wait(60)
         return item
 
     before = time.monotonic()

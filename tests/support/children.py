@@ -54,7 +54,7 @@ class Child:
             self.returncode = server().ask({"reap": self.pid})
         return self.returncode
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = 180) -> int:
         """Return how it ended."""
         deadline = time.monotonic() + timeout
         while (code := self.poll()) is None:
@@ -63,7 +63,7 @@ class Child:
             time.sleep(POLL_SECONDS)
         return code
 
-    def communicate(self, timeout: float = 60) -> tuple[str, str]:
+    def communicate(self, timeout: float = 180) -> tuple[str, str]:
         """Return what is left to read of its output and its errors, when it has ended."""
         if self.stdin:
             self.stdin.close()
@@ -147,7 +147,7 @@ def start(
             os.close(stream)
 
 
-def run(script: str, *arguments: object, timeout: float = 60, **options: Any) -> Any:
+def run(script: str, *arguments: object, timeout: float = 180, **options: Any) -> Any:
     """Run a script in a process of its own, and return code and text of both streams.
 
     Parameters and errors are those of :func:`start`, and of :func:`subprocess.run`.

@@ -51,7 +51,7 @@ class Disk:
     def guarded(self, method):
         def call(writer, *arguments):
             self.threads.append(threading.current_thread())
-            self.may_go_on.wait(10)
+            self.may_go_on.wait(60)
             if self.is_full:
                 raise OSError(28, "No space left on device")
             return method(writer, *arguments)
@@ -84,7 +84,7 @@ def record_then_fill(model, disk, recorder):
     with recorder.batch(id=[3, 4]):
         model(values())
     disk.may_go_on.set()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while recorder.error is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -47,7 +47,7 @@ def encoder_threads():
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while encoder_threads():
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -79,7 +79,7 @@ def gate(monkeypatch):
     gate = threading.Event()
 
     def encode_later(spec, entries):
-        assert gate.wait(10)
+        assert gate.wait(60)
         return encode(spec, entries)
 
     monkeypatch.setattr(chunk_writer, "encode", encode_later)
@@ -123,7 +123,7 @@ def test_encoders_work_at_the_same_time(pool, monkeypatch):
     both = threading.Barrier(2)
 
     def encode_together(spec, entries):
-        both.wait(10)
+        both.wait(60)
         return encode(spec, entries)
 
     monkeypatch.setattr(chunk_writer, "encode", encode_together)
@@ -162,7 +162,7 @@ def test_memory_is_used_again(pool, begun):
 
 def test_the_next_chunk_is_being_encoded_while_one_is_written(pool, begun):
     def write(data):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(begun) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -386,7 +386,7 @@ def test_a_recorder_may_be_collected_on_an_encoders_thread(monkeypatch):
 
     monkeypatch.setattr(chunk_writer, "encode", collect)
     thread.put(FinishedBatch(Batch(0, {}, {}), {}, {}))
-    assert stopped.wait(5)
+    assert stopped.wait(60)
     thread.close("closed")
     assert thread.error is None
     pool.close()
