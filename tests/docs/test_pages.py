@@ -1,0 +1,54 @@
+"""What docs/compare.md and docs/report.md show runs, and the commands that they name exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import draw_batch, write_run
+from typer.main import get_command
+
+from tsstore.commands.app import app
+from tsstore.store.format.attributes import PartAttributes
+
+DOCS = Path(__file__).parents[2] / "docs"
+LAYERS = {"conv_1": 4, "fc": 9}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Runs of the names that the pages have; one of them of two steps."""
+    folder = tmp_path_factory.mktemp("pages")
+    rng = np.random.default_rng(0)
+    for name, steps in (("run", 1), ("epoch_1", 1), ("epoch_2", 1), ("steps", 2)):
+        for step in range(steps):
+            batch = draw_batch(rng, 200, neurons=LAYERS, columns={"id": np.arange(200)})
+            part = PartAttributes(attempt=step, step=step + 1 if steps > 1 else None)
+            write_run(folder / f"{name}.zarr", [batch], neurons=LAYERS, part=part)
+    return folder
+
+
+@pytest.mark.parametrize("page", ["compare", "report"])
+def test_the_code_runs(page, folder, monkeypatch):
+    import tsstore
+
+    monkeypatch.chdir(folder)
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    names = {"tsstore": tsstore, "store": tsstore.open("steps.zarr")}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, page, "exec"), names)
+    for code in re.findall(r"`(tsstore\.\w+\(.*?\))`", text):
+        exec(compile(code, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", ["compare", "report"])
+def test_the_commands_and_their_options_exist(page):
+    commands = get_command(app).commands
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    named = re.findall(r"`tsstore (\w+)([^`]*)`", text)
+    assert named
+    for command, rest in named:
+        options = {option for one in commands[command].params for option in one.opts}
+        assert set(re.findall(r"(?<!\S)--?[\w-]+", rest)) <= options
