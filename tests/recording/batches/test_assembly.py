@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -216,7 +214,7 @@ def test_several_calls_are_joined_sample_by_sample():
 def test_entries_are_those_of_the_samples_that_they_belong_to(owners, counts, shape):
     tensor = maps(6)
     index = None if owners is None else np.array(owners)
-    found = replace(pack(tensor, 0.0, 1, 0), owners=Owners(index, "by somebody"))
+    found = pack(tensor, 0.0, 1, 0)._replace(owners=Owners(index, "by somebody"))
     made = assembly([CONV]).assemble(alike([(CONV, found)], samples=2))
     layer = made.batch.layers["0"]
     assert layer.positions.tolist() == [6 * count for count in counts]

@@ -69,7 +69,7 @@ class Sampler:
         if chosen is None:
             return call
         some = _taken(packed.in_memory(), chosen.numbers)
-        made = replace(packed, rows=some, valid=chosen.valid, lengths=chosen.lengths, arrived=None)
+        made = packed._replace(rows=some, valid=chosen.valid, lengths=chosen.lengths, arrived=None)
         return call._replace(packed=made)
 
     def _choose(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +44,7 @@ class Form:
     decided: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """The rows of one call of one layer.
 
     `rows`, uint8 (samples, positions, ceil(neurons / 8)), are an array in the CPU's memory, or a
@@ -99,7 +99,7 @@ class Transfer:
             # Else their memory is free for the network as soon as this function is over.
             rows.record_stream(stream)
             arrived = stream.record_event()
-        return replace(packed, rows=copy, arrived=arrived.synchronize)
+        return packed._replace(rows=copy, arrived=arrived.synchronize)
 
     def _stream(self, device: torch.device) -> torch.cuda.Stream:
         if device not in self._streams:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -94,7 +94,7 @@ class Packer:
         sizes = sequences.batch_sizes
         silent = sequences.sorted_indices is None and bool((sizes != sizes[0]).any())
         owners = Owners(samples_of_entries(sequences), PACKED_SEQUENCES, is_told=True)
-        return replace(packed, owners=owners, may_be_sorted=silent)
+        return packed._replace(owners=owners, may_be_sorted=silent)
 
     def form_of(self, tensor: torch.Tensor, decision: Decision | None = None) -> Form:
         """Return a tensor's form, by axes that were decided or are now; OutputError if none."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
@@ -175,7 +174,7 @@ class Belonging:
                 continue
             if samples > 1 and not verdict.is_told:
                 self._note_entries(call.target.name, call.packed.form.samples // samples)
-            calls.append(call._replace(packed=replace(call.packed, owners=verdict)))
+            calls.append(call._replace(packed=call.packed._replace(owners=verdict)))
         batch.calls = calls
 
     def accept(self, batch: OpenBatch) -> None:

@@ -257,7 +257,7 @@ def along_axis(packed: Packed, found: Found) -> Packed:
     why = BY_EXPERIMENT if found.order == "single" else f"{BY_EXPERIMENT}: {MANY_EACH}"
     decided = {**(form.decided or {}), "sample_axis": why}
     if found.axis == form.sample_axis:
-        return replace(packed, form=replace(form, decided=decided))
+        return packed._replace(form=replace(form, decided=decided))
     rows = _moved(packed, found.axis)
     made = replace(
         form,
@@ -267,7 +267,7 @@ def along_axis(packed: Packed, found: Found) -> Packed:
         decided=decided,
     )
     flat = np.ascontiguousarray(rows).reshape(rows.shape[0], -1, rows.shape[-1])
-    return replace(packed, rows=flat, form=made, arrived=None)
+    return packed._replace(rows=flat, form=made, arrived=None)
 
 
 def _moved(packed: Packed, axis: int) -> Rows:
