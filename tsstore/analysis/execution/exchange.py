@@ -41,6 +41,9 @@ class Slices(Protocol):
     def read(self, partition: int) -> Iterable[Records]:
         """Return the records of one partition, in pieces."""
 
+    def read_several(self, first: int, stop: int) -> Iterable[Records]:
+        """Return the records of partitions from the first on, in pieces."""
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -73,6 +76,14 @@ class HeldSlices:
             records[offsets[partition] : offsets[partition + 1]]
             for records, offsets in self.pieces
             if offsets[partition] < offsets[partition + 1]
+        ]
+
+    def read_several(self, first: int, stop: int) -> list[Records]:
+        """Return the records of partitions from the first on, as views: they follow each other."""
+        return [
+            records[offsets[first] : offsets[stop]]
+            for records, offsets in self.pieces
+            if offsets[first] < offsets[stop]
         ]
 
 
@@ -109,6 +120,11 @@ class FiledSlices:
                 f"scratch file {self.file} cannot be read ({error.strerror}); "
                 f"{'was it removed? Analyse again' if gone else 'analyse again'}"
             ) from error
+
+    def read_several(self, first: int, stop: int) -> Iterator[Records]:
+        """Yield the records of partitions from the first on, as `read` does."""
+        for partition in range(first, stop):
+            yield from self.read(partition)
 
     def _entry(self, data: bytes, partition: int) -> tuple[int, int]:
         if len(data) == _ENTRY.size:

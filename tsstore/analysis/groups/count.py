@@ -92,22 +92,26 @@ class GroupsIndex:
     slices: tuple[Slices, ...]
     numbers: _Numbers
 
-    def of(self, partitions: Sequence[int]) -> Iterator[Records]:
-        """Yield the records of some partitions, piece by piece."""
+    def of(self, spans: Sequence[tuple[int, int]]) -> Iterator[Records]:
+        """Yield the records of partitions that follow each other, span by span."""
         return (
             piece
             for slices in self.slices
-            for partition in partitions
-            for piece in slices.read(partition)
+            for first, stop in spans
+            for piece in slices.read_several(first, stop)
         )
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one partition task counts: some partitions of one group, or of all groups."""
+    """What one partition task counts: partitions of one group, or one range of hashes of all.
+
+    Partitions are given from a first one up to another. Their keys have so many bits of the hash in
+    common.
+    """
 
     group: int
-    partitions: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
     hash_bits: int
 
 
@@ -248,11 +252,11 @@ def _shares(job: GroupsJob, rows: _Numbers) -> Iterator[Share]:
         step = partitions >> own
         for first in range(0, partitions, step):
             start = group * partitions + first
-            yield Share(group, tuple(range(start, start + step)), own)
+            yield Share(group, ((start, start + step),), own)
     if job.has_whole:
         for first in range(partitions):
-            of_all = tuple(range(first, job.groups * partitions, partitions))
-            yield Share(WHOLE, of_all, bits)
+            of_all = range(first, job.groups * partitions, partitions)
+            yield Share(WHOLE, tuple((start, start + 1) for start in of_all), bits)
 
 
 def count_block(job: GroupsJob, block: Block, buffers: Buffers | None = None) -> GroupsReceipt:
@@ -376,7 +380,7 @@ def _index(receipts: Sequence[GroupsReceipt], rows: int) -> GroupsIndex:
 def count_share(job: GroupsJob, index: GroupsIndex, share: Share, buffers: Buffers) -> Counts:
     """Count the distinct keys of some partitions."""
     plan, words, random = job.plan, job.layer.scheme.words, job.random_groups
-    slices = partial(index.of, share.partitions)
+    slices = partial(index.of, share.spans)
     sizes = share.hash_bits, plan.maximum_slots
     gathered = gather(slices(), plan.gathered_bytes)
     if gathered is None:

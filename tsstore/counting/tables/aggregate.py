@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from tsstore.counting.hashing import HashRange, slots_for
 from tsstore.counting.partition import (
+    LEAST_PREFIX_BITS,
     SUBPARTITION_RECORDS,
     is_large,
     subpartition_bits,
@@ -124,7 +125,9 @@ def aggregate_gathered(
     buffers
         Where the tables of other partitions are; None takes new ones.
     """
-    bits = subpartition_bits(sum(map(len, pieces)), partition_bits, subpartition_records)
+    # Counts of a packed table take the place of the hash's first bits; with groups nothing does.
+    known = LEAST_PREFIX_BITS if groups else partition_bits
+    bits = subpartition_bits(sum(map(len, pieces)), known, subpartition_records)
     prefix_bits, buffers = partition_bits + bits, buffers or Buffers()
     singletons = buffers.kept(("singletons", words, groups), lambda: SingletonFilter(words, groups))
     singletons.begin()
