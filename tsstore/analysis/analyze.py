@@ -316,32 +316,34 @@ def _analyze_in_one_pass(
     samples: Samples,
 ) -> list[Analysis]:
     """Return the analysis of each group, and at last that of all samples together."""
-    views = [grouping.view(store, number) for number in range(len(grouping.values))]
-    count, sets, random = len(views), grouping.codes, samples.groups
-    own = [replace(samples, sample_filter=view.view.samples) for view in views]
-    if request.dependent_by and random is not None:
-        own = [replace(one, clusters=random.count_clusters(one.sample_filter)) for one in own]
-    own.append(samples)
-    results: list[list[LayerResult]] = [[] for _ in own]
-    for name in names:
-        states = store[name]
-        counts, scheme = count_groups(
-            states, request, runner, samples, sets, count, len(store.steps) == 1
-        )
-        for one, found, into in zip(own, counts, results, strict=True):
-            into.append(_layer_result(states, found, scheme, one))
-    shown = samples.sample_filter
+    count, sets, random = len(grouping.values), grouping.codes, samples.groups
+    shown, has_whole = samples.sample_filter, len(store.steps) == 1
     answers = _or_none(count_right_by_set(store.parts, sets, count, random, shown), count)
     answers.append(count_right(store.parts, random, shown))
     dealt: list[Dealt | None] = [None] * (count + 1)
     if random is not None:
         dealt = _or_none(random.dealt_by_set(sets, count, shown), count)
         dealt.append(random.dealt(shown))
-    every = zip([*views, store], own, results, answers, dealt, strict=True)
-    return [
-        _analysis(view, request, one, layers, answered, cards)
-        for view, one, layers, answered, cards in every
-    ]
+    clusters = [samples.clusters] * (count + 1)
+    if request.dependent_by and random is not None:
+        for number in range(count):
+            own = grouping.view(store, number).view.samples
+            clusters[number] = random.count_clusters(own)
+    held = [*grouping.samples.tolist(), store.samples]
+    results: list[list[LayerResult]] = [[] for _ in held]
+    for name in names:
+        states = store[name]
+        counts, scheme = count_groups(states, request, runner, samples, sets, count, has_whole)
+        for number, found in enumerate(counts):
+            of = held[number], clusters[number]
+            results[number].append(_layer_result(states, found, scheme, *of))
+    analyses = []
+    for number, layers in enumerate(results):
+        # One view at a time: it holds the numbers of all samples that are not in it.
+        view = grouping.view(store, number) if number < count else store
+        one = replace(samples, sample_filter=view.view.samples)
+        analyses.append(_analysis(view, request, one, layers, answers[number], dealt[number]))
+    return analyses
 
 
 def _or_none(found: list[_Found] | None, count: int) -> list[_Found | None]:
@@ -429,16 +431,17 @@ def _analyze_layer(
 ) -> LayerResult:
     check_rows(states, samples.sample_filter)
     counts, scheme = count_layer(states, request, scheduler, samples)
-    return _layer_result(states, counts, scheme, samples)
+    held = samples.sample_filter.kept_samples(states)
+    return _layer_result(states, counts, scheme, held, samples.clusters)
 
 
 def _layer_result(
-    states: LayerStates, counts: Counts, scheme: KeyScheme, samples: Samples
+    states: LayerStates, counts: Counts, scheme: KeyScheme, samples: int, clusters: int | None
 ) -> LayerResult:
     return LayerResult(
         name=states.name,
         neurons=states.neurons,
-        samples=samples.sample_filter.kept_samples(states),
+        samples=samples,
         spectrum=counts.spectrum,
         equal_pairs_within_samples=counts.equal_pairs_within_samples,
         pairs_within_samples=counts.pairs_within_samples,
@@ -446,7 +449,7 @@ def _layer_result(
         threshold=states.attributes.threshold["given"],
         sampling=_sampling(states),
         changes=counts.changes,
-        clusters=samples.clusters,
+        clusters=clusters,
     )
 
 

@@ -46,6 +46,14 @@ class Grouping:
     codes: Mapping[str, _Codes]
     ungrouped: int = 0
 
+    @property
+    def samples(self) -> npt.NDArray[np.int64]:
+        """How many samples each group has, int64 (groups,)."""
+        numbers = np.zeros(len(self.values), np.int64)
+        for own in self.codes.values():
+            numbers += np.bincount(own[own >= 0], minlength=len(numbers))
+        return numbers
+
     def check_rows(self, store: StateStore, layers: Iterable[str]) -> None:
         """Raise EmptyStoreError if a layer has no rows of a group."""
         for name in layers:
