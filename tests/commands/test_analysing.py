@@ -192,3 +192,28 @@ def test_an_analysis_is_saved_and_answered_again_from_a_cache(run, tmp_path):
     assert first.stdout == again.stdout
     assert len(list(cache.iterdir())) == 1
     assert tsstore.Analysis.load(out).to_json() + "\n" == first.stdout
+
+
+def test_a_run_of_several_steps_is_analysed_by_step_with_a_note(steps):
+    result = invoke("analyze", steps.path)
+    assert result.exit_code == 0
+    assert "holds 2 steps: analysed --by step; see --step" in result.stderr
+    heading, *lines = result.stdout.splitlines()
+    assert heading.split()[:3] == ["layer", "step", "samples"]
+    assert [line.split()[:3] for line in lines[:2]] == [
+        ["conv_1", "1", "180"],
+        ["conv_1", "last", "90"],
+    ]
+    found = json.loads(invoke("analyze", steps.path, "--json").stdout)
+    assert list(found["groups"]) == ["1", "last"]
+
+
+def test_groups_are_chosen_by_options(steps):
+    view = steps.at_step("last")
+    result = invoke("analyze", steps.path, "--step", "last", "--by", "label", "--json")
+    assert json.loads(result.stdout) == json.loads(tsstore.analyze(view, by="label").to_json())
+    result = invoke("analyze", steps.path, "--step", "last", "--window", "45")
+    assert "holds" not in result.stderr
+    assert result.stdout.splitlines()[0].split()[:2] == ["layer", "window"]
+    result = invoke("analyze", steps.path, "--step", "last", "--by", "label", "--bins", "2")
+    assert "0 to 1" in result.stdout
