@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tsstore.analysis.groups.results import GroupedAnalysis
     from tsstore.analysis.neurons import Neurons, neurons
     from tsstore.analysis.planning.run_plan import RunPlan, plan
+    from tsstore.analysis.results.combining import Combined, combine
     from tsstore.analysis.results.difference import Difference, difference
     from tsstore.analysis.results.layer import LayerResult
     from tsstore.analysis.results.network import Analysis
@@ -60,6 +61,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "analyze": "analysis.analyze",
     "Analysis": "analysis.results.network",
+    "Combined": "analysis.results.combining",
+    "combine": "analysis.results.combining",
     "Difference": "analysis.results.difference",
     "difference": "analysis.results.difference",
     "Comparison": "analysis.comparison",
@@ -104,6 +107,7 @@ _NAMES_AT_HOME = {"open": "open_store"}
 __all__ = [
     "AccessError",
     "Analysis",
+    "Combined",
     "Comparison",
     "Difference",
     "FrequentStates",
@@ -123,6 +127,7 @@ __all__ = [
     "analyze",
     "build_efficiency_model",
     "capture",
+    "combine",
     "compact",
     "compare",
     "compress_states",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ from typer.main import get_command
 
 import tsstore
 from tsstore import errors
-from tsstore.analysis import schedulers
+from tsstore.analysis import schedulers, workers
 from tsstore.analysis.execution import exchange, scratch
 from tsstore.analysis.machine import DEFAULT_SHARE
 from tsstore.analysis.schedulers import choose
@@ -24,12 +25,14 @@ from tsstore.commands.app import app
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-LOCAL, SLURM, S3 = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+LOCAL, SLURM, VOLUME, ONE_LAYER, S3 = re.findall(
+    r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL
+)
 MEASURED, PLANNED = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
 SAID = re.findall(r'"([^"`]+)"', PROSE.partition("## When something fails")[2])
-SOURCE = "".join(inspect.getsource(module) for module in (schedulers, exchange, scratch))
+SOURCE = "".join(inspect.getsource(module) for module in (schedulers, workers, exchange, scratch))
 PARAMETERS = inspect.signature(tsstore.analyze).parameters
 
 
@@ -53,12 +56,27 @@ def test_the_script_of_a_local_cluster_prints_what_threads_count(tmp_path):
     assert shown.startswith("<Analysis run.zarr>")
 
 
-@pytest.mark.parametrize("script", [SLURM, S3], ids=["SLURM", "S3"])
+@pytest.mark.parametrize("script", [SLURM, VOLUME, S3], ids=["SLURM", "VOLUME", "S3"])
 def test_other_scripts_call_what_is_there(script):
     calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
     (call,) = [node for node in calls if ast.unparse(node.func) == "tsstore.analyze"]
     given = {keyword.arg for keyword in call.keywords}
     assert {"scheduler", "scratch"} <= given <= PARAMETERS.keys()
+
+
+def test_a_job_for_each_layer_gives_documents_that_combine(tmp_path, monkeypatch):
+    layers = {name: draw_layer(seed, 100, 3) for seed, name in enumerate(("conv_1", "fc/2"))}
+    store = write_layers(tmp_path / "run.zarr", layers)
+    kept = []
+    monkeypatch.setattr("obstore.store.S3Store", lambda bucket: bucket)
+    monkeypatch.setattr("obstore.put", lambda *document: kept.append(document))
+    script = ONE_LAYER.replace("s3://bucket/run.zarr", str(tmp_path / "run.zarr"))
+    for number in range(2):
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", str(number))
+        exec(script, {})
+    assert [key for _, key, _ in kept] == ["layers/conv_1.json", "layers/fc_2.json"]
+    combined = tsstore.combine([json.loads(document) for _, _, document in kept])
+    assert combined.network_efficiency() == tsstore.analyze(store).network_efficiency()
 
 
 @pytest.mark.parametrize("name", [name for name in CODE if re.fullmatch("[a-z_]+=", name)])
@@ -68,10 +86,10 @@ def test_settings_exist(name):
 
 def test_commands_and_their_options_exist():
     commands = get_command(app).commands
-    (shown,) = re.findall(r"^\$ tsstore (\w+) (.*)$", TEXT, re.MULTILINE)
+    shown = re.findall(r"^\$ tsstore (\w+) (.*)$", TEXT, re.MULTILINE)
     named = [(name.split()[1], "") for name in CODE if re.fullmatch(r"tsstore \w+ RUN", name)]
     assert {name for name, _ in named} == {"plan", "analyze"}
-    for command, arguments in [shown, *named]:
+    for command, arguments in [*shown, *named]:
         options = {option for one in commands[command].params for option in one.opts}
         assert set(re.findall(r"--\w+", arguments)) <= options
     for program, options in re.findall(r"python (benchmarks/\w+\.py)([^`]*)`", TEXT):
@@ -88,7 +106,7 @@ def test_names_of_schedulers_mean_what_they_say():
 
 def test_errors_exist_and_say_what_is_quoted():
     named = [name for name in CODE if re.fullmatch(r"\w+Error", name)]
-    assert len(named) == 3
+    assert len(named) == 4
     assert all(issubclass(getattr(errors, name), errors.TsstoreError) for name in named)
     assert len(SAID) >= 7
     assert [words for words in SAID if words not in SOURCE] == []

@@ -147,10 +147,31 @@ def plan(
         _print_plan(found, scratch, verbose)
 
 
+def combine(
+    documents: Annotated[
+        list[str],
+        typer.Argument(metavar="LAYER.json…", help="What analyze --layer NAME --json printed."),
+    ],
+    json: Json = False,
+) -> None:
+    """Combine analyses of single layers of a run to the numbers of the network."""
+    import tsstore
+    from tsstore.analysis.results.combining import HEADINGS
+    from tsstore.analysis.results.network_numbers import network_lines
+
+    found = tsstore.combine(documents)
+    if json:
+        typer.echo(found.to_json())
+        return
+    print_table(HEADINGS, found.rows)
+    print_lines(network_lines(found))
+
+
 def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
     """Print the table of layers and what is said of the network."""
     from tsstore.analysis.results.layer import headings, layer_cells
-    from tsstore.analysis.results.network import network_lines, notes, reasons
+    from tsstore.analysis.results.network import notes, reasons
+    from tsstore.analysis.results.network_numbers import network_lines
 
     print_lines(analysis.warnings)
     rows = [layer_cells(layer, verbose) for layer in analysis.values()]

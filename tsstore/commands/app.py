@@ -43,6 +43,7 @@ for command, example in {
     runs.compact: "compact run.zarr smaller.zarr",
     analysing.plan: "plan run.zarr --memory 2GiB",
     analysing.analyze: "analyze run.zarr --memory 2GiB --json",
+    analysing.combine: "combine conv_1.json fc_1.json",
     neurons.neurons: "neurons run.zarr --output neurons.csv",
     comparing.compare: "compare run.zarr other.zarr",
     reports.report: "report run.zarr --output report.html",

@@ -19,7 +19,8 @@ from tsstore.analysis.neurons import LayerNeurons, Neurons
 from tsstore.analysis.neurons import neurons as count_neurons
 from tsstore.analysis.results.layer import LayerResult, efficiency_text, layer_cells
 from tsstore.analysis.results.layer import headings as layer_headings
-from tsstore.analysis.results.network import Analysis, network_lines, notes
+from tsstore.analysis.results.network import Analysis, notes
+from tsstore.analysis.results.network_numbers import network_lines
 from tsstore.errors import AccessError, AnalysisError
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.text import Progress, counted, is_number, listed, printable, silent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
@@ -16,23 +16,18 @@ from tsstore.analysis.results.layer import (
     HEADINGS,
     VERBOSE_HEADINGS,
     LayerResult,
-    bounded_text,
     headings,
     interval_document,
-    interval_text,
     layer_cells,
     layer_document,
     sampling_text,
     table_row,
 )
+from tsstore.analysis.results.layer_parts import for_combining
+from tsstore.analysis.results.network_numbers import NetworkNumbers, network_lines
 from tsstore.analysis.results.scalars import dataset_of, flat_scalars
 from tsstore.analysis.samples import Dealt
-from tsstore.errors import AnalysisError
-from tsstore.statistics.efficiency import Answers, aIQ, network_efficiency
-from tsstore.statistics.intervals import Interval, Jackknifed
-from tsstore.statistics.network_intervals import aiq_interval, network_interval
-from tsstore.statistics.special import check_level
-from tsstore.statistics.verdict import SATURATED, USABLE
+from tsstore.statistics.efficiency import Answers, network_efficiency
 from tsstore.text import (
     MOST_NAMED,
     html_lines,
@@ -58,7 +53,7 @@ MANY_DEPENDENT = 0.05
 
 
 @dataclass(eq=False, repr=False)
-class Analysis(ByLayer[LayerResult]):
+class Analysis(NetworkNumbers, ByLayer[LayerResult]):
     """What was found in a run: a mapping from layer names to results; made by `analyze`.
 
     Attributes
@@ -105,6 +100,9 @@ class Analysis(ByLayer[LayerResult]):
     def __post_init__(self) -> None:
         self.layers = dict(self.layers)
 
+    def _layers(self) -> Collection[LayerResult]:
+        return self.values()
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the analysis to a new local path, such as ``"run.analysis.zarr"``.
 
@@ -143,95 +141,11 @@ class Analysis(ByLayer[LayerResult]):
         """Return the same analysis, of a run that lies there now."""
         return replace(self, run=path)
 
-    @property
-    def is_lower_bound(self) -> bool:
-        """Whether the network's efficiency and aIQ are lower bounds: a layer's efficiency is."""
-        return any(layer.sample_limited for layer in self.values())
-
-    def network_efficiency(self) -> float:
-        """Return the geometric mean of the layers' efficiencies.
-
-        Of a sample-limited layer the lower bound counts, and the mean is a lower bound too: then
-        that of imprecise layers counts as well, as their estimates may be far off.
-        """
-        counted = _bounding if self.is_lower_bound else LayerResult.efficiency
-        return network_efficiency([counted(layer) for layer in self.values()]) or 0.0
-
-    def network_interval(
-        self, level: float = 0.95, *, unseen_like_rare: bool = False
-    ) -> Interval | None:
-        """Return a confidence interval for the network's efficiency.
-
-        None where it is a lower bound, or a layer has no interval; ValueError if level is not
-        between 0 and 1. What `unseen_like_rare` assumes, `LayerResult.interval` says.
-        """
-        check_level(level)
-        if (entropies := self.known_entropies()) is None:
-            return None
-        return network_interval(
-            entropies, self.neurons(), level=level, unseen_like_rare=unseen_like_rare
-        )
-
-    def aiq(self, weight: float = 2, accuracy: float | None = None) -> float:
-        """Return the artificial intelligence quotient, a lower bound where the efficiency is.
-
-        Parameters
-        ----------
-        weight
-            How much accuracy weighs against efficiency; greater than 0.
-        accuracy
-            Unless given, from the recorded predictions and labels.
-
-        Raises
-        ------
-        AnalysisError
-            If there is no accuracy.
-        """
-        return aIQ(self.network_efficiency(), _accuracy(self, accuracy), weight)
-
-    def aiq_interval(
-        self,
-        level: float = 0.95,
-        weight: float = 2,
-        accuracy: float | None = None,
-        *,
-        unseen_like_rare: bool = False,
-    ) -> Interval | None:
-        """Return a confidence interval for the aIQ; None as `network_interval`, raises as `aiq`.
-
-        An accuracy that is given is taken to be exact; the recorded one has its own limits. What
-        `unseen_like_rare` assumes, `LayerResult.interval` says.
-        """
-        check_level(level)
-        answers: float | Answers = _accuracy(self, accuracy)
-        if accuracy is None and self.accuracy_by_group is not None:
-            answers = self.accuracy_by_group
-        if (entropies := self.known_entropies()) is None:
-            return None
-        return aiq_interval(
-            entropies,
-            self.neurons(),
-            answers,
-            weight=weight,
-            clusters=next((layer.clusters for layer in self.values()), None),
-            level=level,
-            unseen_like_rare=unseen_like_rare,
-        )
-
     def __getitem__(self, name: str) -> LayerResult:
         found: LayerResult = self._find(
             str(name), f"{self.run}: no layer {name!r} was analysed; there are"
         )
         return found
-
-    def known_entropies(self) -> list[Jackknifed] | None:
-        """Return the layers' entropies with those without each group; None unless all are good."""
-        known = [entropy for layer in self.values() if (entropy := _good(layer))]
-        return known if known and len(known) == len(self) else None
-
-    def neurons(self) -> list[int]:
-        """Return the neurons of each layer."""
-        return [layer.neurons for layer in self.values()]
 
     @property
     def sentence(self) -> str:
@@ -334,30 +248,6 @@ class Analysis(ByLayer[LayerResult]):
         return html_title("Analysis", self.run) + leading + table + html_lines(_said(self))
 
 
-def _good(layer: LayerResult) -> Jackknifed | None:
-    """Return a layer's entropy, at most one bit a neuron, scattering as it did; None if limited."""
-    entropy = layer.jackknifed
-    if layer.sample_limited or entropy is None:
-        return None
-    names = ("estimate", "lowest", "highest")
-    return replace(entropy, **{name: min(getattr(entropy, name), layer.neurons) for name in names})
-
-
-def _bounding(layer: LayerResult) -> float:
-    """Return the efficiency that counts in a lower bound: the estimate, if it can be believed."""
-    believed = layer.verdict in (SATURATED, USABLE)
-    return layer.efficiency() if believed else layer.efficiency_lower_bound
-
-
-def _accuracy(analysis: Analysis, given: float | None) -> float:
-    accuracy = analysis.accuracy if given is None else given
-    if accuracy is None:
-        raise AnalysisError(
-            f"{analysis.run} has no columns prediction and label; record them, or pass accuracy="
-        )
-    return accuracy
-
-
 def analysis_document(analysis: Analysis) -> dict[str, Any]:
     """Return an analysis's numbers, in the same way as a layer's."""
     plug_ins = [layer.efficiency(PLUG_IN) for layer in analysis.values()]
@@ -381,17 +271,10 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
         "aiq": analysis.aiq() if answered else None,
         "aiq_interval": interval_document(analysis.aiq_interval()) if answered else None,
         "sentence": analysis.sentence,
+        "for_combining": for_combining(
+            analysis.provenance, analysis.accuracy_by_group, analysis.layers
+        ),
     }
-
-
-def network_lines(analysis: Analysis) -> list[str]:
-    """Return what is said of the whole network, a line each."""
-    efficiency = analysis.network_efficiency(), analysis.network_interval()
-    lines = [f"network efficiency {_equals(analysis, *efficiency)}"]
-    if analysis.accuracy is not None:
-        lines.append(f"accuracy = {analysis.accuracy:.4f}")
-        lines.append(f"aIQ {_equals(analysis, analysis.aiq(), analysis.aiq_interval())}")
-    return lines
 
 
 def notes(analysis: Analysis) -> list[str]:
@@ -448,9 +331,3 @@ def _tooltips(layer: LayerResult) -> dict[str, str]:
 
 def _repeating(samples: int) -> str:
     return "1 sample repeats another one" if samples == 1 else f"{samples:,} samples repeat others"
-
-
-def _equals(analysis: Analysis, value: float, interval: Interval | None) -> str:
-    if analysis.is_lower_bound:
-        return bounded_text(value)
-    return f"= {interval_text(value, interval)}"

@@ -1,0 +1,197 @@
+"""Numbers of a network as a whole, from what is known of its layers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Protocol
+
+from tsstore.analysis.results.layer import bounded_text, interval_text
+from tsstore.errors import AnalysisError
+from tsstore.statistics.efficiency import Answers, aIQ, network_efficiency
+from tsstore.statistics.intervals import Interval, Jackknifed
+from tsstore.statistics.network_intervals import aiq_interval, network_interval
+from tsstore.statistics.special import check_level
+from tsstore.statistics.verdict import SATURATED, USABLE
+
+
+class LayerNumbers(Protocol):
+    """What a network's numbers need of a layer."""
+
+    @property
+    def neurons(self) -> int:
+        """Bits of a state."""
+
+    @property
+    def clusters(self) -> int | None:
+        """Number of clusters of samples that depend on each other; None if each is on its own."""
+
+    @property
+    def verdict(self) -> str:
+        """What the samples suffice for."""
+
+    @property
+    def sample_limited(self) -> bool:
+        """Whether there is a lower bound alone."""
+
+    @property
+    def efficiency_lower_bound(self) -> float:
+        """The lower bound."""
+
+    @property
+    def jackknifed(self) -> Jackknifed | None:
+        """The entropy, and those without each group of samples; None where it scatters unknown."""
+
+    def efficiency(self) -> float:
+        """Return the estimate."""
+
+
+class NetworkNumbers(ABC):
+    """The numbers of a network, of which there are layers by name.
+
+    Attributes
+    ----------
+    run
+        Path of the run.
+    accuracy, accuracy_by_group
+        Share of samples whose recorded prediction is their label, and the same by groups of
+        samples; None if they were not recorded.
+    """
+
+    run: str
+    accuracy: float | None
+    accuracy_by_group: Answers | None
+
+    @abstractmethod
+    def _layers(self) -> Collection[LayerNumbers]:
+        """Return all layers."""
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the network's efficiency and aIQ are lower bounds: a layer's efficiency is."""
+        return any(layer.sample_limited for layer in self._layers())
+
+    def network_efficiency(self) -> float:
+        """Return the geometric mean of the layers' efficiencies.
+
+        Of a sample-limited layer the lower bound counts, and the mean is a lower bound too: then
+        that of imprecise layers counts as well, as their estimates may be far off.
+        """
+        counted = _bounding if self.is_lower_bound else _estimated
+        return network_efficiency([counted(layer) for layer in self._layers()]) or 0.0
+
+    def network_interval(
+        self, level: float = 0.95, *, unseen_like_rare: bool = False
+    ) -> Interval | None:
+        """Return a confidence interval for the network's efficiency.
+
+        None where it is a lower bound, or a layer has no interval; ValueError if level is not
+        between 0 and 1. What `unseen_like_rare` assumes, `LayerResult.interval` says.
+        """
+        check_level(level)
+        if (entropies := self.known_entropies()) is None:
+            return None
+        return network_interval(
+            entropies, self.neurons(), level=level, unseen_like_rare=unseen_like_rare
+        )
+
+    def aiq(self, weight: float = 2, accuracy: float | None = None) -> float:
+        """Return the artificial intelligence quotient, a lower bound where the efficiency is.
+
+        Parameters
+        ----------
+        weight
+            How much accuracy weighs against efficiency; greater than 0.
+        accuracy
+            Unless given, from the recorded predictions and labels.
+
+        Raises
+        ------
+        AnalysisError
+            If there is no accuracy.
+        """
+        return aIQ(self.network_efficiency(), _accuracy(self, accuracy), weight)
+
+    def aiq_interval(
+        self,
+        level: float = 0.95,
+        weight: float = 2,
+        accuracy: float | None = None,
+        *,
+        unseen_like_rare: bool = False,
+    ) -> Interval | None:
+        """Return a confidence interval for the aIQ; None as `network_interval`, raises as `aiq`.
+
+        An accuracy that is given is taken to be exact; the recorded one has its own limits. What
+        `unseen_like_rare` assumes, `LayerResult.interval` says.
+        """
+        check_level(level)
+        answers: float | Answers = _accuracy(self, accuracy)
+        if accuracy is None and self.accuracy_by_group is not None:
+            answers = self.accuracy_by_group
+        if (entropies := self.known_entropies()) is None:
+            return None
+        return aiq_interval(
+            entropies,
+            self.neurons(),
+            answers,
+            weight=weight,
+            clusters=next((layer.clusters for layer in self._layers()), None),
+            level=level,
+            unseen_like_rare=unseen_like_rare,
+        )
+
+    def known_entropies(self) -> list[Jackknifed] | None:
+        """Return the layers' entropies with those without each group; None unless all are good."""
+        known = [entropy for layer in self._layers() if (entropy := _good(layer))]
+        return known if known and len(known) == len(self._layers()) else None
+
+    def neurons(self) -> list[int]:
+        """Return the neurons of each layer."""
+        return [layer.neurons for layer in self._layers()]
+
+
+def _good(layer: LayerNumbers) -> Jackknifed | None:
+    """Return a layer's entropy, at most one bit a neuron, scattering as it did; None if limited."""
+    entropy = layer.jackknifed
+    if layer.sample_limited or entropy is None:
+        return None
+    names = ("estimate", "lowest", "highest")
+    return replace(entropy, **{name: min(getattr(entropy, name), layer.neurons) for name in names})
+
+
+def _estimated(layer: LayerNumbers) -> float:
+    """Return the efficiency, whatever its interval."""
+    return layer.efficiency()
+
+
+def _bounding(layer: LayerNumbers) -> float:
+    """Return the efficiency that counts in a lower bound: the estimate, if it can be believed."""
+    believed = layer.verdict in (SATURATED, USABLE)
+    return layer.efficiency() if believed else layer.efficiency_lower_bound
+
+
+def _accuracy(network: NetworkNumbers, given: float | None) -> float:
+    accuracy = network.accuracy if given is None else given
+    if accuracy is None:
+        raise AnalysisError(
+            f"{network.run} has no columns prediction and label; record them, or pass accuracy="
+        )
+    return accuracy
+
+
+def network_lines(network: NetworkNumbers) -> list[str]:
+    """Return what is said of the whole network, a line each."""
+    efficiency = network.network_efficiency(), network.network_interval()
+    lines = [f"network efficiency {_equals(network, *efficiency)}"]
+    if network.accuracy is not None:
+        lines.append(f"accuracy = {network.accuracy:.4f}")
+        lines.append(f"aIQ {_equals(network, network.aiq(), network.aiq_interval())}")
+    return lines
+
+
+def _equals(network: NetworkNumbers, value: float, interval: Interval | None) -> str:
+    if network.is_lower_bound:
+        return bounded_text(value)
+    return f"= {interval_text(value, interval)}"
