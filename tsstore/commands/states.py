@@ -129,12 +129,13 @@ def surprising(
         new=[f"{100 * new:.3g} %" for new in frame["new"]],
     )
     _print_samples(shown.rename(columns={"new": "new rows"}), output, frame, len(frame))
-    print_lines(
-        [
-            "Bits: the mean surprisal of a sample's rows, given the other samples. New rows: those "
-            "of states that no other sample shows."
-        ]
-    )
+    lines = [
+        "Bits: the mean surprisal of a sample's rows, given the other samples. New rows: those of "
+        "states that no other sample shows."
+    ]
+    if ties := frame.attrs["equally_surprising"]:
+        lines.append(f"{counted(ties, 'more sample')} as surprising as the last one.")
+    print_lines(lines)
 
 
 def samples(

@@ -211,6 +211,9 @@ def peak():
 
 def count(run, memory):
     options = {"memory": memory, "scheduler": "threads", "scratch": folder}
+    if what == "surprising":
+        frame = tsstore.surprising(run, "a", 50, **options)
+        return len(frame)
     if what == "most":
         return tsstore.states(run, "a", 50, **options).distinct
     decoded, sort = what.startswith("decoded"), what.startswith("sorted")
@@ -218,7 +221,7 @@ def count(run, memory):
 
 
 folder, memory, what = sys.argv[1:]
-count(f"{folder}/tiny", "16MiB")
+count(f"{folder}/tiny", "24MiB" if what.startswith("sorted") else "16MiB")
 baseline = peak()
 print(count(f"{folder}/run", memory), peak() - baseline)
 """
@@ -247,6 +250,7 @@ def large(tmp_path_factory):
         "packed.parquet",
         "packed.zarr",
         "sorted.parquet",
+        "surprising",
         pytest.param("decoded.zarr", marks=pytest.mark.slow),
         pytest.param("decoded.parquet", marks=pytest.mark.slow),
     ],
@@ -255,9 +259,9 @@ def test_states_of_a_run_larger_than_the_memory_keep_to_it(large, what):
     folder, distinct = large
     # The compiler's memory is not that of an export: the child finds all loops in the cache.
     warm_up(8, exact=True, grouped=False, spill=True)
-    memory = 40 if what.startswith("sorted") else 28
+    memory = {"sorted.parquet": 40, "surprising": 48}.get(what, 28)
     done = children.run(MEASURED, folder, f"{memory}MiB", what)
     assert done.returncode == 0, done.stderr
     count, measured = map(int, done.stdout.split())
-    assert count == distinct
+    assert count == (50 if what == "surprising" else distinct)
     assert measured <= memory * MIB

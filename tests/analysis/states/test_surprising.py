@@ -121,11 +121,13 @@ def test_a_view_is_compared_with_itself(tmp_path):
 
 
 def test_an_odd_one_comes_first_and_a_copy_does_not(tmp_path):
-    numbers = np.concatenate([np.arange(100) % 5, [77], [78, 78]])
+    numbers = np.concatenate([np.arange(100) % 5, [77], [78] * 3])
     store = write_layers(tmp_path / "run", {"a": layer(numbered_rows(numbers, 8))})
     frame = tsstore.surprising(store, "a", 2)
     assert frame.index[0][2] == 100
     assert frame["new"].tolist() == [1, 0]
+    assert frame.attrs == {"equally_surprising": 2}
+    assert tsstore.surprising(store, "a", 1).attrs == {"equally_surprising": 0}
 
 
 def test_where_no_state_comes_again_nothing_is_more_surprising(tmp_path):

@@ -87,7 +87,8 @@ def surprising(
     pandas.DataFrame
         A line a sample, the most surprising first, indexed as `StateStore.samples_frame` is:
         `bits`, the mean surprisal of its rows; `new`, the share of its rows whose state no other
-        sample shows; `rows`; then its sample columns.
+        sample shows; `rows`; then its sample columns. Of equally surprising samples the first ones
+        are there; ``frame.attrs["equally_surprising"]`` is how many more are as the last one is.
 
     Raises
     ------
@@ -127,7 +128,11 @@ def surprising(
         "new": found.new_rows[first] / found.rows[first],
         "rows": found.rows[first],
     }
-    return frame_of_samples(states.sample_parts, first, numbers)
+    frame = frame_of_samples(states.sample_parts, first, numbers)
+    last = numbers["bits"][-1]
+    ties = np.count_nonzero(bits == last) - np.count_nonzero(numbers["bits"] == last)
+    frame.attrs["equally_surprising"] = int(ties)
+    return frame
 
 
 @dataclass(frozen=True)
