@@ -24,8 +24,7 @@ def report(
     import tsstore
 
     with progress() as show:
-        page = tsstore.report(
+        size = tsstore.report(
             run, output, memory=memory, scheduler=scheduler, scratch=scratch, progress=show
         )
-    size = format_memory(page.stat().st_size)
-    typer.echo(f"{printable(str(page))}: {size}; open it in a browser")
+    typer.echo(f"{printable(output)}: {format_memory(size)}; open it in a browser")

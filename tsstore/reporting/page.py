@@ -22,6 +22,8 @@ from tsstore.analysis.results.layer import headings as layer_headings
 from tsstore.analysis.results.network import Analysis, notes
 from tsstore.analysis.results.network_numbers import network_lines
 from tsstore.errors import AccessError, AnalysisError
+from tsstore.store.files.base import partial_name
+from tsstore.store.files.open import is_url, open_files
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.text import Progress, counted, is_number, listed, printable, silent
 
@@ -51,7 +53,7 @@ def report(
     scheduler: Any = None,
     scratch: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
-) -> Path:
+) -> int:
     """Write a page on a run: one file of HTML that needs nothing else, neither script nor network.
 
     The run's rows are read twice: to count its states, and to count what single neurons do.
@@ -61,7 +63,8 @@ def report(
     run
         The run, or where it is.
     path
-        Where to write the page; what is there already is replaced, as a whole or not at all.
+        Where to write the page, also a URL of an object store; what is there already is replaced,
+        as a whole or not at all.
     analysis
         What `analyze` found in the run, if it is there already: rows are then read once.
     memory, scheduler, scratch, progress
@@ -69,8 +72,8 @@ def report(
 
     Returns
     -------
-    Path
-        Where the page is.
+    int
+        Bytes of the page.
 
     Raises
     ------
@@ -80,25 +83,34 @@ def report(
         If Jinja2 is not installed (the extra ``report``), and whatever `analyze` raises.
     """
     template = _template()
-    target = Path(path)
     store = run if isinstance(run, StateStore) else open_store(run)
     options: dict[str, Any] = {"memory": memory, "scheduler": scheduler, "progress": progress}
     if analysis is None:
         analysis = analyze(store, scratch=scratch, **options)
     found = count_neurons(store, list(analysis), **options)
     text = template.render(page(store, analysis, found)).lstrip()
-    partial_file = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    _write(os.fspath(path), text.encode())
+    return len(text.encode())
+
+
+def _write(path: str, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    if is_url(path):
+        parent, _, name = path.rpartition("/")
+        open_files(parent).write(name, data)
+        return
+    target = Path(path)
+    temporary = target.with_name(partial_name(target.name))
     try:
-        partial_file.write_text(text, encoding="utf-8")
-        partial_file.replace(target)
+        temporary.write_bytes(data)
+        temporary.replace(target)
     except OSError as error:
         raise AccessError(
             f"{target} cannot be written ({error.strerror}); make room or get permission there, or "
             "choose another path"
         ) from error
     finally:
-        partial_file.unlink(missing_ok=True)
-    return target
+        temporary.unlink(missing_ok=True)
 
 
 def page(store: StateStore, analysis: Analysis, neurons: Neurons) -> dict[str, Any]:
