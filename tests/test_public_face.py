@@ -4,6 +4,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -102,3 +103,11 @@ def test_errors_that_call_for_an_answer_are_public():
 def test_analysing_imports_no_torch():
     modules = run("import sys, tsstore; tsstore.analyze; print(sorted(sys.modules))")
     assert not set(eval(modules)) & {"torch", "distributed", "typer", "rich"}
+
+
+def test_all_places_tell_the_same_version():
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (root / "CITATION.cff").read_text(encoding="utf-8")
+    assert project["version"] == tsstore.__version__
+    assert f"\nversion: {tsstore.__version__}\n" in citation
