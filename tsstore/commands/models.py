@@ -41,10 +41,10 @@ def demo(
     print_lines(
         [
             f"The states are in {output}. Next:",
-            f"  tsstore neurons {output}                 which neurons never fire, or do the same",
-            f"  tsstore states {output} --layer conv_1   the most frequent states",
-            f"  tsstore info {output}                    what was recorded",
-            f'  python -c "import tsstore; print(tsstore.open({output!r}))"',
+            f"  tsstore report {output}               a page to open in a browser",
+            f"  tsstore neurons {output}              which neurons never fire, or do the same",
+            f"  tsstore analyze {output} --by label   one class beside another",
+            f"  tsstore info {output}                 what was recorded",
         ]
     )
 
