@@ -36,8 +36,8 @@ class Recorder:
     ----------
     model
         The model whose outermost forward pass is a batch, unless :meth:`batch` says otherwise.
-    path, part
-        Where the run lies, and the directory in it of the part that this recorder writes.
+    path
+        Where the run lies.
     files
         The files of the run.
     rank, world_size
@@ -64,7 +64,7 @@ class Recorder:
         self._listener = self._pipeline.listener
         self._earlier = self._sink.earlier
         self.model = model
-        self.path, self.part, self.files = files.location, self._sink.part, files
+        self.path, self.files = files.location, files
         self.rank, self.world_size = part.rank, part.world_size
         self.hooks = self._listener.hooks
         self.committed_samples = self._earlier.committed_samples if self._earlier else 0
@@ -72,6 +72,15 @@ class Recorder:
         # A part that follows others, as after a reset, may well stay empty.
         self._is_on_its_own = settings.begin != "next"
         _RECORDERS.add(self)
+
+    @property
+    def part(self) -> str:
+        """Directory in the run of the part that this recorder writes.
+
+        One that goes on from others begins with the first batch; until then it is the one that
+        would be next.
+        """
+        return self._sink.part
 
     @property
     def statistics(self) -> Statistics:

@@ -100,16 +100,36 @@ def test_a_writer_whose_commits_are_rare_may_be_silent_for_longer():
     assert own_status(silent(hours=25, commits=1)) == "cut off: no commit for a long time"
 
 
-def test_a_later_attempt_replaces_one_that_was_cut_off():
+def test_a_later_attempt_continues_one_that_was_cut_off():
     first, second = part("resumed"), part("closed", attempt=1)
     assert part_statuses([first, second], NOW, unknown) == (
-        PartStatus("replaced", "resumed"), PartStatus("finished"),
+        PartStatus("continued", "resumed", "part-00000-00001"), PartStatus("finished"),
     )  # fmt: skip
     assert status_of(first) == "cut off"
     assert status_of(first, second) == "finished"
     assert status_of(second, replace(first, attributes=replace(first.attributes, attempt=2))) == (
         "cut off"
     )
+
+
+def test_a_part_that_was_continued_says_by_which_one():
+    attempts = [part("resumed by rank 0 of 1"), part("the writer failed: x", attempt=1)]
+    attempts += [part(attempt=2), part("closed", attempt=4)]
+    assert [str(status) for status in part_statuses(attempts[::-1], NOW, gone)][::-1] == [
+        "continued by part-00000-00001",
+        "continued by part-00000-00002: the writer failed: x",
+        "continued by part-00000-00004: its process is gone",
+        "finished",
+    ]
+
+
+def test_of_a_smaller_world_the_first_that_began_continues():
+    old = part("resumed by rank 1 of 2", rank=3, world_size=4)
+    new = [
+        part("closed", rank=1, world_size=2, attempt=attempt, started=started)
+        for attempt, started in ((1, JUST_NOW), (2, NOW.isoformat()))
+    ]
+    assert str(part_statuses([*new, old], NOW, unknown)[2]) == "continued by part-00001-00001"
 
 
 @pytest.mark.parametrize("other", [{"step": 1}, {"rank": 1}, {"attempt": 0}])
@@ -123,7 +143,7 @@ def test_in_a_smaller_world_a_rank_replaces_several():
     old = [part("resumed", rank=rank, world_size=4) for rank in range(4)]
     new = [part("closed", rank=rank, world_size=2, attempt=1, started=JUST_NOW) for rank in (0, 1)]
     states = [status.state for status in part_statuses([*old, *new], NOW, unknown)]
-    assert states == ["replaced"] * 4 + ["finished"] * 2
+    assert states == ["continued"] * 4 + ["finished"] * 2
     assert status_of(*old, *new) == "finished"
     assert status_of(*old, new[0]) == "cut off"
     assert part_statuses([*old, new[0]], NOW, unknown)[3].state == "cut off"

@@ -14,10 +14,12 @@ from interleaving import Actor, SteppedFiles, interleave
 from tsstore.errors import DamageError, PartSealedError, ResumeError, StoreError
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.format.record import CommitRecord
+from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
 from tsstore.store.writing import resume
-from tsstore.store.writing.part import PartWriter
+from tsstore.store.writing.part import PartWriter, create_part
 from tsstore.store.writing.resume import Earlier, resume_part, resume_step
 
 ALONE = PartAttributes()
@@ -69,7 +71,7 @@ def test_a_run_that_is_resumed_reads_as_one(files, tmp_path):
     writer, earlier = resume_part(files, ALONE)
     assert (writer.directory, earlier.committed_samples) == ("part-00000-00001", 2)
     again = write_run(tmp_path, [batch_of([3])])
-    assert again.directory == "part-00000-00002"
+    assert again.directory == "part-00000-00001"
     store = open_store(tmp_path)
     assert store.column("id").tolist() == [1, 2, 3]
     assert old.record == store.parts[0].seal.record
@@ -344,12 +346,114 @@ def test_a_part_that_begins_meanwhile_is_sealed_too(files, tmp_path, monkeypatch
         return earlier
 
     monkeypatch.setattr(resume, "resume_step", look_and_be_late)
+    writer, _ = resume_part(files, ALONE)
+    with pytest.raises(ResumeError, match=r"has begun part-00000-00001 since this job started; "):
+        define(writer)
     writer, earlier = resume_part(files, ALONE)
     assert writer.directory == "part-00000-00002"
     assert earlier.missing([1, 2, 3]).tolist() == [3]
     begun[0].append(batch_of([3]))
     with pytest.raises(PartSealedError):
         begun[0].commit()
+
+
+def define(writer: PartWriter) -> None:
+    """Begin a part, as its first batch does."""
+    layers = {name: LayerAttributes(name, n) for name, n in (("conv_1", 6), ("fc.2", 13))}
+    writer.define(layers, dict.fromkeys(layers, 1), {"id": "int64"})
+
+
+def directories(path) -> list[str]:
+    return [part.directory for part in open_store(path).parts]
+
+
+@pytest.mark.parametrize("why", ["closed", "closed: no data", "stopped by ValueError", "killed"])
+def test_jobs_that_record_nothing_after_the_end_add_no_part(files, tmp_path, why):
+    write_run(tmp_path, [batch_of([1, 2])])
+    for _ in range(10):
+        writer, earlier = resume_part(files, ALONE)
+        assert earlier.committed_samples == 2
+        assert writer.commit() == CommitRecord()
+        if why == "stopped by ValueError":
+            writer.fail(why)
+        elif why != "killed":
+            writer.seal(why)
+            assert writer.commit() == CommitRecord()
+    assert sorted(path.name for path in tmp_path.glob("part-*")) == ["part-00000-00000"]
+    assert open_store(tmp_path).status == "finished"
+    assert verify(tmp_path).findings == ()
+
+
+@pytest.mark.parametrize("make", [
+    lambda path: cut_off(path, [1, 2]), lambda path: cut_off(path, []),
+    lambda path: write_run(path, [batch_of([1])], part=rank(0, 4)),
+    lambda path: create_part(LocalFiles(path, durable=False), ALONE),
+])  # fmt: skip
+def test_the_first_job_that_finds_all_done_says_so_and_no_later_one_does(files, tmp_path, make):
+    create_run(files)
+    make(tmp_path)
+    for _ in range(10):
+        writer, _ = resume_part(files, ALONE)
+        writer.fail("stopped before the first batch")
+    assert directories(tmp_path) == ["part-00000-00000"]
+    for _ in range(10):
+        writer, _ = resume_part(files, ALONE)
+        writer.seal()
+    store = open_store(tmp_path)
+    assert directories(tmp_path) == ["part-00000-00000", "part-00000-00001"]
+    assert (store.status, store.parts[1].samples) == ("finished", 0)
+    if store.parts[0].seal.why != "closed":
+        assert str(store.part_statuses[0]) == "continued by part-00000-00001"
+
+
+def test_a_commit_that_comes_due_after_the_seal_is_none(files, tmp_path):
+    create_run(files)
+    writer = PartWriter(files, ALONE)
+    writer.seal()
+    assert writer.commit() == writer.record == CommitRecord()
+    again = write_run(tmp_path, [batch_of([1])])
+    record = again.record
+    assert again.commit() == record
+    other = cut_off(tmp_path, [2])
+    other.append(batch_of([3]))
+    resume_step(files, ALONE)
+    for _ in range(2):
+        with pytest.raises(PartSealedError):
+            other.commit()
+
+
+@pytest.mark.parametrize(("mine", "theirs", "fits"), [
+    (rank(0, 1), rank(0, 1), False), (rank(1, 2), rank(0, 1), False),
+    (rank(0, 1), rank(1, 2), False), (rank(0, 2), rank(1, 2), True),
+    (rank(1, 4), rank(1, 2), False), (rank(1, 4), rank(0, 2), True),
+    (rank(0, 1), rank(0, 1, step=3), True),
+])  # fmt: skip
+def test_of_two_jobs_that_go_on_from_the_same_parts_one_begins(files, tmp_path, mine, theirs, fits):
+    for number in range(4):
+        cut_off(tmp_path, [number], rank(number, 4))
+    writer, _ = resume_part(files, mine)
+    create_part(files, theirs)
+    if fits:
+        define(writer)
+        writer.seal()
+        assert {writer.directory} < set(directories(tmp_path))
+        return
+    with pytest.raises(ResumeError, match="goes on from the same parts, and has begun part-0"):
+        define(writer)
+    idle, _ = resume_part(files, mine)
+    write_run(tmp_path, [batch_of([7])], part=theirs)
+    idle.seal()
+    assert not idle.begun
+
+
+def test_a_job_whose_run_was_replaced_meanwhile_begins_nothing(files, tmp_path):
+    cut_off(tmp_path, [1])
+    writer, _ = resume_part(files, ALONE)
+    files.remove_tree()
+    cut_off(tmp_path, [5])
+    with pytest.raises(ResumeError, match="is another run by now"):
+        define(writer)
+    assert directories(tmp_path) == ["part-00000-00000"]
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -364,10 +468,7 @@ def test_of_processes_that_resume_at_the_same_time_one_goes_on(tmp_path, seed):
         ids = earlier.missing(range(12)).tolist()
         try:
             if ids:
-                layers = {
-                    name: LayerAttributes(name, n) for name, n in (("conv_1", 6), ("fc.2", 13))
-                }
-                writer.define(layers, dict.fromkeys(layers, 1), {"id": "int64"})
+                define(writer)
             for name in ids:
                 writer.append(batch_of([name]))
                 writer.commit()
@@ -375,6 +476,8 @@ def test_of_processes_that_resume_at_the_same_time_one_goes_on(tmp_path, seed):
             ended.append("closed")
         except PartSealedError:
             ended.append("sealed")
+        except ResumeError:
+            ended.append("overtaken")
 
     interleave(drawn, [Actor(go_on) for _ in range(3)])
     parts = open_store(tmp_path).parts

@@ -72,10 +72,9 @@ class Sink:
 
     def __init__(self, files: Files, part: PartAttributes, settings: Settings) -> None:
         writer, self.earlier = _begin_part(files, part, settings)
-        self.run, self.part, self.rank = files.location, writer.directory, part.rank
+        self.run, self.rank = files.location, part.rank
         self.detached = False
         self.arena = Arena()
-        self._where = f"{self.run}/{self.part}"
         self._max_bytes = settings.sampling.max_bytes
         self._may_detach = settings.on_error == "detach"
         self._done = Statistics()
@@ -88,10 +87,19 @@ class Sink:
             _abandon,
             self._thread,
             self._termination,
-            self._where,
+            self.run,
             settings.begin == "first",
             os.getpid(),
         )
+
+    @property
+    def part(self) -> str:
+        """Directory in the run of the part that is written, or would be with a first batch."""
+        return self._thread.writer.directory
+
+    @property
+    def _where(self) -> str:
+        return f"{self.run}/{self.part}"
 
     @property
     def statistics(self) -> Statistics:
@@ -220,13 +228,14 @@ def _end(thread: WriterThread, termination: Termination | None, why: str) -> Non
 def _abandon(
     thread: WriterThread,
     termination: Termination | None,
-    where: str,
+    run: str,
     is_whole: bool,
     process: int,
 ) -> None:
     """Write what is left of a recorder that nobody closed: at its end, or the interpreter's."""
     if os.getpid() != process:
         return
+    where = f"{run}/{thread.writer.directory}"
     try:
         _end(thread, termination, "never closed")
     except Exception as error:

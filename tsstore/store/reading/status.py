@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,10 @@ from tsstore.text import ago, printable
 LIVE = "live"
 FINISHED = "finished"
 CUT_OFF = "cut off"
-REPLACED = "replaced"
+CONTINUED = "continued"
+
+RESUMED = "resumed by"
+"""Begins what the seal of a part says that a later job goes on from."""
 
 QUIET = timedelta(minutes=10)
 """A writer that cannot be asked counts as live for so long after its last sign of life, …"""
@@ -31,16 +36,21 @@ Probe = Callable[[Mapping[str, Any]], bool | None]
 
 @dataclass(frozen=True)
 class PartStatus:
-    """Whether a part goes on: live, finished, cut off, or replaced: cut off, but another took over.
+    """Whether a part goes on: live, finished, cut off, or continued by another one.
 
-    `why` says why it was cut off.
+    `why` says why it was cut off, `by` is the directory of the part that continues it.
     """
 
     state: str
     why: str = ""
+    by: str = ""
 
     def __str__(self) -> str:
-        return f"{self.state}: {self.why}" if self.why else self.state
+        if not self.by:
+            return f"{self.state}: {self.why}" if self.why else self.state
+        # That it was resumed is said already.
+        why = "" if self.why.startswith(RESUMED) else f": {self.why}"
+        return f"{self.state} by {self.by}{why}"
 
 
 def part_statuses(
@@ -48,11 +58,11 @@ def part_statuses(
 ) -> tuple[PartStatus, ...]:
     """Return the status of each of a run's parts; `probe` asks for those not sealed."""
     now, probe = now or datetime.now(UTC), probe or is_alive
-    statuses = []
+    statuses, successors = [], _Successors(parts)
     for part in parts:
         status = _own_status(part, now, probe)
-        if status.state == CUT_OFF and any(_replaces(other, part) for other in parts):
-            status = PartStatus(REPLACED, status.why)
+        if status.state == CUT_OFF and (later := successors.of(part)):
+            status = PartStatus(CONTINUED, status.why, later.directory)
         statuses.append(status)
     return tuple(statuses)
 
@@ -70,9 +80,10 @@ def run_status(
     states = {status.state for status in part_statuses(parts, now, probe)}
     if LIVE in states or (not parts and _is_recent(created, "created", now)):
         return LIVE
-    steps = {part.step for part in parts}
-    complete = [_is_complete([part for part in parts if part.step == step]) for step in steps]
-    return FINISHED if complete and all(complete) else CUT_OFF
+    steps = defaultdict(list)
+    for part in parts:
+        steps[part.step].append(part)
+    return FINISHED if parts and all(map(_is_complete, steps.values())) else CUT_OFF
 
 
 def last_commit(parts: Iterable[Part]) -> datetime | None:
@@ -122,7 +133,7 @@ def is_alive(process: Mapping[str, Any]) -> bool | None:
 def _own_status(part: Part, now: datetime, probe: Probe) -> PartStatus:
     """Return a part's status, whatever other parts there are."""
     if part.seal is not None:
-        return PartStatus(FINISHED) if _is_closed(part) else PartStatus(CUT_OFF, part.seal.why)
+        return PartStatus(FINISHED) if is_closed(part) else PartStatus(CUT_OFF, part.seal.why)
     alive = probe(part.attributes.process)
     if alive is None:
         sign_of_life = part.record.time or part.attributes.started
@@ -131,9 +142,14 @@ def _own_status(part: Part, now: datetime, probe: Probe) -> PartStatus:
     return PartStatus(LIVE) if alive else PartStatus(CUT_OFF, "its process is gone")
 
 
-def _is_closed(part: Part) -> bool:
+def is_closed(part: Part) -> bool:
     """Whether its own writer has closed it: having said all, or all that was wanted."""
-    return part.seal is not None and part.seal.why.split(":")[0] == "closed"
+    return part.seal is not None and closes(part.seal.why)
+
+
+def closes(why: str) -> bool:
+    """Whether the reason of a seal is that its own writer had come to its end."""
+    return why.split(":")[0] == "closed"
 
 
 def _is_recent(text: str, what: str, now: datetime, quiet: timedelta = QUIET) -> bool:
@@ -150,22 +166,44 @@ def _quiet(part: Part) -> timedelta:
     return min(max(QUIET, usual), QUIET_AT_MOST)
 
 
-def _replaces(later: Part, earlier: Part) -> bool:
-    """Whether a part goes on where another one of its step was cut off."""
-    new, old = later.attributes, earlier.attributes
-    if new.step != old.step or new.rank != old.rank % new.world_size:
-        return False
-    if new.rank == old.rank:
-        return new.attempt > old.attempt
-    # In a smaller world, a rank takes over from several.
-    return new.started > old.started
+class _Successors:
+    """Finds the part that goes on where another one of its step was cut off."""
+
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self._of_rank: dict[tuple[object, int], list[Part]] = defaultdict(list)
+        self._world_sizes: dict[object, set[int]] = defaultdict(set)
+        for part in sorted(parts, key=_attempt):
+            self._of_rank[part.step, part.attributes.rank].append(part)
+            self._world_sizes[part.step].add(part.attributes.world_size)
+
+    def of(self, part: Part) -> Part | None:
+        """Return the first part that goes on from one; None where none does."""
+        mine = part.attributes
+        same_rank = self._of_rank[part.step, mine.rank]
+        place = bisect_right(same_rank, mine.attempt, key=_attempt)
+        if place < len(same_rank):
+            return same_rank[place]
+        # In a smaller world, a rank takes over from several.
+        heirs = {(part.step, mine.rank % size) for size in self._world_sizes[part.step]}
+        later = [
+            other
+            for heir in heirs - {(part.step, mine.rank)}
+            for other in self._of_rank[heir]
+            if other.attributes.rank == mine.rank % other.attributes.world_size
+            and other.attributes.started > mine.started
+        ]
+        return min(later, key=lambda other: other.attributes.started, default=None)
+
+
+def _attempt(part: Part) -> int:
+    return part.attributes.attempt
 
 
 def _is_complete(parts: Sequence[Part]) -> bool:
     """Whether the newest part of each rank of the latest world size was closed."""
     world_size = max(parts, key=lambda part: part.attributes.started).attributes.world_size
     newest: dict[int, Part] = {}
-    for part in sorted(parts, key=lambda part: part.attributes.attempt):
+    for part in sorted(parts, key=_attempt):
         newest[part.attributes.rank] = part
-    closed = [rank < world_size and _is_closed(part) for rank, part in newest.items()]
+    closed = [rank < world_size and is_closed(part) for rank, part in newest.items()]
     return sum(closed) == world_size

@@ -101,6 +101,8 @@ class PartArrays:
 
     Attributes
     ----------
+    part
+        Directory of the part; known at last when the layers are defined.
     batches, samples
         How many have been appended.
     defined
@@ -119,7 +121,7 @@ class PartArrays:
         self.defined = False
         self._appending = False
         self._files = files
-        self._part = part
+        self.part = part
         self._compression = compression
         self._chunk_bytes = chunk_bytes
         self._encoder = Encoder(compression.threads)
@@ -146,12 +148,12 @@ class PartArrays:
             spec = states_spec(attributes.row_bytes, rows, codec, level)
             directory = directory_name(index, name)
             self._layers[name] = LayerWriter(
-                self._files, self._part, directory, attributes, spec, self.samples, self._encoder
+                self._files, self.part, directory, attributes, spec, self.samples, self._encoder
             )
         if not self.defined:
             for index, (name, dtype) in enumerate(columns.items()):
                 directory = column_directory(index, name)
-                paths, spec = column_paths(self._part, directory), sample_spec(dtype)
+                paths, spec = column_paths(self.part, directory), sample_spec(dtype)
                 column = ArrayWriter(self._files, paths, spec, {"name": name, "index": index})
                 self._columns[name] = (directory, column)
         self.defined = True
@@ -173,7 +175,7 @@ class PartArrays:
         """Raise StoreError where a batch was appended by half."""
         if self._appending:
             raise StoreError(
-                f"{self._files.location}/{self._part}: a batch could not be written whole, so "
+                f"{self._files.location}/{self.part}: a batch could not be written whole, so "
                 "no later one is taken; what was committed before stays readable: run again"
             )
 
@@ -204,12 +206,12 @@ class PartArrays:
         """Refuse a batch that not every layer and column can take, before any of them does."""
         if set(batch.layers) != set(self._layers):
             raise StoreError(
-                f"{self._part}: the batch has layers {sorted(batch.layers)}; "
+                f"{self.part}: the batch has layers {sorted(batch.layers)}; "
                 f"expected {sorted(self._layers)}"
             )
         if set(batch.columns) != set(self._columns):
             raise ColumnsError(
-                f"{self._part}: the batch has columns {sorted(batch.columns)}; "
+                f"{self.part}: the batch has columns {sorted(batch.columns)}; "
                 f"expected {sorted(self._columns)}"
             )
         for name, layer in batch.layers.items():

@@ -37,6 +37,17 @@ class PartWriter:
     attempt
         Which attempt the part must be, 0 for the first of its rank, or StoreExistsError is raised;
         the first that is free unless given.
+    begin
+        Whether to create the part now, rather than with its first batch.
+
+    Attributes
+    ----------
+    begun
+        Whether the part has been created.
+    sealed
+        Whether it takes no more batches.
+    closed
+        Whether that is because it was sealed by this writer.
     """
 
     def __init__(
@@ -47,12 +58,16 @@ class PartWriter:
         compression: Compression | None = None,
         chunk_bytes: int | None = None,
         attempt: int | None = None,
+        begin: bool = True,
     ) -> None:
         self._files = files
         self.record = CommitRecord()
-        self.sealed = False
-        self.attributes = create_part(files, part, attempt)
+        self.begun = self.sealed = self.closed = False
+        self.attributes = part
+        self.choose_attempt(attempt)
         self._arrays = PartArrays(files, self.directory, compression or Compression(), chunk_bytes)
+        if begin:
+            self.begin()
 
     @property
     def directory(self) -> str:
@@ -63,6 +78,18 @@ class PartWriter:
     def started(self) -> bool:
         """Whether layers and columns have been defined."""
         return bool(self._arrays)
+
+    def choose_attempt(self, attempt: int | None) -> None:
+        """Say which attempt the part must be that has not begun; the first that is free if None."""
+        self._attempt = attempt
+        self.attributes = replace(self.attributes, attempt=attempt or 0)
+
+    def begin(self) -> None:
+        """Create the part, exclusively, unless that has been done."""
+        if not self.begun:
+            self.attributes = create_part(self._files, self.attributes, self._attempt)
+            self._arrays.part = self.directory
+            self.begun = True
 
     def define(
         self,
@@ -76,6 +103,7 @@ class PartWriter:
         the rows of a sample in the first batch: chunks hold whole samples where they can. `columns`
         are dtype names.
         """
+        self.begin()
         if not self._arrays.defined:
             create_groups(self._files, self.directory)
         self._arrays.define(layers, positions, columns)
@@ -88,9 +116,12 @@ class PartWriter:
     def commit(self) -> CommitRecord:
         """Put all appended batches on disk for good: chunks, then the record, then shapes.
 
-        PartSealedError where the part has been sealed meanwhile; StoreError where a batch could not
-        be appended whole, or the part has been deleted.
+        After the end, and before the beginning, there is nothing to do. PartSealedError where the
+        part has been sealed by another process; StoreError where a batch could not be appended
+        whole, or the part has been deleted.
         """
+        if self.closed or not self.begun:
+            return self.record
         self._arrays.check_whole()
         if self.record.generation and self.record.batches == self._arrays.batches:
             return self.record
@@ -119,6 +150,7 @@ class PartWriter:
         """Commit, then freeze the part for ever, and say how many seconds the job waited for it."""
         if self.sealed:
             return
+        self.begin()
         record = self.commit()
         self._check_seal()
         try:
@@ -127,6 +159,7 @@ class PartWriter:
             self._check_seal()
         self._files.sync()
         self._end()
+        self.closed = True
 
     def fail(self, why: str) -> None:
         """Freeze the part at its last commit after an error, if that can still be done.
@@ -136,7 +169,7 @@ class PartWriter:
         if not self.sealed:
             self._end()
             with suppress(OSError, TsstoreError):
-                if is_own(self._files, self.attributes):
+                if self.begun and is_own(self._files, self.attributes):
                     seal_part(self._files, self.directory, why)
 
     def _end(self) -> None:

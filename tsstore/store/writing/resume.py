@@ -19,7 +19,9 @@ from tsstore.store.format.documents import metadata_key
 from tsstore.store.format.paths import seal_path
 from tsstore.store.reading.ids import ID, missing_ids
 from tsstore.store.reading.part import Part
+from tsstore.store.reading.status import RESUMED, closes, is_closed
 from tsstore.store.reading.store import open_parts
+from tsstore.store.run import read_run
 from tsstore.store.writing.part import PartWriter, next_attempt
 from tsstore.store.writing.seal import seal_part
 from tsstore.text import printable
@@ -48,6 +50,10 @@ class Earlier:
         All parts of the step, with the commits that count.
     attempt
         Which attempt this rank's next part is.
+    run_id
+        Of the run.
+    others
+        Directories of the parts of other steps.
     threshold
         As given for this job; None if any will do.
     """
@@ -56,6 +62,8 @@ class Earlier:
     part: PartAttributes
     parts: tuple[Part, ...]
     attempt: int
+    run_id: str = ""
+    others: frozenset[str] = frozenset()
     threshold: float | None = None
 
     @cached_property
@@ -78,6 +86,32 @@ class Earlier:
             if part.seal is not None
             for layer in part.layers.values()
         )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether this rank's newest part was closed by its own writer, in a world of that size."""
+        mine = [part for part in self.parts if part.attributes.rank == self.part.rank]
+        newest = max(mine, key=lambda part: part.attributes.attempt, default=None)
+        same_size = newest and newest.attributes.world_size == self.part.world_size
+        return newest is not None and bool(same_size) and is_closed(newest)
+
+    def check_alone(self, files: Files) -> None:
+        """Raise ResumeError where another process has gone on from these parts meanwhile."""
+        if read_run(files).run_id != self.run_id:
+            raise ResumeError(f"{self.location} is another run by now; stop this job")
+        known = self.others.union(part.directory for part in self.parts)
+        for name in files.list(""):
+            part = (
+                Part.find(files, name) if name.startswith("part-") and name not in known else None
+            )
+            if part is not None and part.step == self.part.step:
+                mine, theirs = self.part, part.attributes
+                mine_follows = theirs.rank % mine.world_size == mine.rank
+                if mine_follows or mine.rank % theirs.world_size == theirs.rank:
+                    raise ResumeError(
+                        f"{self.location}: another process goes on from the same parts, and has "
+                        f"begun {part.directory} since this job started; stop one of the two"
+                    )
 
     def missing(self, ids: npt.ArrayLike) -> npt.NDArray[Any]:
         """Return those of some ids, integers or text, that no sealed part of the step holds.
@@ -177,12 +211,14 @@ def resume_step(files: Files, part: PartAttributes, *, threshold: float | None =
 
     Nothing is sealed where this job does not fit: the one that does may still be running.
     """
-    why = f"resumed by rank {part.rank} of {part.world_size}"
+    why = f"{RESUMED} rank {part.rank} of {part.world_size}"
     while True:
         # The attempt comes first: a part that begins after this look takes the number.
         attempt = next_attempt(files, part.rank)
-        parts = tuple(old for old in open_parts(files) if old.step == part.step)
-        earlier = Earlier(files.location, part, parts, attempt, threshold)
+        run_id, every = read_run(files).run_id, open_parts(files)
+        parts = tuple(old for old in every if old.step == part.step)
+        others = frozenset(old.directory for old in every if old.step != part.step)
+        earlier = Earlier(files.location, part, parts, attempt, run_id, others, threshold)
         earlier.check_job()
         unsealed = [part for part in earlier.own_parts if part.seal is None]
         if not unsealed:
@@ -195,6 +231,41 @@ def resume_step(files: Files, part: PartAttributes, *, threshold: float | None =
             seal_part(files, old.directory, why)
 
 
+class ResumedPartWriter(PartWriter):
+    """Writes the part that comes after others; it begins with the first batch.
+
+    So a job that records nothing adds no part, unless it is the first to say that all is done.
+    """
+
+    def __init__(
+        self, files: Files, earlier: Earlier, compression: Compression | None = None
+    ) -> None:
+        self._earlier = earlier
+        attempt = earlier.attempt
+        super().__init__(files, earlier.part, compression=compression, attempt=attempt, begin=False)
+
+    def begin(self) -> None:
+        """Create the part; ResumeError where another process has gone on meanwhile."""
+        while not self.begun:
+            # The number comes first: who takes it after that look makes this one fail.
+            self.choose_attempt(next_attempt(self._files, self.attributes.rank))
+            self._earlier.check_alone(self._files)
+            with suppress(StoreExistsError):
+                super().begin()
+
+    def seal(self, why: str = "closed", waited: float | None = None) -> None:
+        """Commit, then freeze the part; where it has not begun, begin it if that says anything."""
+        if not self.begun and closes(why) and not self._earlier.is_complete:
+            # Where another process goes on, there is nothing to say.
+            with suppress(ResumeError):
+                self.begin()
+        if self.begun:
+            super().seal(why, waited)
+        else:
+            self._end()
+            self.closed = True
+
+
 def resume_part(
     files: Files,
     part: PartAttributes,
@@ -204,14 +275,17 @@ def resume_part(
 ) -> tuple[PartWriter, Earlier]:
     """Go on with a step: seal what is earlier, and begin the part that comes next.
 
-    Of processes that start at the same time as the same rank one goes on at last, and the others'
-    parts are sealed: no two write the same samples.
+    Where there is something earlier, it begins with its first batch. Of processes that go on from
+    the same parts one begins, and the others learn it then, or are sealed: no two write the same
+    samples.
     """
     while True:
         earlier = resume_step(files, part, threshold=threshold)
+        if earlier.own_parts:
+            return ResumedPartWriter(files, earlier, compression), earlier
         with suppress(StoreExistsError):
-            writer = PartWriter(files, part, compression=compression, attempt=earlier.attempt)
-            return writer, earlier
+            attempt = earlier.attempt
+            return PartWriter(files, part, compression=compression, attempt=attempt), earlier
 
 
 def _names(layers: AbstractSet[str]) -> str:
