@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from tsstore.analysis.analyze import analyze
-from tsstore.analysis.execution.reduction import Piece, Reduction
-from tsstore.analysis.neurons import NEURON_BYTES, LayerNeurons
-from tsstore.analysis.request import Request, check_rows, countable, layer_names
+from tsstore.analysis.flips import HEADINGS, HELD_BYTES, LayerFlips, compare_layer, find_targets
+from tsstore.analysis.request import Request, countable, layer_names
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.difference import Difference, difference
-from tsstore.analysis.schedulers import Report, Scheduler, choose
-from tsstore.counting.firing import Firing, add_firing, count_firing
-from tsstore.errors import AnalysisError, MemoryTooSmallError, UnknownLayerError
-from tsstore.store.reading.ids import ID, id_dtype, id_pieces
+from tsstore.analysis.schedulers import choose
+from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.text import (
     counted,
-    format_memory,
     html_lines,
     html_table,
     html_title,
@@ -41,79 +31,6 @@ if TYPE_CHECKING:
     from tsstore.store.reading.layer import LayerStates
     from tsstore.store.reading.store import StateStore
     from tsstore.text import Progress
-
-HEADINGS = ("layer", "neurons", "samples in both", "bits that differ", "neurons that never do")
-NOT_PAIRED = -1
-SAMPLE_BYTES = 64
-"""Of a sample, while ids are joined: its id, its place among all, its place in the other run."""
-HELD_BYTES = 24
-"""Of a sample, while rows are compared: its place in the other run, and its rows there."""
-
-_Numbers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class LayerFlips:
-    """How the states of one layer differ between two runs, at the same samples and positions.
-
-    Attributes
-    ----------
-    name, neurons
-        The layer's name, and how many neurons it has.
-    flips
-        What was counted of the bits that differ: its `rate` is, for each neuron, the share of
-        rows in which it is on in one run and off in the other; `rate_limits` are by samples. None
-        where rows cannot be compared.
-    reason
-        Why rows cannot be compared, in a phrase; empty where they were.
-    unequal
-        Samples of both runs that have other numbers of rows in them, and were not compared.
-    """
-
-    name: str
-    neurons: int
-    flips: LayerNeurons | None
-    reason: str = ""
-    unequal: int = 0
-
-    @property
-    def samples(self) -> int:
-        """Samples of both runs whose rows were compared."""
-        return 0 if self.flips is None else self.flips.samples
-
-    @property
-    def share(self) -> float | None:
-        """Share of all bits that differ; None where rows cannot be compared."""
-        return None if self.flips is None else float(self.flips.rate.mean())
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """The layer's line in a table, as :data:`HEADINGS` names its columns."""
-        found = (printable(self.name), f"{self.neurons:,}")
-        if self.flips is None or self.share is None:
-            return (*found, "", "", "")
-        return (
-            *found,
-            f"{self.samples:,}",
-            f"{100 * self.share:.3g} %",
-            f"{len(self.flips.dead):,}",
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all numbers as JSON can hold them."""
-        rates = None if self.flips is None else self.flips.rate.tolist()
-        return {
-            "neurons": self.neurons,
-            "samples": self.samples,
-            "samples_of_other_lengths": self.unequal,
-            "share_of_bits_that_differ": self.share,
-            "share_by_neuron": rates,
-            "reason": self.reason,
-        }
-
-    def __repr__(self) -> str:
-        share = "not compared" if self.share is None else f"{100 * self.share:.3g} % of bits differ"
-        return f"<LayerFlips {printable(self.name)}: {self.neurons} neurons, {share}>"
 
 
 class Comparison(ByLayer[LayerFlips]):
@@ -279,7 +196,7 @@ def compare(
         found = difference(*analyses)
     with closing(choose(request.scheduler)) as runner:
         amount = runner.memory(request.memory)
-        targets = _targets(*stores, amount)
+        targets = find_targets(*stores, amount)
         amount -= HELD_BYTES * (stores[0].samples + stores[1].samples)
         flips = {}
         for name, (one, other) in zip(names, pairs, strict=True):
@@ -287,7 +204,7 @@ def compare(
                 runner.reading(stores[0].parts[0].files, [part.directory for part in one.parts]),
                 runner.reading(stores[1].parts[0].files, [part.directory for part in other.parts]),
             ):
-                flips[name] = _compare_layer(
+                flips[name] = compare_layer(
                     one, other, targets, amount, runner, request.report(name)
                 )
     return Comparison((stores[0].path, stores[1].path), flips, found, warnings)
@@ -328,157 +245,3 @@ def _warnings(pairs: Iterable[tuple[LayerStates, LayerStates]]) -> Iterator[str]
 
 def _threshold(states: LayerStates) -> float:
     return float(states.attributes.threshold["given"])
-
-
-def _targets(first: StateStore, second: StateStore, memory: int) -> dict[str, _Numbers] | str:
-    """Return where the samples of one run are among those shown of the other, or why not.
-
-    By directory of a part: int64 (samples,), `NOT_PAIRED` for what is not there.
-    """
-    for store in (first, second):
-        if any(ID not in part.columns for part in store.parts if part.samples):
-            return f"{printable(store.path)} has no ids that tell which samples are the same"
-    kinds = [id_dtype(store.parts) for store in (first, second)]
-    if (kinds[0].kind == "O") != (kinds[1].kind == "O"):
-        return f"ids are {kinds[0]} in one run, and {kinds[1]} in the other"
-    needed = SAMPLE_BYTES * (first.samples + second.samples)
-    if needed > memory:
-        raise MemoryTooSmallError(
-            f"{first.path}: memory of {format_memory(memory)} is too small to join the ids of "
-            f"{first.samples + second.samples:,} samples; give at least "
-            f"memory='{-(-needed // 1024)}KiB'"
-        )
-    known, place = np.unique(_ids(second), return_index=True)
-    found, shown = {}, _ids(first)
-    _, firsts = np.unique(shown, return_index=True)
-    target = np.full(len(shown), NOT_PAIRED, np.int64)
-    at = np.minimum(np.searchsorted(known, shown[firsts]), len(known) - 1)
-    is_there = np.asarray(known[at] == shown[firsts], np.bool_)
-    target[firsts[is_there]] = place[at[is_there]]
-    start = 0
-    for part in first.parts:
-        kept = first.view.samples.kept(part.directory, 0, part.samples)
-        own = np.full(part.samples, NOT_PAIRED, np.int64)
-        chosen = np.ones(part.samples, np.bool_) if kept is None else kept
-        stop = start + int(chosen.sum())
-        own[chosen] = target[start:stop]
-        found[part.directory], start = own, stop
-    return found
-
-
-def _ids(store: StateStore) -> npt.NDArray[Any]:
-    """Return the ids of all samples that are shown, in their order."""
-    pieces = []
-    for part in store.parts:
-        first = 0
-        for piece in id_pieces(part):
-            pieces.append(store.view.samples.select(piece, part.directory, first))
-            first += len(piece)
-    # Without a common type of its own: that of int64 and uint64 would be float64.
-    if len({piece.dtype for piece in pieces}) > 1:
-        pieces = [piece.astype(object) for piece in pieces]
-    return np.concatenate(pieces)
-
-
-@dataclass(frozen=True, eq=False)
-class _Other:
-    """The run that is looked at sample by sample: where its samples' rows are.
-
-    `starts` is int64 (samples + 1,): of each sample that is shown its first row, and their end.
-    """
-
-    states: LayerStates
-    starts: _Numbers
-    targets: Mapping[str, _Numbers]
-
-    @cached_property
-    def positions(self) -> _Numbers:
-        """Rows of each sample."""
-        return np.diff(self.starts)
-
-    def rows(self, samples: _Numbers) -> npt.NDArray[np.uint8]:
-        """Return the rows of some samples, one after the other."""
-        if len(samples) and (np.diff(samples) == 1).all():
-            found: npt.NDArray[np.uint8] = self.states[
-                self.starts[samples[0]] : self.starts[samples[-1] + 1]
-            ]
-            return found
-        counts = self.positions[samples]
-        before = np.repeat(self.starts[samples] - (np.cumsum(counts) - counts), counts)
-        return self.states[before + np.arange(int(counts.sum()))]
-
-
-@dataclass(frozen=True, eq=False)
-class _Flipped:
-    """What a piece shows: bits that differ, and samples whose numbers of rows do."""
-
-    firing: Firing
-    unequal: int = 0
-
-
-def _compare_layer(
-    first: LayerStates,
-    second: LayerStates,
-    targets: Mapping[str, _Numbers] | str,
-    memory: int,
-    scheduler: Scheduler,
-    report: Report | None,
-) -> LayerFlips:
-    check_rows(first)
-    check_rows(second)
-    reason = targets if isinstance(targets, str) else _other_positions(first, second)
-    if isinstance(targets, str) or reason:
-        return LayerFlips(first.name, first.neurons, None, reason)
-    starts = np.concatenate([[0], np.cumsum(second.read_positions())])
-    secret = int.from_bytes(os.urandom(16), "little")
-    one = np.zeros((1, first.row_bytes), np.uint8)
-    count_firing(one, np.ones(1, np.int64), first.neurons, [0])
-    reduction = Reduction(
-        first,
-        "compare rows",
-        partial(_compare_piece, other=_Other(second, starts, targets), secret=secret),
-        _add,
-        # The row of the other run, its number, and what counting takes.
-        bytes_beside_row=3 * first.row_bytes + 8 * math.ceil(first.row_bytes / 8) + 48,
-        result_bytes=NEURON_BYTES * (first.neurons + 64),
-    )
-    found = reduction.run(memory, scheduler, report)
-    if not found.firing.rows:
-        return LayerFlips(
-            first.name, first.neurons, None, "no sample is in both with rows", found.unequal
-        )
-    flips = LayerNeurons(first.name, found.firing)
-    return LayerFlips(first.name, first.neurons, flips, "", found.unequal)
-
-
-def _other_positions(first: LayerStates, second: LayerStates) -> str:
-    """Return why the rows of one sample are not of the same places, where they are not."""
-    for states in (first, second):
-        sampling = states.attributes.sampling or {}
-        if "positions" in sampling:
-            return f"{printable(states.location)} holds some places of each sample, drawn at random"
-    return ""
-
-
-def _compare_piece(piece: Piece, other: _Other, secret: int) -> _Flipped:
-    """Count the bits that differ in a piece's samples."""
-    block, part = piece.block, piece.part
-    positions = piece.stored_positions()
-    target = other.targets[part.directory][block.first_sample : block.first_sample + block.samples]
-    paired = target != NOT_PAIRED
-    paired[paired] &= positions[paired] + other.positions[target[paired]] > 0
-    equal = paired.copy()
-    equal[paired] = positions[paired] == other.positions[target[paired]]
-    rows = piece.stored_rows()
-    if not equal.all():
-        rows = rows[np.repeat(equal, positions)]
-    differing = rows ^ other.rows(target[equal])
-    seed = [secret, block.part, block.first_row]
-    firing = count_firing(differing, positions[equal], other.states.neurons, seed)
-    return _Flipped(firing, int(np.count_nonzero(paired & ~equal)))
-
-
-def _add(results: Iterable[_Flipped]) -> _Flipped:
-    found = list(results)
-    firing = add_firing(one.firing for one in found)
-    return _Flipped(firing, sum(one.unequal for one in found))

@@ -29,7 +29,7 @@ def compare(
 ) -> None:
     """Compare two runs: efficiencies, and which bits of the same samples differ."""
     import tsstore
-    from tsstore.analysis.comparison import HEADINGS
+    from tsstore.analysis.flips import HEADINGS
     from tsstore.analysis.results.difference import HEADINGS as DIFFERENCES
 
     with progress(silent=json) as report:
