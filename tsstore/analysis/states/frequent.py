@@ -134,7 +134,7 @@ class FrequentStates:
             numbers = (
                 f"{on[index]:,}",
                 f"{self.multiplicity[index]:,}",
-                f"{100 * self.share[index]:.3g} %",
+                _percent(self.share[index]),
                 f"{self.incidence[index]:,}",
             )
             cells.append((first, *numbers))
@@ -235,6 +235,11 @@ def _legend(neurons: int, hex: bool) -> str:
         return f"A block is a neuron, neuron 0 first: {ON} on, {OFF} off."
     of = f"; drawn are the first {MOST_DRAWN} of {neurons:,}" if neurons > MOST_DRAWN else ""
     return f"A block is a neuron, {LINE_NEURONS} a line, neuron 0 first: {ON} on, {OFF} off{of}."
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, without an exponent where it is tiny."""
+    return f"{100 * share:.3g} %" if share >= 1e-5 else "0.000 %"
 
 
 def _digits(row: npt.NDArray[np.uint8]) -> str:
