@@ -7,9 +7,11 @@ tasks, with and without progress, and how many bytes are pickled for a task and 
     python benchmarks/cluster_overhead.py
     python benchmarks/cluster_overhead.py --blocks 100000 --workers 4 --json
     python benchmarks/cluster_overhead.py --plan
+    python benchmarks/cluster_overhead.py --busy
 
-The last runs nothing: it prints how 10**12 rows of 8 bytes would be counted. A run of a cluster's
-first tasks is not counted: it imports.
+`--plan` runs nothing: it prints how 10**12 rows of 8 bytes would be counted. A run of a cluster's
+first tasks is not counted: it imports. `--busy` prints the share of the time that a network's tasks
+keep the threads or workers busy, from the beginning of its analysis to the end.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import numpy as np
+from dask.callbacks import Callback
 from dask.local import get_sync
-from memory import write_run
+from memory import POSITIONS, half, write_run
 
 import tsstore
 from tsstore.analysis.execution.block import LayerJob
@@ -41,6 +45,11 @@ from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler, Scheduler, choose, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import MemoryTooSmallError
+from tsstore.store.files.local import LocalFiles
+from tsstore.store.format.attributes import LayerAttributes, PartAttributes
+from tsstore.store.run import create_run
+from tsstore.store.writing.batch import Batch, LayerBatch
+from tsstore.store.writing.part import PartWriter
 
 Graph = dict[Any, Any]
 
@@ -52,6 +61,10 @@ ROW_NANOSECONDS = 25
 """CPU time of a row, from a store in lz4 through files to the spectrum."""
 MEMORIES = ((4, 0.60), (16, 0.25), (16, 0.60))
 """GiB of a worker, and the share of it that is given."""
+
+
+NETWORKS = {"3 large": (3, 1 << 22), "53 small": (53, 1 << 16)}
+"""Layers, and rows of each, of 8 bytes and 16 positions."""
 
 
 def do_nothing(*_: object) -> int:
@@ -180,6 +193,73 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def print_busy(workers: int) -> None:
+    """Print the share of the time that tasks run, on threads and on processes, of two networks."""
+    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    print(f"{'layers':<12}{'where':<14}{'seconds':>8}{'busy':>7}")
+    for name, (layers, rows) in NETWORKS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "run")
+            write_network(path, layers, rows)
+            for where, measure_busy in (("threads", busy_threads), ("processes", busy_workers)):
+                seconds, share = measure_busy(path, workers)
+                print(f"{name:<12}{f'{workers} {where}':<14}{seconds:>8.1f}{share:>7.0%}")
+
+
+def write_network(path: Path, layers: int, rows: int) -> None:
+    """Write a run of layers of random states, every other one of which is in several samples."""
+    files = LocalFiles(path, durable=False)
+    create_run(files)
+    writer = PartWriter(files, PartAttributes())
+    names = [f"layer_{number}" for number in range(layers)]
+    writer.define(
+        {name: LayerAttributes(name, 64) for name in names}, dict.fromkeys(names, POSITIONS), {}
+    )
+    generator, samples = np.random.default_rng(1), rows // POSITIONS
+    own = np.full(samples, POSITIONS, np.int64)
+    batch = {name: LayerBatch(half(generator, 0, rows, 8), own) for name in names}
+    writer.append(Batch(samples, batch))
+    writer.seal()
+
+
+def busy_threads(path: Path, threads: int) -> tuple[float, float]:
+    """Return the seconds of an analysis, and the share in which the threads had tasks."""
+    begun: dict[Any, float] = {}
+    spent: list[float] = []
+
+    def begin(key: Any, *_: Any) -> None:
+        begun[key] = time.perf_counter()
+
+    def end(key: Any, *_: Any) -> None:
+        spent.append(time.perf_counter() - begun[key])
+
+    tsstore.analyze(path, "layer_0", scheduler="threads")
+    start = time.perf_counter()
+    with Callback(pretask=begin, posttask=end):
+        tsstore.analyze(path, scheduler="threads")
+    seconds = time.perf_counter() - start
+    return seconds, sum(spent) / seconds / min(threads, len(os.sched_getaffinity(0)))
+
+
+def busy_workers(path: Path, workers: int) -> tuple[float, float]:
+    """Return the same of a LocalCluster, as its workers tell how long they computed."""
+    from distributed import Client, LocalCluster
+
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0"}
+    with (
+        LocalCluster(n_workers=workers, memory_limit="2GiB", **options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        tsstore.analyze(path, "layer_0", scheduler=client)
+        client.get_task_stream(count=1)
+        begin, start = time.time(), time.perf_counter()
+        tsstore.analyze(path, scheduler=client)
+        seconds = time.perf_counter() - start
+        stream = client.get_task_stream(start=begin)
+    computed = (one for task in stream for one in task["startstops"] if one["action"] == "compute")
+    return seconds, sum(one["stop"] - one["start"] for one in computed) / seconds / workers
+
+
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(
@@ -190,7 +270,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--plan", action="store_true", help="print the plan of 10**12 rows alone")
+    parser.add_argument("--busy", action="store_true", help="print how busy networks keep workers")
     arguments = parser.parse_args()
+    if arguments.busy:
+        print_busy(arguments.workers)
+        return
     if arguments.plan:
         print_plans()
         return
