@@ -106,7 +106,15 @@ class Workers:
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Mapping[str, Any]:
         """Return what a function gives on each worker: a value, or an OSError."""
+        from distributed.comm.core import CommClosedError
+
         answers = self._client.run(function, *arguments, __version__, on_error="return")
+        # A worker that went away meanwhile says nothing, and its tasks go to others.
+        answers = {
+            worker: found
+            for worker, found in answers.items()
+            if not isinstance(found, CommClosedError)
+        }
         # A worker that cannot even read a task would leave the analysis waiting for ever.
         for worker, found in answers.items():
             if isinstance(found, Exception) and not isinstance(found, OSError):
@@ -114,7 +122,7 @@ class Workers:
                     f"worker {worker} cannot take part ({found}); install tsstore {__version__} "
                     "and what it needs there, in the same versions as here"
                 )
-        return dict(answers)
+        return answers
 
 
 class Watch:

@@ -372,6 +372,26 @@ def test_an_outage_of_some_seconds_is_waited_out_and_said(
     wait_out(outage, url, 0.6 if kind != "busy" else 2.0, tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:.*trying again:tsstore.errors.TsstoreWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_outage_while_a_job_goes_on_with_a_run_is_waited_out(
+    url, failing, said_soon, kind, monkeypatch
+):
+    import rank_job
+
+    monkeypatch.setattr(object_files, "_LONGEST_PAUSE", 0.2)
+    outage = Outage(kind)
+    failing(outage)
+    rank_job.record(url, 0, 1, 20, commit_every=10)
+    outage.begin(0.6 if kind != "busy" else 2.0)
+    with pytest.warns(TsstoreWarning, match=r"trying again"):
+        rank_job.record(url, 0, 1, 40, commit_every=10)
+    store = tsstore.open(url)
+    assert sorted(store.column("id").tolist()) == list(range(40))
+    assert [part.samples for part in store.parts] == [20, 20]
+    assert verify(url).ok
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "seconds"), [*((kind, 10) for kind in KINDS), ("refused", 60)])
 def test_an_outage_of_up_to_a_minute_is_waited_out_and_said(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import tracemalloc
 import warnings
@@ -337,15 +338,14 @@ def test_what_lies_there_already_is_left_alone(path, tmp_path, taken):
     assert contents(tmp_path) == before
 
 
-def assert_incomplete(out: Path) -> None:
-    parts = open_store(out).parts
-    assert all(part.seal is None for part in parts)
-    with pytest.raises(StoreError, match=r"is not sealed|has no parts yet"):
-        compact(out, out.with_name("again.zarr"))
+def assert_gone(out: Path) -> None:
+    """Nothing is left of a run that was not compacted, and it can be compacted again."""
+    assert not out.exists()
+    assert os.listdir(out.parent) == ["run.zarr"]
 
 
 @pytest.mark.parametrize("kept", range(0, 40, 3))
-def test_a_disk_that_fills_up_leaves_a_run_that_is_not_sealed(path, tmp_path, monkeypatch, kept):
+def test_a_disk_that_fills_up_leaves_nothing(path, tmp_path, monkeypatch, kept):
     before, left = contents(path), [kept]
     step = LocalFiles._write_new
 
@@ -360,19 +360,30 @@ def test_a_disk_that_fills_up_leaves_a_run_that_is_not_sealed(path, tmp_path, mo
         with pytest.raises(OSError, match="No space left"):
             compact(path, tmp_path / "out.zarr")
         return
-    with pytest.raises(StoreError, match=r"not compacted: .*No space left.*out\.zarr is not compl"):
+    with pytest.raises(StoreError, match=r"not compacted: .*No space left.* is removed again"):
         compact(path, tmp_path / "out.zarr")
     monkeypatch.undo()
     assert contents(path) == before
-    assert_incomplete(tmp_path / "out.zarr")
+    assert_gone(tmp_path / "out.zarr")
+
+
+def test_what_cannot_be_removed_is_said_to_be_left(path, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(LocalFiles, "remove_tree", fail)
+    monkeypatch.setattr(compacting, "_copy", fail)
+    with pytest.raises(StoreError, match=r"out\.zarr is not complete: remove it, then compact"):
+        compact(path, tmp_path / "out.zarr")
+    assert [part.seal for part in open_store(tmp_path / "out.zarr").parts] == []
 
 
 def test_damage_to_the_source_is_named(path, tmp_path):
     file = path / "part-00001-00000/samples/0002-text_/c/1"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(DamageError, match=r"not compacted: .*text_/c/1 is damaged: .* remove it"):
+    with pytest.raises(DamageError, match=r"not compacted: .*text_/c/1 is damaged: .* removed"):
         compact(path, tmp_path / "out.zarr")
-    assert_incomplete(tmp_path / "out.zarr")
+    assert_gone(tmp_path / "out.zarr")
 
 
 WRONG = {
@@ -399,9 +410,9 @@ def test_entries_that_change_on_the_way_are_noticed(
         append(self, entries)
 
     monkeypatch.setattr(ArrayWriter, "append", change)
-    with pytest.raises(DamageError, match=rf"{what} are not those of .*run\.zarr; .* remove it"):
+    with pytest.raises(DamageError, match=rf"{what} are not those of .*run\.zarr; .* removed"):
         compact(path, tmp_path / "out.zarr")
-    assert_incomplete(tmp_path / "out.zarr")
+    assert_gone(tmp_path / "out.zarr")
 
 
 @pytest.mark.parametrize("what", ["layers", "columns"])
@@ -415,7 +426,7 @@ def test_what_is_left_out_on_the_way_is_noticed(path, tmp_path, monkeypatch, wha
     monkeypatch.setattr(compacting, "CommitRecord", Forgetful)
     with pytest.raises(DamageError, match=f"its {what} are not those of"):
         compact(path, tmp_path / "out.zarr")
-    assert_incomplete(tmp_path / "out.zarr")
+    assert_gone(tmp_path / "out.zarr")
 
 
 def test_numbers_are_compared_bit_by_bit(tmp_path, monkeypatch):

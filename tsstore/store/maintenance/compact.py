@@ -91,9 +91,10 @@ def compact(
     ------
     StoreError
         If the source has no parts, or one that is not sealed, or parts of a step that do not fit
-        together; or if the new run cannot be written, which is not sealed then.
+        together; or if the new run cannot be written, of which nothing is left then, or nothing
+        that is sealed.
     DamageError
-        If the new run does not hold what the source does; it is not sealed then.
+        If the new run does not hold what the source does; it is removed then.
     StoreExistsError
         If there is something at `out`.
     NotAStoreError, FormatError, DamageError
@@ -118,9 +119,11 @@ def compact(
                 kind = DamageError
             elif isinstance(error, OSError):
                 kind = AccessError
+            gone = not was_there and _remove(files, run_id)
+            state = "removed again" if gone else "not complete: remove it"
             raise kind(
-                f"{store.path} was not compacted: {error}; {files.location} is not complete: "
-                "remove it, then compact again"
+                f"{store.path} was not compacted: {error}; {files.location} is {state}, then "
+                "compact again"
             ) from error
         return open_store(out)
     except KeyboardInterrupt:
@@ -148,11 +151,13 @@ def _copy(files: Files, sources: list[_MergedParts], shard_bytes: int, progress:
         copy.seal(part)
 
 
-def _remove(files: Files, run_id: str) -> None:
-    """Remove a run whose writing was interrupted, unless it is another one than this."""
+def _remove(files: Files, run_id: str) -> bool:
+    """Remove a run that is not complete, unless it is another one than this; say if it is gone."""
     with suppress(OSError, TsstoreError):
         if not files.names("") or read_run(files).run_id == run_id:
             files.remove_tree()
+        return not files.exists("")
+    return False
 
 
 def _check_sealed(store: StateStore) -> None:
