@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
     from tsstore.analysis.comparison import Comparison, compare
+    from tsstore.analysis.groups.information import Information, information
     from tsstore.analysis.groups.results import GroupedAnalysis
     from tsstore.analysis.neurons import Neurons, neurons
     from tsstore.analysis.planning.run_plan import RunPlan, plan
@@ -73,6 +74,8 @@ _HOMES = {
     "states": "analysis.states.frequent",
     "surprising": "analysis.states.surprising",
     "GroupedAnalysis": "analysis.groups.results",
+    "Information": "analysis.groups.information",
+    "information": "analysis.groups.information",
     "Neurons": "analysis.neurons",
     "neurons": "analysis.neurons",
     "RunPlan": "analysis.planning.run_plan",
@@ -112,6 +115,7 @@ __all__ = [
     "Difference",
     "FrequentStates",
     "GroupedAnalysis",
+    "Information",
     "LayerResult",
     "LayerStates",
     "Neurons",
@@ -135,6 +139,7 @@ __all__ = [
     "difference",
     "entropy",
     "export",
+    "information",
     "layers",
     "network_efficiency",
     "neurons",

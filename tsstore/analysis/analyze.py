@@ -38,7 +38,7 @@ from tsstore.analysis.samples import Dealt, Samples, count_right, count_right_by
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Scheduler, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import CountingError
+from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.efficiency import Answers
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
@@ -289,7 +289,17 @@ def _analyze_groups(
     They are counted in one pass, unless samples repeat others: which of them count then differs
     from group to group.
     """
-    grouping, has_whole = group(store, by, bins, window), len(store.steps) == 1
+    found = analyze_grouping(store, names, request, group(store, by, bins, window))
+    asked = {"by": by, "bins": _plain(bins), "window": window}
+    found.provenance = Provenance.of(store, names, request, **asked)
+    return found
+
+
+def analyze_grouping(
+    store: StateStore, names: list[str], request: Request, grouping: Grouping
+) -> GroupedAnalysis:
+    """Analyse groups that are known."""
+    has_whole = len(store.steps) == 1
     grouping.check_rows(store, names)
     with _chosen(store, request) as runner:
         samples = choose_samples(store, names, request, runner)
@@ -302,9 +312,17 @@ def _analyze_groups(
             groups = [_analyze(view, names, request, runner) for view in views]
             whole = _analyze(store, names, request, runner) if has_whole else None
     by_value = dict(zip(grouping.values, groups, strict=True))
-    asked = {"by": by, "bins": _plain(bins), "window": window}
-    provenance = Provenance.of(store, names, request, **asked)
-    return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped, provenance)
+    return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)
+
+
+def request_of(options: Options) -> Request:
+    """Return what is asked for by the options of `analyze`, but for a cache."""
+    if options.get("cache") is not None:
+        raise AnalysisError("cache= keeps analyses alone; leave it out")
+    asked: dict[str, Any] = dict(options)
+    asked.pop("cache", None)
+    asked["dependent_by"] = dependence(asked.get("dependent_by"), asked.pop("cluster", None))
+    return Request(**asked)
 
 
 def _analyze_in_one_pass(

@@ -67,6 +67,8 @@ class Grouping:
 
     def view(self, store: StateStore, number: int) -> StateStore:
         """Return a view of the samples of a group."""
+        if self.by == STEP:
+            return store.at_step(self.values[number])
         left_out = {
             part.directory: np.flatnonzero(self.codes[part.directory] != number)
             for part in store.parts

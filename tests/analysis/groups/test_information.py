@@ -1,0 +1,73 @@
+"""Information between states and groups, where it is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from synthetic import layer, write_layers
+
+import tsstore
+from tsstore.errors import AnalysisError
+from tsstore.statistics.information import set_entropy
+
+LABELS = 4
+
+
+@pytest.fixture(scope="module", params=[(300, 1), (2_000, 1), (400, 6)])
+def run(request, tmp_path_factory):
+    samples, positions = request.param
+    rng = np.random.default_rng(samples)
+    label = rng.integers(0, LABELS, samples)
+    of_row = np.repeat(label, positions)
+    noise = np.minimum(rng.geometric(0.3, samples * positions), 15)
+    half = np.where(rng.random(len(of_row)) < 0.5, of_row, rng.integers(0, LABELS, len(of_row)))
+    states = {
+        "nothing": noise,
+        "all": LABELS * noise + of_row,
+        "some": half,
+        "own": np.arange(len(of_row)),
+    }
+    layers = {
+        name: layer(own.astype("<u4").view(np.uint8).reshape(-1, 4), positions)
+        for name, own in states.items()
+    }
+    columns = {"id": np.arange(samples), "label": label}
+    return write_layers(tmp_path_factory.mktemp("information"), layers, columns=columns)
+
+
+def test_information_is_what_it_is_known_to_be(run):
+    found = tsstore.information(run, "label")
+    most = set_entropy(np.bincount(run.column("label")))
+    # Of four labels, the right one in 5 of 8 rows, each other one in 1 of 8.
+    shares = np.array([5, 1, 1, 1]) / 8
+    known = {"nothing": 0.0, "all": most, "some": 2 + float(shares @ np.log2(shares))}
+    for name, bits in known.items():
+        own = found[name]
+        assert own.group_bits == pytest.approx(most)
+        # Intervals of 95 % are missed now and then: by half of their length at most.
+        room = (own.interval.upper - own.interval.lower) / 2 + 1e-9
+        assert own.interval.lower - room <= bits <= own.interval.upper + room
+        assert own.shuffled_bits < 0.1
+    assert found["nothing"].interval.lower == 0
+    assert found["all"].share > 0.98
+
+
+def test_too_few_samples_tell_nothing_and_say_so(run):
+    found = tsstore.information(run, "label", "own")
+    own = found["own"]
+    assert own.interval is None or own.interval.lower == 0
+    assert own.shuffled_bits >= own.bits
+    assert "own: shuffled labels show as much" in str(found)
+
+
+def test_information_is_a_table(run):
+    found = tsstore.information(run, "label", ["all", "some"], intervals=False)
+    assert list(found) == ["all", "some"]
+    assert found["all"].interval is None
+    assert json.loads(found.to_json())["layers"]["some"]["information_lower_bits"] is None
+    frame = found.to_frame()
+    assert frame.loc["all", "information_bits"] == found["all"].bits
+    with pytest.raises(AnalysisError, match="cache= keeps analyses alone"):
+        tsstore.information(run, "label", cache="somewhere")

@@ -1,0 +1,206 @@
+"""What a layer's states tell of the group their sample is in, in bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from tsstore import text
+from tsstore.analysis.analyze import Options, analyze_grouping, request_of
+from tsstore.analysis.groups.grouping import Bins, Grouping, group
+from tsstore.analysis.groups.results import GroupedAnalysis
+from tsstore.analysis.request import countable, layer_names
+from tsstore.analysis.results.by_layer import ByLayer
+from tsstore.statistics.information import Known, information_interval, set_entropy
+from tsstore.statistics.information import information as known_information
+from tsstore.statistics.intervals import Interval
+from tsstore.store.files.open import StorePath
+from tsstore.store.reading.sample_filter import SampleFilter
+from tsstore.store.reading.store import StateStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEADINGS = ("layer", "information (bits)", "share of the group's", "shuffled labels")
+
+
+@dataclass(frozen=True)
+class LayerInformation:
+    """What one layer's states tell of the group of their sample.
+
+    Attributes
+    ----------
+    name
+        The layer's name.
+    bits
+        Information between a row's state and its sample's group, an estimate in bits.
+    shuffled_bits
+        The same of labels that were shuffled among the samples: what is no information.
+    group_bits
+        Entropy of the group of a row: the most that states can tell.
+    interval
+        Confidence interval of `bits`, whose lower end allows for `shuffled_bits`; None where
+        random groups of samples were not told apart.
+    """
+
+    name: str
+    bits: float
+    shuffled_bits: float
+    group_bits: float
+    interval: Interval | None
+
+    @property
+    def share(self) -> float:
+        """The information as a share of `group_bits`; 0 where there is one group."""
+        return self.bits / self.group_bits if self.group_bits else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as JSON can hold them."""
+        ends = self.interval
+        return {
+            "information_bits": self.bits,
+            "information_lower_bits": None if ends is None else ends.lower,
+            "information_upper_bits": None if ends is None else ends.upper,
+            "share": self.share,
+            "shuffled_bits": self.shuffled_bits,
+            "group_bits": self.group_bits,
+        }
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The layer's line of a table."""
+        ends = self.interval
+        limits = "" if ends is None else f" [{ends.lower:.3f}, {ends.upper:.3f}]"
+        shown = f"{self.bits:.3f}{limits}"
+        return text.printable(self.name), shown, f"{self.share:.3f}", f"{self.shuffled_bits:.3f}"
+
+
+class Information(ByLayer[LayerInformation]):
+    """What layers' states tell of the group of their sample: a mapping from layer names.
+
+    Parameters
+    ----------
+    run, by
+        Path of the run, and what the groups are by.
+    layers
+        What was found, by layer.
+    """
+
+    def __init__(self, run: str, by: str, layers: Mapping[str, LayerInformation]) -> None:
+        self.run, self.by, self.layers = run, by, dict(layers)
+
+    def __getitem__(self, name: str) -> LayerInformation:
+        found: LayerInformation = self._find(name, f"{self.run}: no layer {name!r:.80}; there are")
+        return found
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the layers' numbers as a table, one line a layer."""
+        import pandas as pd
+
+        rows = {name: layer.to_dict() for name, layer in self.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them."""
+        layers = {name: layer.to_dict() for name, layer in self.items()}
+        return {"run": self.run, "by": self.by, "layers": layers}
+
+    def __str__(self) -> str:
+        rows = [HEADINGS, *(layer.cells for layer in self.values())]
+        title = f"<Information {text.printable(self.run)} about {text.printable(self.by)}>"
+        lines = (f"  {line}" for line in self.sentences)
+        return "\n".join([title, *text.text_table(rows), *lines])
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is to be known beside the table."""
+        lines = ["Shuffled labels tell nothing: the estimate may be too high by what they show."]
+        lost = [name for name, layer in self.items() if layer.shuffled_bits >= layer.bits > 0]
+        if lost:
+            lines.append(
+                f"{text.listed(lost)}: shuffled labels show as much; the samples are too few to "
+                "tell anything."
+            )
+        return lines
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def information(
+    store: StateStore | StorePath,
+    by: str,
+    layers: str | Iterable[str] | None = None,
+    *,
+    bins: Bins = None,
+    **options: Unpack[Options],
+) -> Information:
+    """Estimate how much a row's state tells of the group its sample is in.
+
+    The groups are analysed, and once more with labels that were shuffled among the samples.
+
+    Parameters
+    ----------
+    store
+        A run of one step, or its path.
+    by, layers, bins, **options
+        As for :func:`tsstore.analyze`; samples in no group do not count.
+
+    Returns
+    -------
+    Information
+        A mapping from layer names to bits, with intervals, as a share of the group's entropy, and
+        beside what shuffled labels show.
+
+    Raises
+    ------
+    StoreError, AnalysisError
+        As :func:`tsstore.analyze` does; AnalysisError for a run of several steps.
+    """
+    request = request_of(options)
+    store = countable(store)
+    names = layer_names(store, layers)
+    grouping = group(store, by, bins, None)
+    if grouping.ungrouped:
+        left_out = {directory: np.flatnonzero(own < 0) for directory, own in grouping.codes.items()}
+        store = store.only(store.view.samples.joined(SampleFilter(left_out)), store.view.told)
+    found = analyze_grouping(store, names, request, grouping)
+    shuffled = analyze_grouping(store, names, request, _shuffled(grouping))
+    told = {name: _of_layer(name, found, shuffled) for name in names}
+    return Information(store.path, grouping.by, told)
+
+
+def _shuffled(grouping: Grouping) -> Grouping:
+    """Return the same groups of samples chosen by chance: of the same sizes."""
+    codes = np.concatenate(list(grouping.codes.values()))
+    grouped = codes >= 0
+    codes[grouped] = np.random.default_rng(0).permutation(codes[grouped])
+    ends = np.cumsum([len(own) for own in grouping.codes.values()])[:-1]
+    by_part = dict(zip(grouping.codes, np.split(codes, ends), strict=True))
+    return Grouping(grouping.by, grouping.values, by_part, grouping.ungrouped)
+
+
+def _of_layer(name: str, found: GroupedAnalysis, shuffled: GroupedAnalysis) -> LayerInformation:
+    known, rows = _known(name, found)
+    by_chance, _ = _known(name, shuffled)
+    most = set_entropy(rows)
+    interval = information_interval(known, by_chance.estimate, most)
+    bits = min(max(known.estimate, 0.0), most)
+    nothing = min(max(by_chance.estimate, 0.0), most)
+    return LayerInformation(name, bits, nothing, most, interval)
+
+
+def _known(name: str, grouped: GroupedAnalysis) -> tuple[Known, Any]:
+    """Return the information that a layer's groups show, and their rows."""
+    whole, sets = grouped.whole[name], [analysis[name] for _, analysis in grouped.items()]
+    rows = np.array([own.rows for own in sets])
+    changes = [own.changes for own in sets]
+    of_groups = np.zeros((len(sets), 0), np.int64)
+    told = [own.rows for own in changes if own is not None]
+    if len(told) == len(sets):
+        of_groups = np.stack(told)
+    entropies = [own.estimated for own in sets]
+    return known_information(whole.estimated, entropies, rows, of_groups), rows
