@@ -80,13 +80,14 @@ def assert_spilled(found: dict[str, int]) -> None:
     assert found["distinct"] > 0.1 * found["rows"]
 
 
-@pytest.mark.parametrize("positions", [1, 16])
+@pytest.mark.parametrize("positions", [pytest.param(1, marks=pytest.mark.slow), 16])
 def test_a_run_larger_than_its_memory_keeps_to_it(positions):
     found = measure(100, "64MiB", 8, intervals=False, positions=positions)
     assert_spilled(found)
     assert found["changes"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "positions"), [(8, 16), (16, 1)])
 def test_groups_of_samples_keep_to_the_memory(width, positions):
     found = measure(100, "64MiB", width, positions=positions)
@@ -94,6 +95,7 @@ def test_groups_of_samples_keep_to_the_memory(width, positions):
     assert found["changes"] > 32
 
 
+@pytest.mark.slow
 def test_exact_keys_keep_to_the_memory():
     assert_spilled(measure(100, "64MiB", 32, exact=True, intervals=False))
 
@@ -118,6 +120,7 @@ def test_skewed_states_whose_spectra_are_large_keep_to_the_memory():
     assert found["changes"] > 10_000
 
 
+@pytest.mark.slow
 def test_states_of_very_many_frequencies_keep_to_the_memory():
     found = measure(170, "64MiB", 3, data="power", positions=1000)
     assert_kept(found)
@@ -125,6 +128,7 @@ def test_states_of_very_many_frequencies_keep_to_the_memory():
     assert found["changes"] > 500_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [3, 8, 32])
 def test_states_that_change_the_spectra_of_all_groups_keep_to_the_memory(width):
     found = measure(160, "64MiB", width, data="repeated", positions=1000, exact=width > 16)

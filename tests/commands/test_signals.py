@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from itertools import product
 from pathlib import Path
 
 import children
@@ -18,6 +19,8 @@ ENDS = {
     signal.SIGTERM: (143, "tsstore: terminated (SIGTERM)\n"),
     signal.SIGHUP: (129, "tsstore: the terminal is gone (SIGHUP)\n"),
 }
+KINDS = ("parquet", "zarr", "compact")
+EACH_ONCE = list(zip(KINDS, ENDS, strict=True))
 WHEN_SOMETHING_IS_THERE = """
 import os, signal, sys, threading, time
 from pathlib import Path
@@ -68,8 +71,13 @@ def command(kind: str, run: Path, folder: Path) -> list[object]:
     }[kind]
 
 
-@pytest.mark.parametrize("number", ENDS)
-@pytest.mark.parametrize("kind", ["parquet", "zarr", "compact"])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        pytest.param(*pair, marks=[] if pair in EACH_ONCE else pytest.mark.slow)
+        for pair in product(KINDS, ENDS)
+    ],
+)
 def test_nothing_is_left_when_a_signal_comes_as_a_file_appears(run, folder, kind, number):
     done = children.run(WHEN_SOMETHING_IS_THERE, int(number), folder, *command(kind, run, folder))
     assert (done.returncode, done.stderr.splitlines(True)[-1]) == ENDS[number]
