@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import runpy
 import sys
 
@@ -186,3 +188,12 @@ def test_the_trainers_loggers_are_given_the_numbers(trainer, path, tmp_path, mon
     fitted.fit(trainer.model, loader(make_data(4)), loader(make_data(12)))
     ours = [named for named in logged if "tsstore/conv/distinct" in named["metrics"]]
     assert [named["step"] for named in ours] == [1]
+
+
+def test_a_copy_of_a_callback_has_nothing_to_log(trainer, path):
+    logged = []
+    callback = trainer.callback(path, layers="conv", columns="id", log=logged.append)
+    copied = pickle.loads(pickle.dumps(trainer.callback(path, layers="conv", log=True)))
+    copied.on_validation_end(None, None)
+    copy.copy(callback).on_validation_end(None, None)
+    assert logged == []

@@ -24,8 +24,8 @@ Columns = Callable[[Any, Any], Mapping[str, Any]] | Iterable[str]
 Log = Callable[[dict[str, float]], object]
 """Takes the numbers of an evaluation by name."""
 
-_NOTHING = object()
-"""In a step's place, which may be None."""
+_NOTHING = ...
+"""In a step's place, which may be None; copies of it are itself."""
 
 
 class Evaluations:
@@ -47,6 +47,7 @@ class Evaluations:
         self._module = module
         self._options = options
         self._begun: Counter[object] = Counter()
+        self._step: object = _NOTHING
         self._done: object = _NOTHING
         self._recorder: Recorder | None = None
         self._record: Callable[..., None] | None = None
