@@ -106,15 +106,9 @@ class Workers:
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Mapping[str, Any]:
         """Return what a function gives on each worker: a value, or an OSError."""
-        from distributed.comm.core import CommClosedError
-
         answers = self._client.run(function, *arguments, __version__, on_error="return")
         # A worker that went away meanwhile says nothing, and its tasks go to others.
-        answers = {
-            worker: found
-            for worker, found in answers.items()
-            if not isinstance(found, CommClosedError)
-        }
+        answers = {worker: found for worker, found in answers.items() if not _is_gone(found)}
         # A worker that cannot even read a task would leave the analysis waiting for ever.
         for worker, found in answers.items():
             if isinstance(found, Exception) and not isinstance(found, OSError):
@@ -180,6 +174,11 @@ class Watch:
             f"the cluster at {self._address} lost a task ({said}); look into the workers' logs, "
             "and if they ran out of memory give less as memory="
         )
+
+
+def _is_gone(found: object) -> bool:
+    """Whether what a worker gave is the error that there is no connection to it any more."""
+    return isinstance(found, OSError) and type(found).__module__.startswith("distributed.")
 
 
 def _check_version(version: str) -> None:
