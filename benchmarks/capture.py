@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few and short turns")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each way")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
-    parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1, 1])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
     parser.add_argument("--directory", type=Path, help="where to write; the system's by default")
     parser.add_argument("--codec", default="lz4")
     arguments = parser.parse_args()

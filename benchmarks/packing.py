@@ -1,13 +1,10 @@
-"""Packing in the CPU's memory: NumPy, torch operations alone, and tsstore's kernels.
+"""Packing on one CPU thread: NumPy, torch operations alone, and tsstore's kernels.
 
-Printed are GB of activations read in a second, by the median time of the calls, how many times
-faster tsstore is than the others, and its share of ``copy``: what torch's own threads read when
-they copy the tensor, which is the machine's speed. Before each call torch writes the tensor anew,
-as a layer does. The ways take turns in one process, in random order::
+Printed are GB of activations read in a second, by the median time of the calls, and how many times
+faster tsstore is than the others. The ways take turns in one process, in random order::
 
     python benchmarks/packing.py
-    python benchmarks/packing.py --threads 1 --rounds 100 --json
-    python benchmarks/packing.py --best          the fastest call of each, on a busy machine
+    python benchmarks/packing.py --rounds 100 --json
 
 NumPy compares the array, moves the neurons' axis to the end and calls ``packbits``; it has no
 bfloat16, so there torch compares. Each way's rows are checked against NumPy's first.
@@ -58,18 +55,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=30, help="turns of each way")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
-    parser.add_argument("--best", action="store_true", help="the fastest call, not the median")
     parser.add_argument("--json", action="store_true", help="print a JSON document a line")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     if not arguments.json:
         print(machine())
-        print(f"{'':<20}{'':<10}", *(f"{name:>9}" for name in WAYS), "  times numpy, torch, copy")
+        print(f"{'':<20}{'':<10}", *(f"{name:>9}" for name in WAYS), "  times numpy, torch")
     for name in CASES:
         for dtype in DTYPES:
-            typical = min if arguments.best else statistics.median
-            speeds = measure(make(name, dtype), CASES[name][1], arguments.rounds, typical)
+            speeds = measure(make(name, dtype), CASES[name][1], arguments.rounds)
             found = {"case": name, "dtype": str(dtype).removeprefix("torch."), **speeds}
             print(json.dumps(found) if arguments.json else table_line(found))
 
@@ -96,20 +90,7 @@ def packer_of(neuron_axis: int) -> Packer:
     return Packer(0.0, LayerAxes(Axes("layer", nn.Identity(), neuron_axis, 0)), Arena())
 
 
-def by_copying(tensor: torch.Tensor, neuron_axis: int) -> Any:
-    """Read all values and write them elsewhere: nothing is packed."""
-    return copy_of(tensor.shape, tensor.stride(), tensor.dtype).copy_(tensor)
-
-
-@cache
-def copy_of(shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Return where to copy tensors of one kind."""
-    return torch.empty_strided(shape, strides, dtype=dtype)
-
-
-WAYS: dict[str, Way] = {
-    "numpy": by_numpy, "torch": by_torch, "tsstore": by_tsstore, "copy": by_copying,
-}  # fmt: skip
+WAYS: dict[str, Way] = {"numpy": by_numpy, "torch": by_torch, "tsstore": by_tsstore}
 
 
 def make(name: str, dtype: torch.dtype) -> torch.Tensor:
@@ -121,35 +102,28 @@ def make(name: str, dtype: torch.dtype) -> torch.Tensor:
     return values
 
 
-def measure(
-    tensor: torch.Tensor, neuron_axis: int, rounds: int, typical: Callable[[list[float]], float]
-) -> dict[str, float]:
+def measure(tensor: torch.Tensor, neuron_axis: int, rounds: int) -> dict[str, float]:
     """Return the GB/s of each way."""
     expected = by_numpy(tensor, neuron_axis).ravel()
     for name, way in WAYS.items():
-        if way is by_copying:
-            continue
         if not np.array_equal(np.asarray(way(tensor, neuron_axis)).ravel(), expected):
             raise AssertionError(f"{name} packs {tuple(tensor.shape)} otherwise than NumPy")
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    order, values = random.Random(1), tensor.clone()
+    order = random.Random(1)
     for _ in range(rounds):
         # What ran before decides what is left in the cache: none follows always the same one.
         for name in order.sample(list(WAYS), len(WAYS)):
-            torch.mul(values, 1, out=tensor)
             begin = time.perf_counter()
             WAYS[name](tensor, neuron_axis)
             seconds[name].append(time.perf_counter() - begin)
     size = tensor.numel() * tensor.itemsize / 1e9
-    return {name: size / typical(times) for name, times in seconds.items()}
+    return {name: size / statistics.median(times) for name, times in seconds.items()}
 
 
 def table_line(found: dict[str, Any]) -> str:
     """Return what was found as a line of the table."""
     speeds = "".join(f"{found[name]:>10.1f}" for name in WAYS)
-    ratios = "".join(
-        f"{found['tsstore'] / found[name]:>9.2f}" for name in ("numpy", "torch", "copy")
-    )
+    ratios = "".join(f"{found['tsstore'] / found[name]:>9.1f}" for name in ("numpy", "torch"))
     return f"{found['case']:<20}{found['dtype']:<10}{speeds}{ratios}"
 
 
@@ -161,8 +135,7 @@ def machine() -> str:
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     versions = f"torch {torch.__version__}, NumPy {np.__version__}, Numba {numba.__version__}"
     processor = names[0] if names else platform.processor()
-    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    return f"{processor}, {threads}, {load}; {versions}; GB/s"
+    return f"{processor}, {os.cpu_count()} cores, {load}; {versions}; GB/s"
 
 
 if __name__ == "__main__":

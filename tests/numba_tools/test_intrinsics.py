@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from tsstore.numba_tools import intrinsics
-from tsstore.numba_tools.intrinsics import load_word, multiply_add, prefetch, ticket, words_at
+from tsstore.numba_tools.intrinsics import load_word, multiply_add, prefetch, words_at
 
 
 def total(address, count, like):
@@ -109,18 +107,3 @@ def test_machines_with_the_other_order_of_bytes_swap_them(monkeypatch) -> None:
         return load_word(data, at)
 
     assert int(swapped(np.arange(9, dtype=np.uint8), 1)) == 0x0102030405060708
-
-
-@njit(nogil=True)
-def draw(numbers, drawn):
-    for place in range(drawn.size):
-        drawn[place] = ticket(numbers)
-
-
-def test_each_ticket_is_drawn_once_by_whatever_thread() -> None:
-    numbers, drawn = np.array([5, 7]), np.empty((4, 20_000), np.int64)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(draw, [numbers] * 4, drawn))
-    assert np.array_equal(np.sort(drawn, axis=None), np.arange(5, 80_005))
-    assert (np.diff(drawn) > 0).all()
-    assert numbers.tolist() == [80_005, 7]

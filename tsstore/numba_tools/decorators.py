@@ -7,13 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
-from numba import njit, types
+from numba import njit
 from numba.core.caching import FunctionCache
-from numba.core.ccallback import CFunc
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-_C_FUNCTIONS: list[CFunc] = []
 
 _UNUSABLE = (OSError, EOFError, pickle.UnpicklingError)
 """No folder, no right to read or write there, a full disk, a file that was cut off."""
@@ -41,20 +38,6 @@ def compiled(**options: Any) -> Callable[[_Function], _Function]:
         return cast(_Function, dispatcher)
 
     return compile_later
-
-
-def c_function(function: Callable[[int], None]) -> int:
-    """Compile a function of one address for callers in C, and return its address.
-
-    Its machine code is kept like that of :func:`compiled`.
-    """
-    made = CFunc(function, ((types.intp,), types.void), {}, {"nopython": True})
-    with suppress(RuntimeError, OSError):
-        made._cache = _ForgivingCache(function)  # type: ignore[attr-defined, no-untyped-call]
-    made.compile()
-    # Else the code ends with it.
-    _C_FUNCTIONS.append(made)
-    return cast(int, made.address)
 
 
 class _ForgivingCache(FunctionCache):

@@ -89,16 +89,6 @@ def _write_load_word(context: Any, builder: Any, signature: Any, arguments: Any)
     return word if _LITTLE_ENDIAN else builder.bswap(word)
 
 
-def _type_ticket(typing_context: Any, numbers: Any) -> Any:
-    return types.int64(numbers), _write_ticket
-
-
-def _write_ticket(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    zero, one = ir.Constant(_WORD, 0), ir.Constant(_WORD, 1)
-    element = _element(context, builder, signature, arguments[0], zero)
-    return builder.atomic_rmw("add", element, one, "monotonic")
-
-
 def _element(context: Any, builder: Any, signature: Any, array: Any, at: Any) -> Any:
     """Return a pointer to an element of the first argument, without a check."""
     data = context.make_array(signature.args[0])(context, builder, array).data
@@ -139,11 +129,6 @@ _prefetch = intrinsic(_type_prefetch)  # type: ignore[assignment]
 #: functions alone.
 load_word: Callable[[npt.NDArray[np.uint8], int], _Word]
 load_word = intrinsic(_type_load_word)  # type: ignore[assignment]
-
-#: ``ticket(numbers)`` is what the first of some int64 was before this call added 1 to it, also
-#: where several threads call it at once. For compiled functions alone.
-ticket: Callable[[npt.NDArray[np.int64]], int]
-ticket = intrinsic(_type_ticket)  # type: ignore[assignment]
 
 #: ``multiply_add(high, low, key_high, key_low, word)`` is ``sum + key * word`` modulo 2**128 as
 #: two uint64, the high one first, for ``sum = 2**64 * high + low`` and

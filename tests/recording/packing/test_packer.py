@@ -43,7 +43,7 @@ THRESHOLDS = [0.0, -0.0, 0.1, -0.1, 1.0, -1.5, 1e-41, -1e-41, 126.5, -129.0, 2.0
 KERNELS = (
     "pack_channels_first", "_pack_tiles", "_fetch", "_join_long", "_join_short", "_join",
     "_interleave", "_interleave_lines", "_turn", "_spread",
-    "pack_channels_last", "_pack_chunks", "_mark_lines", "_mark", "_gather", "_call",
+    "pack_channels_last", "_pack_chunks", "_mark_lines", "_mark", "_gather",
 )  # fmt: skip
 
 

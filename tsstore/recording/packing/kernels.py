@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.numba_tools.decorators import c_function, compiled, inlined, kernel
-from tsstore.numba_tools.intrinsics import prefetch, ticket, words_at
-from tsstore.recording.packing.memory import UNSIGNED, Words
+from tsstore.numba_tools.decorators import compiled, inlined, kernel
+from tsstore.numba_tools.intrinsics import prefetch, words_at
+from tsstore.recording.packing.memory import Words
 
 _Bytes = npt.NDArray[np.uint8]
 _Word = np.unsignedinteger[Any]
@@ -305,47 +304,3 @@ def _gather(on: _Bytes, neurons: int, rows: _Bytes) -> None:
             rows[line, byte] = word * _FACTOR >> np.uint64(56)
         # What follows a line is the next one.
         rows[line, width - 1] &= last
-
-
-CALL: Final = 11
-"""Numbers of a part of a tensor that several threads pack: address, extent, where its starts are
-and how many, neurons, step, first, following, where its rows are, how many, and their bytes."""
-
-
-@cache
-def packing_parts(is_channels_first: bool, itemsize: int) -> int:
-    """Return the address of a C function that packs parts of a tensor, until all are taken.
-
-    Any number of threads may call it. Its one argument is where 64-bit numbers lie: how many parts
-    are taken, how many there are, and from the `CALL`-th on those of each part.
-    """
-    like = np.empty(0, UNSIGNED[itemsize])
-
-    def pack_planes(task: int) -> None:
-        head = words_at(task, 2, np.int64(0))
-        part = ticket(head)
-        while part < head[1]:
-            pack_channels_first(*_call(task, part, like))
-            part = ticket(head)
-
-    def pack_lines(task: int) -> None:
-        head = words_at(task, 2, np.int64(0))
-        part = ticket(head)
-        while part < head[1]:
-            pack_channels_last(*_call(task, part, like))
-            part = ticket(head)
-
-    return c_function(pack_planes if is_channels_first else pack_lines)
-
-
-@compiled(nogil=True)
-def _call(task: int, part: int, like: Words) -> tuple[Any, ...]:
-    """Return what a kernel takes for one part."""
-    at = task + 8 * CALL * (part + 1)
-    numbers, words = words_at(at, CALL, np.int64(0)), words_at(at, CALL, np.uint64(0))
-    word = like.dtype.type
-    starts = words_at(numbers[2], numbers[3], np.int64(0))
-    rows = words_at(numbers[8], numbers[9] * numbers[10], np.uint8(0))
-    rows = rows.reshape(1, numbers[9], numbers[10])
-    first, following = word(words[6]), word(words[7])
-    return numbers[0], numbers[1], starts, numbers[4], numbers[5], first, following, rows

@@ -8,9 +8,8 @@ numbers greater than a threshold are one range of patterns, or two. Other device
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -19,7 +18,6 @@ from torch.nn.utils.rnn import PackedSequence
 from tsstore.bits import row_bytes
 from tsstore.recording.axes.layer import LayerAxes
 from tsstore.recording.axes.tensor import Decision
-from tsstore.recording.packing import team
 from tsstore.recording.packing.kernels import pack_channels_first, pack_channels_last
 from tsstore.recording.packing.memory import (
     UNSIGNED,
@@ -40,7 +38,6 @@ from tsstore.recording.packing.packed import (
     no_values,
     rounded_threshold,
 )
-from tsstore.recording.packing.team import Parts, find_team
 from tsstore.recording.packing.torch_ops import pack_by_torch
 from tsstore.recording.samples.index import PACKED_SEQUENCES, Owners
 from tsstore.recording.selection.outputs import samples_of_entries
@@ -185,7 +182,7 @@ def _shape_of_rows(ordered: torch.Tensor) -> tuple[int, ...]:
     return samples, math.prod(positions), row_bytes(neurons)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Reading:
     """How a kernel reads a tensor, and all of its shape, strides and dtype, where they lie."""
 
@@ -193,12 +190,6 @@ class Reading:
     arguments: tuple[Any, ...]
     shape: tuple[int, ...]
     itemsize: int
-    _parts: dict[int, Parts] = field(default_factory=dict)
-
-    @property
-    def is_large(self) -> bool:
-        """Whether to let all of torch's threads pack it."""
-        return bool(self.arguments[0] * self.itemsize >= team.WORTH_BYTES)
 
     def fits(self, address: int) -> bool:
         """Whether a tensor's values can begin there."""
@@ -207,19 +198,7 @@ class Reading:
     def rows_at(self, address: int, memory: RowMemory) -> Rows:
         """Return the rows of the tensor at an address."""
         rows = memory.empty(self.shape)
-        threads = torch.get_num_threads() if self.is_large else 1
-        if threads == 1 or (run := find_team()) is None:
-            self.kernel(address, *self.arguments, rows)
-            return rows
-        if threads not in self._parts:
-            arguments = self.kernel, self.arguments, self.shape, self.itemsize, threads
-            self._parts[threads] = Parts(*arguments)
-        parts, begun = self._parts[threads], time.perf_counter()
-        if by_team := parts.is_next():
-            parts.pack(run, address, rows)
-        else:
-            self.kernel(address, *self.arguments, rows)
-        parts.seconds[by_team] = time.perf_counter() - begun
+        self.kernel(address, *self.arguments, rows)
         return rows
 
 
