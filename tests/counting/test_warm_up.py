@@ -23,6 +23,8 @@ from tsstore.store.reading.store import StateStore
 
 #: Bytes of a row, and whether keys are exact: one, two and more words, and fingerprints.
 SCHEMES = [(3, False), (8, False), (16, True), (24, False), (24, True), (80, True), (200, False)]
+#: Of them, those that are counted by group in the fast tests; the slow ones do the other half.
+BY_GROUP = {(8, False), (16, True), (24, True), (200, False)}
 
 
 def loops() -> dict[str, Any]:
@@ -77,8 +79,15 @@ def test_all_modules_with_loops_are_looked_at() -> None:
 
 
 @pytest.mark.usefixtures("nothing_compiled", "small_sizes")
-@pytest.mark.parametrize("grouped", [False, True])
-@pytest.mark.parametrize(("row_bytes", "exact"), SCHEMES)
+@pytest.mark.parametrize(
+    ("row_bytes", "exact", "grouped"),
+    [
+        pytest.param(*scheme, grouped, marks=[] if grouped == fast else pytest.mark.slow)
+        for scheme in SCHEMES
+        for grouped in (False, True)
+        for fast in [scheme in BY_GROUP]
+    ],
+)
 def test_nothing_is_compiled_while_a_layer_is_counted(
     tmp_path, row_bytes, exact, grouped, monkeypatch
 ) -> None:
