@@ -75,7 +75,7 @@ def test_all_modules_with_loops_are_looked_at() -> None:
     modules = {name.rsplit(".", 2)[1] for name in loops()}
     assert modules >= {"hashing", "keys", "partition"}
     assert modules >= {"direct_index", "hot_keys", "samples", "within_samples"}
-    assert modules >= {"grouped", "packed", "plain", "singletons", "spectrum_delta", "tally"}
+    assert modules >= {"grouped", "packed", "plain", "singletons", "spectra"}
 
 
 @pytest.mark.usefixtures("nothing_compiled", "small_sizes")

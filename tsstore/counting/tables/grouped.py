@@ -143,9 +143,12 @@ class GroupedTable(CountingTable):
 
     @property
     def counts(self) -> tuple[I64, I64]:
-        """Multiplicity and incidence of each key, int64 (keys,); the former is a view."""
+        """Multiplicity and incidence of each key, int64 (keys,).
+
+        Copies: a column of one key alone would be contiguous, which loops are compiled for anew.
+        """
         multiplicity, tagged = self._states[: self.distinct, -2:].T
-        return multiplicity.view(np.int64), (tagged & _INCIDENCE).view(np.int64)
+        return multiplicity.astype(np.int64), (tagged & _INCIDENCE).view(np.int64)
 
     def delta(self) -> DeltaEntries:
         """Return what leaving each group out changes in the spectrum."""
