@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from types import FrameType
-from typing import Self
+from typing import Self, TextIO
 
 FAILED, INTERRUPTED = 2, 130
 _ARGUMENT = "(memory|scheduler|scratch|dependent_by|unique_by|repeats|intervals|exact|patience)"
@@ -74,7 +75,9 @@ def _run() -> int:
     from tsstore.text import printable
 
     try:
-        code = app(standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = app(standalone_mode=False)
     except (TsstoreError, OSError) as error:
         message = str(error)
     except typer.Abort:
@@ -88,6 +91,24 @@ def _run() -> int:
         return code if isinstance(code, int) else 0
     _say(printable(in_options(" ".join(message.split()))))
     return FAILED
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Say a warning in a line; where in the code it arose matters only if it is not ours."""
+    from tsstore.errors import TsstoreWarning
+    from tsstore.text import printable
+
+    if issubclass(category, TsstoreWarning):
+        _say(printable(f"warning: {in_options(' '.join(str(message).split()))}"))
+    else:
+        _say(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
 
 
 def in_options(message: str) -> str:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import NamedTuple
@@ -79,6 +80,15 @@ def test_json_is_one_document_and_nothing_else(run):
     assert layer["efficiency_interval"]["upper"] == result.efficiency_interval().upper
     assert layer["verdict"] == result.verdict
     assert 0 < document["network_efficiency"] < 1
+
+
+def test_a_warning_is_a_line_without_code(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = tsstore_command("surprising", run, "--layer", "conv_3", "-n", "3")
+    assert result.returncode == 0
+    (line,) = [line for line in result.stderr.splitlines() if not line.endswith(" done")]
+    assert line.startswith(f"tsstore: warning: {run}: layer conv_3: no state occurs in two samples")
 
 
 def test_analyze_prints_a_table_and_a_sentence(run):

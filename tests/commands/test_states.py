@@ -128,7 +128,8 @@ def test_samples_of_a_state_are_shown_with_their_columns(tmp_path):
     store = write_layers(tmp_path / "run", {"a": part}, columns=columns)
     frame = store["a"].samples_of(store["a"][0])
     digits = store["a"][0].tobytes().hex()
-    result = invoke("samples", store.path, "a", digits, "--output", tmp_path / "out.csv")
+    command = ["samples", store.path, "--layer", "a"]
+    result = invoke(*command, digits, "--output", tmp_path / "out.csv")
     heading, *lines, told = result.stdout.splitlines()
     assert heading.split() == ["sample", "position", "id", "label"]
     assert [int(line.split()[0]) for line in lines] == frame.index.get_level_values(2).tolist()[:20]
@@ -137,16 +138,17 @@ def test_samples_of_a_state_are_shown_with_their_columns(tmp_path):
     rows = f"{len(frame)} rows of {len(part.rows)} in this state, of {which} samples"
     assert told == f"{rows}; 20 are shown, --output has all."
     assert pd.read_csv(tmp_path / "out.csv")["id"].tolist() == frame["id"].tolist()
-    few = invoke("samples", store.path, "a", digits, "--filter", "id=0")
+    few = invoke(*command, digits, "--filter", "id=0")
     assert few.stdout.splitlines()[-1].endswith("of 1 sample.")
-    assert isinstance(invoke("samples", store.path, "a", "xyz").exception, StoreError)
+    assert isinstance(invoke(*command, "xyz").exception, StoreError)
 
 
 def test_the_most_surprising_samples_are_shown(tmp_path):
     part = draw_layer(1, 50, 2, distinct=30)
     store = write_layers(tmp_path / "run", {"a": part}, columns={"id": np.arange(50)})
     frame = tsstore.surprising(store, "a", 3)
-    result = invoke("surprising", store.path, "a", "-n", 3, "--output", tmp_path / "out.csv")
+    command = ["surprising", store.path, "--layer", "a", "-n", 3]
+    result = invoke(*command, "--output", tmp_path / "out.csv")
     heading, *lines, told = result.stdout.splitlines()
     assert heading.split() == ["sample", "bits", "new", "rows", "rows", "id"]
     assert [line.split()[-1] for line in lines] == [str(number) for number in frame["id"]]

@@ -48,8 +48,8 @@ for command, example in {
     comparing.compare: "compare run.zarr other.zarr",
     reports.report: "report run.zarr --output report.html",
     states.states: "states run.zarr --layer conv_1",
-    states.samples: "samples run.zarr fc_1 1f03",
-    states.surprising: "surprising run.zarr conv_1 -n 10",
+    states.samples: "samples run.zarr 1f03 --layer fc_1",
+    states.surprising: "surprising run.zarr --layer conv_1 -n 10",
     states.export: "export run.zarr --layer conv_1 --states states.parquet",
 }.items():
     app.command(epilog=f"Example: tsstore {example}")(command)  # type: ignore[type-var]

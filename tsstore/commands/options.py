@@ -14,7 +14,6 @@ Layers = Annotated[
     ),
 ]
 OneLayer = Annotated[str, typer.Option("--layer", help="Name of the layer.")]
-LayerName = Annotated[str, typer.Argument(metavar="LAYER", help="Name of the layer.")]
 Step = Annotated[str | None, typer.Option(help="A step: of the others nothing is looked at.")]
 Filter = Annotated[
     list[str] | None,

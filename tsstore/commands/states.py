@@ -9,7 +9,6 @@ import typer
 from tsstore.commands.options import (
     Filter,
     Json,
-    LayerName,
     Memory,
     OneLayer,
     RunPath,
@@ -107,7 +106,7 @@ def export(
 
 def surprising(
     run: RunPath,
-    layer: LayerName,
+    layer: OneLayer,
     n: Annotated[int, typer.Option("-n", "--most", min=1, help="How many samples to show.")] = 20,
     output: Output = None,
     step: Step = None,
@@ -140,10 +139,10 @@ def surprising(
 
 def samples(
     run: RunPath,
-    layer: LayerName,
     state: Annotated[
         str, typer.Argument(metavar="STATE", help="Hexadecimal digits, or a drawing of ■ and □.")
     ],
+    layer: OneLayer,
     output: Output = None,
     step: Step = None,
     filter: Filter = None,

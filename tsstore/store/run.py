@@ -123,6 +123,11 @@ def read_run(files: Files) -> RunAttributes:
             "attributes.tsstore; check the path"
         )
     run = tsstore_attributes({"attributes": attributes}, where)
+    if "analysis" in run:
+        raise NotAStoreError(
+            f"{files.location} is no tsstore run but a saved analysis: load it with "
+            "tsstore.Analysis.load, or tsstore.GroupedAnalysis.load where it is one of groups"
+        )
     # A newer format may have another rule for the checksum: its version comes first.
     check_format(run, where)
     return RunAttributes.from_json(check_attributes(run, "", files.location), where)

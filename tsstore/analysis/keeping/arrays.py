@@ -80,6 +80,10 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     if not files.exists(ZARR_JSON):
         raise NotAStoreError(f"{files.location} holds no saved analysis; check the path")
     attributes = read_attributes(files, "")
+    if "run_id" in attributes:
+        raise NotAStoreError(
+            f"{files.location} is a run, and no saved analysis: tsstore.analyze analyses it"
+        )
     if attributes.get("analysis") != FORMAT:
         raise FormatError(
             f"{files.location} is no saved analysis of this version: found "
