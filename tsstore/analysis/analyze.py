@@ -38,9 +38,10 @@ from tsstore.analysis.samples import Dealt, Samples, count_right, count_right_by
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Scheduler, choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import AnalysisError, CountingError
+from tsstore.errors import AnalysisError, CountingError, StoreError
 from tsstore.statistics.efficiency import Answers
 from tsstore.store.files.open import StorePath
+from tsstore.store.reading.ids import id_dtype
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
@@ -235,20 +236,43 @@ def analyze(
     count: Callable[[], Analysis | GroupedAnalysis] = partial(_analyze_run, store, names, request)
     asked: dict[str, Any] = {}
     if by is not None or window is not None or bins is not None:
-        asked = {"by": by, "bins": _plain(bins), "window": window}
+        asked = _asked(by, bins, window)
         kind = GroupedAnalysis
         count = partial(_analyze_groups, store, names, request, by, bins, window)
     if cache is None:
         return count()
     provenance = Provenance.of(store, names, request, **asked)
-    return cached(cache, store.path, provenance, kind, count)
+    return cached(cache, store.path, provenance, kind, count, partial(_is_settled, store))
 
 
-def _plain(bins: object) -> Any:
-    """Return bins, whatever they are, as JSON can hold them."""
-    if bins is None or isinstance(bins, int):
-        return bins
-    return list(map(str, bins)) if isinstance(bins, Iterable) else str(bins)
+def _asked(by: str | None, bins: Bins, window: int | None) -> dict[str, Any]:
+    """Return what groups are asked for, whatever it is, as JSON can hold it."""
+    return {"by": by, "bins": _plain(bins), "window": _plain(window)}
+
+
+def _plain(value: object) -> Any:
+    """Return a number, or the edges of bins, as JSON can hold them: to the last bit."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | np.integer):
+        return int(value)
+    try:
+        # As text, since edges may be infinite.
+        return list(map(str, np.asarray(value, np.float64).reshape(-1).tolist()))
+    except (TypeError, ValueError):
+        return f"{value!r:.80}"
+
+
+def _is_settled(store: StateStore, found: Analysis | GroupedAnalysis) -> bool:
+    """Whether more memory would find the same: ids were compared, or cannot be."""
+    every = [found] if isinstance(found, Analysis) else [one for _, one in found.items()]
+    if not any(analysis.not_compared for analysis in every):
+        return True
+    try:
+        id_dtype(store.parts)
+    except StoreError:
+        return True
+    return False
 
 
 @contextmanager
@@ -290,8 +314,7 @@ def _analyze_groups(
     from group to group.
     """
     found = analyze_grouping(store, names, request, group(store, by, bins, window))
-    asked = {"by": by, "bins": _plain(bins), "window": window}
-    found.provenance = Provenance.of(store, names, request, **asked)
+    found.provenance = Provenance.of(store, names, request, **_asked(by, bins, window))
     return found
 
 
@@ -345,8 +368,9 @@ def _analyze_in_one_pass(
     clusters = [samples.clusters] * (count + 1)
     if request.dependent_by and random is not None:
         for number in range(count):
-            own = grouping.view(store, number).view.samples
-            clusters[number] = random.count_clusters(own)
+            # A view of a step leaves out whole parts, of which its filter says nothing.
+            others = {name: np.flatnonzero(codes != number) for name, codes in sets.items()}
+            clusters[number] = random.count_clusters(SampleFilter(others))
     held = [*grouping.samples.tolist(), store.samples]
     results: list[list[LayerResult]] = [[] for _ in held]
     for name in names:

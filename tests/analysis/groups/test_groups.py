@@ -175,6 +175,7 @@ def test_what_makes_no_groups_is_refused(tmp_path):
         ({"by": "split", "bins": 3}, AnalysisError, "bins= divide numbers"),
         ({"by": "step", "bins": 3}, AnalysisError, "by= names none"),
         ({"by": "loss", "bins": [3]}, AnalysisError, "two or more ascending edges"),
+        ({"by": "loss", "bins": ["a", "b"]}, AnalysisError, "two or more ascending edges"),
     ]:
         with pytest.raises(error, match=why):
             tsstore.analyze(store, **options)
@@ -217,3 +218,23 @@ def test_of_many_groups_the_first_and_last_are_printed(tmp_path):
     grouped = tsstore.analyze(store, by="many")
     assert len(grouped.cells()) == 21
     assert "30 groups, of which the first and the last ones are shown." in str(grouped)
+
+
+@pytest.mark.parametrize("by", ["id", "split"])
+def test_of_a_step_the_clusters_of_that_step_count(tmp_path, by):
+    store = make(tmp_path / "run", steps=[1, 2, 2])
+    for step, analysis in tsstore.analyze(store, "a", by="step", dependent_by=by).items():
+        expected = tsstore.analyze(store.at_step(step), "a", dependent_by=by)
+        assert analysis["a"].clusters == expected["a"].clusters
+        assert document(analysis) == document(expected)
+
+
+def test_infinite_edges_and_values_are_kept(tmp_path):
+    columns = {"loss": np.repeat([-np.inf, 0.5, 2.0, np.inf], 10)}
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 40, 2)}, columns=columns)
+    for bins in (None, [-np.inf, 1.0, np.inf]):
+        grouped = tsstore.analyze(store, by="loss", bins=bins, intervals=False)
+        grouped.save(tmp_path / f"{bins is None}.zarr")
+        loaded = tsstore.GroupedAnalysis.load(tmp_path / f"{bins is None}.zarr")
+        assert loaded.values == grouped.values
+        assert loaded.to_dict() == grouped.to_dict()

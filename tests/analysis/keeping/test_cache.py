@@ -12,6 +12,7 @@ from synthetic import draw_layer, write_layers
 
 import tsstore
 from tsstore.analysis import analyze as module
+from tsstore.analysis import repeats
 from tsstore.errors import AnalysisError, TsstoreWarning
 
 
@@ -156,3 +157,41 @@ def test_analyses_of_groups_are_kept_as_well(store, tmp_path, monkeypatch):
     assert len(passes) == 4
     with pytest.raises(AnalysisError):
         tsstore.analyze(store, by="label", bins=2.5, cache=cache)
+
+
+def test_edges_that_print_alike_are_other_questions(tmp_path):
+    columns = {"loss": np.arange(60) % 6 / 60}
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 2)}, columns=columns)
+    edges = [np.array([0.0, 0.05, 0.1], np.float32), [0.0, 0.05, 0.1]]
+    for own in edges:
+        found = tsstore.analyze(store, by="loss", bins=own, cache=tmp_path / "cache")
+        expected = tsstore.analyze(store, by="loss", bins=own)
+        assert found.values == expected.values
+    assert len(os.listdir(tmp_path / "cache")) == 2
+
+
+def test_numbers_of_numpy_ask_the_same(store, tmp_path):
+    cache = tmp_path / "cache"
+    for window in (20, np.int64(20)):
+        assert len(tsstore.analyze(store, window=window, cache=cache)) == 3
+    assert len(os.listdir(cache)) == 1
+
+
+def test_what_more_memory_would_tell_is_not_kept(tmp_path, monkeypatch):
+    columns = {"id": np.repeat(np.arange(30), 2)}
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 20)}, columns=columns)
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr(repeats, "SAMPLE_BYTES", 1 << 60)
+        assert tsstore.analyze(store, cache=cache).not_compared
+    assert not os.listdir(cache)
+    assert not tsstore.analyze(store, cache=cache).not_compared
+    assert len(os.listdir(cache)) == 1
+
+
+def test_where_ids_cannot_be_compared_the_analysis_is_kept(tmp_path, counted):
+    columns = {"id": np.arange(60.0)}
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 2)}, columns=columns)
+    for _ in range(2):
+        assert "float64" in tsstore.analyze(store, cache=tmp_path / "cache").not_compared
+    assert counted == ["a"]

@@ -155,14 +155,20 @@ def _binned(store: StateStore, name: str, known: npt.NDArray[np.float64], bins: 
     if isinstance(bins, int | np.integer):
         _check_number(int(bins), store, printable(name), "")
         finite = known[np.isfinite(known)]
-        if bins < 1 or not len(finite):
-            raise AnalysisError(f"bins is {bins} for {len(finite):,} finite values of {name!r:.80}")
+        if bins < 1 or len(finite) < 2:
+            raise AnalysisError(
+                f"bins is {bins} for {counted(len(finite), 'distinct finite value')} of "
+                f"{name!r:.80}; expected 1 at least, for two values at least"
+            )
         edges = np.linspace(finite.min(), finite.max(), int(bins) + 1)
     else:
-        edges = np.asarray(bins, np.float64)
+        try:
+            edges = np.asarray(bins, np.float64)
+        except (TypeError, ValueError):
+            edges = np.empty(0)
     if edges.ndim != 1 or len(edges) < 2 or not np.all(np.diff(edges) > 0):
         raise AnalysisError(
-            f"bins are {edges.tolist()!r:.80}; expected how many, or two or more ascending edges"
+            f"bins are {bins!r:.80}; expected how many, or two or more ascending edges"
         )
     _check_number(len(edges) - 1, store, printable(name), "")
 

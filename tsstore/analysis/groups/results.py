@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -283,10 +284,21 @@ def _named(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a group's value as JSON can hold it."""
+    """Return a group's value as JSON can hold it, which holds no infinite number but as text."""
     if hasattr(value, "mid"):
-        return {"left": value.left, "right": value.right, "closed": value.closed}
-    return value.item() if isinstance(value, np.generic) else value
+        left, right = (_finite_or_text(end) for end in (value.left, value.right))
+        return {"left": left, "right": right, "closed": value.closed}
+    value = value.item() if isinstance(value, np.generic) else value
+    is_infinite = isinstance(value, float) and math.isinf(value)
+    return {"number": str(value)} if is_infinite else value
+
+
+def _finite_or_text(number: float) -> float | str:
+    return float(number) if math.isfinite(number) else str(float(number))
+
+
+def _number(value: object, what: str, where: str) -> float:
+    return float(str(value)) if value in ("inf", "-inf") else real(value, what, where)
 
 
 def _parsed(value: Any, where: str) -> Any:
@@ -295,9 +307,11 @@ def _parsed(value: Any, where: str) -> Any:
         if isinstance(value, list):
             raise FormatError(f"{where}: {value!r:.80} is no group's value")
         return value
+    if "number" in value:
+        return _number(value["number"], "a group's value", where)
     import pandas as pd
 
-    left, right = (real(value.get(side), side, where) for side in ("left", "right"))
+    left, right = (_number(value.get(side), side, where) for side in ("left", "right"))
     closed = value.get("closed")
     if closed not in ("left", "right", "both", "neither") or not left <= right:
         raise FormatError(f"{where}: {value!r:.80} is no interval")

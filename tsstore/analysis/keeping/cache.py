@@ -44,8 +44,9 @@ def cached(
     provenance: Provenance,
     kind: type[_Kept],
     count: Callable[[], _Kept],
+    is_kept: Callable[[_Kept], bool],
 ) -> _Kept:
-    """Return what was kept of the same question, or else count it and keep that.
+    """Return what was kept of the same question, or else count it and keep that if it is to be.
 
     An entry that is damaged is a warning, and is replaced. One that cannot be written is one, too.
     Several processes may use a folder: an entry is there as a whole, or not at all.
@@ -63,6 +64,8 @@ def cached(
         _warn(f"{printable(str(path))} is of no use ({why}): it is counted anew and replaced")
         _remove(path)
     found = count()
+    if not is_kept(found):
+        return found
     try:
         found.save(path)
     except StoreExistsError:
