@@ -102,3 +102,16 @@ def test_without_xarray_it_is_said_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(StoreError, match=r"install tsstore\[xarray\]"):
         tsstore.open(tmp_path / "run").to_xarray()
+
+
+@pytest.mark.parametrize("positions", [1, 4])
+@pytest.mark.parametrize("chunk", [1, 50, 1 << 20])
+def test_what_is_taken_of_samples_is_read(tmp_path, monkeypatch, positions, chunk):
+    rng = np.random.default_rng(1)
+    write_run(tmp_path / "run", [draw_batch(rng, 20, positions={"conv_1": positions})])
+    monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
+    array = tsstore.open(tmp_path / "run").to_xarray()["conv_1"]
+    whole = array.values
+    for key in (3, -1, slice(None, None, 3), slice(4, 15, 7), slice(None, None, -2), [9, 2], []):
+        assert np.array_equal(array[key].values, whole[key])
+        assert np.array_equal(array[key, ..., 2].values, whole[key][..., 2])

@@ -95,7 +95,10 @@ def _decoded(states: LayerStates) -> tuple[tuple[str, ...], Any, npt.NDArray[np.
 
 
 class _Lazy:
-    """A layer's decoded states as an array of some shape, read by slices along its first axis."""
+    """A layer's decoded states as an array of some shape, read by its first axis.
+
+    Dask hands on slices with steps, and integers, where that is all that is asked for.
+    """
 
     dtype = np.dtype(np.bool_)
 
@@ -109,12 +112,17 @@ class _Lazy:
         """Bytes of an entry along the first axis."""
         return math.prod(self.shape[1:])
 
-    def __getitem__(self, key: tuple[slice, ...]) -> npt.NDArray[np.bool_]:
+    def __getitem__(self, key: tuple[slice | int, ...]) -> Any:
         first, *others = key
-        start, stop, _ = first.indices(self.shape[0])
+        chosen = range(self.shape[0])[first]
+        taken: slice | int = 0
+        if isinstance(chosen, int):
+            chosen = range(chosen, chosen + 1)
+        else:
+            taken = slice(None, None, chosen.step)
         rows = math.prod(self.shape[1:-1])
-        decoded = self._states.decode(slice(start * rows, stop * rows))
-        return decoded.reshape(-1, *self.shape[1:])[(slice(None), *others)]
+        decoded = self._states.decode(slice(chosen.start * rows, chosen.stop * rows))
+        return decoded.reshape(-1, *self.shape[1:])[(taken, *others)]
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return "tsstore-decoded", self.shape, self._states.__dask_tokenize__()
