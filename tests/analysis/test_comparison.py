@@ -172,3 +172,15 @@ def test_the_command_prints_both_tables(runs):
     assert "200" in shown.stdout
     result = CliRunner().invoke(app, [*arguments, "--no-efficiency", "--json"])
     assert json.loads(result.stdout)["efficiency"] is None
+
+
+def test_ids_of_other_types_are_told_apart_to_the_last_bit(tmp_path):
+    stores = []
+    for dtype in (np.int64, np.uint64):
+        ids = (2**53 + np.arange(4)).astype(dtype)
+        batch = draw_batch(np.random.default_rng(0), 4, neurons=LAYERS, columns={"id": ids})
+        write_run(tmp_path / np.dtype(dtype).name, [batch], neurons=LAYERS)
+        stores.append(tsstore.open(tmp_path / np.dtype(dtype).name))
+    found = tsstore.compare(*stores, efficiency=False)
+    assert [layer.samples for layer in found.values()] == [4, 4]
+    assert [layer.share for layer in found.values()] == [0, 0]

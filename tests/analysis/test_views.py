@@ -57,6 +57,7 @@ def numbers(analysis):
     document = analysis.to_dict()
     assert document.pop("run")
     assert document.pop("samples_where") in ("", "label = 1")
+    assert document["for_combining"].pop("question")
     return document
 
 
@@ -107,5 +108,5 @@ def test_a_view_of_nothing_cannot_be_counted(runs):
     store = runs[0]
     view = store.filter(np.zeros(store.samples, bool))
     for count in (tsstore.analyze, tsstore.neurons, tsstore.plan):
-        with pytest.raises(EmptyStoreError):
+        with pytest.raises(EmptyStoreError, match="no sample is shown where chosen one by one"):
             count(view)

@@ -117,8 +117,12 @@ def find_targets(first: StateStore, second: StateStore, memory: int) -> dict[str
             f"{first.samples + second.samples:,} samples; give at least "
             f"memory='{-(-needed // 1024)}KiB'"
         )
-    known, place = np.unique(_ids(second), return_index=True)
-    found, shown = {}, _ids(first)
+    shown, others = _ids(first), _ids(second)
+    if shown.dtype != others.dtype:
+        # The common type of int64 and uint64 would be float64, which tells not all ids apart.
+        shown, others = shown.astype(object), others.astype(object)
+    known, place = np.unique(others, return_index=True)
+    found = {}
     _, firsts = np.unique(shown, return_index=True)
     target = np.full(len(shown), NOT_PAIRED, np.int64)
     at = np.minimum(np.searchsorted(known, shown[firsts]), len(known) - 1)

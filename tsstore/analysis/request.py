@@ -73,6 +73,10 @@ def countable(store: StateStore | StorePath, by: str | None = None) -> StateStor
     analysed by these.
     """
     store = store.pinned() if isinstance(store, StateStore) else open_store(store)
+    if not store.samples and any(part.samples for part in store.parts):
+        raise EmptyStoreError(
+            f"{store.path}: no sample is shown where {', '.join(store.view.told)}; choose others"
+        )
     if not store.samples:
         raise EmptyStoreError(
             f"{store.path} holds no committed samples; wait for the first commit, or run the "
