@@ -310,6 +310,14 @@ def test_states_are_read_on_in_another_process(store):
         np.testing.assert_array_equal(rows, store["fc.2"].read_block(block)[0])
 
 
+def test_what_is_sent_to_another_process_does_not_grow_with_other_layers(store):
+    states = store["fc.2"]
+    sent = pickle.dumps(states)
+    assert b"conv_1" not in sent
+    with pytest.raises(StoreError, match="here without its samples; open the run here"):
+        pickle.loads(sent).samples_of(states[0])
+
+
 @pytest.mark.parametrize("options", [{"threshold": 0.5}, {"neurons": {"conv_1": 5, "fc.2": 13}}])
 def test_parts_that_disagree_are_not_pooled(store, options):
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import bits
-from tsstore.errors import FormatError, RowIndexError
+from tsstore.errors import FormatError, RowIndexError, StoreError
 from tsstore.store.chunked.chunk import taking_memory
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.reading.indexing import PackedRows, RowNumbers
@@ -48,7 +48,8 @@ class LayerStates(PackedRows):
         Which of their samples are shown. Parts and blocks are of all; rows and samples that are
         counted, indexed and iterated over, of those that stay.
     sample_parts
-        The same parts, with what was recorded of their samples.
+        The same parts, with what was recorded of their samples; none in another process, to which
+        rows alone are sent.
 
     Raises
     ------
@@ -81,6 +82,10 @@ class LayerStates(PackedRows):
                     f"{first.threshold}, {first.dtype} in {parts[0].directory}; analyse one part "
                     "or step at a time"
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A part knows all of its layers, and tasks on a cluster need this one.
+        return self.__dict__ | {"sample_parts": ()}
 
     @property
     def attributes(self) -> LayerAttributes:
@@ -235,10 +240,13 @@ class LayerStates(PackedRows):
         Raises
         ------
         StoreError
-            If it is no state of so many neurons, or some parts lack a sample column.
+            If it is no state of so many neurons, some parts lack a sample column, or the layer was
+            sent to this process without its samples.
         DamageError
             If a chunk is missing, or is not what was committed.
         """
+        if not self.sample_parts:
+            raise StoreError(f"{self._where} is here without its samples; open the run here")
         row = parse_state(state, self.neurons, self._where)
         samples, position = find_rows(self.parts, row, self.sample_filter)
         return frame_of_samples(self.sample_parts, samples, {"position": position})
