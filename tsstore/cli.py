@@ -15,6 +15,11 @@ from typing import Self, TextIO
 
 FAILED, INTERRUPTED = 2, 130
 _ARGUMENT = "(memory|scheduler|scratch|dependent_by|unique_by|repeats|intervals|exact|patience)"
+_STEPS = (
+    'tsstore.analyze(store, by="step"), or one, tsstore.analyze(store.at_step(…))',
+    "tsstore analyze --by step, or choose one, --step (of compare: --step-a, --step-b)",
+)
+"""What Python says of a run of several steps, and what the command line does."""
 _SAID = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "terminated (SIGTERM)",
@@ -113,6 +118,7 @@ def _show_warning(
 
 def in_options(message: str) -> str:
     """Return what an error says of arguments in the words of the command line."""
+    message = message.replace(*_STEPS)
     message = re.sub(rf"\b{_ARGUMENT}=False\b", r"--no-\1", message)
     message = re.sub(rf"\b{_ARGUMENT}=True\b", r"--\1", message)
     message = re.sub(rf"\b{_ARGUMENT}='?([0-9A-Za-z]+)'?", r"--\1 \2", message)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import tsstore
 from tsstore.analysis.schedulers import LocalScheduler
+from tsstore.cli import in_options
 from tsstore.commands import analysing
 from tsstore.commands import app as commands
 from tsstore.errors import AnalysisError
@@ -171,6 +172,13 @@ def test_steps_samples_and_layers_are_chosen_by_options(steps, tmp_path):
         "export", steps.path, "--step", "last", "--layer", "fc", "--states", tmp_path / "out.zarr"
     )
     assert f"of the {steps.at_step('last')['fc'].rows:,} rows of fc" in result.stdout
+    page = tmp_path / "report.html"
+    assert invoke("report", steps.path, *chosen, "--layer", "fc", "-o", page).exit_code == 0
+    text = page.read_text()
+    assert "conv_1" not in text
+    assert "Samples where label = 2" in text
+    assert invoke("report", steps.path, "--step", "1", "-o", page).exit_code == 0
+    assert f"tsstore report {steps.path} --step 1<" in page.read_text()
 
 
 def test_what_options_choose_must_be_there(steps):
@@ -181,6 +189,8 @@ def test_what_options_choose_must_be_there(steps):
         (["--step", "1", "--layer", "x*"], "has no layer 'x*'"),
     ]:
         assert why in str(invoke("analyze", steps.path, *options).exception)
+    several = in_options(str(invoke("plan", steps.path).exception))
+    assert "analyse each, tsstore analyze --by step, or choose one, --step (of" in several
     result = invoke("states", steps.path, "--step", "1", "--layer", "conv*")
     assert "conv_1 and conv_2; expected one layer" in str(result.exception)
 

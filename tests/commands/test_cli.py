@@ -261,7 +261,7 @@ def test_verify_of_a_sound_run_is_a_summary(run):
     result = tsstore_command("verify", run)
     assert result.returncode == 0
     assert re.fullmatch(
-        r".*run\.zarr: 1 parts, 3 layers, [\d,]+ chunks, [\d,]+ bytes read, 300 samples: "
+        r".*run\.zarr: 1 part with 3 layers in all, [\d,]+ chunks, [\d,]+ bytes read, 300 samples: "
         r"0 errors, 0 notes\n",
         result.stdout,
     )
@@ -276,7 +276,7 @@ def test_verify_of_a_damaged_run_names_each_file_and_exits_with_1(cut_off):
     *lines, summary = result.stdout.splitlines()
     assert [line.split(": ")[0] for line in lines] == ["error", "error", "note"]
     assert "0000-conv_1/states/c/0/0 (layer conv_1): it is missing; restore" in lines[0]
-    assert summary.endswith("5 samples: 2 errors, 1 notes")
+    assert summary.endswith("5 samples: 2 errors, 1 note")
     result = tsstore_command("verify", str(cut_off), "--json")
     assert (result.returncode, result.stderr) == (1, "")
     document = json.loads(result.stdout)

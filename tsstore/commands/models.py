@@ -17,7 +17,9 @@ from tsstore.text import printable
 
 
 def demo(
-    output: Annotated[str, typer.Option(help="Where to create the store.")] = "demo.zarr",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="Where to create the store.")
+    ] = "demo.zarr",
     mnist: Annotated[
         str | None, typer.Option(help="Directory with t10k idx files to run on instead.")
     ] = None,
@@ -52,7 +54,7 @@ def demo(
 def layers(
     model: Annotated[
         str,
-        typer.Argument(help="MODULE:NAME of a model, or of a function that makes one."),
+        typer.Argument(metavar="MODULE:NAME", help="Of a model, or of a function that makes one."),
     ],
     shape: Annotated[
         str | None,

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from tsstore.commands.options import Memory, RunPath, Scheduler, Scratch
+from tsstore.commands.options import (
+    Filter,
+    Layers,
+    Memory,
+    RunPath,
+    Scheduler,
+    Scratch,
+    Step,
+)
+from tsstore.commands.selecting import select
 from tsstore.commands.terminal import progress
 from tsstore.text import format_memory, printable
 
@@ -16,6 +25,9 @@ def report(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="OUT", help="Where to write the page.")
     ] = "report.html",
+    layer: Layers = None,
+    step: Step = None,
+    filter: Filter = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -23,8 +35,9 @@ def report(
     """Write a page on a run: which layers use their neurons, how sure that is, what to do next."""
     import tsstore
 
+    store = select(run, step, filter, layer)
     with progress() as show:
         size = tsstore.report(
-            run, output, memory=memory, scheduler=scheduler, scratch=scratch, progress=show
+            store, output, memory=memory, scheduler=scheduler, scratch=scratch, progress=show
         )
     typer.echo(f"{printable(output)}: {format_memory(size)}; open it in a browser")

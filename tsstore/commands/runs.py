@@ -70,7 +70,7 @@ def verify(run: RunPath, json: Json = False) -> None:
 
 
 def repair(
-    run: Annotated[str, typer.Argument(help="Path of a run that nobody writes.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run that nobody writes.")],
     json: Json = False,
 ) -> None:
     """Tidy up after a run that was cut off; what was committed is not touched."""
@@ -81,8 +81,8 @@ def repair(
 
 
 def compact(
-    run: Annotated[str, typer.Argument(help="Path of a run that has ended.")],
-    out: Annotated[str, typer.Argument(help="Where to create the new run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run that has ended.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Where to create the new run.")],
 ) -> None:
     """Rewrite a run as one part in few files, and compare the two; the old run is only read."""
     import tsstore

@@ -67,7 +67,13 @@ def export(
     layer: OneLayer,
     states: Annotated[
         str,
-        typer.Option(help="Where to write the table of distinct states: OUT.parquet or OUT.zarr."),
+        typer.Option(
+            "--states",
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Where to write the table of distinct states: OUT.parquet or OUT.zarr.",
+        ),
     ],
     decoded: Annotated[
         bool, typer.Option("--decoded", help="One value a neuron, instead of packed bytes.")

@@ -259,8 +259,18 @@ def _provenance(store: StateStore) -> list[tuple[str, str]]:
         ("recorded with", software),
         ("last commit", "none" if commit is None else commit.isoformat(timespec="seconds")),
         ("analysed with", f"tsstore {version('tsstore')}, {now.isoformat(timespec='seconds')}"),
-        ("command", f"tsstore report {shlex.quote(store.path)}"),
     ]
+    view = store.view
+    chosen = [("--step", str(step)) for step in view.steps or () if step is not None]
+    chosen += [("--layer", layer) for layer in view.layers or ()]
+    words = ["tsstore", "report", store.path, *(word for option in chosen for word in option)]
+    if view.told:
+        facts.append(("samples where", " and ".join(view.told)))
+    else:
+        # Not every condition of samples can be said on the command line.
+        facts.append(("command", shlex.join(words)))
+    if view.steps:
+        facts.append(("step", ", ".join(map(str, view.steps))))
     return [(name, printable(value)) for name, value in facts]
 
 

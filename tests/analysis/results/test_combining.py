@@ -100,6 +100,7 @@ def test_documents_may_hold_several_layers_and_lie_in_files(store, documents, tm
     for path, document in zip(paths, (documents[0], two), strict=True):
         path.write_text(json.dumps(document))
     combined, whole = tsstore.combine(paths), tsstore.analyze(store)
+    assert tsstore.combine([whole]).to_dict()["layers"] == combined.to_dict()["layers"]
     assert list(combined) == ["a", "b:before", "c"]
     assert combined["b_pre_states"].neurons == 8
     assert combined.network_interval() == whole.network_interval()
@@ -180,6 +181,8 @@ def test_a_file_that_is_no_analysis_is_an_error_that_says_what_is(documents, tmp
         path.write_text(text)
         with pytest.raises(FormatError, match=r"a\.json"):
             tsstore.combine([path])
+    with pytest.raises(FormatError, match="document 1 is no JSON document of an analysis"):
+        tsstore.combine([{"layers": {1j}}])
     newer = copy.deepcopy(documents[0])
     newer["for_combining"]["version"] = 2
     for document in ({}, {"for_combining": None}, newer):

@@ -181,6 +181,10 @@ def test_a_table_has_a_line_for_each_layer() -> None:
     assert frame.loc["conv_1", "sampling"] == {"positions": 0.5}
     assert frame["rows"].dtype.kind == "i"
     assert frame["efficiency_interval_lower"].isna().tolist() == [True, False]
+    alone = analysis(result()).to_frame()
+    assert (
+        alone["efficiency_interval_lower"].dtype == alone["richness_interval_upper"].dtype == float
+    )
 
 
 def test_the_first_view_is_the_table_without_plug_ins() -> None:

@@ -185,8 +185,8 @@ class GroupedAnalysis:
         limits = [found.distinct_interval for found in rarefied]
         frame["rarefied_samples"] = self.fewest_samples
         frame["rarefied_distinct"] = [found.distinct for found in rarefied]
-        frame["rarefied_distinct_lower"] = [getattr(own, "lower", None) for own in limits]
-        frame["rarefied_distinct_upper"] = [getattr(own, "upper", None) for own in limits]
+        frame["rarefied_distinct_lower"] = [getattr(own, "lower", np.nan) for own in limits]
+        frame["rarefied_distinct_upper"] = [getattr(own, "upper", np.nan) for own in limits]
         first = [name for name in _LEADING if name in frame]
         others = [name for name in frame if name not in first]
         # Layer by layer: sorted by where each stands, as values need not sort.

@@ -89,8 +89,8 @@ def combine(documents: Iterable[str | os.PathLike[str] | Mapping[str, Any]]) -> 
     Parameters
     ----------
     documents
-        Paths of what ``tsstore analyze RUN --layer NAME --json`` or ``Analysis.to_json()`` gave, or
-        such documents as ``Analysis.to_dict()`` gives them.
+        Paths of what ``tsstore analyze RUN --layer NAME --json`` or ``Analysis.to_json()`` gave,
+        such documents as ``Analysis.to_dict()`` gives them, or analyses themselves.
 
     Returns
     -------

@@ -258,7 +258,7 @@ def layer_document(layer: LayerResult) -> dict[str, Any]:
 
 
 def table_row(layer: LayerResult) -> dict[str, Any]:
-    """Return a layer's numbers for a line of a table: of intervals the two ends."""
+    """Return a layer's numbers for a line of a table: of intervals the two ends, or NaN."""
     document = layer_document(layer)
     del document["entropy_by_rows_bits"]
     row: dict[str, Any] = {}
@@ -266,7 +266,9 @@ def table_row(layer: LayerResult) -> dict[str, Any]:
         if "_interval" not in name:
             row[name] = value
         else:
-            row |= {f"{name}_{end}": value and value[end] for end in ("lower", "upper")}
+            # A column of numbers stays one where no layer has an interval.
+            ends = {end: (value or {}).get(end) for end in ("lower", "upper")}
+            row |= {f"{name}_{end}": math.nan if v is None else v for end, v in ends.items()}
     return {name: row[name] for name in dict.fromkeys([*FIRST_COLUMNS, *row])}
 
 

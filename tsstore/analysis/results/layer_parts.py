@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.layer import LayerResult, bounded_text
 from tsstore.errors import AccessError, FormatError
 from tsstore.statistics.efficiency import Answers
@@ -137,7 +138,12 @@ class Part:
 def read_part(document: str | os.PathLike[str] | Mapping[str, Any], place: int) -> Part:
     """Read and check a document, or the file of one; FormatError, or AccessError, if it is none."""
     if isinstance(document, Mapping):
-        where, data = f"document {place}", json.dumps(dict(document)).encode()
+        where = f"document {place}"
+        said = document.to_dict() if isinstance(document, ByLayer) else dict(document)
+        try:
+            data = json.dumps(said).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise FormatError(f"{where} is no JSON document of an analysis ({error})") from error
     else:
         where = printable(os.fspath(document))
         data = _load(Path(document), where)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from tsstore.errors import AccessError, TsstoreError
 from tsstore.store.files.base import PARTIAL, Bytes, Files
-from tsstore.text import printable
+from tsstore.text import counted, printable
 
 ERROR = "error"
 UNREADABLE = "unreadable"
@@ -193,9 +193,10 @@ class VerifyReport:
     def __str__(self) -> str:
         unreadable = f"{len(self.unreadable):,} unreadable, " if self.unreadable else ""
         summary = (
-            f"{printable(self.run)}: {self.parts:,} parts, {self.layers:,} layers, "
-            f"{self.chunks:,} chunks, {self.bytes_read:,} bytes read, {self.samples:,} samples: "
-            f"{len(self.errors):,} errors, {unreadable}{len(self.notes):,} notes"
+            f"{printable(self.run)}: {counted(self.parts, 'part')} with "
+            f"{counted(self.layers, 'layer')} in all, {counted(self.chunks, 'chunk')}, "
+            f"{self.bytes_read:,} bytes read, {counted(self.samples, 'sample')}: "
+            f"{counted(len(self.errors), 'error')}, {unreadable}{counted(len(self.notes), 'note')}"
         )
         return "\n".join([*map(str, self.findings), summary])
 

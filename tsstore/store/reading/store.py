@@ -202,8 +202,8 @@ class StateStore(Mapping[str, LayerStates]):
         parts = tuple(part for part in self.parts if part.step == step)
         if not parts:
             raise StoreError(
-                f"{self.path} has no part of step {step!r}; "
-                f"it has {', '.join(map(repr, self.steps)) or 'no samples'}"
+                f"{self.path} has no part of step {step!r}; it has "
+                f"{', '.join(repr(own) for own in self.steps if own is not None) or 'no steps'}"
             )
         samples = self.view.samples.of_parts(part.directory for part in parts)
         return self._showing(parts, steps=(step,), samples=samples)
