@@ -238,3 +238,11 @@ def test_infinite_edges_and_values_are_kept(tmp_path):
         loaded = tsstore.GroupedAnalysis.load(tmp_path / f"{bins is None}.zarr")
         assert loaded.values == grouped.values
         assert loaded.to_dict() == grouped.to_dict()
+
+
+def test_a_step_that_is_not_shown_is_no_group(tmp_path):
+    store = make(tmp_path / "run", steps=[1, 2, 2])
+    view = store.filter(store.samples_frame().index.get_level_values("step") == 2)
+    grouped = tsstore.analyze(view, "a", by="step")
+    assert grouped.values == (2,)
+    assert document(grouped.sel(step=2)) == document(tsstore.analyze(store.at_step(2), "a"))

@@ -161,6 +161,12 @@ def test_a_layer_that_comes_twice_and_nothing_at_all_are_refused(documents):
         tsstore.combine([])
 
 
+def test_one_document_is_a_network(documents):
+    assert list(tsstore.combine(documents[0])) == list(tsstore.combine(documents[:1]))
+    with pytest.raises(AccessError, match=r"no\.json cannot be read"):
+        tsstore.combine("no.json")
+
+
 def test_samples_of_one_id_that_single_layers_tell_apart_are_refused(tmp_path):
     ids = np.arange(SAMPLES)
     ids[-5:] = ids[:5]

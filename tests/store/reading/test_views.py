@@ -139,9 +139,10 @@ def test_what_cannot_be_aligned_is_refused(run):
         (pd.concat([frame["right"], frame["right"]]), "come twice"),
         (
             frame["right"].reset_index(drop=True),
-            "expected booleans with the index of",
+            "a Series of booleans with the index of",
         ),
         (frame["label"], "found a Series of int64"),
+        (frame[["label"]] == 1, "found a DataFrame of bool"),
         (frame["right"].to_numpy()[1:], "a boolean for each of the 68 samples"),
         (frame["label"].to_numpy(), "found int64"),
     ]:

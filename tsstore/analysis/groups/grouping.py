@@ -101,7 +101,9 @@ def _by_step(store: StateStore) -> Grouping:
     _check_number(len(steps), store, STEP, "")
 
     def codes_of(part: Part, first: int, stop: int) -> _Codes:
-        return np.full(stop - first, steps.index(part.step), np.int16)
+        # Of a step of which no sample is shown there are none.
+        code = steps.index(part.step) if part.step in steps else -1
+        return np.full(stop - first, code, np.int16)
 
     return Grouping(STEP, steps, _codes(store, codes_of))
 

@@ -106,6 +106,8 @@ def combine(documents: Iterable[str | os.PathLike[str] | Mapping[str, Any]]) -> 
         run with the same arguments and version; or if samples of equal ids were compared by the
         rows of single layers, which says nothing of their rows in all.
     """
+    if isinstance(documents, str | os.PathLike | Mapping):
+        documents = [documents]
     parts = [read_part(document, number) for number, document in enumerate(documents, 1)]
     if not parts:
         raise AnalysisError("there is nothing to combine; pass documents of analyses")

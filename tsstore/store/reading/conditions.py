@@ -197,11 +197,12 @@ def _in_order(parts: Sequence[Part], mask: Any, before: SampleFilter) -> dict[st
 
 def _aligned(parts: Sequence[Part], mask: Any, before: SampleFilter) -> dict[str, _Mask]:
     values, index = mask.to_numpy(), mask.index
-    if tuple(index.names) != INDEX or values.dtype != np.bool_:
+    if tuple(index.names) != INDEX or values.dtype != np.bool_ or values.ndim != 1:
+        kind = type(mask).__name__
         raise StoreError(
-            f"{_where(parts)}: found a Series of {values.dtype} indexed by {list(index.names)}; "
-            f"expected booleans with the index of samples_frame(), {list(INDEX)}; an array of one "
-            "boolean a sample goes by their order: pass series.to_numpy()"
+            f"{_where(parts)}: found a {kind} of {values.dtype} indexed by {list(index.names)}; "
+            f"expected a Series of booleans with the index of samples_frame(), {list(INDEX)}; an "
+            "array of one boolean a sample goes by their order: pass series.to_numpy()"
         )
     directory, sample = (index.get_level_values(level) for level in INDEX[1:])
     places, found = np.asarray(sample), {}
