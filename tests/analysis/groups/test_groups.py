@@ -246,3 +246,27 @@ def test_a_step_that_is_not_shown_is_no_group(tmp_path):
     grouped = tsstore.analyze(view, "a", by="step")
     assert grouped.values == (2,)
     assert document(grouped.sel(step=2)) == document(tsstore.analyze(store.at_step(2), "a"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "values"),
+    [
+        ([np.arange(9) % 2, np.arange(9) % 2 / 2], (0.0, 0.5, 1.0)),
+        ([np.arange(9) % 2, np.arange(9) % 2 + np.uint64(2)], (0, 1, 2, 3)),
+        ([np.arange(9) % 2, np.arange(9) % 2 + np.uint64(2**60)], None),
+        ([np.arange(9) + 2**60, np.arange(9) % 2 / 2], None),
+        ([np.arange(9) % 2, np.array([*"abcabcabc"], object)], None),
+    ],
+)
+def test_values_of_other_types_are_told_apart_or_refused(tmp_path, columns, values):
+    for rank, own in enumerate(columns):
+        part, layers = PartAttributes(rank, len(columns)), {"a": draw_layer(rank, 9, 2)}
+        store = write_layers(tmp_path / "run", layers, columns={"k": own}, part=part)
+    if values is None:
+        with pytest.raises(StoreError, match="k cannot be compared from part to part: it is int64"):
+            tsstore.analyze(store, by="k")
+        return
+    grouped = tsstore.analyze(store, by="k", intervals=False)
+    assert grouped.values == values
+    expected = [sum((own == value).sum() for own in columns) for value in values]
+    assert [analysis.samples for analysis in grouped.groups.values()] == expected

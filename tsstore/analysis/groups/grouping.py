@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.groups.count import rows_by_set
-from tsstore.errors import AnalysisError, EmptyStoreError
+from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
 from tsstore.store.reading.conditions import PIECE_SAMPLES, held_column, kept_pieces
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.sample_filter import SampleFilter
@@ -128,8 +128,7 @@ def _by_window(store: StateStore, window: int) -> Grouping:
 
 
 def _by_column(store: StateStore, name: str, bins: Bins) -> Grouping:
-    pieces = list(_distinct(kept_pieces(store.parts, name, store.view.samples)))
-    known = np.unique(np.concatenate(pieces)) if pieces else np.empty(0)
+    known = _distinct(store, name)
     is_number = known.dtype.kind in "iuf"
     if known.dtype.kind == "f":
         known = known[~np.isnan(known)]
@@ -196,14 +195,27 @@ def _binned(store: StateStore, name: str, known: npt.NDArray[np.float64], bins: 
     return Grouping(name, intervals, codes, _ungrouped(store, codes))
 
 
-def _distinct(pieces: Iterator[npt.NDArray[Any]]) -> Iterator[npt.NDArray[Any]]:
-    """Yield the distinct values of pieces, each a few times at most."""
-    held: list[npt.NDArray[Any]] = []
-    for piece in pieces:
+def _distinct(store: StateStore, name: str) -> npt.NDArray[Any]:
+    """Return the distinct values of a column; StoreError if its parts' types cannot be compared."""
+    held_in = [part for part in store.parts if part.samples]
+    dtypes = {held_column(part, name).spec.numpy_dtype: part.directory for part in held_in}
+    held: list[npt.NDArray[Any]] = [np.empty(0, next(iter(dtypes), np.float64))]
+    are_alike = len({dtype.kind == "O" for dtype in dtypes}) < 2
+    for piece in kept_pieces(store.parts, name, store.view.samples) if are_alike else ():
         held.append(np.unique(piece))
         if sum(map(len, held)) > 16 * PIECE_SAMPLES:
             held = [np.unique(np.concatenate(held))]
-    yield from held
+    known = np.unique(np.concatenate(held))
+    if len(dtypes) > 1 and known.dtype.kind == "f" and any(own.kind in "iu" for own in dtypes):
+        # Beyond, integers are not told apart as floats.
+        are_alike = not (np.abs(known[np.isfinite(known)]) >= 2**53).any()
+    if not are_alike:
+        sides = ", ".join(f"{dtype} in {directory}" for dtype, directory in dtypes.items())
+        raise StoreError(
+            f"{store.path}: column {printable(name)} cannot be compared from part to part: it is "
+            f"{sides}; expected one type"
+        )
+    return known
 
 
 def _codes(store: StateStore, codes_of: Callable[[Part, int, int], _Codes]) -> dict[str, _Codes]:
