@@ -15,7 +15,7 @@ from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.cli import in_options
 from tsstore.commands import analysing
 from tsstore.commands import app as commands
-from tsstore.errors import AnalysisError
+from tsstore.errors import AnalysisError, StoreError
 from tsstore.store.format.attributes import PartAttributes
 
 Usage = namedtuple("Usage", "total used free")
@@ -202,6 +202,11 @@ def test_an_analysis_is_saved_and_answered_again_from_a_cache(run, tmp_path):
     assert first.stdout == again.stdout
     assert len(list(cache.iterdir())) == 1
     assert tsstore.Analysis.load(out).to_json() + "\n" == first.stdout
+    # What cannot be saved is told before anything is counted.
+    for target in (out, "s3://bucket/out.zarr", tmp_path / "nowhere" / "out.zarr"):
+        refused = invoke("analyze", run, "--save", target)
+        assert isinstance(refused.exception, StoreError)
+        assert refused.output == ""
 
 
 def test_a_run_of_several_steps_is_analysed_by_step_with_a_note(steps):

@@ -75,6 +75,7 @@ def analyze(
     """Count the distinct states of a run, and say how well each layer uses its neurons."""
     import tsstore
     from tsstore.analysis.groups.results import GroupedAnalysis
+    from tsstore.analysis.keeping.arrays import check_target
 
     once_or_each: Any = repeats
     store = select(run, step, filter, layer)
@@ -82,6 +83,8 @@ def analyze(
         by = "step"
         steps = counted(len(store.steps), "step")
         typer.echo(f"{printable(run)} holds {steps}: analysed --by step; see --step", err=True)
+    if save is not None:
+        check_target(save)
     with progress(silent=json) as report:
         analysis = tsstore.analyze(
             store,
@@ -101,8 +104,6 @@ def analyze(
             bins=bins,
             window=window,
         )
-    if save is not None:
-        analysis.save(save)
     if json:
         typer.echo(analysis.to_json())
     elif isinstance(analysis, GroupedAnalysis):
@@ -110,6 +111,8 @@ def analyze(
         print_lines(analysis.sentences)
     else:
         print_analysis(analysis, verbose)
+    if save is not None:
+        analysis.save(save)
 
 
 def plan(
