@@ -9,7 +9,7 @@ import pytest
 from synthetic import layer, write_layers
 
 import tsstore
-from tsstore.errors import AnalysisError
+from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.statistics.information import set_entropy
 
 LABELS = 4
@@ -71,3 +71,13 @@ def test_information_is_a_table(run):
     assert frame.loc["all", "information_bits"] == found["all"].bits
     with pytest.raises(AnalysisError, match="cache= keeps analyses alone"):
         tsstore.information(run, "label", cache="somewhere")
+
+
+def test_shuffled_labels_of_samples_without_rows_are_not_blamed_on_the_labels(tmp_path):
+    rows = np.arange(12, dtype=np.uint8).reshape(6, 2)
+    positions = np.array([1] * 6 + [0] * 200)
+    columns = {"label": np.array([1] + [0] * 205)}
+    store = write_layers(tmp_path, {"a": type(layer(rows, 1))(rows, positions)}, columns=columns)
+    assert tsstore.analyze(store, by="label").values == (0, 1)
+    with pytest.raises(EmptyStoreError, match="with shuffled labels one has none"):
+        tsstore.information(store, "label")

@@ -14,6 +14,7 @@ from tsstore.analysis.groups.grouping import Bins, Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.request import countable, layer_names
 from tsstore.analysis.results.by_layer import ByLayer
+from tsstore.errors import EmptyStoreError
 from tsstore.statistics.information import Known, information_interval, set_entropy
 from tsstore.statistics.information import information as known_information
 from tsstore.statistics.intervals import Interval
@@ -168,7 +169,14 @@ def information(
         left_out = {directory: np.flatnonzero(own < 0) for directory, own in grouping.codes.items()}
         store = store.only(store.view.samples.joined(SampleFilter(left_out)), store.view.told)
     found = analyze_grouping(store, names, request, grouping)
-    shuffled = analyze_grouping(store, names, request, _shuffled(grouping))
+    try:
+        shuffled = analyze_grouping(store, names, request, _shuffled(grouping))
+    except EmptyStoreError as error:
+        raise EmptyStoreError(
+            f"{store.path}: of some groups by {text.printable(by)} too few samples have rows in "
+            "each layer: with shuffled labels one has none. Filter out small groups, or ask for layers "
+            "in which all samples have rows"
+        ) from error
     told = {name: _of_layer(name, found, shuffled) for name in names}
     return Information(store.path, grouping.by, told)
 
