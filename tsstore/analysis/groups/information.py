@@ -174,8 +174,8 @@ def information(
     except EmptyStoreError as error:
         raise EmptyStoreError(
             f"{store.path}: of some groups by {text.printable(by)} too few samples have rows in "
-            "each layer: with shuffled labels one has none. Filter out small groups, or ask for layers "
-            "in which all samples have rows"
+            "each layer: with shuffled labels one has none. Filter out small groups, or ask for "
+            "layers in which all samples have rows"
         ) from error
     told = {name: _of_layer(name, found, shuffled) for name in names}
     return Information(store.path, grouping.by, told)
