@@ -20,6 +20,13 @@ from tsstore.demo.model import load_lenet5
 from tsstore.errors import EmptyStoreError, SelectionError, StoreExistsError
 
 
+@pytest.fixture(autouse=True)
+def hooks_are_gone():
+    """Hooks close their stores when they are thrown away; other tests look for their threads."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture
 def model():
     torch.manual_seed(0)

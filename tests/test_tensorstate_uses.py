@@ -50,6 +50,13 @@ def check(hook, *tensors, axis=1):
     assert hook.states_per_instance() == len(rows) / sum(map(len, tensors))
 
 
+@pytest.fixture(autouse=True)
+def hooks_are_gone():
+    """Hooks close their stores when they are thrown away; other tests look for their threads."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture
 def temporary(monkeypatch, tmp_path):
     """The folder of all temporary files."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import warnings
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from watching import hook_count, packed
+from watching import hook_count, packed, writers
 
 import tsstore
 from tsstore.errors import NotAStoreError, TsstoreError, TsstoreWarning, WriterError
@@ -104,6 +103,7 @@ class Run:
         self.path = path
         self.committed = []
         self._monkeypatch = monkeypatch
+        self._threads = writers()
 
     def __call__(self, files=None, **options):
         files = files or FailingFiles(self.path)
@@ -124,7 +124,7 @@ class Run:
 
     def check_nothing_is_left(self, temporary=0):
         assert hook_count(self.model) == 0
-        assert "tsstore writer" not in [thread.name for thread in threading.enumerate()]
+        assert writers() <= self._threads
         assert len(list(self.path.rglob("*.partial"))) <= temporary
 
     def check_what_was_committed(self):

@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 import torch
 import trainers
 from trainers import BATCH, PACKAGES, WARNINGS, Failure, logits_of, make_data
-from watching import hook_count, joined, stored, watched
+from watching import hook_count, joined, stored, watched, writers
 
 import tsstore
 from tsstore.errors import CaptureError, ColumnsError, SelectionError, StoreExistsError
@@ -54,10 +53,10 @@ def path(tmp_path):
 @pytest.fixture(autouse=True)
 def nothing_is_left(trainer):
     """After each test no hook of ours is on the model, and no writer's thread lives."""
-    before = hook_count(trainer.model)
+    before, threads = hook_count(trainer.model), writers()
     yield
     assert hook_count(trainer.model) == before
-    assert not [thread for thread in threading.enumerate() if thread.name == "tsstore writer"]
+    assert writers() <= threads
 
 
 def ids(path, step):

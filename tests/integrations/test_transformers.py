@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from torch import nn
 pytest.importorskip("transformers")
 import transformers
 from trainers import Failure, HuggingFaceTrainer, make_data
-from watching import hook_count, joined, watched
+from watching import hook_count, joined, watched, writers
 
 import tsstore
 from tsstore.errors import CaptureError
@@ -153,6 +152,7 @@ def test_training_after_a_failure_closes_what_was_open(trainer, path):
 
 
 def test_what_nobody_closed_is_closed_when_it_is_gone(trainer, path):
+    threads = writers()
     job = trainer.trainer(trainer.callback(path, layers="conv", columns="id"))
     with pytest.raises(Failure):
         job.evaluate(make_data(8, fail=6))
@@ -160,7 +160,7 @@ def test_what_nobody_closed_is_closed_when_it_is_gone(trainer, path):
     gc.collect()
     store = tsstore.open(path)
     assert (store.samples, store.parts[0].seal.why) == (4, "never closed")
-    assert not [thread for thread in threading.enumerate() if thread.name == "tsstore writer"]
+    assert writers() <= threads
 
 
 def test_a_callback_that_came_late_says_so(trainer, path):

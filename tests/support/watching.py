@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,11 @@ from torch import nn
 import tsstore
 from tsstore.recording.packing.packed import Packed, check_packable, form_of
 from tsstore.recording.packing.packer import rows_of
+
+
+def writers() -> set[threading.Thread]:
+    """Return the threads that write: those of other tests may wait for garbage to be collected."""
+    return {thread for thread in threading.enumerate() if thread.name == "tsstore writer"}
 
 
 def capture(

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 import torch
 from torch import nn
-from watching import hook_count
+from watching import hook_count, writers
 
 import tsstore
 from tsstore.errors import CaptureError, TsstoreWarning, WriterError
@@ -31,9 +31,10 @@ def model():
 @pytest.fixture(autouse=True)
 def nothing_is_left(model, path):
     """After each test no hook, thread or temporary file of ours is there."""
+    threads = writers()
     yield
     assert hook_count(model) == 0
-    assert "tsstore writer" not in [thread.name for thread in threading.enumerate()]
+    assert writers() <= threads
     assert list(path.rglob("*.partial")) == []
 
 
