@@ -114,6 +114,19 @@ def test_processes_that_ask_at_once_all_get_the_answer(store, tmp_path):
     assert len(os.listdir(tmp_path / "cache")) == 1
 
 
+def test_an_answer_that_another_process_keeps_first_is_no_failure(store, tmp_path, monkeypatch):
+    rename = os.rename
+
+    def rename_late(source, target):
+        shutil.copytree(source, target)
+        rename(source, target)
+
+    monkeypatch.setattr("tsstore.analysis.keeping.arrays.os.rename", rename_late)
+    kept = tsstore.analyze(store, cache=tmp_path / "cache")
+    assert tsstore.analyze(store, cache=tmp_path / "cache").to_dict() == kept.to_dict()
+    assert len(os.listdir(tmp_path / "cache")) == 1
+
+
 def test_a_folder_that_cannot_be_used_is_an_error_or_a_warning(store, tmp_path, monkeypatch):
     with pytest.raises(AnalysisError, match="within the run"):
         tsstore.analyze(store, cache=tmp_path / "run" / "cache")

@@ -6,6 +6,7 @@ them. What is read may come from anyone.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -60,6 +61,9 @@ def write_tables(
     except FileExistsError as error:
         raise _exists(target) from error
     except OSError as error:
+        # A folder that another process has put there meanwhile.
+        if error.errno == errno.ENOTEMPTY:
+            raise _exists(target) from error
         raise _not_writable(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
