@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-PAGE = Path(__file__).parents[2] / "docs" / "groups.md"
+from pages import run_code
 
 
 def test_the_code_runs_and_says_what_the_page_does(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    text = PAGE.read_text(encoding="utf-8")
-    names = {"__name__": "page"}
-    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(code, PAGE.name, "exec"), names)
+    run_code("groups.md")
     printed = capsys.readouterr().out
     assert "Samples where label = 3." in printed

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import draw_batch, write_run
+from pages import DOCS, run_code
 from typer.main import get_command
 
 from tsstore.commands.app import app
 from tsstore.store.format.attributes import PartAttributes
 
-DOCS = Path(__file__).parents[2] / "docs"
 LAYERS = {"conv_1": 4, "fc": 9}
 
 
@@ -36,9 +35,7 @@ def test_the_code_runs(page, folder, monkeypatch):
 
     monkeypatch.chdir(folder)
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    names = {"tsstore": tsstore, "store": tsstore.open("steps.zarr")}
-    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(code, page, "exec"), names)
+    names = run_code(f"{page}.md", tsstore=tsstore, store=tsstore.open("steps.zarr"))
     for code in re.findall(r"`(tsstore\.\w+\(.*?\))`", text):
         exec(compile(code, page, "exec"), names)
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
+from pages import run_code
 
 import tsstore
-
-PAGE = Path(__file__).parents[2] / "docs" / "tensorstate.md"
 
 
 def test_the_code_runs_and_says_what_the_page_does(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    text = PAGE.read_text(encoding="utf-8")
-    names = {"__name__": "page"}
-    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(code, PAGE.name, "exec"), names)
+    names = run_code("tensorstate.md")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("0_post_states 3600 ")
     assert lines[1].startswith("3_post_states 100 ")

@@ -1,8 +1,13 @@
-"""HTML as a browser would take it apart."""
+"""HTML as a browser would take it apart, and the code of a page in docs/ as a reader runs it."""
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 class Tags(HTMLParser):
@@ -22,3 +27,12 @@ class Tags(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+def run_code(page: str, **names: Any) -> dict[str, Any]:
+    """Run all Python of a page in docs/, one block after the other; return the names it leaves."""
+    names = {"__name__": "page", **names}
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, page, "exec"), names)
+    return names
