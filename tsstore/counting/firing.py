@@ -21,6 +21,7 @@ import numpy as np
 from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.intrinsics import multiply_add
+from tsstore.numba_tools.ones import count_ones
 
 TILE_ROWS = 64
 
@@ -67,7 +68,7 @@ def count_firing(rows: U8, positions: I64, neurons: int, seed: Iterable[int]) ->
     -------
     Firing
     """
-    words = _words(rows)
+    words = row_words(rows)
     positions = positions[positions > 0]
     tiles = -(-len(words) // TILE_ROWS)
     keys = np.random.default_rng(list(seed)).integers(0, 2**64, (tiles, 2), np.uint64)
@@ -84,7 +85,7 @@ def count_firing(rows: U8, positions: I64, neurons: int, seed: Iterable[int]) ->
     return Firing(len(positions), len(rows), squared_rows, counts[:, :neurons], hashes)
 
 
-def _words(rows: U8) -> U64:
+def row_words(rows: U8) -> U64:
     """Return rows as words, uint64 (rows, words); what is beyond their bytes is 0."""
     count, row_bytes = rows.shape
     if row_bytes % 8 == 0 and rows.ctypes.data % 8 == 0:
@@ -133,7 +134,7 @@ def _count_columns(
                 )
             if single:
                 for neuron in range(64):
-                    on[neuron] += _ones(tile[neuron])
+                    on[neuron] += count_ones(tile[neuron])
                 continue
             row = 0
             while row < held:
@@ -142,7 +143,7 @@ def _count_columns(
                 taken = min(left, np.int64(held - row))
                 mask = (full_word >> np.uint64(64 - taken)) << np.uint64(row)
                 for neuron in range(64):
-                    pending[neuron] += _ones(tile[neuron] & mask)
+                    pending[neuron] += count_ones(tile[neuron] & mask)
                 row += int(taken)
                 left -= taken
                 if left == 0:
@@ -178,17 +179,6 @@ def _exchange(tile: U64, distance: int, low: np.uint64) -> None:
             differ = ((tile[row] >> shift) ^ tile[row + distance]) & low
             tile[row] ^= differ << shift
             tile[row + distance] ^= differ
-
-
-@inlined
-def _ones(word: np.uint64) -> np.int64:
-    """Return how many bits of a word are 1; LLVM makes one instruction of it."""
-    pairs = word - ((word >> np.uint64(1)) & np.uint64(0x5555_5555_5555_5555))
-    quads = (pairs & np.uint64(0x3333_3333_3333_3333)) + (
-        (pairs >> np.uint64(2)) & np.uint64(0x3333_3333_3333_3333)
-    )
-    bytes_ = (quads + (quads >> np.uint64(4))) & np.uint64(0x0F0F_0F0F_0F0F_0F0F)
-    return np.int64((bytes_ * np.uint64(0x0101_0101_0101_0101)) >> np.uint64(56))
 
 
 def add_firing(counted: Iterable[Firing]) -> Firing:

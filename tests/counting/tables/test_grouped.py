@@ -18,6 +18,7 @@ from counting_cases import (
     sample_few_rows,
     spectrum_counts,
     spectrum_of,
+    totals_by_group,
     true_spectrum,
 )
 from hypothesis import given, settings
@@ -437,3 +438,28 @@ def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatc
         monkeypatch.setattr(module, "PROBE_LIMIT", 0)
         with pytest.raises(CountingError, match="another seed"):
             module._find_pair(plain._pairs, plain._pair_index, np.uint64(1))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("words", [1, 2, 9])
+def test_keys_are_found_again_with_what_each_group_has_of_them(monkeypatch, words, plain):
+    records = random_records(1, 500, 200, words)
+    if plain:
+        counting_cases.run_as_plain_python(monkeypatch, module)
+    with np.errstate(over="ignore"):
+        table = GroupedTable(words, 5, 1 << 12, 1 << 11)
+        assert table.add(records)
+        numbers = table.find(records.keys)
+        unknown = table.find(mixed(np.arange(9), words) + np.uint64(1))
+    keys = table.keys
+    assert (keys[numbers] == records.keys).all()
+    assert unknown.tolist() == [-1] * 9
+    found = {}
+    for number, only in enumerate(table.only_group.tolist()):
+        if only != LARGEST_GROUPS:
+            counts = tuple(int(column[number]) for column in table.counts)
+            found[tuple(keys[number].tolist()), only] = counts
+    for number, group, *counts in zip(*(own.tolist() for own in table.pairs), strict=True):
+        assert table.only_group[number] == LARGEST_GROUPS
+        found[tuple(keys[number].tolist()), group] = tuple(counts)
+    assert found == totals_by_group([records])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import operator
 import os
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,18 +19,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.block import LayerJob, read_keys
-from tsstore.analysis.execution.exchange import HeldSlices, Receipt, spill
-from tsstore.analysis.execution.graph import Index, check_receipts
+from tsstore.analysis.execution.graph import Index
 from tsstore.analysis.execution.scratch import planned_scratch
-from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
 from tsstore.analysis.request import Request, check_rows, countable
-from tsstore.analysis.schedulers import Scheduler, choose, task_keys
+from tsstore.analysis.samples import Samples
+from tsstore.analysis.schedulers import choose, task_keys
+from tsstore.analysis.states.by_sample import (
+    SampleJob,
+    graph_by_sample,
+    without_samples,
+    work_by_sample,
+)
 from tsstore.analysis.states.distinct import shares
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.partition import scatter
-from tsstore.counting.records import Buffers, Records
+from tsstore.counting.records import Records
 from tsstore.counting.tables.aggregate import count_tables
 from tsstore.counting.tables.spectra import Tally
 from tsstore.counting.warm_up import warm_up
@@ -40,7 +42,6 @@ from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.surprisal import mean_surprisal, unseen
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.sample_frame import frame_of_samples
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress, printable
@@ -135,13 +136,6 @@ def surprising(
     return frame
 
 
-@dataclass(frozen=True)
-class _Job(LayerJob):
-    """How the states of each sample are recorded; `firsts` numbers the first samples of parts."""
-
-    firsts: tuple[int, ...] = ()
-
-
 @dataclass
 class _Found:
     """What was added up of each sample, those that are not shown included."""
@@ -191,19 +185,23 @@ def _count(states: LayerStates, request: Request) -> _Found:
         closing(choose(request.scheduler)) as runner,
         runner.reading(states.parts[0].states.files, directories),
     ):
-        plan = _plan(states, scheme, samples, runner, request)
+        # What is held of each sample is reckoned as that of those left out is, 8 bytes each.
+        held = states.sample_filter.planned + samples * SAMPLE_BYTES // 8
+        work = work_by_sample(states, scheme, runner, held)
+        memory = runner.memory(request.memory)
+        plan = make_plan(work, memory, runner.threads, runner.shared_memory)
         warm_up(states.row_bytes, False, False, plan.spill)
         with planned_scratch(plan, runner, request.scratch) as folder:
-            job = _Job(states, scheme, plan, folder, firsts=tuple(accumulate(parts, initial=0)))
-            graph, key = _graph(job)
+            shown, firsts = Samples(states.sample_filter), tuple(accumulate(parts, initial=0))
+            graph, key = graph_by_sample(SampleJob(states, scheme, plan, folder, shown, firsts))
             tasks, partitions = len(task_keys(graph)), 1 << plan.partition_bits
 
             def report_first(done: int, total: int) -> None:
                 if report is not None:
                     report(done, total + partitions)
 
-            shown = None if report is None else report_first
-            index: Index = runner.run(graph, key, plan.threads, shown)
+            first = None if report is None else report_first
+            index: Index = runner.run(graph, key, plan.threads, first)
             found = _Found(np.zeros(samples), *np.zeros((2, samples), np.int64))
             for partition in range(partitions):
                 _add_partition(found, index, plan, scheme.words, partition)
@@ -216,90 +214,15 @@ def _count(states: LayerStates, request: Request) -> _Found:
     return found
 
 
-def _plan(
-    states: LayerStates, scheme: KeyScheme, samples: int, runner: Scheduler, request: Request
-) -> Plan:
-    """Plan for keys that are followed by the number of their sample.
-
-    What is held of each sample is reckoned as that of those left out is, 8 bytes each.
-    """
-    work = Work(
-        name=states.name,
-        rows=states.stored_rows,
-        row_bytes=states.row_bytes,
-        words=scheme.words + 1,
-        largest_sample=states.largest_sample,
-        chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
-        parts=len(states.parts),
-        left_out=states.sample_filter.planned + samples * SAMPLE_BYTES // 8,
-        all_threads=runner.all_threads,
-    )
-    return make_plan(work, runner.memory(request.memory), runner.threads, runner.shared_memory)
-
-
-def _graph(job: _Job) -> tuple[dict[Any, Any], Any]:
-    """Return the graph that records the states of each sample, and the key of their index."""
-    token = uuid.uuid4().hex[:12]
-    shared, buffers, index = (f"tsstore-{kind}-{token}" for kind in ("job", "buffers", "index"))
-    graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
-    keys: list[Any] = []
-    for block in job.states.blocks(job.plan.block_rows):
-        keys.append((f"tsstore-recorded-{token}", len(keys)))
-        graph[keys[-1]] = (_record_block, shared, block, buffers)
-    graph[index] = (check_receipts, keys, job.states.rows)
-    return graph, index
-
-
-def _record_block(job: _Job, block: Block, buffers: Buffers) -> Receipt:
-    """Record each state of each sample of a block once, by partition."""
-    plan, scattered, rows = job.plan, [], 0
-    # Sorting takes more than what the plan reckons for a row.
-    for piece in job.states.divide(block, max(1, plan.piece_rows // 3)):
-        for records in _records(job, piece, buffers):
-            if len(records):
-                rows += records.rows
-                scattered.append(scatter([records], plan.partition_bits))
-    slices = spill(scattered, job.folder) if plan.spill and scattered else HeldSlices(scattered)
-    return Receipt(rows, 0, 0, slices)
-
-
-def _records(job: _Job, block: Block, buffers: Buffers) -> Iterator[Records]:
-    """Yield what samples have once, and what they have several times: keys with the sample last."""
-    states, part = job.states, job.states.parts[block.part]
-    keys = read_keys(states, job.scheme, block, buffers)
-    positions = part.read_positions(block.first_sample, block.samples)
-    first = job.firsts[block.part] + block.first_sample
-    sample = np.repeat(np.arange(first, first + block.samples, dtype=np.uint64), positions)
-    kept = states.sample_filter.kept(part.directory, block.first_sample, block.samples)
-    if kept is not None:
-        chosen = np.repeat(kept, positions)
-        keys, sample = keys[chosen], sample[chosen]
-    keyed = np.column_stack([keys, sample])
-    if positions.max(initial=0) <= 1:
-        yield Records(keyed)
-        return
-    order = np.lexsort((*keyed[:, -2::-1].T, keyed[:, -1]))
-    keyed = keyed[order]
-    is_new = np.ones(len(keyed) + 1, np.bool_)
-    is_new[1:-1] = (keyed[1:] != keyed[:-1]).any(axis=1)
-    starts = np.flatnonzero(is_new)
-    times = np.diff(starts).astype(np.uint32)
-    once = times == 1
-    yield Records(keyed[starts[:-1][once]])
-    several = starts[:-1][~once]
-    yield Records(keyed[several], times[~once], np.ones(len(several), np.uint32))
-
-
 def _add_partition(found: _Found, index: Index, plan: Plan, words: int, partition: int) -> None:
     """Count the states of a partition, and look up what each of its records finds elsewhere."""
     for share, bits in shares(index, plan, words + 1, partition):
 
-        def without_samples() -> Iterator[Records]:
+        def keys_alone() -> Iterator[Records]:
             for piece in share():  # noqa: B023 - used before the next share
-                keys = np.ascontiguousarray(piece.keys[:, :-1])
-                yield Records(keys, piece.multiplicity, piece.incidence)
+                yield without_samples(piece)[0]
 
-        for table in count_tables(without_samples, words, bits, plan.maximum_slots):
+        for table in count_tables(keys_alone, words, bits, plan.maximum_slots):
             keys, multiplicity, incidence = table.occupied()
             if not len(keys):
                 continue
@@ -307,11 +230,11 @@ def _add_partition(found: _Found, index: Index, plan: Plan, words: int, partitio
             order = np.argsort(keys[:, 0])
             keys, multiplicity = keys[order], multiplicity[order]
             for piece in share():
-                place, is_here = _find(keys, piece.keys[:, :-1])
+                records, sample = without_samples(piece)
+                place, is_here = _find(keys, records.keys)
                 here = np.ones(len(piece), np.int64)
                 if piece.multiplicity is not None:
                     here = piece.multiplicity.astype(np.int64)
-                sample = piece.keys[:, -1].astype(np.int64)
                 found.add(sample[is_here], here[is_here], multiplicity[place[is_here]])
 
 

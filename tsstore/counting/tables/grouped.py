@@ -150,6 +150,33 @@ class GroupedTable(CountingTable):
         multiplicity, tagged = self._states[: self.distinct, -2:].T
         return multiplicity.astype(np.int64), (tagged & _INCIDENCE).view(np.int64)
 
+    @property
+    def keys(self) -> U64:
+        """The distinct keys, uint64 (keys, words): a view."""
+        return self._states[: self.distinct, :-2]
+
+    @property
+    def only_group(self) -> U8:
+        """The group of each key, uint8 (keys,); `LARGEST_GROUPS` of one that several have."""
+        return (self._states[: self.distinct, -1] >> _TAG_SHIFT).astype(np.uint8)
+
+    @property
+    def pairs(self) -> tuple[I64, U8, I64, I64]:
+        """Of keys that several groups have: their numbers, and in each group its own counts.
+
+        Number of the key, group, multiplicity and incidence, (pairs,) each, in no order.
+        """
+        pair, multiplicity, incidence = self._pairs[: self._held].T
+        number, group = (pair >> _GROUP_BITS).astype(np.int64), (pair & _GROUP_MASK)
+        counts = multiplicity.astype(np.int64), incidence.astype(np.int64)
+        return number, group.astype(np.uint8), *counts
+
+    def find(self, keys: U64) -> I64:
+        """Return the number of each key, uint64 (n, words), in their order; -1 of unknown ones."""
+        found = np.empty(len(keys), np.int64)
+        _look_up(self._states, self._state_index, keys, found, self._width)
+        return found
+
     def delta(self) -> DeltaEntries:
         """Return what leaving each group out changes in the spectrum."""
         large = self.large_delta()
@@ -291,6 +318,14 @@ def _absorb(
         states[state, words] += k
         states[state, words + 1] += q
     return np.int64(keys.shape[0]), distinct, held
+
+
+@kernel
+def _look_up(states: U64, index: U32, keys: U64, found: I64, width: Width) -> None:
+    """Write the number of each key's state, or -1."""
+    for row in range(keys.shape[0]):
+        slot = _find_state(states, index, keys, row, width)
+        found[row] = np.int64(index[slot]) - 1
 
 
 @kernel

@@ -1,0 +1,114 @@
+"""The states of each sample, out of core: records of a key and the number of a sample.
+
+A sample has one record of each of its states, which says in how many of its rows that is. All
+records of one state meet in one partition, whatever their samples are.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.analysis.execution.block import LayerJob, read_keys
+from tsstore.analysis.execution.exchange import HeldSlices, Receipt, spill
+from tsstore.analysis.execution.graph import check_receipts
+from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.schedulers import Scheduler
+from tsstore.counting.keys import KeyScheme
+from tsstore.counting.partition import scatter
+from tsstore.counting.records import Buffers, Records
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block
+
+
+@dataclass(frozen=True)
+class SampleJob(LayerJob):
+    """How the states of each sample are recorded; `firsts` numbers the first samples of parts.
+
+    Numbers are of all stored samples, those that do not count included.
+    """
+
+    firsts: tuple[int, ...] = ()
+
+
+def work_by_sample(
+    states: LayerStates, scheme: KeyScheme, scheduler: Scheduler, left_out: int
+) -> Work:
+    """Return what there is to count: keys that are followed by the number of their sample."""
+    return Work(
+        name=states.name,
+        rows=states.stored_rows,
+        row_bytes=states.row_bytes,
+        words=scheme.words + 1,
+        largest_sample=states.largest_sample,
+        chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
+        parts=len(states.parts),
+        left_out=left_out,
+        all_threads=scheduler.all_threads,
+    )
+
+
+def graph_by_sample(job: SampleJob) -> tuple[dict[Any, Any], Any]:
+    """Return the graph that records the states of each sample, and the key of their index."""
+    token = uuid.uuid4().hex[:12]
+    shared, buffers, index = (f"tsstore-{kind}-{token}" for kind in ("job", "buffers", "index"))
+    graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
+    keys: list[Any] = []
+    for block in job.states.blocks(job.plan.block_rows):
+        keys.append((f"tsstore-recorded-{token}", len(keys)))
+        graph[keys[-1]] = (_record_block, shared, block, buffers)
+    graph[index] = (check_receipts, keys, job.samples.sample_filter.kept_rows(job.states))
+    return graph, index
+
+
+def without_samples(records: Records) -> tuple[Records, npt.NDArray[np.int64]]:
+    """Return records of the keys alone, and the sample of each, int64 (records,)."""
+    keys = np.ascontiguousarray(records.keys[:, :-1])
+    samples = records.keys[:, -1].astype(np.int64)
+    return Records(keys, records.multiplicity, records.incidence), samples
+
+
+def _record_block(job: SampleJob, block: Block, buffers: Buffers) -> Receipt:
+    """Record each state of each sample of a block once, by partition."""
+    plan, scattered, rows = job.plan, [], 0
+    # Sorting takes more than what the plan reckons for a row.
+    for piece in job.states.divide(block, max(1, plan.piece_rows // 3)):
+        for records in _records(job, piece, buffers):
+            if len(records):
+                rows += records.rows
+                scattered.append(scatter([records], plan.partition_bits))
+    slices = spill(scattered, job.folder) if plan.spill and scattered else HeldSlices(scattered)
+    return Receipt(rows, 0, 0, slices)
+
+
+def _records(job: SampleJob, block: Block, buffers: Buffers) -> Iterator[Records]:
+    """Yield what samples have once, and what they have several times: keys with the sample last."""
+    states, part = job.states, job.states.parts[block.part]
+    keys = read_keys(states, job.scheme, block, buffers)
+    positions = part.read_positions(block.first_sample, block.samples)
+    first = job.firsts[block.part] + block.first_sample
+    sample = np.repeat(np.arange(first, first + block.samples, dtype=np.uint64), positions)
+    shown = job.samples.sample_filter
+    kept = shown.kept(part.directory, block.first_sample, block.samples)
+    if kept is not None:
+        chosen = np.repeat(kept, positions)
+        keys, sample = keys[chosen], sample[chosen]
+    keyed = np.column_stack([keys, sample])
+    if positions.max(initial=0) <= 1:
+        yield Records(keyed)
+        return
+    order = np.lexsort((*keyed[:, -2::-1].T, keyed[:, -1]))
+    keyed = keyed[order]
+    is_new = np.ones(len(keyed) + 1, np.bool_)
+    is_new[1:-1] = (keyed[1:] != keyed[:-1]).any(axis=1)
+    starts = np.flatnonzero(is_new)
+    times = np.diff(starts).astype(np.uint32)
+    once = times == 1
+    yield Records(keyed[starts[:-1][once]])
+    several = starts[:-1][~once]
+    yield Records(keyed[several], times[~once], np.ones(len(several), np.uint32))
