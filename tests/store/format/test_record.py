@@ -48,6 +48,29 @@ def test_a_record_comes_back(record):
     assert CommitRecord.from_json(json.loads(dump(record.to_json())), "commit") == record
 
 
+def changed(array: ArrayCommit) -> list[ArrayCommit]:
+    return [replace(array, **{name: value + 1}) for name, value in vars(array).items()]
+
+
+def test_records_have_equal_digests_only_if_they_are_equal():
+    conv, fc, label = *RECORD.layers.values(), RECORD.columns["label"]
+    own = {"generation": 3, "batches": 4, "samples": 13, "time": "2024"}
+    convs = [replace(conv, states=one) for one in changed(conv.states)]
+    convs += [replace(conv, positions=conv.states), replace(conv, lengths=(1, 4))]
+    fcs = [replace(fc, positions=one) for one in changed(fc.positions)]
+    others = [
+        *(replace(RECORD, **{name: value}) for name, value in own.items()),
+        *(replace(RECORD, layers={**RECORD.layers, "0000-conv_1": one}) for one in convs),
+        *(replace(RECORD, layers={**RECORD.layers, "0001-fc": one}) for one in fcs),
+        replace(RECORD, layers={"0000-conv_1": conv, "0001-fd": fc}),
+        *(replace(RECORD, columns={"label": one}) for one in changed(label)),
+        replace(RECORD, columns={"": label}),
+    ]
+    assert len({record.digest for record in [RECORD, *others]}) == 1 + len(others)
+    turned = replace(RECORD, layers=dict(reversed(RECORD.layers.items())))
+    assert turned.digest == RECORD.digest
+
+
 @given(record=records(), why=st.text(), by=st.text())
 def test_a_seal_comes_back_with_its_record(record, why, by):
     seal = Seal(record, why, by, "now")

@@ -50,7 +50,7 @@ class Provenance:
         cls, store: StateStore, layers: Sequence[str], request: Request, **arguments: Any
     ) -> Self:
         """Say where an analysis that begins now comes from; further arguments if there are some."""
-        records = [(part.directory, part.record.to_json()) for part in store.parts]
+        records = [(part.directory, part.record.digest) for part in store.parts]
         left_out = {
             directory: hashlib.sha256(own.tobytes()).hexdigest()
             for directory, own in sorted(store.view.samples.left_out.items())
