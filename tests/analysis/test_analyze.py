@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis import analyze as module
-from tsstore.analysis.analyze import count_layer
+from tsstore.analysis import layers as module
+from tsstore.analysis.layers import count_layer
 from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.request import Request

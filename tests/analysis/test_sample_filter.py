@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
-from tsstore.analysis.analyze import count_layer
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
+from tsstore.analysis.layers import count_layer
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
 from tsstore.analysis.request import Request

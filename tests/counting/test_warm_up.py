@@ -12,7 +12,7 @@ import pytest
 from synthetic import layer, numbered_rows, write_layers
 
 import tsstore.counting
-from tsstore.analysis.analyze import count_layer
+from tsstore.analysis.layers import count_layer
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler

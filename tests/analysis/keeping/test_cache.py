@@ -11,8 +11,9 @@ from helpers import draw_batch, write_run
 from synthetic import draw_layer, write_layers
 
 import tsstore
-from tsstore.analysis import analyze as module
+from tsstore.analysis import layers as module
 from tsstore.analysis import repeats
+from tsstore.analysis.groups import analyze as groups
 from tsstore.errors import AnalysisError, TsstoreWarning
 
 
@@ -150,13 +151,13 @@ def test_a_folder_that_cannot_be_used_is_an_error_or_a_warning(store, tmp_path, 
 
 
 def test_analyses_of_groups_are_kept_as_well(store, tmp_path, monkeypatch):
-    passes, count = [], module.count_groups
+    passes, count = [], groups.count_groups
 
     def watched(*arguments):
         passes.append(arguments[0].name)
         return count(*arguments)
 
-    monkeypatch.setattr(module, "count_groups", watched)
+    monkeypatch.setattr(groups, "count_groups", watched)
     cache = tmp_path / "cache"
     first = tsstore.analyze(store, by="label", cache=cache)
     shutil.copytree(tmp_path / "run", tmp_path / "moved")

@@ -66,7 +66,7 @@ def test_the_plans_are_those_by_which_an_analysis_counts(store, memory, options,
         counted.append(layer_plan(*arguments, **options))
         return counted[-1]
 
-    monkeypatch.setattr("tsstore.analysis.analyze.layer_plan", note)
+    monkeypatch.setattr("tsstore.analysis.layers.layer_plan", note)
     found = plan(store, memory=memory, **options)
     assert not counted
     tsstore.analyze(store, memory=memory, **options)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from tsstore import text
-from tsstore.analysis.analyze import Options, analyze_grouping, request_of
+from tsstore.analysis.analyze import Options, request_of
+from tsstore.analysis.groups.analyze import analyze_grouping
 from tsstore.analysis.groups.grouping import Bins, Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.request import countable, layer_names

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import bits
-from tsstore.analysis.analyze import count_layer
+from tsstore.analysis.layers import count_layer
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import choose
 from tsstore.errors import EmptyStoreError, RowIndexError

@@ -1,0 +1,125 @@
+"""Analysing groups of samples, each as if there were no others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tsstore.analysis.groups.count import count_groups
+from tsstore.analysis.groups.grouping import Bins, Grouping, group
+from tsstore.analysis.groups.results import GroupedAnalysis
+from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.analysis.layers import layer_result
+from tsstore.analysis.repeats import choose_samples
+from tsstore.analysis.request import Request
+from tsstore.analysis.results.layer import LayerResult
+from tsstore.analysis.results.network import Analysis
+from tsstore.analysis.runs import analysis_of, analyze_samples, chosen
+from tsstore.analysis.samples import Dealt, Samples, count_right, count_right_by_set
+from tsstore.analysis.schedulers import Scheduler
+from tsstore.store.reading.sample_filter import SampleFilter
+from tsstore.store.reading.store import StateStore
+
+_Found = TypeVar("_Found")
+
+
+def asked_groups(by: str | None, bins: Bins, window: int | None) -> dict[str, Any]:
+    """Return what groups are asked for, whatever it is, as JSON can hold it."""
+    return {"by": by, "bins": _plain(bins), "window": _plain(window)}
+
+
+def _plain(value: object) -> Any:
+    """Return a number, or the edges of bins, as JSON can hold them: to the last bit."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | np.integer):
+        return int(value)
+    try:
+        # As text, since edges may be infinite.
+        return list(map(str, np.asarray(value, np.float64).reshape(-1).tolist()))
+    except (TypeError, ValueError):
+        return f"{value!r:.80}"
+
+
+def analyze_groups(
+    store: StateStore,
+    names: list[str],
+    request: Request,
+    by: str | None,
+    bins: Bins,
+    window: int | None,
+) -> GroupedAnalysis:
+    """Analyse each group as if there were no others, and all together if they are of one step.
+
+    They are counted in one pass, unless samples repeat others: which of them count then differs
+    from group to group.
+    """
+    found = analyze_grouping(store, names, request, group(store, by, bins, window))
+    found.provenance = Provenance.of(store, names, request, **asked_groups(by, bins, window))
+    return found
+
+
+def analyze_grouping(
+    store: StateStore, names: list[str], request: Request, grouping: Grouping
+) -> GroupedAnalysis:
+    """Analyse groups that are known."""
+    has_whole = len(store.steps) == 1
+    grouping.check_rows(store, names)
+    with chosen(store, request) as runner:
+        samples = choose_samples(store, names, request, runner)
+        alike = not (samples.staying or samples.problem)
+        if alike and samples.sample_filter.samples == store.view.samples.samples:
+            found = _analyze_in_one_pass(store, names, request, runner, grouping, samples)
+            groups, whole = found[:-1], found[-1] if has_whole else None
+        else:
+            views = (grouping.view(store, number) for number in range(len(grouping.values)))
+            groups = [analyze_samples(view, names, request, runner) for view in views]
+            whole = analyze_samples(store, names, request, runner) if has_whole else None
+    by_value = dict(zip(grouping.values, groups, strict=True))
+    return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)
+
+
+def _analyze_in_one_pass(
+    store: StateStore,
+    names: list[str],
+    request: Request,
+    runner: Scheduler,
+    grouping: Grouping,
+    samples: Samples,
+) -> list[Analysis]:
+    """Return the analysis of each group, and at last that of all samples together."""
+    count, sets, random = len(grouping.values), grouping.codes, samples.groups
+    shown, has_whole = samples.sample_filter, len(store.steps) == 1
+    answers = _or_none(count_right_by_set(store.parts, sets, count, random, shown), count)
+    answers.append(count_right(store.parts, random, shown))
+    dealt: list[Dealt | None] = [None] * (count + 1)
+    if random is not None:
+        dealt = _or_none(random.dealt_by_set(sets, count, shown), count)
+        dealt.append(random.dealt(shown))
+    clusters = [samples.clusters] * (count + 1)
+    if request.dependent_by and random is not None:
+        for number in range(count):
+            # A view of a step leaves out whole parts, of which its filter says nothing.
+            others = {name: np.flatnonzero(codes != number) for name, codes in sets.items()}
+            clusters[number] = random.count_clusters(SampleFilter(others))
+    held = [*grouping.samples.tolist(), store.samples]
+    results: list[list[LayerResult]] = [[] for _ in held]
+    for name in names:
+        states = store[name]
+        counts, scheme = count_groups(states, request, runner, samples, sets, count, has_whole)
+        for number, found in enumerate(counts):
+            of = held[number], clusters[number]
+            results[number].append(layer_result(states, found, scheme, *of))
+    analyses = []
+    for number, layers in enumerate(results):
+        # One view at a time: it holds the numbers of all samples that are not in it.
+        view = grouping.view(store, number) if number < count else store
+        one = replace(samples, sample_filter=view.view.samples)
+        analyses.append(analysis_of(view, request, one, layers, answers[number], dealt[number]))
+    return analyses
+
+
+def _or_none(found: list[_Found] | None, count: int) -> list[_Found | None]:
+    return [None] * count if found is None else [*found]
