@@ -98,6 +98,32 @@ def test_columns_go_over_all_parts(path, batches):
         assert store.column(name).tolist() == expected.tolist() == frame[name].tolist()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "dtype"),
+    [
+        (np.array([-1, 2**53 + 1]), np.array([2**53 + 3, 5], np.uint64), np.int64),
+        (np.array([1, 2**53 + 1]), np.array([2**64 - 1, 5], np.uint64), np.uint64),
+        (np.array([-1, 2**53 + 1]), np.array([2**64 - 1, 5], np.uint64), object),
+        (np.array([-(2**53) - 1, 1]), np.array([0.5, np.inf]), object),
+        (np.array([-(2**53), 2**53]), np.array([0.5, -np.inf]), np.float64),
+        (np.array([7, 200], np.uint8), np.array([-7, 2], np.int32), np.int32),
+        (np.array([7, 200], np.uint8), np.array(["seven", ""], object), object),
+    ],
+)
+def test_a_column_of_two_types_holds_each_value_as_it_was(tmp_path, first, second, dtype):
+    for values in (first, second):
+        rng = np.random.default_rng(0)
+        write_run(tmp_path, [draw_batch(rng, 2, positions={"fc.2": 1}, columns={"id": values})])
+    store, expected = open_store(tmp_path), [*first.tolist(), *second.tolist()]
+    frame = store.samples_frame()
+    assert store.column("id").dtype == dtype
+    assert store.column("id").tolist() == frame["id"].tolist() == expected
+    for number, value in enumerate(expected):
+        assert np.flatnonzero(store.filter(frame["id"] == value).column("id") == value).size == 1
+        state = store["fc.2"][number]
+        assert value in store["fc.2"].samples_of(state)["id"].tolist()
+
+
 def test_one_step_of_a_run(path, batches):
     store = open_store(path)
     assert store.steps == (7, "last")

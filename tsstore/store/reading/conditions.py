@@ -24,6 +24,8 @@ PIECE_SAMPLES = 1 << 16
 """Values of a column that are read at a time."""
 MOST_NAMED = 12
 """Values of a column that an error names."""
+_EXACT = 1 << 53
+"""Integers up to here are numbers of their own as float64."""
 INDEX = ("step", "part", "sample")
 """Names of what a table of samples is indexed by: no column of the user's is there."""
 
@@ -103,6 +105,26 @@ def kept_pieces(
 
     spans = ((part, first) for part in parts for first in range(0, part.samples, PIECE_SAMPLES))
     return in_threads(kept, spans, readers(parts))
+
+
+def join_pieces(pieces: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return pieces of one column as one array that holds each value exactly.
+
+    Where one part recorded signed integers, and another one unsigned ones or floats, NumPy would
+    make floats of all, and of large integers others than they were. Where no type of numbers holds
+    all, they are Python's.
+    """
+    joined = np.concatenate(pieces)
+    whole = [piece for piece in pieces if piece.dtype.kind in "iu" and len(piece)]
+    if joined.dtype.kind != "f" or not whole:
+        return joined
+    low, high = min(int(p.min()) for p in whole), max(int(p.max()) for p in whole)
+    if any(piece.dtype.kind == "f" for piece in pieces):
+        wanted = np.float64 if low >= -_EXACT and high <= _EXACT else object
+    else:
+        fitting = (own for own in (np.int64, np.uint64) if low >= np.iinfo(own).min)
+        wanted = next((own for own in fitting if high <= np.iinfo(own).max), object)
+    return np.concatenate([piece.astype(wanted) for piece in pieces])
 
 
 def sample_index(parts: Sequence[Part], sample_filter: SampleFilter) -> pd.MultiIndex:

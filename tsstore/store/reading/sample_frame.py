@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tsstore import bits
 from tsstore.errors import StoreError
 from tsstore.store.chunked.reader import ChunkWorkspace
-from tsstore.store.reading.conditions import held_column, sample_index
+from tsstore.store.reading.conditions import held_column, join_pieces, sample_index
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
@@ -65,7 +65,7 @@ def _recorded(parts: Sequence[Part], name: str, part: _Numbers, place: _Numbers)
             lines.append(here)
     if not pieces:
         return pd.Series(dtype=object)
-    values = np.concatenate(pieces)
+    values = join_pieces(pieces)
     ordered = np.empty_like(values)
     ordered[np.concatenate(lines)] = values
     return ordered

@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import StoreError, UnknownLayerError
@@ -18,7 +17,13 @@ from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.reading.catalogue import Places, layer_lines, layer_parts, layer_places
-from tsstore.store.reading.conditions import kept_pieces, sample_index, with_mask, with_value
+from tsstore.store.reading.conditions import (
+    join_pieces,
+    kept_pieces,
+    sample_index,
+    with_mask,
+    with_value,
+)
 from tsstore.store.reading.ids import ID, same_ids
 from tsstore.store.reading.layer import LAYER_HEADINGS, LayerStates, layer_cells
 from tsstore.store.reading.part import Part
@@ -270,6 +275,9 @@ class StateStore(Mapping[str, LayerStates]):
     def column(self, name: str) -> npt.NDArray[Any]:
         """Return a sample column, one entry a sample, part after part.
 
+        Where parts recorded different types, it is one that holds each value exactly: Python's
+        numbers, dtype object, if none of NumPy's does.
+
         Raises
         ------
         StoreError
@@ -278,7 +286,7 @@ class StateStore(Mapping[str, LayerStates]):
         pieces = list(kept_pieces(self.parts, name, self.view.samples))
         if not pieces:
             raise StoreError(f"{self.path} has no sample column {name!r}: no samples are committed")
-        return np.concatenate(pieces)
+        return join_pieces(pieces)
 
     def samples_frame(self) -> pd.DataFrame:
         """Return all sample columns as a table, one line a sample.
