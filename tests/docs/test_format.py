@@ -1,16 +1,16 @@
-"""What docs/format.md says is so."""
+"""What docs/reference/format.md says is so."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
-from pathlib import Path
 
 import google_crc32c
 import numpy as np
 import pytest
 from helpers import draw_batch, rows_of, stored_files, write_run
+from pages import blocks, read
 
 from tsstore import bits
 from tsstore.store.format.arrays import (
@@ -26,14 +26,14 @@ from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
 from tsstore.store.maintenance.compact import compact
 from tsstore.store.reading.store import open_store
 
-TEXT = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
-(READER,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+TEXT = read("reference/format.md")
+(READER,) = blocks(TEXT)
 
 
 @pytest.fixture(scope="module")
 def read_run():
     names: dict = {}
-    exec(compile(READER, "docs/format.md", "exec"), names)
+    exec(compile(READER, "docs/reference/format.md", "exec"), names)
     return names["read_run"]
 
 

@@ -1,4 +1,4 @@
-"""What docs/groups.md shows is what happens."""
+"""What docs/how-to/groups.md shows is what happens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pages import run_code
 
 def test_the_code_runs_and_says_what_the_page_does(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    run_code("groups.md")
+    run_code("how-to/groups.md")
     printed = capsys.readouterr().out
     assert "Samples where label = 3." in printed

@@ -1,37 +1,31 @@
-"""What docs/integrations.md shows is what happens."""
+"""What the pages on trainers show is what happens."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
+from pages import blocks, read
 from trainers import WARNINGS
 
 import tsstore
 
-PAGE = Path(__file__).parents[2] / "docs" / "integrations.md"
-FIRST, *SECTIONS = PAGE.read_text(encoding="utf-8").split("\n## ")
+FIRST, *SECTIONS = read("how-to/trainers.md").split("\n## ")
 PACKAGES = {
     "A plain loop": "torch",
-    "Lightning": "lightning",
-    "Hugging Face": "transformers",
-    "Ignite": "ignite",
     "Accelerate": "accelerate",
     "skorch": "skorch",
-    "Keras on torch": "keras",
+    "lightning": "lightning",
+    "hugging-face": "transformers",
+    "ignite": "ignite",
+    "keras": "keras",
 }
 WITHOUT_COLUMNS = {"skorch"}
-WITHOUT_PREDICTIONS = {"skorch", "Accelerate", "Keras on torch"}
+WITHOUT_PREDICTIONS = {"skorch", "Accelerate", "keras"}
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
 
 
-def blocks(text):
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-
 CODE = {section.splitlines()[0]: blocks(section) for section in SECTIONS if blocks(section)}
+CODE |= {name: blocks(read(f"how-to/{name}.md")) for name in list(PACKAGES)[-4:]}
 
 
 def test_each_section_is_tried_here():
@@ -47,7 +41,7 @@ def test_the_code_runs_and_records_all_samples(section, tmp_path, monkeypatch):
     (first,) = blocks(FIRST)
     names = {"__name__": "page"}
     for code in (first, *CODE[section]):
-        exec(compile(code, PAGE.name, "exec"), names)
+        exec(compile(code, section, "exec"), names)
     (path,) = tmp_path.glob("*.zarr")
     store = tsstore.open(path)
     assert (store.samples, store.status, len(store.layers)) == (100, "finished", 1)

@@ -1,4 +1,4 @@
-"""What docs/compare.md and docs/report.md show runs, and the commands that they name exist."""
+"""What pages on commands show runs, and the commands that they name exist."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 import numpy as np
 import pytest
 from helpers import draw_batch, write_run
-from pages import DOCS, run_code
+from pages import read, run_code
 from typer.main import get_command
 
 from tsstore.commands.app import app
 from tsstore.store.format.attributes import PartAttributes
 
+PAGES = ["how-to/compare.md", "how-to/report.md", "explanation/comparing.md"]
 LAYERS = {"conv_1": 4, "fc": 9}
 
 
@@ -21,7 +22,9 @@ def folder(tmp_path_factory):
     """Runs of the names that the pages have; one of them of two steps."""
     folder = tmp_path_factory.mktemp("pages")
     rng = np.random.default_rng(0)
-    for name, steps in (("run", 1), ("epoch_1", 1), ("epoch_2", 1), ("steps", 2)):
+    names = "run", "epoch_1", "epoch_2", "narrow", "wide", "steps"
+    for name in names:
+        steps = 2 if name == "steps" else 1
         for step in range(steps):
             batch = draw_batch(rng, 200, neurons=LAYERS, columns={"id": np.arange(200)})
             part = PartAttributes(attempt=step, step=step + 1 if steps > 1 else None)
@@ -29,23 +32,23 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("page", ["compare", "report"])
+@pytest.mark.parametrize("page", PAGES)
 def test_the_code_runs(page, folder, monkeypatch):
     import tsstore
 
     monkeypatch.chdir(folder)
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    names = run_code(f"{page}.md", tsstore=tsstore, store=tsstore.open("steps.zarr"))
+    text = read(page)
+    names = run_code(page, tsstore=tsstore, store=tsstore.open("steps.zarr"))
     for code in re.findall(r"`(tsstore\.\w+\(.*?\))`", text):
         exec(compile(code, page, "exec"), names)
 
 
-@pytest.mark.parametrize("page", ["compare", "report"])
+@pytest.mark.parametrize("page", PAGES)
 def test_the_commands_and_their_options_exist(page):
     commands = get_command(app).commands
-    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    text = read(page)
     named = re.findall(r"`tsstore (\w+)([^`]*)`", text)
-    assert named
+    assert named or page.startswith("explanation")
     for command, rest in named:
         options = {option for one in commands[command].params for option in one.opts}
         assert set(re.findall(r"(?<!\S)--?[\w-]+", rest)) <= options

@@ -1,4 +1,4 @@
-"""What docs/states.md shows is what happens."""
+"""What docs/how-to/states.md shows is what happens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pages import run_code
 
 def test_the_code_runs_and_says_what_the_page_does(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names = run_code("states.md")
+    names = run_code("how-to/states.md")
     printed = capsys.readouterr().out
     assert "■" in printed
     assert "3 of " in printed

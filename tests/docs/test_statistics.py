@@ -1,4 +1,4 @@
-"""What docs/statistics.md says is so."""
+"""What the pages on statistics say is so."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import read
 
 from tsstore.analysis.results.estimates import NAMES, SAMPLE_BASED
 from tsstore.demo import mnist
@@ -24,8 +25,8 @@ from tsstore.statistics.verdict import (
 )
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "statistics.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+PAGES = "statistics intervals repeated-samples verdict comparing simulations sources"
+TEXT = read(*(f"explanation/{page}.md" for page in PAGES.split()))
 
 
 def table_with(heading: str) -> list[list[str]]:
@@ -39,9 +40,10 @@ def test_the_examples_give_what_they_show(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     capture_demo("demo.zarr", *mnist.test_images())
-    failed, tried = doctest.testfile(str(PAGE), module_relative=False, encoding="utf-8")
-    assert tried > 15
-    assert failed == 0
+    test = doctest.DocTestParser().get_doctest(TEXT, {}, "statistics", None, 0)
+    done = doctest.DocTestRunner().run(test)
+    assert done.attempted > 15
+    assert done.failed == 0
 
 
 def test_the_limits_of_the_verdicts_are_those_of_the_code():
@@ -75,7 +77,7 @@ def test_the_commands_that_print_the_numbers_exist(script):
 
 
 def test_every_source_that_is_named_is_listed():
-    text, sources = re.sub(r"\s+", " ", TEXT).split("## Sources")
+    text, sources = re.sub(r"\s+", " ", TEXT).split("# Sources")
     cited = re.findall(r"([A-Z][\wé]+)(?:,? (?:and [A-Z]\w+|et al\.))? (\d{4})\b", text)
     assert len(cited) > 15
     for author, year in cited:

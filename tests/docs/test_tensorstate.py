@@ -1,4 +1,4 @@
-"""What docs/tensorstate.md shows is what happens."""
+"""What docs/how-to/tensorstate.md shows is what happens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tsstore
 
 def test_the_code_runs_and_says_what_the_page_does(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    names = run_code("tensorstate.md")
+    names = run_code("how-to/tensorstate.md")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("0_post_states 3600 ")
     assert lines[1].startswith("3_post_states 100 ")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import blocks, read
 
 import tsstore
 from tsstore.store.files.local import LocalFiles
@@ -25,7 +25,7 @@ STORES = {
     for folder in FORMATS
     for name, answer in json.loads((folder / "answers.json").read_text("utf-8")).items()
 }
-FORMAT_1 = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
+FORMAT_1 = read("reference/format.md")
 
 
 @pytest.fixture(params=STORES)
@@ -101,9 +101,9 @@ def test_all_that_was_committed_is_whole(name, answer):
 
 
 def test_the_reader_of_the_format_s_page_reads_the_same(name, answer):
-    (code,) = re.findall(r"^```python\n(.*?)^```$", FORMAT_1, re.DOTALL | re.MULTILINE)
+    (code,) = blocks(FORMAT_1)
     names: dict = {}
-    exec(compile(code, "docs/format.md", "exec"), names)
+    exec(compile(code, "docs/reference/format.md", "exec"), names)
     parts = list(names["read_run"](DATA / name))
     assert {part: samples for part, samples, *_ in parts if samples} == {
         part: samples for part, samples in answer["samples"].items() if samples

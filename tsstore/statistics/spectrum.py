@@ -120,7 +120,10 @@ class Spectrum(Columns):
         incidence_per_state
             Likewise; None where every sample has one position, so that incidence is multiplicity.
 
-        Raises as `from_arrays`.
+        Raises
+        ------
+        ValueError
+            As `from_arrays`.
         """
         k = _positive("multiplicity", multiplicity_per_state)
         if incidence_per_state is None:

@@ -345,10 +345,10 @@ class StateStore(Mapping[str, LayerStates]):
     def zarr_group(self) -> zarr.Group:
         """The run as a read-only group of zarr-python, as it is committed now.
 
-        Parts, layers and columns are where ``docs/format.md`` says; `xarray.open_zarr` takes its
-        ``store`` and ``path``. Shapes end where the commit does, whatever is written later, and
-        every chunk is checked: what is damaged raises DamageError. Of a view of some samples or
-        layers it is a StoreError: arrays are shown whole.
+        Parts, layers and columns are where ``docs/reference/format.md`` says; `xarray.open_zarr`
+        takes its ``store`` and ``path``. Shapes end where the commit does, whatever is written
+        later, and every chunk is checked: what is damaged raises DamageError. Of a view of some
+        samples or layers it is a StoreError: arrays are shown whole.
         """
         check_whole(self, "zarr_group shows whole arrays")
         from tsstore.store.reading.zarr_view import zarr_group
