@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from tsstore.analysis.comparison import Comparison, compare
     from tsstore.analysis.groups.information import Information, information
     from tsstore.analysis.groups.results import GroupedAnalysis
-    from tsstore.analysis.neurons import Neurons, neurons
+    from tsstore.analysis.neurons.count import neurons
+    from tsstore.analysis.neurons.groups import GroupedNeurons
+    from tsstore.analysis.neurons.results import Neurons
     from tsstore.analysis.planning.run_plan import RunPlan, plan
     from tsstore.analysis.results.combining import Combined, combine
     from tsstore.analysis.results.difference import Difference, difference
@@ -76,8 +78,9 @@ _HOMES = {
     "GroupedAnalysis": "analysis.groups.results",
     "Information": "analysis.groups.information",
     "information": "analysis.groups.information",
-    "Neurons": "analysis.neurons",
-    "neurons": "analysis.neurons",
+    "GroupedNeurons": "analysis.neurons.groups",
+    "Neurons": "analysis.neurons.results",
+    "neurons": "analysis.neurons.count",
     "RunPlan": "analysis.planning.run_plan",
     "plan": "analysis.planning.run_plan",
     "AccessError": "errors",
@@ -115,6 +118,7 @@ __all__ = [
     "Difference",
     "FrequentStates",
     "GroupedAnalysis",
+    "GroupedNeurons",
     "Information",
     "LayerResult",
     "LayerStates",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.reduction import Piece, Reduction
-from tsstore.analysis.neurons import NEURON_BYTES, LayerNeurons
+from tsstore.analysis.execution.reduction import Piece
+from tsstore.analysis.neurons.firing import firing_pass
+from tsstore.analysis.neurons.results import LayerNeurons
 from tsstore.analysis.request import check_rows
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.firing import Firing, add_firing, count_firing
@@ -205,18 +205,12 @@ def compare_layer(
         return LayerFlips(first.name, first.neurons, None, reason)
     starts = np.concatenate([[0], np.cumsum(second.read_positions())])
     secret = int.from_bytes(os.urandom(16), "little")
-    one = np.zeros((1, first.row_bytes), np.uint8)
-    count_firing(one, np.ones(1, np.int64), first.neurons, [0])
-    reduction = Reduction(
-        first,
-        "compare rows",
-        partial(_compare_piece, other=_Other(second, starts, targets), secret=secret),
-        _add,
-        # The row of the other run, its number, and what counting takes.
-        bytes_beside_row=3 * first.row_bytes + 8 * math.ceil(first.row_bytes / 8) + 48,
-        result_bytes=NEURON_BYTES * (first.neurons + 64),
+    of_piece = partial(_compare_piece, other=_Other(second, starts, targets), secret=secret)
+    # The row of the other run, and its number.
+    beside = 3 * first.row_bytes + 32
+    found = firing_pass(first, "compare rows", of_piece, _add, beside).run(
+        memory, scheduler, report
     )
-    found = reduction.run(memory, scheduler, report)
     if not found.firing.rows:
         return LayerFlips(
             first.name, first.neurons, None, "no sample is in both with rows", found.unequal

@@ -66,11 +66,13 @@ class Request:
         return None if self.progress is None else partial(self.progress, layer)
 
 
-def countable(store: StateStore | StorePath, by: str | None = None) -> StateStore:
+def countable(
+    store: StateStore | StorePath, by: str | None = None, function: str = "analyze"
+) -> StateStore:
     """Return a run as of its commits now, whatever is committed later.
 
     An EmptyStoreError if there are none, an AnalysisError if it holds several steps and is not
-    analysed by these.
+    analysed by these, which names the public function that was called.
     """
     store = store.pinned() if isinstance(store, StateStore) else open_store(store)
     if not store.samples and any(part.samples for part in store.parts):
@@ -85,8 +87,8 @@ def countable(store: StateStore | StorePath, by: str | None = None) -> StateStor
     if len(store.steps) > 1 and by != "step":
         raise AnalysisError(
             f"{store.path} holds the steps {', '.join(map(repr, store.steps))}, which are not "
-            'pooled; analyse each, tsstore.analyze(store, by="step"), or one, '
-            "tsstore.analyze(store.at_step(…))"
+            f'pooled; analyse each, tsstore.{function}(store, by="step"), or one, '
+            f"tsstore.{function}(store.at_step(…))"
         )
     return store
 

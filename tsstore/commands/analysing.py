@@ -27,10 +27,10 @@ from tsstore.commands.options import (
     UniqueBy,
     Window,
 )
-from tsstore.commands.selecting import select
+from tsstore.commands.selecting import by_step_if_several, select
 from tsstore.commands.terminal import print_lines, print_table, progress
 from tsstore.errors import AnalysisError
-from tsstore.text import counted, format_memory, printable
+from tsstore.text import format_memory, printable
 
 if TYPE_CHECKING:
     from tsstore.analysis.planning.run_plan import RunPlan
@@ -79,10 +79,7 @@ def analyze(
 
     once_or_each: Any = repeats
     store = select(run, step, filter, layer)
-    if len(store.steps) > 1 and by is None and window is None:
-        by = "step"
-        steps = counted(len(store.steps), "step")
-        typer.echo(f"{printable(run)} holds {steps}: analysed --by step; see --step", err=True)
+    by = by_step_if_several(store, by, window, "analysed")
     if save is not None:
         check_target(save)
     with progress(silent=json) as report:

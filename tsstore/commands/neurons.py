@@ -6,8 +6,19 @@ from typing import Annotated
 
 import typer
 
-from tsstore.commands.options import Filter, Json, Layers, Memory, RunPath, Scheduler, Step
-from tsstore.commands.selecting import select
+from tsstore.commands.options import (
+    Bins,
+    By,
+    Filter,
+    Json,
+    Layers,
+    Memory,
+    RunPath,
+    Scheduler,
+    Step,
+    Window,
+)
+from tsstore.commands.selecting import by_step_if_several, select
 from tsstore.commands.terminal import print_lines, print_table, progress
 
 
@@ -16,6 +27,9 @@ def neurons(
     layer: Layers = None,
     step: Step = None,
     filter: Filter = None,
+    by: By = None,
+    bins: Bins = None,
+    window: Window = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     output: Annotated[
@@ -26,17 +40,25 @@ def neurons(
 ) -> None:
     """Count how often each neuron fires, and find dead, always-on and duplicate ones."""
     import tsstore
-    from tsstore.analysis.neurons import HEADINGS
 
     store = select(run, step, filter, layer)
+    by = by_step_if_several(store, by, window, "counted")
     with progress(silent=json) as report:
-        found = tsstore.neurons(store, memory=memory, scheduler=scheduler, progress=report)
+        found = tsstore.neurons(
+            store,
+            by=by,
+            bins=bins,
+            window=window,
+            memory=memory,
+            scheduler=scheduler,
+            progress=report,
+        )
     if output is not None:
         found.to_frame().to_csv(output)
     if json:
         typer.echo(found.to_json())
         return
-    print_table(HEADINGS, [layer.cells for layer in found.values()], ("10–90 %",))
+    print_table(found.headings, found.cells(), ("10–90 %",))
     print_lines(found.sentences)
     if output is None:
         print_lines(["Pass --output neurons.csv for a line a neuron."])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from tsstore.errors import AnalysisError, StoreError
-from tsstore.text import listed, printable
+from tsstore.text import counted, listed, printable
 
 if TYPE_CHECKING:
     from tsstore.store.reading.store import StateStore
@@ -27,6 +29,17 @@ def select(
             raise StoreError(f"--filter is {condition!r:.80}; expected COLUMN=VALUE, as label=3")
         store = store.filter(**{name: parse_value(store.parts, name, value)})
     return store.select(*layers) if layers else store
+
+
+def by_step_if_several(
+    store: StateStore, by: str | None, window: int | None, done: str
+) -> str | None:
+    """Return what groups are by: steps where there are several, and it was not asked; say so."""
+    if len(store.steps) < 2 or by is not None or window is not None:
+        return by
+    steps = counted(len(store.steps), "step")
+    typer.echo(f"{printable(store.path)} holds {steps}: {done} --by step; see --step", err=True)
+    return "step"
 
 
 def select_layer(

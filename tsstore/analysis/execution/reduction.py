@@ -7,7 +7,7 @@ state together goes through the exchange of a count.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -57,11 +57,21 @@ class Piece:
 
         They are uint8 (rows, row_bytes) and int64 (samples,).
         """
-        rows, positions, block = self.stored_rows(), self.stored_positions(), self.block
-        kept = self.sample_filter.kept(self.part.directory, block.first_sample, block.samples)
+        rows, positions, kept = self.stored_rows(), self.stored_positions(), self._kept
         if kept is None:
             return rows, positions
         return rows[np.repeat(kept, positions)], positions[kept]
+
+    def of_shown(self, values: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Return values of the samples that are shown, of those of all samples of each part."""
+        first, kept = self.block.first_sample, self._kept
+        own = values[self.part.directory][first : first + self.block.samples]
+        return own if kept is None else own[kept]
+
+    @property
+    def _kept(self) -> npt.NDArray[np.bool_] | None:
+        block = self.block
+        return self.sample_filter.kept(self.part.directory, block.first_sample, block.samples)
 
     def stored_positions(self) -> npt.NDArray[np.int64]:
         """Return the rows of each sample, int64 (samples,)."""
@@ -100,6 +110,10 @@ class Reduction(Generic[Result]):
         What `of_piece` takes for a row, beside the row itself, in bytes.
     result_bytes
         What a result takes, in bytes.
+    kept_bytes
+        What whoever runs it holds meanwhile, of the same memory.
+    piece_rows
+        Rows of a piece at least, where a result takes as long as many rows.
     """
 
     states: LayerStates
@@ -108,6 +122,8 @@ class Reduction(Generic[Result]):
     add: Callable[[Iterable[Result]], Result]
     bytes_beside_row: int = 0
     result_bytes: int = 0
+    kept_bytes: int = 0
+    piece_rows: int = 0
 
     def run(
         self,
@@ -123,18 +139,31 @@ class Reduction(Generic[Result]):
         any other graph of the scheduler.
         """
         blocks = self.blocks() if blocks is None else blocks
-        held = FAN_IN * _levels(len(blocks)) * self.result_bytes
-        least = held + self.least_memory(scheduler)
+        self.check(memory, scheduler, blocks)
+        held = self._held(blocks)
+        threads = max(1, min((memory - held) // self._task_bytes, scheduler.threads))
+        graph, key = self._graph(blocks)
+        result: Result = scheduler.run(graph, key, threads, report)
+        return result
+
+    def check(self, memory: int, scheduler: Scheduler, blocks: Sequence[Block]) -> None:
+        """Raise MemoryTooSmallError if so many bytes are too few to count some blocks."""
+        least = self.needed(scheduler, blocks)
         if least > memory:
             raise MemoryTooSmallError(
                 f"{self.states.location}: memory of {format_memory(memory)} is too small to "
                 f"{self.purpose} of layer {printable(self.states.name)}; give at least "
                 f"memory='{-(-least // 1024)}KiB'"
             )
-        threads = max(1, min((memory - held) // self._task_bytes, scheduler.threads))
-        graph, key = self._graph(blocks)
-        result: Result = scheduler.run(graph, key, threads, report)
-        return result
+
+    def needed(self, scheduler: Scheduler, blocks: Sequence[Block]) -> int:
+        """Return the least memory, in bytes, in which some blocks can be counted."""
+        return self._held(blocks) + self.least_memory(scheduler)
+
+    def _held(self, blocks: Sequence[Block]) -> int:
+        """Return what results take that wait to be added up, and what is kept beside."""
+        results = min(FAN_IN * _levels(len(blocks)), len(blocks))
+        return self.kept_bytes + results * self.result_bytes
 
     def blocks(self) -> list[Block]:
         """Return the layer in blocks of whole samples, each of which is one task."""
@@ -156,7 +185,8 @@ class Reduction(Generic[Result]):
 
     @property
     def _piece_rows(self) -> int:
-        return min(max(PIECE_BYTES // self.states.row_bytes, 1), MOST_PIECE_ROWS)
+        rows = min(max(PIECE_BYTES // self.states.row_bytes, 1), MOST_PIECE_ROWS)
+        return max(rows, self.piece_rows)
 
     def of_block(self, block: Block) -> Result:
         """Return the result of a block; memory for its pieces is taken once."""

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from tsstore.analysis.groups.grouped import Grouped
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.results.kept import as_list, load_analyses, save_analyses
 from tsstore.analysis.results.layer import LayerResult, efficiency_text
 from tsstore.analysis.results.network import Analysis
-from tsstore.errors import AnalysisError, FormatError
+from tsstore.errors import FormatError
 from tsstore.store.format.documents import number, real, text
 from tsstore.text import (
-    counted,
     html_lines,
     html_table,
     html_title,
-    listed,
     printable,
     text_table,
 )
@@ -33,11 +31,8 @@ if TYPE_CHECKING:
 KIND = "analyses of groups"
 """What a file of them says that it is."""
 
-MOST_SHOWN = 20
-"""Groups of a layer in a table that is printed; of more, the first and the last ones."""
 
-
-class GroupedAnalysis:
+class GroupedAnalysis(Grouped[Analysis]):
     """Analyses of a run's groups of samples; made by `analyze` with ``by=`` or ``window=``.
 
     Parameters
@@ -63,11 +58,8 @@ class GroupedAnalysis:
         ungrouped: int = 0,
         provenance: Provenance | None = None,
     ) -> None:
-        self.by = by
-        self.groups: dict[Any, Analysis] = dict(groups)
-        self.ungrouped = ungrouped
+        super().__init__(by, groups, whole, ungrouped)
         self.provenance = provenance
-        self._whole = whole
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all analyses to a new local path; all as `Analysis.save`."""
@@ -109,52 +101,9 @@ class GroupedAnalysis:
         return type(self)(self.by, groups, whole, self.ungrouped, self.provenance)
 
     @property
-    def whole(self) -> Analysis:
-        """The analysis of all samples together; AnalysisError if they are of several steps."""
-        if self._whole is None:
-            raise AnalysisError(
-                f"{self.run}: there is no analysis of all groups together, as steps are not "
-                "pooled; take one of them: .sel(step=…)"
-            )
-        return self._whole
-
-    @property
     def run(self) -> str:
         """Path of the run."""
         return next(iter(self.groups.values())).run
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers."""
-        return tuple(next(iter(self.groups.values())))
-
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """What the samples of each group have in common, in order."""
-        return tuple(self.groups)
-
-    def items(self) -> Iterator[tuple[Any, Analysis]]:
-        """Yield the value of each group and its analysis."""
-        yield from self.groups.items()
-
-    def __len__(self) -> int:
-        return len(self.groups)
-
-    def sel(self, **value: Any) -> Analysis:
-        """Return the analysis of one group: ``grouped.sel(label=3)``.
-
-        Of bins, any number within one selects it. AnalysisError if there is no such group.
-        """
-        if list(value) != [self.by]:
-            raise AnalysisError(f"groups are by {self.by!r:.80}; found {list(value)}")
-        wanted = value[self.by]
-        for held, analysis in self.groups.items():
-            if held == wanted or (hasattr(held, "mid") and _is_within(held, wanted)):
-                return analysis
-        raise AnalysisError(
-            f"there is no group {printable(self.by)} = {wanted!r:.80}; there are "
-            f"{listed(list(map(str, self.groups)))}"
-        )
 
     @property
     def fewest_samples(self) -> int:
@@ -203,10 +152,6 @@ class GroupedAnalysis:
             "whole": None if self._whole is None else self._whole.to_dict(),
         }
 
-    def to_json(self) -> str:
-        """Return :meth:`to_dict` as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
     @property
     def headings(self) -> tuple[str, ...]:
         """Headings of the table."""
@@ -215,13 +160,10 @@ class GroupedAnalysis:
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return a line of the table for each layer and group; of all together where they are."""
-        shown = [(_named(value), analysis) for value, analysis in self.items()]
-        if len(shown) > MOST_SHOWN:
-            shown = [*shown[: MOST_SHOWN // 2], *shown[-(MOST_SHOWN // 2) :]]
-        if self._whole is not None:
-            shown.append(("all", self._whole))
         return [
-            self._line(analysis[layer], name) for layer in self.layers for name, analysis in shown
+            self._line(analysis[layer], name)
+            for layer in self.layers
+            for name, analysis in self.shown
         ]
 
     def _line(self, layer: LayerResult, group: str) -> tuple[str, ...]:
@@ -239,18 +181,11 @@ class GroupedAnalysis:
     @property
     def sentences(self) -> list[str]:
         """What is to be known beside the table."""
-        lines = [
+        return [
             f"Compare groups by 'distinct at {self.fewest_samples:,}', what so many samples show "
-            "on average: they differ in samples, and more samples show more states."
+            "on average: they differ in samples, and more samples show more states.",
+            *self.left_out,
         ]
-        if len(self) > MOST_SHOWN:
-            lines.append(f"{len(self):,} groups, of which the first and the last ones are shown.")
-        if self.ungrouped:
-            lines.append(
-                f"{counted(self.ungrouped, 'sample')} in no group, as {printable(self.by)} is "
-                "missing or in no bin."
-            )
-        return lines
 
     def __str__(self) -> str:
         title = f"<GroupedAnalysis {printable(self.run)} by {printable(self.by)}>"
@@ -274,13 +209,6 @@ _LEADING = (
     "samples",
     "distinct",
 )
-
-
-def _named(value: Any) -> str:
-    """Return a group's value as a table shows it: of an interval few digits."""
-    if not hasattr(value, "mid"):
-        return printable(str(value))
-    return f"{value.left:.4g} to {value.right:.4g}"
 
 
 def _plain(value: Any) -> Any:
@@ -316,10 +244,3 @@ def _parsed(value: Any, where: str) -> Any:
     if closed not in ("left", "right", "both", "neither") or not left <= right:
         raise FormatError(f"{where}: {value!r:.80} is no interval")
     return pd.Interval(left, right, closed)
-
-
-def _is_within(interval: Any, number: Any) -> bool:
-    try:
-        return bool(number in interval)
-    except TypeError:
-        return False

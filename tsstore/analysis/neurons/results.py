@@ -1,35 +1,23 @@
-"""How often each neuron of a run's layers fires, which never do, and which do the same."""
+"""What was found of neurons: how often each fires, which never do, and which do the same."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore import text
-from tsstore.analysis.execution.reduction import Piece, Reduction
-from tsstore.analysis.request import Request, check_rows, countable, layer_names
 from tsstore.analysis.results.by_layer import ByLayer
-from tsstore.analysis.schedulers import Report, Scheduler, choose
-from tsstore.counting.firing import Firing, add_firing, complements, count_firing
+from tsstore.counting.firing import Firing, complements
 from tsstore.statistics.rates import rate_limits, upper_bound_from_rates
-from tsstore.store.files.open import StorePath
-from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.store import StateStore
-from tsstore.text import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NEURON_BYTES = 56
-"""Of a neuron in what is counted: five numbers and a hash."""
 HEADINGS = ("layer", "neurons", "dead", "always on", "duplicates", "rate (median)", "10–90 %")
 
 
@@ -265,102 +253,26 @@ class Neurons(ByLayer[LayerNeurons]):
         return plot_rates({name: layer.rate for name, layer in self.items()}, ax)
 
     @property
+    def headings(self) -> tuple[str, ...]:
+        """Headings of the table."""
+        return HEADINGS
+
+    def cells(self) -> list[list[str]]:
+        """Return a line of the table for each layer."""
+        return [layer.cells for layer in self.values()]
+
+    @property
     def sentences(self) -> list[str]:
         """What is to be known beside the table."""
         return [layer.sentence for layer in self.values() if layer.sentence]
 
     def __str__(self) -> str:
-        rows = [HEADINGS, *(layer.cells for layer in self.values())]
-        return "\n".join([self.path, *text.text_table(rows), *self.sentences])
+        table = text.text_table([self.headings, *self.cells()])
+        return "\n".join([self.path, *table, *self.sentences])
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        table = text.html_table(HEADINGS, [layer.cells for layer in self.values()])
+        table = text.html_table(self.headings, self.cells())
         return text.html_title("neurons", self.path) + table + text.html_lines(self.sentences)
-
-
-def neurons(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
-    *,
-    memory: int | str | None = None,
-    scheduler: Any = None,
-    progress: Progress | None = None,
-) -> Neurons:
-    """Count how often each neuron fires, and find dead, always-on and duplicate ones.
-
-    Each layer's rows are read once. All samples count, those that repeat others as well.
-
-    Parameters
-    ----------
-    store
-        A run, or its path; what is committed now is counted.
-    layers
-        Names of layers; all unless given.
-    memory
-        What one process may add to its baseline, in bytes or as ``"2GiB"``; a quarter of what
-        there is unless given.
-    scheduler
-        As for :func:`tsstore.analyze`.
-    progress
-        Called as ``progress(layer, tasks done, all tasks)``.
-
-    Returns
-    -------
-    Neurons
-        A mapping from layer names to what their neurons did.
-
-    Raises
-    ------
-    NotAStoreError, FormatError, DamageError
-        If the store cannot be read.
-    EmptyStoreError
-        If nothing has been committed.
-    UnknownLayerError
-        If there is no such layer.
-    MemoryTooSmallError
-        If the memory holds not even one task.
-    AnalysisError
-        If the run holds several steps, or memory or scheduler make no sense.
-    """
-    request = Request(memory=memory, scheduler=scheduler, progress=progress)
-    store = countable(store)
-    names = layer_names(store, layers)
-    secret = int.from_bytes(os.urandom(16), "little")
-    directories = [part.directory for part in store.parts]
-    with (
-        closing(choose(request.scheduler)) as runner,
-        runner.reading(store.parts[0].files, directories),
-    ):
-        amount = runner.memory(request.memory)
-        found = {}
-        for name in names:
-            counted = _count_layer(store[name], amount, runner, request.report(name), secret)
-            found[name] = LayerNeurons(name, counted)
-    return Neurons(store.path, found)
-
-
-def _count_layer(
-    states: LayerStates, memory: int, scheduler: Scheduler, report: Report | None, secret: int
-) -> Firing:
-    check_rows(states)
-    # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
-    one = np.zeros((1, states.row_bytes), np.uint8)
-    count_firing(one, np.ones(1, np.int64), states.neurons, [0])
-    reduction = Reduction(
-        states,
-        "count neurons",
-        partial(_count_piece, neurons=states.neurons, secret=secret),
-        add_firing,
-        # The row as words, and the rows of its sample twice.
-        bytes_beside_row=8 * math.ceil(states.row_bytes / 8) + 16,
-        result_bytes=NEURON_BYTES * (states.neurons + 64),
-    )
-    return reduction.run(memory, scheduler, report)
-
-
-def _count_piece(piece: Piece, neurons: int, secret: int) -> Firing:
-    seed = (secret, piece.block.part, piece.block.first_row)
-    return count_firing(*piece.shown(), neurons, seed)

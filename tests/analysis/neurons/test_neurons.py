@@ -13,7 +13,7 @@ import tsstore
 from tsstore.analysis import schedulers
 from tsstore.analysis.execution import reduction
 from tsstore.analysis.machine import parse_memory
-from tsstore.analysis.neurons import NEURON_BYTES
+from tsstore.analysis.neurons.firing import NEURON_BYTES
 from tsstore.commands.app import app
 from tsstore.errors import AnalysisError, EmptyStoreError, MemoryTooSmallError, UnknownLayerError
 
@@ -112,8 +112,9 @@ def test_memory_reckons_with_counts_of_all_levels_and_with_all_threads_of_a_work
     monkeypatch.setattr(reduction, "BLOCK_PIECES", 1)
     monkeypatch.setattr(reduction, "PIECE_BYTES", 500)
     in_blocks = least(run)
-    held = reduction.FAN_IN * NEURON_BYTES * (4000 + 64)
-    assert at_once + 2 * held - (3 << 20) < in_blocks < at_once + 2 * held
+    one = NEURON_BYTES * (4000 + 64)
+    held = reduction.FAN_IN * one
+    assert at_once + 3 * held - one - (3 << 20) < in_blocks < at_once + 3 * held - one
     monkeypatch.setattr(schedulers, "available_processors", lambda: 4)
     assert least(run, "threads") == in_blocks
     monkeypatch.setattr(schedulers.LocalScheduler, "shared_memory", False)

@@ -1,0 +1,1 @@
+"""Single neurons: how often they fire, alone, together and where; which do the same."""

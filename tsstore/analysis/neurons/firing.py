@@ -1,0 +1,155 @@
+"""One pass over a layer's rows that counts how often each neuron fires, by group of samples."""
+
+from __future__ import annotations
+
+import math
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.analysis.execution.reduction import Piece, Reduction
+from tsstore.analysis.schedulers import Report, Scheduler
+from tsstore.counting.firing import Firing, add_firing, count_firing
+from tsstore.counting.premerge.samples import rows_of_samples
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block
+
+NEURON_BYTES = 56
+"""Of a neuron in what is counted: five numbers and a hash."""
+NO_GROUP = -1
+"""Number of the samples that are in no group."""
+
+ByGroup = dict[int, Firing]
+"""What was counted of each group that has rows."""
+Codes = Mapping[str, npt.NDArray[np.int16]]
+"""By directory of a part, the number of each sample's group."""
+
+_Result = TypeVar("_Result")
+
+
+def firing_pass(
+    states: LayerStates,
+    purpose: str,
+    of_piece: Callable[[Piece], _Result],
+    add: Callable[[Iterable[_Result]], _Result],
+    bytes_beside_row: int = 0,
+) -> Reduction[_Result]:
+    """Return a pass over a layer whose pieces are counted by `count_firing`."""
+    # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
+    one = np.zeros((1, states.row_bytes), np.uint8)
+    count_firing(one, np.ones(1, np.int64), states.neurons, [0])
+    # The row as words, and the rows of its sample twice.
+    counting = 8 * math.ceil(states.row_bytes / 8) + 16
+    return Reduction(
+        states,
+        purpose,
+        of_piece,
+        add,
+        bytes_beside_row=bytes_beside_row + counting,
+        result_bytes=NEURON_BYTES * (states.neurons + 64),
+    )
+
+
+def count_layer(
+    states: LayerStates,
+    memory: int,
+    scheduler: Scheduler,
+    report: Report | None,
+    codes: Codes | None = None,
+    groups: int = 0,
+) -> ByGroup:
+    """Count each of so many groups of a layer's samples, and those that are in none.
+
+    The rows are read once where the memory holds what is counted of all groups; else of as many
+    groups at a time as it does.
+    """
+    secret = int.from_bytes(os.urandom(16), "little")
+    count = partial(_count_piece, neurons=states.neurons, secret=secret)
+    one = firing_pass(states, "count neurons", count, _add)
+    if codes is None:
+        return one.run(memory, scheduler, report)
+    # The rows in the order of groups, and what finds them.
+    beside = one.bytes_beside_row + states.row_bytes + 32
+    kept = sum(own.nbytes for own in codes.values())
+    one = replace(one, bytes_beside_row=beside, kept_bytes=kept)
+    found: ByGroup = {}
+    for numbers, several in _passes(one, groups, memory, scheduler):
+        own = partial(count, codes=codes, numbers=numbers)
+        blocks = [block for block in several.blocks() if _holds(block, states, codes, numbers)]
+        if blocks:
+            found |= replace(several, of_piece=own).run(memory, scheduler, report, blocks)
+    return found
+
+
+def _passes(
+    one: Reduction[ByGroup], groups: int, memory: int, scheduler: Scheduler
+) -> Iterator[tuple[range, Reduction[ByGroup]]]:
+    """Yield the numbers of the groups of each pass, and the pass, given that of one group."""
+    size, blocks = one.result_bytes, one.blocks()
+
+    def of(number: int) -> Reduction[ByGroup]:
+        # Where there are several passes, what one gives is held in the next.
+        kept = 0 if number > groups else size * (groups + 1)
+        return replace(one, result_bytes=number * size, kept_bytes=one.kept_bytes + kept)
+
+    at_once = groups + 1
+    if of(at_once).needed(scheduler, blocks) > memory:
+        numbers = range(1, groups + 1)
+        fitting = bisect_right(numbers, memory, key=lambda n: of(n).needed(scheduler, blocks))
+        at_once = max(fitting, 1)
+    of(at_once).check(memory, scheduler, blocks)
+    for first in range(NO_GROUP, groups, at_once):
+        yield range(first, min(first + at_once, groups)), of(at_once)
+
+
+def _holds(block: Block, states: LayerStates, codes: Codes, numbers: range) -> bool:
+    """Whether a block has a sample of some groups."""
+    directory = states.parts[block.part].directory
+    own = codes[directory][block.first_sample : block.first_sample + block.samples]
+    return bool(((own >= numbers.start) & (own < numbers.stop)).any())
+
+
+def _count_piece(
+    piece: Piece,
+    neurons: int,
+    secret: int,
+    codes: Codes | None = None,
+    numbers: range | None = None,
+) -> ByGroup:
+    """Count a piece's samples, of each of some groups."""
+    rows, positions = piece.shown()
+    seed = secret, piece.block.part, piece.block.first_row
+    if codes is None or numbers is None:
+        return {NO_GROUP: count_firing(rows, positions, neurons, seed)}
+    own = piece.of_shown(codes)
+    order = np.argsort(own, kind="stable")
+    if (order[1:] < order[:-1]).any():
+        rows = rows_of_samples(rows, positions, order)
+        positions = positions[order]
+        own = own[order]
+    samples = np.searchsorted(own, np.arange(numbers.start, numbers.stop + 1))
+    ends = np.concatenate([[0], np.cumsum(positions)])
+    found = {}
+    for number, first, stop in zip(numbers, samples[:-1], samples[1:], strict=True):
+        if ends[first] < ends[stop]:
+            some = rows[ends[first] : ends[stop]]
+            # Numbers of a seed are not negative.
+            found[number] = count_firing(
+                some, positions[first:stop], neurons, (*seed, number - NO_GROUP)
+            )
+    return found
+
+
+def _add(results: Iterable[ByGroup]) -> ByGroup:
+    """Return what was counted of each group; two results are held at a time."""
+    total: ByGroup = {}
+    for result in results:
+        for number, own in result.items():
+            total[number] = add_firing([total[number], own]) if number in total else own
+    return total
