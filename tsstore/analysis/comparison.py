@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from tsstore.analysis.analyze import analyze
 from tsstore.analysis.flips import HEADINGS, HELD_BYTES, LayerFlips, compare_layer, find_targets
+from tsstore.analysis.overlap import find_overlap
+from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import Request, countable, layer_names
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.difference import Difference, difference
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.results.overlap import Overlap
+from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.text import (
     counted,
@@ -33,6 +36,14 @@ if TYPE_CHECKING:
     from tsstore.text import Progress
 
 
+ALIKE = 1.05
+"""Runs whose samples have so many times as many rows are alike, at most."""
+
+_Side = TypeVar("_Side")
+Pair: TypeAlias = tuple[_Side, _Side]
+"""Of the first run, and of the second one."""
+
+
 class Comparison(ByLayer[LayerFlips]):
     """What was found of two runs: a mapping from layer names to how their states differ.
 
@@ -42,6 +53,9 @@ class Comparison(ByLayer[LayerFlips]):
         Paths of the runs.
     efficiency
         The efficiencies of the first run less those of the second one, as of `difference`; None
+        if it was not asked for.
+    overlap
+        Which distinct states both runs show, and how much of the second one is new, by layer; None
         if it was not asked for.
     warnings
         What speaks against comparing, in sentences.
@@ -55,10 +69,12 @@ class Comparison(ByLayer[LayerFlips]):
         layers: Mapping[str, LayerFlips],
         efficiency: Difference | None,
         warnings: Iterable[str] = (),
+        overlap: Overlap | None = None,
     ) -> None:
         self.first, self.second = runs
         self.layers = dict(layers)
         self.efficiency = efficiency
+        self.overlap = overlap
         self.warnings = list(warnings)
 
     def __getitem__(self, name: str) -> LayerFlips:
@@ -72,6 +88,7 @@ class Comparison(ByLayer[LayerFlips]):
             "second": self.second,
             "warnings": self.warnings,
             "efficiency": None if self.efficiency is None else self.efficiency.to_dict(),
+            "overlap": None if self.overlap is None else self.overlap.to_dict(),
             "layers": {name: layer.to_dict() for name, layer in self.items()},
         }
 
@@ -126,14 +143,17 @@ class Comparison(ByLayer[LayerFlips]):
         title = f"<Comparison {printable(self.first)} with {printable(self.second)}>"
         table = text_table([HEADINGS, *(layer.cells for layer in self.values())])
         efficiency = [] if self.efficiency is None else [repr(self.efficiency)]
+        overlap = [] if self.overlap is None else [repr(self.overlap)]
         lines = [f"  {line}" for line in (*self.warnings, *self.sentences)]
-        return "\n".join([title, *efficiency, *table, *lines])
+        return "\n".join([title, *efficiency, *table, *lines, *overlap])
 
     def _repr_html_(self) -> str:
         title = html_title("Comparison", f"{self.first} with {self.second}")
         efficiency = "" if self.efficiency is None else self.efficiency._repr_html_()
         table = html_table(HEADINGS, [layer.cells for layer in self.values()])
-        return title + efficiency + table + html_lines([*self.warnings, *self.sentences])
+        lines = html_lines([*self.warnings, *self.sentences])
+        overlap = "" if self.overlap is None else self.overlap._repr_html_()
+        return title + efficiency + table + lines + overlap
 
 
 def compare(
@@ -142,12 +162,14 @@ def compare(
     layers: str | Iterable[str] | None = None,
     *,
     efficiency: bool = True,
+    novelty: bool = False,
+    seed: int = 0,
     memory: int | str | None = None,
     scheduler: Any = None,
     scratch: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare two runs: their efficiencies, and which bits of the same samples differ.
+    """Compare two runs: efficiencies, bits of the same samples that differ, states both show.
 
     Samples are the same where their ids are; of samples of one id in a run the first one counts.
     Rows are the same by their place in the sample. What is in one run alone is left out.
@@ -161,6 +183,11 @@ def compare(
     efficiency
         Whether to count states as well, for the difference of efficiencies; both runs are then
         analysed, with intervals.
+    novelty
+        Whether to find which distinct states both runs show, and what is new in the second: how
+        many rows and samples, and how far it is from what the first one shows.
+    seed
+        Chooses the new states whose distances are told, of which there are 200 at most.
     memory, scheduler, scratch, progress
         As for :func:`tsstore.analyze`.
 
@@ -182,32 +209,62 @@ def compare(
     -----
     The rows of both runs are read once, besides what the efficiencies take; ids of both are held in
     memory, some 64 bytes a sample. Rows are read fastest where both runs hold the samples in the
-    same order.
+    same order. Novelty takes another pass over both runs, whose records are 8 bytes a row longer
+    than those of `analyze`; and one over the first run, in which each row is compared with 200
+    states.
     """
-    request = Request(memory=memory, scheduler=scheduler, progress=progress, scratch=scratch)
+    request = Request(memory, scheduler, progress, scratch, intervals=False)
     stores = countable(first), countable(second)
     names = _common_layers(*stores, layers)
     pairs = [(stores[0][name], stores[1][name]) for name in names]
-    warnings = list(_warnings(pairs))
+    warnings = [*_warnings(pairs), *(_other_lengths(pairs) if novelty else ())]
     found = None
     if efficiency:
         options: dict[str, Any] = {"memory": memory, "scheduler": scheduler, "scratch": scratch}
         analyses = [analyze(store, names, progress=progress, **options) for store in stores]
         found = difference(*analyses)
+    flips, overlap = {}, None
     with closing(choose(request.scheduler)) as runner:
         amount = runner.memory(request.memory)
         targets = find_targets(*stores, amount)
         amount -= HELD_BYTES * (stores[0].samples + stores[1].samples)
-        flips = {}
-        for name, (one, other) in zip(names, pairs, strict=True):
-            with (
-                runner.reading(stores[0].parts[0].files, [part.directory for part in one.parts]),
-                runner.reading(stores[1].parts[0].files, [part.directory for part in other.parts]),
-            ):
-                flips[name] = compare_layer(
-                    one, other, targets, amount, runner, request.report(name)
-                )
-    return Comparison((stores[0].path, stores[1].path), flips, found, warnings)
+        for name, pair in zip(names, pairs, strict=True):
+            with _reading(stores, pair, runner):
+                report = request.report(name)
+                flips[name] = compare_layer(*pair, targets, amount, runner, report)
+        del targets
+        if novelty:
+            overlap = _overlap(stores, pairs, request, runner, seed)
+    return Comparison((stores[0].path, stores[1].path), flips, found, warnings, overlap)
+
+
+def _overlap(
+    stores: Pair[StateStore],
+    pairs: Sequence[Pair[LayerStates]],
+    request: Request,
+    runner: Scheduler,
+    seed: int,
+) -> Overlap:
+    """Find what layers of two runs share, of the samples that an analysis would count."""
+    names = [first.name for first, _ in pairs]
+    samples = [choose_samples(store, names, request, runner) for store in stores]
+    found = {}
+    for name, pair in zip(names, pairs, strict=True):
+        with _reading(stores, pair, runner):
+            found[name] = find_overlap(pair, samples, request, runner, seed)
+    return Overlap((stores[0].path, stores[1].path), found)
+
+
+@contextmanager
+def _reading(
+    stores: Pair[StateStore], pair: Pair[LayerStates], runner: Scheduler
+) -> Iterator[None]:
+    """Check that all processes see a layer of both runs."""
+    with ExitStack() as stack:
+        for store, states in zip(stores, pair, strict=True):
+            directories = [part.directory for part in states.parts]
+            stack.enter_context(runner.reading(store.parts[0].files, directories))
+        yield
 
 
 def _common_layers(
@@ -241,6 +298,18 @@ def _warnings(pairs: Iterable[tuple[LayerStates, LayerStates]]) -> Iterator[str]
         if limits[0] != limits[1]:
             above = " and ".join(f"{limit:g}" for limit in limits)
             yield f"{name}: on is above {above}: what differs may be the threshold alone."
+
+
+def _other_lengths(pairs: Iterable[Pair[LayerStates]]) -> Iterator[str]:
+    """Yield what speaks against comparing states at equal numbers of samples."""
+    for pair in pairs:
+        lengths = [states.rows / states.samples for states in pair]
+        if max(lengths) > ALIKE * min(lengths):
+            rows = " and ".join(f"{length:,.4g}" for length in lengths)
+            yield (
+                f"{printable(pair[0].name)}: a sample has {rows} rows on average: what has more "
+                "shows more states, at equal numbers of samples, too."
+            )
 
 
 def _threshold(states: LayerStates) -> float:

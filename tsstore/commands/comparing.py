@@ -22,15 +22,20 @@ def compare(
         bool,
         typer.Option("--efficiency/--no-efficiency", help="Count states for the efficiencies."),
     ] = True,
+    novelty: Annotated[
+        bool,
+        typer.Option("--novelty", help="Find the states of both runs, and new ones of the other."),
+    ] = False,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
     json: Json = False,
 ) -> None:
-    """Compare two runs: efficiencies, and which bits of the same samples differ."""
+    """Compare two runs: efficiencies, bits of the same samples that differ, states of both."""
     import tsstore
     from tsstore.analysis.flips import HEADINGS
     from tsstore.analysis.results.difference import HEADINGS as DIFFERENCES
+    from tsstore.analysis.results.overlap import HEADINGS as OVERLAPS
 
     with progress(silent=json) as report:
         found = tsstore.compare(
@@ -38,6 +43,7 @@ def compare(
             select(second, step_b, None),
             layer,
             efficiency=efficiency,
+            novelty=novelty,
             memory=memory,
             scheduler=scheduler,
             scratch=scratch,
@@ -52,3 +58,7 @@ def compare(
         print_lines([found.efficiency.pairing, ""])
     print_table(HEADINGS, [layer.cells for layer in found.values()], ("neurons",))
     print_lines(found.sentences)
+    if found.overlap is not None:
+        print_lines([""])
+        print_table(OVERLAPS, found.overlap.cells(), ("states of first", "of second", "of both"))
+        print_lines(found.overlap.sentences)

@@ -108,6 +108,22 @@ def plot_rates(rates: Mapping[str, npt.NDArray[np.float64]], ax: Any) -> Any:
     return _tidy(ax, "x")
 
 
+def plot_beside(
+    shown: Mapping[str, tuple[float, float]], labels: tuple[str, str], words: str, ax: Any
+) -> Any:
+    """Draw a share by layer as a dot, and as a bar the one that was expected; return the axes."""
+    ax = axes(ax, (6.4, 1.6 + 0.32 * len(shown)))
+    rows = range(len(shown))
+    found, expected = zip(*shown.values(), strict=True)
+    ax.barh(rows, expected, height=0.5, color="#dddddd", edgecolor=GREY, label=labels[1])
+    ax.plot(found, rows, "o", color=BLUE, markersize=6, label=labels[0])
+    _name_rows(ax, shown)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_xlabel(words)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+    return _tidy(ax, "x")
+
+
 def short(name: str) -> str:
     """Return a name that an axis can hold, and matplotlib takes no formula from."""
     shown = printable(name)

@@ -1,0 +1,351 @@
+"""Which distinct states two runs share, and what is new in the second one, out of core.
+
+Both runs' states are recorded by sample, with keys of one scheme, and brought together by hash: a
+partition holds all records of a state, whichever run they are of. A table by run tells which states
+both show; then the second run's records are looked up, for the samples that show a new one. Of the
+new states those are drawn whose hashes, mixed once more, are lowest: a random choice, the same one
+however the work is divided. Their rows are read again, and compared with all rows of the first run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.analysis.execution.graph import Index
+from tsstore.analysis.execution.reduction import Piece, Reduction, merge_tree
+from tsstore.analysis.execution.scratch import planned_scratch
+from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.request import Request, check_rows
+from tsstore.analysis.results.overlap import LayerOverlap
+from tsstore.analysis.samples import Samples
+from tsstore.analysis.schedulers import Scheduler
+from tsstore.analysis.states.by_sample import (
+    SampleJob,
+    graph_by_sample,
+    without_samples,
+    work_by_sample,
+)
+from tsstore.analysis.states.distinct import shares
+from tsstore.counting.firing import row_words
+from tsstore.counting.keys import KeyScheme
+from tsstore.counting.nearest import nearest
+from tsstore.counting.records import Records
+from tsstore.counting.tables.aggregate import FIRST_SLOTS, count_in_passes
+from tsstore.counting.tables.grouped import GroupedTable
+from tsstore.counting.tables.spectra import Tally
+from tsstore.counting.warm_up import warm_up
+from tsstore.errors import CountingError, MemoryTooSmallError
+from tsstore.numba_tools.mixing import splitmix_words
+from tsstore.statistics.spectrum import Spectrum, merge
+from tsstore.store.reading.layer import LayerStates
+from tsstore.text import format_memory, printable
+
+DRAWN = 200
+"""New states whose distances are told, at most."""
+SAMPLE_BYTES = 4
+"""Of a sample of the second run: a bit in each result of a partition that waits to be added up."""
+FAN_IN = 4
+RUNS = FIRST, SECOND = 0, 1
+
+_Numbers = npt.NDArray[np.int64]
+_Words = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """How partitions are counted; samples are numbered through both runs, so many of the first."""
+
+    plan: Plan
+    words: int
+    first_samples: int
+    second_samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """New states drawn so far: their order, key, and the first sample that shows each."""
+
+    order: _Words
+    keys: _Words
+    samples: _Numbers
+
+    @classmethod
+    def together(cls, parts: Sequence[_Drawn]) -> _Drawn:
+        """Return those of the lowest order."""
+        order = np.concatenate([part.order for part in parts])
+        first = np.argsort(order)[:DRAWN]
+        keys = np.concatenate([part.keys for part in parts])
+        return cls(order[first], keys[first], np.concatenate([p.samples for p in parts])[first])
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What was found in some partitions.
+
+    Spectra of the states that each run alone shows, of those that both show in each; which of the
+    second run's samples show a new state, packed; and the states drawn of these.
+    """
+
+    alone: tuple[Spectrum, ...]
+    shared: tuple[Spectrum, ...]
+    has_new: npt.NDArray[np.uint8]
+    drawn: _Drawn
+
+
+def find_overlap(
+    states: tuple[LayerStates, LayerStates],
+    samples: Sequence[Samples],
+    request: Request,
+    scheduler: Scheduler,
+    seed: int,
+) -> LayerOverlap:
+    """Return what was found of a layer of two runs, of which some samples count."""
+    for own, shown in zip(states, samples, strict=True):
+        check_rows(own, shown.sample_filter)
+    first, second = states
+    scheme = KeyScheme.create(first.row_bytes, seed)
+    memory = scheduler.memory(request.memory)
+    stored = [sum(part.samples for part in own.parts) for own in states]
+    plan = _plan(states, samples, scheme, memory, SAMPLE_BYTES * stored[SECOND], scheduler)
+    warm_up(first.row_bytes, False, True, False)
+    firsts = [
+        tuple(accumulate((part.samples for part in own.parts), initial=start))
+        for own, start in zip(states, (0, stored[FIRST]), strict=True)
+    ]
+    with planned_scratch(plan, scheduler, request.scratch) as folder:
+        jobs = [
+            SampleJob(own, scheme, plan, folder, Samples(shown.sample_filter), numbers)
+            for own, shown, numbers in zip(states, samples, firsts, strict=True)
+        ]
+        graph, key = _graph(jobs, _Job(plan, scheme.words, *stored))
+        found: _Found = scheduler.run(graph, key, plan.threads, request.report(first.name))
+    _check(found, states, samples)
+    rows = _read_states(second, firsts[SECOND], scheme, found.drawn)
+    distances = _distances(first, rows, memory, scheduler, request)
+    distinct = sum(spectrum.distinct for spectrum in (*found.alone, found.shared[FIRST]))
+    counted = [
+        shown.sample_filter.kept_samples(own) for own, shown in zip(states, samples, strict=True)
+    ]
+    return LayerOverlap(
+        first.name,
+        first.neurons,
+        (counted[FIRST], counted[SECOND]),
+        (found.alone[FIRST], found.alone[SECOND]),
+        (found.shared[FIRST], found.shared[SECOND]),
+        int(np.unpackbits(found.has_new).sum()),
+        np.sort(distances),
+        scheme.collision_bound(distinct),
+    )
+
+
+def _plan(
+    states: tuple[LayerStates, LayerStates],
+    samples: Sequence[Samples],
+    scheme: KeyScheme,
+    memory: int,
+    held: int,
+    scheduler: Scheduler,
+) -> Plan:
+    """Plan for the rows of both runs as if they were one, beside what is held all the while."""
+    one, other = (
+        work_by_sample(own, scheme, scheduler, shown.sample_filter.planned)
+        for own, shown in zip(states, samples, strict=True)
+    )
+    work = replace(
+        one,
+        rows=one.rows + other.rows,
+        largest_sample=max(one.largest_sample, other.largest_sample),
+        chunk_bytes=max(one.chunk_bytes, other.chunk_bytes),
+        parts=one.parts + other.parts,
+        groups=len(RUNS),
+        left_out=one.left_out + other.left_out,
+    )
+    try:
+        threads = scheduler.threads
+        return make_plan(work, max(memory - held, 1), threads, scheduler.shared_memory)
+    except MemoryTooSmallError as error:
+        more = format_memory(held)
+        raise MemoryTooSmallError(f"{error}, and {more} more for samples with new states") from None
+
+
+def _graph(jobs: Sequence[SampleJob], job: _Job) -> tuple[dict[Any, Any], Any]:
+    """Return the graph that finds what two runs share, and the key of its result."""
+    graph: dict[Any, Any] = {}
+    token, indices = uuid4().hex[:12], []
+    for own in jobs:
+        part, index = graph_by_sample(own)
+        graph |= part
+        indices.append(index)
+    shared, index = f"tsstore-runs-{token}", f"tsstore-both-{token}"
+    graph[shared], graph[index] = job, (_together, indices)
+    level: list[Any] = []
+    for partition in range(1 << job.plan.partition_bits):
+        level.append((f"tsstore-shared-{token}", partition))
+        graph[level[-1]] = (_count_partition, shared, index, partition)
+    return graph, merge_tree(graph, level, FAN_IN, f"tsstore-added-{token}", _add)
+
+
+def _together(indices: Sequence[Index]) -> Index:
+    return Index(tuple(receipt for index in indices for receipt in index.receipts))
+
+
+def _count_partition(job: _Job, index: Index, partition: int) -> _Found:
+    """Find which states of a partition both runs show, and which samples show new ones."""
+    plan, words = job.plan, job.words
+    alone, shared = ([Tally() for _ in RUNS] for _ in range(2))
+    has_new = np.zeros(job.second_samples, np.bool_)
+    none = np.empty((0, words), np.uint64)
+    drawn = _Drawn(none[:, 0], none, np.empty(0, np.int64))
+    for share, bits in shares(index, plan, words + 1, partition):
+        records = partial(_by_run, share, job.first_samples)
+        new_table = partial(GroupedTable, words, len(RUNS), plan.maximum_slots, FIRST_SLOTS)
+        for table in count_in_passes(new_table, records, bits, plan.maximum_slots):
+            _tally(table, alone, shared)
+            drawn = _Drawn.together([drawn, _new_states(table, share, job, has_new)])
+    spectra = [[Spectrum.from_arrays(*own.spectrum()) for own in both] for both in (alone, shared)]
+    return _Found(tuple(spectra[0]), tuple(spectra[1]), np.packbits(has_new), drawn)
+
+
+def _by_run(share: Any, first_samples: int) -> Iterator[Records]:
+    """Yield records of keys alone, by run."""
+    for piece in share():
+        records, sample = without_samples(piece)
+        run = (sample >= first_samples).astype(np.uint8)
+        yield replace(records, group=run)
+
+
+def _tally(table: GroupedTable, alone: Sequence[Tally], shared: Sequence[Tally]) -> None:
+    """Add up the states of a table, which one run alone shows, and which both do."""
+    only, (multiplicity, incidence) = table.only_group, table.counts
+    _, run_of_pair, *pair_counts = table.pairs
+    for run in RUNS:
+        own, both = only == run, run_of_pair == run
+        alone[run].add(multiplicity[own], incidence[own])
+        shared[run].add(*(counts[both] for counts in pair_counts))
+
+
+def _new_states(
+    table: GroupedTable, share: Any, job: _Job, has_new: npt.NDArray[np.bool_]
+) -> _Drawn:
+    """Mark the second run's samples that show a new state of a table; return those drawn of it."""
+    is_new = table.only_group == SECOND
+    shown_by = np.full(table.distinct, job.second_samples)
+    for piece in share():
+        records, sample = without_samples(piece)
+        second = sample >= job.first_samples
+        state = table.find(np.ascontiguousarray(records.keys[second]))
+        sample = sample[second] - job.first_samples
+        # Another pass counts the states that are not in this table.
+        new = np.flatnonzero(state >= 0)
+        new = new[is_new[state[new]]]
+        has_new[sample[new]] = True
+        np.minimum.at(shown_by, state[new], sample[new])
+    states = np.flatnonzero(is_new)
+    order = splitmix_words(table.keys[states, 0])
+    if len(states) > DRAWN:
+        lowest = np.argpartition(order, DRAWN)[:DRAWN]
+        states, order = states[lowest], order[lowest]
+    return _Drawn(order, table.keys[states], shown_by[states])
+
+
+def _add(found: Iterable[_Found]) -> _Found:
+    """Return what was found in some partitions together."""
+    held = list(found)
+
+    def added(name: str, run: int) -> Spectrum:
+        return merge(getattr(one, name)[run] for one in held)
+
+    return _Found(
+        tuple(added("alone", run) for run in RUNS),
+        tuple(added("shared", run) for run in RUNS),
+        np.bitwise_or.reduce([one.has_new for one in held]),
+        _Drawn.together([one.drawn for one in held]),
+    )
+
+
+def _check(
+    found: _Found, states: tuple[LayerStates, LayerStates], samples: Sequence[Samples]
+) -> None:
+    """Check that all rows that count were counted."""
+    for run, own in enumerate(states):
+        rows = samples[run].sample_filter.kept_rows(own)
+        counted = found.alone[run].rows + found.shared[run].rows
+        if counted != rows:
+            raise CountingError(
+                f"{own.location}: layer {printable(own.name)}: {counted} rows were counted, of "
+                f"{rows} that are committed and not left out"
+            )
+
+
+def _read_states(
+    states: LayerStates, firsts: Sequence[int], scheme: KeyScheme, drawn: _Drawn
+) -> npt.NDArray[np.uint8]:
+    """Return the rows of the states drawn, uint8 (drawn, row_bytes), from the samples they are of.
+
+    `firsts` numbers the first samples of parts.
+    """
+    rows = np.empty((len(drawn.samples), states.row_bytes), np.uint8)
+    samples = drawn.samples + firsts[0]
+    for number, part in enumerate(states.parts):
+        here = np.flatnonzero((samples >= firsts[number]) & (samples < firsts[number + 1]))
+        if not len(here):
+            continue
+        ends = np.cumsum(part.read_positions(0, part.samples))
+        for state in here.tolist():
+            sample = int(samples[state]) - firsts[number]
+            own = part.states.read(int(ends[sample - 1]) if sample else 0, int(ends[sample]))
+            same = (scheme.keys(own) == drawn.keys[state]).all(axis=1)
+            if not same.any():
+                raise CountingError(
+                    f"{states.location}: layer {printable(states.name)}: a state was counted that "
+                    f"sample {sample} of {part.directory} does not show; compare again"
+                )
+            rows[state] = own[np.argmax(same)]
+    return rows
+
+
+def _distances(
+    states: LayerStates,
+    rows: npt.NDArray[np.uint8],
+    memory: int,
+    scheduler: Scheduler,
+    request: Request,
+) -> _Numbers:
+    """Return in how many bits each row differs from the nearest state of a layer, int64 (rows,)."""
+    if not len(rows):
+        return np.empty(0, np.int64)
+    words = row_words(rows)
+    reduction = Reduction(
+        states,
+        "find the nearest states",
+        partial(_nearest_in_piece, words=words, most=states.neurons + 1),
+        _lowest,
+        bytes_beside_row=3 * 8 * words.shape[1] + 16,
+        result_bytes=words.nbytes + 8 * len(rows),
+    )
+    found: _Numbers = reduction.run(memory, scheduler, request.report(states.name))
+    return found
+
+
+def _nearest_in_piece(piece: Piece, words: _Words, most: int) -> _Numbers:
+    """Return the distances to the nearest of a piece's rows; `most` where there are none."""
+    others = row_words(piece.shown()[0])
+    if others.shape[1] == 1:
+        # The narrower the rows, the more of them are the same.
+        others = np.unique(others)[:, None]
+    least = np.full(len(words), most)
+    nearest(words, others, least)
+    return least
+
+
+def _lowest(results: Iterable[_Numbers]) -> _Numbers:
+    lowest: _Numbers = np.minimum.reduce(list(results))
+    return lowest
