@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from json import dumps
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,16 @@ from tsstore.commands.options import (
 )
 from tsstore.commands.selecting import by_step_if_several, select
 from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.text import counted, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsstore.analysis.neurons.groups import GroupedNeurons
+    from tsstore.analysis.neurons.results import Neurons
+
+MOST_PAIRS = 20
+"""Of a layer and kind, in a table."""
 
 
 def neurons(
@@ -36,10 +47,19 @@ def neurons(
         str | None,
         typer.Option("--output", "-o", metavar="OUT", help="A CSV file: one line a neuron."),
     ] = None,
+    near: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="List pairs of neurons that do the same, or the opposite, in such a share of the "
+            "rows, such as 0.99.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Count how often each neuron fires, and find dead, always-on and duplicate ones."""
     import tsstore
+    from tsstore.analysis.neurons.results import Neurons
 
     store = select(run, step, filter, layer)
     by = by_step_if_several(store, by, window, "counted")
@@ -49,16 +69,52 @@ def neurons(
             by=by,
             bins=bins,
             window=window,
+            joint=near is not None,
             memory=memory,
             scheduler=scheduler,
             progress=report,
         )
+    pairs = found.near_pairs(near) if near is not None and isinstance(found, Neurons) else None
     if output is not None:
         found.to_frame().to_csv(output)
     if json:
-        typer.echo(found.to_json())
+        typer.echo(_document(found, pairs))
         return
     print_table(found.headings, found.cells(), ("10–90 %",))
     print_lines(found.sentences)
+    if pairs is not None:
+        _print_pairs(pairs)
     if output is None:
         print_lines(["Pass --output neurons.csv for a line a neuron."])
+
+
+def _document(found: Neurons | GroupedNeurons, pairs: pd.DataFrame | None) -> str:
+    """Return all numbers, with pairs of neurons where they were asked for."""
+    if pairs is None:
+        return found.to_json()
+    document = found.to_dict() | {"near_pairs": pairs.to_dict("records")}
+    return dumps(document, indent=2, allow_nan=False)
+
+
+def _print_pairs(pairs: pd.DataFrame) -> None:
+    """Print pairs of neurons, of each layer those that are most alike."""
+    shown = pairs.groupby(["layer", "kind"], sort=False).head(MOST_PAIRS)
+    lines = [
+        (
+            printable(pair["layer"]),
+            f"{pair['neuron']:,}",
+            f"{pair['other']:,}",
+            pair["kind"],
+            f"{pair['share']:.4f}",
+            f"{pair['by_chance']:.4f}",
+            f"{pair['kappa']:.3f}",
+        )
+        for pair in shown.to_dict("records")
+    ]
+    told = f"{counted(len(pairs), 'pair')} of neurons"
+    if lines:
+        headings = ("layer", "neuron", "other", "do", "share of rows", "by chance", "kappa")
+        print_table(headings, lines)
+    if len(shown) < len(pairs):
+        told += f", of which {len(shown):,} are shown: those most alike, of each layer"
+    print_lines([f"{told}."])

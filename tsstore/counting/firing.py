@@ -120,7 +120,7 @@ def _count_columns(
                 tile[row] = words[first + row, column]
             for row in range(held, 64):
                 tile[row] = zero
-            _transpose(tile)
+            transpose_tile(tile)
             high, low = keys[number, 0], keys[number, 1]
             for neuron in range(64):
                 sums[neuron, 0], sums[neuron, 1] = multiply_add(
@@ -160,7 +160,7 @@ def _count_columns(
 
 
 @inlined
-def _transpose(tile: U64) -> None:
+def transpose_tile(tile: U64) -> None:
     """Exchange rows and bits of 64 words: bit j of word i becomes bit i of word j."""
     _exchange(tile, 32, np.uint64(0x0000_0000_FFFF_FFFF))
     _exchange(tile, 16, np.uint64(0x0000_FFFF_0000_FFFF))

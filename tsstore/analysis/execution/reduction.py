@@ -7,6 +7,7 @@ state together goes through the exchange of a count.
 from __future__ import annotations
 
 import uuid
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -204,6 +205,25 @@ class Reduction(Generic[Result]):
         for key, block in zip(keys, blocks, strict=True):
             graph[key] = (Reduction.of_block, shared, block)
         return graph, merge_tree(graph, keys, FAN_IN, f"tsstore-added-{token}", self.add)
+
+
+def most_at_once(
+    of: Callable[[int], Reduction[Any]],
+    most: int,
+    memory: int,
+    scheduler: Scheduler,
+    blocks: Sequence[Block],
+) -> int:
+    """Return of how many things, `most` at most, one pass within the memory can give results.
+
+    `of` so many is their pass. It is a MemoryTooSmallError if the memory does not hold even one.
+    """
+    if of(most).needed(scheduler, blocks) <= memory:
+        return most
+    numbers = range(1, most)
+    fitting = bisect_right(numbers, memory, key=lambda n: of(n).needed(scheduler, blocks))
+    of(max(fitting, 1)).check(memory, scheduler, blocks)
+    return max(fitting, 1)
 
 
 def _levels(results: int) -> int:

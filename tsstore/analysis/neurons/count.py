@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, overload
 
 from tsstore.analysis.groups.grouping import Bins, Grouping, group
-from tsstore.analysis.neurons.firing import NO_GROUP, ByGroup, count_layer
+from tsstore.analysis.neurons.firing import NO_GROUP, count_layer
 from tsstore.analysis.neurons.groups import GroupedNeurons
+from tsstore.analysis.neurons.joint import count_joint_firing
 from tsstore.analysis.neurons.results import LayerNeurons, Neurons
 from tsstore.analysis.request import Request, check_rows, countable, layer_names
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.counting.firing import add_firing
+from tsstore.errors import AnalysisError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
@@ -26,6 +28,7 @@ def neurons(
     by: None = None,
     bins: None = None,
     window: None = None,
+    joint: bool = False,
     memory: int | str | None = None,
     scheduler: Any = None,
     progress: Progress | None = None,
@@ -68,6 +71,7 @@ def neurons(
     by: str | None = None,
     bins: Bins = None,
     window: int | None = None,
+    joint: bool = False,
     memory: int | str | None = None,
     scheduler: Any = None,
     progress: Progress | None = None,
@@ -81,6 +85,7 @@ def neurons(
     by: str | None = None,
     bins: Bins = None,
     window: int | None = None,
+    joint: bool = False,
     memory: int | str | None = None,
     scheduler: Any = None,
     progress: Progress | None = None,
@@ -97,10 +102,14 @@ def neurons(
         Names of layers; all unless given.
     by, bins, window
         Count groups of samples, each as if there were no others: as for :func:`tsstore.analyze`.
+    joint
+        Whether to count in how many rows two neurons fire, of all pairs of a layer, for
+        `LayerNeurons.joint` and `LayerNeurons.near_identical`: a pass of its own, whose work grows
+        with the square of the neurons.
     memory
         What one process may add to its baseline, in bytes or as ``"2GiB"``; a quarter of what
-        there is unless given. Where it does not hold what is counted of all groups, rows are read
-        several times, for some of the groups each.
+        there is unless given. Where it does not hold what is counted of all groups, or pairs, rows
+        are read several times, for some of them each.
     scheduler
         As for :func:`tsstore.analyze`.
     progress
@@ -124,45 +133,78 @@ def neurons(
         If the memory holds not even one task.
     AnalysisError
         If the run holds several steps and is not counted by step, there are more than 1,000 groups,
-        or memory, scheduler, bins or window make no sense.
+        joint firing is asked for by group, or memory, scheduler, bins or window make no sense.
     """
     request = Request(memory=memory, scheduler=scheduler, progress=progress)
     store = countable(store, by, "neurons")
     names = layer_names(store, layers)
-    grouping = None
-    if by is not None or window is not None or bins is not None:
-        grouping = group(store, by, bins, window)
-        grouping.check_rows(store, names)
-    counted = _count_layers(store, names, request, grouping)
-    if grouping is None:
-        return _together(store, {name: own[NO_GROUP] for name, own in counted.items()})
-    groups = {
-        value: _together(store, {name: own[number] for name, own in counted.items()})
-        for number, value in enumerate(grouping.values)
-    }
-    whole = None
-    if len(store.steps) == 1:
-        whole = _together(store, {name: add_firing(own.values()) for name, own in counted.items()})
-    return GroupedNeurons(grouping.by, groups, whole, grouping.ungrouped)
+    if by is None and window is None and bins is None:
+        with _chosen(store, request) as (runner, memory_held):
+            return _count_run(store, names, request, runner, memory_held, joint)
+    if joint:
+        raise AnalysisError(
+            "joint= counts all rows together; leave out by= and window=, and filter the samples of "
+            "a group: tsstore.neurons(store.filter(label=3), joint=True)"
+        )
+    grouping = group(store, by, bins, window)
+    grouping.check_rows(store, names)
+    with _chosen(store, request) as (runner, memory_held):
+        return _count_groups(store, names, request, runner, memory_held, grouping)
 
 
-def _count_layers(
-    store: StateStore, names: list[str], request: Request, grouping: Grouping | None
-) -> dict[str, ByGroup]:
-    """Return what was counted of each layer, by group."""
+@contextmanager
+def _chosen(store: StateStore, request: Request) -> Iterator[tuple[Scheduler, int]]:
+    """Yield what runs the tasks, which sees the run, and the memory of one process in bytes."""
     directories = [part.directory for part in store.parts]
-    codes, groups = (None, 0) if grouping is None else (grouping.codes, len(grouping.values))
     with (
         closing(choose(request.scheduler)) as runner,
         runner.reading(store.parts[0].files, directories),
     ):
-        memory, found = runner.memory(request.memory), {}
-        for name in names:
-            check_rows(store[name])
-            report = request.report(name)
-            found[name] = count_layer(store[name], memory, runner, report, codes, groups)
-    return found
+        yield runner, runner.memory(request.memory)
 
 
-def _together(store: StateStore, counted: dict[str, Any]) -> Neurons:
-    return Neurons(store.path, {name: LayerNeurons(name, own) for name, own in counted.items()})
+def _count_run(
+    store: StateStore,
+    names: list[str],
+    request: Request,
+    runner: Scheduler,
+    memory: int,
+    joint: bool,
+) -> Neurons:
+    """Count all samples together."""
+    found, kept = {}, 0
+    for name in names:
+        states, report = store[name], request.report(name)
+        check_rows(states)
+        counted = count_layer(states, memory, runner, report)[NO_GROUP]
+        pairs = None
+        if joint:
+            pairs = count_joint_firing(states, memory, runner, report, kept)
+            kept += pairs.nbytes
+        found[name] = LayerNeurons(name, counted, pairs)
+    return Neurons(store.path, found)
+
+
+def _count_groups(
+    store: StateStore,
+    names: list[str],
+    request: Request,
+    runner: Scheduler,
+    memory: int,
+    grouping: Grouping,
+) -> GroupedNeurons:
+    """Count each group, and all samples together where they are of one step."""
+    number, codes = len(grouping.values), grouping.codes
+    groups: list[dict[str, LayerNeurons]] = [{} for _ in grouping.values]
+    whole = {}
+    for name in names:
+        counted = count_layer(store[name], memory, runner, request.report(name), codes, number)
+        whole[name] = LayerNeurons(name, add_firing(counted.values()))
+        for place, found in enumerate(groups):
+            found[name] = LayerNeurons(name, counted[place])
+    by_value = {
+        value: Neurons(store.path, found)
+        for value, found in zip(grouping.values, groups, strict=True)
+    }
+    together = Neurons(store.path, whole) if len(store.steps) == 1 else None
+    return GroupedNeurons(grouping.by, by_value, together, grouping.ungrouped)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.reduction import Piece, Reduction
+from tsstore.analysis.execution.reduction import Piece, Reduction, most_at_once
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.firing import Firing, add_firing, count_firing
 from tsstore.counting.premerge.samples import rows_of_samples
@@ -98,12 +97,7 @@ def _passes(
         kept = 0 if number > groups else size * (groups + 1)
         return replace(one, result_bytes=number * size, kept_bytes=one.kept_bytes + kept)
 
-    at_once = groups + 1
-    if of(at_once).needed(scheduler, blocks) > memory:
-        numbers = range(1, groups + 1)
-        fitting = bisect_right(numbers, memory, key=lambda n: of(n).needed(scheduler, blocks))
-        at_once = max(fitting, 1)
-    of(at_once).check(memory, scheduler, blocks)
+    at_once = most_at_once(of, groups + 1, memory, scheduler, blocks)
     for first in range(NO_GROUP, groups, at_once):
         yield range(first, min(first + at_once, groups)), of(at_once)
 

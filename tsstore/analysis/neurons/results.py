@@ -11,12 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import text
+from tsstore.analysis.neurons.pairs import near_pairs
 from tsstore.analysis.results.by_layer import ByLayer
+from tsstore.analysis.results.scalars import data_array
 from tsstore.counting.firing import Firing, complements
+from tsstore.errors import AnalysisError
 from tsstore.statistics.rates import rate_limits, upper_bound_from_rates
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 HEADINGS = ("layer", "neurons", "dead", "always on", "duplicates", "rate (median)", "10–90 %")
 
@@ -31,10 +35,13 @@ class LayerNeurons:
         The layer's name.
     counted
         The counts that all else follows from.
+    pairs
+        Rows in which two neurons fire, int64 (neurons, neurons); None where they were not counted.
     """
 
     name: str
     counted: Firing
+    pairs: npt.NDArray[np.int64] | None = None
 
     @property
     def neurons(self) -> int:
@@ -127,6 +134,61 @@ class LayerNeurons:
             if neuron not in constant:
                 groups.setdefault(column.tobytes(), []).append(neuron)
         return groups
+
+    @property
+    def joint(self) -> xr.DataArray:
+        """In how many rows two neurons fire together, of all pairs.
+
+        An int64 DataArray (neuron, other), symmetric; on the diagonal are the rows in which a
+        neuron fires. Its attributes name the layer and its rows. AnalysisError where pairs were not
+        counted, or xarray is not installed.
+        """
+        attributes = {"layer": self.name, "rows": self.rows}
+        return data_array(self._counted_pairs, ("neuron", "other"), "rows", attributes)
+
+    def near_identical(self, share: float = 0.99) -> pd.DataFrame:
+        """Return the pairs of neurons that do the same in such a share of the rows, at least.
+
+        Neurons that are dead or always on are left out. Two that fire rarely do the same in most
+        rows by chance: `kappa` is how much of what chance leaves they agree in (Cohen 1960,
+        Educational and Psychological Measurement 20), 1 of identical and about 0 of independent
+        ones. Pairs are counted by ``tsstore.neurons(store, joint=True)``.
+
+        Parameters
+        ----------
+        share
+            Of the rows, from 0 to 1.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `neuron` and `other`, the latter with the higher index; `rows` in which they do the
+            same, and that as a `share`; the share `by_chance`, of independent neurons with these
+            rates; `kappa`, by which pairs are sorted, the largest first.
+
+        Raises
+        ------
+        AnalysisError
+            If pairs were not counted, the share makes no sense, or more than a million pairs do
+            the same in such a share.
+        """
+        return near_pairs(self._counted_pairs, self.rows, share, opposite=False)
+
+    def near_complementary(self, share: float = 0.99) -> pd.DataFrame:
+        """Return the pairs of which one is on where the other is off, in such a share of the rows.
+
+        All as :meth:`near_identical`, of one neuron and the opposite of the other.
+        """
+        return near_pairs(self._counted_pairs, self.rows, share, opposite=True)
+
+    @property
+    def _counted_pairs(self) -> npt.NDArray[np.int64]:
+        if self.pairs is None:
+            raise AnalysisError(
+                f"layer {text.printable(self.name)}: pairs of neurons were not counted; "
+                "tsstore.neurons(store, joint=True) does"
+            )
+        return self.pairs
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table of the neurons.
@@ -240,6 +302,26 @@ class Neurons(ByLayer[LayerNeurons]):
 
         frames = {name: layer.to_frame(level) for name, layer in self.items()}
         return pd.concat(frames, names=["layer"])
+
+    def near_pairs(self, share: float = 0.99) -> pd.DataFrame:
+        """Return the pairs that do the same in such a share of the rows, or the opposite.
+
+        Columns as of :meth:`LayerNeurons.near_identical`, led by `layer` and by `kind`, which is
+        ``"same"`` or ``"opposite"``.
+        """
+        import pandas as pd
+
+        frames = []
+        for name, layer in self.items():
+            for kind, of in (
+                ("same", layer.near_identical),
+                ("opposite", layer.near_complementary),
+            ):
+                frame = of(share)
+                frame.insert(0, "layer", name)
+                frame.insert(1, "kind", kind)
+                frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """Return all numbers as JSON can hold them: each layer's under its name."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tsstore.errors import AnalysisError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
     import xarray as xr
 
@@ -39,13 +40,27 @@ def flat_scalars(document: Mapping[str, Any], prefix: str = "") -> dict[str, flo
 
 def dataset_of(frame: pd.DataFrame, attributes: Mapping[str, Any]) -> xr.Dataset:
     """Return a table as an xarray Dataset along its index; AnalysisError without xarray."""
+    found: xr.Dataset = _xarray().Dataset.from_dataframe(frame).assign_attrs(attributes)
+    return found
+
+
+def data_array(
+    values: npt.NDArray[Any], dims: Sequence[str], name: str, attributes: Mapping[str, Any]
+) -> xr.DataArray:
+    """Return an array as an xarray DataArray; AnalysisError without xarray."""
+    array: xr.DataArray = _xarray().DataArray(values, dims=dims, name=name, attrs=dict(attributes))
+    return array
+
+
+def _xarray() -> Any:
     try:
         import xarray
     except ImportError:
         raise AnalysisError(
-            "to_xarray() needs the package xarray, which is not installed; install tsstore[xarray]"
+            "arrays with named axes need the package xarray, which is not installed; install "
+            "tsstore[xarray]"
         ) from None
-    return xarray.Dataset.from_dataframe(frame).assign_attrs(attributes)
+    return xarray
 
 
 def _with_ends(name: str, value: float, interval: Mapping[str, Any] | None) -> dict[str, Any]:
