@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tsstore.analysis.comparison import Comparison, compare
     from tsstore.analysis.groups.information import Information, information
     from tsstore.analysis.groups.results import GroupedAnalysis
+    from tsstore.analysis.groups.shared import SharedStates, shared_states
     from tsstore.analysis.neurons.count import neurons
     from tsstore.analysis.neurons.groups import GroupedNeurons
     from tsstore.analysis.neurons.results import Neurons
@@ -78,6 +79,8 @@ _HOMES = {
     "GroupedAnalysis": "analysis.groups.results",
     "Information": "analysis.groups.information",
     "information": "analysis.groups.information",
+    "SharedStates": "analysis.groups.shared",
+    "shared_states": "analysis.groups.shared",
     "GroupedNeurons": "analysis.neurons.groups",
     "Neurons": "analysis.neurons.results",
     "neurons": "analysis.neurons.count",
@@ -126,6 +129,7 @@ __all__ = [
     "Recorder",
     "ResumeError",
     "RunPlan",
+    "SharedStates",
     "Spectrum",
     "StateCaptureHook",
     "StateStore",
@@ -153,6 +157,7 @@ __all__ = [
     "repair",
     "report",
     "reset_efficiency_model",
+    "shared_states",
     "sort_states",
     "states",
     "surprising",
