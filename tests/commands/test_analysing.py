@@ -64,9 +64,12 @@ def test_options_of_a_plan_are_those_of_the_function(run):
         intervals=False,
         exact=True,
     )
-    assert json.loads(result.stdout) == expected.to_dict()
+    assert json.loads(result.stdout).items() >= expected.to_dict().items()
     clustered = invoke("plan", run, "--cluster", "patient", "--json")
-    assert json.loads(clustered.stdout) == tsstore.plan(run, dependent_by="patient").to_dict()
+    assert (
+        json.loads(clustered.stdout).items()
+        >= tsstore.plan(run, dependent_by="patient").to_dict().items()
+    )
 
 
 @pytest.fixture
@@ -159,11 +162,11 @@ def test_steps_samples_and_layers_are_chosen_by_options(steps, tmp_path):
     view = steps.at_step(1).filter(label=2)
     result = invoke("analyze", steps.path, *chosen, "--layer", "conv*", "--json")
     found = json.loads(result.stdout)
-    assert found == tsstore.analyze(view.select("conv*")).to_dict()
+    assert found.items() >= tsstore.analyze(view.select("conv*")).to_dict().items()
     assert (list(found["layers"]), found["samples"]) == (["conv_1", "conv_2"], 60)
     assert found["samples_where"] == "label = 2"
     result = invoke("neurons", steps.path, *chosen, "--json")
-    assert json.loads(result.stdout) == tsstore.neurons(view).to_dict()
+    assert json.loads(result.stdout).items() >= tsstore.neurons(view).to_dict().items()
     result = invoke("plan", steps.path, *chosen, "--layer", "fc", "--json")
     assert list(json.loads(result.stdout)["layers"]) == ["fc"]
     result = invoke("states", steps.path, *chosen, "--layer", "f*", "--json")
@@ -201,7 +204,7 @@ def test_an_analysis_is_saved_and_answered_again_from_a_cache(run, tmp_path):
     again = invoke("analyze", run, "--json", "--cache", cache)
     assert first.stdout == again.stdout
     assert len(list(cache.iterdir())) == 1
-    assert tsstore.Analysis.load(out).to_json() + "\n" == first.stdout
+    assert tsstore.Analysis.load(out).to_dict().items() <= json.loads(first.stdout).items()
     # What cannot be saved is told before anything is counted.
     for target in (out, "s3://bucket/out.zarr", tmp_path / "nowhere" / "out.zarr"):
         refused = invoke("analyze", run, "--save", target)
@@ -226,7 +229,7 @@ def test_a_run_of_several_steps_is_analysed_by_step_with_a_note(steps):
 def test_groups_are_chosen_by_options(steps):
     view = steps.at_step("last")
     result = invoke("analyze", steps.path, "--step", "last", "--by", "label", "--json")
-    assert json.loads(result.stdout) == json.loads(tsstore.analyze(view, by="label").to_json())
+    assert json.loads(result.stdout).items() >= tsstore.analyze(view, by="label").to_dict().items()
     result = invoke("analyze", steps.path, "--step", "last", "--window", "45")
     assert "holds" not in result.stderr
     assert result.stdout.splitlines()[0].split()[:2] == ["layer", "window"]

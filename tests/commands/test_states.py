@@ -65,7 +65,7 @@ def test_states_are_shown_in_hexadecimal_if_asked_for(run):
 def test_states_as_json_are_whole(run):
     result = invoke("states", run, "--layer", "fc", "--json", "--most", "1")
     assert result.stderr == ""
-    assert json.loads(result.stdout) == tsstore.states(run, "fc", 1).to_dict()
+    assert json.loads(result.stdout).items() >= tsstore.states(run, "fc", 1).to_dict().items()
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".zarr"])

@@ -28,7 +28,7 @@ from tsstore.commands.options import (
     Window,
 )
 from tsstore.commands.selecting import by_step_if_several, select
-from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.commands.terminal import print_json, print_lines, print_table, progress
 from tsstore.errors import AnalysisError
 from tsstore.text import format_memory, printable
 
@@ -102,7 +102,7 @@ def analyze(
             window=window,
         )
     if json:
-        typer.echo(analysis.to_json())
+        print_json(analysis.to_dict())
     elif isinstance(analysis, GroupedAnalysis):
         print_table(analysis.headings, analysis.cells(), ("samples", "distinct"))
         print_lines(analysis.sentences)
@@ -142,7 +142,7 @@ def plan(
         exact=exact,
     )
     if json:
-        typer.echo(found.to_json())
+        print_json(found.to_dict())
     else:
         _print_plan(found, scratch, verbose)
 
@@ -161,7 +161,7 @@ def combine(
 
     found = tsstore.combine(documents)
     if json:
-        typer.echo(found.to_json())
+        print_json(found.to_dict())
         return
     print_table(HEADINGS, found.rows)
     print_lines(network_lines(found))

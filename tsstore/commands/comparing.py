@@ -8,7 +8,7 @@ import typer
 
 from tsstore.commands.options import Json, Layers, Memory, Scheduler, Scratch
 from tsstore.commands.selecting import select
-from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.commands.terminal import print_json, print_lines, print_table, progress
 from tsstore.text import printable
 
 
@@ -50,7 +50,7 @@ def compare(
             progress=report,
         )
     if json:
-        typer.echo(found.to_json())
+        print_json(found.to_dict())
         return
     print_lines(map(printable, found.warnings))
     if found.efficiency is not None:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from tsstore.commands.analysing import print_analysis
-from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.commands.options import Json
+from tsstore.commands.terminal import print_json, print_lines, print_table, progress, records
 from tsstore.errors import StoreExistsError, TsstoreError
 from tsstore.text import printable
 
@@ -26,12 +27,13 @@ def demo(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run that is there already.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Capture a small trained network on MNIST's test images, and analyse its states."""
     _need_torch()
     from tsstore.demo.run import run_demo
 
-    with progress() as report:
+    with progress(silent=json) as report:
         try:
             analysis = run_demo(output, mnist, report, overwrite=overwrite)
         except StoreExistsError as error:
@@ -39,6 +41,9 @@ def demo(
                 f"{printable(output)} exists already; pass --overwrite to replace it if it is a "
                 "run, or another path as --output"
             ) from error
+    if json:
+        print_json(analysis.to_dict())
+        return
     print_analysis(analysis)
     print_lines(
         [
@@ -68,6 +73,7 @@ def layers(
         int | None,
         typer.Option(min=1, help="Of each sample, only so many random positions."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """List what can be captured in a model, what it weighs, and hints."""
     _need_torch()
@@ -79,6 +85,9 @@ def layers(
     loaded = _load_model(model)
     with _errors_in_one_line(f"running model {model!r} on an input of shape {shape}"):
         table = tsstore.layers(loaded, example, samples, positions)
+    if json:
+        print_json({"model": model, "layers": {line.pop("layer"): line for line in records(table)}})
+        return
     rows = [
         [str(name), *map(_cell, line)]
         for name, line in zip(table.index, table.astype(object).to_numpy(), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import dumps
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,14 +19,11 @@ from tsstore.commands.options import (
     Window,
 )
 from tsstore.commands.selecting import by_step_if_several, select
-from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.commands.terminal import print_json, print_lines, print_table, progress, records
 from tsstore.text import counted, printable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from tsstore.analysis.neurons.groups import GroupedNeurons
-    from tsstore.analysis.neurons.results import Neurons
 
 MOST_PAIRS = 20
 """Of a layer and kind, in a table."""
@@ -78,7 +74,7 @@ def neurons(
     if output is not None:
         found.to_frame().to_csv(output)
     if json:
-        typer.echo(_document(found, pairs))
+        print_json(found.to_dict() | ({} if pairs is None else {"near_pairs": records(pairs)}))
         return
     print_table(found.headings, found.cells(), ("10–90 %",))
     print_lines(found.sentences)
@@ -86,14 +82,6 @@ def neurons(
         _print_pairs(pairs)
     if output is None:
         print_lines(["Pass --output neurons.csv for a line a neuron."])
-
-
-def _document(found: Neurons | GroupedNeurons, pairs: pd.DataFrame | None) -> str:
-    """Return all numbers, with pairs of neurons where they were asked for."""
-    if pairs is None:
-        return found.to_json()
-    document = found.to_dict() | {"near_pairs": pairs.to_dict("records")}
-    return dumps(document, indent=2, allow_nan=False)
 
 
 def _print_pairs(pairs: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from tsstore.commands.options import (
     Filter,
+    Json,
     Layers,
     Memory,
     RunPath,
@@ -16,7 +17,7 @@ from tsstore.commands.options import (
     Step,
 )
 from tsstore.commands.selecting import select
-from tsstore.commands.terminal import progress
+from tsstore.commands.terminal import print_json, progress
 from tsstore.text import format_memory, printable
 
 
@@ -31,13 +32,17 @@ def report(
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
+    json: Json = False,
 ) -> None:
     """Write a page on a run: which layers use their neurons, how sure that is, what to do next."""
     import tsstore
 
     store = select(run, step, filter, layer)
-    with progress() as show:
+    with progress(silent=json) as show:
         size = tsstore.report(
             store, output, memory=memory, scheduler=scheduler, scratch=scratch, progress=show
         )
+    if json:
+        print_json({"run": store.path, "path": output, "bytes": size})
+        return
     typer.echo(f"{printable(output)}: {format_memory(size)}; open it in a browser")

@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from shutil import disk_usage
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tsstore.commands.options import Json, RunPath
-from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.commands.terminal import print_json, print_lines, print_table, progress
 from tsstore.errors import AccessError, DamageError, StoreError
 from tsstore.text import counted, format_memory, printable
 
 if TYPE_CHECKING:
+    from tsstore.store.maintenance.findings import VerifyReport
+    from tsstore.store.maintenance.repair import RepairReport
+    from tsstore.store.reading.layer import LayerStates
     from tsstore.store.reading.part import Part
+    from tsstore.store.reading.status import PartStatus
     from tsstore.store.reading.store import StateStore
 
 MOST_COMPARED = {False: 1 << 23, True: 1 << 20}
@@ -31,8 +35,11 @@ def info(
         float | None,
         typer.Option(min=0.1, metavar="SECONDS", help="Follow a job: a line every so often."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Say what a run holds: parts, layers, samples, commits."""
+    if watch is not None and json:
+        raise StoreError("--watch follows a run, a line every so often; leave it out with --json")
     if watch is not None:
         print_lines(_followed(run, watch))
         return
@@ -41,6 +48,9 @@ def info(
     from tsstore.store.reading.store import store_summary
 
     store = tsstore.open(run)
+    if json:
+        print_json(run_document(store))
+        return
     lines = f"{printable(store.path)}: {store_summary(store)}", repeats_text(store)
     print_lines(filter(None, lines))
     print_table(
@@ -64,7 +74,7 @@ def verify(run: RunPath, json: Json = False) -> None:
 
     with progress(silent=json) as report:
         result = read_back(run, report)
-    typer.echo(result.to_json() if json else str(result))
+    _print_report(result, json)
     if not result.ok:
         raise typer.Exit(1 if result.errors else 2)
 
@@ -77,12 +87,13 @@ def repair(
     from tsstore.store.maintenance.repair import repair as tidy_up
 
     result = tidy_up(run)
-    typer.echo(result.to_json() if json else str(result))
+    _print_report(result, json)
 
 
 def compact(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run that has ended.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Where to create the new run.")],
+    json: Json = False,
 ) -> None:
     """Rewrite a run as one part in few files, and compare the two; the old run is only read."""
     import tsstore
@@ -90,13 +101,71 @@ def compact(
     from tsstore.store.maintenance.compact import disk_usage
 
     source = tsstore.open(run)
-    with progress() as report:
+    with progress(silent=json) as report:
         store = rewrite(source, out, progress=report)
     (files, size), (new_files, new_size) = disk_usage(run), disk_usage(out)
+    if json:
+        parts = {"parts": len(store.parts), "parts_before": len(source.parts)}
+        weights = {"files": new_files, "files_before": files}
+        weights |= {"bytes": new_size, "bytes_before": size}
+        print_json({"run": source.path, "path": store.path, **parts, **weights})
+        return
     typer.echo(
         f"{printable(store.path)}: {len(source.parts):,} parts → {len(store.parts):,}, "
         f"{files:,} files → {new_files:,}, {size:,} bytes → {new_size:,}; all entries are the same"
     )
+
+
+def _print_report(result: VerifyReport | RepairReport, json: bool) -> None:
+    if json:
+        print_json(result.to_dict())
+    else:
+        typer.echo(str(result))
+
+
+def run_document(store: StateStore) -> dict[str, Any]:
+    """Return what a run holds, as JSON can hold it."""
+    commit = store.last_commit
+    parts = zip(store.parts, store.part_statuses, strict=True)
+    return {
+        "run": store.path,
+        "run_id": store.run.run_id,
+        "created": store.run.created,
+        "software": dict(store.run.software),
+        "status": str(store.status),
+        "samples": store.samples,
+        "last_commit": None if commit is None else commit.isoformat(),
+        "steps": list(store.steps),
+        "columns": list(store.columns),
+        "parts": [_part_document(part, status) for part, status in parts],
+        "layers": {layer.name: _layer_document(layer) for layer in store.values()},
+        "sentences": list(filter(None, [repeats_text(store)])),
+    }
+
+
+def _part_document(part: Part, status: PartStatus) -> dict[str, Any]:
+    return {
+        "part": part.directory,
+        "rank": part.attributes.rank,
+        "attempt": part.attributes.attempt,
+        "step": part.step,
+        "samples": part.record.samples,
+        "last_commit": part.record.time or None,
+        "status": status.state,
+        "why": status.why,
+        "continued_by": status.by or None,
+    }
+
+
+def _layer_document(layer: LayerStates) -> dict[str, Any]:
+    return {
+        "neurons": layer.neurons,
+        "positions": layer.positions,
+        "rows": layer.rows,
+        "threshold": layer.attributes.threshold["given"],
+        "dtype": layer.attributes.dtype,
+        "module_class": layer.attributes.module_class,
+    }
 
 
 def _followed(run: str, seconds: float) -> Iterator[str]:

@@ -17,7 +17,7 @@ from tsstore.commands.options import (
     Step,
 )
 from tsstore.commands.selecting import select_layer
-from tsstore.commands.terminal import print_lines, print_table, progress
+from tsstore.commands.terminal import print_json, print_lines, print_table, progress, records
 from tsstore.text import counted, printable
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def states(
             store, name, most, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
         )
     if json:
-        typer.echo(found.to_json())
+        print_json(found.to_dict())
         return
     if len(found):
         print_table(HEADINGS, found.cells(hex), ("neurons on", "samples"))
@@ -86,12 +86,13 @@ def export(
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
+    json: Json = False,
 ) -> None:
     """Write all distinct states of a layer, with multiplicities and incidences, to a file."""
     import tsstore
 
     store, name = select_layer(run, layer, step, filter)
-    with progress() as report:
+    with progress(silent=json) as report:
         count = tsstore.export(
             store,
             name,
@@ -104,6 +105,10 @@ def export(
             progress=report,
         )
     found = store[name]
+    if json:
+        document = {"run": store.path, "layer": found.name, "path": states}
+        print_json({**document, "rows": found.rows, "distinct": count})
+        return
     typer.echo(
         f"{printable(states)}: {count:,} distinct states of the {found.rows:,} rows of "
         f"{printable(found.name)}"
@@ -120,15 +125,21 @@ def surprising(
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
+    json: Json = False,
 ) -> None:
     """Show the samples whose states are least expected, given all other samples."""
     import tsstore
 
     store, name = select_layer(run, layer, step, filter)
-    with progress() as report:
+    with progress(silent=json) as report:
         frame = tsstore.surprising(
             store, name, n, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
         )
+    if json:
+        _save(frame, output)
+        document = {"run": store.path, "layer": name, "samples": records(frame)}
+        print_json({**document, "equally_surprising": frame.attrs["equally_surprising"]})
+        return
     shown = frame.assign(
         bits=[f"{bits:.2f}" for bits in frame["bits"]],
         new=[f"{100 * new:.3g} %" for new in frame["new"]],
@@ -152,11 +163,17 @@ def samples(
     output: Output = None,
     step: Step = None,
     filter: Filter = None,
+    json: Json = False,
 ) -> None:
     """Show which samples are in a state, and at which positions."""
     store, name = select_layer(run, layer, step, filter)
     found = store[name]
     frame = found.samples_of(state)
+    if json:
+        _save(frame, output)
+        document = {"run": store.path, "layer": found.name, "rows": found.rows}
+        print_json({**document, "rows_in_state": len(frame), "samples": records(frame)})
+        return
     _print_samples(frame, output, frame, MOST_LINES)
     which = counted(len(frame.index.unique()), "sample")
     line = f"{counted(len(frame), 'row')} of {found.rows:,} in this state, of {which}"
@@ -167,8 +184,7 @@ def samples(
 
 def _print_samples(shown: pd.DataFrame, output: str | None, whole: pd.DataFrame, most: int) -> None:
     """Print a table of samples; levels of the index that are the same for all are left out."""
-    if output is not None:
-        whole.to_csv(output)
+    _save(whole, output)
     for level in ("part", "step"):
         if shown.index.get_level_values(level).nunique() < 2:
             shown = shown.droplevel(level)
@@ -176,6 +192,11 @@ def _print_samples(shown: pd.DataFrame, output: str | None, whole: pd.DataFrame,
     cells = [[_cell(value) for value in line] for line in lines.itertuples(index=False)]
     if cells:
         print_table([printable(str(name)) for name in lines], cells)
+
+
+def _save(frame: pd.DataFrame, output: str | None) -> None:
+    if output is not None:
+        frame.to_csv(output)
 
 
 def _cell(value: object) -> str:

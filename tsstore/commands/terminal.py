@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -22,6 +25,11 @@ from tsstore.commands.tables import table_lines, wrapped
 from tsstore.text import Progress, printable
 from tsstore.text import silent as report_nothing
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+"""Of the documents of ``--json``: greater where a key is gone, or means something else."""
 LINE_SECONDS = 30.0
 """How often a long task says how far it is, where there is no terminal."""
 PLAIN_WIDTH = 200
@@ -34,6 +42,28 @@ def print_table(
     """Print a table as wide as the terminal; `optional` columns may be left out, the last first."""
     for line in table_lines(headings, rows, _width(), optional):
         typer.echo(line)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document, after the versions of its schema and of tsstore."""
+    versions = {"schema": SCHEMA, "tsstore": version("tsstore")}
+    typer.echo(json.dumps({**versions, **document}, indent=2, allow_nan=False))
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the lines of a table as JSON can hold them: None for the infinite, and for NaN."""
+    lines = frame if frame.index.names == [None] else frame.reset_index()
+    columns = {
+        str(name): [_plain(value) for value in values.tolist()] for name, values in lines.items()
+    }
+    return [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
+
+
+def _plain(value: object) -> object:
+    import pandas as pd
+
+    is_infinite = isinstance(value, float) and not math.isfinite(value)
+    return None if is_infinite or value is pd.NA else value
 
 
 def print_lines(lines: Iterable[str]) -> None:

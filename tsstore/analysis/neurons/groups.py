@@ -52,7 +52,7 @@ class GroupedNeurons(Grouped[Neurons]):
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """Return all numbers as JSON can hold them; a group's value is a text."""
         return {
-            "path": self.run,
+            "run": self.run,
             "by": self.by,
             "ungrouped_samples": self.ungrouped,
             "groups": {str(value): found.to_dict(level) for value, found in self.items()},

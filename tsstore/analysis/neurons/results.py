@@ -326,7 +326,7 @@ class Neurons(ByLayer[LayerNeurons]):
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """Return all numbers as JSON can hold them: each layer's under its name."""
         layers = {name: layer.to_dict(level) for name, layer in self.items()}
-        return {"path": self.path, "level": level, "layers": layers}
+        return {"run": self.path, "level": level, "layers": layers}
 
     def plot(self, ax: Any = None) -> Any:
         """Draw each layer's firing rates, a line a neuron; as `Analysis.plot`."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from tsstore.errors import AccessError, TsstoreError
 from tsstore.store.files.base import PARTIAL, Bytes, Files
@@ -186,9 +187,13 @@ class VerifyReport:
     def _of(self, severity: str) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.severity == severity)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return {"ok": self.ok, **asdict(self)}
+
     def to_json(self) -> str:
         """Return the report as a JSON document."""
-        return json.dumps({"ok": self.ok, **asdict(self)}, indent=2)
+        return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
         unreadable = f"{len(self.unreadable):,} unreadable, " if self.unreadable else ""

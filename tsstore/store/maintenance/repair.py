@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from tsstore.errors import AccessError, StoreError
 from tsstore.store.files.base import PARTIAL, Files
@@ -41,9 +42,13 @@ class RepairReport:
     reshaped: tuple[str, ...]
     removed: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return asdict(self)
+
     def to_json(self) -> str:
         """Return the report as a JSON document."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
         done = (("sealed", self.sealed), ("reshaped", self.reshaped), ("removed", self.removed))
