@@ -50,6 +50,21 @@ def test_an_analysis_draws_a_point_a_layer_and_says_what_an_arrow_is(analysis):
     assert "at least" in ax.get_xlabel()
 
 
+def test_groups_are_drawn_layer_after_layer_with_a_line_between(run):
+    grouped = tsstore.analyze(run, window=100)
+    ax = grouped.plot()
+    ax.figure.canvas.draw()
+    points = [line for line in ax.lines if line.get_marker() in ("o", "|")]
+    drawn = [float(np.ravel(line.get_xdata())[0]) for line in points]
+    analyses = [*grouped.groups.values(), grouped.whole]
+    layers = grouped.layers
+    assert drawn == [one[layer].shown_efficiency for layer in layers for one in analyses]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names[:4] == [r"few \$x^\$   0", "100", "200", "all"]
+    assert len(ax.texts) == sum(one[layer].sample_limited for layer in layers for one in analyses)
+    assert ax.get_title() == "by layer and window"
+
+
 def test_all_draw_on_axes_that_are_given_and_return_them(analysis, run):
     drawings = [
         analysis.plot,

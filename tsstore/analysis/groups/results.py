@@ -152,6 +152,24 @@ class GroupedAnalysis(Grouped[Analysis]):
             "whole": None if self._whole is None else self._whole.to_dict(),
         }
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw each group's efficiency with its interval, layer after layer; as `Analysis.plot`.
+
+        Lower bounds are arrows. Of many groups the first and the last ones are shown.
+        """
+        from tsstore.analysis.results.plots import plot_groups, short
+
+        shown = {
+            layer: [
+                (own.shown_efficiency, own.efficiency_interval(), own.sample_limited)
+                for own in (analysis[layer] for _, analysis in self.shown)
+            ]
+            for layer in self.layers
+        }
+        ax = plot_groups([name for name, _ in self.shown], shown, ax)
+        ax.set_title(f"by layer and {short(self.by)}")
+        return ax
+
     @property
     def headings(self) -> tuple[str, ...]:
         """Headings of the table."""

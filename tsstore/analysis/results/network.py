@@ -232,11 +232,11 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
         """
         from tsstore.analysis.results.plots import plot_efficiency
 
-        shown = {
-            name: (layer.shown_efficiency, layer.efficiency_interval(), layer.sample_limited)
-            for name, layer in self.items()
-        }
-        return plot_efficiency(shown, ax)
+        shown = [
+            (layer.shown_efficiency, layer.efficiency_interval(), layer.sample_limited)
+            for layer in self.values()
+        ]
+        return plot_efficiency(list(self), shown, ax)
 
     def __repr__(self) -> str:
         return self.table()

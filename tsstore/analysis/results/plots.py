@@ -41,10 +41,14 @@ def axes(given: Any, size: tuple[float, float] = (6.4, 4.0)) -> Any:
     return pyplot.subplots(figsize=size, layout="constrained")[1]
 
 
-def plot_efficiency(shown: Mapping[str, tuple[float, Interval | None, bool]], ax: Any) -> Any:
-    """Draw efficiencies by layer with their intervals, lower bounds as arrows; return the axes."""
+Shown = tuple[float, "Interval | None", bool]
+"""An efficiency, its interval, and whether it is a lower bound."""
+
+
+def plot_efficiency(names: Sequence[str], shown: Sequence[Shown], ax: Any) -> Any:
+    """Draw efficiencies by name with their intervals, lower bounds as arrows; return the axes."""
     ax = axes(ax, (6.4, 1.2 + 0.28 * len(shown)))
-    for at, (value, interval, is_bound) in enumerate(shown.values()):
+    for at, (value, interval, is_bound) in enumerate(shown):
         if is_bound:
             ax.plot(value, at, marker="|", color=ORANGE, markersize=10)
             arrow = {"arrowstyle": "->", "color": ORANGE}
@@ -53,13 +57,26 @@ def plot_efficiency(shown: Mapping[str, tuple[float, Interval | None, bool]], ax
         if interval is not None:
             ax.plot([interval.lower, interval.upper], [at, at], color=BLUE, linewidth=2)
         ax.plot(value, at, marker="o", color=BLUE, markersize=5)
-    _name_rows(ax, shown)
+    _name_rows(ax, names)
     ax.set_xlim(0, 1.02)
     words = "efficiency: entropy in bits by neurons"
-    if any(is_bound for _, _, is_bound in shown.values()):
+    if any(is_bound for _, _, is_bound in shown):
         words += "\n(→ at least: too few samples for an estimate)"
     ax.set_xlabel(words)
     return _tidy(ax, "x")
+
+
+def plot_groups(groups: Sequence[str], layers: Mapping[str, Sequence[Shown]], ax: Any) -> Any:
+    """Draw efficiencies of groups, layer after layer, with lines between; return the axes."""
+    names = [
+        f"{layer}   {group}" if number == 0 else group
+        for layer in layers
+        for number, group in enumerate(groups)
+    ]
+    ax = plot_efficiency(names, [one for own in layers.values() for one in own], ax)
+    for layer in range(1, len(layers)):
+        ax.axhline(layer * len(groups) - 0.5, color=GREY, linewidth=0.8)
+    return ax
 
 
 def plot_curve(points: Sequence[Rarefied], title: str, needed: int | None, ax: Any) -> Any:
