@@ -19,6 +19,10 @@ from hypothesis import HealthCheck, settings
 # torch's threads wait for more to do by turning in circles, on cores that other processes of the
 # tests need: let them sleep. It is read when torch is loaded, here and in what tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Where no bytecode is kept, as in many containers, each of the many processes that tests start
+# would compile all that it loads, and each of pytest's own all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Nothing becomes garbage while tests are collected.
 gc.disable()
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pytest
 from clusters import workers
@@ -143,19 +144,6 @@ threading.Thread(target=press, daemon=True).start()
 sys.argv = ["tsstore", "analyze", run, "--layer", "a", "--scheduler", "threads"]
 cli.main()
 """
-
-
-def run_script(
-    folder: Path, text: str, *arguments: object, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a script as a program of its own, with the smallest blocks and partitions."""
-    script = folder / "script.py"
-    script.write_text(SMALLEST + text, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    command = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
 
 
 @pytest.fixture
@@ -351,10 +339,8 @@ def test_blocks_wait_at_the_scheduler_until_a_worker_is_free(client, tmp_path, s
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("reported", [False, True])
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
-def test_an_interrupt_leaves_no_thread_and_no_file(
-    tmp_path, scratch, many_tasks, scheduler, reported
-):
-    done = run_script(tmp_path, INTERRUPTED, many_tasks, scratch, scheduler, reported)
+def test_an_interrupt_leaves_no_thread_and_no_file(scratch, many_tasks, scheduler, reported):
+    done = children.run(SMALLEST + INTERRUPTED, many_tasks, scratch, scheduler, reported)
     assert done.stderr == ""
     seen = json.loads(done.stdout)
     assert seen["waited"] < 30
@@ -366,7 +352,14 @@ def test_an_interrupt_leaves_no_thread_and_no_file(
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("reported", [False, True])
 def test_an_interrupt_leaves_the_workers_idle_and_at_hand(tmp_path, scratch, many_tasks, reported):
-    done = run_script(tmp_path, INTERRUPTED, many_tasks, scratch, "cluster", reported)
+    # Its workers load the script for themselves, and what it sets.
+    script = tmp_path / "script.py"
+    script.write_text(SMALLEST + INTERRUPTED, encoding="utf-8")
+    command = [sys.executable, script, many_tasks, scratch, "cluster", reported]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300
+    )
     assert "Error" not in done.stderr
     seen = json.loads(done.stdout)
     assert seen["waited"] < 30
@@ -376,8 +369,9 @@ def test_an_interrupt_leaves_the_workers_idle_and_at_hand(tmp_path, scratch, man
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_of_the_command_is_a_line(tmp_path, scratch, many_tasks):
-    done = run_script(tmp_path, COMMAND, many_tasks, scratch, TMPDIR=str(scratch))
+def test_an_interrupt_of_the_command_is_a_line(scratch, many_tasks):
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    done = children.run(SMALLEST + COMMAND, many_tasks, scratch, env=environment)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "tsstore: interrupted\n"
     assert list(scratch.iterdir()) == []

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -13,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import children
 import dask
 import numpy as np
 import pytest
@@ -110,14 +109,10 @@ def scheduler(request):
 @pytest.fixture(scope="module")
 def in_process():
     """Give a client of two workers that are threads of this process."""
-    from distributed import Client, LocalCluster
-
-    options = {"n_workers": 2, "threads_per_worker": 3, "memory_limit": "2GiB"}
     with (
         # What they see as theirs is the memory of all tests before: they would pause for ever.
         dask.config.set({"distributed.worker.memory.pause": False}),
-        LocalCluster(processes=False, dashboard_address=":0", **options) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        workers(2, processes=False, threads_per_worker=3, memory_limit="2GiB") as client,
     ):
         yield client
 
@@ -335,16 +330,11 @@ def test_memory_that_makes_workers_spill_is_refused(client):
 
 
 def test_a_cluster_without_workers_is_an_error():
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with workers(0) as client:
         with pytest.raises(AnalysisError, match="has no workers; start some first"):
             choose(client)
         with pytest.raises(AnalysisError, match="has no workers"):
-            choose(cluster.scheduler_address)
+            choose(client.scheduler.address)
         assert client.status == "running"
 
 
@@ -660,15 +650,15 @@ with LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_
 
 
 def test_a_scheduler_that_is_killed_is_said_to_be_gone(tmp_path, later):
-    command = [sys.executable, "-c", CLUSTER]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as cluster:
-        try:
-            with closing(choose(cluster.stdout.readline().strip())) as scheduler:
-                later(cluster.kill)
-                with pytest.raises(AnalysisError, match=r"the scheduler at .* is gone: .* died"):
-                    scheduler.run(long_graph(tmp_path), "end", 1, None)
-        finally:
-            cluster.kill()
+    cluster = children.start(CLUSTER, pipes=["stdout"])
+    try:
+        with cluster.stdout, closing(choose(cluster.stdout.readline().strip())) as scheduler:
+            later(cluster.kill)
+            with pytest.raises(AnalysisError, match=r"the scheduler at .* is gone: .* died"):
+                scheduler.run(long_graph(tmp_path), "end", 1, None)
+    finally:
+        cluster.kill()
+        cluster.wait()
 
 
 def test_tasks_are_told_from_constants():

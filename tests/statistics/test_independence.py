@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sampling import Counted, clumped_rows, independent_rows, uniform, zipf
-from scipy.stats import binom
+from scipy.special import binom
 
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.statistics.independence import convexity, dependent_draws
@@ -106,9 +106,9 @@ def test_without_groups_neighbours_are_compared_only_where_samples_have_one_row(
     st.integers(3, 60),
 )
 def test_what_is_expected_of_independent_samples_is_convex(shares, samples):
-    number = np.arange(samples + 1)
-    expected = binom.pmf(number[:, None], samples, shares).sum(axis=1)
-    middle = number[1:-1]
+    number, p = np.arange(samples + 1)[:, None], np.array(shares)
+    expected = (binom(samples, number) * p**number * (1 - p) ** (samples - number)).sum(axis=1)
+    middle = number[1:-1, 0]
     most = convexity(middle, samples) * expected[:-2] * expected[2:]
     assert (expected[1:-1] ** 2 <= most * (1 + 1e-9)).all()
     if len(set(shares)) == 1:

@@ -128,6 +128,7 @@ def start(
         "script": textwrap.dedent(script),
         "arguments": [os.fspath(a) if isinstance(a, os.PathLike) else str(a) for a in arguments],
         "strict": strict,
+        "interruptible": signal.getsignal(signal.SIGINT) != signal.SIG_IGN,
         "folder": os.fspath(cwd or os.getcwd()),
         "environment": dict(os.environ if env is None else env),
     }
@@ -218,6 +219,8 @@ def _become(request: Mapping[str, Any], streams: list[int], own_filters: int) ->
     os.chdir(request["folder"])
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = ["-c", *request["arguments"]]
+    heeded = signal.default_int_handler if request["interruptible"] else signal.SIG_IGN
+    signal.signal(signal.SIGINT, heeded)
     random.seed()
     if request["strict"]:
         # Below what the packages have set when they were imported, above Python's own.

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.testing import CompileCounter
 from torch.nn.modules import module as torch_module
 from watching import joined, stored, watched
 
@@ -73,6 +72,8 @@ def compiled(net, how, backend):
      ("a part in place", True)],
 )  # fmt: skip
 def test_nothing_is_compiled_anew(tmp_path, compiler, values, how, in_block):
+    from torch._dynamo.testing import CompileCounter
+
     frames = {}
     for name, options in {"told": {"neuron_axis": -1}, "followed": {}}.items():
         torch.compiler.reset()
@@ -108,6 +109,8 @@ def test_nothing_is_compiled_anew(tmp_path, compiler, values, how, in_block):
 
 def test_a_model_that_is_compiled_behind_the_captures_back(tmp_path, compiler, values):
     """Its own hooks run in compiled code: what they could see would be compiled with them."""
+    from torch._dynamo.testing import CompileCounter
+
     net = Net().eval()
     counter = CompileCounter()
     call = torch.compile(net, backend=counter)
