@@ -180,7 +180,7 @@ def test_any_small_run_is_counted_exactly_once(ids, positions, number_of_groups,
         assert sample_filter.kept_samples(states) == sum(len(part.positions) for part in expected)
         assert sample_filter.kept_rows(states) == sum(len(part.rows) for part in expected)
         groups = RandomGroups(number_of_groups) if number_of_groups else None
-        counts, _ = count_layer(
+        counts = count_layer(
             states, Request(64 * MIB), LocalScheduler(1), Samples(sample_filter, groups)
         )
         assert found(counts) == count(*expected)

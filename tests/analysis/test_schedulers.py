@@ -538,7 +538,7 @@ def test_a_worker_that_dies_before_its_receipts_are_used_is_replaced(fragile, tm
         if done == 1:
             fragile.run(die, workers=workers[:1], on_error="ignore")
 
-    counts, _ = count_layer(states, Request(GIB // 8, progress=report), choose(fragile))
+    counts = count_layer(states, Request(GIB // 8, progress=report), choose(fragile))
     assert found(counts) == count(rows)
 
 

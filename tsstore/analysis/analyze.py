@@ -127,12 +127,14 @@ def analyze(
         Names of layers; all unless given.
     memory
         What one process may add to its baseline, in bytes or as ``"2GiB"``; a quarter of what
-        there is unless given. What does not fit goes through files.
+        there is unless given. As many layers are counted at once as it holds; what does not fit of
+        one goes through files.
     scheduler
         ``"threads"``, ``"synchronous"``, a ``distributed.Client``, or the address of a cluster;
         unless given, the current client if there is one, else threads.
     progress
-        Called as ``progress(layer, tasks done, all tasks)``.
+        Called as ``progress(what, tasks done, all tasks)``: `what` is the layer's name, or how many
+        there are, as ``"53 layers"``.
     scratch
         Folder for those files; all workers of a cluster must see it.
     intervals

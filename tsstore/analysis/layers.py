@@ -1,8 +1,11 @@
-"""Counting the states of layers exactly."""
+"""Counting the states of layers exactly: several at once, each in many tasks."""
 
 from __future__ import annotations
 
 import math
+import re
+import uuid
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,56 +14,147 @@ from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.machine import give_back_memory
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
+from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plans
 from tsstore.analysis.request import Request, check_rows
 from tsstore.analysis.results.estimates import PER_SAMPLE
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.schedulers import Scheduler
+from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import CountingError
+from tsstore.errors import CountingError, TsstoreError
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter
 
 
-def analyze_layer(
-    states: LayerStates, request: Request, scheduler: Scheduler, samples: Samples
-) -> LayerResult:
-    """Count a layer of a run, in which there are rows that count."""
-    check_rows(states, samples.sample_filter)
-    counts, scheme = count_layer(states, request, scheduler, samples)
-    held = samples.sample_filter.kept_samples(states)
-    return layer_result(states, counts, scheme, held, samples.clusters)
+def analyze_layers(
+    layers: Sequence[tuple[LayerStates, Samples]], request: Request, scheduler: Scheduler
+) -> list[LayerResult]:
+    """Count layers, in the samples that count of each: as many at once as the memory holds.
+
+    What is counted at once is one graph, in which no layer waits for another one. It is an
+    EmptyStoreError if a layer has no rows that count, a MemoryTooSmallError if the memory holds not
+    even one task; later a DamageError if a chunk is not what was committed, a CountingError if the
+    counts do not add up to the rows. Errors name the layer.
+    """
+    works = []
+    for states, samples in layers:
+        check_rows(states, samples.sample_filter)
+        of = samples.group_count, samples.sample_filter.planned, request.exact
+        works.append(layer_work(states, scheduler, *of))
+    plans = make_plans(works, scheduler.memory(request.memory), scheduler)
+    found: dict[int, LayerResult] = {}
+    batches = plan_batches(plans, scheduler.threads)
+    progress = _Progress(request, layers, plans)
+    for batch in batches:
+        chosen = [(*layers[place], plans[place]) for place in batch.layers]
+        results = _count_batch(batch, chosen, request, scheduler, progress)
+        found.update(zip(batch.layers, results, strict=True))
+    return [found[place] for place in range(len(layers))]
 
 
 def count_layer(
     states: LayerStates, request: Request, scheduler: Scheduler, samples: Samples | None = None
-) -> tuple[Counts, KeyScheme]:
-    """Count the distinct states of a layer exactly; return what was counted and by which keys.
-
-    All samples count that the states show, unless it is said which. If there are groups of samples,
-    what leaving each of them out changes is counted as well. It is a MemoryTooSmallError if the
-    memory holds not even one task, a DamageError if a chunk is not what was committed, a
-    CountingError if the counts do not add up to the rows.
-    """
+) -> LayerResult:
+    """Count a layer alone, in all samples that it shows unless told; see :func:`analyze_layers`."""
     samples = Samples(states.sample_filter) if samples is None else samples
-    memory, left_out = scheduler.memory(request.memory), samples.sample_filter.planned
-    plan = layer_plan(states, memory, scheduler, samples.group_count, left_out, request.exact)
-    scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
-    warm_up(states.row_bytes, request.exact, samples.group_count > 0, plan.spill)
+    return analyze_layers([(states, samples)], request, scheduler)[0]
 
-    if plan.gives_back:
+
+class _Progress:
+    """What is told of all layers that are counted, as if they were one."""
+
+    def __init__(
+        self,
+        request: Request,
+        layers: Sequence[tuple[LayerStates, Samples]],
+        plans: Sequence[Plan],
+    ) -> None:
+        name = layers[0][0].name if len(layers) == 1 else f"{len(layers):,} layers"
+        self._report = request.report(name)
+        self._done, self._later = 0, sum(plan.tasks for plan in plans)
+
+    def of_batch(self, plans: Iterable[Plan]) -> Report | None:
+        """Return what is to be told of the next batch, of layers with these plans."""
+        self._later -= sum(plan.tasks for plan in plans)
+        before, report = self._done, self._report
+        if report is None:
+            return None
+
+        def tell(done: int, total: int) -> None:
+            self._done = before + done
+            report(self._done, before + total + self._later)
+
+        return tell
+
+
+def _count_batch(
+    batch: PlannedBatch,
+    layers: Sequence[tuple[LayerStates, Samples, Plan]],
+    request: Request,
+    scheduler: Scheduler,
+    progress: _Progress,
+) -> list[LayerResult]:
+    """Count layers at once, whose records share a folder."""
+    graph: dict[Any, Any] = {}
+    plans = [plan for _, _, plan in layers]
+    for states, samples, plan in layers:
+        warm_up(states.row_bytes, request.exact, samples.group_count > 0, plan.spill)
+    if batch.gives_back:
         give_back_memory()
-    with planned_scratch(plan, scheduler, request.scratch) as folder:
-        job = LayerJob(states, scheme, plan, folder, samples)
-        graph, key = build_graph(job)
-        counts = scheduler.run(graph, key, plan.threads, request.report(states.name))
-        if plan.gives_back:
+    # All of them write to the folder if one does: each file has a name of its own.
+    spilling = next((plan for plan in plans if plan.spill), plans[0])
+    with planned_scratch(spilling, scheduler, request.scratch) as folder:
+        keys = []
+        for states, samples, plan in layers:
+            scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
+            keys.append(_add_layer(graph, LayerJob(states, scheme, plan, folder, samples)))
+        report = progress.of_batch(plans)
+        results: list[LayerResult] = scheduler.run(graph, keys, batch.threads, report)
+        if batch.gives_back:
             give_back_memory()
+    return results
+
+
+def _add_layer(graph: dict[Any, Any], job: LayerJob) -> Any:
+    """Add the tasks that count a layer to a graph; return the key of its result."""
+    own, counts = build_graph(job)
+    shared = next(name for name, value in own.items() if value is job)
+    key = f"tsstore-layer-{uuid.uuid4().hex[:12]}"
+    own[key] = (_conclude, shared, counts)
+    of_layer = _run_for_layer, job.states.location, job.states.name
+    for name, task in own.items():
+        # What is no tuple is a value that tasks share.
+        graph[name] = (*of_layer, *task) if isinstance(task, tuple) else task
+    return key
+
+
+def _run_for_layer(run: str, layer: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a task of a layer of a run, whose names its errors say."""
+    try:
+        return function(*arguments)
+    except TsstoreError as error:
+        if not re.search(rf"(?<!\w){re.escape(layer)}(?!\w)", str(error)):
+            error.args = (f"{run}: layer {layer}: {error}", *error.args[1:])
+        raise
+    except Exception as error:
+        error.add_note(f"It is of layer {layer} of {run}.")
+        raise
+
+
+def _conclude(job: LayerJob, counts: Counts) -> LayerResult:
+    """Return what was counted of a layer, checked, when all its tasks are done."""
+    states, samples = job.states, job.samples
+    if job.plan.gives_back:
+        give_back_memory()
     counts = finish_counts(counts, states, samples)
     _check_rows(states, counts, samples.sample_filter)
-    return counts, scheme
+    held = samples.sample_filter.kept_samples(states)
+    result = layer_result(states, counts, job.scheme, held, samples.clusters)
+    # All layers are told what one shows: it takes a while, and is kept with the result.
+    _ = result.own_dependence
+    return result
 
 
 def _check_rows(states: LayerStates, counts: Counts, sample_filter: SampleFilter) -> None:

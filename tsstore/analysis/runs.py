@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.analysis.layers import analyze_layer
+from tsstore.analysis.layers import analyze_layers
 from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import Request
 from tsstore.analysis.results.layer import LayerResult
@@ -40,7 +40,7 @@ def analyze_samples(
 ) -> Analysis:
     """Analyse the samples that are shown of one step."""
     samples = choose_samples(store, names, request, runner)
-    results = [analyze_layer(store[name], request, runner, samples) for name in names]
+    results = analyze_layers([(store[name], samples) for name in names], request, runner)
     accuracy = count_right(store.parts, samples.groups, samples.sample_filter)
     dealt = None if samples.groups is None else samples.groups.dealt(samples.sample_filter)
     return analysis_of(store, request, samples, results, accuracy, dealt)

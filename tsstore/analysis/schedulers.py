@@ -66,7 +66,7 @@ class Scheduler(Protocol):
         """
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
-        """Run a graph and return the value of a key."""
+        """Run a graph and return the value of a key, or those of a list of keys."""
 
     def close(self) -> None:
         """Let go of what was opened."""
@@ -126,9 +126,11 @@ class LocalScheduler:
 
         callbacks = None if report is None else [_callback(report, len(task_keys(graph)))]
         if threads == 1:
-            return get_sync(graph, key, callbacks=callbacks)
-        with _thread_pool(threads) as pool:
-            return get(graph, key, pool=pool, callbacks=callbacks)
+            found = get_sync(graph, key, callbacks=callbacks)
+        else:
+            with _thread_pool(threads) as pool:
+                found = get(graph, key, pool=pool, callbacks=callbacks)
+        return list(found) if isinstance(key, list) else found
 
     def close(self) -> None:
         """Do nothing: nothing was opened."""
@@ -201,20 +203,19 @@ class DistributedScheduler:
         """
         from distributed.scheduler import KilledWorker
 
-        keys = [key] if report is None else [key, *(task_keys(graph) - {key})]
+        wanted = key if isinstance(key, list) else [key]
+        others = [] if report is None else task_keys(graph).difference(wanted)
         watch = Watch(self._client, self._address, self._patience)
-        futures = self._client.get(graph, keys, sync=False)
+        futures = self._client.get(graph, [*wanted, *others], sync=False)
         try:
-            self._follow(futures, report, watch)
-            result = futures[0].result()
+            values = self._follow(futures, report, watch, set(wanted))
         except (KilledWorker, CancelledError) as error:
             self._drop(futures, graph)
             raise AnalysisError(watch.why_lost(error)) from error
         except BaseException:
             self._drop(futures, graph)
             raise
-        futures[0].release()
-        return result
+        return [values[one] for one in key] if isinstance(key, list) else values[key]
 
     def close(self) -> None:
         """Close the client if it was opened here."""
@@ -236,26 +237,35 @@ class DistributedScheduler:
                 looks = 0 if running & graph.keys() else looks + 1
                 time.sleep(0.05)
 
-    def _follow(self, futures: list[Any], report: Report | None, watch: Watch) -> None:
-        """Wait until all tasks are done, or one has failed; report each that is asked for."""
+    def _follow(
+        self, futures: list[Any], report: Report | None, watch: Watch, wanted: set[Any]
+    ) -> dict[Any, Any]:
+        """Wait until all tasks are done, or one has failed; return the values that are wanted.
+
+        They are gathered as they come. Each task that is done is reported, if that is asked for.
+        """
         from distributed import as_completed
 
         finished: Any = as_completed(futures, loop=self._client.loop)  # type: ignore[no-untyped-call]
+        values: dict[Any, Any] = {}
         done = 0
         while done < len(futures):
             if not finished.has_ready():
                 watch.look()
                 time.sleep(POLL_SECONDS)
                 continue
-            for future in finished.next_batch(block=False):
-                if future.status != "finished":
-                    return
+            ready = finished.next_batch(block=False)
+            # What has failed raises its error here, wanted or not.
+            found = [each for each in ready if each.key in wanted or each.status != "finished"]
+            for future, value in zip(found, self._client.gather(found), strict=True):
+                values[future.key] = value
+            for future in ready:
                 # A worker keeps what a future stands for, though no other task needs it any more.
-                if future is not futures[0]:
-                    future.release()
+                future.release()
                 done += 1
                 if report is not None:
                     report(done, len(futures))
+        return values
 
 
 def task_keys(graph: dict[Any, Any]) -> set[Any]:

@@ -11,8 +11,8 @@ from helpers import draw_batch, write_run
 from synthetic import draw_layer, write_layers
 
 import tsstore
-from tsstore.analysis import layers as module
 from tsstore.analysis import repeats
+from tsstore.analysis import runs as module
 from tsstore.analysis.groups import analyze as groups
 from tsstore.errors import AnalysisError, TsstoreWarning
 
@@ -20,13 +20,13 @@ from tsstore.errors import AnalysisError, TsstoreWarning
 @pytest.fixture
 def counted(monkeypatch):
     """The layers that were counted, not found."""
-    names, count = [], module.count_layer
+    names, count = [], module.analyze_layers
 
-    def watched(states, *arguments):
-        names.append(states.name)
-        return count(states, *arguments)
+    def watched(layers, *arguments):
+        names.extend(states.name for states, _ in layers)
+        return count(layers, *arguments)
 
-    monkeypatch.setattr(module, "count_layer", watched)
+    monkeypatch.setattr(module, "analyze_layers", watched)
     return names
 
 

@@ -18,7 +18,7 @@ def test_numbers_of_layers_add_up():
     small, large = SMALL.plan, LARGE.plan
     assert NUMBERS.rows == SMALL.rows + LARGE.rows
     assert NUMBERS.tasks == small.tasks + large.tasks
-    assert NUMBERS.projected_peak == max(small.projected_peak, large.projected_peak)
+    assert NUMBERS.projected_peak == small.projected_peak + large.projected_peak
 
 
 def test_of_scratch_only_what_goes_through_files_counts():

@@ -11,7 +11,7 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, parse_memory
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.layer_plan import layer_plan, make_plans
 from tsstore.analysis.planning.run_plan import RunPlan, plan
 from tsstore.analysis.samples import GROUPS
 from tsstore.analysis.schedulers import LocalScheduler, choose
@@ -63,10 +63,10 @@ def test_the_plans_are_those_by_which_an_analysis_counts(store, memory, options,
     counted = []
 
     def note(*arguments, **options):
-        counted.append(layer_plan(*arguments, **options))
-        return counted[-1]
+        counted.extend(make_plans(*arguments, **options))
+        return counted
 
-    monkeypatch.setattr("tsstore.analysis.layers.layer_plan", note)
+    monkeypatch.setattr("tsstore.analysis.layers.make_plans", note)
     found = plan(store, memory=memory, **options)
     assert not counted
     tsstore.analyze(store, memory=memory, **options)
@@ -92,7 +92,8 @@ def test_a_plan_is_a_mapping_from_layers_that_adds_up(store):
     assert found.threads == choose(None).threads
     assert found.rows == store["conv_1"].rows + store["conv_2"].rows
     assert found.tasks == sum(plan.tasks for plan in found.values()) > 2
-    assert found.projected_peak == max(plan.projected_peak for plan in found.values()) <= 64 * MIB
+    assert found.layers_at_once == 2
+    assert found.projected_peak == sum(plan.projected_peak for plan in found.values()) <= 64 * MIB
     with pytest.raises(UnknownLayerError, match="the plan has no layer 'fc'; it has conv_1"):
         found["fc"]
 
@@ -104,11 +105,14 @@ def test_some_layers_can_be_asked_for_and_memory_is_a_quarter_unless_given(store
     assert plan(store, ["conv_2", "conv_1"]).rows == plan(store).rows
 
 
-def test_scratch_is_that_of_the_layer_that_needs_most(store, workers):
+def test_scratch_is_that_of_the_layers_that_are_counted_at_once(store, workers):
     assert plan(store, memory="1GiB", scheduler="threads").scratch_bytes == 0
     spilled = plan(store, memory="1GiB", scheduler=workers)
     amounts = [plan.scratch_bytes for plan in spilled.values()]
-    assert spilled.scratch_bytes == max(amounts) > min(amounts) > 0
+    assert spilled.scratch_bytes == sum(amounts) > min(amounts) > 0
+    smallest = plan(store, memory=spilled.smallest_memory, scheduler=workers)
+    assert smallest.layers_at_once == 1
+    assert smallest.scratch_bytes == max(amounts)
 
 
 def test_the_memory_with_which_nothing_goes_through_files_is_true_and_close(store):

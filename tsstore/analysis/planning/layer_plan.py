@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from tsstore.analysis.planning.cost import (
     HOT_PIECES,
@@ -136,6 +136,19 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
             f"tasks; give at least memory='{smallest >> 10}KiB'"
         )
     return min(plans, key=lambda plan: estimated_seconds(work, plan))
+
+
+def make_plans(works: Iterable[Work], memory: int, scheduler: Scheduler) -> list[Plan]:
+    """Return a plan for each of several layers, by itself; those that are alike have the same."""
+    known: dict[Work, Plan] = {}
+    plans = []
+    for work in works:
+        alike = replace(work, name="")
+        if alike not in known:
+            threads, shared_memory = scheduler.threads, scheduler.shared_memory
+            known[alike] = make_plan(work, memory, threads, shared_memory)
+        plans.append(known[alike])
+    return plans
 
 
 def layer_plan(

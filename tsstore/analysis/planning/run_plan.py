@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES, Work
 from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plan
 from tsstore.analysis.repeats import plan_samples
@@ -77,7 +78,7 @@ class PlannedLayer:
 class RunPlan(ByLayer[Plan]):
     """How a run would be counted: a mapping from layer names to plans; made by `plan`.
 
-    Layers are counted one after another, each with all the memory and all the threads.
+    As many layers are counted at once as the memory holds, each by its own plan.
 
     Attributes
     ----------
@@ -118,13 +119,23 @@ class RunPlan(ByLayer[Plan]):
 
     @property
     def scratch_bytes(self) -> int:
-        """Most bytes that lie in the scratch folder at a time: of the layer that needs most."""
-        return max(plan.scratch_bytes if plan.spill else 0 for plan in self.values())
+        """Most bytes that lie in the scratch folder at a time: of the batch that needs most."""
+        return max(batch.scratch_bytes for batch in self.batches)
 
     @property
     def projected_peak(self) -> int:
         """Most bytes that one process adds to its baseline."""
-        return max(plan.projected_peak for plan in self.values())
+        return max(batch.projected_peak for batch in self.batches)
+
+    @property
+    def batches(self) -> list[PlannedBatch]:
+        """Which layers are counted at once, batch after batch."""
+        return plan_batches(list(self.values()), self.threads)
+
+    @property
+    def layers_at_once(self) -> int:
+        """The most layers that are counted at once."""
+        return max(len(batch.layers) for batch in self.batches)
 
     @property
     def start_up_bytes(self) -> int:
@@ -142,6 +153,7 @@ class RunPlan(ByLayer[Plan]):
         return [
             _where_records_go(self),
             *_fewer_threads(self),
+            *_how_many_at_once(self),
             f"The smallest memory that works is about {format_memory(self.smallest_memory)}.",
             f"A process that starts with this analysis adds {format_memory(start)} at most for "
             f"libraries and loops: {format_memory(start + self.memory)} with the memory.",
@@ -155,6 +167,7 @@ class RunPlan(ByLayer[Plan]):
             "threads": self.threads,
             "rows": self.rows,
             "tasks": self.tasks,
+            "layers_at_once": self.layers_at_once,
             "scratch_bytes": self.scratch_bytes,
             "projected_peak": self.projected_peak,
             "start_up_bytes": self.start_up_bytes,
@@ -330,6 +343,22 @@ def _layer_cells(name: str, layer: PlannedLayer) -> tuple[str, ...]:
         format_memory(plan.projected_peak),
         f"{plan.tasks:,}",
     )
+
+
+def _how_many_at_once(plan: RunPlan) -> list[str]:
+    """Say how many layers are counted at once, if there are several."""
+    most = plan.layers_at_once
+    if len(plan) == 1:
+        return []
+    if most == len(plan):
+        return [f"All {most:,} layers are counted at once."]
+    if most == 1:
+        return ["Layers are counted one after another: the memory holds one at a time."]
+    batches = len(plan.batches)
+    return [
+        f"Of the {len(plan):,} layers up to {most:,} are counted at once, in {batches:,} batches, "
+        "the largest first: the memory holds no more."
+    ]
 
 
 def _where_records_go(plan: RunPlan) -> str:

@@ -140,8 +140,7 @@ def _distinct(states: LayerStates) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
 
 def _spectrum(states: LayerStates) -> Spectrum:
     request = Request(scheduler="threads")
-    counts, _ = count_layer(states, request, choose(request.scheduler))
-    return counts.spectrum
+    return count_layer(states, request, choose(request.scheduler)).spectrum
 
 
 def sort_rows(rows: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
