@@ -19,7 +19,14 @@ from tsstore.commands.options import (
     Window,
 )
 from tsstore.commands.selecting import by_step_if_several, select
-from tsstore.commands.terminal import print_json, print_lines, print_table, progress, records
+from tsstore.commands.terminal import (
+    check_output,
+    print_json,
+    print_lines,
+    print_table,
+    progress,
+    records,
+)
 from tsstore.text import counted, printable
 
 if TYPE_CHECKING:
@@ -59,6 +66,7 @@ def neurons(
 
     store = select(run, step, filter, layer)
     by = by_step_if_several(store, by, window, "counted")
+    check_output(output)
     with progress(silent=json) as report:
         found = tsstore.neurons(
             store,

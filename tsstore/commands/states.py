@@ -17,7 +17,14 @@ from tsstore.commands.options import (
     Step,
 )
 from tsstore.commands.selecting import select_layer
-from tsstore.commands.terminal import print_json, print_lines, print_table, progress, records
+from tsstore.commands.terminal import (
+    check_output,
+    print_json,
+    print_lines,
+    print_table,
+    progress,
+    records,
+)
 from tsstore.text import counted, printable
 
 if TYPE_CHECKING:
@@ -131,6 +138,7 @@ def surprising(
     import tsstore
 
     store, name = select_layer(run, layer, step, filter)
+    check_output(output)
     with progress(silent=json) as report:
         frame = tsstore.surprising(
             store, name, n, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
@@ -168,6 +176,7 @@ def samples(
     """Show which samples are in a state, and at which positions."""
     store, name = select_layer(run, layer, step, filter)
     found = store[name]
+    check_output(output)
     frame = found.samples_of(state)
     if json:
         _save(frame, output)

@@ -74,6 +74,14 @@ def print_lines(lines: Iterable[str]) -> None:
             typer.echo(part)
 
 
+def check_output(path: str | None) -> None:
+    """Raise before anything is counted what writing a file would raise afterwards."""
+    from tsstore.store.targets import check_target
+
+    if path is not None:
+        check_target(path, replaces=True)
+
+
 @contextmanager
 def progress(silent: bool = False) -> Iterator[Progress]:
     """Yield what shows progress: a bar on a terminal, a line a task elsewhere, both on stderr."""

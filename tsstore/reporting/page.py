@@ -21,10 +21,11 @@ from tsstore.analysis.results.layer import LayerResult, efficiency_text, layer_c
 from tsstore.analysis.results.layer import headings as layer_headings
 from tsstore.analysis.results.network import Analysis, notes
 from tsstore.analysis.results.network_numbers import network_lines
-from tsstore.errors import AccessError, AnalysisError
+from tsstore.errors import AnalysisError
 from tsstore.store.files.base import partial_name
 from tsstore.store.files.open import is_url, open_files
 from tsstore.store.reading.store import StateStore, open_store
+from tsstore.store.targets import check_target, not_writable
 from tsstore.text import Progress, counted, is_number, listed, printable, silent
 
 if TYPE_CHECKING:
@@ -77,12 +78,13 @@ def report(
 
     Raises
     ------
-    AccessError
-        If the page cannot be written.
+    AccessError, StoreError
+        If the page cannot be written; if the path lies within a run.
     AnalysisError
         If Jinja2 is not installed (the extra ``report``), and whatever `analyze` raises.
     """
     template = _template()
+    check_target(path, replaces=True)
     store = run if isinstance(run, StateStore) else open_store(run)
     options: dict[str, Any] = {"memory": memory, "scheduler": scheduler, "progress": progress}
     if analysis is None:
@@ -105,10 +107,7 @@ def _write(path: str, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.replace(target)
     except OSError as error:
-        raise AccessError(
-            f"{target} cannot be written ({error.strerror}); make room or get permission there, or "
-            "choose another path"
-        ) from error
+        raise not_writable(target, error.strerror) from error
     finally:
         temporary.unlink(missing_ok=True)
 

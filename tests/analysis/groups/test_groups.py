@@ -158,6 +158,7 @@ def test_numbers_are_divided_by_bins(tmp_path):
         cut[cut >= 0]
     ).tolist()
     assert grouped.sel(loss=2.5).samples == (cut == 1).sum()
+    assert grouped.sel(loss=0).samples == grouped.sel(loss=1).samples == (cut == 0).sum()
     assert grouped.ungrouped == (cut < 0).sum()
     assert f"{grouped.ungrouped} samples in no group" in str(grouped)
     assert document(grouped.whole) == document(tsstore.analyze(store))

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.errors import AccessError, FormatError, NotAStoreError, StoreError, StoreExistsError
+from tsstore.errors import FormatError, NotAStoreError, StoreError
+from tsstore.store import targets
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.writer import ArrayWriter
 from tsstore.store.files.base import Files, partial_name
@@ -53,18 +54,18 @@ def write_tables(
         commits = {name: _write_table(files, name, table) for name, table in tables.items()}
         write_group(files, "", {"analysis": FORMAT, "about": dict(about), "tables": commits})
         files.sync()
-        _check_free(target)
+        targets.check_free(target)
         os.rename(temporary, target)
         sync_directory(target.absolute().parent)
     except StoreError:
         raise
     except FileExistsError as error:
-        raise _exists(target) from error
+        raise targets.exists_already(target) from error
     except OSError as error:
         # A folder that another process has put there meanwhile.
         if error.errno == errno.ENOTEMPTY:
-            raise _exists(target) from error
-        raise _not_writable(target, error) from error
+            raise targets.exists_already(target) from error
+        raise targets.not_writable(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -73,9 +74,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """Raise at once what `write_tables` would raise after hours of counting, where it is known."""
     if is_url(path):
         raise StoreError(f"{printable(os.fspath(path))} is no local path; analyses are saved there")
-    _check_free(Path(path))
-    if not Path(path).absolute().parent.is_dir():
-        raise _not_writable(Path(path), "its folder is missing")
+    targets.check_target(path)
 
 
 def read_tables(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Table]]:
@@ -126,21 +125,3 @@ def _read_table(files: Files, name: str, said: object) -> Table:
 
 def _paths(name: str) -> ArrayPaths:
     return ArrayPaths(name, f"{name}_checksums", f"{name}_chunk")
-
-
-def _check_free(path: Path) -> None:
-    if os.path.lexists(path):
-        raise _exists(path)
-
-
-def _exists(path: Path) -> StoreExistsError:
-    return StoreExistsError(
-        f"{printable(str(path))} exists already; choose another path, or remove what is there"
-    )
-
-
-def _not_writable(path: Path, why: object) -> AccessError:
-    return AccessError(
-        f"{printable(str(path))} cannot be written ({why}); make room or get permission there, or "
-        "choose another path"
-    )

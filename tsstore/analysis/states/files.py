@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tsstore import __version__, bits
 from tsstore.analysis.execution.scratch import scratch_folder
-from tsstore.errors import AccessError, StoreError, StoreExistsError
+from tsstore.errors import StoreError
 from tsstore.store.files.base import Files, partial_name
 from tsstore.store.files.local import sync_directory
 from tsstore.store.files.open import is_url, open_files
@@ -29,6 +29,7 @@ from tsstore.store.format.arrays import CODECS
 from tsstore.store.format.documents import ZARR_JSON
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.run import read_run
+from tsstore.store.targets import check_free, check_target, exists_already, not_writable
 from tsstore.text import printable
 
 Rows: TypeAlias = npt.NDArray[np.uint8]
@@ -75,7 +76,7 @@ def write_states(
 def _written(path: Path, table: StatesTable) -> Iterator[Append]:
     """Yield what adds to a table on a disk, which is there when the block has ended."""
     new_file = _kind(path)
-    _check_free(path)
+    check_target(path)
     temporary = path.with_name(partial_name(path.name))
 
     def append(rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
@@ -90,7 +91,7 @@ def _written(path: Path, table: StatesTable) -> Iterator[Append]:
         yield append
         with _naming(path):
             file.finish()
-            _check_free(path)
+            check_free(path)
             os.rename(temporary, path)
             sync_directory(path.parent)
     except BaseException:
@@ -372,20 +373,9 @@ def _kind(path: Path) -> Callable[[Path, StatesTable], TableFile]:
     return _FILES[path.suffix]
 
 
-def _check_free(path: Path) -> None:
-    if os.path.lexists(path):
-        raise _taken(str(path))
-
-
 def _check_absent(files: Files, name: str) -> None:
     if files.exists(name):
-        raise _taken(files.where(name))
-
-
-def _taken(where: str) -> StoreExistsError:
-    return StoreExistsError(
-        f"{printable(where)} exists already; choose another path, or remove what is there"
-    )
+        raise exists_already(files.where(name))
 
 
 @contextmanager
@@ -396,10 +386,7 @@ def _naming(path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except OSError as error:
-        raise AccessError(
-            f"{printable(str(path))} cannot be written ({error}); make room or get permission "
-            "there, or choose another path"
-        ) from error
+        raise not_writable(path, error) from error
 
 
 def _attributes(states: LayerStates, is_sorted: bool) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""Where results are to be written: looked at before they are counted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tsstore.errors import AccessError, FormatError, StoreError, StoreExistsError
+from tsstore.store.files.local import LocalFiles
+from tsstore.store.files.open import is_url
+from tsstore.store.run import read_run
+from tsstore.text import printable
+
+
+def check_target(path: str | os.PathLike[str], replaces: bool = False) -> None:
+    """Raise at once what writing to a path would raise after hours of counting, if it is known.
+
+    Of URLs nothing is known. AccessError if the folder is missing, cannot be written to, or the
+    path itself is a folder that a file would replace; StoreExistsError if something is there that
+    must not be replaced; StoreError if the path lies within a run.
+    """
+    if is_url(path):
+        return
+    target = Path(path)
+    if (run := _run_around(target)) is not None:
+        raise StoreError(
+            f"{printable(str(target))} lies within the run {printable(str(run))}; expected a path "
+            "elsewhere: nothing but its own data is written into a run"
+        )
+    if not replaces:
+        check_free(target)
+    elif target.is_dir():
+        raise not_writable(target, "it is a folder")
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise not_writable(target, "its folder is missing")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise not_writable(target, "no permission to write to its folder")
+
+
+def check_free(path: Path) -> None:
+    """Raise StoreExistsError if there is something at a path, a link to nowhere included."""
+    if os.path.lexists(path):
+        raise exists_already(path)
+
+
+def exists_already(path: str | Path) -> StoreExistsError:
+    """Return the error that something is at a path, or in an object store."""
+    return StoreExistsError(
+        f"{printable(str(path))} exists already; choose another path, or remove what is there"
+    )
+
+
+def not_writable(path: Path, why: object) -> AccessError:
+    """Return the error that a path cannot be written to."""
+    return AccessError(
+        f"{printable(str(path))} cannot be written ({why}); make room or get permission there, or "
+        "choose another path"
+    )
+
+
+def _run_around(path: Path) -> Path | None:
+    """Return the run in which a path lies; None if it lies in none."""
+    found = None
+    for folder in (path.absolute().parent.resolve() / path.name).parents:
+        try:
+            read_run(LocalFiles(folder))
+        except FormatError:
+            found = folder  # A part, or a run of another version, or a damaged one.
+        except (StoreError, OSError):
+            continue
+        else:
+            found = folder
+    return found
