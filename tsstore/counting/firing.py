@@ -12,7 +12,7 @@ complement add up to that of a column of ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -49,7 +49,9 @@ class Firing:
     hashes: U64
 
 
-def count_firing(rows: U8, positions: I64, neurons: int, seed: Iterable[int]) -> Firing:
+def count_firing(
+    rows: U8, positions: I64, neurons: int, seed: Sequence[int] | np.random.Generator
+) -> Firing:
     """Count what each neuron does in some samples.
 
     Parameters
@@ -62,7 +64,7 @@ def count_firing(rows: U8, positions: I64, neurons: int, seed: Iterable[int]) ->
         Number of neurons.
     seed
         Of the hashes: the secret of the analysis, and what no other rows have, such as the number
-        of the first one.
+        of the first one; or a generator of such a seed.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def count_firing(rows: U8, positions: I64, neurons: int, seed: Iterable[int]) ->
     words = row_words(rows)
     positions = positions[positions > 0]
     tiles = -(-len(words) // TILE_ROWS)
-    keys = np.random.default_rng(list(seed)).integers(0, 2**64, (tiles, 2), np.uint64)
+    keys = np.random.default_rng(seed).integers(0, 2**64, (tiles, 2), np.uint64)
     columns = 64 * words.shape[1]
     counts = np.zeros((5, columns), np.int64)
     hashes = np.zeros((columns + 1, 2), np.uint64)

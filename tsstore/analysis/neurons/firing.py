@@ -21,6 +21,9 @@ from tsstore.store.reading.layer_part import Block
 
 NEURON_BYTES = 56
 """Of a neuron in what is counted: five numbers and a hash."""
+SLICE_BYTES = 1 << 16
+"""Of a group's rows in a piece, about, where the memory allows: fewer take as long to begin with."""
+MOST_PIECE_BYTES, MOST_PIECE_ROWS = 1 << 24, 1 << 18
 NO_GROUP = -1
 """Number of the samples that are in no group."""
 
@@ -77,6 +80,10 @@ def count_layer(
     beside = one.bytes_beside_row + states.row_bytes + 32
     kept = sum(own.nbytes for own in codes.values())
     one = replace(one, bytes_beside_row=beside, kept_bytes=kept)
+    rows = min(groups * SLICE_BYTES, MOST_PIECE_BYTES) // states.row_bytes
+    larger = replace(one, piece_rows=min(rows, MOST_PIECE_ROWS))
+    if 2 * larger.least_memory(scheduler) <= memory:
+        one = larger
     found: ByGroup = {}
     for numbers, several in _passes(one, groups, memory, scheduler):
         own = partial(count, codes=codes, numbers=numbers)
@@ -129,14 +136,11 @@ def _count_piece(
         own = own[order]
     samples = np.searchsorted(own, np.arange(numbers.start, numbers.stop + 1))
     ends = np.concatenate([[0], np.cumsum(positions)])
-    found = {}
+    random, found = np.random.default_rng(seed), {}
     for number, first, stop in zip(numbers, samples[:-1], samples[1:], strict=True):
         if ends[first] < ends[stop]:
             some = rows[ends[first] : ends[stop]]
-            # Numbers of a seed are not negative.
-            found[number] = count_firing(
-                some, positions[first:stop], neurons, (*seed, number - NO_GROUP)
-            )
+            found[number] = count_firing(some, positions[first:stop], neurons, random)
     return found
 
 
