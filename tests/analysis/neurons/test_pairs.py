@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import tsstore
 from tsstore.analysis.execution import reduction
 from tsstore.analysis.machine import parse_memory
-from tsstore.analysis.neurons import joint, pairs
+from tsstore.analysis.neurons import matrix, pairs
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.commands.app import app
 from tsstore.errors import AnalysisError, MemoryTooSmallError
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(reduction, "PIECE_BYTES", 100)
-    monkeypatch.setattr(joint, "PIECE_ROWS", 64)
+    monkeypatch.setattr(matrix, "LEAST_BLOCK_ROWS", 64)
 
 
 @pytest.fixture(params=["threads", "through files", "cluster"])
@@ -101,8 +101,8 @@ def test_with_little_memory_some_lines_are_counted_at_a_time(run, monkeypatch):
     monkeypatch.setattr(
         reduction.Reduction, "run", lambda *given: passes.append(given) or run_pass(*given)
     )
-    found = tsstore.neurons(run, "b", memory=least, **options)
-    assert len(passes) > 50
+    found = tsstore.neurons(run, "b", memory=least + (40 << 10), **options)
+    assert len(passes) > 2
     np.testing.assert_array_equal(found["b"].pairs, product(states))
 
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_told_of_pairs_is_refused(run, monkeypatch):
     assert len(found.near_identical(0.99)) == 3
     with pytest.raises(AnalysisError, match="more than 3 pairs of neurons do the same in 0 of"):
         found.near_identical(0)
-    with pytest.raises(AnalysisError, match="joint= counts all rows together"):
+    with pytest.raises(AnalysisError, match="joint= and maps= count all samples together"):
         tsstore.neurons(run, by="label", joint=True)
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(AnalysisError, match=r"install tsstore\[xarray\]"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -173,6 +173,14 @@ class Reduction(Generic[Result]):
     def least_memory(self, scheduler: Scheduler) -> int:
         """Return what as few tasks take as there may be; processes of a cluster use all threads."""
         return self._task_bytes * (1 if scheduler.shared_memory else scheduler.threads)
+
+    def in_pieces_of(self, rows: int, memory: int, scheduler: Scheduler) -> Reduction[Result]:
+        """Return the same pass in pieces of so many rows at least, if half of the memory holds it.
+
+        Else pieces stay as they are.
+        """
+        larger = replace(self, piece_rows=rows)
+        return larger if 2 * larger.least_memory(scheduler) <= memory else self
 
     @property
     def _task_bytes(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, overload
 from tsstore.analysis.groups.grouping import Bins, Grouping, group
 from tsstore.analysis.neurons.firing import NO_GROUP, count_layer
 from tsstore.analysis.neurons.groups import GroupedNeurons
-from tsstore.analysis.neurons.joint import count_joint_firing
+from tsstore.analysis.neurons.matrix import check_positions, count_joint_firing, count_positions
 from tsstore.analysis.neurons.results import LayerNeurons, Neurons
 from tsstore.analysis.request import Request, check_rows, countable, layer_names
 from tsstore.analysis.schedulers import Scheduler, choose
@@ -29,6 +29,7 @@ def neurons(
     bins: None = None,
     window: None = None,
     joint: bool = False,
+    maps: bool = False,
     memory: int | str | None = None,
     scheduler: Any = None,
     progress: Progress | None = None,
@@ -72,6 +73,7 @@ def neurons(
     bins: Bins = None,
     window: int | None = None,
     joint: bool = False,
+    maps: bool = False,
     memory: int | str | None = None,
     scheduler: Any = None,
     progress: Progress | None = None,
@@ -86,6 +88,7 @@ def neurons(
     bins: Bins = None,
     window: int | None = None,
     joint: bool = False,
+    maps: bool = False,
     memory: int | str | None = None,
     scheduler: Any = None,
     progress: Progress | None = None,
@@ -106,10 +109,13 @@ def neurons(
         Whether to count in how many rows two neurons fire, of all pairs of a layer, for
         `LayerNeurons.joint` and `LayerNeurons.near_identical`: a pass of its own, whose work grows
         with the square of the neurons.
+    maps
+        Whether to count how often each neuron fires at each position of the samples, for
+        `LayerNeurons.map`: a pass of its own.
     memory
         What one process may add to its baseline, in bytes or as ``"2GiB"``; a quarter of what
-        there is unless given. Where it does not hold what is counted of all groups, or pairs, rows
-        are read several times, for some of them each.
+        there is unless given. Where it does not hold what is counted of all groups, pairs or
+        positions, rows are read several times, for some of them each.
     scheduler
         As for :func:`tsstore.analyze`.
     progress
@@ -133,18 +139,19 @@ def neurons(
         If the memory holds not even one task.
     AnalysisError
         If the run holds several steps and is not counted by step, there are more than 1,000 groups,
-        joint firing is asked for by group, or memory, scheduler, bins or window make no sense.
+        pairs or maps are asked for by group, a layer has no map as its samples have other
+        positions, or memory, scheduler, bins or window make no sense.
     """
     request = Request(memory=memory, scheduler=scheduler, progress=progress)
     store = countable(store, by, "neurons")
     names = layer_names(store, layers)
     if by is None and window is None and bins is None:
         with _chosen(store, request) as (runner, memory_held):
-            return _count_run(store, names, request, runner, memory_held, joint)
-    if joint:
+            return _count_run(store, names, request, runner, memory_held, joint, maps)
+    if joint or maps:
         raise AnalysisError(
-            "joint= counts all rows together; leave out by= and window=, and filter the samples of "
-            "a group: tsstore.neurons(store.filter(label=3), joint=True)"
+            "joint= and maps= count all samples together; leave out by= and window=, and filter "
+            "those of a group: tsstore.neurons(store.filter(label=3), joint=True)"
         )
     grouping = group(store, by, bins, window)
     grouping.check_rows(store, names)
@@ -170,18 +177,26 @@ def _count_run(
     runner: Scheduler,
     memory: int,
     joint: bool,
+    maps: bool,
 ) -> Neurons:
     """Count all samples together."""
+    for name in names:
+        check_rows(store[name])
+        if maps:
+            check_positions(store[name])
     found, kept = {}, 0
     for name in names:
         states, report = store[name], request.report(name)
-        check_rows(states)
         counted = count_layer(states, memory, runner, report)[NO_GROUP]
-        pairs = None
+        pairs = by_position = None
         if joint:
             pairs = count_joint_firing(states, memory, runner, report, kept)
             kept += pairs.nbytes
-        found[name] = LayerNeurons(name, counted, pairs)
+        if maps:
+            by_position = count_positions(states, memory, runner, report, kept)
+            kept += by_position.nbytes
+        shape = states.attributes.position_shape
+        found[name] = LayerNeurons(name, counted, pairs, by_position, shape)
     return Neurons(store.path, found)
 
 

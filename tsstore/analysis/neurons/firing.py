@@ -22,7 +22,7 @@ from tsstore.store.reading.layer_part import Block
 NEURON_BYTES = 56
 """Of a neuron in what is counted: five numbers and a hash."""
 SLICE_BYTES = 1 << 16
-"""Of a group's rows in a piece, about, where the memory allows: fewer take as long to begin with."""
+"""Of a group's rows in a piece, where the memory allows: of fewer most of the time is overhead."""
 MOST_PIECE_BYTES, MOST_PIECE_ROWS = 1 << 24, 1 << 18
 NO_GROUP = -1
 """Number of the samples that are in no group."""
@@ -81,9 +81,7 @@ def count_layer(
     kept = sum(own.nbytes for own in codes.values())
     one = replace(one, bytes_beside_row=beside, kept_bytes=kept)
     rows = min(groups * SLICE_BYTES, MOST_PIECE_BYTES) // states.row_bytes
-    larger = replace(one, piece_rows=min(rows, MOST_PIECE_ROWS))
-    if 2 * larger.least_memory(scheduler) <= memory:
-        one = larger
+    one = one.in_pieces_of(min(rows, MOST_PIECE_ROWS), memory, scheduler)
     found: ByGroup = {}
     for numbers, several in _passes(one, groups, memory, scheduler):
         own = partial(count, codes=codes, numbers=numbers)

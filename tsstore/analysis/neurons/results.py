@@ -37,11 +37,18 @@ class LayerNeurons:
         The counts that all else follows from.
     pairs
         Rows in which two neurons fire, int64 (neurons, neurons); None where they were not counted.
+    by_position
+        Samples in which each neuron fires at each position, int64 (positions, neurons); None where
+        they were not counted.
+    position_shape
+        Shape of the positions of a sample; empty if it is not known.
     """
 
     name: str
     counted: Firing
     pairs: npt.NDArray[np.int64] | None = None
+    by_position: npt.NDArray[np.int64] | None = None
+    position_shape: tuple[int, ...] = ()
 
     @property
     def neurons(self) -> int:
@@ -145,6 +152,25 @@ class LayerNeurons:
         """
         attributes = {"layer": self.name, "rows": self.rows}
         return data_array(self._counted_pairs, ("neuron", "other"), "rows", attributes)
+
+    @property
+    def map(self) -> xr.DataArray:
+        """In what share of the samples each neuron fires, at each position of a sample.
+
+        A float64 DataArray (position, neuron), or (position_0, position_1, neuron) of an image.
+        Its attributes name the layer and the samples. AnalysisError where positions were not
+        counted, or xarray is not installed.
+        """
+        if self.by_position is None:
+            raise AnalysisError(
+                f"layer {text.printable(self.name)}: positions were not counted; "
+                "tsstore.neurons(store, maps=True) does"
+            )
+        shape = self.position_shape or (len(self.by_position),)
+        rates = (self.by_position / self.samples).reshape(*shape, self.neurons)
+        dims = [f"position_{axis}" for axis in range(len(shape))] if shape[1:] else ["position"]
+        attributes = {"layer": self.name, "samples": self.samples}
+        return data_array(rates, (*dims, "neuron"), "rate", attributes)
 
     def near_identical(self, share: float = 0.99) -> pd.DataFrame:
         """Return the pairs of neurons that do the same in such a share of the rows, at least.
