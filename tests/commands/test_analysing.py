@@ -107,9 +107,17 @@ def test_without_a_folder_the_one_for_temporary_files_is_looked_at(
     assert f"Scratch folder {tmp_path}: " in invoke("plan", run, *through_files).stdout
 
 
+def test_of_object_storage_it_says_that_records_go_there_and_looks_at_no_disk(run, through_files):
+    shown = invoke("plan", run, *through_files, "--scratch", "s3://bucket/x", "--verbose").stdout
+    words = " ".join(shown.split())
+    assert "Records go through objects whatever the memory, because workers share" in words
+    assert "they lie below s3://bucket/x." in words
+    assert "Scratch s3://bucket/x: up to " in words
+
+
 @pytest.mark.parametrize(
     ("folder", "words"),
-    [("nowhere", "cannot be used"), ("s3://bucket/x", "scratch is s3://bucket/x; expected a")],
+    [("nowhere", "cannot be used"), ("hdfs://host/x", "scratch is hdfs://host/x; expected a")],
 )
 def test_a_scratch_folder_that_cannot_be_one_is_an_error(run, through_files, folder, words):
     error = invoke("plan", run, *through_files, "--scratch", folder).exception

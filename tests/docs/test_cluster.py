@@ -10,8 +10,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from clusters import workers_environment
+from object_stores import fresh_url, s3_environment, s3_server, s3_settings
 from pages import blocks, read
 from synthetic import draw_layer, write_layers
 from typer.main import get_command
@@ -23,6 +26,8 @@ from tsstore.analysis.execution import exchange, scratch
 from tsstore.analysis.machine import DEFAULT_SHARE
 from tsstore.analysis.schedulers import choose
 from tsstore.commands.app import app
+from tsstore.store.files.local import LocalFiles
+from tsstore.store.files.open import open_files
 
 ROOT = Path(__file__).parents[2]
 TEXT = read("how-to/cluster.md", "how-to/kubernetes.md", "explanation/scaling.md")
@@ -61,6 +66,27 @@ def test_other_scripts_call_what_is_there(script):
     (call,) = [node for node in calls if ast.unparse(node.func) == "tsstore.analyze"]
     given = {keyword.arg for keyword in call.keywords}
     assert {"scheduler", "scratch"} <= given <= PARAMETERS.keys()
+
+
+@pytest.mark.slow
+def test_the_script_of_s3_alone_counts_what_threads_count(client, tmp_path):
+    here = LocalFiles(tmp_path / "run")
+    expected = tsstore.analyze(write_layers(tmp_path / "run", {"a": draw_layer(1, 100, 3)}))
+    names: dict[str, Any] = {}
+    with (
+        s3_server() as endpoint,
+        s3_environment(endpoint),
+        workers_environment(client, s3_settings()),
+    ):
+        run_url, url = fresh_url(), fresh_url()
+        there = open_files(run_url)
+        for key in here.walk():
+            there.write(key, here.read(key))
+        script = S3.replace("s3://bucket/run.zarr", run_url).replace("s3://bucket/scratch", url)
+        script = script.replace("tcp://tsstore-scheduler:8786", client.scheduler.address)
+        exec(script.replace("4GiB", "256MiB"), names)
+        assert list(open_files(url).walk()) == []
+    assert names["analysis"]["a"].spectrum == expected["a"].spectrum
 
 
 def test_a_job_for_each_layer_gives_documents_that_combine(tmp_path, monkeypatch):

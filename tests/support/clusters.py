@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -47,3 +47,22 @@ def _fork_workers() -> None:
     dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
     # Only the first time that it is asked for, distributed says itself what is loaded.
     get_mp_context().set_forkserver_preload(LOADED)
+
+
+@contextmanager
+def workers_environment(client: Any, settings: Mapping[str, str]) -> Iterator[None]:
+    """Let the workers of a client have variables in their environment for a while."""
+    client.run(_set, dict(settings))
+    try:
+        yield
+    finally:
+        client.run(_unset, list(settings))
+
+
+def _set(settings: dict[str, str]) -> None:
+    os.environ.update(settings)
+
+
+def _unset(names: list[str]) -> None:
+    for name in names:
+        os.environ.pop(name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import threading
 import time
 import uuid
@@ -43,6 +44,11 @@ def s3_environment(endpoint: str) -> Iterator[None]:
         patch.setenv("AWS_ALLOW_HTTP", "true")
         patch.setenv("NO_PROXY", "127.0.0.1")
         yield
+
+
+def s3_settings() -> dict[str, str]:
+    """Return what this process's environment says of S3, for others."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 
 
 def fresh_url() -> str:

@@ -136,7 +136,8 @@ def analyze(
         Called as ``progress(what, tasks done, all tasks)``: `what` is the layer's name, or how many
         there are, as ``"53 layers"``.
     scratch
-        Folder for those files; all workers of a cluster must see it.
+        Folder for those files; all workers of a cluster must see it. Or object storage, such as
+        ``"s3://bucket/scratch"``, which takes the extra `s3`; see ``docs/how-to/cluster.md``.
     intervals
         Whether to count what confidence intervals need, by 32 random groups of samples. Without,
         an analysis takes about half of the time.

@@ -42,7 +42,7 @@ def analyze_layers(
     for states, samples in layers:
         check_rows(states, samples.sample_filter)
         of = samples.group_count, samples.sample_filter.planned, request.exact
-        works.append(layer_work(states, scheduler, *of))
+        works.append(layer_work(states, scheduler, *of, request.scratch))
     plans = make_plans(works, scheduler.memory(request.memory), scheduler)
     found: dict[int, LayerResult] = {}
     batches = plan_batches(plans, scheduler.threads)

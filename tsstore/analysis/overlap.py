@@ -114,7 +114,7 @@ def find_overlap(
     scheme = KeyScheme.create(first.row_bytes, seed)
     memory = scheduler.memory(request.memory)
     stored = [sum(part.samples for part in own.parts) for own in states]
-    plan = _plan(states, samples, scheme, memory, SAMPLE_BYTES * stored[SECOND], scheduler)
+    plan = _plan(states, samples, scheme, memory, SAMPLE_BYTES * stored[SECOND], scheduler, request)
     warm_up(first.row_bytes, False, True, False)
     firsts = [
         tuple(accumulate((part.samples for part in own.parts), initial=start))
@@ -153,10 +153,11 @@ def _plan(
     memory: int,
     held: int,
     scheduler: Scheduler,
+    request: Request,
 ) -> Plan:
     """Plan for the rows of both runs as if they were one, beside what is held all the while."""
     one, other = (
-        work_by_sample(own, scheme, scheduler, shown.sample_filter.planned)
+        work_by_sample(own, scheme, scheduler, shown.sample_filter.planned, request.scratch)
         for own, shown in zip(states, samples, strict=True)
     )
     work = replace(

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tsstore import __version__
+from tsstore.analysis.execution.scratch_objects import split_url
 from tsstore.errors import AccessError, AnalysisError, StoreError, TsstoreWarning
 from tsstore.store.files.base import Files
+from tsstore.store.files.open import is_url
 from tsstore.store.format.documents import ZARR_JSON, metadata_key
 
 MOST_PARTS = 100
@@ -36,8 +38,11 @@ class Workers:
         self._client = client
 
     def check_scratch(self, folder: str) -> None:
-        """Raise AnalysisError unless all read a word that is written into the folder now."""
+        """Raise AnalysisError unless all read a word that is written into scratch now."""
         nonce = uuid.uuid4().hex
+        if is_url(folder):
+            self._check_objects(folder, nonce)
+            return
         path = Path(folder) / "nonce"
         path.write_text(nonce)
         try:
@@ -48,8 +53,21 @@ class Workers:
         if blind:
             raise AnalysisError(
                 f"scratch folder {folder} is not seen by {self._named(blind)}; pass a folder on a "
-                "file system that all workers share as scratch="
+                "file system that all workers share as scratch=, or object storage, such as "
+                "s3://bucket/scratch"
             )
+
+    def _check_objects(self, url: str, nonce: str) -> None:
+        """Raise AnalysisError unless all read a word below a URL, and write and remove another."""
+        files, key = split_url(url)
+        files.write(f"{key}/nonce", nonce.encode())
+        for worker, found in self._ask(_use_objects, url).items():
+            if found != nonce:
+                raise AnalysisError(
+                    f"scratch {url} cannot be used by {self._named([worker])}: {found}; give all "
+                    "workers what this process has in its environment (credentials, region, "
+                    "endpoint) and the extra s3"
+                )
 
     def seeing(self, folder: str) -> str:
         """Say in a clause which of them see a folder."""
@@ -207,6 +225,18 @@ def _sees(files: Files, key: str) -> bool | str:
 def _sees_there(files: Files, key: str, version: str) -> bool | str:
     _check_version(version)
     return _sees(files, key)
+
+
+def _use_objects(url: str, version: str) -> str:
+    """Return the word that lies below a URL, or why this worker cannot read, write or remove."""
+    _check_version(version)
+    try:
+        files, key = split_url(url)
+        files.write(own := f"{key}/nonce-{uuid.uuid4().hex}", b"here")
+        files.remove(own)
+        return bytes(files.read(f"{key}/nonce")).decode()
+    except (OSError, StoreError) as error:
+        return str(error)
 
 
 def _is_folder(path: str, version: str) -> bool:

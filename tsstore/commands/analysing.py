@@ -135,6 +135,7 @@ def plan(
         select(run, step, filter, layer),
         memory=memory,
         scheduler=scheduler,
+        scratch=scratch,
         intervals=intervals,
         dependent_by=dependent_by,
         unique_by=unique_by,
@@ -207,8 +208,14 @@ def _whole_text(plan: RunPlan) -> list[str]:
 def _space_text(scratch: str | None, needed: int) -> str:
     """Say whether the scratch folder has room for so many bytes."""
     from tsstore.analysis.execution.scratch import scratch_parent
+    from tsstore.store.files.open import is_url
 
     folder = scratch_parent(scratch) or tempfile.gettempdir()
+    if is_url(folder):
+        return (
+            f"Scratch {printable(folder)}: up to {format_memory(needed)} lie there at a time, "
+            "until the analysis has ended."
+        )
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:

@@ -42,7 +42,10 @@ Scheduler = Annotated[
 ]
 Scratch = Annotated[
     str | None,
-    typer.Option(help="Folder for what does not fit into memory; all workers must see it."),
+    typer.Option(
+        help="For what does not fit into memory: a folder that all workers see, or object storage, "
+        "such as s3://bucket/scratch."
+    ),
 ]
 Patience = Annotated[float, typer.Option(help="Seconds that a cluster may be without workers.")]
 DependentBy = Annotated[

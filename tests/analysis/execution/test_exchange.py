@@ -25,7 +25,7 @@ from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
 from tsstore.errors import AnalysisError, CountingError
 
-ENTRY = FRAME = 20
+ENTRY, FRAME = 28, 20
 """Bytes of an entry, and of what comes before a frame's records."""
 
 
@@ -100,6 +100,8 @@ def test_slices_are_the_same_from_a_file_as_from_memory(counts, words, bits, gro
             found = read(filed, partition)
             assert contents(found) == contents(held.read(partition))
             assert all(len(piece) for piece in found)
+        several = [piece for part in range(2**bits) for piece in filed.read(part)]
+        assert contents(list(filed.read_several(0, 2**bits))) == contents(several)
 
 
 def test_records_lie_in_frames_that_are_read_one_by_one(tmp_path, monkeypatch):
@@ -167,7 +169,7 @@ def test_every_bit_of_a_scratch_file_is_checked(tmp_path, monkeypatch):
 def test_a_frame_of_more_records_than_there_are_is_not_read(tmp_path):
     slices = in_file(tmp_path, bits=0)
     data = bytearray(Path(slices.file).read_bytes())
-    data[ENTRY : ENTRY + 8] = (2**40).to_bytes(8, "little")
+    data[:8] = (2**40).to_bytes(8, "little")
     Path(slices.file).write_bytes(data)
     with pytest.raises(CountingError, match="has changed"):
         read(slices)
@@ -176,7 +178,7 @@ def test_a_frame_of_more_records_than_there_are_is_not_read(tmp_path):
 def test_an_entry_cannot_stand_for_that_of_another_partition(tmp_path):
     slices = in_file(tmp_path, bits=1)
     data = Path(slices.file).read_bytes()
-    swapped = data[ENTRY : 2 * ENTRY] + data[:ENTRY] + data[2 * ENTRY :]
+    swapped = data[: -2 * ENTRY] + data[-ENTRY:] + data[-2 * ENTRY : -ENTRY]
     Path(slices.file).write_bytes(swapped)
     for partition in (0, 1):
         with pytest.raises(CountingError, match="has changed"):
@@ -188,8 +190,8 @@ def test_a_frame_cannot_stand_for_another_one_of_its_partition(tmp_path, monkeyp
     pieces = [scatter([draw_records(seed, 30, 1)], 0) for seed in (1, 2)]
     slices = spill(pieces, str(tmp_path))
     data = Path(slices.file).read_bytes()
-    middle = ENTRY + (len(data) - ENTRY) // 2
-    Path(slices.file).write_bytes(data[:ENTRY] + data[middle:] + data[ENTRY:middle])
+    end = len(data) - ENTRY
+    Path(slices.file).write_bytes(data[end // 2 : end] + data[: end // 2] + data[end:])
     with pytest.raises(CountingError, match="has changed"):
         read(slices)
 
@@ -197,10 +199,10 @@ def test_a_frame_cannot_stand_for_another_one_of_its_partition(tmp_path, monkeyp
 def test_a_frame_cannot_stand_for_one_of_another_partition(tmp_path):
     slices = in_file(tmp_path, bits=1)
     data = Path(slices.file).read_bytes()
-    second = int.from_bytes(data[ENTRY : ENTRY + 8], "little")
-    frames = data[2 * ENTRY : second], data[second:]
+    second = int.from_bytes(data[-ENTRY : 8 - ENTRY], "little")
+    frames = data[:second], data[second : -2 * ENTRY]
     size = min(map(len, frames))
-    Path(slices.file).write_bytes(data[: 2 * ENTRY] + frames[1][:size] + data[2 * ENTRY + size :])
+    Path(slices.file).write_bytes(frames[1][:size] + data[size:])
     with pytest.raises(CountingError, match="has changed"):
         read(slices, 0)
 

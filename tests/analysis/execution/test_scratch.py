@@ -12,7 +12,12 @@ import children
 import pytest
 
 from tsstore.analysis.execution import scratch
-from tsstore.analysis.execution.scratch import OWNER, scratch_folder, scratch_parent
+from tsstore.analysis.execution.scratch import (
+    OWNER,
+    local_parent,
+    scratch_folder,
+    scratch_parent,
+)
 from tsstore.errors import AnalysisError, TsstoreWarning
 
 
@@ -53,13 +58,17 @@ def test_a_scratch_folder_that_cannot_be_made_is_an_error_with_advice(tmp_path):
             pytest.fail("a folder was made")
 
 
-@pytest.mark.parametrize("scratch", ["s3://bucket/x", "hdfs://host/x", Path("s3://bucket/x")])
-def test_an_object_store_cannot_be_scratch(scratch):
+@pytest.mark.parametrize("scratch", ["s3://", "hdfs://host/x", Path("s3://bucket/x"), "s3://b/?x"])
+def test_other_urls_than_of_object_storage_are_refused(scratch):
     with pytest.raises(AnalysisError, match=r"scratch is (s3|hdfs):/.*; expected a folder on a fi"):
         scratch_parent(scratch)
 
 
-def test_scratch_may_be_any_path_or_none(tmp_path):
+def test_scratch_may_be_any_path_or_object_storage_or_none(tmp_path):
+    for url in ("s3://bucket", "s3://bucket/a/b/", "az://container/x", "gs://bucket/x"):
+        assert scratch_parent(url) == url
+        assert local_parent(url) is None
+    assert local_parent(tmp_path) == str(tmp_path)
     assert scratch_parent(tmp_path) == str(tmp_path)
     assert scratch_parent("s3/a:b") == "s3/a:b"
     assert scratch_parent(None) is None

@@ -96,8 +96,24 @@ def test_where_no_memory_would_do_it_says_so():
 
 def test_on_a_cluster_the_memory_is_not_to_blame():
     plan = run_plan({"conv_2": LARGE}, in_memory_from=None, shared_memory=False)
-    first = "Records go through files whatever the memory: workers share nothing else."
-    assert plan.sentences[0] == first
+    first = "Records go through files whatever the memory, because workers share nothing else; "
+    where = "scratch= a folder that all workers see, or s3://bucket/prefix, should say where."
+    assert plan.sentences[0] == first + where
+    told = replace(plan, scratch="/shared").sentences[0]
+    assert told == first + "they lie below /shared."
+
+
+def test_object_storage_is_said_and_what_it_means_for_slices():
+    plan = run_plan({"a": replace(LARGE, object_scratch=True)}, scratch="s3://bucket/\x1b[1m")
+    assert dict(zip(HEADINGS, plan_rows(plan)[0], strict=True))["records"] == "through objects"
+    assert plan.sentences[0].startswith("a: records go through objects, because they and the run")
+    assert "have 256 KiB at least" in plan.sentences[1]
+    assert plan.sentences[1].endswith("unless memory needs more; shorter are those of a.")
+    long = replace(LARGE, object_scratch=True, plan=replace(SPILLED, slice_bytes=1 << 20))
+    plan = run_plan({"a": long}, shared_memory=False, scratch="s3://bucket/\x1b[1m")
+    assert plan.sentences[1].endswith("unless memory needs more.")
+    assert plan.sentences[0].endswith("they lie below s3://bucket/\\x1b[1m.")
+    assert plan.to_dict()["layers"]["a"]["records"] == "objects"
 
 
 def test_fewer_threads_are_explained():

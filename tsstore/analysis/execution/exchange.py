@@ -1,4 +1,4 @@
-"""Records on their way from blocks to partitions: in memory, or in scratch files."""
+"""Records on their way from blocks to partitions: in memory, or in files or objects of scratch."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import socket
 import struct
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Protocol
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.execution.scratch_objects import ObjectReader, written_objects
 from tsstore.analysis.planning.cost import FRAME_BYTES
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.spectrum_delta import SpectrumDelta
+from tsstore.store.files.open import is_url
 from tsstore.text import format_memory
 
-_ENTRY = struct.Struct("<QQI")
+_ENTRY = struct.Struct("<QQQI")
 _FRAME = struct.Struct("<QQI")
 _WRITE_BUFFER = 1 << 18
 
@@ -91,49 +92,56 @@ class HeldSlices:
 class FiledSlices:
     """Records in a scratch file.
 
-    The file begins with an entry for each partition: where its frames begin, how many there are,
-    and a checksum of that. A frame begins with how many bare records and how many others it has
-    and a checksum of all; of either kind follow the keys, then multiplicities and incidences unless
-    they are bare, then groups if they are told apart.
+    Frames follow each other, partition by partition. A frame begins with how many bare records and
+    how many others it has and a checksum of all; of either kind follow the keys, then
+    multiplicities and incidences unless they are bare, then groups if they are told apart. The file
+    ends with an entry for each partition: where its frames begin, their bytes, how many there are,
+    and a checksum of that.
+
+    Attributes
+    ----------
+    file
+        Its path, or its URL.
+    entries
+        Where the entries begin.
     """
 
     file: str
     partitions: int
     total: int
     words: int
-    grouped: bool = False
+    grouped: bool
+    entries: int
 
     def read(self, partition: int) -> Iterator[Records]:
         """Yield a partition's records, some at a time; CountingError if the file has changed."""
-        try:
-            with open(self.file, "rb", buffering=0) as file:
-                file.seek(partition * _ENTRY.size)
-                start, frames = self._entry(file.read(_ENTRY.size), partition)
-                file.seek(start)
-                for frame in range(frames):
-                    yield from self._read_frame(file, partition, frame)
-        except OSError as error:
-            if not os.path.isdir(folder := os.path.dirname(self.file)):
-                raise _folder_unseen(folder) from error
-            gone = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
-            raise (CountingError if gone else AnalysisError)(
-                f"scratch file {self.file} cannot be read ({error.strerror}); "
-                f"{'was it removed? Analyse again' if gone else 'analyse again'}"
-            ) from error
+        return self.read_several(partition, partition + 1)
 
     def read_several(self, first: int, stop: int) -> Iterator[Records]:
         """Yield the records of partitions from the first on, as `read` does."""
-        for partition in range(first, stop):
-            yield from self.read(partition)
+        with _reading(self.file) as file:
+            size = (stop - first) * _ENTRY.size
+            file.go_to(self.entries + first * _ENTRY.size, size)
+            data = file.read(size)
+            if len(data) != size:
+                raise self._changed()
+            entries = [
+                self._entry(entry, first + number)
+                for number, entry in enumerate(_ENTRY.iter_unpack(data))
+            ]
+            if size := sum(entry[1] for entry in entries):
+                file.go_to(entries[0][0], size)
+            for partition, (_, _, frames) in enumerate(entries, first):
+                for frame in range(frames):
+                    yield from self._read_frame(file, partition, frame)
 
-    def _entry(self, data: bytes, partition: int) -> tuple[int, int]:
-        if len(data) == _ENTRY.size:
-            start, frames, checksum = _ENTRY.unpack(data)
-            if checksum == _checksum(partition, start, frames):
-                return start, frames
-        raise self._changed()
+    def _entry(self, entry: tuple[int, int, int, int], partition: int) -> tuple[int, int, int]:
+        start, size, frames, checksum = entry
+        if checksum != _checksum(partition, start, size, frames):
+            raise self._changed()
+        return start, size, frames
 
-    def _read_frame(self, file: IO[bytes], partition: int, frame: int) -> Iterator[Records]:
+    def _read_frame(self, file: _Reader, partition: int, frame: int) -> Iterator[Records]:
         header = file.read(_FRAME.size)
         if len(header) != _FRAME.size:
             raise self._changed()
@@ -152,36 +160,91 @@ class FiledSlices:
     def _changed(self) -> CountingError:
         return CountingError(
             f"scratch file {self.file} has changed while it was in use; analyse again, with a "
-            "folder that nothing else writes to as scratch="
+            "place that nothing else writes to as scratch="
         )
 
 
 def spill(pieces: Sequence[Scattered], folder: str) -> FiledSlices:
-    """Write a block's records, of at least one piece, to a file of their own in a folder.
+    """Write a block's records, of at least one piece, to a file of their own in scratch.
 
     A task that runs twice writes two files, of which only the one with a receipt is read.
-    AnalysisError if the file cannot be written.
+    AnalysisError if the file cannot be written, AccessError if an object store takes none.
     """
-    path = Path(folder) / f"{uuid.uuid4().hex}.records"
+    file = f"{folder}/{uuid.uuid4().hex}.records"
     partitions = len(pieces[0][1]) - 1
-    try:
-        with open(path, "xb", buffering=_WRITE_BUFFER) as file:
-            file.seek(partitions * _ENTRY.size)
-            entries = [_write_slice(file, pieces, partition) for partition in range(partitions)]
-            file.seek(0)
-            file.writelines(entries)
-    except OSError as error:
-        with suppress(OSError):
-            path.unlink()
-        if not os.path.isdir(folder):
-            raise _folder_unseen(folder) from error
-        raise _not_written(folder, pieces, error) from error
+    with written_objects(file) if is_url(folder) else _written(file, pieces) as out:
+        entries = [_write_slice(out, pieces, partition) for partition in range(partitions)]
+        end = out.tell()
+        out.writelines(entries)
     first = pieces[0][0]
     total = sum(len(records) for records, _ in pieces)
-    return FiledSlices(str(path), partitions, total, first.words, first.group is not None)
+    return FiledSlices(file, partitions, total, first.words, first.group is not None, end)
 
 
-def _write_slice(file: IO[bytes], pieces: Sequence[Scattered], partition: int) -> bytes:
+class _Writer(Protocol):
+    """A new scratch file."""
+
+    def tell(self) -> int: ...
+
+    def write(self, data: bytes, /) -> int: ...
+
+    def writelines(self, pieces: Iterable[bytes | memoryview], /) -> None: ...
+
+
+class _Reader(Protocol):
+    """A scratch file of which spans are read, each from its beginning."""
+
+    def go_to(self, start: int, size: int) -> None: ...
+
+    def read(self, size: int) -> bytes: ...
+
+
+class _LocalReader:
+    """A scratch file in a folder; nothing is read ahead."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.read = file.read
+
+    def go_to(self, start: int, size: int) -> None:
+        """Begin a span."""
+        self._file.seek(start)
+
+
+@contextmanager
+def _written(path: str, pieces: Sequence[Scattered]) -> Iterator[IO[bytes]]:
+    """Yield a new file in a folder, which is removed if it cannot be written."""
+    try:
+        with open(path, "xb", buffering=_WRITE_BUFFER) as file:
+            yield file
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(path)
+        if not os.path.isdir(folder := os.path.dirname(path)):
+            raise _folder_unseen(folder) from error
+        raise _not_written(folder, pieces, error) from error
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[_Reader]:
+    """Yield what reads a scratch file."""
+    if is_url(path):
+        yield ObjectReader(path)
+        return
+    try:
+        with open(path, "rb", buffering=0) as file:
+            yield _LocalReader(file)
+    except OSError as error:
+        if not os.path.isdir(folder := os.path.dirname(path)):
+            raise _folder_unseen(folder) from error
+        gone = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+        raise (CountingError if gone else AnalysisError)(
+            f"scratch file {path} cannot be read ({error.strerror}); "
+            f"{'was it removed? Analyse again' if gone else 'analyse again'}"
+        ) from error
+
+
+def _write_slice(file: _Writer, pieces: Sequence[Scattered], partition: int) -> bytes:
     """Write a partition's records; return its entry."""
     start = file.tell()
     frames = list(_frames(HeldSlices(pieces).read(partition)))
@@ -190,7 +253,8 @@ def _write_slice(file: IO[bytes], pieces: Sequence[Scattered], partition: int) -
         checksum = _checksum(partition, number, bare, others, *columns)
         file.write(_FRAME.pack(bare, others, checksum))
         file.writelines(column.data for column in columns)
-    return _ENTRY.pack(start, len(frames), _checksum(partition, start, len(frames)))
+    numbers = start, file.tell() - start, len(frames)
+    return _ENTRY.pack(*numbers, _checksum(partition, *numbers))
 
 
 def _frames(pieces: Sequence[Records]) -> Iterator[list[Records]]:
@@ -210,7 +274,8 @@ def _folder_unseen(folder: str) -> AnalysisError:
     """Return the error of a process that came later, perhaps, where the folder is not to be had."""
     return AnalysisError(
         f"scratch folder {folder} is not there, as seen from {socket.gethostname()}; pass a folder "
-        "on a file system that all workers share as scratch=, and leave what is in it alone"
+        "on a file system that all workers share as scratch=, and leave what is in it alone; or "
+        "pass object storage, such as s3://bucket/scratch"
     )
 
 

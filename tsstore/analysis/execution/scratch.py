@@ -1,4 +1,7 @@
-"""Folders for what does not fit into memory: made, found again after a kill, and removed."""
+"""Places for what does not fit into memory: made, found again after a kill, and removed.
+
+They are folders, or what lies below a key of an object store.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from tsstore.analysis.execution.scratch_objects import scratch_files
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.errors import AnalysisError, TsstoreWarning
+from tsstore.errors import AnalysisError, DamageError, StoreError, TsstoreWarning
 from tsstore.store.files.open import is_url
 from tsstore.store.process import system
 from tsstore.text import counted, printable
+
+if TYPE_CHECKING:
+    from tsstore.store.files.objects import ObjectFiles
 
 OWNER = "owner.json"
 """Locked by its process as long as that lives."""
@@ -29,33 +37,46 @@ DAY = 86_400
 FORGOTTEN_DAYS = 7
 """After so long without a new file a folder of which nothing else is known is taken for left."""
 _NAME = re.compile(r"tsstore-scratch-[0-9a-f]{12}")
+_OBJECTS = re.compile(r"(s3|gs|az)://[^/@?#\s]+(/[^?#\s]*)?")
 _MOST_OWNER_BYTES = 4096
 _REMOVALS = 20
 
 
 def scratch_parent(scratch: str | os.PathLike[str] | None) -> str | None:
-    """Return the folder in which the user wants scratch, None if any will do; no URL."""
-    if scratch is not None and is_url(scratch):
+    """Return the folder or URL in which the user wants scratch, None if any folder will do."""
+    parent = None if scratch is None else os.fspath(scratch)
+    if parent is not None and is_url(parent) and not _OBJECTS.fullmatch(parent):
         raise AnalysisError(
-            f"scratch is {os.fspath(scratch)}; expected a folder on a file system that all workers "
-            "see: an object store cannot be scratch"
+            f"scratch is {printable(parent)}; expected a folder on a file system that all workers "
+            "see, or object storage: s3://, gs:// or az:// with a bucket and a path"
         )
-    return None if scratch is None else os.fspath(scratch)
+    return parent
+
+
+def local_parent(scratch: str | os.PathLike[str] | None) -> str | None:
+    """Return the folder for what this process alone writes and reads, None if any will do."""
+    parent = scratch_parent(scratch)
+    return None if parent is None or is_url(parent) else parent
 
 
 @contextmanager
 def planned_scratch(
     plan: Plan, scheduler: Scheduler, scratch: str | os.PathLike[str] | None
 ) -> Iterator[str]:
-    """Make the scratch folder that a plan needs, and remove it with all that is in it.
+    """Make the scratch that a plan needs, and remove it with all that is in it.
 
-    Its path is empty where the plan needs none. AnalysisError if it cannot be made, or not all
-    workers see it.
+    Its path, or URL, is empty where the plan needs none. AnalysisError if it cannot be made, or not
+    all workers see it.
     """
     if not plan.spill:
         yield ""
         return
-    with scratch_folder(scratch, scheduler.seeing) as folder:
+    parent = scratch_parent(scratch)
+    if parent is not None and is_url(parent):
+        made = scratch_objects(parent)
+    else:
+        made = scratch_folder(parent, scheduler.seeing)
+    with made as folder:
         scheduler.check_scratch(folder)
         yield folder
 
@@ -71,7 +92,7 @@ def scratch_folder(
     """
     parent = os.path.abspath(parent or tempfile.gettempdir())
     remove_left(parent)
-    folder = os.path.join(parent, f"tsstore-scratch-{uuid.uuid4().hex[:12]}")
+    folder = os.path.join(parent, _new_name())
     # Whoever interrupts does so at any time: also before what was made has been returned.
     lock = None
     try:
@@ -97,6 +118,62 @@ def scratch_folder(
                 os.close(lock)
 
 
+@contextmanager
+def scratch_objects(parent: str) -> Iterator[str]:
+    """Give a URL below which scratch may lie, and remove all that is below it then.
+
+    What killed processes have left beside it is removed first. AnalysisError if the place cannot be
+    listed or written to.
+    """
+    parent, name = parent.rstrip("/"), _new_name()
+    try:
+        files = scratch_files(parent)
+        _remove_left_objects(files)
+        files.create(f"{name}/{OWNER}", json.dumps(_this_owner() | {"scratch": name}).encode())
+    except StoreError as error:
+        raise AnalysisError(
+            f"scratch cannot be used from {socket.gethostname()}, where the analysis was asked "
+            f"for: {error}; or pass another place as scratch="
+        ) from error
+    try:
+        yield f"{parent}/{name}"
+    finally:
+        _remove_objects(files, name)
+
+
+def _remove_objects(files: ObjectFiles, name: str) -> None:
+    """Remove what is below a name, although tasks that an error left behind may still write."""
+    try:
+        for _ in range(_REMOVALS):
+            files.remove_tree(name)
+            if not files.exists(name):
+                return
+            time.sleep(0.05)
+    except StoreError as error:
+        warnings.warn(
+            f"scratch is left at {files.where(name)}: {error}; an analysis with the same scratch= "
+            f"removes it when it is {FORGOTTEN_DAYS} days old",
+            TsstoreWarning,
+            stacklevel=2,
+        )
+
+
+def _remove_left_objects(files: ObjectFiles) -> None:
+    """Remove the scratch below a URL where nothing was written for a week, and say so."""
+    for name in filter(_NAME.fullmatch, files.list("")):
+        now = time.time()
+        newest = files.newest(name, now - FORGOTTEN_DAYS * DAY)
+        days = 0 if newest is None else int((now - newest) / DAY)
+        if days < FORGOTTEN_DAYS:
+            continue
+        try:
+            owner = _read_owner(bytes(files.read(f"{name}/{OWNER}", most=_MOST_OWNER_BYTES)))
+        except (FileNotFoundError, DamageError):
+            owner = None
+        _say_removed(files.where(name), owner, days)
+        files.remove_tree(name)
+
+
 def remove_left(parent: str) -> None:
     """Remove the scratch folders of this user in a folder whose processes were killed.
 
@@ -120,14 +197,18 @@ def _remove_if_left(folder: Path, status: os.stat_result) -> None:
         return
     days = int((time.time() - status.st_mtime) / DAY)
     if days >= FORGOTTEN_DAYS:
-        host = printable(str((owner or {}).get("host", "an unknown host")))
-        warnings.warn(
-            f"{printable(str(folder))} is removed: scratch of an analysis on {host}, which has "
-            f"written nothing there for {counted(days, 'day')}",
-            TsstoreWarning,
-            stacklevel=2,
-        )
+        _say_removed(str(folder), owner, days)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say_removed(place: str, owner: dict[str, str | None] | None, days: int) -> None:
+    host = printable(str((owner or {}).get("host", "an unknown host")))
+    warnings.warn(
+        f"{printable(place)} is removed: scratch of an analysis on {host}, which has written "
+        f"nothing there for {counted(days, 'day')}",
+        TsstoreWarning,
+        stacklevel=3,
+    )
 
 
 def _lock(folder: str) -> int:
@@ -146,6 +227,10 @@ def _lock(folder: str) -> int:
     return descriptor
 
 
+def _new_name() -> str:
+    return f"tsstore-scratch-{uuid.uuid4().hex[:12]}"
+
+
 def _this_owner() -> dict[str, str | None]:
     return {"host": socket.gethostname(), "system": system()}
 
@@ -155,8 +240,15 @@ def _owner(folder: Path) -> dict[str, str | None] | None:
     try:
         descriptor = os.open(folder / OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
-            owner = json.loads(file.read(_MOST_OWNER_BYTES))
-    except (OSError, ValueError):
+            return _read_owner(file.read(_MOST_OWNER_BYTES))
+    except OSError:
+        return None
+
+
+def _read_owner(data: bytes) -> dict[str, str | None] | None:
+    try:
+        owner = json.loads(data)
+    except ValueError:
         return None
     return owner if isinstance(owner, dict) and owner.get("system") else None
 

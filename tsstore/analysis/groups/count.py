@@ -134,7 +134,9 @@ def count_groups(
     rows = rows_by_set(states, sets, samples.sample_filter, count + 1)
     # The numbers of sets are held all the while, and room is needed for keys in their order.
     held = max(samples.sample_filter.planned + sum(map(len, sets.values())) // 4, 1)
-    plan = layer_plan(states, memory, scheduler, samples.group_count, held, request.exact)
+    plan = layer_plan(
+        states, memory, scheduler, samples.group_count, held, request.exact, request.scratch
+    )
     plan = replace(plan, direct=False)
     scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
     warm_up(states.row_bytes, request.exact, samples.group_count > 0, plan.spill)

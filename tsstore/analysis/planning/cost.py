@@ -19,6 +19,8 @@ from tsstore.counting.tables.plain import slot_bytes
 FAN_IN, GROUPED_FAN_IN = 16, 4
 FRAME_BYTES = 1 << 20
 """Of records that are read from a file at a time, about: a piece's of a partition may be more."""
+PART_BYTES = 4 << 20
+"""Of an object of scratch: a block writes as many as it needs, one after the other."""
 HOT_PIECES = 4
 """Pieces of a block at whose end hot keys become records, at least."""
 PLACES_OF_A_ROW = 4
@@ -66,6 +68,8 @@ class Work:
         Tasks that all processes run at a time; as many blocks there should be, at least.
     neurons
         Bits of a row that may be set; unless given, too many for a table of all states.
+    object_scratch
+        Whether what does not stay in memory goes through objects instead of files.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Work:
     left_out: int = 0
     all_threads: int = 1
     neurons: int = 8 * MOST_ROW_BYTES + 1
+    object_scratch: bool = False
 
     def records_bytes(self, rows: int) -> int:
         """Return the bytes of the records of so many rows, at most.
@@ -125,9 +130,11 @@ def block_task_bytes(
 ) -> int:
     """Return the most bytes that a block task takes, but for records that stay in memory.
 
-    There are an encoded chunk, a decoded one that was wanted in part, and rows, about a chunk.
+    There are an encoded chunk, a decoded one that was wanted in part, and rows, about a chunk. An
+    object is put together while the last one may still be there.
     """
     held = work.records_bytes(block_rows) if spill else 0
+    held += 2 * PART_BYTES if spill and work.object_scratch else 0
     pieces = piece_bytes(work, piece_rows, HOT_PIECES * piece_rows)
     table = direct_table_bytes(work) if direct else 0
     return OVERHEAD_BYTES + 3 * work.chunk_bytes + pieces + held + table
@@ -167,7 +174,7 @@ def partition_task_bytes(
     records is kept by the allocator, in gaps that frames fill but records in order do not.
     """
     buffers = piece_rows * 8 * work.words + work.chunk_bytes
-    frames = 2 * FRAME_BYTES if spill else 0
+    frames = (4 if work.object_scratch else 2) * FRAME_BYTES if spill else 0
     whole = max(
         subpartition_table_bytes(work.words, work.groups, subpartition_records),
         table_bytes(work, maximum_slots),

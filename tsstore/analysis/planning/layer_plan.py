@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_table_bytes
 from tsstore.errors import MemoryTooSmallError
+from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
 from tsstore.text import format_memory
 
@@ -40,12 +42,16 @@ files are the longer, the fewer partitions there are."""
 PARALLEL_ROWS = 1 << 17
 LEAST_PARTITIONS = 8
 """Of a layer that has more rows than these: enough to share out among threads."""
+LEAST_SLICE_BYTES = 1 << 18
+"""Of a slice in object storage, about, where memory allows: each takes a request or two."""
 SPREAD = 1.15
 """How much larger than the mean a partition that is gathered may be."""
 ROW_SECONDS = {False: 12e-9, True: 20e-9}
 GROUPED_ROW_SECONDS = {False: 20e-9, True: 28e-9}
 """Of a row whose record stays in memory, and of one that goes through a file."""
 SLICE_SECONDS = {False: 2e-6, True: 30e-6}
+OBJECT_SLICE_SECONDS = 40e-3
+"""Of a slice in object storage, which all threads share: two answers are waited for."""
 PIECE_SECONDS = 3e-4
 DECODING_SECONDS = 0.5e-9
 """Of a byte of a chunk."""
@@ -80,7 +86,7 @@ class Plan:
     maximum_slots
         Slots of such a partition's table; beyond it, the partition is counted in several passes.
     spill
-        Whether records go through files instead of memory.
+        Whether records go through scratch, files or objects, instead of memory.
     scratch_bytes
         Most bytes of records there can be.
     slice_bytes
@@ -158,17 +164,23 @@ def layer_plan(
     groups: int = 0,
     left_out: int = 0,
     exact: bool = False,
+    scratch: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """Return how a layer would be counted within so many bytes of memory; see :func:`make_plan`.
 
     It tells so many groups of samples apart, and leaves out so many samples of the run.
     """
-    work = layer_work(states, scheduler, groups, left_out, exact)
+    work = layer_work(states, scheduler, groups, left_out, exact, scratch)
     return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)
 
 
 def layer_work(
-    states: LayerStates, scheduler: Scheduler, groups: int, left_out: int, exact: bool
+    states: LayerStates,
+    scheduler: Scheduler,
+    groups: int,
+    left_out: int,
+    exact: bool,
+    scratch: str | os.PathLike[str] | None = None,
 ) -> Work:
     """Return what there is to count in a layer; the rows of each sample are read if they vary."""
     return Work(
@@ -183,6 +195,7 @@ def layer_work(
         left_out=left_out,
         all_threads=scheduler.all_threads,
         neurons=states.neurons,
+        object_scratch=scratch is not None and is_url(scratch),
     )
 
 
@@ -196,7 +209,11 @@ def estimated_seconds(work: Work, plan: Plan) -> float:
     pieces = -(-work.rows // plan.piece_rows)
     seconds = GROUPED_ROW_SECONDS if work.groups else ROW_SECONDS
     shared = work.rows * seconds[plan.spill] + blocks * work.chunk_bytes * DECODING_SECONDS
-    alone = (blocks << plan.partition_bits) * SLICE_SECONDS[plan.spill] + pieces * PIECE_SECONDS
+    slices = blocks << plan.partition_bits
+    if plan.spill and work.object_scratch:
+        shared += slices * OBJECT_SLICE_SECONDS
+        slices = 0
+    alone = slices * SLICE_SECONDS[plan.spill] + pieces * PIECE_SECONDS
     return shared / min(plan.threads, blocks) + alone
 
 
@@ -246,7 +263,7 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
     subpartition_records = min(SUBPARTITION_RECORDS, max(MIN_PIECE_ROWS, piece_rows // 8))
     slots = _most_slots(work, subpartition_records)
     block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
-    for bits in range(_fewest_bits(work, spill), MAX_PARTITION_BITS + 1):
+    for bits in range(_fewest_bits(work, spill, block_rows), MAX_PARTITION_BITS + 1):
         held = held_bytes(work, piece_rows, block_rows, bits, spill)
         gathered = int(SPREAD * work.records_bytes(work.rows >> bits)) + (1 << 16)
         partition = partition_task_bytes(
@@ -295,12 +312,19 @@ def _block_rows(
     return max(piece_rows, min(even, room * 1000 // work.records_bytes(1000)))
 
 
-def _fewest_bits(work: Work, spill: bool) -> int:
-    """Return the bits that make as few partitions as are worth a thought."""
+def _fewest_bits(work: Work, spill: bool, block_rows: int) -> int:
+    """Return the bits that make as few partitions as are worth a thought.
+
+    In object storage they are fewer where slices would be short, whatever a partition then has.
+    """
     partitions = -(-work.rows // PARTITION_RECORDS[spill])
     if work.rows > PARALLEL_ROWS:
         partitions = max(partitions, LEAST_PARTITIONS)
-    return min((partitions - 1).bit_length(), MAX_PARTITION_BITS) if partitions else 0
+    bits = min((partitions - 1).bit_length(), MAX_PARTITION_BITS) if partitions else 0
+    if spill and work.object_scratch:
+        block_bytes = work.records_bytes(min(block_rows, work.rows))
+        bits = min(bits, max(block_bytes // LEAST_SLICE_BYTES, 1).bit_length() - 1)
+    return bits
 
 
 def _most_slots(work: Work, subpartition_records: int) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES, Work
-from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plan
+from tsstore.analysis.planning.layer_plan import LEAST_SLICE_BYTES, Plan, layer_work, make_plan
 from tsstore.analysis.repeats import plan_samples
 from tsstore.analysis.request import (
     Repeats,
@@ -39,6 +40,12 @@ from tsstore.text import (
 if TYPE_CHECKING:
     import pandas as pd
 
+Way = Literal["memory", "files", "objects"]
+"""Which way a layer's records take from blocks to partitions."""
+_RECORDS: dict[Way, str] = {
+    "memory": "in memory", "files": "through files", "objects": "through objects",
+}  # fmt: skip
+
 LARGEST_GIB = 10_000
 """More memory than this no advice asks for."""
 
@@ -53,6 +60,14 @@ class PlannedLayer:
     rows: int
     row_bytes: int
     plan: Plan
+    object_scratch: bool = False
+
+    @property
+    def way(self) -> Way:
+        """Which way the records take."""
+        if not self.plan.spill:
+            return "memory"
+        return "objects" if self.object_scratch else "files"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""
@@ -64,6 +79,7 @@ class PlannedLayer:
             "block_rows": plan.block_rows,
             "piece_rows": plan.piece_rows,
             "partitions": 1 << plan.partition_bits,
+            "records": self.way,
             "spill": plan.spill,
             "scratch_bytes": plan.scratch_bytes if plan.spill else 0,
             "slice_bytes": plan.slice_bytes,
@@ -95,8 +111,10 @@ class RunPlan(ByLayer[Plan]):
     smallest_memory
         About the fewest bytes, a round amount, with which there is a plan for every layer.
     in_memory_from
-        About the fewest bytes, a round amount, with which nothing goes through files; None where it
-        always does: on a cluster, or in this world.
+        About the fewest bytes, a round amount, with which nothing goes through scratch; None where
+        it always does: on a cluster, or in this world.
+    scratch
+        Where scratch is wanted, a folder or a URL; None for the system's folder.
     """
 
     run: str
@@ -106,6 +124,7 @@ class RunPlan(ByLayer[Plan]):
     layers: Mapping[str, PlannedLayer]
     smallest_memory: int
     in_memory_from: int | None
+    scratch: str | None = None
 
     @property
     def rows(self) -> int:
@@ -119,7 +138,7 @@ class RunPlan(ByLayer[Plan]):
 
     @property
     def scratch_bytes(self) -> int:
-        """Most bytes that lie in the scratch folder at a time: of the batch that needs most."""
+        """Most bytes that lie in scratch at a time: of the batch that needs most."""
         return max(batch.scratch_bytes for batch in self.batches)
 
     @property
@@ -148,10 +167,11 @@ class RunPlan(ByLayer[Plan]):
 
     @property
     def sentences(self) -> list[str]:
-        """What goes through files and why, and what other memories would do, a line each."""
+        """What goes through scratch and why, and what other memories would do, a line each."""
         start = self.start_up_bytes
         return [
             _where_records_go(self),
+            *_length_of_slices(self),
             *_fewer_threads(self),
             *_how_many_at_once(self),
             f"The smallest memory that works is about {format_memory(self.smallest_memory)}.",
@@ -173,6 +193,7 @@ class RunPlan(ByLayer[Plan]):
             "start_up_bytes": self.start_up_bytes,
             "smallest_memory": self.smallest_memory,
             "in_memory_from": self.in_memory_from,
+            "scratch": self.scratch,
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
             "sentences": self.sentences,
         }
@@ -212,6 +233,7 @@ def plan(
     repeats: Repeats = "once",
     exact: bool = False,
     cluster: str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
 ) -> RunPlan:
     """Say how :func:`tsstore.analyze` would count a run if it had the same arguments.
 
@@ -220,8 +242,9 @@ def plan(
 
     Parameters
     ----------
-    store, layers, memory, scheduler, intervals, dependent_by, unique_by, repeats, exact, cluster
-        As :func:`tsstore.analyze` takes them.
+    store, layers, memory, scheduler, intervals, dependent_by, unique_by, repeats, exact, cluster, \
+    scratch
+        As :func:`tsstore.analyze` takes them. Nothing is written to scratch, nor is it looked for.
 
     Returns
     -------
@@ -238,6 +261,7 @@ def plan(
     request = Request(
         memory=memory,
         scheduler=scheduler,
+        scratch=scratch,
         intervals=intervals,
         dependent_by=dependence(dependent_by, cluster),
         unique_by=unique_by,
@@ -253,18 +277,22 @@ def plan(
         works = []
         for name in names:
             check_rows(store[name], samples.sample_filter)
-            works.append(layer_work(store[name], runner, groups, left_out, exact))
+            works.append(layer_work(store[name], runner, groups, left_out, exact, scratch))
         threads, shared_memory = runner.threads, runner.shared_memory
 
     def plan_of(work: Work, memory: int) -> Plan:
         return make_plan(work, memory, threads, shared_memory)
 
     planned = {
-        work.name: PlannedLayer(work.rows, work.row_bytes, plan_of(work, amount)) for work in works
+        work.name: PlannedLayer(
+            work.rows, work.row_bytes, plan_of(work, amount), work.object_scratch
+        )
+        for work in works
     }
     smallest = min(amount, _least_memory(works, plan_of, lambda plan: True) or amount)
     in_memory = _least_memory(works, plan_of, lambda plan: not plan.spill)
-    return RunPlan(store.path, amount, threads, shared_memory, planned, smallest, in_memory)
+    where = None if scratch is None else os.fspath(scratch)
+    return RunPlan(store.path, amount, threads, shared_memory, planned, smallest, in_memory, where)
 
 
 def _least_memory(
@@ -337,7 +365,7 @@ def _layer_cells(name: str, layer: PlannedLayer) -> tuple[str, ...]:
         f"{plan.blocks:,}",
         f"{plan.block_rows:,}",
         f"{1 << plan.partition_bits:,}",
-        "through files" if plan.spill else "in memory",
+        _RECORDS[layer.way],
         format_memory(plan.scratch_bytes) if plan.spill else "",
         format_memory(plan.slice_bytes),
         format_memory(plan.projected_peak),
@@ -362,21 +390,46 @@ def _how_many_at_once(plan: RunPlan) -> list[str]:
 
 
 def _where_records_go(plan: RunPlan) -> str:
-    """Say which layers' records go through files, and with what memory none or some would."""
+    """Say which layers' records go through scratch, and with what memory none or some would."""
     spilled = [name for name, layer in plan.items() if layer.spill]
+    things = "objects" if _object_scratch(plan) else "files"
     if not plan.shared_memory:
-        return "Records go through files whatever the memory: workers share nothing else."
+        where = "scratch= a folder that all workers see, or s3://bucket/prefix, should say where"
+        if plan.scratch is not None:
+            where = f"they lie below {printable(plan.scratch)}"
+        return (
+            f"Records go through {things} whatever the memory, because workers share nothing else; "
+            f"{where}."
+        )
     least = plan.in_memory_from
     if not spilled and least is not None:
         return (
             f"All records stay in memory; with less than {format_memory(least)} some would go "
-            "through files."
+            f"through {things}."
         )
     enough = "no memory" if least is None else format_memory(least)
     return (
-        f"{listed(spilled)}: records go through files, because they and the running tasks need "
-        f"more than {format_memory(plan.memory)}; with {enough} nothing would go through files."
+        f"{listed(spilled)}: records go through {things}, because they and the running tasks need "
+        f"more than {format_memory(plan.memory)}; with {enough} nothing would go through {things}."
     )
+
+
+def _object_scratch(plan: RunPlan) -> bool:
+    return any(layer.object_scratch for layer in plan.layers.values())
+
+
+def _length_of_slices(plan: RunPlan) -> list[str]:
+    """Say what object storage means for the slices, and which layers' are short all the same."""
+    layers = {name: layer for name, layer in plan.layers.items() if layer.way == "objects"}
+    if not layers:
+        return []
+    least = format_memory(LEAST_SLICE_BYTES)
+    said = (
+        f"In object storage each slice takes two requests: so that slices have {least} at least, "
+        "there are no more partitions than that leaves, unless memory needs more"
+    )
+    short = [name for name, layer in layers.items() if layer.plan.slice_bytes < LEAST_SLICE_BYTES]
+    return [f"{said}; shorter are those of {listed(short)}." if short else f"{said}."]
 
 
 def _fewer_threads(plan: RunPlan) -> list[str]:

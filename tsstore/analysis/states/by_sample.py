@@ -6,6 +6,7 @@ records of one state meet in one partition, whatever their samples are.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
 from tsstore.counting.records import Buffers, Records
+from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 
@@ -37,7 +39,11 @@ class SampleJob(LayerJob):
 
 
 def work_by_sample(
-    states: LayerStates, scheme: KeyScheme, scheduler: Scheduler, left_out: int
+    states: LayerStates,
+    scheme: KeyScheme,
+    scheduler: Scheduler,
+    left_out: int,
+    scratch: str | os.PathLike[str] | None,
 ) -> Work:
     """Return what there is to count: keys that are followed by the number of their sample."""
     return Work(
@@ -50,6 +56,7 @@ def work_by_sample(
         parts=len(states.parts),
         left_out=left_out,
         all_threads=scheduler.all_threads,
+        object_scratch=scratch is not None and is_url(scratch),
     )
 
 

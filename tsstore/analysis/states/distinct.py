@@ -51,7 +51,12 @@ def planned(
         memory, left_out = runner.memory(request.memory), states.sample_filter.planned
         try:
             plan = layer_plan(
-                states, max(memory - set_apart, 1), runner, left_out=left_out, exact=True
+                states,
+                max(memory - set_apart, 1),
+                runner,
+                left_out=left_out,
+                exact=True,
+                scratch=request.scratch,
             )
         except MemoryTooSmallError as error:
             if not set_apart:

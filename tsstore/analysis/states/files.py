@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import __version__, bits
-from tsstore.analysis.execution.scratch import scratch_folder
+from tsstore.analysis.execution.scratch import local_parent, scratch_folder
 from tsstore.errors import StoreError
 from tsstore.store.files.base import Files, partial_name
 from tsstore.store.files.local import sync_directory
@@ -108,7 +108,7 @@ def _uploaded(url: str, scratch: str | os.PathLike[str] | None) -> Iterator[Path
     _kind(Path(name))
     files = open_files(parent)
     _check_absent(files, name)
-    with scratch_folder(scratch) as folder:
+    with scratch_folder(local_parent(scratch)) as folder:
         path = Path(folder) / name
         yield path
         _check_absent(files, name)

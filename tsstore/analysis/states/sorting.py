@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.scratch import scratch_folder
+from tsstore.analysis.execution.scratch import local_parent, scratch_folder
 from tsstore.analysis.states.distinct import Piece
 from tsstore.errors import AnalysisError, CountingError
 
@@ -32,10 +32,11 @@ def sorted_pieces(
 ) -> Iterator[Piece]:
     """Yield all states, the most frequent first, and of equally frequent ones the first bytes.
 
-    About so many bytes of memory are taken. What does not fit goes to a file in a scratch folder;
-    AnalysisError if it cannot be written.
+    About so many bytes of memory are taken. What does not fit goes to a file in a scratch folder,
+    the system's one if scratch is object storage; AnalysisError if it cannot be written.
     """
     size = row_bytes + 2 * _NUMBER_BYTES
+    folder = local_parent(scratch)
     room = np.empty((max(memory // 3 // size, 2), size), np.uint8)
     with ExitStack() as stack:
         runs: _Runs | None = None
@@ -47,7 +48,7 @@ def sorted_pieces(
                 room[used : used + taken] = entries[:taken]
                 entries, used = entries[taken:], used + taken
                 if used == len(room):
-                    runs = runs or _Runs(stack.enter_context(scratch_folder(scratch)), size)
+                    runs = runs or _Runs(stack.enter_context(scratch_folder(folder)), size)
                     runs.write(_sort(room))
                     used = 0
         last = _sort(room[:used])

@@ -187,7 +187,7 @@ def _count(states: LayerStates, request: Request) -> _Found:
     ):
         # What is held of each sample is reckoned as that of those left out is, 8 bytes each.
         held = states.sample_filter.planned + samples * SAMPLE_BYTES // 8
-        work = work_by_sample(states, scheme, runner, held)
+        work = work_by_sample(states, scheme, runner, held, request.scratch)
         memory = runner.memory(request.memory)
         plan = make_plan(work, memory, runner.threads, runner.shared_memory)
         warm_up(states.row_bytes, False, False, plan.spill)

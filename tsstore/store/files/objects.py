@@ -14,7 +14,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -29,6 +29,7 @@ from tsstore.store.files.base import MAX_FILE_BYTES, Allocate, Bytes, Files
 from tsstore.store.files.failures import NO_BUCKET, failure_of, without_secrets
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore, RetryConfig
 
 _Result = TypeVar("_Result")
@@ -193,7 +194,18 @@ class ObjectFiles(Files):
         self.check_key(key)
         pages = _Pages(self._store, key)
         while page := self._request(key, pages.next_page):
-            yield from page
+            yield from (item["path"] for item in page)
+
+    def newest(self, key: str, enough: float = float("inf")) -> float | None:
+        """Return when the newest object below `key` was put, in seconds since 1970; None of none.
+
+        Where one was put as late as `enough`, no newer one is looked for.
+        """
+        newest = float("-inf")
+        pages = _Pages(self._store, key)
+        while newest < enough and (page := self._request(key, pages.next_page)):
+            newest = max(newest, *(item["last_modified"].timestamp() for item in page))
+        return None if newest == float("-inf") else newest
 
     def remove(self, key: str) -> None:
         """Remove an object."""
@@ -366,7 +378,7 @@ class _Sent:
 
 
 class _Pages:
-    """The keys of all objects below a key, a page at a time; a page that failed can be asked for.
+    """All objects below a key, a page at a time; a page that failed can be asked for.
 
     It goes on after the last key that came.
     """
@@ -377,16 +389,15 @@ class _Pages:
         self._last: str | None = None
         self._begin()
 
-    def next_page(self) -> builtins.list[str]:
-        """Return the next keys; none at the end."""
+    def next_page(self) -> Sequence[ObjectMeta]:
+        """Return the next objects' keys, sizes and times; none at the end."""
         try:
             page = next(self._pages, [])
         except Exception:
             self._begin()
             raise
-        keys = [item["path"] for item in page]
-        self._last = keys[-1] if keys else self._last
-        return keys
+        self._last = page[-1]["path"] if page else self._last
+        return page
 
     def _begin(self) -> None:
         self._pages = iter(
