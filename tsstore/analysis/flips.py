@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.reduction import Piece
 from tsstore.analysis.neurons.firing import firing_pass
-from tsstore.analysis.neurons.results import LayerNeurons
+from tsstore.analysis.neurons.layer import LayerNeurons
 from tsstore.analysis.request import check_rows
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.firing import Firing, add_firing, count_firing

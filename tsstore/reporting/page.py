@@ -15,8 +15,9 @@ import numpy as np
 
 from tsstore.analysis.analyze import analyze
 from tsstore.analysis.neurons.count import neurons as count_neurons
-from tsstore.analysis.neurons.results import HEADINGS as NEURON_HEADINGS
-from tsstore.analysis.neurons.results import LayerNeurons, Neurons
+from tsstore.analysis.neurons.layer import HEADINGS as NEURON_HEADINGS
+from tsstore.analysis.neurons.layer import LayerNeurons
+from tsstore.analysis.neurons.results import Neurons
 from tsstore.analysis.results.layer import LayerResult, efficiency_text, layer_cells
 from tsstore.analysis.results.layer import headings as layer_headings
 from tsstore.analysis.results.network import Analysis, notes

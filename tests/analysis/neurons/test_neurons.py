@@ -76,6 +76,8 @@ def test_tables(tmp_path):
     assert "a: 1 neuron fired in 0 of 50 samples: each one's rate is below 0.071 at 95 %." in str(
         found
     )
+    assert "6 of 32 neurons (19 %) tell nothing: dead, always on, or duplicates." in str(found)
+    assert found["a"].idle == 3
     assert "<table>" in found._repr_html_()
     document = json.loads(found.to_json())
     assert document["layers"]["a"]["dead"] == [2]

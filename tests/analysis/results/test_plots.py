@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -97,6 +98,52 @@ def test_rates_are_a_line_a_neuron(run):
     lines = neurons.plot().lines[::2]
     for line, layer in zip(lines, neurons.values(), strict=True):
         assert line.get_xdata().tolist() == layer.rate.tolist()
+
+
+def test_sorted_rates_are_those_of_the_neurons_with_their_limits(run):
+    layer = next(iter(tsstore.neurons(run).values()))
+    ax = layer.plot()
+    ax.figure.canvas.draw()
+    band, rates = (patch.get_data() for patch in ax.patches)
+    order = np.argsort(layer.rate, kind="stable")
+    np.testing.assert_array_equal(rates.values, layer.rate[order])
+    np.testing.assert_array_equal(band.baseline, layer.rate_limits()[0][order])
+    np.testing.assert_array_equal(band.values, layer.rate_limits()[1][order])
+    assert ax.get_title() == r"few \$x^\$"
+    assert "neurons" in ax.get_xlabel()
+    assert "rate" in ax.get_ylabel()
+
+
+def test_a_map_shows_the_rates_of_positions(run):
+    layer = next(iter(tsstore.neurons(run, maps=True).values()))
+    line = layer.plot_map(2).lines[0]
+    assert line.get_ydata().tolist() == [layer.rate[2]]
+    image = replace(layer, by_position=np.arange(24).reshape(6, 4), position_shape=(2, 3))
+    ax = image.plot_map()
+    ax.figure.canvas.draw()
+    shown = ax.images[0].get_array()
+    np.testing.assert_allclose(shown, image.map.mean("neuron"))
+    assert ax.get_xlabel() == "position_1"
+    assert [own.get_ylabel() for own in ax.figure.axes] == [
+        "position_0",
+        "rate: mean of the neurons",
+    ]
+    with pytest.raises(AnalysisError, match="has no neuron 4; expected a number from 0 to 3"):
+        image.plot_map(4)
+    with pytest.raises(AnalysisError, match="positions have 3 axes"):
+        replace(image, position_shape=(1, 2, 3)).plot_map()
+
+
+def test_groups_have_a_row_each(run):
+    ax = tsstore.neurons(run, window=100).plot()
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names[:4] == [
+        r"few \$x^\$   0",
+        r"few \$x^\$   100",
+        r"few \$x^\$   200",
+        r"few \$x^\$   all",
+    ]
+    assert ax.get_title() == "by layer and window"
 
 
 def test_without_matplotlib_the_error_names_the_extra(analysis, monkeypatch):

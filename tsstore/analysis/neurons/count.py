@@ -9,8 +9,9 @@ from typing import Any, overload
 from tsstore.analysis.groups.grouping import Bins, Grouping, group
 from tsstore.analysis.neurons.firing import NO_GROUP, count_layer
 from tsstore.analysis.neurons.groups import GroupedNeurons
+from tsstore.analysis.neurons.layer import LayerNeurons
 from tsstore.analysis.neurons.matrix import check_positions, count_joint_firing, count_positions
-from tsstore.analysis.neurons.results import LayerNeurons, Neurons
+from tsstore.analysis.neurons.results import Neurons
 from tsstore.analysis.request import Request, check_rows, countable, layer_names
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.counting.firing import add_firing

@@ -8,7 +8,8 @@ import numpy as np
 
 from tsstore import text
 from tsstore.analysis.groups.grouped import Grouped
-from tsstore.analysis.neurons.results import HEADINGS, Neurons
+from tsstore.analysis.neurons.layer import HEADINGS
+from tsstore.analysis.neurons.results import Neurons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,15 @@ class GroupedNeurons(Grouped[Neurons]):
             "groups": {str(value): found.to_dict(level) for value, found in self.items()},
             "whole": None if self._whole is None else self._whole.to_dict(level),
         }
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw each layer's firing rates in each group, a line a neuron; as `Analysis.plot`."""
+        from tsstore.analysis.results.plots import plot_rates, short
+
+        shown = [(name, group, found[name]) for name in self.layers for group, found in self.shown]
+        ax = plot_rates({f"{name}   {group}": layer.rate for name, group, layer in shown}, ax)
+        ax.set_title(f"by layer and {short(self.by)}")
+        return ax
 
     @property
     def headings(self) -> tuple[str, ...]:

@@ -125,6 +125,50 @@ def plot_rates(rates: Mapping[str, npt.NDArray[np.float64]], ax: Any) -> Any:
     return _tidy(ax, "x")
 
 
+def plot_sorted_rates(
+    rate: npt.NDArray[np.float64],
+    limits: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    title: str,
+    ax: Any,
+) -> Any:
+    """Draw a layer's firing rates from the least to the largest, with limits; return the axes."""
+    ax = axes(ax)
+    order = np.argsort(rate, kind="stable")
+    edges = np.arange(len(rate) + 1)
+    ax.stairs(limits[1][order], edges, baseline=limits[0][order], fill=True, color=BLUE, alpha=0.25)
+    ax.stairs(rate[order], edges, baseline=None, color=BLUE, linewidth=1.5)
+    ax.set(xlabel="neurons, from the least to the most firing", ylabel="firing rate: share of rows")
+    ax.set_title(title)
+    ax.set_xlim(0, len(rate))
+    ax.set_ylim(-0.02, 1.02)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return _tidy(ax, "both")
+
+
+def plot_map(rates: npt.NDArray[np.float64], what: str, title: str, ax: Any) -> Any:
+    """Draw a number of each position, of one axis or two; return the axes.
+
+    AnalysisError where positions have more axes.
+    """
+    if rates.ndim > 2:
+        raise AnalysisError(
+            f"positions have {rates.ndim} axes; expected 1 or 2: draw a part of the array .map"
+        )
+    ax = axes(ax)
+    if rates.ndim == 1:
+        ax.plot(np.arange(len(rates)), rates, color=BLUE, marker=".")
+        ax.set(xlabel="position", ylabel=what, title=title)
+        ax.set_ylim(-0.02, 1.02)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        return _tidy(ax, "both")
+    image = ax.imshow(rates, cmap="cividis", interpolation="nearest")
+    ax.figure.colorbar(image, ax=ax, label=what)
+    ax.set(xlabel="position_1", ylabel="position_0", title=title)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.get_major_locator().set_params(integer=True)
+    return ax
+
+
 def plot_beside(
     shown: Mapping[str, tuple[float, float]], labels: tuple[str, str], words: str, ax: Any
 ) -> Any:
