@@ -41,6 +41,14 @@ def url(server, monkeypatch) -> str:
     return fresh_url()
 
 
+@pytest.fixture(scope="module")
+def recorded(server) -> str:
+    """Give a run that nobody changes."""
+    url = fresh_url()
+    capture_and_analyze(url)
+    return url
+
+
 @pytest.fixture
 def failing(server, monkeypatch):
     """Give a function that puts a failing proxy before the server, for URLs opened from then on."""
@@ -240,9 +248,12 @@ def test_what_a_bucket_lacks_and_what_lacks_a_bucket(server):
         tsstore.open(f"s3://{BUCKET}/nothing")
 
 
-def test_more_names_than_one_page_holds(url):
+@pytest.mark.parametrize("page", [10, pytest.param(1000, marks=pytest.mark.slow)])
+def test_more_names_than_one_page_holds(url, page, monkeypatch):
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", str(page))
+    monkeypatch.setattr(object_files, "_DELETED_AT_ONCE", page)
     files = ObjectFiles(url)
-    keys = [f"part/{number:04}" for number in range(1010)]
+    keys = [f"part/{number:04}" for number in range(2 * page + 5)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: files.write(key, b""), keys))
     assert [f"part/{name}" for name in files.list("part")] == keys
@@ -403,12 +414,12 @@ def test_an_outage_of_up_to_a_minute_is_waited_out_and_said(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_outage_that_stays_is_no_damage(url, failing, kind, monkeypatch):
+def test_an_outage_that_stays_is_no_damage(recorded, failing, kind, monkeypatch):
     monkeypatch.setattr(object_files, "ANSWER_SECONDS", 0.3)
-    capture_and_analyze(url)
+    monkeypatch.setattr(object_files, "_LONGEST_PAUSE", 0.02)
     outage = Outage(kind)
     failing(outage)
-    files = ObjectFiles(url)
+    files = ObjectFiles(recorded)
     chunk = next(key for key in files.walk() if "/states/c/" in key)
     monkeypatch.setattr(object_files, "PATIENCE_SECONDS", 0.5)
     outage.begin(60)
@@ -418,14 +429,13 @@ def test_an_outage_that_stays_is_no_damage(url, failing, kind, monkeypatch):
     assert "\n" not in str(caught.value)
     for use in (tsstore.open, tsstore.analyze, verify):
         with pytest.raises(AccessError):
-            use(url)
+            use(recorded)
     outage.begin(0)
     assert files.read(chunk)
-    assert verify(url).ok
+    assert verify(recorded).ok
 
 
-def test_verify_goes_on_over_objects_that_cannot_be_read(url, server, monkeypatch):
-    capture_and_analyze(url)
+def test_verify_goes_on_over_objects_that_cannot_be_read(recorded, monkeypatch):
     get = object_files.obstore.get
 
     def fail(store, key):
@@ -435,7 +445,7 @@ def test_verify_goes_on_over_objects_that_cannot_be_read(url, server, monkeypatc
 
     monkeypatch.setattr(object_files.obstore, "get", fail)
     monkeypatch.setattr(object_files, "PATIENCE_SECONDS", 0.1)
-    report = verify(url)
+    report = verify(recorded)
     assert len(report.unreadable) == 2
     assert (report.errors, report.ok) == ((), False)
 
