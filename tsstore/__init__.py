@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tsstore.analysis.neurons.groups import GroupedNeurons
     from tsstore.analysis.neurons.results import Neurons
     from tsstore.analysis.planning.run_plan import RunPlan, plan
+    from tsstore.analysis.results.analyses import Analyses
     from tsstore.analysis.results.combining import Combined, combine
     from tsstore.analysis.results.difference import Difference, difference
     from tsstore.analysis.results.layer import LayerResult
@@ -64,6 +65,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analyze": "analysis.analyze",
+    "Analyses": "analysis.results.analyses",
     "Analysis": "analysis.results.network",
     "Combined": "analysis.results.combining",
     "combine": "analysis.results.combining",
@@ -115,6 +117,7 @@ _NAMES_AT_HOME = {"open": "open_store"}
 
 __all__ = [
     "AccessError",
+    "Analyses",
     "Analysis",
     "Combined",
     "Comparison",

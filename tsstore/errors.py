@@ -19,6 +19,7 @@
     │   └── WriterError           the background writer failed; its cause is chained
     └── AnalysisError             counting and evaluating
         ├── UnknownLayerError     the store has no such layer
+        ├── UnknownRunError       of several runs none has this name
         ├── EmptyStoreError       nothing has been committed
         ├── MemoryTooSmallError   names the smallest value that works
         └── CountingError         an internal check failed; no number is returned
@@ -132,6 +133,13 @@ class AnalysisError(TsstoreError):
 
 class UnknownLayerError(AnalysisError, KeyError):
     """The store has no layer of that name: see ``store.layers``."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
+class UnknownRunError(AnalysisError, KeyError):
+    """Of several runs that were analysed none has this name: the message lists them."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)

@@ -51,6 +51,42 @@ def test_a_plan_is_its_totals_and_reasons_and_a_table_when_asked_for(run):
     assert "Scratch folder" not in result.stdout
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    path = tmp_path_factory.mktemp("analysing") / "other.zarr"
+    return write_layers(path, {"conv_1": draw_layer(3, 300, 3)}).path
+
+
+def test_several_runs_are_tables_under_each_other_and_one_document(run, other):
+    options = ["--layer", "conv_1", "--no-intervals", "--scheduler", "threads"]
+    shown = invoke("analyze", other, run, *options)
+    assert shown.exit_code == 0
+    tables = [invoke("analyze", path, *options).stdout for path in (other, run)]
+    assert shown.stdout == f"{other}\n{tables[0]}{run}\n{tables[1]}"
+    document = json.loads(invoke("analyze", other, run, *options, "--json").stdout)
+    assert list(document["runs"]) == [other, run]
+    alone = json.loads(invoke("analyze", other, *options, "--json").stdout)
+    assert alone == {"schema": 1, "tsstore": tsstore.__version__, **document["runs"][other]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["RUN", "RUN"], "analysing.*run.zarr is given twice; expected each run once"),
+        (["RUN", "OTHER", "--by", "label"], "--save are for one run"),
+        (["RUN", "OTHER", "--save", "out.zarr"], "--save are for one run"),
+        (["RUN", "nowhere.zarr"], "nowhere.zarr is no tsstore run"),
+        (["RUN", "OTHER", "--layer", "conv_2"], "other.zarr has no layer 'conv_2'"),
+    ],
+)
+def test_what_makes_no_sense_of_several_runs_is_an_error(run, other, arguments, words):
+    paths = {"RUN": run, "OTHER": other}
+    result = invoke("analyze", *(paths.get(word, word) for word in arguments))
+    with pytest.raises((AnalysisError, StoreError), match=words):
+        raise result.exception
+    assert result.stdout == ""
+
+
 def test_options_of_a_plan_are_those_of_the_function(run):
     options = ["--layer", "conv_2", "--memory", "64MiB", "--scheduler", "threads"]
     others = ["--unique-by", "id", "--no-intervals", "--exact", "--json"]

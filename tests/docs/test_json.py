@@ -39,6 +39,7 @@ COMMANDS = {
     "compact": ("run", "out.zarr"),
     "plan": ("run",),
     "analyze": ("run",),
+    "analyze several": ("run", "other"),
     "analyze --by": ("run", "--by", "label"),
     "combine": ("conv_1.json", "fc.json"),
     "neurons": ("run", "--near", "0"),
@@ -59,7 +60,9 @@ def paths(value, inside=""):
     """
     if isinstance(value, dict):
         for key, held in value.items():
-            path = inside + ("NAME" if inside.endswith("layers.") or key in COLUMNS else key)
+            path = inside + (
+                "NAME" if inside.endswith(("layers.", "runs.")) or key in COLUMNS else key
+            )
             yield path
             if "interval" in key:
                 known = {"lower", "upper", "standard_error", "estimate", "level"}
@@ -118,6 +121,10 @@ def test_keys_are_those_that_the_page_names(name, run_command):
         for found in (document["whole"], *document["groups"].values()):
             assert set(paths(found)) <= set(SAID[alone])
         document |= {"groups": {}, "whole": None}
+    if "runs" in document:
+        for found in document["runs"].values():
+            assert set(paths(found)) == set(SAID["analyze"])
+        document["runs"] = {}
     if name == "combine":
         layers = {f"layers.NAME.{key}" for found in document["layers"].values() for key in found}
         assert layers <= set(SAID["analyze"])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
 from tsstore.analysis.groups.analyze import analyze_groups, asked_groups
 from tsstore.analysis.groups.grouping import Bins
 from tsstore.analysis.groups.results import GroupedAnalysis
-from tsstore.analysis.keeping.cache import cached
+from tsstore.analysis.keeping.cache import Entry
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.repeats import deal_groups
 from tsstore.analysis.request import (
@@ -20,11 +19,12 @@ from tsstore.analysis.request import (
     dependence,
     layer_names,
 )
+from tsstore.analysis.results.analyses import Analyses
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.runs import analyze_run
+from tsstore.analysis.runs import AskedRun, analyze_runs
 from tsstore.analysis.schedulers import PATIENCE_SECONDS
 from tsstore.errors import AnalysisError, StoreError
-from tsstore.store.files.open import StorePath
+from tsstore.store.files.open import StorePath, is_url
 from tsstore.store.reading.ids import id_dtype
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
@@ -58,6 +58,18 @@ def analyze(
     window: None = None,
     **options: Unpack[Options],
 ) -> Analysis: ...
+
+
+@overload
+def analyze(
+    store: Mapping[str, StateStore | StorePath],
+    layers: str | Iterable[str] | None = None,
+    *,
+    by: None = None,
+    bins: None = None,
+    window: None = None,
+    **options: Unpack[Options],
+) -> Analyses: ...
 
 
 @overload
@@ -97,7 +109,7 @@ def analyze(
 
 
 def analyze(
-    store: StateStore | StorePath,
+    store: StateStore | StorePath | Mapping[str, StateStore | StorePath],
     layers: str | Iterable[str] | None = None,
     *,
     memory: int | str | None = None,
@@ -116,15 +128,16 @@ def analyze(
     by: str | None = None,
     bins: Bins = None,
     window: int | None = None,
-) -> Analysis | GroupedAnalysis:
+) -> Analysis | Analyses | GroupedAnalysis:
     """Count the distinct states of a run exactly, and say how well each layer uses its neurons.
 
     Parameters
     ----------
     store
-        A run, or its path; what is committed now is analysed.
+        A run, or its path; what is committed now is analysed. Or several runs by name, as
+        ``{"before": "a.zarr", "after": "b.zarr"}``, whose layers are counted together.
     layers
-        Names of layers; all unless given.
+        Names of layers, of each run; all unless given.
     memory
         What one process may add to its baseline, in bytes or as ``"2GiB"``; a quarter of what
         there is unless given. As many layers are counted at once as it holds; what does not fit of
@@ -180,9 +193,10 @@ def analyze(
 
     Returns
     -------
-    Analysis or GroupedAnalysis
-        A mapping from layer names to results; with `by` or `window` always an analysis of each
-        group, and of all together unless they are of several steps.
+    Analysis, Analyses or GroupedAnalysis
+        A mapping from layer names to results; of several runs a mapping from their names to such;
+        with `by` or `window` always an analysis of each group, and of all together unless they are
+        of several steps.
 
     Raises
     ------
@@ -196,8 +210,8 @@ def analyze(
         If there is no such layer.
     AnalysisError
         If the run holds several steps and is not analysed by step, there is no column
-        `dependent_by`, there are more than 1,000 groups, or memory, scheduler, repeats, scratch,
-        bins or window make no sense.
+        `dependent_by`, there are more than 1,000 groups, there is no run or one of them twice, or
+        memory, scheduler, repeats, scratch, bins or window make no sense.
     """
     request = Request(
         memory=memory,
@@ -212,26 +226,96 @@ def analyze(
         seed=seed,
         patience=patience,
     )
+    in_groups = by is not None or bins is not None or window is not None
+    if isinstance(store, Mapping) and not isinstance(store, StateStore):
+        if in_groups:
+            raise AnalysisError(
+                "by=, bins= and window= are for one run; analyse each run by itself, or leave them "
+                "out"
+            )
+        return _analyze_several(store, layers, request, cache)
+    run = _asked_run(store, layers, request, by)
+    if not in_groups:
+        return _find_or_analyze([run], request, cache)[0]
+    entry = None
+    if cache is not None:
+        asked = asked_groups(by, bins, window)
+        provenance = Provenance.of(run.store, run.layers, request, **asked)
+        entry = Entry(cache, run.store.path, provenance)
+        kept = entry.find(GroupedAnalysis)
+        if kept is not None:
+            return kept
+    found = analyze_groups(run.store, run.layers, request, by, bins, window)
+    if entry is not None and _is_settled(run.store, [analysis for _, analysis in found.items()]):
+        entry.keep(found)
+    return found
+
+
+def _asked_run(
+    store: StateStore | StorePath,
+    layers: str | Iterable[str] | None,
+    request: Request,
+    by: str | None = None,
+) -> AskedRun:
+    """Return a run as it is committed now, once it is known that it can be analysed."""
     store = countable(store, by)
     names = layer_names(store, layers)
     deal_groups(store, request)  # A column that is not there is an error before anything is read.
-    kind: type[Analysis | GroupedAnalysis] = Analysis
-    count: Callable[[], Analysis | GroupedAnalysis] = partial(analyze_run, store, names, request)
-    asked: dict[str, Any] = {}
-    if by is not None or window is not None or bins is not None:
-        asked = asked_groups(by, bins, window)
-        kind = GroupedAnalysis
-        count = partial(analyze_groups, store, names, request, by, bins, window)
+    return AskedRun(store, names)
+
+
+def _analyze_several(
+    runs: Mapping[str, StateStore | StorePath],
+    layers: str | Iterable[str] | None,
+    request: Request,
+    cache: str | os.PathLike[str] | None,
+) -> Analyses:
+    """Analyse several runs together, each of which is asked for once."""
+    if not runs:
+        raise AnalysisError("no run was given; expected a mapping from names to runs")
+    wanted = layers if layers is None or isinstance(layers, str) else list(layers)
+    asked: dict[str, AskedRun] = {}
+    known: dict[tuple[str, str], str] = {}
+    for name, store in runs.items():
+        if not isinstance(name, str):
+            raise AnalysisError(f"{name!r:.80} is no name of a run; expected text")
+        asked[name] = run = _asked_run(store, wanted, request)
+        path = run.store.path
+        place = path if is_url(path) else os.path.realpath(path)
+        question = place, Provenance.of(run.store, run.layers, request).key
+        if question in known:
+            raise AnalysisError(
+                f"{known[question]!r:.80} and {name!r:.80} are the same run, {path}; expected each "
+                "once"
+            )
+        known[question] = name
+    found = _find_or_analyze(list(asked.values()), request, cache)
+    return Analyses(dict(zip(asked, found, strict=True)))
+
+
+def _find_or_analyze(
+    runs: Sequence[AskedRun], request: Request, cache: str | os.PathLike[str] | None
+) -> list[Analysis]:
+    """Return the analysis of each run: those that were kept, and others counted together."""
     if cache is None:
-        return count()
-    provenance = Provenance.of(store, names, request, **asked)
-    return cached(cache, store.path, provenance, kind, count, partial(_is_settled, store))
+        return analyze_runs(runs, request)
+    entries = [
+        Entry(cache, run.store.path, Provenance.of(run.store, run.layers, request)) for run in runs
+    ]
+    found = [entry.find(Analysis) for entry in entries]
+    missing = [place for place, analysis in enumerate(found) if analysis is None]
+    if missing:
+        counted = analyze_runs([runs[place] for place in missing], request)
+        for place, analysis in zip(missing, counted, strict=True):
+            found[place] = analysis
+            if _is_settled(runs[place].store, [analysis]):
+                entries[place].keep(analysis)
+    return [analysis for analysis in found if analysis is not None]
 
 
-def _is_settled(store: StateStore, found: Analysis | GroupedAnalysis) -> bool:
+def _is_settled(store: StateStore, found: Iterable[Analysis]) -> bool:
     """Whether more memory would find the same: ids were compared, or cannot be."""
-    every = [found] if isinstance(found, Analysis) else [one for _, one in found.items()]
-    if not any(analysis.not_compared for analysis in every):
+    if not any(analysis.not_compared for analysis in found):
         return True
     try:
         id_dtype(store.parts)

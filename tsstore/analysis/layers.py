@@ -38,11 +38,14 @@ def analyze_layers(
     even one task; later a DamageError if a chunk is not what was committed, a CountingError if the
     counts do not add up to the rows. Errors name the layer.
     """
+    # Which samples are left out of a run is held all the while, also while others are counted.
+    filters = {id(samples): samples.sample_filter for _, samples in layers}
+    left_out = sum(one.planned for one in filters.values())
     works = []
     for states, samples in layers:
         check_rows(states, samples.sample_filter)
-        of = samples.group_count, samples.sample_filter.planned, request.exact
-        works.append(layer_work(states, scheduler, *of, request.scratch))
+        of = samples.group_count, left_out, request.exact, request.scratch
+        works.append(layer_work(states, scheduler, *of))
     plans = make_plans(works, scheduler.memory(request.memory), scheduler)
     found: dict[int, LayerResult] = {}
     batches = plan_batches(plans, scheduler.threads)

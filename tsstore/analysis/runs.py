@@ -1,10 +1,11 @@
-"""Analysing a run: which samples count, what its layers show, and what that comes to."""
+"""Analysing runs: which samples count, what their layers show, and what that comes to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.layers import analyze_layers
@@ -18,32 +19,50 @@ from tsstore.statistics.efficiency import Answers
 from tsstore.store.reading.store import StateStore
 
 
-def analyze_run(store: StateStore, names: list[str], request: Request) -> Analysis:
-    """Analyse layers of a run."""
-    with chosen(store, request) as runner:
-        return analyze_samples(store, names, request, runner)
+@dataclass(frozen=True, eq=False)
+class AskedRun:
+    """A run of which layers are to be analysed, by their names."""
+
+    store: StateStore
+    layers: list[str]
+
+
+def analyze_runs(runs: Sequence[AskedRun], request: Request) -> list[Analysis]:
+    """Analyse the samples that are shown of one step of each run; layers of all go together."""
+    with chosen([run.store for run in runs], request) as runner:
+        return analyze_samples(runs, request, runner)
 
 
 @contextmanager
-def chosen(store: StateStore, request: Request) -> Iterator[Scheduler]:
-    """Yield what runs the tasks, which sees the run."""
-    directories = [part.directory for part in store.parts]
-    with (
-        closing(choose(request.scheduler, request.patience)) as runner,
-        runner.reading(store.parts[0].files, directories),
-    ):
+def chosen(stores: Sequence[StateStore], request: Request) -> Iterator[Scheduler]:
+    """Yield what runs the tasks, which sees the runs."""
+    with ExitStack() as opened:
+        runner = opened.enter_context(closing(choose(request.scheduler, request.patience)))
+        for store in stores:
+            directories = [part.directory for part in store.parts]
+            opened.enter_context(runner.reading(store.parts[0].files, directories))
         yield runner
 
 
 def analyze_samples(
-    store: StateStore, names: list[str], request: Request, runner: Scheduler
-) -> Analysis:
-    """Analyse the samples that are shown of one step."""
-    samples = choose_samples(store, names, request, runner)
-    results = analyze_layers([(store[name], samples) for name in names], request, runner)
-    accuracy = count_right(store.parts, samples.groups, samples.sample_filter)
-    dealt = None if samples.groups is None else samples.groups.dealt(samples.sample_filter)
-    return analysis_of(store, request, samples, results, accuracy, dealt)
+    runs: Sequence[AskedRun], request: Request, runner: Scheduler
+) -> list[Analysis]:
+    """Analyse the samples that are shown of one step of each run, on a scheduler."""
+    every = [choose_samples(run.store, run.layers, request, runner) for run in runs]
+    layers = [
+        (run.store[name], samples)
+        for run, samples in zip(runs, every, strict=True)
+        for name in run.layers
+    ]
+    results = iter(analyze_layers(layers, request, runner))
+    analyses = []
+    for run, samples in zip(runs, every, strict=True):
+        store, groups, shown = run.store, samples.groups, samples.sample_filter
+        accuracy = count_right(store.parts, groups, shown)
+        dealt = None if groups is None else groups.dealt(shown)
+        own = list(islice(results, len(run.layers)))
+        analyses.append(analysis_of(store, request, samples, own, accuracy, dealt))
+    return analyses
 
 
 def analysis_of(

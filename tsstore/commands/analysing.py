@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ from tsstore.commands.options import (
     Patience,
     Repeats,
     RunPath,
+    RunPaths,
     Scheduler,
     Scratch,
     Step,
@@ -35,10 +37,11 @@ from tsstore.text import format_memory, printable
 if TYPE_CHECKING:
     from tsstore.analysis.planning.run_plan import RunPlan
     from tsstore.analysis.results.network import Analysis
+    from tsstore.store.reading.store import StateStore
 
 
 def analyze(
-    run: RunPath,
+    runs: RunPaths,
     layer: Layers = None,
     step: Step = None,
     filter: Filter = None,
@@ -72,14 +75,24 @@ def analyze(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Count the distinct states of a run, and say how well each layer uses its neurons."""
+    """Count the distinct states of a run, and say how well each layer uses its neurons.
+
+    Layers of several runs are counted together.
+    """
     import tsstore
     from tsstore.analysis.groups.results import GroupedAnalysis
     from tsstore.analysis.keeping.arrays import check_target
+    from tsstore.analysis.results.analyses import Analyses
 
     once_or_each: Any = repeats
-    store = select(run, step, filter, layer)
-    by = by_step_if_several(store, by, window, "analysed")
+    store: Any = _stores(runs, step, filter, layer)
+    if len(runs) == 1:
+        store = store[runs[0]]
+        by = by_step_if_several(store, by, window, "analysed")
+    elif by is not None or bins is not None or window is not None or save is not None:
+        raise AnalysisError(
+            "--by, --bins, --window and --save are for one run; give one, or leave them out"
+        )
     if save is not None:
         check_target(save)
     with progress(silent=json) as report:
@@ -106,6 +119,10 @@ def analyze(
     elif isinstance(analysis, GroupedAnalysis):
         print_table(analysis.headings, analysis.cells(), ("samples", "distinct"))
         print_lines(analysis.sentences)
+    elif isinstance(analysis, Analyses):
+        for name, one in analysis.items():
+            print_lines([printable(name)])
+            print_analysis(one, verbose)
     else:
         print_analysis(analysis, verbose)
     if save is not None:
@@ -166,6 +183,16 @@ def combine(
         return
     print_table(HEADINGS, found.rows)
     print_lines(network_lines(found))
+
+
+def _stores(
+    runs: list[str], step: str | None, conditions: list[str] | None, layers: list[str] | None
+) -> dict[str, StateStore]:
+    """Return what is asked for of each run by its path, which is given once."""
+    twice = [run for run, often in Counter(runs).items() if often > 1]
+    if twice:
+        raise AnalysisError(f"{printable(twice[0])} is given twice; expected each run once")
+    return {run: select(run, step, conditions, layers) for run in runs}
 
 
 def print_analysis(analysis: Analysis, verbose: bool = False) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Path of a run.")]
+RunPaths = Annotated[list[str], typer.Argument(metavar="RUN…", help="Paths of runs.")]
 Layers = Annotated[
     list[str] | None,
     typer.Option(

@@ -16,7 +16,7 @@ from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import Request
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.runs import analysis_of, analyze_samples, chosen
+from tsstore.analysis.runs import AskedRun, analysis_of, analyze_samples, chosen
 from tsstore.analysis.samples import Dealt, Samples, count_right, count_right_by_set
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.store.reading.sample_filter import SampleFilter
@@ -67,7 +67,7 @@ def analyze_grouping(
     """Analyse groups that are known."""
     has_whole = len(store.steps) == 1
     grouping.check_rows(store, names)
-    with chosen(store, request) as runner:
+    with chosen([store], request) as runner:
         samples = choose_samples(store, names, request, runner)
         alike = not (samples.staying or samples.problem)
         if alike and samples.sample_filter.samples == store.view.samples.samples:
@@ -75,8 +75,9 @@ def analyze_grouping(
             groups, whole = found[:-1], found[-1] if has_whole else None
         else:
             views = (grouping.view(store, number) for number in range(len(grouping.values)))
-            groups = [analyze_samples(view, names, request, runner) for view in views]
-            whole = analyze_samples(store, names, request, runner) if has_whole else None
+            of = request, runner
+            groups = [analyze_samples([AskedRun(view, names)], *of)[0] for view in views]
+            whole = analyze_samples([AskedRun(store, names)], *of)[0] if has_whole else None
     by_value = dict(zip(grouping.values, groups, strict=True))
     return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)
 

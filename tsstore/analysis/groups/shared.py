@@ -218,7 +218,7 @@ def shared_states(
     # Copies of samples show no other states than these do: it need not be known which they are.
     sample_filter = store.view.samples.joined(SampleFilter(left_out))
     samples = Samples(sample_filter, _KnownGroups(groups, sets=grouping.codes))
-    with chosen(store, request) as runner:
+    with chosen([store], request) as runner:
         found = {name: _share(store[name], request, runner, samples) for name in names}
     return SharedStates(store.path, grouping.by, grouping.values, grouping.samples, found)
 

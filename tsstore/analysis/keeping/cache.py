@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.errors import AnalysisError, StoreExistsError, TsstoreError, TsstoreWarning
+from tsstore.errors import AnalysisError, StoreExistsError, TsstoreError, warn
 from tsstore.store.files.base import partial_name
 from tsstore.store.files.open import is_url
 from tsstore.text import printable
@@ -38,41 +36,41 @@ class Kept(Protocol):
 _Kept = TypeVar("_Kept", bound=Kept)
 
 
-def cached(
-    folder: str | os.PathLike[str],
-    run: str,
-    provenance: Provenance,
-    kind: type[_Kept],
-    count: Callable[[], _Kept],
-    is_kept: Callable[[_Kept], bool],
-) -> _Kept:
-    """Return what was kept of the same question, or else count it and keep that if it is to be.
+class Entry:
+    """The place of a question's answer in a folder, whether it is there or not.
 
-    An entry that is damaged is a warning, and is replaced. One that cannot be written is one, too.
     Several processes may use a folder: an entry is there as a whole, or not at all.
     """
-    home = _folder(folder, run)
-    path = home / f"{provenance.key[:32]}.analysis.zarr"
-    if os.path.lexists(path):
+
+    def __init__(self, folder: str | os.PathLike[str], run: str, provenance: Provenance) -> None:
+        self._run = run
+        self._question = provenance.question
+        self._path = _folder(folder, run) / f"{provenance.key[:32]}.analysis.zarr"
+
+    def find(self, kind: type[_Kept]) -> _Kept | None:
+        """Return what was kept; what is damaged is removed with a warning."""
+        path = self._path
+        if not os.path.lexists(path):
+            return None
         try:
             found = kind.load(path)
-            if found.provenance and found.provenance.question == provenance.question:
-                return found.of_run(run)
+            if found.provenance and found.provenance.question == self._question:
+                return found.of_run(self._run)
             why = "it answers another question"
         except (TsstoreError, OSError) as error:
             why = str(error)
-        _warn(f"{printable(str(path))} is of no use ({why}): it is counted anew and replaced")
+        warn(f"{printable(str(path))} is of no use ({why}): it is counted anew and replaced")
         _remove(path)
-    found = count()
-    if not is_kept(found):
-        return found
-    try:
-        found.save(path)
-    except StoreExistsError:
-        pass  # Another process was faster; what it found is the same.
-    except (TsstoreError, OSError) as error:
-        _warn(f"the analysis is not kept: {error}")
-    return found
+        return None
+
+    def keep(self, found: Kept) -> None:
+        """Write an answer; where that cannot be it is a warning."""
+        try:
+            found.save(self._path)
+        except StoreExistsError:
+            pass  # Another process was faster; what it found is the same.
+        except (TsstoreError, OSError) as error:
+            warn(f"the analysis is not kept: {error}")
 
 
 def _folder(folder: str | os.PathLike[str], run: str) -> Path:
@@ -102,7 +100,3 @@ def _remove(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     with suppress(OSError):
         aside.unlink()
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, TsstoreWarning, stacklevel=4)
