@@ -78,10 +78,14 @@ def count_firing(
     counts = np.zeros((5, columns), np.int64)
     hashes = np.zeros((columns + 1, 2), np.uint64)
     single = len(positions) == len(words)
+    # Where all samples have as many rows, products follow from the rows in which a neuron is on.
+    alike = len(positions) > 0 and bool((positions == positions[0]).all())
     tile, pending = np.empty(TILE_ROWS, np.uint64), np.zeros(64, np.int64)
-    _count_columns(words, positions, single, keys, tile, pending, counts, hashes)
+    _count_columns(words, positions, single, alike, keys, tile, pending, counts, hashes)
     if single:
         counts[1:] = counts[0]
+    elif alike:
+        counts[2] = counts[0] * positions[0]
     hashes = np.concatenate([hashes[:neurons], hashes[columns:]])
     squared_rows = int((positions**2).sum())
     return Firing(len(positions), len(rows), squared_rows, counts[:, :neurons], hashes)
@@ -102,13 +106,17 @@ def _count_columns(
     words: U64,
     positions: I64,
     single: bool,
+    alike: bool,
     keys: U64,
     tile: U64,
     pending: I64,
     counts: I64,
     hashes: U64,
 ) -> None:
-    """Add up all columns, 64 at a time; `single` is whether each row is a sample."""
+    """Add up all columns, 64 at a time.
+
+    `single` is whether each row is a sample, `alike` whether all samples have as many rows.
+    """
     rows, columns = words.shape
     zero, full_word = np.uint64(0), np.uint64(0xFFFF_FFFF_FFFF_FFFF)
     for column in range(columns):
@@ -134,9 +142,9 @@ def _count_columns(
                 hashes[last, 0], hashes[last, 1] = multiply_add(
                     hashes[last, 0], hashes[last, 1], high, low, ones
                 )
+            for neuron in range(64):
+                on[neuron] += count_ones(tile[neuron])
             if single:
-                for neuron in range(64):
-                    on[neuron] += count_ones(tile[neuron])
                 continue
             row = 0
             while row < held:
@@ -152,11 +160,13 @@ def _count_columns(
                     length = positions[sample]
                     for neuron in range(64):
                         own = pending[neuron]
-                        on[neuron] += own
                         squares[neuron] += own * own
-                        products[neuron] += own * length
                         fired[neuron] += own > 0
                         full[neuron] += own == length
+                    if not alike:
+                        for neuron in range(64):
+                            products[neuron] += pending[neuron] * length
+                    for neuron in range(64):
                         pending[neuron] = 0
                     sample += 1
 

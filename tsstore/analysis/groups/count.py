@@ -31,7 +31,7 @@ from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
 from tsstore.counting.premerge.hot_keys import HotKeys
-from tsstore.counting.premerge.samples import numbers_by_group
+from tsstore.counting.premerge.samples import numbers_by_group, rows_of_samples
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
@@ -47,7 +47,6 @@ WHOLE = -1
 """Number of what is counted of all groups together."""
 
 _Numbers = npt.NDArray[np.int64]
-_Keys = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -325,26 +324,11 @@ def _in_order(
     if kept is not None:
         order = order[kept[order]]
     keys = read_keys(states, job.layer.scheme, piece, buffers)
-    keys = _rows_of(keys, positions, order, part.constant_positions)
+    keys = rows_of_samples(keys, positions, order)
     random = None
     if samples.groups is not None:
         random = samples.groups.of_samples(part.directory, piece.first_sample, piece.samples)[order]
     return keys, positions[order], codes[order], random
-
-
-def _rows_of(keys: _Keys, positions: _Numbers, order: _Numbers, constant: int | None) -> _Keys:
-    """Return the keys of samples in an order: a copy."""
-    words = keys.shape[1]
-    if constant is not None:
-        by_sample = keys.reshape(len(positions), constant * words)
-        ordered: _Keys = by_sample[order].reshape(-1, words)
-        return ordered
-    starts, lengths = (np.cumsum(positions) - positions)[order], positions[order]
-    shift = starts - (np.cumsum(lengths) - lengths)
-    items = keys.view(np.dtype((np.void, words * 8))).reshape(-1)
-    places = np.arange(lengths.sum()) + np.repeat(shift, lengths)
-    chosen: _Keys = items[places].view(np.uint64).reshape(-1, words)
-    return chosen
 
 
 def _joined(parts: list[tuple[int, Scattered]], job: GroupsJob) -> Scattered:
