@@ -15,6 +15,7 @@ from tsstore.store.format.attributes import PartAttributes
 
 PAGES = ["how-to/compare.md", "how-to/report.md", "explanation/comparing.md"]
 LAYERS = {"conv_1": 4, "fc": 9}
+COLUMNS = {"id": np.arange(200), "label": np.arange(200) % 2}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
     for name in names:
         steps = 2 if name == "steps" else 1
         for step in range(steps):
-            batch = draw_batch(rng, 200, neurons=LAYERS, columns={"id": np.arange(200)})
+            batch = draw_batch(rng, 200, neurons=LAYERS, columns=COLUMNS)
             part = PartAttributes(attempt=step, step=step + 1 if steps > 1 else None)
             write_run(folder / f"{name}.zarr", [batch], neurons=LAYERS, part=part)
     return folder

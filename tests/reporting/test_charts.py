@@ -34,7 +34,7 @@ def test_octaves_by_an_example():
 @pytest.mark.parametrize("is_bound", [True, False])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0, 1.2])
 def test_a_bar_is_within_its_line_and_says_what_it_shows(value, is_bound):
-    drawn = charts.bar(value, value - 0.1, value + 0.1, is_bound=is_bound, title="<a> & b")
+    drawn = charts.bar(charts.Row("", value, value - 0.1, value + 0.1, is_bound), title="<a> & b")
     root = ElementTree.fromstring(drawn)
     assert root.get("aria-label") == "<a> & b"
     places = [float(part.get(name)) for part in root.iter("line") for name in ("x1", "x2")]
@@ -59,3 +59,13 @@ def test_bars_stand_on_the_floor():
     floor = charts.HEIGHT - charts.BOTTOM
     assert float(tall.get("y")) + float(tall.get("height")) == floor
     assert float(flat.get("height")) == 0
+
+
+def test_rows_have_a_line_each_and_names_are_cut():
+    lines = [charts.Row("a" * 40, 0.5, 0.4, 0.6), charts.Row("<b>", 0.2, 0.2, 0.2, is_bound=True)]
+    drawn = ElementTree.fromstring(charts.rows(lines, "efficiency", "title"))
+    names = [part.text for part in drawn.iter("text")]
+    assert "a" * (charts.MOST_LETTERS - 1) + "…" in names
+    assert "<b>" in names
+    assert len(list(drawn.iter("circle"))) == 1
+    assert [part.get("class") for part in drawn.iter("path")].count("mark") == 1

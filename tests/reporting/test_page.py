@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from helpers import draw_batch, write_run
+from typer.testing import CliRunner
 
 import tsstore
-from tsstore.errors import AccessError, AnalysisError
+from tsstore.commands.app import app
+from tsstore.errors import AccessError, AnalysisError, UnknownLayerError
 
 EVIL = "<script>alert(1)</script>\x1b[31m\u202e"
 VOID = {"meta", "link", "br"}
@@ -47,7 +49,9 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "run.zarr"
     rng = np.random.default_rng(0)
     layers = {"few": 5, EVIL: 40}
-    batch = draw_batch(rng, 400, neurons=layers, columns={"id": np.arange(400)})
+    batch = draw_batch(
+        rng, 400, neurons=layers, columns={"id": np.arange(400), "label": np.arange(400) % 2}
+    )
     rows = batch.layers["few"].rows
     rows[:] &= 0b0111
     rows[:] |= (rows & 1) << 3
@@ -125,9 +129,58 @@ def test_an_analysis_that_is_there_is_not_made_again(run, tmp_path, monkeypatch)
 
 def test_a_page_that_cannot_be_written_is_an_error_and_leaves_nothing(run, tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(AccessError, match="cannot be written"):
+    with pytest.raises(AccessError, match="it is a folder"):
         tsstore.report(run, tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_page_that_cannot_be_written_is_an_error_before_anything_is_counted(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tsstore.reporting.page.analyze", None)
+    with pytest.raises(AccessError, match="cannot be written"):
+        tsstore.report(run, tmp_path / "nowhere" / "report.html")
+    with pytest.raises(UnknownLayerError, match="has no few, so"):
+        tsstore.report(
+            run, tmp_path / "page.html", compare=tsstore.open(run).select(EVIL), by="label"
+        )
+    with pytest.raises(AnalysisError, match="a page is on one step"):
+        tsstore.report(run, tmp_path / "page.html", by="step")
+    assert not list(tmp_path.iterdir())
+
+
+def test_groups_and_another_run_have_their_sections(run, tmp_path):
+    path = tmp_path / "report.html"
+    tsstore.report(run, path, by="label", compare=run)
+    page = Page(path.read_text(encoding="utf-8"))
+    drawings = [attributes["aria-label"] for tag, attributes in page.elements if tag == "svg"]
+    assert "few: efficiency by label" in drawings
+    joined = "\n".join(page.texts)
+    for group, layer in tsstore.analyze(run, "few", by="label").items():
+        assert f"{group}\n" in joined
+        assert f"{layer['few'].distinct:,}" in joined
+    assert f"Compared with {run}" in joined
+    assert "Bits of the same samples" in joined
+    assert "--by label --compare" in joined
+
+
+def test_an_analysis_alone_makes_a_page_when_its_run_is_gone(run, tmp_path):
+    tsstore.analyze(run).save(tmp_path / "run.analysis.zarr")
+    analysis = tsstore.Analysis.load(tmp_path / "run.analysis.zarr")
+    tsstore.report(analysis, tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert analysis.provenance.run_id in "".join(page.texts)
+    assert len([tag for tag, _ in page.elements if tag == "svg"]) == 2 * 3
+    with pytest.raises(AnalysisError, match="give its run as well"):
+        tsstore.report(analysis, tmp_path / "report.html", by="label")
+
+
+def test_the_command_takes_groups_and_another_run(run, tmp_path):
+    path = tmp_path / "report.html"
+    options = ["--layer", "few", "--by", "label", "--compare", str(run)]
+    done = CliRunner().invoke(app, ["report", str(run), "-o", str(path), *options])
+    assert done.exit_code == 0, done.output
+    assert "Compared with" in path.read_text(encoding="utf-8")
 
 
 def test_without_jinja_the_error_names_the_extra(run, tmp_path, monkeypatch):
@@ -139,6 +192,8 @@ def test_without_jinja_the_error_names_the_extra(run, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_hundred_layers_make_less_than_2_megabytes(tmp_path):
     layers = {f"encoder.layers.{index}.self_attn": 16 for index in range(200)}
-    batch = draw_batch(np.random.default_rng(0), 300, neurons=layers)
+    columns = {"label": np.arange(300) % 4}
+    batch = draw_batch(np.random.default_rng(0), 300, neurons=layers, columns=columns)
     write_run(tmp_path / "run.zarr", [batch], neurons=layers)
     assert tsstore.report(tmp_path / "run.zarr", tmp_path / "report.html") < 2_000_000
+    assert tsstore.report(tmp_path / "run.zarr", tmp_path / "report.html", by="label") < 2_600_000

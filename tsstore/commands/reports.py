@@ -29,6 +29,15 @@ def report(
     layer: Layers = None,
     step: Step = None,
     filter: Filter = None,
+    by: Annotated[
+        str | None, typer.Option(help="Show each layer by a sample column as well, such as label.")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="OTHER", help="Compare with another run, or another step.")
+    ] = None,
+    compare_step: Annotated[
+        str | None, typer.Option("--compare-step", help="Step of the other run.")
+    ] = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -38,9 +47,17 @@ def report(
     import tsstore
 
     store = select(run, step, filter, layer)
+    other = None if compare is None else select(compare, compare_step, filter)
     with progress(silent=json) as show:
         size = tsstore.report(
-            store, output, memory=memory, scheduler=scheduler, scratch=scratch, progress=show
+            store,
+            output,
+            by=by,
+            compare=other,
+            memory=memory,
+            scheduler=scheduler,
+            scratch=scratch,
+            progress=show,
         )
     if json:
         print_json({"run": store.path, "path": output, "bytes": size})

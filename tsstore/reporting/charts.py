@@ -11,6 +11,8 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 360, 200
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 12, 44
 """Room around a chart for what is written on its axes."""
+MOST_LETTERS = 14
+"""Of a name beside a line."""
 
 
 class Axis(NamedTuple):
@@ -30,23 +32,53 @@ class Axis(NamedTuple):
         return value / self.most if self.most else 0.0
 
 
-def bar(value: float, lower: float, upper: float, *, is_bound: bool, title: str) -> Markup:
+class Row(NamedTuple):
+    """A line from 0 to 1: a value with its interval, or a lower bound."""
+
+    name: str
+    value: float
+    lower: float
+    upper: float
+    is_bound: bool = False
+
+
+def bar(row: Row, *, title: str) -> Markup:
     """Return a line of a chart from 0 to 1: a point and its interval, or a bound and an arrow."""
-    x, low, high = (4 + 192 * min(max(number, 0.0), 1.0) for number in (value, lower, upper))
     scale = '<line class="axis" x1="4" y1="8" x2="196" y2="8"/>'
-    if is_bound:
-        tip = min(x + 34, 196)
-        marks = (
-            f'<line class="interval" x1="{x:.1f}" y1="8" x2="{tip:.1f}" y2="8"/>'
-            f'<path class="mark" d="M{tip - 6:.1f} 4 L{tip:.1f} 8 L{tip - 6:.1f} 12"/>'
-            f'<line class="mark" x1="{x:.1f}" y1="3" x2="{x:.1f}" y2="13"/>'
+    return _svg(200, 16, title, scale + _marks(row, 4, 192, 8), "bar")
+
+
+def rows(drawn: Sequence[Row], x: str, title: str) -> Markup:
+    """Return a line for each value, one under the other, with its name at its left."""
+    left, width, step = 90, WIDTH - 90 - RIGHT, 18
+    floor = TOP + step * len(drawn)
+    shapes = f'<path class="axis" d="M{left} {TOP} V{floor} H{left + width}"/>'
+    for tick in Axis(x, 1.0).ticks:
+        shapes += _text(left + tick * width, floor + 14, _number(tick), "middle")
+    for index, row in enumerate(drawn):
+        y = TOP + step * index + step / 2
+        name = row.name if len(row.name) <= MOST_LETTERS else f"{row.name[: MOST_LETTERS - 1]}…"
+        shapes += _text(left - 6, y + 4, name, "end") + _marks(row, left, width, y)
+    shapes += _text(left + width / 2, floor + 36, x, "middle")
+    return _svg(WIDTH, floor + BOTTOM, title, shapes, "chart")
+
+
+def _marks(row: Row, left: float, width: float, y: float) -> str:
+    """Return what stands for a value on its line."""
+    ends = row.value, row.lower, row.upper
+    x, low, high = (left + width * min(max(number, 0.0), 1.0) for number in ends)
+    if not row.is_bound:
+        return (
+            f'<line class="interval" x1="{low:.1f}" y1="{y:g}" x2="{high:.1f}" y2="{y:g}"/>'
+            f'<circle class="point" cx="{x:.1f}" cy="{y:g}" r="4"/>'
         )
-    else:
-        marks = (
-            f'<line class="interval" x1="{low:.1f}" y1="8" x2="{high:.1f}" y2="8"/>'
-            f'<circle class="point" cx="{x:.1f}" cy="8" r="4"/>'
-        )
-    return _svg(200, 16, title, scale + marks, "bar")
+    tip = min(x + 34, left + width)
+    head = f"M{tip - 6:.1f} {y - 4:g} L{tip:.1f} {y:g} L{tip - 6:.1f} {y + 4:g}"
+    return (
+        f'<line class="interval" x1="{x:.1f}" y1="{y:g}" x2="{tip:.1f}" y2="{y:g}"/>'
+        f'<path class="mark" d="{head}"/>'
+        f'<line class="mark" x1="{x:.1f}" y1="{y - 5:g}" x2="{x:.1f}" y2="{y + 5:g}"/>'
+    )
 
 
 def curve(
@@ -109,16 +141,17 @@ def _power(octave: int) -> str:
 def _frame(x: Axis, y: Axis) -> str:
     """Return both axes with their numbers and words."""
     floor, end = HEIGHT - BOTTOM, WIDTH - RIGHT
-    lines = f'<path class="axis" d="M{LEFT} {TOP} V{floor} H{end}"/>'
+    lines, grid = f'<path class="axis" d="M{LEFT} {TOP} V{floor} H{end}"/>', ""
     for tick in y.ticks:
         at = _down(y.share(tick))
-        lines += f'<line class="grid" x1="{LEFT}" y1="{at:.1f}" x2="{end}" y2="{at:.1f}"/>'
+        grid += f"M{LEFT} {at:.1f}H{end}"
         lines += _text(LEFT - 6, at + 4, _number(tick), "end")
+    lines += f'<path class="grid" d="{grid}"/>'
     if x.most:
         for tick in x.ticks:
             lines += _text(_across(x.share(tick)), floor + 14, _number(tick), "middle")
     middle = (TOP + floor) / 2
-    turned = f'transform="rotate(-90 12 {middle:.0f})"'
+    turned = f' transform="rotate(-90 12 {middle:.0f})"'
     lines += _text(12, middle, y.words, "middle", turned)
     return lines + _text((LEFT + end) / 2, HEIGHT - 8, x.words, "middle")
 
@@ -137,7 +170,7 @@ def _down(share: float) -> float:
 
 
 def _text(x: float, y: float, words: str, anchor: str, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(words)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
 
 
 def _svg(width: int, height: int, title: str, content: str, kind: str) -> Markup:
