@@ -115,7 +115,7 @@ def find_overlap(
     memory = scheduler.memory(request.memory)
     stored = [sum(part.samples for part in own.parts) for own in states]
     plan = _plan(states, samples, scheme, memory, SAMPLE_BYTES * stored[SECOND], scheduler, request)
-    warm_up(first.row_bytes, False, True, False)
+    warm_up(first.row_bytes, False, True, plan.spill)
     firsts = [
         tuple(accumulate((part.samples for part in own.parts), initial=start))
         for own, start in zip(states, (0, stored[FIRST]), strict=True)
@@ -329,7 +329,7 @@ def _distances(
         "find the nearest states",
         partial(_nearest_in_piece, words=words, most=states.neurons + 1),
         _lowest,
-        bytes_beside_row=3 * 8 * words.shape[1] + 16,
+        bytes_beside_row=2 * 8 * words.shape[1],
         result_bytes=words.nbytes + 8 * len(rows),
     )
     found: _Numbers = reduction.run(memory, scheduler, request.report(states.name))
@@ -338,12 +338,8 @@ def _distances(
 
 def _nearest_in_piece(piece: Piece, words: _Words, most: int) -> _Numbers:
     """Return the distances to the nearest of a piece's rows; `most` where there are none."""
-    others = row_words(piece.shown()[0])
-    if others.shape[1] == 1:
-        # The narrower the rows, the more of them are the same.
-        others = np.unique(others)[:, None]
     least = np.full(len(words), most)
-    nearest(words, others, least)
+    nearest(words, row_words(piece.shown()[0]), least)
     return least
 
 

@@ -27,6 +27,9 @@ from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 
+_Words = npt.NDArray[np.uint64]
+_HASH_BITS = np.uint64(64)
+
 
 @dataclass(frozen=True)
 class SampleJob(LayerJob):
@@ -105,17 +108,41 @@ def _records(job: SampleJob, block: Block, buffers: Buffers) -> Iterator[Records
     if kept is not None:
         chosen = np.repeat(kept, positions)
         keys, sample = keys[chosen], sample[chosen]
-    keyed = np.column_stack([keys, sample])
     if positions.max(initial=0) <= 1:
-        yield Records(keyed)
+        yield Records(np.column_stack([keys, sample]))
         return
-    order = np.lexsort((*keyed[:, -2::-1].T, keyed[:, -1]))
-    keyed = keyed[order]
-    is_new = np.ones(len(keyed) + 1, np.bool_)
-    is_new[1:-1] = (keyed[1:] != keyed[:-1]).any(axis=1)
-    starts = np.flatnonzero(is_new)
+    keys, sample, is_first = in_order(keys, sample)
+    starts = np.append(np.flatnonzero(is_first), len(keys))
     times = np.diff(starts).astype(np.uint32)
-    once = times == 1
-    yield Records(keyed[starts[:-1][once]])
-    several = starts[:-1][~once]
-    yield Records(keyed[several], times[~once], np.ones(len(several), np.uint32))
+    once, several = starts[:-1][times == 1], starts[:-1][times > 1]
+    yield Records(np.column_stack([keys[once], sample[once]]))
+    counts = times[times > 1], np.ones(len(several), np.uint32)
+    yield Records(np.column_stack([keys[several], sample[several]]), *counts)
+
+
+def in_order(keys: _Words, sample: _Words) -> tuple[_Words, _Words, npt.NDArray[np.bool_]]:
+    """Return keys and their samples, which ascend, so that equal ones follow each other.
+
+    With them, which are the first of equal ones. They are sorted by one word: the sample's number,
+    and as much of the hash as there is room for. Should two keys of a sample share that, by all.
+    """
+    first = sample[0] if len(sample) else np.uint64(0)
+    bits = np.uint64(int(sample[-1] - first).bit_length()) if len(sample) else np.uint64(0)
+    order = np.argsort(((sample - first) << (_HASH_BITS - bits)) | (keys[:, 0] >> bits))
+    ordered, of = keys[order], sample[order]
+    is_first, is_split = _compared(ordered, of, bits)
+    if is_split:
+        order = np.lexsort((*keys.T, sample))
+        ordered, of = keys[order], sample[order]
+        is_first, _ = _compared(ordered, of, bits)
+    return ordered, of, is_first
+
+
+def _compared(keys: _Words, sample: _Words, bits: np.uint64) -> tuple[npt.NDArray[np.bool_], bool]:
+    """Return where a key or a sample begins, and whether other keys share what was sorted by."""
+    alike = np.zeros(len(keys), np.bool_)
+    alike[1:] = (sample[1:] == sample[:-1]) & (keys[1:, 0] >> bits == keys[:-1, 0] >> bits)
+    same = alike.copy()
+    for word in range(keys.shape[1]):
+        same[1:] &= keys[1:, word] == keys[:-1, word]
+    return ~same, bool((alike & ~same).any())
