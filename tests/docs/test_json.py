@@ -37,7 +37,7 @@ COMMANDS = {
     "verify": ("run",),
     "repair": ("run",),
     "compact": ("run", "out.zarr"),
-    "plan": ("run",),
+    "plan": ("run", "--joint"),
     "analyze": ("run",),
     "analyze several": ("run", "other"),
     "analyze --by": ("run", "--by", "label"),
@@ -61,7 +61,7 @@ def paths(value, inside=""):
     if isinstance(value, dict):
         for key, held in value.items():
             path = inside + (
-                "NAME" if inside.endswith(("layers.", "runs.")) or key in COLUMNS else key
+                "NAME" if inside.endswith(("layers.", "pairs.", "runs.")) or key in COLUMNS else key
             )
             yield path
             if "interval" in key:

@@ -142,6 +142,10 @@ def plan(
     repeats: Repeats = "once",
     intervals: Intervals = True,
     exact: Exact = False,
+    joint: Annotated[
+        bool,
+        typer.Option("--joint", help="Say what pairs of neurons would take: neurons --near."),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show a line a layer.")] = False,
     json: Json = False,
 ) -> None:
@@ -158,6 +162,7 @@ def plan(
         unique_by=unique_by,
         repeats=repeats,  # type: ignore[arg-type]
         exact=exact,
+        joint=joint,
     )
     if json:
         print_json(found.to_dict())

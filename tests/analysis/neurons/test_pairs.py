@@ -101,9 +101,26 @@ def test_with_little_memory_some_lines_are_counted_at_a_time(run, monkeypatch):
     monkeypatch.setattr(
         reduction.Reduction, "run", lambda *given: passes.append(given) or run_pass(*given)
     )
-    found = tsstore.neurons(run, "b", memory=least + (40 << 10), **options)
+    memory = least + (40 << 10)
+    found = tsstore.neurons(run, "b", memory=memory, **options)
     assert len(passes) > 2
     np.testing.assert_array_equal(found["b"].pairs, product(states))
+
+
+def test_the_plan_says_what_pairs_take(run):
+    assert not tsstore.plan(run).pairs
+    planned = tsstore.plan(run, joint=True, memory="64MiB", scheduler="threads")
+    for name, own in planned.pairs.items():
+        neurons, rows = run[name].neurons, run[name].rows
+        assert own.matrix_bytes == 8 * neurons**2
+        assert own.words == neurons * (neurons + 1) // 2 * -(-rows // 64)
+        assert own.passes == 1
+        assert 0 < own.projected_peak <= 64 << 20
+    assert "(joint firing): 39,948 words of 64 rows to compare, less than 1 s of one core" in str(
+        planned
+    )
+    least = planned.pairs["b"].projected_peak
+    tsstore.neurons(run, joint=True, memory=least, scheduler="synchronous")
 
 
 @pytest.mark.parametrize("opposite", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +16,7 @@ from tsstore.counting.by_position import count_by_position
 from tsstore.counting.joint import count_joint
 from tsstore.errors import AnalysisError
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import Block
 from tsstore.text import counted, printable
 
 PIECE_ROWS = 1 << 13
@@ -39,12 +40,52 @@ def count_joint_firing(
     So many bytes are kept beside.
     """
     count = partial(count_joint, neurons=states.neurons)
-    one = _pass(states, "count pairs of neurons", count, kept)
-    one = one.in_pieces_of(PIECE_ROWS, memory, scheduler)
+    one = _pass_of_pairs(states, count, memory, scheduler, kept)
     found = _lines(one, count, states.neurons, memory, scheduler, report)
     for neuron in range(1, states.neurons):
         found[neuron, :neuron] = found[:neuron, neuron]
     return found
+
+
+@dataclass(frozen=True)
+class PlannedPairs:
+    """What counting the pairs of a layer's neurons takes.
+
+    Attributes
+    ----------
+    matrix_bytes
+        Of the result.
+    passes
+        How often the rows are read.
+    projected_peak
+        Most bytes that one process adds to its baseline.
+    words
+        Words that are compared, of 64 rows of two neurons each.
+    """
+
+    matrix_bytes: int
+    passes: int
+    projected_peak: int
+    words: int
+
+
+def plan_pairs(states: LayerStates, memory: int, scheduler: Scheduler, kept: int) -> PlannedPairs:
+    """Say what `count_joint_firing` would take; no state is read."""
+    neurons = states.neurons
+    count = partial(count_joint, neurons=neurons)
+    one = _pass_of_pairs(states, count, memory, scheduler, kept)
+    blocks = _blocks(one)
+    at_once = _at_once(one, neurons, blocks, memory, scheduler)
+    peak = _of_lines(one, at_once, neurons).needed(scheduler, blocks)
+    words = neurons * (neurons + 1) // 2 * math.ceil(states.stored_rows / 64)
+    return PlannedPairs(8 * neurons**2, math.ceil(neurons / at_once), peak, words)
+
+
+def _pass_of_pairs(
+    states: LayerStates, count: _Count, memory: int, scheduler: Scheduler, kept: int
+) -> Reduction[Matrix]:
+    one = _pass(states, "count pairs of neurons", count, kept)
+    return one.in_pieces_of(PIECE_ROWS, memory, scheduler)
 
 
 def count_positions(
@@ -108,27 +149,41 @@ def _lines(
 
     Where it does not hold all lines of some blocks, the rows are read several times.
     """
-    states, size = one.states, one.result_bytes
     # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
-    count(np.zeros((lines, states.row_bytes), np.uint8), first=0, stop=1)
-    rows = max(math.ceil(states.stored_rows / MOST_BLOCKS), one.piece_rows, LEAST_BLOCK_ROWS)
-    blocks = list(states.blocks(rows))
-
-    def of(number: int, first: int = 0) -> Reduction[Matrix]:
-        # Where there are several passes, the whole matrix is held beside.
-        kept = one.kept_bytes + (lines * size if number < lines else 0)
-        of_piece = partial(_count_piece, count=count, first=first, stop=min(first + number, lines))
-        return replace(one, of_piece=of_piece, result_bytes=number * size, kept_bytes=kept)
-
-    at_once = most_at_once(of, lines, memory, scheduler, blocks)
-    if at_once == lines:
-        return of(lines).run(memory, scheduler, report, blocks)
+    count(np.zeros((lines, one.states.row_bytes), np.uint8), first=0, stop=1)
+    blocks = _blocks(one)
+    at_once = _at_once(one, lines, blocks, memory, scheduler)
+    some = _of_lines(one, at_once, lines)
     found = np.empty((lines, 0), np.int64)
     for first in range(0, lines, at_once):
-        some = of(at_once, first).run(memory, scheduler, report, blocks)
-        found = found if first else np.empty((lines, some.shape[1]), np.int64)
-        found[first : first + at_once] = some
+        stop = min(first + at_once, lines)
+        of_piece = partial(_count_piece, count=count, first=first, stop=stop)
+        own = replace(some, of_piece=of_piece).run(memory, scheduler, report, blocks)
+        if at_once == lines:
+            return own
+        found = found if first else np.empty((lines, own.shape[1]), np.int64)
+        found[first:stop] = own
     return found
+
+
+def _blocks(one: Reduction[Matrix]) -> list[Block]:
+    """Return the layer in few blocks."""
+    rows = math.ceil(one.states.stored_rows / MOST_BLOCKS)
+    return list(one.states.blocks(max(rows, one.piece_rows, LEAST_BLOCK_ROWS)))
+
+
+def _of_lines(one: Reduction[Matrix], number: int, lines: int) -> Reduction[Matrix]:
+    """Return the pass of so many lines of a matrix, which is held beside if there are several."""
+    kept = one.kept_bytes + (lines * one.result_bytes if number < lines else 0)
+    return replace(one, result_bytes=number * one.result_bytes, kept_bytes=kept)
+
+
+def _at_once(
+    one: Reduction[Matrix], lines: int, blocks: list[Block], memory: int, scheduler: Scheduler
+) -> int:
+    """Return how many lines of a matrix one pass counts."""
+    of = partial(_of_lines, one, lines=lines)
+    return most_at_once(of, lines, memory, scheduler, blocks)
 
 
 def _count_piece(piece: Piece, count: _Count, first: int = 0, stop: int = 1) -> Matrix:

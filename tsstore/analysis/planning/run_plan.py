@@ -6,9 +6,10 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tsstore.analysis.neurons.matrix import PlannedPairs, plan_pairs
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES, Work
 from tsstore.analysis.planning.layer_plan import LEAST_SLICE_BYTES, Plan, layer_work, make_plan
@@ -46,6 +47,8 @@ _RECORDS: dict[Way, str] = {
     "memory": "in memory", "files": "through files", "objects": "through objects",
 }  # fmt: skip
 
+WORDS_A_SECOND = 3e9
+"""Of two neurons that a core compares, about, as ``benchmarks/neurons.py`` measures."""
 LARGEST_GIB = 10_000
 """More memory than this no advice asks for."""
 
@@ -115,6 +118,8 @@ class RunPlan(ByLayer[Plan]):
         it always does: on a cluster, or in this world.
     scratch
         Where scratch is wanted, a folder or a URL; None for the system's folder.
+    pairs
+        What counting the pairs of each layer's neurons would take, if that was asked.
     """
 
     run: str
@@ -125,6 +130,7 @@ class RunPlan(ByLayer[Plan]):
     smallest_memory: int
     in_memory_from: int | None
     scratch: str | None = None
+    pairs: Mapping[str, PlannedPairs] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -177,6 +183,7 @@ class RunPlan(ByLayer[Plan]):
             f"The smallest memory that works is about {format_memory(self.smallest_memory)}.",
             f"A process that starts with this analysis adds {format_memory(start)} at most for "
             f"libraries and loops: {format_memory(start + self.memory)} with the memory.",
+            *_pairs_of_neurons(self),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -195,6 +202,7 @@ class RunPlan(ByLayer[Plan]):
             "in_memory_from": self.in_memory_from,
             "scratch": self.scratch,
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
+            "pairs": {name: asdict(own) for name, own in self.pairs.items()},
             "sentences": self.sentences,
         }
 
@@ -234,6 +242,7 @@ def plan(
     exact: bool = False,
     cluster: str | None = None,
     scratch: str | os.PathLike[str] | None = None,
+    joint: bool = False,
 ) -> RunPlan:
     """Say how :func:`tsstore.analyze` would count a run if it had the same arguments.
 
@@ -245,6 +254,8 @@ def plan(
     store, layers, memory, scheduler, intervals, dependent_by, unique_by, repeats, exact, cluster, \
     scratch
         As :func:`tsstore.analyze` takes them. Nothing is written to scratch, nor is it looked for.
+    joint
+        Whether to say as well what ``tsstore.neurons(store, joint=True)`` would take.
 
     Returns
     -------
@@ -278,6 +289,10 @@ def plan(
         for name in names:
             check_rows(store[name], samples.sample_filter)
             works.append(layer_work(store[name], runner, groups, left_out, exact, scratch))
+        pairs, kept = {}, 0
+        for name in names if joint else ():
+            pairs[name] = plan_pairs(store[name], amount, runner, kept)
+            kept += pairs[name].matrix_bytes
         threads, shared_memory = runner.threads, runner.shared_memory
 
     def plan_of(work: Work, memory: int) -> Plan:
@@ -292,7 +307,9 @@ def plan(
     smallest = min(amount, _least_memory(works, plan_of, lambda plan: True) or amount)
     in_memory = _least_memory(works, plan_of, lambda plan: not plan.spill)
     where = None if scratch is None else os.fspath(scratch)
-    return RunPlan(store.path, amount, threads, shared_memory, planned, smallest, in_memory, where)
+    return RunPlan(
+        store.path, amount, threads, shared_memory, planned, smallest, in_memory, where, pairs
+    )
 
 
 def _least_memory(
@@ -430,6 +447,24 @@ def _length_of_slices(plan: RunPlan) -> list[str]:
     )
     short = [name for name, layer in layers.items() if layer.plan.slice_bytes < LEAST_SLICE_BYTES]
     return [f"{said}; shorter are those of {listed(short)}." if short else f"{said}."]
+
+
+def _pairs_of_neurons(plan: RunPlan) -> list[str]:
+    """Say what counting the pairs of neurons takes, if that was asked."""
+    if not plan.pairs:
+        return []
+    words = sum(own.words for own in plan.pairs.values())
+    matrix = max(own.matrix_bytes for own in plan.pairs.values())
+    passes = max(own.passes for own in plan.pairs.values())
+    peak = max(own.projected_peak for own in plan.pairs.values())
+    seconds = words / WORDS_A_SECOND
+    time = f"about {seconds:,.0f} s" if seconds >= 1 else "less than 1 s"
+    return [
+        f"Pairs of neurons (joint firing): {words:,} words of 64 rows to compare, {time} of one "
+        f"core; the largest matrix has "
+        f"{format_memory(matrix)}, rows are read {counted(passes, 'time')} at most, projected peak "
+        f"{format_memory(peak)}."
+    ]
 
 
 def _fewer_threads(plan: RunPlan) -> list[str]:
