@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from itertools import product
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tsstore.commands.tables import table_lines, wrapped
+from tsstore.commands.tables import csv_lines, markdown_lines, table_lines, wrapped
 
 HEADINGS = ("layer", "neurons", "samples", "distinct", "efficiency", "verdict")
 OPTIONAL = ("neurons", "samples")
@@ -128,3 +129,23 @@ def test_sentences_break_between_words_and_commands_do_not():
     assert wrapped("one two three", 8) == ["one two", "three"]
     assert wrapped("  tsstore info run", 8) == ["  tsstore info run"]
     assert wrapped("", 8) == [""]
+
+
+def test_csv_is_read_back_with_plain_numbers():
+    rows = [["conv,1", "1,234", "0.3 [0.2, 0.4]"], ["fc", "5", "≥ 0.1"]]
+    lines = csv_lines(["layer", "rows", "efficiency"], rows)
+    assert list(csv.reader(lines)) == [
+        ["layer", "rows", "efficiency"],
+        ["conv,1", "1234", "0.3 [0.2, 0.4]"],
+        ["fc", "5", "≥ 0.1"],
+    ]
+    assert csv_lines(["layer"], []) == ["layer"]
+
+
+def test_names_mean_nothing_in_markdown_but_themselves():
+    lines = markdown_lines(["layer", "rows"], [["<b>a|b</b>[x](y)", "1,234"]])
+    assert lines == [
+        "| layer | rows |",
+        "| --- | ---: |",
+        "| &lt;b&gt;a\\|b&lt;/b&gt;[x]\\(y) | 1,234 |",
+    ]

@@ -15,6 +15,7 @@ from tsstore.commands.options import (
     DependentBy,
     Exact,
     Filter,
+    Format,
     Intervals,
     Json,
     Layers,
@@ -30,12 +31,14 @@ from tsstore.commands.options import (
     Window,
 )
 from tsstore.commands.selecting import by_step_if_several, select
+from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import print_json, print_lines, print_table, progress
 from tsstore.errors import AnalysisError
 from tsstore.text import format_memory, printable
 
 if TYPE_CHECKING:
     from tsstore.analysis.planning.run_plan import RunPlan
+    from tsstore.analysis.results.analyses import Analyses
     from tsstore.analysis.results.network import Analysis
     from tsstore.store.reading.store import StateStore
 
@@ -73,6 +76,7 @@ def analyze(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show rows, plug-ins and each verdict's reason.")
     ] = False,
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """Count the distinct states of a run, and say how well each layer uses its neurons.
@@ -117,14 +121,17 @@ def analyze(
     if json:
         print_json(analysis.to_dict())
     elif isinstance(analysis, GroupedAnalysis):
-        print_table(analysis.headings, analysis.cells(), ("samples", "distinct"))
-        print_lines(analysis.sentences)
+        print_table(analysis.headings, analysis.cells(), ("samples", "distinct"), format=format)
+        print_lines(analysis.sentences, format=format)
     elif isinstance(analysis, Analyses):
+        if format is not TableFormat.TABLE:
+            _print_layers_of_runs(analysis, verbose, format)
+            return
         for name, one in analysis.items():
             print_lines([printable(name)])
             print_analysis(one, verbose)
     else:
-        print_analysis(analysis, verbose)
+        print_analysis(analysis, verbose, format=format)
     if save is not None:
         analysis.save(save)
 
@@ -147,6 +154,7 @@ def plan(
         typer.Option("--joint", help="Say what pairs of neurons would take: neurons --near."),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show a line a layer.")] = False,
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """Say how analyze would count a run: blocks, partitions, files, memory; count nothing."""
@@ -167,7 +175,7 @@ def plan(
     if json:
         print_json(found.to_dict())
     else:
-        _print_plan(found, scratch, verbose)
+        _print_plan(found, scratch, verbose, format=format)
 
 
 def combine(
@@ -175,6 +183,7 @@ def combine(
         list[str],
         typer.Argument(metavar="LAYER.json…", help="What analyze --layer NAME --json printed."),
     ],
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """Combine analyses of single layers of a run to the numbers of the network."""
@@ -186,8 +195,8 @@ def combine(
     if json:
         print_json(found.to_dict())
         return
-    print_table(HEADINGS, found.rows)
-    print_lines(network_lines(found))
+    print_table(HEADINGS, found.rows, format=format)
+    print_lines(network_lines(found), format=format)
 
 
 def _stores(
@@ -200,27 +209,50 @@ def _stores(
     return {run: select(run, step, conditions, layers) for run in runs}
 
 
-def print_analysis(analysis: Analysis, verbose: bool = False) -> None:
+def print_analysis(
+    analysis: Analysis, verbose: bool = False, format: TableFormat = TableFormat.TABLE
+) -> None:
     """Print the table of layers and what is said of the network."""
     from tsstore.analysis.results.layer import headings, layer_cells
     from tsstore.analysis.results.network import notes, reasons
     from tsstore.analysis.results.network_numbers import network_lines
 
-    print_lines(analysis.warnings)
+    print_lines(analysis.warnings, format=format)
     rows = [layer_cells(layer, verbose) for layer in analysis.values()]
-    print_table(headings(verbose), rows, ("neurons", "samples", "cap", "plug-in", "rows"))
-    print_lines([*network_lines(analysis), analysis.sentence, *notes(analysis)])
-    print_lines(reasons(analysis) if verbose else [])
+    print_table(
+        headings(verbose), rows, ("neurons", "samples", "cap", "plug-in", "rows"), format=format
+    )
+    print_lines([*network_lines(analysis), analysis.sentence, *notes(analysis)], format=format)
+    print_lines(reasons(analysis) if verbose else [], format=format)
 
 
-def _print_plan(plan: RunPlan, scratch: str | None, verbose: bool) -> None:
+def _print_layers_of_runs(analyses: Analyses, verbose: bool, format: TableFormat) -> None:
+    """Print one table of the layers of all runs, and beside it what is said of each."""
+    from tsstore.analysis.results.layer import headings, layer_cells
+    from tsstore.analysis.results.network import notes
+    from tsstore.analysis.results.network_numbers import network_lines
+
+    rows = [
+        [printable(name), *layer_cells(layer, verbose)]
+        for name, analysis in analyses.items()
+        for layer in analysis.values()
+    ]
+    print_table(("run", *headings(verbose)), rows, format=format)
+    for name, one in analyses.items():
+        told = [*one.warnings, *network_lines(one), one.sentence, *notes(one)]
+        print_lines([printable(name), *told], format=format)
+
+
+def _print_plan(
+    plan: RunPlan, scratch: str | None, verbose: bool, format: TableFormat = TableFormat.TABLE
+) -> None:
     from tsstore.analysis.planning.run_plan import HEADINGS, plan_rows, total_line
 
     space = [_space_text(scratch, plan.scratch_bytes)] if plan.scratch_bytes else []
-    if verbose:
+    if verbose or format is not TableFormat.TABLE:
         optional = ("scratch", "rows a block", "mean slice", "blocks", "bytes a row")
-        print_table(HEADINGS, plan_rows(plan), optional)
-    print_lines([total_line(plan), *plan.sentences, *_whole_text(plan), *space])
+        print_table(HEADINGS, plan_rows(plan), optional, format=format)
+    print_lines([total_line(plan), *plan.sentences, *_whole_text(plan), *space], format=format)
 
 
 def _whole_text(plan: RunPlan) -> list[str]:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from tsstore.commands.options import Json, Layers, Memory, Scheduler, Scratch
+from tsstore.commands.options import Format, Json, Layers, Memory, Scheduler, Scratch
 from tsstore.commands.selecting import select
+from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import print_json, print_lines, print_table, progress
 from tsstore.text import printable
 
@@ -29,6 +30,7 @@ def compare(
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """Compare two runs: efficiencies, bits of the same samples that differ, states of both."""
@@ -52,13 +54,18 @@ def compare(
     if json:
         print_json(found.to_dict())
         return
-    print_lines(map(printable, found.warnings))
+    print_lines(map(printable, found.warnings), format=format)
     if found.efficiency is not None:
-        print_table(DIFFERENCES, found.efficiency.cells())
-        print_lines([found.efficiency.pairing, ""])
-    print_table(HEADINGS, [layer.cells for layer in found.values()], ("neurons",))
-    print_lines(found.sentences)
+        print_table(DIFFERENCES, found.efficiency.cells(), format=format)
+        print_lines([found.efficiency.pairing, ""], format=format)
+    print_table(HEADINGS, [layer.cells for layer in found.values()], ("neurons",), format=format)
+    print_lines(found.sentences, format=format)
     if found.overlap is not None:
-        print_lines([""])
-        print_table(OVERLAPS, found.overlap.cells(), ("states of first", "of second", "of both"))
-        print_lines(found.overlap.sentences)
+        print_lines([""], format=format)
+        print_table(
+            OVERLAPS,
+            found.overlap.cells(),
+            ("states of first", "of second", "of both"),
+            format=format,
+        )
+        print_lines(found.overlap.sentences, format=format)

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from tsstore.commands.analysing import print_analysis
-from tsstore.commands.options import Json
+from tsstore.commands.options import Format, Json
+from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import print_json, print_lines, print_table, progress, records
 from tsstore.errors import StoreExistsError, TsstoreError
 from tsstore.text import printable
@@ -73,6 +74,7 @@ def layers(
         int | None,
         typer.Option(min=1, help="Of each sample, only so many random positions."),
     ] = None,
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """List what can be captured in a model, what it weighs, and hints."""
@@ -93,7 +95,7 @@ def layers(
         for name, line in zip(table.index, table.astype(object).to_numpy(), strict=True)
     ]
     optional = ("positions", "class", "bytes_per_sample", "neuron_axis", "decided")
-    print_table(["layer", *map(str, table.columns)], rows, optional)
+    print_table(["layer", *map(str, table.columns)], rows, optional, format=format)
 
 
 def _cell(value: Any) -> str:

@@ -10,6 +10,7 @@ from tsstore.commands.options import (
     Bins,
     By,
     Filter,
+    Format,
     Json,
     Layers,
     Memory,
@@ -19,6 +20,7 @@ from tsstore.commands.options import (
     Window,
 )
 from tsstore.commands.selecting import by_step_if_several, select
+from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import (
     check_output,
     print_json,
@@ -58,6 +60,7 @@ def neurons(
             "rows, such as 0.99.",
         ),
     ] = None,
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """Count how often each neuron fires, and find dead, always-on and duplicate ones."""
@@ -84,15 +87,15 @@ def neurons(
     if json:
         print_json(found.to_dict() | ({} if pairs is None else {"near_pairs": records(pairs)}))
         return
-    print_table(found.headings, found.cells(), ("10–90 %",))
-    print_lines(found.sentences)
+    print_table(found.headings, found.cells(), ("10–90 %",), format=format)
+    print_lines(found.sentences, format=format)
     if pairs is not None:
-        _print_pairs(pairs)
+        _print_pairs(pairs, format=format)
     if output is None:
-        print_lines(["Pass --output neurons.csv for a line a neuron."])
+        print_lines(["Pass --output neurons.csv for a line a neuron."], format=format)
 
 
-def _print_pairs(pairs: pd.DataFrame) -> None:
+def _print_pairs(pairs: pd.DataFrame, format: TableFormat = TableFormat.TABLE) -> None:
     """Print pairs of neurons, of each layer those that are most alike."""
     shown = pairs.groupby(["layer", "kind"], sort=False).head(MOST_PAIRS)
     lines = [
@@ -110,7 +113,9 @@ def _print_pairs(pairs: pd.DataFrame) -> None:
     told = f"{counted(len(pairs), 'pair')} of neurons"
     if lines:
         headings = ("layer", "neuron", "other", "do", "share of rows", "by chance", "kappa")
-        print_table(headings, lines)
+        if format is not TableFormat.TABLE:
+            print_lines([""])
+        print_table(headings, lines, format=format)
     if len(shown) < len(pairs):
         told += f", of which {len(shown):,} are shown: those most alike, of each layer"
-    print_lines([f"{told}."])
+    print_lines([f"{told}."], format=format)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tsstore.commands.tables import TableFormat
+
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Path of a run.")]
 RunPaths = Annotated[list[str], typer.Argument(metavar="RUN…", help="Paths of runs.")]
 Layers = Annotated[
@@ -75,5 +77,12 @@ Intervals = Annotated[
 ]
 Exact = Annotated[
     bool, typer.Option("--exact", help="Count wide rows themselves, not fingerprints of them.")
+]
+Format = Annotated[
+    TableFormat,
+    typer.Option(
+        help="How tables are printed. In csv and markdown no column is left out, and what is said "
+        "beside a table goes to stderr."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

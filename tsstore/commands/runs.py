@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsstore.commands.options import Json, RunPath
+from tsstore.commands.options import Format, Json, RunPath
+from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import print_json, print_lines, print_table, progress
 from tsstore.errors import AccessError, DamageError, StoreError
 from tsstore.text import counted, format_memory, printable
@@ -35,6 +36,7 @@ def info(
         float | None,
         typer.Option(min=0.1, metavar="SECONDS", help="Follow a job: a line every so often."),
     ] = None,
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """Say what a run holds: parts, layers, samples, commits."""
@@ -52,7 +54,7 @@ def info(
         print_json(run_document(store))
         return
     lines = f"{printable(store.path)}: {store_summary(store)}", repeats_text(store)
-    print_lines(filter(None, lines))
+    print_lines(filter(None, lines), format=format)
     print_table(
         ["part", "rank", "attempt", "step", "samples", "last commit", "status"],
         [
@@ -60,9 +62,12 @@ def info(
             for part, status in zip(store.parts, store.part_statuses, strict=True)
         ],
         ("last commit", "step", "rank", "attempt"),
+        format=format,
     )
     layers = list(store.layer_lines())
-    print_table(LAYER_HEADINGS, layers, ("positions", "threshold", "dtype"))
+    if format is not TableFormat.TABLE:
+        print_lines([""])
+    print_table(LAYER_HEADINGS, layers, ("positions", "threshold", "dtype"), format=format)
 
 
 def verify(run: RunPath, json: Json = False) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from tsstore.commands.options import (
     Filter,
+    Format,
     Json,
     Memory,
     OneLayer,
@@ -17,6 +18,7 @@ from tsstore.commands.options import (
     Step,
 )
 from tsstore.commands.selecting import select_layer
+from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import (
     check_output,
     print_json,
@@ -50,6 +52,7 @@ def states(
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """Draw the most frequent states of a layer, and say how frequent they are."""
@@ -65,8 +68,8 @@ def states(
         print_json(found.to_dict())
         return
     if len(found):
-        print_table(HEADINGS, found.cells(hex), ("neurons on", "samples"))
-    print_lines(found.lines(hex))
+        print_table(HEADINGS, found.cells(hex), ("neurons on", "samples"), format=format)
+    print_lines(found.lines(hex), format=format)
 
 
 def export(
@@ -132,6 +135,7 @@ def surprising(
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """Show the samples whose states are least expected, given all other samples."""
@@ -152,14 +156,16 @@ def surprising(
         bits=[f"{bits:.2f}" for bits in frame["bits"]],
         new=[f"{100 * new:.3g} %" for new in frame["new"]],
     )
-    _print_samples(shown.rename(columns={"new": "new rows"}), output, frame, len(frame))
+    _print_samples(
+        shown.rename(columns={"new": "new rows"}), output, frame, len(frame), format=format
+    )
     lines = [
         "Bits: the mean surprisal of a sample's rows, given the other samples. New rows: those of "
         "states that no other sample shows."
     ]
     if ties := frame.attrs["equally_surprising"]:
         lines.append(f"{counted(ties, 'more sample')} as surprising as the last one.")
-    print_lines(lines)
+    print_lines(lines, format=format)
 
 
 def samples(
@@ -171,6 +177,7 @@ def samples(
     output: Output = None,
     step: Step = None,
     filter: Filter = None,
+    format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
     """Show which samples are in a state, and at which positions."""
@@ -183,24 +190,33 @@ def samples(
         document = {"run": store.path, "layer": found.name, "rows": found.rows}
         print_json({**document, "rows_in_state": len(frame), "samples": records(frame)})
         return
-    _print_samples(frame, output, frame, MOST_LINES)
+    _print_samples(frame, output, frame, MOST_LINES, format=format)
     which = counted(len(frame.index.unique()), "sample")
     line = f"{counted(len(frame), 'row')} of {found.rows:,} in this state, of {which}"
-    if len(frame) > MOST_LINES:
+    if len(frame) > MOST_LINES and format is TableFormat.TABLE:
         line += f"; {MOST_LINES} are shown, --output has all"
-    print_lines([f"{line}."])
+    print_lines([f"{line}."], format=format)
 
 
-def _print_samples(shown: pd.DataFrame, output: str | None, whole: pd.DataFrame, most: int) -> None:
+def _print_samples(
+    shown: pd.DataFrame,
+    output: str | None,
+    whole: pd.DataFrame,
+    most: int,
+    format: TableFormat = TableFormat.TABLE,
+) -> None:
     """Print a table of samples; levels of the index that are the same for all are left out."""
     _save(whole, output)
     for level in ("part", "step"):
         if shown.index.get_level_values(level).nunique() < 2:
             shown = shown.droplevel(level)
+    if format is not TableFormat.TABLE:
+        most = len(shown)
     lines = shown.head(most).reset_index()
-    cells = [[_cell(value) for value in line] for line in lines.itertuples(index=False)]
+    letters = MOST_LETTERS if format is TableFormat.TABLE else None
+    cells = [[_cell(value, letters) for value in line] for line in lines.itertuples(index=False)]
     if cells:
-        print_table([printable(str(name)) for name in lines], cells)
+        print_table([printable(str(name)) for name in lines], cells, format=format)
 
 
 def _save(frame: pd.DataFrame, output: str | None) -> None:
@@ -208,6 +224,7 @@ def _save(frame: pd.DataFrame, output: str | None) -> None:
         frame.to_csv(output)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, most: int | None) -> str:
+    """Return a value in at most so many letters."""
     text = printable(f"{value:.6g}" if isinstance(value, float) else str(value))
-    return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 1] + "…"
+    return text if most is None or len(text) <= most else f"{text[: most - 1]}…"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
+from html import escape
 from itertools import takewhile
 
 from rich.cells import cell_len
@@ -16,6 +20,14 @@ GAP = 2
 """Columns between two cells."""
 LEAST_NAME, LEAST_PREFIX, LEAST_TEXT = 12, 8, 16
 """Of names and texts so much is shown; shorter prefixes are not worth a line."""
+
+
+class TableFormat(StrEnum):
+    """How a table is printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    MARKDOWN = "markdown"
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,31 @@ def table_lines(
         return _blocks(headings, rows)
     below = _wrap(f"Not shown for want of width: {listed(left_out)}.", width) if left_out else []
     return [*above, *_lines(columns), *below]
+
+
+def csv_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as CSV; numbers are without commas between their thousands."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows(
+        [cell.replace(",", "") if is_number(cell) else cell for cell in row] for row in rows
+    )
+    return text.getvalue().splitlines()
+
+
+def markdown_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as a table of Markdown, in which names mean nothing but themselves."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(headings)
+    numeric = [bool(column) and all(map(is_number, column)) for column in columns]
+    below = ["---:" if is_numeric else "---" for is_numeric in numeric]
+    cells = [[_markdown(cell) for cell in row] for row in (headings, *rows)]
+    return [f"| {' | '.join(row)} |" for row in (cells[0], below, *cells[1:])]
+
+
+def _markdown(cell: str) -> str:
+    text = escape(cell, quote=False).replace("\\", "\\\\")
+    return text.replace("|", "\\|").replace("](", "]\\(")
 
 
 def wrapped(line: str, width: int) -> list[str]:

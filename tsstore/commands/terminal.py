@@ -21,7 +21,13 @@ from rich.progress import (
 )
 from rich.progress import Progress as BarsOfRich
 
-from tsstore.commands.tables import table_lines, wrapped
+from tsstore.commands.tables import (
+    TableFormat,
+    csv_lines,
+    markdown_lines,
+    table_lines,
+    wrapped,
+)
 from tsstore.text import Progress, printable
 from tsstore.text import silent as report_nothing
 
@@ -37,10 +43,17 @@ PLAIN_WIDTH = 200
 
 
 def print_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], optional: Sequence[str] = ()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    optional: Sequence[str] = (),
+    format: TableFormat = TableFormat.TABLE,
 ) -> None:
     """Print a table as wide as the terminal; `optional` columns may be left out, the last first."""
-    for line in table_lines(headings, rows, _width(), optional):
+    if format is TableFormat.TABLE:
+        lines = table_lines(headings, rows, _width(), optional)
+    else:
+        lines = (csv_lines if format is TableFormat.CSV else markdown_lines)(headings, rows)
+    for line in lines:
         typer.echo(line)
 
 
@@ -66,12 +79,17 @@ def _plain(value: object) -> object:
     return None if is_infinite or value is pd.NA else value
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Print sentences, broken between words on a terminal; what begins with blanks stays whole."""
-    console = Console()
+def print_lines(lines: Iterable[str], format: TableFormat = TableFormat.TABLE) -> None:
+    """Print sentences, broken between words on a terminal; what begins with blanks stays whole.
+
+    They go to stderr where tables are for other programs.
+    """
+    beside = format is not TableFormat.TABLE
+    console = Console(stderr=beside)
     for line in lines:
         for part in wrapped(line, console.width) if console.is_terminal else [line]:
-            typer.echo(part)
+            # Empty lines part tables.
+            typer.echo(part, err=beside and bool(part))
 
 
 def check_output(path: str | None) -> None:
