@@ -19,6 +19,7 @@ from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as gathering
 from tsstore.commands.app import app
 from tsstore.errors import MemoryTooSmallError
+from tsstore.store.format.attributes import PartAttributes
 
 
 def states_of(store, name="a"):
@@ -109,6 +110,14 @@ def test_views_share_what_they_show(runs):
     odd = runs[0].filter(runs[0].samples_frame()["id"] % 2 == 1)
     even = runs[0].filter(runs[0].samples_frame()["id"] % 2 == 0)
     check(odd, even, overlap(odd, even))
+
+
+def test_steps_of_one_run_are_compared(tmp_path):
+    for step in (1, 2):
+        part = PartAttributes(attempt=step, step=step)
+        both = write_layers(tmp_path / "run", {"a": draw_layer(step, 30, 2, 40)}, part=part)
+    steps = [both.at_step(step) for step in both.steps]
+    check(*steps, overlap(*steps))
 
 
 def test_records_go_through_files_in_many_partitions_and_passes(runs, monkeypatch, tmp_path):

@@ -53,6 +53,8 @@ def test_nothing_is_written_into_a_run(run, tmp_path):
         tsstore.analyze(run).save(run / "run.analysis.zarr")
     with pytest.raises(StoreError, match="within the run"):
         tsstore.export(run, "fc", run / "states.zarr")
+    with pytest.raises(StoreError, match="within the run"):
+        tsstore.compact(run, run / "smaller.zarr")
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ from tsstore.errors import CountingError, MemoryTooSmallError
 from tsstore.numba_tools.mixing import splitmix_words
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.layer_part import LayerPart
 from tsstore.text import format_memory, printable
 
 DRAWN = 200
@@ -299,10 +300,10 @@ def _read_states(
         here = np.flatnonzero((samples >= firsts[number]) & (samples < firsts[number + 1]))
         if not len(here):
             continue
-        ends = np.cumsum(part.read_positions(0, part.samples))
+        spans = _spans(part, set((samples[here] - firsts[number]).tolist()))
         for state in here.tolist():
             sample = int(samples[state]) - firsts[number]
-            own = part.states.read(int(ends[sample - 1]) if sample else 0, int(ends[sample]))
+            own = part.states.read(*spans[sample])
             same = (scheme.keys(own) == drawn.keys[state]).all(axis=1)
             if not same.any():
                 raise CountingError(
@@ -311,6 +312,18 @@ def _read_states(
                 )
             rows[state] = own[np.argmax(same)]
     return rows
+
+
+def _spans(part: LayerPart, samples: set[int]) -> dict[int, tuple[int, int]]:
+    """Return where the rows of some samples of a part begin and end."""
+    spans, first, row = {}, 0, 0
+    for positions in part.position_pieces():
+        ends = row + np.cumsum(positions)
+        for sample in samples & set(range(first, first + len(positions))):
+            stop = int(ends[sample - first])
+            spans[sample] = stop - int(positions[sample - first]), stop
+        first, row = first + len(positions), int(ends[-1])
+    return spans
 
 
 def _distances(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tsstore.errors import AccessError, FormatError, StoreError, StoreExistsError
 from tsstore.store.files.local import LocalFiles
-from tsstore.store.files.open import is_url
+from tsstore.store.files.open import StorePath, is_url
 from tsstore.store.run import read_run
 from tsstore.text import printable
 
@@ -22,11 +22,7 @@ def check_target(path: str | os.PathLike[str], replaces: bool = False) -> None:
     if is_url(path):
         return
     target = Path(path)
-    if (run := _run_around(target)) is not None:
-        raise StoreError(
-            f"{printable(str(target))} lies within the run {printable(str(run))}; expected a path "
-            "elsewhere: nothing but its own data is written into a run"
-        )
+    check_outside(target)
     if not replaces:
         check_free(target)
     elif target.is_dir():
@@ -36,6 +32,17 @@ def check_target(path: str | os.PathLike[str], replaces: bool = False) -> None:
         raise not_writable(target, "its folder is missing")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise not_writable(target, "no permission to write to its folder")
+
+
+def check_outside(path: StorePath) -> None:
+    """Raise StoreError if a local path lies within a run."""
+    if not isinstance(path, str | os.PathLike) or is_url(path):
+        return
+    if (run := _run_around(Path(path))) is not None:
+        raise StoreError(
+            f"{printable(os.fspath(path))} lies within the run {printable(str(run))}; expected a "
+            "path elsewhere: nothing but its own data is written into a run"
+        )
 
 
 def check_free(path: Path) -> None:

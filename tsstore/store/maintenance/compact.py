@@ -39,6 +39,7 @@ from tsstore.store.reading.part import Part, readers
 from tsstore.store.reading.status import FINISHED, LIVE
 from tsstore.store.reading.store import StateStore, View, check_whole, open_store
 from tsstore.store.run import create_run, read_run
+from tsstore.store.targets import check_outside
 from tsstore.store.threads import in_threads, processors
 from tsstore.store.writing.part import create_groups, create_part
 from tsstore.store.writing.seal import create_seal
@@ -91,8 +92,8 @@ def compact(
     ------
     StoreError
         If the source has no parts, or one that is not sealed, or parts of a step that do not fit
-        together; or if the new run cannot be written, of which nothing is left then, or nothing
-        that is sealed.
+        together; if `out` lies within a run; or if the new run cannot be written, of which nothing
+        is left then, or nothing that is sealed.
     DamageError
         If the new run does not hold what the source does; it is removed then.
     StoreExistsError
@@ -106,6 +107,7 @@ def compact(
     steps = dict.fromkeys(part.step for part in store.parts)
     # Parts that do not fit together are refused before anything is written.
     sources = [_MergedParts(store, step) for step in steps]
+    check_outside(out)
     files = open_files(out, durable)
     software = {name: version for name, version in store.run.software.items() if name != "tsstore"}
     run_id, was_there = uuid.uuid4().hex, files.exists("")
