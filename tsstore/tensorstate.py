@@ -34,7 +34,7 @@ _WITHOUT_EFFECT = {"memory_device", "memory_limit", "backend"}
 class StateCaptureHook(PlugIns):
     """Captures the states of one place of a model, and evaluates them.
 
-    Made by :func:`build_efficiency_model`, or placed by hand::
+    Made by `build_efficiency_model`, or placed by hand::
 
         hook = StateCaptureHook("conv_1")
         module.register_forward_hook(hook)
@@ -48,7 +48,7 @@ class StateCaptureHook(PlugIns):
         Its name.
     disk_path
         Where the store stays that a hook placed by hand fills: see `storage_path` of
-        :func:`build_efficiency_model`. Without it the store is temporary.
+        `build_efficiency_model`. Without it the store is temporary.
     neuron_axis, sample_axis
         Where the hook is placed by hand, and the module's class does not tell. Of a tensor without
         its module, other than with three axes, neurons are in axis 1, as in TensorState.
@@ -161,7 +161,7 @@ def build_efficiency_model(
     outputs: OutputChoice = None,
     **options: Any,
 ) -> nn.Module:
-    """Attach a :class:`StateCaptureHook` to each chosen module.
+    """Attach a `StateCaptureHook` to each chosen module.
 
     A forward pass of the model is a batch; a chosen module that is called outside of one is, too.
 
@@ -180,7 +180,7 @@ def build_efficiency_model(
         else a folder, in which it is named after the model's class, and numbered where that is
         taken. A local path, or a URL of an object store. Without it the store is temporary.
     neuron_axis, sample_axis, outputs
-        See :func:`tsstore.capture`.
+        See `tsstore.capture`.
     **options
         Options of TensorState about where it keeps states, such as ``memory_device``: they have no
         effect.
@@ -218,7 +218,7 @@ def reset_efficiency_model(model: nn.Module) -> None:
 
 
 def remove_state_layers(model: nn.Module) -> nn.Module:
-    """Remove the hooks of :func:`build_efficiency_model`, and no others; return the model."""
+    """Remove the hooks of `build_efficiency_model`, and no others; return the model."""
     sessions = dict.fromkeys(hook._session for hook in _hooks(model))
     try:
         for session in sessions:

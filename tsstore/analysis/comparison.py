@@ -189,7 +189,7 @@ def compare(
     seed
         Chooses the new states whose distances are told, of which there are 200 at most.
     memory, scheduler, scratch, progress
-        As for :func:`tsstore.analyze`.
+        As for `tsstore.analyze`.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def compare(
     UnknownLayerError
         If no layer is in both runs, or one that was asked for is not.
     NotAStoreError, FormatError, DamageError, EmptyStoreError, MemoryTooSmallError
-        As for :func:`tsstore.analyze`.
+        As for `tsstore.analyze`.
 
     Notes
     -----

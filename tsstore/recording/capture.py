@@ -89,7 +89,7 @@ def capture(
     layers
         Names, globs, classes, class names, modules, predicates ``(name, module) -> bool``, or a
         list of them; a class means its subclasses, too. Or ``"recommended"``: those layers whose
-        neurons fire just where their values are above 0, as :func:`tsstore.layers` finds them with
+        neurons fire just where their values are above 0, as `tsstore.layers` finds them with
         `example_input`.
     exclude
         Likewise; it wins.
@@ -113,7 +113,7 @@ def capture(
         entries are all of sample 0), ``"interleaved"`` (entry i is of sample i mod n, as
         ``cat([x, x])`` gives it), ``("counts", entries of each sample)`` or
         ``("index", the sample of each entry)``, -1 where it is of none; or one of these arrays
-        alone, where its length tells which it is. :meth:`Recorder.batch` takes it for one batch.
+        alone, where its length tells which it is. `Recorder.batch` takes it for one batch.
     probe
         Whether the model may be run on samples of `example_input`, or else, where nothing tells
         and it is in evaluation mode and without gradients, on two of the first batch, to find out
@@ -152,13 +152,13 @@ def capture(
         Whether commits survive a loss of power, too.
     resume
         Go on with the run that is there, if there is one: what earlier attempts have committed
-        of this step stays, and :attr:`Recorder.committed_samples` and :meth:`Recorder.missing`
+        of this step stays, and `Recorder.committed_samples` and `Recorder.missing`
         say what that is.
     overwrite
         Delete the run that is there, if there is one; a recorder of this process that still writes
         it is closed first.
     run_id, rank, world_size
-        Of this process, where :func:`tsstore.recording.identity.find_job` does not find them.
+        Of this process, where `tsstore.recording.identity.find_job` does not find them.
     on_error
         The writer's error is raised at the next batch and at the end (``"raise"``), or ends the
         recording with a warning, and the job goes on (``"detach"``).

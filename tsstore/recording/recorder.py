@@ -28,14 +28,14 @@ CLOSED: Final = "closed"
 
 
 class Recorder:
-    """Records batches of a model into one part of a run; made by :func:`capture`.
+    """Records batches of a model into one part of a run; made by `capture`.
 
-    It captures from :meth:`attach` on, until it is closed.
+    It captures from `attach` on, until it is closed.
 
     Attributes
     ----------
     model
-        The model whose outermost forward pass is a batch, unless :meth:`batch` says otherwise.
+        The model whose outermost forward pass is a batch, unless `batch` says otherwise.
     path
         Where the run lies.
     files
@@ -118,7 +118,7 @@ class Recorder:
         Raises
         ------
         CaptureError
-            If nothing has been recorded yet; :func:`tsstore.layers` tells before.
+            If nothing has been recorded yet; `tsstore.layers` tells before.
         """
         done = self._sink.statistics
         if not done.samples:
@@ -180,7 +180,7 @@ class Recorder:
             other number of positions than the mask's is an error. A list has a mask for each
             forward pass of the batch, or None where all positions are there.
         sample_index
-            Which sample each entry belongs to, in this batch: see :func:`tsstore.capture`.
+            Which sample each entry belongs to, in this batch: see `tsstore.capture`.
         **columns
             Sample columns: arrays, tensors or lists of one entry a sample.
 

@@ -50,7 +50,7 @@ def layers(
     samples
         Number of samples of a run that is planned: the table says what it will weigh.
     positions
-        As :func:`tsstore.capture` is told to take so many of each sample, or a share of them.
+        As `tsstore.capture` is told to take so many of each sample, or a share of them.
 
     Returns
     -------

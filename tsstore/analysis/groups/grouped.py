@@ -98,7 +98,7 @@ class Grouped(ABC, Generic[Result]):
         )
 
     def to_json(self) -> str:
-        """Return :meth:`to_dict` as a JSON document."""
+        """Return `to_dict` as a JSON document."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     @property

@@ -149,7 +149,7 @@ def information(
     store
         A run of one step, or its path.
     by, layers, bins, **options
-        As for :func:`tsstore.analyze`; samples in no group do not count.
+        As for `tsstore.analyze`; samples in no group do not count.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def information(
     Raises
     ------
     StoreError, AnalysisError
-        As :func:`tsstore.analyze` does; AnalysisError for a run of several steps.
+        As `tsstore.analyze` does; AnalysisError for a run of several steps.
     """
     request = request_of(options)
     store = countable(store)

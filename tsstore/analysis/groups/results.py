@@ -75,7 +75,7 @@ class GroupedAnalysis(Grouped[Analysis]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` has written; all as `Analysis.load`."""
+        """Read what `save` has written; all as `Analysis.load`."""
         told, about = load_analyses(path, KIND)
         where = os.fspath(path)
         values = [_parsed(value, where) for value in as_list(about, "values", where)]

@@ -88,7 +88,7 @@ class LayerShared:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The layer's line in a table, as :data:`HEADINGS` names its columns."""
+        """The layer's line in a table, as `HEADINGS` names its columns."""
         one = int(self.by_groups[0])
         numbers = self.distinct, one, self.distinct - one, int(self.by_groups[-1])
         return printable(self.name), *(f"{number:,}" for number in numbers)
@@ -189,9 +189,9 @@ def shared_states(
     store
         A run, or its path.
     by, layers, bins, window
-        As for :func:`tsstore.analyze`: of 100 groups at most. Samples in no group do not count.
+        As for `tsstore.analyze`: of 100 groups at most. Samples in no group do not count.
     memory, scheduler, scratch, progress
-        As for :func:`tsstore.analyze`.
+        As for `tsstore.analyze`.
 
     Returns
     -------
@@ -201,7 +201,7 @@ def shared_states(
     Raises
     ------
     StoreError, AnalysisError
-        As :func:`tsstore.analyze` does; AnalysisError for more than 100 groups.
+        As `tsstore.analyze` does; AnalysisError for more than 100 groups.
     """
     request = Request(memory, scheduler, progress, scratch, intervals=False)
     store = countable(store, by)

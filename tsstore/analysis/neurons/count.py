@@ -105,7 +105,7 @@ def neurons(
     layers
         Names of layers; all unless given.
     by, bins, window
-        Count groups of samples, each as if there were no others: as for :func:`tsstore.analyze`.
+        Count groups of samples, each as if there were no others: as for `tsstore.analyze`.
     joint
         Whether to count in how many rows two neurons fire, of all pairs of a layer, for
         `LayerNeurons.joint` and `LayerNeurons.near_identical`: a pass of its own, whose work grows
@@ -118,7 +118,7 @@ def neurons(
         there is unless given. Where it does not hold what is counted of all groups, pairs or
         positions, rows are read several times, for some of them each.
     scheduler
-        As for :func:`tsstore.analyze`.
+        As for `tsstore.analyze`.
     progress
         Called as ``progress(layer, tasks done, all tasks)``.
 

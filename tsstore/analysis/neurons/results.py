@@ -35,7 +35,7 @@ class Neurons(ByLayer[LayerNeurons]):
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table of all neurons, indexed by layer and neuron.
 
-        Columns as of :meth:`LayerNeurons.to_frame`.
+        Columns as of `LayerNeurons.to_frame`.
         """
         import pandas as pd
 
@@ -45,7 +45,7 @@ class Neurons(ByLayer[LayerNeurons]):
     def near_pairs(self, share: float = 0.99) -> pd.DataFrame:
         """Return the pairs that do the same in such a share of the rows, or the opposite.
 
-        Columns as of :meth:`LayerNeurons.near_identical`, led by `layer` and by `kind`, which is
+        Columns as of `LayerNeurons.near_identical`, led by `layer` and by `kind`, which is
         ``"same"`` or ``"opposite"``.
         """
         import pandas as pd

@@ -244,7 +244,7 @@ def plan(
     scratch: str | os.PathLike[str] | None = None,
     joint: bool = False,
 ) -> RunPlan:
-    """Say how :func:`tsstore.analyze` would count a run if it had the same arguments.
+    """Say how `tsstore.analyze` would count a run if it had the same arguments.
 
     No state is read: metadata alone, the rows of each sample where they vary, and the ids. Where
     samples repeat others, the plan is that of the most memory that they can take.
@@ -253,7 +253,7 @@ def plan(
     ----------
     store, layers, memory, scheduler, intervals, dependent_by, unique_by, repeats, exact, cluster, \
     scratch
-        As :func:`tsstore.analyze` takes them. Nothing is written to scratch, nor is it looked for.
+        As `tsstore.analyze` takes them. Nothing is written to scratch, nor is it looked for.
     joint
         Whether to say as well what ``tsstore.neurons(store, joint=True)`` would take.
 
@@ -267,7 +267,7 @@ def plan(
     MemoryTooSmallError
         If a layer cannot be counted; the message names the smallest memory with which it can.
     StoreError, AnalysisError
-        As :func:`tsstore.analyze` does.
+        As `tsstore.analyze` does.
     """
     request = Request(
         memory=memory,
@@ -355,7 +355,7 @@ HEADINGS = (
 
 
 def plan_rows(plan: RunPlan) -> list[tuple[str, ...]]:
-    """Return a line of the table for each layer, with :data:`HEADINGS`."""
+    """Return a line of the table for each layer, with `HEADINGS`."""
     return [_layer_cells(name, layer) for name, layer in plan.layers.items()]
 
 

@@ -39,7 +39,7 @@ class Analyses(Mapping[str, Analysis]):
         return {"runs": {name: analysis.to_dict() for name, analysis in self.items()}}
 
     def to_json(self) -> str:
-        """Return :meth:`to_dict` as a JSON document."""
+        """Return `to_dict` as a JSON document."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_frame(self) -> pd.DataFrame:

@@ -30,7 +30,7 @@ class ByLayer(Mapping[str, Result]):
         """Return all numbers as JSON can hold them."""
 
     def to_json(self) -> str:
-        """Return :meth:`to_dict` as a JSON document."""
+        """Return `to_dict` as a JSON document."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def _find(self, name: str, none_such: str) -> Any:

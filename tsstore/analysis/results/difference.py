@@ -115,7 +115,7 @@ class Difference(ByLayer[EfficiencyDifference]):
         return title + html_table(HEADINGS, self.cells()) + html_lines([self.pairing])
 
     def cells(self) -> list[tuple[str, ...]]:
-        """Return the lines of a table, as :data:`HEADINGS` names its columns."""
+        """Return the lines of a table, as `HEADINGS` names its columns."""
         rows = {**{printable(name): found for name, found in self.items()}, NETWORK: self.network}
         return [
             (name, *map(_share, (found.first, found.second)), _difference_text(found))

@@ -118,7 +118,7 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` has written, from anyone: all of it is checked.
+        """Read what `save` has written, from anyone: all of it is checked.
 
         Raises
         ------
@@ -193,7 +193,7 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
 
     def to_xarray(self) -> xr.Dataset:
-        """Return the numbers of :meth:`to_frame` as an xarray Dataset along ``layer``.
+        """Return the numbers of `to_frame` as an xarray Dataset along ``layer``.
 
         Numbers of the network are its attributes. AnalysisError if xarray is not installed.
         """

@@ -62,7 +62,7 @@ def export(
         is another one each time. Sorting takes 12 MiB more than what is the smallest memory else,
         and what does not fit goes through a file in `scratch`.
     memory, scheduler, scratch, progress
-        As for :func:`tsstore.analyze`.
+        As for `tsstore.analyze`.
 
     Raises
     ------

@@ -113,7 +113,7 @@ class FrequentStates:
         }
 
     def to_json(self) -> str:
-        """Return :meth:`to_dict` as a JSON document."""
+        """Return `to_dict` as a JSON document."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def table(self, hex: bool = False) -> str:
@@ -123,7 +123,7 @@ class FrequentStates:
         return "\n".join([f"{printable(self.run)}: layer {printable(self.layer)}", *lines])
 
     def cells(self, hex: bool = False) -> list[tuple[str, ...]]:
-        """Return the lines of the table, as :data:`HEADINGS` names its columns.
+        """Return the lines of the table, as `HEADINGS` names its columns.
 
         A drawing of many neurons takes several, with nothing beside all but the first.
         """
@@ -181,7 +181,7 @@ def states(
     most
         How many states to show at most; of equally frequent ones those whose bytes come first.
     memory, scheduler, scratch, progress
-        As for :func:`tsstore.analyze`.
+        As for `tsstore.analyze`.
 
     Returns
     -------

@@ -81,7 +81,7 @@ def surprising(
     n
         How many samples to return, at most.
     memory, scheduler, scratch, progress
-        As for :func:`tsstore.analyze`.
+        As for `tsstore.analyze`.
 
     Returns
     -------

@@ -76,7 +76,7 @@ def open_store(path: StorePath) -> StateStore:
     Returns
     -------
     StateStore
-        The committed states; :meth:`StateStore.refresh` moves on to later commits.
+        The committed states; `StateStore.refresh` moves on to later commits.
 
     Raises
     ------
@@ -292,7 +292,7 @@ class StateStore(Mapping[str, LayerStates]):
         """Return all sample columns as a table, one line a sample.
 
         Its index has the step and the part of each, and its number there from 0, which no later
-        commit and no :meth:`filter` changes: levels ``step``, ``part`` and ``sample``.
+        commit and no `filter` changes: levels ``step``, ``part`` and ``sample``.
         """
         import pandas as pd
 
@@ -416,7 +416,7 @@ class StateStore(Mapping[str, LayerStates]):
         return self
 
     def pinned(self) -> StateStore:
-        """Return this store as it is now, which no :meth:`refresh` of this one moves."""
+        """Return this store as it is now, which no `refresh` of this one moves."""
         return copy.copy(self)
 
     def __repr__(self) -> str:
