@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic import draw_layer, write_layers
 
 from tsstore.analysis.execution import reduction
-from tsstore.analysis.execution.reduction import Reduction
+from tsstore.analysis.execution.reduction import Reduction, most_at_once
 from tsstore.analysis.schedulers import LocalScheduler, choose
 from tsstore.errors import MemoryTooSmallError
 
@@ -87,3 +89,30 @@ def test_an_error_of_a_piece_ends_the_pass(states):
 
     with pytest.raises(ZeroDivisionError):
         Reduction(states, "fail", fail, together).run(MEMORY, LocalScheduler(2))
+
+
+def test_pieces_grow_as_far_as_half_of_the_memory_holds(states):
+    wanted = Reduction(states, "list samples", each_sample, together, bytes_beside_row=1000)
+    runner = LocalScheduler(1)
+    small = wanted.least_memory(runner)
+    grown = wanted.in_pieces_of(64_000, 2 * small + (2 << 20), runner)
+    assert 0 < grown.piece_rows < 64_000
+    assert small < grown.least_memory(runner) <= small + (1 << 20)
+    assert wanted.in_pieces_of(64_000, 0, runner) is wanted
+    assert wanted.in_pieces_of(64_000, 1 << 30, runner).piece_rows == 64_000
+    assert grown.run(MEMORY, runner) == expected(states)
+
+
+def test_as_many_things_are_counted_at_once_as_the_memory_holds(states):
+    one = Reduction(states, "list samples", each_sample, together, result_bytes=1 << 20)
+
+    def of(number):
+        return replace(one, result_bytes=number << 20)
+
+    runner, blocks = LocalScheduler(1), one.blocks()
+    for number in (1, 3, 9):
+        memory = of(number).needed(runner, blocks)
+        assert most_at_once(of, 9, memory, runner, blocks) == number
+        assert most_at_once(of, 9, memory + 1000, runner, blocks) == number
+    with pytest.raises(MemoryTooSmallError, match="list samples of layer a"):
+        most_at_once(of, 9, of(1).needed(runner, blocks) - 1, runner, blocks)

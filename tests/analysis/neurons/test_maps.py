@@ -96,9 +96,10 @@ def test_with_little_memory_some_positions_are_counted_at_a_time(tmp_path, monke
 
 
 def write(path, positions, **attributes):
-    """Write a run of a layer of 8 neurons, with what it says of its positions."""
-    files = LocalFiles(path, durable=False)
-    create_run(files)
+    """Write a part of a layer of 8 neurons, with what it says of its positions."""
+    is_new, files = not path.exists(), LocalFiles(path, durable=False)
+    if is_new:
+        create_run(files)
     writer = PartWriter(files, PartAttributes())
     writer.define({"a": LayerAttributes("a", 8, **attributes)}, {"a": positions}, {})
     rows = np.random.default_rng(0).integers(0, 256, (5 * positions, 1), np.uint8)
@@ -109,7 +110,7 @@ def write(path, positions, **attributes):
 
 
 def test_of_an_image_maps_have_its_axes(tmp_path):
-    store = write(tmp_path, 6, position_shape=(2, 3))
+    store = write(tmp_path / "run", 6, position_shape=(2, 3))
     found = tsstore.neurons(store, maps=True)["a"].map
     assert found.dims == ("position_0", "position_1", "neuron")
     assert found.shape == (2, 3, 8)
@@ -120,10 +121,13 @@ def test_where_rows_are_of_other_positions_there_is_no_map(tmp_path, run):
     varying = write_layers(tmp_path / "varying", {"a": draw_layer(0, 20, 1)})
     drawn = write(tmp_path / "drawn", 4, position_shape=(2, 3), sampling={"positions": 4})
     masked = write(tmp_path / "masked", 4, position_shape=(6,))
+    write(tmp_path / "turned", 6, position_shape=(2, 3))
+    turned = write(tmp_path / "turned", 6, position_shape=(3, 2))
     reasons = {
         "samples have other numbers of positions": varying,
         "some positions of each sample were recorded, drawn at random": drawn,
         "4 of 6 positions of each sample were kept": masked,
+        r"positions have the shapes \(2, 3\) and \(3, 2\)": turned,
     }
     for reason, store in reasons.items():
         with pytest.raises(AnalysisError, match=f"layer a has no rates by position: {reason}"):

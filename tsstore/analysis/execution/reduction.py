@@ -175,12 +175,16 @@ class Reduction(Generic[Result]):
         return self._task_bytes * (1 if scheduler.shared_memory else scheduler.threads)
 
     def in_pieces_of(self, rows: int, memory: int, scheduler: Scheduler) -> Reduction[Result]:
-        """Return the same pass in pieces of so many rows at least, if half of the memory holds it.
+        """Return the same pass in pieces of so many rows, or of as many as half the memory holds.
 
-        Else pieces stay as they are.
+        Pieces do not become smaller than they are.
         """
-        larger = replace(self, piece_rows=rows)
-        return larger if 2 * larger.least_memory(scheduler) <= memory else self
+        while rows > self._piece_rows:
+            larger = replace(self, piece_rows=rows)
+            if 2 * larger.least_memory(scheduler) <= memory:
+                return larger
+            rows //= 2
+        return self
 
     @property
     def _task_bytes(self) -> int:

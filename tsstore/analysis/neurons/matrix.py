@@ -17,7 +17,7 @@ from tsstore.counting.joint import count_joint
 from tsstore.errors import AnalysisError
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
-from tsstore.text import counted, printable
+from tsstore.text import counted, listed, printable
 
 PIECE_ROWS = 1 << 13
 """Rows of a piece of which pairs are counted: adding up two matrices is quick beside it."""
@@ -106,12 +106,15 @@ def count_positions(
 def check_positions(states: LayerStates) -> int:
     """Return the positions of a sample; AnalysisError where rows are not of the same ones."""
     name, shape = printable(states.name), states.attributes.position_shape
-    positions = states.positions
+    positions, parts = states.positions, [part.attributes for part in states.parts if part.rows]
     why = ""
     if positions is None:
         why = "samples have other numbers of positions"
-    elif "positions" in (states.attributes.sampling or {}):
+    elif any("positions" in (own.sampling or {}) for own in parts):
         why = "some positions of each sample were recorded, drawn at random"
+    elif any(own.position_shape != shape for own in parts):
+        shapes = sorted({str(own.position_shape) for own in parts})
+        why = f"positions have the shapes {listed(shapes)}"
     elif shape and math.prod(shape) != positions:
         why = f"{positions:,} of {counted(math.prod(shape), 'position')} of each sample were kept"
     if why or positions is None:
