@@ -13,6 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import NamedTuple
 
+import children
 import numpy as np
 import pytest
 import typer
@@ -57,9 +58,7 @@ def tsstore_command(*arguments):
 
 def tsstore_process(*arguments):
     """Run a command in a process of its own, as a user does."""
-    code = "from tsstore.cli import main; main()"
-    command = [sys.executable, "-W", "error", "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return children.run("from tsstore.cli import main; main()", *arguments, strict=True)
 
 
 def test_json_is_one_document_and_nothing_else(run):
@@ -390,13 +389,10 @@ main()
 
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130(run):
-    command = [sys.executable, "-W", "error", "-c", JOB, "analyze", run]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "started\n"
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=50) == ("", "tsstore: interrupted\n")
+    process = children.start(JOB, "analyze", run, strict=True)
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate() == ("", "tsstore: interrupted\n")
     assert process.returncode == 130
 
 

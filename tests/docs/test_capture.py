@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import children
 import pytest
 import torch
 from pages import blocks, read
@@ -40,16 +38,8 @@ SHOWN_TEXTS = blocks(TEXT, "text")
 
 
 def test_the_script_says_what_is_shown(tmp_path):
-    (tmp_path / "capture.py").write_text(SCRIPT, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "capture.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == ""
+    done = children.run(SCRIPT, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "".join(SHOWN.splitlines(keepends=True)[1:])
     store = tsstore.open(tmp_path / "run.zarr")
     assert store.samples == 2_000
