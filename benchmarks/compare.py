@@ -34,6 +34,7 @@ from tsstore.store.writing.part import PartWriter
 
 SAMPLES = 4_000
 """Of a batch."""
+DRAWN = overlap.DRAWN
 QUERY = """
 WITH first AS (SELECT DISTINCT state FROM '{0}/first.parquet'),
 second AS (
@@ -64,7 +65,7 @@ def main() -> None:
             write(folder, name, arguments.rows)
             contenders = {
                 "tsstore": partial(ask, folder, arguments.memory, 0),
-                "+ distances": partial(ask, folder, arguments.memory, overlap.DRAWN),
+                "+ distances": partial(ask, folder, arguments.memory, DRAWN),
                 "duckdb": partial(ask_duckdb, folder, arguments.memory),
             }
             for own, (seconds, cpu, found) in race(contenders, arguments.rounds).items():
@@ -72,7 +73,7 @@ def main() -> None:
                 spent = f"{seconds:>10.2f}{cpu:>8.2f}"
                 print(f"{name:>10}{arguments.rows:>12,}{own:>12}{spent}   {numbers}")
     for neurons in (64, 512, 4096):
-        print(f"{neurons} neurons: {compare_rows(neurons):.3f} µs of CPU a row and 200 states")
+        print(f"{neurons} neurons: {compare_rows(neurons):.3f} µs of CPU a row and {DRAWN} states")
 
 
 def race(
@@ -148,7 +149,7 @@ def compare_rows(neurons: int) -> float:
     generator = np.random.default_rng(0)
     states, rows = (
         generator.integers(0, 2**64, (count, neurons // 64), np.uint64)
-        for count in (overlap.DRAWN, 1 << 14)
+        for count in (DRAWN, 1 << 14)
     )
     seconds = []
     for _ in range(4):
