@@ -11,7 +11,8 @@ tasks, with and without progress, and how many bytes are pickled for a task and 
 
 `--plan` runs nothing: it prints how 10**12 rows of 8 bytes would be counted. A run of a cluster's
 first tasks is not counted: it imports. `--busy` prints the share of the time that a network's tasks
-keep the threads or workers busy, from the beginning of its analysis to the end.
+keep the threads or workers busy, from the beginning of its analysis to the end: the most of three
+times, since whatever else runs takes processors away between tasks as well.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ ROW_NANOSECONDS = 25
 MEMORIES = ((4, 0.60), (16, 0.25), (16, 0.60))
 """GiB of a worker, and the share of it that is given."""
 
+
+BUSY_TIMES = 3
 
 NETWORKS = {"3 large": (3, 1 << 22), "53 small": (53, 1 << 16)}
 """Layers, and rows of each, of 8 bytes and 16 positions."""
@@ -234,11 +237,16 @@ def busy_threads(path: Path, threads: int) -> tuple[float, float]:
         spent.append(time.perf_counter() - begun[key])
 
     tsstore.analyze(path, "layer_0", scheduler="threads")
-    start = time.perf_counter()
-    with Callback(pretask=begin, posttask=end):
-        tsstore.analyze(path, scheduler="threads")
-    seconds = time.perf_counter() - start
-    return seconds, sum(spent) / seconds / min(threads, len(os.sched_getaffinity(0)))
+    found = []
+    for _ in range(BUSY_TIMES):
+        spent.clear()
+        start = time.perf_counter()
+        with Callback(pretask=begin, posttask=end):
+            tsstore.analyze(path, scheduler="threads")
+        seconds = time.perf_counter() - start
+        share = sum(spent) / seconds / min(threads, len(os.sched_getaffinity(0)))
+        found.append((seconds, share))
+    return max(found, key=lambda one: one[1])
 
 
 def busy_workers(path: Path, workers: int) -> tuple[float, float]:
@@ -252,12 +260,16 @@ def busy_workers(path: Path, workers: int) -> tuple[float, float]:
     ):
         tsstore.analyze(path, "layer_0", scheduler=client)
         client.get_task_stream(count=1)
-        begin, start = time.time(), time.perf_counter()
-        tsstore.analyze(path, scheduler=client)
-        seconds = time.perf_counter() - start
-        stream = client.get_task_stream(start=begin)
-    computed = (one for task in stream for one in task["startstops"] if one["action"] == "compute")
-    return seconds, sum(one["stop"] - one["start"] for one in computed) / seconds / workers
+        found = []
+        for _ in range(BUSY_TIMES):
+            begin, start = time.time(), time.perf_counter()
+            tsstore.analyze(path, scheduler=client)
+            seconds = time.perf_counter() - start
+            stream = client.get_task_stream(start=begin)
+            done = [one for task in stream for one in task["startstops"]]
+            computed = (one["stop"] - one["start"] for one in done if one["action"] == "compute")
+            found.append((seconds, sum(computed) / seconds / workers))
+    return max(found, key=lambda one: one[1])
 
 
 def main() -> None:

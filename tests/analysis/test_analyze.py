@@ -284,7 +284,7 @@ def test_progress_counts_up_to_the_total_of_all_layers(tmp_path, scheduler, laye
     calls = []
     tsstore.analyze(store, layers, scheduler=scheduler, progress=lambda *call: calls.append(call))
     assert calls == [(name, done, len(calls)) for done in range(1, len(calls) + 1)]
-    assert len(calls) >= (4 if layers else 8)
+    assert len(calls) >= (1 if layers else 2)
 
 
 def damage(run: Path) -> Path:
@@ -379,11 +379,11 @@ def test_scratch_that_cannot_be_used_is_an_error_with_advice(tmp_path, parent):
         tsstore.analyze(store, scratch=tmp_path / parent)
 
 
-def test_scratch_in_an_object_store_is_an_error_before_anything_is_counted(tmp_path, monkeypatch):
+def test_scratch_that_is_another_url_is_an_error_before_anything_is_counted(tmp_path, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
     monkeypatch.setattr("tsstore.analysis.runs.analyze_layers", None)
-    with pytest.raises(AnalysisError, match="scratch is s3://bucket/x; expected a folder"):
-        tsstore.analyze(store, scratch="s3://bucket/x")
+    with pytest.raises(AnalysisError, match="scratch is ftp://host/x; expected a folder"):
+        tsstore.analyze(store, scratch="ftp://host/x")
 
 
 def test_scratch_that_a_worker_does_not_see_is_an_error(tmp_path, scratch, client, monkeypatch):

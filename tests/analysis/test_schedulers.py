@@ -529,6 +529,7 @@ def test_a_worker_that_dies_does_not_change_the_result(fragile, tmp_path, kind):
     assert (tmp_path / "marker").exists()
 
 
+@pytest.mark.usefixtures("small_sizes")
 def test_a_worker_that_dies_before_its_receipts_are_used_is_replaced(fragile, tmp_path):
     rows = draw_layer(2, 150, 9)
     states = write_layers(tmp_path / "run", {"a": rows})["a"]

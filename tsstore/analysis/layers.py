@@ -6,12 +6,18 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from tsstore.analysis.execution.block import LayerJob
-from tsstore.analysis.execution.graph import Counts, build_graph, finish_counts
+from tsstore.analysis.execution.graph import (
+    Counts,
+    build_graph,
+    count_in_one_task,
+    finish_counts,
+)
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
@@ -109,10 +115,11 @@ def _count_batch(
     # All of them write to the folder if one does: each file has a name of its own.
     spilling = next((plan for plan in plans if plan.spill), plans[0])
     with planned_scratch(spilling, scheduler, request.scratch) as folder:
-        keys = []
-        for states, samples, plan in layers:
+        keys, token = [], uuid.uuid4().hex[:12]
+        for number, (states, samples, plan) in enumerate(layers):
             scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
-            keys.append(_add_layer(graph, LayerJob(states, scheme, plan, folder, samples)))
+            job = LayerJob(states, scheme, plan, folder, samples)
+            keys.append(_add_layer(graph, job, token, number))
         report = progress.of_batch(plans)
         results: list[LayerResult] = scheduler.run(graph, keys, batch.threads, report)
         if batch.gives_back:
@@ -120,17 +127,33 @@ def _count_batch(
     return results
 
 
-def _add_layer(graph: dict[Any, Any], job: LayerJob) -> Any:
+def _add_layer(graph: dict[Any, Any], job: LayerJob, token: str, number: int) -> Any:
     """Add the tasks that count a layer to a graph; return the key of its result."""
+    of_layer = _run_for_layer, job.states.location, job.states.name
+    if _has_one_task(job):
+        # Of tasks that are alike Dask hands out a few at a time, to workers that are free.
+        key = f"tsstore-small-{token}", number
+        graph[key] = (*of_layer, _count_alone, job)
+        return key
+    key = f"tsstore-layer-{token}", number
     own, counts = build_graph(job)
     shared = next(name for name, value in own.items() if value is job)
-    key = f"tsstore-layer-{uuid.uuid4().hex[:12]}"
     own[key] = (_conclude, shared, counts)
-    of_layer = _run_for_layer, job.states.location, job.states.name
     for name, task in own.items():
         # What is no tuple is a value that tasks share.
         graph[name] = (*of_layer, *task) if isinstance(task, tuple) else task
     return key
+
+
+def _has_one_task(job: LayerJob) -> bool:
+    """Whether nothing of a layer could be done at the same time: it has one block and partition."""
+    blocks = job.states.blocks(job.plan.block_rows)
+    return not job.plan.partition_bits and len(list(islice(blocks, 2))) == 1
+
+
+def _count_alone(job: LayerJob) -> LayerResult:
+    """Count a small layer by one task: its graph would take longer than what it does."""
+    return _conclude(job, count_in_one_task(job))
 
 
 def _run_for_layer(run: str, layer: str, function: Callable[..., Any], *arguments: Any) -> Any:

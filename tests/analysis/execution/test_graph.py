@@ -22,6 +22,7 @@ from tsstore.analysis.execution.graph import (
     build_graph,
     check_receipts,
     count_block,
+    count_in_one_task,
     count_partition,
     finish_counts,
     gather,
@@ -582,3 +583,21 @@ def test_a_table_of_all_states_is_left_within_a_block_when_it_does_not_pay(tmp_p
     counts = run(states, threads=1, groups=RandomGroups(3), **whole)
     check_groups(states, [rows], RandomGroups(3), counts)
     assert 1 <= len(numbers) < 6
+
+
+def test_one_task_counts_what_the_graph_counts(tmp_path, small_sizes):
+    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 9)})["a"]
+    for groups, spill in ((None, False), (RandomGroups(3), True)):
+        plan = replace(
+            layer_plan(states, 64 << 20, LocalScheduler(2), 3 if groups else 0), spill=spill
+        )
+        samples = Samples(groups=groups)
+        job = LayerJob(states, KeyScheme.create(9), plan, str(tmp_path), samples)
+        graph, key = build_graph(job)
+        expected = finish_counts(LocalScheduler(1).run(graph, key, 1, None), states, samples)
+        counts = finish_counts(count_in_one_task(job), states, samples)
+        assert found(counts) == found(expected)
+        if groups is not None:
+            for name in ("group", "multiplicity", "incidence", "states", "samples", "rows"):
+                own, other = (getattr(one.changes, name) for one in (counts, expected))
+                np.testing.assert_array_equal(own, other)

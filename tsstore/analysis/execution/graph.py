@@ -168,6 +168,20 @@ def finish_counts(counts: Counts, states: LayerStates, samples: Samples) -> Coun
     return replace(counts, changes=changes, entries=None)
 
 
+def count_in_one_task(job: LayerJob) -> Counts:
+    """Count a layer block after block, then partition after partition, as its graph would."""
+    buffers = Buffers()
+    blocks = job.states.blocks(job.plan.block_rows)
+    receipts = [count_block(job, block, buffers) for block in blocks]
+    index = check_receipts(receipts, job.samples.sample_filter.kept_rows(job.states))
+    # Those of blocks are let go of, as in a graph.
+    buffers = Buffers()
+    partitions = range(1 << job.plan.partition_bits)
+    of = job.plan, job.scheme.words
+    counts = [count_partition(index, *of, partition, buffers) for partition in partitions]
+    return merge_counts([total_pairs(index), *counts])
+
+
 def build_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     """Return the graph that counts a layer, as one plain dictionary, and the key of its result.
 
