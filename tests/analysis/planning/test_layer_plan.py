@@ -22,6 +22,7 @@ from tsstore.analysis.planning.cost import (
 from tsstore.analysis.planning.layer_plan import (
     BLOCKS_OF_A_THREAD,
     LEAST_PARTITIONS,
+    LEAST_SLICE_BYTES,
     MAX_BLOCK_PIECES,
     MAX_BLOCK_ROWS,
     MAX_PARTITION_BITS,
@@ -51,6 +52,7 @@ works = st.builds(
     groups=st.sampled_from([0, 1, 32, 255]),
     left_out=st.sampled_from([0, 1, 10**6]),
     neurons=st.integers(1, 40),
+    object_scratch=st.booleans(),
 )
 ways = st.tuples(st.integers(1, 12), st.booleans())
 
@@ -280,6 +282,23 @@ def test_slices_are_long_where_they_go_through_files():
     plan = make_plan(work(rows=10**9), GIB, 2, True)
     assert plan.block_rows > 4 * plan.piece_rows
     assert plan.slice_bytes == plan.scratch_bytes // (plan.blocks << plan.partition_bits) > 1 << 16
+
+
+@pytest.mark.parametrize("rows", [10**5, 10**6, 10**7, 10**8, 10**9])
+def test_slices_in_object_storage_are_long_where_there_is_memory(rows):
+    plan = make_plan(work(rows, all_threads=20, object_scratch=True), 8 * GIB, 2, False)
+    assert plan.slice_bytes >= LEAST_SLICE_BYTES or plan.partition_bits == 0
+    poor = make_plan(work(rows, all_threads=20, object_scratch=True), 128 * MIB, 2, False)
+    assert poor.projected_peak <= 128 * MIB
+
+
+def test_few_rows_have_fewer_partitions_in_object_storage_than_in_files():
+    bits = [
+        make_plan(work(200_000, object_scratch=far), GIB, 2, False).partition_bits
+        for far in (False, True)
+    ]
+    assert 1 << bits[0] == LEAST_PARTITIONS
+    assert 200_000 * 8 >> bits[1] >= LEAST_SLICE_BYTES > 200_000 * 8 >> bits[0]
 
 
 def test_blocks_in_memory_are_some_pieces_and_some_for_each_thread():

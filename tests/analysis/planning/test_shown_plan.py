@@ -97,8 +97,8 @@ def test_where_no_memory_would_do_it_says_so():
 def test_on_a_cluster_the_memory_is_not_to_blame():
     plan = run_plan({"conv_2": LARGE}, in_memory_from=None, shared_memory=False)
     first = "Records go through files whatever the memory, because workers share nothing else; "
-    where = "scratch= a folder that all workers see, or s3://bucket/prefix, should say where."
-    assert plan.sentences[0] == first + where
+    where = "they lie in the system's folder for temporary files, unless scratch= names one that "
+    assert plan.sentences[0] == f"{first}{where}all workers see, or s3://bucket/prefix."
     told = replace(plan, scratch="/shared").sentences[0]
     assert told == first + "they lie below /shared."
 

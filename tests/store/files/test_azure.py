@@ -20,8 +20,10 @@ from email.utils import formatdate
 import pytest
 from helpers import create_at_once
 from object_stores import request
+from synthetic import draw_layer, write_layers
 
 import tsstore
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AccessError, DamageError
 from tsstore.store.maintenance.verify import verify
 
@@ -152,3 +154,12 @@ def test_what_is_wrong_is_said_with_what_to_do(url, monkeypatch, change, words):
 def test_a_container_that_is_not_there_is_said(url):
     with pytest.raises(AccessError, match="there is no such bucket; create it, or check its name"):
         tsstore.open("az://no-such-container/run.zarr")
+
+
+def test_scratch_may_lie_there(url, tmp_path, monkeypatch):
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 100, 9)})
+    expected = tsstore.analyze(store, scheduler="synchronous")["a"].spectrum
+    monkeypatch.setattr(LocalScheduler, "shared_memory", False)
+    analysis = tsstore.analyze(store, scheduler="synchronous", scratch=url)
+    assert analysis["a"].spectrum == expected
+    assert list(ObjectFiles(url).walk()) == []

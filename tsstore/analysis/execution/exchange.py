@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from typing import IO, Protocol
 
 import google_crc32c
@@ -17,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.scratch_objects import ObjectReader, written_objects
-from tsstore.analysis.planning.cost import FRAME_BYTES
+from tsstore.analysis.planning.cost import ASKING_THREADS, FRAME_BYTES
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.files.open import is_url
+from tsstore.store.threads import in_threads
 from tsstore.text import format_memory
 
 _ENTRY = struct.Struct("<QQQI")
@@ -120,20 +122,38 @@ class FiledSlices:
     def read_several(self, first: int, stop: int) -> Iterator[Records]:
         """Yield the records of partitions from the first on, as `read` does."""
         with _reading(self.file) as file:
-            size = (stop - first) * _ENTRY.size
-            file.go_to(self.entries + first * _ENTRY.size, size)
-            data = file.read(size)
-            if len(data) != size:
-                raise self._changed()
-            entries = [
-                self._entry(entry, first + number)
-                for number, entry in enumerate(_ENTRY.iter_unpack(data))
-            ]
-            if size := sum(entry[1] for entry in entries):
-                file.go_to(entries[0][0], size)
-            for partition, (_, _, frames) in enumerate(entries, first):
-                for frame in range(frames):
-                    yield from self._read_frame(file, partition, frame)
+            yield from self._read_frames(file, first, self._go_to(file, first, stop))
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the file is objects, whose bytes come late."""
+        return is_url(self.file)
+
+    def ask(self, first: int, stop: int) -> Iterator[Records]:
+        """Return what `read_several` does, of objects, with the first bytes there already."""
+        file = ObjectReader(self.file)
+        numbers = self._go_to(file, first, stop)
+        file.look_ahead()
+        return self._read_frames(file, first, numbers)
+
+    def _go_to(self, file: _Reader, first: int, stop: int) -> list[int]:
+        """Go to where some partitions begin, and return how many frames each has."""
+        size = (stop - first) * _ENTRY.size
+        file.go_to(self.entries + first * _ENTRY.size, size)
+        data = file.read(size)
+        if len(data) != size:
+            raise self._changed()
+        entries = [
+            self._entry(entry, first + number)
+            for number, entry in enumerate(_ENTRY.iter_unpack(data))
+        ]
+        file.go_to(entries[0][0], sum(entry[1] for entry in entries))
+        return [frames for _, _, frames in entries]
+
+    def _read_frames(self, file: _Reader, first: int, numbers: list[int]) -> Iterator[Records]:
+        for partition, frames in enumerate(numbers, first):
+            for frame in range(frames):
+                yield from self._read_frame(file, partition, frame)
 
     def _entry(self, entry: tuple[int, int, int, int], partition: int) -> tuple[int, int, int]:
         start, size, frames, checksum = entry
@@ -162,6 +182,23 @@ class FiledSlices:
             f"scratch file {self.file} has changed while it was in use; analyse again, with a "
             "place that nothing else writes to as scratch="
         )
+
+
+def read_slices(every: Sequence[Slices], spans: Sequence[tuple[int, int]]) -> Iterator[Records]:
+    """Yield all records of some spans of partitions, block after block.
+
+    What is in object storage is asked for before its turn has come.
+    """
+
+    def begin(wanted: tuple[Slices, tuple[int, int]]) -> Iterable[Records]:
+        slices, span = wanted
+        if isinstance(slices, FiledSlices) and slices.is_far:
+            return slices.ask(*span)
+        return slices.read_several(*span)
+
+    far = any(isinstance(slices, FiledSlices) and slices.is_far for slices in every)
+    for pieces in in_threads(begin, product(every, spans), ASKING_THREADS if far else 1):
+        yield from pieces
 
 
 def spill(pieces: Sequence[Scattered], folder: str) -> FiledSlices:

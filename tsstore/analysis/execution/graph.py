@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
-from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, spill
+from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, read_slices, spill
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import fan_in
@@ -58,7 +58,8 @@ class Index:
 
     def slices(self, partition: int) -> Iterator[Records]:
         """Yield the records of one partition, piece by piece."""
-        return (piece for receipt in self.receipts for piece in receipt.slices.read(partition))
+        every = [receipt.slices for receipt in self.receipts]
+        return read_slices(every, [(partition, partition + 1)])
 
 
 def count_block(job: LayerJob, block: Block, buffers: Buffers | None = None) -> Receipt:

@@ -126,19 +126,24 @@ def scratch_objects(parent: str) -> Iterator[str]:
     listed or written to.
     """
     parent, name = parent.rstrip("/"), _new_name()
+    # Whoever interrupts does so at any time: also before what was made has been returned.
+    files: ObjectFiles | None = None
     try:
-        files = scratch_files(parent)
-        _remove_left_objects(files)
-        files.create(f"{name}/{OWNER}", json.dumps(_this_owner() | {"scratch": name}).encode())
-    except StoreError as error:
-        raise AnalysisError(
-            f"scratch cannot be used from {socket.gethostname()}, where the analysis was asked "
-            f"for: {error}; or pass another place as scratch="
-        ) from error
-    try:
+        try:
+            place = scratch_files(parent)
+            _remove_left_objects(place)
+            files = place
+            files.create(f"{name}/{OWNER}", json.dumps(_this_owner() | {"scratch": name}).encode())
+        except StoreError as error:
+            files = None
+            raise AnalysisError(
+                f"scratch cannot be used from {socket.gethostname()}, where the analysis was asked "
+                f"for: {error}; or pass another place as scratch="
+            ) from error
         yield f"{parent}/{name}"
     finally:
-        _remove_objects(files, name)
+        if files is not None:
+            _remove_objects(files, name)
 
 
 def _remove_objects(files: ObjectFiles, name: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from tsstore.analysis.planning.cost import FRAME_BYTES, PART_BYTES
-from tsstore.errors import CountingError, DamageError, StoreError
+from tsstore.errors import AccessError, CountingError, DamageError, StoreError
 from tsstore.store.files.open import open_files
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class ObjectWriter:
     def send(self) -> None:
         """Put what is held as the next object."""
         if self._held:
-            self._files.write(_part(self._key, self._sent), bytes(self._held))
+            with _from_here():
+                self._files.write(_part(self._key, self._sent), bytes(self._held))
             self._held = bytearray()
             self._sent += 1
 
@@ -94,18 +96,26 @@ class ObjectReader:
 
     def read(self, size: int) -> bytes:
         """Return the next bytes of the span; fewer at its end, or where the object is shorter."""
-        if missing := max(size - len(self._ahead), 0):
-            wanted = min(max(missing, FRAME_BYTES), self._stop - self._place)
-            self._ahead = b"".join([self._ahead, *self._fetched(wanted)])
+        if len(self._ahead) < size:
+            self._fetch(size - len(self._ahead))
         data, self._ahead = self._ahead[:size], self._ahead[size:]
         return data
+
+    def look_ahead(self) -> None:
+        """Let the first bytes of the span come now."""
+        self._fetch(1)
+
+    def _fetch(self, least: int) -> None:
+        wanted = min(max(least, FRAME_BYTES), self._stop - self._place)
+        self._ahead = b"".join([self._ahead, *self._fetched(wanted)])
 
     def _fetched(self, size: int) -> Iterator[bytes]:
         while size > 0:
             number, start = divmod(self._place, PART_BYTES)
             length = min(size, PART_BYTES - start)
             try:
-                yield bytes(self._files.read(_part(self._key, number), (start, length)))
+                with _from_here():
+                    data = bytes(self._files.read(_part(self._key, number), (start, length)))
             except FileNotFoundError:
                 raise CountingError(
                     f"scratch file {self._file} cannot be read (an object of it is not there); was "
@@ -113,6 +123,7 @@ class ObjectReader:
                 ) from None
             except DamageError:  # It is shorter than what was written.
                 return
+            yield data
             self._place += length
             size -= length
 
@@ -127,6 +138,15 @@ def written_objects(file: str) -> Iterator[ObjectWriter]:
     except BaseException:
         out.discard()
         raise
+
+
+@contextmanager
+def _from_here() -> Iterator[None]:
+    """Let an error that a place cannot be used say from which host."""
+    try:
+        yield
+    except AccessError as error:
+        raise AccessError(f"{error} (tried from {socket.gethostname()})") from error
 
 
 def _part(key: str, number: int) -> str:

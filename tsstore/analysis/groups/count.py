@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.block import LayerJob, read_keys
-from tsstore.analysis.execution.exchange import HeldSlices, Scattered, Slices, spill
+from tsstore.analysis.execution.exchange import HeldSlices, Scattered, Slices, read_slices, spill
 from tsstore.analysis.execution.graph import Counts, gather, merge_counts
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
@@ -93,12 +93,7 @@ class GroupsIndex:
 
     def of(self, spans: Sequence[tuple[int, int]]) -> Iterator[Records]:
         """Yield the records of partitions that follow each other, span by span."""
-        return (
-            piece
-            for slices in self.slices
-            for first, stop in spans
-            for piece in slices.read_several(first, stop)
-        )
+        return read_slices(self.slices, spans)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ FRAME_BYTES = 1 << 20
 """Of records that are read from a file at a time, about: a piece's of a partition may be more."""
 PART_BYTES = 4 << 20
 """Of an object of scratch: a block writes as many as it needs, one after the other."""
+ASKING_THREADS = 4
+"""Of a task that counts records of objects: so many slices, and as many again, are asked for."""
 HOT_PIECES = 4
 """Pieces of a block at whose end hot keys become records, at least."""
 PLACES_OF_A_ROW = 4
@@ -174,7 +176,8 @@ def partition_task_bytes(
     records is kept by the allocator, in gaps that frames fill but records in order do not.
     """
     buffers = piece_rows * 8 * work.words + work.chunk_bytes
-    frames = (4 if work.object_scratch else 2) * FRAME_BYTES if spill else 0
+    frames = 2 * FRAME_BYTES if spill else 0
+    frames += 2 * (ASKING_THREADS + 1) * FRAME_BYTES if spill and work.object_scratch else 0
     whole = max(
         subpartition_table_bytes(work.words, work.groups, subpartition_records),
         table_bytes(work, maximum_slots),

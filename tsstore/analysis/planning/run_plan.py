@@ -411,7 +411,10 @@ def _where_records_go(plan: RunPlan) -> str:
     spilled = [name for name, layer in plan.items() if layer.spill]
     things = "objects" if _object_scratch(plan) else "files"
     if not plan.shared_memory:
-        where = "scratch= a folder that all workers see, or s3://bucket/prefix, should say where"
+        where = (
+            "they lie in the system's folder for temporary files, unless scratch= names one that "
+            "all workers see, or s3://bucket/prefix"
+        )
         if plan.scratch is not None:
             where = f"they lie below {printable(plan.scratch)}"
         return (
