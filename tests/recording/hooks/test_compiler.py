@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
+import children
 
 
 def run(code: str) -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", textwrap.dedent(code)], check=True)
+    done = children.run(code, strict=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_neither_an_import_nor_a_capture_loads_it():

@@ -6,10 +6,9 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 from helpers import draw_batch, write_run
@@ -218,9 +217,8 @@ except tsstore.AccessError as error:
 
 
 def test_a_process_with_too_many_open_files_is_told(path):
-    child = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True
-    )
+    child = children.run(LIMITED, path)
+    assert child.returncode == 0, child.stderr
     assert "cannot be used: Too many open files; let this process have more" in child.stdout
 
 
