@@ -120,6 +120,19 @@ def test_steps_of_one_run_are_compared(tmp_path):
     check(*steps, overlap(*steps))
 
 
+def test_copies_of_samples_count_once_as_they_do_in_an_analysis(runs, tmp_path):
+    for attempt in (0, 1):
+        part = PartAttributes(attempt=attempt)
+        own = {"a": draw_layer(7, 40, 20, 30)}
+        copied = write_layers(tmp_path / "run", own, columns={"id": np.arange(40)}, part=part)
+    once = write_layers(tmp_path / "once", own, columns={"id": np.arange(40)})
+    assert copied.samples == 80
+    for pair in ((runs[0], copied), (copied, runs[0])):
+        found = overlap(*pair).to_dict()
+        assert found == overlap(*(once if store is copied else store for store in pair)).to_dict()
+    assert overlap(runs[0], copied).samples[1] == tsstore.analyze(copied)["a"].samples == 40
+
+
 def test_records_go_through_files_in_many_partitions_and_passes(runs, monkeypatch, tmp_path):
     monkeypatch.setattr(LocalScheduler, "shared_memory", False)
     monkeypatch.setattr(layer_plan, "PARTITION_RECORDS", {False: 32, True: 32})
