@@ -20,15 +20,13 @@ from tsstore.store.run import create_run
 from tsstore.store.writing.batch import Batch, LayerBatch
 from tsstore.store.writing.part import PartWriter
 
+COLOUR, TITLE, LINK = "\x1b[31mred", "\x1b]0;title\x07", "\x1b]8;;http://example.org\x1b\\link"
+C1_CONTROLS, RIGHT_TO_LEFT, UNSEEN = "\x9b31m\x85", "\u202econv\u2066", "conv\u200b\u2028\ue000"
 NAMES = {
-    "a colour": "\x1b[31mred",
-    "a window's title": "\x1b]0;title\x07",
-    "a link": "\x1b]8;;http://example.org\x1b\\link",
+    "a colour, a window's title and a link": COLOUR + TITLE + LINK,
     "a line written over": "conv\rfine",
     "another line": "conv\nfine",
-    "C1 controls": "\x9b31m\x85",
-    "right to left": "\u202econv\u2066",
-    "nothing to be seen": "conv\u200b\u2028\ue000",
+    "other controls": C1_CONTROLS + RIGHT_TO_LEFT + UNSEEN,
     "brackets": "[bold]conv[/bold]",
 }
 
@@ -105,7 +103,7 @@ def test_no_name_writes_to_the_terminal(tmp_path, monkeypatch, kind):
         assert "Traceback" not in text
 
 
-@pytest.mark.parametrize("kind", ["a line written over", "a window's title", "brackets"])
+@pytest.mark.parametrize("kind", NAMES)
 def test_no_name_in_a_bar_writes_to_the_terminal(tmp_path, monkeypatch, kind):
     name, shown = NAMES[kind], []
     written = terminal.BarsOfRich.add_task
