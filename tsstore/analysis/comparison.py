@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from tsstore.analysis.analyze import analyze
 from tsstore.analysis.flips import HEADINGS, HELD_BYTES, LayerFlips, compare_layer, find_targets
 from tsstore.analysis.overlap import find_overlap
 from tsstore.analysis.repeats import choose_samples
@@ -15,6 +14,7 @@ from tsstore.analysis.request import Request, countable, layer_names
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.difference import Difference, difference
 from tsstore.analysis.results.overlap import Overlap
+from tsstore.analysis.runs import AskedRun, analyze_runs
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.text import (
@@ -220,9 +220,8 @@ def compare(
     warnings = [*_warnings(pairs), *(_other_lengths(pairs) if novelty else ())]
     found = None
     if efficiency:
-        options: dict[str, Any] = {"memory": memory, "scheduler": scheduler, "scratch": scratch}
-        analyses = [analyze(store, names, progress=progress, **options) for store in stores]
-        found = difference(*analyses)
+        runs = [AskedRun(store, names) for store in stores]
+        found = difference(*analyze_runs(runs, Request(memory, scheduler, progress, scratch)))
     flips, overlap = {}, None
     with closing(choose(request.scheduler)) as runner:
         amount = runner.memory(request.memory)
