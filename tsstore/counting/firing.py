@@ -79,7 +79,7 @@ def count_firing(
     hashes = np.zeros((columns + 1, 2), np.uint64)
     single = len(positions) == len(words)
     # Where all samples have as many rows, products follow from the rows in which a neuron is on.
-    alike = len(positions) > 0 and bool((positions == positions[0]).all())
+    alike = single or bool((positions == positions[0]).all())
     tile, pending = np.empty(TILE_ROWS, np.uint64), np.zeros(64, np.int64)
     _count_columns(words, positions, single, alike, keys, tile, pending, counts, hashes)
     if single:
@@ -87,7 +87,7 @@ def count_firing(
     elif alike:
         counts[2] = counts[0] * positions[0]
     hashes = np.concatenate([hashes[:neurons], hashes[columns:]])
-    squared_rows = int((positions**2).sum())
+    squared_rows = len(words) if single else int((positions**2).sum())
     return Firing(len(positions), len(rows), squared_rows, counts[:, :neurons], hashes)
 
 
