@@ -318,13 +318,13 @@ def test_a_missing_chunk_leaves_no_scratch_files(tmp_path, scheduler, scratch, s
 def test_a_scratch_file_that_changes_is_an_error(tmp_path, scratch, monkeypatch, change):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
 
-    def check(receipts, rows):
+    def check(receipts, rows, sets):
         file = Path(receipts[1].slices.file)
         data = file.read_bytes()
         file.unlink()
         if change != "remove":
             file.write_bytes(data[:-1] + b"?" * (change == "flip"))
-        return check_receipts(receipts, rows)
+        return check_receipts(receipts, rows, sets)
 
     check_receipts = module.build_graph.__globals__["check_receipts"]
     monkeypatch.setattr("tsstore.analysis.execution.graph.check_receipts", check)
@@ -339,7 +339,7 @@ def test_a_lost_receipt_is_an_error(tmp_path, monkeypatch):
     check = module.build_graph.__globals__["check_receipts"]
     monkeypatch.setattr(
         "tsstore.analysis.execution.graph.check_receipts",
-        lambda receipts, rows: check(receipts[1:], rows),
+        lambda receipts, rows, sets: check(receipts[1:], rows, sets),
     )
     with pytest.raises(CountingError, match="expected"):
         tsstore.analyze(store)

@@ -236,7 +236,10 @@ def test_what_options_choose_must_be_there(steps):
         (["--step", "1", "--layer", "x*"], "has no layer 'x*'"),
     ]:
         assert why in str(invoke("analyze", steps.path, *options).exception)
-    several = in_options(str(invoke("plan", steps.path).exception))
+    assert json.loads(invoke("plan", steps.path, "--json").stdout)["sample_groups"] == 2
+    with pytest.raises(AnalysisError) as error:
+        tsstore.plan(steps)
+    several = in_options(str(error.value))
     assert "analyse each, tsstore analyze --by step, or choose one, --step (of" in several
     result = invoke("states", steps.path, "--step", "1", "--layer", "conv*")
     assert "conv_1 and conv_2; expected one layer" in str(result.exception)

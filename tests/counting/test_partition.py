@@ -204,7 +204,7 @@ def test_partitions_that_share_buffers_are_divided_as_others_are(grouped: bool) 
 
 
 def test_no_pieces_give_empty_shares() -> None:
-    found = list(subpartitions([], 2, 3, subpartition_bits(0, 3, 8), grouped=True))
+    found = list(subpartitions([], 2, 3, subpartition_bits(0, 3, 8), 1))
     assert len(found) == 2 ** (LEAST_PREFIX_BITS - 3)
     assert all(len(piece) == 0 and piece.group is not None for share in found for piece in share)
 

@@ -108,7 +108,7 @@ def test_either_count_alone_is_refused(missing: str) -> None:
 
 def test_wrong_groups_are_refused() -> None:
     good = some()
-    with pytest.raises(ValueError, match=r"group is int64 \(5,\); expected uint8 \(5,\)"):
+    with pytest.raises(ValueError, match=r"group is int64 \(5,\); expected uint8 or uint16 \(5,\)"):
         Records(good.keys, good.multiplicity, good.incidence, np.arange(5))
     with pytest.raises(ValueError, match=r"group is uint8 \(4,\)"):
         Records(good.keys, group=np.zeros(4, np.uint8))

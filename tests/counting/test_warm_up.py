@@ -125,6 +125,7 @@ def test_loops_are_run_once_in_a_process() -> None:
 def test_every_loop_is_run_at_the_sizes_of_large_layers() -> None:
     for row_bytes, grouped in product((3, 16), (False, True)):
         warm_up(row_bytes, False, grouped, True)
+        warm_up(row_bytes, False, 2, True, sets=True)
     left = {
         name.removeprefix("tsstore.counting.")
         for name, loop in loops().items()

@@ -109,7 +109,7 @@ def _count_batch(
     graph: dict[Any, Any] = {}
     plans = [plan for _, _, plan in layers]
     for states, samples, plan in layers:
-        warm_up(states.row_bytes, request.exact, samples.group_count > 0, plan.spill)
+        warm_up(states.row_bytes, request.exact, samples.group_count, plan.spill)
     if batch.gives_back:
         give_back_memory()
     # All of them write to the folder if one does: each file has a name of its own.

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.counting.premerge.samples import deal
-from tsstore.counting.tables.grouped import LARGEST_GROUPS
+from tsstore.counting.records import Groups, group_dtype
+from tsstore.counting.tables.grouped import count_codes
 from tsstore.errors import AnalysisError
 from tsstore.numba_tools.mixing import GOLDEN, splitmix_words
 from tsstore.statistics.efficiency import Answers
@@ -25,6 +26,8 @@ LABEL = "label"
 
 GROUPS = 32
 """Enough for a standard error that is itself known to one part in eight; t with 31 degrees."""
+
+MOST_GROUPS = 255
 
 PIECE_SAMPLES = 1 << 14
 """Values of a column that are read at a time: text takes many bytes a sample."""
@@ -81,8 +84,8 @@ class RandomGroups:
     joined: tuple[_Words, _Words] | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.count <= LARGEST_GROUPS:
-            raise ValueError(f"{self.count} groups; expected 1 to {LARGEST_GROUPS}")
+        if not 1 <= self.count <= MOST_GROUPS:
+            raise ValueError(f"{self.count} groups; expected 1 to {MOST_GROUPS}")
 
     @classmethod
     def of_parts(
@@ -209,6 +212,9 @@ class Samples:
         How many count although an earlier one of their id does; None if it is not known.
     problem
         Why ids were not compared, in a phrase; empty if they were, or if there are none.
+    sets, set_count
+        Which of so many sets each is in, each of which is also counted by itself; one more than the
+        last is none.
     """
 
     sample_filter: SampleFilter = ALL_SAMPLES
@@ -216,11 +222,34 @@ class Samples:
     clusters: int | None = None
     staying: int | None = 0
     problem: str = ""
+    sets: Sets | None = None
+    set_count: int = 0
 
     @property
     def group_count(self) -> int:
-        """Number of groups that are told apart; 0 for none."""
-        return self.groups.count if self.groups else 0
+        """Number of groups that are told apart, in each set; 0 for none."""
+        return self.groups.count if self.groups else int(self.sets is not None)
+
+    @property
+    def told(self) -> tuple[int, int]:
+        """How many groups are told apart, and in how many sets."""
+        return self.group_count, self.set_count
+
+    @property
+    def code_count(self) -> int:
+        """Number of groups of all sets, and of none; 0 where nothing is told apart."""
+        return count_codes(*self.told)
+
+    def codes_of(self, directory: str, first_sample: int, samples: int) -> Groups | None:
+        """Return ``set * groups + group`` of consecutive samples of a part; None as above."""
+        random = None
+        if self.groups is not None:
+            random = self.groups.of_samples(directory, first_sample, samples)
+        if self.sets is None:
+            return random
+        codes = self.sets[directory][first_sample : first_sample + samples].astype(np.int64)
+        codes = codes * self.group_count + (0 if random is None else random)
+        return codes.astype(group_dtype(self.code_count))
 
 
 EVERY = Samples()

@@ -141,6 +141,9 @@ def plan(
     layer: Layers = None,
     step: Step = None,
     filter: Filter = None,
+    by: By = None,
+    bins: Bins = None,
+    window: Window = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -160,8 +163,12 @@ def plan(
     """Say how analyze would count a run: blocks, partitions, files, memory; count nothing."""
     import tsstore
 
+    store = select(run, step, filter, layer)
     found = tsstore.plan(
-        select(run, step, filter, layer),
+        store,
+        by=by_step_if_several(store, by, window, "planned"),
+        bins=bins,
+        window=window,
         memory=memory,
         scheduler=scheduler,
         scratch=scratch,

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 
 from tsstore.counting.hashing import Width, copy_key, width_of
-from tsstore.counting.records import Buffers, Records
-from tsstore.numba_tools.arrays import I64, U8, U32, U64
+from tsstore.counting.records import Buffers, Groups, Records, bytes_of_group
+from tsstore.counting.tables.spectra import ENTRY_BYTES, small_bytes
+from tsstore.numba_tools.arrays import I64, U32, U64
 from tsstore.numba_tools.decorators import kernel
 
 SUBPARTITION_RECORDS: Final = 1 << 16
@@ -62,7 +63,7 @@ def scatter(
         _count(piece.keys, shift, mask, offsets[1:])
     np.cumsum(offsets, out=offsets)
     count, kind = int(offsets[-1]), pieces[0]
-    sort = kind.words, kind.is_bare, kind.group is not None
+    sort = kind.words, kind.is_bare, kind.group_bytes
     if buffers is None:
         scattered = Records.empty(*sort, count)
     else:
@@ -92,7 +93,7 @@ def subpartitions(
     words: int,
     partition_bits: int,
     bits: int,
-    grouped: bool = False,
+    group_bytes: int = 0,
     buffers: Buffers | None = None,
 ) -> Iterator[tuple[Records, Records]]:
     """Yield the records of a partition, all in memory, part by part: bare ones, and others.
@@ -103,24 +104,28 @@ def subpartitions(
     kinds = []
     for bare in (True, False):
         own = [piece for piece in pieces if piece.is_bare == bare]
-        own = own or [Records.empty(words, bare, grouped)]
+        own = own or [Records.empty(words, bare, group_bytes)]
         kinds.append(scatter(own, bits, partition_bits, buffers))
     for part in range(1 << bits):
         bare_ones, others = (records[ends[part] : ends[part + 1]] for records, ends in kinds)
         yield bare_ones, others
 
 
-def subpartition_table_bytes(words: int, groups: int, subpartition_records: int) -> int:
+def subpartition_table_bytes(
+    words: int, groups: int, subpartition_records: int, sets: int = 0
+) -> int:
     """Bytes of all tables of a subpartition that is not large, at most.
 
     By group, of each record a state, two pairs, a place of either in an index, two of them while
-    that doubles, and two changes; and what is added up at once. Else four slots of a packed table,
-    one and a half of it while it doubles. In both, marks, and the records that are no singletons.
+    that doubles, and two changes, or five with sets, and the order of the pairs; and what is added
+    up at once. Else four slots of a packed table, one and a half of it while it doubles. In both,
+    marks, and the records that are no singletons.
     """
-    left = 8 + 2 * (8 * words + 1)
+    codes = groups * (sets + 1)
+    left = 8 + 2 * (8 * words + bytes_of_group(codes))
     if groups:
-        left += 8 * words + 16 + 48 + 24 + 48
-        return 2 * subpartition_records * left + groups * (1 << 15)
+        left += 8 * words + 16 + 48 + 24 + (5 * ENTRY_BYTES + 16 if sets else 2 * ENTRY_BYTES)
+        return 2 * subpartition_records * left + small_bytes(groups, sets)
     return 2 * subpartition_records * (left + 48 * words)
 
 
@@ -136,11 +141,11 @@ def _move(
     keys: U64,
     multiplicity: U32 | None,
     incidence: U32 | None,
-    group: U8 | None,
+    group: Groups | None,
     moved: U64,
     moved_multiplicity: U32 | None,
     moved_incidence: U32 | None,
-    moved_group: U8 | None,
+    moved_group: Groups | None,
     shift: np.uint64,
     mask: np.uint64,
     cursors: I64,

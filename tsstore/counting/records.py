@@ -18,6 +18,11 @@ from numpy.typing import NDArray
 
 from tsstore.numba_tools.arrays import U8, U32, U64
 
+Groups = NDArray[np.uint8 | np.uint16]
+"""The group of each sample or record: numbers as wide as they need be."""
+
+_GROUP_DTYPES: dict[int, type[np.uint8 | np.uint16]] = {1: np.uint8, 2: np.uint16}
+
 
 @dataclass(frozen=True, eq=False)
 class Records:
@@ -33,14 +38,14 @@ class Records:
         uint32 (records,): the number of samples that those rows come from, at least 1. None where
         there is no multiplicity: 1 each.
     group
-        uint8 (records,): the group of samples that they come from; None where groups are not told
-        apart.
+        uint8 or uint16 (records,): the group of samples that they come from; None where groups are
+        not told apart.
     """
 
     keys: U64
     multiplicity: U32 | None = None
     incidence: U32 | None = None
-    group: U8 | None = None
+    group: Groups | None = None
 
     def __post_init__(self) -> None:
         keys = self.keys
@@ -52,18 +57,22 @@ class Records:
             raise ValueError("keys are not C-contiguous; pass np.ascontiguousarray(keys)")
         if (self.multiplicity is None) != (self.incidence is None):
             raise ValueError("multiplicity or incidence is None; expected both or neither")
-        for name, kind in (("multiplicity", "uint32"), ("incidence", "uint32"), ("group", "uint8")):
+        of_groups = "uint8 or uint16"
+        kinds = {"multiplicity": "uint32", "incidence": "uint32", "group": of_groups}
+        for name, kind in kinds.items():
             column = getattr(self, name)
-            if column is not None and (column.dtype != kind or column.shape != (len(keys),)):
+            if column is not None and (
+                str(column.dtype) not in kind.split(" or ") or column.shape != (len(keys),)
+            ):
                 raise ValueError(
                     f"{name} is {column.dtype} {column.shape}; expected {kind} ({len(keys)},)"
                 )
 
     @classmethod
-    def empty(cls, words: int, bare: bool = True, grouped: bool = False, count: int = 0) -> Records:
-        """Room for so many: with keys of so many words, with or without counts and groups."""
+    def empty(cls, words: int, bare: bool = True, group_bytes: int = 0, count: int = 0) -> Records:
+        """Room for so many: with keys of so many words, with counts or without, and with groups."""
         multiplicity, incidence = (None, None) if bare else np.empty((2, count), np.uint32)
-        group = np.empty(count, np.uint8) if grouped else None
+        group = np.empty(count, _GROUP_DTYPES[group_bytes]) if group_bytes else None
         return cls(np.empty((count, words), np.uint64), multiplicity, incidence, group)
 
     def __len__(self) -> int:
@@ -100,24 +109,29 @@ class Records:
         """Bytes of the arrays."""
         return sum(column.nbytes for column in self.arrays())
 
-    def arrays(self) -> Iterator[U64 | U32 | U8]:
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of a group's number; 0 where groups are not told apart."""
+        return 0 if self.group is None else self.group.itemsize
+
+    def arrays(self) -> Iterator[U64 | U32 | Groups]:
         """Yield those of keys, multiplicity, incidence and group that there are."""
         return (column for column in self.columns if column is not None)
 
     @property
-    def columns(self) -> tuple[U64, U32 | None, U32 | None, U8 | None]:
+    def columns(self) -> tuple[U64, U32 | None, U32 | None, Groups | None]:
         """Keys, multiplicity, incidence and group."""
         return self.keys, self.multiplicity, self.incidence, self.group
 
 
-def counted_columns(records: Records) -> tuple[U64, U32, U32, U8 | None]:
+def counted_columns(records: Records) -> tuple[U64, U32, U32, Groups | None]:
     """Return the columns of records that are not bare."""
     if records.multiplicity is None or records.incidence is None:
         raise ValueError("the records are bare; expected some with counts")
     return records.keys, records.multiplicity, records.incidence, records.group
 
 
-def checked_groups(records: Records, groups: int) -> U8:
+def checked_groups(records: Records, groups: int) -> Groups:
     """Return the groups of records, all of which must be among so many."""
     if records.group is None:
         raise ValueError("the records do not tell groups apart; count them in a Table")
@@ -126,9 +140,19 @@ def checked_groups(records: Records, groups: int) -> U8:
     return records.group
 
 
-def record_bytes(words: int, bare: bool, grouped: bool) -> int:
+def bytes_of_group(groups: int) -> int:
+    """Bytes of a number of one of so many groups; 0 where there are none."""
+    return (groups > 0) + (groups > 1 << 8)
+
+
+def group_dtype(groups: int) -> type[np.uint8 | np.uint16]:
+    """Return the type of a number of one of so many groups, one at least."""
+    return _GROUP_DTYPES[bytes_of_group(groups)]
+
+
+def record_bytes(words: int, bare: bool, group_bytes: int) -> int:
     """Bytes of a record of a key of so many words, with or without counts and a group."""
-    return 8 * words + 8 * (not bare) + grouped
+    return 8 * words + 8 * (not bare) + group_bytes
 
 
 _Kept = TypeVar("_Kept")
@@ -154,7 +178,7 @@ class Buffers(threading.local):
             held = self._arrays[name] = np.empty(size + size // 16, np.uint8)
         return held[:size].view(dtype).reshape(shape)
 
-    def records(self, name: str, count: int, words: int, bare: bool, grouped: bool) -> Records:
+    def records(self, name: str, count: int, words: int, bare: bool, group_bytes: int) -> Records:
         """Return arrays for so many records, with keys of so many words; see :meth:`array`."""
 
         def column(of: str, dtype: type[np.generic], *shape: int) -> NDArray[Any]:
@@ -164,7 +188,7 @@ class Buffers(threading.local):
             column("keys", np.uint64, words),
             None if bare else column("multiplicity", np.uint32),
             None if bare else column("incidence", np.uint32),
-            column("group", np.uint8) if grouped else None,
+            column("group", _GROUP_DTYPES[group_bytes]) if group_bytes else None,
         )
 
     def kept(self, name: object, make: Callable[[], _Kept]) -> _Kept:

@@ -18,7 +18,7 @@ from tsstore.counting.premerge import hot_keys as hot
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, DirectTable
 from tsstore.counting.premerge.samples import count_groups, deal, numbers_by_group
 from tsstore.counting.premerge.within_samples import merge_samples
-from tsstore.counting.records import Records
+from tsstore.counting.records import Groups, Records, bytes_of_group, group_dtype
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
 
 _FEW_ROWS: Final = 16
@@ -26,67 +26,72 @@ _ROWS_OF_MANY: Final = 1 << 14
 
 
 @lru_cache
-def warm_up(row_bytes: int, exact: bool, grouped: bool, spill: bool) -> None:
+def warm_up(row_bytes: int, exact: bool, groups: int, spill: bool, sets: bool = False) -> None:
     """Run every loop that counting rows of so many bytes needs, once in a process.
 
     Parameters
     ----------
     row_bytes, exact
         As for :meth:`KeyScheme.create`.
-    grouped
-        Whether samples are counted by group.
+    groups, sets
+        How many groups of samples are told apart, 0 for none; whether these are of sets.
     spill
         Whether records come from files: they cannot be written to, and loops are compiled for them
         separately.
     """
     scheme = KeyScheme.create(row_bytes, seed=0, exact=exact)
-    pieces = [piece for records in _merged(scheme, grouped) for piece in records]
-    pieces.append(_many(scheme.words, grouped))
+    width = bytes_of_group(groups)
+    told = (2, 0) if width else (0, 0)
+    told = (1, 1) if sets else told
+    pieces = [piece for records in _merged(scheme, width) for piece in records]
+    pieces.append(_many(scheme.words, width))
     scattered = [scatter([piece], 1)[0] for piece in pieces]
     scatter([scattered[0], scattered[0]], 1, 1)
-    _count(scattered, scheme.words, 2 if grouped else 0)
+    _count(scattered, scheme.words, *told)
     if spill:
-        _count(list(map(_as_from_a_file, scattered)), scheme.words, 2 if grouped else 0)
+        _count(list(map(_as_from_a_file, scattered)), scheme.words, *told)
 
 
-def _merged(scheme: KeyScheme, grouped: bool) -> list[list[Records]]:
+def _merged(scheme: KeyScheme, width: int) -> list[list[Records]]:
     """Return records of samples of one position and of several, with hot keys and without."""
     merged = []
     data = np.zeros((_FEW_ROWS, scheme.row_bytes), np.uint8)
     data[:, 0] = np.arange(_FEW_ROWS) // 4
     few = scheme.keys(data)
-    groups = 2 if grouped else 0
+    groups = (0, 2, 1 << 9)[width]
+    dtype = group_dtype(max(groups, 1))
     for rows in (_FEW_ROWS, hot.LEAST_ROWS):
         keys = np.repeat(few, rows // _FEW_ROWS, axis=0)
         for positions in (1, 4):
             count = np.full(rows // positions, positions, np.int64)
-            group = np.zeros(len(count), np.uint8)
-            if grouped:
-                deal(np.arange(len(count), dtype=np.uint64), np.uint64(0), 2, group)
-                count_groups(group, 2)
+            dealt = np.zeros(len(count), np.uint8)
+            if width:
+                deal(np.arange(len(count), dtype=np.uint64), np.uint64(0), 2, dealt)
+            group: Groups = dealt.astype(dtype)
+            count_groups(group, 2)
             numbers_by_group(count, group, 2)
             table = hot.HotKeys(scheme.words, groups, rows)
-            own = group if grouped else None
+            own = group if width else None
             records, _ = merge_samples(keys, count, table, own)
             merged += [records, table.take()]
     if scheme.row_bytes <= MOST_ROW_BYTES:
         direct = DirectTable(scheme, groups, _FEW_ROWS)
-        direct.count(data, np.array([_FEW_ROWS]), np.zeros(1, np.uint8) if grouped else None)
+        direct.count(data, np.array([_FEW_ROWS]), np.zeros(1, dtype) if width else None)
         merged.append(direct.take())
     return merged
 
 
-def _many(words: int, grouped: bool) -> Records:
+def _many(words: int, width: int) -> Records:
     """Return records of so many keys, each in two groups, that all tables grow."""
     rows = np.arange(_ROWS_OF_MANY)
     keys = np.repeat((rows[:, None] // 2).astype(np.uint64), words, axis=1)
-    return Records(keys, group=(rows % 2).astype(np.uint8) if grouped else None)
+    return Records(keys, group=(rows % 2).astype(f"u{width}") if width else None)
 
 
-def _count(records: list[Records], words: int, groups: int) -> None:
+def _count(records: list[Records], words: int, groups: int, sets: int) -> None:
     """Count with and without gathering."""
-    aggregate(lambda: records, words, 0, 1 << 16, groups)
-    aggregate_gathered(records, words, 0, 1 << 16, groups=groups)
+    aggregate(lambda: records, words, 0, 1 << 16, groups, sets)
+    aggregate_gathered(records, words, 0, 1 << 16, groups=groups, sets=sets)
 
 
 def _as_from_a_file(records: Records) -> Records:

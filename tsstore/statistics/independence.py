@@ -56,7 +56,7 @@ simulations. What copies a part of the samples, or copies few states, may go uns
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
 
 import numpy as np
 from scipy import special
@@ -130,17 +130,29 @@ def _neighbours(seen: FloatArray, clumps: FloatArray, samples: int, largest: int
 
 def _gaps(seen: FloatArray, clumps: FloatArray, samples: int, largest: int) -> str | None:
     """Say which number of samples, with its multiples, has all states of its neighbours."""
-    for copies in range(2, largest + 1):
-        middle = np.arange(copies, largest + 1, copies)
-        ratio = math.sqrt(convexity(middle, samples).max())
-        # Each neighbour of two multiples of 2 counts by half for each.
-        sides = 1 if copies == 2 else 2
-        here = (seen[middle] / clumps[middle]).sum()
-        around = ((seen[middle - 1] + seen[middle + 1]) / clumps[middle]).sum() * sides / 2
-        share = ratio / (sides + ratio)
-        if here and special.betainc(here, around + 1, share) < LEVEL / _TESTS / LARGEST:
-            return _too_many(seen, int(middle[seen[middle].argmax()]))
-    return None
+    if largest < 2:
+        return None
+    middle, starts = _multiples_of(largest)
+    ratio = np.sqrt(np.maximum.reduceat(convexity(middle, samples), starts))
+    # Each neighbour of two multiples of 2 counts by half for each.
+    sides = np.where(middle[starts] == 2, 1, 2)
+    here = np.add.reduceat(seen[middle] / clumps[middle], starts)
+    around = np.add.reduceat((seen[middle - 1] + seen[middle + 1]) / clumps[middle], starts)
+    share, some = ratio / (sides + ratio), here > 0
+    improbable = np.ones(len(starts))
+    improbable[some] = special.betainc(here[some], (around * sides / 2 + 1)[some], share[some])
+    found = np.flatnonzero(improbable < LEVEL / _TESTS / LARGEST)
+    if not len(found):
+        return None
+    multiples = np.arange(middle[starts[found[0]]], largest + 1, middle[starts[found[0]]])
+    return _too_many(seen, int(multiples[seen[multiples].argmax()]))
+
+
+@lru_cache
+def _multiples_of(largest: int) -> tuple[IntArray, IntArray]:
+    """Return the multiples of 2, of 3 and so on up to a number, and where those of each begin."""
+    every = [np.arange(copies, largest + 1, copies) for copies in range(2, largest + 1)]
+    return np.concatenate(every), np.cumsum([0, *map(len, every[:-1])])
 
 
 def convexity(middle: IntArray, samples: int) -> FloatArray:

@@ -9,7 +9,6 @@ disjoint sets of states.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -21,6 +20,7 @@ from tsstore.statistics.spectrum import COLUMNS, Columns, IntArray, Spectrum, so
 
 _NUMBERS = ("samples", "rows", "equal_pairs_within_samples", "pairs_within_samples")
 _ENTRIES = ("group", "multiplicity", "incidence", "states")
+_AT_ONCE = 1 << 13
 _NONE = np.zeros(0, np.int64)
 
 
@@ -94,17 +94,23 @@ class SpectrumDelta(Columns):
         """
         totals = [_as_integers(number) for number in numbers]
         _check_lengths(_NUMBERS, totals)
-        columns = [np.empty(np.count_nonzero(states), np.int64) for _ in range(3)]
-        sizes, place = [], 0
-        for start, stop in itertools.pairwise([0, *ends.tolist()]):
-            kept = start + np.flatnonzero(states[start:stop])
-            kept = kept[sorting(multiplicity[kept], incidence[kept])]
-            for column, values in zip(columns, (multiplicity, incidence, states), strict=True):
-                column[place : place + len(kept)] = values[kept]
-            sizes.append(len(kept))
+        columns = [np.empty(np.count_nonzero(states), np.int64) for _ in range(4)]
+        first = start = place = 0
+        while first < len(ends):
+            # Few entries of several groups are sorted together.
+            last = max(int(np.searchsorted(ends, start + _AT_ONCE, side="right")), first + 1)
+            sizes = np.diff(ends[first:last], prepend=start)
+            kept = np.flatnonzero(states[start : ends[last - 1]])
+            group = np.repeat(np.arange(first, last), sizes)[kept]
+            kept += start
+            order = sorting(group, multiplicity[kept], incidence[kept])
+            kept = kept[order]
+            own = group[order], multiplicity[kept], incidence[kept], states[kept]
+            for column, values in zip(columns, own, strict=True):
+                column[place : place + len(kept)] = values
             place += len(kept)
-        entries = np.repeat(np.arange(len(ends)), sizes), *columns
-        return cls(*totals, *entries)
+            first, start = last, int(ends[last - 1])
+        return cls(*totals, *columns)
 
     @property
     def numbers(self) -> tuple[IntArray, ...]:

@@ -95,7 +95,7 @@ def test_slices_are_the_same_from_a_file_as_from_memory(counts, words, bits, gro
         filed = spill(pieces, folder)
         assert filed.partitions == 2**bits
         assert filed.total == held.total == sum(counts)
-        assert (filed.words, filed.grouped) == (words, grouped)
+        assert (filed.words, filed.group_bytes) == (words, grouped)
         for partition in range(2**bits):
             found = read(filed, partition)
             assert contents(found) == contents(held.read(partition))

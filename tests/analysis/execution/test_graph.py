@@ -339,7 +339,7 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
     scheme, buffers = KeyScheme.create(8, seed=1), Buffers()
     name, used = "aggregate_gathered", []
     way = getattr(pipeline, name)
-    monkeypatch.setattr(pipeline, name, lambda *given: (used.append(given[-2]), way(*given))[1])
+    monkeypatch.setattr(pipeline, name, lambda *given: (used.append(given[-3]), way(*given))[1])
 
     def index_of(rows: LayerBatch) -> tuple[Any, ...]:
         states = write_layers(tmp_path / f"run of {len(rows.rows)}", {"a": rows})["a"]
@@ -549,7 +549,7 @@ def test_numbers_of_groups_add_up_where_there_are_any():
     merged = merge_counts([counts, Counts(Spectrum.empty()), counts])
     assert merged.changes == SpectrumDelta.from_arrays([[2, 4]] * 4)
     assert merged.entries is None
-    assert check_receipts([], 0).groups == 0
+    assert check_receipts([], 0).told == (0, 0)
 
 
 def test_samples_of_parts_without_rows_are_counted_all_the_same(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,8 +15,12 @@ from hypothesis import strategies as st
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
+from tsstore.analysis.groups import count as module
+from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.layer_plan import make_plan
+from tsstore.analysis.planning.run_plan import PlannedLayer, RunPlan
 from tsstore.analysis.schedulers import LocalScheduler
-from tsstore.errors import AnalysisError, StoreError
+from tsstore.errors import AnalysisError, MemoryTooSmallError, StoreError
 from tsstore.store.format.attributes import PartAttributes
 
 MIB = 1 << 20
@@ -88,6 +94,45 @@ def test_groups_are_what_their_samples_give_alone(tmp_path, scheduler, positions
     grouped = tsstore.analyze(store, by="label", **options)
     # A group alone gives the same on threads, which are quicker.
     check(grouped, store, **options | {"scheduler": "threads"})
+
+
+@pytest.mark.parametrize("intervals", [True, False])
+def test_groups_are_counted_some_after_others_where_memory_is_short(
+    tmp_path, intervals, monkeypatch
+):
+    planned = module.layer_plan
+    monkeypatch.setattr(module, "layer_plan", lambda *of: replace(planned(*of), passes=2))
+    store = make(tmp_path / "run", positions=4).select("b")
+    options = {"intervals": intervals, "scheduler": "synchronous"}
+    check(tsstore.analyze(store, by="label", **options), store, **options)
+
+
+@pytest.mark.parametrize("options", [{"by": "label"}, {"window": 50}, {"by": "loss", "bins": 2}])
+def test_groups_are_planned_as_they_are_counted(tmp_path, options, monkeypatch):
+    plans, planned = [], module.layer_plan
+    monkeypatch.setattr(module, "layer_plan", lambda *of: plans.append(planned(*of)) or plans[-1])
+    store = make(tmp_path / "run", positions=4)
+    found = tsstore.plan(store, **options)
+    assert not plans
+    groups = len(tsstore.analyze(store, **options))
+    assert list(found.values()) == plans
+    assert found.groups == found.to_dict()["sample_groups"] == groups
+    assert f"{groups} groups and all samples together are counted in one pass" in str(found)
+    assert found.projected_peak == max(plan.projected_peak for plan in plans)
+
+
+def test_a_plan_says_which_layers_take_several_passes_and_an_error_what_one_group_takes():
+    work = Work("a", 10**6, 8, 1, largest_sample=64, groups=32, sets=1000)
+    few, many = (make_plan(work, memory * MIB, 2, True) for memory in (1024, 64))
+    assert few.passes == 1 < many.passes
+    assert many.projected_peak <= 64 * MIB
+    layers = {"a": PlannedLayer(10**6, 8, many)}
+    said = RunPlan("run.zarr", 64 * MIB, 2, True, layers, MIB, None, groups=1000)
+    assert f"a: 1,000 groups are counted in up to {many.passes} passes over the rows" in str(said)
+    with pytest.raises(MemoryTooSmallError) as error:
+        make_plan(work, MIB, 2, True)
+    enough = int(re.search(r"memory='(\d+)KiB'", str(error.value))[1]) << 10
+    assert make_plan(work, enough, 2, True).passes >= 1000
 
 
 @pytest.mark.parametrize(

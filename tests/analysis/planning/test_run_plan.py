@@ -76,9 +76,7 @@ def test_the_plans_are_those_by_which_an_analysis_counts(store, memory, options,
 def test_it_takes_what_an_analysis_takes_that_changes_how_it_counts():
     analysis = set(signature(tsstore.analyze).parameters)
     how_it_is_answered = {"progress", "seed", "patience", "cache"}
-    # What groups take besides is not planned for.
-    groups = {"by", "bins", "window"}
-    assert analysis - set(signature(plan).parameters) == how_it_is_answered | groups
+    assert analysis - set(signature(plan).parameters) == how_it_is_answered
 
 
 def test_a_plan_is_a_mapping_from_layers_that_adds_up(store):

@@ -258,7 +258,7 @@ def large(tmp_path_factory):
 def test_states_of_a_run_larger_than_the_memory_keep_to_it(large, what):
     folder, distinct = large
     # The compiler's memory is not that of an export: the child finds all loops in the cache.
-    warm_up(8, exact=True, grouped=False, spill=True)
+    warm_up(8, exact=True, groups=0, spill=True)
     memory = {"sorted.parquet": 40, "surprising": 48}.get(what, 28)
     done = children.run(MEASURED, folder, f"{memory}MiB", what)
     assert done.returncode == 0, done.stderr

@@ -35,13 +35,13 @@ rows_of_groups = st.lists(
 
 
 def added_up(by_group: list[list[tuple[int, int, int]]]) -> DeltaEntries:
-    rows = np.array([row for rows in by_group for row in rows], np.int64).reshape(-1, 3)
-    return added_up_rows(rows, np.cumsum([len(rows) for rows in by_group]))
+    rows = [(group, *row) for group, rows in enumerate(by_group) for row in rows]
+    return added_up_rows(np.array(rows, np.int64).reshape(-1, 4))
 
 
-def added_up_rows(rows: np.ndarray, ends: np.ndarray) -> DeltaEntries:
-    nothing = entries_of_rows(rows[:0], np.zeros_like(ends))
-    return add_up_entries([entries_of_rows(rows, ends), nothing])
+def added_up_rows(rows: np.ndarray) -> DeltaEntries:
+    nothing = entries_of_rows(rows[:0], GROUPS)
+    return add_up_entries([entries_of_rows(rows, GROUPS), nothing])
 
 
 def expected(*parts: list[list[tuple[int, int, int]]]) -> Counter:
@@ -77,9 +77,9 @@ def test_many_changes_add_up_some_groups_after_others_to_the_same(parts, at_once
 
 def test_no_more_than_some_changes_are_copied_at_once() -> None:
     k = np.arange(1, module.AT_ONCE // 4 + 1)
-    rows = np.tile(np.column_stack([k, k, np.ones_like(k)]), (GROUPS * 3, 1))
-    ends = len(k) * 3 * np.arange(1, GROUPS + 1)
-    parts = [added_up_rows(rows, ends) for _ in range(4)]
+    rows = np.tile(np.column_stack([k, k, k, np.ones_like(k)]), (GROUPS * 3, 1))
+    rows[:, 0] = np.repeat(np.arange(GROUPS), 3 * len(k))
+    parts = [added_up_rows(rows) for _ in range(4)]
     tracemalloc.start()
     merged = add_up_entries(parts)
     _, peak = tracemalloc.get_traced_memory()
@@ -141,9 +141,9 @@ def test_states_that_occur_once_are_gone_without_their_group() -> None:
 
 def test_many_entries_of_one_group_and_few_of_the_next() -> None:
     k = np.arange(1, 20_001)
-    rows = np.column_stack([np.tile(k, 2), np.ones(40_000, np.int64), np.ones(40_000, np.int64)])
-    rows = np.concatenate([rows, rows[:5]])
-    changes = added_up_rows(rows, np.array([40_000, 40_005, 40_005]))
+    rows = np.ones((40_005, 4), np.int64)
+    rows[:40_000, 0], rows[:40_000, 1], rows[40_000:, 1] = 0, np.tile(k, 2), k[:5]
+    changes = added_up_rows(rows)
     assert changes.ends.tolist() == [20_000, 20_005, 20_005]
     assert set(changes.states[:20_000].tolist()) == {2}
     assert set(changes.states[20_000:].tolist()) == {1}

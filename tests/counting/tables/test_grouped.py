@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import counting_cases
 import numpy as np
@@ -36,7 +37,12 @@ from tsstore.counting.tables.grouped import (
     grouped_slot_bytes,
     least_slots,
 )
-from tsstore.counting.tables.spectra import DeltaEntries
+from tsstore.counting.tables.spectra import (
+    DeltaEntries,
+    count_spectra,
+    small_bytes,
+    small_side,
+)
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)
@@ -191,11 +197,11 @@ def test_what_is_alone_is_counted_by_its_group(partition_bits: int) -> None:
 
 
 def test_a_state_of_all_groups_in_a_full_share_has_room() -> None:
-    group = np.tile(np.arange(LARGEST_GROUPS), 16).astype(np.uint8)
-    keys = mixed(np.repeat(np.arange(16), LARGEST_GROUPS), 1, 6)
+    group = np.tile(np.arange(255), 16).astype(np.uint8)
+    keys = mixed(np.repeat(np.arange(16), 255), 1, 6)
     records = Records(keys, group=group)
     for share in (len(keys) // 2, len(keys), 64):
-        found = aggregate_groups_gathered([records], 1, LARGEST_GROUPS, 6, 1 << 12, share)
+        found = aggregate_groups_gathered([records], 1, 255, 6, 1 << 12, share)
         assert contents(*found) == oracle(records)
 
 
@@ -390,7 +396,7 @@ def test_tables_that_outgrow_take_more_passes_to_the_same_counts(
     assert contents(*found) == oracle(records)
 
 
-@pytest.mark.parametrize("groups", [1, 32, LARGEST_GROUPS])
+@pytest.mark.parametrize("groups", [1, 32, 255])
 def test_the_least_slots_are_enough_for_states_of_all_groups(groups: int) -> None:
     group = np.tile(np.arange(groups), 30).astype(np.uint8)
     records = Records(mixed(np.repeat(np.arange(30), groups), 1), group=group)
@@ -438,6 +444,78 @@ def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatc
         monkeypatch.setattr(module, "PROBE_LIMIT", 0)
         with pytest.raises(CountingError, match="another seed"):
             module._find_pair(plain._pairs, plain._pair_index, np.uint64(1))
+
+
+# sets --------------------------------------------------------------------------------------
+
+
+def by_set(pieces: list[Records], groups: int, sets: int) -> Counter:
+    """All spectra, as a count of the records of each set alone gives them."""
+
+    def alone(own: int | None) -> list[Records]:
+        found = []
+        for piece in pieces:
+            chosen = slice(None) if own is None else piece.group // groups == own
+            keys, *counts, code = (c if c is None else c[chosen] for c in piece.columns)
+            found.append(Records(keys, *counts, group=(code % groups).astype(np.uint8)))
+        return found
+
+    spectra = dict(changes_of(alone(None)))
+    for own in range(sets):
+        first = groups + own * (groups + 1)
+        changed, shown = changes_of(alone(own)).items(), spectrum_of(alone(own)).items()
+        spectra |= {(first + group, k, q): states for (group, k, q), states in changed}
+        spectra |= {(first + groups, k, q): states for (k, q), states in shown}
+    return Counter(spectra)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@settings(max_examples=30)
+@given(
+    seeds,
+    st.integers(1, 80),
+    st.sampled_from(WIDTHS),
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.sampled_from([2, 16, 1 << 10]),
+)
+def test_each_set_is_counted_as_if_there_were_no_others(
+    plain, seed, distinct, words, groups, sets, share
+) -> None:
+    # Samples in no set are of one more.
+    codes = groups * (sets + 1)
+    pieces = [
+        counting_cases.random_records(
+            seed + n, count, distinct, words, bare=n != 1, groups=codes, prefix_bits=6
+        )
+        for n, count in enumerate((150, 60, 90))
+    ]
+    pieces = [replace(piece, group=piece.group.astype(np.uint16)) for piece in pieces]
+    with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
+        if plain:
+            counting_cases.run_as_plain_python(patch, module, delta_module)
+        found = [
+            aggregate_gathered(pieces, words, 6, 64 * codes, share, None, groups, sets),
+            aggregate(lambda: pieces, words, 6, 8 * codes, groups, sets),
+        ]
+    for spectrum, entries in found:
+        assert as_counter(spectrum) == spectrum_of(pieces)
+        assert len(entries.ends) == count_spectra(groups, sets)
+        spectra, expected = changes_as_counter(entries), by_set(pieces, groups, sets)
+        if groups == 1:  # Of which none is left out.
+            kept = {own for own, _, _ in expected if own > 0 and own % 2 == 0}
+            spectra, expected = (
+                Counter({cell: n for cell, n in own.items() if cell[0] in kept})
+                for own in (spectra, expected)
+            )
+        assert spectra == expected
+
+
+def test_what_is_added_up_at_once_is_less_of_more_spectra() -> None:
+    sides = [small_side(32, sets) for sets in (0, 10, 100, 1000)]
+    assert sides == [64, 16, 8, 4]
+    assert small_bytes(32, 10) == 8 * 16**2 * count_spectra(32, 10)
+    assert grouped_slot_bytes(1, 3) > grouped_slot_bytes(1)
 
 
 @pytest.mark.parametrize("plain", [False, True])

@@ -55,7 +55,7 @@ def preaggregation(job: LayerJob, buffers: Buffers) -> Preaggregation:
     keys.
     """
     scheme, plan = job.scheme, job.plan
-    count = job.samples.group_count
+    count = job.samples.code_count
 
     def make_direct() -> DirectTable:
         return DirectTable(scheme, count, plan.largest_sample)
@@ -81,11 +81,9 @@ def read_records(
     them. Without groups, all samples are one.
     """
     states, scheme = job.states, job.scheme
-    groups, sample_filter = job.samples.groups, job.samples.sample_filter
+    sample_filter, count = job.samples.sample_filter, job.samples.code_count or 1
     part = states.parts[block.part]
-    group, count = None, job.samples.group_count or 1
-    if groups is not None:
-        group = groups.of_samples(part.directory, block.first_sample, block.samples)
+    group = job.samples.codes_of(part.directory, block.first_sample, block.samples)
     one_position = part.constant_positions == 1 and not sample_filter.samples
     if one_position and isinstance(table, HotKeys):
         samples = np.array([block.rows]) if group is None else count_groups(group, count)

@@ -112,7 +112,7 @@ class FiledSlices:
     partitions: int
     total: int
     words: int
-    grouped: bool
+    group_bytes: int
     entries: int
 
     def read(self, partition: int) -> Iterator[Records]:
@@ -166,8 +166,8 @@ class FiledSlices:
         if len(header) != _FRAME.size:
             raise self._changed()
         bare, others, checksum = _FRAME.unpack(header)
-        split = bare * record_bytes(self.words, True, self.grouped)
-        size = split + others * record_bytes(self.words, False, self.grouped)
+        split = bare * record_bytes(self.words, True, self.group_bytes)
+        size = split + others * record_bytes(self.words, False, self.group_bytes)
         if bare + others > self.total:
             raise self._changed()
         data = file.read(size)
@@ -175,7 +175,7 @@ class FiledSlices:
             raise self._changed()
         for kind, count, part in ((True, bare, data[:split]), (False, others, data[split:])):
             if count:
-                yield _parse(part, count, self.words, kind, self.grouped)
+                yield _parse(part, count, self.words, kind, self.group_bytes)
 
     def _changed(self) -> CountingError:
         return CountingError(
@@ -215,7 +215,7 @@ def spill(pieces: Sequence[Scattered], folder: str) -> FiledSlices:
         out.writelines(entries)
     first = pieces[0][0]
     total = sum(len(records) for records, _ in pieces)
-    return FiledSlices(file, partitions, total, first.words, first.group is not None, end)
+    return FiledSlices(file, partitions, total, first.words, first.group_bytes, end)
 
 
 class _Writer(Protocol):
@@ -339,11 +339,11 @@ def _columns(pieces: Sequence[Records]) -> tuple[int, int, list[npt.NDArray[np.u
     return counts[0], counts[1], columns
 
 
-def _parse(data: bytes, count: int, words: int, bare: bool, grouped: bool) -> Records:
+def _parse(data: bytes, count: int, words: int, bare: bool, group_bytes: int) -> Records:
     keys = np.frombuffer(data, np.uint64, count * words).reshape(-1, words)
     counts = np.frombuffer(data, np.uint32, 0 if bare else 2 * count, keys.nbytes).reshape(2, -1)
     start = keys.nbytes + counts.nbytes
-    group = np.frombuffer(data, np.uint8, count, start) if grouped else None
+    group = np.frombuffer(data, f"u{group_bytes}", count, start) if group_bytes else None
     return Records(keys, None if bare else counts[0], None if bare else counts[1], group)
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
 from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, read_slices, spill
@@ -46,15 +47,16 @@ class Counts:
 
 @dataclass(frozen=True)
 class Index:
-    """What the barrier knows: every block's receipt."""
+    """What the barrier knows: every block's receipt, and how many sets of samples there are."""
 
     receipts: tuple[Receipt, ...]
+    sets: int = 0
 
     @property
-    def groups(self) -> int:
-        """Number of groups of samples; 0 without groups."""
+    def told(self) -> tuple[int, int]:
+        """How many groups are told apart, and in how many sets."""
         numbers = self.receipts[0].groups if self.receipts else None
-        return 0 if numbers is None else numbers.groups
+        return 0 if numbers is None else numbers.groups // (self.sets + 1), self.sets
 
     def slices(self, partition: int) -> Iterator[Records]:
         """Yield the records of one partition, piece by piece."""
@@ -84,11 +86,11 @@ def count_block(job: LayerJob, block: Block, buffers: Buffers | None = None) -> 
         int(counted.equal_pairs_within_samples.sum()),
         int(counted.pairs_within_samples.sum()),
         slices,
-        None if job.samples.groups is None else counted,
+        counted if job.samples.code_count else None,
     )
 
 
-def check_receipts(receipts: Sequence[Receipt], rows: int) -> Index:
+def check_receipts(receipts: Sequence[Receipt], rows: int, sets: int = 0) -> Index:
     """Check that the blocks stand for every row that counts.
 
     What their tasks took is given back if no record is in it.
@@ -98,7 +100,7 @@ def check_receipts(receipts: Sequence[Receipt], rows: int) -> Index:
     found = sum(receipt.rows for receipt in receipts)
     if found != rows:
         raise CountingError(f"the blocks hold {found} rows; expected {rows}")
-    return Index(tuple(receipts))
+    return Index(tuple(receipts), sets)
 
 
 def count_partition(
@@ -109,10 +111,10 @@ def count_partition(
     sizes = plan.partition_bits, plan.maximum_slots
     gathered = gather(slices(), plan.gathered_bytes)
     if gathered is None:
-        found, entries = aggregate(slices, words, *sizes, index.groups)
+        found, entries = aggregate(slices, words, *sizes, *index.told)
     else:
         found, entries = aggregate_gathered(
-            gathered, words, *sizes, plan.subpartition_records, buffers, index.groups
+            gathered, words, *sizes, plan.subpartition_records, buffers, *index.told
         )
     return Counts(Spectrum.from_arrays(*found), entries=entries)
 
@@ -152,17 +154,9 @@ def merge_counts(counts: Sequence[Counts]) -> Counts:
 
 def finish_counts(counts: Counts, states: LayerStates, samples: Samples) -> Counts:
     """Sort the changes of all partitions, and count the samples of parts that have no rows."""
-    if (groups := samples.groups) is None:
+    if samples.groups is None:
         return counts
-    numbers = np.zeros((4, groups.count), np.int64)
-    if counts.changes is not None:
-        numbers += counts.changes.numbers
-    for part in states.parts:
-        if not part.rows:
-            group = groups.of_samples(part.directory, 0, part.samples)
-            group = samples.sample_filter.select(group, part.directory, 0)
-            numbers[0] += np.bincount(group, minlength=groups.count)
-    entries = counts.entries
+    numbers, entries = group_numbers(counts, states, samples), counts.entries
     if entries is None:
         return replace(counts, changes=SpectrumDelta.from_arrays(numbers))
     changes = SpectrumDelta.from_groups(numbers, entries.ends, *entries.columns)
@@ -174,13 +168,27 @@ def count_in_one_task(job: LayerJob) -> Counts:
     buffers = Buffers()
     blocks = job.states.blocks(job.plan.block_rows)
     receipts = [count_block(job, block, buffers) for block in blocks]
-    index = check_receipts(receipts, job.samples.sample_filter.kept_rows(job.states))
+    rows = job.samples.sample_filter.kept_rows(job.states)
+    index = check_receipts(receipts, rows, job.samples.set_count)
     # Those of blocks are let go of, as in a graph.
     buffers = Buffers()
     partitions = range(1 << job.plan.partition_bits)
     of = job.plan, job.scheme.words
     counts = [count_partition(index, *of, partition, buffers) for partition in partitions]
     return merge_counts([total_pairs(index), *counts])
+
+
+def group_numbers(counts: Counts, states: LayerStates, samples: Samples) -> npt.NDArray[np.int64]:
+    """Return samples, rows and pairs by group, int64 (4, groups of all sets)."""
+    numbers = np.zeros((4, samples.code_count), np.int64)
+    if counts.changes is not None:
+        numbers += counts.changes.numbers
+    for part in states.parts:
+        group = None if part.rows else samples.codes_of(part.directory, 0, part.samples)
+        if group is not None:
+            group = samples.sample_filter.select(group, part.directory, 0)
+            numbers[0] += np.bincount(group, minlength=samples.code_count)
+    return numbers
 
 
 def build_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
@@ -217,7 +225,8 @@ def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     for number, block in enumerate(job.states.blocks(job.plan.block_rows)):
         blocks.append(key("block", number))
         graph[blocks[-1]] = (count_block, shared, block, buffers)
-    graph[key("index")] = (check_receipts, blocks, job.samples.sample_filter.kept_rows(job.states))
+    rows = job.samples.sample_filter.kept_rows(job.states)
+    graph[key("index")] = (check_receipts, blocks, rows, job.samples.set_count)
     return graph, key("index")
 
 

@@ -290,7 +290,7 @@ def _count_partition(job: _Job, index: Index, partition: int) -> _Counted:
     for share, bits in shares(index, plan, job.words, partition):
         for table in count_in_passes(new_table, share, bits, plan.maximum_slots):
             only = table.only_group
-            alone = np.bincount(only[only != LARGEST_GROUPS], minlength=groups)
+            alone: _Numbers = np.bincount(only[only != LARGEST_GROUPS], minlength=groups)
             state, of_group, *_ = table.pairs
             held_by = np.bincount(state, minlength=1)
             by_groups += np.bincount(held_by[held_by > 0] - 1, minlength=groups)
@@ -300,7 +300,7 @@ def _count_partition(job: _Job, index: Index, partition: int) -> _Counted:
     return _Counted(matrix, by_groups, rows)
 
 
-def _pairs_of_groups(state: _Numbers, group: npt.NDArray[np.uint8], groups: int) -> _Numbers:
+def _pairs_of_groups(state: _Numbers, group: npt.NDArray[np.uint16], groups: int) -> _Numbers:
     """Return how many states each two groups both have, int64 (groups, groups)."""
     found = np.zeros((groups, groups), np.int64)
     order = np.argsort(state)

@@ -12,8 +12,8 @@ from tsstore.counting.partition import subpartition_table_bytes
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, direct_bytes, states_of
 from tsstore.counting.premerge.hot_keys import ROWS_OF_A_SLOT, hot_bytes
 from tsstore.counting.premerge.within_samples import merge_bytes
-from tsstore.counting.records import record_bytes
-from tsstore.counting.tables.grouped import grouped_slot_bytes, least_slots
+from tsstore.counting.records import bytes_of_group, record_bytes
+from tsstore.counting.tables.grouped import count_codes, grouped_slot_bytes, least_slots
 from tsstore.counting.tables.plain import slot_bytes
 
 FAN_IN, GROUPED_FAN_IN = 16, 4
@@ -64,8 +64,9 @@ class Work:
         Bytes of a decoded chunk of the store.
     parts
         Parts of the store: no block reads from two.
-    groups, left_out
-        Groups of samples that are told apart, 0 for none; samples of the run that do not count.
+    groups, sets, left_out
+        Groups of samples that are told apart, 0 for none; sets that are counted by themselves, each
+        with these groups; samples of the run that do not count.
     all_threads
         Tasks that all processes run at a time; as many blocks there should be, at least.
     neurons
@@ -82,10 +83,16 @@ class Work:
     chunk_bytes: int = 2 << 20
     parts: int = 1
     groups: int = 0
+    sets: int = 0
     left_out: int = 0
     all_threads: int = 1
     neurons: int = 8 * MOST_ROW_BYTES + 1
     object_scratch: bool = False
+
+    @property
+    def codes(self) -> int:
+        """Groups of all sets, and of none; 0 where nothing is told apart."""
+        return count_codes(self.groups, self.sets)
 
     def records_bytes(self, rows: int) -> int:
         """Return the bytes of the records of so many rows, at most.
@@ -93,13 +100,13 @@ class Work:
         Those of bare records: others stand for two rows or more, and have no more than as many; but
         for those of hot keys, one for each 16 rows at most, which are 8 bytes longer.
         """
-        bare = record_bytes(self.words, True, self.groups > 0)
+        bare = record_bytes(self.words, True, bytes_of_group(self.codes))
         return rows * bare + 8 * rows // ROWS_OF_A_SLOT
 
     @property
     def least_slots(self) -> int:
         """Slots of the smallest tables worth a thought."""
-        return max(MIN_TABLE_SLOTS, least_slots(self.groups))
+        return max(MIN_TABLE_SLOTS, least_slots(self.codes))
 
     def entries(self, rows: int) -> int:
         """Return about how many entries all spectra without a group have that differ, at most.
@@ -108,7 +115,11 @@ class Work:
         measured, with samples of up to 4,000 rows, none had more than 2.4 times as many pairs of
         multiplicity and incidence.
         """
-        return int(self.groups * min(rows, 2.5 * math.sqrt(2 * rows)))
+        found = self.groups * min(rows, 2.5 * math.sqrt(2 * rows))
+        if self.sets:
+            own = rows / self.sets
+            found += self.sets * (self.groups + 1) * min(own, 2.5 * math.sqrt(2 * own))
+        return int(found)
 
 
 def piece_bytes(work: Work, rows: int, hot_rows: int) -> int:
@@ -118,12 +129,12 @@ def piece_bytes(work: Work, rows: int, hot_rows: int) -> int:
     often; for rows by sample and the samples' groups. Where samples are left out, for the keys
     that stay, which of them do, and where they are. Hot keys are chosen for blocks of `hot_rows`.
     """
-    key, group = 8 * work.words, int(work.groups > 0)
+    key, group = 8 * work.words, bytes_of_group(work.codes)
     chosen = key + 8 + 2 if work.left_out else 0
     counted = (key + 8 + group) // 2 + 1 if work.largest_sample > 1 else 0
     room = key + chosen + key + group + counted
     tables = merge_bytes(work.words, work.largest_sample)
-    tables += hot_bytes(work.words, work.groups, hot_rows)
+    tables += hot_bytes(work.words, work.codes, hot_rows)
     return rows * (room + POSITION_BYTES + group) + tables
 
 
@@ -151,14 +162,14 @@ def has_direct_table(work: Work, block_rows: int, memory: int) -> bool:
     return (
         work.neurons <= 8 * MOST_ROW_BYTES
         and 1 << work.neurons <= PLACES_OF_A_ROW * block_rows
-        and work.largest_sample <= states_of(work.groups)
+        and work.largest_sample <= states_of(work.codes)
         and direct_table_bytes(work) <= memory // 8
     )
 
 
 def direct_table_bytes(work: Work) -> int:
     """Return the most bytes of a thread's table of all states."""
-    return direct_bytes(work.neurons, work.groups, work.largest_sample)
+    return direct_bytes(work.neurons, work.codes, work.largest_sample)
 
 
 def partition_task_bytes(
@@ -179,7 +190,7 @@ def partition_task_bytes(
     frames = 2 * FRAME_BYTES if spill else 0
     frames += 2 * (ASKING_THREADS + 1) * FRAME_BYTES if spill and work.object_scratch else 0
     whole = max(
-        subpartition_table_bytes(work.words, work.groups, subpartition_records),
+        subpartition_table_bytes(work.words, work.groups, subpartition_records, work.sets),
         table_bytes(work, maximum_slots),
     )
     return OVERHEAD_BYTES + buffers + frames + gathered_bytes * (3 if spill else 1) + whole
@@ -188,7 +199,7 @@ def partition_task_bytes(
 def table_bytes(work: Work, slots: int) -> int:
     """Return the most bytes that the tables of a partition take."""
     if work.groups:
-        return slots * grouped_slot_bytes(work.words)
+        return slots * grouped_slot_bytes(work.words, work.sets)
     return int(GROWTH * slot_bytes(work.words) * slots)
 
 
@@ -200,7 +211,7 @@ def held_bytes(
     Which samples are left out is held, too.
     """
     blocks = most_blocks(work, block_rows)
-    held = count_tasks(work, blocks, partition_bits) * (TASK_BYTES + GROUP_BYTES * work.groups)
+    held = count_tasks(work, blocks, partition_bits) * (TASK_BYTES + GROUP_BYTES * work.codes)
     held += INDEX_BYTES * work.left_out
     if spill:
         return held

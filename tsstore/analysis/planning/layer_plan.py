@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tsstore.analysis.planning.cost import (
@@ -95,6 +96,9 @@ class Plan:
         Number of blocks, and of the graph's tasks, about.
     rounds
         How often each record is written to files: once.
+    passes
+        How often all rows are counted: once, unless the spectra of all sets of samples are more
+        than there is memory for.
     gives_back
         Whether memory that was freed is given back to the system: before the layer is counted, and
         after it. Where a layer takes less than half of the memory, what an earlier one has left
@@ -119,6 +123,7 @@ class Plan:
     tasks: int
     projected_peak: int
     rounds: int = 1
+    passes: int = 1
     gives_back: bool = False
 
     @property
@@ -132,8 +137,19 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
 
     With `shared_memory` all tasks run in one process of ours: records can stay in memory, and fewer
     threads can be used if memory is short. A cluster's worker uses all that it has. If nothing
-    fits, a MemoryTooSmallError names the smallest memory with which something does.
+    fits, a MemoryTooSmallError names the smallest memory with which something does. Sets of samples
+    are counted in as few passes as the memory allows, so many of them at a time.
     """
+    if work.sets > 1:
+        with suppress(MemoryTooSmallError):
+            return _make_plan(work, memory, threads, shared_memory)
+        half = make_plan(replace(work, sets=-(-work.sets // 2)), memory, threads, shared_memory)
+        return replace(half, passes=2 * half.passes)
+    return _make_plan(work, memory, threads, shared_memory)
+
+
+def _make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan:
+    """Choose how to count all sets of samples at once."""
     plans = _fitting_plans(work, memory, threads, shared_memory)
     if not plans:
         smallest = _smallest_memory(work, memory, threads, shared_memory)
@@ -165,12 +181,14 @@ def layer_plan(
     left_out: int = 0,
     exact: bool = False,
     scratch: str | os.PathLike[str] | None = None,
+    sets: int = 0,
 ) -> Plan:
     """Return how a layer would be counted within so many bytes of memory; see :func:`make_plan`.
 
-    It tells so many groups of samples apart, and leaves out so many samples of the run.
+    It tells so many groups of samples apart, in each of so many sets and in all of them, and leaves
+    out so many samples of the run.
     """
-    work = layer_work(states, scheduler, groups, left_out, exact, scratch)
+    work = layer_work(states, scheduler, groups, left_out, exact, scratch, sets)
     return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)
 
 
@@ -181,6 +199,7 @@ def layer_work(
     left_out: int,
     exact: bool,
     scratch: str | os.PathLike[str] | None = None,
+    sets: int = 0,
 ) -> Work:
     """Return what there is to count in a layer; the rows of each sample are read if they vary."""
     return Work(
@@ -192,6 +211,7 @@ def layer_work(
         chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
         parts=len(states.parts),
         groups=groups,
+        sets=sets,
         left_out=left_out,
         all_threads=scheduler.all_threads,
         neurons=states.neurons,
@@ -330,7 +350,7 @@ def _fewest_bits(work: Work, spill: bool, block_rows: int) -> int:
 def _most_slots(work: Work, subpartition_records: int) -> int:
     """Return the slots of a table for what cannot be gathered: they take what a share's do."""
     slots = work.least_slots
-    room = subpartition_table_bytes(work.words, work.groups, subpartition_records)
+    room = subpartition_table_bytes(work.words, work.groups, subpartition_records, work.sets)
     while table_bytes(work, 2 * slots) <= room:
         slots *= 2
     return slots

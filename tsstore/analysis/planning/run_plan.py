@@ -6,9 +6,11 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from tsstore.analysis.groups.count import left_out_of_sets
+from tsstore.analysis.groups.grouping import Bins, group
 from tsstore.analysis.neurons.matrix import PlannedPairs, plan_pairs
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES, Work
@@ -87,6 +89,7 @@ class PlannedLayer:
             "scratch_bytes": plan.scratch_bytes if plan.spill else 0,
             "slice_bytes": plan.slice_bytes,
             "rounds": plan.rounds,
+            "passes": plan.passes,
             "threads": plan.threads,
             "projected_peak": plan.projected_peak,
             "tasks": plan.tasks,
@@ -120,6 +123,9 @@ class RunPlan(ByLayer[Plan]):
         Where scratch is wanted, a folder or a URL; None for the system's folder.
     pairs
         What counting the pairs of each layer's neurons would take, if that was asked.
+    groups
+        How many groups of samples are analysed as well, each by itself; 0 for none. Their layers
+        are counted one after another.
     """
 
     run: str
@@ -131,6 +137,7 @@ class RunPlan(ByLayer[Plan]):
     in_memory_from: int | None
     scratch: str | None = None
     pairs: Mapping[str, PlannedPairs] = field(default_factory=dict)
+    groups: int = 0
 
     @property
     def rows(self) -> int:
@@ -155,6 +162,9 @@ class RunPlan(ByLayer[Plan]):
     @property
     def batches(self) -> list[PlannedBatch]:
         """Which layers are counted at once, batch after batch."""
+        if self.groups:
+            plans = enumerate(self.values())
+            return [replace(plan_batches([own], self.threads)[0], layers=(n,)) for n, own in plans]
         return plan_batches(list(self.values()), self.threads)
 
     @property
@@ -178,6 +188,7 @@ class RunPlan(ByLayer[Plan]):
         return [
             _where_records_go(self),
             *_length_of_slices(self),
+            *_passes(self),
             *_fewer_threads(self),
             *_how_many_at_once(self),
             f"The smallest memory that works is about {format_memory(self.smallest_memory)}.",
@@ -201,6 +212,7 @@ class RunPlan(ByLayer[Plan]):
             "smallest_memory": self.smallest_memory,
             "in_memory_from": self.in_memory_from,
             "scratch": self.scratch,
+            "sample_groups": self.groups,
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
             "pairs": {name: asdict(own) for name, own in self.pairs.items()},
             "sentences": self.sentences,
@@ -243,16 +255,20 @@ def plan(
     cluster: str | None = None,
     scratch: str | os.PathLike[str] | None = None,
     joint: bool = False,
+    by: str | None = None,
+    bins: Bins = None,
+    window: int | None = None,
 ) -> RunPlan:
     """Say how `tsstore.analyze` would count a run if it had the same arguments.
 
-    No state is read: metadata alone, the rows of each sample where they vary, and the ids. Where
-    samples repeat others, the plan is that of the most memory that they can take.
+    No state is read: metadata alone, the rows of each sample where they vary, ids, and the column
+    that groups are by. Where samples repeat others, the plan is that of the most memory that they
+    can take; groups are then counted one after another, each in less.
 
     Parameters
     ----------
     store, layers, memory, scheduler, intervals, dependent_by, unique_by, repeats, exact, cluster, \
-    scratch
+    scratch, by, bins, window
         As `tsstore.analyze` takes them. Nothing is written to scratch, nor is it looked for.
     joint
         Whether to say as well what ``tsstore.neurons(store, joint=True)`` would take.
@@ -279,7 +295,9 @@ def plan(
         repeats=repeats,
         exact=exact,
     )
-    store = countable(store)
+    store = countable(store, by)
+    is_grouped = by is not None or window is not None or bins is not None
+    sets = len(group(store, by, bins, window).values) if is_grouped else 0
     names = layer_names(store, layers)
     with closing(choose(request.scheduler)) as runner:
         amount = runner.memory(request.memory)
@@ -287,8 +305,10 @@ def plan(
         groups, left_out = samples.group_count, samples.sample_filter.planned
         works = []
         for name in names:
-            check_rows(store[name], samples.sample_filter)
-            works.append(layer_work(store[name], runner, groups, left_out, exact, scratch))
+            check_rows(states := store[name], samples.sample_filter)
+            if sets:
+                groups, left_out = groups or 1, left_out_of_sets(states, samples)
+            works.append(layer_work(states, runner, groups, left_out, exact, scratch, sets))
         pairs, kept = {}, 0
         for name in names if joint else ():
             pairs[name] = plan_pairs(store[name], amount, runner, kept)
@@ -307,9 +327,8 @@ def plan(
     smallest = min(amount, _least_memory(works, plan_of, lambda plan: True) or amount)
     in_memory = _least_memory(works, plan_of, lambda plan: not plan.spill)
     where = None if scratch is None else os.fspath(scratch)
-    return RunPlan(
-        store.path, amount, threads, shared_memory, planned, smallest, in_memory, where, pairs
-    )
+    told = threads, shared_memory, planned, smallest, in_memory, where, pairs, sets
+    return RunPlan(store.path, amount, *told)
 
 
 def _least_memory(
@@ -393,7 +412,7 @@ def _layer_cells(name: str, layer: PlannedLayer) -> tuple[str, ...]:
 def _how_many_at_once(plan: RunPlan) -> list[str]:
     """Say how many layers are counted at once, if there are several."""
     most = plan.layers_at_once
-    if len(plan) == 1:
+    if len(plan) == 1 or plan.groups:
         return []
     if most == len(plan):
         return [f"All {most:,} layers are counted at once."]
@@ -467,6 +486,20 @@ def _pairs_of_neurons(plan: RunPlan) -> list[str]:
         f"core; the largest matrix has "
         f"{format_memory(matrix)}, rows are read {counted(passes, 'time')} at most, projected peak "
         f"{format_memory(peak)}."
+    ]
+
+
+def _passes(plan: RunPlan) -> list[str]:
+    """Say in how many passes groups of samples are counted."""
+    if not plan.groups:
+        return []
+    groups = counted(plan.groups, "group")
+    several = {name: own.passes for name, own in plan.items() if own.passes > 1}
+    if not several:
+        return [f"{groups} and all samples together are counted in one pass over the rows."]
+    return [
+        f"{listed(list(several))}: {groups} are counted in up to {max(several.values()):,} passes "
+        "over the rows, as the memory holds no more spectra at a time."
     ]
 
 

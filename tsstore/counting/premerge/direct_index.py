@@ -16,7 +16,7 @@ from tsstore.counting.hashing import Place, Width, width_for
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.hot_keys import HotTable, count_touched, take_counted
 from tsstore.counting.premerge.samples import check_groups, check_positions
-from tsstore.counting.records import Records, record_bytes
+from tsstore.counting.records import Groups, Records, bytes_of_group, record_bytes
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
 from tsstore.numba_tools.decorators import kernel
 
@@ -45,7 +45,7 @@ class DirectTable:
 
     def __init__(self, scheme: KeyScheme, groups: int, largest_sample: int) -> None:
         self.pays = True
-        self._scheme, self._grouped = scheme, groups > 0
+        self._scheme, self._group_bytes = scheme, bytes_of_group(groups)
         self._width = width_for(scheme.row_bytes)
         states = states_of(groups) + largest_sample
         # What no row names is never written to, and so it is never resident.
@@ -64,12 +64,12 @@ class DirectTable:
         self._forget()
         self._taken = []
 
-    def count(self, rows: U8, positions: I64, group: U8 | None = None) -> I64:
+    def count(self, rows: U8, positions: I64, group: Groups | None = None) -> I64:
         """Count the rows of whole samples, uint8 (n, row_bytes), sample after sample.
 
-        Each has so many `positions`, int64 (samples,), and a `group`, uint8 (samples,), if groups
-        are told apart. Returns how many pairs of rows of one sample are equal, int64 (groups or
-        1,).
+        Each has so many `positions`, int64 (samples,), and a `group`, uint8 or uint16 (samples,),
+        if groups are told apart. Returns how many pairs of rows of one sample are equal, int64
+        (groups or 1,).
         """
         check_positions(positions, len(rows))
         if (most := int(positions.max(initial=0))) > len(self._touched):
@@ -104,7 +104,7 @@ class DirectTable:
         rows = self._states[used].astype("<u4").view(np.uint8).reshape(-1, 4)
         keys = self._scheme.keys(np.ascontiguousarray(rows[:, : len(self._width)]))
         counted = HotTable(np.uint64(0), keys, self._times[used], self._counts[used])
-        records = take_counted(counted, self._grouped)
+        records = take_counted(counted, self._group_bytes)
         self.pays = records.rows >= PAYS_FROM * len(records)
         self._taken.append(records)
         self._forget()
@@ -125,7 +125,7 @@ def states_of(groups: int) -> int:
 def direct_bytes(neurons: int, groups: int, largest_sample: int) -> int:
     """Bytes of a table for so many neurons and groups (0 for none), and of its records, at most."""
     states = min(states_of(groups) + largest_sample, 1 << neurons)
-    record = record_bytes(1, bare=False, grouped=groups > 0)
+    record = record_bytes(1, bare=False, group_bytes=bytes_of_group(groups))
     counts = states * max(groups, 1) * (8 + record)
     return (4 << neurons) + 8 * largest_sample + states * (4 + 8 + 4 + 8) + counts
 
@@ -134,7 +134,7 @@ def direct_bytes(neurons: int, groups: int, largest_sample: int) -> int:
 def _count(
     rows: U8,
     positions: I64,
-    group: U8 | None,
+    group: Groups | None,
     first_sample: Place,
     first_row: Place,
     index: U32,

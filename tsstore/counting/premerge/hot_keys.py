@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from tsstore.counting.hashing import Place, Width, copy_key, is_same, width_of
-from tsstore.counting.records import Buffers, Records, counted_columns
-from tsstore.numba_tools.arrays import I32, I64, U8, U32, U64
+from tsstore.counting.records import Buffers, Groups, Records, bytes_of_group, counted_columns
+from tsstore.numba_tools.arrays import I32, I64, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
 
 LEAST_ROWS: Final = 1 << 14
@@ -85,7 +85,7 @@ class HotKeys:
         counts = np.zeros((slots, max(groups, 1)), np.uint64)
         self.table = HotTable(_SHIFTS[0], keys, times, counts)
         self.share = self._share_at_first = 0.0
-        self._grouped = groups > 0
+        self._group_bytes = bytes_of_group(groups)
         self._block_rows, self._counted_rows = rows, 0
         self._failures = self._waiting = 0
         self._taken: list[Records] = []
@@ -129,7 +129,7 @@ class HotKeys:
     def take(self) -> list[Records]:
         """Return one record for each hot key that was met, and each group, and begin again."""
         taken, self._taken, self._counted_rows = self._taken, [], 0
-        records = take_counted(self.table, self._grouped)
+        records = take_counted(self.table, self._group_bytes)
         return [*taken, records] if len(records) else taken
 
     def _choose(self, keys: U64, size: int) -> bool:
@@ -148,10 +148,10 @@ class HotKeys:
         return self.share > PAYS_FROM
 
 
-def take_counted(table: HotTable, grouped: bool) -> Records:
+def take_counted(table: HotTable, group_bytes: int) -> Records:
     """Return one record for each key and group that has been counted; the counts are 0 then."""
     count = int(np.count_nonzero(table.counts))
-    records = Records.empty(table.keys.shape[1], bare=False, grouped=grouped, count=count)
+    records = Records.empty(table.keys.shape[1], bare=False, group_bytes=group_bytes, count=count)
     take_records(table, *counted_columns(records), width_of(records.keys))
     return records
 
@@ -163,7 +163,7 @@ def merge_hot_rows(records: Records, hot: HotKeys, buffers: Buffers) -> Records:
     """
     if not hot.serve(records.keys):
         return records
-    cold = buffers.records("bare", len(records), records.words, True, records.group is not None)
+    cold = buffers.records("bare", len(records), records.words, True, records.group_bytes)
     left = absorb_rows(
         records.keys, records.group, hot.table, cold.keys, cold.group, width_of(cold.keys)
     )
@@ -183,7 +183,7 @@ def hot_bytes(words: int, groups: int, rows: int) -> int:
     While keys are chosen, there are two more sets of them, votes, and the sample.
     """
     slots, key = slots_of(groups, rows), 8 * words
-    records = slots * max(groups, 1) * (8 + key + 8 + (groups > 0))
+    records = slots * max(groups, 1) * (8 + key + 8 + bytes_of_group(groups))
     return slots * (3 * key + 8 + 4) + records + min(SAMPLE_ROWS, rows) * (key + 32)
 
 
@@ -227,7 +227,12 @@ def elect(keys: U64, shift: np.uint64, hot: U64, votes: I32, width: Width) -> Pl
 
 @kernel
 def absorb_rows(
-    keys: U64, group: U8 | None, hot: HotTable, cold: U64, cold_group: U8 | None, width: Width
+    keys: U64,
+    group: Groups | None,
+    hot: HotTable,
+    cold: U64,
+    cold_group: Groups | None,
+    width: Width,
 ) -> Place:
     """Count hot rows, and write the others; return how many those are."""
     mask = np.uint64(hot.keys.shape[0] - 1)
@@ -295,7 +300,7 @@ def count_touched(touched: U64, many: Place, times: U64, counts: U64, own: Place
 
 @kernel
 def take_records(
-    hot: HotTable, keys: U64, multiplicity: U32, incidence: U32, group: U8 | None, width: Width
+    hot: HotTable, keys: U64, multiplicity: U32, incidence: U32, group: Groups | None, width: Width
 ) -> None:
     """Write a record for each key and group that has been counted, and forget that."""
     place = 0

@@ -7,6 +7,7 @@ from typing import Final, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.counting.records import Groups
 from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import kernel
 from tsstore.numba_tools.mixing import splitmix
@@ -17,10 +18,10 @@ _HALF: Final = np.uint64(32)
 _LARGEST_BLOCK: Final = 2**31 - 1
 
 
-def numbers_by_group(positions: I64, group: U8, groups: int) -> I64:
+def numbers_by_group(positions: I64, group: Groups, groups: int) -> I64:
     """Return samples, rows and pairs of rows of one sample by group, int64 (3, groups).
 
-    Each sample has so many `positions`, int64 (samples,), and a `group`, uint8 (samples,).
+    Each sample has so many `positions`, int64 (samples,), and a `group`, (samples,).
     """
     check_groups(group, len(positions), groups)
     numbers = np.zeros((3, groups), np.int64)
@@ -28,7 +29,7 @@ def numbers_by_group(positions: I64, group: U8, groups: int) -> I64:
     return numbers
 
 
-def count_groups(group: U8, groups: int) -> I64:
+def count_groups(group: Groups, groups: int) -> I64:
     """Return the number of samples of each of so many groups, int64 (groups,)."""
     check_groups(group, len(group), groups)
     counts = np.zeros(groups, np.int64)
@@ -66,7 +67,7 @@ def check_positions(positions: I64, rows: int) -> None:
         )
 
 
-def check_groups(group: U8, samples: int, groups: int) -> None:
+def check_groups(group: Groups, samples: int, groups: int) -> None:
     """Raise ValueError if there is not one of so many groups for each sample."""
     if len(group) != samples or group.max(initial=0) >= groups:
         raise ValueError(
@@ -87,7 +88,7 @@ def deal(words: U64, addend: np.uint64, groups: int, dealt: U8) -> None:
 
 
 @kernel
-def _add_up(positions: I64, group: U8, numbers: I64) -> None:
+def _add_up(positions: I64, group: Groups, numbers: I64) -> None:
     """Add up samples, rows and pairs by group."""
     for sample in range(positions.size):
         own, rows = group[sample], positions[sample]
@@ -97,7 +98,7 @@ def _add_up(positions: I64, group: U8, numbers: I64) -> None:
 
 
 @kernel
-def _count(group: U8, counts: I64) -> None:
+def _count(group: Groups, counts: I64) -> None:
     """Count samples by group."""
     for sample in range(group.size):
         counts[group[sample]] += 1

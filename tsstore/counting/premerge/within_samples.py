@@ -23,9 +23,9 @@ from tsstore.counting.hashing import (
 )
 from tsstore.counting.premerge.hot_keys import HotKeys, HotTable, absorb_sample, merge_hot_rows
 from tsstore.counting.premerge.samples import check_groups, check_positions
-from tsstore.counting.records import Buffers, Records, counted_columns
+from tsstore.counting.records import Buffers, Groups, Records, counted_columns
 from tsstore.errors import CountingError
-from tsstore.numba_tools.arrays import I32, I64, U8, U32, U64
+from tsstore.numba_tools.arrays import I32, I64, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
 
 _ONE: Final = np.uint64(1)
@@ -63,7 +63,11 @@ class _Workspace(NamedTuple):
 
 
 def merge_samples(
-    keys: U64, positions: I64, hot: HotKeys, group: U8 | None = None, buffers: Buffers | None = None
+    keys: U64,
+    positions: I64,
+    hot: HotKeys,
+    group: Groups | None = None,
+    buffers: Buffers | None = None,
 ) -> tuple[list[Records], I64]:
     """Turn the equal keys of each sample into one record, unless they are hot: those are counted.
 
@@ -76,7 +80,7 @@ def merge_samples(
     hot
         The hot keys, which know how many groups are told apart.
     group
-        uint8 (samples,): the group of each sample, if groups are told apart.
+        uint8 or uint16 (samples,): the group of each sample, if groups are told apart.
     buffers
         Where the records lie until the next call. None takes new ones.
 
@@ -96,11 +100,11 @@ def merge_samples(
     if positions.max(initial=0) <= 1:
         bare = Records(keys, group=None if group is None else group[positions > 0])
         return [merge_hot_rows(bare, hot, buffers)], equal_pairs
-    words, grouped = keys.shape[1], group is not None
+    words, group_bytes = keys.shape[1], 0 if group is None else group.itemsize
     has_hot = hot.serve(keys)
-    bare = buffers.records("bare", len(keys), words, True, grouped)
+    bare = buffers.records("bare", len(keys), words, True, group_bytes)
     # Two rows or more are one record here.
-    counted = buffers.records("counted", len(keys) // 2 + 1, words, False, grouped)
+    counted = buffers.records("counted", len(keys) // 2 + 1, words, False, group_bytes)
     work = _workspace(int(positions.max()), words, buffers)
     once, repeated, hot_rows = _merge(
         keys, positions, group, has_hot, hot.table, work, bare.keys, bare.group,
@@ -138,16 +142,16 @@ def _marks_for(positions: int) -> int:
 def _merge(
     keys: U64,
     positions: I64,
-    group: U8 | None,
+    group: Groups | None,
     has_hot: bool,
     hot: HotTable,
     work: _Workspace,
     bare: U64,
-    bare_group: U8 | None,
+    bare_group: Groups | None,
     counted: U64,
     multiplicity: U32,
     incidence: U32,
-    counted_group: U8 | None,
+    counted_group: Groups | None,
     equal_pairs: I64,
     width: Width,
 ) -> tuple[Place, Place, Place]:
@@ -292,7 +296,7 @@ def _part(
 
 
 @inlined
-def _fill(groups: U8 | None, first: Place, end: Place, own: Place) -> None:
+def _fill(groups: Groups | None, first: Place, end: Place, own: Place) -> None:
     """Write the group of some records, if there are groups."""
     if groups is not None:
         for record in range(first, end):

@@ -19,8 +19,8 @@ from tsstore.counting.partition import (
     subpartition_bits,
     subpartitions,
 )
-from tsstore.counting.records import Buffers, Records, checked_groups
-from tsstore.counting.tables.grouped import GroupedTable
+from tsstore.counting.records import Buffers, Records, bytes_of_group, checked_groups
+from tsstore.counting.tables.grouped import GroupedTable, count_codes
 from tsstore.counting.tables.packed import MOST_COUNT_BITS, PackedTable
 from tsstore.counting.tables.plain import CountingTable, Table
 from tsstore.counting.tables.singletons import SingletonFilter
@@ -51,6 +51,7 @@ def aggregate(
     partition_bits: int,
     maximum_slots: int,
     groups: int = 0,
+    sets: int = 0,
 ) -> Counted:
     """Count the distinct states of one partition, slice by slice.
 
@@ -68,8 +69,10 @@ def aggregate(
     maximum_slots
         Slots of the largest table allowed, at least 2; with groups, of both tables, at least
         :func:`tsstore.counting.tables.grouped.least_slots`.
-    groups
-        Number of groups that the records tell apart, at most 255; 0 for none.
+    groups, sets
+        Number of groups that the records tell apart, 0 for none; in each of so many sets, if there
+        are any. Both together no more than
+        :data:`tsstore.counting.tables.grouped.LARGEST_GROUPS`.
 
     Returns
     -------
@@ -77,7 +80,8 @@ def aggregate(
         k, q, states, int64 (pairs,), sorted by k, then by q: `states` distinct states occur in k
         rows and q samples.
     delta
-        What leaving each group out changes in it; None without groups.
+        What leaving each group out changes in it; None without groups. With sets, more spectra: see
+        :func:`tsstore.counting.tables.spectra.count_spectra`.
 
     Raises
     ------
@@ -94,7 +98,7 @@ def aggregate(
         return tally.spectrum(), None
 
     def new_table(hashes: HashRange) -> GroupedTable:
-        return GroupedTable(words, groups, maximum_slots, FIRST_SLOTS, hashes)
+        return GroupedTable(words, groups, maximum_slots, FIRST_SLOTS, hashes, sets)
 
     deltas = []
     for grouped in count_in_passes(new_table, slices, partition_bits, maximum_slots):
@@ -111,12 +115,13 @@ def aggregate_gathered(
     subpartition_records: int = SUBPARTITION_RECORDS,
     buffers: Buffers | None = None,
     groups: int = 0,
+    sets: int = 0,
 ) -> Counted:
     """Do the same for a partition whose records, bare ones and others, are all in memory.
 
     Parameters
     ----------
-    pieces, words, partition_bits, groups
+    pieces, words, partition_bits, groups, sets
         As for :func:`aggregate`.
     maximum_slots
         Slots of the table for a subpartition that is far larger than others.
@@ -129,17 +134,19 @@ def aggregate_gathered(
     known = LEAST_PREFIX_BITS if groups else partition_bits
     bits = subpartition_bits(sum(map(len, pieces)), known, subpartition_records)
     prefix_bits, buffers = partition_bits + bits, buffers or Buffers()
-    singletons = buffers.kept(("singletons", words, groups), lambda: SingletonFilter(words, groups))
+    codes = count_codes(groups, sets)
+    singletons = buffers.kept(("singletons", words, codes), lambda: SingletonFilter(words, codes))
     singletons.begin()
     tally = Tally()
     deltas: list[DeltaEntries] = []
+    width = bytes_of_group(codes)
 
     def small() -> Iterator[tuple[Records, Records]]:
         """Yield the bare records and others of subpartitions that are not far too large."""
-        for own in subpartitions(pieces, words, partition_bits, bits, groups > 0, buffers):
+        for own in subpartitions(pieces, words, partition_bits, bits, width, buffers):
             if is_large(sum(map(len, own)), subpartition_records):
                 slices = partial(iter, own)
-                found, delta = aggregate(slices, words, prefix_bits, maximum_slots, groups)
+                found, delta = aggregate(slices, words, prefix_bits, maximum_slots, groups, sets)
                 tally.add_spectrum(found)
                 deltas.extend([] if delta is None else [delta])
             else:
@@ -151,13 +158,14 @@ def aggregate_gathered(
         _count_packed(small(), words, packed, singletons, tally)
         return tally.spectrum(), None
     for piece in pieces:
-        checked_groups(piece, groups)
+        checked_groups(piece, codes)
     # A record takes a state and two pairs at most: a state's first pair comes with its second.
     slots = 8 * slots_for(2 * subpartition_records)
     grouped = buffers.kept(
-        ("grouped", words, groups, slots), lambda: GroupedTable(words, groups, slots)
+        ("grouped", words, groups, sets, slots),
+        lambda: GroupedTable(words, groups, slots, sets=sets),
     )
-    _count_grouped(small(), grouped, singletons, tally, deltas)
+    _count_grouped(small(), grouped, singletons, tally, deltas, sets)
     return tally.spectrum(), add_up_entries(deltas)
 
 
@@ -188,6 +196,7 @@ def _count_grouped(
     singletons: SingletonFilter,
     tally: Tally,
     deltas: list[DeltaEntries],
+    sets: int,
 ) -> None:
     """Count subpartitions, one after the other, by group."""
     table.begin()
@@ -203,7 +212,7 @@ def _count_grouped(
         table.clear()
         singletons.learn(tally.once - before + len(bare) - len(left), len(bare))
     tally.add_once(int(singletons.settled.sum()))
-    deltas += [singleton_entries(singletons.settled), table.small_delta()]
+    deltas += [singleton_entries(singletons.settled, sets), table.small_delta()]
 
 
 _Table = TypeVar("_Table", bound=CountingTable)

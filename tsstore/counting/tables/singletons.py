@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from tsstore.counting.hashing import Place, Width, copy_key, width_of
-from tsstore.counting.records import Records
+from tsstore.counting.records import Groups, Records, bytes_of_group
 from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import kernel
 
@@ -37,10 +37,9 @@ class SingletonFilter:
 
     def __init__(self, words: int, groups: int = 0) -> None:
         self.pays = True  # until the first subpartition has told
-        self._grouped = groups > 0
         self.settled = np.zeros(max(groups, 1), np.int64)
         self._marks = np.zeros(0, np.uint8)
-        self._left = Records.empty(words, grouped=self._grouped)
+        self._left = Records.empty(words, group_bytes=bytes_of_group(groups))
 
     def begin(self) -> None:
         """Forget what has been settled, but not whether that pays."""
@@ -58,8 +57,7 @@ class SingletonFilter:
         _mark(others.keys, marks, np.uint8(2))
         _mark(bare.keys, marks, _ONE)
         if len(self._left) < len(bare):
-            group = np.empty(2 * len(bare), np.uint8) if self._grouped else None
-            self._left = Records(np.empty((2 * len(bare), bare.words), np.uint64), group=group)
+            self._left = Records.empty(bare.words, True, self._left.group_bytes, 2 * len(bare))
         left = self._left
         count = _settle(
             bare.keys, bare.group, marks, left.keys, left.group, self.settled, width_of(left.keys)
@@ -91,10 +89,10 @@ def _mark(keys: U64, marks: U8, least: np.uint8) -> None:
 @kernel
 def _settle(
     keys: U64,
-    group: U8 | None,
+    group: Groups | None,
     marks: U8,
     left: U64,
-    left_group: U8 | None,
+    left_group: Groups | None,
     settled: I64,
     width: Width,
 ) -> Place:

@@ -21,8 +21,8 @@ from tsstore.numba_tools.arrays import I64, U32
 from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.mixing import GOLDEN
 
-#: Bytes of an entry while it is added up, or of what one state or pair adds to it.
-ENTRY_BYTES: Final = 24
+#: Bytes of what one state or pair adds to an entry.
+ENTRY_BYTES: Final = 32
 
 #: Entries that are added up at once: of more, group after group, so that there is no second copy
 #: of all of them.
@@ -34,12 +34,36 @@ _HALF: Final = np.uint64(32)
 _OTHER_FACTOR: Final = np.uint64(0xC2B2AE3D27D4EB4F)
 _DENSE_SIDE: Final = 64
 _MOST_WAITING: Final = 1 << 14
+_SMALL_CELLS: Final = 1 << 18
+_MOST_SMALL, _LEAST_SMALL = 64, 4
 
 Integers = NDArray[np.signedinteger[Any]]
 
 Spectrum = tuple[I64, I64, I64]
 """k, q, states, int64 (pairs,) each, sorted by k, then by q: so many distinct states occur in
 k rows and q samples."""
+
+
+def count_spectra(groups: int, sets: int) -> int:
+    """Return how many spectra entries are of: the whole's without each group, and of sets two more.
+
+    They are in this order: the whole without each group; then, set after set, that of the set
+    without each group, and that of the set.
+    """
+    return groups + sets * (groups + 1)
+
+
+def small_side(groups: int, sets: int) -> int:
+    """Return below which multiplicity changes of all spectra are added up at once."""
+    side = _MOST_SMALL
+    while side > _LEAST_SMALL and side * side * count_spectra(groups, sets) > _SMALL_CELLS:
+        side //= 2
+    return side
+
+
+def small_bytes(groups: int, sets: int) -> int:
+    """Bytes of what is added up at once of all spectra."""
+    return 8 * small_side(groups, sets) ** 2 * count_spectra(groups, sets)
 
 
 class Tally:
@@ -148,13 +172,19 @@ class DeltaEntries:
         return self.ends.nbytes + sum(column.nbytes for column in self.columns)
 
 
-def entries_of_rows(rows: I64, ends: I64) -> DeltaEntries:
-    """Return what single states change, as it is: a place may come several times.
+def entries_of_rows(rows: I64, groups: int) -> DeltaEntries:
+    """Return what single states change, group after group: a place may come several times.
 
-    Rows, int64 (n, 3), are multiplicity, incidence and what is added to the distinct states there;
-    those of each group end at `ends`, int64 (groups,).
+    Rows, int64 (n, 4), are one of so many groups, in any order, multiplicity, incidence and what is
+    added to the distinct states there.
     """
-    return DeltaEntries(ends, *(_narrow(column) for column in rows.T))
+    counts = np.zeros(groups + 1, np.int64)
+    largest = _count_rows(rows, counts[1:])
+    ends = np.cumsum(counts)
+    dtype: type[np.int64 | np.int32] = np.int64 if largest >= 2**31 else np.int32
+    columns = np.empty((3, len(rows)), dtype)
+    _part_rows(rows, ends[:-1].copy(), *columns)
+    return DeltaEntries(ends[1:], *columns)
 
 
 def add_up_entries(parts: Sequence[DeltaEntries]) -> DeltaEntries:
@@ -210,13 +240,19 @@ def _index_for(ends: I64) -> U32:
     return np.zeros(slots_for(int(np.diff(ends, prepend=0).max(initial=1))), np.uint32)
 
 
-def singleton_entries(states: I64) -> DeltaEntries:
+def singleton_entries(states: I64, sets: int = 0) -> DeltaEntries:
     """Return what leaving each group out changes of its so many states, int64 (groups,).
 
-    Each of them occurs once.
+    Each of them occurs once. With sets, states are of each group of each, and of none; see
+    :func:`count_spectra` for the order of what is returned.
     """
-    ones = np.ones(len(states), np.int64)
-    return DeltaEntries(np.arange(1, len(states) + 1), ones, ones, -states)
+    added = -states
+    if sets:
+        by_set = states.reshape(sets + 1, -1)
+        own = np.concatenate([-by_set, by_set.sum(axis=1, keepdims=True)], axis=1)[:-1]
+        added = np.concatenate([-by_set.sum(axis=0), own.ravel()])
+    ones = np.ones(len(added), np.int64)
+    return DeltaEntries(np.arange(1, len(added) + 1), ones, ones, added)
 
 
 def _narrow(values: Integers) -> Integers:
@@ -259,6 +295,29 @@ def _add(
     else:
         rows[entry, 2] += states
     return entries
+
+
+@kernel
+def _count_rows(rows: I64, counts: I64) -> np.int64:
+    """Count the rows of each group; return a number no smaller than any multiplicity.
+
+    It has no more bits than the largest one.
+    """
+    largest = np.int64(0)
+    for row in range(rows.shape[0]):
+        counts[rows[row, 0]] += 1
+        largest |= rows[row, 1]
+    return largest
+
+
+@kernel
+def _part_rows(rows: I64, cursors: I64, k: Integers, q: Integers, states: Integers) -> None:
+    """Write the rows of each group where its cursor is, and advance that."""
+    for row in range(rows.shape[0]):
+        group = rows[row, 0]
+        place = cursors[group]
+        cursors[group] = place + 1
+        k[place], q[place], states[place] = rows[row, 1], rows[row, 2], rows[row, 3]
 
 
 @kernel
