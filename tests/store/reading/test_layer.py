@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from dask.base import tokenize
-from helpers import draw_batch, rows_of, start_part, write_run
+from helpers import draw_batch, rewrite_attributes, rows_of, start_part, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -325,6 +325,29 @@ def test_parts_that_disagree_are_not_pooled(store, options):
     write_run(store.path, [batch], part=PartAttributes(rank=2), **options)
     with pytest.raises(FormatError, match=r"layer conv_1 has .* in part-00002-00000, but 6, "):
         open_store(store.path)["conv_1"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "right"),
+    [
+        ({"positions": 4, "seed": 1}, {"positions": 4, "seed": 2, "max_bytes": 9}, True),
+        ({"every": 2}, None, True),
+        ({"positions": 4, "seed": 1}, {"positions": 5, "seed": 1}, False),
+        ({"positions": 0.5, "seed": 1}, None, False),
+        ({"positions": 4}, {"every": 2}, False),
+    ],
+)
+def test_parts_that_chose_positions_otherwise_are_not_pooled(tmp_path, first, second, right):
+    for sampling in (first, second):
+        batch = draw_batch(np.random.default_rng(0), 3, positions={"fc.2": 4})
+        part = write_run(tmp_path, [batch]).directory
+        changed = {"sampling": sampling, "position_shape": [2, 7]}
+        rewrite_attributes(tmp_path, f"{part}/layers/0001-fc.2", changed)
+    if right:
+        assert open_store(tmp_path)["fc.2"].rows == 24
+        return
+    with pytest.raises(FormatError, match=r"positions=.* in part-.* and positions=.* in part-"):
+        open_store(tmp_path)["fc.2"]
 
 
 def test_a_slice_reads_no_part_but_its_own(store, tmp_path):

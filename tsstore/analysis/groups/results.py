@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -214,7 +213,7 @@ class GroupedAnalysis(Grouped[Analysis]):
         return str(self)
 
     def _repr_html_(self) -> str:
-        title = html_title("GroupedAnalysis", self.run, f"by {escape(self.by)}")
+        title = html_title("GroupedAnalysis", self.run, f"by {printable(self.by)}")
         return title + html_table(self.headings, self.cells()) + html_lines(self.sentences)
 
 

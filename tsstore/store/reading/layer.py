@@ -29,6 +29,16 @@ LAYER_HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
 _SAME_IN_ALL_PARTS = ("neurons", "threshold", "dtype")
 
 
+def _may_choose(part: LayerPart) -> bool:
+    """Whether a part's samples may have several positions, of which some may have been chosen."""
+    return bool(part.rows) and bool(part.attributes.position_shape or part.attributes.sampling)
+
+
+def _positions_kept(part: LayerPart) -> Any:
+    """Return how many positions of each sample were kept, or which share; None for all."""
+    return (part.attributes.sampling or {}).get("positions")
+
+
 class LayerStates(PackedRows):
     """The committed states of one layer, part after part.
 
@@ -82,6 +92,14 @@ class LayerStates(PackedRows):
                     f"{first.threshold}, {first.dtype} in {parts[0].directory}; analyse one part "
                     "or step at a time"
                 )
+        kept = {_positions_kept(part): part.directory for part in parts if _may_choose(part)}
+        if len(kept) > 1:
+            # Rows of samples would weigh differently from part to part.
+            said = " and ".join(f"positions={value} in {part}" for value, part in kept.items())
+            raise FormatError(
+                f"{self._where} was captured with {said}; expected one choice of positions in all "
+                "parts; analyse one part or step at a time"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         # A part knows all of its layers, and tasks on a cluster need this one.
