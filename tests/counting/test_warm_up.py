@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import layer, numbered_rows, write_layers
+from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore.counting
+from tsstore.analysis.analyze import analyze
 from tsstore.analysis.layers import count_layer
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import RandomGroups, Samples
@@ -107,6 +108,17 @@ def test_nothing_is_compiled_while_a_layer_is_counted(
             )
             assert result.spectrum.rows == sample_filter.kept_rows(store[name])
             assert compiled() == before, (in_memory, name)
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize("sets", [3, 20])
+def test_nothing_is_compiled_while_sets_of_samples_are_counted(tmp_path, sets) -> None:
+    columns = {"own": np.arange(900) % sets}
+    store = write_layers(tmp_path / "run", {"a": draw_layer(1, 900, 8)}, columns=columns)
+    warm_up(8, False, 32 * (sets + 1), False, sets=True)
+    before = compiled()
+    assert len(analyze(store, by="own", scheduler="synchronous")) == sets
+    assert compiled() == before
 
 
 @pytest.mark.usefixtures("nothing_compiled")

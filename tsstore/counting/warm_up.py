@@ -42,7 +42,8 @@ def warm_up(row_bytes: int, exact: bool, groups: int, spill: bool, sets: bool = 
     scheme = KeyScheme.create(row_bytes, seed=0, exact=exact)
     width = bytes_of_group(groups)
     told = (2, 0) if width else (0, 0)
-    told = (1, 1) if sets else told
+    # Of as many sets as take numbers of this width.
+    told = (1, 1 << 8 if width > 1 else 1) if sets else told
     pieces = [piece for records in _merged(scheme, width) for piece in records]
     pieces.append(_many(scheme.words, width))
     scattered = [scatter([piece], 1)[0] for piece in pieces]
