@@ -290,7 +290,8 @@ def test_repair_says_what_it_did(cut_off):
         "removed part-00000-00000/x.partial", f"{cut_off}: 0 sealed, 0 reshaped, 1 removed",
     ]  # fmt: skip
     document = json.loads(tsstore_command("repair", str(cut_off), "--json").stdout)
-    assert document == {"run": str(cut_off), "sealed": [], "reshaped": [], "removed": []}
+    found = {"run": str(cut_off), "sealed": [], "reshaped": [], "removed": []}
+    assert document.items() >= found.items()
 
 
 def test_repair_of_a_live_run_is_refused(tmp_path):
