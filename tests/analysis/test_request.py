@@ -82,7 +82,7 @@ def test_groups_are_for_intervals(store):
         ({"patience": -1}, "patience is -1; expected how many seconds a cluster may be without"),
         ({"patience": float("nan")}, "patience is nan; expected how many seconds"),
         ({"patience": "600"}, "patience is '600'; expected how many seconds"),
-        ({"scratch": "s3://bucket/x"}, "scratch is s3://bucket/x; expected a folder"),
+        ({"scratch": "ftp://host/x"}, "scratch is ftp://host/x; expected a folder"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_opened(wrong, message):
