@@ -17,7 +17,7 @@ import tsstore
 from tsstore import bits
 from tsstore.demo import mnist
 from tsstore.demo.model import load_lenet5
-from tsstore.errors import EmptyStoreError, SelectionError, StoreExistsError
+from tsstore.errors import EmptyStoreError, SelectionError, StoreError, StoreExistsError
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +218,15 @@ def test_a_store_stays_where_it_is_when_the_directory_changes(model, tmp_path, m
     assert hook.state_count == 3 * 36
     tsstore.remove_state_layers(model)
     assert tsstore.open(tmp_path / "run.zarr").samples == 3
+
+
+def test_a_store_does_not_lie_within_a_run(model, tmp_path):
+    tsstore.build_efficiency_model(model, "Conv2d", storage_path=tmp_path / "run.zarr")
+    tsstore.remove_state_layers(model)
+    (tmp_path / "run.zarr").rename(tmp_path / "run")
+    for path in (tmp_path / "run", tmp_path / "run" / "more.zarr"):
+        with pytest.raises(StoreError, match="lies within the run"):
+            tsstore.build_efficiency_model(model, "Conv2d", storage_path=path)
 
 
 def test_a_store_may_be_a_url(model, tmp_path, monkeypatch):

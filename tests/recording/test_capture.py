@@ -236,6 +236,17 @@ def test_an_existing_run_is_an_error_without_resume(model, path):
     assert tsstore.open(path).run.run_id == "mine"
 
 
+def test_nothing_is_recorded_within_another_run(model, path):
+    with capture(model, path) as recorder:
+        evaluate(recorder, model, range(4))
+    before = sorted(path.rglob("*"))
+    for inner in (path / "inner.zarr", path / "part-00000-00000" / "deeper" / "inner.zarr"):
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(StoreError, match="lies within the run"):
+                capture(model, inner, **options)
+    assert sorted(path.rglob("*")) == before
+
+
 def test_overwrite_deletes_what_is_there(model, path):
     for ids in (range(8), range(4)):
         with capture(model, path, overwrite=True) as recorder:

@@ -35,6 +35,7 @@ from tsstore.recording.summary import recommended_layers
 from tsstore.store.chunked.writer import Compression
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
+from tsstore.store.targets import check_outside
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.run import begin_run, remove_run
 
@@ -233,6 +234,7 @@ def _begin_run(
     """Return the files of a run that is there now, with nothing in it that must not be."""
     resume = settings.begin == "resume"
     _check_beginning(job, resume, overwrite)
+    check_outside(path)
     files = open_files(path, durable)
     _make_way(files, job.rank, overwrite)
     if overwrite:

@@ -34,6 +34,7 @@ from tsstore.store.format.paths import directory_name
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.part import Part
 from tsstore.store.run import create_run
+from tsstore.store.targets import check_outside
 
 _SETTINGS = Settings(calls="merge", missing="empty")
 
@@ -139,10 +140,12 @@ def _new_run(path: StorePath, name: str) -> Files:
     """Create a run at a path that ends in ``.zarr``, or in a folder, whatever else that holds."""
     software = {"torch": torch.__version__}
     if not isinstance(path, str | os.PathLike) or os.fspath(path).rstrip("/").endswith(".zarr"):
+        check_outside(path)
         files = open_files(path)
         create_run(files, software)
         return files
     slug = directory_name(0, name)[5:]
+    check_outside(f"{os.fspath(path)}/{slug}")
     for number in count(1):
         # Not pathlib's way, which makes one slash of the two of a URL.
         free = f"{slug}-{number}" if number > 1 else slug
