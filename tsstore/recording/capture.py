@@ -35,9 +35,9 @@ from tsstore.recording.summary import recommended_layers
 from tsstore.store.chunked.writer import Compression
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
-from tsstore.store.targets import check_outside
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.run import begin_run, remove_run
+from tsstore.store.targets import check_outside
 
 _LOG: Final = logging.getLogger("tsstore")
 
