@@ -209,8 +209,21 @@ def test_numbers_are_divided_by_bins(tmp_path):
     assert grouped.ungrouped == (cut < 0).sum()
     assert f"{grouped.ungrouped} samples in no group" in str(grouped)
     assert document(grouped.whole) == document(tsstore.analyze(store))
+    assert [str(value) for value in grouped.values] == ["[0.0, 1.0]", "(1.0, 2.5]"]
+    assert grouped.to_frame().shape[0] == 2 * len(store)
     grouped = tsstore.analyze(store, by="loss", bins=3)
     assert sum(analysis.samples for _, analysis in grouped.items()) == (~np.isnan(loss)).sum()
+
+
+def test_an_edge_below_a_bin_does_not_select_it_where_it_is_not_the_lowest(tmp_path):
+    rows = np.arange(8, dtype=np.uint8)[:, None]
+    store = write_layers(
+        tmp_path / "run", {"a": layer(rows)}, columns={"loss": np.repeat([1.5, 2.5], 4)}
+    )
+    grouped = tsstore.neurons(store, by="loss", bins=[0, 1, 2, 3])
+    assert grouped.sel(loss=2)["a"].samples == 4
+    with pytest.raises(AnalysisError, match="no group loss = 1"):
+        grouped.sel(loss=1)
 
 
 def test_what_makes_no_groups_is_refused(tmp_path):

@@ -80,17 +80,13 @@ class Grouped(ABC, Generic[Result]):
     def sel(self, **value: Any) -> Result:
         """Return the result of one group: ``grouped.sel(label=3)``.
 
-        Of bins, any number within one selects it: the first one has its lower edge, too.
-        AnalysisError if there is no such group.
+        Of bins, any number within one selects it. AnalysisError if there is no such group.
         """
         if list(value) != [self.by]:
             raise AnalysisError(f"groups are by {self.by!r:.80}; found {list(value)}")
         wanted = value[self.by]
-        for number, (held, found) in enumerate(self.groups.items()):
-            is_bin = hasattr(held, "mid")
-            if held == wanted or (is_bin and _is_within(held, wanted)):
-                return found
-            if is_bin and number == 0 and wanted == held.left:
+        for held, found in self.groups.items():
+            if held == wanted or (hasattr(held, "mid") and _is_within(held, wanted)):
                 return found
         raise AnalysisError(
             f"there is no group {printable(self.by)} = {wanted!r:.80}; there are "

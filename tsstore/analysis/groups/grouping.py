@@ -190,7 +190,9 @@ def _binned(store: StateStore, name: str, known: npt.NDArray[np.float64], bins: 
         codes: _Codes = new[place(held_column(part, name).read(first, stop))]
         return codes
 
-    intervals = tuple(pd.Interval(edges[n], edges[n + 1], closed="right") for n in held.tolist())
+    intervals = tuple(
+        pd.Interval(edges[n], edges[n + 1], "right" if n else "both") for n in held.tolist()
+    )
     codes = _codes(store, codes_of)
     return Grouping(name, intervals, codes, _ungrouped(store, codes))
 
