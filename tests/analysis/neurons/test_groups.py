@@ -82,6 +82,13 @@ def check_groups(grouped, store, values):
             check(grouped.whole[name], states, lengths)
 
 
+def least_memory(store, **options):
+    """Return the memory that an error asks for."""
+    with pytest.raises(MemoryTooSmallError) as error:
+        tsstore.neurons(store, memory="1KiB", scheduler="synchronous", **options)
+    return parse_memory(str(error.value).rpartition("memory='")[2].rstrip("'"))
+
+
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(reduction, "PIECE_BYTES", 200)
@@ -128,9 +135,7 @@ def test_groups_of_any_run_are_what_their_samples_show(
 def test_with_little_memory_some_groups_are_counted_at_a_time(tmp_path, monkeypatch):
     store = make(tmp_path, sizes=(300,)).select("c")
     expected = tsstore.neurons(store, window=7).to_dict()
-    with pytest.raises(MemoryTooSmallError) as error:
-        tsstore.neurons(store, window=7, memory="1KiB", scheduler="synchronous")
-    least = parse_memory(str(error.value).rpartition("memory='")[2].rstrip("'"))
+    least = least_memory(store, window=7)
     passes = []
     run = reduction.Reduction.run
     monkeypatch.setattr(
@@ -139,6 +144,28 @@ def test_with_little_memory_some_groups_are_counted_at_a_time(tmp_path, monkeypa
     found = tsstore.neurons(store, window=7, memory=least, scheduler="synchronous")
     assert found.to_dict() == expected
     assert len(passes) > 2
+
+
+def test_neurons_of_groups_counted_in_other_passes_are_told_apart(tmp_path):
+    """Each fires in the first row of a group of its own, at the same place of the group's tile."""
+    rows = np.packbits(np.repeat(np.eye(16, dtype=np.uint8), 3, axis=0), axis=1)
+    rows[np.arange(48) % 3 > 0] = 0
+    store = write_layers(tmp_path / "run", {"a": layer(rows)})
+    least = least_memory(store, window=3)
+    found = tsstore.neurons(store, window=3, memory=least, scheduler="synchronous").whole["a"]
+    assert (found.identical, found.duplicates) == ([], 0)
+
+
+def test_what_was_found_of_other_layers_is_held_of_the_same_memory(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (40, 128), np.uint8)
+    store = write_layers(tmp_path / "run", {name: layer(rows) for name in "abc"})
+    least = least_memory(store, window=1)
+    found = tsstore.neurons(store.select("b"), window=1, memory=least, scheduler="synchronous")
+    assert len(found) == 40
+    with pytest.raises(MemoryTooSmallError, match="too small to count neurons of layer b"):
+        tsstore.neurons(store, window=1, memory=least, scheduler="synchronous")
+    all_layers = tsstore.neurons(store, window=1, memory=least + (8 << 20))
+    assert all_layers.whole["c"].samples == 40
 
 
 def test_steps_are_groups_and_are_never_pooled(tmp_path):

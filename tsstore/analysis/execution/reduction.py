@@ -177,11 +177,11 @@ class Reduction(Generic[Result]):
     def in_pieces_of(self, rows: int, memory: int, scheduler: Scheduler) -> Reduction[Result]:
         """Return the same pass in pieces of so many rows, or of as many as half the memory holds.
 
-        Pieces do not become smaller than they are.
+        That is of the memory beside what is kept. Pieces do not become smaller than they are.
         """
         while rows > self._piece_rows:
             larger = replace(self, piece_rows=rows)
-            if 2 * larger.least_memory(scheduler) <= memory:
+            if 2 * larger.least_memory(scheduler) <= memory - self.kept_bytes:
                 return larger
             rows //= 2
         return self

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import Any, overload
 
 from tsstore.analysis.groups.grouping import Bins, Grouping, group
-from tsstore.analysis.neurons.firing import NO_GROUP, count_layer
+from tsstore.analysis.neurons.firing import NO_GROUP, count_layer, firing_bytes
 from tsstore.analysis.neurons.groups import GroupedNeurons
 from tsstore.analysis.neurons.layer import LayerNeurons
 from tsstore.analysis.neurons.matrix import check_positions, count_joint_firing, count_positions
@@ -188,7 +188,8 @@ def _count_run(
     found, kept = {}, 0
     for name in names:
         states, report = store[name], request.report(name)
-        counted = count_layer(states, memory, runner, report)[NO_GROUP]
+        counted = count_layer(states, memory, runner, report, kept)[NO_GROUP]
+        kept += firing_bytes(states.neurons)
         pairs = by_position = None
         if joint:
             pairs = count_joint_firing(states, memory, runner, report, kept)
@@ -212,9 +213,12 @@ def _count_groups(
     """Count each group, and all samples together where they are of one step."""
     number, codes = len(grouping.values), grouping.codes
     groups: list[dict[str, LayerNeurons]] = [{} for _ in grouping.values]
-    whole = {}
+    whole, kept = {}, 0
     for name in names:
-        counted = count_layer(store[name], memory, runner, request.report(name), codes, number)
+        states, report = store[name], request.report(name)
+        counted = count_layer(states, memory, runner, report, kept, codes, number)
+        # Of those that are in no group, and of all together, too.
+        kept += (number + 2) * firing_bytes(states.neurons)
         whole[name] = LayerNeurons(name, add_firing(counted.values()))
         for place, found in enumerate(groups):
             found[name] = LayerNeurons(name, counted[place])

@@ -54,8 +54,13 @@ def firing_pass(
         of_piece,
         add,
         bytes_beside_row=bytes_beside_row + counting,
-        result_bytes=NEURON_BYTES * (states.neurons + 64),
+        result_bytes=firing_bytes(states.neurons),
     )
+
+
+def firing_bytes(neurons: int) -> int:
+    """Return what is held of the neurons of a layer in some samples, in bytes."""
+    return NEURON_BYTES * (neurons + 64)
 
 
 def count_layer(
@@ -63,22 +68,23 @@ def count_layer(
     memory: int,
     scheduler: Scheduler,
     report: Report | None,
+    kept: int,
     codes: Codes | None = None,
     groups: int = 0,
 ) -> ByGroup:
     """Count each of so many groups of a layer's samples, and those that are in none.
 
     The rows are read once where the memory holds what is counted of all groups; else of as many
-    groups at a time as it does.
+    groups at a time as it does. So many bytes are kept beside.
     """
     secret = int.from_bytes(os.urandom(16), "little")
     count = partial(_count_piece, neurons=states.neurons, secret=secret)
-    one = firing_pass(states, "count neurons", count, _add)
+    one = replace(firing_pass(states, "count neurons", count, _add), kept_bytes=kept)
     if codes is None:
         return one.run(memory, scheduler, report)
     # The rows in the order of groups, and what finds them.
     beside = one.bytes_beside_row + states.row_bytes + 32
-    kept = sum(own.nbytes for own in codes.values())
+    kept += sum(own.nbytes for own in codes.values())
     one = replace(one, bytes_beside_row=beside, kept_bytes=kept)
     rows = min(groups * SLICE_BYTES, MOST_PIECE_BYTES) // states.row_bytes
     one = one.in_pieces_of(min(rows, MOST_PIECE_ROWS), memory, scheduler)
@@ -123,7 +129,9 @@ def _count_piece(
 ) -> ByGroup:
     """Count a piece's samples, of each of some groups."""
     rows, positions = piece.shown()
-    seed = secret, piece.block.part, piece.block.first_row
+    # Groups of several passes are added up as well: no tile has the numbers of another pass's one.
+    own_pass = 0 if numbers is None else numbers.start - NO_GROUP
+    seed = secret, piece.block.part, own_pass, piece.block.first_row
     if codes is None or numbers is None:
         return {NO_GROUP: count_firing(rows, positions, neurons, seed)}
     own = piece.of_shown(codes)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tsstore.analysis.groups.count import left_out_of_sets
 from tsstore.analysis.groups.grouping import Bins, group
+from tsstore.analysis.neurons.firing import firing_bytes
 from tsstore.analysis.neurons.matrix import PlannedPairs, plan_pairs
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES, Work
@@ -311,6 +312,7 @@ def plan(
             works.append(layer_work(states, runner, groups, left_out, exact, scratch, sets))
         pairs, kept = {}, 0
         for name in names if joint else ():
+            kept += firing_bytes(store[name].neurons)
             pairs[name] = plan_pairs(store[name], amount, runner, kept)
             kept += pairs[name].matrix_bytes
         threads, shared_memory = runner.threads, runner.shared_memory
