@@ -14,7 +14,10 @@ from types import FrameType
 from typing import Self, TextIO
 
 FAILED, INTERRUPTED = 2, 130
-_ARGUMENT = "(memory|scheduler|scratch|dependent_by|unique_by|repeats|intervals|exact|patience)"
+_ARGUMENT = (
+    "(memory|scheduler|scratch|dependent_by|unique_by|repeats|intervals|exact|patience"
+    "|by|bins|window)"
+)
 _STEPS = (
     'tsstore.analyze(store, by="step"), or one, tsstore.analyze(store.at_step(…))',
     "tsstore analyze --by step, or choose one, --step (of compare: --step-a, --step-b)",

@@ -158,10 +158,18 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
         (["demo", "--output", "RUN"], "exists already; pass --overwrite"),
         (["compact", "RUN", "/dev/null/out.zarr"], "cannot be created"),
         (["demo", "--mnist", "nowhere"], "nowhere"),
+        (["demo", "--output", "RUN/new.zarr"], "new.zarr lies within the run"),
+        (["info", "RUN/part-00000-00000"], "no tsstore run but a part of one"),
+        (["info", "RUN/zarr.json"], "did you mean"),
+        (["analyze", "RUN", "--bins", "3"], "found neither; expected --by or --window"),
+        (["analyze", "RUN", "--by", "label", "--window", "3"], "--by label and --window 3; expect"),
+        (["neurons", "RUN", "--near", "2"], "--near is 2; expected a share"),
+        (["neurons", "RUN", "--near", "0.9", "--by", "label"], "leave out --by and --window"),
+        (["report", "RUN", "--compare-step", "3"], "pass --compare OTHER"),
     ],
 )
 def test_errors_are_one_line_on_stderr_and_exit_code_2(run, arguments, words):
-    result = tsstore_command(*(run if word == "RUN" else word for word in arguments))
+    result = tsstore_command(*(word.replace("RUN", run) for word in arguments))
     assert result.returncode == 2
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
@@ -287,8 +295,9 @@ def test_repair_says_what_it_did(cut_off):
     result = tsstore_command("repair", str(cut_off))
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
-        "removed part-00000-00000/x.partial", f"{cut_off}: 0 sealed, 0 reshaped, 1 removed",
-    ]  # fmt: skip
+        "removed part-00000-00000/x.partial",
+        f"{cut_off}: 0 parts sealed, 0 arrays reshaped, 1 file removed",
+    ]
     document = json.loads(tsstore_command("repair", str(cut_off), "--json").stdout)
     found = {"run": str(cut_off), "sealed": [], "reshaped": [], "removed": []}
     assert document.items() >= found.items()
@@ -310,17 +319,17 @@ def test_layers_lists_what_can_be_captured():
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     width, follows = ["1", "its", "width"], ["1", "the", "layer", "it", "follows:", "conv_1"]
-    weight = ["576", "1728", "1728000"]
+    weight = ["576", "1,728", "1,728,000"]
     assert lines[1].split() == ["conv_1", "Conv2d", "20", *width, *weight]
     assert lines[2].split()[:13] == ["elu_1", "ELU", "20", *follows, *weight, "yes"]
-    assert lines[9].split() == ["conv_3", "Conv2d", "100", *width, "1", "13", "13000"]
+    assert lines[9].split() == ["conv_3", "Conv2d", "100", *width, "1", "13", "13,000"]
 
 
 def test_layers_lists_what_the_modules_tell_where_there_is_no_input():
     result = tsstore_command("layers", "tsstore.demo.model:load_lenet5")
     assert (result.returncode, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[0] == ["layer", *tsstore.layers(load_lenet5()).columns]
+    assert "_".join(lines[0]) == "_".join(["layer", *tsstore.layers(load_lenet5()).columns])
     assert lines[1][:3] == ["conv_1", "Conv2d", "20"]
     assert lines[2][:3] == ["elu_1", "ELU", "yes"]
 
@@ -423,7 +432,7 @@ def test_compact_says_what_has_become_of_parts_files_and_bytes(run, tmp_path):
     result = tsstore_command("compact", run, str(out))
     assert result.returncode == 0
     (line,) = result.stdout.splitlines()
-    assert line.startswith(f"{out}: 1 parts → 1, ")
+    assert line.startswith(f"{out}: 1 part → 1, ")
     files, size = disk_usage(out)
     assert f" files → {files:,}, " in line
     assert line.endswith(f" bytes → {size:,}; all entries are the same")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import draw_batch, write_run
+from torch import nn
 from typer.testing import CliRunner
 
 import tsstore
@@ -39,7 +40,7 @@ def test_what_is_there_is_not_replaced_by_what_must_be_new(tmp_path):
 
 
 def test_a_missing_folder_is_told(tmp_path):
-    with pytest.raises(AccessError, match="its folder is missing"):
+    with pytest.raises(AccessError, match=r"its folder is missing\); make it, or choose another"):
         check_target(tmp_path / "nowhere" / "page.html", replaces=True)
 
 
@@ -55,6 +56,9 @@ def test_nothing_is_written_into_a_run(run, tmp_path):
         tsstore.export(run, "fc", run / "states.zarr")
     with pytest.raises(StoreError, match="within the run"):
         tsstore.compact(run, run / "smaller.zarr")
+    with pytest.raises(StoreError, match="within the run"):
+        tsstore.capture(nn.Sequential(nn.Linear(2, 3)), run / "new.zarr", layers=["Linear"])
+    assert tsstore.verify(run).ok
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,10 @@ def analyze(
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
-    """Count the distinct states of a run, and say how well each layer uses its neurons.
+    """Say how well each layer uses its neurons.
 
-    Layers of several runs are counted together.
+    The distinct states of each layer are counted, exactly; layers of several
+    runs are counted together.
     """
     import tsstore
     from tsstore.analysis.groups.results import GroupedAnalysis
@@ -154,13 +155,16 @@ def plan(
     exact: Exact = False,
     joint: Annotated[
         bool,
-        typer.Option("--joint", help="Say what pairs of neurons would take: neurons --near."),
+        typer.Option("--joint", help="Say what pairs of neurons would take (neurons --near)."),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show a line a layer.")] = False,
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
-    """Say how analyze would count a run: blocks, partitions, files, memory; count nothing."""
+    """Say what analyze would take: memory, files, tasks.
+
+    Nothing is counted.
+    """
     import tsstore
 
     store = select(run, step, filter, layer)
@@ -193,7 +197,10 @@ def combine(
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
-    """Combine analyses of single layers of a run to the numbers of the network."""
+    """Combine analyses of single layers to the network's numbers.
+
+    All must be of one run.
+    """
     import tsstore
     from tsstore.analysis.results.combining import HEADINGS
     from tsstore.analysis.results.network_numbers import network_lines

@@ -33,7 +33,10 @@ def compare(
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
-    """Compare two runs: efficiencies, bits of the same samples that differ, states of both."""
+    """Compare two runs: efficiencies, bits that differ, new states.
+
+    Bits are compared where samples of both runs have the same id.
+    """
     import tsstore
     from tsstore.analysis.flips import HEADINGS
     from tsstore.analysis.results.difference import HEADINGS as DIFFERENCES

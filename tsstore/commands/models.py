@@ -30,7 +30,10 @@ def demo(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Capture a small trained network on MNIST's test images, and analyse its states."""
+    """Capture a small trained network, and analyse its states.
+
+    It is a LeNet-5, on MNIST's 10,000 test images.
+    """
     _need_torch()
     from tsstore.demo.run import run_demo
 
@@ -77,7 +80,7 @@ def layers(
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
-    """List what can be captured in a model, what it weighs, and hints."""
+    """List what can be captured in a model, and what it weighs."""
     _need_torch()
     import torch
 
@@ -94,8 +97,9 @@ def layers(
         [str(name), *map(_cell, line)]
         for name, line in zip(table.index, table.astype(object).to_numpy(), strict=True)
     ]
-    optional = ("positions", "class", "bytes_per_sample", "neuron_axis", "decided")
-    print_table(["layer", *map(str, table.columns)], rows, optional, format=format)
+    optional = ("positions", "class", "bytes per sample", "neuron axis", "decided")
+    headings = ["layer", *(str(column).replace("_", " ") for column in table.columns)]
+    print_table(headings, rows, optional, format=format)
 
 
 def _cell(value: Any) -> str:
@@ -104,7 +108,9 @@ def _cell(value: Any) -> str:
 
     if isinstance(value, bool):
         return "yes" if value else ""
-    return "" if pd.isna(value) else str(value)
+    if pd.isna(value):
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _load_model(path: str) -> Any:

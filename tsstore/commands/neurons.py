@@ -29,6 +29,7 @@ from tsstore.commands.terminal import (
     progress,
     records,
 )
+from tsstore.errors import AnalysisError
 from tsstore.text import counted, printable
 
 if TYPE_CHECKING:
@@ -63,12 +64,22 @@ def neurons(
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
-    """Count how often each neuron fires, and find dead, always-on and duplicate ones."""
+    """Find neurons that are dead, always on, or duplicates.
+
+    How often each neuron fires is counted, with limits.
+    """
     import tsstore
     from tsstore.analysis.neurons.results import Neurons
 
     store = select(run, step, filter, layer)
     by = by_step_if_several(store, by, window, "counted")
+    if near is not None and not 0 <= near <= 1:
+        raise AnalysisError(f"--near is {near:g}; expected a share of the rows, from 0 to 1")
+    if near is not None and not (by is None and window is None):
+        raise AnalysisError(
+            "--near counts all samples together; leave out --by and --window, and choose a group "
+            "by --filter label=3, or by --step"
+        )
     check_output(output)
     with progress(silent=json) as report:
         found = tsstore.neurons(

@@ -18,6 +18,7 @@ from tsstore.commands.options import (
 )
 from tsstore.commands.selecting import select
 from tsstore.commands.terminal import print_json, progress
+from tsstore.errors import AnalysisError
 from tsstore.text import format_memory, printable
 
 
@@ -43,9 +44,16 @@ def report(
     scratch: Scratch = None,
     json: Json = False,
 ) -> None:
-    """Write a page on a run: which layers use their neurons, how sure that is, what to do next."""
+    """Write a page on a run, for a browser.
+
+    It says which layers use their neurons, how sure that is, and what to do next.
+    """
     import tsstore
 
+    if compare_step is not None and compare is None:
+        raise AnalysisError(
+            "--compare-step is a step of another run; pass --compare OTHER, which may be the same"
+        )
     store = select(run, step, filter, layer)
     other = None if compare is None else select(compare, compare_step, filter)
     with progress(silent=json) as show:

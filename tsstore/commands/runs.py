@@ -71,7 +71,7 @@ def info(
 
 
 def verify(run: RunPath, json: Json = False) -> None:
-    """Read a run back whole, and say what is damaged or cannot be read.
+    """Read a run back whole, and say what is damaged or unreadable.
 
     Exit code 1 if anything is damaged, 2 if nothing is but something cannot be read just now.
     """
@@ -88,7 +88,10 @@ def repair(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run that nobody writes.")],
     json: Json = False,
 ) -> None:
-    """Tidy up after a run that was cut off; what was committed is not touched."""
+    """Tidy up after a run that was cut off.
+
+    Parts are sealed, and half-written files removed. What was committed is not touched.
+    """
     from tsstore.store.maintenance.repair import repair as tidy_up
 
     result = tidy_up(run)
@@ -100,7 +103,10 @@ def compact(
     out: Annotated[str, typer.Argument(metavar="OUT", help="Where to create the new run.")],
     json: Json = False,
 ) -> None:
-    """Rewrite a run as one part in few files, and compare the two; the old run is only read."""
+    """Rewrite a run as one part in few files, and compare the two.
+
+    The old run is only read.
+    """
     import tsstore
     from tsstore.store.maintenance.compact import compact as rewrite
     from tsstore.store.maintenance.compact import disk_usage
@@ -116,7 +122,7 @@ def compact(
         print_json({"run": source.path, "path": store.path, **parts, **weights})
         return
     typer.echo(
-        f"{printable(store.path)}: {len(source.parts):,} parts → {len(store.parts):,}, "
+        f"{printable(store.path)}: {counted(len(source.parts), 'part')} → {len(store.parts):,}, "
         f"{files:,} files → {new_files:,}, {size:,} bytes → {new_size:,}; all entries are the same"
     )
 

@@ -43,7 +43,7 @@ MOST_LETTERS = 24
 def states(
     run: RunPath,
     layer: OneLayer,
-    most: Annotated[int, typer.Option(min=1, help="How many states to show.")] = 20,
+    most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many states to show.")] = 20,
     hex: Annotated[
         bool, typer.Option("--hex", help="Hexadecimal digits instead of drawings.")
     ] = False,
@@ -55,7 +55,7 @@ def states(
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
-    """Draw the most frequent states of a layer, and say how frequent they are."""
+    """Draw the most frequent states of a layer."""
     import tsstore
     from tsstore.analysis.states.frequent import HEADINGS
 
@@ -98,7 +98,10 @@ def export(
     scratch: Scratch = None,
     json: Json = False,
 ) -> None:
-    """Write all distinct states of a layer, with multiplicities and incidences, to a file."""
+    """Write all distinct states of a layer to a file.
+
+    With each go the rows and the samples it is in: its multiplicity and incidence.
+    """
     import tsstore
 
     store, name = select_layer(run, layer, step, filter)
@@ -128,7 +131,7 @@ def export(
 def surprising(
     run: RunPath,
     layer: OneLayer,
-    n: Annotated[int, typer.Option("-n", "--most", min=1, help="How many samples to show.")] = 20,
+    n: Annotated[int, typer.Option("--most", "-n", min=1, help="How many samples to show.")] = 20,
     output: Output = None,
     step: Step = None,
     filter: Filter = None,
@@ -138,7 +141,10 @@ def surprising(
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
-    """Show the samples whose states are least expected, given all other samples."""
+    """Show the samples whose states are least expected.
+
+    What is expected of a sample is told by all others.
+    """
     import tsstore
 
     store, name = select_layer(run, layer, step, filter)

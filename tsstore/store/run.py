@@ -128,6 +128,10 @@ def read_run(files: Files) -> RunAttributes:
             f"{files.location} is no tsstore run but a saved analysis: load it with "
             "tsstore.Analysis.load, or tsstore.GroupedAnalysis.load where it is one of groups"
         )
+    if run.get("kind") == "part":
+        raise NotAStoreError(
+            f"{files.location} is no tsstore run but a part of one: open the folder that holds it"
+        )
     # A newer format may have another rule for the checksum: its version comes first.
     check_format(run, where)
     return RunAttributes.from_json(check_attributes(run, "", files.location), where)
@@ -136,6 +140,8 @@ def read_run(files: Files) -> RunAttributes:
 def _hint(location: str) -> str:
     """Return what somebody may have meant by a path where there is no run."""
     path = Path(location)
+    if path.name == ZARR_JSON:
+        return f"did you mean {path.parent}?"
     try:
         near = [folder.name for folder in path.parent.iterdir() if (folder / ZARR_JSON).is_file()]
     except OSError:

@@ -26,10 +26,10 @@ def check_target(path: str | os.PathLike[str], replaces: bool = False) -> None:
     if not replaces:
         check_free(target)
     elif target.is_dir():
-        raise not_writable(target, "it is a folder")
+        raise not_writable(target, "it is a folder", "move it away")
     folder = target.absolute().parent
     if not folder.is_dir():
-        raise not_writable(target, "its folder is missing")
+        raise not_writable(target, "its folder is missing", "make it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise not_writable(target, "no permission to write to its folder")
 
@@ -58,11 +58,12 @@ def exists_already(path: str | Path) -> StoreExistsError:
     )
 
 
-def not_writable(path: Path, why: object) -> AccessError:
+def not_writable(
+    path: Path, why: object, advice: str = "make room or get permission there"
+) -> AccessError:
     """Return the error that a path cannot be written to."""
     return AccessError(
-        f"{printable(str(path))} cannot be written ({why}); make room or get permission there, or "
-        "choose another path"
+        f"{printable(str(path))} cannot be written ({why}); {advice}, or choose another path"
     )
 
 

@@ -230,8 +230,8 @@ def test_what_makes_no_groups_is_refused(tmp_path):
     store = make(tmp_path / "run", positions=1)
     for options, error, why in [
         ({"by": "nothing"}, StoreError, "no sample column 'nothing'"),
-        ({"by": "label", "window": 3}, AnalysisError, "expected one of the two"),
-        ({"bins": 3}, AnalysisError, "expected one of the two"),
+        ({"by": "label", "window": 3}, AnalysisError, "expected by= or window="),
+        ({"bins": 3}, AnalysisError, "expected by= or window="),
         ({"window": 0}, AnalysisError, "window is 0"),
         ({"by": "split", "bins": 3}, AnalysisError, "bins= divide numbers"),
         ({"by": "step", "bins": 3}, AnalysisError, "by= names none"),

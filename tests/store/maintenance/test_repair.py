@@ -119,7 +119,7 @@ def test_a_second_repair_does_nothing(path):
     report = repair(path)
     assert (report.sealed, report.reshaped, report.removed) == ((), (), ())
     assert {file: file.read_bytes() for file in stored_files(path)} == files
-    assert str(report) == f"{path}: 0 sealed, 0 reshaped, 0 removed"
+    assert str(report) == f"{path}: nothing to repair"
 
 
 def test_a_sound_run_needs_no_repair(tmp_path):
@@ -223,5 +223,5 @@ def test_the_report_says_what_was_done(path):
     report = repair(path)
     lines = str(report).splitlines()
     assert lines[0] == f"sealed {CUT}"
-    assert lines[-1] == f"{path}: 1 sealed, 3 reshaped, 4 removed"
+    assert lines[-1] == f"{path}: 1 part sealed, 3 arrays reshaped, 4 files removed"
     assert json.loads(report.to_json())["removed"] == list(report.removed)

@@ -82,7 +82,8 @@ class Grouping:
 def group(store: StateStore, by: str | None, bins: Bins, window: int | None) -> Grouping:
     """Return the groups that are asked for: AnalysisError if that makes no sense, or too many."""
     if (by is None) == (window is None):
-        raise AnalysisError(f"found by={by!r:.80} and window={window!r}; expected one of the two")
+        given = "neither" if by is None else f"by={by!r:.80} and window={window!r}"
+        raise AnalysisError(f"found {given}; expected by= or window=, one of the two")
     if bins is not None and by in (None, STEP):
         raise AnalysisError("bins= divide the numbers of a column, and by= names none")
     if window is not None:

@@ -18,7 +18,7 @@ from tsstore.store.reading.part import Part, committed_arrays
 from tsstore.store.reading.status import LIVE, last_commit, part_statuses
 from tsstore.store.reading.store import open_store
 from tsstore.store.writing.seal import seal_part
-from tsstore.text import ago, printable
+from tsstore.text import ago, counted, printable
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,15 @@ class RepairReport:
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
-        done = (("sealed", self.sealed), ("reshaped", self.reshaped), ("removed", self.removed))
-        lines = [f"{what} {printable(name)}" for what, names in done for name in names]
-        counts = ", ".join(f"{len(names):,} {what}" for what, names in done)
-        return "\n".join([*lines, f"{printable(self.run)}: {counts}"])
+        done = {
+            "sealed": ("part", self.sealed),
+            "reshaped": ("array", self.reshaped),
+            "removed": ("file", self.removed),
+        }
+        lines = [f"{what} {printable(name)}" for what, (_, names) in done.items() for name in names]
+        counts = [f"{counted(len(names), thing)} {what}" for what, (thing, names) in done.items()]
+        told = ", ".join(counts) if lines else "nothing to repair"
+        return "\n".join([*lines, f"{printable(self.run)}: {told}"])
 
 
 def repair(path: StorePath) -> RepairReport:
