@@ -14,6 +14,7 @@ from synthetic import draw_layer, layer, write_layers
 from typer.testing import CliRunner
 
 import tsstore
+from tsstore.analysis import schedulers
 from tsstore.analysis.planning import cost, layer_plan
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as gathering
@@ -190,6 +191,14 @@ def test_too_few_samples_are_told_and_little_memory_is_an_error(tmp_path):
     assert "a: sample-limited: so many states" in repr(found)
     with pytest.raises(MemoryTooSmallError, match="too small"):
         overlap(*stores, memory="1MiB")
+
+
+def test_each_thread_marks_the_samples_with_new_states_in_memory_of_its_own(tmp_path, monkeypatch):
+    store = write_layers(tmp_path / "run", {"a": layer(np.zeros((1 << 16, 1), np.uint8))})
+    monkeypatch.setattr(schedulers, "available_processors", lambda: 6)
+    for scheduler, more in (("synchronous", 320), ("threads", 640)):
+        with pytest.raises(MemoryTooSmallError, match=f"and {more} KiB more for samples with new"):
+            overlap(store, store, memory="1MiB", scheduler=scheduler)
 
 
 def test_other_lengths_of_samples_are_told(tmp_path):

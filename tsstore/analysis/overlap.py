@@ -52,7 +52,10 @@ from tsstore.text import format_memory, printable
 DRAWN = 200
 """New states whose distances are told, at most."""
 SAMPLE_BYTES = 4
-"""Of a sample of the second run: a bit in each result of a partition that waits to be added up."""
+"""Of a sample of the second run: a bit in each result of a partition that waits to be added up.
+
+There is a byte as well in each task that counts a partition.
+"""
 FAN_IN = 4
 RUNS = FIRST, SECOND = 0, 1
 
@@ -115,7 +118,8 @@ def find_overlap(
     scheme = KeyScheme.create(first.row_bytes, seed)
     memory = scheduler.memory(request.memory)
     stored = [sum(part.samples for part in own.parts) for own in states]
-    plan = _plan(states, samples, scheme, memory, SAMPLE_BYTES * stored[SECOND], scheduler, request)
+    held = (SAMPLE_BYTES + scheduler.threads) * stored[SECOND]
+    plan = _plan(states, samples, scheme, memory, held, scheduler, request)
     warm_up(first.row_bytes, False, True, plan.spill)
     firsts = [
         tuple(accumulate((part.samples for part in own.parts), initial=start))
