@@ -62,6 +62,21 @@ def check(first, second, found):
         assert layer.flips.dead.tolist() == np.flatnonzero(~differing.any(axis=0)).tolist()
 
 
+def test_samples_of_parts_without_rows_have_other_numbers_of_rows(tmp_path):
+    """Of nine samples, a part each, four have rows in the second run alone, one in neither."""
+    rng, ids = np.random.default_rng(0), np.arange(9)
+    few = {value: int(value < 4) for value in range(9)}
+    more = {value: 1 + int(value > 3) for value in range(9)} | {8: 0}
+    runs = [
+        write(tmp_path / name, rng, ids, positions=positions, parts=9)
+        for name, positions in (("first", few), ("second", more))
+    ]
+    found = tsstore.compare(*runs, efficiency=False)
+    check(*runs, found)
+    assert found["conv_1"].unequal == 4
+    assert "conv_1: 4 samples left out, which had other numbers of rows." in str(found)
+
+
 @settings(max_examples=15)
 @given(st.data())
 def test_bits_that_differ_are_those_that_numpy_finds(tmp_path_factory, data):

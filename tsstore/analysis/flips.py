@@ -205,18 +205,26 @@ def compare_layer(
         return LayerFlips(first.name, first.neurons, None, reason)
     starts = np.concatenate([[0], np.cumsum(second.read_positions())])
     secret = int.from_bytes(os.urandom(16), "little")
-    of_piece = partial(_compare_piece, other=_Other(second, starts, targets), secret=secret)
+    other = _Other(second, starts, targets)
+    of_piece = partial(_compare_piece, other=other, secret=secret)
     # The row of the other run, and its number.
     beside = 3 * first.row_bytes + 32
     found = firing_pass(first, "compare rows", of_piece, _add, beside).run(
         memory, scheduler, report
     )
+    unequal = found.unequal + _unequal_without_rows(first, other)
     if not found.firing.rows:
-        return LayerFlips(
-            first.name, first.neurons, None, "no sample is in both with rows", found.unequal
-        )
+        why = "no sample is in both with rows"
+        return LayerFlips(first.name, first.neurons, None, why, unequal)
     flips = LayerNeurons(first.name, found.firing)
-    return LayerFlips(first.name, first.neurons, flips, "", found.unequal)
+    return LayerFlips(first.name, first.neurons, flips, "", unequal)
+
+
+def _unequal_without_rows(first: LayerStates, other: _Other) -> int:
+    """Return how many samples have rows in the other run alone, of parts without any: no piece."""
+    targets = [other.targets[part.directory] for part in first.parts if not part.rows]
+    paired = [own[own != NOT_PAIRED] for own in targets]
+    return sum(int(np.count_nonzero(other.positions[own])) for own in paired)
 
 
 def _other_positions(first: LayerStates, second: LayerStates) -> str:
