@@ -98,6 +98,7 @@ def test_views_of_one_run_are_several_and_the_same_one_twice_is_an_error(stores,
     ("runs", "options", "words"),
     [
         ({}, {}, "no run was given; expected a mapping from names to runs"),
+        (["run", "run"], {}, "found a list of runs; expected a mapping from names"),
         ({1: "run"}, {}, "1 is no name of a run; expected text"),
         ({"a": "run"}, {"by": "label"}, "are for one run; analyse each run by itself"),
         ({"a": "run"}, {"window": 3}, "are for one run; analyse each run by itself"),

@@ -234,6 +234,11 @@ def analyze(
                 "out"
             )
         return _analyze_several(store, layers, request, cache)
+    if isinstance(store, list | tuple):
+        raise AnalysisError(
+            f"found a {type(store).__name__} of runs; expected a mapping from names of yours, such "
+            'as {"before": "a.zarr", "after": "b.zarr"}'
+        )
     run = _asked_run(store, layers, request, by)
     if not in_groups:
         return _find_or_analyze([run], request, cache)[0]

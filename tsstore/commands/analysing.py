@@ -71,7 +71,8 @@ def analyze(
         typer.Option(metavar="OUT", help="Write the analysis here, such as run.analysis.zarr."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of the hash, for tests; no result depends on it.")
+        int | None,
+        typer.Option(metavar="N", help="Of the hash, for tests; no result depends on it."),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show rows, plug-ins and each verdict's reason.")

@@ -17,8 +17,12 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run.")],
     second: Annotated[str, typer.Argument(metavar="OTHER", help="Path of another one.")],
     layer: Layers = None,
-    step_a: Annotated[str | None, typer.Option("--step-a", help="Step of the first run.")] = None,
-    step_b: Annotated[str | None, typer.Option("--step-b", help="Step of the other run.")] = None,
+    step_a: Annotated[
+        str | None, typer.Option("--step-a", metavar="STEP", help="Step of the first run.")
+    ] = None,
+    step_b: Annotated[
+        str | None, typer.Option("--step-b", metavar="STEP", help="Step of the other run.")
+    ] = None,
     efficiency: Annotated[
         bool,
         typer.Option("--efficiency/--no-efficiency", help="Count states for the efficiencies."),

@@ -23,7 +23,8 @@ def demo(
         str, typer.Option("--output", "-o", metavar="OUT", help="Where to create the store.")
     ] = "demo.zarr",
     mnist: Annotated[
-        str | None, typer.Option(help="Directory with t10k idx files to run on instead.")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Directory with t10k idx files to run on instead."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run that is there already.")
@@ -67,15 +68,19 @@ def layers(
     ],
     shape: Annotated[
         str | None,
-        typer.Option("--input", help="Shape of an example input, such as 1,3,224,224."),
+        typer.Option(
+            "--input", metavar="SHAPE", help="Shape of an example input, such as 1,3,224,224."
+        ),
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=0, help="Say what so many samples will weigh; needs --input."),
+        typer.Option(
+            metavar="N", min=0, help="Say what so many samples will weigh; needs --input."
+        ),
     ] = None,
     positions: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each sample, only so many random positions."),
+        typer.Option(metavar="N", min=1, help="Of each sample, only so many random positions."),
     ] = None,
     format: Format = TableFormat.TABLE,
     json: Json = False,

@@ -13,11 +13,15 @@ RunPaths = Annotated[list[str], typer.Argument(metavar="RUN…", help="Paths of 
 Layers = Annotated[
     list[str] | None,
     typer.Option(
-        "--layer", help="A layer, or a pattern such as 'conv_*'; repeat for more. Default: all."
+        "--layer",
+        metavar="NAME",
+        help="A layer, or a pattern such as 'conv_*'; repeat for more. Default: all.",
     ),
 ]
-OneLayer = Annotated[str, typer.Option("--layer", help="Name of the layer.")]
-Step = Annotated[str | None, typer.Option(help="A step: of the others nothing is looked at.")]
+OneLayer = Annotated[str, typer.Option("--layer", metavar="NAME", help="Name of the layer.")]
+Step = Annotated[
+    str | None, typer.Option(metavar="STEP", help="A step: of the others nothing is looked at.")
+]
 Filter = Annotated[
     list[str] | None,
     typer.Option(
@@ -29,46 +33,57 @@ Filter = Annotated[
 By = Annotated[
     str | None,
     typer.Option(
+        metavar="COLUMN",
         help="Analyse groups of samples: by a sample column, such as label, or by 'step', as a run "
-        "of several steps is unless this says otherwise."
+        "of several steps is unless this says otherwise.",
     ),
 ]
 Bins = Annotated[
-    int | None, typer.Option(help="Divide the numbers of --by into so many intervals.")
+    int | None, typer.Option(metavar="N", help="Divide the numbers of --by into so many intervals.")
 ]
 Window = Annotated[
-    int | None, typer.Option(help="Analyse so many samples after another as a group.")
+    int | None, typer.Option(metavar="N", help="Analyse so many samples after another as a group.")
 ]
-Memory = Annotated[str | None, typer.Option(help="What one process may use, such as 2GiB.")]
+Memory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="What one process may use, such as 2GiB.")
+]
 Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a Dask cluster, 'threads' or 'synchronous'.")
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Address of a Dask cluster, 'threads' or 'synchronous'."),
 ]
 Scratch = Annotated[
     str | None,
     typer.Option(
+        metavar="FOLDER",
         help="For what does not fit into memory: a folder that all workers see, or object storage, "
-        "such as s3://bucket/scratch."
+        "such as s3://bucket/scratch.",
     ),
 ]
-Patience = Annotated[float, typer.Option(help="Seconds that a cluster may be without workers.")]
+Patience = Annotated[
+    float, typer.Option(metavar="SECONDS", help="Seconds that a cluster may be without workers.")
+]
 DependentBy = Annotated[
     str | None,
     typer.Option(
         "--dependent-by",
         "--cluster",
+        metavar="COLUMN",
         help="Sample column, such as patient: samples of one value are dependent. "
         "(--cluster is its old name.)",
     ),
 ]
 UniqueBy = Annotated[
     str | None,
-    typer.Option(help="Sample column, such as id: of samples of one value one is counted."),
+    typer.Option(
+        metavar="COLUMN", help="Sample column, such as id: of samples of one value one is counted."
+    ),
 ]
 Repeats = Annotated[
     str,
     typer.Option(
+        metavar="once|each",
         help="What samples of one id are: 'once', those with the same rows count once, and others "
-        "are dependent; 'each', every one is a draw of its own."
+        "are dependent; 'each', every one is a draw of its own.",
     ),
 ]
 Intervals = Annotated[

@@ -31,13 +31,16 @@ def report(
     step: Step = None,
     filter: Filter = None,
     by: Annotated[
-        str | None, typer.Option(help="Show each layer by a sample column as well, such as label.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Show each layer by a sample column as well, such as label."
+        ),
     ] = None,
     compare: Annotated[
         str | None, typer.Option(metavar="OTHER", help="Compare with another run, or another step.")
     ] = None,
     compare_step: Annotated[
-        str | None, typer.Option("--compare-step", help="Step of the other run.")
+        str | None, typer.Option("--compare-step", metavar="STEP", help="Step of the other run.")
     ] = None,
     memory: Memory = None,
     scheduler: Scheduler = None,

@@ -43,7 +43,9 @@ MOST_LETTERS = 24
 def states(
     run: RunPath,
     layer: OneLayer,
-    most: Annotated[int, typer.Option("--most", "-n", min=1, help="How many states to show.")] = 20,
+    most: Annotated[
+        int, typer.Option("--most", "-n", metavar="N", min=1, help="How many states to show.")
+    ] = 20,
     hex: Annotated[
         bool, typer.Option("--hex", help="Hexadecimal digits instead of drawings.")
     ] = False,
@@ -131,7 +133,9 @@ def export(
 def surprising(
     run: RunPath,
     layer: OneLayer,
-    n: Annotated[int, typer.Option("--most", "-n", min=1, help="How many samples to show.")] = 20,
+    n: Annotated[
+        int, typer.Option("--most", "-n", metavar="N", min=1, help="How many samples to show.")
+    ] = 20,
     output: Output = None,
     step: Step = None,
     filter: Filter = None,

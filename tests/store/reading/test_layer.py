@@ -402,7 +402,7 @@ def test_names_in_a_repr_are_fit_for_a_terminal(tmp_path):
     write_run(tmp_path, [batch], neurons={name: 3})
     states = open_store(tmp_path)[name]
     assert repr(states) == (
-        "<LayerStates \\x1b[31m<b>\\n: 5 rows of 3 neurons, 5 samples × 1 positions>"
+        "<LayerStates \\x1b[31m<b>\\n: 5 rows of 3 neurons, 5 samples × 1 position>"
     )
     assert "<b>" not in states._repr_html_()
     assert is_directory(states.parts[0].directory)

@@ -19,7 +19,7 @@ from tsstore.store.reading.layer_part import Block, LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.reading.sample_frame import find_rows, frame_of_samples, parse_state
-from tsstore.text import html_table, printable
+from tsstore.text import counted, html_table, printable
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -295,10 +295,11 @@ class LayerStates(PackedRows):
         return type(self).__name__, self.location, self.name, commits, left_out
 
     def __repr__(self) -> str:
-        positions = "varying" if self.positions is None else self.positions
+        known = self.positions
+        positions = "varying positions" if known is None else counted(known, "position")
         return (
             f"<LayerStates {printable(self.name)}: {self.rows:,} rows of {self.neurons} neurons, "
-            f"{self.samples:,} samples × {positions} positions>"
+            f"{self.samples:,} samples × {positions}>"
         )
 
     def _repr_html_(self) -> str:
