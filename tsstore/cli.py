@@ -94,7 +94,12 @@ def _run() -> int:
         # Wrong usage: typer carries its own copy of click's exceptions, which have no public name.
         if not hasattr(error, "format_message"):
             raise
-        message = error.format_message()
+        message = error.format_message().replace("Value error, ", "").removesuffix(".")
+        context = getattr(error, "ctx", None)
+        # Where it says what may have been meant, that is enough.
+        if context is not None and not message.endswith(("?", ")")):
+            command = f" {context.info_name}" if context.parent else ""
+            message += f"; see tsstore{command} --help"
     else:
         return code if isinstance(code, int) else 0
     _say(printable(in_options(" ".join(message.split()))))
