@@ -200,7 +200,7 @@ class GroupedAnalysis(Grouped[Analysis]):
         """What is to be known beside the table."""
         return [
             f"Compare groups by 'distinct at {self.fewest_samples:,}', what so many samples show "
-            "on average: they differ in samples, and more samples show more states.",
+            "on average: where they differ in samples, more samples show more states.",
             *self.left_out,
         ]
 
