@@ -99,7 +99,12 @@ def test_settings_exist(name):
 def test_commands_exist(name):
     _, command, *arguments = name.split()
     parameters = get_command(app).commands[command].params
-    given = [parameter.name.upper() for parameter in parameters if parameter.opts[0][0] != "-"]
+    # Of several runs, one is given.
+    given = [
+        (parameter.metavar or parameter.name.upper()).rstrip("….")
+        for parameter in parameters
+        if parameter.opts[0][0] != "-"
+    ]
     positional = [word for word in arguments if word.isupper()]
     options = {option for parameter in parameters for option in parameter.opts}
     assert positional in ([], given)

@@ -119,7 +119,8 @@ def test_the_command_prints_the_network_as_a_table_and_as_json(documents, tmp_pa
     assert heading.split() == ["layer", "neurons", "samples", "distinct", "efficiency", "verdict"]
     assert lines[3].startswith("network efficiency = ")
     told = CliRunner().invoke(app, ["combine", *paths, "--json"])
-    assert json.loads(told.stdout) == tsstore.combine(documents).to_dict()
+    versions = {"schema": 1, "tsstore": tsstore.__version__}
+    assert json.loads(told.stdout) == versions | tsstore.combine(documents).to_dict()
 
 
 @pytest.mark.parametrize(

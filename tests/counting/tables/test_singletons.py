@@ -86,7 +86,7 @@ def test_crafted_keys_are_left_and_distinct_keys_of_zeros_settled() -> None:
 
 def test_smaller_shares_after_a_large_one_find_clean_marks_and_room() -> None:
     filtered = SingletonFilter(3, 2)
-    none = Records.empty(3, bare=False, grouped=True)
+    none = Records.empty(3, bare=False, group_bytes=1)
     for count in (1000, 10, 1001, 1, 2500):
         bare = random_records(count, count, 2 * count, 3, bare=True, groups=2)
         check_parted(filtered, bare, none, 2)
@@ -109,7 +109,7 @@ def test_whether_it_pays_is_learnt_from_the_last_share() -> None:
 @pytest.mark.parametrize("groups", [0, 2])
 def test_a_partition_begins_with_nothing_settled_but_what_was_learnt(groups: int) -> None:
     filtered = SingletonFilter(2, groups)
-    none = Records.empty(2, bare=False, grouped=groups > 0)
+    none = Records.empty(2, bare=False, group_bytes=int(groups > 0))
     bare = random_records(1, 400, 4000, 2, bare=True, groups=groups)
     for pays in (True, False, True):
         check_parted(filtered, bare, none, groups)
