@@ -22,6 +22,11 @@ Groups = NDArray[np.uint8 | np.uint16]
 """The group of each sample or record: numbers as wide as they need be."""
 
 _GROUP_DTYPES: dict[int, type[np.uint8 | np.uint16]] = {1: np.uint8, 2: np.uint16}
+_KINDS = {
+    "multiplicity": (np.dtype(np.uint32),),
+    "incidence": (np.dtype(np.uint32),),
+    "group": tuple(map(np.dtype, _GROUP_DTYPES.values())),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +62,12 @@ class Records:
             raise ValueError("keys are not C-contiguous; pass np.ascontiguousarray(keys)")
         if (self.multiplicity is None) != (self.incidence is None):
             raise ValueError("multiplicity or incidence is None; expected both or neither")
-        of_groups = "uint8 or uint16"
-        kinds = {"multiplicity": "uint32", "incidence": "uint32", "group": of_groups}
-        for name, kind in kinds.items():
+        for name, kinds in _KINDS.items():
             column = getattr(self, name)
-            if column is not None and (
-                str(column.dtype) not in kind.split(" or ") or column.shape != (len(keys),)
-            ):
+            if column is not None and (column.dtype not in kinds or column.shape != keys.shape[:1]):
                 raise ValueError(
-                    f"{name} is {column.dtype} {column.shape}; expected {kind} ({len(keys)},)"
+                    f"{name} is {column.dtype} {column.shape}; expected "
+                    f"{' or '.join(map(str, kinds))} ({len(keys)},)"
                 )
 
     @classmethod
