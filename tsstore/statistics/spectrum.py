@@ -216,12 +216,14 @@ def sum_by_keys(states: IntArray, *keys: IntArray, runs: bool = False) -> tuple[
 
     Where keys come in sorted `runs`, it takes little more than one pass over them.
     """
+    if not states.size:
+        return (*keys, states)
     order = sorting(*keys, runs=runs)
     keys = tuple(key[order] for key in keys)
     is_new = np.ones(len(order), np.bool_)
     is_new[1:] = np.any([np.diff(key) != 0 for key in keys], axis=0)
     starts = np.flatnonzero(is_new)
-    sums = np.add.reduceat(states[order], starts) if starts.size else states
+    sums = np.add.reduceat(states[order], starts)
     return (*(key[starts] for key in keys), sums)
 
 

@@ -48,7 +48,7 @@ def records_of(
     job = LayerJob(states, scheme, plan_of(states, direct), "", Samples(sample_filter, groups))
     table = preaggregation(job, buffers)
     assert isinstance(table, DirectTable) == direct
-    records, numbers = read_records(job, block, table, buffers)
+    records, numbers = read_records(job, [block], table, buffers)
     assert direct <= (not records)
     return records + table.take(), numbers
 
@@ -180,7 +180,7 @@ def test_rows_become_keys_span_by_span(tmp_path, monkeypatch, span_bytes):
     block = Block(0, 7, 400, 7, 400)
     table = HotKeys(scheme.words, 0, 400)
     job = LayerJob(states, scheme, plan_of(states, False), "")
-    (records,), _ = read_records(job, block, table, buffers)
+    (records,), _ = read_records(job, [block], table, buffers)
     assert np.array_equal(records.keys, scheme.keys(rows.rows[7:407]))
     keys = buffers.array("keys", (400, scheme.words), np.uint64)
     assert np.shares_memory(records.keys, keys)
@@ -204,7 +204,7 @@ def test_a_table_of_all_states_serves_while_it_pays(tmp_path):
     first = preaggregation(job, buffers)
     assert isinstance(first, DirectTable)
     assert preaggregation(job, buffers) is first
-    read_records(job, whole(states), first, buffers)
+    read_records(job, [whole(states)], first, buffers)
     first.take()
     second = preaggregation(job, buffers)
     assert isinstance(second, HotKeys)

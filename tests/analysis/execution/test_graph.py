@@ -21,7 +21,7 @@ from tsstore.analysis.execution.graph import (
     Counts,
     build_graph,
     check_receipts,
-    count_block,
+    count_blocks,
     count_in_one_task,
     count_partition,
     finish_counts,
@@ -80,7 +80,7 @@ def receipts_of(states: LayerStates, folder: str = "", **changes: int) -> tuple[
     scheme = KeyScheme.create(states.row_bytes, seed=1)
     plan = plan_of(states, bool(folder), **changes)
     job = LayerJob(states, scheme, plan, folder)
-    return plan, [count_block(job, block) for block in states.blocks(plan.block_rows)]
+    return plan, [count_blocks(job, [block]) for block in states.blocks(plan.block_rows)]
 
 
 def check_groups(
@@ -104,6 +104,11 @@ def check_groups(
             expected.equal_pairs_within_samples,
             expected.pairs_within_samples,
         ]
+
+
+def block_tasks_of(graph: dict[Any, Any]) -> list[tuple[Any, ...]]:
+    tasks = [task for task in graph.values() if isinstance(task, tuple)]
+    return [task for task in tasks if task[0] is count_blocks]
 
 
 def samples_of(part: LayerBatch, kept: np.ndarray) -> LayerBatch:
@@ -184,14 +189,14 @@ def test_a_receipt_tells_numbers_of_its_block_by_group(tmp_path):
     (block,) = states.blocks(100)
     plan = plan_of(states, groups=3, partition_bits=0)
     job = LayerJob(states, KeyScheme.create(8), plan, "", Samples(groups=groups))
-    receipt = count_block(job, block)
+    receipt = count_blocks(job, [block])
     dealt = groups.of_samples(states.parts[0].directory, 0, 3)
     expected = np.zeros((4, 3), np.int64)
     np.add.at(expected.T, dealt, np.array([[1, 4, 3, 6], [1, 0, 0, 0], [1, 3, 3, 3]]))
     assert np.array_equal(receipt.groups.numbers, expected)
     assert (receipt.equal_pairs_within_samples, receipt.pairs_within_samples) == (6, 9)
     assert all(piece.group is not None for piece in receipt.slices.read(0))
-    assert count_block(replace(job, samples=Samples()), block).groups is None
+    assert count_blocks(replace(job, samples=Samples()), [block]).groups is None
 
 
 @pytest.mark.parametrize("bits", [0, 3, 5])
@@ -327,7 +332,7 @@ def test_blocks_use_one_buffer_and_their_records_stay_what_they_were(tmp_path):
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     plan, scheme, buffers = plan_of(states, partition_bits=0), KeyScheme.create(8), Buffers()
     job = LayerJob(states, scheme, plan, "")
-    receipts = [count_block(job, block, buffers) for block in states.blocks(plan.block_rows)]
+    receipts = [count_blocks(job, [block], buffers) for block in states.blocks(plan.block_rows)]
     records = [piece for receipt in receipts for piece in receipt.slices.read(0)]
     assert np.array_equal(np.concatenate([r.keys for r in records]), scheme.keys(rows.rows))
     keys = buffers.array("keys", (PIECE_ROWS, 1), np.uint64)
@@ -347,7 +352,7 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(tmp_path, group
         plan = plan_of(states, groups=count_of_groups, partition_bits=2, gathered_bytes=1 << 20)
         plan = replace(plan, subpartition_records=1 << 14)
         job = LayerJob(states, scheme, plan, "", Samples(groups=groups))
-        blocks = [count_block(job, block, buffers) for block in states.blocks(1000)]
+        blocks = [count_blocks(job, [block], buffers) for block in states.blocks(1000)]
         return check_receipts(blocks, states.rows), plan
 
     def check(index: Any, plan: Plan) -> None:
@@ -380,7 +385,7 @@ def test_buffers_are_made_by_tasks_so_that_graphs_and_results_hold_none(tmp_path
     makers = [key for key, task in graph.items() if task == (Buffers,)]
     users = {
         way: {task[-1] for task in tasks if task[0] is way}
-        for way in (count_block, count_partition)
+        for way in (count_blocks, count_partition)
     }
     assert len(makers) == 2
     assert sorted(map(str, makers)) == sorted(str(key) for (key,) in users.values())
@@ -394,11 +399,44 @@ def test_blocks_depend_on_one_value_and_on_buffers_alone(tmp_path):
     graph, _ = build_graph(
         LayerJob(states, KeyScheme.create(8), plan, "", Samples(groups=RandomGroups(3)))
     )
-    blocks = [task for task in graph.values() if isinstance(task, tuple) and task[0] is count_block]
+    blocks = [
+        task for task in graph.values() if isinstance(task, tuple) and task[0] is count_blocks
+    ]
     needed = {item for task in blocks for item in task if isinstance(item, tuple)}
     assert len(blocks) == len(list(states.blocks(plan.block_rows))) > 1
     assert [type(graph[key]) for key in sorted(needed)] == [tuple, LayerJob]
     assert [graph[key] for key in needed if graph[key] == (Buffers,)]
+
+
+@pytest.mark.parametrize("positions", [None, 1])
+@pytest.mark.parametrize("width", [1, 8, 40])
+def test_small_parts_are_counted_together(tmp_path, width, positions, monkeypatch):
+    parts = [draw_layer(seed, 9 + seed, width, distinct=12) for seed in range(6)]
+    if positions:
+        parts = [layer(part.rows[:5], positions) for part in parts]
+    states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
+    plan, groups = plan_of(states, groups=5, piece_rows=4096, block_rows=4096), RandomGroups(5)
+    names = [part.directory for part in states.parts]
+    some = SampleFilter({names[1]: np.array([0, 1]), names[4]: np.array([2])})
+    for sample_filter in (SampleFilter(), some):
+        samples = Samples(sample_filter, groups)
+        shown = [
+            samples_of(
+                part, ~np.isin(np.arange(len(part.positions)), sample_filter.left_out.get(name, []))
+            )
+            for part, name in zip(parts, names, strict=True)
+        ]
+        counted = []
+        for task_rows, tasks in ((1 << 16, 1), (1, len(parts))):
+            monkeypatch.setattr(pipeline, "TASK_ROWS", task_rows)
+            job = LayerJob(states, KeyScheme.create(width), plan, "", samples)
+            graph, key = build_graph(job)
+            assert len(block_tasks_of(graph)) == tasks
+            counts = LocalScheduler(2).run(graph, key, 2, None)
+            counted.append(finish_counts(counts, states, samples))
+            assert found(counted[-1]) == count(*shown)
+        together, apart = counted
+        assert (together.spectrum, together.changes) == (apart.spectrum, apart.changes)
 
 
 def test_exact_keys_count_the_same(tmp_path):
@@ -423,7 +461,7 @@ def test_a_block_without_records_needs_no_file(tmp_path):
     scratch.mkdir()
     plan = plan_of(states, spill=True)
     job = LayerJob(states, KeyScheme.create(8), plan, str(scratch), Samples(sample_filter))
-    receipt = count_block(job, block)
+    receipt = count_blocks(job, [block])
     assert (receipt.rows, receipt.slices) == (0, HeldSlices([]))
     assert list(scratch.iterdir()) == []
 

@@ -1,10 +1,11 @@
-"""From a block's chunks to its records."""
+"""From the chunks of blocks to their records."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
+from tsstore.store.reading.sample_filter import SampleFilter
 
 SPAN_BYTES = 1 << 20
 """Of rows that become keys at a time, about: while they are still in the processor's cache."""
@@ -73,68 +75,97 @@ def preaggregation(job: LayerJob, buffers: Buffers) -> Preaggregation:
 
 
 def read_records(
-    job: LayerJob, block: Block, table: Preaggregation, buffers: Buffers
+    job: LayerJob, blocks: Sequence[Block], table: Preaggregation, buffers: Buffers
 ) -> tuple[list[Records], SpectrumDelta]:
-    """Return a block's records, and its samples, rows and pairs of rows by group.
+    """Return the records of blocks, and their samples, rows and pairs of rows by group.
 
     The records may lie in the buffers; what the table for pre-aggregation has counted is not among
     them. Without groups, all samples are one.
     """
     states, scheme = job.states, job.scheme
-    sample_filter, count = job.samples.sample_filter, job.samples.code_count or 1
-    part = states.parts[block.part]
-    group = job.samples.codes_of(part.directory, block.first_sample, block.samples)
-    one_position = part.constant_positions == 1 and not sample_filter.samples
+    shown, count = job.samples.sample_filter, job.samples.code_count or 1
+    parts = [states.parts[block.part] for block in blocks]
+    spans = [
+        (part.directory, block.first_sample, block.samples)
+        for part, block in zip(parts, blocks, strict=True)
+    ]
+    group = _joined([job.samples.codes_of(*span) for span in spans])
+    one_position = not shown.samples and all(part.constant_positions == 1 for part in parts)
     if one_position and isinstance(table, HotKeys):
-        samples = np.array([block.rows]) if group is None else count_groups(group, count)
+        rows_of_all = np.array([sum(block.rows for block in blocks)])
+        samples = rows_of_all if group is None else count_groups(group, count)
         none = np.zeros_like(samples)
         numbers = SpectrumDelta.from_arrays([samples, samples, none, none])
-        bare = Records(read_keys(states, scheme, block, buffers), group=group)
+        bare = Records(read_keys(states, scheme, blocks, buffers), group=group)
         return [merge_hot_rows(bare, table, buffers)], numbers
-    positions = part.read_positions(block.first_sample, block.samples)
-    kept = sample_filter.kept(part.directory, block.first_sample, block.samples)
+    positions = _joined(
+        [part.read_positions(*span[1:]) for part, span in zip(parts, spans, strict=True)]
+    )
+    kept = _kept(shown, spans)
     chosen = None if kept is None else np.repeat(kept, positions)
     records: list[Records] = []
     if kept is not None:
         positions = positions[kept]
         group = None if group is None else group[kept]
     if isinstance(table, DirectTable):
-        rows = _select_rows(_read_rows(states, block, buffers), chosen)
+        rows = _select_rows(_read_rows(states, blocks, buffers), chosen)
         equal_pairs = table.count(rows, positions, group)
     else:
-        keys = _select_rows(read_keys(states, scheme, block, buffers), chosen)
+        keys = _select_rows(read_keys(states, scheme, blocks, buffers), chosen)
         records, equal_pairs = merge_samples(keys, positions, table, group, buffers)
     own = np.zeros(len(positions), np.uint8) if group is None else group
     samples, rows_of_group, pairs = numbers_by_group(positions, own, count)
     return records, SpectrumDelta.from_arrays([samples, rows_of_group, equal_pairs, pairs])
 
 
-def _read_rows(states: LayerStates, block: Block, buffers: Buffers) -> npt.NDArray[np.uint8]:
-    """Return a block's rows, uint8 (rows, row_bytes), in the buffers."""
-    stored = states.parts[block.part].states
-    room = buffers.array("rows", (block.rows, states.row_bytes), np.uint8)
-    return stored.read(
-        block.first_row,
-        block.first_row + block.rows,
-        room,
-        buffers.kept("chunks", _CHUNK_WORKSPACE),
-    )
+def _joined(pieces: Sequence[Any]) -> Any:
+    """Return what there is of blocks as one array; None where they have none."""
+    return pieces[0] if len(pieces) == 1 or pieces[0] is None else np.concatenate(pieces)
+
+
+def _kept(
+    shown: SampleFilter, spans: Sequence[tuple[str, int, int]]
+) -> npt.NDArray[np.bool_] | None:
+    """Return which samples of some spans are shown; None for all."""
+    kept = [shown.kept(*span) for span in spans]
+    if all(own is None for own in kept):
+        return None
+    pieces = zip(kept, spans, strict=True)
+    return np.concatenate([np.ones(n, np.bool_) if own is None else own for own, (*_, n) in pieces])
+
+
+def _read_rows(
+    states: LayerStates, blocks: Sequence[Block], buffers: Buffers
+) -> npt.NDArray[np.uint8]:
+    """Return the rows of blocks, uint8 (rows, row_bytes), in the buffers."""
+    total = sum(block.rows for block in blocks)
+    rows = buffers.array("rows", (total, states.row_bytes), np.uint8)
+    workspace, first = buffers.kept("chunks", _CHUNK_WORKSPACE), 0
+    for block in blocks:
+        room, stop = rows[first : first + block.rows], block.first_row + block.rows
+        states.parts[block.part].states.read(block.first_row, stop, room, workspace)
+        first += block.rows
+    return rows
 
 
 def read_keys(
-    states: LayerStates, scheme: KeyScheme, block: Block, buffers: Buffers
+    states: LayerStates, scheme: KeyScheme, blocks: Sequence[Block], buffers: Buffers
 ) -> npt.NDArray[np.uint64]:
-    """Return the keys of a block's rows: uint64 (rows, words), in the buffers."""
-    stored = states.parts[block.part].states
-    keys = buffers.array("keys", (block.rows, scheme.words), np.uint64)
-    span = stored.spec.chunk_rows * -(-SPAN_BYTES // stored.spec.chunk_bytes)
-    row, stop = block.first_row, block.first_row + block.rows
-    while row < stop:
-        end = min(stop, (row // span + 1) * span)
-        room = buffers.array("rows", (end - row, states.row_bytes), np.uint8)
-        rows = stored.read(row, end, room, buffers.kept("chunks", _CHUNK_WORKSPACE))
-        scheme.keys(rows, keys[row - block.first_row : end - block.first_row])
-        row = end
+    """Return the keys of the rows of blocks: uint64 (rows, words), in the buffers."""
+    total = sum(block.rows for block in blocks)
+    keys = buffers.array("keys", (total, scheme.words), np.uint64)
+    workspace, first = buffers.kept("chunks", _CHUNK_WORKSPACE), 0
+    for block in blocks:
+        stored = states.parts[block.part].states
+        span = stored.spec.chunk_rows * -(-SPAN_BYTES // stored.spec.chunk_bytes)
+        row, stop = block.first_row, block.first_row + block.rows
+        while row < stop:
+            end = min(stop, (row // span + 1) * span)
+            room = buffers.array("rows", (end - row, states.row_bytes), np.uint8)
+            rows = stored.read(row, end, room, workspace)
+            scheme.keys(rows, keys[first : first + end - row])
+            first += end - row
+            row = end
     return keys
 
 

@@ -28,6 +28,9 @@ from tsstore.statistics.spectrum_delta import SpectrumDelta, merge_deltas
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 
+TASK_ROWS = 1 << 16
+"""Rows of small blocks that a task takes together: fewer cost less than the task itself."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -64,12 +67,12 @@ class Index:
         return read_slices(every, [(partition, partition + 1)])
 
 
-def count_block(job: LayerJob, block: Block, buffers: Buffers | None = None) -> Receipt:
-    """Turn the rows of a block into records, by partition; write them to a file if planned."""
+def count_blocks(job: LayerJob, blocks: Sequence[Block], buffers: Buffers | None = None) -> Receipt:
+    """Turn the rows of blocks into records, by partition; write them to one file if planned."""
     plan, scattered, numbers = job.plan, [], []
     buffers = buffers or Buffers()
     table = preaggregation(job, buffers)
-    for piece in job.states.divide(block, plan.piece_rows):
+    for piece in _pieces(job, blocks):
         records, own = read_records(job, piece, table, buffers)
         if not table.pays:
             records = [*records, *table.take()]
@@ -88,6 +91,16 @@ def count_block(job: LayerJob, block: Block, buffers: Buffers | None = None) -> 
         slices,
         counted if job.samples.code_count else None,
     )
+
+
+def _pieces(job: LayerJob, blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    """Yield what is read at a time: all blocks if they are small, else a piece of one."""
+    most = job.plan.piece_rows
+    if sum(block.rows for block in blocks) <= most:
+        yield blocks
+    else:
+        for block in blocks:
+            yield from ([piece] for piece in job.states.divide(block, most))
 
 
 def check_receipts(receipts: Sequence[Receipt], rows: int, sets: int = 0) -> Index:
@@ -166,8 +179,7 @@ def finish_counts(counts: Counts, states: LayerStates, samples: Samples) -> Coun
 def count_in_one_task(job: LayerJob) -> Counts:
     """Count a layer block after block, then partition after partition, as its graph would."""
     buffers = Buffers()
-    blocks = job.states.blocks(job.plan.block_rows)
-    receipts = [count_block(job, block, buffers) for block in blocks]
+    receipts = [count_blocks(job, blocks, buffers) for blocks in block_tasks(job)]
     rows = job.samples.sample_filter.kept_rows(job.states)
     index = check_receipts(receipts, rows, job.samples.set_count)
     # Those of blocks are let go of, as in a graph.
@@ -221,13 +233,27 @@ def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     # are done.
     shared, buffers = key("job"), key("buffers")
     graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
-    blocks = []
-    for number, block in enumerate(job.states.blocks(job.plan.block_rows)):
-        blocks.append(key("block", number))
-        graph[blocks[-1]] = (count_block, shared, block, buffers)
+    receipts = []
+    for number, blocks in enumerate(block_tasks(job)):
+        receipts.append(key("blocks", number))
+        graph[receipts[-1]] = (count_blocks, shared, blocks, buffers)
     rows = job.samples.sample_filter.kept_rows(job.states)
-    graph[key("index")] = (check_receipts, blocks, rows, job.samples.set_count)
+    graph[key("index")] = (check_receipts, receipts, rows, job.samples.set_count)
     return graph, key("index")
+
+
+def block_tasks(job: LayerJob) -> Iterator[list[Block]]:
+    """Yield the blocks of each task: one, or several that are small, of parts that are."""
+    held: list[Block] = []
+    rows, most = 0, min(TASK_ROWS, job.plan.block_rows)
+    for block in job.states.blocks(job.plan.block_rows):
+        if held and rows + block.rows > most:
+            yield held
+            held, rows = [], 0
+        held.append(block)
+        rows += block.rows
+    if held:
+        yield held
 
 
 def _merge_changes(parts: Sequence[SpectrumDelta | None]) -> SpectrumDelta | None:

@@ -99,7 +99,7 @@ def _record_block(job: SampleJob, block: Block, buffers: Buffers) -> Receipt:
 def _records(job: SampleJob, block: Block, buffers: Buffers) -> Iterator[Records]:
     """Yield what samples have once, and what they have several times: keys with the sample last."""
     states, part = job.states, job.states.parts[block.part]
-    keys = read_keys(states, job.scheme, block, buffers)
+    keys = read_keys(states, job.scheme, [block], buffers)
     positions = part.read_positions(block.first_sample, block.samples)
     first = job.firsts[block.part] + block.first_sample
     sample = np.repeat(np.arange(first, first + block.samples, dtype=np.uint64), positions)

@@ -104,6 +104,8 @@ class SampleFilter:
     def _among(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.int64]:
         """Return which of consecutive samples are left out, counted from the first of them."""
         indices = self._of(directory)
+        if not len(indices):
+            return indices
         start, stop = np.searchsorted(indices, [first_sample, first_sample + samples])
         return indices[start:stop] - first_sample
 
