@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tsstore.store.threads import in_threads
+from tsstore.store.threads import in_threads, in_threads_if_slow
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3, 20])
@@ -48,6 +48,38 @@ def test_several_are_at_work_and_few_results_wait():
     for done, result in enumerate(in_threads(call, items(), 4)):
         assert result == done
         assert len(taken) <= done + 8
+
+
+@pytest.mark.parametrize("slowest", [0, 3])
+def test_what_is_quick_is_done_here_until_one_is_slow(slowest, monkeypatch):
+    monkeypatch.setattr("tsstore.store.threads.QUICK_SECONDS", float("inf"))
+    by = []
+
+    def call(item):
+        by.append(threading.current_thread())
+        if item == slowest:
+            monkeypatch.setattr("tsstore.store.threads.QUICK_SECONDS", -1.0)
+        return -item
+
+    assert list(in_threads_if_slow(call, iter(range(40)), 4)) == [-item for item in range(40)]
+    here = threading.current_thread()
+    assert [thread is here for thread in by] == [item <= slowest for item in range(40)]
+    assert list(in_threads_if_slow(call, [], 4)) == []
+
+
+@pytest.mark.parametrize("quick_seconds", [float("inf"), -1.0])
+def test_an_error_of_what_is_quick_comes_in_its_place(quick_seconds, monkeypatch):
+    monkeypatch.setattr("tsstore.store.threads.QUICK_SECONDS", quick_seconds)
+
+    def call(item):
+        if item == 2:
+            raise ValueError(item)
+        return item
+
+    results = in_threads_if_slow(call, range(4), 2)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ValueError, match="2"):
+        next(results)
 
 
 def test_who_stops_waits_for_nobody_and_nothing_more_is_begun():

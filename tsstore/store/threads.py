@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeVar
+
+QUICK_SECONDS = 1e-3
+"""What reading a small file takes at most where it is at hand."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -53,6 +57,24 @@ def in_threads(
             future.cancel()
         for _ in range(workers):
             tasks.put(None)
+
+
+def in_threads_if_slow(
+    call: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
+) -> Iterator[_Result]:
+    """Do the same as `in_threads` with what may be quick, as to read small files: then do it here.
+
+    Handing it to other threads would take longer. They begin as soon as one takes a millisecond, as
+    from storage that is far away.
+    """
+    left = iter(items)
+    for item in left:
+        begun = time.perf_counter()
+        result = call(item)
+        slow = time.perf_counter() - begun > QUICK_SECONDS
+        yield result
+        if slow:
+            yield from in_threads(call, left, threads)
 
 
 def _work(

@@ -9,7 +9,7 @@ from tsstore.store.format.paths import MAX_SLUG
 from tsstore.store.reading.layer import layer_cells
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part, readers
-from tsstore.store.threads import in_threads
+from tsstore.store.threads import in_threads_if_slow
 from tsstore.text import printable
 
 Places = Mapping[str, Mapping[str, str]]
@@ -53,7 +53,7 @@ def layer_parts(path: str, layer: str, parts: Sequence[Part]) -> Iterator[tuple[
 
     StoreError or DamageError where a part holds samples, but not of that layer, and says not why.
     """
-    opened = list(in_threads(lambda part: part.layers.get(layer), parts, readers(parts)))
+    opened = list(in_threads_if_slow(lambda part: part.layers.get(layer), parts, readers(parts)))
     lacking = [p for p, held in zip(parts, opened, strict=True) if held is None and p.samples]
     _check_lacking(path, layer, lacking)
     first = next(held for held in opened if held is not None)
@@ -100,7 +100,7 @@ def _check_lacking(path: str, layer: str, lacking: Sequence[Part]) -> None:
 def _read_names(pairs: Sequence[tuple[Part, str]]) -> list[str]:
     """Return the names of the layers in some parts' directories."""
     threads = readers([part for part, _ in pairs])
-    return list(in_threads(lambda pair: pair[0].layers.name(pair[1]), pairs, threads))
+    return list(in_threads_if_slow(lambda pair: pair[0].layers.name(pair[1]), pairs, threads))
 
 
 def _spells(directory: str, name: str) -> bool:

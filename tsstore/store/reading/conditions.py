@@ -14,7 +14,7 @@ from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.format.arrays import ArraySpec
 from tsstore.store.reading.part import Part, readers
 from tsstore.store.reading.sample_filter import SampleFilter
-from tsstore.store.threads import in_threads
+from tsstore.store.threads import in_threads_if_slow
 from tsstore.text import counted, printable
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def kept_pieces(
         return sample_filter.select(values, part.directory, first)
 
     spans = ((part, first) for part in parts for first in range(0, part.samples, PIECE_SAMPLES))
-    return in_threads(kept, spans, readers(parts))
+    return in_threads_if_slow(kept, spans, readers(parts))
 
 
 def join_pieces(pieces: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tsstore.errors import StoreError
 from tsstore.store.reading.part import Part, readers
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
-from tsstore.store.threads import in_threads
+from tsstore.store.threads import in_threads_if_slow
 from tsstore.text import printable
 
 ID = "id"
@@ -28,7 +28,7 @@ PIECE_SAMPLES = 1 << 16
 def id_dtype(parts: Iterable[Part], name: str = ID) -> np.dtype[Any]:
     """Return the one dtype that holds all parts' ids: int64, uint64, or object for text."""
     held = [part for part in parts if part.samples]
-    dtypes = in_threads(lambda part: _dtype(part, name), held, readers(held))
+    dtypes = in_threads_if_slow(lambda part: _dtype(part, name), held, readers(held))
     found = dict(zip(dtypes, held, strict=True))
     if len(found) > 1:
         sides = ", ".join(f"{dtype} in {part.directory}" for dtype, part in found.items())
@@ -67,7 +67,7 @@ def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> np
     known, places = np.unique(comparable, return_inverse=True)
     held = np.zeros(len(known), dtype=bool)
     spans = ((part, at) for part in holding for at in range(0, part.samples, PIECE_SAMPLES))
-    for piece in in_threads(lambda span: _id_piece(*span, name), spans, readers(holding)):
+    for piece in in_threads_if_slow(lambda span: _id_piece(*span, name), spans, readers(holding)):
         _mark(held, known, piece)
     return given[~held[places.reshape(-1)]]
 
@@ -154,7 +154,9 @@ def same_ids(
     found, numbers, known = {}, [np.empty(0, np.int64)], 0
     for step_parts in _by_step(parts):
         pieces = [np.empty(0, id_dtype(step_parts, by))]
-        ids = in_threads(lambda part: list(id_pieces(part, by)), step_parts, readers(step_parts))
+        ids = in_threads_if_slow(
+            lambda part: list(id_pieces(part, by)), step_parts, readers(step_parts)
+        )
         for part, own_pieces in zip(step_parts, ids, strict=True):
             first = 0
             for piece in own_pieces:

@@ -37,7 +37,7 @@ from tsstore.store.reading.status import (
     status_text,
 )
 from tsstore.store.run import read_run
-from tsstore.store.threads import in_threads
+from tsstore.store.threads import in_threads_if_slow
 from tsstore.text import counted, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def open_parts(files: Files, known: Iterable[Part] = ()) -> tuple[Part, ...]:
     def latest(name: str) -> Part | None:
         return parts[name].refreshed() if name in parts else Part.find(files, name)
 
-    opened = in_threads(latest, sorted([*parts, *wanted]), files.readers)
+    opened = in_threads_if_slow(latest, sorted([*parts, *wanted]), files.readers)
     return tuple(part for part in opened if part is not None)
 
 
