@@ -43,6 +43,7 @@ BLOCK_ROWS = 8
 """Of blocks of which there are many where there are but a few rows."""
 
 SMALLEST = """
+from tsstore.analysis.execution import graph
 from tsstore.analysis.planning import cost, layer_plan
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.store.reading.layer import LayerStates
@@ -54,6 +55,7 @@ for name, value in {**sizes, "PARTITION_RECORDS": {False: 32, True: 32}}.items()
     setattr(layer_plan, name, value)
 blocks = LayerStates.blocks
 LayerStates.blocks = lambda states, rows: blocks(states, min(rows, BLOCK_ROWS))
+graph.TASK_ROWS = BLOCK_ROWS
 LocalScheduler.shared_memory = False
 """.replace("BLOCK_ROWS", str(BLOCK_ROWS))
 """Begins a script whose analyses have thousands of tasks, and go through files."""
@@ -169,6 +171,7 @@ def small_blocks(small_sizes, monkeypatch):
     monkeypatch.setattr(
         LayerStates, "blocks", lambda states, rows: blocks(states, min(rows, BLOCK_ROWS))
     )
+    monkeypatch.setattr("tsstore.analysis.execution.graph.TASK_ROWS", BLOCK_ROWS)
 
 
 def kill(client: Any, most: int | None) -> list[str]:
@@ -320,14 +323,14 @@ def test_blocks_wait_at_the_scheduler_until_a_worker_is_free(client, tmp_path, s
     graph, key = build_graph(
         LayerJob(states, KeyScheme.create(8), plan, str(scratch), Samples(groups=RandomGroups()))
     )
-    blocks = [str(own) for own in graph if "-block-" in str(own)]
+    blocks = [str(own) for own in graph if "-blocks-" in str(own)]
     assert len(blocks) > 20
     scheduler.run(graph, key, 1, None)
 
     def states_of_blocks(dask_scheduler: Any) -> dict[str, set[str]]:
         seen: dict[str, set[str]] = {}
         for entry in dask_scheduler.transition_log:
-            if "-block-" in str(entry[0]):
+            if "-blocks-" in str(entry[0]):
                 seen.setdefault(str(entry[0]), set()).add(entry[2])
         return seen
 
