@@ -40,6 +40,18 @@ for profile, examples in (("tsstore", 50), ("thorough", 300)):
 settings.load_profile("tsstore")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal the slow tests out, those first that wait for minutes: others compute meanwhile.
+
+    Each process would have neighbouring tests else: one all that wait, others all that compute.
+    """
+    if config.option.markexpr == "slow":
+        processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        items.sort(key=lambda item: "outage" not in item.name)
+        items[:] = [item for first in range(processes) for item in items[first::processes]]
+
+
 def pytest_collection_finish() -> None:
     """Let nobody look for garbage among what stays: tests, their modules and the packages.
 

@@ -323,14 +323,14 @@ def test_blocks_wait_at_the_scheduler_until_a_worker_is_free(client, tmp_path, s
     graph, key = build_graph(
         LayerJob(states, KeyScheme.create(8), plan, str(scratch), Samples(groups=RandomGroups()))
     )
-    blocks = [str(own) for own in graph if "-blocks-" in str(own)]
+    blocks = [str(own) for own in graph if "-block-" in str(own)]
     assert len(blocks) > 20
     scheduler.run(graph, key, 1, None)
 
     def states_of_blocks(dask_scheduler: Any) -> dict[str, set[str]]:
         seen: dict[str, set[str]] = {}
         for entry in dask_scheduler.transition_log:
-            if "-blocks-" in str(entry[0]):
+            if "-block-" in str(entry[0]):
                 seen.setdefault(str(entry[0]), set()).add(entry[2])
         return seen
 

@@ -235,7 +235,7 @@ def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
     receipts = []
     for number, blocks in enumerate(block_tasks(job)):
-        receipts.append(key("blocks", number))
+        receipts.append(key("block", number))
         graph[receipts[-1]] = (count_blocks, shared, blocks, buffers)
     rows = job.samples.sample_filter.kept_rows(job.states)
     graph[key("index")] = (check_receipts, receipts, rows, job.samples.set_count)
