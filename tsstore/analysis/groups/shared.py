@@ -132,7 +132,7 @@ class SharedStates(ByLayer[LayerShared]):
         """Return the states that two groups share: indexed by layer and group, a column a group."""
         import pandas as pd
 
-        values = pd.Index(self.groups, name=self.by)
+        values = pd.Index(self.groups, name="group" if self.by == "layer" else self.by)
         frames = {
             name: pd.DataFrame(layer.matrix, index=values, columns=values)
             for name, layer in self.items()
