@@ -74,7 +74,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Say beforehand how long it will take."""
     if "not slow" in config.option.markexpr:
         return "tsstore: all tests take about 5 minutes on 2 cores; `-m slow` runs those left out"
-    return "tsstore: slow tests take about 15 minutes on 2 cores"
+    return "tsstore: slow tests take about 18 minutes on 2 cores"
 
 
 @pytest.fixture(scope="session")
