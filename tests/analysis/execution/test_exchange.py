@@ -100,8 +100,6 @@ def test_slices_are_the_same_from_a_file_as_from_memory(counts, words, bits, gro
             found = read(filed, partition)
             assert contents(found) == contents(held.read(partition))
             assert all(len(piece) for piece in found)
-        several = [piece for part in range(2**bits) for piece in filed.read(part)]
-        assert contents(list(filed.read_several(0, 2**bits))) == contents(several)
 
 
 def test_records_lie_in_frames_that_are_read_one_by_one(tmp_path, monkeypatch):

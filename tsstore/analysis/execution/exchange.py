@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import product
 from typing import IO, Protocol
 
 import google_crc32c
@@ -43,9 +42,6 @@ class Slices(Protocol):
 
     def read(self, partition: int) -> Iterable[Records]:
         """Return the records of one partition, in pieces."""
-
-    def read_several(self, first: int, stop: int) -> Iterable[Records]:
-        """Return the records of partitions from the first on, in pieces."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +77,6 @@ class HeldSlices:
             if offsets[partition] < offsets[partition + 1]
         ]
 
-    def read_several(self, first: int, stop: int) -> list[Records]:
-        """Return the records of partitions from the first on, as views: they follow each other."""
-        return [
-            records[offsets[first] : offsets[stop]]
-            for records, offsets in self.pieces
-            if offsets[first] < offsets[stop]
-        ]
-
 
 @dataclass(frozen=True)
 class FiledSlices:
@@ -117,49 +105,36 @@ class FiledSlices:
 
     def read(self, partition: int) -> Iterator[Records]:
         """Yield a partition's records, some at a time; CountingError if the file has changed."""
-        return self.read_several(partition, partition + 1)
-
-    def read_several(self, first: int, stop: int) -> Iterator[Records]:
-        """Yield the records of partitions from the first on, as `read` does."""
         with _reading(self.file) as file:
-            yield from self._read_frames(file, first, self._go_to(file, first, stop))
+            yield from self._read_frames(file, partition, self._go_to(file, partition))
 
     @property
     def is_far(self) -> bool:
         """Whether the file is objects, whose bytes come late."""
         return is_url(self.file)
 
-    def ask(self, first: int, stop: int) -> Iterator[Records]:
-        """Return what `read_several` does, of objects, with the first bytes there already."""
+    def ask(self, partition: int) -> Iterator[Records]:
+        """Return what `read` does, of objects, with the first bytes there already."""
         file = ObjectReader(self.file)
-        numbers = self._go_to(file, first, stop)
+        frames = self._go_to(file, partition)
         file.look_ahead()
-        return self._read_frames(file, first, numbers)
+        return self._read_frames(file, partition, frames)
 
-    def _go_to(self, file: _Reader, first: int, stop: int) -> list[int]:
-        """Go to where some partitions begin, and return how many frames each has."""
-        size = (stop - first) * _ENTRY.size
-        file.go_to(self.entries + first * _ENTRY.size, size)
-        data = file.read(size)
-        if len(data) != size:
+    def _go_to(self, file: _Reader, partition: int) -> int:
+        """Go to where a partition begins, and return how many frames it has."""
+        file.go_to(self.entries + partition * _ENTRY.size, _ENTRY.size)
+        data = file.read(_ENTRY.size)
+        if len(data) != _ENTRY.size:
             raise self._changed()
-        entries = [
-            self._entry(entry, first + number)
-            for number, entry in enumerate(_ENTRY.iter_unpack(data))
-        ]
-        file.go_to(entries[0][0], sum(entry[1] for entry in entries))
-        return [frames for _, _, frames in entries]
-
-    def _read_frames(self, file: _Reader, first: int, numbers: list[int]) -> Iterator[Records]:
-        for partition, frames in enumerate(numbers, first):
-            for frame in range(frames):
-                yield from self._read_frame(file, partition, frame)
-
-    def _entry(self, entry: tuple[int, int, int, int], partition: int) -> tuple[int, int, int]:
-        start, size, frames, checksum = entry
+        start, size, frames, checksum = _ENTRY.unpack(data)
         if checksum != _checksum(partition, start, size, frames):
             raise self._changed()
-        return start, size, frames
+        file.go_to(start, size)
+        return int(frames)
+
+    def _read_frames(self, file: _Reader, partition: int, frames: int) -> Iterator[Records]:
+        for frame in range(frames):
+            yield from self._read_frame(file, partition, frame)
 
     def _read_frame(self, file: _Reader, partition: int, frame: int) -> Iterator[Records]:
         header = file.read(_FRAME.size)
@@ -184,20 +159,19 @@ class FiledSlices:
         )
 
 
-def read_slices(every: Sequence[Slices], spans: Sequence[tuple[int, int]]) -> Iterator[Records]:
-    """Yield all records of some spans of partitions, block after block.
+def read_slices(every: Sequence[Slices], partition: int) -> Iterator[Records]:
+    """Yield all records of a partition, block after block.
 
     What is in object storage is asked for before its turn has come.
     """
 
-    def begin(wanted: tuple[Slices, tuple[int, int]]) -> Iterable[Records]:
-        slices, span = wanted
+    def begin(slices: Slices) -> Iterable[Records]:
         if isinstance(slices, FiledSlices) and slices.is_far:
-            return slices.ask(*span)
-        return slices.read_several(*span)
+            return slices.ask(partition)
+        return slices.read(partition)
 
     far = any(isinstance(slices, FiledSlices) and slices.is_far for slices in every)
-    for pieces in in_threads(begin, product(every, spans), ASKING_THREADS if far else 1):
+    for pieces in in_threads(begin, every, ASKING_THREADS if far else 1):
         yield from pieces
 
 

@@ -64,7 +64,7 @@ class Index:
     def slices(self, partition: int) -> Iterator[Records]:
         """Yield the records of one partition, piece by piece."""
         every = [receipt.slices for receipt in self.receipts]
-        return read_slices(every, [(partition, partition + 1)])
+        return read_slices(every, partition)
 
 
 def count_blocks(job: LayerJob, blocks: Sequence[Block], buffers: Buffers | None = None) -> Receipt:
