@@ -24,15 +24,10 @@ import numpy as np
 from counted import GROUPS, SEED, Counted
 from draws import Perceptron, entropy_of, independent
 
-from tsstore.statistics.efficiency import Answers, aIQ
-from tsstore.statistics.intervals import Interval
-from tsstore.statistics.network_intervals import (
-    aiq_interval,
-    difference_interval,
-    efficiency_of,
-    propagated,
-)
+from tsstore.statistics.efficiency import aIQ, aiq_interval, efficiency_of, propagated
+from tsstore.statistics.intervals import Interval, difference_interval
 from tsstore.statistics.rarefaction import Rarefaction, scatter_at
+from tsstore.statistics.rates import Answers
 
 EVEN = np.array([0.4, 0.3, 0.2, 0.1])
 TWENTY = np.full(20, 0.05)

@@ -9,8 +9,8 @@ import numpy as np
 from tsstore.statistics.bounds import entropy_lower_bound_by_groups
 from tsstore.statistics.independence import dependent_draws
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.statistics.verdict import Verdict, verdict
 
 GROUPS = 32

@@ -32,8 +32,8 @@ from families import Family, chosen_on, held_out
 from subsets import lenet
 
 from tsstore.statistics import estimators
+from tsstore.statistics.efficiency import network_interval
 from tsstore.statistics.estimators import plug_in
-from tsstore.statistics.network_intervals import network_interval
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import (
     CONSTANT,

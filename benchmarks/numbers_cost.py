@@ -23,9 +23,9 @@ import numpy as np
 
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.statistics.estimators import ESTIMATORS
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.rarefaction import Rarefaction
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 GROUPS = 32
 POSITIONS = 64

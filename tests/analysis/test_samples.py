@@ -17,7 +17,7 @@ from synthetic import draw_layer, write_layers
 from tsstore.analysis import samples as module
 from tsstore.analysis.samples import GROUPS, Dealt, RandomGroups, count_right
 from tsstore.errors import AnalysisError, DamageError
-from tsstore.statistics.efficiency import Answers
+from tsstore.statistics.rates import Answers
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
 

@@ -9,15 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import binom
 
-from tsstore.statistics.efficiency import (
-    Answers,
-    accuracy_limits,
-    aIQ,
-    efficiency,
-    network_efficiency,
-)
+from tsstore.statistics.efficiency import aIQ, aiq_interval, efficiency, network_efficiency
 from tsstore.statistics.intervals import Jackknifed
-from tsstore.statistics.network_intervals import aiq_interval
+from tsstore.statistics.rates import Answers, accuracy_limits
 
 shares = st.floats(0, 1)
 

@@ -18,15 +18,20 @@ from sampling import (
 from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.intervals import jackknifed_entropy
 from tsstore.statistics.jackknife import (
+    SpectrumDelta,
     check_changes,
     rows_in_single_clusters,
     standard_error,
     student_quantile,
+)
+from tsstore.statistics.sample_estimator import (
+    SampleSums,
+    Surprisals,
+    entropy_of_sums,
+    sample_sums,
     sums_without_groups,
 )
-from tsstore.statistics.sample_estimator import SampleSums, Surprisals, entropy_of_sums, sample_sums
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.statistics.verdict import SAMPLE_LIMITED, SATURATED, verdict
 
 MANY = 10**13

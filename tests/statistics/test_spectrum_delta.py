@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sampling import delta_of_counts
 
+from tsstore.statistics.jackknife import SpectrumDelta, merge_deltas
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta, merge_deltas
 
 # Three states in three groups: one everywhere, one in group 1 alone, one in groups 0 and 2.
 MULTIPLICITY = np.array([[3, 1, 2], [0, 5, 0], [1, 0, 1]])

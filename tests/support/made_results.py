@@ -11,7 +11,7 @@ from scipy.special import digamma
 
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
-from tsstore.statistics.efficiency import Answers
+from tsstore.statistics.rates import Answers
 from tsstore.statistics.spectrum import Spectrum
 
 SAMPLES = 4096

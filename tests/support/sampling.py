@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 Rows = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]

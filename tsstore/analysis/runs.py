@@ -15,7 +15,7 @@ from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.samples import Dealt, Samples, count_right
 from tsstore.analysis.schedulers import Scheduler, choose
-from tsstore.statistics.efficiency import Answers
+from tsstore.statistics.rates import Answers
 from tsstore.store.reading.store import StateStore
 
 

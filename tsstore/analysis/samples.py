@@ -15,7 +15,7 @@ from tsstore.counting.records import Groups, group_dtype
 from tsstore.counting.tables.grouped import count_codes
 from tsstore.errors import AnalysisError
 from tsstore.numba_tools.mixing import GOLDEN, splitmix_words
-from tsstore.statistics.efficiency import Answers
+from tsstore.statistics.rates import Answers
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter

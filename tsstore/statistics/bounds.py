@@ -69,11 +69,10 @@ import math
 
 import numpy as np
 
-from tsstore.statistics.jackknife import FEWEST_GROUPS, check_changes, standard_error
+from tsstore.statistics.jackknife import FEWEST_GROUPS, SpectrumDelta, check_changes, standard_error
 from tsstore.statistics.missed import effective_samples, share_missed
 from tsstore.statistics.special import FloatArray, check_level
 from tsstore.statistics.spectrum import IntArray, Spectrum, exact_total
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 FEWEST_SAMPLES = 3
 """With fewer effective samples no triple of samples tells how much the pairs overlap."""

@@ -1,23 +1,25 @@
 """Efficiencies, entropy a neuron, of a layer and of a network; and weighed with its accuracy.
 
-Right answers of independent samples are binomial, and have exact limits (Clopper and Pearson 1934,
-Biometrika 26): quantiles of the beta distribution, which also say something where all answers are
-right. Answers of one cluster of samples resemble each other: they count for as many as independent
-ones that would scatter alike, as groups of clusters tell (Korn and Graubard 1998, Survey
-Methodology 24).
+*Intervals of a network's.* The same groups of samples are left out in all layers, and in the
+accuracy, and the number is computed anew from what is left: what layers have in common, because
+they saw the same samples, is then in its standard error. How far off the number may be for other
+reasons follows from the layers: it is computed from the lowest and from the highest entropy that
+each layer may have on average, and from those that it may have if the samples, which are the same
+in all layers, missed as much as they can have missed (`intervals`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol, overload
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final, Protocol, overload
 
 import numpy as np
 
-from tsstore.statistics.jackknife import FEWEST_GROUPS, standard_error, student_quantile
-from tsstore.statistics.special import FloatArray, binomial_limits, check_level
-from tsstore.statistics.spectrum import IntArray
+from tsstore.statistics.intervals import Interval, Jackknifed, Reach
+from tsstore.statistics.rates import Answers, accuracy_limits
+from tsstore.statistics.special import FloatArray
 
 ROUNDING: Final = 1e-5
 """A share may be so much above 1: averages of float32 are."""
@@ -140,66 +142,118 @@ def _values(name: str, value: Any) -> FloatArray:
         raise ValueError(f"{name} must be a number, an array or a tensor: found {value}") from None
 
 
-FEWEST_WRONG_GROUPS = 10
-"""With right or wrong answers in fewer groups these do not tell how much clusters scatter."""
+def network_interval(
+    entropies: Sequence[Jackknifed],
+    neurons: Sequence[int],
+    *,
+    level: float = 0.95,
+    unseen_like_rare: bool = False,
+) -> Interval:
+    """Return a confidence interval for the network's efficiency, the geometric mean of the layers'.
 
-
-class Answers(NamedTuple):
-    """Right answers of each group of samples, and all of its answers, int64 (groups,)."""
-
-    right: IntArray
-    samples: IntArray
-
-    @property
-    def share(self) -> float:
-        """Share of all answers that are right; NaN if there are none."""
-        samples = int(self.samples.sum())
-        return int(self.right.sum()) / samples if samples else float("nan")
-
-    def shares_without(self) -> FloatArray:
-        """Return the share of right answers without each group, float64 (groups,).
-
-        ValueError if there are answers of one group only.
-        """
-        right, samples = int(self.right.sum()), int(self.samples.sum())
-        left = samples - self.samples
-        if samples == 0 or left.min() == 0:
-            raise ValueError(
-                f"an accuracy without each group needs answers of two groups: found {samples} "
-                f"answers, at most {int(self.samples.max(initial=0))} of them in one group"
-            )
-        shares: FloatArray = (right - self.right) / left
-        return shares
-
-
-def accuracy_limits(
-    answers: Answers, level: float = 0.95, clusters: int | None = None
-) -> tuple[float, float]:
-    """Return confidence limits of an accuracy, from 0 to 1.
-
-    Where there are clusters, samples of one depend on each other and lie in one group; None if each
-    sample is on its own. ValueError if the level is not between 0 and 1, there are no answers, or
-    those of clusters are of one group only.
+    Entropies, each layer's (`intervals.jackknifed_entropy`), have the same groups; ValueError if
+    not, if there are no layers, or not as many numbers of neurons, or the level is not between 0
+    and 1. What may be assumed of unseen states, `Jackknifed.interval` says.
     """
-    check_level(level)
-    if not (samples := int(answers.samples.sum())):
-        raise ValueError("an accuracy needs answers: there are none")
-    number = samples if clusters is None else _effective_answers(answers, level, clusters)
-    right = answers.share * number
-    lower, upper = binomial_limits(right, number - right, level)
-    return float(lower), float(upper)
-
-
-def _effective_answers(answers: Answers, level: float, clusters: int) -> float:
-    """Return how many independent answers scatter like those of clusters."""
-    samples, share = int(answers.samples.sum()), answers.share
-    telling = min(
-        int(np.count_nonzero(part)) for part in (answers.right, answers.samples - answers.right)
+    _check_layers(entropies, neurons)
+    network, reach = propagated(
+        entropies, neurons, lambda bits: efficiency_of(bits, neurons), level, unseen_like_rare
     )
-    if telling < FEWEST_WRONG_GROUPS:
-        return float(min(samples, clusters))
-    held = answers.samples > 0
-    error = standard_error(answers.shares_without()[held])
-    groups = max(int(np.count_nonzero(held)), FEWEST_GROUPS)
-    wider = student_quantile(level, groups - 1) / student_quantile(level, 10**6)
-    return float(min(samples, share * (1 - share) / (error * wider) ** 2))
+    return network.within(reach, level, 1.0)
+
+
+def aiq_interval(
+    entropies: Sequence[Jackknifed],
+    neurons: Sequence[int],
+    accuracy: float | Answers,
+    *,
+    weight: float = 2,
+    clusters: int | None = None,
+    level: float = 0.95,
+    unseen_like_rare: bool = False,
+) -> Interval:
+    """Return a confidence interval for the aIQ, from 0 to 1; all as `network_interval`.
+
+    An accuracy is of the answers of each group, or a share that is taken to be exact; ValueError as
+    `aIQ`, too, or if a single group has all answers.
+
+    Few wrong answers scatter unlike Student's t, and none do not scatter at all by groups: what the
+    accuracy makes uncertain is the quotient at its limits (`rates.accuracy_limits`). These
+    deviations are joined with the margin of the efficiency, and with how the two vary together from
+    group to group, as Zou and Donner do (2008, Statistics in Medicine 27).
+    """
+    _check_layers(entropies, neurons)
+    share = accuracy.share if isinstance(accuracy, Answers) else accuracy
+
+    def quotient(bits: Sequence[float], accuracy: float) -> float:
+        return aIQ(min(1.0, efficiency_of(bits, neurons)), accuracy, weight)
+
+    alone, reach = propagated(
+        entropies, neurons, lambda bits: quotient(bits, share), level, unseen_like_rare
+    )
+    if not isinstance(accuracy, Answers):
+        return alone.within(reach, level, 1.0)
+    bits = [entropy.estimate for entropy in entropies]
+    shares = accuracy.shares_without().tolist()
+    by_accuracy = np.array([quotient(bits, without) for without in shares])
+    margin, together = alone.margin(level), _correlation(alone.without, by_accuracy)
+
+    def to_side(limit: float, missed: float) -> float:
+        off = abs(quotient(bits, limit) - alone.estimate)
+        return math.sqrt(margin**2 + missed**2 + off**2 + 2 * together * margin * off)
+
+    limits = accuracy_limits(accuracy, level, clusters)
+    lower = reach.lowest - to_side(limits[0], reach.lowest - reach.least)
+    upper = reach.highest + to_side(limits[1], reach.most - reach.highest)
+    bits_without = np.stack([entropy.without for entropy in entropies], axis=1).tolist()
+    without = np.array([quotient(*both) for both in zip(bits_without, shares, strict=True)])
+    error = replace(alone, without=without).standard_error
+    return Interval(alone.estimate, max(0.0, lower), min(1.0, upper), error, level)
+
+
+def propagated(
+    entropies: Sequence[Jackknifed],
+    neurons: Sequence[int],
+    statistic: Callable[[Sequence[float]], float],
+    level: float,
+    unseen_like_rare: bool = False,
+) -> tuple[Jackknifed, Reach]:
+    """Return what a rising statistic of all layers' bits comes to, and how far off it may be."""
+    reaches = (entropy.reach(level, unseen_like_rare=unseen_like_rare) for entropy in entropies)
+    capped = [
+        [min(bits, most) for bits in reach] for reach, most in zip(reaches, neurons, strict=True)
+    ]
+    reach = Reach(*(statistic(bits) for bits in zip(*capped, strict=True)))
+    table = np.stack([entropy.without for entropy in entropies], axis=1)
+    jackknifed = Jackknifed(
+        statistic([entropy.estimate for entropy in entropies]),
+        reach.lowest,
+        reach.highest,
+        without=np.array([statistic(bits) for bits in table.tolist()]),
+        samples=np.max([entropy.samples for entropy in entropies], axis=0),
+    )
+    return jackknifed, reach
+
+
+def efficiency_of(bits: Sequence[float], neurons: Sequence[int]) -> float:
+    """Return the efficiency of a network whose layers have so many bits, and neurons."""
+    efficiencies = [max(0.0, b) / n for b, n in zip(bits, neurons, strict=True)]
+    return network_efficiency(efficiencies) or 0.0
+
+
+def _correlation(one: FloatArray, other: FloatArray) -> float:
+    """Return the correlation of two numbers over the groups left out; 0 if one does not change."""
+    deviations = one - one.mean(), other - other.mean()
+    sizes = [float(np.linalg.norm(part)) for part in deviations]
+    return float(deviations[0] @ deviations[1]) / math.prod(sizes) if min(sizes) > 0 else 0.0
+
+
+def _check_layers(entropies: Sequence[Jackknifed], neurons: Sequence[int]) -> None:
+    groups = {len(entropy.without) for entropy in entropies}
+    if len(entropies) != len(neurons) or len(groups) != 1:
+        raise ValueError(
+            f"a network needs layers with the same groups, and the neurons of each: found "
+            f"{len(entropies)} layers, {len(neurons)} numbers of neurons, {sorted(groups)} groups"
+        )
+    if min(neurons) < 1:
+        raise ValueError(f"a layer has at least one neuron: found {min(neurons)}")

@@ -62,9 +62,9 @@ import numpy as np
 from scipy import special
 from scipy.ndimage import maximum_filter1d
 
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.special import FloatArray
 from tsstore.statistics.spectrum import IntArray, Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 LEVEL = 2e-4
 """Chance that independent samples are taken for dependent ones, at most."""

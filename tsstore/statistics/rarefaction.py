@@ -31,6 +31,7 @@ from numpy.polynomial.chebyshev import chebvander
 from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.jackknife import (
     FEWEST_GROUPS,
+    SpectrumDelta,
     check_changes,
     incidences_without,
     standard_error,
@@ -38,7 +39,6 @@ from tsstore.statistics.jackknife import (
 from tsstore.statistics.richness import Draws, draws_from_one_to
 from tsstore.statistics.special import FloatArray, log_avoidance, log_ratio, taken_marked
 from tsstore.statistics.spectrum import IntArray, Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 
 KEPT_BELOW = 128
 """Counts that stay as they are: of larger ones, polynomials of factors of two are all alike."""

@@ -52,6 +52,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.special import FloatArray, digamma_correction, log_ratio, tail_sum
 from tsstore.statistics.spectrum import IntArray, Spectrum
 
@@ -181,6 +182,25 @@ def entropy_of_sums(sums: SampleSums, surprisals: Surprisals, samples: int) -> f
     tail = tail_sum(samples, sums.once, sums.twice)
     unseen = sums.rows_in_single_samples / sums.rows * tail
     return (seen + unseen) / math.log(2)
+
+
+def sums_without_groups(
+    total: SampleSums, changes: SpectrumDelta, surprisals: Surprisals
+) -> list[SampleSums]:
+    """Return what the default estimate is made of, of all samples but those of each group.
+
+    No spectrum is made without a group: the sums add up, and so do their changes. The spread of a
+    rare state's rows is that of all samples throughout. One a group; that of all samples for a
+    group that holds none.
+    """
+    k, q, states = changes.multiplicity, changes.incidence, changes.states
+    once, twice = states * (q == 1), states * (q == 2)
+    surprisal = total.surprisal + changes.by_group(states * (k * surprisals.nats(k, q)))
+    in_single = total.rows_in_single_samples + changes.by_group(once * k)
+    seen = total.once + changes.by_group(once), total.twice + changes.by_group(twice)
+    counts = (column.astype(np.int64) for column in (in_single, *seen))
+    columns = total.rows - changes.rows, surprisal, *counts
+    return [SampleSums(*sums) for sums in zip(*(c.tolist() for c in columns), strict=True)]
 
 
 def rare_spread(spectrum: Spectrum, equal_pairs_within_samples: int | None) -> float:

@@ -35,23 +35,6 @@ def check_level(level: float) -> None:
         raise ValueError(f"level must be between 0 and 1, such as 0.95: found {level}")
 
 
-def binomial_limits(
-    right: npt.ArrayLike, wrong: npt.ArrayLike, level: float
-) -> tuple[FloatArray, FloatArray]:
-    """Return confidence limits of shares, exact ones, from 0 to 1 (Clopper and Pearson 1934).
-
-    So many of independent draws are right and wrong, which need not be whole numbers.
-    """
-    from scipy.special import betaincinv
-
-    right, wrong = np.asarray(right, np.float64), np.asarray(wrong, np.float64)
-    tail = (1 - level) / 2
-    with np.errstate(invalid="ignore"):
-        lower = np.where(right > 0, betaincinv(right, wrong + 1, tail), 0.0)
-        upper = np.where(wrong > 0, betaincinv(right + 1, wrong, 1 - tail), 1.0)
-    return lower, upper
-
-
 def log_ratio(total: float, k: FloatArray | IntArray) -> FloatArray:
     """Return ln(total / k), to the last digits also where k is nearly the total.
 

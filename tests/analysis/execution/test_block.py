@@ -19,7 +19,7 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.records import Buffers, Records
-from tsstore.statistics.spectrum_delta import SpectrumDelta
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter

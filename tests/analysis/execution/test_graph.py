@@ -38,8 +38,8 @@ from tsstore.counting.premerge import direct_index as direct
 from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.records import Buffers, Records
 from tsstore.errors import CountingError, DamageError
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter

@@ -15,8 +15,8 @@ from synthetic import layer, write_layers
 import tsstore
 from tsstore.analysis.results.difference import Difference, difference
 from tsstore.errors import AnalysisError, UnknownLayerError
-from tsstore.statistics.intervals import Jackknifed, Reach, jackknifed_entropy
-from tsstore.statistics.network_intervals import difference_interval, efficiency_of, propagated
+from tsstore.statistics.efficiency import efficiency_of, propagated
+from tsstore.statistics.intervals import Jackknifed, Reach, difference_interval, jackknifed_entropy
 from tsstore.store.reading.store import StateStore
 
 WITHOUT = np.array([3.9, 4.1, 4.0, 4.2])

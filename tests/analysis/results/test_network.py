@@ -31,8 +31,8 @@ from tsstore.analysis.results.layer import (
 )
 from tsstore.analysis.results.network import network_lines, notes, reasons
 from tsstore.errors import AnalysisError, UnknownLayerError
-from tsstore.statistics.efficiency import Answers
-from tsstore.statistics.network_intervals import aiq_interval, network_interval
+from tsstore.statistics.efficiency import aiq_interval, network_interval
+from tsstore.statistics.rates import Answers
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.text import MOST_NAMED
 

@@ -18,7 +18,7 @@ from tsstore.counting.premerge.hot_keys import HotKeys, merge_hot_rows
 from tsstore.counting.premerge.samples import count_groups, numbers_by_group
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Buffers, Records
-from tsstore.statistics.spectrum_delta import SpectrumDelta
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block

@@ -20,7 +20,7 @@ from tsstore.analysis.execution.scratch_objects import ObjectReader, written_obj
 from tsstore.analysis.planning.cost import ASKING_THREADS, FRAME_BYTES
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
-from tsstore.statistics.spectrum_delta import SpectrumDelta
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.store.files.open import is_url
 from tsstore.store.threads import in_threads
 from tsstore.text import format_memory

@@ -23,8 +23,8 @@ from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
 from tsstore.counting.tables.spectra import DeltaEntries, add_up_entries
 from tsstore.errors import CountingError
+from tsstore.statistics.jackknife import SpectrumDelta, merge_deltas
 from tsstore.statistics.spectrum import Spectrum, merge
-from tsstore.statistics.spectrum_delta import SpectrumDelta, merge_deltas
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 

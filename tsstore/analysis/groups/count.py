@@ -23,8 +23,8 @@ from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter
 

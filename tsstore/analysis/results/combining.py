@@ -12,7 +12,8 @@ from tsstore.analysis.results.layer import interval_document
 from tsstore.analysis.results.layer_parts import COMMON, CombinedLayer, Part, read_part
 from tsstore.analysis.results.network_numbers import NetworkNumbers, network_lines
 from tsstore.errors import AnalysisError, FormatError
-from tsstore.statistics.efficiency import Answers, network_efficiency
+from tsstore.statistics.efficiency import network_efficiency
+from tsstore.statistics.rates import Answers
 from tsstore.statistics.verdict import SAMPLE_LIMITED
 from tsstore.text import listed, printable, text_table
 

@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError, UnknownLayerError
-from tsstore.statistics.intervals import Interval, Jackknifed
-from tsstore.statistics.network_intervals import (
-    Estimated,
-    difference_interval,
-    efficiency_of,
-    propagated,
-)
+from tsstore.statistics.efficiency import efficiency_of, propagated
+from tsstore.statistics.intervals import Estimated, Interval, Jackknifed, difference_interval
 from tsstore.statistics.special import check_level
 from tsstore.store.reading.ids import ID
 from tsstore.text import html_lines, html_table, html_title, printable, text_table

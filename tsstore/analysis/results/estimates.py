@@ -20,12 +20,16 @@ from tsstore.statistics.intervals import (
     Jackknifed,
     jackknifed_entropy,
 )
-from tsstore.statistics.jackknife import shares_seen_once, standard_error, student_quantile
+from tsstore.statistics.jackknife import (
+    SpectrumDelta,
+    shares_seen_once,
+    standard_error,
+    student_quantile,
+)
 from tsstore.statistics.rarefaction import Rarefaction, scatter_at
 from tsstore.statistics.richness import Richness, chao
 from tsstore.statistics.special import check_level
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.statistics.verdict import Verdict, verdict
 
 SAMPLE_BASED = "sample-based"

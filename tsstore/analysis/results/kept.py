@@ -17,9 +17,9 @@ from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.samples import Dealt
 from tsstore.errors import FormatError
-from tsstore.statistics.efficiency import Answers
+from tsstore.statistics.jackknife import SpectrumDelta
+from tsstore.statistics.rates import Answers
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.spectrum_delta import SpectrumDelta
 from tsstore.store.format.documents import mapping, number, real, text
 
 MOST = 2**63 - 1

@@ -21,9 +21,9 @@ from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.layer import LayerResult, bounded_text
 from tsstore.errors import AccessError, FormatError
-from tsstore.statistics.efficiency import Answers
 from tsstore.statistics.intervals import Jackknifed
 from tsstore.statistics.missed import Missed
+from tsstore.statistics.rates import Answers
 from tsstore.statistics.verdict import SAMPLE_LIMITED
 from tsstore.store.format.documents import mapping, number, real, text
 from tsstore.text import printable

@@ -27,7 +27,8 @@ from tsstore.analysis.results.layer_parts import for_combining
 from tsstore.analysis.results.network_numbers import NetworkNumbers, network_lines
 from tsstore.analysis.results.scalars import dataset_of, flat_scalars
 from tsstore.analysis.samples import Dealt
-from tsstore.statistics.efficiency import Answers, network_efficiency
+from tsstore.statistics.efficiency import network_efficiency
+from tsstore.statistics.rates import Answers
 from tsstore.text import (
     MOST_NAMED,
     html_lines,

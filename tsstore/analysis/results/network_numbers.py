@@ -9,9 +9,9 @@ from typing import Protocol
 
 from tsstore.analysis.results.layer import bounded_text, interval_text
 from tsstore.errors import AnalysisError
-from tsstore.statistics.efficiency import Answers, aIQ, network_efficiency
+from tsstore.statistics.efficiency import aIQ, aiq_interval, network_efficiency, network_interval
 from tsstore.statistics.intervals import Interval, Jackknifed
-from tsstore.statistics.network_intervals import aiq_interval, network_interval
+from tsstore.statistics.rates import Answers
 from tsstore.statistics.special import check_level
 from tsstore.statistics.verdict import SATURATED, USABLE
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.statistics.rarefaction import Rarefaction
-from tsstore.statistics.special import binomial_limits, check_level
+from tsstore.statistics.rates import binomial_limits
+from tsstore.statistics.special import check_level
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.statistics.verdict import UNSEEN_UP_TO
 from tsstore.text import html_lines, html_table, html_title, listed, printable, text_table

@@ -38,8 +38,8 @@ from tsstore.counting.tables.aggregate import count_tables
 from tsstore.counting.tables.spectra import Tally
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import AnalysisError, CountingError, TsstoreWarning
+from tsstore.statistics.information import mean_surprisal, unseen
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.surprisal import mean_surprisal, unseen
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_frame import frame_of_samples
@@ -111,8 +111,8 @@ def surprising(
     A row whose state is in K of all N rows, k of them in its own sample of r rows, has a surprisal
     of ``-log2((1 - u) (K - k) / (N - r))`` bits if another sample shows the state (K > k), else of
     ``-log2(u / f0)``: u is the share of all rows in states of one sample alone (Good 1953), f0 how
-    many states Chao2 estimates to be unseen, one at least. ``tsstore/statistics/surprisal.py`` has
-    the sources.
+    many states Chao2 estimates to be unseen, one at least. The sources are in
+    ``tsstore/statistics/information.py``.
     """
     if operator.index(n) < 1:
         raise AnalysisError(f"n is {n}; expected how many samples to return, 1 at least")

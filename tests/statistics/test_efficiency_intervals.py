@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sampling import Counted, clumped_rows, independent_rows, shannon_entropy, zipf
 
-from tsstore.statistics.efficiency import Answers, aIQ
+from tsstore.statistics.efficiency import aIQ, aiq_interval, network_interval
 from tsstore.statistics.intervals import Jackknifed, jackknifed_entropy
-from tsstore.statistics.network_intervals import aiq_interval, network_interval
+from tsstore.statistics.rates import Answers
 
 FIRST = Jackknifed(4.0, 3.5, 5.0, np.array([3.9, 4.1, 4.0]), np.array([10, 12, 9]))
 SECOND = Jackknifed(1.0, 1.0, 1.2, np.array([1.1, 0.9, 1.0]), np.array([10, 12, 9]))

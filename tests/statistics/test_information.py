@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tsstore.statistics.information import mean_surprisal, unseen
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.statistics.surprisal import mean_surprisal, unseen
 
 
 def test_what_is_unseen_follows_from_what_one_sample_alone_shows():
