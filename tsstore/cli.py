@@ -20,7 +20,7 @@ _ARGUMENT = (
 )
 _STEPS = (
     'tsstore.analyze(store, by="step"), or one, tsstore.analyze(store.at_step(…))',
-    "tsstore analyze --by step, or choose one, --step (of compare: --step-a, --step-b)",
+    "tsstore analyze --by step, or choose one, --step (of the other run: --other-step)",
 )
 """What Python says of a run of several steps, and what the command line does."""
 _SAID = {

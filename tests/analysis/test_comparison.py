@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import draw_batch, write_run
+from helpers import draw_batch, rewrite_attributes, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -199,3 +199,55 @@ def test_ids_of_other_types_are_told_apart_to_the_last_bit(tmp_path):
     found = tsstore.compare(*stores, efficiency=False)
     assert [layer.samples for layer in found.values()] == [4, 4]
     assert [layer.share for layer in found.values()] == [0, 0]
+
+
+def test_parts_of_both_types_of_ids_are_joined_to_the_last_bit(tmp_path):
+    ids = [
+        (2**53 + np.arange(4)).astype(np.int64),
+        np.arange(4, dtype=np.uint64) + np.uint64(2**63),
+    ]
+    stores = []
+    for name, order in (("first", (0, 1)), ("second", (1, 0))):
+        for rank, number in enumerate(order):
+            rng, part = np.random.default_rng(number), PartAttributes(rank=rank, world_size=2)
+            batch = draw_batch(rng, 4, neurons=LAYERS, columns={"id": ids[number]})
+            write_run(tmp_path / name, [batch], neurons=LAYERS, part=part)
+        stores.append(tsstore.open(tmp_path / name))
+    for options in ({"efficiency": False}, {"novelty": True}):
+        found = tsstore.compare(*stores, **options)
+        assert [(layer.samples, layer.share) for layer in found.values()] == [(8, 0), (8, 0)]
+
+
+def test_of_two_analyses_the_efficiencies_are_compared(runs):
+    analyses = [tsstore.analyze(run) for run in runs]
+    found = tsstore.compare(*analyses)
+    assert found.efficiency.to_dict() == tsstore.difference(*analyses).to_dict()
+    assert (len(found), found.overlap) == (0, None)
+    assert "bits that differ" not in repr(found) + found._repr_html_()
+    with pytest.raises(AnalysisError, match="two runs, or two analyses"):
+        tsstore.compare(analyses[0], runs[1])
+
+
+def test_other_shapes_of_positions_are_told(tmp_path):
+    stores = []
+    for shape in ((2, 3), (3, 2), ()):
+        path = tmp_path / str(shape)
+        rng, columns = np.random.default_rng(0), {"id": np.arange(4)}
+        batch = draw_batch(rng, 4, neurons=LAYERS, positions={"conv_1": 6}, columns=columns)
+        write_run(path, [batch], neurons=LAYERS)
+        node = next(item for item in path.glob("*/layers/0000-conv_1"))
+        rewrite_attributes(path, str(node.relative_to(path)), {"position_shape": list(shape)})
+        stores.append(tsstore.open(path))
+    found = tsstore.compare(*stores[:2], efficiency=False)
+    assert found.warnings == [
+        "conv_1: positions are 2×3 and 3×2: rows may be of other places in a sample."
+    ]
+    assert not tsstore.compare(stores[0], stores[2], efficiency=False).warnings
+
+
+def test_the_command_chooses_samples_of_both_runs_or_of_the_other_one(runs):
+    paths = [run.path for run in runs]
+    both = ["compare", *paths, "--no-efficiency", "--json", "--filter", "id=150"]
+    other = [*both, "--other-filter", "id=151"]
+    found = [json.loads(CliRunner().invoke(app, given).stdout) for given in (both, other)]
+    assert [one["layers"]["fc"]["samples"] for one in found] == [1, 0]

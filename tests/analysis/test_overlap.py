@@ -233,7 +233,7 @@ def test_the_command_prints_what_is_new(runs):
     shown = CliRunner().invoke(app, ["compare", *paths, "--no-efficiency", "--novelty"])
     assert shown.exit_code == 0, shown.output
     assert "of both" in shown.stdout
-    assert "more samples like its own" in shown.stdout
+    assert "more samples like the first's" in shown.stdout
     arguments = ["compare", *paths, "--no-efficiency", "--novelty", "--json"]
     document = json.loads(CliRunner().invoke(app, arguments).stdout)
     assert document["overlap"]["layers"]["a"]["new_states_drawn"]

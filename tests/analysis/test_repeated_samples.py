@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from synthetic import count, draw_layer, found, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis.repeats import HELD, digest_samples, settle_repeats
+from tsstore.analysis.repeats import (
+    HELD,
+    choose_samples,
+    choose_samples_of_runs,
+    digest_samples,
+    settle_repeats,
+)
+from tsstore.analysis.request import Request
 from tsstore.analysis.samples import RandomGroups
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, DamageError
@@ -233,6 +240,17 @@ def test_rows_that_do_not_fit_into_the_memory_are_not_compared(tmp_path):
     repeats = settle_repeats(store, ["a"], 1 << 10, LocalScheduler(1))
     assert (repeats.staying, repeats.sample_filter.samples) == (None, 0)
     assert repeats.problem.startswith("comparing the rows of 2 samples takes")
+
+
+def test_of_several_runs_all_that_is_known_is_held_of_the_memory(tmp_path):
+    store = write(tmp_path / "run", [1, 1, 2], {"a": [1, 1, 2]})
+    enough = 64 * MIB
+    request, runner = Request(memory=enough), LocalScheduler(1)
+    alone = choose_samples(store, ["a"], request, runner)
+    both = choose_samples_of_runs([(store, ["a"])] * 2, request, runner)
+    assert [one.sample_filter.samples for one in both] == [1, 1]
+    short = choose_samples(store, ["a"], request, runner, enough - 100)
+    assert (alone.problem, short.problem) == ("", "it takes 144 bytes, and memory is 100 bytes")
 
 
 def test_damage_is_an_error_before_anything_is_left_out(tmp_path):

@@ -167,7 +167,7 @@ def test_intervals_can_be_left_out_or_made_of_clusters(run):
         (["analyze", "RUN", "--by", "label", "--window", "3"], "--by label and --window 3; expect"),
         (["neurons", "RUN", "--near", "2"], "--near is 2; expected a share"),
         (["neurons", "RUN", "--near", "0.9", "--by", "label"], "leave out --by and --window"),
-        (["report", "RUN", "--compare-step", "3"], "pass --compare OTHER"),
+        (["report", "RUN", "--other-step", "3"], "pass --compare OTHER"),
     ],
 )
 def test_errors_are_one_line_on_stderr_and_exit_code_2(run, arguments, words):

@@ -149,3 +149,12 @@ def test_names_mean_nothing_in_markdown_but_themselves():
         "| --- | ---: |",
         "| &lt;b&gt;a\\|b&lt;/b&gt;[x]\\(y) | 1,234 |",
     ]
+
+
+def test_headings_take_the_room_that_is_left():
+    headings = ("layer", "states of first", "bits to nearest")
+    rows = [("conv_1", "2,702", "3 of 24"), ("conv_2", "263", "1 of 10")]
+    heights = {width: len(table_lines(headings, rows, width)) - 2 for width in (23, 30, 80)}
+    assert heights == {23: 3, 30: 2, 80: 1}
+    for width in heights:
+        assert max(map(len, table_lines(headings, rows, width))) <= width

@@ -10,7 +10,7 @@ def test_the_code_runs_and_prints_all_three_tables(tmp_path, monkeypatch, capsys
     names = run_code("how-to/compare.md")
     found = names["found"]
     printed = capsys.readouterr().out
-    for words in ("network efficiency", "bits that differ", "rows new in second"):
+    for words in ("network efficiency", "bits that differ", "new rows"):
         assert words in printed
     assert found.overlap["1"].sample_limited
     assert found.overlap["3"].new_rows > 10 * found.overlap["3"].expected_new_rows

@@ -164,6 +164,18 @@ def test_groups_and_another_run_have_their_sections(run, tmp_path):
     assert "--by label --compare" in joined
 
 
+def test_groups_are_of_bins_and_windows_as_well(run, tmp_path):
+    path = str(tmp_path / "report.html")
+    for options in (["--by", "id", "--bins", "2"], ["--window", "200"]):
+        done = CliRunner().invoke(app, ["report", str(run), "-o", path, *options])
+        assert done.exit_code == 0, done.output
+        page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+        assert f"tsstore report {run} {' '.join(options)}" in page.texts
+    tsstore.report(run, path, by="id", bins=[0, 100, 400])
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not [text for text in page.texts if text.startswith("tsstore report")]
+
+
 def test_an_analysis_alone_makes_a_page_when_its_run_is_gone(run, tmp_path):
     tsstore.analyze(run).save(tmp_path / "run.analysis.zarr")
     analysis = tsstore.Analysis.load(tmp_path / "run.analysis.zarr")

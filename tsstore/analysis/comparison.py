@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from tsstore.analysis.flips import HEADINGS, HELD_BYTES, LayerFlips, compare_layer, find_targets
 from tsstore.analysis.overlap import find_overlap
-from tsstore.analysis.repeats import choose_samples
+from tsstore.analysis.repeats import choose_samples_of_runs
 from tsstore.analysis.request import Request, countable, layer_names
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.difference import Difference, difference
+from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.results.overlap import Overlap
 from tsstore.analysis.runs import AskedRun, analyze_runs
 from tsstore.analysis.schedulers import Scheduler, choose
@@ -141,7 +142,7 @@ class Comparison(ByLayer[LayerFlips]):
 
     def __repr__(self) -> str:
         title = f"<Comparison {printable(self.first)} with {printable(self.second)}>"
-        table = text_table([HEADINGS, *(layer.cells for layer in self.values())])
+        table = text_table([HEADINGS, *(layer.cells for layer in self.values())]) if self else []
         efficiency = [] if self.efficiency is None else [repr(self.efficiency)]
         overlap = [] if self.overlap is None else [repr(self.overlap)]
         lines = [f"  {line}" for line in (*self.warnings, *self.sentences)]
@@ -150,15 +151,15 @@ class Comparison(ByLayer[LayerFlips]):
     def _repr_html_(self) -> str:
         title = html_title("Comparison", f"{self.first} with {self.second}")
         efficiency = "" if self.efficiency is None else self.efficiency._repr_html_()
-        table = html_table(HEADINGS, [layer.cells for layer in self.values()])
+        table = html_table(HEADINGS, [layer.cells for layer in self.values()]) if self else ""
         lines = html_lines([*self.warnings, *self.sentences])
         overlap = "" if self.overlap is None else self.overlap._repr_html_()
         return title + efficiency + table + lines + overlap
 
 
 def compare(
-    first: StateStore | StorePath,
-    second: StateStore | StorePath,
+    first: StateStore | StorePath | Analysis,
+    second: StateStore | StorePath | Analysis,
     layers: str | Iterable[str] | None = None,
     *,
     efficiency: bool = True,
@@ -177,7 +178,8 @@ def compare(
     Parameters
     ----------
     first, second
-        Two runs, their paths, or views of one: ``store.at_step(1)`` and ``store.at_step(2)``.
+        Two runs, their paths, or views of one: ``store.at_step(1)`` and ``store.at_step(2)``. Or
+        two analyses, such as those of two groups: of them the efficiencies alone are compared.
     layers
         Names of layers, or patterns; those that both runs have unless given.
     efficiency
@@ -199,7 +201,8 @@ def compare(
     Raises
     ------
     AnalysisError
-        If a layer has other widths in both runs, or memory or scheduler make no sense.
+        If a layer has other widths in both runs, a run is given beside an analysis, or memory or
+        scheduler make no sense.
     UnknownLayerError
         If no layer is in both runs, or one that was asked for is not.
     NotAStoreError, FormatError, DamageError, EmptyStoreError, MemoryTooSmallError
@@ -213,6 +216,8 @@ def compare(
     than those of `analyze`; and one over the first run, in which each row is compared with 200
     states.
     """
+    if isinstance(first, Analysis) or isinstance(second, Analysis):
+        return _compare_analyses(first, second)
     request = Request(memory, scheduler, progress, scratch, intervals=False)
     stores = countable(first), countable(second)
     names = _common_layers(*stores, layers)
@@ -237,6 +242,13 @@ def compare(
     return Comparison((stores[0].path, stores[1].path), flips, found, warnings, overlap)
 
 
+def _compare_analyses(first: Any, second: Any) -> Comparison:
+    """Compare what alone two analyses tell: their efficiencies."""
+    if not (isinstance(first, Analysis) and isinstance(second, Analysis)):
+        raise AnalysisError("found a run and an analysis; compare two runs, or two analyses")
+    return Comparison((first.run, second.run), {}, difference(first, second))
+
+
 def _overlap(
     stores: Pair[StateStore],
     pairs: Sequence[Pair[LayerStates]],
@@ -246,7 +258,7 @@ def _overlap(
 ) -> Overlap:
     """Find what layers of two runs share, of the samples that an analysis would count."""
     names = [first.name for first, _ in pairs]
-    samples = [choose_samples(store, names, request, runner) for store in stores]
+    samples = choose_samples_of_runs([(store, names) for store in stores], request, runner)
     found = {}
     for name, pair in zip(names, pairs, strict=True):
         with _reading(stores, pair, runner):
@@ -297,6 +309,10 @@ def _warnings(pairs: Iterable[tuple[LayerStates, LayerStates]]) -> Iterator[str]
         if limits[0] != limits[1]:
             above = " and ".join(f"{limit:g}" for limit in limits)
             yield f"{name}: on is above {above}: what differs may be the threshold alone."
+        shapes = [states.attributes.position_shape for states in (first, second)]
+        if all(shapes) and shapes[0] != shapes[1]:
+            sizes = " and ".join("×".join(map(str, shape)) for shape in shapes)
+            yield f"{name}: positions are {sizes}: rows may be of other places in a sample."
 
 
 def _other_lengths(pairs: Iterable[Pair[LayerStates]]) -> Iterator[str]:

@@ -107,9 +107,10 @@ def find_targets(first: StateStore, second: StateStore, memory: int) -> dict[str
     for store in (first, second):
         if any(ID not in part.columns for part in store.parts if part.samples):
             return f"{printable(store.path)} has no ids that tell which samples are the same"
-    kinds = [id_dtype(store.parts) for store in (first, second)]
-    if (kinds[0].kind == "O") != (kinds[1].kind == "O"):
-        return f"ids are {kinds[0]} in one run, and {kinds[1]} in the other"
+    of_text = [_ids_are_text(store) for store in (first, second)]
+    if of_text[0] != of_text[1]:
+        one, other = ("text" if is_text else "integers" for is_text in of_text)
+        return f"ids are {one} in one run, and {other} in the other"
     needed = SAMPLE_BYTES * (first.samples + second.samples)
     if needed > memory:
         raise MemoryTooSmallError(
@@ -137,6 +138,13 @@ def find_targets(first: StateStore, second: StateStore, memory: int) -> dict[str
         own[chosen] = target[start:stop]
         found[part.directory], start = own, stop
     return found
+
+
+def _ids_are_text(store: StateStore) -> bool:
+    """Whether ids are text and not integers; StoreError where they are neither, or both."""
+    held = [part for part in store.parts if part.samples]
+    kinds = {id_dtype([part]).kind == "O" for part in held}
+    return id_dtype(held).kind == "O" if len(kinds) > 1 else True in kinds
 
 
 def _ids(store: StateStore) -> npt.NDArray[Any]:

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.reduction import Piece, Reduction
+from tsstore.analysis.planning.cost import INDEX_BYTES
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import Scheduler
@@ -69,11 +70,26 @@ class RepeatedSamples:
     problem: str = ""
 
 
+def choose_samples_of_runs(
+    runs: Iterable[tuple[StateStore, Sequence[str]]], request: Request, scheduler: Scheduler
+) -> list[Samples]:
+    """Do the same for layers of several runs: which samples count is held of all of them."""
+    found: list[Samples] = []
+    for store, layers in runs:
+        held = INDEX_BYTES * sum(samples.sample_filter.planned for samples in found)
+        found.append(choose_samples(store, layers, request, scheduler, held))
+    return found
+
+
 def choose_samples(
-    store: StateStore, layers: Sequence[str], request: Request, scheduler: Scheduler
+    store: StateStore,
+    layers: Sequence[str],
+    request: Request,
+    scheduler: Scheduler,
+    held: int = 0,
 ) -> Samples:
-    """Settle which samples count in the layers, and deal these into groups."""
-    memory, shown = scheduler.memory(request.memory), store.view.samples
+    """Settle which samples count in the layers, and deal these into groups, beside bytes held."""
+    memory, shown = max(scheduler.memory(request.memory) - held, 0), store.view.samples
     if request.unique_by is not None:
         found = RepeatedSamples(leave_out_repeated(store, request.unique_by, memory))
     elif request.repeats == "each":

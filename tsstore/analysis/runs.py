@@ -9,7 +9,7 @@ from itertools import islice
 
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.layers import analyze_layers
-from tsstore.analysis.repeats import choose_samples
+from tsstore.analysis.repeats import choose_samples_of_runs
 from tsstore.analysis.request import Request
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
@@ -48,7 +48,7 @@ def analyze_samples(
     runs: Sequence[AskedRun], request: Request, runner: Scheduler
 ) -> list[Analysis]:
     """Analyse the samples that are shown of one step of each run, on a scheduler."""
-    every = [choose_samples(run.store, run.layers, request, runner) for run in runs]
+    every = choose_samples_of_runs([(run.store, run.layers) for run in runs], request, runner)
     layers = [
         (run.store[name], samples)
         for run, samples in zip(runs, every, strict=True)

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from tsstore.commands.options import Format, Json, Layers, Memory, Scheduler, Scratch
+from tsstore.commands.options import (
+    Filter,
+    Format,
+    Json,
+    Layers,
+    Memory,
+    OtherFilter,
+    OtherStep,
+    Scheduler,
+    Scratch,
+)
 from tsstore.commands.selecting import select
 from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import print_json, print_lines, print_table, progress
@@ -17,20 +27,27 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run.")],
     second: Annotated[str, typer.Argument(metavar="OTHER", help="Path of another one.")],
     layer: Layers = None,
-    step_a: Annotated[
-        str | None, typer.Option("--step-a", metavar="STEP", help="Step of the first run.")
+    step: Annotated[
+        str | None,
+        typer.Option(
+            "--step", "--step-a", metavar="STEP", help="Step of RUN. (--step-a is its old name.)"
+        ),
     ] = None,
-    step_b: Annotated[
-        str | None, typer.Option("--step-b", metavar="STEP", help="Step of the other run.")
-    ] = None,
+    filter: Filter = None,
+    other_step: OtherStep = None,
+    other_filter: OtherFilter = None,
     efficiency: Annotated[
         bool,
         typer.Option("--efficiency/--no-efficiency", help="Count states for the efficiencies."),
     ] = True,
     novelty: Annotated[
         bool,
-        typer.Option("--novelty", help="Find the states of both runs, and new ones of the other."),
+        typer.Option("--novelty", help="Find the states of both runs, and new ones of OTHER."),
     ] = False,
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", help="Chooses the new states whose distances are told."),
+    ] = 0,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -48,11 +65,12 @@ def compare(
 
     with progress(silent=json) as report:
         found = tsstore.compare(
-            select(first, step_a, None),
-            select(second, step_b, None),
+            select(first, step, filter),
+            select(second, other_step, other_filter or filter),
             layer,
             efficiency=efficiency,
             novelty=novelty,
+            seed=seed,
             memory=memory,
             scheduler=scheduler,
             scratch=scratch,

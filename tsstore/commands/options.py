@@ -22,12 +22,30 @@ OneLayer = Annotated[str, typer.Option("--layer", metavar="NAME", help="Name of 
 Step = Annotated[
     str | None, typer.Option(metavar="STEP", help="A step: of the others nothing is looked at.")
 ]
+OtherStep = Annotated[
+    str | None,
+    typer.Option(
+        "--other-step",
+        "--step-b",
+        "--compare-step",
+        metavar="STEP",
+        help="Step of OTHER. (--step-b and --compare-step are old names.)",
+    ),
+]
 Filter = Annotated[
     list[str] | None,
     typer.Option(
         metavar="COLUMN=VALUE",
         help="Samples of which a sample column has this value, such as label=3; repeat for more "
         "conditions, all of which must hold.",
+    ),
+]
+OtherFilter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--other-filter",
+        metavar="COLUMN=VALUE",
+        help="Samples of OTHER, where other ones than those of --filter are meant.",
     ),
 ]
 By = Annotated[

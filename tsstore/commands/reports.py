@@ -7,14 +7,18 @@ from typing import Annotated
 import typer
 
 from tsstore.commands.options import (
+    Bins,
     Filter,
     Json,
     Layers,
     Memory,
+    OtherFilter,
+    OtherStep,
     RunPath,
     Scheduler,
     Scratch,
     Step,
+    Window,
 )
 from tsstore.commands.selecting import select
 from tsstore.commands.terminal import print_json, progress
@@ -36,12 +40,13 @@ def report(
             metavar="COLUMN", help="Show each layer by a sample column as well, such as label."
         ),
     ] = None,
+    bins: Bins = None,
+    window: Window = None,
     compare: Annotated[
         str | None, typer.Option(metavar="OTHER", help="Compare with another run, or another step.")
     ] = None,
-    compare_step: Annotated[
-        str | None, typer.Option("--compare-step", metavar="STEP", help="Step of the other run.")
-    ] = None,
+    other_step: OtherStep = None,
+    other_filter: OtherFilter = None,
     memory: Memory = None,
     scheduler: Scheduler = None,
     scratch: Scratch = None,
@@ -53,17 +58,20 @@ def report(
     """
     import tsstore
 
-    if compare_step is not None and compare is None:
+    if compare is None and (other_step is not None or other_filter):
         raise AnalysisError(
-            "--compare-step is a step of another run; pass --compare OTHER, which may be the same"
+            "--other-step and --other-filter are of another run; pass --compare OTHER, which may "
+            "be the same"
         )
     store = select(run, step, filter, layer)
-    other = None if compare is None else select(compare, compare_step, filter)
+    other = None if compare is None else select(compare, other_step, other_filter or filter)
     with progress(silent=json) as show:
         size = tsstore.report(
             store,
             output,
             by=by,
+            bins=bins,
+            window=window,
             compare=other,
             memory=memory,
             scheduler=scheduler,

@@ -97,6 +97,7 @@ def table_lines(
     columns = _with_names_shortened(_with_last_text_wrapped(columns, width), width)
     if _span(columns) > width:
         return _blocks(headings, rows)
+    columns = _with_lower_headings(columns, width)
     below = _wrap(f"Not shown for want of width: {listed(left_out)}.", width) if left_out else []
     return [*above, *_lines(columns), *below]
 
@@ -182,6 +183,20 @@ def _with_last_text_wrapped(columns: list[Column], width: int) -> list[Column]:
     words = [word for cell in (last.heading, *last.cells) for word in cell.split()]
     least = max(LEAST_TEXT, *map(cell_len, words), 0)
     return [*others, replace(last, width=max(min(least, last.width), room))]
+
+
+def _with_lower_headings(columns: list[Column], width: int) -> list[Column]:
+    """Return the columns with the room that is left given to the highest headings."""
+    while True:
+        heights = [len(column.wrapped(column.heading)) for column in columns]
+        highest = [place for place, height in enumerate(heights) if height == max(heights)]
+        wider = list(columns)
+        for place in highest if max(heights) > 1 else []:
+            while len(wider[place].wrapped(wider[place].heading)) == max(heights):
+                wider[place] = replace(wider[place], width=wider[place].width + 1)
+        if wider == columns or _span(wider) > width:
+            return columns
+        columns = wider
 
 
 def _with_names_shortened(columns: list[Column], width: int) -> list[Column]:

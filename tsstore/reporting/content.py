@@ -275,15 +275,18 @@ def _facts(store: StateStore, found: Found) -> list[tuple[str, str]]:
     view = store.view
     chosen = [("--step", str(step)) for step in view.steps or () if step is not None]
     chosen += [("--layer", layer) for layer in view.layers or ()]
-    if found.groups is not None:
-        chosen.append(("--by", found.groups.by))
+    asked: dict[str, Any] = {}
+    if found.groups is not None and found.groups.provenance is not None:
+        asked = dict(found.groups.provenance.arguments)
+        options = ((name, asked.get(name)) for name in ("by", "bins", "window"))
+        chosen += [(f"--{name}", str(value)) for name, value in options if value is not None]
     if found.comparison is not None:
         chosen.append(("--compare", found.comparison.second))
     words = ["tsstore", "report", store.path, *(word for option in chosen for word in option)]
     if view.told:
         facts.append(("samples where", " and ".join(view.told)))
-    else:
-        # Not every condition of samples can be said on the command line.
+    elif not isinstance(asked.get("bins"), list):
+        # Not every condition of samples, nor edges of bins, can be said on the command line.
         facts.append(("command", shlex.join(words)))
     if view.steps:
         facts.append(("step", ", ".join(map(str, view.steps))))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsstore.analysis.analyze import analyze
 from tsstore.analysis.comparison import compare as compare_runs
+from tsstore.analysis.groups.grouping import Bins
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.neurons.count import neurons as count_neurons
 from tsstore.analysis.results.difference import difference
@@ -31,6 +32,8 @@ def report(
     *,
     analysis: Analysis | GroupedAnalysis | None = None,
     by: str | None = None,
+    bins: Bins = None,
+    window: int | None = None,
     compare: StateStore | StorePath | None = None,
     memory: int | str | None = None,
     scheduler: Any = None,
@@ -52,8 +55,8 @@ def report(
         as a whole or not at all.
     analysis
         What `analyze` found in the run, if it is there already: rows are then read once.
-    by
-        A sample column, such as ``"label"``: each layer is shown by groups of samples as well.
+    by, bins, window
+        Each layer is shown by groups of samples as well, such as ``by="label"``: as for `analyze`.
     compare
         Another run, or a view of this one: how the efficiencies differ, and which bits of the same
         samples. Its rows are read twice as well.
@@ -82,12 +85,13 @@ def report(
     check_target(path, replaces=True)
     options: dict[str, Any] = {"memory": memory, "scheduler": scheduler, "progress": progress}
     if isinstance(run, Analysis | GroupedAnalysis):
-        if any(given is not None for given in (analysis, by, compare)):
+        if any(given is not None for given in (analysis, by, bins, window, compare)):
             raise AnalysisError("an analysis alone tells of nothing else: give its run as well")
         found = Found(*_taken_apart(run))
     else:
         store = run if isinstance(run, StateStore) else open_store(run)
-        found = _count(store, analysis, by, compare, scratch, options)
+        groups = {"by": by, "bins": bins, "window": window}
+        found = _count(store, analysis, groups, compare, scratch, options)
     data = render(found)
     _write(os.fspath(path), data)
     return len(data)
@@ -102,7 +106,7 @@ def render(found: Found) -> bytes:
 def _count(
     store: StateStore,
     analysis: Analysis | GroupedAnalysis | None,
-    by: str | None,
+    groups: dict[str, Any],
     compare: StateStore | StorePath | None,
     scratch: str | os.PathLike[str] | None,
     options: dict[str, Any],
@@ -110,9 +114,9 @@ def _count(
     """Count what a page shows of a run, and of another one."""
     other = None if compare is None else _other(compare, store, analysis)
     if analysis is None:
-        analysis = analyze(store, scratch=scratch, by=by, **options)
-    whole, groups = _taken_apart(analysis)
-    found = Found(whole, groups, store, count_neurons(store, list(whole), **options))
+        analysis = analyze(store, scratch=scratch, **groups, **options)
+    whole, by_group = _taken_apart(analysis)
+    found = Found(whole, by_group, store, count_neurons(store, list(whole), **options))
     if other is None:
         return found
     names = list(whole)

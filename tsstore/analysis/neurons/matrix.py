@@ -153,7 +153,7 @@ def _lines(
     Where it does not hold all lines of some blocks, the rows are read several times.
     """
     # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
-    count(np.zeros((lines, one.states.row_bytes), np.uint8), first=0, stop=1)
+    count(np.zeros((0, one.states.row_bytes), np.uint8), first=0, stop=1)
     blocks = _blocks(one)
     at_once = _at_once(one, lines, blocks, memory, scheduler)
     some = _of_lines(one, at_once, lines)

@@ -27,10 +27,10 @@ HEADINGS = (
     "of second",
     "of both",
     "share of all",
-    "rows new in second",
+    "new rows",
     "expected",
-    "samples with new states",
-    "bits to the nearest",
+    "new samples",
+    "bits to nearest",
 )
 QUANTILES = (0.25, 0.5, 0.75)
 
@@ -246,8 +246,9 @@ class Overlap(ByLayer[LayerOverlap]):
     def sentences(self) -> list[str]:
         """What is to be known beside the table."""
         lines = [
-            "New: of states that the first run never shows. Expected: what would be new in more "
-            "samples like its own."
+            "New: rows of the second run in states that the first never shows, and samples with "
+            "such a row. Expected: what share of rows would be new in more samples like the "
+            "first's."
         ]
         sizes = {layer.equal_samples for layer in self.values() if len(set(layer.samples)) > 1}
         if sizes:
