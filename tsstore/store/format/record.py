@@ -4,17 +4,51 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 from tsstore.errors import FormatError
-from tsstore.store.format.documents import mapping, number, real, text
+from tsstore.store.format.documents import (
+    Check,
+    Stored,
+    mapping,
+    number,
+    optional,
+    real,
+    stored,
+    text,
+)
 from tsstore.store.format.paths import is_directory
 
 
+def _lengths(value: object, what: str, where: str) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise FormatError(f"{where}: {what} is {value!r:.80}; expected the fewest and the most")
+    fewest, most = (number(entry, what, where) for entry in value)
+    if fewest > most:
+        raise FormatError(f"{where}: {what} is {value!r:.80}; expected the fewest first")
+    return fewest, most
+
+
+def _by_directory(check: Check) -> Check:
+    """Return a check of a mapping from directories to what `check` takes."""
+
+    def by_directory(value: object, what: str, where: str) -> dict[str, Any]:
+        said = mapping(value, what, where)
+        for name in said:
+            if not is_directory(name):
+                raise FormatError(f"{where}: {name!r:.80} is no directory name of format 1")
+        return {
+            name: check(item, what=f"the commit of {name}", where=where)
+            for name, item in said.items()
+        }
+
+    return by_directory
+
+
 @dataclass(frozen=True)
-class ArrayCommit:
+class ArrayCommit(Stored):
     """What is committed of one array.
 
     Attributes
@@ -29,28 +63,17 @@ class ArrayCommit:
         crc32c of those entries as decoded.
     """
 
-    rows: int
-    digest: int = 0
-    tail_rows: int = 0
-    tail_checksum: int = 0
-
-    @classmethod
-    def from_json(cls, value: object, where: str) -> ArrayCommit:
-        """Check and parse; FormatError where a number is not valid."""
-        fields = mapping(value, "an array's commit", where)
-        return cls(
-            number(fields.get("rows"), "rows", where),
-            number(fields.get("digest"), "digest", where),
-            number(fields.get("tail_rows"), "tail_rows", where),
-            number(fields.get("tail_checksum"), "tail_checksum", where),
-        )
+    rows: int = stored(number)
+    digest: int = stored(number, 0)
+    tail_rows: int = stored(number, 0)
+    tail_checksum: int = stored(number, 0)
 
 
 _FIELDS = attrgetter("rows", "digest", "tail_rows", "tail_checksum")
 
 
 @dataclass(frozen=True)
-class LayerCommit:
+class LayerCommit(Stored):
     """What is committed of one layer.
 
     Attributes
@@ -64,9 +87,9 @@ class LayerCommit:
         were kept.
     """
 
-    states: ArrayCommit
-    positions: ArrayCommit | None = None
-    lengths: tuple[int, int] | None = None
+    states: ArrayCommit = stored(ArrayCommit.from_json)
+    positions: ArrayCommit | None = stored(optional(ArrayCommit.from_json), None)
+    lengths: tuple[int, int] | None = stored(optional(_lengths), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as it is stored."""
@@ -75,7 +98,7 @@ class LayerCommit:
 
 
 @dataclass(frozen=True)
-class CommitRecord:
+class CommitRecord(Stored):
     """What is committed of a part.
 
     Attributes
@@ -90,12 +113,12 @@ class CommitRecord:
         By directory.
     """
 
-    generation: int = 0
-    batches: int = 0
-    samples: int = 0
-    time: str = ""
-    layers: Mapping[str, LayerCommit] = field(default_factory=dict)
-    columns: Mapping[str, ArrayCommit] = field(default_factory=dict)
+    generation: int = stored(number, 0)
+    batches: int = stored(number, 0)
+    samples: int = stored(number, 0)
+    time: str = stored(text, "")
+    layers: Mapping[str, LayerCommit] = stored(_by_directory(LayerCommit.from_json), dict)
+    columns: Mapping[str, ArrayCommit] = stored(_by_directory(ArrayCommit.from_json), dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as it is stored; its node's attributes have a checksum."""
@@ -117,22 +140,9 @@ class CommitRecord:
         return hashlib.sha256(repr((own, layers, columns)).encode()).hexdigest()
 
     @classmethod
-    def from_json(cls, value: dict[str, Any], where: str) -> CommitRecord:
-        """Check and parse a stored record; FormatError where something in it is not valid."""
-        record = cls(
-            number(value.get("generation"), "generation", where),
-            number(value.get("batches"), "batches", where),
-            number(value.get("samples"), "samples", where),
-            text(value.get("time"), "time", where),
-            {
-                _directory(key, where): _layer_commit(item, where)
-                for key, item in mapping(value.get("layers"), "layers", where).items()
-            },
-            {
-                _directory(key, where): ArrayCommit.from_json(item, where)
-                for key, item in mapping(value.get("columns"), "columns", where).items()
-            },
-        )
+    def from_json(cls, value: object, where: str, what: str = "attributes") -> Self:
+        """Check and parse a stored record, whose numbers must go together."""
+        record = super().from_json(value, where, what)
         record._check_samples(where)
         return record
 
@@ -151,33 +161,8 @@ class CommitRecord:
                 raise FormatError(f"{where}: {name} has {rows} samples, the part {self.samples}")
 
 
-def _directory(name: str, where: str) -> str:
-    if not is_directory(name):
-        raise FormatError(f"{where}: {name!r:.80} is no directory name of format 1")
-    return name
-
-
-def _layer_commit(value: object, where: str) -> LayerCommit:
-    fields = mapping(value, "a layer's commit", where)
-    positions = fields.get("positions")
-    return LayerCommit(
-        ArrayCommit.from_json(fields.get("states"), where),
-        None if positions is None else ArrayCommit.from_json(positions, where),
-        None if fields.get("lengths") is None else _lengths(fields["lengths"], where),
-    )
-
-
-def _lengths(value: object, where: str) -> tuple[int, int]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise FormatError(f"{where}: lengths is {value!r:.80}; expected the fewest and the most")
-    fewest, most = (number(entry, "lengths", where) for entry in value)
-    if fewest > most:
-        raise FormatError(f"{where}: lengths is {value!r:.80}; expected the fewest first")
-    return fewest, most
-
-
 @dataclass(frozen=True)
-class Seal:
+class Seal(Stored):
     """The frozen last commit of a part; nothing counts after it.
 
     Attributes
@@ -194,24 +179,12 @@ class Seal:
         Seconds that the job waited for the part's writer; None where another process sealed it.
     """
 
-    record: CommitRecord
-    why: str
-    by: str
-    time: str
-    waited: float | None = None
+    record: CommitRecord = stored(CommitRecord.from_json)
+    why: str = stored(text)
+    by: str = stored(text)
+    time: str = stored(text)
+    waited: float | None = stored(optional(real), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the seal as it is stored."""
         return {**vars(self), "record": self.record.to_json()}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any], where: str) -> Seal:
-        """Check and parse a stored seal."""
-        waited = value.get("waited")
-        return cls(
-            CommitRecord.from_json(mapping(value.get("record"), "record", where), where),
-            text(value.get("why"), "why", where),
-            text(value.get("by"), "by", where),
-            text(value.get("time"), "time", where),
-            None if waited is None else real(waited, "waited", where),
-        )

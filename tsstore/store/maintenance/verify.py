@@ -12,7 +12,7 @@ from tsstore.errors import AccessError, DamageError, FormatError, StoreError
 from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes, RunAttributes
-from tsstore.store.format.documents import metadata_key, read_attributes, read_document
+from tsstore.store.format.documents import metadata_key, read_document
 from tsstore.store.format.paths import (
     column_paths,
     commit_path,
@@ -273,8 +273,7 @@ class _PartCheck:
 
     def _read_attributes(self) -> PartAttributes | None:
         with self.findings.catching(metadata_key(self.directory)):
-            found = read_attributes(self._files, self.directory)
-            return PartAttributes.from_json(found, self._where(self.directory))
+            return PartAttributes.read(self._files, self.directory)
         return None
 
     def _read_seal(self) -> tuple[Seal | None, bool]:
@@ -312,8 +311,7 @@ class _PartCheck:
         findings, nodes = Findings(self._files.location), {path: 0}
         row_shape, pad = None, 0
         with findings.catching(metadata_key(path)):
-            found = read_attributes(self._files, path)
-            attributes = LayerAttributes.from_json(found, self._where(path))
+            attributes = LayerAttributes.read(self._files, path)
             findings.layers[path] = attributes.name
             row_shape, pad = (attributes.row_bytes,), -attributes.neurons % 8
         paths = states_paths(self.directory, directory)
@@ -345,6 +343,3 @@ class _PartCheck:
         with findings.catching(paths.values):
             check.read()
         return findings, check.file_counts
-
-    def _where(self, path: str) -> str:
-        return f"{self._files.location}/{metadata_key(path)}"

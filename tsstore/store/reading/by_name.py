@@ -16,7 +16,7 @@ from tsstore.errors import FormatError
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import LayerAttributes
-from tsstore.store.format.documents import read_attributes, text
+from tsstore.store.format.documents import text
 from tsstore.store.format.paths import (
     column_paths,
     is_plain,
@@ -137,8 +137,7 @@ class PartLayers(ByName[LayerPart]):
         """Return what the layer in a directory says of its rows."""
         if directory not in self._attributes:
             path = layer_path(self._part, directory)
-            where = f"{self._files.location}/{path}"
-            found = LayerAttributes.from_json(read_attributes(self._files, path), where)
+            found = LayerAttributes.read(self._files, path)
             self._checked(found.name, path)
             self._attributes[directory] = found
         return self._attributes[directory]

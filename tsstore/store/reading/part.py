@@ -9,7 +9,7 @@ from functools import cached_property
 from tsstore.errors import DamageError, FormatError
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.format.documents import find_attributes, metadata_key
+from tsstore.store.format.documents import metadata_key
 from tsstore.store.format.paths import (
     ArrayPaths,
     column_paths,
@@ -139,21 +139,17 @@ def _read_commit(files: Files, part: str) -> tuple[CommitRecord, Seal | None]:
 
 def read_seal(files: Files, part: str) -> Seal | None:
     """Return the part's seal, checked; None where there is none."""
-    path = seal_path(part)
-    found = find_attributes(files, path)
-    return None if found is None else Seal.from_json(found, files.where(path))
+    return Seal.find(files, seal_path(part))
 
 
 def read_record(files: Files, part: str) -> CommitRecord:
     """Return the part's own record, checked; an empty one where no layers are defined yet."""
     has_layers = "layers" in files.list(part)
     path = commit_path(part)
-    found = find_attributes(files, path)
-    if found is not None:
-        return CommitRecord.from_json(found, files.where(path))
-    if has_layers:
+    record = CommitRecord.find(files, path)
+    if record is None and has_layers:
         raise files.missing(metadata_key(path))
-    return CommitRecord()
+    return record or CommitRecord()
 
 
 def _read_part(files: Files, part: str) -> PartAttributes | None:
@@ -161,12 +157,12 @@ def _read_part(files: Files, part: str) -> PartAttributes | None:
 
     A process may have been stopped before it wrote that.
     """
-    found = find_attributes(files, part)
+    found = PartAttributes.find(files, part)
     if found is None:
         # A process that begins just now writes the metadata before all else: so first what it
         # holds, and then once more whether there are any.
         held = files.names(part)
-        found = find_attributes(files, part)
+        found = PartAttributes.find(files, part)
         if found is None and held:
             raise files.missing(metadata_key(part))
-    return None if found is None else PartAttributes.from_json(found, files.where(part))
+    return found

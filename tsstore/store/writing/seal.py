@@ -5,7 +5,7 @@ from __future__ import annotations
 from tsstore.errors import DamageError, StoreError
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.format.documents import create_group, metadata_key, read_attributes
+from tsstore.store.format.documents import create_group, metadata_key
 from tsstore.store.format.paths import part_directory, seal_path
 from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.process import now, process_name
@@ -53,7 +53,7 @@ def is_own(files: Files, part: PartAttributes) -> bool:
     """Whether a part is still the one that a process began: not deleted, nor begun anew."""
     directory = part_directory(part.rank, part.attempt)
     try:
-        found = PartAttributes.from_json(read_attributes(files, directory), directory)
+        found = PartAttributes.read(files, directory)
     except StoreError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return False
