@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "tsstore"
-BASE = frozenset({"bits", "compiling", "errors", "numba_tools", "text"})
+BASE = frozenset({"bits", "charts", "errors", "numba_tools", "text"})
 """Rooms that know nothing of the others; what a stranger calls utilities."""
 STATISTICS = BASE | {"counting", "statistics"}
 RECORDING = BASE | {"store"}

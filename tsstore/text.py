@@ -6,12 +6,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from html import escape
 
+from tsstore.charts import STYLE
+
 Progress = Callable[[str, int, int], None]
 """Takes what is done, how many of its tasks are, and of how many."""
 
 MOST_NAMED = 4
 """So many names a sentence lists; of more it tells how many."""
 
+MOST_OPEN = 25
+"""Tables of so many lines a notebook shows at once; longer ones are opened by a click."""
+
+_STYLE = f"""<style>
+.tsstore {{ overflow-wrap: anywhere; --soft: currentColor; --rule: #8886; --accent: #0b76d1; }}
+.tsstore .scroll {{ overflow-x: auto; }} .tsstore summary {{ cursor: pointer; }}
+.tsstore table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+.tsstore :is(th, td) {{ padding: .15em .7em; text-align: right; white-space: nowrap; }}
+.tsstore :is(th, td):first-child {{ text-align: left; }}
+.tsstore {{ {STYLE} }} .tsstore svg {{ max-width: 36rem; }}
+</style>"""
 _UNITS = {"bytes", "KiB", "MiB", "GiB", "%"}
 
 
@@ -77,7 +90,15 @@ def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
 def html_title(kind: str, where: str, summary: str = "") -> str:
     """Return how a notebook begins to show an object: its kind, its path, a line on it."""
     line = f"<br>{escape(summary)}" if summary else ""
-    return f"<b>{escape(kind)}</b> <code>{escape(printable(where))}</code>{line}"
+    title = f"<b>{escape(kind)}</b> <code>{escape(printable(where))}</code>{line}"
+    return f'<div class="tsstore">{title}</div>'
+
+
+def html_folded(summary: str, content: str, is_open: bool = False) -> str:
+    """Return HTML that a click on its summary shows and hides; what is too wide scrolls."""
+    kind = "details open" if is_open else "details"
+    folded = f'<summary>{escape(summary)}</summary><div class="scroll">{content}</div>'
+    return f'<div class="tsstore"><{kind}>{folded}</details></div>'
 
 
 def html_table(
@@ -87,19 +108,20 @@ def html_table(
 ) -> str:
     """Return an HTML table, everything escaped; `tooltips` are by row, and then by heading."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in headings)
-    body = ""
+    lines = []
     for index, row in enumerate(rows):
         tips = tooltips[index] if tooltips else {}
         cells = (
             _html_cell(cell, tips.get(heading)) for heading, cell in zip(headings, row, strict=True)
         )
-        body += f"<tr>{''.join(cells)}</tr>"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return _STYLE + html_folded(counted(len(lines), "line"), table, len(lines) <= MOST_OPEN)
 
 
 def html_lines(lines: Iterable[str]) -> str:
     """Return lines as an HTML paragraph; empty ones are left out."""
-    return f"<p>{'<br>'.join(escape(line) for line in lines if line)}</p>"
+    return f'<p class="tsstore">{"<br>".join(escape(line) for line in lines if line)}</p>'
 
 
 def _html_cell(cell: str, tooltip: str | None) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,9 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and its driver are not there"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+
+AXE = os.environ.get("TSSTORE_AXE")
+"""Where the script of npm's axe-core is, which `.ci/run` installs."""
 
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -146,7 +151,63 @@ def test_who_cannot_see_it_gets_headings_landmarks_and_a_table_for_each_chart(br
     assert all(later <= level + 1 for level, later in pairwise(levels))
 
 
+@pytest.mark.skipif(not AXE, reason="TSSTORE_AXE does not name axe.min.js of npm's axe-core")
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_fault(browser, width, scheme):
+    look(browser, width, scheme)
+    browser.execute_script(Path(AXE).read_text(encoding="utf-8"))
+    found = browser.execute_async_script("axe.run().then(arguments[0])")
+    faults = [
+        (fault["id"], fault["help"], [node["html"] for node in fault["nodes"][:3]])
+        for fault in found["violations"]
+    ]
+    assert faults == []
+    assert len(found["passes"]) > 20
+
+
 def test_it_prints(browser):
     printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {})["data"])
     assert printed.startswith(b"%PDF-")
     assert len(printed) > 10_000
+    # A page of A4 with its margins; nothing can be scrolled on paper.
+    look(browser, 720)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert too_wide(browser) == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def too_wide(browser, kinds="html, table"):
+    """Return what begins or ends beside the window."""
+    return browser.execute_script(
+        f"return [...document.querySelectorAll('{kinds}')].filter(one => one.scrollWidth > "
+        "innerWidth || one.getBoundingClientRect().right > innerWidth + 1)"
+        ".map(one => one.tagName + ' ' + one.textContent.slice(0, 40))"
+    )
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_notebooks_show_is_no_wider_than_their_page(browser, page, tmp_path, width):
+    store = tsstore.open(page.parent / "run")
+    grouped = tsstore.analyze(store, by="label")
+    views = [store, store["classifier"], grouped, grouped.whole, tsstore.plan(store)]
+    views += [tsstore.neurons(store), tsstore.states(store, "classifier")]
+    views += [tsstore.compare(store, page.parent / "other")]
+    notebook = tmp_path / "notebook.html"
+    shown = "<hr>".join(view._repr_html_() for view in views)
+    notebook.write_text(f"<!doctype html><meta charset='utf-8'>{shown}", encoding="utf-8")
+    look(browser, width)
+    browser.get(notebook.as_uri())
+    try:
+        open_all(browser)
+        assert too_wide(browser, "html, body > div, p, svg") == []
+        ends = browser.execute_script(
+            "return [...document.querySelectorAll('td:not(:first-child)')]"
+            ".map(one => getComputedStyle(one).textAlign)"
+        )
+        assert set(ends) == {"right"}
+    finally:
+        browser.get(page.as_uri())
+        open_all(browser)

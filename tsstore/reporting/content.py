@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tsstore import charts
 from tsstore.analysis.comparison import Comparison
 from tsstore.analysis.flips import HEADINGS as FLIP_HEADINGS
 from tsstore.analysis.groups.results import GroupedAnalysis
@@ -21,7 +22,7 @@ from tsstore.analysis.results.difference import HEADINGS as DIFFERENCE_HEADINGS
 from tsstore.analysis.results.difference import Difference
 from tsstore.analysis.results.layer import LayerResult, efficiency_text, layer_cells
 from tsstore.analysis.results.layer import headings as layer_headings
-from tsstore.analysis.results.network import Analysis, notes
+from tsstore.analysis.results.network import Analysis, efficiency_row, notes
 from tsstore.analysis.results.network_numbers import network_lines
 from tsstore.store.reading.store import StateStore
 from tsstore.text import counted, is_number, listed, printable
@@ -78,6 +79,7 @@ def page(found: Found) -> dict[str, Any]:
             for index, name in enumerate(analysis)
         ],
         "compared": _compared(found),
+        "chart_style": charts.Svg(charts.STYLE),
         "tables": tables,
         "notes": [*notes(analysis), *([] if found.groups is None else found.groups.sentences)],
         "provenance": _provenance(found),
@@ -125,10 +127,8 @@ def next_steps(analysis: Analysis, neurons: Neurons | None) -> list[str]:
 
 def _layer(layer: LayerResult, found: Found, by_group: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     """Return a layer's charts with the tables under them; `by_group` has its line of each group."""
-    from tsstore.reporting import charts
-
     name, shown = printable(layer.name), efficiency_text(layer)
-    row = charts.Row("", *_ends(layer), is_bound=layer.sample_limited)
+    row = efficiency_row(layer, name)
     drawn = [_curve(layer), _octaves(layer)]
     if found.neurons is not None:
         drawn.append(_rates(found.neurons[layer.name]))
@@ -144,15 +144,7 @@ def _layer(layer: LayerResult, found: Found, by_group: Sequence[tuple[str, ...]]
     }
 
 
-def _ends(layer: LayerResult) -> tuple[float, float, float]:
-    """Return the efficiency that is shown, and the ends of its interval if it has one."""
-    interval, value = layer.efficiency_interval(), layer.shown_efficiency
-    return (value, value, value) if interval is None else (value, interval.lower, interval.upper)
-
-
 def _curve(layer: LayerResult) -> tuple[Any, str, dict[str, Any]]:
-    from tsstore.reporting import charts
-
     curve = layer.rarefaction_curve(CURVE_POINTS)
     bands = [
         (point.samples, point.distinct_interval.lower, point.distinct_interval.upper)
@@ -170,8 +162,6 @@ def _curve(layer: LayerResult) -> tuple[Any, str, dict[str, Any]]:
 
 
 def _octaves(layer: LayerResult) -> tuple[Any, str, dict[str, Any]]:
-    from tsstore.reporting import charts
-
     spectrum = layer.spectrum
     octaves = charts.octaves(spectrum.incidence.tolist(), spectrum.states.tolist())
     words = "seen in so many samples, or up to twice as many", "states"
@@ -185,8 +175,6 @@ def _octaves(layer: LayerResult) -> tuple[Any, str, dict[str, Any]]:
 
 
 def _rates(neurons: LayerNeurons) -> tuple[Any, str, dict[str, Any]]:
-    from tsstore.reporting import charts
-
     heights, edges = np.histogram(neurons.rate, bins=10, range=(0, 1))
     rates = [f"{edge:.1f}" for edge in edges[:-1]]
     words = "firing rate, from: share of rows", "neurons"
@@ -203,13 +191,9 @@ def _by_group(
     name: str, groups: GroupedAnalysis, lines: Sequence[tuple[str, ...]]
 ) -> tuple[Any, str, dict[str, Any]]:
     """Return a layer's efficiency in each group that a table shows."""
-    from tsstore.reporting import charts
-
     by = printable(groups.by)
     shown = [(group, analysis[name]) for group, analysis in groups.shown]
-    rows = [
-        charts.Row(group, *_ends(layer), is_bound=layer.sample_limited) for group, layer in shown
-    ]
+    rows = [efficiency_row(layer, group) for group, layer in shown]
     return (
         charts.rows(rows, "efficiency", f"{printable(name)}: efficiency by {by}"),
         f"The efficiency by {by}: a point with its interval, or an arrow from a lower bound.",

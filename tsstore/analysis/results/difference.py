@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NETWORK = "network efficiency"
-HEADINGS = ("", "first", "second", "difference")
+HEADINGS = ("layer", "first", "second", "difference")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
+from tsstore import charts
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.estimates import PLUG_IN
@@ -31,6 +32,7 @@ from tsstore.statistics.efficiency import network_efficiency
 from tsstore.statistics.rates import Answers
 from tsstore.text import (
     MOST_NAMED,
+    html_folded,
     html_lines,
     html_table,
     html_title,
@@ -246,7 +248,10 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
         layers = list(self.values())
         leading = "".join(f"<p><b>{escape(line)}</b></p>" for line in self.warnings)
         table = html_table(HEADINGS, map(layer_cells, layers), list(map(_tooltips, layers)))
-        return html_title("Analysis", self.run) + leading + table + html_lines(_said(self))
+        drawn = [efficiency_row(layer, printable(layer.name)) for layer in layers]
+        chart = charts.rows(drawn, "efficiency", "efficiency by layer")
+        shown = table + html_folded("chart", chart) + html_lines(_said(self))
+        return html_title("Analysis", self.run) + leading + shown
 
 
 def analysis_document(analysis: Analysis) -> dict[str, Any]:
@@ -276,6 +281,13 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
             analysis.provenance, analysis.accuracy_by_group, analysis.layers
         ),
     }
+
+
+def efficiency_row(layer: LayerResult, name: str) -> charts.Row:
+    """Return the line of a chart with a layer's efficiency, and its interval if it has one."""
+    interval, value = layer.efficiency_interval(), layer.shown_efficiency
+    lower, upper = (value, value) if interval is None else (interval.lower, interval.upper)
+    return charts.Row(name, value, lower, upper, is_bound=layer.sample_limited)
 
 
 def notes(analysis: Analysis) -> list[str]:
