@@ -32,12 +32,13 @@ def count_by_position(rows: U8, positions: int, neurons: int, first: int, stop: 
     words = row_words(rows)
     counts = np.zeros((stop - first, TILE_ROWS * words.shape[1]), np.int64)
     samples = words.reshape(-1, positions, words.shape[1])
-    _count_positions(samples, first, np.empty(TILE_ROWS, np.uint64), counts)
+    _count_positions(samples, first, np.empty((2, TILE_ROWS), np.uint64), counts)
     return np.ascontiguousarray(counts[:, :neurons])
 
 
 @kernel
-def _count_positions(samples: U64, first: int, tile: U64, counts: I64) -> None:
+def _count_positions(samples: U64, first: int, room: U64, counts: I64) -> None:
+    tile = room[0]
     for start in range(0, samples.shape[0], TILE_ROWS):
         held = min(TILE_ROWS, samples.shape[0] - start)
         for position in range(counts.shape[0]):
@@ -46,6 +47,6 @@ def _count_positions(samples: U64, first: int, tile: U64, counts: I64) -> None:
                     tile[sample] = samples[start + sample, first + position, column]
                 for sample in range(held, TILE_ROWS):
                     tile[sample] = np.uint64(0)
-                transpose_tile(tile)
+                transpose_tile(tile, room[1])
                 for neuron in range(TILE_ROWS):
                     counts[position, column * TILE_ROWS + neuron] += count_ones(tile[neuron])

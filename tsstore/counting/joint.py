@@ -50,13 +50,13 @@ def transposed(rows: U8) -> U64:
     words = row_words(rows)
     tiles = -(-len(words) // TILE_ROWS)
     columns = np.empty((TILE_ROWS * words.shape[1], tiles), np.uint64)
-    _transpose_rows(words, np.empty(TILE_ROWS, np.uint64), columns)
+    _transpose_rows(words, np.empty((2, TILE_ROWS), np.uint64), columns)
     return columns
 
 
 @kernel
-def _transpose_rows(words: U64, tile: U64, columns: U64) -> None:
-    rows, wide = words.shape
+def _transpose_rows(words: U64, room: U64, columns: U64) -> None:
+    tile, (rows, wide) = room[0], words.shape
     for column in range(wide):
         for number in range(columns.shape[1]):
             held = min(TILE_ROWS, rows - number * TILE_ROWS)
@@ -64,7 +64,7 @@ def _transpose_rows(words: U64, tile: U64, columns: U64) -> None:
                 tile[row] = words[number * TILE_ROWS + row, column]
             for row in range(held, TILE_ROWS):
                 tile[row] = np.uint64(0)
-            transpose_tile(tile)
+            transpose_tile(tile, room[1])
             for neuron in range(TILE_ROWS):
                 columns[column * TILE_ROWS + neuron, number] = tile[neuron]
 

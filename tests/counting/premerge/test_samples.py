@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting.premerge import samples as module
-from tsstore.counting.premerge.samples import count_groups, numbers_by_group, rows_of_samples
+from tsstore.counting.premerge.samples import count_groups, numbers_by_group
 
 GROUPS = 4
 WORD = 2**64
@@ -105,16 +105,3 @@ def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch) -> None:
         assert dealt(words, 3, 32) == expected_deal(words, 3, 32)
     assert count_groups(np.array([2, 0, 2], np.uint8), 3).tolist() == [1, 0, 2]
     check_numbers(*arrays([(2, 1), (0, 3), (5, 0), (1, 1), (3, 0)]))
-
-
-@pytest.mark.parametrize("lengths", [[1] * 6, [3] * 6, [2, 0, 5, 1, 0, 3], [0, 0], []])
-@pytest.mark.parametrize(("dtype", "width"), [(np.uint8, 3), (np.uint64, 2)])
-def test_rows_of_samples_come_in_the_order_that_is_asked_for(lengths, dtype, width):
-    positions = np.array(lengths, np.int64)
-    rows = np.arange(positions.sum() * width, dtype=dtype).reshape(-1, width)
-    samples = np.split(rows, np.cumsum(positions))[:-1]
-    for order in (np.arange(len(lengths))[::-1], np.arange(len(lengths))[1::2]):
-        found = rows_of_samples(rows, positions, order)
-        expected = [samples[sample] for sample in order]
-        np.testing.assert_array_equal(found, np.concatenate([*expected, rows[:0]]))
-        assert found.dtype == dtype

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.reduction import Piece, Reduction, most_at_once
 from tsstore.analysis.schedulers import Report, Scheduler
-from tsstore.counting.firing import Firing, add_firing, count_firing
-from tsstore.counting.premerge.samples import rows_of_samples
+from tsstore.counting.firing import Firing, add_firing, count_firing, count_firing_by_group
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 
@@ -27,8 +26,6 @@ MOST_PIECE_BYTES, MOST_PIECE_ROWS = 1 << 24, 1 << 18
 NO_GROUP = -1
 """Number of the samples that are in no group."""
 
-ByGroup = dict[int, Firing]
-"""What was counted of each group that has rows."""
 Codes = Mapping[str, npt.NDArray[np.int16]]
 """By directory of a part, the number of each sample's group."""
 
@@ -46,8 +43,8 @@ def firing_pass(
     # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
     one = np.zeros((1, states.row_bytes), np.uint8)
     count_firing(one, np.ones(1, np.int64), states.neurons, [0])
-    # The row as words, and the rows of its sample twice.
-    counting = 8 * math.ceil(states.row_bytes / 8) + 16
+    # The row as words; where its sample begins, and its length; its part of a tile's numbers.
+    counting = 8 * math.ceil(states.row_bytes / 8) + 17
     return Reduction(
         states,
         purpose,
@@ -71,7 +68,7 @@ def count_layer(
     kept: int,
     codes: Codes | None = None,
     groups: int = 0,
-) -> ByGroup:
+) -> dict[int, Firing]:
     """Count each of so many groups of a layer's samples, and those that are in none.
 
     The rows are read once where the memory holds what is counted of all groups; else of as many
@@ -79,31 +76,31 @@ def count_layer(
     """
     secret = int.from_bytes(os.urandom(16), "little")
     count = partial(_count_piece, neurons=states.neurons, secret=secret)
-    one = replace(firing_pass(states, "count neurons", count, _add), kept_bytes=kept)
+    one = replace(firing_pass(states, "count neurons", count, add_firing), kept_bytes=kept)
     if codes is None:
-        return one.run(memory, scheduler, report)
-    # The rows in the order of groups, and what finds them.
-    beside = one.bytes_beside_row + states.row_bytes + 32
+        return {NO_GROUP: one.run(memory, scheduler, report)}
+    # The sample's group, and the order of groups, in which samples are looked at.
     kept += sum(own.nbytes for own in codes.values())
-    one = replace(one, bytes_beside_row=beside, kept_bytes=kept)
+    one = replace(one, bytes_beside_row=one.bytes_beside_row + 32, kept_bytes=kept)
     rows = min(groups * SLICE_BYTES, MOST_PIECE_BYTES) // states.row_bytes
     one = one.in_pieces_of(min(rows, MOST_PIECE_ROWS), memory, scheduler)
-    found: ByGroup = {}
+    found: dict[int, Firing] = {}
     for numbers, several in _passes(one, groups, memory, scheduler):
         own = partial(count, codes=codes, numbers=numbers)
         blocks = [block for block in several.blocks() if _holds(block, states, codes, numbers)]
         if blocks:
-            found |= replace(several, of_piece=own).run(memory, scheduler, report, blocks)
+            counted = replace(several, of_piece=own).run(memory, scheduler, report, blocks)
+            found |= {number: counted.of(place) for place, number in enumerate(numbers)}
     return found
 
 
 def _passes(
-    one: Reduction[ByGroup], groups: int, memory: int, scheduler: Scheduler
-) -> Iterator[tuple[range, Reduction[ByGroup]]]:
+    one: Reduction[Firing], groups: int, memory: int, scheduler: Scheduler
+) -> Iterator[tuple[range, Reduction[Firing]]]:
     """Yield the numbers of the groups of each pass, and the pass, given that of one group."""
     size, blocks = one.result_bytes, one.blocks()
 
-    def of(number: int) -> Reduction[ByGroup]:
+    def of(number: int) -> Reduction[Firing]:
         # Where there are several passes, what one gives is held in the next.
         kept = 0 if number > groups else size * (groups + 1)
         return replace(one, result_bytes=number * size, kept_bytes=one.kept_bytes + kept)
@@ -126,34 +123,12 @@ def _count_piece(
     secret: int,
     codes: Codes | None = None,
     numbers: range | None = None,
-) -> ByGroup:
+) -> Firing:
     """Count a piece's samples, of each of some groups."""
     rows, positions = piece.shown()
     # Groups of several passes are added up as well: no tile has the numbers of another pass's one.
     own_pass = 0 if numbers is None else numbers.start - NO_GROUP
     seed = secret, piece.block.part, own_pass, piece.block.first_row
     if codes is None or numbers is None:
-        return {NO_GROUP: count_firing(rows, positions, neurons, seed)}
-    own = piece.of_shown(codes)
-    order = np.argsort(own, kind="stable")
-    if (order[1:] < order[:-1]).any():
-        rows = rows_of_samples(rows, positions, order)
-        positions = positions[order]
-        own = own[order]
-    samples = np.searchsorted(own, np.arange(numbers.start, numbers.stop + 1))
-    ends = np.concatenate([[0], np.cumsum(positions)])
-    random, found = np.random.default_rng(seed), {}
-    for number, first, stop in zip(numbers, samples[:-1], samples[1:], strict=True):
-        if ends[first] < ends[stop]:
-            some = rows[ends[first] : ends[stop]]
-            found[number] = count_firing(some, positions[first:stop], neurons, random)
-    return found
-
-
-def _add(results: Iterable[ByGroup]) -> ByGroup:
-    """Return what was counted of each group; two results are held at a time."""
-    total: ByGroup = {}
-    for result in results:
-        for number, own in result.items():
-            total[number] = add_firing([total[number], own]) if number in total else own
-    return total
+        return count_firing(rows, positions, neurons, seed)
+    return count_firing_by_group(rows, positions, neurons, seed, piece.of_shown(codes), numbers)

@@ -106,7 +106,7 @@ class LayerNeurons:
         """Groups of two or more neurons that did the same in all rows, neither dead nor always on.
 
         They are told by hashes of 128 bits: two that differ are taken for equal with a probability
-        of at most 2⁻⁶⁵.
+        of at most 2⁻⁶⁶.
         """
         return [group for group in self._by_hash.values() if len(group) > 1]
 
@@ -116,7 +116,7 @@ class LayerNeurons:
         opposites = complements(self.counted)
         pairs = []
         for group in self._by_hash.values():
-            other = self._by_hash.get(opposites[group[0]].tobytes())
+            other = self._by_hash.get(opposites[:, group[0]].tobytes())
             if other and group[0] < other[0]:
                 pairs.append((group, other))
         return pairs
@@ -140,7 +140,7 @@ class LayerNeurons:
     def _by_hash(self) -> dict[bytes, list[int]]:
         groups: dict[bytes, list[int]] = {}
         constant = {*self.dead.tolist(), *self.always_on.tolist()}
-        for neuron, column in enumerate(self.counted.hashes[:-1]):
+        for neuron, column in enumerate(self.counted.hashes[:, :-1].T):
             if neuron not in constant:
                 groups.setdefault(column.tobytes(), []).append(neuron)
         return groups

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar, cast
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from tsstore.counting.records import Groups
 from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import kernel
 from tsstore.numba_tools.mixing import splitmix
-
-Rows = TypeVar("Rows", bound=npt.NDArray[np.generic])
 
 _HALF: Final = np.uint64(32)
 _LARGEST_BLOCK: Final = 2**31 - 1
@@ -35,22 +32,6 @@ def count_groups(group: Groups, groups: int) -> I64:
     counts = np.zeros(groups, np.int64)
     _count(group, counts)
     return counts
-
-
-def rows_of_samples(rows: Rows, positions: I64, order: I64) -> Rows:
-    """Return the rows of samples in an order, a copy.
-
-    They are (rows, any), C-contiguous; each sample has so many `positions`, int64 (samples,).
-    """
-    # A row is copied at once.
-    items = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).reshape(-1)
-    if len(positions) and (positions == positions[0]).all():
-        chosen = items.reshape(len(positions), positions[0])[order]
-    else:
-        lengths = positions[order]
-        shift = (np.cumsum(positions) - positions)[order] - (np.cumsum(lengths) - lengths)
-        chosen = items[np.arange(lengths.sum()) + np.repeat(shift, lengths)]
-    return cast(Rows, chosen.reshape(-1).view(rows.dtype).reshape(-1, rows.shape[1]))
 
 
 def check_positions(positions: I64, rows: int) -> None:
