@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tsstore.analysis.states.export import export
     from tsstore.analysis.states.frequent import FrequentStates, states
     from tsstore.analysis.states.surprising import surprising
+    from tsstore.analysis.steps import Steps, steps
     from tsstore.errors import AccessError, ResumeError, TsstoreError
     from tsstore.recording.capture import capture
     from tsstore.recording.recorder import Recorder
@@ -78,6 +79,8 @@ _HOMES = {
     "FrequentStates": "analysis.states.frequent",
     "states": "analysis.states.frequent",
     "surprising": "analysis.states.surprising",
+    "Steps": "analysis.steps",
+    "steps": "analysis.steps",
     "GroupedAnalysis": "analysis.groups.results",
     "Information": "analysis.groups.information",
     "information": "analysis.groups.information",
@@ -136,6 +139,7 @@ __all__ = [
     "Spectrum",
     "StateCaptureHook",
     "StateStore",
+    "Steps",
     "TsstoreError",
     "__version__",
     "aIQ",
@@ -163,6 +167,7 @@ __all__ = [
     "shared_states",
     "sort_states",
     "states",
+    "steps",
     "surprising",
     "verify",
 ]

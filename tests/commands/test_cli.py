@@ -371,7 +371,7 @@ def test_usage_is_printed_without_a_command():
     result = tsstore_command("--help")
     assert result.returncode == 0
     commands = ["demo", "layers", "info", "verify", "repair", "compact"]
-    commands += ["plan", "analyze", "combine", "neurons", "compare", "report"]
+    commands += ["plan", "analyze", "combine", "neurons", "compare", "steps", "report"]
     commands += ["states", "samples", "surprising", "export"]
     listed = result.stdout.partition("Commands:")[2].partition("Exit codes")[0]
     assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == commands

@@ -20,6 +20,7 @@ COMMANDS = {
     "analyze": ("run",),
     "compare": ("run", "run"),
     "neurons": ("run",),
+    "steps": ("run",),
     "states": ("run", "--layer", "conv_1"),
     "samples": ("run", "00", "--layer", "conv_1"),
     "surprising": ("run", "--layer", "fc", "-n", "3"),

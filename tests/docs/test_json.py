@@ -45,6 +45,7 @@ COMMANDS = {
     "neurons": ("run", "--near", "0"),
     "neurons --by": ("run", "--by", "label"),
     "compare": ("run", "other", "--novelty"),
+    "steps": ("run",),
     "report": ("run",),
     "states": ("run", "--layer", "conv_1"),
     "samples": ("run", "00", "--layer", "conv_1"),

@@ -263,10 +263,9 @@ def count_right(
 ) -> Answers | None:
     """Count right predictions by group, a bounded number of samples at a time.
 
-    Without groups, all samples are one. None if a part with samples has no prediction or label.
+    Without groups, all samples are one. None if a sample that counts has no prediction or label.
     """
-    found = count_right_by_set(parts, None, 1, groups, sample_filter)
-    return None if found is None else found[0]
+    return count_right_by_set(parts, None, 1, groups, sample_filter)[0]
 
 
 def count_right_by_set(
@@ -275,24 +274,29 @@ def count_right_by_set(
     count: int,
     groups: RandomGroups | None = None,
     sample_filter: SampleFilter = ALL_SAMPLES,
-) -> list[Answers] | None:
+) -> list[Answers | None]:
     """Do the same for each of so many sets of samples."""
     groups = groups or RandomGroups(1)
-    held = [part for part in parts if part.samples]
-    if not all({PREDICTION, LABEL} <= set(part.columns) for part in held):
-        return None
     right, samples = np.zeros((2, count, groups.count), np.int64)
-    for part in held:
+    is_known = np.ones(count, np.bool_)
+    for part in parts:
+        has_answers = {PREDICTION, LABEL} <= set(part.columns)
         for first in range(0, part.samples, PIECE_SAMPLES):
             stop = min(first + PIECE_SAMPLES, part.samples)
             own = _sets_of(sets, part.directory, first, stop - first, sample_filter)
+            if not has_answers:
+                is_known[own[own >= 0]] = False
+                continue
             group = groups.of_samples(part.directory, first, stop - first)
             is_right = part.columns[PREDICTION].read(first, stop) == part.columns[LABEL].read(
                 first, stop
             )
             for numbers, chosen in ((samples, own >= 0), (right, (own >= 0) & is_right)):
                 np.add.at(numbers, (own[chosen], group[chosen]), 1)
-    return [Answers(*pair) for pair in zip(right, samples, strict=True)]
+    return [
+        Answers(*pair) if known else None
+        for *pair, known in zip(right, samples, is_known.tolist(), strict=True)
+    ]
 
 
 def _sets_of(

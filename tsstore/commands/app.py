@@ -46,6 +46,7 @@ for command, example in {
     analysing.combine: "combine conv_1.json fc_1.json",
     neurons.neurons: "neurons run.zarr --output neurons.csv",
     comparing.compare: "compare run.zarr other.zarr",
+    comparing.steps: "steps trained.zarr",
     reports.report: "report run.zarr --output report.html",
     states.states: "states run.zarr --layer conv_1",
     states.samples: "samples run.zarr 1f03 --layer fc_1",

@@ -1,4 +1,4 @@
-"""Two runs beside each other."""
+"""Two runs beside each other, and the steps of one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ import typer
 from tsstore.commands.options import (
     Filter,
     Format,
+    Intervals,
     Json,
     Layers,
     Memory,
     OtherFilter,
     OtherStep,
+    RunPath,
     Scheduler,
     Scratch,
 )
 from tsstore.commands.selecting import select
 from tsstore.commands.tables import TableFormat
-from tsstore.commands.terminal import print_json, print_lines, print_table, progress
+from tsstore.commands.terminal import (
+    check_output,
+    print_json,
+    print_lines,
+    print_table,
+    progress,
+)
 from tsstore.text import printable
 
 
@@ -94,3 +102,46 @@ def compare(
             format=format,
         )
         print_lines(found.overlap.sentences, format=format)
+
+
+def steps(
+    run: RunPath,
+    layer: Layers = None,
+    filter: Filter = None,
+    memory: Memory = None,
+    scheduler: Scheduler = None,
+    scratch: Scratch = None,
+    intervals: Intervals = True,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="OUT", help="A CSV file: a line a layer and step."),
+    ] = None,
+    format: Format = TableFormat.TABLE,
+    json: Json = False,
+) -> None:
+    """Show how a training developed: accuracy, efficiency, dead neurons.
+
+    A run has a step for each evaluation that a trainer's callback recorded.
+    """
+    import tsstore
+    from tsstore.analysis.steps import HEADINGS
+
+    store = select(run, None, filter, layer)
+    check_output(output)
+    with progress(silent=json) as report:
+        found = tsstore.steps(
+            store,
+            intervals=intervals,
+            memory=memory,
+            scheduler=scheduler,
+            scratch=scratch,
+            progress=report,
+        )
+    if output is not None:
+        found.to_frame().to_csv(output)
+    if json:
+        print_json(found.to_dict())
+        return
+    optional = ("always on", "duplicates", "samples")
+    print_table(HEADINGS, found.cells(), optional, format=format)
+    print_lines(found.sentences, format=format)

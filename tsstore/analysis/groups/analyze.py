@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from tsstore.analysis.samples import Dealt, Samples, count_right, count_right_by
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
-
-_Found = TypeVar("_Found")
 
 
 def asked_groups(by: str | None, bins: Bins, window: int | None) -> dict[str, Any]:
@@ -93,11 +91,11 @@ def _analyze_in_one_pass(
     """Return the analysis of each group, and at last that of all samples together."""
     count, sets, random = len(grouping.values), grouping.codes, samples.groups
     shown, has_whole = samples.sample_filter, len(store.steps) == 1
-    answers = _or_none(count_right_by_set(store.parts, sets, count, random, shown), count)
+    answers = count_right_by_set(store.parts, sets, count, random, shown)
     answers.append(count_right(store.parts, random, shown))
     dealt: list[Dealt | None] = [None] * (count + 1)
     if random is not None:
-        dealt = _or_none(random.dealt_by_set(sets, count, shown), count)
+        dealt = [*(random.dealt_by_set(sets, count, shown) or dealt[:count])]
         dealt.append(random.dealt(shown))
     clusters = [samples.clusters] * (count + 1)
     if request.dependent_by and random is not None:
@@ -120,7 +118,3 @@ def _analyze_in_one_pass(
         one = replace(samples, sample_filter=view.view.samples)
         analyses.append(analysis_of(view, request, one, layers, answers[number], dealt[number]))
     return analyses
-
-
-def _or_none(found: list[_Found] | None, count: int) -> list[_Found | None]:
-    return [None] * count if found is None else [*found]

@@ -16,6 +16,7 @@ from tsstore.text import printable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import pandas as pd
 
     from tsstore.analysis.results.estimates import Rarefied
     from tsstore.statistics.intervals import Interval
@@ -167,6 +168,33 @@ def plot_map(rates: npt.NDArray[np.float64], what: str, title: str, ax: Any) -> 
     for axis in (ax.xaxis, ax.yaxis):
         axis.get_major_locator().set_params(integer=True)
     return ax
+
+
+def plot_steps(network: pd.DataFrame, ax: Any) -> Any:
+    """Draw accuracy, efficiency and the share of dead neurons by step; return the axes.
+
+    Of each step there is a line with the columns of `Steps.to_frame`.
+    """
+    ax = axes(ax)
+    names = network.index.get_level_values("step")
+    steps, at = [short(str(step)) for step in names], np.arange(len(network))
+    efficiency, is_bound = network["efficiency"].to_numpy(), network["is_lower_bound"].to_numpy()
+    if network["accuracy"].notna().any():
+        ax.plot(at, network["accuracy"], "s--", color="black", markersize=4, label="accuracy")
+    ax.plot(at, efficiency, color=BLUE, linewidth=1)
+    for chosen, marker, words in ((~is_bound, "o", ""), (is_bound, "^", ", at least")):
+        if chosen.any():
+            label = f"network efficiency{words}"
+            ax.plot(at[chosen], efficiency[chosen], marker, color=BLUE, label=label)
+    ax.vlines(at, network["lower"], network["upper"], color=BLUE, linewidth=2)
+    ax.plot(at, network["dead"] / network["neurons"], "x:", color=ORANGE, label="dead neurons")
+    # Some ten names fit.
+    every = slice(None, None, 1 + len(at) // 10)
+    ax.set_xticks(at[every], steps[every])
+    ax.set(xlabel="step", ylabel="share, from 0 to 1")
+    ax.set_ylim(-0.02, 1.02)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+    return _tidy(ax, "both")
 
 
 def plot_beside(
