@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis.states.by_sample import in_order
 from tsstore.errors import AnalysisError, MemoryTooSmallError, TsstoreWarning
 from tsstore.store.reading.store import StateStore
 
@@ -150,18 +149,3 @@ def test_workers_of_a_cluster_find_the_same(tmp_path, client):
     (tmp_path / "scratch").mkdir()
     found = tsstore.surprising(store, "a", 7, scheduler=client, scratch=tmp_path / "scratch")
     assert found.equals(tsstore.surprising(store, "a", 7))
-
-
-@pytest.mark.parametrize("words", [1, 2])
-def test_other_keys_of_a_sample_that_share_the_first_bits_are_told_apart(words):
-    rng = np.random.default_rng(0)
-    keys = np.ones((200, words), np.uint64) << np.uint64(60)
-    # So few bits differ, and all of them are below those that there is room for.
-    keys[:, -1] += rng.integers(0, 4, 200).astype(np.uint64)
-    sample = np.sort(rng.integers(5, 40, 200)).astype(np.uint64)
-    found, of, is_first = in_order(keys, sample)
-    pairs = [(int(number), *key) for number, key in zip(of, found.tolist(), strict=True)]
-    expected = [(int(number), *key) for number, key in zip(sample, keys.tolist(), strict=True)]
-    assert Counter(pairs) == Counter(expected)
-    assert np.count_nonzero(is_first) == len(set(expected))
-    assert {pairs[place] for place in np.flatnonzero(is_first)} == set(expected)

@@ -108,10 +108,10 @@ def read_records(
         positions = positions[kept]
         group = None if group is None else group[kept]
     if isinstance(table, DirectTable):
-        rows = _select_rows(_read_rows(states, blocks, buffers), chosen)
+        rows = select_rows(_read_rows(states, blocks, buffers), chosen)
         equal_pairs = table.count(rows, positions, group)
     else:
-        keys = _select_rows(read_keys(states, scheme, blocks, buffers), chosen)
+        keys = select_rows(read_keys(states, scheme, blocks, buffers), chosen)
         records, equal_pairs = merge_samples(keys, positions, table, group, buffers)
     own = np.zeros(len(positions), np.uint8) if group is None else group
     samples, rows_of_group, pairs = numbers_by_group(positions, own, count)
@@ -169,7 +169,7 @@ def read_keys(
     return keys
 
 
-def _select_rows(
+def select_rows(
     table: npt.NDArray[_Word], chosen: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[_Word]:
     """Return the rows of a table (n, columns), C-contiguous, that are chosen; None is all.

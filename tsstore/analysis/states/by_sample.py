@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.block import LayerJob, read_keys
+from tsstore.analysis.execution.block import LayerJob, read_keys, select_rows
 from tsstore.analysis.execution.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.execution.graph import check_receipts
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
+from tsstore.counting.premerge.hot_keys import HotKeys
+from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Buffers, Records
 from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 
 _Words = npt.NDArray[np.uint64]
-_HASH_BITS = np.uint64(64)
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,11 @@ def without_samples(records: Records) -> tuple[Records, npt.NDArray[np.int64]]:
 def _record_block(job: SampleJob, block: Block, buffers: Buffers) -> Receipt:
     """Record each state of each sample of a block once, by partition."""
     plan, scattered, rows = job.plan, [], 0
-    # Sorting takes more than what the plan reckons for a row.
-    for piece in job.states.divide(block, max(1, plan.piece_rows // 3)):
-        for records in _records(job, piece, buffers):
+    hot = HotKeys(job.scheme.words + 1, 0, 0)
+    # Keys are held without and with samples, which is more than what the plan reckons for a row.
+    for piece in job.states.divide(block, max(1, plan.piece_rows // 2)):
+        merged, _ = merge_samples(*_keys_and_samples(job, piece, buffers), hot, buffers=buffers)
+        for records in [*merged, *hot.take()]:
             if len(records):
                 rows += records.rows
                 scattered.append(scatter([records], plan.partition_bits))
@@ -96,53 +98,19 @@ def _record_block(job: SampleJob, block: Block, buffers: Buffers) -> Receipt:
     return Receipt(rows, 0, 0, slices)
 
 
-def _records(job: SampleJob, block: Block, buffers: Buffers) -> Iterator[Records]:
-    """Yield what samples have once, and what they have several times: keys with the sample last."""
+def _keys_and_samples(
+    job: SampleJob, block: Block, buffers: Buffers
+) -> tuple[_Words, npt.NDArray[np.int64]]:
+    """Return the keys of the rows that count, with the sample last, and the rows of each sample."""
     states, part = job.states, job.states.parts[block.part]
-    keys = read_keys(states, job.scheme, [block], buffers)
+    own = read_keys(states, job.scheme, [block], buffers)
     positions = part.read_positions(block.first_sample, block.samples)
     first = job.firsts[block.part] + block.first_sample
-    sample = np.repeat(np.arange(first, first + block.samples, dtype=np.uint64), positions)
+    keys = buffers.array("keys and samples", (len(own), own.shape[1] + 1), np.uint64)
+    keys[:, :-1] = own
+    keys[:, -1] = np.repeat(np.arange(first, first + block.samples, dtype=np.uint64), positions)
     shown = job.samples.sample_filter
     kept = shown.kept(part.directory, block.first_sample, block.samples)
-    if kept is not None:
-        chosen = np.repeat(kept, positions)
-        keys, sample = keys[chosen], sample[chosen]
-    if positions.max(initial=0) <= 1:
-        yield Records(np.column_stack([keys, sample]))
-        return
-    keys, sample, is_first = in_order(keys, sample)
-    starts = np.append(np.flatnonzero(is_first), len(keys))
-    times = np.diff(starts).astype(np.uint32)
-    once, several = starts[:-1][times == 1], starts[:-1][times > 1]
-    yield Records(np.column_stack([keys[once], sample[once]]))
-    counts = times[times > 1], np.ones(len(several), np.uint32)
-    yield Records(np.column_stack([keys[several], sample[several]]), *counts)
-
-
-def in_order(keys: _Words, sample: _Words) -> tuple[_Words, _Words, npt.NDArray[np.bool_]]:
-    """Return keys and their samples, which ascend, so that equal ones follow each other.
-
-    With them, which are the first of equal ones. They are sorted by one word: the sample's number,
-    and as much of the hash as there is room for. Should two keys of a sample share that, by all.
-    """
-    first = sample[0] if len(sample) else np.uint64(0)
-    bits = np.uint64(int(sample[-1] - first).bit_length()) if len(sample) else np.uint64(0)
-    order = np.argsort(((sample - first) << (_HASH_BITS - bits)) | (keys[:, 0] >> bits))
-    ordered, of = keys[order], sample[order]
-    is_first, is_split = _compared(ordered, of, bits)
-    if is_split:
-        order = np.lexsort((*keys.T, sample))
-        ordered, of = keys[order], sample[order]
-        is_first, _ = _compared(ordered, of, bits)
-    return ordered, of, is_first
-
-
-def _compared(keys: _Words, sample: _Words, bits: np.uint64) -> tuple[npt.NDArray[np.bool_], bool]:
-    """Return where a key or a sample begins, and whether other keys share what was sorted by."""
-    alike = np.zeros(len(keys), np.bool_)
-    alike[1:] = (sample[1:] == sample[:-1]) & (keys[1:, 0] >> bits == keys[:-1, 0] >> bits)
-    same = alike.copy()
-    for word in range(keys.shape[1]):
-        same[1:] &= keys[1:, word] == keys[:-1, word]
-    return ~same, bool((alike & ~same).any())
+    if kept is None:
+        return keys, positions
+    return select_rows(keys, np.repeat(kept, positions)), positions[kept]
