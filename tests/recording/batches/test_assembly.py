@@ -73,7 +73,7 @@ def test_a_batch_has_rows_sample_after_sample():
     assert made.batch.samples == 2
     layer = made.batch.layers["0"]
     np.testing.assert_array_equal(layer.rows, packed(tensor).reshape(-1, 1))
-    assert layer.positions.tolist() == [6, 6]
+    assert layer.positions == 6
     assert made.batch.columns["label"].tolist() == [7, 8]
 
 
@@ -108,7 +108,7 @@ def test_a_batch_like_one_before_is_finished_alike():
         for name, tensor, positions in zip("01", tensors, (6, 1), strict=True):
             layer = made.batch.layers[name]
             np.testing.assert_array_equal(layer.rows, packed(tensor).reshape(len(layer.rows), -1))
-            assert layer.positions.tolist() == [positions] * 3
+            assert layer.positions == positions
             layer.check(name, 3, 1)
 
 
@@ -129,7 +129,7 @@ def test_what_is_known_of_a_batch_is_used_only_where_nothing_else_is_different()
     calls = calls_of(LINEAR)
     first = house.assemble(alike(calls, samples=2))
     again = house.assemble(alike(calls, samples=2))
-    assert again.batch.layers["1"].positions is first.batch.layers["1"].positions
+    assert again.batch.layers["1"].positions == first.batch.layers["1"].positions == 1
     assert house.assemble(alike(calls)).batch.samples == 2
     with pytest.raises(OutputError, match="whose they are is not known"):
         house.assemble(alike(calls, samples=1))
@@ -140,7 +140,7 @@ def test_what_is_known_of_a_batch_is_used_only_where_nothing_else_is_different()
     with pytest.raises(CaptureError, match=r"was called 1 times .* and 2 times"):
         house.assemble(alike(calls * 2, samples=2))
     twice = house.assemble(alike(calls, samples=2))
-    assert twice.batch.layers["1"].positions is first.batch.layers["1"].positions
+    assert twice.batch.layers["1"].positions == 1
 
 
 def test_a_mask_is_no_less_obeyed_in_a_batch_like_one_before():
@@ -152,7 +152,7 @@ def test_a_mask_is_no_less_obeyed_in_a_batch_like_one_before():
         made = alike([(CONV, found)])
         if mask is not None:
             made.masks.record(mask)
-        counts.append(house.assemble(made).batch.layers["0"].positions.tolist())
+        counts.append(house.assemble(made).batch.layers["0"].each(2).tolist())
     assert counts == [[6, 6], [1, 1], [6, 6], [6, 6]]
 
 
@@ -217,7 +217,7 @@ def test_entries_are_those_of_the_samples_that_they_belong_to(owners, counts, sh
     found = pack(tensor, 0.0, 1, 0)._replace(owners=Owners(index, "by somebody"))
     made = assembly([CONV]).assemble(alike([(CONV, found)], samples=2))
     layer = made.batch.layers["0"]
-    assert layer.positions.tolist() == [6 * count for count in counts]
+    assert layer.each(2).tolist() == [6 * count for count in counts]
     owner = np.array([0, 0, 0, 1, 1, 1] if owners is None else owners)
     expected = [packed(tensor)[owner == sample].reshape(-1, 1) for sample in (0, 1)]
     np.testing.assert_array_equal(layer.rows, np.concatenate(expected))
@@ -244,7 +244,7 @@ def test_positions_may_vary():
     house = assembly([CONV])
     house.assemble(batch((CONV, maps(2))))
     later = house.assemble(batch((CONV, maps(1, height=4))))
-    assert later.batch.layers["0"].positions.tolist() == [12]
+    assert later.batch.layers["0"].positions == 12
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_later_silence_is_an_error_unless_it_may_be_empty():
     house.assemble(usual())
     silent = house.assemble(batch((CONV, maps(2)))).batch.layers["1"]
     assert silent.rows.shape == (0, 1)
-    assert silent.positions.tolist() == [0, 0]
+    assert silent.positions == 0
 
 
 def test_where_layers_may_be_empty_they_may_come_later():

@@ -28,6 +28,16 @@ def test_rows_that_the_samples_share_are_taken(rows, positions):
     assert layer(rows, positions).check("layer 'a'", len(positions), 2) is None
 
 
+@pytest.mark.parametrize(("samples", "positions"), [(3, 1), (2, 4), (5, 0), (0, 0), (0, 7)])
+def test_one_number_stands_for_as_many_rows_of_each_sample(samples, positions):
+    counted = layer(samples * positions, [positions] * samples)
+    said = LayerBatch(counted.rows, positions)
+    assert said.check("layer 'a'", samples, 2) is None
+    np.testing.assert_array_equal(said.each(samples), counted.each(samples))
+    assert (said.nbytes, counted.nbytes) == (said.rows.nbytes, said.rows.nbytes + 8 * samples)
+    assert not samples or said.ends == counted.ends
+
+
 @pytest.mark.parametrize(
     ("batch", "samples", "message"),
     [
@@ -36,6 +46,7 @@ def test_rows_that_the_samples_share_are_taken(rows, positions):
         (layer(3, [1, 1, 1], dtype="bool"), 3, r"rows are bool \(3, 2\)"),
         (layer(3, [1, 1, 1]), 4, r"the batch has 4 samples, but numbers of rows for \(3,\)"),
         (layer(1, [2, -1]), 2, r"the smallest -1"),
+        (LayerBatch(np.zeros((5, 2), np.uint8), 2), 3, r"\(5, 2\); expected uint8 \(6, 2\)"),
         (LayerBatch(np.zeros((3, 2), np.uint8), np.ones((3, 1), np.int64)), 3, r"\(3, 1\)"),
     ],
 )

@@ -39,16 +39,20 @@ class Arena(RowMemory):
 
     def empty(self, shape: tuple[int, ...]) -> Rows:
         """Return an array of bytes in a block, filled with anything."""
+        size = math.prod(shape)
         with self._lock:
-            memory, begin = self._find(math.prod(shape))
+            if size > BLOCK_BYTES:
+                memory, begin = self._block(-(-size // BLOCK_BYTES) * BLOCK_BYTES), 0
+            else:
+                if self._filled + size > len(self._memory):
+                    self._memory, self._filled = self._block(BLOCK_BYTES), 0
+                memory, begin = self._memory, self._filled
+                self._filled += size + -size % _ALIGNMENT
         return np.ndarray(shape, np.uint8, memory, begin)
 
     def copy(self, batch: Batch) -> Batch:
-        """Return a batch whose arrays are in blocks, but for large ones, constant ones and text."""
-        layers = {
-            name: LayerBatch(self.copied(layer.rows), self.copied(layer.positions), layer.lengths)
-            for name, layer in batch.layers.items()
-        }
+        """Return a batch whose arrays are in blocks, but for large ones and text."""
+        layers = {name: self._copied_layer(layer) for name, layer in batch.layers.items()}
         columns = {
             name: column if column.dtype == object else self.copied(column)
             for name, column in batch.columns.items()
@@ -58,21 +62,16 @@ class Arena(RowMemory):
     def copied(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return an array that is in a block, or else need not be."""
         is_inside = isinstance(array.base, np.ndarray) and isinstance(array.base.base, mmap.mmap)
-        if not 0 < array.nbytes <= BLOCK_BYTES or not array.flags.writeable or is_inside:
+        if not 0 < array.nbytes <= BLOCK_BYTES or is_inside:
             return array
         copy = self.empty((array.nbytes,)).view(array.dtype).reshape(array.shape)
         copy[...] = array
         return copy
 
-    def _find(self, size: int) -> tuple[Rows, int]:
-        """Return a block, and where in it there is room for so many bytes."""
-        if size > BLOCK_BYTES:
-            return self._block(-(-size // BLOCK_BYTES) * BLOCK_BYTES), 0
-        begin = -(-self._filled // _ALIGNMENT) * _ALIGNMENT
-        if begin + size > len(self._memory):
-            self._memory, begin = self._block(BLOCK_BYTES), 0
-        self._filled = begin + size
-        return self._memory, begin
+    def _copied_layer(self, layer: LayerBatch) -> LayerBatch:
+        rows, positions = self.copied(layer.rows), layer.positions
+        counts = positions if isinstance(positions, int) else self.copied(positions)
+        return LayerBatch(rows, counts, layer.lengths)
 
     def _block(self, size: int) -> Rows:
         try:

@@ -12,12 +12,7 @@ import numpy.typing as npt
 
 from tsstore.errors import CaptureError, SelectionError, warn
 from tsstore.recording.batches.columns import ColumnSchema, dtype_names
-from tsstore.recording.batches.layer_rows import (
-    LayerRows,
-    changed_calls,
-    layer_rows,
-    same_positions,
-)
+from tsstore.recording.batches.layer_rows import LayerRows, changed_calls, layer_rows
 from tsstore.recording.batches.open_batch import OpenBatch
 from tsstore.recording.hooks.copies import CALLED_DIRECTLY, COMPILED, Copies, why_nothing_ran
 from tsstore.recording.samples.index import Indices, check_names
@@ -42,14 +37,17 @@ class FinishedBatch:
     @property
     def positions(self) -> dict[str, int]:
         """Rows of the first sample in each new layer."""
-        return {name: int(self.batch.layers[name].positions[:1].sum()) for name in self.new_layers}
+        return {
+            name: int(self.batch.layers[name].each(self.batch.samples)[:1].sum())
+            for name in self.new_layers
+        }
 
 
 class _Known(NamedTuple):
     """How batches of one form are finished: where a layer's rows are, and what silent ones give."""
 
     samples: int
-    layers: list[tuple[str, int, Indices | None, Indices]]
+    layers: list[tuple[str, int, Indices | None, int | Indices]]
     silent: dict[str, LayerBatch]
 
     def finished(self, batch: OpenBatch, columns: dict[str, npt.NDArray[Any]]) -> Batch:
@@ -123,7 +121,7 @@ class Assembly:
         batches = {
             name: named[name].batch(samples, batch.masks, batch.forwards)
             if name in named
-            else _no_rows(layer, samples)
+            else _no_rows(layer)
             for name, layer in layers.items()
         }
         finished = Batch(samples, batches, self._schema.conform(batch.columns))
@@ -210,10 +208,9 @@ def _description(layer: LayerAttributes) -> str:
     )
 
 
-def _no_rows(attributes: LayerAttributes, samples: int) -> LayerBatch:
+def _no_rows(attributes: LayerAttributes) -> LayerBatch:
     """Return what a layer gives that did not run: samples without positions."""
-    rows = np.empty((0, attributes.row_bytes), dtype=np.uint8)
-    return LayerBatch(rows, same_positions(samples, 0))
+    return LayerBatch(np.empty((0, attributes.row_bytes), dtype=np.uint8), 0)
 
 
 def _same_layer(fixed: LayerAttributes, found: LayerAttributes) -> bool:

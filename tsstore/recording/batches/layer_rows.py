@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from tsstore.errors import CaptureError, OutputError
 from tsstore.recording.batches.columns import Mask, Masks
@@ -95,9 +94,7 @@ class LayerRows:
         if all(mask is None for mask in valid) and all(index is None for index in indices):
             pieces = [array.reshape(samples, -1, array.shape[2]) for array in arrays if samples]
             joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces or arrays, axis=1)
-            return LayerBatch(
-                joined.reshape(-1, joined.shape[2]), same_positions(samples, joined.shape[1])
-            )
+            return LayerBatch(joined.reshape(-1, joined.shape[2]), joined.shape[1])
         rows, owners = [], []
         for packed, array, mask in zip(self.calls, arrays, valid, strict=True):
             owner = np.repeat(_owners_of(packed, samples), array.shape[1])
@@ -165,13 +162,6 @@ def changed_calls(name: str, before: int, now: int) -> CaptureError:
         f"{name} was called {before} times in one forward pass and {now} times in another; pass "
         "calls='merge' to capture all calls as positions of one layer"
     )
-
-
-def same_positions(samples: int, positions: int) -> npt.NDArray[np.int64]:
-    """Return the same number for each sample, for as many batches as there may be."""
-    counts = np.full(samples, positions, dtype=np.int64)
-    counts.flags.writeable = False
-    return counts
 
 
 def _lengths(calls: list[Packed], counts: list[Indices]) -> tuple[int, int] | None:

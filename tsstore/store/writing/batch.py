@@ -23,27 +23,48 @@ class LayerBatch:
     rows
         uint8 (rows, row_bytes), sample after sample.
     positions
-        int64 (samples,): rows of each sample.
+        Rows of each sample: one number where all have as many, else int64 (samples,).
     lengths
         The fewest and the most positions of a sample, where some were chosen; None where all of
         them have rows.
     """
 
     rows: npt.NDArray[np.uint8]
-    positions: npt.NDArray[np.int64]
+    positions: int | npt.NDArray[np.int64]
     lengths: tuple[int, int] | None = None
+
+    def each(self, samples: int) -> npt.NDArray[np.int64]:
+        """Return the rows of each of so many samples."""
+        if isinstance(self.positions, int):
+            return np.full(samples, self.positions, np.int64)
+        return self.positions
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The fewest and the most rows of a sample, of which there is one."""
+        if isinstance(self.positions, int):
+            return self.positions, self.positions
+        return int(self.positions.min()), int(self.positions.max())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in memory."""
+        counts = 0 if isinstance(self.positions, int) else self.positions.nbytes
+        return self.rows.nbytes + counts
 
     def check(self, name: str, samples: int, row_bytes: int) -> None:
         """Raise StoreError where the rows are not those of so many samples."""
-        expected = (int(self.positions.sum()), row_bytes)
+        counts = self.positions
+        total = samples * counts if isinstance(counts, int) else int(counts.sum())
+        expected = (total, row_bytes)
         if self.rows.shape != expected or self.rows.dtype != np.uint8:
             raise StoreError(
                 f"{name}: rows are {self.rows.dtype} {self.rows.shape}; expected uint8 {expected}"
             )
-        if self.positions.shape != (samples,) or (self.positions < 0).any():
+        if not isinstance(counts, int) and (counts.shape != (samples,) or (counts < 0).any()):
             raise StoreError(
                 f"{name}: the batch has {samples} samples, but numbers of rows for "
-                f"{self.positions.shape}, the smallest {self.positions.min(initial=0)}"
+                f"{counts.shape}, the smallest {counts.min(initial=0)}"
             )
 
 
@@ -61,7 +82,7 @@ class Batch:
     @property
     def nbytes(self) -> int:
         """Bytes that the batch takes in memory."""
-        rows = sum(layer.rows.nbytes + layer.positions.nbytes for layer in self.layers.values())
+        rows = sum(layer.nbytes for layer in self.layers.values())
         columns = sum(column.nbytes for column in self.columns.values())
         # An array of text holds pointers only.
         texts = [column.tolist() for column in self.columns.values() if column.dtype == object]

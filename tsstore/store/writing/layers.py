@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from tsstore.errors import ColumnsError, StoreError
 from tsstore.store.chunked.writer import ArrayWriter, Compression, Encoder
@@ -56,18 +55,23 @@ class LayerWriter:
         self._lengths: tuple[int, int] | None = None
         self._has_chosen = False
 
-    def append(self, batch: LayerBatch, samples_before: int) -> None:
-        """Append a batch's rows, after so many samples."""
+    def append(self, batch: LayerBatch, samples: int, samples_before: int) -> None:
+        """Append a batch's rows, of so many samples after so many others."""
+        if not samples:
+            return
         self._states.append(batch.rows)
-        if self._chooses and len(batch.positions):
+        ends = batch.ends
+        if self._chooses:
             self._has_chosen |= batch.lengths is not None
-            ends = batch.lengths or (int(batch.positions.min()), int(batch.positions.max()))
-            known = self._lengths or ends
-            self._lengths = min(known[0], ends[0]), max(known[1], ends[1])
-        if self._positions is None and not self._is_constant(batch.positions):
+            fewest, most = batch.lengths or ends
+            known = self._lengths or (fewest, most)
+            self._lengths = min(known[0], fewest), max(known[1], most)
+        if self._constant is None:
+            self._constant = ends[0]
+        if self._positions is None and ends != (self._constant, self._constant):
             self._begin_positions(samples_before)
         if self._positions is not None:
-            self._positions.append(batch.positions)
+            self._positions.append(batch.each(samples))
 
     def flush(self) -> LayerCommit:
         """Write unfinished chunks and return what to commit."""
@@ -80,11 +84,6 @@ class LayerWriter:
         self._states.write_shape()
         if self._positions is not None:
             self._positions.write_shape()
-
-    def _is_constant(self, positions: npt.NDArray[np.int64]) -> bool:
-        if self._constant is None and len(positions):
-            self._constant = int(positions[0])
-        return bool(np.all(positions == self._constant))
 
     def _begin_positions(self, samples_before: int) -> None:
         paths = positions_paths(self._part, self.directory)
@@ -164,7 +163,7 @@ class PartArrays:
         self._check_fit(batch)
         self._appending = True
         for name, layer in batch.layers.items():
-            self._layers[name].append(layer, self.samples)
+            self._layers[name].append(layer, batch.samples, self.samples)
         for name, column in batch.columns.items():
             self._columns[name][1].append(column)
         self.samples += batch.samples
