@@ -1,10 +1,11 @@
 """Which distinct states two runs share, and what is new in the second one, out of core.
 
-Both runs' states are recorded by sample, with keys of one scheme, and brought together by hash: a
-partition holds all records of a state, whichever run they are of. A table by run tells which states
-both show; then the second run's records are looked up, for the samples that show a new one. Of the
-new states those are drawn whose hashes, mixed once more, are lowest: a random choice, the same one
-however the work is divided. Their rows are read again, and compared with all rows of the first run.
+Both runs' states are recorded with keys of one scheme, the second's by sample, and brought together
+by hash: a partition holds all records of a state, whichever run they are of. A table by run tells
+which states both show; then the second run's records are looked up, for the samples that show a new
+one. Of the new states those are drawn whose hashes, mixed once more, are lowest: a random choice,
+the same one however the work is divided. Their rows are read again, and compared with all rows of
+the first run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.graph import Index
+from tsstore.analysis.execution.block import LayerJob
+from tsstore.analysis.execution.graph import Index, build_index_graph
 from tsstore.analysis.execution.reduction import Piece, Reduction, merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
@@ -33,7 +35,7 @@ from tsstore.analysis.states.by_sample import (
     without_samples,
     work_by_sample,
 )
-from tsstore.analysis.states.distinct import shares
+from tsstore.analysis.states.distinct import Share, shares
 from tsstore.counting.firing import row_words
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.nearest import nearest
@@ -65,12 +67,11 @@ _Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class _Job:
-    """How partitions are counted; samples are numbered through both runs, so many of the first."""
+    """How partitions are counted, and how many samples the second run has."""
 
     plan: Plan
     words: int
-    first_samples: int
-    second_samples: int
+    samples: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,19 +122,17 @@ def find_overlap(
     held = (SAMPLE_BYTES + scheduler.threads) * stored[SECOND]
     plan = _plan(states, samples, scheme, memory, held, scheduler, request)
     warm_up(first.row_bytes, False, True, plan.spill)
-    firsts = [
-        tuple(accumulate((part.samples for part in own.parts), initial=start))
-        for own, start in zip(states, (0, stored[FIRST]), strict=True)
-    ]
+    firsts = tuple(accumulate((part.samples for part in second.parts), initial=0))
     with planned_scratch(plan, scheduler, request.scratch) as folder:
-        jobs = [
-            SampleJob(own, scheme, plan, folder, Samples(shown.sample_filter), numbers)
-            for own, shown, numbers in zip(states, samples, firsts, strict=True)
-        ]
-        graph, key = _graph(jobs, _Job(plan, scheme.words, *stored))
+        one, other = (Samples(own.sample_filter) for own in samples)
+        graph, key = _graph(
+            LayerJob(first, scheme, plan, folder, one),
+            SampleJob(second, scheme, plan, folder, other, firsts),
+            stored[SECOND],
+        )
         found: _Found = scheduler.run(graph, key, plan.threads, request.report(first.name))
     _check(found, states, samples)
-    rows = _read_states(second, firsts[SECOND], scheme, found.drawn)
+    rows = _read_states(second, firsts, scheme, found.drawn)
     distances = _distances(first, rows, memory, scheduler, request)
     distinct = sum(spectrum.distinct for spectrum in (*found.alone, found.shared[FIRST]))
     counted = [
@@ -182,50 +181,43 @@ def _plan(
         raise MemoryTooSmallError(f"{error}, and {more} more for samples with new states") from None
 
 
-def _graph(jobs: Sequence[SampleJob], job: _Job) -> tuple[dict[Any, Any], Any]:
+def _graph(first: LayerJob, second: SampleJob, samples: int) -> tuple[dict[Any, Any], Any]:
     """Return the graph that finds what two runs share, and the key of its result."""
-    graph: dict[Any, Any] = {}
-    token, indices = uuid4().hex[:12], []
-    for own in jobs:
-        part, index = graph_by_sample(own)
-        graph |= part
-        indices.append(index)
-    shared, index = f"tsstore-runs-{token}", f"tsstore-both-{token}"
-    graph[shared], graph[index] = job, (_together, indices)
+    token, plan = uuid4().hex[:12], first.plan
+    graph, one = build_index_graph(first)
+    more, other = graph_by_sample(second)
+    shared = f"tsstore-runs-{token}"
+    graph |= more | {shared: _Job(plan, first.scheme.words, samples)}
     level: list[Any] = []
-    for partition in range(1 << job.plan.partition_bits):
+    for partition in range(1 << plan.partition_bits):
         level.append((f"tsstore-shared-{token}", partition))
-        graph[level[-1]] = (_count_partition, shared, index, partition)
+        graph[level[-1]] = (_count_partition, shared, one, other, partition)
     return graph, merge_tree(graph, level, FAN_IN, f"tsstore-added-{token}", _add)
 
 
-def _together(indices: Sequence[Index]) -> Index:
-    return Index(tuple(receipt for index in indices for receipt in index.receipts))
-
-
-def _count_partition(job: _Job, index: Index, partition: int) -> _Found:
+def _count_partition(job: _Job, first: Index, second: Index, partition: int) -> _Found:
     """Find which states of a partition both runs show, and which samples show new ones."""
     plan, words = job.plan, job.words
     alone, shared = ([Tally() for _ in RUNS] for _ in range(2))
-    has_new = np.zeros(job.second_samples, np.bool_)
+    has_new = np.zeros(job.samples, np.bool_)
     none = np.empty((0, words), np.uint64)
     drawn = _Drawn(none[:, 0], none, np.empty(0, np.int64))
-    for share, bits in shares(index, plan, words + 1, partition):
-        records = partial(_by_run, share, job.first_samples)
+    for runs, bits in shares([(first, words), (second, words + 1)], plan, partition):
+        records = partial(_by_run, *runs)
         new_table = partial(GroupedTable, words, len(RUNS), plan.maximum_slots, FIRST_SLOTS)
         for table in count_in_passes(new_table, records, bits, plan.maximum_slots):
             _tally(table, alone, shared)
-            drawn = _Drawn.together([drawn, _new_states(table, share, job, has_new)])
+            drawn = _new_states(table, runs[SECOND](), has_new, drawn)
     spectra = [[Spectrum.from_arrays(*own.spectrum()) for own in both] for both in (alone, shared)]
     return _Found(tuple(spectra[0]), tuple(spectra[1]), np.packbits(has_new), drawn)
 
 
-def _by_run(share: Any, first_samples: int) -> Iterator[Records]:
+def _by_run(first: Share, second: Share) -> Iterator[Records]:
     """Yield records of keys alone, by run."""
-    for piece in share():
-        records, sample = without_samples(piece)
-        run = (sample >= first_samples).astype(np.uint8)
-        yield replace(records, group=run)
+    for run, share in enumerate((first, second)):
+        for piece in share():
+            own = piece if run == FIRST else without_samples(piece)[0]
+            yield replace(own, group=np.full(len(own), run, np.uint8))
 
 
 def _tally(table: GroupedTable, alone: Sequence[Tally], shared: Sequence[Tally]) -> None:
@@ -239,27 +231,31 @@ def _tally(table: GroupedTable, alone: Sequence[Tally], shared: Sequence[Tally])
 
 
 def _new_states(
-    table: GroupedTable, share: Any, job: _Job, has_new: npt.NDArray[np.bool_]
+    table: GroupedTable, second: Iterable[Records], has_new: npt.NDArray[np.bool_], drawn: _Drawn
 ) -> _Drawn:
-    """Mark the second run's samples that show a new state of a table; return those drawn of it."""
-    is_new = table.only_group == SECOND
-    shown_by = np.full(table.distinct, job.second_samples)
-    for piece in share():
-        records, sample = without_samples(piece)
-        second = sample >= job.first_samples
-        state = table.find(np.ascontiguousarray(records.keys[second]))
-        sample = sample[second] - job.first_samples
-        # Another pass counts the states that are not in this table.
-        new = np.flatnonzero(state >= 0)
-        new = new[is_new[state[new]]]
-        has_new[sample[new]] = True
-        np.minimum.at(shown_by, state[new], sample[new])
-    states = np.flatnonzero(is_new)
+    """Mark the second run's samples that show a new state of a table; draw of these as well.
+
+    Another pass counts the states that are not in this table: the last kind is theirs.
+    """
+    kind = np.append((table.only_group == SECOND).astype(np.uint8), np.uint8(0))
+    states = np.flatnonzero(kind)
     order = splitmix_words(table.keys[states, 0])
+    if len(drawn.order) == DRAWN > 0:
+        lower = order < drawn.order[-1]
+        states, order = states[lower], order[lower]
     if len(states) > DRAWN:
         lowest = np.argpartition(order, DRAWN)[:DRAWN]
         states, order = states[lowest], order[lowest]
-    return _Drawn(order, table.keys[states], shown_by[states])
+    kind[states] = 2
+    shown_by = np.full(table.distinct, len(has_new))
+    for piece in second:
+        records, sample = without_samples(piece)
+        state = table.find(records.keys)
+        found = kind[state]
+        has_new[sample[found > 0]] = True
+        hits = np.flatnonzero(found == 2)
+        np.minimum.at(shown_by, state[hits], sample[hits])
+    return _Drawn.together([drawn, _Drawn(order, table.keys[states], shown_by[states])])
 
 
 def _add(found: Iterable[_Found]) -> _Found:

@@ -287,7 +287,7 @@ def _count_partition(job: _Job, index: Index, partition: int) -> _Counted:
     plan, groups, rows = job.plan, job.groups, 0
     matrix, by_groups = np.zeros((groups, groups), np.int64), np.zeros(groups, np.int64)
     new_table = partial(GroupedTable, job.words, groups, plan.maximum_slots, FIRST_SLOTS)
-    for share, bits in shares(index, plan, job.words, partition):
+    for (share,), bits in shares([(index, job.words)], plan, partition):
         for table in count_in_passes(new_table, share, bits, plan.maximum_slots):
             only = table.only_group
             alone: _Numbers = np.bincount(only[only != LARGEST_GROUPS], minlength=groups)

@@ -65,6 +65,9 @@ def work_by_sample(
 
 def graph_by_sample(job: SampleJob) -> tuple[dict[Any, Any], Any]:
     """Return the graph that records the states of each sample, and the key of their index."""
+    # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
+    words = job.scheme.words + 1
+    merge_samples(np.zeros((2, words), np.uint64), np.array([2]), HotKeys(words, 0, 0))
     token = uuid.uuid4().hex[:12]
     shared, buffers, index = (f"tsstore-{kind}-{token}" for kind in ("job", "buffers", "index"))
     graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TypeAlias
@@ -127,26 +127,38 @@ def _run_blocks(
 
 def _tables(index: Index, plan: Plan, words: int, partition: int) -> Iterator[Table]:
     """Yield tables that hold the counts of a partition between them."""
-    for share, bits in shares(index, plan, words, partition):
+    for (share,), bits in shares([(index, words)], plan, partition):
         yield from count_tables(share, words, bits, plan.maximum_slots)
 
 
+Share: TypeAlias = Callable[[], Iterable[Records]]
+
+
 def shares(
-    index: Index, plan: Plan, words: int, partition: int
-) -> Iterator[tuple[Callable[[], Iterator[Records]], int]]:
+    indices: Sequence[tuple[Index, int]], plan: Plan, partition: int
+) -> Iterator[tuple[list[Share], int]]:
     """Yield what gives the records of a share of a partition, and the bits its hashes share.
 
-    A partition that can be gathered has many, of which each fits the cache.
+    They are of one index, or of each of several, whose keys have so many words. A partition that
+    can be gathered has many shares, of which each fits the cache.
     """
-    slices = partial(index.slices, partition)
-    gathered = gather(slices(), plan.gathered_bytes)
-    if gathered is None:
-        yield slices, plan.partition_bits
-        return
-    records = sum(map(len, gathered))
+    slices = [partial(index.slices, partition) for index, _ in indices]
+    gathered, room = [], plan.gathered_bytes
+    for own in slices:
+        held = gather(own(), room)
+        if held is None:
+            yield list(slices), plan.partition_bits
+            return
+        gathered.append(held)
+        room -= sum(piece.nbytes for piece in held)
+    records = sum(len(piece) for held in gathered for piece in held)
     bits = subpartition_bits(records, plan.partition_bits, plan.subpartition_records)
-    for share in subpartitions(gathered, words, plan.partition_bits, bits):
-        yield partial(iter, share), plan.partition_bits + bits
+    divided = (
+        subpartitions(held, words, plan.partition_bits, bits)
+        for held, (_, words) in zip(gathered, indices, strict=True)
+    )
+    for share in zip(*divided, strict=True):
+        yield [partial(iter, own) for own in share], plan.partition_bits + bits
 
 
 def _taken_out(table: Table, words: int) -> Iterator[tuple[npt.NDArray[np.uint64], Counts, Counts]]:

@@ -216,7 +216,7 @@ def _count(states: LayerStates, request: Request) -> _Found:
 
 def _add_partition(found: _Found, index: Index, plan: Plan, words: int, partition: int) -> None:
     """Count the states of a partition, and look up what each of its records finds elsewhere."""
-    for share, bits in shares(index, plan, words + 1, partition):
+    for (share,), bits in shares([(index, words + 1)], plan, partition):
 
         def keys_alone() -> Iterator[Records]:
             for piece in share():  # noqa: B023 - used before the next share
