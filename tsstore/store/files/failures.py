@@ -9,23 +9,36 @@ NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z' -]*[A-Za-z])")
 _LATER = "try again later"
+_NO_CREDENTIALS = "no credentials were found"
+_INSTANCE = r"(?s)(?=.*(169\.254\.169\.254|metadata\.google))"
+_OR_PASS = ", or pass a store object of obstore that has them"
 _WRONG = "the credentials are not accepted"
-_CREDENTIALS = {
-    "InvalidAccessKeyId": "check AWS_ACCESS_KEY_ID",
-    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
-    "ExpiredToken": "renew them, they have expired",
-    "InvalidToken": "check AWS_SESSION_TOKEN",
-    "AuthenticationFailed": "check the account and its key",
+_KNOWN: list[tuple[str | re.Pattern[str], str, str]] = [
+    (NO_BUCKET, "there is no such bucket",
+     "create it, or check its name, the endpoint and the region"),
+    (r"(?s)(?=.*redirect).*LOCATION", "the bucket is in another region",
+     "set AWS_DEFAULT_REGION to its region"),
+    ("BadScheme|builder error", "its endpoint is no https:// URL",
+     "set AWS_ALLOW_HTTP=true if http:// is meant"),
+    (_INSTANCE + ".*MicrosoftAzure", _NO_CREDENTIALS,
+     "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY" + _OR_PASS),
+    (_INSTANCE + r".*(GCS|metadata\.google)", _NO_CREDENTIALS,
+     "set GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS" + _OR_PASS),
+    (_INSTANCE, _NO_CREDENTIALS, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" + _OR_PASS),
+    ("Invalid Access Key|InvalidAccessKey ", "the key is none", "check AZURE_STORAGE_ACCOUNT_KEY"),
+    ("<Code>(InvalidAccessKeyId)</Code>", _WRONG, "check AWS_ACCESS_KEY_ID"),
+    ("<Code>(SignatureDoesNotMatch)</Code>", _WRONG, "check AWS_SECRET_ACCESS_KEY"),
+    ("<Code>(ExpiredToken)</Code>", _WRONG, "renew them, they have expired"),
+    ("<Code>(InvalidToken)</Code>", _WRONG, "check AWS_SESSION_TOKEN"),
+    ("<Code>(AuthenticationFailed)</Code>", _WRONG, "check the account and its key"),
+]  # fmt: skip
+"""What says so in the text of an error, what that means, and what to do."""
+_NO_ANSWER = {
+    "TimedOut|timed out|Timeout": "there is no answer in time",
+    "Connect": "there is no connection to the object store",
+    "": "the connection to the object store was lost",
 }
-_VARIABLES = {
-    "MicrosoftAzure": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-    "GCS": "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
-    "metadata.google": "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS",
-    "": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-}
-_BUSY = {"408", "429"}
-_NEVER = {"501", "505"}
-_CONFLICTS = {"409", "412"}
+_MAY_PASS = re.compile("408|409|412|429|5(?!0[15])")
 
 
 class Failure(NamedTuple):
@@ -38,80 +51,28 @@ class Failure(NamedTuple):
 
 def failure_of(error: Exception) -> Failure:
     """Return why a request failed: said by obstore in a text of many lines, and XML in it."""
-    text = str(error)
+    text, kind = str(error), type(error).__name__
+    for sign, cause, remedy in _KNOWN:
+        if found := re.search(sign, text):
+            return Failure(f"{cause} ({found[1]})" if cause is _WRONG else cause, remedy)
     status = found[1] if (found := _STATUS.search(text)) else ""
     code = found[1] if (found := _CODE.search(text)) else ""
     said = f"{status}, {code}" if code else status
-    for failure in (_no_place(text), _no_permission(error, text, said, code), _no_answer(text)):
-        if failure:
-            return failure
-    number = status[:3]
-    if (
-        (number >= "500" and number not in _NEVER)
-        or number in _BUSY | _CONFLICTS
-        or code == "SlowDown"
-    ):
+    if kind == "UnauthenticatedError":
+        return Failure(f"{_WRONG} ({said})", "check them")
+    if kind == "PermissionDeniedError" or said.startswith("403"):
+        remedy = "check the credentials, and get the permission for this bucket and prefix"
+        return Failure(f"it is denied ({said})", remedy)
+    if "HTTP error" in text or "error sending request" in text:
+        cause = next(cause for sign, cause in _NO_ANSWER.items() if re.search(sign, text))
+        return Failure(cause, "check the network and the endpoint, and try again", True)
+    if _MAY_PASS.match(status) or code == "SlowDown":
         return Failure(f"the object store answers {said}", _LATER, True)
     if status:
         return Failure(f"the object store answers {said}", "check endpoint, region and credentials")
     if isinstance(error, ConnectionError):
         return Failure(text, _LATER, True)
     return Failure(_brief(text), "check the place and its settings")
-
-
-def _no_place(text: str) -> Failure | None:
-    """Return the failure that the place is none, or no such one is meant."""
-    if NO_BUCKET.search(text):
-        return Failure(
-            "there is no such bucket", "create it, or check its name, the endpoint and the region"
-        )
-    if "redirect" in text and "LOCATION" in text:
-        return Failure("the bucket is in another region", "set AWS_DEFAULT_REGION to its region")
-    if "BadScheme" in text or "builder error" in text:
-        return Failure(
-            "its endpoint is no https:// URL", "set AWS_ALLOW_HTTP=true if http:// is meant"
-        )
-    return None
-
-
-def _no_permission(error: Exception, text: str, said: str, code: str) -> Failure | None:
-    """Return the failure that nobody is known there, or may not do it."""
-    if "169.254.169.254" in text or "metadata.google" in text:
-        return Failure(
-            "no credentials were found",
-            f"set {_to_set(text)}, or pass a store object of obstore that has them",
-        )
-    if "Invalid Access Key" in text or "InvalidAccessKey " in text:
-        return Failure("the key is none", "check AZURE_STORAGE_ACCOUNT_KEY")
-    if code in _CREDENTIALS:
-        return Failure(f"{_WRONG} ({code})", _CREDENTIALS[code])
-    kind = type(error).__name__
-    if kind == "UnauthenticatedError":
-        return Failure(f"{_WRONG} ({said})", "check them")
-    if kind == "PermissionDeniedError" or said.startswith("403"):
-        return Failure(
-            f"it is denied ({said})",
-            "check the credentials, and get the permission for this bucket and prefix",
-        )
-    return None
-
-
-def _to_set(text: str) -> str:
-    """Return which environment variables hold the credentials of the object store of an error."""
-    return next((names for name, names in _VARIABLES.items() if name in text), _VARIABLES[""])
-
-
-def _no_answer(text: str) -> Failure | None:
-    """Return the failure that there was no connection, or no answer, or not all of it."""
-    if "HTTP error" not in text and "error sending request" not in text:
-        return None
-    if "TimedOut" in text or "timed out" in text or "Timeout" in text:
-        cause = "there is no answer in time"
-    elif "Connect" in text:
-        cause = "there is no connection to the object store"
-    else:
-        cause = "the connection to the object store was lost"
-    return Failure(cause, "check the network and the endpoint, and try again", True)
 
 
 def _brief(text: str) -> str:

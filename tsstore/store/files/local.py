@@ -32,90 +32,11 @@ _REMEDIES = {
 }
 
 
-class DiskSteps:
-    """The elementary operations that change a disk, each through :meth:`_step`.
-
-    Parameters
-    ----------
-    durable
-        Whether files are synced before they take their names.
-    """
-
-    def __init__(self, durable: bool) -> None:
-        self.durable = durable
-
-    def _step(
-        self, operation: str, path: Path, call: Callable[..., _Result], *arguments: object
-    ) -> _Result:
-        """Do one elementary operation; a subclass may count it, watch it, or let it fail.
-
-        Parameters
-        ----------
-        operation
-            ``open`` (a new, empty file), ``write`` (the arguments are a raw file and the bytes),
-            ``sync``, ``rename`` (source and target), ``link`` (source and target), ``unlink``,
-            ``make_directory``, ``remove_directory``, or ``sync_directory``.
-        path
-            What it changes or syncs; of two paths the target.
-        call, arguments
-            ``call(*arguments)`` does it.
-        """
-        return call(*arguments)
-
-    def _write_new(self, path: Path, data: Bytes) -> None:
-        """Write and sync a file that must not exist; leave nothing where that fails."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        descriptor = self._step("open", path, os.open, path, flags, 0o666)
-        try:
-            with open(descriptor, "wb", buffering=0) as file:
-                self._step("write", path, _write_all, file, data)
-                if self.durable:
-                    self._step("sync", path, os.fsync, file.fileno())
-        except BaseException:
-            self._discard(path)
-            raise
-
-    def _rename(self, source: Path, target: Path) -> None:
-        self._step("rename", target, os.replace, source, target)
-
-    def _link(self, source: Path, target: Path, data: Bytes) -> None:
-        """Give a file another name that must be free; where links cannot be had, write anew."""
-        try:
-            self._step("link", target, os.link, source, target)
-        except FileExistsError:
-            # A network file system repeats a request whose reply was lost: the link may be ours.
-            if not os.path.samefile(source, target):
-                raise
-        except OSError:
-            self._write_new(target, data)
-
-    def _unlink(self, path: Path) -> None:
-        self._step("unlink", path, os.unlink, path)
-
-    def _discard(self, path: Path) -> None:
-        """Remove a temporary file; one that stays harms nobody, and hides no other error."""
-        with suppress(OSError):
-            self._unlink(path)
-
-    def _make_directory(self, path: Path) -> None:
-        try:
-            self._step("make_directory", path, os.mkdir, path)
-        except FileExistsError:
-            if not path.is_dir():
-                raise
-
-    def _remove_directory(self, path: Path) -> None:
-        self._step("remove_directory", path, os.rmdir, path)
-
-    def _sync(self, operation: str, path: Path) -> None:
-        self._step(operation, path, sync_directory, path)
-
-
-class LocalFiles(DiskSteps, Files):
+class LocalFiles(Files):
     """A store in a local (or mounted) directory.
 
     The root may be a symbolic link; below it none is followed, since whoever made the store may
-    have planted it. Whatever changes the disk goes through ``_step``: see :class:`DiskSteps`.
+    have planted it. Whatever changes the disk goes through :meth:`_step`.
 
     Parameters
     ----------
@@ -127,8 +48,8 @@ class LocalFiles(DiskSteps, Files):
     """
 
     def __init__(self, root: str | os.PathLike[str], durable: bool = True) -> None:
-        Files.__init__(self, os.fspath(root))
-        DiskSteps.__init__(self, durable)
+        super().__init__(os.fspath(root))
+        self.durable = durable
         # Absolute, so that neither a change of directory nor another process means another place.
         self.root = Path(root).absolute()
         self._root = os.fspath(self.root)
@@ -174,7 +95,8 @@ class LocalFiles(DiskSteps, Files):
         """Yield the keys of all that is no directory below `key`, symbolic links included."""
         self.check_key(key)
         # With a slash at their ends, directories come where their files come in sorted keys.
-        waiting = [key + "/"] if not key or self._is_directory(key) or self._is_link(key) else []
+        is_link = os.path.islink(self.root / key)
+        waiting = [key + "/"] if not key or self._is_directory(key) or is_link else []
         while waiting:
             child = waiting.pop()
             if child.endswith("/"):
@@ -188,7 +110,7 @@ class LocalFiles(DiskSteps, Files):
         temporary = path.with_name(partial_name(path.name))
         self._write_new(temporary, data)
         try:
-            self._rename(temporary, path)
+            self._step("rename", path, os.replace, temporary, path)
         except BaseException:
             self._discard(temporary)
             raise
@@ -214,13 +136,13 @@ class LocalFiles(DiskSteps, Files):
         with suppress(FileNotFoundError):
             path = self._path(key)
             if self.durable:
-                self._sync("sync", path)
+                self._step("sync", path, sync_directory, path)
             self._mark_dirty_down_to(path, key)
 
     def remove(self, key: str) -> None:
         """Remove a file, or a symbolic link itself."""
         path = self._path(key)
-        self._unlink(path)
+        self._step("unlink", path, os.unlink, path)
         self._mark_dirty(path.parent)
 
     def remove_tree(self, key: str = "") -> None:
@@ -239,7 +161,7 @@ class LocalFiles(DiskSteps, Files):
         for path in (self.root / directory for directory in reversed(directories)):
             self._dirty_directories.discard(path)
             if not path.is_symlink():
-                self._remove_directory(path)
+                self._step("remove_directory", path, os.rmdir, path)
                 self._mark_dirty(path.parent)
 
     def sync(self) -> None:
@@ -247,10 +169,57 @@ class LocalFiles(DiskSteps, Files):
         while self._dirty_directories:
             directory = self._dirty_directories.pop()
             try:
-                self._sync("sync_directory", directory)
+                self._step("sync_directory", directory, sync_directory, directory)
             except BaseException:
                 self._dirty_directories.add(directory)
                 raise
+
+    def _step(
+        self, operation: str, path: Path, call: Callable[..., _Result], *arguments: object
+    ) -> _Result:
+        """Do one elementary operation; a subclass may count it, watch it, or let it fail.
+
+        Parameters
+        ----------
+        operation
+            ``open`` (a new, empty file), ``write`` (the arguments are a raw file and the bytes),
+            ``sync``, ``rename`` (source and target), ``link`` (source and target), ``unlink``,
+            ``make_directory``, ``remove_directory``, or ``sync_directory``.
+        path
+            What it changes or syncs; of two paths the target.
+        call, arguments
+            ``call(*arguments)`` does it.
+        """
+        return call(*arguments)
+
+    def _write_new(self, path: Path, data: Bytes) -> None:
+        """Write and sync a file that must not exist; leave nothing where that fails."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        descriptor = self._step("open", path, os.open, path, flags, 0o666)
+        try:
+            with open(descriptor, "wb", buffering=0) as file:
+                self._step("write", path, _write_all, file, data)
+                if self.durable:
+                    self._step("sync", path, os.fsync, file.fileno())
+        except BaseException:
+            self._discard(path)
+            raise
+
+    def _link(self, source: Path, target: Path, data: Bytes) -> None:
+        """Give a file another name that must be free; where links cannot be had, write anew."""
+        try:
+            self._step("link", target, os.link, source, target)
+        except FileExistsError:
+            # A network file system repeats a request whose reply was lost: the link may be ours.
+            if not os.path.samefile(source, target):
+                raise
+        except OSError:
+            self._write_new(target, data)
+
+    def _discard(self, path: Path) -> None:
+        """Remove a temporary file; one that stays harms nobody, and hides no other error."""
+        with suppress(OSError):
+            self._step("unlink", path, os.unlink, path)
 
     def _reading(self, key: str, call: Callable[[], _Result]) -> _Result:
         """Do what only reads, again where it failed for a passing reason."""
@@ -344,7 +313,11 @@ class LocalFiles(DiskSteps, Files):
         if directory.is_dir():
             return
         self._make_directories(directory.parent)
-        self._make_directory(directory)
+        try:
+            self._step("make_directory", directory, os.mkdir, directory)
+        except FileExistsError:
+            if not directory.is_dir():
+                raise
         self._mark_dirty(directory.parent)
 
     def _refuse_links(self, directory: str) -> None:
@@ -365,9 +338,6 @@ class LocalFiles(DiskSteps, Files):
     def _is_directory(self, key: str) -> bool:
         path = self.root / key
         return os.path.isdir(path) and not (key and os.path.islink(path))
-
-    def _is_link(self, key: str) -> bool:
-        return os.path.islink(self.root / key)
 
     def _children(self, key: str) -> builtins.list[str]:
         """Return the keys of what is in a directory, those of directories with a slash behind."""

@@ -10,7 +10,6 @@ import builtins
 import itertools
 import os
 import random
-import re
 import threading
 import time
 import warnings
@@ -19,24 +18,21 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import obstore
-from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store, from_url
+from obstore.store import MemoryStore
 
-from tsstore.errors import AccessError, NotAStoreError, StoreError, TsstoreWarning
+from tsstore.errors import AccessError, StoreError, TsstoreWarning
 from tsstore.store.files.base import MAX_FILE_BYTES, Allocate, Bytes, Files
-from tsstore.store.files.failures import NO_BUCKET, failure_of, without_secrets
+from tsstore.store.files.failures import NO_BUCKET, failure_of
+from tsstore.store.files.object_store import open_object_store
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import ListResult, ObjectMeta
     from obstore.store import ObjectStore, RetryConfig
 
 _Result = TypeVar("_Result")
-
-_SCHEMES = {S3Store: "s3", GCSStore: "gs", AzureStore: "az", MemoryStore: "memory"}
-_ENVIRONMENT = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
-_URL = re.compile(r"(s3|gs|az)://[^/@?#\s]+(/[^?#]*)?")
 
 PATIENCE_SECONDS = 120.0
 """How long a request that fails for a passing reason is repeated: time counts, not a number."""
@@ -49,18 +45,10 @@ SAID_AGAIN_SECONDS = 30.0
 LARGE_BYTES = 4 << 20
 """What is larger may take PATIENCE_SECONDS to be sent: the answer comes only afterwards."""
 _LONGEST_PAUSE = 5.0
-_ONCE: RetryConfig = {"max_retries": 0, "retry_timeout": timedelta(minutes=2)}
-"""What fails is repeated here, so that it can be said and interrupted."""
 _PART_BYTES = 8 << 20
 _MOST_PARTS = 10_000
 _PARTS_AT_ONCE = 2
 _PIECE_BYTES = 1 << 20
-_CLIENT_OPTIONS = [
-    "allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type",
-    "http1_only", "http2_only", "pool_idle_timeout", "pool_max_idle_per_host",
-    "proxy_ca_certificate", "proxy_excludes", "proxy_url", "read_timeout", "timeout", "user_agent",
-]  # fmt: skip
-"""What obstore would take from the environment, but for options that are given."""
 _DELETED_AT_ONCE = 1000
 _PROCESS = os.getpid()
 """The process that imported this module: obstore's threads do not follow into forked ones."""
@@ -86,8 +74,8 @@ class ObjectFiles(Files):
 
     def __init__(self, path: object) -> None:
         self._given = path
-        self._store, location = _open(path, ANSWER_SECONDS)
-        self._slow_store, _ = _open(path, PATIENCE_SECONDS)
+        self._store, location = open_object_store(path, ANSWER_SECONDS)
+        self._slow_store, _ = open_object_store(path, PATIENCE_SECONDS)
         self._repeats = isinstance(path, str | os.PathLike) or not getattr(
             self._store, "retry_config", None
         )
@@ -120,7 +108,8 @@ class ObjectFiles(Files):
                 raise self.damage(key, f"bytes {start}+{length} were asked for")
             return b""
         try:
-            data = self._request(key, lambda: self._get_range(key, start, length))
+            get = partial(obstore.get_range, self._store, key, start=start, length=length)
+            data = bytes(self._request(key, get))
         except AccessError:
             # Most object stores refuse what begins after the end.
             if self._is_down or start + length <= self.size(key):
@@ -158,7 +147,7 @@ class ObjectFiles(Files):
                 "max_backoff": timedelta(seconds=_LONGEST_PAUSE),
             },
         }
-        store, _ = _open(self._given, PATIENCE_SECONDS, patience)
+        store, _ = open_object_store(self._given, PATIENCE_SECONDS, patience)
         part = max(_PART_BYTES, -(-size // _MOST_PARTS))
         with _Sent(path, self._say) as sent:
             self._request(
@@ -217,8 +206,8 @@ class ObjectFiles(Files):
         """Remove the object under `key`, then those directly below, then all others below."""
         if key and self._request(key, lambda: self._is_object(key)):
             self._delete(key, iter([key]))
-        below = f"{key}/" if key else ""
-        self._delete(key, iter([f"{below}{name}" for name in self._objects(key)]))
+        directly = self._request(key, lambda: self._listed(key)["objects"])
+        self._delete(key, iter([item["path"] for item in directly]))
         self._delete(key, self.walk(key))
 
     def settle(self, key: str) -> None:
@@ -297,9 +286,6 @@ class ObjectFiles(Files):
             raise ConnectionError("the answer was cut short")
         return data
 
-    def _get_range(self, key: str, start: int, length: int) -> bytes:
-        return bytes(obstore.get_range(self._store, key, start=start, length=length))
-
     def _create(self, key: str, data: Bytes) -> bool:
         """Try to create an object once; return whether what is there then is this one's."""
         try:
@@ -322,16 +308,12 @@ class ObjectFiles(Files):
         return any(len(page) for page in obstore.list(self._store, key or None, chunk_size=1))
 
     def _names(self, key: str) -> builtins.list[str]:
-        found = obstore.list_with_delimiter(self._store, key or None)
+        found = self._listed(key)
         paths = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
         return sorted({path.rpartition("/")[2] for path in paths})
 
-    def _objects(self, key: str) -> builtins.list[str]:
-        """Return the names of the objects directly below a key."""
-        found = self._request(
-            key, lambda: obstore.list_with_delimiter(self._store, key or None)["objects"]
-        )
-        return [item["path"].rpartition("/")[2] for item in found]
+    def _listed(self, key: str) -> ListResult[Sequence[ObjectMeta]]:
+        return obstore.list_with_delimiter(self._store, key or None)
 
     def _is_object(self, key: str) -> bool:
         try:
@@ -403,47 +385,3 @@ class _Pages:
         self._pages = iter(
             obstore.list(self._store, self._prefix, offset=self._last, chunk_size=_DELETED_AT_ONCE)
         )
-
-
-def _open(path: object, answer: float, retry: RetryConfig = _ONCE) -> tuple[ObjectStore, str]:
-    """Return an object store whose answers are waited for so long, and how a person writes it."""
-    if isinstance(path, str | os.PathLike):
-        url: str = os.fspath(path)
-        if not _URL.fullmatch(url):
-            raise NotAStoreError(
-                f"{without_secrets(url)}: found a URL, expected a local path, or s3://, gs:// or "
-                "az:// with a bucket and a path; what else an object store needs is given by "
-                "environment variables or by a store object of obstore"
-            )
-        options: Any = _client_options(url, answer)
-        location = url.rstrip("/")
-        try:
-            return from_url(url, retry_config=retry, client_options=options), location
-        except Exception as error:
-            failure = failure_of(error)
-            raise AccessError(
-                f"{location} cannot be used: {failure.cause}; {failure.remedy}"
-            ) from None
-    if isinstance(path, S3Store | GCSStore | AzureStore | MemoryStore):
-        return path, _location(path)
-    raise NotAStoreError(
-        f"found {type(path).__name__}, expected a path, a URL such as s3://bucket/run.zarr, or a "
-        f"store object of obstore: {', '.join(cls.__name__ for cls in _SCHEMES)}"
-    )
-
-
-def _location(store: S3Store | GCSStore | AzureStore | MemoryStore) -> str:
-    """Return where a store object is, without the credentials that it may hold."""
-    scheme = next(scheme for cls, scheme in _SCHEMES.items() if isinstance(store, cls))
-    if isinstance(store, MemoryStore):
-        return f"{scheme}://"
-    name = "container_name" if isinstance(store, AzureStore) else "bucket"
-    return f"{scheme}://{store.config.get(name, '')}/{store.prefix or ''}".rstrip("/")
-
-
-def _client_options(url: str, answer: float) -> dict[str, str]:
-    """Return how requests are sent: what the environment says, and deadlines where it does not."""
-    prefix = _ENVIRONMENT[url.partition(":")[0]]
-    given = {name: os.environ.get(f"{prefix}{name.upper()}") for name in _CLIENT_OPTIONS}
-    deadlines = {"read_timeout": f"{round(answer * 1000)}ms", "timeout": "10m"}
-    return deadlines | {name: value for name, value in given.items() if value is not None}
