@@ -44,8 +44,7 @@ from tsstore.store.format.paths import column_paths, commit_path, part_directory
 from tsstore.store.reading.part import Part
 from tsstore.store.run import create_run
 from tsstore.store.writing.batch import Batch, LayerBatch
-from tsstore.store.writing.part import PartWriter, create_part
-from tsstore.store.writing.seal import create_seal
+from tsstore.store.writing.part import PartWriter, create_part, create_seal
 
 TASKS = ("open", "layers", "info", "analyze", "verify", "compact")
 NEURONS = 64

@@ -33,7 +33,7 @@ from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import attributes_checksum
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
-from tsstore.store.writing.seal import create_seal
+from tsstore.store.writing.part import create_seal
 
 BUDGET_BYTES = 8 << 20
 """What reading a store of some kilobytes may take."""

@@ -41,9 +41,7 @@ from tsstore.store.reading import part as parts
 from tsstore.store.reading.part import committed_arrays
 from tsstore.store.run import create_run
 from tsstore.store.writing import part as writer
-from tsstore.store.writing import seal as sealing
-from tsstore.store.writing.part import create_part
-from tsstore.store.writing.seal import create_seal
+from tsstore.store.writing.part import create_part, create_seal
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -246,9 +244,8 @@ def seal_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
         if read_seal(job._files, job.directory):
             raise PartSealedError("sealed")
 
-    for module in (sealing, writer):
-        monkeypatch.setattr(module, "create_seal", create_seal)
-    for module in (sealing, parts):
+    monkeypatch.setattr(writer, "create_seal", create_seal)
+    for module in (writer, parts):
         monkeypatch.setattr(module, "read_seal", read_seal)
     monkeypatch.setattr(writer.PartWriter, "_check_seal", check_seal)
 

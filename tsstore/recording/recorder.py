@@ -248,26 +248,20 @@ class Recorder:
 
     def _check_usable(self) -> None:
         """Raise CaptureError where nothing can be recorded: it is over, or the process another."""
+        why = ""
         if self._sink.closed and not self._sink.detached:
-            raise CaptureError(
-                "the recorder is closed; open a new one with tsstore.capture"
-            ).of_run(self.path)
-        if self._listener.current.is_elsewhere:
-            raise CaptureError(
-                "the recorder belongs to the process that made it; open one of its own here with "
-                "tsstore.capture"
-            ).of_run(self.path)
+            why = "the recorder is closed; open a new one"
+        elif self._listener.current.is_elsewhere:
+            why = "the recorder belongs to the process that made it; open one of its own here"
+        if why:
+            raise CaptureError(f"{why} with tsstore.capture").of_run(self.path)
 
     def _warn_if_empty(self) -> None:
         done = self.statistics
         goes_on = self._earlier is not None and any(part.samples for part in self._earlier.parts)
         # Of batches that were dropped an error has told.
-        if (
-            done.samples
-            or self._pipeline.begun > self._pipeline.finished
-            or goes_on
-            or not self._is_on_its_own
-        ):
+        were_dropped = self._pipeline.begun > self._pipeline.finished
+        if done.samples or were_dropped or goes_on or not self._is_on_its_own:
             return
         why = why_no_sample(done.batches, done.calls_outside, self._pipeline.copies)
         warn(

@@ -23,7 +23,9 @@ from tsstore.store.format.documents import (
 from tsstore.store.process import now
 from tsstore.text import printable
 
-_PART = re.compile(r"part-\d{5,}-\d{5,}")
+_OF_A_RUN = re.compile(
+    rf"{re.escape(ZARR_JSON)}|.*{re.escape(PARTIAL)}|part-\d{{5,}}-\d{{5,}}", re.DOTALL
+)
 
 
 def create_run(
@@ -159,7 +161,7 @@ def remove_run(files: Files) -> None:
     names = files.list("")
     if ZARR_JSON in names:
         read_run(files)
-    foreign = [name for name in names if not _is_of_a_run(name)]
+    foreign = [name for name in names if not _OF_A_RUN.fullmatch(name)]
     if foreign:
         raise NotAStoreError(
             f"{files.location} holds {printable(', '.join(foreign)):.200}, which is not of a "
@@ -168,7 +170,3 @@ def remove_run(files: Files) -> None:
     for name in sorted(names, key=ZARR_JSON.__ne__):
         files.remove_tree(name)
         files.sync()
-
-
-def _is_of_a_run(name: str) -> bool:
-    return name == ZARR_JSON or name.endswith(PARTIAL) or _PART.fullmatch(name) is not None

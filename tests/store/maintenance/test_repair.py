@@ -19,7 +19,7 @@ from tsstore.store.format.documents import read_attributes
 from tsstore.store.maintenance.repair import repair
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
-from tsstore.store.writing.seal import seal_part
+from tsstore.store.writing.part import seal_part
 
 CLOSED, CUT, LATER = "part-00000-00000", "part-00001-00000", "part-00001-00001"
 LONG_AGO = "2020-01-01T00:00:00+00:00"

@@ -19,7 +19,7 @@ from tsstore.store.format.documents import read_attributes
 from tsstore.store.maintenance import verify as verifying
 from tsstore.store.maintenance.findings import Finding
 from tsstore.store.maintenance.verify import verify
-from tsstore.store.writing.seal import create_seal, seal_part
+from tsstore.store.writing.part import create_seal, seal_part
 
 ZEROTH, FIRST = "part-00000-00000", "part-00001-00000"
 NOBODY = {"process": {}, "started": "2020-01-01T00:00:00+00:00"}

@@ -31,7 +31,7 @@ from tsstore.store.format.documents import read_attributes
 from tsstore.store.reading.layer import layer_cells
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
-from tsstore.store.writing.seal import create_seal
+from tsstore.store.writing.part import create_seal
 from tsstore.text import printable
 
 

@@ -23,7 +23,7 @@ from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import open_files
 from tsstore.store.maintenance.compact import compact
 from tsstore.store.reading.store import open_store
-from tsstore.store.writing.seal import create_seal
+from tsstore.store.writing.part import create_seal
 
 LAYER = "part-00000-00000/layers/0001-fc.2"
 STATES = f"{LAYER}/states"

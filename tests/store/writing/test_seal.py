@@ -13,8 +13,7 @@ from tsstore.store.format.record import CommitRecord
 from tsstore.store.reading.part import read_seal
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run
-from tsstore.store.writing.part import PartWriter
-from tsstore.store.writing.seal import create_seal, seal_part
+from tsstore.store.writing.part import PartWriter, create_seal, seal_part
 
 PART = "part-00000-00000"
 
@@ -69,7 +68,7 @@ def test_a_seal_that_comes_in_between_counts(files, tmp_path, batch, monkeypatch
         create_seal(files, part, CommitRecord(generation=1), "resumed", "another")
         return CommitRecord(generation=2)
 
-    monkeypatch.setattr("tsstore.store.writing.seal.read_record", read_and_be_sealed)
+    monkeypatch.setattr("tsstore.store.writing.part.read_record", read_and_be_sealed)
     seal = seal_part(files, PART, "resumed", "this one")
     assert (seal.record.generation, seal.by) == (1, "another")
 
@@ -94,7 +93,7 @@ def test_a_part_that_lost_its_record_is_not_sealed(files, tmp_path, batch):
 
 def test_a_seal_that_vanishes_is_damage(files, tmp_path, batch, monkeypatch):
     write_run(tmp_path, [batch])
-    monkeypatch.setattr("tsstore.store.writing.seal.read_seal", lambda *_: None)
+    monkeypatch.setattr("tsstore.store.writing.part.read_seal", lambda *_: None)
     with pytest.raises(DamageError, match=r"sealed/zarr.json has vanished; restore"):
         seal_part(files, PART, "resumed", "another")
 

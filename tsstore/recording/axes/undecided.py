@@ -112,11 +112,8 @@ def _listed(findings: list[_Finding], most: int = 6) -> list[str]:
     by_found: dict[str, list[str]] = {}
     for finding in findings:
         by_found.setdefault(finding.found, []).append(finding.layer)
-    lines = [f"{_enumerated(layers)}: {found}" for found, layers in by_found.items()]
-    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
-    return lines[:most] + more
-
-
-def _enumerated(layers: list[str], most: int = 3) -> str:
-    more = f" and {len(layers) - most} more" if len(layers) > most else ""
-    return ", ".join(layers[:most]) + more
+    lines = []
+    for found, layers in by_found.items():
+        more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+        lines.append(f"{', '.join(layers[:3])}{more}: {found}")
+    return lines[:most] + [f"and {len(lines) - most} more"] * (len(lines) > most)

@@ -161,26 +161,20 @@ class _Trial:
         before = self._run(axis, size, base)
         for turn in range(max(map(len, others))):
             for place, choice in enumerate(others):
-                if turn < len(choice):
-                    replaced = [*base[:place], choice[turn], *base[place + 1 :]]
-                    if after := self._run_if_possible(axis, size, replaced):
-                        seen.compare(before, after, place)
+                if turn >= len(choice):
+                    continue
+                replaced = [*base[:place], choice[turn], *base[place + 1 :]]
+                try:
+                    seen.compare(before, self._run(axis, size, replaced), place)
+                except NotPossible:
+                    # No model must take a sample that was made up.
+                    if choice[turn] >= 0:
+                        raise
             if seen.is_complete:
                 break
         if seen.findings().found:
             seen.check_order(before, self._run(axis, size, [base[1], base[0], *base[2:]]))
         return seen
-
-    def _run_if_possible(
-        self, axis: int, size: int, chosen: list[int]
-    ) -> dict[str, list[torch.Tensor]] | None:
-        """Return what :meth:`_run` does, or None: no model must take a sample that was made up."""
-        try:
-            return self._run(axis, size, chosen)
-        except NotPossible:
-            if min(chosen) >= 0:
-                raise
-            return None
 
     def _others(self, axis: int, size: int, sample: int) -> Iterator[int]:
         """Yield samples that differ from one: another, this one with all steps alike, others."""
@@ -215,10 +209,6 @@ def _failure(what: str, error: Exception) -> str:
     return f"{what} failed with {type(error).__name__}: {error!s:.200}"
 
 
-def _size_of(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
 def _keep(target: Target, given: dict[str, list[torch.Tensor]], most: float) -> None:
     """Keep what a layer takes or gives, until its hooks are those of before again.
 
@@ -229,7 +219,8 @@ def _keep(target: Target, given: dict[str, list[torch.Tensor]], most: float) -> 
         tensor = first_tensor(target.value(arguments, value))
         if tensor is None:
             return
-        if sum(map(_size_of, chain([tensor], *given.values()))) > most:
+        kept = chain([tensor], *given.values())
+        if sum(one.numel() * one.element_size() for one in kept) > most:
             raise NotPossible(
                 "the model cannot take two samples, and what its layers give of all of them is "
                 "too large to be kept"

@@ -131,7 +131,10 @@ def select(
             choose(sample_axis, name),
             time_first(module),
         )
-        named = any(_names(selector, name, module) for selector in wanted)
+        named = any(
+            selector == name or (isinstance(selector, nn.Module) and unwrapped(selector) is module)
+            for selector in wanted
+        )
         output = choose(outputs, name)
         targets += [_target(side, named, axes, output) for side in sides]
     return targets
@@ -198,13 +201,6 @@ def _as_list(selectors: Selector | Iterable[Selector] | None) -> list[Selector]:
     if isinstance(selectors, str) or not isinstance(selectors, Iterable) or callable(selectors):
         return [selectors]
     return list(selectors)
-
-
-def _names(selector: Selector, name: str, module: nn.Module) -> bool:
-    """Whether a selector means this module alone."""
-    if isinstance(selector, nn.Module):
-        return unwrapped(selector) is module
-    return selector == name
 
 
 def _any(selectors: list[Selector], name: str, module: nn.Module) -> bool:

@@ -41,8 +41,7 @@ from tsstore.store.reading.store import StateStore, View, check_whole, open_stor
 from tsstore.store.run import create_run, read_run
 from tsstore.store.targets import check_outside
 from tsstore.store.threads import in_threads, processors
-from tsstore.store.writing.part import create_groups, create_part
-from tsstore.store.writing.seal import create_seal
+from tsstore.store.writing.part import create_groups, create_part, create_seal
 from tsstore.text import Progress, printable, silent
 
 SHARD_BYTES = 256 << 20

@@ -17,7 +17,7 @@ from tsstore.store.maintenance.findings import is_array
 from tsstore.store.reading.part import Part, committed_arrays
 from tsstore.store.reading.status import LIVE, last_commit, part_statuses
 from tsstore.store.reading.store import open_store
-from tsstore.store.writing.seal import seal_part
+from tsstore.store.writing.part import seal_part
 from tsstore.text import ago, counted, printable
 
 

@@ -22,8 +22,7 @@ from tsstore.store.reading.part import Part
 from tsstore.store.reading.status import RESUMED, closes, is_closed
 from tsstore.store.reading.store import open_parts
 from tsstore.store.run import read_run
-from tsstore.store.writing.part import PartWriter, next_attempt
-from tsstore.store.writing.seal import seal_part
+from tsstore.store.writing.part import PartWriter, next_attempt, seal_part
 from tsstore.text import printable
 
 _LAYER_FIELDS = (
