@@ -102,7 +102,8 @@ def decode(
     packed = np.frombuffer(data, dtype=np.uint8)[:-_CHECKSUM_BYTES]
     if len(packed) < _BLOSC_HEADER.size:
         raise damaged(where, f"{len(data)} bytes are too few")
-    if not vouched and _stored_checksum(data) != google_crc32c.value(packed):
+    (stored,) = struct.unpack("<I", data[-_CHECKSUM_BYTES:])
+    if not vouched and stored != google_crc32c.value(packed):
         raise damaged(where, "its bytes do not match their crc32c")
     *_, size, _, packed_size = _BLOSC_HEADER.unpack_from(data)
     wrong_size = size > MAX_CHUNK_BYTES if spec.is_text else size != spec.chunk_bytes
@@ -127,12 +128,6 @@ def taking_memory(where: str, count: int) -> Iterator[None]:
             f"{where}: what was asked for takes {count:,} bytes, more memory than there is; read "
             "slices or blocks of it, or count its states by tsstore.analyze"
         ) from None
-
-
-def _stored_checksum(data: Bytes) -> int:
-    """Return the checksum at the end of an encoded chunk."""
-    checksum: int = struct.unpack("<I", data[-_CHECKSUM_BYTES:])[0]
-    return checksum
 
 
 def _decompress(packed: npt.NDArray[np.uint8], out: npt.NDArray[Any] | None, where: str) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from tsstore.errors import AccessError, TsstoreError
 from tsstore.store.files.base import PARTIAL, Bytes, Files
 from tsstore.text import counted, printable
+
+_Result = TypeVar("_Result")
 
 ERROR = "error"
 UNREADABLE = "unreadable"
@@ -76,6 +78,10 @@ class Findings:
     chunks: int = 0
     bytes_read: int = 0
 
+    def beside(self) -> Findings:
+        """Return new findings of the same run, of what is looked at meanwhile."""
+        return Findings(self.location, self.layers)
+
     def extend(self, other: Findings) -> None:
         """Add what another one has collected."""
         self.layers |= other.layers
@@ -113,6 +119,12 @@ class Findings:
         except OSError as error:
             self._add(UNREADABLE, file, f"it cannot be read ({error})", "try again later")
 
+    def attempt(self, file: str, call: Callable[[], _Result]) -> _Result | None:
+        """Return what `call` does, or None where its error is taken as :meth:`catching` does."""
+        with self.catching(file):
+            return call()
+        return None
+
     def _said(self, file: str, error: TsstoreError, advice: str) -> tuple[str, str]:
         """Return what an error says of a file, and what it advises."""
         message = str(error).removeprefix(f"{self.location}/")
@@ -132,9 +144,9 @@ class Findings:
         ]
 
     def _add(self, severity: str, file: str, what: str, advice: str) -> None:
-        part = file.partition("/")[0]
-        layer = self.layers.get("/".join(file.split("/")[:3]), "")
-        part = part if part.startswith("part-") else ""
+        folders = file.split("/")
+        part = folders[0] if folders[0].startswith("part-") else ""
+        layer = self.layers.get("/".join(folders[:3]), "")
         self.found.append(Finding(severity, part, layer, file, what, advice))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from threading import Event
-from typing import NamedTuple
+from typing import Any
 
 from tsstore.errors import AccessError, DamageError, FormatError, StoreError
 from tsstore.store.files.base import PARTIAL, Files
@@ -115,8 +115,7 @@ def _read_parts(files: Files, findings: Findings, progress: Progress, stopped: E
     checks = list(in_threads(begin, [n for n in names if n.startswith("part-")], threads))
     units = [(check, unit) for check in checks for unit in check.units()]
     outer = max(min(threads, len(units)), 1)
-    reading = _Reading(max(threads // outer, 1), stopped)
-    done = in_threads(lambda pair: pair[1](reading), units, outer)
+    done = in_threads(lambda pair: pair[1](max(threads // outer, 1), stopped), units, outer)
 
     def with_its_arrays() -> Iterator[_PartCheck]:
         for check in checks:
@@ -189,15 +188,8 @@ def _compare_parts(
 
 _Nodes = dict[str, int]
 """Numbers of files that hold chunks, by path of groups and arrays."""
-_Unit = Callable[["_Reading"], tuple[Findings, _Nodes]]
-"""Reads a layer or a column back."""
-
-
-class _Reading(NamedTuple):
-    """How an array is read: in how many threads, and whether no further chunk is to be begun."""
-
-    threads: int
-    stopped: Event
+_Unit = Callable[[int, Event], tuple[Findings, _Nodes]]
+"""Reads a layer or a column back: in so many threads, until no further chunk is to be begun."""
 
 
 class _PartCheck:
@@ -247,7 +239,9 @@ class _PartCheck:
         return self
 
     def _begin(self) -> None:
-        attributes = self._read_attributes()
+        attributes = self.findings.attempt(
+            metadata_key(self.directory), lambda: PartAttributes.read(self._files, self.directory)
+        )
         seal, trusted = self._read_seal()
         record = self._read_record()
         if seal is None and trusted:
@@ -271,11 +265,6 @@ class _PartCheck:
                 if kind != "group":
                     self.findings.error(key, f"node_type is {kind!r:.80}, not 'group'")
 
-    def _read_attributes(self) -> PartAttributes | None:
-        with self.findings.catching(metadata_key(self.directory)):
-            return PartAttributes.read(self._files, self.directory)
-        return None
-
     def _read_seal(self) -> tuple[Seal | None, bool]:
         """Return the seal, and whether it is known that this is the seal, or that there is none."""
         with self.findings.catching(metadata_key(seal_path(self.directory))):
@@ -283,9 +272,8 @@ class _PartCheck:
         return None, False
 
     def _read_record(self) -> CommitRecord | None:
-        with self.findings.catching(metadata_key(commit_path(self.directory))):
-            return read_record(self._files, self.directory)
-        return None
+        key = metadata_key(commit_path(self.directory))
+        return self.findings.attempt(key, lambda: read_record(self._files, self.directory))
 
     def _compare(self, record: CommitRecord, sealed: CommitRecord) -> None:
         """Compare the part's own record with the one that its seal froze."""
@@ -305,7 +293,7 @@ class _PartCheck:
             )
 
     def _read_layer(
-        self, directory: str, commit: LayerCommit, reading: _Reading
+        self, directory: str, commit: LayerCommit, *reading: Any
     ) -> tuple[Findings, _Nodes]:
         path = layer_path(self.directory, directory)
         findings, nodes = Findings(self._files.location), {path: 0}
@@ -336,7 +324,7 @@ class _PartCheck:
         return findings, nodes
 
     def _read_column(
-        self, directory: str, commit: ArrayCommit, reading: _Reading
+        self, directory: str, commit: ArrayCommit, *reading: Any
     ) -> tuple[Findings, _Nodes]:
         paths, findings = column_paths(self.directory, directory), Findings(self._files.location)
         check = ArrayCheck(self._files, paths, commit, findings, *reading)

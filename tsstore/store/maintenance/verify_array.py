@@ -63,7 +63,7 @@ class ArrayCheck:
         def check(place: int | Findings) -> tuple[Findings, bool]:
             if isinstance(place, Findings):
                 return place, False
-            found, wrong = self._own_findings(), False
+            found, wrong = self.findings.beside(), False
             with found.catching(spec.chunk_key(path, place)):
                 data = array.stored.read(place)
                 found.count_chunk(data)
@@ -80,10 +80,6 @@ class ArrayCheck:
             self.findings.extend(found)
             wrong += is_one
         return wrong
-
-    def _own_findings(self) -> Findings:
-        """Return new findings, of what is looked at meanwhile."""
-        return Findings(self.findings.location, self.findings.layers)
 
     def _open(self, dtype: str | None, row_shape: tuple[int, ...] | None) -> CommittedArray | None:
         """Open the array; None where its metadata is damaged."""
@@ -139,7 +135,7 @@ class ArrayCheck:
         for file in [file for file in present if file < files]:
             yield self._missing(spec, path, expected, file)
             expected = file + 1
-            found = self._own_findings()
+            found = self.findings.beside()
             with found.catching(spec.file_key(path, file)):
                 stored.check_index(file)
                 chunks = range(file * spec.file_chunks, min((file + 1) * spec.file_chunks, count))
@@ -148,7 +144,7 @@ class ArrayCheck:
         yield self._missing(spec, path, expected, files)
 
     def _missing(self, spec: ArraySpec, path: str, start: int, stop: int) -> Findings:
-        found = self._own_findings()
+        found = self.findings.beside()
         if start < stop:
             and_more = f", and the {stop - start - 1:,} after it" if stop - start > 1 else ""
             found.error(spec.file_key(path, start), f"it is missing{and_more}")

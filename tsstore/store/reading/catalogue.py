@@ -28,7 +28,12 @@ def layer_places(parts: Sequence[Part]) -> Places:
         for directory in part.layers.directories:
             first.setdefault(directory, part)
     known = dict(zip(first, _read_names([(part, at) for at, part in first.items()]), strict=True))
-    spelt = {directory for directory, name in known.items() if _spells(directory, name)}
+    # Whose directories say their names in full, nothing cut off and nothing replaced.
+    spelt = {
+        directory
+        for directory, name in known.items()
+        if directory.partition("-")[2] == name and len(name) < MAX_SLUG
+    }
 
     def is_known(part: Part, directory: str) -> bool:
         return directory in spelt and part.attributes.missing == "error"
@@ -101,8 +106,3 @@ def _read_names(pairs: Sequence[tuple[Part, str]]) -> list[str]:
     """Return the names of the layers in some parts' directories."""
     threads = readers([part for part, _ in pairs])
     return list(in_threads_if_slow(lambda pair: pair[0].layers.name(pair[1]), pairs, threads))
-
-
-def _spells(directory: str, name: str) -> bool:
-    """Whether a layer's directory says its name in full, nothing cut off and nothing replaced."""
-    return directory.partition("-")[2] == name and len(name) < MAX_SLUG

@@ -70,7 +70,8 @@ def with_mask(parts: Sequence[Part], mask: object, before: SampleFilter) -> Samp
     A pandas Series is aligned by its index, which is that of `samples_frame`; anything else is an
     array of one boolean for each sample that is there, in their order.
     """
-    by_part = (_aligned if _is_series(mask) else _in_order)(parts, mask, before)
+    is_series = hasattr(mask, "index") and hasattr(mask, "to_numpy")
+    by_part = (_aligned if is_series else _in_order)(parts, mask, before)
     return _leave_out(parts, lambda part, first, stop: by_part[part.directory][first:stop], before)
 
 
@@ -192,10 +193,6 @@ def _known(parts: Sequence[Part], name: str, before: SampleFilter) -> str:
     if len(known) <= MOST_NAMED:
         return f"it has {shown or 'none'}"
     return f"it has {len(known):,} others, such as {shown}"
-
-
-def _is_series(mask: object) -> bool:
-    return hasattr(mask, "index") and hasattr(mask, "to_numpy")
 
 
 def _in_order(parts: Sequence[Part], mask: Any, before: SampleFilter) -> dict[str, _Mask]:

@@ -29,16 +29,6 @@ LAYER_HEADINGS = ("layer", "neurons", "positions", "rows", "threshold", "dtype")
 _SAME_IN_ALL_PARTS = ("neurons", "threshold", "dtype")
 
 
-def _may_choose(part: LayerPart) -> bool:
-    """Whether a part's samples may have several positions, of which some may have been chosen."""
-    return bool(part.rows) and bool(part.attributes.position_shape or part.attributes.sampling)
-
-
-def _positions_kept(part: LayerPart) -> Any:
-    """Return how many positions of each sample were kept, or which share; None for all."""
-    return (part.attributes.sampling or {}).get("positions")
-
-
 class LayerStates(PackedRows):
     """The committed states of one layer, part after part.
 
@@ -92,7 +82,12 @@ class LayerStates(PackedRows):
                     f"{first.threshold}, {first.dtype} in {parts[0].directory}; analyse one part "
                     "or step at a time"
                 )
-        kept = {_positions_kept(part): part.directory for part in parts if _may_choose(part)}
+        # Of samples that may have several positions: how many were chosen, or which share.
+        kept = {
+            (part.attributes.sampling or {}).get("positions"): part.directory
+            for part in parts
+            if part.rows and (part.attributes.position_shape or part.attributes.sampling)
+        }
         if len(kept) > 1:
             # Rows of samples would weigh differently from part to part.
             said = " and ".join(f"positions={value} in {part}" for value, part in kept.items())
