@@ -115,11 +115,8 @@ def compact(
         try:
             _copy(files, sources, shard_bytes, progress or silent)
         except (OSError, TsstoreError) as error:
-            kind: type[StoreError] = StoreError
-            if isinstance(error, DamageError):
-                kind = DamageError
-            elif isinstance(error, OSError):
-                kind = AccessError
+            kind = DamageError if isinstance(error, DamageError) else StoreError
+            kind = AccessError if isinstance(error, OSError) else kind
             gone = not was_there and _remove(files, run_id)
             state = "removed again" if gone else "not complete: remove it"
             raise kind(
@@ -177,23 +174,11 @@ def _check_sealed(store: StateStore) -> None:
             )
 
 
-class _EntriesDigest:
-    """What entries are, one after another and to the bit: NaN is itself, and -0.0 is not 0.0."""
-
-    def __init__(self, spec: ArraySpec) -> None:
-        self._spec = spec
-        self._rows = 0
-        self._hash = hashlib.blake2b(digest_size=16)
-
-    def add(self, entries: npt.NDArray[Any]) -> None:
-        """Go on with the entries that follow."""
-        self._rows += len(entries)
-        self._hash.update(payload(self._spec, entries))
-
-    @property
-    def value(self) -> tuple[int, bytes]:
-        """Number of the entries, and their digest."""
-        return self._rows, self._hash.digest()
+def _hashed(spec: ArraySpec, pieces: _Pieces, digest: hashlib.blake2b) -> Iterator[Any]:
+    """Yield entries, and note what they are to the bit: NaN is itself, and -0.0 is not 0.0."""
+    for piece in pieces:
+        digest.update(payload(spec, piece))
+        yield piece
 
 
 class _MergedParts:
@@ -232,26 +217,18 @@ class _MergedParts:
 
 def _array_pieces(arrays: Sequence[CommittedArray]) -> Iterator[npt.NDArray[Any]]:
     """Yield the entries of arrays one after another, some whole chunks at a time, read ahead."""
-    threads = 1
-    if arrays:
-        largest = max(max(array.spec.chunk_bytes for array in arrays), _PIECE_BYTES)
-        threads = min(max(processors(), arrays[0].files.readers), _MOST_THREADS)
-        threads = max(min(threads, _AHEAD_BYTES // largest), 1)
-    return in_threads(_read_piece, _spans(arrays), threads)
 
+    def spans() -> Iterator[tuple[CommittedArray, int, int]]:
+        for array in arrays:
+            chunk_bytes = array.spec.chunk_bytes or _PIECE_BYTES
+            rows = array.spec.chunk_rows * max(_PIECE_BYTES // chunk_bytes, 1)
+            for start in range(0, array.rows, rows):
+                yield array, start, min(start + rows, array.rows)
 
-def _spans(arrays: Sequence[CommittedArray]) -> Iterator[tuple[CommittedArray, int, int]]:
-    """Yield the arrays and which of their entries are a piece."""
-    for array in arrays:
-        chunk_bytes = array.spec.chunk_bytes or _PIECE_BYTES
-        rows = array.spec.chunk_rows * max(_PIECE_BYTES // chunk_bytes, 1)
-        for start in range(0, array.rows, rows):
-            yield array, start, min(start + rows, array.rows)
-
-
-def _read_piece(span: tuple[CommittedArray, int, int]) -> npt.NDArray[Any]:
-    array, start, stop = span
-    return array.read(start, stop)
+    largest = max(_PIECE_BYTES, *(array.spec.chunk_bytes for array in arrays))
+    threads = min(max(processors(), arrays[0].files.readers), _MOST_THREADS)
+    threads = max(min(threads, _AHEAD_BYTES // largest), 1)
+    return in_threads(lambda span: span[0].read(*span[1:]), spans(), threads)
 
 
 class _PartCopy:
@@ -277,20 +254,18 @@ class _PartCopy:
         self._shard_bytes = shard_bytes
         self._progress = progress
         self._writers: list[ArrayWriter] = []
-        self._read: dict[str, tuple[int, bytes]] = {}
+        self._read: dict[str, bytes] = {}
 
     def write(self) -> Part:
         """Copy all layers and columns, and commit them; return the part, not sealed yet."""
         create_groups(self._files, self.directory)
         layers, columns = {}, {}
-        for index, name in enumerate(self._source.layers):
+        for index, name in self._reported("write", self._source.layers):
             directory = directory_name(index, name)
             layers[directory] = self._copy_layer(name, directory)
-            self._report("write", index + 1)
-        for index, name in enumerate(self._source.columns):
+        for index, name in self._reported("write", self._source.columns, len(layers)):
             directory = column_directory(index, name)
             columns[directory] = self._copy_column(name, index, directory)
-            self._report("write", len(layers) + index + 1)
         batches = sum(part.record.batches for part in self._source.store.parts)
         samples = self._source.store.samples
         self._commit(CommitRecord(1, batches, samples, now(), layers, columns))
@@ -301,18 +276,22 @@ class _PartCopy:
         source = self._source
         self._check("its layers", list(part.layers) == list(source.layers))
         self._check("its columns", list(part.columns) == list(source.columns))
-        for done, (name, layer) in enumerate(part.layers.items(), start=1):
-            self._compare_layer(f"layer {printable(name)}", layer, source.layers[name])
-            self._report("compare", done)
-        for done, (name, column) in enumerate(part.columns.items(), start=1 + len(part.layers)):
+        for _, name in self._reported("compare", part.layers):
+            self._compare_layer(f"layer {printable(name)}", part.layers[name], source.layers[name])
+        for _, name in self._reported("compare", part.columns, len(part.layers)):
+            column = part.columns[name]
             is_same = column.spec.dtype == source.columns[name][0].spec.dtype
             what = f"entries of column {printable(name)}"
             self._check(what, is_same and self._is_as_read(column))
-            self._report("compare", done)
 
-    def _report(self, task: str, done: int) -> None:
+    def _reported(
+        self, task: str, names: Iterable[str], done: int = 0
+    ) -> Iterator[tuple[int, str]]:
+        """Yield names with their numbers from 0, and report each when the next one is wanted."""
         arrays = len(self._source.layers) + len(self._source.columns)
-        self._progress(f"{task} {self.directory}", done, arrays)
+        for index, name in enumerate(names):
+            yield index, name
+            self._progress(f"{task} {self.directory}", done + index + 1, arrays)
 
     def _compare_layer(self, what: str, copy: LayerPart, source: LayerStates) -> None:
         self._check(f"attributes of {what}", copy.attributes == source.attributes)
@@ -326,10 +305,10 @@ class _PartCopy:
 
     def _is_as_read(self, array: CommittedArray) -> bool:
         """Whether an array's entries, read back, are those that were read of the source."""
-        digest = _EntriesDigest(array.spec)
-        for piece in _array_pieces([array]):
-            digest.add(piece)
-        return digest.value == self._read.get(array.paths.values)
+        digest = hashlib.blake2b()
+        for _ in _hashed(array.spec, _array_pieces([array]), digest):
+            pass
+        return digest.digest() == self._read.get(array.paths.values)
 
     def _check(self, what: str, is_same: bool) -> None:
         if not is_same:
@@ -390,16 +369,15 @@ class _PartCopy:
         # Text is encoded where it is: its entries are no bytes that could be copied.
         encoder = Encoder(1 if spec.is_text else min(processors(), _MOST_THREADS))
         writer = ArrayWriter(self._files, paths, spec, attributes, encoder)
-        digest = _EntriesDigest(spec)
+        digest = hashlib.blake2b()
         try:
-            for piece in pieces:
-                digest.add(piece)
+            for piece in _hashed(spec, pieces, digest):
                 writer.append(piece)
             commit = writer.finish()
             encoder.drain()
         finally:
             encoder.close()
-        self._read[paths.values] = digest.value
+        self._read[paths.values] = digest.digest()
         self._writers.append(writer)
         return commit
 

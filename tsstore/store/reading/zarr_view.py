@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -101,8 +101,9 @@ class CommittedStore(Store):
     async def exists(self, key: str) -> bool:
         """Whether there is something under a key."""
         nodes = self._nodes(key)
-        is_of_part = nodes is not None and await asyncio.to_thread(nodes.holds, key)
-        return key == ZARR_JSON or is_of_part
+        if nodes is None:
+            return key == ZARR_JSON
+        return await asyncio.to_thread(nodes.holds, key)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Refuse: nothing can be written."""
@@ -151,18 +152,9 @@ class _ShownArray:
     """What is shown of an array: each chunk in a file of its own."""
 
     array: CommittedArray
-
-    @cached_property
-    def spec(self) -> ArraySpec:
-        return replace(self.array.spec, shard_chunks=None)
-
-    @property
-    def rows(self) -> int:
-        return self.array.rows
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return self.array.attributes
+    spec: ArraySpec
+    rows: int
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def chunks(self) -> int:
@@ -174,18 +166,6 @@ class _ShownArray:
 
 class _ShownChecksums(_ShownArray):
     """The checksums of an array's committed full chunks."""
-
-    @cached_property
-    def spec(self) -> ArraySpec:
-        return checksums_spec(self.array.paths.dimension)
-
-    @property
-    def rows(self) -> int:
-        return self.array.full_chunks
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return {}
 
     def encoded_chunk(self, index: int) -> Bytes:
         size = self.spec.chunk_rows
@@ -210,38 +190,33 @@ class _PartNodes:
             groups[seal_path(directory)] = None
         if record.generation:
             groups |= {f"{directory}/{name}": {} for name in CONTAINERS}
-            groups[commit_path(directory)] = record.to_json()
+            groups |= {commit_path(directory): record.to_json()}
         return groups | {layer_path(directory, layer): None for layer in record.layers}
 
     @cached_property
     def arrays(self) -> dict[str, _ShownArray]:
         """All arrays, those of checksums included."""
-        committed: list[CommittedArray] = []
-        for layer in self.part.layers.values():
-            committed.append(layer.states)
-            if layer.positions is not None:
-                committed.append(layer.positions)
-        committed += self.part.columns.values()
+        layers = [(layer.states, layer.positions) for layer in self.part.layers.values()]
         arrays: dict[str, _ShownArray] = {}
-        for array in committed:
-            arrays[array.paths.values] = _ShownArray(array)
-            arrays[array.paths.checksums] = _ShownChecksums(array)
+        for array in (*chain.from_iterable(layers), *self.part.columns.values()):
+            if array is not None:
+                paths, spec = array.paths, replace(array.spec, shard_chunks=None)
+                arrays[paths.values] = _ShownArray(array, spec, array.rows, array.attributes)
+                spec = checksums_spec(paths.dimension)
+                arrays[paths.checksums] = _ShownChecksums(array, spec, array.full_chunks)
         return arrays
 
     def read(self, key: str) -> Bytes | None:
         """Return what is under a key; None where there is nothing."""
         path = _metadata_path(key)
         if path in self.groups:
-            attributes = self.groups[path]
-            files = self.part.files
-            if attributes is None:
-                return dump(_stored_group(files, path))
-            return dump(group_document(path, attributes))
+            if (attributes := self.groups[path]) is not None:
+                return dump(group_document(path, attributes))
+            return dump(_stored_group(self.part.files, path))
         if path in self.arrays:
             array = self.arrays[path]
             return dump(array.spec.document(array.rows, path, array.attributes))
-        found = self._chunk(key)
-        return None if found is None else found[0].encoded_chunk(found[1])
+        return found[0].encoded_chunk(found[1]) if (found := self._chunk(key)) else None
 
     def holds(self, key: str) -> bool:
         """Whether there is something under a key."""
@@ -276,8 +251,9 @@ class _PartNodes:
         if path not in self.arrays or not number.isdecimal() or len(number) > 16:
             return None
         array, index = self.arrays[path], int(number)
-        is_there = index < array.chunks and key == array.spec.chunk_key(path, index)
-        return (array, index) if is_there else None
+        if index < array.chunks and key == array.spec.chunk_key(path, index):
+            return array, index
+        return None
 
 
 def _metadata_path(key: str) -> str:
