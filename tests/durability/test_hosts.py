@@ -20,7 +20,8 @@ from tsstore.store.files.local import LocalFiles
 from tsstore.store.maintenance.compact import compact
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading import status
-from tsstore.store.reading.store import StateStore, open_parts
+from tsstore.store.reading.part import open_parts
+from tsstore.store.reading.store import StateStore
 from tsstore.store.run import read_run
 
 

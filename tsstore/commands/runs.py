@@ -47,13 +47,12 @@ def info(
         return
     import tsstore
     from tsstore.store.reading.layer import LAYER_HEADINGS
-    from tsstore.store.reading.store import store_summary
 
     store = tsstore.open(run)
     if json:
         print_json(run_document(store))
         return
-    lines = f"{printable(store.path)}: {store_summary(store)}", repeats_text(store)
+    lines = f"{printable(store.path)}: {store.summary}", repeats_text(store)
     print_lines(filter(None, lines), format=format)
     print_table(
         ["part", "rank", "attempt", "step", "samples", "last commit", "status"],

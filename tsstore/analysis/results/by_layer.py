@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from tsstore.errors import UnknownLayerError
-from tsstore.store.reading.store import aliases
+from tsstore.store.reading.by_name import aliases
 from tsstore.text import printable
 
 Result = TypeVar("Result", covariant=True)

@@ -36,8 +36,9 @@ from tsstore.store.process import now
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part, readers
+from tsstore.store.reading.sample_filter import View
 from tsstore.store.reading.status import FINISHED, LIVE
-from tsstore.store.reading.store import StateStore, View, check_whole, open_store
+from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.run import create_run, read_run
 from tsstore.store.targets import check_outside
 from tsstore.store.threads import in_threads, processors
@@ -101,7 +102,7 @@ def compact(
         If the source cannot be read.
     """
     store = source.pinned() if isinstance(source, StateStore) else open_store(source)
-    check_whole(store, "a run is compacted whole")
+    store.check_whole("a run is compacted whole")
     _check_sealed(store)
     steps = dict.fromkeys(part.step for part in store.parts)
     # Parts that do not fit together are refused before anything is written.

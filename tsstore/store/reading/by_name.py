@@ -181,3 +181,9 @@ class PartColumns(ByName[CommittedArray]):
         where = f"{self._files.location}/{paths.values}"
         self._checked(text(column.attributes.get("name"), "name", where), paths.values)
         return column
+
+
+def aliases(name: str) -> tuple[str, ...]:
+    """Return what a name may mean: the tutorial's names for outputs and inputs included."""
+    before = (name.removesuffix("_pre_states") + ":before",) * name.endswith("_pre_states")
+    return name, name.removesuffix("_post_states"), *before, name.removesuffix("_states")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from tsstore.store.format.paths import (
 )
 from tsstore.store.format.record import ArrayCommit, CommitRecord, Seal
 from tsstore.store.reading.by_name import PartColumns, PartLayers
+from tsstore.store.threads import in_threads_if_slow
 
 CONTAINERS = ("layers", "samples", "sample_checksums")
 """The groups of a part that hold its arrays."""
@@ -96,6 +97,18 @@ class Part:
     @property
     def _where(self) -> str:
         return f"{self.files.location}/{self.directory}"
+
+
+def open_parts(files: Files, known: Iterable[Part] = ()) -> tuple[Part, ...]:
+    """Open the parts of a run; of those that are known, look for later commits only."""
+    parts = {part.directory: part for part in known}
+    wanted = [name for name in files.list("") if name.startswith("part-") and name not in parts]
+
+    def latest(name: str) -> Part | None:
+        return parts[name].refreshed() if name in parts else Part.find(files, name)
+
+    opened = in_threads_if_slow(latest, sorted([*parts, *wanted]), files.readers)
+    return tuple(part for part in opened if part is not None)
 
 
 def readers(parts: Sequence[Part]) -> int:

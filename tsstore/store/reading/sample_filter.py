@@ -1,4 +1,4 @@
-"""Which samples of a run's parts count: a few are left out, or all but a few."""
+"""What is shown of a run: which steps, layers and samples, of which a few are left out, or most."""
 
 from __future__ import annotations
 
@@ -115,3 +115,20 @@ class SampleFilter:
 
 ALL_SAMPLES = SampleFilter()
 """All samples stay."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown of a run: some steps, some layers, some samples; all unless said.
+
+    `told` are the conditions of the samples, for those who read results.
+    """
+
+    steps: tuple[int | str | None, ...] | None = None
+    layers: tuple[str, ...] | None = None
+    samples: SampleFilter = ALL_SAMPLES
+    told: tuple[str, ...] = ()
+
+
+WHOLE = View()
+"""All of a run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -16,6 +16,7 @@ from tsstore.errors import StoreError, UnknownLayerError
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.attributes import RunAttributes
+from tsstore.store.reading.by_name import aliases
 from tsstore.store.reading.catalogue import Places, layer_lines, layer_parts, layer_places
 from tsstore.store.reading.conditions import (
     join_pieces,
@@ -26,8 +27,8 @@ from tsstore.store.reading.conditions import (
 )
 from tsstore.store.reading.ids import ID, same_ids
 from tsstore.store.reading.layer import LAYER_HEADINGS, LayerStates, layer_cells
-from tsstore.store.reading.part import Part
-from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
+from tsstore.store.reading.part import Part, open_parts
+from tsstore.store.reading.sample_filter import WHOLE, SampleFilter, View
 from tsstore.store.reading.status import (
     FINISHED,
     PartStatus,
@@ -37,7 +38,6 @@ from tsstore.store.reading.status import (
     status_text,
 )
 from tsstore.store.run import read_run
-from tsstore.store.threads import in_threads_if_slow
 from tsstore.text import counted, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
@@ -46,23 +46,6 @@ if TYPE_CHECKING:
     import zarr
 
 _OWN = {"_files", "run", "parts", "view"}
-
-
-@dataclass(frozen=True)
-class View:
-    """What is shown of a run: some steps, some layers, some samples; all unless said.
-
-    `told` are the conditions of the samples, for those who read results.
-    """
-
-    steps: tuple[int | str | None, ...] | None = None
-    layers: tuple[str, ...] | None = None
-    samples: SampleFilter = ALL_SAMPLES
-    told: tuple[str, ...] = ()
-
-
-WHOLE = View()
-"""All of a run."""
 
 
 def open_store(path: StorePath) -> StateStore:
@@ -91,40 +74,16 @@ def open_store(path: StorePath) -> StateStore:
     return StateStore(files, read_run(files), open_parts(files))
 
 
-def open_parts(files: Files, known: Iterable[Part] = ()) -> tuple[Part, ...]:
-    """Open the parts of a run; of those that are known, look for later commits only."""
-    parts = {part.directory: part for part in known}
-    wanted = [name for name in files.list("") if name.startswith("part-") and name not in parts]
-
-    def latest(name: str) -> Part | None:
-        return parts[name].refreshed() if name in parts else Part.find(files, name)
-
-    opened = in_threads_if_slow(latest, sorted([*parts, *wanted]), files.readers)
-    return tuple(part for part in opened if part is not None)
-
-
 class StateStore(Mapping[str, LayerStates]):
     """The committed states of a run: a mapping from layer names to their states.
 
-    It shows the run as of its last commits when it was opened or refreshed. Layers and columns
-    that it has handed out stay as they were, whatever is committed later.
-
-    Parameters
-    ----------
-    files, run
-        Where the run lies, and what its root says.
-    parts
-        Its parts, with the records that this reader believes.
-    view
-        What of it is shown; all unless given.
+    `tsstore.open` makes it. It shows the run as of its last commits when it was opened or
+    refreshed. Layers and columns that it has handed out stay as they were, whatever is committed
+    later.
     """
 
     def __init__(
-        self,
-        files: Files,
-        run: RunAttributes,
-        parts: tuple[Part, ...],
-        view: View = WHOLE,
+        self, files: Files, run: RunAttributes, parts: tuple[Part, ...], view: View = WHOLE
     ) -> None:
         self._files = files
         self.view = view
@@ -256,18 +215,16 @@ class StateStore(Mapping[str, LayerStates]):
         UnknownLayerError
             If there is no layer of that name, or none that fits a pattern.
         """
-        names = dict.fromkeys(name for layer in layers for name in self._matching(layer))
+        names: dict[str, None] = {}
+        for layer in layers:
+            fitting = [name for name in self.layers if fnmatchcase(name, layer)]
+            is_name = not fitting or any(name in self.layers for name in aliases(layer))
+            names |= dict.fromkeys([self.layer_name(layer)] if is_name else fitting)
         return self._showing(self.parts, layers=tuple(names))
 
     def only(self, samples: SampleFilter, told: Iterable[str]) -> StateStore:
         """Return a view of the samples that a filter keeps, as `told` tells."""
         return self._showing(self.parts, samples=samples, told=tuple(told))
-
-    def _matching(self, pattern: str) -> list[str]:
-        """Return the layers that a name or a pattern means; UnknownLayerError if there are none."""
-        fitting = [name for name in self.layers if fnmatchcase(name, pattern)]
-        is_name = not fitting or any(name in self.layers for name in aliases(pattern))
-        return [self.layer_name(pattern)] if is_name else fitting
 
     def _showing(self, parts: tuple[Part, ...], **changes: Any) -> StateStore:
         return StateStore(self._files, self.run, parts, replace(self.view, **changes))
@@ -329,8 +286,12 @@ class StateStore(Mapping[str, LayerStates]):
         UnknownLayerError
             If there is no such layer.
         """
+        # Of a whole run, no other layer is looked at.
+        shown = (
+            [self.view.layers] if self.view.layers is not None else [p.layers for p in self.parts]
+        )
         for candidate in aliases(name):
-            if self._shows(candidate):
+            if any(candidate in layers for layers in shown):
                 return candidate
         held = ", ".join(map(printable, self.layers)) or "no layers: nothing has been committed"
         raise UnknownLayerError(f"{self.path} has no layer {name!r}; it has {held}")
@@ -350,7 +311,7 @@ class StateStore(Mapping[str, LayerStates]):
         later, and every chunk is checked: what is damaged raises DamageError. Of a view of some
         samples or layers it is a StoreError: arrays are shown whole.
         """
-        check_whole(self, "zarr_group shows whole arrays")
+        self.check_whole("zarr_group shows whole arrays")
         from tsstore.store.reading.zarr_view import zarr_group
 
         return zarr_group(self._files, self.parts)
@@ -364,12 +325,6 @@ class StateStore(Mapping[str, LayerStates]):
     @cached_property
     def _places(self) -> Places:
         return layer_places(self.parts)
-
-    def _shows(self, layer: str) -> bool:
-        """Whether there is a layer of that public name; no other is looked at."""
-        if self.view.layers is not None:
-            return layer in self.view.layers
-        return any(layer in part.layers for part in self.parts)
 
     def layer_lines(self) -> Iterator[tuple[str, ...]]:
         """Yield the lines of a table of the layers, most of which stay closed for it."""
@@ -419,36 +374,27 @@ class StateStore(Mapping[str, LayerStates]):
         """Return this store as it is now, which no `refresh` of this one moves."""
         return copy.copy(self)
 
+    def check_whole(self, what: str) -> None:
+        """Raise StoreError if this shows some samples or layers only."""
+        if self.view.told or self.view.layers is not None:
+            raise StoreError(f"{self.path}: {what}; found a view of some samples or layers")
+
+    @property
+    def summary(self) -> str:
+        """One line: samples, parts, steps, columns, whether and when it was written."""
+        facts = [f"{self.samples:,} samples", counted(len(self.parts), "part")]
+        steps = self.steps if self.steps != (None,) else ()
+        for what, names in ("steps", steps), ("columns", self.columns), ("where", self.view.told):
+            if names:
+                facts.append(f"{what} {', '.join(printable(str(name)) for name in names)}")
+        facts.append(status_text(self.status, self.part_statuses, self.last_commit))
+        return " · ".join(facts)
+
     def __repr__(self) -> str:
-        lines = [f"<StateStore {printable(self.path)}>", f"  {store_summary(self)}"]
+        lines = [f"<StateStore {printable(self.path)}>", f"  {self.summary}"]
         rows = [LAYER_HEADINGS, *self.layer_lines()]
         return "\n".join(lines + text_table(rows) if len(rows) > 1 else lines)
 
     def _repr_html_(self) -> str:
-        title = html_title("StateStore", self.path, store_summary(self))
+        title = html_title("StateStore", self.path, self.summary)
         return title + html_table(LAYER_HEADINGS, self.layer_lines())
-
-
-def store_summary(store: StateStore) -> str:
-    """Return one line: samples, parts, steps, columns, whether and when it was written."""
-    facts = [f"{store.samples:,} samples", counted(len(store.parts), "part")]
-    if store.steps not in ((), (None,)):
-        facts.append("steps " + ", ".join(printable(str(step)) for step in store.steps))
-    if store.columns:
-        facts.append("columns " + ", ".join(printable(name) for name in store.columns))
-    if store.view.told:
-        facts.append("where " + ", ".join(store.view.told))
-    facts.append(status_text(store.status, store.part_statuses, store.last_commit))
-    return " · ".join(facts)
-
-
-def check_whole(store: StateStore, what: str) -> None:
-    """Raise StoreError if a store shows some samples or layers only."""
-    if store.view.told or store.view.layers is not None:
-        raise StoreError(f"{store.path}: {what}; found a view of some samples or layers")
-
-
-def aliases(name: str) -> tuple[str, ...]:
-    """Return what a name may mean: the tutorial's names for outputs and inputs included."""
-    before = (name.removesuffix("_pre_states") + ":before",) * name.endswith("_pre_states")
-    return name, name.removesuffix("_post_states"), *before, name.removesuffix("_states")

@@ -18,9 +18,8 @@ from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.format.documents import metadata_key
 from tsstore.store.format.paths import seal_path
 from tsstore.store.reading.ids import ID, missing_ids
-from tsstore.store.reading.part import Part
+from tsstore.store.reading.part import Part, open_parts
 from tsstore.store.reading.status import RESUMED, closes, is_closed
-from tsstore.store.reading.store import open_parts
 from tsstore.store.run import read_run
 from tsstore.store.writing.part import PartWriter, next_attempt, seal_part
 from tsstore.text import printable
