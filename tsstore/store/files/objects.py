@@ -25,8 +25,7 @@ from obstore.store import MemoryStore
 
 from tsstore.errors import AccessError, StoreError, TsstoreWarning
 from tsstore.store.files.base import MAX_FILE_BYTES, Allocate, Bytes, Files
-from tsstore.store.files.failures import NO_BUCKET, failure_of
-from tsstore.store.files.object_store import open_object_store
+from tsstore.store.files.object_store import NO_BUCKET, failure_of, open_object_store
 
 if TYPE_CHECKING:
     from obstore import ListResult, ObjectMeta
