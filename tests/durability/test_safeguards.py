@@ -125,7 +125,7 @@ def files_written_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(files: LocalFiles, key: str, data: bytes) -> None:
         path = files._path_to_write(key)
         if path.exists():
-            files._unlink(path)
+            files.remove(key)
         files._write_new(path, data)
 
     monkeypatch.setattr(LocalFiles, "write", write)
