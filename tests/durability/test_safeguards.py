@@ -238,7 +238,7 @@ def seal_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
         if not files.exists(metadata_key(path)):
             return None
         found = read_attributes(files, path).get("sealed")
-        return None if found is None else Seal.from_json(found, path)
+        return None if found is None else Seal.from_json(found, "attributes", path)
 
     def check_seal(job: writer.PartWriter) -> None:
         if read_seal(job._files, job.directory):

@@ -136,7 +136,7 @@ def read_run(files: Files) -> RunAttributes:
         )
     # A newer format may have another rule for the checksum: its version comes first.
     check_format(run, where)
-    return RunAttributes.from_json(check_attributes(run, "", files.location), where)
+    return RunAttributes.from_json(check_attributes(run, "", files.location), "attributes", where)
 
 
 def _hint(location: str) -> str:

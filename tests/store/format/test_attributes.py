@@ -42,7 +42,7 @@ def test_a_chunk_of_the_longest_texts_stays_within_its_limit():
     )
 )
 def test_attributes_of_a_run_come_back(run):
-    assert RunAttributes.from_json(stored(run), "run.zarr") == run
+    assert RunAttributes.from_json(stored(run), "attributes", "run.zarr") == run
 
 
 @given(
@@ -68,7 +68,7 @@ def test_attributes_of_a_run_come_back(run):
     )
 )
 def test_attributes_of_a_part_come_back(part):
-    assert PartAttributes.from_json(stored(part), "part") == part
+    assert PartAttributes.from_json(stored(part), "attributes", "part") == part
 
 
 @given(
@@ -86,7 +86,7 @@ def test_attributes_of_a_part_come_back(part):
     )
 )
 def test_attributes_of_a_layer_come_back(layer):
-    assert LayerAttributes.from_json(stored(layer), "layer") == layer
+    assert LayerAttributes.from_json(stored(layer), "attributes", "layer") == layer
     assert layer.row_bytes * 8 - 7 <= layer.neurons <= layer.row_bytes * 8
 
 
@@ -99,7 +99,7 @@ def test_a_newer_format_says_to_upgrade(version):
 @pytest.mark.parametrize("version", [None, 0, -1, "1", 1.0, True, [1]])
 def test_a_format_that_is_none_is_refused(version):
     with pytest.raises(FormatError, match=r"run.zarr: format is .*; expected an integer"):
-        RunAttributes.from_json({"format": version}, "run.zarr")
+        RunAttributes.from_json({"format": version}, "attributes", "run.zarr")
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -109,7 +109,7 @@ def test_a_format_that_is_none_is_refused(version):
 def test_a_run_with_other_attributes_is_refused(key, value):
     attributes = stored(RunAttributes("id", "now", {})) | {key: value}
     with pytest.raises(FormatError, match=f"run.zarr: {key} is "):
-        RunAttributes.from_json(attributes, "run.zarr")
+        RunAttributes.from_json(attributes, "attributes", "run.zarr")
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -125,7 +125,7 @@ def test_a_run_with_other_attributes_is_refused(key, value):
 ])  # fmt: skip
 def test_a_part_with_other_attributes_is_refused(key, value):
     with pytest.raises(FormatError, match=rf"part: {key}(\.\w+)? is "):
-        PartAttributes.from_json(stored(PartAttributes()) | {key: value}, "part")
+        PartAttributes.from_json(stored(PartAttributes()) | {key: value}, "attributes", "part")
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -138,31 +138,33 @@ def test_a_part_with_other_attributes_is_refused(key, value):
 ])  # fmt: skip
 def test_a_layer_with_other_attributes_is_refused(key, value):
     with pytest.raises(FormatError, match=f"layer: {key}"):
-        LayerAttributes.from_json(stored(LayerAttributes("a", 5)) | {key: value}, "layer")
+        LayerAttributes.from_json(
+            stored(LayerAttributes("a", 5)) | {key: value}, "attributes", "layer"
+        )
 
 
 def test_a_layer_of_an_early_version_says_nothing_of_its_decisions():
     attributes = stored(LayerAttributes("a", 5))
     del attributes["decided"]
-    assert LayerAttributes.from_json(attributes, "layer").decided is None
+    assert LayerAttributes.from_json(attributes, "attributes", "layer").decided is None
 
 
 def test_a_part_of_an_early_version_says_nothing_of_its_process():
     attributes = stored(PartAttributes(rank=3))
     del attributes["process"]
-    assert PartAttributes.from_json(attributes, "part") == PartAttributes(rank=3)
+    assert PartAttributes.from_json(attributes, "attributes", "part") == PartAttributes(rank=3)
 
 
 def test_a_part_says_what_a_layer_is_that_it_does_not_have():
     attributes = stored(PartAttributes(missing="empty"))
-    assert PartAttributes.from_json(attributes, "part").missing == "empty"
+    assert PartAttributes.from_json(attributes, "attributes", "part").missing == "empty"
     del attributes["missing"]
-    assert PartAttributes.from_json(attributes, "part").missing == "error"
+    assert PartAttributes.from_json(attributes, "attributes", "part").missing == "error"
 
 
 def test_attributes_that_a_later_version_adds_are_passed_over():
     part = replace(PartAttributes(), rank=3)
-    assert PartAttributes.from_json(stored(part) | {"host": "gpu-7"}, "part") == part
+    assert PartAttributes.from_json(stored(part) | {"host": "gpu-7"}, "attributes", "part") == part
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_attributes_that_a_later_version_adds_are_passed_over():
 def test_what_was_left_out_is_checked(sampling, message):
     value = stored(LayerAttributes("conv_1", 6)) | {"sampling": sampling}
     with pytest.raises(FormatError, match=message):
-        LayerAttributes.from_json(value, "layer")
+        LayerAttributes.from_json(value, "attributes", "layer")
 
 
 @pytest.mark.parametrize(
@@ -194,4 +196,4 @@ def test_what_was_left_out_is_checked(sampling, message):
 )
 def test_what_may_be_left_out(sampling):
     value = stored(LayerAttributes("conv_1", 6)) | {"sampling": sampling}
-    assert LayerAttributes.from_json(value, "layer").sampling == sampling
+    assert LayerAttributes.from_json(value, "attributes", "layer").sampling == sampling

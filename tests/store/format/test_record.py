@@ -45,7 +45,9 @@ def records(draw) -> CommitRecord:
 
 @given(record=records())
 def test_a_record_comes_back(record):
-    assert CommitRecord.from_json(json.loads(dump(record.to_json())), "commit") == record
+    assert (
+        CommitRecord.from_json(json.loads(dump(record.to_json())), "attributes", "commit") == record
+    )
 
 
 def changed(array: ArrayCommit) -> list[ArrayCommit]:
@@ -74,23 +76,25 @@ def test_records_have_equal_digests_only_if_they_are_equal():
 @given(record=records(), why=st.text(), by=st.text())
 def test_a_seal_comes_back_with_its_record(record, why, by):
     seal = Seal(record, why, by, "now")
-    assert Seal.from_json(json.loads(dump(seal.to_json())), "sealed") == seal
+    assert Seal.from_json(json.loads(dump(seal.to_json())), "attributes", "sealed") == seal
 
 
 @pytest.mark.parametrize("waited", [None, 0.0, 1.5, 3])
 def test_a_seal_says_how_long_the_job_waited(waited):
     seal = Seal(RECORD, "closed", "host", "now", waited)
-    assert Seal.from_json(json.loads(dump(seal.to_json())), "sealed") == seal
+    assert Seal.from_json(json.loads(dump(seal.to_json())), "attributes", "sealed") == seal
     older = seal.to_json()
     del older["waited"]
-    assert Seal.from_json(older, "sealed") == replace(seal, waited=None)
+    assert Seal.from_json(older, "attributes", "sealed") == replace(seal, waited=None)
     with pytest.raises(FormatError, match="sealed: waited is 'long'; expected a finite number"):
-        Seal.from_json(older | {"waited": "long"}, "sealed")
+        Seal.from_json(older | {"waited": "long"}, "attributes", "sealed")
 
 
 def test_layers_stay_in_the_order_of_capture():
     layers = {name: LayerCommit(ArrayCommit(0)) for name in ("0001-b", "0000-a", "0010-c")}
-    read = CommitRecord.from_json(json.loads(dump(CommitRecord(layers=layers).to_json())), "commit")
+    read = CommitRecord.from_json(
+        json.loads(dump(CommitRecord(layers=layers).to_json())), "attributes", "commit"
+    )
     assert list(read.layers) == ["0001-b", "0000-a", "0010-c"]
 
 
@@ -104,16 +108,18 @@ def test_layers_stay_in_the_order_of_capture():
 ])  # fmt: skip
 def test_a_hostile_record_is_refused(key, value):
     with pytest.raises(FormatError, match=r"^run.zarr/part/commit: "):
-        CommitRecord.from_json(RECORD.to_json() | {key: value}, "run.zarr/part/commit")
+        CommitRecord.from_json(
+            RECORD.to_json() | {key: value}, "attributes", "run.zarr/part/commit"
+        )
 
 
 @pytest.mark.parametrize("field", ["rows", "digest", "tail_rows", "tail_checksum"])
 @pytest.mark.parametrize("value", [-1, None, 0.5, True, 1 << 60])
 def test_every_number_of_a_record_is_checked(field, value):
     fields = {"rows": 1, "digest": 2, "tail_rows": 3, "tail_checksum": 4}
-    assert ArrayCommit.from_json(fields, "commit") == ArrayCommit(1, 2, 3, 4)
+    assert ArrayCommit.from_json(fields, "attributes", "commit") == ArrayCommit(1, 2, 3, 4)
     with pytest.raises(FormatError, match=f"commit: {field} is "):
-        ArrayCommit.from_json(fields | {field: value}, "commit")
+        ArrayCommit.from_json(fields | {field: value}, "attributes", "commit")
 
 
 @pytest.mark.parametrize("changed", [
@@ -125,7 +131,7 @@ def test_every_number_of_a_record_is_checked(field, value):
 def test_layers_and_columns_hold_the_same_samples(changed):
     record = replace(RECORD, **changed)
     with pytest.raises(FormatError, match=r"samples"):
-        CommitRecord.from_json(record.to_json(), "commit")
+        CommitRecord.from_json(record.to_json(), "attributes", "commit")
 
 
 @pytest.mark.parametrize("key", ["record", "why", "by", "time"])
@@ -133,17 +139,17 @@ def test_an_incomplete_seal_is_refused(key):
     value = Seal(RECORD, "closed", "host", "now").to_json()
     del value[key]
     with pytest.raises(FormatError, match=f"sealed: {key} is None"):
-        Seal.from_json(value, "sealed")
+        Seal.from_json(value, "attributes", "sealed")
 
 
 @pytest.mark.parametrize("lengths", [None, (0, 0), (3, 900)])
 def test_the_fewest_and_the_most_positions_come_back(lengths):
     layers = {"0000-a": LayerCommit(ArrayCommit(0), lengths=lengths)}
     document = json.loads(dump(CommitRecord(layers=layers).to_json()))
-    assert CommitRecord.from_json(document, "commit").layers == layers
+    assert CommitRecord.from_json(document, "attributes", "commit").layers == layers
     # Earlier versions did not note them.
     del document["layers"]["0000-a"]["lengths"]
-    earlier = CommitRecord.from_json(document, "commit").layers["0000-a"]
+    earlier = CommitRecord.from_json(document, "attributes", "commit").layers["0000-a"]
     assert earlier.lengths is None
 
 
@@ -152,4 +158,4 @@ def test_lengths_that_are_none(lengths):
     document = json.loads(dump(CommitRecord(layers={"a": LayerCommit(ArrayCommit(0))}).to_json()))
     document["layers"]["a"]["lengths"] = lengths
     with pytest.raises(FormatError, match="commit: lengths is"):
-        CommitRecord.from_json(document, "commit")
+        CommitRecord.from_json(document, "attributes", "commit")

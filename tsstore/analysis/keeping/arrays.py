@@ -118,7 +118,7 @@ def _read_table(files: Files, name: str, said: object) -> Table:
     columns = number(fields.get("columns"), "columns", files.location, 1, MOST_COLUMNS)
     if not is_directory(name):
         raise FormatError(f"{files.location}: {name!r:.80} is no table's name")
-    commit = ArrayCommit.from_json(said, files.location)
+    commit = ArrayCommit.from_json(said, "attributes", files.location)
     array = CommittedArray.open(files, _paths(name), commit, "int64", (columns,))
     return array.read(0, commit.rows).astype(np.int64, copy=False)
 

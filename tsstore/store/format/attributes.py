@@ -36,8 +36,7 @@ def _process(value: object, what: str, where: str) -> dict[str, Any]:
     checks: dict[str, Check] = {"host": text, "pid": number}
     checks |= dict.fromkeys(("started", "system"), optional(text))
     return process and {
-        name: check(process.get(name), what=f"process.{name}", where=where)
-        for name, check in checks.items()
+        name: check(process.get(name), f"process.{name}", where) for name, check in checks.items()
     }
 
 
@@ -112,10 +111,10 @@ class RunAttributes(Stored):
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
-    def from_json(cls, value: object, where: str, what: str = "attributes") -> Self:
+    def from_json(cls, value: object, what: str, where: str) -> Self:
         """Check and parse stored attributes, of this format."""
         check_format(mapping(value, what, where), where)
-        return super().from_json(value, where, what)
+        return super().from_json(value, what, where)
 
 
 def check_format(attributes: Mapping[str, Any], where: str) -> None:
@@ -164,9 +163,9 @@ class PartAttributes(Stored):
     started: str = stored(text, "")
     model: Mapping[str, Any] = stored(mapping, dict)
     user: Mapping[str, Any] = stored(mapping, dict)
-    process: Mapping[str, Any] = stored(_process, dict, is_later=True)
-    compacted_from: tuple[tuple[str, int], ...] = stored(_compacted_from, (), is_later=True)
-    missing: str = stored(_missing, "error", is_later=True)
+    process: Mapping[str, Any] = stored(_process, dict, absent={})
+    compacted_from: tuple[tuple[str, int], ...] = stored(_compacted_from, (), absent=())
+    missing: str = stored(_missing, "error", absent="error")
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as they are stored."""

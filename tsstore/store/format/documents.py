@@ -59,56 +59,51 @@ def mapping(value: object, what: str, where: str) -> dict[str, Any]:
     return value
 
 
-Check = Callable[..., Any]
-"""Returns a stored value as it is used, given `what` it is and `where`; else raises FormatError."""
+Check = Callable[[object, str, str], Any]
+"""Returns a stored value as it is used, given what it is and where; FormatError if not valid."""
 
 
 def optional(check: Check) -> Check:
     """Return a check of what may be null as well."""
-    return lambda value, **said: None if value is None else check(value, **said)
+    return lambda value, what, where: None if value is None else check(value, what, where)
 
 
-def stored(check: Check, default: Any = MISSING, *, is_later: bool = False) -> Any:
-    """Return a field of a class of stored values: how it is checked, and its value where not given.
+def stored(check: Check, default: Any = MISSING, *, absent: object = None) -> Any:
+    """Return a field of a class of stored values: how it is checked, and its value if not given.
 
-    One that `is_later` was not written by the first versions: its default stands for it.
+    Where the first versions did not write it, `absent` is checked in its place.
     """
-    metadata = {"check": check, "is_later": is_later}
+    metadata = {"check": check, "absent": absent}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 @cache
-def _checks(kind: type[Any]) -> list[tuple[str, Check, bool]]:
-    return [(own.name, own.metadata["check"], own.metadata["is_later"]) for own in fields(kind)]
+def _checks(kind: type[Any]) -> list[tuple[str, Check, object]]:
+    return [(own.name, own.metadata["check"], own.metadata["absent"]) for own in fields(kind)]
 
 
 class Stored:
     """Base of dataclasses that lie in attributes as mappings, of fields made by :func:`stored`."""
 
     @classmethod
-    def from_json(cls, value: object, where: str, what: str = "attributes") -> Self:
+    def from_json(cls, value: object, what: str, where: str) -> Self:
         """Check and parse what is stored; FormatError where something in it is not valid."""
         said = mapping(value, what, where)
-        return cls(
-            **{
-                name: check(said.get(name), what=name, where=where)
-                for name, check, is_later in _checks(cls)  # type: ignore[arg-type]
-                if not is_later or name in said
-            }
-        )
+        checks = _checks(cls)  # type: ignore[arg-type]
+        return cls(*[check(said.get(name, absent), name, where) for name, check, absent in checks])
 
     @classmethod
     def read(cls, files: Files, path: str) -> Self:
         """Read, check and parse the attributes of the node at `path`; it must have some."""
-        return cls.from_json(read_attributes(files, path), files.where(path))
+        return cls.from_json(read_attributes(files, path), "attributes", files.where(path))
 
     @classmethod
     def find(cls, files: Files, path: str) -> Self | None:
         """Do the same; None where there is no node."""
         found = find_attributes(files, path)
-        return None if found is None else cls.from_json(found, files.where(path))
+        return None if found is None else cls.from_json(found, "attributes", files.where(path))
 
 
 def metadata_key(path: str) -> str:

@@ -39,10 +39,7 @@ def _by_directory(check: Check) -> Check:
         for name in said:
             if not is_directory(name):
                 raise FormatError(f"{where}: {name!r:.80} is no directory name of format 1")
-        return {
-            name: check(item, what=f"the commit of {name}", where=where)
-            for name, item in said.items()
-        }
+        return {name: check(item, f"the commit of {name}", where) for name, item in said.items()}
 
     return by_directory
 
@@ -140,9 +137,9 @@ class CommitRecord(Stored):
         return hashlib.sha256(repr((own, layers, columns)).encode()).hexdigest()
 
     @classmethod
-    def from_json(cls, value: object, where: str, what: str = "attributes") -> Self:
+    def from_json(cls, value: object, what: str, where: str) -> Self:
         """Check and parse a stored record, whose numbers must go together."""
-        record = super().from_json(value, where, what)
+        record = super().from_json(value, what, where)
         record._check_samples(where)
         return record
 
