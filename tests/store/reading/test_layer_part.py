@@ -31,7 +31,8 @@ def with_positions(part: LayerPart, tmp_path, positions: list[int]) -> LayerPart
 
 
 @pytest.mark.parametrize(("change", "why"), [
-    (1, "more than the rows"), (10**15, "more than the rows"), (-100, "negative"),
+    (1, "more than the rows"), (10**15, "more than the rows"), (2**62, "more than the rows"),
+    (2**63 - 4, "more than the rows"), (-100, "negative"),
 ])  # fmt: skip
 def test_positions_that_are_not_those_of_the_rows_are_refused(part, tmp_path, change, why):
     positions = part.read_positions(0, part.samples)

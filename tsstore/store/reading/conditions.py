@@ -32,12 +32,12 @@ INDEX = ("step", "part", "sample")
 _Mask = npt.NDArray[np.bool_]
 
 
-def held_column(part: Part, name: str) -> CommittedArray:
-    """Return a part's sample column; StoreError if it has none of that name."""
+def held_column(part: Part, name: str, why: str = "") -> CommittedArray:
+    """Return a part's sample column; else StoreError, and `why` it should have one."""
     if name not in part.columns:
         raise StoreError(
             f"{part.files.location}/{part.directory} has no sample column {name!r:.80}; "
-            f"it has {', '.join(map(printable, part.columns)) or 'none'}"
+            f"it has {', '.join(map(printable, part.columns)) or 'none'}{why}"
         )
     return part.columns[name]
 

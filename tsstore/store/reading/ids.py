@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import StoreError
+from tsstore.store.reading.conditions import held_column
 from tsstore.store.reading.part import Part, readers
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.threads import in_threads_if_slow
-from tsstore.text import printable
 
 ID = "id"
 """The column that holds ids, unless another is named."""
+
+_WHY_IDS = ": samples can be told from each other only where each batch records their ids"
 
 PIECE_SAMPLES = 1 << 16
 """Ids that are read at a time: whole chunks."""
@@ -99,20 +101,12 @@ def _mark(held: npt.NDArray[np.bool_], known: npt.NDArray[Any], piece: npt.NDArr
 
 
 def _dtype(part: Part, name: str) -> np.dtype[Any]:
-    where = f"{part.files.location}/{part.directory}"
-    if name not in part.columns:
-        held = ", ".join(map(printable, part.columns)) or "none"
-        raise StoreError(
-            f"{where} has no sample column {name!r}; it has {held}: samples can be told from each "
-            "other only where each batch records their ids"
-        )
-    spec = part.columns[name].spec
+    spec = held_column(part, name, _WHY_IDS).spec
     if spec.is_text:
         return np.dtype(object)
     if spec.numpy_dtype.kind not in "iu":
-        raise StoreError(
-            f"{where}: column {name!r} is {spec.dtype}; expected ids, integers or text"
-        )
+        where = f"{part.files.location}/{part.directory}: column {name!r}"
+        raise StoreError(f"{where} is {spec.dtype}; expected ids, integers or text")
     return np.dtype(np.uint64 if spec.numpy_dtype == np.uint64 else np.int64)
 
 

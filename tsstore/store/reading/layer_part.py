@@ -88,16 +88,17 @@ class LayerPart:
 
         FormatError where the stored numbers of rows by sample do not add up to the rows.
         """
-        constant = self.constant_positions
+        constant, whole = self.constant_positions, Block(part, 0, self.samples, 0, self.rows)
+        if not self.rows:
+            return
         if constant is None:
-            yield from self._varying_blocks(part, target_rows)
-        elif self.rows:
+            yield from self._divide_varying(whole, target_rows)
+        else:
             step = max(target_rows // constant, 1)
             chunk_samples, odd = divmod(self.states.spec.chunk_rows, constant)
             if not odd and step >= chunk_samples:
                 # Whole chunks: none is decoded by two blocks.
                 step -= step % chunk_samples
-            whole = Block(part, 0, self.samples, 0, self.samples * constant)
             yield from _equal_blocks(whole, step, constant)
 
     def divide(self, block: Block, target_rows: int) -> Iterator[Block]:
@@ -113,29 +114,16 @@ class LayerPart:
         else:
             yield from self._divide_varying(block, target_rows)
 
-    def _varying_blocks(self, part: int, target_rows: int) -> Iterator[Block]:
-        if not self.rows:
-            return
-        first = first_row = held = sample = 0
-        for piece in self.position_pieces():
-            for positions in piece.tolist():
-                if held and held + positions > target_rows:
-                    yield Block(part, first, sample - first, first_row, held)
-                    first, first_row, held = sample, first_row + held, 0
-                held += positions
-                sample += 1
-                if first_row + held > self.rows:
-                    raise self._wrong_positions("they are more than the rows")
-        if first_row + held != self.rows:
-            raise self._wrong_positions("they are fewer than the rows")
-        yield Block(part, first, sample - first, first_row, held)
-
     def _divide_varying(self, block: Block, target_rows: int) -> Iterator[Block]:
         """Blocks end where the numbers are read anew, too."""
         first_row, last_sample = block.first_row, block.first_sample + block.samples
+        end = first_row + block.rows
         for first in range(block.first_sample, last_sample, PIECE_SAMPLES):
             samples = min(PIECE_SAMPLES, last_sample - first)
             ends = np.cumsum(self.read_positions(first, samples))
+            # Where a forged number makes the sum too large for an int64, it is negative there.
+            if ends.min() < 0 or first_row + int(ends[-1]) > end:
+                raise self._wrong_positions("they are more than the rows")
             sample = row = 0
             while sample < samples:
                 stop = int(np.searchsorted(ends, row + target_rows, side="right"))
@@ -144,6 +132,8 @@ class LayerPart:
                 yield Block(block.part, first + sample, stop - sample, first_row + row, rows)
                 sample, row = stop, row + rows
             first_row += row
+        if first_row != end:
+            raise self._wrong_positions("they are fewer than the rows")
 
     @property
     def _name(self) -> str:
