@@ -151,7 +151,20 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class VerifyReport:
+class Report:
+    """What was found in a run, or done to it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the report as a JSON document."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+@dataclass(frozen=True)
+class VerifyReport(Report):
     """What reading a run back has shown.
 
     Attributes
@@ -201,11 +214,7 @@ class VerifyReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
-        return {"ok": self.ok, **asdict(self)}
-
-    def to_json(self) -> str:
-        """Return the report as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2)
+        return {"ok": self.ok, **super().to_dict()}
 
     def __str__(self) -> str:
         unreadable = f"{len(self.unreadable):,} unreadable, " if self.unreadable else ""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from tsstore.errors import AccessError, StoreError
 from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.arrays import parse_spec, read_array
 from tsstore.store.format.documents import ZARR_JSON, dump, read_document
-from tsstore.store.maintenance.findings import is_array
+from tsstore.store.maintenance.findings import Report, is_array
 from tsstore.store.reading.part import Part, committed_arrays
 from tsstore.store.reading.status import LIVE, last_commit, part_statuses
 from tsstore.store.reading.store import open_store
@@ -22,7 +20,7 @@ from tsstore.text import ago, counted, printable
 
 
 @dataclass(frozen=True)
-class RepairReport:
+class RepairReport(Report):
     """What was done to a run.
 
     Attributes
@@ -41,14 +39,6 @@ class RepairReport:
     sealed: tuple[str, ...]
     reshaped: tuple[str, ...]
     removed: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
-        return asdict(self)
-
-    def to_json(self) -> str:
-        """Return the report as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self) -> str:
         done = {

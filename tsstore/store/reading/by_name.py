@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TypeVar
 
@@ -32,12 +32,12 @@ _Opened = TypeVar("_Opened")
 
 
 class ByName(Mapping[str, _Opened]):
-    """What a part holds in some directories, in their order, by public name."""
+    """What a part holds in some `directories`, in their order, by public name."""
 
-    def __init__(self, files: Files, part: str, record: CommitRecord) -> None:
+    def __init__(self, files: Files, part: str, directories: Iterable[str]) -> None:
+        self.directories = tuple(directories)
         self._files = files
         self._part = part
-        self._record = record
         self._opened: dict[str, _Opened] = {}
 
     def __getitem__(self, name: str) -> _Opened:
@@ -59,11 +59,6 @@ class ByName(Mapping[str, _Opened]):
     def __len__(self) -> int:
         return len(self.directories)
 
-    @property
-    @abstractmethod
-    def directories(self) -> tuple[str, ...]:
-        """Where each lies."""
-
     @abstractmethod
     def name(self, directory: str) -> str:
         """Return the public name of what lies in a directory, which is read for it if need be."""
@@ -73,7 +68,8 @@ class ByName(Mapping[str, _Opened]):
         likely = self._by_look.get(self._look(name), ())
         found = [directory for directory in likely if self.name(directory) == name]
         if len(found) > 1:
-            raise FormatError(f"{self._where}: two layers or columns are called {name!r:.80}")
+            where = self._files.where(self._part)
+            raise FormatError(f"{where}: two layers or columns are called {name!r:.80}")
         return found[0] if found else None
 
     @abstractmethod
@@ -94,10 +90,6 @@ class ByName(Mapping[str, _Opened]):
         if directory not in self._opened:
             self._opened[directory] = self._open(directory)
         return self._opened[directory]
-
-    @property
-    def _where(self) -> str:
-        return f"{self._files.location}/{self._part}"
 
     def _checked(self, name: str, path: str) -> str:
         """Return a name if what is called so lies in the right directory."""
@@ -121,13 +113,9 @@ class PartLayers(ByName[LayerPart]):
     """The layers of a part."""
 
     def __init__(self, files: Files, part: str, record: CommitRecord) -> None:
-        super().__init__(files, part, record)
+        super().__init__(files, part, record.layers)
+        self._record = record
         self._attributes: dict[str, LayerAttributes] = {}
-
-    @property
-    def directories(self) -> tuple[str, ...]:
-        """Where each layer lies."""
-        return tuple(self._record.layers)
 
     def name(self, directory: str) -> str:
         """Return the public name of the layer in a directory."""
@@ -160,10 +148,9 @@ class PartLayers(ByName[LayerPart]):
 class PartColumns(ByName[CommittedArray]):
     """The sample columns of a part."""
 
-    @property
-    def directories(self) -> tuple[str, ...]:
-        """Where each column lies."""
-        return tuple(self._record.columns)
+    def __init__(self, files: Files, part: str, record: CommitRecord) -> None:
+        super().__init__(files, part, record.columns)
+        self._commits = record.columns
 
     def name(self, directory: str) -> str:
         """Return the name of the column in a directory: that itself where it is plain."""
@@ -176,8 +163,7 @@ class PartColumns(ByName[CommittedArray]):
 
     def _open(self, directory: str) -> CommittedArray:
         paths = column_paths(self._part, directory)
-        commit = self._record.columns[directory]
-        column = CommittedArray.open(self._files, paths, commit)
+        column = CommittedArray.open(self._files, paths, self._commits[directory])
         where = f"{self._files.location}/{paths.values}"
         self._checked(text(column.attributes.get("name"), "name", where), paths.values)
         return column
