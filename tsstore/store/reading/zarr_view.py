@@ -10,14 +10,9 @@ from itertools import chain
 from typing import Any
 
 import zarr
-from zarr.abc.store import (
-    ByteRequest,
-    OffsetByteRequest,
-    RangeByteRequest,
-    Store,
-    SuffixByteRequest,
-)
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from tsstore.store.chunked import chunk as chunks
 from tsstore.store.chunked.reader import CommittedArray
@@ -87,8 +82,8 @@ class CommittedStore(Store):
         data = await asyncio.to_thread(self._read, key)
         if data is None:
             return None
-        prototype = prototype or default_buffer_prototype()
-        return prototype.buffer.from_bytes(bytes(data[_span(byte_range)]))
+        whole = default_buffer_prototype().buffer.from_bytes(bytes(data))
+        return await MemoryStore({key: whole}).get(key, prototype, byte_range)
 
     async def get_partial_values(
         self,
@@ -267,13 +262,3 @@ def _stored_group(files: Files, path: str) -> dict[str, Any]:
     where = files.where(path)
     check_attributes(tsstore_attributes(document, where), path, where)
     return document
-
-
-def _span(request: ByteRequest | None) -> slice:
-    if isinstance(request, RangeByteRequest):
-        return slice(request.start, request.end)
-    if isinstance(request, OffsetByteRequest):
-        return slice(request.offset, None)
-    if isinstance(request, SuffixByteRequest):
-        return slice(-request.suffix, None) if request.suffix else slice(0, 0)
-    return slice(None)
