@@ -97,13 +97,14 @@ class Stored:
     @classmethod
     def read(cls, files: Files, path: str) -> Self:
         """Read, check and parse the attributes of the node at `path`; it must have some."""
-        return cls.from_json(read_attributes(files, path), "attributes", files.where(path))
+        where = files.where(metadata_key(path))
+        return cls.from_json(read_attributes(files, path), "attributes", where)
 
     @classmethod
     def find(cls, files: Files, path: str) -> Self | None:
         """Do the same; None where there is no node."""
-        found = find_attributes(files, path)
-        return None if found is None else cls.from_json(found, "attributes", files.where(path))
+        found, where = find_attributes(files, path), files.where(metadata_key(path))
+        return None if found is None else cls.from_json(found, "attributes", where)
 
 
 def metadata_key(path: str) -> str:
