@@ -75,12 +75,12 @@ class Judge:
         return self._open(target, form, samples)
 
     def _open(self, target: Target, form: Form, samples: int) -> _Open:
-        problem = self.findings.problems.get(target.name)
-        tried = f" (an experiment did not tell: {problem})" if problem else ""
-        if self.probe and not problem:
-            tried = (
-                " (an experiment may tell: evaluation mode without gradients, or example_input=)"
-            )
+        problem, tried = self.findings.problems.get(target.name), ""
+        if problem:
+            tried = f" (an experiment did not tell: {problem})"
+        elif self.probe:
+            way = "evaluation mode without gradients, or example_input="
+            tried = f" (an experiment may tell: {way})"
         if form.samples == samples and problem != ANOTHER_ORDER:
             return _Open(
                 "sample_axis",

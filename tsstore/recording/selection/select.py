@@ -162,20 +162,20 @@ def _choose(
     if not chosen:
         raise SelectionError(f"no layer is selected; there are {_listing(modules)}")
     for name, module in chosen.values():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise SelectionError(
-                f"{name} is a ScriptModule, which cannot be hooked; capture the model before "
-                "torch.jit.script"
-            )
+        _refuse_scripted(name, module)
     return list(chosen.values())
 
 
-def _refuse_unhookable(model: nn.Module) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
+def _refuse_scripted(name: str, module: nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
         raise SelectionError(
-            "the model is a ScriptModule, whose layers cannot be hooked; capture the model before "
+            f"{name} is a ScriptModule, which cannot be hooked; capture the model before "
             "torch.jit.script"
         )
+
+
+def _refuse_unhookable(model: nn.Module) -> None:
+    _refuse_scripted("the model", model)
     if any(isinstance(module, nn.DataParallel) for module in model.modules()):
         raise SelectionError(
             "the model is, or holds, a DataParallel, whose replicas share no hooks; capture its "
