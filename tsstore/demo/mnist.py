@@ -27,7 +27,7 @@ IMAGE_SHAPE: Final = (28, 28)
 CLASSES: Final = 10
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-_UNSIGNED_BYTE: Final = 0x08
+_UNSIGNED_BYTES: Final = b"\0\0\x08"
 _FETCH_AGAIN: Final = "fetch the file again, or name another one"
 
 
@@ -55,7 +55,7 @@ def load_idx(path: str | Path) -> NDArray[np.uint8]:
         raise TsstoreError(
             f"{path}: cannot be read ({error.strerror}), expected an idx file; check the path"
         ) from error
-    return _parse_idx(_decompressed(content, str(path)), str(path))
+    return _parse_idx(content, str(path))
 
 
 def load_split(directory: str | Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -141,45 +141,31 @@ def _find(directory: Path, stem: str, kind: str) -> Path:
     )
 
 
-def _decompressed(content: bytes, name: str) -> bytes:
-    """Undo gzip where it was used; an idx file itself begins with a zero byte."""
-    if not content.startswith(_GZIP_MAGIC):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise TsstoreError(
-            f"{name}: found damaged gzip data ({error}), expected a whole gzip file; {_FETCH_AGAIN}"
-        ) from error
-
-
 def _parse_idx(content: bytes, name: str) -> NDArray[np.uint8]:
-    """Turn the bytes of an idx file into the array that it holds."""
-    shape = _parse_header(content, name)
-    start = 4 + 4 * len(shape)
-    found, expected = len(content) - start, math.prod(shape)
-    if found != expected:
-        raise TsstoreError(
-            f"{name}: found {found} bytes after the header, expected {expected} "
-            f"for the shape {shape}; {_FETCH_AGAIN}"
+    """Turn the bytes of an idx file, which gzip may have compressed, into the array it holds."""
+
+    def refusal(found: str, expected: str) -> TsstoreError:
+        return TsstoreError(f"{name}: found {found}, expected {expected}; {_FETCH_AGAIN}")
+
+    if content.startswith(_GZIP_MAGIC):  # An idx file itself begins with a zero byte.
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise refusal(f"damaged gzip data ({error})", "a whole gzip file") from error
+    if len(content) < 4 or not content.startswith(_UNSIGNED_BYTES):
+        raise refusal(
+            f"the first bytes '{content[:4].hex(' ')}'",
+            "'00 00 08' and the number of dimensions (an idx file of unsigned bytes)",
         )
+    dimensions, start = content[3], 4 + 4 * content[3]
+    if dimensions == 0 or len(content) < start:
+        found = f"{len(content)} bytes and {dimensions} dimensions in the header"
+        raise refusal(found, "at least one dimension and 4 bytes for each")
+    shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    if len(content) - start != math.prod(shape):
+        found = f"{len(content) - start} bytes after the header"
+        raise refusal(found, f"{math.prod(shape)} for the shape {shape}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
-
-
-def _parse_header(content: bytes, name: str) -> tuple[int, ...]:
-    """Return the shape that the header of an idx file states."""
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
-        raise TsstoreError(
-            f"{name}: found the first bytes '{content[:4].hex(' ')}', expected '00 00 08' and the "
-            f"number of dimensions (an idx file of unsigned bytes); {_FETCH_AGAIN}"
-        )
-    dimensions = content[3]
-    if dimensions == 0 or len(content) < 4 + 4 * dimensions:
-        raise TsstoreError(
-            f"{name}: found {len(content)} bytes and {dimensions} dimensions in the header, "
-            f"expected at least one dimension and 4 bytes for each; {_FETCH_AGAIN}"
-        )
-    return struct.unpack_from(f">{dimensions}I", content, 4)
 
 
 def _check_pair(images: NDArray[np.uint8], labels: NDArray[np.uint8], name: str) -> None:
