@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from tsstore.errors import StoreError
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.format.arrays import ArraySpec
-from tsstore.store.reading.part import Part, readers
+from tsstore.store.reading.part import Part, readers, sample_spans
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.threads import in_threads_if_slow
 from tsstore.text import counted, printable
@@ -98,14 +99,12 @@ def kept_pieces(
 ) -> Iterator[npt.NDArray[Any]]:
     """Yield a column's values of the samples that stay, some at a time."""
 
-    def kept(span: tuple[Part, int]) -> npt.NDArray[Any]:
-        part, first = span
-        stop = min(first + PIECE_SAMPLES, part.samples)
+    def kept(span: tuple[Part, int, int]) -> npt.NDArray[Any]:
+        part, first, stop = span
         values = held_column(part, name).read(first, stop)
         return sample_filter.select(values, part.directory, first)
 
-    spans = ((part, first) for part in parts for first in range(0, part.samples, PIECE_SAMPLES))
-    return in_threads_if_slow(kept, spans, readers(parts))
+    return in_threads_if_slow(kept, sample_spans(parts, PIECE_SAMPLES), readers(parts))
 
 
 def join_pieces(pieces: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -156,15 +155,13 @@ def sample_index(parts: Sequence[Part], sample_filter: SampleFilter) -> pd.Multi
 def _leave_out(
     parts: Sequence[Part], is_kept: Callable[[Part, int, int], _Mask], before: SampleFilter
 ) -> SampleFilter:
-    left_out = {}
-    for part in parts:
-        own = [
-            first + np.flatnonzero(~is_kept(part, first, min(first + PIECE_SAMPLES, part.samples)))
-            for first in range(0, part.samples, PIECE_SAMPLES)
-        ]
-        if sum(map(len, own)):
-            left_out[part.directory] = np.concatenate(own)
-    return before.joined(SampleFilter(left_out))
+    left_out = defaultdict(list)
+    for part, first, stop in sample_spans(parts, PIECE_SAMPLES):
+        own = first + np.flatnonzero(~is_kept(part, first, stop))
+        if len(own):
+            left_out[part.directory].append(own)
+    joined = {directory: np.concatenate(own) for directory, own in left_out.items()}
+    return before.joined(SampleFilter(joined))
 
 
 def _check_kind(part: Part, name: str, spec: ArraySpec, value: object) -> None:

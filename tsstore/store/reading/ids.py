@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tsstore.errors import StoreError
 from tsstore.store.reading.conditions import held_column
-from tsstore.store.reading.part import Part, readers
+from tsstore.store.reading.part import Part, readers, sample_spans
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.threads import in_threads_if_slow
 
@@ -43,12 +43,12 @@ def id_dtype(parts: Iterable[Part], name: str = ID) -> np.dtype[Any]:
 
 def id_pieces(part: Part, name: str = ID) -> Iterator[npt.NDArray[Any]]:
     """Yield the ids of a part's samples in their order, some at a time, as `id_dtype` says."""
-    for first in range(0, part.samples, PIECE_SAMPLES):
-        yield _id_piece(part, first, name)
+    for span in sample_spans([part], PIECE_SAMPLES):
+        yield _id_piece(*span, name)
 
 
-def _id_piece(part: Part, first: int, name: str) -> npt.NDArray[Any]:
-    dtype, stop = _dtype(part, name), min(first + PIECE_SAMPLES, part.samples)
+def _id_piece(part: Part, first: int, stop: int, name: str) -> npt.NDArray[Any]:
+    dtype = _dtype(part, name)
     return part.columns[name].read(first, stop).astype(dtype)
 
 
@@ -68,7 +68,7 @@ def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> np
     comparable = given if given.dtype.kind in "iu" else np.array(given.tolist(), dtype=object)
     known, places = np.unique(comparable, return_inverse=True)
     held = np.zeros(len(known), dtype=bool)
-    spans = ((part, at) for part in holding for at in range(0, part.samples, PIECE_SAMPLES))
+    spans = sample_spans(holding, PIECE_SAMPLES)
     for piece in in_threads_if_slow(lambda span: _id_piece(*span, name), spans, readers(holding)):
         _mark(held, known, piece)
     return given[~held[places.reshape(-1)]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -109,6 +109,13 @@ def open_parts(files: Files, known: Iterable[Part] = ()) -> tuple[Part, ...]:
 
     opened = in_threads_if_slow(latest, sorted([*parts, *wanted]), files.readers)
     return tuple(part for part in opened if part is not None)
+
+
+def sample_spans(parts: Iterable[Part], most: int) -> Iterator[tuple[Part, int, int]]:
+    """Yield samples, at most so many of a part at a time: the first, and the one after the last."""
+    for part in parts:
+        for first in range(0, part.samples, most):
+            yield part, first, min(first + most, part.samples)
 
 
 def readers(parts: Sequence[Part]) -> int:
