@@ -21,6 +21,7 @@ from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.grouped import GroupedTable
 from tsstore.counting.tables.packed import PackedTable
 from tsstore.counting.tables.singletons import SingletonFilter
+from tsstore.counting.tables.spectra import cells_of
 
 
 def numbered(
@@ -258,7 +259,6 @@ def test_tables_by_group_take_no_more_bytes_than_said(words: int) -> None:
     table = GroupedTable(words, groups, 1 << 20)
     assert all(map(table.add, pieces))
     assert table.nbytes <= subpartition_table_bytes(words, groups, subpartition_records)
-    assert (
-        subpartition_table_bytes(words, groups + 1, 8) - subpartition_table_bytes(words, groups, 8)
-        == 1 << 15
-    )
+    assert subpartition_table_bytes(words, groups + 1, 8) - subpartition_table_bytes(
+        words, groups, 8
+    ) == 8 * cells_of(64)

@@ -222,12 +222,17 @@ def _by_run(first: Share, second: Share) -> Iterator[Records]:
 
 def _tally(table: GroupedTable, alone: Sequence[Tally], shared: Sequence[Tally]) -> None:
     """Add up the states of a table, which one run alone shows, and which both do."""
-    only, (multiplicity, incidence) = table.only_group, table.counts
-    _, run_of_pair, *pair_counts = table.pairs
+    state, run_of, *counts = table.entries
+    in_both = _are_shared(state)
     for run in RUNS:
-        own, both = only == run, run_of_pair == run
-        alone[run].add(multiplicity[own], incidence[own])
-        shared[run].add(*(counts[both] for counts in pair_counts))
+        for tallies, chosen in ((alone, ~in_both), (shared, in_both)):
+            tallies[run].add(*(own[chosen & (run_of == run)] for own in counts))
+
+
+def _are_shared(state: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return whether the state of each entry has another one."""
+    found: npt.NDArray[np.bool_] = np.bincount(state)[state] > 1
+    return found
 
 
 def _new_states(
@@ -237,7 +242,9 @@ def _new_states(
 
     Another pass counts the states that are not in this table: the last kind is theirs.
     """
-    kind = np.append((table.only_group == SECOND).astype(np.uint8), np.uint8(0))
+    known, run, *_ = table.entries
+    kind = np.zeros(table.distinct + 1, np.uint8)
+    kind[known[(run == SECOND) & ~_are_shared(known)]] = 1
     states = np.flatnonzero(kind)
     order = splitmix_words(table.keys[states, 0])
     if len(drawn.order) == DRAWN > 0:

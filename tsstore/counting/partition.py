@@ -116,15 +116,16 @@ def subpartition_table_bytes(
 ) -> int:
     """Bytes of all tables of a subpartition that is not large, at most.
 
-    By group, of each record a state, two pairs, a place of either in an index, two of them while
-    that doubles, and two changes, or five with sets, and the order of the pairs; and what is added
-    up at once. Else four slots of a packed table, one and a half of it while it doubles. In both,
-    marks, and the records that are no singletons.
+    By group, of each record a state with its counts and two places in an index, and two more while
+    that doubles; an entry, and what it changes; the record in the order of groups; and what is
+    added up at once. Else four slots of a packed table, one and a half of it while it doubles. In
+    both, marks, and the records that are no singletons.
     """
     codes = groups * (sets + 1)
     left = 8 + 2 * (8 * words + bytes_of_group(codes))
     if groups:
-        left += 8 * words + 16 + 48 + 24 + (5 * ENTRY_BYTES + 16 if sets else 2 * ENTRY_BYTES)
+        changes = 5 * ENTRY_BYTES + 24 if sets else 2 * ENTRY_BYTES
+        left += 8 * words + 24 + 16 + 8 * words + 8 + 24 + changes
         return 2 * subpartition_records * left + small_bytes(groups, sets)
     return 2 * subpartition_records * (left + 48 * words)
 

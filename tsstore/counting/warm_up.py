@@ -91,8 +91,8 @@ def _many(words: int, width: int) -> Records:
 
 def _count(records: list[Records], words: int, groups: int, sets: int) -> None:
     """Count with and without gathering."""
-    aggregate(lambda: records, words, 0, 1 << 16, groups, sets)
-    aggregate_gathered(records, words, 0, 1 << 16, groups=groups, sets=sets)
+    aggregate(lambda: records, words, 0, 1 << 17, groups, sets)
+    aggregate_gathered(records, words, 0, 1 << 17, groups=groups, sets=sets)
 
 
 def _as_from_a_file(records: Records) -> Records:

@@ -14,7 +14,6 @@ from tsstore.counting.tables import spectra as module
 from tsstore.counting.tables.spectra import (
     DeltaEntries,
     add_up_entries,
-    entries_of_rows,
     singleton_entries,
 )
 from tsstore.errors import CountingError
@@ -37,6 +36,14 @@ rows_of_groups = st.lists(
 def added_up(by_group: list[list[tuple[int, int, int]]]) -> DeltaEntries:
     rows = [(group, *row) for group, rows in enumerate(by_group) for row in rows]
     return added_up_rows(np.array(rows, np.int64).reshape(-1, 4))
+
+
+def entries_of_rows(rows: np.ndarray, groups: int) -> DeltaEntries:
+    """What rows of a group, k, q and states change: a place may come several times."""
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    ends = np.searchsorted(rows[:, 0], np.arange(groups), side="right")
+    dtype = np.int64 if rows.max(initial=0) >= 2**31 else np.int32
+    return DeltaEntries(ends, *rows[:, 1:].T.astype(dtype, order="C"))
 
 
 def added_up_rows(rows: np.ndarray) -> DeltaEntries:

@@ -297,6 +297,8 @@ class Slots:
     def used(self) -> int:
         return len(self.held)
 
+    distinct = used
+
 
 def slots_of(slices, most: int, maximum_slots: int) -> list[Slots]:
     """The tables that it takes for all records of a partition."""

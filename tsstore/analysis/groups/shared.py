@@ -26,7 +26,7 @@ from tsstore.analysis.schedulers import Scheduler
 from tsstore.analysis.states.distinct import shares
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.tables.aggregate import FIRST_SLOTS, count_in_passes
-from tsstore.counting.tables.grouped import LARGEST_GROUPS, GroupedTable
+from tsstore.counting.tables.grouped import GroupedTable
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.store.files.open import StorePath
@@ -289,18 +289,18 @@ def _count_partition(job: _Job, index: Index, partition: int) -> _Counted:
     new_table = partial(GroupedTable, job.words, groups, plan.maximum_slots, FIRST_SLOTS)
     for (share,), bits in shares([(index, job.words)], plan, partition):
         for table in count_in_passes(new_table, share, bits, plan.maximum_slots):
-            only = table.only_group
-            alone: _Numbers = np.bincount(only[only != LARGEST_GROUPS], minlength=groups)
-            state, of_group, *_ = table.pairs
-            held_by = np.bincount(state, minlength=1)
-            by_groups += np.bincount(held_by[held_by > 0] - 1, minlength=groups)
-            by_groups[0] += alone.sum()
-            matrix += np.diag(alone) + _pairs_of_groups(state, of_group, groups)
+            state, of_group, *_ = table.entries
+            held_by = np.bincount(state)
+            by_groups += np.bincount(held_by - 1, minlength=groups)
+            shared = held_by[state] > 1
+            alone: _Numbers = np.bincount(of_group[~shared], minlength=groups)
+            matrix += np.diag(alone)
+            matrix += _pairs_of_groups(state[shared], of_group[shared], groups)
             rows += int(table.counts[0].sum())
     return _Counted(matrix, by_groups, rows)
 
 
-def _pairs_of_groups(state: _Numbers, group: npt.NDArray[np.uint16], groups: int) -> _Numbers:
+def _pairs_of_groups(state: _Numbers, group: _Numbers, groups: int) -> _Numbers:
     """Return how many states each two groups both have, int64 (groups, groups)."""
     found = np.zeros((groups, groups), np.int64)
     order = np.argsort(state)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from tsstore import __version__
 from tsstore.analysis.request import Request
@@ -52,7 +53,7 @@ class Provenance:
         """Say where an analysis that begins now comes from; further arguments if there are some."""
         records = [(part.directory, part.record.digest) for part in store.parts]
         left_out = {
-            directory: hashlib.sha256(own.tobytes()).hexdigest()
+            directory: _digest_of_numbers(own)
             for directory, own in sorted(store.view.samples.left_out.items())
             if len(own)
         }
@@ -104,6 +105,13 @@ class Provenance:
             {name: text(version, name, where) for name, version in software.items()},
             text(said.get("time"), "time", where),
         )
+
+
+def _digest_of_numbers(numbers: npt.NDArray[np.int64]) -> str:
+    """Return a digest of numbers that are all different: of a bit each, which are soon read."""
+    bits = np.zeros(int(numbers.max()) + 1, np.bool_)
+    bits[numbers] = True
+    return hashlib.sha256(np.packbits(bits).tobytes()).hexdigest()
 
 
 def _digest(value: object) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
-from tsstore.counting.hashing import HashRange, slots_for
+from tsstore.counting.hashing import HashRange, Place, slots_for
 from tsstore.counting.partition import (
     LEAST_PREFIX_BITS,
     SUBPARTITION_RECORDS,
@@ -22,7 +22,7 @@ from tsstore.counting.partition import (
 from tsstore.counting.records import Buffers, Records, bytes_of_group, checked_groups
 from tsstore.counting.tables.grouped import GroupedTable, count_codes
 from tsstore.counting.tables.packed import MOST_COUNT_BITS, PackedTable
-from tsstore.counting.tables.plain import CountingTable, Table
+from tsstore.counting.tables.plain import Table
 from tsstore.counting.tables.singletons import SingletonFilter
 from tsstore.counting.tables.spectra import (
     AT_ONCE,
@@ -67,7 +67,7 @@ def aggregate(
     partition_bits
         How many top bits of the hash all keys of the partition have in common.
     maximum_slots
-        Slots of the largest table allowed, at least 2; with groups, of both tables, at least
+        Slots of the largest table allowed, at least 2; with groups at least
         :func:`tsstore.counting.tables.grouped.least_slots`.
     groups, sets
         Number of groups that the records tell apart, 0 for none; in each of so many sets, if there
@@ -159,8 +159,8 @@ def aggregate_gathered(
         return tally.spectrum(), None
     for piece in pieces:
         checked_groups(piece, codes)
-    # A record takes a state and two pairs at most: a state's first pair comes with its second.
-    slots = 8 * slots_for(2 * subpartition_records)
+    # A record takes a state and an entry at most.
+    slots = 4 * slots_for(subpartition_records)
     grouped = buffers.kept(
         ("grouped", words, groups, sets, slots),
         lambda: GroupedTable(words, groups, slots, sets=sets),
@@ -202,8 +202,7 @@ def _count_grouped(
     table.begin()
     for bare, others in parts:
         left = singletons.settle(bare, others)
-        table.add(left)
-        table.add(others)
+        table.add(left, others)
         before = tally.once
         tally.add(*table.counts)
         deltas.append(table.large_delta())
@@ -213,6 +212,21 @@ def _count_grouped(
         singletons.learn(tally.once - before + len(bare) - len(left), len(bare))
     tally.add_once(int(singletons.settled.sum()))
     deltas += [singleton_entries(singletons.settled, sets), table.small_delta()]
+
+
+class CountingTable(Protocol):
+    """Counts records whose hashes are in a range, until it is full."""
+
+    @property
+    def distinct(self) -> Place:
+        """Number of distinct keys."""
+
+    @property
+    def used(self) -> int:
+        """Number of slots in use."""
+
+    def add(self, records: Records, /) -> bool:
+        """Count those that it is for; return whether there was room."""
 
 
 _Table = TypeVar("_Table", bound=CountingTable)
@@ -256,7 +270,7 @@ def count_in_passes(
 def _check_prefix(bits: int, table: CountingTable) -> None:
     if bits > _LARGEST_PREFIX_BITS:
         raise CountingError(
-            f"more than {table.used} distinct keys, all that fit into the table, share the "
+            f"more than {table.distinct} distinct keys, all that fit into the table, share the "
             f"first {_LARGEST_PREFIX_BITS} bits of their hash: it was attacked by crafted states "
             "or the key scheme is broken; analyse again with another seed"
         )

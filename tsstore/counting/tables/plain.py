@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Final
 
 import numpy as np
@@ -37,45 +36,7 @@ def slot_bytes(words: int) -> int:
     return 8 * words + 16
 
 
-class CountingTable(ABC):
-    """Counts records whose hashes are in a range, until it is full.
-
-    Attributes
-    ----------
-    distinct
-        Number of distinct keys.
-    """
-
-    distinct: int = 0
-
-    def add(self, records: Records) -> bool:
-        """Count those records that the table is for.
-
-        Returns False if it would have to grow beyond its maximum: it has then counted some of the
-        records and is of no further use.
-        """
-        row: Place = 0
-        while row < len(records):
-            row = self._count_from(records, row)
-            if row < len(records) and not self._grow():
-                return False
-        return True
-
-    @property
-    def used(self) -> int:
-        """Number of slots in use."""
-        return self.distinct
-
-    @abstractmethod
-    def _count_from(self, records: Records, row: Place) -> Place:
-        """Count records from `row` on; return the first that finds no room."""
-
-    @abstractmethod
-    def _grow(self) -> bool:
-        """Double what is full, unless that would be too much; say whether it was done."""
-
-
-class Table(CountingTable):
+class Table:
     """A hash table of distinct keys with their total multiplicity and incidence.
 
     It grows with its distinct keys, from `first_slots` to `maximum_slots`, at least 2 (or the next
@@ -84,6 +45,8 @@ class Table(CountingTable):
 
     Attributes
     ----------
+    distinct
+        Number of distinct keys.
     slots
         The table itself, uint64: a row is a key, its multiplicity (0: empty) and its incidence, in
         one place, so that a search meets one line of the processor's cache.
@@ -102,6 +65,7 @@ class Table(CountingTable):
         self._words, self._width = words, width_for(words)
         self._maximum_slots = maximum_slots
         self._hashes = hashes
+        self.distinct = 0
         self.slots: U64 = np.zeros((1 << (slots.bit_length() - 1), words + 2), np.uint64)
 
     @property
@@ -125,12 +89,26 @@ class Table(CountingTable):
         counts = self.slots.view(np.int64)[:, self._words :]
         return counts[:, 0], counts[:, 1]
 
-    def _count_from(self, records: Records, row: Place) -> Place:
+    def add(self, records: Records) -> bool:
+        """Count those records that the table is for.
+
+        Returns False if it would have to grow beyond its maximum: it has then counted some of the
+        records and is of no further use.
+        """
         columns = records.keys, records.multiplicity, records.incidence
-        row, self.distinct = _absorb(
-            self.slots, self.distinct, *columns, row, self._hashes, self._width
-        )
-        return row
+        row: Place = 0
+        while row < len(records):
+            row, self.distinct = _absorb(
+                self.slots, self.distinct, *columns, row, self._hashes, self._width
+            )
+            if row < len(records) and not self._grow():
+                return False
+        return True
+
+    @property
+    def used(self) -> int:
+        """Number of slots in use."""
+        return self.distinct
 
     def _grow(self) -> bool:
         if 2 * len(self.slots) > self._maximum_slots:

@@ -22,7 +22,7 @@ from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.mixing import GOLDEN
 
 #: Bytes of what one state or pair adds to an entry.
-ENTRY_BYTES: Final = 32
+ENTRY_BYTES: Final = 24
 
 #: Entries that are added up at once: of more, group after group, so that there is no second copy
 #: of all of them.
@@ -56,14 +56,25 @@ def count_spectra(groups: int, sets: int) -> int:
 def small_side(groups: int, sets: int) -> int:
     """Return below which multiplicity changes of all spectra are added up at once."""
     side = _MOST_SMALL
-    while side > _LEAST_SMALL and side * side * count_spectra(groups, sets) > _SMALL_CELLS:
+    while side > _LEAST_SMALL and cells_of(side) * count_spectra(groups, sets) > _SMALL_CELLS:
         side //= 2
     return side
 
 
 def small_bytes(groups: int, sets: int) -> int:
     """Bytes of what is added up at once of all spectra."""
-    return 8 * small_side(groups, sets) ** 2 * count_spectra(groups, sets)
+    return 8 * cells_of(small_side(groups, sets)) * count_spectra(groups, sets)
+
+
+def cells_of(side: int) -> int:
+    """Return how many pairs of a multiplicity below `side` and an incidence no larger there are."""
+    return side * (side + 1) // 2
+
+
+@inlined
+def cell_of(k: np.int64, q: np.int64) -> np.uint64:
+    """Return the place of a pair among these: row after row of a triangle."""
+    return np.uint64((k * (k + 1) >> 1) + q)
 
 
 class Tally:
@@ -170,21 +181,6 @@ class DeltaEntries:
     def nbytes(self) -> int:
         """Bytes of the arrays."""
         return self.ends.nbytes + sum(column.nbytes for column in self.columns)
-
-
-def entries_of_rows(rows: I64, groups: int) -> DeltaEntries:
-    """Return what single states change, group after group: a place may come several times.
-
-    Rows, int64 (n, 4), are one of so many groups, in any order, multiplicity, incidence and what is
-    added to the distinct states there.
-    """
-    counts = np.zeros(groups + 1, np.int64)
-    largest = _count_rows(rows, counts[1:])
-    ends = np.cumsum(counts)
-    dtype: type[np.int64 | np.int32] = np.int64 if largest >= 2**31 else np.int32
-    columns = np.empty((3, len(rows)), dtype)
-    _part_rows(rows, ends[:-1].copy(), *columns)
-    return DeltaEntries(ends[1:], *columns)
 
 
 def add_up_entries(parts: Sequence[DeltaEntries]) -> DeltaEntries:
@@ -295,29 +291,6 @@ def _add(
     else:
         rows[entry, 2] += states
     return entries
-
-
-@kernel
-def _count_rows(rows: I64, counts: I64) -> np.int64:
-    """Count the rows of each group; return a number no smaller than any multiplicity.
-
-    It has no more bits than the largest one.
-    """
-    largest = np.int64(0)
-    for row in range(rows.shape[0]):
-        counts[rows[row, 0]] += 1
-        largest |= rows[row, 1]
-    return largest
-
-
-@kernel
-def _part_rows(rows: I64, cursors: I64, k: Integers, q: Integers, states: Integers) -> None:
-    """Write the rows of each group where its cursor is, and advance that."""
-    for row in range(rows.shape[0]):
-        group = rows[row, 0]
-        place = cursors[group]
-        cursors[group] = place + 1
-        k[place], q[place], states[place] = rows[row, 1], rows[row, 2], rows[row, 3]
 
 
 @kernel
