@@ -224,6 +224,8 @@ def waiting_bytes(work: Work, partition_bits: int) -> int:
 
     At each height of the tree all wait but one for their merge.
     """
+    if not (work.groups or work.sets):
+        return 0
     entries, partitions, others = 0, 1 << partition_bits, fan_in(work.groups) - 1
     while partitions > 1:
         entries += others * work.entries(work.rows // partitions)

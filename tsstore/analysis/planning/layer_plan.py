@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tsstore.analysis.planning.cost import (
@@ -140,24 +139,26 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
     fits, a MemoryTooSmallError names the smallest memory with which something does. Sets of samples
     are counted in as few passes as the memory allows, so many of them at a time.
     """
-    if work.sets > 1:
-        with suppress(MemoryTooSmallError):
-            return _make_plan(work, memory, threads, shared_memory)
-        half = make_plan(replace(work, sets=-(-work.sets // 2)), memory, threads, shared_memory)
-        return replace(half, passes=2 * half.passes)
-    return _make_plan(work, memory, threads, shared_memory)
+    plan = find_plan(work, memory, threads, shared_memory)
+    if plan is not None:
+        return plan
+    alone = replace(work, sets=min(work.sets, 1))
+    smallest = _smallest_memory(alone, memory, threads, shared_memory)
+    raise MemoryTooSmallError(
+        f"layer {work.name}: memory of {format_memory(memory)} is too small for the smallest "
+        f"tasks; give at least memory='{smallest >> 10}KiB'"
+    )
 
 
-def _make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan:
-    """Choose how to count all sets of samples at once."""
-    plans = _fitting_plans(work, memory, threads, shared_memory)
+def find_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan | None:
+    """Return the plan of :func:`make_plan`, or None where nothing fits."""
+    plans, passes = _fitting_plans(work, memory, threads, shared_memory), 1
+    while not plans and work.sets > 1:
+        work, passes = replace(work, sets=-(-work.sets // 2)), 2 * passes
+        plans = _fitting_plans(work, memory, threads, shared_memory)
     if not plans:
-        smallest = _smallest_memory(work, memory, threads, shared_memory)
-        raise MemoryTooSmallError(
-            f"layer {work.name}: memory of {format_memory(memory)} is too small for the smallest "
-            f"tasks; give at least memory='{smallest >> 10}KiB'"
-        )
-    return min(plans, key=lambda plan: estimated_seconds(work, plan))
+        return None
+    return replace(min(plans, key=lambda plan: estimated_seconds(work, plan)), passes=passes)
 
 
 def make_plans(works: Iterable[Work], memory: int, scheduler: Scheduler) -> list[Plan]:

@@ -15,7 +15,13 @@ from tsstore.analysis.neurons.firing import firing_bytes
 from tsstore.analysis.neurons.matrix import PlannedPairs, plan_pairs
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES, Work
-from tsstore.analysis.planning.layer_plan import LEAST_SLICE_BYTES, Plan, layer_work, make_plan
+from tsstore.analysis.planning.layer_plan import (
+    LEAST_SLICE_BYTES,
+    Plan,
+    find_plan,
+    layer_work,
+    make_plan,
+)
 from tsstore.analysis.repeats import plan_samples
 from tsstore.analysis.request import (
     Repeats,
@@ -27,7 +33,6 @@ from tsstore.analysis.request import (
 )
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.schedulers import choose
-from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.store import StateStore
 from tsstore.text import (
@@ -317,17 +322,20 @@ def plan(
             kept += pairs[name].matrix_bytes
         threads, shared_memory = runner.threads, runner.shared_memory
 
-    def plan_of(work: Work, memory: int) -> Plan:
-        return make_plan(work, memory, threads, shared_memory)
+    def found(work: Work, memory: int) -> Plan | None:
+        return find_plan(work, memory, threads, shared_memory)
 
     planned = {
         work.name: PlannedLayer(
-            work.rows, work.row_bytes, plan_of(work, amount), work.object_scratch
+            work.rows,
+            work.row_bytes,
+            make_plan(work, amount, threads, shared_memory),
+            work.object_scratch,
         )
         for work in works
     }
-    smallest = min(amount, _least_memory(works, plan_of, lambda plan: True) or amount)
-    in_memory = _least_memory(works, plan_of, lambda plan: not plan.spill)
+    smallest = min(amount, _least_memory(works, found, lambda plan: True) or amount)
+    in_memory = _least_memory(works, found, lambda plan: not plan.spill)
     where = None if scratch is None else os.fspath(scratch)
     told = threads, shared_memory, planned, smallest, in_memory, where, pairs, sets
     return RunPlan(store.path, amount, *told)
@@ -335,16 +343,14 @@ def plan(
 
 def _least_memory(
     works: Collection[Work],
-    plan_of: Callable[[Work, int], Plan],
+    found: Callable[[Work, int], Plan | None],
     suits: Callable[[Plan], bool],
 ) -> int | None:
     """Return the fewest bytes, a round amount, with which all plans suit; None if none do."""
 
     def enough(memory: int) -> bool:
-        try:
-            return all(suits(plan_of(work, memory)) for work in works)
-        except MemoryTooSmallError:
-            return False
+        plans = (found(work, memory) for work in works)
+        return all(plan is not None and suits(plan) for plan in plans)
 
     amounts = _round_amounts()
     place = bisect_left(amounts, True, key=enough)
