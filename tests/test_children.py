@@ -13,12 +13,15 @@ SCRIPT = """
 import atexit, os, sys, threading, time, warnings
 
 def speak():
+    spoken.wait()
     time.sleep(0.05)
     print("thread")
 
 atexit.register(print, "exit")
+spoken = threading.Event()
 threading.Thread(target=speak).start()
 print(sys.argv[1:], os.getcwd(), os.environ.get("OTHER"), __name__, flush=True)
+spoken.set()
 {end}
 """
 ENDS = {

@@ -200,12 +200,20 @@ def server() -> Server:
 
 
 def _load() -> None:
+    import dask.threaded  # noqa: F401
     import torch
+    import zarr  # noqa: F401
+    from numba.core.registry import cpu_target
 
     import tsstore
+    import tsstore.commands.app
+    from tsstore.counting.warm_up import warm_up
 
     for name in tsstore.__all__:
         getattr(tsstore, name)
+    # What Numba loads before it runs a loop takes longer than most scripts.
+    cpu_target.target_context.refresh()
+    warm_up(8, exact=False, groups=0, spill=False)
     assert torch.get_num_threads() > 0
 
 
