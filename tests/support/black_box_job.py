@@ -116,11 +116,10 @@ def spectrum_of(layer: str, ids: list[int]) -> Spectrum:
     """Count a layer's states in samples with NumPy."""
     rows = expected_rows()[layer][ids]
     samples, positions, width = rows.shape
-    _, places, counts = np.unique(
-        rows.reshape(-1, width), axis=0, return_inverse=True, return_counts=True
-    )
-    pairs = np.unique([places.reshape(-1), np.repeat(np.arange(samples), positions)], axis=1)
-    return Spectrum.from_counts(counts, np.bincount(pairs[0]))
+    whole = rows.reshape(-1, width).view(f"V{width}")
+    _, places, counts = np.unique(whole, return_inverse=True, return_counts=True)
+    pairs = np.unique(places.reshape(-1) * samples + np.repeat(np.arange(samples), positions))
+    return Spectrum.from_counts(counts, np.bincount(pairs // samples))
 
 
 class Reader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import shutil
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -39,10 +40,12 @@ from tsstore.store.writing.resume import resume_step
 PART = "part-00000-00000"
 
 
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch):
-    monkeypatch.setattr("tsstore.store.format.arrays.COLUMN_CHUNK_ROWS", 16)
-    monkeypatch.setattr("tsstore.store.format.arrays.CHECKSUM_CHUNK_ROWS", 8)
+@pytest.fixture(autouse=True, scope="module")
+def _small_chunks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tsstore.store.format.arrays.COLUMN_CHUNK_ROWS", 16)
+        patch.setattr("tsstore.store.format.arrays.CHECKSUM_CHUNK_ROWS", 8)
+        yield
 
 
 def draw(rng: np.random.Generator, samples: int = 20):
@@ -58,15 +61,20 @@ def draw(rng: np.random.Generator, samples: int = 20):
     )
 
 
-@pytest.fixture
-def path(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def written(_small_chunks, tmp_path_factory) -> Path:
     """Two ranks of one step; the first was cut off once, and went on."""
-    rng, path = np.random.default_rng(0), tmp_path / "run.zarr"
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("written") / "run.zarr"
     for rank, why in ((0, "killed"), (0, "closed"), (1, "closed")):
         given = PartAttributes(rank, 2, step=7, model={"class": "LeNet"}, user={"lr": 0.1})
         writer = write_run(path, [draw(rng), draw(rng, 7)], part=given, close=False)
         writer.seal(why)
     return path
+
+
+@pytest.fixture
+def path(written, tmp_path) -> Path:
+    return shutil.copytree(written, tmp_path / "run.zarr")
 
 
 def contents(path: Path) -> dict[Path, tuple[bytes, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 import tracemalloc
@@ -32,14 +33,19 @@ def batches(count: int = 3) -> list:
     return [draw_batch(rng, 5, positions=positions, columns=columns) for _ in range(count)]
 
 
-@pytest.fixture
-def path(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
     """Two ranks, both closed."""
-    path = tmp_path / "run.zarr"
+    path = tmp_path_factory.mktemp("written") / "run.zarr"
     for rank in range(2):
         part = PartAttributes(rank=rank, world_size=2)
         write_run(path, batches(), part=part, chunk_bytes=20)
     return path
+
+
+@pytest.fixture
+def path(written, tmp_path) -> Path:
+    return shutil.copytree(written, tmp_path / "run.zarr")
 
 
 def cut_off(path: Path, part: str) -> None:

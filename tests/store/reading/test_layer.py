@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import replace
 
 import dask.array as da
@@ -27,18 +28,23 @@ from tsstore.store.writing.batch import Batch
 NEURONS = {"a": 11}
 
 
-@pytest.fixture
-def store(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     """Two parts, many small chunks, a layer of 3 positions and one of varying positions."""
-    rng = np.random.default_rng(3)
+    path, rng = tmp_path_factory.mktemp("written") / "run.zarr", np.random.default_rng(3)
     for rank in range(2):
         batches = [
             draw_batch(rng, 4, positions={"conv_1": 3, "fc.2": rng.integers(0, 4, 4).tolist()})
             for _ in range(3)
         ]
         part = PartAttributes(rank=rank, world_size=2)
-        write_run(tmp_path / "run.zarr", batches, part=part, chunk_bytes=12)
-    return open_store(tmp_path / "run.zarr")
+        write_run(path, batches, part=part, chunk_bytes=12)
+    return path
+
+
+@pytest.fixture
+def store(written, tmp_path):
+    return open_store(shutil.copytree(written, tmp_path / "run.zarr"))
 
 
 @st.composite

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -23,12 +24,18 @@ from tsstore.store.reading.store import open_store
 PART = "part-00000-00000"
 
 
-@pytest.fixture
-def path(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "run.zarr"
     columns = {"label": np.arange(5), "Name": list("abcde")}
     batches = [draw_batch(np.random.default_rng(seed), 5, columns=columns) for seed in range(3)]
-    write_run(tmp_path / "run.zarr", batches, close=False)
-    return tmp_path / "run.zarr"
+    write_run(path, batches, close=False)
+    return path
+
+
+@pytest.fixture
+def path(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "run.zarr")
 
 
 @pytest.fixture

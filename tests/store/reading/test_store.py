@@ -62,18 +62,23 @@ def columns(first: int) -> dict:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def batches():
     return [draw_batch(np.random.default_rng(i), 4, columns=columns(10 * i)) for i in range(4)]
 
 
-@pytest.fixture
-def path(tmp_path, batches):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, batches):
     """A run of two parts, of the steps 7 and "last"."""
-    path = tmp_path / "run.zarr"
+    path = tmp_path_factory.mktemp("written") / "run.zarr"
     write_run(path, batches[:3], part=PartAttributes(step=7))
     write_run(path, batches[3:], part=PartAttributes(step="last", rank=1))
     return path
+
+
+@pytest.fixture
+def path(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "run.zarr")
 
 
 def test_a_store_is_a_mapping_from_layers_to_states(path, batches):

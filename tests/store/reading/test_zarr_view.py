@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -43,11 +44,17 @@ def batches(count: int = 3):
         yield draw_batch(rng, 7, positions=positions, columns=COLUMNS)
 
 
-@pytest.fixture
-def path(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     """A finished run with full chunks, unfinished ones and varying positions."""
-    write_run(tmp_path / "run.zarr", batches())
-    return tmp_path / "run.zarr"
+    path = tmp_path_factory.mktemp("written") / "run.zarr"
+    write_run(path, batches())
+    return path
+
+
+@pytest.fixture
+def path(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "run.zarr")
 
 
 def everything(group: zarr.Group) -> dict:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import gc
 import warnings
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from unittest.mock import Mock
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -461,9 +463,18 @@ def test_where_not_even_the_seal_can_be_written_the_part_stays_as_it_is(
     assert (read.seal, read.samples) == (None, 5)
 
 
-def layer_writers() -> int:
-    gc.collect()
-    return sum(type(one) is LayerWriter for one in gc.get_objects())
+@pytest.fixture
+def layer_writers(monkeypatch) -> Collection[LayerWriter]:
+    """The writers of layers that are made from now on, and are still held by anybody."""
+    made: WeakSet[LayerWriter] = WeakSet()
+    begin = LayerWriter.__init__
+
+    def note(self, *arguments, **keywords):
+        made.add(self)
+        begin(self, *arguments, **keywords)
+
+    monkeypatch.setattr(LayerWriter, "__init__", note)
+    return made
 
 
 def sealed_at_the_end(path, part, batch):
@@ -482,13 +493,13 @@ def sealed_by_another(path, part, batch):
 
 
 @pytest.mark.parametrize("end", [sealed_at_the_end, sealed_after_an_error, sealed_by_another])
-def test_a_part_that_takes_no_more_holds_no_more(tmp_path, batches, end):
-    before = layer_writers()
+def test_a_part_that_takes_no_more_holds_no_more(tmp_path, batches, layer_writers, end):
     part = write_run(tmp_path, batches[:1], close=False)
     record = part.record
-    assert layer_writers() == before + len(batches[0].layers)
+    assert len(layer_writers) == len(batches[0].layers)
     end(tmp_path, part, batches[1])
-    assert layer_writers() == before
+    gc.collect()
+    assert not layer_writers
     assert part.record is record
     assert part.fail("too late") is part.seal() is None
     with pytest.raises(PartSealedError, match="takes no more batches"):
