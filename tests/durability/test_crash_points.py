@@ -1,4 +1,4 @@
-"""A job is killed before, halfway through and after each of its steps, and run again."""
+"""A job is killed before and halfway through each of its steps and at its end, and run again."""
 
 from __future__ import annotations
 
@@ -71,13 +71,18 @@ def copy_of(run: Path, folder: Path) -> Path:
 
 
 def points_of(steps: list[str]) -> list[Point]:
-    """Return where a job can stop; nothing but a write can be done by half."""
-    return [
-        (number, when)
-        for number, operation in enumerate(steps, 1)
-        for when in ("before", "halfway", "after")
-        if when != "halfway" or operation == "write"
-    ]
+    """Return where a job can stop and leave something else; only a write can be done by half.
+
+    After a step there is what there is before the next one, when more may be acknowledged; and a
+    sync changes nothing for who is killed.
+    """
+    points = []
+    for number, operation in enumerate(steps, 1):
+        if not operation.startswith("sync"):
+            points.append((number, "before"))
+        if operation == "write":
+            points.append((number, "halfway"))
+    return [*points, (len(steps), "after")]
 
 
 def some_of(points: list[Point], number: int) -> Point:

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -240,9 +239,14 @@ class Sweep:
 
         Every eighth of those is read in several threads, as users read it.
         """
-        for kind in kinds or [None]:
-            chosen = (case for case in cases(self.path) if kind in (None, case.kind))
-            for number, case in enumerate(islice(chosen, first, None, share)):
+        reached: Counter = Counter()
+        for case in cases(self.path):
+            if kinds and case.kind not in kinds:
+                continue
+            counted = case.kind if kinds else ""
+            number, skipped = divmod(reached[counted] - first, share)
+            reached[counted] += 1
+            if number >= 0 and not skipped:
                 with one_thread() if number % 8 else nullcontext():
                     self.check(case)
 

@@ -274,7 +274,7 @@ class Trials:
 
     def __call__(self, tree: dict[Path, bytes | None], acknowledged: int | None) -> None:
         """Check a disk, unless it has been checked."""
-        if len(self.violations) == self.enough:
+        if self.decided:
             return
         self.count += 1
         state = hash((frozenset(tree.items()), acknowledged))
@@ -290,6 +290,11 @@ class Trials:
             self.violations.append(error)
         shutil.rmtree(base)
 
+    @property
+    def decided(self) -> bool:
+        """Whether there are as many violations as are looked for."""
+        return len(self.violations) == self.enough
+
     def __str__(self) -> str:
         return (
             f"{self.count:,} trials, {len(self.states):,} different disks, "
@@ -302,6 +307,8 @@ def lose_power(
 ) -> None:
     """Lose power after each step but the first, `draws` times on the average; often at the end."""
     for moment in moments(log, trials.run.parent, first):
+        if trials.decided:
+            return
         for _ in range(int(draws + drawn.random())):
             trials(moment.disk.lose_power(drawn), moment.acknowledged)
     for _ in range(10):
@@ -311,4 +318,6 @@ def lose_power(
 def kill_everywhere(log: Sequence[Step], trials: Trials) -> None:
     """Kill the process after each step: what it has written is there, synced or not."""
     for moment in moments(log, trials.run.parent):
+        if trials.decided:
+            return
         trials(moment.disk.whole(), moment.acknowledged)
