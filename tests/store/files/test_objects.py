@@ -74,18 +74,17 @@ def first(fault: str, times: int = 1):
     return lambda number, method: fault if number <= times else ""
 
 
-def capture_and_analyze(path, seed: int = 0, **settings):
-    """Run one small job and return its store and analysis."""
+def capture_and_analyze(path, seed: int = 0, commits: int = 4, **settings):
+    """Run one small job of 200 samples and return its store and analysis."""
     torch = pytest.importorskip("torch")
     generator = torch.Generator().manual_seed(seed)
     model = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.ReLU(), torch.nn.Linear(9, 3))
     for parameter in model.parameters():
         parameter.data = torch.randint(-3, 4, parameter.shape, generator=generator).float()
     with tsstore.capture(model, path, layers=["0", "2"], **settings) as recorder:
-        for batch in range(4):
-            ids = np.arange(batch * 50, batch * 50 + 50)
+        for ids in np.split(np.arange(200), commits):
             with recorder.batch(id=ids):
-                model(torch.randn(50, 4, generator=generator))
+                model(torch.randn(len(ids), 4, generator=generator))
             recorder.commit()
     return tsstore.open(path), tsstore.analyze(path, scheduler="synchronous")
 
@@ -351,10 +350,10 @@ KINDS = ["busy", "refused", "stalled", "cut"]
 
 def wait_out(outage: Outage, url: str, seconds: float, tmp_path) -> None:
     """Let the object store fail in each use of a run; nothing is lost, and nothing is damaged."""
-    expected = capture_and_analyze(tmp_path / "run.zarr")
+    expected = capture_and_analyze(tmp_path / "run.zarr", commits=2)
     outage.begin(seconds)
     with pytest.warns(TsstoreWarning, match=rf"^{url}: .*; trying again, for \d+ seconds at most"):
-        found = capture_and_analyze(url)
+        found = capture_and_analyze(url, commits=2)
     assert_same(found, expected)
     for use in (tsstore.open, tsstore.analyze, verify):
         outage.begin(seconds)
@@ -403,20 +402,37 @@ def test_an_outage_while_a_job_goes_on_with_a_run_is_waited_out(
     assert verify(url).ok
 
 
+def use_at_once(url: str) -> list:
+    """Begin each use of a run in a thread, so that they wait together; return what they give."""
+    with ThreadPoolExecutor(5) as pool:
+        captured = pool.submit(capture_and_analyze, fresh_url())
+        read = [pool.submit(use, url) for use in (tsstore.open, tsstore.analyze, verify)]
+        compacted = pool.submit(compact, url, fresh_url())
+    return [use.result() for use in (captured, *read, compacted)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "seconds"), [*((kind, 10) for kind in KINDS), ("refused", 60)])
 def test_an_outage_of_up_to_a_minute_is_waited_out_and_said(
     server, failing, kind, seconds, tmp_path
 ):
-    outage = Outage(kind)
+    expected, url, outage = capture_and_analyze(tmp_path / "run.zarr"), fresh_url(), Outage(kind)
     failing(outage)
-    wait_out(outage, fresh_url(), seconds, tmp_path)
+    capture_and_analyze(url)
+    outage.begin(seconds)
+    with pytest.warns(TsstoreWarning, match=r"; trying again, for \d+ seconds at most") as said:
+        captured, store, analysis, report, compacted = use_at_once(url)
+    assert_same(captured, expected)
+    assert_same((store, analysis), expected)
+    assert report.ok
+    assert compacted.samples == 200
+    assert len(said) >= 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_outage_that_stays_is_no_damage(recorded, failing, kind, monkeypatch):
     monkeypatch.setattr(object_files, "ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(object_files, "_LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(object_files, "_LONGEST_PAUSE", 0.1)
     outage = Outage(kind)
     failing(outage)
     files = ObjectFiles(recorded)
