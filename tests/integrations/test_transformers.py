@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import gc
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-
-pytest.importorskip("transformers")
-import transformers
 from trainers import Failure, HuggingFaceTrainer, make_data
 from watching import hook_count, joined, watched, writers
 
 import tsstore
 from tsstore.errors import CaptureError
+
+pytestmark = pytest.mark.skipif(not find_spec("transformers"), reason="there is no transformers")
 
 
 @pytest.fixture
@@ -29,6 +29,8 @@ def path(tmp_path):
 
 
 def bert():
+    import transformers
+
     torch.manual_seed(0)
     sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
     config = transformers.BertConfig(vocab_size=30, num_attention_heads=2, **sizes)
@@ -95,7 +97,9 @@ def test_calls_of_the_model_outside_evaluations_are_not_recorded(trainer, path):
 
 
 def test_a_prediction_step_of_several_calls_is_one_batch(trainer, path):
-    class Twice(transformers.Trainer):
+    from transformers import Trainer
+
+    class Twice(Trainer):
         def prediction_step(self, model, inputs, *arguments, **keywords):
             model(inputs["x"] + 1, inputs["labels"])
             return super().prediction_step(model, inputs, *arguments, **keywords)

@@ -23,15 +23,15 @@ WIDTHS = [1, 2, 3, 5, 9]
 
 
 SHAPES = {
-    "all equal": np.zeros(4000, np.int64),
-    "all distinct": np.arange(4000),
-    "two states": np.arange(4000) % 2,
-    "sorted": np.sort(np.arange(4000) % 900),
-    "one state 99 %": np.where(np.arange(4000) % 100 == 0, np.arange(4000), 0),
-    "equally frequent": np.random.default_rng(1).permutation(4000) % 400,
-    "neighbours equal": np.arange(4000) // 2,
-    "every state twice": np.arange(4000) % 2000,
-    "half of it repeated": np.where(np.arange(4000) < 2000, np.arange(4000), 7),
+    "all equal": np.zeros(2000, np.int64),
+    "all distinct": np.arange(2000),
+    "two states": np.arange(2000) % 2,
+    "sorted": np.sort(np.arange(2000) % 900),
+    "one state 99 %": np.where(np.arange(2000) % 100 == 0, np.arange(2000), 0),
+    "equally frequent": np.random.default_rng(1).permutation(2000) % 400,
+    "neighbours equal": np.arange(2000) // 2,
+    "every state twice": np.arange(2000) % 1000,
+    "half of it repeated": np.where(np.arange(2000) < 1000, np.arange(2000), 7),
 }
 """Extreme data, as numbers of states."""
 

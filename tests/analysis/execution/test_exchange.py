@@ -242,19 +242,21 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_no_file(tmp_path):
     # No disk is full here, but no file of the child may have more than a few bytes.
     script = """
         import resource, signal, sys
-        sys.path.insert(0, sys.argv[2])
-        from pathlib import Path
-        from test_exchange import in_file
+        import numpy as np
+        from tsstore.analysis.execution.exchange import spill
+        from tsstore.counting.partition import scatter
+        from tsstore.counting.records import Records
         from tsstore.errors import AnalysisError
-        in_file(Path(sys.argv[1]))
+        pieces = [scatter([Records(np.arange(1500, dtype=np.uint64)[:, None])], 3)]
+        spill(pieces, sys.argv[1])
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
-            in_file(Path(sys.argv[1]))
+            spill(pieces, sys.argv[1])
         except AnalysisError as error:
             print(error)
     """
-    done = children.run(script, tmp_path, Path(__file__).parent)
+    done = children.run(script, tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(
         r"11.72 KiB of a block cannot be written \(File too large\), [\d.]+ \wiB are free; free "

@@ -209,7 +209,7 @@ def test_requests_that_fail_now_and_then_change_nothing(url, store, failing, tmp
 @pytest.mark.usefixtures("small_sizes", "spilling")
 def test_an_outage_in_the_middle_is_an_error_and_what_is_left_is_said(url, store, failing):
     host = socket.gethostname()
-    proxy = failing(lambda number, method: "busy" if number > 60 else "")
+    proxy = failing(lambda number, method: "busy" if number > 30 else "")
     with (
         pytest.warns(TsstoreWarning, match=f"scratch is left at {url}/tsstore-scratch-.* 503"),
         pytest.raises(AccessError, match=f"{url}/tsstore-scratch-.* answers 503.* from {host}"),

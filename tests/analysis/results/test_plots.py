@@ -5,17 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from helpers import draw_batch, write_run
 
 import tsstore
 from tsstore.errors import AnalysisError
-
-mpl.use("agg")
-
-from matplotlib import pyplot
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +28,13 @@ def analysis(run):
 
 
 @pytest.fixture(autouse=True)
-def _close():
-    yield
+def pyplot():
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    yield pyplot
     pyplot.close("all")
 
 
@@ -66,7 +66,7 @@ def test_groups_are_drawn_layer_after_layer_with_a_line_between(run):
     assert ax.get_title() == "by layer and window"
 
 
-def test_all_draw_on_axes_that_are_given_and_return_them(analysis, run):
+def test_all_draw_on_axes_that_are_given_and_return_them(analysis, run, pyplot):
     drawings = [
         analysis.plot,
         analysis["few $x^$"].plot_curve,

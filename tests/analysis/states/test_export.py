@@ -16,16 +16,11 @@ from tsstore.analysis.states.sorting import sorted_pieces
 from tsstore.errors import AnalysisError, MemoryTooSmallError
 
 
-@pytest.fixture
-def small_chunks(monkeypatch):
-    """Let files have many chunks where there are but a few states."""
-    monkeypatch.setattr(module, "MAX_CHUNK_BYTES", 256)
-
-
-@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_an_export_holds_every_state_once(tmp_path, width, suffix):
+def test_an_export_holds_every_state_once(tmp_path, monkeypatch, width, suffix):
+    # Some chunks of a file, and eight times as many where each bit is a byte.
+    monkeypatch.setattr(module, "MAX_CHUNK_BYTES", 50 * max(width, 8))
     parts = [draw_layer(seed, 40, width, distinct=60) for seed in (1, 2)]
     states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
     out = tmp_path / f"out{suffix}"
@@ -68,7 +63,7 @@ def content(out):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("width", [1, 9, 17])
 def test_a_sorted_export_is_in_order_and_the_same_each_time(tmp_path, monkeypatch, width, suffix):
-    monkeypatch.setattr(module, "SORTED_CHUNK_BYTES", 700)
+    monkeypatch.setattr(module, "SORTED_CHUNK_BYTES", 60 * (width + 16))
     parts = [draw_layer(seed, 200, width, distinct=150) for seed in (1, 2)]
     store = write_layers(tmp_path / "run", *({"a": part} for part in parts))
     everything = expected(*parts)

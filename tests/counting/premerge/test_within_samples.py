@@ -58,10 +58,10 @@ def test_samples_are_merged_as_by_counters(
 def test_extreme_samples_are_merged_as_any_others(ids, words, sample_rows, monkeypatch) -> None:
     sample_few_rows(monkeypatch, sample_rows)
     keys = mixed(ids, words)
-    check_merged(keys, np.array([4000]))
-    check_merged(keys, np.array([0, 1000, 1, 0, 999, 2000]))
-    check_merged(keys, np.full(2000, 2), random_groups(1, 2000, 5), 5)
-    check_merged(keys, np.ones(4000, np.int64), random_groups(1, 4000, 5), 5)
+    check_merged(keys, np.array([2000]))
+    check_merged(keys, np.array([0, 500, 1, 0, 499, 1000]))
+    check_merged(keys, np.full(1000, 2), random_groups(1, 1000, 5), 5)
+    check_merged(keys, np.ones(2000, np.int64), random_groups(1, 2000, 5), 5)
 
 
 @pytest.mark.parametrize("words", WIDTHS)

@@ -134,10 +134,10 @@ def test_extreme_data_is_counted_by_group_as_any_other(ids, row_bytes, monkeypat
     rows = np.zeros((len(ids), row_bytes), np.uint8)
     rows[:, -2:] = ids.astype("<u2").view(np.uint8).reshape(-1, 2)
     scheme = KeyScheme.create(row_bytes, exact=True)
-    group = np.arange(4000, dtype=np.uint8) % 5
+    group = np.arange(2000, dtype=np.uint8) % 5
     for positions, slots, share in (
-        (np.full(1000, 4), 1 << 9, 64),
-        (np.ones(4000, int), 1 << 14, 512),
+        (np.full(500, 4), 1 << 9, 64),
+        (np.ones(2000, int), 1 << 14, 512),
     ):
         check_whole_chain(scheme, rows, positions, group[: len(positions)], 5, 1, slots, share)
 

@@ -77,8 +77,8 @@ def test_bare_records_and_others_are_counted_as_by_dictionaries(
 def test_extreme_data_is_counted_as_any_other(ids, words, share, small_tables) -> None:
     keys = mixed(ids, words)
     check_gathered([Records(keys)], words, 0, share=share)
-    twos = np.full(1000, 2, np.uint32)
-    check_gathered([Records(keys[:3000]), Records(keys[3000:], twos, twos)], words, 0, share=share)
+    twos = np.full(500, 2, np.uint32)
+    check_gathered([Records(keys[:1500]), Records(keys[1500:], twos, twos)], words, 0, share=share)
 
 
 @pytest.mark.parametrize("words", WIDTHS)

@@ -99,8 +99,8 @@ def test_extreme_data_is_counted_as_any_other(ids, share, row_bytes, monkeypatch
     rows = np.zeros((len(ids), row_bytes), np.uint8)
     rows[:, -2:] = ids.astype("<u2").view(np.uint8).reshape(-1, 2)
     scheme = KeyScheme.create(row_bytes, exact=share == 64)
-    check_whole_chain(scheme, rows, np.array([1000, 1, 0, 999, 2000]), 2, 256, share)
-    check_whole_chain(scheme, rows, np.full(3, 4000 // 3 + 1) - [0, 1, 1], 0, 1 << 20, share)
+    check_whole_chain(scheme, rows, np.array([500, 1, 0, 499, 1000]), 2, 256, share)
+    check_whole_chain(scheme, rows, np.array([666, 667, 667]), 0, 1 << 20, share)
     check_whole_chain(scheme, rows[:100], np.ones(100, np.int64), 1, 64, share)
 
 
