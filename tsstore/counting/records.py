@@ -109,7 +109,7 @@ class Records:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
-        return sum(column.nbytes for column in self.arrays())
+        return len(self) * record_bytes(self.words, self.is_bare, self.group_bytes)
 
     @property
     def group_bytes(self) -> int:

@@ -98,6 +98,18 @@ def test_every_group_is_dealt_about_as_many_samples(groups: int) -> None:
     assert 50 < counts.min() <= counts.max() < 150
 
 
+@pytest.mark.parametrize("words", [1, 3])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_keys_get_the_number_of_their_sample_as_a_word(words: int, compiled: bool) -> None:
+    positions = np.array([2, 0, 1, 4])
+    keys = np.arange(7 * words, dtype=np.uint64).reshape(7, words)
+    appended = np.zeros((7, words + 1), np.uint64)
+    append = module.append_samples if compiled else module.append_samples.py_func
+    append(keys, positions, 5, appended)
+    numbers = np.repeat(np.arange(5, 9), positions)
+    np.testing.assert_array_equal(appended, np.column_stack([keys, numbers]))
+
+
 def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch) -> None:
     counting_cases.run_as_plain_python(monkeypatch, module)
     words = [0, 1, WORD - 1, 5]

@@ -22,6 +22,7 @@ from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
 from tsstore.counting.premerge.hot_keys import HotKeys
+from tsstore.counting.premerge.samples import append_samples
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Buffers, Records
 from tsstore.store.files.open import is_url
@@ -66,8 +67,10 @@ def work_by_sample(
 def graph_by_sample(job: SampleJob) -> tuple[dict[Any, Any], Any]:
     """Return the graph that records the states of each sample, and the key of their index."""
     # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
-    words = job.scheme.words + 1
-    merge_samples(np.zeros((2, words), np.uint64), np.array([2]), HotKeys(words, 0, 0))
+    words = job.scheme.words
+    pair, positions = np.zeros((2, words + 1), np.uint64), np.array([2])
+    append_samples(pair[:, 1:].copy(), positions, 0, pair)
+    merge_samples(pair, positions, HotKeys(words + 1, 0, 0))
     token = uuid.uuid4().hex[:12]
     shared, buffers, index = (f"tsstore-{kind}-{token}" for kind in ("job", "buffers", "index"))
     graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
@@ -91,7 +94,7 @@ def _record_block(job: SampleJob, block: Block, buffers: Buffers) -> Receipt:
     plan, scattered, rows = job.plan, [], 0
     hot = HotKeys(job.scheme.words + 1, 0, 0)
     # Keys are held without and with samples, which is more than what the plan reckons for a row.
-    for piece in job.states.divide(block, max(1, plan.piece_rows // 2)):
+    for piece in job.states.divide(block, max(1, 2 * plan.piece_rows // 3)):
         merged, _ = merge_samples(*_keys_and_samples(job, piece, buffers), hot, buffers=buffers)
         for records in [*merged, *hot.take()]:
             if len(records):
@@ -110,8 +113,7 @@ def _keys_and_samples(
     positions = part.read_positions(block.first_sample, block.samples)
     first = job.firsts[block.part] + block.first_sample
     keys = buffers.array("keys and samples", (len(own), own.shape[1] + 1), np.uint64)
-    keys[:, :-1] = own
-    keys[:, -1] = np.repeat(np.arange(first, first + block.samples, dtype=np.uint64), positions)
+    append_samples(own, positions, first, keys)
     shown = job.samples.sample_filter
     kept = shown.kept(part.directory, block.first_sample, block.samples)
     if kept is None:

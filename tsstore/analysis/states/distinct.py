@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -139,24 +140,20 @@ def shares(
 ) -> Iterator[tuple[list[Share], int]]:
     """Yield what gives the records of a share of a partition, and the bits its hashes share.
 
-    They are of one index, or of each of several, whose keys have so many words. A partition that
-    can be gathered has many shares, of which each fits the cache.
+    They are of one index, or of each of several, whose keys have so many words, other than those of
+    the others. A partition that can be gathered has many shares, of which each fits the cache.
     """
     slices = [partial(index.slices, partition) for index, _ in indices]
-    gathered, room = [], plan.gathered_bytes
-    for own in slices:
-        held = gather(own(), room)
-        if held is None:
-            yield list(slices), plan.partition_bits
-            return
-        gathered.append(held)
-        room -= sum(piece.nbytes for piece in held)
-    records = sum(len(piece) for held in gathered for piece in held)
+    gathered = gather(chain.from_iterable(own() for own in slices), plan.gathered_bytes)
+    if gathered is None:
+        yield list(slices), plan.partition_bits
+        return
+    records = sum(map(len, gathered))
     bits = subpartition_bits(records, plan.partition_bits, plan.subpartition_records)
-    divided = (
-        subpartitions(held, words, plan.partition_bits, bits)
-        for held, (_, words) in zip(gathered, indices, strict=True)
-    )
+    divided = []
+    for _, words in indices:
+        own = [piece for piece in gathered if piece.words == words]
+        divided.append(subpartitions(own, words, plan.partition_bits, bits))
     for share in zip(*divided, strict=True):
         yield [partial(iter, own) for own in share], plan.partition_bits + bits
 

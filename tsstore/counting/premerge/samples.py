@@ -58,6 +58,19 @@ def check_groups(group: Groups, samples: int, groups: int) -> None:
 
 
 @kernel
+def append_samples(keys: U64, positions: I64, first: int, appended: U64) -> None:
+    """Write keys (rows, words) with the number of their sample as another word, `first` and on."""
+    row, number = 0, np.uint64(first)
+    for sample in range(positions.size):
+        for _ in range(positions[sample]):
+            for word in range(keys.shape[1]):
+                appended[row, word] = keys[row, word]
+            appended[row, keys.shape[1]] = number
+            row += 1
+        number += np.uint64(1)
+
+
+@kernel
 def deal(words: U64, addend: np.uint64, groups: int, dealt: U8) -> None:
     """Deal samples into 1 to 255 groups by words of theirs: equal words, equal groups.
 
