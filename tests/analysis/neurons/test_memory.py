@@ -46,7 +46,7 @@ print(count(f"{folder}/run", memory), peak() - baseline)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Give a folder with two runs of 64 MiB of 4-byte rows each, half of one's new, and tiny ones."""
+    """Give a folder with two runs of 64 MiB, half of the other one's rows new, and tiny ones."""
     folder = tmp_path_factory.mktemp("large")
     for name, samples in (("run", 1 << 20), ("tiny", 2_000)):
         numbers = np.arange(16 * samples, dtype=np.uint64) // np.uint64(8)
