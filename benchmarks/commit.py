@@ -34,8 +34,14 @@ from tsstore.recording.background.thread import COMMIT_COST_RATIO
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.run import create_run
-from tsstore.store.writing.batch import Batch, LayerBatch
-from tsstore.store.writing.layers import BUFFER_BYTES, CHUNK_BYTES, MIN_CHUNK_BYTES, chunk_rows
+from tsstore.store.writing.batch import (
+    BUFFER_BYTES,
+    CHUNK_BYTES,
+    MIN_CHUNK_BYTES,
+    Batch,
+    LayerBatch,
+    chunk_rows,
+)
 from tsstore.store.writing.part import PartWriter
 
 COMMIT_EVERY = 10.0

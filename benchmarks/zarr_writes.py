@@ -40,8 +40,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.run import create_run
-from tsstore.store.writing.batch import Batch, LayerBatch
-from tsstore.store.writing.layers import CHUNK_BYTES
+from tsstore.store.writing.batch import CHUNK_BYTES, Batch, LayerBatch
 from tsstore.store.writing.part import PartWriter
 
 NEURONS = 128

@@ -20,7 +20,7 @@ from tsstore.recording.background import thread as background
 from tsstore.recording.background.sink import Statistics
 from tsstore.recording.recorder import Recorder
 from tsstore.store.format.arrays import CODECS
-from tsstore.store.writing.layers import BUFFER_BYTES, CHUNK_BYTES
+from tsstore.store.writing.batch import BUFFER_BYTES, CHUNK_BYTES
 
 ROOT = Path(__file__).parents[2]
 TEXT = read(

@@ -39,8 +39,8 @@ from tsstore.store.writing.resume import resume_part
 HERE = Path(__file__).parent
 NEURONS = {"conv_1": 5, "fc.2": 20}
 SMALL = {
-    "writing.layers.CHUNK_BYTES": 60,
-    "writing.layers.MIN_CHUNK_BYTES": 60,
+    "writing.batch.CHUNK_BYTES": 60,
+    "writing.batch.MIN_CHUNK_BYTES": 60,
     "format.arrays.COLUMN_CHUNK_ROWS": 10,
 }
 """Sizes of chunks, so that there are several of each kind."""

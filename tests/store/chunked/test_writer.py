@@ -320,8 +320,8 @@ def model():
 
 
 def test_a_recorder_records_the_same_with_many_threads(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("tsstore.store.writing.layers.CHUNK_BYTES", 64)
-    monkeypatch.setattr("tsstore.store.writing.layers.MIN_CHUNK_BYTES", 64)
+    monkeypatch.setattr("tsstore.store.writing.batch.CHUNK_BYTES", 64)
+    monkeypatch.setattr("tsstore.store.writing.batch.MIN_CHUNK_BYTES", 64)
     path, inputs = tmp_path / "run", torch.randn(500, 3)
     options = {"layers": "0", "durable": False, "codec": "zstd", "writer_threads": 3}
     with tsstore.capture(model, path, **options) as recorder:
@@ -394,7 +394,7 @@ def test_a_recorder_may_be_collected_on_an_encoders_thread(monkeypatch):
 
 NEVER_CLOSED = """
 import sys, torch, tsstore
-import tsstore.store.writing.layers as part_arrays
+import tsstore.store.writing.batch as part_arrays
 part_arrays.CHUNK_BYTES = part_arrays.MIN_CHUNK_BYTES = 64
 model = torch.nn.Sequential(torch.nn.Linear(3, 9))
 recorder = tsstore.capture(model, sys.argv[1], layers="0", commit_every=1e6, writer_threads=2)

@@ -14,11 +14,11 @@ from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.arrays import states_spec
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.reading.store import open_store
-from tsstore.store.writing.batch import LayerBatch
-from tsstore.store.writing.layers import (
+from tsstore.store.writing.batch import (
     BUFFER_BYTES,
     CHUNK_BYTES,
     MIN_CHUNK_BYTES,
+    LayerBatch,
     LayerWriter,
     PartArrays,
     chunk_rows,

@@ -33,7 +33,7 @@ from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.process import this_process
 from tsstore.store.reading.store import open_store
 from tsstore.store.run import create_run, remove_run
-from tsstore.store.writing.layers import LayerWriter
+from tsstore.store.writing.batch import LayerWriter
 from tsstore.store.writing.part import PartWriter, next_attempt
 
 PART = "part-00000-00000"

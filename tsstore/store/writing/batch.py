@@ -1,4 +1,4 @@
-"""What one batch gave, and whether a part can take it."""
+"""Batches, and the arrays of a part that take them: its layers and sample columns grow together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,24 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import ColumnsError, StoreError
-from tsstore.store.format.arrays import MAX_TEXT_BYTES, ArraySpec
+from tsstore.store.chunked.writer import ArrayWriter, Compression, Encoder
+from tsstore.store.files.base import Files
+from tsstore.store.format import paths
+from tsstore.store.format.arrays import (
+    MAX_CHUNK_BYTES,
+    MAX_TEXT_BYTES,
+    ArraySpec,
+    sample_spec,
+    states_spec,
+)
+from tsstore.store.format.attributes import LayerAttributes
+from tsstore.store.format.documents import write_group
+from tsstore.store.format.record import ArrayCommit, LayerCommit
+
+CHUNK_BYTES = 2 << 20
+MIN_CHUNK_BYTES = 128 << 10
+BUFFER_BYTES = 256 << 20
+"""What the unfinished chunks of all layers may take together, unless chunks become too small."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +127,193 @@ def check_column(name: str, column: npt.NDArray[Any], samples: int, spec: ArrayS
                 f"column {name!r} has an entry {value!r:.80}; expected text of at most "
                 f"{MAX_TEXT_BYTES} bytes in UTF-8"
             )
+
+
+class LayerWriter:
+    """The arrays of one layer; `positions` begins when a sample first has more or fewer rows."""
+
+    def __init__(
+        self,
+        files: Files,
+        part: str,
+        directory: str,
+        attributes: LayerAttributes,
+        spec: ArraySpec,
+        samples_before: int = 0,
+        encoder: Encoder | None = None,
+    ) -> None:
+        self.directory = directory
+        self.row_bytes = attributes.row_bytes
+        self._files = files
+        self._part = part
+        write_group(files, paths.layer_path(part, directory), attributes.to_json())
+        states = paths.states_paths(part, directory)
+        self._states = ArrayWriter(files, states, spec, encoder=encoder)
+        self._positions: ArrayWriter | None = None
+        self._constant = 0 if samples_before else None
+        self._chooses = "positions" in (attributes.sampling or {})
+        self._lengths: tuple[int, int] | None = None
+        self._has_chosen = False
+
+    def append(self, batch: LayerBatch, samples: int, samples_before: int) -> None:
+        """Append a batch's rows, of so many samples after so many others."""
+        if not samples:
+            return
+        self._states.append(batch.rows)
+        ends = batch.ends
+        if self._chooses:
+            self._has_chosen |= batch.lengths is not None
+            fewest, most = batch.lengths or ends
+            known = self._lengths or (fewest, most)
+            self._lengths = min(known[0], fewest), max(known[1], most)
+        if self._constant is None:
+            self._constant = ends[0]
+        if self._positions is None and ends != (self._constant, self._constant):
+            self._begin_positions(samples_before)
+        if self._positions is not None:
+            self._positions.append(batch.each(samples))
+
+    def flush(self) -> LayerCommit:
+        """Write unfinished chunks and return what to commit."""
+        positions = None if self._positions is None else self._positions.flush()
+        lengths = self._lengths if self._has_chosen else None
+        return LayerCommit(self._states.flush(), positions, lengths)
+
+    def write_shapes(self) -> None:
+        """Let plain Zarr readers see the committed rows."""
+        self._states.write_shape()
+        if self._positions is not None:
+            self._positions.write_shape()
+
+    def _begin_positions(self, samples_before: int) -> None:
+        spec = sample_spec("int64")
+        where = paths.positions_paths(self._part, self.directory)
+        self._positions = ArrayWriter(self._files, where, spec)
+        # Piece by piece: the samples so far may be many, and all had the same number of rows.
+        piece = np.full(spec.chunk_rows, self._constant or 0, dtype=np.int64)
+        for start in range(0, samples_before, len(piece)):
+            self._positions.append(piece[: samples_before - start])
+
+
+class PartArrays:
+    """Writes the layers and sample columns of one part.
+
+    Attributes
+    ----------
+    part
+        Directory of the part; known at last when the layers are defined.
+    batches, samples
+        How many have been appended.
+    defined
+        Whether the columns, and the first layers, have been defined.
+    """
+
+    def __init__(
+        self, files: Files, part: str, compression: Compression, chunk_bytes: int | None = None
+    ) -> None:
+        self.batches = self.samples = 0
+        self.defined = self._appending = False
+        self._files = files
+        self.part = part
+        self._compression = compression
+        self._chunk_bytes = chunk_bytes
+        self._encoder = Encoder(compression.threads)
+        self._layers: dict[str, LayerWriter] = {}
+        self._columns: dict[str, tuple[str, ArrayWriter]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any layers."""
+        return bool(self._layers)
+
+    def define(
+        self,
+        layers: Mapping[str, LayerAttributes],
+        positions: Mapping[str, int],
+        columns: Mapping[str, str],
+    ) -> None:
+        """Create the arrays of layers; see :meth:`tsstore.store.writing.part.PartWriter.define`."""
+        chunk_bytes = self._chunk_bytes or max(
+            MIN_CHUNK_BYTES, min(CHUNK_BYTES, BUFFER_BYTES // max(len(layers), 1))
+        )
+        codec, level = self._compression.codec, self._compression.level
+        for index, (name, attributes) in enumerate(layers.items(), start=len(self._layers)):
+            rows = chunk_rows(attributes.row_bytes, positions[name], chunk_bytes)
+            spec = states_spec(attributes.row_bytes, rows, codec, level)
+            directory = paths.directory_name(index, name)
+            self._layers[name] = LayerWriter(
+                self._files, self.part, directory, attributes, spec, self.samples, self._encoder
+            )
+        if not self.defined:
+            for index, (name, dtype) in enumerate(columns.items()):
+                directory = paths.column_directory(index, name)
+                where, said = (
+                    paths.column_paths(self.part, directory),
+                    {"name": name, "index": index},
+                )
+                column = ArrayWriter(self._files, where, sample_spec(dtype), said)
+                self._columns[name] = directory, column
+        self.defined = True
+
+    def append(self, batch: Batch) -> None:
+        """Append a batch to all layers and columns, or refuse it before any of them has changed."""
+        self.check_whole()
+        self._check_fit(batch)
+        self._appending = True
+        for name, layer in batch.layers.items():
+            self._layers[name].append(layer, batch.samples, self.samples)
+        for name, column in batch.columns.items():
+            self._columns[name][1].append(column)
+        self.samples += batch.samples
+        self.batches += 1
+        self._appending = False
+
+    def check_whole(self) -> None:
+        """Raise StoreError where a batch was appended by half."""
+        if self._appending:
+            raise StoreError(
+                f"{self._files.location}/{self.part}: a batch could not be written whole, so "
+                "no later one is taken; what was committed before stays readable: run again"
+            )
+
+    def release(self) -> None:
+        """Give memory and threads back: nothing more is appended or flushed."""
+        self._encoder.close()
+        self._layers.clear()
+        self._columns.clear()
+
+    def flush_layers(self) -> dict[str, LayerCommit]:
+        """Write all of the layers' chunks; return what to commit, by directory."""
+        commits = {layer.directory: layer.flush() for layer in self._layers.values()}
+        self._encoder.drain()
+        return commits
+
+    def flush_columns(self) -> dict[str, ArrayCommit]:
+        """Write the columns' unfinished chunks; return what to commit, by directory."""
+        return {directory: column.flush() for directory, column in self._columns.values()}
+
+    def write_shapes(self) -> None:
+        """Let plain Zarr readers see the committed rows."""
+        for layer in self._layers.values():
+            layer.write_shapes()
+        for _, column in self._columns.values():
+            column.write_shape()
+
+    def _check_fit(self, batch: Batch) -> None:
+        """Refuse a batch that not every layer and column can take, before any of them does."""
+        for what, found, expected, error in (
+            ("layers", batch.layers, self._layers, StoreError),
+            ("columns", batch.columns, self._columns, ColumnsError),
+        ):
+            if set(found) != set(expected):
+                has = f"{self.part}: the batch has {what} {sorted(found)}"
+                raise error(f"{has}; expected {sorted(expected)}")
+        for name, layer in batch.layers.items():
+            layer.check(f"layer {name!r}", batch.samples, self._layers[name].row_bytes)
+        for name, column in batch.columns.items():
+            check_column(name, column, batch.samples, self._columns[name][1].spec)
+
+
+def chunk_rows(row_bytes: int, positions: int, chunk_bytes: int) -> int:
+    """Return rows of a chunk: of whole samples where one fits."""
+    rows = max(min(chunk_bytes, MAX_CHUNK_BYTES) // row_bytes, 1)
+    return rows - rows % positions if 0 < positions <= rows else rows

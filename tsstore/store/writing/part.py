@@ -21,8 +21,7 @@ from tsstore.store.format.paths import commit_path, part_directory, seal_path
 from tsstore.store.format.record import CommitRecord, Seal
 from tsstore.store.process import now, process_name, this_process
 from tsstore.store.reading.part import CONTAINERS, read_record, read_seal
-from tsstore.store.writing.batch import Batch
-from tsstore.store.writing.layers import PartArrays
+from tsstore.store.writing.batch import Batch, PartArrays
 
 
 class PartWriter:
