@@ -8,16 +8,7 @@ from functools import partial
 from typing import Any, Self
 
 from tsstore.errors import FormatError
-from tsstore.store.format.documents import (
-    Check,
-    Stored,
-    mapping,
-    number,
-    optional,
-    real,
-    stored,
-    text,
-)
+from tsstore.store.format.documents import Stored, mapping, number, real, stored, text
 
 FORMAT = 1
 _LEAST_SAMPLING = {"positions": 1, "seed": 0, "every": 1, "max_bytes": 1}
@@ -32,12 +23,16 @@ def _step(value: object, what: str, where: str) -> int | str:
 
 def _process(value: object, what: str, where: str) -> dict[str, Any]:
     """Check what a part says of its process; parts of early versions say nothing."""
-    process = mapping(value, what, where)
-    checks: dict[str, Check] = {"host": text, "pid": number}
-    checks |= dict.fromkeys(("started", "system"), optional(text))
-    return process and {
-        name: check(process.get(name), f"process.{name}", where) for name, check in checks.items()
+    if not (process := mapping(value, what, where)):
+        return {}
+    host = text(process.get("host"), f"{what}.host", where)
+    pid = number(process.get("pid"), f"{what}.pid", where)
+    known = {name: process.get(name) for name in ("started", "system")}
+    said = {
+        name: None if own is None else text(own, f"{what}.{name}", where)
+        for name, own in known.items()
     }
+    return {"host": host, "pid": pid, **said}
 
 
 def _missing(value: object, what: str, where: str) -> str:
@@ -104,7 +99,7 @@ class RunAttributes(Stored):
     run_id: str = stored(text)
     created: str = stored(text)
     software: Mapping[str, str] = stored(mapping, dict)
-    compacted_from: str | None = stored(optional(text), None)
+    compacted_from: str | None = stored(text, None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as they are stored."""
@@ -159,7 +154,7 @@ class PartAttributes(Stored):
     rank: int = stored(number, 0)
     world_size: int = stored(_from_1, 1)
     attempt: int = stored(number, 0)
-    step: int | str | None = stored(optional(_step), None)
+    step: int | str | None = stored(_step, None)
     started: str = stored(text, "")
     model: Mapping[str, Any] = stored(mapping, dict)
     user: Mapping[str, Any] = stored(mapping, dict)
@@ -209,15 +204,15 @@ class LayerAttributes(Stored):
     neurons: int = stored(_from_1)
     module_class: str = stored(text, "")
     where: str = stored(text, "after")
-    call: int | None = stored(optional(_from_1), None)
+    call: int | None = stored(_from_1, None)
     neuron_axis: int = stored(number, 1)
     sample_axis: int = stored(number, 0)
     threshold: Mapping[str, float] = stored(_threshold, lambda: {"given": 0.0, "used": 0.0})
     dtype: str = stored(text, "float32")
     position_shape: tuple[int, ...] = stored(_shape, ())
-    sampling: Mapping[str, Any] | None = stored(optional(_sampling), None)
-    output: str | None = stored(optional(text), None)
-    decided: Mapping[str, str] | None = stored(optional(_decided), None)
+    sampling: Mapping[str, Any] | None = stored(_sampling, None)
+    output: str | None = stored(text, None)
+    decided: Mapping[str, str] | None = stored(_decided, None)
 
     @property
     def row_bytes(self) -> int:

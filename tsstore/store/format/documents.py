@@ -63,15 +63,11 @@ Check = Callable[[object, str, str], Any]
 """Returns a stored value as it is used, given what it is and where; FormatError if not valid."""
 
 
-def optional(check: Check) -> Check:
-    """Return a check of what may be null as well."""
-    return lambda value, what, where: None if value is None else check(value, what, where)
-
-
 def stored(check: Check, default: Any = MISSING, *, absent: object = None) -> Any:
     """Return a field of a class of stored values: how it is checked, and its value if not given.
 
-    Where the first versions did not write it, `absent` is checked in its place.
+    Where None is that, null may be stored. Where the first versions did not write it, `absent` is
+    checked in its place.
     """
     metadata = {"check": check, "absent": absent}
     if callable(default):
@@ -80,8 +76,11 @@ def stored(check: Check, default: Any = MISSING, *, absent: object = None) -> An
 
 
 @cache
-def _checks(kind: type[Any]) -> list[tuple[str, Check, object]]:
-    return [(own.name, own.metadata["check"], own.metadata["absent"]) for own in fields(kind)]
+def _checks(kind: type[Any]) -> list[tuple[str, Check, object, bool]]:
+    return [
+        (own.name, own.metadata["check"], own.metadata["absent"], own.default is None)
+        for own in fields(kind)
+    ]
 
 
 class Stored:
@@ -90,9 +89,12 @@ class Stored:
     @classmethod
     def from_json(cls, value: object, what: str, where: str) -> Self:
         """Check and parse what is stored; FormatError where something in it is not valid."""
-        said = mapping(value, what, where)
-        checks = _checks(cls)  # type: ignore[arg-type]
-        return cls(*[check(said.get(name, absent), name, where) for name, check, absent in checks])
+        said, checked = mapping(value, what, where), []
+        for name, check, absent, may_be_null in _checks(cls):  # type: ignore[arg-type]
+            found = said.get(name, absent)
+            is_null = found is None and may_be_null
+            checked.append(None if is_null else check(found, name, where))
+        return cls(*checked)
 
     @classmethod
     def read(cls, files: Files, path: str) -> Self:

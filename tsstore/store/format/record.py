@@ -9,16 +9,7 @@ from operator import attrgetter
 from typing import Any, Self
 
 from tsstore.errors import FormatError
-from tsstore.store.format.documents import (
-    Check,
-    Stored,
-    mapping,
-    number,
-    optional,
-    real,
-    stored,
-    text,
-)
+from tsstore.store.format.documents import Check, Stored, mapping, number, real, stored, text
 from tsstore.store.format.paths import is_directory
 
 
@@ -39,7 +30,7 @@ def _by_directory(check: Check) -> Check:
         for name in said:
             if not is_directory(name):
                 raise FormatError(f"{where}: {name!r:.80} is no directory name of format 1")
-        return {name: check(item, f"the commit of {name}", where) for name, item in said.items()}
+        return {name: check(item, name, where) for name, item in said.items()}
 
     return by_directory
 
@@ -85,8 +76,8 @@ class LayerCommit(Stored):
     """
 
     states: ArrayCommit = stored(ArrayCommit.from_json)
-    positions: ArrayCommit | None = stored(optional(ArrayCommit.from_json), None)
-    lengths: tuple[int, int] | None = stored(optional(_lengths), None)
+    positions: ArrayCommit | None = stored(ArrayCommit.from_json, None)
+    lengths: tuple[int, int] | None = stored(_lengths, None)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as it is stored."""
@@ -180,7 +171,7 @@ class Seal(Stored):
     why: str = stored(text)
     by: str = stored(text)
     time: str = stored(text)
-    waited: float | None = stored(optional(real), None)
+    waited: float | None = stored(real, None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the seal as it is stored."""
