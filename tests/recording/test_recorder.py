@@ -315,7 +315,7 @@ def test_the_queue_is_bounded(model, path, monkeypatch):
         append(writer, batch)
 
     monkeypatch.setattr(PartWriter, "append", slowly)
-    with capture(model, path, queue_bytes=3000) as recorder:
+    with capture(model, path, queue_bytes=450) as recorder:
         for _ in range(10):
             model(values(50))
         assert recorder.statistics.waited > 0.02
