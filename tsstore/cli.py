@@ -97,7 +97,9 @@ def _run() -> int:
         message = error.format_message().replace("Value error, ", "").removesuffix(".")
         context = getattr(error, "ctx", None)
         # Where it says what may have been meant, that is enough.
-        if context is not None and not message.endswith(("?", ")")):
+        if context is not None and (
+            not message.endswith(("?", ")")) or "unexpected extra" in message
+        ):
             command = f" {context.info_name}" if context.parent else ""
             message += f"; see tsstore{command} --help"
     else:

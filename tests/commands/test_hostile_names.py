@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -20,6 +21,8 @@ from tsstore.store.run import create_run
 from tsstore.store.writing.batch import Batch, LayerBatch
 from tsstore.store.writing.part import PartWriter
 
+pytestmark = pytest.mark.filterwarnings("default::tsstore.errors.TsstoreWarning")
+
 COLOUR, TITLE, LINK = "\x1b[31mred", "\x1b]0;title\x07", "\x1b]8;;http://example.org\x1b\\link"
 C1_CONTROLS, RIGHT_TO_LEFT, UNSEEN = "\x9b31m\x85", "\u202econv\u2066", "conv\u200b\u2028\ue000"
 NAMES = {
@@ -28,6 +31,8 @@ NAMES = {
     "another line": "conv\nfine",
     "other controls": C1_CONTROLS + RIGHT_TO_LEFT + UNSEEN,
     "brackets": "[bold]conv[/bold]",
+    "markup": "<img src=x onerror=alert(1)>",
+    "a formula": "=cmd|'/c calc'!A1",
 }
 
 
@@ -63,6 +68,11 @@ def commands(run: Path, name: str, out: Path) -> list[list[str]]:
             ("states", "--layer", "other"), ("export", "--layer", name, "--states", table + name),
             ("analyze", "--layer", name + "2"), ("analyze", "--unique-by", name + "2"),
             ("analyze", "--scratch", name, "--memory", "1"), ("states", "--layer", name + "2"),
+            ("compare", str(run)), ("analyze", "--by", name, "--format", "csv"),
+            ("neurons", "--near", "0.5", "--format", "csv"), ("info", "--format", "markdown"),
+            ("surprising", "--layer", name, "--format", "markdown"), ("info", "--watch", "1"),
+            ("samples", "00", "--layer", name, "--format", "csv"), ("analyze", "--json"),
+            ("report", "--by", "id", "--output", str(out / "page.html")),
         )
     ]  # fmt: skip
 
@@ -75,6 +85,25 @@ def shown(arguments: list[str], stream: type[StringIO]) -> tuple[int, str]:
         with pytest.raises(SystemExit) as end:
             cli.main()
     return end.value.code, out.getvalue() + err.getvalue()
+
+
+def test_no_name_is_a_formula_in_a_file_or_a_table(tmp_path):
+    name = NAMES["a formula"]
+    run, table = str(write(tmp_path / "run.zarr", name)), tmp_path / "table.csv"
+    for arguments in (
+        ["neurons", run, "--output", str(table)],
+        ["surprising", run, "--layer", name, "--output", str(table)],
+        ["analyze", run, "--format", "csv"],
+    ):
+        out = StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+            patch.setattr(sys, "argv", ["tsstore", *arguments])
+            with pytest.raises(SystemExit):
+                cli.main()
+        text = table.read_text("utf-8") if "--output" in arguments else out.getvalue()
+        cells = [cell for line in csv.reader(text.splitlines()) for cell in line]
+        assert any(cell.startswith("'=cmd") for cell in cells)
+        assert not any(cell.startswith("=") for cell in cells)
 
 
 def foreign(text: str) -> set[str]:
@@ -94,6 +123,9 @@ def test_no_name_writes_to_the_terminal(tmp_path, monkeypatch, kind):
         assert "Traceback" not in text
         ends.append(code)
     assert {0, 2} == set(ends)
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert not foreign(page)
+    assert "<img" not in page
     for file in stored_files(run):
         if file.parent.parent.name == "states" or file.parent.name == "c":
             file.write_bytes(b"")

@@ -158,3 +158,27 @@ def test_headings_take_the_room_that_is_left():
     assert heights == {23: 3, 30: 2, 80: 1}
     for width in heights:
         assert max(map(len, table_lines(headings, rows, width))) <= width
+
+
+@pytest.mark.parametrize(
+    "name", ["=cmd|'/c calc'!A1", "+1+cmd|'/c calc'!A1", "-2+3+SUM(A1)", "@SUM(A1)", "\t=1", "=1"]
+)
+def test_no_name_is_a_formula_in_csv(name):
+    (cells,) = list(csv.reader(csv_lines([name], [[name]])[1:]))
+    assert cells == [f"'{name}"]
+    assert csv_lines([name], [])[0].lstrip('"').startswith("'")
+
+
+@pytest.mark.parametrize("figure", ["+0.398 [+0.389, +0.413]", "-3", "-1e-05", "+2 %"])
+def test_figures_with_a_sign_stay_as_they_are_in_csv(figure):
+    assert list(csv.reader(csv_lines(["a"], [[figure]])))[1] == [figure]
+
+
+def test_names_are_neither_bold_nor_code_nor_links_in_markdown():
+    names = ["**a**", "`a`", "~~a~~", "__a__", "_a_", "http://e.org", "https://e.org", "www.e.org"]
+    *_, line = markdown_lines(["layer"] * len(names), [[*names]])
+    assert line == (
+        r"| \*\*a\*\* | \`a\` | \~\~a\~\~ | \_\_a\_\_ | \_a\_ | http\://e.org | https\://e.org "
+        r"| www\.e.org |"
+    )
+    assert markdown_lines(["conv_1"], [])[0] == "| conv_1 |"

@@ -55,6 +55,12 @@ def test_pages_are_in_the_navigation_and_begin_with_their_title(page):
     assert read(page).startswith(("# ", '--8<-- "ARCHITECTURE.md"\n'))
 
 
+def test_the_first_page_leads_to_every_question():
+    site = (DOCS.parent / "mkdocs.yml").read_text("utf-8")
+    questions = re.findall(r"^      - (.*): (how-to/\S+)$", site, re.MULTILINE)
+    assert re.findall(r"^- \[(.*)\]\((.*)\)$", read("index.md"), re.MULTILINE) == questions
+
+
 def test_the_page_on_the_command_line_is_what_commands_say():
     """``TSSTORE_GOLDEN=write python -m pytest tests/docs/test_site.py`` writes it anew."""
     page = DOCS / "reference" / "command-line.md"

@@ -28,6 +28,7 @@ from tsstore.commands.terminal import (
     print_table,
     progress,
     records,
+    save_csv,
 )
 from tsstore.errors import AnalysisError
 from tsstore.text import counted, printable
@@ -94,7 +95,7 @@ def neurons(
         )
     pairs = found.near_pairs(near) if near is not None and isinstance(found, Neurons) else None
     if output is not None:
-        found.to_frame().to_csv(output)
+        save_csv(found.to_frame(), output)
     if json:
         print_json(found.to_dict() | ({} if pairs is None else {"near_pairs": records(pairs)}))
         return

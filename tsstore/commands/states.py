@@ -26,6 +26,7 @@ from tsstore.commands.terminal import (
     print_table,
     progress,
     records,
+    save_csv,
 )
 from tsstore.text import counted, printable
 
@@ -158,7 +159,8 @@ def surprising(
             store, name, n, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
         )
     if json:
-        _save(frame, output)
+        if output is not None:
+            save_csv(frame, output)
         document = {"run": store.path, "layer": name, "samples": records(frame)}
         print_json({**document, "equally_surprising": frame.attrs["equally_surprising"]})
         return
@@ -196,7 +198,8 @@ def samples(
     check_output(output)
     frame = found.samples_of(state)
     if json:
-        _save(frame, output)
+        if output is not None:
+            save_csv(frame, output)
         document = {"run": store.path, "layer": found.name, "rows": found.rows}
         print_json({**document, "rows_in_state": len(frame), "samples": records(frame)})
         return
@@ -216,7 +219,8 @@ def _print_samples(
     format: TableFormat = TableFormat.TABLE,
 ) -> None:
     """Print a table of samples; levels of the index that are the same for all are left out."""
-    _save(whole, output)
+    if output is not None:
+        save_csv(whole, output)
     for level in ("part", "step"):
         if shown.index.get_level_values(level).nunique() < 2:
             shown = shown.droplevel(level)
@@ -227,11 +231,6 @@ def _print_samples(
     cells = [[_cell(value, letters) for value in line] for line in lines.itertuples(index=False)]
     if cells:
         print_table([printable(str(name)) for name in lines], cells, format=format)
-
-
-def _save(frame: pd.DataFrame, output: str | None) -> None:
-    if output is not None:
-        frame.to_csv(output)
 
 
 def _cell(value: object, most: int | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,13 @@ GAP = 2
 """Columns between two cells."""
 LEAST_NAME, LEAST_PREFIX, LEAST_TEXT = 12, 8, 16
 """Of names and texts so much is shown; shorter prefixes are not worth a line."""
+
+
+_FORMULA, _FIGURES = re.compile(r"[=+\-@\t\r]"), re.compile(r"[-+\d.,e% \[\]]*")
+_MEANING = re.compile(
+    r"[\\`*~|]|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(|(?<=http):(?=//)|(?<=https):(?=//)|(?<=www)\."
+)
+"""What in a line of Markdown would not be shown as it is."""
 
 
 class TableFormat(StrEnum):
@@ -106,11 +114,17 @@ def csv_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
     """Return rows of cells as CSV; numbers are without commas between their thousands."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(headings)
+    writer.writerow(map(no_formula, headings))
     writer.writerows(
-        [cell.replace(",", "") if is_number(cell) else cell for cell in row] for row in rows
+        [cell.replace(",", "") if is_number(cell) else no_formula(cell) for cell in row]
+        for row in rows
     )
     return text.getvalue().splitlines()
+
+
+def no_formula(cell: str) -> str:
+    """Return a cell that a spreadsheet shows and does not compute: behind an apostrophe."""
+    return f"'{cell}" if _FORMULA.match(cell) and not _FIGURES.fullmatch(cell) else cell
 
 
 def markdown_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -123,8 +137,7 @@ def markdown_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> li
 
 
 def _markdown(cell: str) -> str:
-    text = escape(cell, quote=False).replace("\\", "\\\\")
-    return text.replace("|", "\\|").replace("](", "]\\(")
+    return _MEANING.sub(r"\\\g<0>", escape(cell, quote=False))
 
 
 def wrapped(line: str, width: int) -> list[str]:

@@ -25,6 +25,7 @@ from tsstore.commands.tables import (
     TableFormat,
     csv_lines,
     markdown_lines,
+    no_formula,
     table_lines,
     wrapped,
 )
@@ -90,6 +91,14 @@ def print_lines(lines: Iterable[str], format: TableFormat = TableFormat.TABLE) -
         for part in wrapped(line, console.width) if console.is_terminal else [line]:
             # Empty lines part tables.
             typer.echo(part, err=beside and bool(part))
+
+
+def save_csv(frame: pd.DataFrame, path: str) -> None:
+    """Write a table to a CSV file, its index first; no name in it is a formula."""
+    lines = frame.reset_index()
+    lines.columns = [no_formula(str(name)) for name in lines]
+    lines = lines.map(lambda value: no_formula(value) if isinstance(value, str) else value)
+    lines.to_csv(path, index=False)
 
 
 def check_output(path: str | None) -> None:

@@ -82,7 +82,12 @@ def report(
             "a page is on one step: choose it, tsstore.report(store.at_step(…)) or --step, and "
             "compare it with another one"
         )
+    path = os.fspath(path)
     check_target(path, replaces=True)
+    if is_url(path):
+        # Whether it can be reached, and with which credentials; only writing tells all.
+        folder, name = _parted(path)
+        open_files(folder).exists(name)
     options: dict[str, Any] = {"memory": memory, "scheduler": scheduler, "progress": progress}
     if isinstance(run, Analysis | GroupedAnalysis):
         if any(given is not None for given in (analysis, by, bins, window, compare)):
@@ -93,7 +98,7 @@ def report(
         groups = {"by": by, "bins": bins, "window": window}
         found = _count(store, analysis, groups, compare, scratch, options)
     data = render(found)
-    _write(os.fspath(path), data)
+    _write(path, data)
     return len(data)
 
 
@@ -148,11 +153,17 @@ def _other(
     return other
 
 
+def _parted(url: str) -> tuple[str, str]:
+    """Return the folder and the name of a URL."""
+    folder, _, name = url.rpartition("/")
+    return folder, name
+
+
 def _write(path: str, data: bytes) -> None:
     """Write a file, whole or not at all."""
     if is_url(path):
-        parent, _, name = path.rpartition("/")
-        open_files(parent).write(name, data)
+        folder, name = _parted(path)
+        open_files(folder).write(name, data)
         return
     target = Path(path)
     temporary = target.with_name(partial_name(target.name))
