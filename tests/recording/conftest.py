@@ -18,14 +18,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    """Let random numbers be the same in each run, whatever tests come before."""
-    import torch
-
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def model() -> nn.Module:
     """Give a model with layers "0" and "2", of 9 and 4 neurons."""
