@@ -151,6 +151,13 @@ class RandomGroups:
             name, pieces = "", _word_pieces(self.columns[directory], first_sample, stop)
         return np.concatenate([self._groups(self._as_joined(words), name) for words in pieces])
 
+    def clusters_of(self, directory: str, samples: int) -> _Words | None:
+        """Return a word for each sample of a part, equal in a cluster; None where all differ."""
+        if self.columns is None:
+            return None
+        pieces = _word_pieces(self.columns[directory], 0, samples) if samples else ()
+        return np.concatenate([np.empty(0, np.uint64), *map(self._as_joined, pieces)])
+
     def dealt(self, sample_filter: SampleFilter = ALL_SAMPLES) -> Dealt | None:
         """Return which samples each group holds; None if their place in their parts tells that."""
         found = self.dealt_by_set(None, 1, sample_filter)

@@ -81,3 +81,44 @@ def test_shuffled_labels_of_samples_without_rows_are_not_blamed_on_the_labels(tm
     assert tsstore.analyze(store, by="label").values == (0, 1)
     with pytest.raises(EmptyStoreError, match="with shuffled labels one has none"):
         tsstore.information(store, "label")
+
+
+def write_samples(path, rng, ids, states, labels):
+    rows = np.asarray(states, np.uint8).reshape(-1, 1)
+    return write_layers(path, {"a": layer(rows, 1)}, columns={"id": ids, "label": labels})
+
+
+def test_copies_tell_no_more_than_the_samples_that_they_repeat(tmp_path):
+    rng = np.random.default_rng(0)
+    ids, states, labels = np.arange(300), rng.geometric(0.1, 300), rng.integers(0, 3, 300)
+    once = write_samples(tmp_path / "once", rng, ids, states, labels)
+    twice = [np.tile(own, 2) for own in (ids, states, labels)]
+    found = [
+        tsstore.information(run, "label")["a"].to_dict()
+        for run in (once, write_samples(tmp_path / "twice", rng, *twice))
+    ]
+    assert found[0] == found[1]
+    # What an id repeats with another label counts with its first one.
+    twice[2][300:] = (labels + 1) % 3
+    other = tsstore.information(write_samples(tmp_path / "other", rng, *twice), "label")
+    assert other["a"].to_dict() == found[0]
+
+
+def test_shuffled_labels_are_those_of_whole_ids(tmp_path):
+    """Four views of each id are in one state, so that labels of no meaning seem to tell of it."""
+    rng, bits, shuffled = np.random.default_rng(0), [], []
+    for number in range(6):
+        ids = np.repeat(np.arange(200), 4)
+        states, labels = (rng.integers(0, most, 200)[ids] for most in (100, 3))
+        layers = {
+            name: layer(own.astype(np.uint16).view(np.uint8).reshape(-1, 2), 1)
+            for name, own in {"a": states, "views": np.arange(800)}.items()
+        }
+        columns = {"id": ids, "label": labels}
+        run = write_layers(tmp_path / str(number), layers, columns=columns)
+        found = tsstore.information(run, "label")["a"]
+        bits.append(found.bits)
+        shuffled.append(found.shuffled_bits)
+        assert found.interval is None or found.interval.lower == 0
+    assert min(bits) > 0.1
+    assert np.mean(shuffled) > 0.8 * np.mean(bits)

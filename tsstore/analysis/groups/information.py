@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -13,8 +13,11 @@ from tsstore.analysis.analyze import Options, request_of
 from tsstore.analysis.groups.analyze import analyze_grouping
 from tsstore.analysis.groups.grouping import Bins, Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
+from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import countable, layer_names
 from tsstore.analysis.results.by_layer import ByLayer
+from tsstore.analysis.runs import chosen
+from tsstore.analysis.samples import RandomGroups
 from tsstore.errors import EmptyStoreError
 from tsstore.statistics.information import Known, information_interval, set_entropy
 from tsstore.statistics.information import information as known_information
@@ -166,12 +169,18 @@ def information(
     store = countable(store)
     names = layer_names(store, layers)
     grouping = group(store, by, bins, None)
-    if grouping.ungrouped:
-        left_out = {directory: np.flatnonzero(own < 0) for directory, own in grouping.codes.items()}
-        store = store.only(store.view.samples.joined(SampleFilter(left_out)), store.view.told)
+    left_out = {directory: np.flatnonzero(own < 0) for directory, own in grouping.codes.items()}
+    store = store.only(store.view.samples.joined(SampleFilter(left_out)), store.view.told)
+    # Copies would be left out of the whole, and in each group of those within it alone: more of
+    # them by shuffled labels, which part copies, than by the real ones.
+    with chosen([store], request) as runner:
+        samples = choose_samples(store, names, request, runner)
+    store = store.only(samples.sample_filter, store.view.told)
+    grouping = replace(grouping, codes=_of_kept(grouping, store.view.samples))
+    grouping.check_rows(store, names)
     found = analyze_grouping(store, names, request, grouping)
     try:
-        shuffled = analyze_grouping(store, names, request, _shuffled(grouping))
+        shuffled = analyze_grouping(store, names, request, _shuffled(grouping, samples.groups))
     except EmptyStoreError as error:
         raise EmptyStoreError(
             f"{store.path}: of some groups by {text.printable(by)} too few samples have rows in "
@@ -182,11 +191,33 @@ def information(
     return Information(store.path, grouping.by, told)
 
 
-def _shuffled(grouping: Grouping) -> Grouping:
-    """Return the same groups of samples chosen by chance: of the same sizes."""
+def _of_kept(grouping: Grouping, sample_filter: SampleFilter) -> dict[str, Any]:
+    """Return the codes of the samples that stay; others are in no group."""
+    codes = {}
+    for directory, own in grouping.codes.items():
+        kept = sample_filter.kept(directory, 0, len(own))
+        codes[directory] = own if kept is None else np.where(kept, own, -1).astype(own.dtype)
+    return codes
+
+
+def _shuffled(grouping: Grouping, clusters: RandomGroups | None) -> Grouping:
+    """Return the same groups of samples chosen by chance: of the same sizes.
+
+    Samples of one cluster, which depend on each other, stay together as far as sizes allow.
+    """
     codes = np.concatenate(list(grouping.codes.values()))
     grouped = codes >= 0
-    codes[grouped] = np.random.default_rng(0).permutation(codes[grouped])
+    cluster = np.arange(int(grouped.sum()))
+    if clusters is not None:
+        words = [clusters.clusters_of(name, len(own)) for name, own in grouping.codes.items()]
+        known = [own for own in words if own is not None]
+        if known:
+            cluster = np.unique(np.concatenate(known)[grouped], return_inverse=True)[1]
+    place = np.random.default_rng(0).permutation(int(cluster.max(initial=-1)) + 1)
+    together, shuffled = (np.argsort(key, kind="stable") for key in (cluster, place[cluster]))
+    labels = codes[grouped]
+    labels[shuffled] = labels[together]
+    codes[grouped] = labels
     ends = np.cumsum([len(own) for own in grouping.codes.values()])[:-1]
     by_part = dict(zip(grouping.codes, np.split(codes, ends), strict=True))
     return Grouping(grouping.by, grouping.values, by_part, grouping.ungrouped)
