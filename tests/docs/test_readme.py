@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import tsstore
 from tsstore.commands.app import app
 
 README = Path(__file__).parents[2] / "README.md"
@@ -35,7 +36,12 @@ def test_the_table_is_what_the_demo_prints(tmp_path, monkeypatch):
     printed = [line.rstrip() for line in result.stdout.splitlines()]
     for line in shown.splitlines():
         assert line in printed
-    assert (tmp_path / "demo.zarr").is_dir()
+    found = tsstore.analyze("demo.zarr", ["conv_1", "conv_3"])
+    text = " ".join(README.read_text("utf-8").split())
+    assert f"uses {found['conv_1'].entropy():.1f} bits of its 20" in text
+    plug_in, bound = found["conv_3"].efficiency("plug-in"), found["conv_3"].shown_efficiency
+    assert f"gives {plug_in:.3f} for conv_3" in text
+    assert f"proves at least {bound:.3f}" in text
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README.read_text("utf-8")))

@@ -316,8 +316,9 @@ def test_a_network_s_numbers_have_their_intervals() -> None:
             [limited("a"), few("b"), limited("c"), few("d"), limited("e")],
             "a, c and e need more than 384 samples; b and d need more than 96 samples.",
         ),
+        ([limited(name) for name in "abcdefg"], "All 7 layers need more than 384 samples."),
         (
-            [limited(name) for name in "abcdefg"],
+            [*(limited(name) for name in "abcdefg"), even()],
             "a, b, c, d and 3 more need more than 384 samples.",
         ),
     ],

@@ -160,10 +160,17 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
         if not needs:
             return "" if self.warnings else "The samples suffice for every layer."
         first, rest = list(needs.items())[:MOST_NAMED], list(needs.values())[MOST_NAMED:]
-        parts = [f"{listed(names)} need{'s' * (len(names) == 1)} {what}" for what, names in first]
+        parts = [
+            f"{self._named(names)} need{'s' * (len(names) == 1)} {what}" for what, names in first
+        ]
         if others := sum(map(len, rest)):
             parts.append(f"{others} more need more than there are")
         return "; ".join(parts) + "."
+
+    def _named(self, names: list[str]) -> str:
+        """Return layers as a sentence lists them; many that are all there are by their number."""
+        every = len(names) == len(self) > MOST_NAMED
+        return f"All {len(names):,} layers" if every else listed(names)
 
     @property
     def warnings(self) -> list[str]:
