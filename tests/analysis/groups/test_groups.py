@@ -301,6 +301,30 @@ def test_infinite_edges_and_values_are_kept(tmp_path):
         assert loaded.to_dict() == grouped.to_dict()
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint64, np.float64])
+@pytest.mark.parametrize("spread", [1, 1 << 40])
+def test_whole_numbers_at_the_ends_of_their_type_are_groups(tmp_path, dtype, spread):
+    if dtype == np.float64:
+        values = np.array([-2.5, 7, 7, -2.5, 1e300] * 4)
+    else:
+        ends = np.iinfo(dtype)
+        spread = min(spread, ends.max // 2)
+        least, most = ends.min, ends.max
+        values = np.array([least, least + spread, least, least + 3, least] * 4, dtype)
+        if dtype != np.int8:
+            values[5:10] = [most, most - spread, most, most - 2, most]
+    store = write_layers(
+        tmp_path / "run",
+        {"a": layer(np.arange(20, dtype=np.uint8)[:, None])},
+        columns={"n": values},
+    )
+    view = store.filter(np.arange(20) < 15)
+    found = tsstore.neurons(view, by="n")
+    known, counts = np.unique(values[:15], return_counts=True)
+    assert found.values == tuple(known.tolist())
+    assert [own["a"].samples for own in found.groups.values()] == counts.tolist()
+
+
 def test_a_step_that_is_not_shown_is_no_group(tmp_path):
     store = make(tmp_path / "run", steps=[1, 2, 2])
     view = store.filter(store.samples_frame().index.get_level_values("step") == 2)

@@ -19,6 +19,8 @@ from tsstore.text import counted, printable
 
 STEP, WINDOW = "step", "window"
 MOST_GROUPS = 1000
+MOST_PLACES = 1 << 16
+"""Between whole numbers that are looked up in a table."""
 
 Bins = int | Sequence[float] | None
 _Codes = npt.NDArray[np.int16]
@@ -142,9 +144,7 @@ def _by_column(store: StateStore, name: str, bins: Bins) -> Grouping:
 
     def codes_of(part: Part, first: int, stop: int) -> _Codes:
         values = held_column(part, name).read(first, stop)
-        codes = np.minimum(np.searchsorted(known, values), len(known) - 1).astype(np.int16)
-        codes[np.asarray(known[codes] != values, np.bool_)] = -1
-        return codes
+        return _places(known, values)
 
     codes = _codes(store, codes_of) if len(known) else {}
     return Grouping(name, tuple(known.tolist()), codes, _ungrouped(store, codes))
@@ -205,7 +205,7 @@ def _distinct(store: StateStore, name: str) -> npt.NDArray[Any]:
     held: list[npt.NDArray[Any]] = [np.empty(0, next(iter(dtypes), np.float64))]
     are_alike = len({dtype.kind == "O" for dtype in dtypes}) < 2
     for piece in kept_pieces(store.parts, name, store.view.samples) if are_alike else ():
-        held.append(np.unique(piece))
+        held.append(_unique(piece))
         if sum(map(len, held)) > 16 * PIECE_SAMPLES:
             held = [np.unique(np.concatenate(held))]
     known = np.unique(np.concatenate(held))
@@ -219,6 +219,41 @@ def _distinct(store: StateStore, name: str) -> npt.NDArray[Any]:
             f"{sides}; expected one type"
         )
     return known
+
+
+def _unique(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the distinct ones of some values, in order: of close whole numbers by a table."""
+    low, above = _above_least(values)
+    if above is None:
+        return np.unique(values)
+    seen = np.zeros(above.max() + 1, np.bool_)
+    seen[above] = True
+    return (np.flatnonzero(seen) + low).astype(values.dtype)
+
+
+def _places(known: npt.NDArray[Any], values: npt.NDArray[Any]) -> _Codes:
+    """Return the place of each value among known ones, which ascend; -1 of others."""
+    low, above = _above_least(values)
+    if above is None or known.dtype != values.dtype:
+        codes = np.minimum(np.searchsorted(known, values), len(known) - 1).astype(np.int16)
+        codes[np.asarray(known[codes] != values, np.bool_)] = -1
+        return codes
+    table = np.full(above.max() + 1, -1, np.int16)
+    here = np.flatnonzero((known >= values.min()) & (known <= values.max()))
+    table[known[here].astype(np.int64) - low] = here
+    return table[above]
+
+
+def _above_least(
+    values: npt.NDArray[Any],
+) -> tuple[np.int64, npt.NDArray[np.int64] | None]:
+    """Return the least of whole numbers and how far others lie above, if all are close; or None."""
+    if values.dtype.kind in "iu" and len(values):
+        least, most = values.min(), values.max()
+        if int(most) - int(least) < MOST_PLACES:
+            low = least.astype(np.int64)
+            return low, values.astype(np.int64) - low
+    return np.int64(0), None
 
 
 def _codes(store: StateStore, codes_of: Callable[[Part, int, int], _Codes]) -> dict[str, _Codes]:
