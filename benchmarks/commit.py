@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from versions import print_versions
 
 from tsstore.recording.background.thread import COMMIT_COST_RATIO
 from tsstore.store.files.local import LocalFiles
@@ -78,8 +77,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", default=[3, 20, 500])
     parser.add_argument("--commits", type=int, default=21)
     arguments = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    print_versions(*PACKAGES)
     for directory in arguments.directories:
         print(f"\nfile system {file_system(directory)}, load average {os.getloadavg()[0]:.1f}")
         print("".join(f"{column:>11}" for column in COLUMNS))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from intervals_cost import DATA, LAYER, POSITIONS
+from versions import print_versions
 
 import tsstore
 from tsstore.analysis import overlap
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--directory", type=Path, help="where to write; the system's by default")
     arguments = parser.parse_args()
+    print_versions("tsstore", "numpy", "numba", "duckdb")
     print(f"{'data':>10}{'rows':>12}{'':>12}{'seconds':>10}{'CPU s':>8}   states of each, of both")
     for name in arguments.data:
         with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:

@@ -17,17 +17,15 @@ state, many repeat the one before, and a fifth of the rows are distinct. *distin
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from versions import print_versions
 
 LAYER = "conv_1"
 POSITIONS = 64
@@ -72,8 +70,7 @@ def main() -> None:
     parser.add_argument("--memory", help="as for tsstore.analyze")
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     arguments = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    print_versions(*PACKAGES)
     print(
         f"{'data':>10}{'rows':>12}{'distinct':>12}{'without':>10}{'with':>10}{'ratio':>8}{'cpu':>8}"
     )

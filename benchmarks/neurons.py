@@ -1,12 +1,12 @@
 """How fast neurons are counted: GB of rows a second, on one core.
 
-Loops over rows in memory, and a run on disk on one thread, without groups, by ten and by a hundred
-groups of samples, and by position, beside ``numpy.unpackbits`` and a sum, which gives the rates
-alone; then pairs of neurons, in thousand million pairs of words of 64 rows a second, beside a
-product of matrices of float32. By turns, medians of CPU seconds::
+Loops over rows in memory, and a run on disk on one thread, without groups, with maps of positions,
+by ten and by a hundred groups of samples; then loops by position, and ``numpy.unpackbits`` and a
+sum, which gives the rates alone; then pairs of neurons, in thousand million pairs of words of 64
+rows a second, beside a product of matrices of float32. By turns, medians of CPU seconds::
 
     python benchmarks/neurons.py
-    python benchmarks/neurons.py --rounds 7 --megabytes 256
+    python benchmarks/neurons.py --rounds 7 --megabytes 64
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from versions import print_versions
 
 import tsstore
 from tsstore.counting.by_position import count_by_position
@@ -43,10 +44,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--megabytes", type=int, default=64)
+    parser.add_argument("--megabytes", type=int, default=256)
     parser.add_argument("--directory", type=Path, help="where to write; the system's by default")
     arguments = parser.parse_args()
-    names = ("loops", "a run", "by 10", "by 100", "maps", "unpackbits")
+    print_versions("tsstore", "numpy", "numba")
+    names = ("loops", "a run", "with maps", "by 10", "by 100", "map loops", "unpackbits")
     head = "".join(f"{name:>12}" for name in names)
     print(f"{'neurons':>8}{'positions':>10}{head}   GB/s of CPU")
     for neurons, positions in SHAPES:
@@ -105,6 +107,7 @@ def contenders(rows: np.ndarray, lengths: np.ndarray, path: str) -> list[Callabl
     return [
         lambda: count_firing(rows, lengths, neurons, [0]),
         one_by_one,
+        lambda: one_by_one(maps=True),
         lambda: one_by_one(by="of_10"),
         lambda: one_by_one(by="of_100"),
         lambda: count_by_position(rows, positions, neurons, 0, positions),

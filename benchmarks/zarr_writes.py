@@ -24,17 +24,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from versions import print_versions
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
 from tsstore.store.files.local import LocalFiles
@@ -145,8 +144,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=200)
     parser.add_argument("--every", type=int, default=10, help="batches from commit to commit")
     arguments = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(", ".join(f"{name} {version(name)}" for name in PACKAGES))
+    print_versions(*PACKAGES)
     print(f"load average {os.getloadavg()[0]:.1f}")
     print("".join(f"{column:>17}" for column in COLUMNS))
     for layers in arguments.layers:

@@ -21,11 +21,13 @@ from tsstore.text import counted, listed, printable
 
 PIECE_ROWS = 1 << 13
 """Rows of a piece of which pairs are counted: adding up two matrices is quick beside it."""
-PIECE_SAMPLES = 64
-"""Of a piece of which positions are counted, where they are small enough: so many are one word."""
+PIECE_SAMPLES = 1 << 10
+"""Of a piece of which positions are counted, where they are small enough: a matrix takes as long as
+64 of them."""
 MOST_PIECE_BYTES = 1 << 24
 MOST_BLOCKS, LEAST_BLOCK_ROWS = 64, 1 << 13
-"""Each block gives a matrix: few, where parts are not more, and not of few rows."""
+"""Each block gives a matrix: few, where parts are not more, and not of few rows, nor of less than a
+chunk, which both would decode."""
 
 Matrix = npt.NDArray[np.int64]
 _Count = Callable[..., Matrix]
@@ -172,7 +174,8 @@ def _lines(
 def _blocks(one: Reduction[Matrix]) -> list[Block]:
     """Return the layer in few blocks."""
     rows = math.ceil(one.states.stored_rows / MOST_BLOCKS)
-    return list(one.states.blocks(max(rows, one.piece_rows, LEAST_BLOCK_ROWS)))
+    chunk = max(part.states.spec.chunk_rows for part in one.states.parts)
+    return list(one.states.blocks(max(rows, one.piece_rows, chunk, LEAST_BLOCK_ROWS)))
 
 
 def _of_lines(one: Reduction[Matrix], number: int, lines: int) -> Reduction[Matrix]:
