@@ -221,6 +221,37 @@ def test_a_finished_run_is_followed_to_its_end(run):
     assert line.endswith(" of disk left")
 
 
+def test_a_live_run_is_followed_part_by_part(tmp_path, monkeypatch):
+    from tsstore.commands import runs
+    from tsstore.store.format.attributes import PartAttributes
+
+    path, clock = tmp_path / "run.zarr", iter([0.0, 4.0])
+    batch = draw_batch(np.random.default_rng(0), 20)
+    writers = [
+        write_run(path, [batch], close=False, part=PartAttributes(rank=rank, world_size=2))
+        for rank in (0, 1)
+    ]
+
+    def sleep(seconds):
+        if seconds != 5:
+            raise KeyboardInterrupt
+        monkeypatch.setattr(runs, "sleep", lambda seconds: sleep(0))
+        writers[1].append(batch)
+        writers[1].commit()
+
+    monkeypatch.setattr(runs, "sleep", sleep)
+    monkeypatch.setattr(runs, "monotonic", lambda: next(clock))
+    result = tsstore_command("info", str(path), "--watch", "5", "--total", "100")
+    assert result.returncode == 130
+    first, _, _, whole, quiet, busy = result.stdout.splitlines()
+    assert first.startswith("40 of 100 samples · 2 parts · live")
+    assert whole.startswith("60 of 100 samples · 5.0 a second · 0:00:08 left · 2 parts · live")
+    assert quiet == "  part-00000-00000: 20 samples · 0.0 a second"
+    assert busy.startswith("  part-")
+    assert busy.endswith(": 40 samples · 5.0 a second")
+    assert "pass --watch" in tsstore_command("info", str(path), "--total", "100").stderr
+
+
 def test_info_says_what_a_run_holds(run):
     result = tsstore_command("info", run)
     assert result.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from shutil import disk_usage
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +37,10 @@ def info(
         float | None,
         typer.Option(min=0.1, metavar="SECONDS", help="Follow a job: a line every so often."),
     ] = None,
+    total: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="So many samples it will have: how long is left."),
+    ] = None,
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
@@ -43,8 +48,10 @@ def info(
     if watch is not None and json:
         raise StoreError("--watch follows a run, a line every so often; leave it out with --json")
     if watch is not None:
-        print_lines(_followed(run, watch))
+        print_lines(_followed(run, watch, total))
         return
+    if total is not None:
+        raise StoreError("--total is for a run that is followed; pass --watch as well")
     import tsstore
     from tsstore.store.reading.layer import LAYER_HEADINGS
 
@@ -178,27 +185,44 @@ def _layer_document(layer: LayerStates) -> dict[str, Any]:
     }
 
 
-def _followed(run: str, seconds: float) -> Iterator[str]:
-    """Yield a line on a run every so often, while a process writes it."""
+def _followed(run: str, seconds: float, total: int | None) -> Iterator[str]:
+    """Yield lines on a run every so often, while a process writes it: of it, and of live parts."""
     import tsstore
     from tsstore.store.reading.status import LIVE, status_text
 
-    seen: list[tuple[float, int]] = []
+    seen: list[tuple[float, dict[str, int]]] = []
     while True:
         store = tsstore.open(run)
-        seen = [*seen[-MOST_SEEN:], (monotonic(), store.samples)]
-        facts = [f"{store.samples:,} samples"]
-        elapsed = seen[-1][0] - seen[0][0]
-        if elapsed:
-            facts.append(f"{(seen[-1][1] - seen[0][1]) / elapsed:,.1f} a second")
-        facts.append(counted(len(store.parts), "part"))
+        samples = {part.directory: part.samples for part in store.parts}
+        seen = [*seen[-MOST_SEEN:], (monotonic(), samples)]
+        before, elapsed = seen[0][1], seen[-1][0] - seen[0][0]
+        facts = [*_pace(samples, before, elapsed, total), counted(len(store.parts), "part")]
         facts.append(status_text(store.status, store.part_statuses, store.last_commit))
         with suppress(OSError):
             facts.append(f"{format_memory(disk_usage(run).free)} of disk left")
         yield " · ".join(facts)
         if store.status != LIVE:
             return
+        for name, status in zip(samples, store.part_statuses, strict=True):
+            if len(samples) > 1 and status.state == LIVE:
+                own = {name: before.get(name, 0)}
+                yield f"  {name}: {' · '.join(_pace({name: samples[name]}, own, elapsed, None))}"
         sleep(seconds)
+
+
+def _pace(
+    samples: dict[str, int], before: dict[str, int], elapsed: float, total: int | None
+) -> list[str]:
+    """Say how many samples there are, how many come in a second, and how long the others take."""
+    now = sum(samples.values())
+    facts = [f"{now:,} samples" if total is None else f"{now:,} of {total:,} samples"]
+    if elapsed:
+        pace = (now - sum(before.values())) / elapsed
+        facts.append(f"{pace:,.1f} a second")
+        if total is not None and pace > 0:
+            left = timedelta(seconds=round(max(total - now, 0) / pace))
+            facts.append(f"{left} left")
+    return facts
 
 
 def repeats_text(store: StateStore) -> str:
