@@ -42,7 +42,7 @@ COMMANDS = {
     "analyze several": ("run", "other"),
     "analyze --by": ("run", "--by", "label"),
     "combine": ("conv_1.json", "fc.json"),
-    "neurons": ("run", "--near", "0"),
+    "neurons": ("run", "--near", "0", "--maps"),
     "neurons --by": ("run", "--by", "label"),
     "compare": ("run", "other", "--novelty"),
     "steps": ("run",),
@@ -62,7 +62,9 @@ def paths(value, inside=""):
     if isinstance(value, dict):
         for key, held in value.items():
             path = inside + (
-                "NAME" if inside.endswith(("layers.", "pairs.", "runs.")) or key in COLUMNS else key
+                "NAME"
+                if inside.endswith(("layers.", "pairs.", "runs.", "maps.")) or key in COLUMNS
+                else key
             )
             yield path
             if "interval" in key:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,8 +37,13 @@ from tsstore.text import counted, printable
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsstore.analysis.neurons.results import Neurons
+
 MOST_PAIRS = 20
 """Of a layer and kind, in a table."""
+SHADES = " ░▒▓█"
+MAP_SIZE = 24, 72
+"""Lines, and characters of each, of a drawing."""
 
 
 def neurons(
@@ -62,6 +68,10 @@ def neurons(
             "rows, such as 0.99.",
         ),
     ] = None,
+    maps: Annotated[
+        bool,
+        typer.Option("--maps", help="Draw how often neurons fire at each position of a sample."),
+    ] = False,
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
@@ -76,10 +86,11 @@ def neurons(
     by = by_step_if_several(store, by, window, "counted")
     if near is not None and not 0 <= near <= 1:
         raise AnalysisError(f"--near is {near:g}; expected a share of the rows, from 0 to 1")
-    if near is not None and not (by is None and window is None):
+    if (near is not None or maps) and not (by is None and window is None):
+        option = "--maps" if near is None else "--near"
         raise AnalysisError(
-            "--near counts all samples together; leave out --by and --window, and choose a group "
-            "by --filter label=3, or by --step"
+            f"{option} counts all samples together; leave out --by and --window, and choose a "
+            "group by --filter label=3, or by --step"
         )
     check_output(output)
     with progress(silent=json) as report:
@@ -89,6 +100,7 @@ def neurons(
             bins=bins,
             window=window,
             joint=near is not None,
+            maps=maps,
             memory=memory,
             scheduler=scheduler,
             progress=report,
@@ -97,14 +109,38 @@ def neurons(
     if output is not None:
         save_csv(found.to_frame(), output)
     if json:
-        print_json(found.to_dict() | ({} if pairs is None else {"near_pairs": records(pairs)}))
+        shown: dict[str, Any] = {} if pairs is None else {"near_pairs": records(pairs)}
+        if isinstance(found, Neurons) and maps:
+            shown["maps"] = {name: layer.map.values.tolist() for name, layer in found.items()}
+        print_json(found.to_dict() | shown)
         return
     print_table(found.headings, found.cells(), ("10–90 %",), format=format)
     print_lines(found.sentences, format=format)
     if pairs is not None:
         _print_pairs(pairs, format=format)
+    if isinstance(found, Neurons) and maps:
+        print_lines(_map_lines(found), format=format)
     if output is None:
         print_lines(["Pass --output neurons.csv for a line a neuron."], format=format)
+
+
+def _map_lines(found: Neurons) -> Iterator[str]:
+    """Yield drawings of the mean rates of layers by position; of many positions, means of some."""
+    import numpy as np
+
+    yield "Mean rate by position: blank below 20 % of the samples, then ░, ▒, ▓, and █ from 80 %."
+    for name, layer in found.items():
+        rates = layer.map.mean("neuron").values
+        if rates.size == 1:
+            continue
+        rates = rates.reshape(-1, rates.shape[-1])
+        for axis, most in enumerate(MAP_SIZE):
+            if rates.shape[axis] > most:
+                some = np.array_split(rates, most, axis)
+                rates = np.stack([own.mean(axis) for own in some], axis)
+        yield f"{printable(name)}: {' × '.join(map(str, layer.map.shape[:-1]))} positions"
+        for line in rates:
+            yield "  " + "".join(SHADES[min(int(rate * len(SHADES)), 4)] for rate in line)
 
 
 def _print_pairs(pairs: pd.DataFrame, format: TableFormat = TableFormat.TABLE) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tsstore import text
 from tsstore.analysis.groups.grouped import Grouped
-from tsstore.analysis.neurons.layer import HEADINGS
+from tsstore.analysis.neurons.layer import HEADINGS, RATES
 from tsstore.analysis.neurons.results import Neurons
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class GroupedNeurons(Grouped[Neurons]):
     @property
     def sentences(self) -> list[str]:
         """What is to be known beside the table."""
-        return [line for name in self.layers for line in self._of_some(name)] + self.left_out
+        lines = [line for name in self.layers for line in self._of_some(name)]
+        return [RATES, *lines, *self.left_out]
 
     def _of_some(self, layer: str) -> list[str]:
         """Say how many neurons of a layer are dead in some groups and not in others."""

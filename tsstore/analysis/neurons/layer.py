@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 HEADINGS = ("layer", "neurons", "dead", "always on", "duplicates", "rate (median)", "10–90 %")
+RATES = (
+    "Rate: the share of rows in which a neuron is on; of a layer's neurons the median, and between "
+    "which rates the middle 80 % are (10–90 %)."
+)
 
 
 @dataclass(frozen=True, eq=False)

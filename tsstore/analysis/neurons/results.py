@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tsstore import text
-from tsstore.analysis.neurons.layer import HEADINGS, LayerNeurons
+from tsstore.analysis.neurons.layer import HEADINGS, RATES, LayerNeurons
 from tsstore.analysis.results.by_layer import ByLayer
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Neurons(ByLayer[LayerNeurons]):
     @property
     def sentences(self) -> list[str]:
         """What is to be known beside the table."""
-        lines = [layer.sentence for layer in self.values() if layer.sentence]
+        lines = [RATES, *(layer.sentence for layer in self.values() if layer.sentence)]
         idle = sum(layer.idle for layer in self.values())
         if not idle:
             return lines
