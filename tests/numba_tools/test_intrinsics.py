@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 from numba import njit
 
 from tsstore.numba_tools import intrinsics
-from tsstore.numba_tools.intrinsics import load_word, multiply_add, prefetch, words_at
+from tsstore.numba_tools.intrinsics import load_word, multiply_add, words_at
 
 
 def total(address, count, like):
     words = words_at(address, count, like)
     result = 0
     for index in range(words.size):
-        prefetch(words, index + 5)
         result += words[index]
     words[0] = 9
     return result
@@ -35,16 +34,6 @@ def test_numbers_at_an_address_have_the_type_asked_for():
     assert (words.dtype, words.shape) == (np.uint32, (2,))
     assert words.tobytes() == memory.tobytes()
     assert np.shares_memory(words, memory)
-
-
-def test_memory_that_is_not_there_may_be_asked_for():
-    @njit
-    def ask(words):
-        prefetch(words, 1 << 40)
-        return words[0]
-
-    assert ask(np.ones(1, np.uint16)) == 1
-    assert prefetch(np.ones(1), 77) is None
 
 
 words = st.integers(0, 2**64 - 1)

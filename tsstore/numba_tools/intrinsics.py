@@ -19,8 +19,6 @@ _WORD: Final = ir.IntType(64)
 _DOUBLE: Final = ir.IntType(128)
 _WORD_BITS: Final = ir.Constant(_DOUBLE, 64)
 _LITTLE_ENDIAN: Final = sys.byteorder == "little"
-_FOR_READING: Final = (0, 3, 1)
-"""Not for writing, into all caches, and data: as LLVM has it."""
 
 _Word = np.uint64
 
@@ -40,36 +38,12 @@ def _write_words_at(address: Any, count: Any, like: Any) -> Any:
     return lambda address, count, like: carray(_pointer(address), (count,), dtype)
 
 
-def prefetch(words: npt.NDArray[Any], at: int) -> None:
-    """Ask memory for a word that is going to be read soon; the processor goes on meanwhile."""
-
-
-@overload(prefetch, strict=False)
-def _write_prefetch(words: Any, at: Any) -> Any:
-    return lambda words, at: _prefetch(words, at)
-
-
 def _type_pointer(typing_context: Any, address: Any) -> Any:
     return types.voidptr(address), _write_pointer
 
 
 def _write_pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-
-def _type_prefetch(typing_context: Any, words: Any, at: Any) -> Any:
-    return types.none(words, types.intp), _write_prefetch_of
-
-
-def _write_prefetch_of(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    words, at = arguments
-    pointer = builder.bitcast(_element(context, builder, signature, words, at), cgutils.voidptr_t)
-    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[ir.IntType(32)] * 3])
-    function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-        builder.module, kind, "llvm.prefetch.p0"
-    )
-    builder.call(function, [pointer, *map(ir.IntType(32), _FOR_READING)])
-    return context.get_dummy_value()
 
 
 def _type_load_word(typing_context: Any, data: Any, at: Any) -> Any:
@@ -119,10 +93,6 @@ def _join(builder: Any, high: Any, low: Any) -> Any:
 #: ``_pointer(address)`` is an integer as a pointer to anything.
 _pointer: Callable[[int], Any]
 _pointer = intrinsic(_type_pointer)  # type: ignore[assignment]
-
-#: ``_prefetch(words, at)`` is :func:`prefetch`.
-_prefetch: Callable[[npt.NDArray[Any], int], None]
-_prefetch = intrinsic(_type_prefetch)  # type: ignore[assignment]
 
 #: ``load_word(data, at)`` is the little-endian number in ``data[at : at + 8]``, as a uint64, for
 #: ``data`` a C-contiguous uint8 (bytes,). Nothing checks that the bytes are there. For compiled

@@ -1,0 +1,209 @@
+"""Compares of many words at once that give bits: LLVM makes the processor's own instructions.
+
+A word is on where it is `first` or one of `following` words after it, which wrap around. LLVM finds
+no such instructions in a loop: it widens each outcome to the size of what was compared.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+LANES: Final = 16
+"""Positions that are joined at once."""
+
+_Words = npt.NDArray[np.unsignedinteger[Any]]
+_Bytes = npt.NDArray[np.uint8]
+_BYTE: Final = ir.IntType(8)
+_INDEX: Final = ir.IntType(64)
+_LITTLE_ENDIAN: Final = sys.byteorder == "little"
+
+
+def join_planes(
+    joined: _Bytes, to: int, words: _Words, at: int, step: int, planes: int, first: Any, more: Any
+) -> None:
+    """Write 16 bytes to `joined`: bit i of each is whether a word of plane i, of 1 to 8, is on.
+
+    Planes begin at `at`, every `step` words; `more` words follow `first`.
+    """
+    bits = np.zeros(LANES, np.uint8)
+    for plane in range(planes):
+        begin = at + plane * step
+        bits |= (_are_on(words[begin : begin + LANES], first, more) << plane).astype(np.uint8)
+    joined[to : to + LANES] = bits
+
+
+def turn_lines(lines: _Bytes, at: int, turned: npt.NDArray[np.uint64]) -> None:
+    """Write 16 words to `turned` from `at` on: byte i of each is that of line i, of 8, there."""
+    turned[at : at + LANES] = lines[:, at : at + LANES].T.copy().view("<u8")[:, 0]
+
+
+def on_word(words: _Words, at: int, first: Any, more: Any) -> np.uint64:
+    """Return 64 bits: whether each of the words from `at` on is on."""
+    packed = np.packbits(_are_on(words[at : at + 64], first, more), bitorder="little")
+    return np.uint64(packed.view("<u8")[0])
+
+
+def on_byte(words: _Words, at: int, first: Any, more: Any) -> np.uint8:
+    """Return 8 bits: whether each of the words from `at` on is on."""
+    return np.uint8(np.packbits(_are_on(words[at : at + 8], first, more), bitorder="little")[0])
+
+
+def _are_on(words: _Words, first: Any, more: Any) -> Any:
+    return words - first <= more
+
+
+def _type_join(
+    typing: Any,
+    joined: Any,
+    to: Any,
+    words: Any,
+    at: Any,
+    step: Any,
+    planes: Any,
+    first: Any,
+    more: Any,
+) -> Any:
+    index = types.int64
+    return types.none(joined, index, words, index, index, index, first, more), _write_join
+
+
+def _write_join(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    joined, to, words, at, step, planes, first, more = arguments
+    vector = ir.VectorType(_BYTE, LANES)
+    none = ir.Constant(vector, [0] * LANES)
+    one = ir.Constant(_INDEX, 1)
+    last = builder.sub(planes, one)
+    bits = cgutils.alloca_once_value(builder, none)  # type: ignore[no-untyped-call]
+    for half in (0, 4):
+        with builder.if_then(builder.icmp_signed("<=", ir.Constant(_INDEX, half), last)):
+            for plane in range(half, half + 4):
+                number = ir.Constant(_INDEX, plane)
+                # In place of those after the last one, that one again: a branch takes longer.
+                number = builder.select(builder.icmp_signed("<", number, last), number, last)
+                begin = builder.add(at, builder.mul(number, step))
+                on = _write_compare(
+                    context, builder, signature.args[2], words, begin, first, more, LANES
+                )
+                bit = builder.select(on, ir.Constant(vector, [1 << plane] * LANES), none)
+                builder.store(builder.or_(builder.load(bits), bit), bits)
+    valid = builder.trunc(builder.sub(builder.shl(one, planes), one), _BYTE)
+    found = builder.and_(builder.load(bits), _repeated(builder, valid, LANES))
+    place = _element(context, builder, signature.args[0], joined, to, vector)
+    builder.store(found, place, align=1)
+    return context.get_dummy_value()
+
+
+def _type_turn(typing: Any, lines: Any, at: Any, turned: Any) -> Any:
+    return types.none(lines, types.int64, turned), _write_turn
+
+
+def _write_turn(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Interleave lines by halves: first those 4 apart, then 2, then neighbours."""
+    lines, at, turned = arguments
+    bytes_type = ir.VectorType(_BYTE, LANES)
+    array = context.make_array(signature.args[0])(context, builder, lines)
+    width = builder.extract_value(array.shape, 1)
+    vectors = []
+    for line in range(8):
+        begin = builder.add(at, builder.mul(ir.Constant(_INDEX, line), width))
+        place = _element(context, builder, signature.args[0], lines, begin, bytes_type)
+        vectors.append(builder.load(place, align=1))
+    for _ in range(3):
+        pairs = zip(vectors[:4], vectors[4:], strict=True)
+        vectors = [_interleaved(builder, *pair, half) for pair in pairs for half in (0, 1)]
+    for number, vector in enumerate(vectors):
+        if not _LITTLE_ENDIAN:
+            vector = _shuffled(builder, vector, vector, [*range(7, -1, -1), *range(15, 7, -1)])
+        word = builder.add(at, ir.Constant(_INDEX, 2 * number))
+        place = _element(context, builder, signature.args[2], turned, word, bytes_type)
+        builder.store(vector, place, align=8)
+    return context.get_dummy_value()
+
+
+def _interleaved(builder: Any, first: Any, second: Any, half: int) -> Any:
+    begin = half * LANES // 2
+    order = [lane for each in range(begin, begin + LANES // 2) for lane in (each, LANES + each)]
+    return _shuffled(builder, first, second, order)
+
+
+def _shuffled(builder: Any, first: Any, second: Any, order: list[int]) -> Any:
+    lanes = ir.Constant(ir.VectorType(cgutils.int32_t, len(order)), order)
+    return builder.shuffle_vector(first, second, lanes)
+
+
+def _type_word(typing: Any, words: Any, at: Any, first: Any, more: Any) -> Any:
+    return types.uint64(words, types.int64, first, more), partial(_write_on, 64)
+
+
+def _type_byte(typing: Any, words: Any, at: Any, first: Any, more: Any) -> Any:
+    return types.uint8(words, types.int64, first, more), partial(_write_on, 8)
+
+
+def _write_on(lanes: int, context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    words, at, first, more = arguments
+    compared = _write_compare(context, builder, signature.args[0], words, at, first, more, lanes)
+    bits = builder.bitcast(compared, ir.IntType(lanes))
+    return bits if _LITTLE_ENDIAN else builder.bitreverse(bits)
+
+
+def _write_compare(
+    context: Any, builder: Any, kind: Any, words: Any, at: Any, first: Any, more: Any, lanes: int
+) -> Any:
+    """Compare words that follow each other: words before the first one wrap around."""
+    vector = ir.VectorType(first.type, lanes)
+    place = _element(context, builder, kind, words, at, vector)
+    found = builder.load(place, align=first.type.width // 8)
+    distance = builder.sub(found, _repeated(builder, first, lanes))
+    return builder.icmp_unsigned("<=", distance, _repeated(builder, more, lanes))
+
+
+def _element(context: Any, builder: Any, kind: Any, array: Any, at: Any, target: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [at]), target.as_pointer())
+
+
+def _repeated(builder: Any, value: Any, lanes: int) -> Any:
+    vector = ir.VectorType(value.type, lanes)
+    nothing = ir.Constant(vector, ir.Undefined)
+    single = builder.insert_element(nothing, value, cgutils.int32_t(0))
+    return _shuffled(builder, single, nothing, [0] * lanes)
+
+
+_join_planes: Callable[..., Any] = intrinsic(_type_join)
+_turn_lines: Callable[..., Any] = intrinsic(_type_turn)
+_on_word: Callable[..., Any] = intrinsic(_type_word)
+_on_byte: Callable[..., Any] = intrinsic(_type_byte)
+
+
+@overload(join_planes, strict=False)
+def _compile_join(
+    joined: Any, to: Any, words: Any, at: Any, step: Any, planes: Any, first: Any, more: Any
+) -> Any:
+    return lambda joined, to, words, at, step, planes, first, more: _join_planes(
+        joined, to, words, at, step, planes, first, more
+    )
+
+
+@overload(turn_lines, strict=False)
+def _compile_turn(lines: Any, at: Any, turned: Any) -> Any:
+    return lambda lines, at, turned: _turn_lines(lines, at, turned)
+
+
+@overload(on_word, strict=False)
+def _compile_on_word(words: Any, at: Any, first: Any, more: Any) -> Any:
+    return lambda words, at, first, more: _on_word(words, at, first, more)
+
+
+@overload(on_byte, strict=False)
+def _compile_on_byte(words: Any, at: Any, first: Any, more: Any) -> Any:
+    return lambda words, at, first, more: _on_byte(words, at, first, more)
