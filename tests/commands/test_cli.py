@@ -194,6 +194,15 @@ def test_without_a_command_there_is_help_and_each_command_has_an_example():
         assert f"Example: tsstore {name}" in tsstore_command(name, "--help").stdout
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(monkeypatch, shell):
+    words = {"COMP_WORDS": "tsstore ana", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "tsstore ana"}
+    words["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
+    for name, value in (words | {"_TSSTORE_COMPLETE": f"complete_{shell}"}).items():
+        monkeypatch.setenv(name, value)
+    assert "analyze" in tsstore_command().stdout
+
+
 def test_the_version_is_that_of_the_package():
     assert tsstore_command("--version").stdout == f"tsstore {tsstore.__version__}\n"
 

@@ -169,7 +169,7 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
 
     def _named(self, names: list[str]) -> str:
         """Return layers as a sentence lists them; many that are all there are by their number."""
-        every = len(names) == len(self) > MOST_NAMED
+        every = len(names) == len(self) >= MOST_NAMED
         return f"All {len(names):,} layers" if every else listed(names)
 
     @property
