@@ -55,11 +55,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Let nobody look for garbage among what stays: tests, their modules and the packages.
 
-    They are millions of objects, and each search for garbage would go through all of them. Later it
-    is looked for ten times less often than usual: a tenth of the time went there.
+    They are millions of objects, and each search for garbage would go through all of them.
     """
     gc.enable()
-    gc.set_threshold(7_000, 10, 10)
     gc.collect()
     gc.freeze()
 

@@ -70,11 +70,17 @@ def run(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def saved(run, tmp_path):
+@pytest.fixture(scope="module")
+def saved_once(run):
     analysis = tsstore.analyze(run)
-    analysis.save(tmp_path / "run.analysis.zarr")
-    return analysis, tmp_path / "run.analysis.zarr"
+    analysis.save(run.with_name("run.analysis.zarr"))
+    return analysis, run.with_name("run.analysis.zarr")
+
+
+@pytest.fixture
+def saved(saved_once, tmp_path):
+    analysis, path = saved_once
+    return analysis, shutil.copytree(path, tmp_path / path.name)
 
 
 def test_every_number_is_the_same_bit_for_bit(run, tmp_path):
