@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from tsstore.analysis.neurons.count import neurons
     from tsstore.analysis.neurons.groups import GroupedNeurons
     from tsstore.analysis.neurons.results import Neurons
-    from tsstore.analysis.planning.run_plan import RunPlan, plan
+    from tsstore.analysis.planning.plan import plan
+    from tsstore.analysis.planning.run_plan import RunPlan
     from tsstore.analysis.results.analyses import Analyses
     from tsstore.analysis.results.combining import Combined, combine
     from tsstore.analysis.results.difference import Difference, difference
@@ -90,7 +91,7 @@ _HOMES = {
     "Neurons": "analysis.neurons.results",
     "neurons": "analysis.neurons.count",
     "RunPlan": "analysis.planning.run_plan",
-    "plan": "analysis.planning.run_plan",
+    "plan": "analysis.planning.plan",
     "AccessError": "errors",
     "ResumeError": "errors",
     "TsstoreError": "errors",

@@ -12,8 +12,8 @@ from synthetic import count, draw_layer, found, layer, numbered_rows, write_laye
 import tsstore
 from tsstore.analysis.repeats import (
     HELD,
+    bytes_to_digest,
     choose_samples,
-    choose_samples_of_runs,
     digest_samples,
     settle_repeats,
 )
@@ -80,7 +80,7 @@ def test_epochs_over_the_same_samples_are_counted_once(tmp_path, scheduler, make
 def test_what_is_left_out_is_what_is_found_one_by_one(tmp_path_factory, drawn):
     ids, states = map(list, zip(*drawn, strict=True))
     store = write(tmp_path_factory.mktemp("runs") / "run", ids, {"a": states}, parts=2)
-    repeats = settle_repeats(store, ["a"], 64 * MIB, LocalScheduler(1))
+    repeats = settle_repeats(store, 64 * MIB, LocalScheduler(1))
     copies = expected(ids, states)
     new = len(set(ids))
     if not repeats.sample_filter.samples:
@@ -203,7 +203,7 @@ def test_only_samples_of_repeated_ids_are_read_and_no_layer_more_than_it_takes(
         return original(self, first, last, *others)
 
     monkeypatch.setattr(tsstore.store.chunked.reader.CommittedArray, "read", note)
-    settle_repeats(store, ["a", "b"], 64 * MIB, LocalScheduler(1))
+    settle_repeats(store, 64 * MIB, LocalScheduler(1))
     assert [(path.split("/")[-2], rows) for path, rows in read] == [("0000-a", 2)]
 
 
@@ -217,7 +217,9 @@ def test_samples_without_rows_are_like_each_other(tmp_path):
     digests = digest_samples(same_ids(store.parts), [store["a"]], 64 * MIB, LocalScheduler(1))
     alike = (digests[:30] == digests[30:]).all(axis=1)
     assert alike.tolist() == (rows.positions == 0).tolist()
-    assert settle_repeats(store, ["b"], 64 * MIB, LocalScheduler(1)).sample_filter.samples == 30
+    assert (
+        settle_repeats(store.select("b"), 64 * MIB, LocalScheduler(1)).sample_filter.samples == 30
+    )
 
 
 @pytest.mark.usefixtures("small_sizes")
@@ -237,32 +239,35 @@ def test_digests_are_the_same_whatever_the_pieces(tmp_path, monkeypatch):
 
 def test_rows_that_do_not_fit_into_the_memory_are_not_compared(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2], {"a": [1, 1, 2]})
-    repeats = settle_repeats(store, ["a"], 1 << 10, LocalScheduler(1))
+    repeats = settle_repeats(store, 1 << 10, LocalScheduler(1))
     assert (repeats.staying, repeats.sample_filter.samples) == (None, 0)
     assert repeats.problem.startswith("comparing the rows of 2 samples takes")
 
 
 def test_of_several_runs_all_that_is_known_is_held_of_the_memory(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2], {"a": [1, 1, 2]})
-    enough = 64 * MIB
-    request, runner = Request(memory=enough), LocalScheduler(1)
-    alone = choose_samples(store, ["a"], request, runner)
-    both = choose_samples_of_runs([(store, ["a"])] * 2, request, runner)
-    assert [one.sample_filter.samples for one in both] == [1, 1]
-    short = choose_samples(store, ["a"], request, runner, enough - 100)
-    assert (alone.problem, short.problem) == ("", "it takes 144 bytes, and memory is 100 bytes")
+    runner = LocalScheduler(1)
+    both = choose_samples([store] * 2, Request(memory=64 * MIB), runner)
+    assert [(one.sample_filter.samples, one.problem) for one in both] == [(1, "")] * 2
+    enough = bytes_to_digest(same_ids(store.parts), [store["a"]], runner)
+    first, second = choose_samples([store] * 2, Request(memory=enough), runner)
+    assert (first.sample_filter.samples, first.problem) == (1, "")
+    assert second.problem.startswith("comparing the rows of 2 samples takes")
+    assert settle_repeats(store, 100, runner).problem == (
+        "it takes 144 bytes, and memory is 100 bytes"
+    )
 
 
 def test_damage_is_an_error_before_anything_is_left_out(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2], {"a": [1, 1, 2]})
     next((tmp_path / "run").rglob("layers/0000-a/states/c/0/0")).write_bytes(b"damage" * 9)
     with pytest.raises(DamageError):
-        settle_repeats(store, ["a"], 64 * MIB, LocalScheduler(1))
+        settle_repeats(store, 64 * MIB, LocalScheduler(1))
 
 
 def test_a_plan_reckons_with_all_that_may_be_left_out(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2, 2, 3], {"a": [1, 1, 2, 5, 3]})
-    analysis_plan = settle_repeats(store, ["a"], 64 * MIB, LocalScheduler(1)).sample_filter.planned
+    analysis_plan = settle_repeats(store, 64 * MIB, LocalScheduler(1)).sample_filter.planned
     assert analysis_plan == HELD * 4
     assert tsstore.plan(store)["a"] != tsstore.plan(store, repeats="each")["a"]
 

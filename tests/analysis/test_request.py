@@ -9,7 +9,7 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.repeats import deal_groups
-from tsstore.analysis.request import Request, check_rows, countable, layer_names
+from tsstore.analysis.request import Request, check_rows, countable, with_layers
 from tsstore.analysis.samples import GROUPS
 from tsstore.errors import AnalysisError, EmptyStoreError, NotAStoreError, UnknownLayerError
 from tsstore.store.files.local import LocalFiles
@@ -55,13 +55,14 @@ def test_runs_that_cannot_be_counted_are_refused(tmp_path):
 
 
 def test_layers_are_named_once_and_by_their_public_names(store):
-    assert layer_names(store, None) == ["conv_1", "fc.2"]
-    assert layer_names(store, "fc.2") == ["fc.2"]
-    assert layer_names(store, ["fc.2", "conv_1_post_states", "conv_1"]) == ["fc.2", "conv_1"]
+    assert with_layers(store, None).layers == ("conv_1", "fc.2")
+    assert with_layers(store, "fc.2").layers == ("fc.2",)
+    names = ["fc.2", "conv_1_post_states", "conv_1"]
+    assert with_layers(store, names).layers == ("fc.2", "conv_1")
     with pytest.raises(UnknownLayerError, match="has no layer 'fc'"):
-        layer_names(store, ["conv_1", "fc"])
+        with_layers(store, ["conv_1", "fc"])
     with pytest.raises(AnalysisError, match="no layer was asked for"):
-        layer_names(store, [])
+        with_layers(store, [])
 
 
 def test_groups_are_for_intervals(store):

@@ -197,14 +197,16 @@ def test_ids_tell_which_samples_groups_hold_whatever_their_order(tmp_path):
     parts = write(tmp_path / "parts", {"id": ids[200:]}, {"id": ids[:200][::-1].astype(np.int32)})
     other = write(tmp_path / "other", {"id": np.where(ids == 7, 300, ids)})
     text = write(tmp_path / "text", {"id": names})
-    dealt = [RandomGroups.of_parts(one.parts, "id").dealt() for one in (whole, parts, other, text)]
+    dealt = [
+        RandomGroups.of_parts(one.parts, "id").dealt()[0] for one in (whole, parts, other, text)
+    ]
     assert dealt[0] == dealt[1] != dealt[2]
     assert len({one.digests for one in dealt}) == 3
     assert dealt[0].matches(dealt[1])
     assert dealt[0].matches(dealt[2])
     assert sum(count for count, _ in dealt[0].digests) == 300
     assert all(count < 30 for count, _ in dealt[0].digests)
-    assert RandomGroups.of_parts(whole.parts).dealt() is None
+    assert RandomGroups.of_parts(whole.parts).dealt() == [None]
 
 
 def test_samples_that_are_left_out_are_in_no_group(tmp_path):
@@ -236,7 +238,7 @@ def test_right_predictions_are_counted_by_group_over_all_parts(tmp_path, monkeyp
     parts = [predictions(1, 50), predictions(2, 80)]
     store = write(tmp_path / "run", *parts)
     groups = RandomGroups(5)
-    accuracy = count_right(store.parts, groups)
+    (accuracy,) = count_right(store.parts, groups)
     right, samples = np.zeros((2, 5), np.int64)
     for stored, values in zip(store.parts, parts, strict=True):
         group = groups.of_samples(stored.directory, 0, stored.samples)
@@ -248,20 +250,21 @@ def test_right_predictions_are_counted_by_group_over_all_parts(tmp_path, monkeyp
 
 
 def test_without_groups_all_samples_are_one(tmp_path):
-    accuracy = count_right(write(tmp_path / "run", predictions(1, 60)).parts)
+    (accuracy,) = count_right(write(tmp_path / "run", predictions(1, 60)).parts)
     assert accuracy.samples.tolist() == [60]
     assert math.isnan(Answers(np.zeros(2, np.int64), np.zeros(2, np.int64)).share)
 
 
 def test_text_is_compared_as_text(tmp_path):
     values = {"prediction": ["cat", "dog", "é"], "label": ["cat", "cat", "é"]}
-    assert count_right(write(tmp_path / "run", values).parts).right.tolist() == [2]
+    (accuracy,) = count_right(write(tmp_path / "run", values).parts)
+    assert accuracy.right.tolist() == [2]
 
 
 def test_there_is_no_accuracy_where_a_part_lacks_a_column(tmp_path):
     store = write(tmp_path / "run", predictions(1, 20), {"label": np.arange(20)})
-    assert count_right(store.parts) is None
-    assert count_right(store.parts[:1]).samples.tolist() == [20]
+    assert count_right(store.parts) == [None]
+    assert count_right(store.parts[:1])[0].samples.tolist() == [20]
 
 
 def test_damaged_labels_are_an_error(tmp_path):

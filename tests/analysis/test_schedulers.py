@@ -23,10 +23,10 @@ import tsstore
 from tsstore.analysis import workers as workers_of
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
-from tsstore.analysis.layers import count_layer
 from tsstore.analysis.machine import available_memory, available_processors
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.request import Request
+from tsstore.analysis.runs import count_layer
 from tsstore.analysis.schedulers import (
     DistributedScheduler,
     LocalScheduler,

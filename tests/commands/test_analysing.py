@@ -115,7 +115,7 @@ def through_files(monkeypatch):
     class Workers(LocalScheduler):
         shared_memory = False
 
-    monkeypatch.setattr("tsstore.analysis.planning.run_plan.choose", lambda scheduler: Workers(2))
+    monkeypatch.setattr("tsstore.analysis.planning.plan.choose", lambda scheduler: Workers(2))
     return ["--layer", "conv_2", "--memory", "1GiB"]
 
 

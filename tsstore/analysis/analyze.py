@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
-from tsstore.analysis.groups.analyze import analyze_groups, asked_groups
-from tsstore.analysis.groups.grouping import Bins
+from tsstore.analysis.groups.analyze import analyze_groups, grouping_arguments
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.cache import Entry
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.repeats import deal_groups
-from tsstore.analysis.request import (
-    Repeats,
-    Request,
-    countable,
-    dependence,
-    layer_names,
-)
+from tsstore.analysis.request import Bins, Layers, Repeats, Request, Run, countable, with_layers
 from tsstore.analysis.results.analyses import Analyses
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.runs import AskedRun, analyze_runs
+from tsstore.analysis.runs import analyze_runs
 from tsstore.analysis.schedulers import PATIENCE_SECONDS
-from tsstore.errors import AnalysisError, StoreError
-from tsstore.store.files.open import StorePath, is_url
-from tsstore.store.reading.ids import id_dtype
+from tsstore.errors import AnalysisError
+from tsstore.store.files.open import is_url
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 
 
-class Options(TypedDict, total=False):
-    """What `analyze` takes besides a run, its layers and groups."""
+class Counting(TypedDict, total=False):
+    """How the layers of a run are counted, in the words of `analyze`."""
 
     memory: int | str | None
     scheduler: Any
@@ -44,73 +36,50 @@ class Options(TypedDict, total=False):
     exact: bool
     seed: int | None
     patience: float
-    cache: str | os.PathLike[str] | None
     cluster: str | None
 
 
-@overload
-def analyze(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
-    *,
-    by: None = None,
-    bins: None = None,
-    window: None = None,
-    **options: Unpack[Options],
-) -> Analysis: ...
+class Options(Counting, total=False):
+    """What `analyze` takes besides a run, its layers and groups."""
+
+    cache: str | os.PathLike[str] | None
+
+
+class Together(Options, total=False):
+    """The same where no groups are analysed."""
+
+    by: None
+    bins: None
+    window: None
 
 
 @overload
+def analyze(store: Run, layers: Layers = None, **options: Unpack[Together]) -> Analysis: ...
+@overload
 def analyze(
-    store: Mapping[str, StateStore | StorePath],
-    layers: str | Iterable[str] | None = None,
-    *,
-    by: None = None,
-    bins: None = None,
-    window: None = None,
-    **options: Unpack[Options],
+    store: Mapping[str, Run], layers: Layers = None, **options: Unpack[Together]
 ) -> Analyses: ...
-
-
 @overload
 def analyze(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
-    *,
-    by: str,
-    bins: Bins = None,
-    window: None = None,
-    **options: Unpack[Options],
+    store: Run, layers: Layers = None, *, by: str, bins: Bins = None, **options: Unpack[Options]
 ) -> GroupedAnalysis: ...
-
-
 @overload
 def analyze(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
-    *,
-    by: None = None,
-    bins: None = None,
-    window: int,
-    **options: Unpack[Options],
+    store: Run, layers: Layers = None, *, window: int, **options: Unpack[Options]
 ) -> GroupedAnalysis: ...
-
-
 @overload
 def analyze(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
+    store: Run,
+    layers: Layers = None,
     *,
     by: str | None = None,
     bins: Bins = None,
     window: int | None = None,
     **options: Unpack[Options],
 ) -> Analysis | GroupedAnalysis: ...
-
-
 def analyze(
-    store: StateStore | StorePath | Mapping[str, StateStore | StorePath],
-    layers: str | Iterable[str] | None = None,
+    store: Run | Mapping[str, Run],
+    layers: Layers = None,
     *,
     memory: int | str | None = None,
     scheduler: Any = None,
@@ -219,16 +188,19 @@ def analyze(
         progress=progress,
         scratch=scratch,
         intervals=intervals,
-        dependent_by=dependence(dependent_by, cluster),
+        dependent_by=dependent_by,
         unique_by=unique_by,
         repeats=repeats,
         exact=exact,
         seed=seed,
         patience=patience,
+        by=by,
+        bins=bins,
+        window=window,
+        cluster=cluster,
     )
-    in_groups = by is not None or bins is not None or window is not None
     if isinstance(store, Mapping) and not isinstance(store, StateStore):
-        if in_groups:
+        if request.in_groups:
             raise AnalysisError(
                 "by=, bins= and window= are for one run; analyse each run by itself, or leave them "
                 "out"
@@ -239,101 +211,60 @@ def analyze(
             f"found a {type(store).__name__} of runs; expected a mapping from names of yours, such "
             'as {"before": "a.zarr", "after": "b.zarr"}'
         )
-    run = _asked_run(store, layers, request, by)
-    if not in_groups:
+    run = _run_of(store, layers, request)
+    if not request.in_groups:
         return _find_or_analyze([run], request, cache)[0]
-    entry = None
-    if cache is not None:
-        asked = asked_groups(by, bins, window)
-        provenance = Provenance.of(run.store, run.layers, request, **asked)
-        entry = Entry(cache, run.store.path, provenance)
-        kept = entry.find(GroupedAnalysis)
-        if kept is not None:
-            return kept
-    found = analyze_groups(run.store, run.layers, request, by, bins, window)
-    if entry is not None and _is_settled(run.store, [analysis for _, analysis in found.items()]):
-        entry.keep(found)
+    entry = Entry(cache, run, Provenance.of(run, request, **grouping_arguments(request)))
+    kept = entry.find(GroupedAnalysis)
+    if kept is not None:
+        return kept
+    found = analyze_groups(run, request)
+    entry.keep(found)
     return found
 
 
-def _asked_run(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None,
-    request: Request,
-    by: str | None = None,
-) -> AskedRun:
+def _run_of(store: Run, layers: Layers, request: Request) -> StateStore:
     """Return a run as it is committed now, once it is known that it can be analysed."""
-    store = countable(store, by)
-    names = layer_names(store, layers)
-    deal_groups(store, request)  # A column that is not there is an error before anything is read.
-    return AskedRun(store, names)
+    run = with_layers(countable(store, request.by), layers)
+    deal_groups(run, request)  # A column that is not there is an error before anything is read.
+    return run
 
 
 def _analyze_several(
-    runs: Mapping[str, StateStore | StorePath],
-    layers: str | Iterable[str] | None,
-    request: Request,
-    cache: str | os.PathLike[str] | None,
+    runs: Mapping[str, Run], layers: Layers, request: Request, cache: str | os.PathLike[str] | None
 ) -> Analyses:
     """Analyse several runs together, each of which is asked for once."""
     if not runs:
         raise AnalysisError("no run was given; expected a mapping from names to runs")
     wanted = layers if layers is None or isinstance(layers, str) else list(layers)
-    asked: dict[str, AskedRun] = {}
+    chosen: dict[str, StateStore] = {}
     known: dict[tuple[str, str], str] = {}
     for name, store in runs.items():
         if not isinstance(name, str):
             raise AnalysisError(f"{name!r:.80} is no name of a run; expected text")
-        asked[name] = run = _asked_run(store, wanted, request)
-        path = run.store.path
-        place = path if is_url(path) else os.path.realpath(path)
-        question = place, Provenance.of(run.store, run.layers, request).key
+        chosen[name] = run = _run_of(store, wanted, request)
+        place = run.path if is_url(run.path) else os.path.realpath(run.path)
+        question = place, Provenance.of(run, request).key
         if question in known:
             raise AnalysisError(
-                f"{known[question]!r:.80} and {name!r:.80} are the same run, {path}; expected each "
-                "once"
+                f"{known[question]!r:.80} and {name!r:.80} are the same run, {run.path}; expected "
+                "each once"
             )
         known[question] = name
-    found = _find_or_analyze(list(asked.values()), request, cache)
-    return Analyses(dict(zip(asked, found, strict=True)))
+    found = _find_or_analyze(list(chosen.values()), request, cache)
+    return Analyses(dict(zip(chosen, found, strict=True)))
 
 
 def _find_or_analyze(
-    runs: Sequence[AskedRun], request: Request, cache: str | os.PathLike[str] | None
+    runs: Sequence[StateStore], request: Request, cache: str | os.PathLike[str] | None
 ) -> list[Analysis]:
     """Return the analysis of each run: those that were kept, and others counted together."""
-    if cache is None:
-        return analyze_runs(runs, request)
-    entries = [
-        Entry(cache, run.store.path, Provenance.of(run.store, run.layers, request)) for run in runs
-    ]
+    entries = [Entry(cache, run, Provenance.of(run, request)) for run in runs]
     found = [entry.find(Analysis) for entry in entries]
     missing = [place for place, analysis in enumerate(found) if analysis is None]
     if missing:
         counted = analyze_runs([runs[place] for place in missing], request)
         for place, analysis in zip(missing, counted, strict=True):
             found[place] = analysis
-            if _is_settled(runs[place].store, [analysis]):
-                entries[place].keep(analysis)
+            entries[place].keep(analysis)
     return [analysis for analysis in found if analysis is not None]
-
-
-def _is_settled(store: StateStore, found: Iterable[Analysis]) -> bool:
-    """Whether more memory would find the same: ids were compared, or cannot be."""
-    if not any(analysis.not_compared for analysis in found):
-        return True
-    try:
-        id_dtype(store.parts)
-    except StoreError:
-        return True
-    return False
-
-
-def request_of(options: Options) -> Request:
-    """Return what is asked for by the options of `analyze`, but for a cache."""
-    if options.get("cache") is not None:
-        raise AnalysisError("cache= keeps analyses alone; leave it out")
-    asked: dict[str, Any] = dict(options)
-    asked.pop("cache", None)
-    asked["dependent_by"] = dependence(asked.get("dependent_by"), asked.pop("cluster", None))
-    return Request(**asked)

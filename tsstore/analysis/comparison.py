@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from tsstore.analysis.flips import HEADINGS, HELD_BYTES, LayerFlips, compare_layer, find_targets
 from tsstore.analysis.overlap import find_overlap
-from tsstore.analysis.repeats import choose_samples_of_runs
-from tsstore.analysis.request import Request, countable, layer_names
+from tsstore.analysis.repeats import choose_samples
+from tsstore.analysis.request import Layers, Request, Run, countable, running, with_layers
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.difference import Difference, difference
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.results.overlap import Overlap
-from tsstore.analysis.runs import AskedRun, analyze_runs
-from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.analysis.runs import analyze_runs
+from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import AnalysisError, UnknownLayerError
-from tsstore.text import (
-    counted,
-    html_lines,
-    html_table,
-    html_title,
-    listed,
-    printable,
-    text_table,
-)
+from tsstore.text import counted, html_lines, html_table, html_title, listed, printable, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsstore.store.files.open import StorePath
     from tsstore.store.reading.layer import LayerStates
     from tsstore.store.reading.store import StateStore
     from tsstore.text import Progress
@@ -62,7 +52,7 @@ class Comparison(ByLayer[LayerFlips]):
         What speaks against comparing, in sentences.
     """
 
-    layers: Mapping[str, LayerFlips]
+    headings = HEADINGS
 
     def __init__(
         self,
@@ -73,14 +63,11 @@ class Comparison(ByLayer[LayerFlips]):
         overlap: Overlap | None = None,
     ) -> None:
         self.first, self.second = runs
+        self.subject = f"{self.first} with {self.second}"
         self.layers = dict(layers)
         self.efficiency = efficiency
         self.overlap = overlap
         self.warnings = list(warnings)
-
-    def __getitem__(self, name: str) -> LayerFlips:
-        found: LayerFlips = self._find(name, f"no layer {name!r:.80} was compared, only")
-        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""
@@ -158,9 +145,9 @@ class Comparison(ByLayer[LayerFlips]):
 
 
 def compare(
-    first: StateStore | StorePath | Analysis,
-    second: StateStore | StorePath | Analysis,
-    layers: str | Iterable[str] | None = None,
+    first: Run | Analysis,
+    second: Run | Analysis,
+    layers: Layers = None,
     *,
     efficiency: bool = True,
     novelty: bool = False,
@@ -225,17 +212,16 @@ def compare(
     warnings = [*_warnings(pairs), *(_other_lengths(pairs) if novelty else ())]
     found = None
     if efficiency:
-        runs = [AskedRun(store, names) for store in stores]
+        runs = [store.select(*names) for store in stores]
         found = difference(*analyze_runs(runs, Request(memory, scheduler, progress, scratch)))
     flips, overlap = {}, None
-    with closing(choose(request.scheduler)) as runner:
+    with running(request, *stores) as runner:
         amount = runner.memory(request.memory)
         targets = find_targets(*stores, amount)
         amount -= HELD_BYTES * (stores[0].samples + stores[1].samples)
         for name, pair in zip(names, pairs, strict=True):
-            with _reading(stores, pair, runner):
-                report = request.report(name)
-                flips[name] = compare_layer(*pair, targets, amount, runner, report)
+            report = request.report(name)
+            flips[name] = compare_layer(*pair, targets, amount, runner, report)
         del targets
         if novelty:
             overlap = _overlap(stores, pairs, request, runner, seed)
@@ -258,31 +244,16 @@ def _overlap(
 ) -> Overlap:
     """Find what layers of two runs share, of the samples that an analysis would count."""
     names = [first.name for first, _ in pairs]
-    samples = choose_samples_of_runs([(store, names) for store in stores], request, runner)
+    samples = choose_samples([store.select(*names) for store in stores], request, runner)
     found = {}
     for name, pair in zip(names, pairs, strict=True):
-        with _reading(stores, pair, runner):
-            found[name] = find_overlap(pair, samples, request, runner, seed)
+        found[name] = find_overlap(pair, samples, request, runner, seed)
     return Overlap((stores[0].path, stores[1].path), found)
 
 
-@contextmanager
-def _reading(
-    stores: Pair[StateStore], pair: Pair[LayerStates], runner: Scheduler
-) -> Iterator[None]:
-    """Check that all processes see a layer of both runs."""
-    with ExitStack() as stack:
-        for store, states in zip(stores, pair, strict=True):
-            directories = [part.directory for part in states.parts]
-            stack.enter_context(runner.reading(store.parts[0].files, directories))
-        yield
-
-
-def _common_layers(
-    first: StateStore, second: StateStore, layers: str | Iterable[str] | None
-) -> list[str]:
+def _common_layers(first: StateStore, second: StateStore, layers: Layers) -> list[str]:
     if layers is not None:
-        names = layer_names(first, layers)
+        names = list(with_layers(first, layers))
         for name in names:
             second.layer_name(name)
         return names

@@ -35,7 +35,7 @@ from tsstore.analysis.states.by_sample import (
     without_samples,
     work_by_sample,
 )
-from tsstore.analysis.states.distinct import Share, shares
+from tsstore.analysis.states.distinct import Pieces, by_subpartition
 from tsstore.counting.firing import row_words
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.nearest import nearest
@@ -45,7 +45,7 @@ from tsstore.counting.tables.grouped import GroupedTable
 from tsstore.counting.tables.spectra import Tally
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError, MemoryTooSmallError
-from tsstore.numba_tools.mixing import splitmix_words
+from tsstore.numba_tools.words import splitmix_words
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart
@@ -202,7 +202,7 @@ def _count_partition(job: _Job, first: Index, second: Index, partition: int) -> 
     has_new = np.zeros(job.samples, np.bool_)
     none = np.empty((0, words), np.uint64)
     drawn = _Drawn(none[:, 0], none, np.empty(0, np.int64))
-    for runs, bits in shares([(first, words), (second, words + 1)], plan, partition):
+    for runs, bits in by_subpartition([(first, words), (second, words + 1)], plan, partition):
         records = partial(_by_run, *runs)
         new_table = partial(GroupedTable, words, len(RUNS), plan.maximum_slots, FIRST_SLOTS)
         for table in count_in_passes(new_table, records, bits, plan.maximum_slots):
@@ -212,10 +212,10 @@ def _count_partition(job: _Job, first: Index, second: Index, partition: int) -> 
     return _Found(tuple(spectra[0]), tuple(spectra[1]), np.packbits(has_new), drawn)
 
 
-def _by_run(first: Share, second: Share) -> Iterator[Records]:
+def _by_run(first: Pieces, second: Pieces) -> Iterator[Records]:
     """Yield records of keys alone, by run."""
-    for run, share in enumerate((first, second)):
-        for piece in share():
+    for run, pieces in enumerate((first, second)):
+        for piece in pieces():
             own = piece if run == FIRST else without_samples(piece)[0]
             yield replace(own, group=np.full(len(own), run, np.uint8))
 

@@ -70,33 +70,32 @@ class RepeatedSamples:
     problem: str = ""
 
 
-def choose_samples_of_runs(
-    runs: Iterable[tuple[StateStore, Sequence[str]]], request: Request, scheduler: Scheduler
+def choose_samples(
+    runs: Iterable[StateStore], request: Request, scheduler: Scheduler
 ) -> list[Samples]:
-    """Do the same for layers of several runs: which samples count is held of all of them."""
+    """Settle which samples of runs count in the layers that are shown, and deal them into groups.
+
+    Which these are is held of all runs.
+    """
     found: list[Samples] = []
-    for store, layers in runs:
+    for run in runs:
         held = INDEX_BYTES * sum(samples.sample_filter.planned for samples in found)
-        found.append(choose_samples(store, layers, request, scheduler, held))
+        memory = max(scheduler.memory(request.memory) - held, 0)
+        found.append(_choose_samples(run, request, scheduler, memory))
     return found
 
 
-def choose_samples(
-    store: StateStore,
-    layers: Sequence[str],
-    request: Request,
-    scheduler: Scheduler,
-    held: int = 0,
+def _choose_samples(
+    store: StateStore, request: Request, scheduler: Scheduler, memory: int
 ) -> Samples:
-    """Settle which samples count in the layers, and deal these into groups, beside bytes held."""
-    memory, shown = max(scheduler.memory(request.memory) - held, 0), store.view.samples
+    shown = store.view.samples
     if request.unique_by is not None:
         found = RepeatedSamples(leave_out_repeated(store, request.unique_by, memory))
     elif request.repeats == "each":
         same = find_same_ids(store, memory)
         found = RepeatedSamples(staying=None if isinstance(same, str) else same.repeats)
     else:
-        found = settle_repeats(store, layers, memory, scheduler)
+        found = settle_repeats(store, memory, scheduler)
     groups = deal_groups(store, request)
     if groups is not None:
         groups = groups.joining(found.dependent)
@@ -179,9 +178,7 @@ def find_same_ids(store: StateStore, memory: int) -> SameIds | str:
     return same_ids(store.parts, ID, store.view.samples)
 
 
-def settle_repeats(
-    store: StateStore, layers: Sequence[str], memory: int, scheduler: Scheduler
-) -> RepeatedSamples:
+def settle_repeats(store: StateStore, memory: int, scheduler: Scheduler) -> RepeatedSamples:
     """Find the samples that come more than once, and settle which of them count.
 
     Only rows of samples whose id occurs more than once are read, and of those only as many layers
@@ -192,7 +189,7 @@ def settle_repeats(
         return RepeatedSamples(staying=None, problem=same)
     if not same.samples:
         return RepeatedSamples()
-    states = [store[name] for name in layers]
+    states = list(store.values())
     needed = bytes_to_digest(same, states, scheduler)
     if needed > memory:
         problem = (
@@ -205,7 +202,7 @@ def settle_repeats(
 
 def _settled(same: SameIds, digests: Digests) -> RepeatedSamples:
     """Leave out copies, unless many are equal by chance; the others depend on each other."""
-    copies = _equal_to_earlier(same.number, digests)
+    copies, _ = _equal(same.number, digests)
     staying = same.repeats - int(copies.sum())
     if _many_by_chance(same.number, digests, int(copies.sum()), staying):
         copies[:] = False
@@ -231,13 +228,17 @@ def _chosen(
     return {directory: indices for directory, indices in found.items() if len(indices)}
 
 
-def _equal_to_earlier(number: Indices, digests: Digests) -> npt.NDArray[np.bool_]:
-    """Return which samples equal an earlier one of their id."""
+def _equal(
+    number: Indices, digests: Digests
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return which samples equal an earlier one of their id, and which any other one."""
     order = np.lexsort((digests[:, 1], digests[:, 0], number))
-    same = _follows_its_like(number[order], digests[order])
-    copies = np.zeros(len(number), bool)
-    copies[order] = same
-    return copies
+    number, digests = number[order], digests[order]
+    follows = np.zeros(len(order) + 1, bool)
+    follows[1:-1] = (number[1:] == number[:-1]) & (digests[1:] == digests[:-1]).all(axis=1)
+    earlier, other = np.zeros((2, len(order)), bool)
+    earlier[order], other[order] = follows[:-1], follows[:-1] | follows[1:]
+    return earlier, other
 
 
 def _many_by_chance(number: Indices, digests: Digests, copies: int, differ: int) -> bool:
@@ -280,7 +281,7 @@ def digest_samples(
                 if (mine := chosen[directory]).any()
             }
             digests[read] = _digest_layer(states, samples, left, scheduler)
-            alike &= _has_its_like(same.number, digests)
+            alike &= _equal(same.number, digests)[1]
     return digests
 
 
@@ -340,19 +341,3 @@ def _digest_piece(piece: Piece, layer: str, samples: Mapping[str, _PartSamples])
             digest.update(data[start:stop])
             found[sample] = digest.digest()
     return np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
-
-
-def _has_its_like(number: Indices, digests: Digests) -> npt.NDArray[np.bool_]:
-    """Return which samples equal another one of their id, earlier or later."""
-    order = np.lexsort((digests[:, 1], digests[:, 0], number))
-    same = np.append(_follows_its_like(number[order], digests[order]), False)
-    has = np.zeros(len(number), bool)
-    has[order] = same[:-1] | same[1:]
-    return has
-
-
-def _follows_its_like(number: Indices, digests: Digests) -> npt.NDArray[np.bool_]:
-    """Return which entries, in order of numbers and digests, equal the one before them."""
-    same = np.zeros(len(number), bool)
-    same[1:] = (number[1:] == number[:-1]) & (digests[1:] == digests[:-1]).all(axis=1)
-    return same

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numbers
 import os
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import InitVar, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from tsstore.analysis.execution.scratch import scratch_parent
 from tsstore.analysis.machine import parse_memory
-from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report
+from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report, Scheduler, choose
 from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
@@ -20,15 +21,19 @@ from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.text import Progress
 
+Run: TypeAlias = "StateStore | StorePath"
+Layers: TypeAlias = str | Iterable[str] | None
+Bins: TypeAlias = int | Sequence[float] | None
 Repeats = Literal["once", "each"]
 """Whether samples of one id and the same rows count once, or each sample is a draw of its own."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of an analysis of a run, or of a layer, in the words of `analyze`.
+    """What is asked of an analysis of a run, of its groups, or of a layer: words of `analyze`.
 
-    What makes no sense whatever the run is an AnalysisError.
+    What makes no sense whatever the run is an AnalysisError. `cluster` is the old name of
+    `dependent_by`.
     """
 
     memory: int | str | None = None
@@ -42,8 +47,20 @@ class Request:
     exact: bool = False
     seed: int | None = None
     patience: float = PATIENCE_SECONDS
+    by: str | None = None
+    bins: Bins = None
+    window: int | None = None
+    cluster: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, cluster: str | None) -> None:
+        if cluster is not None:
+            if self.dependent_by is not None:
+                raise AnalysisError(
+                    "cluster= is the old name of dependent_by=; pass dependent_by= alone"
+                )
+            # Of who calls what makes a request.
+            warnings.warn("cluster= is called dependent_by= now", DeprecationWarning, stacklevel=4)
+            object.__setattr__(self, "dependent_by", cluster)
         if self.memory is not None:
             parse_memory(self.memory)
         scratch_parent(self.scratch)
@@ -61,14 +78,28 @@ class Request:
                 "intervals=False; leave one of the two out"
             )
 
+    @property
+    def in_groups(self) -> bool:
+        """Whether groups of samples are asked for."""
+        return self.by is not None or self.bins is not None or self.window is not None
+
     def report(self, layer: str) -> Report | None:
         """Return what is to be told of each task of a layer that is done; None for nothing."""
         return None if self.progress is None else partial(self.progress, layer)
 
 
-def countable(
-    store: StateStore | StorePath, by: str | None = None, function: str = "analyze"
-) -> StateStore:
+@contextmanager
+def running(request: Request, *runs: StateStore | LayerStates) -> Iterator[Scheduler]:
+    """Yield what runs the tasks of a request, where all processes see the runs."""
+    with ExitStack() as opened:
+        runner = opened.enter_context(closing(choose(request.scheduler, request.patience)))
+        for run in runs:
+            directories = [part.directory for part in run.parts]
+            opened.enter_context(runner.reading(run.parts[0].files, directories))
+        yield runner
+
+
+def countable(store: Run, by: str | None = None, function: str = "analyze") -> StateStore:
     """Return a run as of its commits now, whatever is committed later.
 
     An EmptyStoreError if there are none, an AnalysisError if it holds several steps and is not
@@ -93,26 +124,16 @@ def countable(
     return store
 
 
-def layer_names(store: StateStore, layers: str | Iterable[str] | None) -> list[str]:
-    """Return the public names of the layers asked for, each once; all unless some are given.
+def with_layers(store: StateStore, layers: Layers) -> StateStore:
+    """Return a view of the layers that are asked for, each once; of all unless some are.
 
     They are asked for by names, or by patterns as `StateStore.select` takes them.
     """
     wanted = [layers] if isinstance(layers, str) else store.layers if layers is None else layers
-    names = list(store.select(*wanted).layers)
-    if not names:
+    chosen = store.select(*wanted)
+    if not chosen.layers:
         raise AnalysisError(f"{store.path}: no layer was asked for; it has {list(store.layers)}")
-    return names
-
-
-def dependence(dependent_by: str | None, cluster: str | None) -> str | None:
-    """Return the column that `analyze` and `plan` are told of, by its name or by the old one."""
-    if cluster is None:
-        return dependent_by
-    if dependent_by is not None:
-        raise AnalysisError("cluster= is the old name of dependent_by=; pass dependent_by= alone")
-    warnings.warn("cluster= is called dependent_by= now", DeprecationWarning, stacklevel=3)
-    return cluster
+    return chosen
 
 
 def check_rows(states: LayerStates, sample_filter: SampleFilter = ALL_SAMPLES) -> None:

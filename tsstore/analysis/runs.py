@@ -1,67 +1,64 @@
-"""Analysing runs: which samples count, what their layers show, and what that comes to."""
+"""Analysing runs: which samples count, and the states of their layers, several at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+import math
+import re
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
+from typing import Any
 
+import numpy as np
+
+from tsstore.analysis.execution.block import LayerJob
+from tsstore.analysis.execution.graph import Counts, build_graph, count_in_one_task, finish_counts
+from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.analysis.layers import analyze_layers
-from tsstore.analysis.repeats import choose_samples_of_runs
-from tsstore.analysis.request import Request
+from tsstore.analysis.machine import give_back_memory
+from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
+from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plans
+from tsstore.analysis.repeats import choose_samples
+from tsstore.analysis.request import Request, check_rows, running
+from tsstore.analysis.results.estimates import PER_SAMPLE
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.samples import Dealt, Samples, count_right
-from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.analysis.schedulers import Report, Scheduler
+from tsstore.counting.keys import KeyScheme
+from tsstore.counting.warm_up import warm_up
+from tsstore.errors import CountingError, TsstoreError
 from tsstore.statistics.rates import Answers
+from tsstore.store.reading.layer import LayerStates
+from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
 
 
-@dataclass(frozen=True, eq=False)
-class AskedRun:
-    """A run of which layers are to be analysed, by their names."""
-
-    store: StateStore
-    layers: list[str]
-
-
-def analyze_runs(runs: Sequence[AskedRun], request: Request) -> list[Analysis]:
-    """Analyse the samples that are shown of one step of each run; layers of all go together."""
-    with chosen([run.store for run in runs], request) as runner:
+def analyze_runs(runs: Sequence[StateStore], request: Request) -> list[Analysis]:
+    """Analyse what is shown of each run, which is of one step; layers of all go together."""
+    with running(request, *runs) as runner:
         return analyze_samples(runs, request, runner)
 
 
-@contextmanager
-def chosen(stores: Sequence[StateStore], request: Request) -> Iterator[Scheduler]:
-    """Yield what runs the tasks, which sees the runs."""
-    with ExitStack() as opened:
-        runner = opened.enter_context(closing(choose(request.scheduler, request.patience)))
-        for store in stores:
-            directories = [part.directory for part in store.parts]
-            opened.enter_context(runner.reading(store.parts[0].files, directories))
-        yield runner
-
-
 def analyze_samples(
-    runs: Sequence[AskedRun], request: Request, runner: Scheduler
+    runs: Sequence[StateStore], request: Request, runner: Scheduler
 ) -> list[Analysis]:
-    """Analyse the samples that are shown of one step of each run, on a scheduler."""
-    every = choose_samples_of_runs([(run.store, run.layers) for run in runs], request, runner)
+    """Do so on a scheduler."""
+    every = choose_samples(runs, request, runner)
     layers = [
-        (run.store[name], samples)
+        (states, samples)
         for run, samples in zip(runs, every, strict=True)
-        for name in run.layers
+        for states in run.values()
     ]
     results = iter(analyze_layers(layers, request, runner))
     analyses = []
     for run, samples in zip(runs, every, strict=True):
-        store, groups, shown = run.store, samples.groups, samples.sample_filter
-        accuracy = count_right(store.parts, groups, shown)
-        dealt = None if groups is None else groups.dealt(shown)
-        own = list(islice(results, len(run.layers)))
-        analyses.append(analysis_of(store, request, samples, own, accuracy, dealt))
+        groups, shown = samples.groups, samples.sample_filter
+        (accuracy,) = count_right(run.parts, groups, shown)
+        (dealt,) = [None] if groups is None else groups.dealt(shown)
+        own = list(islice(results, len(run)))
+        analyses.append(analysis_of(run, request, samples, own, accuracy, dealt))
     return analyses
 
 
@@ -87,7 +84,7 @@ def analysis_of(
         not_compared=samples.problem,
         dealt=dealt,
         chosen=", ".join(store.view.told),
-        provenance=Provenance.of(store, [layer.name for layer in results], request),
+        provenance=Provenance.of(store, request),
     )
 
 
@@ -99,3 +96,207 @@ def _told_of_dependence(layers: list[LayerResult]) -> dict[str, LayerResult]:
     phrase = f"in layer {shown.name} {shown.own_dependence}"
     told = (layer if layer is shown else replace(layer, dependence=phrase) for layer in layers)
     return {layer.name: layer for layer in told}
+
+
+def analyze_layers(
+    layers: Sequence[tuple[LayerStates, Samples]], request: Request, scheduler: Scheduler
+) -> list[LayerResult]:
+    """Count layers, in the samples that count of each: as many at once as the memory holds.
+
+    What is counted at once is one graph, in which no layer waits for another one. It is an
+    EmptyStoreError if a layer has no rows that count, a MemoryTooSmallError if the memory holds not
+    even one task; later a DamageError if a chunk is not what was committed, a CountingError if the
+    counts do not add up to the rows. Errors name the layer.
+    """
+    # Which samples are left out of a run is held all the while, also while others are counted.
+    filters = {id(samples): samples.sample_filter for _, samples in layers}
+    left_out = sum(one.planned for one in filters.values())
+    works = []
+    for states, samples in layers:
+        check_rows(states, samples.sample_filter)
+        of = samples.group_count, left_out, request.exact, request.scratch
+        works.append(layer_work(states, scheduler, *of))
+    plans = make_plans(works, scheduler.memory(request.memory), scheduler)
+    found: dict[int, LayerResult] = {}
+    batches = plan_batches(plans, scheduler.threads)
+    progress = _Progress(request, layers, plans)
+    for batch in batches:
+        chosen = [(*layers[place], plans[place]) for place in batch.layers]
+        results = _count_batch(batch, chosen, request, scheduler, progress)
+        found.update(zip(batch.layers, results, strict=True))
+    return [found[place] for place in range(len(layers))]
+
+
+def count_layer(
+    states: LayerStates, request: Request, scheduler: Scheduler, samples: Samples | None = None
+) -> LayerResult:
+    """Count a layer alone, in all samples that it shows unless told; see :func:`analyze_layers`."""
+    samples = Samples(states.sample_filter) if samples is None else samples
+    return analyze_layers([(states, samples)], request, scheduler)[0]
+
+
+class _Progress:
+    """What is told of all layers that are counted, as if they were one."""
+
+    def __init__(
+        self, request: Request, layers: Sequence[tuple[LayerStates, Samples]], plans: Sequence[Plan]
+    ) -> None:
+        name = layers[0][0].name if len(layers) == 1 else f"{len(layers):,} layers"
+        self._report = request.report(name)
+        self._done, self._later = 0, sum(plan.tasks for plan in plans)
+
+    def of_batch(self, plans: Iterable[Plan]) -> Report | None:
+        """Return what is to be told of the next batch, of layers with these plans."""
+        self._later -= sum(plan.tasks for plan in plans)
+        before, report = self._done, self._report
+        if report is None:
+            return None
+
+        def tell(done: int, total: int) -> None:
+            self._done = before + done
+            report(self._done, before + total + self._later)
+
+        return tell
+
+
+def _count_batch(
+    batch: PlannedBatch,
+    layers: Sequence[tuple[LayerStates, Samples, Plan]],
+    request: Request,
+    scheduler: Scheduler,
+    progress: _Progress,
+) -> list[LayerResult]:
+    """Count layers at once, whose records share a folder."""
+    graph: dict[Any, Any] = {}
+    plans = [plan for _, _, plan in layers]
+    for states, samples, plan in layers:
+        warm_up(states.row_bytes, request.exact, samples.group_count, plan.spill)
+    if batch.gives_back:
+        give_back_memory()
+    # All of them write to the folder if one does: each file has a name of its own.
+    spilling = next((plan for plan in plans if plan.spill), plans[0])
+    with planned_scratch(spilling, scheduler, request.scratch) as folder:
+        keys, token = [], uuid.uuid4().hex[:12]
+        for number, (states, samples, plan) in enumerate(layers):
+            scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
+            job = LayerJob(states, scheme, plan, folder, samples)
+            keys.append(_add_layer(graph, job, token, number))
+        report = progress.of_batch(plans)
+        results: list[LayerResult] = scheduler.run(graph, keys, batch.threads, report)
+        if batch.gives_back:
+            give_back_memory()
+    return results
+
+
+def _add_layer(graph: dict[Any, Any], job: LayerJob, token: str, number: int) -> Any:
+    """Add the tasks that count a layer to a graph; return the key of its result."""
+    of_layer = _run_for_layer, job.states.location, job.states.name
+    blocks = job.states.blocks(job.plan.block_rows)
+    if not job.plan.partition_bits and len(list(islice(blocks, 2))) == 1:
+        # Its graph would take longer than what it does. Of tasks that are alike Dask hands out a
+        # few at a time, to workers that are free.
+        key = f"tsstore-small-{token}", number
+        graph[key] = (*of_layer, _count_alone, job)
+        return key
+    key = f"tsstore-layer-{token}", number
+    own, counts = build_graph(job)
+    shared = next(name for name, value in own.items() if value is job)
+    own[key] = (_conclude, shared, counts)
+    for name, task in own.items():
+        # What is no tuple is a value that tasks share.
+        graph[name] = (*of_layer, *task) if isinstance(task, tuple) else task
+    return key
+
+
+def _count_alone(job: LayerJob) -> LayerResult:
+    """Count a small layer by one task."""
+    return _conclude(job, count_in_one_task(job))
+
+
+def _run_for_layer(run: str, layer: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a task of a layer of a run, whose names its errors say."""
+    try:
+        return function(*arguments)
+    except TsstoreError as error:
+        if not re.search(rf"(?<!\w){re.escape(layer)}(?!\w)", str(error)):
+            error.args = (f"{run}: layer {layer}: {error}", *error.args[1:])
+        raise
+    except Exception as error:
+        error.add_note(f"It is of layer {layer} of {run}.")
+        raise
+
+
+def _conclude(job: LayerJob, counts: Counts) -> LayerResult:
+    """Return what was counted of a layer, checked, when all its tasks are done."""
+    states, samples = job.states, job.samples
+    if job.plan.gives_back:
+        give_back_memory()
+    counts = finish_counts(counts, states, samples)
+    _check_rows(states, counts, samples.sample_filter)
+    held = samples.sample_filter.kept_samples(states)
+    result = layer_result(states, counts, job.scheme, held, samples.clusters)
+    # All layers are told what one shows: it takes a while, and is kept with the result.
+    _ = result.own_dependence
+    return result
+
+
+def _check_rows(states: LayerStates, counts: Counts, sample_filter: SampleFilter) -> None:
+    """Check that all rows that count were counted, and in each group its own."""
+    rows, samples = sample_filter.kept_rows(states), sample_filter.kept_samples(states)
+    if counts.spectrum.rows != rows:
+        raise CountingError(
+            f"{states.name}: the multiplicities add up to {counts.spectrum.rows}, but "
+            f"{rows} rows are committed and not left out"
+        )
+    changes = counts.changes
+    if changes is None:
+        return
+    left = changes.rows.copy()
+    np.add.at(left, changes.group, changes.states * changes.multiplicity)
+    if left.any() or changes.rows.sum() != rows or changes.samples.sum() != samples:
+        raise CountingError(
+            f"{states.name}: the groups' changes take {changes.rows.tolist()} rows of "
+            f"{changes.samples.tolist()} samples away and leave {left.tolist()}, but "
+            f"{rows} rows of {samples} samples are committed and not left out"
+        )
+
+
+def layer_result(
+    states: LayerStates, counts: Counts, scheme: KeyScheme, samples: int, clusters: int | None
+) -> LayerResult:
+    """Return what was counted of a layer, with what else its numbers follow from."""
+    return LayerResult(
+        name=states.name,
+        neurons=states.neurons,
+        samples=samples,
+        spectrum=counts.spectrum,
+        equal_pairs_within_samples=counts.equal_pairs_within_samples,
+        pairs_within_samples=counts.pairs_within_samples,
+        collision_bound=scheme.collision_bound(counts.spectrum.distinct),
+        threshold=states.attributes.threshold["given"],
+        sampling=_sampling(states),
+        changes=counts.changes,
+        clusters=clusters,
+    )
+
+
+def _sampling(states: LayerStates) -> dict[str, Any] | None:
+    """Return what was left out on purpose, and of how many positions some were chosen.
+
+    Of samples of different length a fixed number of positions weighs each sample alike: what it
+    estimates is the entropy of a position of a sample, not of a row.
+    """
+    attributes = states.attributes
+    if not attributes.sampling:
+        return None
+    said = dict(attributes.sampling)
+    if "positions" in said:
+        said["of_positions"] = math.prod(attributes.position_shape)
+    if type(said.get("positions")) is int:
+        fewest, most = states.lengths or (0, 0)
+        if fewest < most:
+            said["lengths"] = [fewest, most]
+        # Earlier versions did not note lengths: but where some samples gave less, they differ.
+        if fewest < most or states.positions is None:
+            said["target"] = PER_SAMPLE
+    return said

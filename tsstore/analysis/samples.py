@@ -14,7 +14,7 @@ from tsstore.counting.premerge.samples import deal
 from tsstore.counting.records import Groups, group_dtype
 from tsstore.counting.tables.grouped import count_codes
 from tsstore.errors import AnalysisError
-from tsstore.numba_tools.mixing import GOLDEN, splitmix_words
+from tsstore.numba_tools.words import GOLDEN, splitmix_words
 from tsstore.statistics.rates import Answers
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.reading.part import Part
@@ -107,17 +107,13 @@ class RandomGroups:
         """
         if not members or self.columns is None:
             return self
-        words = [self._words_of(directory, own) for directory, (own, _) in members.items()]
-        numbers = [number for _, number in members.values()]
+        words, numbers = [], []
+        for directory, first, piece in self._pieces(members):
+            own, number = members[directory]
+            some = slice(*np.searchsorted(own, [first, first + len(piece)]))
+            words.append(piece[own[some] - first])
+            numbers.append(number[some])
         return replace(self, joined=_join(np.concatenate(words), np.concatenate(numbers)))
-
-    def _words_of(self, directory: str, indices: npt.NDArray[np.int64]) -> _Words:
-        column, first, found = (self.columns or {})[directory], 0, []
-        for words in _word_pieces(column, 0, column.commit.rows):
-            own = slice(*np.searchsorted(indices, [first, first + len(words)]))
-            found.append(words[indices[own] - first])
-            first += len(words)
-        return np.concatenate(found)
 
     def _as_joined(self, words: _Words) -> _Words:
         """Return words that are the same for all samples of a cluster."""
@@ -133,7 +129,8 @@ class RandomGroups:
         if self.columns is None:
             return None
         known, new = np.empty(0, np.uint64), [np.empty(0, np.uint64)]
-        for kept in self._kept_words(sample_filter):
+        for directory, first, words in self._pieces(self.columns):
+            kept = sample_filter.select(words, directory, first)
             new.append(np.unique(self._as_joined(kept)))
             # Merged once there are as many new ones as known ones, each is sorted a few times.
             if sum(map(len, new)) > len(known):
@@ -158,30 +155,23 @@ class RandomGroups:
         pieces = _word_pieces(self.columns[directory], 0, samples) if samples else ()
         return np.concatenate([np.empty(0, np.uint64), *map(self._as_joined, pieces)])
 
-    def dealt(self, sample_filter: SampleFilter = ALL_SAMPLES) -> Dealt | None:
-        """Return which samples each group holds; None if their place in their parts tells that."""
-        found = self.dealt_by_set(None, 1, sample_filter)
-        return None if found is None else found[0]
+    def dealt(
+        self, sample_filter: SampleFilter = ALL_SAMPLES, sets: Sets | None = None, count: int = 1
+    ) -> list[Dealt | None]:
+        """Return which samples each group holds, of each of so many sets, or of all as one.
 
-    def dealt_by_set(
-        self, sets: Sets | None, count: int, sample_filter: SampleFilter = ALL_SAMPLES
-    ) -> list[Dealt] | None:
-        """Return the same for each of so many sets of samples."""
+        None if their place in their parts tells that.
+        """
         if self.columns is None or self.by is None:
-            return None
-        counts, sums = (
-            np.zeros((count, self.count), np.int64),
-            np.zeros((count, self.count), np.uint64),
-        )
-        for directory, column in self.columns.items():
-            first = 0
-            for words in _word_pieces(column, 0, column.commit.rows):
-                own = _sets_of(sets, directory, first, len(words), sample_filter)
-                cell = own[own >= 0], self._groups(self._as_joined(words), "")[own >= 0]
-                np.add.at(counts, cell, 1)
-                # Sums of hashes tell sets of words from each other.
-                np.add.at(sums, cell, splitmix_words(words)[own >= 0])
-                first += len(words)
+            return [None] * count
+        counts = np.zeros((count, self.count), np.int64)
+        sums = counts.astype(np.uint64)
+        for directory, first, words in self._pieces(self.columns):
+            own = _sets_of(sets, directory, first, len(words), sample_filter)
+            cell = own[own >= 0], self._groups(self._as_joined(words), "")[own >= 0]
+            np.add.at(counts, cell, 1)
+            # Sums of hashes tell sets of words from each other.
+            np.add.at(sums, cell, splitmix_words(words)[own >= 0])
         joined = self.joined is not None and len(self.joined[0]) > 0
         digests = [
             tuple(zip(*pair, strict=True))
@@ -189,12 +179,12 @@ class RandomGroups:
         ]
         return [Dealt(self.by, own, joined) for own in digests]
 
-    def _kept_words(self, sample_filter: SampleFilter) -> Iterator[_Words]:
-        """Yield the words of all samples that stay, some of them at a time."""
-        for directory, column in (self.columns or {}).items():
-            first = 0
+    def _pieces(self, directories: Iterable[str]) -> Iterator[tuple[str, int, _Words]]:
+        """Yield words of the samples of parts, some at a time: with their part and first sample."""
+        for directory in directories:
+            column, first = (self.columns or {})[directory], 0
             for words in _word_pieces(column, 0, column.commit.rows):
-                yield sample_filter.select(words, directory, first)
+                yield directory, first, words
                 first += len(words)
 
     def _groups(self, words: _Words, name: str) -> npt.NDArray[np.uint8]:
@@ -267,22 +257,14 @@ def count_right(
     parts: Iterable[Part],
     groups: RandomGroups | None = None,
     sample_filter: SampleFilter = ALL_SAMPLES,
-) -> Answers | None:
-    """Count right predictions by group, a bounded number of samples at a time.
-
-    Without groups, all samples are one. None if a sample that counts has no prediction or label.
-    """
-    return count_right_by_set(parts, None, 1, groups, sample_filter)[0]
-
-
-def count_right_by_set(
-    parts: Iterable[Part],
-    sets: Sets | None,
-    count: int,
-    groups: RandomGroups | None = None,
-    sample_filter: SampleFilter = ALL_SAMPLES,
+    sets: Sets | None = None,
+    count: int = 1,
 ) -> list[Answers | None]:
-    """Do the same for each of so many sets of samples."""
+    """Count right predictions by group, of each of so many sets of samples, or of all as one.
+
+    Without groups, all samples are one. None if a sample that counts has no prediction or label. A
+    bounded number of samples is read at a time.
+    """
     groups = groups or RandomGroups(1)
     right, samples = np.zeros((2, count, groups.count), np.int64)
     is_known = np.ones(count, np.bool_)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 from tsstore.analysis.machine import (
     DEFAULT_SHARE,
@@ -38,25 +39,31 @@ SETTLING_SECONDS = 10.0
 """How long tasks that nobody wants any more are waited for."""
 
 
-class Scheduler(Protocol):
-    """What an analysis needs of the place where its graphs run.
+class Scheduler(ABC):
+    """What an analysis needs of the place where its graphs run; it is closed at the end.
 
     Of tasks one process runs so many at a time, `threads`, and all of them `all_threads`; with
-    shared memory that is this process.
+    shared memory that is this process, and there is no other one that might not see a file.
     """
 
     threads: int
     all_threads: int
-    shared_memory: bool
+    shared_memory = True
 
+    @abstractmethod
     def memory(self, requested: int | str | None) -> int:
-        """Return the memory that one process may use, in bytes."""
+        """Return the memory that one process may use, in bytes: a quarter unless requested."""
 
-    def check_scratch(self, folder: str) -> None:
+    @abstractmethod
+    def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
+        """Run a graph and return the value of a key, or those of a list of keys."""
+
+    def check_scratch(self, folder: str) -> None:  # noqa: B027 - one process sees its own
         """Raise AnalysisError if not all processes see the folder."""
 
     def seeing(self, folder: str) -> str:
         """Say in a clause which other processes see a folder; empty if there are none."""
+        return ""
 
     def reading(self, files: Files, parts: Sequence[str]) -> AbstractContextManager[None]:
         """Check that all processes see these parts of a store, before it is read.
@@ -64,11 +71,9 @@ class Scheduler(Protocol):
         It is an AccessError at once if one does not, and later where a file is missing for one that
         another one sees.
         """
+        return nullcontext()
 
-    def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
-        """Run a graph and return the value of a key, or those of a list of keys."""
-
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - nothing need be open
         """Let go of what was opened."""
 
 
@@ -95,10 +100,8 @@ def choose(scheduler: Any, patience: float = PATIENCE_SECONDS) -> Scheduler:
     )
 
 
-class LocalScheduler:
+class LocalScheduler(Scheduler):
     """Threads of this process; one thread is the synchronous scheduler."""
-
-    shared_memory = True
 
     def __init__(self, threads: int) -> None:
         self.threads = self.all_threads = threads
@@ -107,17 +110,6 @@ class LocalScheduler:
         """Return what was asked for, or a quarter of what there is."""
         share = int(DEFAULT_SHARE * available_memory())
         return share if requested is None else parse_memory(requested)
-
-    def check_scratch(self, folder: str) -> None:
-        """Do nothing: this process has just made the folder."""
-
-    def seeing(self, folder: str) -> str:
-        """Return nothing: there is no other process."""
-        return ""
-
-    def reading(self, files: Files, parts: Sequence[str]) -> AbstractContextManager[None]:
-        """Do nothing: this process has just opened the store."""
-        return nullcontext()
 
     def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
         """Run a graph on so many threads; none of them is left running, whatever happens."""
@@ -132,11 +124,8 @@ class LocalScheduler:
                 found = get(graph, key, pool=pool, callbacks=callbacks)
         return list(found) if isinstance(key, list) else found
 
-    def close(self) -> None:
-        """Do nothing: nothing was opened."""
 
-
-class DistributedScheduler:
+class DistributedScheduler(Scheduler):
     """The workers of a ``distributed.Client``, which is closed at the end if it is `owned`.
 
     Where all of them go away, others are waited for, `patience` seconds long.

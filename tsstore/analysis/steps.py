@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,19 +13,10 @@ from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.neurons.count import neurons as count_neurons
 from tsstore.analysis.neurons.groups import GroupedNeurons
 from tsstore.analysis.neurons.layer import LayerNeurons
-from tsstore.analysis.request import countable, layer_names
+from tsstore.analysis.request import Layers, Run, countable, with_layers
+from tsstore.analysis.results.by_layer import Shown
 from tsstore.analysis.results.layer import bounded_text, interval_document, interval_text
-from tsstore.store.files.open import StorePath
-from tsstore.store.reading.store import StateStore
-from tsstore.text import (
-    Progress,
-    counted,
-    html_lines,
-    html_table,
-    html_title,
-    printable,
-    text_table,
-)
+from tsstore.text import Progress, counted, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +35,7 @@ HEADINGS = (
 )
 
 
-class Steps:
+class Steps(Shown):
     """What was found at each step of a run; made by `steps`.
 
     Attributes
@@ -55,6 +45,8 @@ class Steps:
     neurons
         What the neurons did at each step.
     """
+
+    headings = HEADINGS
 
     def __init__(self, analysis: GroupedAnalysis, neurons: GroupedNeurons) -> None:
         self.analysis, self.neurons = analysis, neurons
@@ -87,10 +79,6 @@ class Steps:
             for line in self._lines()
         ]
         return {"run": self.analysis.run, "lines": lines}
-
-    def to_json(self) -> str:
-        """Return `to_dict` as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         for step, analysis in self.analysis.items():
@@ -169,14 +157,10 @@ class Steps:
             *self.analysis.left_out,
         ]
 
-    def __repr__(self) -> str:
-        title = f"<Steps {printable(self.analysis.run)}: {counted(len(self.analysis), 'step')}>"
-        lines = (f"  {line}" for line in self.sentences)
-        return "\n".join([title, *text_table([HEADINGS, *self.cells()]), *lines])
-
-    def _repr_html_(self) -> str:
-        title = html_title("Steps", self.analysis.run)
-        return title + html_table(HEADINGS, self.cells()) + html_lines(self.sentences)
+    @property
+    def subject(self) -> str:
+        """The run, and how many steps it has."""
+        return f"{self.analysis.run}: {counted(len(self.analysis), 'step')}"
 
 
 def _accuracy(line: dict[str, Any]) -> str:
@@ -185,8 +169,8 @@ def _accuracy(line: dict[str, Any]) -> str:
 
 
 def steps(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
+    store: Run,
+    layers: Layers = None,
     *,
     intervals: bool = True,
     memory: int | str | None = None,
@@ -213,8 +197,7 @@ def steps(
     StoreError, AnalysisError
         As `tsstore.analyze` does.
     """
-    store = countable(store, "step")
-    names = layer_names(store, layers)
+    store = with_layers(countable(store, "step"), layers)
     where: dict[str, Any] = {"memory": memory, "scheduler": scheduler, "progress": progress}
-    analysis = analyze(store, names, by="step", intervals=intervals, scratch=scratch, **where)
-    return Steps(analysis, count_neurons(store, names, by="step", **where))
+    analysis = analyze(store, by="step", intervals=intervals, scratch=scratch, **where)
+    return Steps(analysis, count_neurons(store, by="step", **where))

@@ -71,7 +71,7 @@ class Workers:
 
     def seeing(self, folder: str) -> str:
         """Say in a clause which of them see a folder."""
-        answers = self._ask(_is_folder, folder)
+        answers = self._ask(os.path.isdir, folder)
         seeing = [worker for worker, found in answers.items() if found is True]
         if len(seeing) == len(answers):
             return "all workers see it"
@@ -95,7 +95,7 @@ class Workers:
 
     def check_file(self, files: Files, key: str) -> None:
         """Raise AccessError if some see a file that others do not: it is not there for a reader."""
-        answers = {HERE: _sees(files, key), **self._ask(_sees_there, files, key)}
+        answers = {HERE: _sees(files, key), **self._ask(_sees, files, key)}
         seeing = [worker for worker, found in answers.items() if found is True]
         blind = [worker for worker in answers if worker not in seeing]
         if seeing and blind:
@@ -124,7 +124,7 @@ class Workers:
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Mapping[str, Any]:
         """Return what a function gives on each worker: a value, or an OSError."""
-        answers = self._client.run(function, *arguments, __version__, on_error="return")
+        answers = self._client.run(_answer, __version__, function, *arguments, on_error="return")
         # A worker that went away meanwhile says nothing, and its tasks go to others.
         answers = {worker: found for worker, found in answers.items() if not _is_gone(found)}
         # A worker that cannot even read a task would leave the analysis waiting for ever.
@@ -199,14 +199,15 @@ def _is_gone(found: object) -> bool:
     return isinstance(found, OSError) and type(found).__module__.startswith("distributed.")
 
 
-def _check_version(version: str) -> None:
+def _answer(version: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function gives on this worker, which must be of the same version."""
     if version != __version__:
         raise AnalysisError(f"it has tsstore {__version__}, but the analysis {version}")
+    return function(*arguments)
 
 
-def _look_at(files: Files, keys: Sequence[str], version: str) -> tuple[bytes | str, str | None]:
+def _look_at(files: Files, keys: Sequence[str]) -> tuple[bytes | str, str | None]:
     """Return the root of a store as it is seen here, or why it is not, and a key that is not."""
-    _check_version(version)
     try:
         root = bytes(files.read(ZARR_JSON))
     except (OSError, StoreError) as error:
@@ -222,14 +223,8 @@ def _sees(files: Files, key: str) -> bool | str:
         return str(error)
 
 
-def _sees_there(files: Files, key: str, version: str) -> bool | str:
-    _check_version(version)
-    return _sees(files, key)
-
-
-def _use_objects(url: str, version: str) -> str:
+def _use_objects(url: str) -> str:
     """Return the word that lies below a URL, or why this worker cannot read, write or remove."""
-    _check_version(version)
     try:
         files, key = split_url(url)
         files.write(own := f"{key}/nonce-{uuid.uuid4().hex}", b"here")
@@ -239,11 +234,5 @@ def _use_objects(url: str, version: str) -> str:
         return str(error)
 
 
-def _is_folder(path: str, version: str) -> bool:
-    _check_version(version)
-    return os.path.isdir(path)
-
-
-def _read_text(path: str, version: str) -> str | None:
-    _check_version(version)
+def _read_text(path: str) -> str | None:
     return Path(path).read_text() if os.path.exists(path) else None

@@ -261,13 +261,12 @@ def _print_layers_of_runs(analyses: Analyses, verbose: bool, format: TableFormat
 def _print_plan(
     plan: RunPlan, scratch: str | None, verbose: bool, format: TableFormat = TableFormat.TABLE
 ) -> None:
-    from tsstore.analysis.planning.run_plan import HEADINGS, plan_rows, total_line
 
     space = [_space_text(scratch, plan.scratch_bytes)] if plan.scratch_bytes else []
     if verbose or format is not TableFormat.TABLE:
         optional = ("scratch", "rows a block", "mean slice", "blocks", "bytes a row")
-        print_table(HEADINGS, plan_rows(plan), optional, format=format)
-    print_lines([total_line(plan), *plan.sentences, *_whole_text(plan), *space], format=format)
+        print_table(plan.headings, plan.cells(), optional, format=format)
+    print_lines([*plan.lines, *_whole_text(plan), *space], format=format)
 
 
 def _whole_text(plan: RunPlan) -> list[str]:

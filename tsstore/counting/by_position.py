@@ -7,7 +7,7 @@ import numpy as np
 from tsstore.counting.firing import TILE_ROWS, row_words, transpose_tile
 from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import kernel
-from tsstore.numba_tools.ones import count_ones
+from tsstore.numba_tools.words import count_ones
 
 
 def count_by_position(rows: U8, positions: int, neurons: int, first: int, stop: int) -> I64:

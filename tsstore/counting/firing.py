@@ -25,8 +25,7 @@ import numpy.typing as npt
 
 from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import inlined, kernel
-from tsstore.numba_tools.mixing import GOLDEN, splitmix
-from tsstore.numba_tools.ones import count_ones
+from tsstore.numba_tools.words import GOLDEN, count_ones, splitmix
 
 TILE_ROWS = 64
 SHORT = 8

@@ -6,7 +6,7 @@ import numpy as np
 
 from tsstore.numba_tools.arrays import I64, U64
 from tsstore.numba_tools.decorators import kernel
-from tsstore.numba_tools.ones import count_ones
+from tsstore.numba_tools.words import count_ones
 
 
 def nearest(states: U64, others: U64, least: I64) -> None:

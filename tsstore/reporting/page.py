@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tsstore.analysis.analyze import analyze
 from tsstore.analysis.comparison import compare as compare_runs
-from tsstore.analysis.groups.grouping import Bins
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.neurons.count import neurons as count_neurons
+from tsstore.analysis.request import Bins
 from tsstore.analysis.results.difference import difference
 from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError, UnknownLayerError

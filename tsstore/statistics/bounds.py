@@ -136,10 +136,7 @@ def entropy_lower_bound_by_groups(
     pairs = int(changes.pairs_within_samples.sum())
     of_one = (equal_pairs, pairs) if clusters is None else pairs_within_groups(spectrum, changes)
     from_rows = entropy_lower_bound(
-        spectrum,
-        equal_pairs_within_samples=of_one[0],
-        pairs_within_samples=of_one[1],
-        level=each,
+        spectrum, equal_pairs_within_samples=of_one[0], pairs_within_samples=of_one[1], level=each
     )
     if np.count_nonzero(changes.rows) < FEWEST_GROUPS:
         return from_rows

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol, overload
+from typing import Any, Final, overload
 
 import numpy as np
 
@@ -37,22 +37,7 @@ def efficiency(entropy_bits: float, neurons: int) -> float:
     return float(entropy_bits / neurons)
 
 
-class Layer(Protocol):
-    """Anything that has an efficiency."""
-
-    def efficiency(self) -> float:
-        """Return the efficiency."""
-
-
-class Network(Protocol):
-    """Anything that has layers with an efficiency, such as a model with capture hooks."""
-
-    @property
-    def efficiency_layers(self) -> Sequence[Layer]:
-        """The layers."""
-
-
-def network_efficiency(efficiencies: Sequence[float] | Network) -> float | None:
+def network_efficiency(efficiencies: Sequence[float] | Any) -> float | None:
     """Return the geometric mean of the layers' efficiencies.
 
     Parameters

@@ -56,10 +56,7 @@ class Known(NamedTuple):
 
 
 def information(
-    whole: Jackknifed,
-    sets: Sequence[Jackknifed],
-    rows: IntArray,
-    rows_of_groups: IntArray,
+    whole: Jackknifed, sets: Sequence[Jackknifed], rows: IntArray, rows_of_groups: IntArray
 ) -> Known:
     """Return the information between states and sets of samples.
 
@@ -114,11 +111,7 @@ def unseen(spectrum: Spectrum, samples: int, neurons: int) -> tuple[float, float
 
 
 def mean_surprisal(
-    logs: FloatArray,
-    new_rows: IntArray,
-    rows: IntArray,
-    mass: float,
-    states: float,
+    logs: FloatArray, new_rows: IntArray, rows: IntArray, mass: float, states: float
 ) -> FloatArray:
     """Return the mean surprisal of each sample's rows, in bits; NaN of one without rows.
 

@@ -285,12 +285,7 @@ Estimated = tuple[Jackknifed, Reach]
 
 
 def difference_interval(
-    first: Estimated,
-    second: Estimated,
-    *,
-    paired: bool,
-    alike: bool = False,
-    level: float = 0.95,
+    first: Estimated, second: Estimated, *, paired: bool, alike: bool = False, level: float = 0.95
 ) -> Interval:
     """Return a confidence interval for the first number less the second one.
 

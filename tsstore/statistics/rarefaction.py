@@ -60,8 +60,8 @@ def project(nodes: IntArray, counts: IntArray, amounts: npt.ArrayLike) -> FloatA
     shape (entries, ...), and (nodes, ...). Polynomials are of a lower degree than there are nodes.
     """
     middle, half = (nodes[0] + nodes[-1]) / 2, max(nodes[-1] - nodes[0], 1) / 2
-    known, there = (chebvander((x - middle) / half, len(nodes) - 1) for x in (nodes, counts))
-    solved: FloatArray = np.linalg.solve(known.T, there.T @ np.asarray(amounts, np.float64))
+    known, at_counts = (chebvander((x - middle) / half, len(nodes) - 1) for x in (nodes, counts))
+    solved: FloatArray = np.linalg.solve(known.T, at_counts.T @ np.asarray(amounts, np.float64))
     return solved
 
 
@@ -254,8 +254,8 @@ class _States(NamedTuple):
     @classmethod
     def of(cls, nodes: Nodes, states: FloatArray, lacking: bool) -> Self:
         """Take those nodes that have states."""
-        there = states.any(axis=1)
-        return cls(nodes.counts[there], states[there], lacking)
+        held = states.any(axis=1)
+        return cls(nodes.counts[held], states[held], lacking)
 
     def counts(self, left: int) -> IntArray:
         """Return the incidences of states if so many samples are left."""
@@ -290,11 +290,11 @@ def _states_without(
         lacking = left + 1 - np.concatenate([incidence[most], changed[many]])
         amounts_lacking = np.concatenate([states[most], amounts[many]])
         # What seems to be in more samples than are left is changed by the group.
-        there = lacking > 0
+        valid = lacking > 0
         columns.append(
             (
                 everywhere + few[0].amounts(changed[~many], amounts[~many]),
-                few[1].amounts(lacking[there], amounts_lacking[there]),
+                few[1].amounts(lacking[valid], amounts_lacking[valid]),
             )
         )
     return [

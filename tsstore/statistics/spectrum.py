@@ -107,9 +107,7 @@ class Spectrum(Columns):
 
     @classmethod
     def from_counts(
-        cls,
-        multiplicity_per_state: npt.ArrayLike,
-        incidence_per_state: npt.ArrayLike | None = None,
+        cls, multiplicity_per_state: npt.ArrayLike, incidence_per_state: npt.ArrayLike | None = None
     ) -> Self:
         """Make a spectrum from one multiplicity, and one incidence, for each distinct state.
 

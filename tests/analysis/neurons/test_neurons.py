@@ -95,7 +95,7 @@ def test_samples_of_any_length_and_layers_of_choice(tmp_path):
     assert found["a"].samples == (batch.positions > 0).sum()
     with pytest.raises(UnknownLayerError):
         tsstore.neurons(run, "c")
-    with pytest.raises(UnknownLayerError, match="no layer 'b' was counted, only a"):
+    with pytest.raises(UnknownLayerError, match="no layer 'b' in this Neurons; there are a"):
         found["b"]
 
 

@@ -30,5 +30,5 @@ def test_layers_have_the_names_of_the_tutorial_too():
     assert list(NUMBERS) == ["a", "b:before"]
     assert NUMBERS["a_states"] is NUMBERS["a"] is SMALL.plan
     assert NUMBERS["b_pre_states"] is LARGE.plan
-    with pytest.raises(UnknownLayerError, match="no layer 'c'; it has a, b:before"):
+    with pytest.raises(UnknownLayerError, match="'c' in this RunPlan; there are a, b:before"):
         NUMBERS["c"]

@@ -12,7 +12,8 @@ from synthetic import draw_layer, layer, write_layers
 import tsstore
 from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, parse_memory
 from tsstore.analysis.planning.layer_plan import layer_plan, make_plans
-from tsstore.analysis.planning.run_plan import RunPlan, plan
+from tsstore.analysis.planning.plan import plan
+from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.samples import GROUPS
 from tsstore.analysis.schedulers import LocalScheduler, choose
 from tsstore.errors import (
@@ -44,7 +45,7 @@ def workers(monkeypatch):
 
     some = Workers(3)
     monkeypatch.setattr(
-        "tsstore.analysis.planning.run_plan.choose",
+        "tsstore.analysis.planning.plan.choose",
         lambda scheduler: some if scheduler is some else choose(scheduler),
     )
     return some
@@ -66,7 +67,7 @@ def test_the_plans_are_those_by_which_an_analysis_counts(store, memory, options,
         counted.extend(make_plans(*arguments, **options))
         return counted
 
-    monkeypatch.setattr("tsstore.analysis.layers.make_plans", note)
+    monkeypatch.setattr("tsstore.analysis.runs.make_plans", note)
     found = plan(store, memory=memory, **options)
     assert not counted
     tsstore.analyze(store, memory=memory, **options)
@@ -92,7 +93,7 @@ def test_a_plan_is_a_mapping_from_layers_that_adds_up(store):
     assert found.tasks == sum(plan.tasks for plan in found.values()) > 2
     assert found.layers_at_once == 2
     assert found.projected_peak == sum(plan.projected_peak for plan in found.values()) <= 64 * MIB
-    with pytest.raises(UnknownLayerError, match="the plan has no layer 'fc'; it has conv_1"):
+    with pytest.raises(UnknownLayerError, match="no layer 'fc' in this RunPlan; there are conv_1"):
         found["fc"]
 
 

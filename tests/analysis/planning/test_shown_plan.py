@@ -11,8 +11,6 @@ from tsstore.analysis.planning.run_plan import (
     HEADINGS,
     PlannedLayer,
     RunPlan,
-    plan_rows,
-    total_line,
 )
 from tsstore.text import MOST_NAMED
 
@@ -74,7 +72,7 @@ def test_a_plan_is_a_table_with_its_reasons():
 
 
 def test_cells_go_with_their_headings():
-    small, large = plan_rows(mixed())
+    small, large = mixed().cells()
     cells = dict(zip(HEADINGS, large, strict=True))
     assert cells["rows"] == "120,000"
     assert cells["records"] == "through files"
@@ -86,7 +84,7 @@ def test_where_all_stays_in_memory_it_says_how_long():
     plan = run_plan({"conv_1": SMALL}, in_memory_from=18 * MIB)
     first = "All records stay in memory; with less than 18 MiB some would go through files."
     assert plan.sentences[0] == first
-    assert "scratch" not in total_line(plan)
+    assert "scratch" not in plan.total
 
 
 def test_where_no_memory_would_do_it_says_so():
@@ -105,7 +103,7 @@ def test_on_a_cluster_the_memory_is_not_to_blame():
 
 def test_object_storage_is_said_and_what_it_means_for_slices():
     plan = run_plan({"a": replace(LARGE, object_scratch=True)}, scratch="s3://bucket/\x1b[1m")
-    assert dict(zip(HEADINGS, plan_rows(plan)[0], strict=True))["records"] == "through objects"
+    assert dict(zip(HEADINGS, plan.cells()[0], strict=True))["records"] == "through objects"
     assert plan.sentences[0].startswith("a: records go through objects, because they and the run")
     assert "have 256 KiB at least" in plan.sentences[1]
     assert plan.sentences[1].endswith("unless memory needs more; shorter are those of a.")
@@ -153,7 +151,7 @@ def test_of_many_layers_some_are_named(more):
 
 def test_one_of_a_thing_is_singular():
     plan = PlannedLayer(1, 3, replace(IN_MEMORY, tasks=1))
-    line = total_line(run_plan({"conv_1": plan}, threads=1))
+    line = run_plan({"conv_1": plan}, threads=1).total
     assert line.startswith("1 row · 1 task · 1 thread · memory 64 MiB")
 
 

@@ -210,7 +210,9 @@ def test_what_is_not_known_is_said_with_its_reason() -> None:
     assert found["conv_2"].first > 0
     assert (found["fc"].second, found["fc"].reason) == (None, "not analysed in the second one")
     assert found.network.reason == "a lower bound in the first one; a lower bound in the second one"
-    with pytest.raises(UnknownLayerError, match="no layer 'conv_9' was compared; there are conv_1"):
+    with pytest.raises(
+        UnknownLayerError, match="no layer 'conv_9' in this Difference; there are conv_1"
+    ):
         found["conv_9"]
 
 

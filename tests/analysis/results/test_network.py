@@ -164,7 +164,7 @@ def test_an_analysis_is_a_mapping_that_knows_the_tutorial_s_names() -> None:
 
 
 def test_an_unknown_layer_is_an_error_that_names_those_there_are() -> None:
-    with pytest.raises(UnknownLayerError, match="no layer 'fc' was analysed; there are conv_1"):
+    with pytest.raises(UnknownLayerError, match="no layer 'fc' in this Analysis; there are conv_1"):
         analysis(result())["fc"]
     with pytest.raises(KeyError):
         analysis(result())[0]

@@ -8,24 +8,24 @@ from typing import Any
 import numpy as np
 
 from tsstore.analysis.groups.count import count_groups
-from tsstore.analysis.groups.grouping import Bins, Grouping, group
+from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.analysis.layers import layer_result
 from tsstore.analysis.repeats import choose_samples
-from tsstore.analysis.request import Request
+from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.runs import AskedRun, analysis_of, analyze_samples, chosen
-from tsstore.analysis.samples import Dealt, Samples, count_right, count_right_by_set
+from tsstore.analysis.runs import analysis_of, analyze_samples, layer_result
+from tsstore.analysis.samples import Dealt, Samples, count_right
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
 
 
-def asked_groups(by: str | None, bins: Bins, window: int | None) -> dict[str, Any]:
+def grouping_arguments(request: Request) -> dict[str, Any]:
     """Return what groups are asked for, whatever it is, as JSON can hold it."""
-    return {"by": by, "bins": _plain(bins), "window": _plain(window)}
+    bins, window = _plain(request.bins), _plain(request.window)
+    return {"by": request.by, "bins": bins, "window": window}
 
 
 def _plain(value: object) -> Any:
@@ -41,62 +41,46 @@ def _plain(value: object) -> Any:
         return f"{value!r:.80}"
 
 
-def analyze_groups(
-    store: StateStore,
-    names: list[str],
-    request: Request,
-    by: str | None,
-    bins: Bins,
-    window: int | None,
-) -> GroupedAnalysis:
+def analyze_groups(store: StateStore, request: Request) -> GroupedAnalysis:
     """Analyse each group as if there were no others, and all together if they are of one step.
 
     They are counted in one pass, unless samples repeat others: which of them count then differs
     from group to group.
     """
-    found = analyze_grouping(store, names, request, group(store, by, bins, window))
-    found.provenance = Provenance.of(store, names, request, **asked_groups(by, bins, window))
+    found = analyze_grouping(store, request, group(store, request))
+    found.provenance = Provenance.of(store, request, **grouping_arguments(request))
     return found
 
 
-def analyze_grouping(
-    store: StateStore, names: list[str], request: Request, grouping: Grouping
-) -> GroupedAnalysis:
+def analyze_grouping(store: StateStore, request: Request, grouping: Grouping) -> GroupedAnalysis:
     """Analyse groups that are known."""
     has_whole = len(store.steps) == 1
-    grouping.check_rows(store, names)
-    with chosen([store], request) as runner:
-        samples = choose_samples(store, names, request, runner)
+    grouping.check_rows(store)
+    with running(request, store) as runner:
+        (samples,) = choose_samples([store], request, runner)
         alike = not (samples.staying or samples.problem)
         if alike and samples.sample_filter.samples == store.view.samples.samples:
-            found = _analyze_in_one_pass(store, names, request, runner, grouping, samples)
+            found = _analyze_in_one_pass(store, request, runner, grouping, samples)
             groups, whole = found[:-1], found[-1] if has_whole else None
         else:
             views = (grouping.view(store, number) for number in range(len(grouping.values)))
-            of = request, runner
-            groups = [analyze_samples([AskedRun(view, names)], *of)[0] for view in views]
-            whole = analyze_samples([AskedRun(store, names)], *of)[0] if has_whole else None
+            groups = [analyze_samples([view], request, runner)[0] for view in views]
+            whole = analyze_samples([store], request, runner)[0] if has_whole else None
     by_value = dict(zip(grouping.values, groups, strict=True))
     return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)
 
 
 def _analyze_in_one_pass(
-    store: StateStore,
-    names: list[str],
-    request: Request,
-    runner: Scheduler,
-    grouping: Grouping,
-    samples: Samples,
+    store: StateStore, request: Request, runner: Scheduler, grouping: Grouping, samples: Samples
 ) -> list[Analysis]:
     """Return the analysis of each group, and at last that of all samples together."""
     count, sets, random = len(grouping.values), grouping.codes, samples.groups
     shown, has_whole = samples.sample_filter, len(store.steps) == 1
-    answers = count_right_by_set(store.parts, sets, count, random, shown)
-    answers.append(count_right(store.parts, random, shown))
+    answers = count_right(store.parts, random, shown, sets, count)
+    answers += count_right(store.parts, random, shown)
     dealt: list[Dealt | None] = [None] * (count + 1)
     if random is not None:
-        dealt = [*(random.dealt_by_set(sets, count, shown) or dealt[:count])]
-        dealt.append(random.dealt(shown))
+        dealt = random.dealt(shown, sets, count) + random.dealt(shown)
     clusters = [samples.clusters] * (count + 1)
     if request.dependent_by and random is not None:
         for number in range(count):
@@ -105,8 +89,7 @@ def _analyze_in_one_pass(
             clusters[number] = random.count_clusters(SampleFilter(others))
     held = [*grouping.samples.tolist(), store.samples]
     results: list[list[LayerResult]] = [[] for _ in held]
-    for name in names:
-        states = store[name]
+    for states in store.values():
         counts, scheme = count_groups(states, request, runner, samples, sets, count, has_whole)
         for number, found in enumerate(counts):
             of = held[number], clusters[number]

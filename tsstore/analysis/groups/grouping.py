@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.groups.count import rows_by_set
+from tsstore.analysis.request import Bins, Request
 from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
 from tsstore.store.reading.conditions import PIECE_SAMPLES, held_column, kept_pieces
 from tsstore.store.reading.part import Part
@@ -22,7 +23,6 @@ MOST_GROUPS = 1000
 MOST_PLACES = 1 << 16
 """Between whole numbers that are looked up in a table."""
 
-Bins = int | Sequence[float] | None
 _Codes = npt.NDArray[np.int16]
 
 
@@ -56,10 +56,10 @@ class Grouping:
             numbers += np.bincount(own[own >= 0], minlength=len(numbers))
         return numbers
 
-    def check_rows(self, store: StateStore, layers: Iterable[str]) -> None:
+    def check_rows(self, store: StateStore) -> None:
         """Raise EmptyStoreError if a layer has no rows of a group."""
-        for name in layers:
-            rows = rows_by_set(store[name], self.codes, store.view.samples, len(self.values))
+        for name, states in store.items():
+            rows = rows_by_set(states, self.codes, store.view.samples, len(self.values))
             if not rows.all():
                 value = self.values[int(np.argmin(rows))]
                 raise EmptyStoreError(
@@ -81,8 +81,9 @@ class Grouping:
         return store.only(SampleFilter(left_out), told)
 
 
-def group(store: StateStore, by: str | None, bins: Bins, window: int | None) -> Grouping:
+def group(store: StateStore, request: Request) -> Grouping:
     """Return the groups that are asked for: AnalysisError if that makes no sense, or too many."""
+    by, bins, window = request.by, request.bins, request.window
     if (by is None) == (window is None):
         given = "neither" if by is None else f"by={by!r:.80} and window={window!r}"
         raise AnalysisError(f"found {given}; expected by= or window=, one of the two")

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from tsstore import text
-from tsstore.analysis.analyze import Options, request_of
+from tsstore.analysis.analyze import Counting
 from tsstore.analysis.groups.analyze import analyze_grouping
-from tsstore.analysis.groups.grouping import Bins, Grouping, group
+from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.repeats import choose_samples
-from tsstore.analysis.request import countable, layer_names
+from tsstore.analysis.request import Bins, Layers, Request, Run, countable, running, with_layers
 from tsstore.analysis.results.by_layer import ByLayer
-from tsstore.analysis.runs import chosen
 from tsstore.analysis.samples import RandomGroups
-from tsstore.errors import EmptyStoreError
+from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.statistics.information import Known, information_interval, set_entropy
 from tsstore.statistics.information import information as known_information
 from tsstore.statistics.intervals import Interval
-from tsstore.store.files.open import StorePath
 from tsstore.store.reading.sample_filter import SampleFilter
-from tsstore.store.reading.store import StateStore
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 HEADINGS = ("layer", "information (bits)", "share of the group's", "shuffled labels")
 
@@ -94,30 +91,16 @@ class Information(ByLayer[LayerInformation]):
         What was found, by layer.
     """
 
+    headings = HEADINGS
+
     def __init__(self, run: str, by: str, layers: Mapping[str, LayerInformation]) -> None:
         self.run, self.by, self.layers = run, by, dict(layers)
-
-    def __getitem__(self, name: str) -> LayerInformation:
-        found: LayerInformation = self._find(name, f"{self.run}: no layer {name!r:.80}; there are")
-        return found
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the layers' numbers as a table, one line a layer."""
-        import pandas as pd
-
-        rows = {name: layer.to_dict() for name, layer in self.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+        self.subject = f"{run} about {by}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""
         layers = {name: layer.to_dict() for name, layer in self.items()}
         return {"run": self.run, "by": self.by, "layers": layers}
-
-    def __str__(self) -> str:
-        rows = [HEADINGS, *(layer.cells for layer in self.values())]
-        title = f"<Information {text.printable(self.run)} about {text.printable(self.by)}>"
-        lines = (f"  {line}" for line in self.sentences)
-        return "\n".join([title, *text.text_table(rows), *lines])
 
     @property
     def sentences(self) -> list[str]:
@@ -131,17 +114,9 @@ class Information(ByLayer[LayerInformation]):
             )
         return lines
 
-    def __repr__(self) -> str:
-        return str(self)
-
 
 def information(
-    store: StateStore | StorePath,
-    by: str,
-    layers: str | Iterable[str] | None = None,
-    *,
-    bins: Bins = None,
-    **options: Unpack[Options],
+    store: Run, by: str, layers: Layers = None, *, bins: Bins = None, **options: Unpack[Counting]
 ) -> Information:
     """Estimate how much a row's state tells of the group its sample is in.
 
@@ -165,29 +140,30 @@ def information(
     StoreError, AnalysisError
         As `tsstore.analyze` does; AnalysisError for a run of several steps.
     """
-    request = request_of(options)
-    store = countable(store)
-    names = layer_names(store, layers)
-    grouping = group(store, by, bins, None)
+    if "cache" in options:
+        raise AnalysisError("cache= keeps analyses alone; leave it out")
+    request = Request(**options, by=by, bins=bins)
+    store = with_layers(countable(store), layers)
+    grouping = group(store, request)
     left_out = {directory: np.flatnonzero(own < 0) for directory, own in grouping.codes.items()}
     store = store.only(store.view.samples.joined(SampleFilter(left_out)), store.view.told)
     # Copies would be left out of the whole, and in each group of those within it alone: more of
     # them by shuffled labels, which part copies, than by the real ones.
-    with chosen([store], request) as runner:
-        samples = choose_samples(store, names, request, runner)
+    with running(request, store) as runner:
+        (samples,) = choose_samples([store], request, runner)
     store = store.only(samples.sample_filter, store.view.told)
     grouping = replace(grouping, codes=_of_kept(grouping, store.view.samples))
-    grouping.check_rows(store, names)
-    found = analyze_grouping(store, names, request, grouping)
+    grouping.check_rows(store)
+    found = analyze_grouping(store, request, grouping)
     try:
-        shuffled = analyze_grouping(store, names, request, _shuffled(grouping, samples.groups))
+        shuffled = analyze_grouping(store, request, _shuffled(grouping, samples.groups))
     except EmptyStoreError as error:
         raise EmptyStoreError(
             f"{store.path}: of some groups by {text.printable(by)} too few samples have rows in "
             "each layer: with shuffled labels one has none. Filter out small groups, or ask for "
             "layers in which all samples have rows"
         ) from error
-    told = {name: _of_layer(name, found, shuffled) for name in names}
+    told = {name: _of_layer(name, found, shuffled) for name in store}
     return Information(store.path, grouping.by, told)
 
 

@@ -4,31 +4,128 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 
-from tsstore.analysis.groups.grouped import Grouped
 from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.analysis.results.by_layer import ByLayer, Shown
 from tsstore.analysis.results.kept import as_list, load_analyses, save_analyses
 from tsstore.analysis.results.layer import LayerResult, efficiency_text
 from tsstore.analysis.results.network import Analysis
-from tsstore.errors import FormatError
+from tsstore.errors import AnalysisError, FormatError
 from tsstore.store.format.documents import number, real, text
-from tsstore.text import (
-    html_lines,
-    html_table,
-    html_title,
-    printable,
-    text_table,
-)
+from tsstore.text import counted, listed, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KIND = "analyses of groups"
 """What a file of them says that it is."""
+
+
+Result = TypeVar("Result", bound=ByLayer[Any])
+
+MOST_SHOWN = 20
+"""Groups of a layer in a table that is printed; of more, the first and the last ones."""
+
+
+class Grouped(Shown, Generic[Result]):
+    """A result of each group of a run's samples; parameters as of `GroupedAnalysis`."""
+
+    def __init__(
+        self, by: str, groups: Mapping[Any, Result], whole: Result | None, ungrouped: int = 0
+    ) -> None:
+        self.by = by
+        self.groups: dict[Any, Result] = dict(groups)
+        self.ungrouped = ungrouped
+        self._whole = whole
+
+    @property
+    @abstractmethod
+    def run(self) -> str:
+        """Path of the run."""
+
+    @property
+    def whole(self) -> Result:
+        """The result of all samples together; AnalysisError if they are of several steps."""
+        if self._whole is None:
+            raise AnalysisError(
+                f"{self.run}: there is nothing of all groups together, as steps are not pooled; "
+                "take one of them: .sel(step=…)"
+            )
+        return self._whole
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers."""
+        return tuple(next(iter(self.groups.values())))
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """What the samples of each group have in common, in order."""
+        return tuple(self.groups)
+
+    def items(self) -> Iterator[tuple[Any, Result]]:
+        """Yield the value of each group and its result."""
+        yield from self.groups.items()
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def sel(self, **value: Any) -> Result:
+        """Return the result of one group: ``grouped.sel(label=3)``.
+
+        Of bins, any number within one selects it. AnalysisError if there is no such group.
+        """
+        if list(value) != [self.by]:
+            raise AnalysisError(f"groups are by {self.by!r:.80}; found {list(value)}")
+        wanted = value[self.by]
+        for held, found in self.groups.items():
+            if held == wanted or (hasattr(held, "mid") and _is_within(held, wanted)):
+                return found
+        raise AnalysisError(
+            f"there is no group {printable(self.by)} = {wanted!r:.80}; there are "
+            f"{listed(list(map(str, self.groups)))}"
+        )
+
+    @property
+    def shown(self) -> list[tuple[str, Result]]:
+        """The groups that a table shows, by their names in it; all together at last."""
+        shown = [(_named(value), found) for value, found in self.items()]
+        if len(shown) > MOST_SHOWN:
+            shown = [*shown[: MOST_SHOWN // 2], *shown[-(MOST_SHOWN // 2) :]]
+        return shown if self._whole is None else [*shown, ("all", self._whole)]
+
+    @property
+    def left_out(self) -> list[str]:
+        """Which groups a table does not show, and which samples are in none, in sentences."""
+        lines = []
+        if len(self) > MOST_SHOWN:
+            lines.append(f"{len(self):,} groups, of which the first and the last ones are shown.")
+        if self.ungrouped:
+            lines.append(
+                f"{counted(self.ungrouped, 'sample')} in no group, as {printable(self.by)} is "
+                "missing or in no bin."
+            )
+        return lines
+
+    @property
+    def subject(self) -> str:
+        """The run, and what its groups are by."""
+        return f"{self.run} by {self.by}"
+
+    def _document(self, **how: Any) -> dict[str, Any]:
+        """Return the numbers of all groups as JSON can hold them; a group's value is a text."""
+        return {
+            "run": self.run,
+            "by": self.by,
+            "ungrouped_samples": self.ungrouped,
+            "groups": {str(value): found.to_dict(**how) for value, found in self.items()},
+            "whole": None if self._whole is None else self._whole.to_dict(**how),
+        }
 
 
 class GroupedAnalysis(Grouped[Analysis]):
@@ -90,7 +187,7 @@ class GroupedAnalysis(Grouped[Analysis]):
             dict(zip(values, analyses, strict=False)),
             whole,
             number(about.get("ungrouped"), "ungrouped", where),
-            provenance and Provenance.from_dict(provenance, where),
+            provenance and Provenance.from_json(provenance, where, "provenance"),
         )
 
     def of_run(self, path: str) -> Self:
@@ -143,13 +240,7 @@ class GroupedAnalysis(Grouped[Analysis]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them; a group's value is a text."""
-        return {
-            "run": self.run,
-            "by": self.by,
-            "ungrouped_samples": self.ungrouped,
-            "groups": {str(value): analysis.to_dict() for value, analysis in self.items()},
-            "whole": None if self._whole is None else self._whole.to_dict(),
-        }
+        return self._document()
 
     def plot(self, ax: Any = None) -> Any:
         """Draw each group's efficiency with its interval, layer after layer; as `Analysis.plot`.
@@ -204,18 +295,6 @@ class GroupedAnalysis(Grouped[Analysis]):
             *self.left_out,
         ]
 
-    def __str__(self) -> str:
-        title = f"<GroupedAnalysis {printable(self.run)} by {printable(self.by)}>"
-        lines = (f"  {line}" for line in self.sentences)
-        return "\n".join([title, *text_table([self.headings, *self.cells()]), *lines])
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _repr_html_(self) -> str:
-        title = html_title("GroupedAnalysis", self.run, f"by {printable(self.by)}")
-        return title + html_table(self.headings, self.cells()) + html_lines(self.sentences)
-
 
 _LEADING = (
     "efficiency",
@@ -231,15 +310,12 @@ _LEADING = (
 def _plain(value: Any) -> Any:
     """Return a group's value as JSON can hold it, which holds no infinite number but as text."""
     if hasattr(value, "mid"):
-        left, right = (_finite_or_text(end) for end in (value.left, value.right))
+        ends = float(value.left), float(value.right)
+        left, right = (end if math.isfinite(end) else str(end) for end in ends)
         return {"left": left, "right": right, "closed": value.closed}
     value = value.item() if isinstance(value, np.generic) else value
     is_infinite = isinstance(value, float) and math.isinf(value)
     return {"number": str(value)} if is_infinite else value
-
-
-def _finite_or_text(number: float) -> float | str:
-    return float(number) if math.isfinite(number) else str(float(number))
 
 
 def _number(value: object, what: str, where: str) -> float:
@@ -261,3 +337,17 @@ def _parsed(value: Any, where: str) -> Any:
     if closed not in ("left", "right", "both", "neither") or not left <= right:
         raise FormatError(f"{where}: {value!r:.80} is no interval")
     return pd.Interval(left, right, closed)
+
+
+def _named(value: Any) -> str:
+    """Return a group's value as a table shows it: of an interval few digits."""
+    if not hasattr(value, "mid"):
+        return printable(str(value))
+    return f"{value.left:.4g} to {value.right:.4g}"
+
+
+def _is_within(interval: Any, number: Any) -> bool:
+    try:
+        return bool(number in interval)
+    except TypeError:
+        return False

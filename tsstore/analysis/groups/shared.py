@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,31 +16,21 @@ from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
-from tsstore.analysis.groups.grouping import Bins, group
-from tsstore.analysis.planning.layer_plan import Plan, layer_plan
-from tsstore.analysis.request import Request, countable, layer_names
+from tsstore.analysis.groups.grouping import group
+from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.request import Bins, Layers, Request, Run, countable, running, with_layers
 from tsstore.analysis.results.by_layer import ByLayer
-from tsstore.analysis.runs import chosen
-from tsstore.analysis.samples import RandomGroups, Samples, Sets
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.analysis.states.distinct import shares
+from tsstore.analysis.states.distinct import by_subpartition
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.tables.aggregate import FIRST_SLOTS, count_in_passes
 from tsstore.counting.tables.grouped import GroupedTable
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import AnalysisError, CountingError
-from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter
-from tsstore.store.reading.store import StateStore
-from tsstore.text import (
-    Progress,
-    html_lines,
-    html_table,
-    html_title,
-    printable,
-    text_table,
-)
+from tsstore.text import Progress, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,6 +102,8 @@ class SharedStates(ByLayer[LayerShared]):
         How many samples each group has, int64 (groups,).
     """
 
+    headings = HEADINGS
+
     def __init__(
         self,
         run: str,
@@ -122,11 +114,8 @@ class SharedStates(ByLayer[LayerShared]):
     ) -> None:
         self.run, self.by, self.groups = run, by, groups
         self.samples = samples
+        self.subject = f"{run} by {by}"
         self.layers = dict(layers)
-
-    def __getitem__(self, name: str) -> LayerShared:
-        found: LayerShared = self._find(name, f"{self.run}: no layer {name!r:.80}; there are")
-        return found
 
     def to_frame(self) -> pd.DataFrame:
         """Return the states that two groups share: indexed by layer and group, a column a group."""
@@ -159,21 +148,11 @@ class SharedStates(ByLayer[LayerShared]):
             "states."
         ]
 
-    def __repr__(self) -> str:
-        title = f"<SharedStates {printable(self.run)} by {printable(self.by)}>"
-        rows = [HEADINGS, *(layer.cells for layer in self.values())]
-        return "\n".join([title, *text_table(rows), *(f"  {line}" for line in self.sentences)])
-
-    def _repr_html_(self) -> str:
-        title = html_title("SharedStates", f"{self.run} by {self.by}")
-        table = html_table(HEADINGS, [layer.cells for layer in self.values()])
-        return title + table + html_lines(self.sentences)
-
 
 def shared_states(
-    store: StateStore | StorePath,
+    store: Run,
     by: str | None = None,
-    layers: str | Iterable[str] | None = None,
+    layers: Layers = None,
     *,
     bins: Bins = None,
     window: int | None = None,
@@ -203,48 +182,27 @@ def shared_states(
     StoreError, AnalysisError
         As `tsstore.analyze` does; AnalysisError for more than 100 groups.
     """
-    request = Request(memory, scheduler, progress, scratch, intervals=False)
-    store = countable(store, by)
-    names = layer_names(store, layers)
-    grouping = group(store, by, bins, window)
+    where = memory, scheduler, progress, scratch
+    request = Request(*where, intervals=False, by=by, bins=bins, window=window)
+    store = with_layers(countable(store, by), layers)
+    grouping = group(store, request)
     groups = len(grouping.values)
     if groups > MOST_GROUPS:
         raise AnalysisError(
             f"{store.path}: {groups:,} groups by {printable(grouping.by)}; expected {MOST_GROUPS} "
             "at most for the states that they share"
         )
-    grouping.check_rows(store, names)
+    grouping.check_rows(store)
     left_out = {directory: np.flatnonzero(own < 0) for directory, own in grouping.codes.items()}
     # Copies of samples show no other states than these do: it need not be known which they are.
     sample_filter = store.view.samples.joined(SampleFilter(left_out))
-    samples = Samples(sample_filter, _KnownGroups(groups, sets=grouping.codes))
-    with chosen([store], request) as runner:
-        found = {name: _share(store[name], request, runner, samples) for name in names}
+    samples = Samples(sample_filter, sets=grouping.codes, set_count=groups)
+    with running(request, store) as runner:
+        found = {name: _share(states, request, runner, samples) for name, states in store.items()}
     return SharedStates(store.path, grouping.by, grouping.values, grouping.samples, found)
 
 
-@dataclass(frozen=True)
-class _KnownGroups(RandomGroups):
-    """Groups that are known: of each sample its set."""
-
-    sets: Sets = field(default_factory=dict)
-
-    def of_samples(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.uint8]:
-        """Return the groups of consecutive samples of a part; of those left out any number."""
-        return self.sets[directory][first_sample : first_sample + samples].astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """How partitions are counted: by keys of so many words, and by group."""
-
-    plan: Plan
-    words: int
-    groups: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Counted:
+class _Counted(NamedTuple):
     """What was counted of some partitions; `rows` must be all in the end."""
 
     matrix: _Numbers
@@ -257,16 +215,17 @@ def _share(
 ) -> LayerShared:
     """Count which states of a layer groups share."""
     memory, left_out = scheduler.memory(request.memory), samples.sample_filter.planned
-    groups = samples.group_count
+    groups = samples.set_count
     held = 2 * MATRIX_BYTES * (1 if scheduler.shared_memory else scheduler.threads)
     room = max(memory - held, 1)
     plan = layer_plan(states, room, scheduler, groups, left_out, scratch=request.scratch)
     scheme = KeyScheme.create(states.row_bytes)
     warm_up(states.row_bytes, False, True, plan.spill)
     with planned_scratch(plan, scheduler, request.scratch) as folder:
-        graph, index = build_index_graph(LayerJob(states, scheme, plan, folder, samples))
+        job = LayerJob(states, scheme, plan, folder, samples)
+        graph, index = build_index_graph(job)
         token = uuid.uuid4().hex[:12]
-        graph[f"tsstore-groups-{token}"] = _Job(plan, scheme.words, groups)
+        graph[f"tsstore-groups-{token}"] = job
         level: list[Any] = []
         for partition in range(1 << plan.partition_bits):
             level.append((f"tsstore-shared-{token}", partition))
@@ -282,13 +241,13 @@ def _share(
     return LayerShared(states.name, found.matrix, found.by_groups)
 
 
-def _count_partition(job: _Job, index: Index, partition: int) -> _Counted:
+def _count_partition(job: LayerJob, index: Index, partition: int) -> _Counted:
     """Count which states of a partition are of which groups."""
-    plan, groups, rows = job.plan, job.groups, 0
+    plan, words, groups, rows = job.plan, job.scheme.words, job.samples.set_count, 0
     matrix, by_groups = np.zeros((groups, groups), np.int64), np.zeros(groups, np.int64)
-    new_table = partial(GroupedTable, job.words, groups, plan.maximum_slots, FIRST_SLOTS)
-    for (share,), bits in shares([(index, job.words)], plan, partition):
-        for table in count_in_passes(new_table, share, bits, plan.maximum_slots):
+    new_table = partial(GroupedTable, words, groups, plan.maximum_slots, FIRST_SLOTS)
+    for (pieces,), bits in by_subpartition([(index, words)], plan, partition):
+        for table in count_in_passes(new_table, pieces, bits, plan.maximum_slots):
             state, of_group, *_ = table.entries
             held_by = np.bincount(state)
             by_groups += np.bincount(held_by - 1, minlength=groups)
@@ -317,8 +276,5 @@ def _pairs_of_groups(state: _Numbers, group: _Numbers, groups: int) -> _Numbers:
 
 
 def _add(counted: Sequence[_Counted]) -> _Counted:
-    return _Counted(
-        np.sum([one.matrix for one in counted], axis=0),
-        np.sum([one.by_groups for one in counted], axis=0),
-        sum(one.rows for one in counted),
-    )
+    matrices, by_groups, rows = zip(*counted, strict=True)
+    return _Counted(sum(matrices), sum(by_groups), sum(rows))

@@ -6,56 +6,45 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import TypeVar
 
+from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.errors import AnalysisError, StoreExistsError, TsstoreError, warn
+from tsstore.analysis.results.network import Analysis
+from tsstore.errors import AnalysisError, StoreError, StoreExistsError, TsstoreError, warn
 from tsstore.store.files.base import partial_name
 from tsstore.store.files.open import is_url
+from tsstore.store.reading.ids import id_dtype
+from tsstore.store.reading.store import StateStore
 from tsstore.text import printable
 
-
-class Kept(Protocol):
-    """What can be saved, and loaded again."""
-
-    @property
-    def provenance(self) -> Provenance | None:
-        """Where it comes from."""
-
-    def save(self, path: Path) -> None:
-        """Write it to a new path."""
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read it again."""
-
-    def of_run(self, path: str) -> Self:
-        """Return the same, of a run that lies there now."""
-
-
-_Kept = TypeVar("_Kept", bound=Kept)
+_Kept = TypeVar("_Kept", Analysis, GroupedAnalysis)
 
 
 class Entry:
-    """The place of a question's answer in a folder, whether it is there or not.
+    """The place of a question's answer in a folder, if there is one, whether it is there or not.
 
     Several processes may use a folder: an entry is there as a whole, or not at all.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], run: str, provenance: Provenance) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, run: StateStore, provenance: Provenance
+    ) -> None:
         self._run = run
         self._question = provenance.question
-        self._path = _folder(folder, run) / f"{provenance.key[:32]}.analysis.zarr"
+        self._path = None
+        if folder is not None:
+            self._path = _folder(folder, run.path) / f"{provenance.key[:32]}.analysis.zarr"
 
     def find(self, kind: type[_Kept]) -> _Kept | None:
         """Return what was kept; what is damaged is removed with a warning."""
         path = self._path
-        if not os.path.lexists(path):
+        if path is None or not os.path.lexists(path):
             return None
         try:
             found = kind.load(path)
             if found.provenance and found.provenance.question == self._question:
-                return found.of_run(self._run)
+                return found.of_run(self._run.path)
             why = "it answers another question"
         except (TsstoreError, OSError) as error:
             why = str(error)
@@ -63,14 +52,27 @@ class Entry:
         _remove(path)
         return None
 
-    def keep(self, found: Kept) -> None:
-        """Write an answer; where that cannot be it is a warning."""
+    def keep(self, found: Analysis | GroupedAnalysis) -> None:
+        """Write an answer that more memory would not change; where that cannot be, warn."""
+        if self._path is None or not self._is_settled(found):
+            return
         try:
             found.save(self._path)
         except StoreExistsError:
             pass  # Another process was faster; what it found is the same.
         except (TsstoreError, OSError) as error:
             warn(f"the analysis is not kept: {error}")
+
+    def _is_settled(self, found: Analysis | GroupedAnalysis) -> bool:
+        """Whether more memory would find the same: ids were compared, or cannot be."""
+        every = [found] if isinstance(found, Analysis) else found.groups.values()
+        if not any(analysis.not_compared for analysis in every):
+            return True
+        try:
+            id_dtype(self._run.parts)
+        except StoreError:
+            return True
+        return False
 
 
 def _folder(folder: str | os.PathLike[str], run: str) -> Path:

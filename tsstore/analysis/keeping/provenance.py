@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -15,12 +15,23 @@ import numpy.typing as npt
 
 from tsstore import __version__
 from tsstore.analysis.request import Request
-from tsstore.store.format.documents import mapping, text
+from tsstore.store.format.documents import Stored, mapping, stored, text
 from tsstore.store.reading.store import StateStore
 
 
+def _names(value: object, what: str, where: str) -> tuple[str, ...]:
+    return tuple(
+        text(name, what, where) for name in (value if isinstance(value, list) else [value])
+    )
+
+
+def _versions(value: object, what: str, where: str) -> dict[str, str]:
+    said = mapping(value, what, where)
+    return {name: text(version, name, where) for name, version in said.items()}
+
+
 @dataclass(frozen=True)
-class Provenance:
+class Provenance(Stored):
     """Where an analysis comes from.
 
     Attributes
@@ -38,19 +49,17 @@ class Provenance:
         When it was analysed, ISO 8601.
     """
 
-    run_id: str
-    commit: str
-    samples: str
-    layers: tuple[str, ...]
-    arguments: Mapping[str, Any]
-    software: Mapping[str, str]
-    time: str
+    run_id: str = stored(text)
+    commit: str = stored(text)
+    samples: str = stored(text)
+    layers: tuple[str, ...] = stored(_names)
+    arguments: Mapping[str, Any] = stored(mapping)
+    software: Mapping[str, str] = stored(_versions)
+    time: str = stored(text)
 
     @classmethod
-    def of(
-        cls, store: StateStore, layers: Sequence[str], request: Request, **arguments: Any
-    ) -> Self:
-        """Say where an analysis that begins now comes from; further arguments if there are some."""
+    def of(cls, store: StateStore, request: Request, **arguments: Any) -> Self:
+        """Say where an analysis of the layers that a store shows comes from."""
         records = [(part.directory, part.record.digest) for part in store.parts]
         left_out = {
             directory: _digest_of_numbers(own)
@@ -62,13 +71,9 @@ class Provenance:
             store.run.run_id,
             _digest(records),
             _digest(left_out) if left_out else "",
-            tuple(layers),
+            store.layers,
             {name: getattr(request, name) for name in names} | arguments,
-            {
-                "tsstore": __version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
+            {"tsstore": __version__, "numpy": np.__version__, "python": platform.python_version()},
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
@@ -89,22 +94,6 @@ class Provenance:
         """Return all of it as JSON can hold it."""
         said = asdict(self)
         return said | {"layers": list(self.layers), "arguments": dict(self.arguments)}
-
-    @classmethod
-    def from_dict(cls, value: object, where: str) -> Self:
-        """Check and parse; FormatError if something is not valid."""
-        said = mapping(value, "provenance", where)
-        layers, software = said.get("layers"), mapping(said.get("software"), "software", where)
-        names = layers if isinstance(layers, list) else [layers]
-        return cls(
-            text(said.get("run_id"), "run_id", where),
-            text(said.get("commit"), "commit", where),
-            text(said.get("samples"), "samples", where),
-            tuple(text(name, "layer", where) for name in names),
-            mapping(said.get("arguments"), "arguments", where),
-            {name: text(version, name, where) for name, version in software.items()},
-            text(said.get("time"), "time", where),
-        )
 
 
 def _digest_of_numbers(numbers: npt.NDArray[np.int64]) -> str:

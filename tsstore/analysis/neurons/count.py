@@ -2,88 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
-from typing import Any, overload
+from typing import Any, TypedDict, Unpack, overload
 
-from tsstore.analysis.groups.grouping import Bins, Grouping, group
+from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.neurons.firing import NO_GROUP, count_layer, firing_bytes
 from tsstore.analysis.neurons.groups import GroupedNeurons
 from tsstore.analysis.neurons.layer import LayerNeurons
 from tsstore.analysis.neurons.matrix import check_positions, count_joint_firing, count_positions
 from tsstore.analysis.neurons.results import Neurons
-from tsstore.analysis.request import Request, check_rows, countable, layer_names
-from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.analysis.request import (
+    Bins,
+    Layers,
+    Request,
+    Run,
+    check_rows,
+    countable,
+    running,
+    with_layers,
+)
+from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.firing import add_firing
 from tsstore.errors import AnalysisError
-from tsstore.store.files.open import StorePath
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 
 
-@overload
-def neurons(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
-    *,
-    by: None = None,
-    bins: None = None,
-    window: None = None,
-    joint: bool = False,
-    maps: bool = False,
-    memory: int | str | None = None,
-    scheduler: Any = None,
-    progress: Progress | None = None,
-) -> Neurons: ...
+class Options(TypedDict, total=False):
+    """Where and how neurons are counted, in the words of `neurons`."""
+
+    memory: int | str | None
+    scheduler: Any
+    progress: Progress | None
+
+
+class Together(Options, total=False):
+    """What else may be asked for where no groups are counted."""
+
+    by: None
+    bins: None
+    window: None
+    joint: bool
+    maps: bool
 
 
 @overload
+def neurons(store: Run, layers: Layers = None, **options: Unpack[Together]) -> Neurons: ...
+@overload
 def neurons(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
-    *,
-    by: str,
-    bins: Bins = None,
-    window: None = None,
-    memory: int | str | None = None,
-    scheduler: Any = None,
-    progress: Progress | None = None,
+    store: Run, layers: Layers = None, *, by: str, bins: Bins = None, **options: Unpack[Options]
 ) -> GroupedNeurons: ...
-
-
 @overload
 def neurons(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
-    *,
-    by: None = None,
-    bins: None = None,
-    window: int,
-    memory: int | str | None = None,
-    scheduler: Any = None,
-    progress: Progress | None = None,
+    store: Run, layers: Layers = None, *, window: int, **options: Unpack[Options]
 ) -> GroupedNeurons: ...
-
-
 @overload
 def neurons(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
+    store: Run,
+    layers: Layers = None,
     *,
     by: str | None = None,
     bins: Bins = None,
     window: int | None = None,
     joint: bool = False,
     maps: bool = False,
-    memory: int | str | None = None,
-    scheduler: Any = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> Neurons | GroupedNeurons: ...
-
-
 def neurons(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
+    store: Run,
+    layers: Layers = None,
     *,
     by: str | None = None,
     bins: Bins = None,
@@ -143,32 +129,21 @@ def neurons(
         pairs or maps are asked for by group, a layer has no map as its samples have other
         positions, or memory, scheduler, bins or window make no sense.
     """
-    request = Request(memory=memory, scheduler=scheduler, progress=progress)
-    store = countable(store, by, "neurons")
-    names = layer_names(store, layers)
-    if by is None and window is None and bins is None:
-        with _chosen(store, request) as (runner, memory_held):
-            return _count_run(store, names, request, runner, memory_held, joint, maps)
+    request = Request(memory, scheduler, progress, by=by, bins=bins, window=window)
+    store = with_layers(countable(store, by, "neurons"), layers)
+    names = list(store)
+    if not request.in_groups:
+        with running(request, store) as runner:
+            return _count_run(store, names, request, runner, joint, maps)
     if joint or maps:
         raise AnalysisError(
             "joint= and maps= count all samples together; leave out by= and window=, and filter "
             "those of a group: tsstore.neurons(store.filter(label=3), joint=True)"
         )
-    grouping = group(store, by, bins, window)
-    grouping.check_rows(store, names)
-    with _chosen(store, request) as (runner, memory_held):
-        return _count_groups(store, names, request, runner, memory_held, grouping)
-
-
-@contextmanager
-def _chosen(store: StateStore, request: Request) -> Iterator[tuple[Scheduler, int]]:
-    """Yield what runs the tasks, which sees the run, and the memory of one process in bytes."""
-    directories = [part.directory for part in store.parts]
-    with (
-        closing(choose(request.scheduler)) as runner,
-        runner.reading(store.parts[0].files, directories),
-    ):
-        yield runner, runner.memory(request.memory)
+    grouping = group(store, request)
+    grouping.check_rows(store)
+    with running(request, store) as runner:
+        return _count_groups(store, names, request, runner, grouping)
 
 
 def _count_run(
@@ -176,11 +151,11 @@ def _count_run(
     names: list[str],
     request: Request,
     runner: Scheduler,
-    memory: int,
     joint: bool,
     maps: bool,
 ) -> Neurons:
     """Count all samples together."""
+    memory = runner.memory(request.memory)
     for name in names:
         check_rows(store[name])
         if maps:
@@ -207,11 +182,10 @@ def _count_groups(
     names: list[str],
     request: Request,
     runner: Scheduler,
-    memory: int,
     grouping: Grouping,
 ) -> GroupedNeurons:
     """Count each group, and all samples together where they are of one step."""
-    number, codes = len(grouping.values), grouping.codes
+    number, codes, memory = len(grouping.values), grouping.codes, runner.memory(request.memory)
     groups: list[dict[str, LayerNeurons]] = [{} for _ in grouping.values]
     whole, kept = {}, 0
     for name in names:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tsstore import text
-from tsstore.analysis.groups.grouped import Grouped
+from tsstore.analysis.groups.results import Grouped
 from tsstore.analysis.neurons.layer import HEADINGS, RATES
 from tsstore.analysis.neurons.results import Neurons
 
@@ -52,13 +52,7 @@ class GroupedNeurons(Grouped[Neurons]):
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
         """Return all numbers as JSON can hold them; a group's value is a text."""
-        return {
-            "run": self.run,
-            "by": self.by,
-            "ungrouped_samples": self.ungrouped,
-            "groups": {str(value): found.to_dict(level) for value, found in self.items()},
-            "whole": None if self._whole is None else self._whole.to_dict(level),
-        }
+        return self._document(level=level)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw each layer's firing rates in each group, a line a neuron; as `Analysis.plot`."""
@@ -103,16 +97,3 @@ class GroupedNeurons(Grouped[Neurons]):
             f"{text.printable(layer)}: {text.counted(some, 'neuron')} dead in some groups alone; "
             f"the smallest has {text.counted(least.samples, 'sample')}."
         ]
-
-    def __str__(self) -> str:
-        title = f"<GroupedNeurons {text.printable(self.run)} by {text.printable(self.by)}>"
-        lines = (f"  {line}" for line in self.sentences)
-        return "\n".join([title, *text.text_table([self.headings, *self.cells()]), *lines])
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _repr_html_(self) -> str:
-        title = text.html_title("GroupedNeurons", self.run, f"by {text.printable(self.by)}")
-        table = text.html_table(self.headings, self.cells())
-        return title + table + text.html_lines(self.sentences)

@@ -24,13 +24,11 @@ class Neurons(ByLayer[LayerNeurons]):
         What was counted, by layer.
     """
 
-    def __init__(self, path: str, layers: Mapping[str, LayerNeurons]) -> None:
-        self.path = path
-        self.layers = dict(layers)
+    headings = HEADINGS
 
-    def __getitem__(self, name: str) -> LayerNeurons:
-        found: LayerNeurons = self._find(name, f"no layer {name!r} was counted, only")
-        return found
+    def __init__(self, path: str, layers: Mapping[str, LayerNeurons]) -> None:
+        self.path = self.subject = path
+        self.layers = dict(layers)
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table of all neurons, indexed by layer and neuron.
@@ -74,15 +72,6 @@ class Neurons(ByLayer[LayerNeurons]):
         return plot_rates({name: layer.rate for name, layer in self.items()}, ax)
 
     @property
-    def headings(self) -> tuple[str, ...]:
-        """Headings of the table."""
-        return HEADINGS
-
-    def cells(self) -> list[list[str]]:
-        """Return a line of the table for each layer."""
-        return [layer.cells for layer in self.values()]
-
-    @property
     def sentences(self) -> list[str]:
         """What is to be known beside the table."""
         lines = [RATES, *(layer.sentence for layer in self.values() if layer.sentence)]
@@ -97,13 +86,6 @@ class Neurons(ByLayer[LayerNeurons]):
             "them.",
         ]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         table = text.text_table([self.headings, *self.cells()])
         return "\n".join([self.path, *table, *self.sentences])
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _repr_html_(self) -> str:
-        table = text.html_table(self.headings, self.cells())
-        return text.html_title("neurons", self.path) + table + text.html_lines(self.sentences)

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from tsstore.analysis.groups.count import left_out_of_sets
-from tsstore.analysis.groups.grouping import Bins, group
-from tsstore.analysis.neurons.firing import firing_bytes
-from tsstore.analysis.neurons.matrix import PlannedPairs, plan_pairs
+from tsstore.analysis.neurons.matrix import PlannedPairs
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
-from tsstore.analysis.planning.cost import START_UP_BYTES, Work
-from tsstore.analysis.planning.layer_plan import (
-    LEAST_SLICE_BYTES,
-    Plan,
-    find_plan,
-    layer_work,
-    make_plan,
-)
-from tsstore.analysis.repeats import plan_samples
-from tsstore.analysis.request import (
-    Repeats,
-    Request,
-    check_rows,
-    countable,
-    dependence,
-    layer_names,
-)
+from tsstore.analysis.planning.cost import START_UP_BYTES
+from tsstore.analysis.planning.layer_plan import LEAST_SLICE_BYTES, Plan
 from tsstore.analysis.results.by_layer import ByLayer
-from tsstore.analysis.schedulers import choose
-from tsstore.store.files.open import StorePath
-from tsstore.store.reading.store import StateStore
-from tsstore.text import (
-    counted,
-    format_memory,
-    html_lines,
-    html_table,
-    html_title,
-    listed,
-    printable,
-    text_table,
-)
-
-if TYPE_CHECKING:
-    import pandas as pd
+from tsstore.text import counted, format_memory, listed, printable
 
 Way = Literal["memory", "files", "objects"]
 """Which way a layer's records take from blocks to partitions."""
@@ -57,8 +21,19 @@ _RECORDS: dict[Way, str] = {
 
 WORDS_A_SECOND = 3e9
 """Of two neurons that a core compares, about, as ``benchmarks/neurons.py`` measures."""
-LARGEST_GIB = 10_000
-"""More memory than this no advice asks for."""
+HEADINGS = (
+    "layer",
+    "rows",
+    "bytes a row",
+    "blocks",
+    "rows a block",
+    "partitions",
+    "records",
+    "scratch",
+    "mean slice",
+    "projected peak",
+    "tasks",
+)
 
 
 @dataclass(frozen=True)
@@ -145,6 +120,13 @@ class RunPlan(ByLayer[Plan]):
     pairs: Mapping[str, PlannedPairs] = field(default_factory=dict)
     groups: int = 0
 
+    headings = HEADINGS
+
+    @property
+    def subject(self) -> str:
+        """The run."""
+        return self.run
+
     @property
     def rows(self) -> int:
         """Rows of all layers."""
@@ -224,180 +206,32 @@ class RunPlan(ByLayer[Plan]):
             "sentences": self.sentences,
         }
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the layers' numbers as a table, one line a layer."""
-        import pandas as pd
+    @property
+    def total(self) -> str:
+        """What all layers come to, in one line."""
+        facts = [
+            counted(self.rows, "row"),
+            counted(self.tasks, "task"),
+            counted(self.threads, "thread"),
+            f"memory {format_memory(self.memory)}",
+            f"projected peak {format_memory(self.projected_peak)}",
+        ]
+        if self.scratch_bytes:
+            facts.append(f"scratch at most {format_memory(self.scratch_bytes)}")
+        return " · ".join(facts)
 
-        rows = {name: layer.to_dict() for name, layer in self.layers.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+    @property
+    def lines(self) -> list[str]:
+        """What stands below the table."""
+        return [self.total, *self.sentences]
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Return a line of the table for each layer."""
+        return [_layer_cells(name, layer) for name, layer in self.layers.items()]
 
     def __getitem__(self, name: str) -> Plan:
-        found: PlannedLayer = self._find(name, f"the plan has no layer {name!r}; it has")
+        found: PlannedLayer = self._find(name)
         return found.plan
-
-    def __repr__(self) -> str:
-        lines = [total_line(self), *self.sentences]
-        title = f"<RunPlan {printable(self.run)}>"
-        table = text_table([HEADINGS, *plan_rows(self)])
-        return "\n".join([title, *table, *(f"  {line}" for line in lines)])
-
-    def _repr_html_(self) -> str:
-        table = html_table(HEADINGS, plan_rows(self))
-        lines = html_lines([total_line(self), *self.sentences])
-        return f"{html_title('RunPlan', self.run)}{table}{lines}"
-
-
-def plan(
-    store: StateStore | StorePath,
-    layers: str | Iterable[str] | None = None,
-    *,
-    memory: int | str | None = None,
-    scheduler: Any = None,
-    intervals: bool = True,
-    dependent_by: str | None = None,
-    unique_by: str | None = None,
-    repeats: Repeats = "once",
-    exact: bool = False,
-    cluster: str | None = None,
-    scratch: str | os.PathLike[str] | None = None,
-    joint: bool = False,
-    by: str | None = None,
-    bins: Bins = None,
-    window: int | None = None,
-) -> RunPlan:
-    """Say how `tsstore.analyze` would count a run if it had the same arguments.
-
-    No state is read: metadata alone, the rows of each sample where they vary, ids, and the column
-    that groups are by. Where samples repeat others, the plan is that of the most memory that they
-    can take; groups are then counted one after another, each in less.
-
-    Parameters
-    ----------
-    store, layers, memory, scheduler, intervals, dependent_by, unique_by, repeats, exact, cluster, \
-    scratch, by, bins, window
-        As `tsstore.analyze` takes them. Nothing is written to scratch, nor is it looked for.
-    joint
-        Whether to say as well what ``tsstore.neurons(store, joint=True)`` would take.
-
-    Returns
-    -------
-    RunPlan
-        A mapping from layer names to plans, with ``projected_peak <= memory``.
-
-    Raises
-    ------
-    MemoryTooSmallError
-        If a layer cannot be counted; the message names the smallest memory with which it can.
-    StoreError, AnalysisError
-        As `tsstore.analyze` does.
-    """
-    request = Request(
-        memory=memory,
-        scheduler=scheduler,
-        scratch=scratch,
-        intervals=intervals,
-        dependent_by=dependence(dependent_by, cluster),
-        unique_by=unique_by,
-        repeats=repeats,
-        exact=exact,
-    )
-    store = countable(store, by)
-    is_grouped = by is not None or window is not None or bins is not None
-    sets = len(group(store, by, bins, window).values) if is_grouped else 0
-    names = layer_names(store, layers)
-    with closing(choose(request.scheduler)) as runner:
-        amount = runner.memory(request.memory)
-        samples = plan_samples(store, request, runner)
-        groups, left_out = samples.group_count, samples.sample_filter.planned
-        works = []
-        for name in names:
-            check_rows(states := store[name], samples.sample_filter)
-            if sets:
-                groups, left_out = groups or 1, left_out_of_sets(states, samples)
-            works.append(layer_work(states, runner, groups, left_out, exact, scratch, sets))
-        pairs, kept = {}, 0
-        for name in names if joint else ():
-            kept += firing_bytes(store[name].neurons)
-            pairs[name] = plan_pairs(store[name], amount, runner, kept)
-            kept += pairs[name].matrix_bytes
-        threads, shared_memory = runner.threads, runner.shared_memory
-
-    def found(work: Work, memory: int) -> Plan | None:
-        return find_plan(work, memory, threads, shared_memory)
-
-    planned = {
-        work.name: PlannedLayer(
-            work.rows,
-            work.row_bytes,
-            make_plan(work, amount, threads, shared_memory),
-            work.object_scratch,
-        )
-        for work in works
-    }
-    smallest = min(amount, _least_memory(works, found, lambda plan: True) or amount)
-    in_memory = _least_memory(works, found, lambda plan: not plan.spill)
-    where = None if scratch is None else os.fspath(scratch)
-    told = threads, shared_memory, planned, smallest, in_memory, where, pairs, sets
-    return RunPlan(store.path, amount, *told)
-
-
-def _least_memory(
-    works: Collection[Work],
-    found: Callable[[Work, int], Plan | None],
-    suits: Callable[[Plan], bool],
-) -> int | None:
-    """Return the fewest bytes, a round amount, with which all plans suit; None if none do."""
-
-    def enough(memory: int) -> bool:
-        plans = (found(work, memory) for work in works)
-        return all(plan is not None and suits(plan) for plan in plans)
-
-    amounts = _round_amounts()
-    place = bisect_left(amounts, True, key=enough)
-    return amounts[place] if place < len(amounts) else None
-
-
-def _round_amounts() -> list[int]:
-    """Return all amounts that a person would name: in two digits, or whole KiB, MiB or GiB."""
-    digits = [tenths / 10 for tenths in range(10, 100)]
-    numbers: list[float] = [*digits, *range(10, 1024)]
-    units = [1 << 10, 1 << 20, 1 << 30]
-    amounts = [int(number * unit) for unit in units for number in numbers]
-    return amounts + [number << 30 for number in range(1024, LARGEST_GIB)]
-
-
-HEADINGS = (
-    "layer",
-    "rows",
-    "bytes a row",
-    "blocks",
-    "rows a block",
-    "partitions",
-    "records",
-    "scratch",
-    "mean slice",
-    "projected peak",
-    "tasks",
-)
-
-
-def plan_rows(plan: RunPlan) -> list[tuple[str, ...]]:
-    """Return a line of the table for each layer, with `HEADINGS`."""
-    return [_layer_cells(name, layer) for name, layer in plan.layers.items()]
-
-
-def total_line(plan: RunPlan) -> str:
-    """Return what all layers come to, in one line."""
-    facts = [
-        counted(plan.rows, "row"),
-        counted(plan.tasks, "task"),
-        counted(plan.threads, "thread"),
-        f"memory {format_memory(plan.memory)}",
-        f"projected peak {format_memory(plan.projected_peak)}",
-    ]
-    if plan.scratch_bytes:
-        facts.append(f"scratch at most {format_memory(plan.scratch_bytes)}")
-    return " · ".join(facts)
 
 
 def _layer_cells(name: str, layer: PlannedLayer) -> tuple[str, ...]:
@@ -436,7 +270,8 @@ def _how_many_at_once(plan: RunPlan) -> list[str]:
 def _where_records_go(plan: RunPlan) -> str:
     """Say which layers' records go through scratch, and with what memory none or some would."""
     spilled = [name for name, layer in plan.items() if layer.spill]
-    things = "objects" if _object_scratch(plan) else "files"
+    to_objects = any(layer.object_scratch for layer in plan.layers.values())
+    things = "objects" if to_objects else "files"
     if not plan.shared_memory:
         where = (
             "they lie in the system's folder for temporary files, unless scratch= names one that "
@@ -459,10 +294,6 @@ def _where_records_go(plan: RunPlan) -> str:
         f"{listed(spilled)}: records go through {things}, because they and the running tasks need "
         f"more than {format_memory(plan.memory)}; with {enough} nothing would go through {things}."
     )
-
-
-def _object_scratch(plan: RunPlan) -> bool:
-    return any(layer.object_scratch for layer in plan.layers.values())
 
 
 def _length_of_slices(plan: RunPlan) -> list[str]:

@@ -1,29 +1,32 @@
-"""What results by layer have in common: names, their old spellings, JSON."""
+"""What results have in common: how they show themselves, and what they have of each layer."""
 
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsstore.errors import UnknownLayerError
 from tsstore.store.reading.by_name import aliases
-from tsstore.text import printable
+from tsstore.text import html_lines, html_table, html_title, printable, text_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Result = TypeVar("Result", covariant=True)
 
 
-class ByLayer(Mapping[str, Result]):
-    """A mapping from layer names, whose numbers are also a JSON document."""
+class Shown(ABC):
+    """What shows itself as a table, with its subject above and sentences below."""
 
-    layers: Mapping[str, Any]
+    subject: Any
+    headings: Any
+    sentences: Any
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
+    @abstractmethod
+    def cells(self) -> Sequence[Sequence[str]]:
+        """Return the lines of the table, as the headings name its columns."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -33,10 +36,55 @@ class ByLayer(Mapping[str, Result]):
         """Return `to_dict` as a JSON document."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
-    def _find(self, name: str, none_such: str) -> Any:
+    @property
+    def lines(self) -> Sequence[str]:
+        """What stands below the table."""
+        lines: Sequence[str] = self.sentences
+        return lines
+
+    def __repr__(self) -> str:
+        title = f"<{type(self).__name__} {printable(self.subject)}>"
+        table = text_table([self.headings, *self.cells()])
+        return "\n".join([title, *table, *(f"  {line}" for line in self.lines)])
+
+    def _repr_html_(self) -> str:
+        title = html_title(type(self).__name__, self.subject)
+        return title + html_table(self.headings, self.cells()) + html_lines(self.lines)
+
+
+class ByLayer(Shown, Mapping[str, Result]):
+    """A mapping from layer names, each of which has a line in the table."""
+
+    layers: Mapping[str, Any]
+
+    def __getitem__(self, name: str) -> Result:
+        found: Result = self._find(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def cells(self) -> Sequence[Sequence[str]]:
+        """Return a line of the table for each layer."""
+        return [layer.cells for layer in self.layers.values()]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the layers' numbers as a table, one line a layer."""
+        import pandas as pd
+
+        rows = {name: layer.to_dict() for name, layer in self.layers.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+
+    def _find(self, name: str) -> Any:
         """Return what there is of a layer, by any of its names; an error lists those there are."""
-        for candidate in aliases(name):
+        for candidate in aliases(str(name)):
             if candidate in self.layers:
                 return self.layers[candidate]
         held = ", ".join(map(printable, self.layers))
-        raise UnknownLayerError(f"{none_such} {held}")
+        kind = type(self).__name__
+        raise UnknownLayerError(
+            f"{self.subject}: no layer {name!r:.80} in this {kind}; there are {held}"
+        )

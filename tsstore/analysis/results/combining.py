@@ -47,9 +47,10 @@ class Combined(NetworkNumbers, ByLayer[CombinedLayer]):
     def _layers(self) -> Collection[CombinedLayer]:
         return self.layers.values()
 
-    def __getitem__(self, name: str) -> CombinedLayer:
-        found: CombinedLayer = self._find(name, f"{self.run}: no layer {name!r}; there are")
-        return found
+    @property
+    def subject(self) -> str:
+        """The run."""
+        return self.run
 
     def to_dict(self) -> dict[str, Any]:
         """Return the network's numbers, and those of the layers, as JSON can hold them."""

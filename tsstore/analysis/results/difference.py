@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.network import Analysis
-from tsstore.errors import AnalysisError, UnknownLayerError
+from tsstore.errors import AnalysisError
 from tsstore.statistics.efficiency import efficiency_of, propagated
 from tsstore.statistics.intervals import Estimated, Interval, Jackknifed, difference_interval
 from tsstore.statistics.special import check_level
 from tsstore.store.reading.ids import ID
-from tsstore.text import html_lines, html_table, html_title, printable, text_table
+from tsstore.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ class Difference(ByLayer[EfficiencyDifference]):
         In one sentence, what was taken for granted of the samples.
     """
 
-    layers: Mapping[str, EfficiencyDifference]
+    headings = HEADINGS
 
     def __init__(
         self,
@@ -71,16 +71,12 @@ class Difference(ByLayer[EfficiencyDifference]):
         pairing: str,
     ) -> None:
         self.first, self.second = runs
+        self.subject = f"{self.first} - {self.second}"
         self.layers = dict(layers)
         self.network = network
         self.paired = paired
         self.pairing = pairing
-
-    def __getitem__(self, name: str) -> EfficiencyDifference:
-        if name not in self.layers:
-            held = ", ".join(map(printable, self.layers))
-            raise UnknownLayerError(f"no layer {name!r:.80} was compared; there are {held}")
-        return self.layers[name]
+        self.sentences = [pairing]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""
@@ -100,14 +96,6 @@ class Difference(ByLayer[EfficiencyDifference]):
         rows = {**self.layers, NETWORK: self.network}
         lines = {name: _line(found) | {"paired": self.paired} for name, found in rows.items()}
         return pd.DataFrame.from_dict(lines, orient="index").rename_axis("layer")
-
-    def __repr__(self) -> str:
-        title = f"<Difference {printable(self.first)} - {printable(self.second)}>"
-        return "\n".join([title, *text_table([HEADINGS, *self.cells()]), f"  {self.pairing}"])
-
-    def _repr_html_(self) -> str:
-        title = html_title("Difference", f"{self.first} - {self.second}")
-        return title + html_table(HEADINGS, self.cells()) + html_lines([self.pairing])
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return the lines of a table, as `HEADINGS` names its columns."""

@@ -130,7 +130,7 @@ def _analysis(place: int, said: Told, tables: _Tables, where: str) -> Told:
         "not_compared": text(said.get("not_compared"), "not_compared", where),
         "dealt": _dealt(said.get("dealt"), where),
         "chosen": text(said.get("chosen"), "chosen", where),
-        "provenance": provenance and Provenance.from_dict(provenance, where),
+        "provenance": provenance and Provenance.from_json(provenance, where, "provenance"),
     }
 
 

@@ -144,12 +144,6 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
         """Return the same analysis, of a run that lies there now."""
         return replace(self, run=path)
 
-    def __getitem__(self, name: str) -> LayerResult:
-        found: LayerResult = self._find(
-            str(name), f"{self.run}: no layer {name!r} was analysed; there are"
-        )
-        return found
-
     @property
     def sentence(self) -> str:
         """Which layers need more samples, and how many."""
@@ -190,6 +184,11 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
         leading, shown = ([f"  {line}" for line in own if line] for own in (self.warnings, lines))
         title = f"<Analysis {printable(self.run)}>"
         return "\n".join([title, *leading, *text_table(rows), *shown])
+
+    @property
+    def subject(self) -> str:
+        """The run."""
+        return self.run
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""

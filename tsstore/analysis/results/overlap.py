@@ -16,10 +16,10 @@ from tsstore.statistics.rates import binomial_limits
 from tsstore.statistics.special import check_level
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.statistics.verdict import UNSEEN_UP_TO
-from tsstore.text import html_lines, html_table, html_title, listed, printable, text_table
+from tsstore.text import listed, printable
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 HEADINGS = (
     "layer",
@@ -201,27 +201,17 @@ class Overlap(ByLayer[LayerOverlap]):
         Paths of the runs.
     """
 
-    layers: Mapping[str, LayerOverlap]
+    headings = HEADINGS
 
     def __init__(self, runs: tuple[str, str], layers: Mapping[str, LayerOverlap]) -> None:
         self.first, self.second = runs
+        self.subject = f"{self.first} with {self.second}"
         self.layers = dict(layers)
-
-    def __getitem__(self, name: str) -> LayerOverlap:
-        found: LayerOverlap = self._find(name, f"no layer {name!r:.80} was compared, only")
-        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""
         layers = {name: layer.to_dict() for name, layer in self.items()}
         return {"first": self.first, "second": self.second, "layers": layers}
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the numbers as a table, one line a layer; distances are in bits."""
-        import pandas as pd
-
-        lines = {name: layer.to_dict() for name, layer in self.items()}
-        return pd.DataFrame.from_dict(lines, orient="index").rename_axis("layer")
 
     def plot(self, ax: Any = None) -> Any:
         """Draw by layer which share of the second run's rows is new; as `Analysis.plot`.
@@ -237,10 +227,6 @@ class Overlap(ByLayer[LayerOverlap]):
             "share of rows whose state the first run does not show",
             ax,
         )
-
-    def cells(self) -> list[tuple[str, ...]]:
-        """Return the lines of a table, as :data:`HEADINGS` names its columns."""
-        return [layer.cells for layer in self.values()]
 
     @property
     def sentences(self) -> list[str]:
@@ -270,15 +256,6 @@ class Overlap(ByLayer[LayerOverlap]):
                 "expected, and give more samples."
             )
         return lines
-
-    def __repr__(self) -> str:
-        title = f"<Overlap {printable(self.first)} with {printable(self.second)}>"
-        lines = [f"  {line}" for line in self.sentences]
-        return "\n".join([title, *text_table([HEADINGS, *self.cells()]), *lines])
-
-    def _repr_html_(self) -> str:
-        title = html_title("Overlap", f"{self.first} with {self.second}")
-        return title + html_table(HEADINGS, self.cells()) + html_lines(self.sentences)
 
 
 def _shown(spectrum: Spectrum, samples: int, kept: int) -> float:

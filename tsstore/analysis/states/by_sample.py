@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from tsstore.analysis.execution.block import LayerJob, read_keys, select_rows
 from tsstore.analysis.execution.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.execution.graph import check_receipts
 from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.layer_plan import layer_work
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
@@ -25,7 +26,6 @@ from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.premerge.samples import append_samples
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Buffers, Records
-from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 
@@ -50,18 +50,8 @@ def work_by_sample(
     scratch: str | os.PathLike[str] | None,
 ) -> Work:
     """Return what there is to count: keys that are followed by the number of their sample."""
-    return Work(
-        name=states.name,
-        rows=states.stored_rows,
-        row_bytes=states.row_bytes,
-        words=scheme.words + 1,
-        largest_sample=states.largest_sample,
-        chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
-        parts=len(states.parts),
-        left_out=left_out,
-        all_threads=scheduler.all_threads,
-        object_scratch=scratch is not None and is_url(scratch),
-    )
+    work = layer_work(states, scheduler, 0, left_out, False, scratch)
+    return replace(work, words=scheme.words + 1, neurons=Work.neurons)
 
 
 def graph_by_sample(job: SampleJob) -> tuple[dict[Any, Any], Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ from tsstore.analysis.execution.graph import Index, build_index_graph, gather
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
 from tsstore.analysis.planning.layer_plan import Plan, layer_plan
-from tsstore.analysis.request import Request, check_rows
+from tsstore.analysis.request import Request, check_rows, running
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.schedulers import Report, Scheduler, choose, task_keys
+from tsstore.analysis.schedulers import Report, Scheduler, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import subpartition_bits, subpartitions
 from tsstore.counting.records import Records
@@ -44,11 +44,7 @@ def planned(
 ) -> Iterator[tuple[Plan, Scheduler]]:
     """Yield how the states are counted, by exact keys, and where; some bytes are set apart."""
     check_rows(states)
-    directories = [part.directory for part in states.parts]
-    with (
-        closing(choose(request.scheduler)) as runner,
-        runner.reading(states.parts[0].states.files, directories),
-    ):
+    with running(request, states) as runner:
         memory, left_out = runner.memory(request.memory), states.sample_filter.planned
         try:
             plan = layer_plan(
@@ -76,18 +72,19 @@ def distinct_states(
     counted here, one after another, each when it is asked for. Close the iterator to remove what it
     keeps in the scratch folder.
     """
-    scheme = KeyScheme.create(states.row_bytes, exact=True)
+    scheme, rows = KeyScheme.create(states.row_bytes, exact=True), 0
     warm_up(states.row_bytes, True, False, plan.spill)
-    partitions, rows, report = 1 << plan.partition_bits, 0, request.report(states.name)
     with planned_scratch(plan, scheduler, request.scratch) as folder:
-        index, tasks = _run_blocks(states, scheme, plan, scheduler, folder, report)
-        for partition in range(partitions):
-            for table in _tables(index, plan, scheme.words, partition):
-                for keys, multiplicity, incidence in _taken_out(table, scheme.words):
-                    rows += int(multiplicity.sum())
-                    yield scheme.rows(keys), multiplicity, incidence
-            if report is not None:
-                report(tasks + partition + 1, tasks + partitions)
+        job = LayerJob(states, scheme, plan, folder, Samples(states.sample_filter))
+        counted = by_partition(
+            plan, scheduler, request.report(states.name), *build_index_graph(job)
+        )
+        for index, partition in counted:
+            for (pieces,), bits in by_subpartition([(index, scheme.words)], plan, partition):
+                for table in count_tables(pieces, scheme.words, bits, plan.maximum_slots):
+                    for keys, multiplicity, incidence in _taken_out(table, scheme.words):
+                        rows += int(multiplicity.sum())
+                        yield scheme.rows(keys), multiplicity, incidence
     if rows != states.rows:
         raise CountingError(
             f"{states.name}: the multiplicities add up to {rows}, but {states.rows} rows are "
@@ -105,43 +102,33 @@ def spare_bytes(plan: Plan) -> int:
     return OVERHEAD_BYTES + idle * plan.gathered_bytes + plan.memory - plan.projected_peak
 
 
-def _run_blocks(
-    states: LayerStates,
-    scheme: KeyScheme,
-    plan: Plan,
-    scheduler: Scheduler,
-    folder: str,
-    report: Report | None,
-) -> tuple[Index, int]:
-    """Turn all blocks into records; return where these are, and how many tasks there were."""
-    job = LayerJob(states, scheme, plan, folder, Samples(states.sample_filter))
-    graph, key = build_index_graph(job)
-    tasks = len(task_keys(graph))
+def by_partition(
+    plan: Plan, scheduler: Scheduler, report: Report | None, graph: dict[Any, Any], key: Any
+) -> Iterator[tuple[Index, int]]:
+    """Run a graph that ends in an index, and yield it with each partition; both are reported."""
+    tasks, partitions = len(task_keys(graph)), 1 << plan.partition_bits
 
     def report_first(done: int, total: int) -> None:
         if report is not None:
-            report(done, total + (1 << plan.partition_bits))
+            report(done, total + partitions)
 
     index = scheduler.run(graph, key, plan.threads, None if report is None else report_first)
-    return index, tasks
+    for partition in range(partitions):
+        yield index, partition
+        if report is not None:
+            report(tasks + partition + 1, tasks + partitions)
 
 
-def _tables(index: Index, plan: Plan, words: int, partition: int) -> Iterator[Table]:
-    """Yield tables that hold the counts of a partition between them."""
-    for (share,), bits in shares([(index, words)], plan, partition):
-        yield from count_tables(share, words, bits, plan.maximum_slots)
+Pieces: TypeAlias = Callable[[], Iterable[Records]]
 
 
-Share: TypeAlias = Callable[[], Iterable[Records]]
-
-
-def shares(
+def by_subpartition(
     indices: Sequence[tuple[Index, int]], plan: Plan, partition: int
-) -> Iterator[tuple[list[Share], int]]:
-    """Yield what gives the records of a share of a partition, and the bits its hashes share.
+) -> Iterator[tuple[list[Pieces], int]]:
+    """Yield what gives the records of a subpartition, and the bits that its hashes share.
 
     They are of one index, or of each of several, whose keys have so many words, other than those of
-    the others. A partition that can be gathered has many shares, of which each fits the cache.
+    the others. A partition that can be gathered has many, of which each fits the cache.
     """
     slices = [partial(index.slices, partition) for index, _ in indices]
     gathered = gather(chain.from_iterable(own() for own in slices), plan.gathered_bytes)
@@ -154,8 +141,8 @@ def shares(
     for _, words in indices:
         own = [piece for piece in gathered if piece.words == words]
         divided.append(subpartitions(own, words, plan.partition_bits, bits))
-    for share in zip(*divided, strict=True):
-        yield [partial(iter, own) for own in share], plan.partition_bits + bits
+    for pieces in zip(*divided, strict=True):
+        yield [partial(iter, own) for own in pieces], plan.partition_bits + bits
 
 
 def _taken_out(table: Table, words: int) -> Iterator[tuple[npt.NDArray[np.uint64], Counts, Counts]]:

@@ -8,14 +8,12 @@ from contextlib import closing
 from typing import Any
 
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.request import Request, countable
+from tsstore.analysis.request import Request, Run, countable
 from tsstore.analysis.states.distinct import Piece, distinct_states, planned, spare_bytes
 from tsstore.analysis.states.files import write_states
 from tsstore.analysis.states.sorting import sorted_pieces
 from tsstore.errors import CountingError
-from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 
 MAX_CHUNK_BYTES = 16 << 20
@@ -28,7 +26,7 @@ SORTING_BYTES = 12 << 20
 
 
 def export(
-    store: StateStore | StorePath,
+    store: Run,
     layer: str,
     out: str | os.PathLike[str],
     *,
@@ -79,11 +77,7 @@ def export(
 
 
 def export_states(
-    states: LayerStates,
-    out: str | os.PathLike[str],
-    decoded: bool,
-    sort: bool,
-    request: Request,
+    states: LayerStates, out: str | os.PathLike[str], decoded: bool, sort: bool, request: Request
 ) -> int:
     """Write a layer's states as `export` does."""
     distinct = 0

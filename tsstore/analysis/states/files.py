@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -162,19 +163,6 @@ class StatesTable:
         return bits.unpack(rows, self.neurons) if self.decoded else rows
 
 
-class TableFile(Protocol):
-    """A table that is being written."""
-
-    def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
-        """Add states."""
-
-    def finish(self) -> None:
-        """Write what is left, so that it survives a loss of power."""
-
-    def discard(self) -> None:
-        """Remove all that was written."""
-
-
 class _Held:
     """States that wait until there are enough of them for a chunk."""
 
@@ -187,7 +175,7 @@ class _Held:
         self._pieces.append((rows, multiplicity, incidence))
         self.count += len(rows)
 
-    def take(self, count: int) -> list[npt.NDArray[Any]]:
+    def take(self, count: int) -> list[Any]:
         """Return the first of them, and hold these no more."""
         taken, left = [], count
         while left:
@@ -201,7 +189,35 @@ class _Held:
         return [np.concatenate(entries) for entries in zip(*taken, strict=True)]
 
 
-class ZarrGroup:
+class TableFile(ABC):
+    """A table that is being written: so many states at a time, a Zarr chunk or a row group."""
+
+    def __init__(self, table: StatesTable, chunk_rows: int) -> None:
+        self._table = table
+        self._chunk_rows = chunk_rows
+        self._held = _Held()
+
+    def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        """Add states; full chunks are written."""
+        self._held.add(rows, multiplicity, incidence)
+        while self._held.count >= self._chunk_rows:
+            self._write(*self._held.take(self._chunk_rows))
+
+    def finish(self) -> None:
+        """Write what is left, so that it survives a loss of power."""
+        if self._held.count:
+            self._write(*self._held.take(self._held.count))
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Remove all that was written, and let nothing be written any more."""
+
+    @abstractmethod
+    def _write(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        """Write states as the chunk that follows."""
+
+
+class ZarrGroup(TableFile):
     """A Zarr v3 group of three arrays, written by zarr-python in whole chunks."""
 
     def __init__(self, path: Path, table: StatesTable) -> None:
@@ -209,9 +225,7 @@ class ZarrGroup:
 
         from tsstore.analysis.states.zarr_store import DurableStore
 
-        self._table = table
-        self._chunk_rows = max(1, table.chunk_bytes // table.entry_bytes)
-        self._held = _Held()
+        super().__init__(table, max(1, table.chunk_bytes // table.entry_bytes))
         self._arrays: dict[str, Any] = {}
         os.mkdir(path)
         self._store = DurableStore(path)
@@ -225,31 +239,19 @@ class ZarrGroup:
             self.discard()
             raise
 
-    def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
-        """Add states; full chunks are written."""
-        self._held.add(rows, multiplicity, incidence)
-        while self._held.count >= self._chunk_rows:
-            self._write(self._chunk_rows)
-
     def finish(self) -> None:
-        """Write the last chunks, so that all survives a loss of power."""
-        if self._held.count:
-            self._write(self._held.count)
+        """Write the last chunks, and sync all."""
+        super().finish()
         self._store.files.sync()
 
     def discard(self) -> None:
-        """Remove the group, and let nothing be written any more."""
+        """Remove the group; Zarr's threads write nothing any more."""
         self._store.remove()
 
-    def _write(self, count: int) -> None:
-        """Write the first of the states that are held, as the chunk that follows."""
-        rows, multiplicity, incidence = self._held.take(count)
-        for name, entries in (
-            ("state", self._table.written(rows)),
-            ("multiplicity", multiplicity),
-            ("incidence", incidence),
-        ):
-            self._arrays[name].append(entries)
+    def _write(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        self._arrays["state"].append(self._table.written(rows))
+        self._arrays["multiplicity"].append(multiplicity)
+        self._arrays["incidence"].append(incidence)
 
     def _create(self, name: str, dtype: str, *axes: tuple[str, int]) -> None:
         from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
@@ -269,7 +271,7 @@ class ZarrGroup:
         )
 
 
-class ParquetFile:
+class ParquetFile(TableFile):
     """A Parquet file of three columns, in row groups of a chunk.
 
     A decoded state is a list of booleans of fixed size: an array in polars and pyarrow, and one
@@ -280,10 +282,8 @@ class ParquetFile:
     def __init__(self, path: Path, table: StatesTable) -> None:
         self._arrow, parquet = _import_pyarrow()
         self._path = path
-        self._table = table
-        self._held = _Held()
         levels = _LEVEL_BYTES * table.neurons if table.decoded else 0
-        self._group_rows = max(1, table.chunk_bytes // (table.entry_bytes + levels))
+        super().__init__(table, max(1, table.chunk_bytes // (table.entry_bytes + levels)))
         self._file = open(path, "xb")  # noqa: SIM115 - closed when finished or discarded
         counts = ["multiplicity", "incidence"]
         self._writer = parquet.ParquetWriter(
@@ -296,16 +296,9 @@ class ParquetFile:
             write_statistics=counts,
         )
 
-    def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
-        """Add states; a row group is written when there are enough."""
-        self._held.add(rows, multiplicity, incidence)
-        while self._held.count >= self._group_rows:
-            self._write(self._group_rows)
-
     def finish(self) -> None:
         """Write the last row group and the metadata."""
-        if self._held.count:
-            self._write(self._held.count)
+        super().finish()
         self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -319,11 +312,9 @@ class ParquetFile:
                 close()
         self._path.unlink(missing_ok=True)
 
-    def _write(self, count: int) -> None:
-        rows, multiplicity, incidence = self._held.take(count)
+    def _write(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
         columns = [self._states(rows), multiplicity, incidence]
-        batch = self._arrow.record_batch(columns, schema=self._writer.schema)
-        self._writer.write_batch(batch)
+        self._writer.write_batch(self._arrow.record_batch(columns, schema=self._writer.schema))
 
     def _states(self, rows: Rows) -> Any:
         written = self._table.written(rows).reshape(-1)

@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import bits
-from tsstore.analysis.request import Request, countable
+from tsstore.analysis.request import Request, Run, countable
 from tsstore.analysis.states.distinct import Counts, Piece, distinct_states, planned
 from tsstore.errors import AnalysisError
-from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_frame import OFF, ON
-from tsstore.store.reading.store import StateStore
 from tsstore.text import (
     Progress,
     counted,
@@ -158,7 +156,7 @@ class FrequentStates:
 
 
 def states(
-    store: StateStore | StorePath,
+    store: Run,
     layer: str,
     most: int = 20,
     *,

@@ -11,7 +11,6 @@ import operator
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -22,16 +21,15 @@ import numpy.typing as npt
 from tsstore.analysis.execution.graph import Index
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
-from tsstore.analysis.request import Request, check_rows, countable
+from tsstore.analysis.request import Request, Run, check_rows, countable, running
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.schedulers import choose, task_keys
 from tsstore.analysis.states.by_sample import (
     SampleJob,
     graph_by_sample,
     without_samples,
     work_by_sample,
 )
-from tsstore.analysis.states.distinct import shares
+from tsstore.analysis.states.distinct import by_partition, by_subpartition
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import Records
 from tsstore.counting.tables.aggregate import count_tables
@@ -40,10 +38,8 @@ from tsstore.counting.warm_up import warm_up
 from tsstore.errors import AnalysisError, CountingError, TsstoreWarning
 from tsstore.statistics.information import mean_surprisal, unseen
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_frame import frame_of_samples
-from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress, printable
 
 if TYPE_CHECKING:
@@ -59,7 +55,7 @@ _Numbers = npt.NDArray[np.int64]
 
 
 def surprising(
-    store: StateStore | StorePath,
+    store: Run,
     layer: str,
     n: int = 20,
     *,
@@ -177,14 +173,10 @@ class _Found:
 def _count(states: LayerStates, request: Request) -> _Found:
     """Add up what each sample's states are in the others."""
     scheme = KeyScheme.create(states.row_bytes)
-    parts = [part.samples for part in states.parts]
-    samples = sum(parts)
-    report = request.report(states.name)
-    directories = [part.directory for part in states.parts]
-    with (
-        closing(choose(request.scheduler)) as runner,
-        runner.reading(states.parts[0].states.files, directories),
-    ):
+    firsts = list(accumulate((part.samples for part in states.parts), initial=0))
+    samples = firsts.pop()
+    found = _Found(np.zeros(samples), *np.zeros((2, samples), np.int64))
+    with running(request, states) as runner:
         # What is held of each sample is reckoned as that of those left out is, 8 bytes each.
         held = states.sample_filter.planned + samples * SAMPLE_BYTES // 8
         work = work_by_sample(states, scheme, runner, held, request.scratch)
@@ -192,21 +184,11 @@ def _count(states: LayerStates, request: Request) -> _Found:
         plan = make_plan(work, memory, runner.threads, runner.shared_memory)
         warm_up(states.row_bytes, False, False, plan.spill)
         with planned_scratch(plan, runner, request.scratch) as folder:
-            shown, firsts = Samples(states.sample_filter), tuple(accumulate(parts, initial=0))
-            graph, key = graph_by_sample(SampleJob(states, scheme, plan, folder, shown, firsts))
-            tasks, partitions = len(task_keys(graph)), 1 << plan.partition_bits
-
-            def report_first(done: int, total: int) -> None:
-                if report is not None:
-                    report(done, total + partitions)
-
-            first = None if report is None else report_first
-            index: Index = runner.run(graph, key, plan.threads, first)
-            found = _Found(np.zeros(samples), *np.zeros((2, samples), np.int64))
-            for partition in range(partitions):
+            shown = Samples(states.sample_filter)
+            job = SampleJob(states, scheme, plan, folder, shown, tuple(firsts))
+            report = request.report(states.name)
+            for index, partition in by_partition(plan, runner, report, *graph_by_sample(job)):
                 _add_partition(found, index, plan, scheme.words, partition)
-                if report is not None:
-                    report(tasks + partition + 1, tasks + partitions)
     if found.rows.sum() != states.rows:
         raise CountingError(
             f"{states.name}: {found.rows.sum()} rows were found again, of {states.rows}"
@@ -216,10 +198,10 @@ def _count(states: LayerStates, request: Request) -> _Found:
 
 def _add_partition(found: _Found, index: Index, plan: Plan, words: int, partition: int) -> None:
     """Count the states of a partition, and look up what each of its records finds elsewhere."""
-    for (share,), bits in shares([(index, words + 1)], plan, partition):
+    for (pieces,), bits in by_subpartition([(index, words + 1)], plan, partition):
 
         def keys_alone() -> Iterator[Records]:
-            for piece in share():  # noqa: B023 - used before the next share
+            for piece in pieces():  # noqa: B023 - used before the next ones
                 yield without_samples(piece)[0]
 
         for table in count_tables(keys_alone, words, bits, plan.maximum_slots):
@@ -229,7 +211,7 @@ def _add_partition(found: _Found, index: Index, plan: Plan, words: int, partitio
             found.tally.add(multiplicity, incidence)
             order = np.argsort(keys[:, 0])
             keys, multiplicity = keys[order], multiplicity[order]
-            for piece in share():
+            for piece in pieces():
                 records, sample = without_samples(piece)
                 place, is_here = _find(keys, records.keys)
                 here = np.ones(len(piece), np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 from tsstore.counting.records import Groups
 from tsstore.numba_tools.arrays import I64, U8, U64
 from tsstore.numba_tools.decorators import kernel
-from tsstore.numba_tools.mixing import splitmix
+from tsstore.numba_tools.words import splitmix
 
 _HALF: Final = np.uint64(32)
 _LARGEST_BLOCK: Final = 2**31 - 1

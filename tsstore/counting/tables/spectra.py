@@ -19,7 +19,7 @@ from tsstore.counting.hashing import LONG_PROBE, PROBE_LIMIT, slots_for
 from tsstore.errors import CountingError
 from tsstore.numba_tools.arrays import I64, U32
 from tsstore.numba_tools.decorators import inlined, kernel
-from tsstore.numba_tools.mixing import GOLDEN
+from tsstore.numba_tools.words import GOLDEN
 
 #: Bytes of what one state or pair adds to an entry.
 ENTRY_BYTES: Final = 24

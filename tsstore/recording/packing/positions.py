@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from tsstore.numba_tools.decorators import compiled
-from tsstore.numba_tools.mixing import GOLDEN, splitmix
+from tsstore.numba_tools.words import GOLDEN, splitmix
 
 _Indices = npt.NDArray[np.int64]
 

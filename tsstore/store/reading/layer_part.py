@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tsstore.errors import FormatError
 from tsstore.store.chunked.chunk import taking_memory
 from tsstore.store.chunked.reader import CommittedArray
+from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import LayerAttributes
 from tsstore.store.format.record import ArrayCommit
 from tsstore.text import printable
@@ -49,6 +50,11 @@ class LayerPart:
     positions: CommittedArray | None
     samples: int
     lengths: tuple[int, int] | None = None
+
+    @property
+    def files(self) -> Files:
+        """Where they lie."""
+        return self.states.files
 
     @property
     def rows(self) -> int:

@@ -215,11 +215,11 @@ class StateStore(Mapping[str, LayerStates]):
         UnknownLayerError
             If there is no layer of that name, or none that fits a pattern.
         """
-        names: dict[str, None] = {}
+        known, names = dict.fromkeys(self.layers), dict[str, None]()
         for layer in layers:
-            fitting = [name for name in self.layers if fnmatchcase(name, layer)]
-            is_name = not fitting or any(name in self.layers for name in aliases(layer))
-            names |= dict.fromkeys([self.layer_name(layer)] if is_name else fitting)
+            is_name = any(name in known for name in aliases(layer))
+            fitting = [] if is_name else [name for name in known if fnmatchcase(name, layer)]
+            names |= dict.fromkeys(fitting or [self.layer_name(layer)])
         return self._showing(self.parts, layers=tuple(names))
 
     def only(self, samples: SampleFilter, told: Iterable[str]) -> StateStore:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.numba_tools.mixing import GOLDEN, splitmix, splitmix_words
+from tsstore.numba_tools.words import GOLDEN, splitmix, splitmix_words
 
 WORD = 2**64
 

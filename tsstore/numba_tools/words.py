@@ -1,4 +1,4 @@
-"""Mixing words that nobody crafts: the constants and the function of SplitMix64.
+"""Words: mixing those that nobody crafts, by SplitMix64, and counting the bits that are 1.
 
 References
 ----------
@@ -33,3 +33,14 @@ def splitmix_words(words: _Words) -> _Words:
 
 splitmix: Callable[[np.uint64], np.uint64] = inlined(splitmix_words)
 """The same, for compiled functions to call."""
+
+
+@inlined
+def count_ones(word: np.uint64) -> np.int64:
+    """Return how many bits of a word are 1; LLVM makes one instruction of it."""
+    pairs = word - ((word >> np.uint64(1)) & np.uint64(0x5555_5555_5555_5555))
+    quads = (pairs & np.uint64(0x3333_3333_3333_3333)) + (
+        (pairs >> np.uint64(2)) & np.uint64(0x3333_3333_3333_3333)
+    )
+    bytes_ = (quads + (quads >> np.uint64(4))) & np.uint64(0x0F0F_0F0F_0F0F_0F0F)
+    return np.int64((bytes_ * np.uint64(0x0101_0101_0101_0101)) >> np.uint64(56))

@@ -1,0 +1,148 @@
+"""Planning how a run would be counted, before anything is."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Collection
+from contextlib import closing
+from typing import Any
+
+from tsstore.analysis.groups.count import left_out_of_sets
+from tsstore.analysis.groups.grouping import group
+from tsstore.analysis.neurons.firing import firing_bytes
+from tsstore.analysis.neurons.matrix import plan_pairs
+from tsstore.analysis.planning.cost import Work
+from tsstore.analysis.planning.layer_plan import Plan, find_plan, layer_work, make_plan
+from tsstore.analysis.planning.run_plan import PlannedLayer, RunPlan
+from tsstore.analysis.repeats import plan_samples
+from tsstore.analysis.request import (
+    Bins,
+    Layers,
+    Repeats,
+    Request,
+    Run,
+    check_rows,
+    countable,
+    with_layers,
+)
+from tsstore.analysis.schedulers import choose
+
+LARGEST_GIB = 10_000
+"""More memory than this no advice asks for."""
+
+
+def plan(
+    store: Run,
+    layers: Layers = None,
+    *,
+    memory: int | str | None = None,
+    scheduler: Any = None,
+    intervals: bool = True,
+    dependent_by: str | None = None,
+    unique_by: str | None = None,
+    repeats: Repeats = "once",
+    exact: bool = False,
+    cluster: str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    joint: bool = False,
+    by: str | None = None,
+    bins: Bins = None,
+    window: int | None = None,
+) -> RunPlan:
+    """Say how `tsstore.analyze` would count a run if it had the same arguments.
+
+    No state is read: metadata alone, the rows of each sample where they vary, ids, and the column
+    that groups are by. Where samples repeat others, the plan is that of the most memory that they
+    can take; groups are then counted one after another, each in less.
+
+    Parameters
+    ----------
+    store, layers, memory, scheduler, intervals, dependent_by, unique_by, repeats, exact, cluster, \
+    scratch, by, bins, window
+        As `tsstore.analyze` takes them. Nothing is written to scratch, nor is it looked for.
+    joint
+        Whether to say as well what ``tsstore.neurons(store, joint=True)`` would take.
+
+    Returns
+    -------
+    RunPlan
+        A mapping from layer names to plans, with ``projected_peak <= memory``.
+
+    Raises
+    ------
+    MemoryTooSmallError
+        If a layer cannot be counted; the message names the smallest memory with which it can.
+    StoreError, AnalysisError
+        As `tsstore.analyze` does.
+    """
+    request = Request(
+        memory=memory,
+        scheduler=scheduler,
+        scratch=scratch,
+        intervals=intervals,
+        dependent_by=dependent_by,
+        unique_by=unique_by,
+        repeats=repeats,
+        exact=exact,
+        by=by,
+        bins=bins,
+        window=window,
+        cluster=cluster,
+    )
+    store = with_layers(countable(store, by), layers)
+    sets = len(group(store, request).values) if request.in_groups else 0
+    with closing(choose(request.scheduler)) as runner:
+        amount = runner.memory(request.memory)
+        samples = plan_samples(store, request, runner)
+        groups, left_out = samples.group_count, samples.sample_filter.planned
+        works = []
+        for states in store.values():
+            check_rows(states, samples.sample_filter)
+            if sets:
+                groups, left_out = groups or 1, left_out_of_sets(states, samples)
+            works.append(layer_work(states, runner, groups, left_out, exact, scratch, sets))
+        pairs, kept = {}, 0
+        for name, states in store.items() if joint else ():
+            kept += firing_bytes(states.neurons)
+            pairs[name] = plan_pairs(states, amount, runner, kept)
+            kept += pairs[name].matrix_bytes
+        threads, shared_memory = runner.threads, runner.shared_memory
+
+    def found(work: Work, memory: int) -> Plan | None:
+        return find_plan(work, memory, threads, shared_memory)
+
+    planned = {}
+    for work in works:
+        own = make_plan(work, amount, threads, shared_memory)
+        planned[work.name] = PlannedLayer(work.rows, work.row_bytes, own, work.object_scratch)
+    smallest = min(amount, _least_memory(works, found, lambda plan: True) or amount)
+    in_memory = _least_memory(works, found, lambda plan: not plan.spill)
+    where = None if scratch is None else os.fspath(scratch)
+    told = threads, shared_memory, planned, smallest, in_memory, where, pairs, sets
+    return RunPlan(store.path, amount, *told)
+
+
+def _least_memory(
+    works: Collection[Work],
+    found: Callable[[Work, int], Plan | None],
+    suits: Callable[[Plan], bool],
+) -> int | None:
+    """Return the fewest bytes, a round amount, with which all plans suit; None if none do."""
+
+    def enough(memory: int) -> bool:
+        plans = (found(work, memory) for work in works)
+        return all(plan is not None and suits(plan) for plan in plans)
+
+    amounts = _round_amounts()
+    place = bisect_left(amounts, True, key=enough)
+    return amounts[place] if place < len(amounts) else None
+
+
+def _round_amounts() -> list[int]:
+    """Return all amounts that a person would name: in two digits, or whole KiB, MiB or GiB."""
+    digits = [tenths / 10 for tenths in range(10, 100)]
+    numbers: list[float] = [*digits, *range(10, 1024)]
+    units = [1 << 10, 1 << 20, 1 << 30]
+    amounts = [int(number * unit) for unit in units for number in numbers]
+    return amounts + [number << 30 for number in range(1024, LARGEST_GIB)]
