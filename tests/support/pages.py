@@ -61,8 +61,8 @@ def command_line() -> str:
         "teaches your shell to complete commands and options. Results go to stdout, all else to",
         "stderr; [exit codes](exit-codes.md) and [JSON](json.md) have pages of their own.",
         "",
-        "Folders on the way to a new run (`demo`, `compact`) and to a cache are made; the folder of",
-        "another file must be there, so that a mistyped path is an error before anything is counted.",
+        "Folders on the way to a new run (`demo`, `compact`) and to a cache are made; that of any",
+        "other file must be there: a mistyped path is an error before anything is counted.",
         "",
     ]
     commands = get_command(app).commands
