@@ -10,7 +10,9 @@ with the same threads::
     python benchmarks/counting.py --incidence --groups --rows 5_000_000
 
 Kinds of states: ``conv``, of a random convolution of MNIST images; ``random``, the same of smooth
-noise; ``distinct``, all different; ``few``, 4,096 of them, by Zipf's law.
+noise, half of it cut off; ``hold``, of noise with a fifth to two fifths of them distinct; ``demo``,
+of the demo's trained conv_2, in 8 bytes; ``distinct``, all different; ``few``, 4,096 of them, by
+Zipf's law.
 
 Contenders: ``tsstore`` from a run in lz4; ``duckdb`` from Parquet in lz4 without dictionaries
 (``plain``), with them (``default``), with states as numbers (``u64``), and from a table in memory
@@ -26,7 +28,10 @@ Each is a process of its own for each data set. Printed are
   row of the processor's time, of all threads together;
 - ``MiB``: the peak of resident memory (VmHWM, so Linux only) beyond that after the import; what is
   loaded by the first call, such as tsstore's kernels, counts;
-- ``ratio``: the median over all rounds of its time to tsstore's in the same round.
+- ``ratio``, ``CPU ratio``: the median over all rounds of its time, on the clock and of the
+  processor, to tsstore's in the same round.
+
+Below each table stands what other processes did meanwhile.
 
 All must give the same answer; else the script says who differs, and fails. With ``--incidence``
 rivals count the samples of each state too, as tsstore always does. With ``--groups`` they count
@@ -40,20 +45,22 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from counting_contenders import CONTENDERS
 from counting_contest import Player, compete
-from counting_data import KINDS
+from counting_data import KINDS, has_width
 from counting_forms import DataSet, prepare
-from counting_machine import calibrate, describe, warm_up
+from counting_machine import Others, calibrate, describe, warm_up
 from counting_rivals import Task
 from dask.utils import parse_bytes
 
 WIDTHS = (3, 8, 16, 32, 64, 256)
 MOST_BYTES = 4 * 10**9
 QUICK = {"rows": 50_000, "slow_rows": 50_000, "rounds": 2, "widths": [8]}
-COLUMNS = ("first s", "wall s", "wall ns", "CPU ns", "MiB", "ratio")
+COLUMNS = ("first s", "wall s", "wall ns", "CPU ns", "MiB", "ratio", "CPU ratio")
+COLUMN_WIDTH = 10
 ANALYSIS, READING = "tsstore", "read"
 DATABASE = ("duckdb-plain", "duckdb-default")
 
@@ -65,7 +72,7 @@ def main() -> None:
         print(line, flush=True)
     warm_up()
     for kind in arguments.kinds:
-        for width in arguments.widths:
+        for width in filter(partial(has_width, kind), arguments.widths):
             for data, names in contests(kind, width, arguments):
                 for line in contest(data, names, arguments):
                     print(line, flush=True)
@@ -160,14 +167,16 @@ def contest(data: DataSet, names: list[str], arguments: argparse.Namespace) -> I
     with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
         folder, repeats = prepare(data, arguments.directory or Path(scratch))
         task = task_of(data.width, arguments, folder, scratch)
-        players = compete(names, task, arguments.rounds, arguments.timeout)
+        with Others() as others:
+            players = compete(names, task, arguments.rounds, arguments.timeout)
     yield ""
     yield from headline(data, repeats, players)
-    yield f"{'':<18}" + "".join(f"{column:>9}" for column in COLUMNS)
+    yield f"{'':<18}" + "".join(f"{column:>{COLUMN_WIDTH}}" for column in COLUMNS)
     by_name = {player.name: player for player in players}
     for player in players:
         yield table_line(player, by_name.get(ANALYSIS), data.rows)
     yield from notes(by_name, data.rows)
+    yield others.line
 
 
 def headline(data: DataSet, repeats: float, players: list[Player]) -> Iterator[str]:
@@ -190,24 +199,24 @@ def table_line(player: Player, analysis: Player | None, rows: int) -> str:
     if player.failure or player.first is None:
         return f"{player.name:<18}  failed: {player.failure:.100}"
     wall = player.median("wall")
-    ratio = median_ratio(player, analysis)
+    ratios = [median_ratio(player, analysis, amount) for amount in ("wall", "cpu")]
     cells = [
         f"{player.first['wall']:.2f}",
         f"{wall:.3f}",
         f"{1e9 * wall / rows:.1f}",
         f"{1e9 * player.median('cpu') / rows:.1f}",
         f"{player.peak / 2**20:,.0f}",
-        "" if ratio is None else f"{ratio:.2f}",
+        *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
     ]
-    return f"{player.name:<18}" + "".join(f"{cell:>9}" for cell in cells).rstrip()
+    return f"{player.name:<18}" + "".join(f"{cell:>{COLUMN_WIDTH}}" for cell in cells).rstrip()
 
 
-def median_ratio(player: Player, other: Player | None) -> float | None:
+def median_ratio(player: Player, other: Player | None, amount: str = "wall") -> float | None:
     """Return the median over all rounds: what slows a whole round down does not count."""
     if other is None or other.failure:
         return None
     pairs = zip(player.rounds, other.rounds, strict=True)
-    ratios: list[float] = [one["wall"] / two["wall"] for one, two in pairs]
+    ratios: list[float] = [one[amount] / two[amount] for one, two in pairs]
     return statistics.median(ratios)
 
 

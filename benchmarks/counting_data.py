@@ -1,8 +1,11 @@
 """States to count, batch by batch: of convolutions of images, all distinct, few distinct.
 
-``conv`` and ``random`` are the states of a convolution of 5 × 5 pixels with random, somewhat smooth
-filters, as trained ones are, in 16 × 16 positions of an image. The images are MNIST's, each turned,
-moved and dimmed anew, or filtered noise. ``distinct`` and ``few`` are made of numbers.
+``conv``, ``random`` and ``hold`` are the states of a convolution of 5 × 5 pixels with random,
+somewhat smooth filters, as trained ones are, in 16 × 16 positions of an image. The images are
+MNIST's, each turned, moved and dimmed anew, or filtered noise, half of which ``random`` cuts off;
+of ``hold``'s states of 64 neurons, a fifth to two fifths are distinct. ``demo`` are those of the
+demo's trained conv_2, of 50 neurons in 8 × 8 positions. ``distinct`` and ``few`` are made of
+numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ PIXELS = SIDE + KERNEL - 1
 FILTER_SMOOTHNESS, BIAS = 0.7, 0.3
 
 TURN, MOVE, DIMMEST = np.deg2rad(15), 2, 0.6
-NOISE_SMOOTHNESS = 2.5
+NOISE_SMOOTHNESS, HOLD_SMOOTHNESS = 2.5, 1.5
+
+DEMO_POSITIONS, DEMO_PIXELS, DEMO_SAMPLES, DEMO_WIDTH = 64, 28, 256, 8
 
 BATCH_ROWS, BATCH_BYTES = 1 << 19, 1 << 26
 PRODUCT_BYTES = 1 << 27
@@ -53,7 +58,13 @@ def batches(kind: str, width: int, rows: int, positions: int) -> Iterator[tuple[
 
 def positions_of(kind: str, positions: int) -> int:
     """Return the rows of a sample: those of the images are given, others are asked for."""
-    return CONV_POSITIONS if kind in ("conv", "random") else positions
+    own = dict.fromkeys(("conv", "random", "hold"), CONV_POSITIONS) | {"demo": DEMO_POSITIONS}
+    return own.get(kind, positions)
+
+
+def has_width(kind: str, width: int) -> bool:
+    """Whether there are rows of so many bytes: a trained layer has as many neurons as it has."""
+    return kind != "demo" or width == DEMO_WIDTH
 
 
 def most_rows(kind: str, width: int) -> int | None:
@@ -77,16 +88,54 @@ def random(width: int, positions: int) -> Draw:
     """Return what draws the states of a convolution of smooth noise, half of which is cut off."""
 
     def images(generator: np.random.Generator, samples: int) -> tuple[Any, Any]:
-        edge = round(4 * NOISE_SMOOTHNESS)
-        side = PIXELS + 2 * edge
-        noise = generator.standard_normal((samples, side, side), dtype=np.float32)
-        for axis in (1, 2):
-            noise = ndimage.gaussian_filter1d(noise, NOISE_SMOOTHNESS, axis)
-        noise = noise[:, edge:-edge, edge:-edge]
-        labels = generator.integers(0, CLASSES, samples, dtype=np.uint8)
-        return np.maximum(noise / noise.std(), 0), labels
+        noise, labels = smooth_noise(generator, samples, NOISE_SMOOTHNESS)
+        return np.maximum(noise, 0), labels
 
     return convolved(images, width)
+
+
+def hold(width: int, positions: int) -> Draw:
+    """Return what draws the states of a convolution of less smooth noise."""
+    return convolved(lambda rng, samples: smooth_noise(rng, samples, HOLD_SMOOTHNESS), width)
+
+
+def smooth_noise(
+    generator: np.random.Generator, samples: int, smoothness: float
+) -> tuple[Any, Any]:
+    """Return images of filtered noise, and labels by chance."""
+    edge = round(4 * smoothness)
+    side = PIXELS + 2 * edge
+    noise = generator.standard_normal((samples, side, side), dtype=np.float32)
+    for axis in (1, 2):
+        noise = ndimage.gaussian_filter1d(noise, smoothness, axis)
+    noise = noise[:, edge:-edge, edge:-edge]
+    labels = generator.integers(0, CLASSES, samples, dtype=np.uint8)
+    return noise / noise.std(), labels
+
+
+def demo(width: int, positions: int) -> Draw:
+    """Return what draws the states of the demo's second convolution, of MNIST's test images."""
+    import torch
+
+    from tsstore.demo.model import load_lenet5
+
+    model = load_lenet5().eval()
+    pool, labels = mnist.test_images()
+    pool = pool.astype(np.float32) / 256
+
+    def draw(generator: np.random.Generator, first: int, samples: int) -> tuple[Any, Any]:
+        which, pieces = generator.integers(0, len(pool), samples), []
+        for start in range(0, samples, DEMO_SAMPLES):
+            own = which[start : start + DEMO_SAMPLES]
+            planes = torch.from_numpy(varied(pool, own, generator, DEMO_PIXELS)[:, None])
+            with torch.inference_mode():
+                for name in ("conv_1", "elu_1", "norm_1", "maxp_1", "conv_2"):
+                    planes = getattr(model, name)(planes)
+            on = (planes > 0).permute(0, 2, 3, 1).reshape(len(own) * DEMO_POSITIONS, -1).numpy()
+            pieces.append(bits.pack(np.pad(on, ((0, 0), (0, 8 * width - on.shape[1])))))
+        return np.concatenate(pieces), labels[which]
+
+    return draw
 
 
 def distinct(width: int, positions: int) -> Draw:
@@ -108,17 +157,19 @@ def few(width: int, positions: int) -> Draw:
 KINDS: dict[str, Callable[[int, int], Draw]] = {
     "conv": conv,
     "random": random,
+    "hold": hold,
+    "demo": demo,
     "distinct": distinct,
     "few": few,
 }
 
 
-def varied(pool: Any, which: Any, generator: np.random.Generator) -> Any:
-    """Return images of the pool, each turned, moved and dimmed at random, at the layer's size."""
+def varied(pool: Any, which: Any, generator: np.random.Generator, pixels: int = PIXELS) -> Any:
+    """Return images of the pool, each turned, moved and dimmed at random, of so many pixels."""
     angle = generator.uniform(-TURN, TURN, (len(which), 1, 1)).astype(np.float32)
     down, right = generator.uniform(-MOVE, MOVE, (2, len(which), 1, 1)).astype(np.float32)
     centre = (pool.shape[1] - 1) / 2
-    grid = np.linspace(-centre, centre, PIXELS, dtype=np.float32)
+    grid = np.linspace(-centre, centre, pixels, dtype=np.float32)
     y, x = grid[:, None], grid[None, :]
     rows = np.cos(angle) * y - np.sin(angle) * x + centre + down
     columns = np.sin(angle) * y + np.cos(angle) * x + centre + right

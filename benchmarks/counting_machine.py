@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numba
 import numpy as np
@@ -40,6 +40,34 @@ def describe() -> Iterator[str]:
     yield f"{processor}, {cores} cores, {memory:.0f} GiB, load average {os.getloadavg()[0]:.1f}"
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     yield f"Python {platform.python_version()}, {packages}"
+
+
+class Others:
+    """What other processes did meanwhile: entered before a contest, and left after it.
+
+    Of processes that this one has started, those count as its own that have ended by then.
+    """
+
+    def __enter__(self) -> Self:
+        self._begun = self._now()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        spent = [after - before for before, after in zip(self._begun, self._now(), strict=True)]
+        seconds, busy, own = spent
+        load = os.getloadavg()[0]
+        cores = "" if busy == 0 else f"{max(busy - own, 0) / seconds:.2f} cores busy, "
+        self.line = f"other processes meanwhile: {cores}load average {load:.1f}"
+
+    def _now(self) -> tuple[float, float, float]:
+        """Return seconds of the clock, of all processors' work (0 if unknown), and of our own."""
+        stat, busy = Path("/proc/stat"), 0.0
+        if stat.exists():
+            user, nice, system, _, _, *interrupts = stat.read_text().split("\n")[0].split()[1:8]
+            ticks = sum(map(int, (user, nice, system, *interrupts)))
+            busy = ticks / os.sysconf("SC_CLK_TCK")
+        own = os.times()
+        return time.perf_counter(), busy, sum(own[:4])
 
 
 def calibrate() -> Iterator[str]:

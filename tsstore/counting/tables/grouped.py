@@ -288,7 +288,8 @@ class GroupedTable:
     def small_delta(self) -> DeltaEntries:
         """Return the rest, as far as it has been added up; it is then forgotten."""
         self._small[:, 0] = 0  # what is in no row any more
-        spectrum, cell = np.nonzero(self._small)
+        # In one dimension, which is found several times as fast as in two.
+        spectrum, cell = np.divmod(np.flatnonzero(self._small), self._small.shape[1])
         ends = np.searchsorted(spectrum, np.arange(len(self._small)), side="right")
         k, q = (side[cell] for side in np.tril_indices(self._side))
         found = DeltaEntries(ends, k, q, self._small[spectrum, cell])
