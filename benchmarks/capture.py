@@ -6,16 +6,18 @@ captures, and one with the naive hook (permute, ``numpy.packbits``, append to a 
     python benchmarks/capture.py
     python benchmarks/capture.py --quick
     python benchmarks/capture.py --threads 1 --directory /dev/shm --rounds 40
+    python benchmarks/capture.py --commit-every 0.5
 
 Printed are medians of the ratios to the bare loop's turn of the same round, of
 
 - ``wall``: time of the loop until its last batch is queued;
 - ``job``: CPU time of the thread that runs the network, which other programs do not change much;
-- ``process``: CPU time of all threads, until everything is written and committed.
+- ``process``: CPU time of all threads. Of tsstore's writer it is what it took for a batch in all
+  turns, commits included: there is one every 10 s (``--commit-every``), whoever's
+  turn it is, so that ``process`` is rather too high.
 
 ``A/A`` is the second bare loop: what differs from 1 there is no cost of anything. ``ms`` is a
-batch's time in the first one. There is a commit in every turn, and in a job every 10 s, so that
-``process`` is rather too high.
+batch's time in the first one, ``writer`` nanoseconds of the writer's CPU time for a byte of rows.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import platform
 import random
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -57,9 +60,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few and short turns")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each way")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
+    parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1, 1])
     parser.add_argument("--directory", type=Path, help="where to write; the system's by default")
     parser.add_argument("--codec", default="lz4")
+    parser.add_argument("--commit-every", type=float, default=10.0, help="seconds")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds = 5, 0.1
@@ -67,13 +71,13 @@ def main() -> None:
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         print(f"\ntorch threads: {threads}, load average {os.getloadavg()[0]:.1f}")
-        print(f"{'':<28}{'ms':>7}", *(f"{way:>26}" for way in WAYS[1:]), sep="")
+        print(f"{'':<28}{'ms':>7}", *(f"{way:>27}" for way in WAYS[1:]), f"{'writer':>9}", sep="")
         print(f"{'':<35}" + "".join(f"{clock:>9}" for clock in CLOCKS) * 3)
         for make in cases(arguments.quick):
             case = make()
             with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
-                seconds = measure(case, Path(folder), arguments)
-            print(table_line(case, seconds), flush=True)
+                seconds, writer = measure(case, Path(folder), arguments)
+            print(f"{table_line(case, seconds)}{writer:>9.1f}", flush=True)
 
 
 def cases(quick: bool) -> list[Callable[[], Case]]:
@@ -87,41 +91,65 @@ def cases(quick: bool) -> list[Callable[[], Case]]:
     ]
 
 
-def measure(case: Case, folder: Path, arguments: argparse.Namespace) -> dict[str, Seconds]:
-    """Return the seconds of a batch, by way and clock, a value a turn."""
+def measure(
+    case: Case, folder: Path, arguments: argparse.Namespace
+) -> tuple[dict[str, Seconds], float]:
+    """Return the seconds of a batch, by way and clock, a value a turn, and the writer's ns/byte."""
     models = {way: copy.deepcopy(case.model) for way in WAYS}
     recorder = tsstore.capture(
         models["tsstore"],
         folder / "tsstore",
         layers=case.layers,
-        commit_every=1e6,
+        commit_every=arguments.commit_every,
         codec=arguments.codec,
     )
     attach_naive_hooks(models["naive"], case.layers, folder / "naive")
-    finish = {way: recorder.commit if way == "tsstore" else lambda: None for way in WAYS}
     seconds: dict[str, Seconds] = {way: {clock: [] for clock in CLOCKS} for way in WAYS}
     order = random.Random(1)
     with recorder, torch.inference_mode():
         batches = batches_in(arguments.seconds, models, case.inputs)
+        writer = writer_clock()
+        settle(writer)
+        begun, before = writer(), recorder.statistics
         for _ in range(arguments.rounds):
             for way in order.sample(WAYS, len(WAYS)):
-                found = turn(models[way], case.inputs, batches, finish[way])
+                found = turn(models[way], case.inputs, batches, writer)
                 for clock, value in zip(CLOCKS, found, strict=True):
                     seconds[way][clock].append(value)
-    return seconds
+        recorder.commit()
+        spent, after = writer() - begun, recorder.statistics
+    each = spent / (after.batches - before.batches)
+    seconds["tsstore"]["process"] = [each + value for value in seconds["tsstore"]["process"]]
+    return seconds, spent / (after.bytes - before.bytes) * 1e9
 
 
 def turn(
-    model: nn.Module, inputs: Tensor, batches: int, finish: Callable[[], object]
+    model: nn.Module, inputs: Tensor, batches: int, writer: Callable[[], float]
 ) -> tuple[float, ...]:
-    """Return seconds of a batch by each clock."""
-    wall, job, process = time.perf_counter(), time.thread_time(), time.process_time()
+    """Return seconds of a batch by each clock, without those of the writer."""
+    wall, job = time.perf_counter(), time.thread_time()
+    process, written = time.process_time(), writer()
     for _ in range(batches):
         model(inputs)
     wall, job = time.perf_counter() - wall, time.thread_time() - job
-    finish()
-    process = time.process_time() - process
+    process = time.process_time() - process - (writer() - written)
+    settle(writer)
     return wall / batches, job / batches, process / batches
+
+
+def writer_clock() -> Callable[[], float]:
+    """Return what tells the CPU seconds of the writer's thread."""
+    (writer,) = (thread for thread in threading.enumerate() if thread.name == "tsstore writer")
+    clock = time.pthread_getcpuclockid(writer.ident or 0)
+    return partial(time.clock_gettime, clock)
+
+
+def settle(writer: Callable[[], float]) -> None:
+    """Wait until nothing is left to be written, so that the next turn is not disturbed."""
+    before = -1.0
+    while (now := writer()) != before:
+        before = now
+        time.sleep(0.15)
 
 
 def batches_in(seconds: float, models: dict[str, nn.Module], inputs: Tensor) -> int:
