@@ -61,6 +61,8 @@ def plot_efficiency(names: Sequence[str], shown: Sequence[Shown], ax: Any) -> An
     _name_rows(ax, names)
     ax.set_xlim(0, 1.02)
     words = "efficiency: entropy in bits by neurons"
+    if any(interval is not None for _, interval, _ in shown):
+        words += " (bars: 95 % intervals)"
     if any(is_bound for _, _, is_bound in shown):
         words += "\n(→ at least: too few samples for an estimate)"
     ax.set_xlabel(words)
@@ -138,7 +140,8 @@ def plot_sorted_rates(
     edges = np.arange(len(rate) + 1)
     ax.stairs(limits[1][order], edges, baseline=limits[0][order], fill=True, color=BLUE, alpha=0.25)
     ax.stairs(rate[order], edges, baseline=None, color=BLUE, linewidth=1.5)
-    ax.set(xlabel="neurons, from the least to the most firing", ylabel="firing rate: share of rows")
+    ylabel = "firing rate: share of rows (band: 95 %)"
+    ax.set(xlabel="neurons, from the least to the most firing", ylabel=ylabel)
     ax.set_title(title)
     ax.set_xlim(0, len(rate))
     ax.set_ylim(-0.02, 1.02)
@@ -225,6 +228,7 @@ def short(name: str) -> str:
 def _name_rows(ax: Any, names: Collection[str]) -> None:
     """Write names beside rows, the first one at the top."""
     ax.set_yticks(range(len(names)), [short(name) for name in names])
+    ax.set_ylabel("layer")
     ax.set_ylim(len(names) - 0.5, -0.5)
 
 
