@@ -20,6 +20,7 @@ from tsstore.counting.premerge.samples import count_groups, deal, numbers_by_gro
 from tsstore.counting.premerge.within_samples import merge_samples
 from tsstore.counting.records import Groups, Records, bytes_of_group, group_dtype
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
+from tsstore.counting.tables.spectra import add_up_entries
 
 _FEW_ROWS: Final = 16
 _ROWS_OF_MANY: Final = 1 << 14
@@ -90,9 +91,11 @@ def _many(words: int, width: int) -> Records:
 
 
 def _count(records: list[Records], words: int, groups: int, sets: int) -> None:
-    """Count with and without gathering."""
-    aggregate(lambda: records, words, 0, 1 << 17, groups, sets)
-    aggregate_gathered(records, words, 0, 1 << 17, groups=groups, sets=sets)
+    """Count with and without gathering, and add up what both changed, as of two partitions."""
+    _, streamed = aggregate(lambda: records, words, 0, 1 << 17, groups, sets)
+    _, gathered = aggregate_gathered(records, words, 0, 1 << 17, groups=groups, sets=sets)
+    if streamed is not None and gathered is not None:
+        add_up_entries([streamed, gathered])
 
 
 def _as_from_a_file(records: Records) -> Records:
