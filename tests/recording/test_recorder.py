@@ -310,15 +310,20 @@ def test_commits_at_the_end_only(model, path):
 def test_the_queue_is_bounded(model, path, monkeypatch):
     append = PartWriter.append
 
-    def slowly(writer, batch):
-        time.sleep(0.05)
+    held = []
+
+    def once_the_job_waits(writer, batch):
+        if not held:
+            wait_until(lambda: recorder._sink._thread._waiting)
+            held.append(recorder.statistics.batches * batch.nbytes)
         append(writer, batch)
 
-    monkeypatch.setattr(PartWriter, "append", slowly)
+    monkeypatch.setattr(PartWriter, "append", once_the_job_waits)
     with capture(model, path, queue_bytes=450) as recorder:
         for _ in range(10):
             model(values(50))
-        assert recorder.statistics.waited > 0.02
+        assert recorder.statistics.waited > 0
+    assert 225 < held[0] <= 450
     assert tsstore.open(path).samples == 500
 
 
