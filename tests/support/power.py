@@ -7,6 +7,7 @@ any of the names that changed.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -108,15 +109,15 @@ _DIRECTORY = _File()
 
 @dataclass
 class _Directory:
-    """The names of a directory that are there for certain, and the changes that may be lost."""
+    """The paths in a directory that are there for certain, and the changes that may be lost."""
 
-    names: dict[str, _Entry] = field(default_factory=dict)
-    changes: list[tuple[int, str, _Entry]] = field(default_factory=list)
+    paths: dict[Path, _Entry] = field(default_factory=dict)
+    changes: list[tuple[int, Path, _Entry]] = field(default_factory=list)
 
-    def after(self, keep: Callable[[int], bool]) -> dict[str, _Entry]:
-        """Return the names with those changes that are kept."""
-        kept = {name: entry for number, name, entry in self.changes if keep(number)}
-        return {name: entry for name, entry in (self.names | kept).items() if entry is not None}
+    def after(self, keep: Callable[[int], bool]) -> dict[Path, _Entry]:
+        """Return the paths with those changes that are kept."""
+        kept = {path: entry for number, path, entry in self.changes if keep(number)}
+        return {path: entry for path, entry in (self.paths | kept).items() if entry is not None}
 
 
 class Disk:
@@ -136,9 +137,8 @@ class Disk:
     def do(self, step: Step) -> None:
         """Change the disk by one step."""
         self._done += 1
-        here, name = step.path.parent, step.path.name
         if step.operation == "open":
-            self._change(here, name, _File())
+            self._change(step.path, _File())
         elif step.operation == "write":
             file = self._entry(step.path)
             file.data, file.synced = step.argument, False
@@ -146,21 +146,18 @@ class Disk:
             self._entry(step.path).synced = True
         elif step.operation == "sync_directory":
             directory = self._directories[step.path]
-            directory.names, directory.changes = directory.after(lambda number: True), []
-        else:
-            self._change_names(step, here, name)
-
-    def _change_names(self, step: Step, here: Path, name: str) -> None:
-        if step.operation == "make_directory":
+            directory.paths, directory.changes = directory.after(lambda number: True), []
+        elif step.operation == "make_directory":
             self._directories[step.path] = _Directory()
-            self._change(here, name, _DIRECTORY)
+            self._change(step.path, _DIRECTORY)
         elif step.operation == "unlink":
-            self._change(here, name, None)
+            self._change(step.path, None)
         else:
             assert step.operation in ("rename", "link")
-            self._change(here, name, self._entry(step.argument))
+            assert step.argument.parent == step.path.parent
+            self._change(step.path, self._entry(step.argument))
             if step.operation == "rename":
-                self._change(here, step.argument.name, None)
+                self._change(step.argument, None)
 
     def whole(self) -> dict[Path, bytes | None]:
         """Return what there is while the machine goes on: contents by path, None of directories."""
@@ -180,18 +177,18 @@ class Disk:
     def _tree(
         self, path: Path, keep: Callable[[int], bool], read: Callable[[_File], bytes]
     ) -> Iterator[tuple[Path, bytes | None]]:
-        for name, entry in self._directories[path].after(keep).items():
+        for inner, entry in self._directories[path].after(keep).items():
             if entry is _DIRECTORY:
-                yield path / name, None
-                yield from self._tree(path / name, keep, read)
+                yield inner, None
+                yield from self._tree(inner, keep, read)
             elif entry is not None:
-                yield path / name, read(entry)
+                yield inner, read(entry)
 
-    def _change(self, directory: Path, name: str, entry: _Entry) -> None:
-        self._directories[directory].changes.append((self._done, name, entry))
+    def _change(self, path: Path, entry: _Entry) -> None:
+        self._directories[path.parent].changes.append((self._done, path, entry))
 
     def _entry(self, path: Path) -> _File:
-        entry = self._directories[path.parent].after(lambda number: True)[path.name]
+        entry = self._directories[path.parent].after(lambda number: True)[path]
         assert entry is not None
         return entry
 
@@ -209,12 +206,15 @@ def _remains_of(file: _File, drawn: random.Random) -> bytes:
 
 def build(tree: dict[Path, bytes | None], base: Path, target: Path) -> None:
     """Make the directories and files of a tree below `base` anew below `target`."""
+    # To join paths would take longer than to write files.
+    above = len(str(base))
     for path, data in tree.items():
-        copy = target / path.relative_to(base)
+        copy = f"{target}{str(path)[above:]}"
         if data is None:
-            copy.mkdir()
+            os.mkdir(copy)
         else:
-            copy.write_bytes(data)
+            with open(copy, "wb") as file:
+                file.write(data)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def url(server, monkeypatch) -> str:
 def recorded(server) -> str:
     """Give a run that nobody changes."""
     url = fresh_url()
-    capture_and_analyze(url)
+    capture_and_analyze(url, commits=2)
     return url
 
 
@@ -348,42 +348,56 @@ def test_a_forked_process_is_told_instead_of_waiting_for_ever(monkeypatch):
 KINDS = ["busy", "refused", "stalled", "cut"]
 
 
-def wait_out(outage: Outage, url: str, seconds: float, tmp_path) -> None:
-    """Let the object store fail in each use of a run; nothing is lost, and nothing is damaged."""
-    expected = capture_and_analyze(tmp_path / "run.zarr", commits=2)
-    outage.begin(seconds)
-    with pytest.warns(TsstoreWarning, match=rf"^{url}: .*; trying again, for \d+ seconds at most"):
-        found = capture_and_analyze(url, commits=2)
-    assert_same(found, expected)
-    for use in (tsstore.open, tsstore.analyze, verify):
-        outage.begin(seconds)
-        with pytest.warns(TsstoreWarning, match=r"trying again"):
-            report = use(url)
-    assert report.ok
-    outage.begin(seconds)
-    with pytest.warns(TsstoreWarning, match=r"trying again"):
-        compacted = compact(url, fresh_url())
-    assert compacted.samples == 200
-
-
 @pytest.fixture
 def said_soon(monkeypatch):
     monkeypatch.setattr(object_files, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(object_files, "SAID_AFTER_SECONDS", 0.2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def capture_beside(store) -> int:
+    found = capture_and_analyze(fresh_url(), commits=2)
+    assert_same(found, (store, tsstore.analyze(store)))
+    return found[0].samples
+
+
+def verify_all(store) -> int:
+    report = verify(store.path)
+    assert report.ok, str(report)
+    return report.samples
+
+
+# Each kind, and each use; the slow test below has all uses at the same time for each kind.
+@pytest.mark.parametrize(
+    ("kind", "use"),
+    [
+        ("busy", capture_beside),
+        ("refused", lambda store: tsstore.open(store.path).samples),
+        ("refused", lambda store: tsstore.analyze(store).samples),
+        ("stalled", verify_all),
+        ("cut", lambda store: compact(store.path, fresh_url()).samples),
+    ],
+    ids=["capture", "open", "analyze", "verify", "compact"],
+)
 def test_an_outage_of_some_seconds_is_waited_out_and_said(
-    url, failing, said_soon, kind, tmp_path, monkeypatch
+    recorded, failing, said_soon, kind, use, monkeypatch
 ):
     monkeypatch.setattr(object_files, "_LONGEST_PAUSE", 0.2)
     outage = Outage(kind)
     failing(outage)
-    wait_out(outage, url, 0.6 if kind != "busy" else 2.0, tmp_path)
+    store = tsstore.open(recorded)
+    outage.begin(0.6 if kind != "busy" else 2.0)
+    with pytest.warns(TsstoreWarning, match=r"^s3://.*; trying again, for \d+ seconds at most"):
+        assert use(store) == 200
 
 
 @pytest.mark.filterwarnings("ignore:.*trying again:tsstore.errors.TsstoreWarning")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "refused",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "refused"),
+    ],
+)
 def test_an_outage_while_a_job_goes_on_with_a_run_is_waited_out(
     url, failing, said_soon, kind, monkeypatch
 ):
