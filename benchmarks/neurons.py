@@ -110,7 +110,7 @@ def contenders(rows: np.ndarray, lengths: np.ndarray, path: str) -> list[Callabl
         lambda: one_by_one(maps=True),
         lambda: one_by_one(by="of_10"),
         lambda: one_by_one(by="of_100"),
-        lambda: count_by_position(rows, positions, neurons, 0, positions),
+        lambda: count_by_position(rows, positions, neurons, [0], 0, positions),
         unpack,
     ]
 

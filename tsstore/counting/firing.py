@@ -149,13 +149,12 @@ def _count(
     columns, longest = TILE_ROWS * words.shape[1], int(lengths.max(initial=0))
     # Where all samples have as many rows, products follow from the rows in which a neuron is on.
     alike = longest == int(lengths.min(initial=longest))
-    seeds = np.frombuffer(blake2b(repr(seed).encode(), digest_size=16).digest(), np.uint64).copy()
     counts = np.zeros((groups, 5, columns), np.int64)
     hashes = np.zeros((groups, 2, columns + 1), np.uint64)
     at, pending = np.empty(TILE_ROWS, np.int64), np.zeros(columns, np.int64)
     room = np.empty((4, TILE_ROWS), np.uint64)
     samples = starts, lengths, edges, longest, alike
-    _count_tiles(words, *samples, seeds, at, room, pending, counts, hashes)
+    _count_tiles(words, *samples, hash_seeds(seed), at, room, pending, counts, hashes)
     if longest == 1:
         counts[:, 1:] = counts[:, :1]
     elif alike:
@@ -166,6 +165,11 @@ def _count(
         each = lengths[first:stop]
         own[:] = len(each), each.sum(), each @ each
     return Firing(totals, counts[:, :, :neurons], hashes[:, :, : neurons + 1])
+
+
+def hash_seeds(seed: Sequence[int]) -> U64:
+    """Return what the random numbers of hashes are drawn from."""
+    return np.frombuffer(blake2b(repr(seed).encode(), digest_size=16).digest(), np.uint64).copy()
 
 
 def row_words(rows: U8) -> U64:
@@ -194,7 +198,7 @@ def _count_tiles(
     hashes: U64,
 ) -> None:
     """Add up all columns of the samples between two edges, which are of one group."""
-    tile, mates, last = room[0], room[3], hashes.shape[2] - 1
+    tile, mates, last, tiles = room[0], room[3], hashes.shape[2] - 1, 0
     for group in range(len(edges) - 1):
         sample, row = edges[group], np.int64(0)
         while sample < edges[group + 1]:
@@ -202,12 +206,9 @@ def _count_tiles(
             sample, row, held = _choose_rows(
                 starts, lengths, sample, row, edges[group + 1], longest, at, mates
             )
-            keys = (
-                (splitmix(seeds[0]), splitmix(seeds[0] + GOLDEN)),
-                (splitmix(seeds[1]), splitmix(seeds[1] + GOLDEN)),
-            )
-            seeds += GOLDEN + GOLDEN
-            _add_hash(hashes[group, 0], hashes[group, 1], last, keys, _ones(held))
+            keys = hash_keys(seeds, tiles)
+            tiles += 1
+            add_hash(hashes[group, 0], hashes[group, 1], last, keys, ones(held))
             for start in range(0, last, TILE_ROWS):
                 end = start + TILE_ROWS
                 own, rest = counts[group], pending[start:end]
@@ -219,7 +220,7 @@ def _count_tiles(
                     tile[place] = np.uint64(0)
                 transpose_tile(tile, room[1])
                 for neuron in range(TILE_ROWS):
-                    _add_hash(sums, others, neuron, keys, tile[neuron])
+                    add_hash(sums, others, neuron, keys, tile[neuron])
                 for neuron in range(TILE_ROWS):
                     on[neuron] += count_ones(tile[neuron])
                 if 1 < longest <= SHORT:
@@ -259,7 +260,7 @@ def _choose_rows(
                 break
             mates[0] |= np.uint64(1) << np.uint64(held)
             for apart in range(1, taken):
-                mates[apart] |= _ones(taken - apart) << np.uint64(held)
+                mates[apart] |= ones(taken - apart) << np.uint64(held)
         for place in range(taken):
             at[held + place] = starts[sample] + row + place
         held += taken
@@ -270,13 +271,21 @@ def _choose_rows(
 
 
 @inlined
-def _ones(count: np.int64) -> np.uint64:
+def ones(count: np.int64) -> np.uint64:
     """Return a word whose lowest bits are ones: so many, from 1 to 64."""
     return np.uint64(0xFFFF_FFFF_FFFF_FFFF) >> np.uint64(64 - count)
 
 
 @inlined
-def _add_hash(sums: U64, others: U64, at: int, keys: _Keys, word: np.uint64) -> None:
+def hash_keys(seeds: U64, tile: int) -> _Keys:
+    """Return the random numbers of both halves of a tile's words, for both sums."""
+    step = np.uint64(2 * tile)
+    one, other = seeds[0] + step * GOLDEN, seeds[1] + step * GOLDEN
+    return (splitmix(one), splitmix(one + GOLDEN)), (splitmix(other), splitmix(other + GOLDEN))
+
+
+@inlined
+def add_hash(sums: U64, others: U64, at: int, keys: _Keys, word: np.uint64) -> None:
     """Add a word, times random numbers, to both sums of a column."""
     low, high = word & np.uint64(0xFFFF_FFFF), word >> np.uint64(32)
     sums[at] += keys[0][0] * low + keys[0][1] * high
@@ -330,7 +339,7 @@ def _add_samples(
     while done < held:
         length = lengths[sample]
         taken = min(length - row, held - done)
-        mask = _ones(taken) << np.uint64(done)
+        mask = ones(taken) << np.uint64(done)
         done += taken
         row += taken
         if row < length:

@@ -8,7 +8,11 @@ from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.neurons.firing import NO_GROUP, count_layer, firing_bytes
 from tsstore.analysis.neurons.groups import GroupedNeurons
 from tsstore.analysis.neurons.layer import LayerNeurons
-from tsstore.analysis.neurons.matrix import check_positions, count_joint_firing, count_positions
+from tsstore.analysis.neurons.matrix import (
+    check_positions,
+    count_joint_firing,
+    count_with_positions,
+)
 from tsstore.analysis.neurons.results import Neurons
 from tsstore.analysis.request import (
     Bins,
@@ -98,7 +102,7 @@ def neurons(
         with the square of the neurons.
     maps
         Whether to count how often each neuron fires at each position of the samples, for
-        `LayerNeurons.map`: a pass of its own.
+        `LayerNeurons.map`, in the same pass.
     memory
         What one process may add to its baseline, in bytes or as ``"2GiB"``; a quarter of what
         there is unless given. Where it does not hold what is counted of all groups, pairs or
@@ -163,15 +167,16 @@ def _count_run(
     found, kept = {}, 0
     for name in names:
         states, report = store[name], request.report(name)
-        counted = count_layer(states, memory, runner, report, kept)[NO_GROUP]
-        kept += firing_bytes(states.neurons)
         pairs = by_position = None
+        if maps:
+            counted, by_position = count_with_positions(states, memory, runner, report, kept)
+            kept += by_position.nbytes
+        else:
+            counted = count_layer(states, memory, runner, report, kept)[NO_GROUP]
+        kept += firing_bytes(states.neurons)
         if joint:
             pairs = count_joint_firing(states, memory, runner, report, kept)
             kept += pairs.nbytes
-        if maps:
-            by_position = count_positions(states, memory, runner, report, kept)
-            kept += by_position.nbytes
         shape = states.attributes.position_shape
         found[name] = LayerNeurons(name, counted, pairs, by_position, shape)
     return Neurons(store.path, found)

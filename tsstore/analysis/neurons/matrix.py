@@ -1,18 +1,22 @@
-"""Matrices of a layer's neurons: which fire together, and where; a pass of its own for each."""
+"""Matrices of a layer's neurons: which fire together, by a pass of its own, and which where."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.reduction import Piece, Reduction, most_at_once
+from tsstore.analysis.neurons.firing import firing_pass
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.by_position import count_by_position
+from tsstore.counting.firing import Firing, add_firing
 from tsstore.counting.joint import count_joint
 from tsstore.errors import AnalysisError
 from tsstore.store.reading.layer import LayerStates
@@ -30,8 +34,8 @@ MOST_BLOCKS, LEAST_BLOCK_ROWS = 64, 1 << 13
 chunk, which both would decode."""
 
 Matrix = npt.NDArray[np.int64]
-_Count = Callable[..., Matrix]
-"""Takes a piece's rows, and counts lines of the matrix from a first one up to another."""
+_FiringAndMap = tuple[Firing, Matrix]
+_Result = TypeVar("_Result")
 
 
 def count_joint_firing(
@@ -41,9 +45,10 @@ def count_joint_firing(
 
     So many bytes are kept beside.
     """
-    count = partial(count_joint, neurons=states.neurons)
-    one = _pass_of_pairs(states, count, memory, scheduler, kept)
-    found = _lines(one, count, states.neurons, memory, scheduler, report)
+    one = _pass_of_pairs(states, memory, scheduler, kept)
+    found = np.empty((states.neurons, states.neurons), np.int64)
+    for first, own in _passes(one, states.neurons, memory, scheduler, report):
+        found[first : first + len(own)] = own
     for neuron in range(1, states.neurons):
         found[neuron, :neuron] = found[:neuron, neuron]
     return found
@@ -74,8 +79,7 @@ class PlannedPairs:
 def plan_pairs(states: LayerStates, memory: int, scheduler: Scheduler, kept: int) -> PlannedPairs:
     """Say what `count_joint_firing` would take; no state is read."""
     neurons = states.neurons
-    count = partial(count_joint, neurons=neurons)
-    one = _pass_of_pairs(states, count, memory, scheduler, kept)
+    one = _pass_of_pairs(states, memory, scheduler, kept)
     blocks = _blocks(one)
     at_once = _at_once(one, neurons, blocks, memory, scheduler)
     peak = _of_lines(one, at_once, neurons).needed(scheduler, blocks)
@@ -84,25 +88,48 @@ def plan_pairs(states: LayerStates, memory: int, scheduler: Scheduler, kept: int
 
 
 def _pass_of_pairs(
-    states: LayerStates, count: _Count, memory: int, scheduler: Scheduler, kept: int
+    states: LayerStates, memory: int, scheduler: Scheduler, kept: int
 ) -> Reduction[Matrix]:
-    one = _pass(states, "count pairs of neurons", count, kept)
+    # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
+    count_joint(np.zeros((0, states.row_bytes), np.uint8), states.neurons, 0, 1)
+    count = partial(_pairs_of_piece, neurons=states.neurons)
+    # The row as words, and as columns of bits.
+    beside = 16 * math.ceil(states.row_bytes / 8)
+    one = Reduction(states, "count pairs of neurons", count, _add, beside, kept_bytes=kept)
     return one.in_pieces_of(PIECE_ROWS, memory, scheduler)
 
 
-def count_positions(
-    states: LayerStates, memory: int, scheduler: Scheduler, report: Report | None, kept: int
-) -> Matrix:
-    """Count the samples in which each neuron fires at each position, int64 (positions, neurons).
+def _pairs_of_piece(piece: Piece, neurons: int, first: int, stop: int) -> Matrix:
+    return count_joint(piece.shown()[0], neurons, first, stop)
 
-    So many bytes are kept beside. AnalysisError where rows are not of the same positions.
+
+def count_with_positions(
+    states: LayerStates, memory: int, scheduler: Scheduler, report: Report | None, kept: int
+) -> _FiringAndMap:
+    """Count a layer as `count_layer` does, and the samples in which neurons fire at each position.
+
+    These are int64 (positions, neurons). So many bytes are kept beside. AnalysisError where rows
+    are not of the same positions.
     """
-    positions = check_positions(states)
-    count = partial(count_by_position, positions=positions, neurons=states.neurons)
+    positions, neurons = check_positions(states), states.neurons
+    secret = int.from_bytes(os.urandom(16), "little")
+    count = partial(_positions_of_piece, positions=positions, neurons=neurons, secret=secret)
+    count_by_position(np.zeros((0, states.row_bytes), np.uint8), positions, neurons, [], 0, 1)
+    one = firing_pass(states, "count neurons by position", count, _add_both)
     rows = min(PIECE_SAMPLES * positions, MOST_PIECE_BYTES // states.row_bytes)
-    one = _pass(states, "count neurons by position", count, kept)
-    one = one.in_pieces_of(rows, memory, scheduler)
-    return _lines(one, count, positions, memory, scheduler, report)
+    one = replace(one, kept_bytes=kept).in_pieces_of(rows, memory, scheduler)
+    found = np.empty((positions, neurons), np.int64)
+    for first, both in _passes(one, positions, memory, scheduler, report):
+        firing, own = both
+        found[first : first + len(own)] = own
+    return firing, found
+
+
+def _positions_of_piece(
+    piece: Piece, positions: int, neurons: int, secret: int, first: int, stop: int
+) -> _FiringAndMap:
+    seed = secret, piece.block.part, piece.block.first_row
+    return count_by_position(piece.shown()[0], positions, neurons, seed, first, stop)
 
 
 def check_positions(states: LayerStates) -> int:
@@ -127,74 +154,47 @@ def check_positions(states: LayerStates) -> int:
     return positions
 
 
-def _pass(states: LayerStates, purpose: str, count: _Count, kept: int) -> Reduction[Matrix]:
-    """Return the pass that counts one line of a matrix."""
-    words = math.ceil(states.row_bytes / 8)
-    return Reduction(
-        states,
-        purpose,
-        partial(_count_piece, count=count),
-        _add,
-        # The row as words, and as columns of bits.
-        bytes_beside_row=16 * words,
-        result_bytes=8 * 64 * words,
-        kept_bytes=kept,
-    )
-
-
-def _lines(
-    one: Reduction[Matrix],
-    count: _Count,
+def _passes(
+    one: Reduction[_Result],
     lines: int,
     memory: int,
     scheduler: Scheduler,
     report: Report | None,
-) -> Matrix:
-    """Count all lines of a matrix, as many at a time as the memory holds, given a pass of one.
+) -> Iterator[tuple[int, _Result]]:
+    """Yield which line of a matrix is the first that a pass counts, and what it gives.
 
-    Where it does not hold all lines of some blocks, the rows are read several times.
+    They are as many as the memory holds, given a pass of none: where it does not hold all lines of
+    some blocks, the rows are read several times.
     """
-    # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
-    count(np.zeros((0, one.states.row_bytes), np.uint8), first=0, stop=1)
     blocks = _blocks(one)
     at_once = _at_once(one, lines, blocks, memory, scheduler)
     some = _of_lines(one, at_once, lines)
-    found = np.empty((lines, 0), np.int64)
+    count: Callable[..., _Result] = one.of_piece
     for first in range(0, lines, at_once):
-        stop = min(first + at_once, lines)
-        of_piece = partial(_count_piece, count=count, first=first, stop=stop)
-        own = replace(some, of_piece=of_piece).run(memory, scheduler, report, blocks)
-        if at_once == lines:
-            return own
-        found = found if first else np.empty((lines, own.shape[1]), np.int64)
-        found[first:stop] = own
-    return found
+        of_piece = partial(count, first=first, stop=min(first + at_once, lines))
+        yield first, replace(some, of_piece=of_piece).run(memory, scheduler, report, blocks)
 
 
-def _blocks(one: Reduction[Matrix]) -> list[Block]:
+def _blocks(one: Reduction[Any]) -> list[Block]:
     """Return the layer in few blocks."""
     rows = math.ceil(one.states.stored_rows / MOST_BLOCKS)
     chunk = max(part.states.spec.chunk_rows for part in one.states.parts)
     return list(one.states.blocks(max(rows, one.piece_rows, chunk, LEAST_BLOCK_ROWS)))
 
 
-def _of_lines(one: Reduction[Matrix], number: int, lines: int) -> Reduction[Matrix]:
+def _of_lines(one: Reduction[Any], number: int, lines: int) -> Reduction[Any]:
     """Return the pass of so many lines of a matrix, which is held beside if there are several."""
-    kept = one.kept_bytes + (lines * one.result_bytes if number < lines else 0)
-    return replace(one, result_bytes=number * one.result_bytes, kept_bytes=kept)
+    line = 8 * 64 * math.ceil(one.states.row_bytes / 8)
+    kept = one.kept_bytes + (lines * line + one.result_bytes if number < lines else 0)
+    return replace(one, result_bytes=one.result_bytes + number * line, kept_bytes=kept)
 
 
 def _at_once(
-    one: Reduction[Matrix], lines: int, blocks: list[Block], memory: int, scheduler: Scheduler
+    one: Reduction[Any], lines: int, blocks: list[Block], memory: int, scheduler: Scheduler
 ) -> int:
     """Return how many lines of a matrix one pass counts."""
     of = partial(_of_lines, one, lines=lines)
     return most_at_once(of, lines, memory, scheduler, blocks)
-
-
-def _count_piece(piece: Piece, count: _Count, first: int = 0, stop: int = 1) -> Matrix:
-    rows, _ = piece.shown()
-    return count(rows, first=first, stop=stop)
 
 
 def _add(results: Iterable[Matrix]) -> Matrix:
@@ -204,3 +204,13 @@ def _add(results: Iterable[Matrix]) -> Matrix:
     for number, own in enumerate(matrices):
         total = np.add(total, own, out=total if number else None)
     return total
+
+
+def _add_both(results: Iterable[_FiringAndMap]) -> _FiringAndMap:
+    """Return both added up; as of matrices, two are held at a time."""
+    pairs = iter(results)
+    firing, matrix = next(pairs)
+    for number, (own, other) in enumerate(pairs):
+        firing = add_firing([firing, own])
+        matrix = np.add(matrix, other, out=matrix if number else None)
+    return firing, matrix
