@@ -122,3 +122,21 @@ def test_shuffled_labels_are_those_of_whole_ids(tmp_path):
         assert found.interval is None or found.interval.lower == 0
     assert min(bits) > 0.1
     assert np.mean(shuffled) > 0.8 * np.mean(bits)
+
+
+@pytest.mark.parametrize("options", [{}, {"repeats": "each"}, {"unique_by": "id"}])
+def test_information_is_the_same_with_intervals_and_without(tmp_path, options):
+    """Views of an id have states of their own: by samples and by ids labels shuffle unlike."""
+    rng, ids = np.random.default_rng(0), np.repeat(np.arange(60), 4)
+    states = np.stack([3 * ids + rng.integers(0, 3, 240), 1000 + np.arange(240)], axis=1)
+    rows = states.reshape(-1, 1).astype(np.uint16).view(np.uint8)
+    run = write_layers(
+        tmp_path / "run", {"a": layer(rows, 2)}, columns={"id": ids, "label": ids % 3}
+    )
+    found = [
+        tsstore.information(run, "label", intervals=intervals, **options)["a"]
+        for intervals in (True, False)
+    ]
+    assert found[0].interval is not None
+    assert found[1].interval is None
+    assert len({(one.bits, one.shuffled_bits, one.group_bits) for one in found}) == 1

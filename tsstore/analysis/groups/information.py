@@ -149,8 +149,10 @@ def information(
     store = store.only(store.view.samples.joined(SampleFilter(left_out)), store.view.told)
     # Copies would be left out of the whole, and in each group of those within it alone: more of
     # them by shuffled labels, which part copies, than by the real ones.
+    # Clusters are shuffled as wholes whether or not there are intervals, which they are dealt for.
+    dealing = replace(request, intervals=True)
     with running(request, store) as runner:
-        (samples,) = choose_samples([store], request, runner)
+        (samples,) = choose_samples([store], dealing, runner)
     store = store.only(samples.sample_filter, store.view.told)
     grouping = replace(grouping, codes=_of_kept(grouping, store.view.samples))
     grouping.check_rows(store)
