@@ -261,6 +261,37 @@ def test_a_live_run_is_followed_part_by_part(tmp_path, monkeypatch):
     assert "pass --watch" in tsstore_command("info", str(path), "--total", "100").stderr
 
 
+def test_a_job_that_says_its_length_and_waits_is_followed(tmp_path, monkeypatch):
+    from tsstore.commands import runs
+    from tsstore.store.format.attributes import PartAttributes
+
+    batch = draw_batch(np.random.default_rng(0), 20)
+    told = PartAttributes(total=80)
+    writer = write_run(tmp_path / "run", [batch], close=False, part=told)
+    clock = iter([0.0, 4.0])
+
+    def sleep(seconds):
+        if writer.waited is not None:
+            raise KeyboardInterrupt
+        writer.waited = 1e6
+        writer.append(batch)
+        writer.commit()
+
+    monkeypatch.setattr(runs, "sleep", sleep)
+    monkeypatch.setattr(runs, "monotonic", lambda: next(clock))
+    first, then, part = tsstore_command(
+        "info", str(tmp_path / "run"), "--watch", "5"
+    ).stdout.splitlines()
+    assert first.startswith("20 of 80 samples · 1 part · live")
+    assert then.startswith("40 of 80 samples · 5.0 a second · 0:00:08 left · 1 part · live")
+    assert part.endswith(": 40 samples · 5.0 a second · waits for the writer 100% of the time")
+    document = json.loads(tsstore_command("info", str(tmp_path / "run"), "--json").stdout)
+    assert (document["total"], document["parts"][0]["waited"]) == (80, 1e6)
+    write_run(tmp_path / "run", [batch], part=PartAttributes(rank=1, step=2)).seal()
+    document = json.loads(tsstore_command("info", str(tmp_path / "run"), "--json").stdout)
+    assert document["total"] is None, "of one step nobody knows"
+
+
 def test_info_says_what_a_run_holds(run):
     result = tsstore_command("info", run)
     assert result.returncode == 0

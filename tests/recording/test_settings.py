@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tsstore.errors import CaptureError, TsstoreError
-from tsstore.recording.settings import Settings, checked_attributes, checked_step
+from tsstore.recording.settings import Settings, checked_attributes, checked_step, checked_total
 from tsstore.store.chunked.writer import Compression
 
 
@@ -41,6 +41,14 @@ def test_steps():
     assert type(checked_step(np.int64(3))) is int
     with pytest.raises(CaptureError, match=r"step is 1.5; expected an integer, text or None"):
         checked_step(1.5)
+
+
+def test_totals():
+    assert checked_total(None) is None
+    assert type(checked_total(np.int64(3))) is int
+    for wrong in (0, 1.5, True, 1 << 60, "many"):
+        with pytest.raises(CaptureError, match=r"total is .*; expected a number of samples"):
+            checked_total(wrong)
 
 
 def test_attributes():

@@ -39,7 +39,9 @@ def info(
     ] = None,
     total: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="So many samples it will have: how long is left."),
+        typer.Option(
+            min=1, metavar="N", help="So many samples it will have, where the job does not say."
+        ),
     ] = None,
     format: Format = TableFormat.TABLE,
     json: Json = False,
@@ -151,6 +153,7 @@ def run_document(store: StateStore) -> dict[str, Any]:
         "software": dict(store.run.software),
         "status": str(store.status),
         "samples": store.samples,
+        "total": _expected(store),
         "last_commit": None if commit is None else commit.isoformat(),
         "steps": list(store.steps),
         "columns": list(store.columns),
@@ -168,6 +171,7 @@ def _part_document(part: Part, status: PartStatus) -> dict[str, Any]:
         "step": part.step,
         "samples": part.record.samples,
         "last_commit": part.record.time or None,
+        "waited": part.record.waited,
         "status": status.state,
         "why": status.why,
         "continued_by": status.by or None,
@@ -186,7 +190,10 @@ def _layer_document(layer: LayerStates) -> dict[str, Any]:
 
 
 def _followed(run: str, seconds: float, total: int | None) -> Iterator[str]:
-    """Yield lines on a run every so often, while a process writes it: of it, and of live parts."""
+    """Yield lines on a run every so often, while a process writes it: of it, and of live parts.
+
+    `total` is how many samples there will be, where the run does not say that itself.
+    """
     import tsstore
     from tsstore.store.reading.status import LIVE, status_text
 
@@ -196,18 +203,42 @@ def _followed(run: str, seconds: float, total: int | None) -> Iterator[str]:
         samples = {part.directory: part.samples for part in store.parts}
         seen = [*seen[-MOST_SEEN:], (monotonic(), samples)]
         before, elapsed = seen[0][1], seen[-1][0] - seen[0][0]
-        facts = [*_pace(samples, before, elapsed, total), counted(len(store.parts), "part")]
+        expected = _expected(store) if total is None else total
+        facts = [*_pace(samples, before, elapsed, expected), counted(len(store.parts), "part")]
         facts.append(status_text(store.status, store.part_statuses, store.last_commit))
         with suppress(OSError):
             facts.append(f"{format_memory(disk_usage(run).free)} of disk left")
         yield " · ".join(facts)
         if store.status != LIVE:
             return
-        for name, status in zip(samples, store.part_statuses, strict=True):
-            if len(samples) > 1 and status.state == LIVE:
-                own = {name: before.get(name, 0)}
-                yield f"  {name}: {' · '.join(_pace({name: samples[name]}, own, elapsed, None))}"
+        for part, status in zip(store.parts, store.part_statuses, strict=True):
+            if status.state == LIVE and (len(samples) > 1 or part.record.waited):
+                now, own = {part.directory: part.samples}, {part.directory: 0}
+                own |= {name: before[name] for name in now if name in before}
+                facts = [*_pace(now, own, elapsed, None), *_waiting(part)]
+                yield f"  {part.directory}: {' · '.join(facts)}"
         sleep(seconds)
+
+
+def _expected(store: StateStore) -> int | None:
+    """Return how many samples a run will have at all its steps; None where a step does not say."""
+    by_step: dict[object, int] = {}
+    for part in store.parts:
+        by_step[part.step] = max(by_step.get(part.step, 0), part.attributes.total or 0)
+    return sum(by_step.values()) if by_step and all(by_step.values()) else None
+
+
+def _waiting(part: Part) -> list[str]:
+    """Say which share of its time, until its last commit, a job waited for the writer."""
+    from tsstore.store.reading.status import parse_time
+
+    if part.record.waited is None or not part.record.time:
+        return []
+    begun, now = (
+        parse_time(time, part.directory) for time in (part.attributes.started, part.record.time)
+    )
+    seconds = max((now - begun).total_seconds(), part.record.waited, 1e-3)
+    return [f"waits for the writer {part.record.waited / seconds:.0%} of the time"]
 
 
 def _pace(

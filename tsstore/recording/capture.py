@@ -30,6 +30,7 @@ from tsstore.recording.settings import (
     Settings,
     checked_attributes,
     checked_step,
+    checked_total,
 )
 from tsstore.recording.summary import recommended_layers
 from tsstore.store.chunked.writer import Compression
@@ -52,6 +53,7 @@ def capture(
     example_input: Any = None,
     threshold: float = 0.0,
     step: int | str | None = None,
+    total: int | None = None,
     attributes: Mapping[str, Any] | None = None,
     neuron_axis: AxisChoice = None,
     sample_axis: AxisChoice = None,
@@ -104,6 +106,10 @@ def capture(
         A neuron is on where its value is greater; rounded to the tensor's dtype first.
     step
         The training step (or any name) whose weights these are.
+    total
+        How many samples will be recorded of this step, by all processes and attempts together, such
+        as ``len(dataset)``; stored with the part, so that ``tsstore info --watch`` says how long is
+        left. Nothing else depends on it.
     attributes
         Anything of yours that JSON can hold; stored with the part.
     neuron_axis, sample_axis
@@ -212,11 +218,13 @@ def capture(
         findings = find_samples(model, targets, *arguments_of(example_input))
         log(findings, "the example input")
         settings = replace(settings, findings=findings)
-    step, user = checked_step(step), checked_attributes(attributes)
+    part = PartAttributes(
+        step=checked_step(step), user=checked_attributes(attributes), total=checked_total(total)
+    )
     job = find_job(rank, world_size, run_id)
     files = _begin_run(path, durable, job, settings, overwrite)
     _warn_of_other_recorders(model, files.location)
-    part = PartAttributes(step=step, user=user, rank=job.rank, world_size=job.world_size)
+    part = replace(part, rank=job.rank, world_size=job.world_size)
     recorder = Recorder(model, files, targets, part, settings)
     try:
         recorder.attach()

@@ -110,6 +110,15 @@ def checked_step(step: object) -> int | str | None:
     raise CaptureError(f"step is {step!r:.80}; expected an integer, text or None")
 
 
+def checked_total(total: object) -> int | None:
+    """Return how many samples there are to be as it is stored."""
+    if total is None:
+        return None
+    if not isinstance(total, Integral) or isinstance(total, bool) or not 1 <= total < 1 << 53:
+        raise CaptureError(f"total is {total!r:.80}; expected a number of samples, or None")
+    return int(total)
+
+
 def checked_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the user's attributes as they are stored."""
     try:

@@ -326,7 +326,7 @@ def test_at_its_end_it_says_how_much_there_was_and_how_long_the_job_waited(model
             for _ in range(30):
                 with recorder.batch():
                     model(values(50))
-            recorder._sink._thread.waited = 1.25
+            recorder._sink._thread.writer.waited = 1.25
         recorder.close()
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("tsstore", "INFO")

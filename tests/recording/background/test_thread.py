@@ -47,7 +47,7 @@ class Work:
     def commit(self):
         self.done.append("commit")
 
-    def seal(self, why, waited):
+    def seal(self, why):
         if why != "closed":
             self.done.append(why)
 

@@ -374,7 +374,7 @@ def test_a_recorder_may_be_collected_on_an_encoders_thread(monkeypatch):
         def append(self, batch):
             pool.drain()
 
-        def seal(self, why, waited):
+        def seal(self, why):
             pass
 
     thread = WriterThread(Writer(), 1e6, 1000)

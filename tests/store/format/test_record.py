@@ -80,6 +80,13 @@ def test_a_seal_comes_back_with_its_record(record, why, by):
 
 
 @pytest.mark.parametrize("waited", [None, 0.0, 1.5, 3])
+def test_a_commit_says_how_long_the_job_waited_or_is_as_ever(waited):
+    said = replace(RECORD, waited=waited).to_json()
+    assert said == (RECORD.to_json() if waited is None else RECORD.to_json() | {"waited": waited})
+    assert CommitRecord.from_json(said, "attributes", "commit").waited == waited
+
+
+@pytest.mark.parametrize("waited", [None, 0.0, 1.5, 3])
 def test_a_seal_says_how_long_the_job_waited(waited):
     seal = Seal(RECORD, "closed", "host", "now", waited)
     assert Seal.from_json(json.loads(dump(seal.to_json())), "attributes", "sealed") == seal

@@ -47,7 +47,7 @@ class WriterThread:
         termination: Termination | None = None,
     ) -> None:
         self.writer = writer
-        self.waited = 0.0
+        writer.waited = 0.0
         self._schedule = Schedule(commit_every, termination)
         self._limit = limit
         self._much = min(WORTH_WAKING, limit // 2)
@@ -60,6 +60,11 @@ class WriterThread:
         # A daemon, so that a job which never closes its recorder can still end.
         self._thread = threading.Thread(target=self._work, name="tsstore writer", daemon=True)
         self._thread.start()
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the job has waited for the thread."""
+        return self.writer.waited or 0.0
 
     @property
     def error(self) -> WriterError | None:
@@ -95,7 +100,7 @@ class WriterThread:
         """Write what is queued, seal the part, and end the thread; nothing if closed."""
         with self._condition:
             if not self._is_closing and self._cause is None:
-                self._tasks.append((lambda: self.writer.seal(why, self.waited), 0))
+                self._tasks.append((lambda: self.writer.seal(why), 0))
             self._is_closing = True
             self._condition.notify_all()
         # Garbage collection may close a recorder on this very thread, which cannot wait for itself,
@@ -110,7 +115,7 @@ class WriterThread:
             if self._bytes and self._bytes + size > self._limit:
                 begun = time.perf_counter()
                 self._wait_until(lambda: not self._bytes or self._bytes + size <= self._limit)
-                self.waited += time.perf_counter() - begun
+                self.writer.waited = self.waited + time.perf_counter() - begun
             self.check()
             if self._is_closing:
                 raise WriterError("the recorder is closed; open a new one")

@@ -149,6 +149,8 @@ class PartAttributes(Stored):
     missing
         What a layer is that other parts of the step have and this one has not: ``"error"``, or
         ``"empty"``, a layer without rows in all samples of this part.
+    total
+        Samples that all processes together are to record of this step; None where nobody said.
     """
 
     rank: int = stored(number, 0)
@@ -161,10 +163,14 @@ class PartAttributes(Stored):
     process: Mapping[str, Any] = stored(_process, dict, absent={})
     compacted_from: tuple[tuple[str, int], ...] = stored(_compacted_from, (), absent=())
     missing: str = stored(_missing, "error", absent="error")
+    total: int | None = stored(_from_1, None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as they are stored."""
-        return {"kind": "part", **asdict(self)}
+        said = {"kind": "part", **asdict(self)}
+        if self.total is None:
+            del said["total"]
+        return said
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ class CommitRecord(Stored):
         ISO 8601 time of the commit.
     layers, columns
         By directory.
+    waited
+        Seconds that the job had waited for the part's writer; None where it does not say so.
     """
 
     generation: int = stored(number, 0)
@@ -107,13 +109,17 @@ class CommitRecord(Stored):
     time: str = stored(text, "")
     layers: Mapping[str, LayerCommit] = stored(_by_directory(LayerCommit.from_json), dict)
     columns: Mapping[str, ArrayCommit] = stored(_by_directory(ArrayCommit.from_json), dict)
+    waited: float | None = stored(real, None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as it is stored; its node's attributes have a checksum."""
         # Not by asdict, which takes as long for the records of a large run as counting a layer.
         layers = {name: layer.to_json() for name, layer in self.layers.items()}
         columns = {name: dict(vars(column)) for name, column in self.columns.items()}
-        return {**vars(self), "layers": layers, "columns": columns}
+        said = {**vars(self), "layers": layers, "columns": columns}
+        if self.waited is None:
+            del said["waited"]
+        return said
 
     @property
     def digest(self) -> str:

@@ -52,6 +52,8 @@ class PartWriter:
         Whether it takes no more batches.
     closed
         Whether that is because it was sealed by this writer.
+    waited
+        Seconds that the job has waited for this writer, where somebody keeps that; commits say it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class PartWriter:
         self._files = files
         self.record = CommitRecord()
         self.begun = self.sealed = self.closed = False
+        self.waited: float | None = None
         self.attributes = part
         self.choose_attempt(attempt)
         self._arrays = PartArrays(files, self.directory, compression or Compression(), chunk_bytes)
@@ -141,6 +144,7 @@ class PartWriter:
             time=now(),
             layers=self._arrays.flush_layers(),
             columns=self._arrays.flush_columns(),
+            waited=self.waited,
         )
         self._files.sync()
         write_group(self._files, commit_path(self.directory), record.to_json())
@@ -150,15 +154,15 @@ class PartWriter:
         self._arrays.write_shapes()
         return record
 
-    def seal(self, why: str = "closed", waited: float | None = None) -> None:
-        """Commit, then freeze the part for ever, and say how many seconds the job waited for it."""
+    def seal(self, why: str = "closed") -> None:
+        """Commit, then freeze the part for ever."""
         if self.sealed:
             return
         self.begin()
         record = self.commit()
         self._check_seal()
         try:
-            create_seal(self._files, self.directory, record, why, waited=waited)
+            create_seal(self._files, self.directory, record, why, waited=self.waited)
         except FileExistsError:
             self._check_seal()
         self._files.sync()

@@ -251,14 +251,14 @@ class ResumedPartWriter(PartWriter):
             with suppress(StoreExistsError):
                 super().begin()
 
-    def seal(self, why: str = "closed", waited: float | None = None) -> None:
+    def seal(self, why: str = "closed") -> None:
         """Commit, then freeze the part; where it has not begun, begin it if that says anything."""
         if not self.begun and closes(why) and not self._earlier.is_complete:
             # Where another process goes on, there is nothing to say.
             with suppress(ResumeError):
                 self.begin()
         if self.begun:
-            super().seal(why, waited)
+            super().seal(why)
         else:
             self._end()
             self.closed = True
