@@ -145,7 +145,9 @@ def test_the_command(tmp_path):
     ]
     assert done.stdout.splitlines()[1].split()[:5] == ["a", "8", "1", "1", "1"]
     lines = (tmp_path / "n.csv").read_text().splitlines()
-    assert lines[0] == "layer,neuron,rate,low,high,samples_fired,kind,same_as,opposite_of"
+    assert (
+        lines[0] == "layer,neuron,rate,low,high,samples_fired,kind,same_as,opposite_of,parameters"
+    )
     assert len(lines) == 9
     done = runner.invoke(app, ["neurons", str(tmp_path / "run"), "--json"])
     assert json.loads(done.stdout)["layers"]["a"]["always_on"] == [3]

@@ -264,3 +264,35 @@ def test_scripted_models_are_refused(net):
     with pytest.raises(SelectionError, match=r"head is a ScriptModule, which cannot be hooked"):
         select(net, "head")
     assert names(net, nn.BatchNorm2d) == ["norm"]
+
+
+@pytest.mark.parametrize(
+    ("module", "neurons", "parameters"),
+    [
+        (nn.Linear(6, 4), 4, 28),
+        (nn.Linear(4, 4, bias=False), 4, 16),
+        (nn.Conv2d(6, 4, 3), 4, 220),
+        (nn.Conv2d(6, 4, 3, bias=False), 4, 216),
+        (nn.Conv2d(6, 4, 3, groups=2), 4, 112),
+        (nn.ConvTranspose2d(6, 4, 3), 4, 220),
+        (nn.BatchNorm2d(4), 4, 8),
+        (nn.Embedding(10, 4), 4, 40),
+        (weight_norm(nn.Linear(6, 4)), 4, 32),
+        (spectral_norm(nn.Linear(6, 4)), 4, 28),
+        (nn.ReLU(), 4, 0),
+        (nn.Sequential(nn.Linear(6, 4)), 4, 0),
+        # Not each neuron has its share of these.
+        (nn.PReLU(), 4, None),
+        (nn.LSTM(4, 4, bias=False), 4, None),
+        (nn.RNN(4, 4, 2), 4, None),
+        (nn.MultiheadAttention(4, 2), 4, None),
+        (nn.LazyLinear(4), 4, None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_a_module_has_parameters_of_its_neurons(module, neurons, parameters):
+    model = nn.ModuleList([module])
+    counts = {
+        target.where: target.parameters(neurons) for target in select(model, "0", where="both")
+    }
+    assert counts == {"before": 0, "after": parameters}

@@ -83,6 +83,7 @@ def test_attributes_of_a_part_come_back(part):
         sampling=st.none() | mappings,
         output=st.none() | any_text,
         decided=st.none() | st.dictionaries(any_text, any_text, max_size=3),
+        parameters=st.none() | numbers,
     )
 )
 def test_attributes_of_a_layer_come_back(layer):
@@ -135,6 +136,7 @@ def test_a_part_with_other_attributes_is_refused(key, value):
     ("threshold", {"given": 0.0, "used": 10**400}), ("position_shape", 28),
     ("position_shape", [28, -1]), ("position_shape", ["28"]), ("sampling", [1]),
     ("output", 1), ("output", ["1.0"]), ("decided", "its width"), ("decided", {"neuron_axis": 1}),
+    ("parameters", -1), ("parameters", "5"), ("parameters", 2.5),
 ])  # fmt: skip
 def test_a_layer_with_other_attributes_is_refused(key, value):
     with pytest.raises(FormatError, match=f"layer: {key}"):
@@ -143,10 +145,11 @@ def test_a_layer_with_other_attributes_is_refused(key, value):
         )
 
 
-def test_a_layer_of_an_early_version_says_nothing_of_its_decisions():
-    attributes = stored(LayerAttributes("a", 5))
-    del attributes["decided"]
-    assert LayerAttributes.from_json(attributes, "attributes", "layer").decided is None
+def test_a_layer_of_an_early_version_says_nothing_of_its_decisions_and_parameters():
+    attributes = stored(LayerAttributes("a", 5, parameters=20))
+    del attributes["decided"], attributes["parameters"]
+    layer = LayerAttributes.from_json(attributes, "attributes", "layer")
+    assert (layer.decided, layer.parameters) == (None, None)
 
 
 def test_a_part_of_an_early_version_says_nothing_of_its_process():

@@ -177,8 +177,9 @@ def _count_run(
         if joint:
             pairs = count_joint_firing(states, memory, runner, report, kept)
             kept += pairs.nbytes
-        shape = states.attributes.position_shape
-        found[name] = LayerNeurons(name, counted, pairs, by_position, shape)
+        said = states.attributes
+        shape, parameters = said.position_shape, said.parameters
+        found[name] = LayerNeurons(name, counted, pairs, by_position, shape, parameters)
     return Neurons(store.path, found)
 
 
@@ -198,9 +199,10 @@ def _count_groups(
         counted = count_layer(states, memory, runner, report, kept, codes, number)
         # Of those that are in no group, and of all together, too.
         kept += (number + 2) * firing_bytes(states.neurons)
-        whole[name] = LayerNeurons(name, add_firing(counted.values()))
+        parameters = states.attributes.parameters
+        whole[name] = LayerNeurons(name, add_firing(counted.values()), parameters=parameters)
         for place, found in enumerate(groups):
-            found[name] = LayerNeurons(name, counted[place])
+            found[name] = LayerNeurons(name, counted[place], parameters=parameters)
     by_value = {
         value: Neurons(store.path, found)
         for value, found in zip(grouping.values, groups, strict=True)

@@ -44,6 +44,9 @@ class LayerNeurons:
         they were not counted.
     position_shape
         Shape of the positions of a sample; empty if it is not known.
+    parameters
+        How many the layer's module itself has, an equal share of each neuron; 0 where it has none,
+        None where that was not recorded.
     """
 
     name: str
@@ -51,6 +54,7 @@ class LayerNeurons:
     pairs: npt.NDArray[np.int64] | None = None
     by_position: npt.NDArray[np.int64] | None = None
     position_shape: tuple[int, ...] = ()
+    parameters: int | None = None
 
     @property
     def neurons(self) -> int:
@@ -133,7 +137,22 @@ class LayerNeurons:
     @property
     def idle(self) -> int:
         """How many neurons tell nothing: dead, always on, or doing what one before does."""
-        return len(self.dead) + len(self.always_on) + self.duplicates
+        return sum(self._idle.values())
+
+    @property
+    def idle_parameters(self) -> dict[str, int] | None:
+        """How many of the parameters are of dead, always-on and duplicate neurons, by that name.
+
+        None where `parameters` is.
+        """
+        if self.parameters is None:
+            return None
+        return {kind: n * self.parameters // self.neurons for kind, n in self._idle.items()}
+
+    @property
+    def _idle(self) -> dict[str, int]:
+        dead, always_on = len(self.dead), len(self.always_on)
+        return {"dead": dead, "always_on": always_on, "duplicates": self.duplicates}
 
     @cached_property
     def entropy_bound(self) -> float:
@@ -269,8 +288,9 @@ class LayerNeurons:
         -------
         pandas.DataFrame
             Indexed by neuron: rate, its limits (low, high), samples in which the neuron fired,
-            kind (``"dead"``, ``"always on"`` or empty), and the first neuron that did the same, or
-            the opposite, in all rows (missing if there is none).
+            kind (``"dead"``, ``"always on"`` or empty), the first neuron that did the same, or
+            the opposite, in all rows (missing if there is none), and how many parameters it has
+            (missing if that was not recorded).
         """
         import pandas as pd
 
@@ -279,6 +299,7 @@ class LayerNeurons:
         kind[self.dead], kind[self.always_on] = "dead", "always on"
         same = pd.array([pd.NA] * self.neurons, dtype="Int64")
         opposite = same.copy()
+        each = pd.NA if self.parameters is None else self.parameters // self.neurons
         for first, *others in self.identical:
             same[np.array(others)] = first
         for group, other in self.complementary:
@@ -291,6 +312,7 @@ class LayerNeurons:
             "kind": kind,
             "same_as": same,
             "opposite_of": opposite,
+            "parameters": pd.array([each] * self.neurons, dtype="Int64"),
         }
         return pd.DataFrame(frame, index=pd.RangeIndex(self.neurons, name="neuron"))
 
@@ -309,6 +331,8 @@ class LayerNeurons:
             "identical": self.identical,
             "complementary": [list(pair) for pair in self.complementary],
             "idle": self.idle,
+            "parameters": self.parameters,
+            "idle_parameters": self.idle_parameters,
             "independent_entropy_bits": self.entropy_bound,
         }
 
@@ -316,7 +340,7 @@ class LayerNeurons:
     def cells(self) -> list[str]:
         """The layer's line in a table, as :data:`HEADINGS` names its columns."""
         low, middle, high = np.quantile(self.rate, [0.1, 0.5, 0.9])
-        counts = (self.neurons, len(self.dead), len(self.always_on), self.duplicates)
+        counts = (self.neurons, *self._idle.values())
         return [
             text.printable(self.name),
             *(f"{count:,}" for count in counts),

@@ -82,9 +82,33 @@ class Neurons(ByLayer[LayerNeurons]):
         return [
             *lines,
             f"{idle:,} of {text.counted(neurons, 'neuron')} ({100 * idle / neurons:.2g} %) tell "
-            "nothing: dead, always on, or duplicates. A run records no parameters to count with "
-            "them.",
+            "nothing: dead, always on, or duplicates.",
+            *self._parameters(),
         ]
+
+    def _parameters(self) -> list[str]:
+        """Say how many parameters are those of such neurons, and of which layers it is unknown."""
+        counts = [layer.idle_parameters for layer in self.values() if layer.parameters]
+        total = sum(layer.parameters or 0 for layer in self.values())
+        lines = []
+        if total:
+            dead, always_on, same = (
+                sum(count[kind] for count in counts if count is not None)
+                for kind in ("dead", "always_on", "duplicates")
+            )
+            idle = dead + always_on + same
+            lines.append(
+                f"Theirs are {idle:,} of {text.counted(total, 'parameter')} "
+                f"({100 * idle / total:.2g} %): {dead:,} of dead neurons, {always_on:,} of those "
+                f"always on, {same:,} of duplicates."
+            )
+        without = [name for name, layer in self.items() if layer.parameters == 0]
+        unknown = [name for name, layer in self.items() if layer.parameters is None]
+        if without:
+            lines.append(f"Without parameters of their own: {text.listed(without)}.")
+        if unknown:
+            lines.append(f"No numbers of parameters were recorded of {text.listed(unknown)}.")
+        return lines
 
     def __repr__(self) -> str:
         table = text.text_table([self.headings, *self.cells()])

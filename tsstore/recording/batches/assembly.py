@@ -214,6 +214,6 @@ def _no_rows(attributes: LayerAttributes) -> LayerBatch:
 
 
 def _same_layer(fixed: LayerAttributes, found: LayerAttributes) -> bool:
-    """Whether two batches gave rows of the same layer; positions and reasons may vary."""
-    may_vary = ("position_shape", "sampling", "decided")
+    """Whether two batches gave rows of the same layer; what says nothing of them may vary."""
+    may_vary = ("position_shape", "sampling", "decided", "parameters")
     return replace(found, **{name: getattr(fixed, name) for name in may_vary}) == fixed

@@ -79,6 +79,7 @@ class LayerRows:
             sampling=settings.sampling.attributes(has_positions=shape != ()),
             output=self.target.output,
             decided={**(form.decided or {}), "sample_index": reason},
+            parameters=self.target.parameters(form.neurons),
         )
 
     def batch(self, samples: int, masks: Masks, forwards: Sequence[int]) -> LayerBatch:

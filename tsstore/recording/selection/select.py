@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.hooks import RemovableHandle
 
@@ -58,6 +59,23 @@ class Target:
         """Return what to capture of a call, by what a hook is called with; else OutputError."""
         captured = value if self.where == "after" else (arguments, value)
         return captured if self.output is None else value_at(captured, self.output)
+
+    def parameters(self, neurons: int) -> int | None:
+        """Count the module's own parameters; None where not each neuron has its share of them.
+
+        A neuron's weights lie along an axis with an entry for each neuron: the first one of most
+        layers, the last one of an embedding. What goes into a module has none of its own.
+        """
+        if self.where == "before":
+            return 0
+        # What makes the weights of a parametrized module counts as its own.
+        own = list(self.module.parameters(recurse=is_leaf(self.module)))
+        if not own:
+            return 0
+        of_others = isinstance(self.module, nn.RNNBase) or not is_leaf(self.module)
+        if of_others or any(is_lazy(weights) or neurons not in weights.shape for weights in own):
+            return None
+        return sum(weights.numel() for weights in own)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

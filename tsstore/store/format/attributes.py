@@ -204,6 +204,9 @@ class LayerAttributes(Stored):
     decided
         By what its axes were decided, and which sample a row belongs to: reasons in words, by the
         name of the attribute; None in stores of early versions.
+    parameters
+        How many the module itself has, an equal share of each neuron; 0 where it has none. None
+        where they are not all of single neurons, and in stores of early versions.
     """
 
     name: str = stored(text)
@@ -219,6 +222,7 @@ class LayerAttributes(Stored):
     sampling: Mapping[str, Any] | None = stored(_sampling, None)
     output: str | None = stored(text, None)
     decided: Mapping[str, str] | None = stored(_decided, None)
+    parameters: int | None = stored(number, None)
 
     @property
     def row_bytes(self) -> int:
