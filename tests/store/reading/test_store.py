@@ -234,7 +234,7 @@ def test_names_that_their_directories_do_not_tell_apart_are_read(tmp_path, names
     for rank, name in enumerate((*names, names[0])):
         neurons = {"conv_1": 6, name: 13}
         batch = draw_batch(np.random.default_rng(rank), 3, neurons=neurons)
-        part = PartAttributes(rank=rank, step=rank % 2, missing=missing)
+        part = PartAttributes(rank=rank, missing=missing)
         write_run(tmp_path, [batch], neurons=neurons, part=part)
     store = open_store(tmp_path)
     assert len({path.name for path in tmp_path.glob("part-*/layers/0001-*")}) == 1
@@ -247,6 +247,25 @@ def test_names_that_their_directories_do_not_tell_apart_are_read(tmp_path, names
         for ask in (lambda: store[names[0]], lambda: repr(store)):
             with pytest.raises(DamageError, match="were captured with different layers"):
                 ask()
+
+
+def test_steps_may_have_other_layers(tmp_path):
+    for step, name in enumerate(("fc_1", "fc_2")):
+        batch = draw_batch(np.random.default_rng(step), 3, neurons={name: 6})
+        part = PartAttributes(attempt=step, step=step)
+        write_run(tmp_path, [batch], neurons={name: 6}, part=part)
+    store = open_store(tmp_path)
+    assert [line.split() for line in repr(store).splitlines()[3:]] == [
+        [name, "6", "1", "3", "0", "float32"] for name in ("fc_1", "fc_2")
+    ]
+    for step, name in enumerate(store.layers):
+        assert store.at_step(step)[name].rows == 3
+        with pytest.raises(DamageError, match="different layers at different steps: a view of"):
+            store[name]
+        other = store.select(name).at_step(1 - step)
+        assert name not in repr(other)
+        with pytest.raises(UnknownLayerError, match=f"none of these samples has layer {name}"):
+            other[name]
 
 
 def test_a_layer_of_another_name_in_the_same_directory_is_noticed_when_it_is_opened(tmp_path):

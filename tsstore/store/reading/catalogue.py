@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
-from tsstore.errors import DamageError, FormatError, StoreError
+from tsstore.errors import DamageError, FormatError, StoreError, UnknownLayerError
 from tsstore.store.format.paths import MAX_SLUG
 from tsstore.store.reading.layer import layer_cells
 from tsstore.store.reading.layer_part import LayerPart
@@ -56,11 +56,15 @@ def layer_places(parts: Sequence[Part]) -> Places:
 def layer_parts(path: str, layer: str, parts: Sequence[Part]) -> Iterator[tuple[Part, LayerPart]]:
     """Open a layer in each part that holds it, or whose samples have no rows in it.
 
-    StoreError or DamageError where a part holds samples, but not of that layer, and says not why.
+    UnknownLayerError where no part has it; StoreError or DamageError where one holds samples, but
+    not of that layer, and says not why.
     """
     opened = list(in_threads_if_slow(lambda part: part.layers.get(layer), parts, readers(parts)))
     lacking = [p for p, held in zip(parts, opened, strict=True) if held is None and p.samples]
-    _check_lacking(path, layer, lacking)
+    steps = {part.step for part, held in zip(parts, opened, strict=True) if held is not None}
+    if not steps:
+        raise UnknownLayerError(f"{path}: none of these samples has layer {printable(layer)}")
+    _check_lacking(path, layer, lacking, steps)
     first = next(held for held in opened if held is not None)
     for part, held in zip(parts, opened, strict=True):
         if held is not None:
@@ -72,12 +76,20 @@ def layer_parts(path: str, layer: str, parts: Sequence[Part]) -> Iterator[tuple[
 def layer_lines(path: str, parts: Sequence[Part], places: Places) -> Iterator[tuple[str, ...]]:
     """Yield the lines of the table of a run's layers: rows and positions by the commit records.
 
-    What else a layer says is read in its first part. Errors as of :func:`layer_parts`.
+    What else a layer says is read in its first part. Errors as of :func:`layer_parts`, but for the
+    steps at which a layer was not captured.
     """
     for layer, held in places.items():
-        lacking = [part for part in parts if part.directory not in held and part.samples]
-        _check_lacking(path, layer, lacking)
         holding = [part for part in parts if part.directory in held]
+        steps = {part.step for part in holding}
+        lacking = [
+            part
+            for part in parts
+            if part.directory not in held
+            and part.samples
+            and (part.step in steps or part.seal is None or part.attributes.missing == "empty")
+        ]
+        _check_lacking(path, layer, lacking, steps)
         commits = [part.record.layers[held[part.directory]] for part in holding]
         counts = {0 for _ in lacking} | {
             commit.states.rows // part.samples if commit.positions is None else None
@@ -91,15 +103,21 @@ def layer_lines(path: str, parts: Sequence[Part], places: Places) -> Iterator[tu
         )
 
 
-def _check_lacking(path: str, layer: str, lacking: Sequence[Part]) -> None:
-    """Raise unless all parts with samples that do not have a layer say why."""
+def _check_lacking(
+    path: str, layer: str, lacking: Sequence[Part], steps: Set[int | str | None]
+) -> None:
+    """Raise unless all parts with samples that do not have a layer, which steps have, say why."""
     unexplained = [part for part in lacking if part.attributes.missing == "error"]
-    if unexplained:
-        names = ", ".join(part.directory for part in unexplained)
-        what = f"{path}: layer {printable(layer)} has no states in {names}, which hold samples"
-        if any(part.seal is None for part in unexplained):
-            raise StoreError(f"{what}; other parts have it already: wait for the next commit")
-        raise DamageError(f"{what}; the parts were captured with different layers")
+    if not unexplained:
+        return
+    names = ", ".join(part.directory for part in unexplained)
+    what = f"{path}: layer {printable(layer)} has no states in {names}, which hold samples"
+    if any(part.seal is None for part in unexplained):
+        raise StoreError(f"{what}; other parts have it already: wait for the next commit")
+    what = f"{what}; the parts were captured with different layers"
+    if not any(part.step in steps for part in unexplained):
+        what = f"{what} at different steps: a view of one step has its own, as at_step returns it"
+    raise DamageError(what)
 
 
 def _read_names(pairs: Sequence[tuple[Part, str]]) -> list[str]:

@@ -331,7 +331,8 @@ class StateStore(Mapping[str, LayerStates]):
         if self.view.samples.samples:
             shown = self.values()
             return (layer_cells(layer.attributes, layer.positions, layer.rows) for layer in shown)
-        places = {name: self._places[name] for name in self.layers}
+        # A step may have other layers than those that were selected before.
+        places = {name: self._places[name] for name in self.layers if name in self._places}
         return layer_lines(self.path, self.parts, places)
 
     def refresh(self) -> StateStore:
