@@ -16,12 +16,14 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.groups import count as module
+from tsstore.analysis.groups import grouping
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import make_plan
 from tsstore.analysis.planning.run_plan import PlannedLayer, RunPlan
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, MemoryTooSmallError, StoreError
 from tsstore.store.format.attributes import PartAttributes
+from tsstore.store.reading import conditions
 
 MIB = 1 << 20
 
@@ -323,6 +325,24 @@ def test_whole_numbers_at_the_ends_of_their_type_are_groups(tmp_path, dtype, spr
     known, counts = np.unique(values[:15], return_counts=True)
     assert found.values == tuple(known.tolist())
     assert [own["a"].samples for own in found.groups.values()] == counts.tolist()
+
+
+@pytest.mark.parametrize("distinct", [40, 3_000])
+def test_bins_hold_the_samples_between_their_edges(tmp_path, distinct, monkeypatch):
+    monkeypatch.setattr(conditions, "PIECE_SAMPLES", 2_500)
+    monkeypatch.setattr(grouping, "PIECE_SAMPLES", 2_500)
+    values = np.random.default_rng(0).permutation(np.arange(3_000) % distinct) / 7
+    values[::11] = np.nan
+    rows = np.arange(3_000).view(np.uint8).reshape(3_000, 8)
+    store = write_layers(tmp_path, {"a": layer(rows)}, columns={"x": values})
+    kept = np.arange(3_000) % 5 > 0
+    edges = [-1, 0, distinct / 30, distinct / 20, distinct]
+    found = tsstore.neurons(store.filter(kept), by="x", bins=edges)
+    places = pd.cut(values, edges, include_lowest=True).codes
+    for code, own in enumerate(found.groups.values()):
+        states = np.unpackbits(rows[kept & (places == code)], axis=1, bitorder="little")
+        np.testing.assert_array_equal(own["a"].counted.counts[0], states.sum(axis=0))
+    assert found.ungrouped == (kept & (places < 0)).sum()
 
 
 def test_a_step_that_is_not_shown_is_no_group(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tsstore.analysis.groups.count import rows_by_set
 from tsstore.analysis.request import Bins, Request
 from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
 from tsstore.store.reading.conditions import PIECE_SAMPLES, held_column, kept_pieces
-from tsstore.store.reading.part import Part
+from tsstore.store.reading.part import Part, sample_spans
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
 from tsstore.text import counted, printable
@@ -24,6 +25,8 @@ MOST_PLACES = 1 << 16
 """Between whole numbers that are looked up in a table."""
 
 _Codes = npt.NDArray[np.int16]
+_Divided = dict[tuple[str, int], tuple[npt.NDArray[Any], _Codes]]
+"""By directory of a part and first sample, the distinct values of a piece, and each one's place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,26 +135,27 @@ def _by_window(store: StateStore, window: int) -> Grouping:
 
 
 def _by_column(store: StateStore, name: str, bins: Bins) -> Grouping:
-    known = _distinct(store, name)
+    known, divided = _distinct(store, name)
     is_number = known.dtype.kind in "iuf"
     if known.dtype.kind == "f":
         known = known[~np.isnan(known)]
     if bins is not None:
         if not is_number:
             raise AnalysisError(f"{store.path}: bins= divide numbers; {printable(name)} has none")
-        return _binned(store, name, known.astype(np.float64), bins)
+        return _binned(store, name, known.astype(np.float64), bins, divided)
     advice = "; divide them by bins=" if is_number else ""
     _check_number(len(known), store, printable(name), advice)
-
-    def codes_of(part: Part, first: int, stop: int) -> _Codes:
-        values = held_column(part, name).read(first, stop)
-        return _places(known, values)
-
-    codes = _codes(store, codes_of) if len(known) else {}
+    codes = _codes_of_column(store, name, divided, partial(_places, known)) if len(known) else {}
     return Grouping(name, tuple(known.tolist()), codes, _ungrouped(store, codes))
 
 
-def _binned(store: StateStore, name: str, known: npt.NDArray[np.float64], bins: Bins) -> Grouping:
+def _binned(
+    store: StateStore,
+    name: str,
+    known: npt.NDArray[np.float64],
+    bins: Bins,
+    divided: _Divided,
+) -> Grouping:
     """Divide numbers at edges: each interval has its upper one, and the first the lower too."""
     import pandas as pd
 
@@ -188,25 +192,33 @@ def _binned(store: StateStore, name: str, known: npt.NDArray[np.float64], bins: 
     new = np.full(len(edges), -1, np.int16)
     new[held] = np.arange(len(held))
 
-    def codes_of(part: Part, first: int, stop: int) -> _Codes:
-        codes: _Codes = new[place(held_column(part, name).read(first, stop))]
-        return codes
-
     intervals = tuple(
         pd.Interval(edges[n], edges[n + 1], "right" if n else "both") for n in held.tolist()
     )
-    codes = _codes(store, codes_of)
+    codes = _codes_of_column(store, name, divided, lambda values: new[place(values)])
     return Grouping(name, intervals, codes, _ungrouped(store, codes))
 
 
-def _distinct(store: StateStore, name: str) -> npt.NDArray[Any]:
-    """Return the distinct values of a column; StoreError if its parts' types cannot be compared."""
+def _distinct(store: StateStore, name: str) -> tuple[npt.NDArray[Any], _Divided]:
+    """Return the distinct values of a column, and its pieces that have few.
+
+    StoreError if its parts' types cannot be compared.
+    """
     held_in = [part for part in store.parts if part.samples]
     dtypes = {held_column(part, name).spec.numpy_dtype: part.directory for part in held_in}
     held: list[npt.NDArray[Any]] = [np.empty(0, next(iter(dtypes), np.float64))]
     are_alike = len({dtype.kind == "O" for dtype in dtypes}) < 2
-    for piece in kept_pieces(store.parts, name, store.view.samples) if are_alike else ():
-        held.append(_unique(piece))
+    divided: _Divided = {}
+    parts, shown = store.parts if are_alike else (), store.view.samples
+    pieces = kept_pieces(parts, name, shown)
+    for (part, first, stop), piece in zip(sample_spans(parts, PIECE_SAMPLES), pieces, strict=True):
+        own, places = _divide(piece)
+        if len(own) <= MOST_GROUPS:
+            kept = shown.kept(part.directory, first, stop - first)
+            every = np.full(stop - first, -1, np.int16)
+            every[slice(None) if kept is None else kept] = places
+            divided[part.directory, first] = own, every
+        held.append(own)
         if sum(map(len, held)) > 16 * PIECE_SAMPLES:
             held = [np.unique(np.concatenate(held))]
     known = np.unique(np.concatenate(held))
@@ -219,30 +231,27 @@ def _distinct(store: StateStore, name: str) -> npt.NDArray[Any]:
             f"{store.path}: column {printable(name)} cannot be compared from part to part: it is "
             f"{sides}; expected one type"
         )
-    return known
+    return known, divided
 
 
-def _unique(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the distinct ones of some values, in order: of close whole numbers by a table."""
+def _divide(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
+    """Return the distinct ones of some values, in order, and the place of each among them."""
     low, above = _above_least(values)
     if above is None:
-        return np.unique(values)
+        known, places = np.unique(values, return_inverse=True)
+        return known, places
+    # Of close whole numbers, by a table.
     seen = np.zeros(above.max() + 1, np.bool_)
     seen[above] = True
-    return (np.flatnonzero(seen) + low).astype(values.dtype)
+    known = (np.flatnonzero(seen) + low).astype(values.dtype)
+    return known, (np.cumsum(seen) - 1)[above]
 
 
 def _places(known: npt.NDArray[Any], values: npt.NDArray[Any]) -> _Codes:
     """Return the place of each value among known ones, which ascend; -1 of others."""
-    low, above = _above_least(values)
-    if above is None or known.dtype != values.dtype:
-        codes = np.minimum(np.searchsorted(known, values), len(known) - 1).astype(np.int16)
-        codes[np.asarray(known[codes] != values, np.bool_)] = -1
-        return codes
-    table = np.full(above.max() + 1, -1, np.int16)
-    here = np.flatnonzero((known >= values.min()) & (known <= values.max()))
-    table[known[here].astype(np.int64) - low] = here
-    return table[above]
+    codes = np.minimum(np.searchsorted(known, values), len(known) - 1).astype(np.int16)
+    codes[np.asarray(known[codes] != values, np.bool_)] = -1
+    return codes
 
 
 def _above_least(
@@ -255,6 +264,24 @@ def _above_least(
             low = least.astype(np.int64)
             return low, values.astype(np.int64) - low
     return np.int64(0), None
+
+
+def _codes_of_column(
+    store: StateStore,
+    name: str,
+    divided: _Divided,
+    place: Callable[[npt.NDArray[Any]], _Codes],
+) -> dict[str, _Codes]:
+    """Return the codes of a column's values; pieces of many distinct ones are read again."""
+
+    def codes_of(part: Part, first: int, stop: int) -> _Codes:
+        if (part.directory, first) not in divided:
+            return place(held_column(part, name).read(first, stop))
+        known, places = divided.pop((part.directory, first))
+        codes: _Codes = np.append(place(known), np.int16(-1))[places]
+        return codes
+
+    return _codes(store, codes_of)
 
 
 def _codes(store: StateStore, codes_of: Callable[[Part, int, int], _Codes]) -> dict[str, _Codes]:
