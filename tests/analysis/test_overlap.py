@@ -193,6 +193,26 @@ def test_too_few_samples_are_told_and_little_memory_is_an_error(tmp_path):
         overlap(*stores, memory="1MiB")
 
 
+def test_a_plan_says_what_new_states_would_take(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (300, 8), np.uint8)
+    first = write_layers(tmp_path / "first", {"a": layer(rows), "b": layer(rows)})
+    second = write_layers(tmp_path / "second", {"a": layer(rows[:100])})
+    plan = tsstore.plan(first, novelty=second, memory="64MiB")
+    (own,) = plan.novelty.values()
+    assert (own.rows, own.rows_compared, own.scratch_bytes) == (400, 300, 0)
+    assert own.projected_peak <= plan.memory
+    assert plan.to_dict()["novelty"]["a"]["tasks"] == own.tasks
+    assert "400 rows of both runs are read, their records stay in memory; then 300 rows" in str(
+        plan
+    )
+    assert tsstore.plan(first).novelty == {}
+    with pytest.raises(MemoryTooSmallError) as planned:
+        tsstore.plan(first, "a", novelty=second, memory="1MiB")
+    with pytest.raises(MemoryTooSmallError) as counted:
+        overlap(first, second, memory="1MiB")
+    assert str(planned.value) == str(counted.value)
+
+
 def test_each_thread_marks_the_samples_with_new_states_in_memory_of_its_own(tmp_path, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": layer(np.zeros((1 << 16, 1), np.uint8))})
     monkeypatch.setattr(schedulers, "available_processors", lambda: 6)

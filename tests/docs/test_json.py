@@ -37,7 +37,7 @@ COMMANDS = {
     "verify": ("run",),
     "repair": ("run",),
     "compact": ("run", "out.zarr"),
-    "plan": ("run", "--joint"),
+    "plan": ("run", "--joint", "--novelty", "other"),
     "analyze": ("run",),
     "analyze several": ("run", "other"),
     "analyze --by": ("run", "--by", "label"),
@@ -63,7 +63,8 @@ def paths(value, inside=""):
         for key, held in value.items():
             path = inside + (
                 "NAME"
-                if inside.endswith(("layers.", "pairs.", "runs.", "maps.")) or key in COLUMNS
+                if inside.endswith(("layers.", "pairs.", "novelty.", "runs.", "maps."))
+                or key in COLUMNS
                 else key
             )
             yield path

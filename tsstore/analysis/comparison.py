@@ -207,8 +207,8 @@ def compare(
         return _compare_analyses(first, second)
     request = Request(memory, scheduler, progress, scratch, intervals=False)
     stores = countable(first), countable(second)
-    names = _common_layers(*stores, layers)
-    pairs = [(stores[0][name], stores[1][name]) for name in names]
+    pairs = common_layers(*stores, layers)
+    names = [states.name for states, _ in pairs]
     warnings = [*_warnings(pairs), *(_other_lengths(pairs) if novelty else ())]
     found = None
     if efficiency:
@@ -251,31 +251,32 @@ def _overlap(
     return Overlap((stores[0].path, stores[1].path), found)
 
 
-def _common_layers(first: StateStore, second: StateStore, layers: Layers) -> list[str]:
+def common_layers(first: StateStore, second: StateStore, layers: Layers) -> list[Pair[LayerStates]]:
+    """Return the layers, of one name, of two runs; AnalysisError where they have other widths."""
     if layers is not None:
         names = list(with_layers(first, layers))
-        for name in names:
-            second.layer_name(name)
-        return names
-    names = [name for name in first.layers if name in second.layers]
+    else:
+        names = [name for name in first.layers if name in second.layers]
     if not names:
         raise UnknownLayerError(
             f"{first.path} and {second.path} have no layer in common: found "
             f"{listed(list(first.layers))}, and {listed(list(second.layers))}"
         )
-    return names
+    pairs = [(first[name], second[name]) for name in names]
+    for one, other in pairs:
+        if one.neurons != other.neurons:
+            raise AnalysisError(
+                f"layer {printable(one.name)} has {counted(one.neurons, 'neuron')} in "
+                f"{one.location}, and {counted(other.neurons, 'neuron')} in {other.location}; "
+                "expected the same: compare layers of one width, by layers="
+            )
+    return pairs
 
 
-def _warnings(pairs: Iterable[tuple[LayerStates, LayerStates]]) -> Iterator[str]:
-    """Yield what speaks against comparing; AnalysisError where layers have other widths."""
+def _warnings(pairs: Iterable[Pair[LayerStates]]) -> Iterator[str]:
+    """Yield what speaks against comparing."""
     for first, second in pairs:
         name = printable(first.name)
-        if first.neurons != second.neurons:
-            raise AnalysisError(
-                f"layer {name} has {counted(first.neurons, 'neuron')} in {first.location}, and "
-                f"{counted(second.neurons, 'neuron')} in {second.location}; expected the same: "
-                "compare layers of one width, by layers="
-            )
         limits = [_threshold(states) for states in (first, second)]
         if limits[0] != limits[1]:
             above = " and ".join(f"{limit:g}" for limit in limits)

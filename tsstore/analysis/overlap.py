@@ -118,9 +118,8 @@ def find_overlap(
     first, second = states
     scheme = KeyScheme.create(first.row_bytes, seed)
     memory = scheduler.memory(request.memory)
-    stored = [sum(part.samples for part in own.parts) for own in states]
-    held = (SAMPLE_BYTES + scheduler.threads) * stored[SECOND]
-    plan = _plan(states, samples, scheme, memory, held, scheduler, request)
+    stored = sum(part.samples for part in second.parts)
+    plan = _plan(states, samples, scheme, _held(second, scheduler), scheduler, request)
     warm_up(first.row_bytes, False, True, plan.spill)
     firsts = tuple(accumulate((part.samples for part in second.parts), initial=0))
     with planned_scratch(plan, scheduler, request.scratch) as folder:
@@ -128,7 +127,7 @@ def find_overlap(
         graph, key = _graph(
             LayerJob(first, scheme, plan, folder, one),
             SampleJob(second, scheme, plan, folder, other, firsts),
-            stored[SECOND],
+            stored,
         )
         found: _Found = scheduler.run(graph, key, plan.threads, request.report(first.name))
     _check(found, states, samples)
@@ -150,11 +149,59 @@ def find_overlap(
     )
 
 
+@dataclass(frozen=True)
+class PlannedOverlap:
+    """What finding the states of both runs takes of a layer.
+
+    Attributes
+    ----------
+    rows
+        Of both runs, which are read once each.
+    rows_compared
+        Of the first run, which are read once more and compared with up to 200 new states each.
+    scratch_bytes
+        Most bytes that lie in scratch; 0 where records stay in memory.
+    projected_peak
+        Most bytes that one process adds to its baseline.
+    tasks
+        Of the count.
+    """
+
+    rows: int
+    rows_compared: int
+    scratch_bytes: int
+    projected_peak: int
+    tasks: int
+
+
+def plan_overlap(
+    states: tuple[LayerStates, LayerStates],
+    samples: Sequence[Samples],
+    request: Request,
+    scheduler: Scheduler,
+) -> PlannedOverlap:
+    """Say what `find_overlap` would take; no state is read."""
+    first, second = states
+    held = _held(second, scheduler)
+    plan = _plan(states, samples, KeyScheme.create(first.row_bytes, 0), held, scheduler, request)
+    return PlannedOverlap(
+        first.stored_rows + second.stored_rows,
+        first.stored_rows,
+        plan.scratch_bytes if plan.spill else 0,
+        plan.projected_peak + held,
+        plan.tasks,
+    )
+
+
+def _held(second: LayerStates, scheduler: Scheduler) -> int:
+    """Return the bytes that are held all the while for the second run's samples."""
+    return (SAMPLE_BYTES + scheduler.threads) * sum(part.samples for part in second.parts)
+
+
 def _plan(
     states: tuple[LayerStates, LayerStates],
     samples: Sequence[Samples],
     scheme: KeyScheme,
-    memory: int,
     held: int,
     scheduler: Scheduler,
     request: Request,
@@ -174,7 +221,7 @@ def _plan(
         left_out=one.left_out + other.left_out,
     )
     try:
-        threads = scheduler.threads
+        threads, memory = scheduler.threads, scheduler.memory(request.memory)
         return make_plan(work, max(memory - held, 1), threads, scheduler.shared_memory)
     except MemoryTooSmallError as error:
         more = format_memory(held)

@@ -20,6 +20,8 @@ from tsstore.commands.options import (
     Json,
     Layers,
     Memory,
+    OtherFilter,
+    OtherStep,
     Patience,
     Repeats,
     RunPath,
@@ -158,6 +160,12 @@ def plan(
         bool,
         typer.Option("--joint", help="Say what pairs of neurons would take (neurons --near)."),
     ] = False,
+    novelty: Annotated[
+        str | None,
+        typer.Option(metavar="OTHER", help="Say what its new states would take (compare)."),
+    ] = None,
+    other_step: OtherStep = None,
+    other_filter: OtherFilter = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show a line a layer.")] = False,
     format: Format = TableFormat.TABLE,
     json: Json = False,
@@ -183,6 +191,7 @@ def plan(
         repeats=repeats,  # type: ignore[arg-type]
         exact=exact,
         joint=joint,
+        novelty=novelty and select(novelty, other_step, other_filter or filter),
     )
     if json:
         print_json(found.to_dict())

@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection
 from contextlib import closing
 from typing import Any
 
+from tsstore.analysis.comparison import common_layers
 from tsstore.analysis.groups.count import left_out_of_sets
 from tsstore.analysis.groups.grouping import group
 from tsstore.analysis.neurons.firing import firing_bytes
 from tsstore.analysis.neurons.matrix import plan_pairs
+from tsstore.analysis.overlap import PlannedOverlap, plan_overlap
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, find_plan, layer_work, make_plan
 from tsstore.analysis.planning.run_plan import PlannedLayer, RunPlan
@@ -26,7 +28,8 @@ from tsstore.analysis.request import (
     countable,
     with_layers,
 )
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.store.reading.store import StateStore
 
 LARGEST_GIB = 10_000
 """More memory than this no advice asks for."""
@@ -46,6 +49,7 @@ def plan(
     cluster: str | None = None,
     scratch: str | os.PathLike[str] | None = None,
     joint: bool = False,
+    novelty: Run | None = None,
     by: str | None = None,
     bins: Bins = None,
     window: int | None = None,
@@ -63,6 +67,9 @@ def plan(
         As `tsstore.analyze` takes them. Nothing is written to scratch, nor is it looked for.
     joint
         Whether to say as well what ``tsstore.neurons(store, joint=True)`` would take.
+    novelty
+        Another run, or its path: say as well what new states of it would take, as
+        ``tsstore.compare(store, other, novelty=True)`` finds them.
 
     Returns
     -------
@@ -107,6 +114,7 @@ def plan(
             kept += firing_bytes(states.neurons)
             pairs[name] = plan_pairs(states, amount, runner, kept)
             kept += pairs[name].matrix_bytes
+        overlap = {} if novelty is None else _plan_overlap(store, novelty, layers, request, runner)
         threads, shared_memory = runner.threads, runner.shared_memory
 
     def found(work: Work, memory: int) -> Plan | None:
@@ -120,7 +128,18 @@ def plan(
     in_memory = _least_memory(works, found, lambda plan: not plan.spill)
     where = None if scratch is None else os.fspath(scratch)
     told = threads, shared_memory, planned, smallest, in_memory, where, pairs, sets
-    return RunPlan(store.path, amount, *told)
+    return RunPlan(store.path, amount, *told, overlap)
+
+
+def _plan_overlap(
+    store: StateStore, other: Run, layers: Layers, request: Request, runner: Scheduler
+) -> dict[str, PlannedOverlap]:
+    """Say what finding the states of both runs would take, of each layer that both have."""
+    request = Request(request.memory, scratch=request.scratch, intervals=False)
+    stores = countable(store), countable(other)
+    samples = [plan_samples(own, request, runner) for own in stores]
+    pairs = common_layers(*stores, layers)
+    return {pair[0].name: plan_overlap(pair, samples, request, runner) for pair in pairs}
 
 
 def _least_memory(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from tsstore.analysis.neurons.matrix import PlannedPairs
+from tsstore.analysis.overlap import DRAWN, PlannedOverlap
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES
 from tsstore.analysis.planning.layer_plan import LEAST_SLICE_BYTES, Plan
@@ -107,6 +108,8 @@ class RunPlan(ByLayer[Plan]):
     groups
         How many groups of samples are analysed as well, each by itself; 0 for none. Their layers
         are counted one after another.
+    novelty
+        What finding the states of this run and another one would take, if that was asked.
     """
 
     run: str
@@ -119,6 +122,7 @@ class RunPlan(ByLayer[Plan]):
     scratch: str | None = None
     pairs: Mapping[str, PlannedPairs] = field(default_factory=dict)
     groups: int = 0
+    novelty: Mapping[str, PlannedOverlap] = field(default_factory=dict)
 
     headings = HEADINGS
 
@@ -183,6 +187,7 @@ class RunPlan(ByLayer[Plan]):
             f"A process that starts with this analysis adds {format_memory(start)} at most for "
             f"libraries and loops: {format_memory(start + self.memory)} with the memory.",
             *_pairs_of_neurons(self),
+            *_states_of_two_runs(self),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -203,6 +208,7 @@ class RunPlan(ByLayer[Plan]):
             "sample_groups": self.groups,
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
             "pairs": {name: asdict(own) for name, own in self.pairs.items()},
+            "novelty": {name: asdict(own) for name, own in self.novelty.items()},
             "sentences": self.sentences,
         }
 
@@ -325,6 +331,21 @@ def _pairs_of_neurons(plan: RunPlan) -> list[str]:
         f"core; the largest matrix has "
         f"{format_memory(matrix)}, rows are read {counted(passes, 'time')} at most, projected peak "
         f"{format_memory(peak)}."
+    ]
+
+
+def _states_of_two_runs(plan: RunPlan) -> list[str]:
+    """Say what finding the new states of another run takes, if that was asked."""
+    if not (layers := plan.novelty.values()):
+        return []
+    scratch = max(own.scratch_bytes for own in layers)
+    records = f"go through scratch, up to {format_memory(scratch)}" if scratch else "stay in memory"
+    return [
+        f"New states of the other run (compare --novelty), layer after layer: "
+        f"{counted(sum(own.rows for own in layers), 'row')} of both runs are read, their records "
+        f"{records}; then {counted(sum(own.rows_compared for own in layers), 'row')} of the "
+        f"first run once more, each compared with up to {DRAWN} states; projected peak "
+        f"{format_memory(max(own.projected_peak for own in layers))}."
     ]
 
 
