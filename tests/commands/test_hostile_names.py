@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import column, stored_files
+from helpers import column, stored_files, write_run
 
 import tsstore
 from tsstore import cli
@@ -104,6 +104,27 @@ def test_no_name_is_a_formula_in_a_file_or_a_table(tmp_path):
         cells = [cell for line in csv.reader(text.splitlines()) for cell in line]
         assert any(cell.startswith("'=cmd") for cell in cells)
         assert not any(cell.startswith("=") for cell in cells)
+
+
+def test_columns_may_be_called_as_what_a_file_has_beside_them(tmp_path):
+    names = ("layer", "neuron", "rate", "low", "kind", "step", "part", "sample", "bits", "position")
+    run, values, table = str(tmp_path / "run.zarr"), np.arange(8) % 2, tmp_path / "table.csv"
+    rows = {"a": LayerBatch(np.arange(8, dtype=np.uint8).reshape(8, 1), np.ones(8, np.int64))}
+    write_run(run, [Batch(8, rows, dict.fromkeys(names, values))], neurons={"a": 4})
+    by = [["neurons", run, "--by", name] for name in names if name != "step"]
+    samples = [[*own, "--layer", "a"] for own in (["samples", run, "03"], ["surprising", run])]
+    for arguments in (*by, *samples, *([*own, "--json"] for own in samples)):
+        code, text = shown([*arguments, "--output", str(table)], StringIO)
+        assert code == 0, text
+        headings, *lines = csv.reader(table.read_text("utf-8").splitlines())
+        assert len(set(headings)) == len(headings)
+        values_of = dict(zip(headings, zip(*lines, strict=True), strict=True))
+        if arguments[0] == "neurons":
+            assert [line[1] for line in lines] == ["0"] * 4 + ["1"] * 4
+        else:
+            assert values_of["sample (recorded)"] == tuple(
+                str(int(sample) % 2) for sample in values_of["sample"]
+            )
 
 
 def foreign(text: str) -> set[str]:

@@ -216,12 +216,10 @@ class GroupedAnalysis(Grouped[Analysis]):
         """
         import pandas as pd
 
-        names = ["layer", self.by if self.by != "layer" else "group"]
         frames = {value: analysis.to_frame() for value, analysis in self.items()}
         values = [value for value, frame in frames.items() for _ in range(len(frame))]
         frame = pd.concat(list(frames.values()))
         layers = frame.index.tolist()
-        frame.index = pd.MultiIndex.from_arrays([layers, pd.Index(values)], names=names)
         rarefied = [
             analysis[layer].rarefied(self.fewest_samples)
             for analysis in self.groups.values()
@@ -234,6 +232,8 @@ class GroupedAnalysis(Grouped[Analysis]):
         frame["rarefied_distinct_upper"] = [getattr(own, "upper", np.nan) for own in limits]
         first = [name for name in _LEADING if name in frame]
         others = [name for name in frame if name not in first]
+        names = ["layer", self.by if self.by not in ("layer", *frame) else "group"]
+        frame.index = pd.MultiIndex.from_arrays([layers, pd.Index(values)], names=names)
         # Layer by layer: sorted by where each stands, as values need not sort.
         order = np.argsort([self.layers.index(layer) for layer in layers], kind="stable")
         return frame[first + others].iloc[order]

@@ -36,7 +36,6 @@ class GroupedNeurons(Grouped[Neurons]):
         """
         import pandas as pd
 
-        by = self.by if self.by not in ("layer", "neuron") else "group"
         every = [
             (layer, value, found[layer].to_frame(level))
             for layer in self.layers
@@ -47,6 +46,7 @@ class GroupedNeurons(Grouped[Neurons]):
         arrays = [pd.Index(own).take(places) for own in list(zip(*every, strict=True))[:2]]
         numbers = np.concatenate([np.arange(length) for length in lengths])
         frame = pd.concat([frame for *_, frame in every])
+        by = self.by if self.by not in ("layer", "neuron", *frame) else "group"
         frame.index = pd.MultiIndex.from_arrays([*arrays, numbers], names=["layer", by, "neuron"])
         return frame
 

@@ -248,7 +248,7 @@ class LayerStates(PackedRows):
         pandas.DataFrame
             Indexed as `StateStore.samples_frame`: `position`, the number of the row in its sample,
             from 0; then the sample columns, in the order of the rows. A column that is called
-            position itself is ``"position (recorded)"``.
+            position itself, or as the index is, is ``"position (recorded)"``.
 
         Raises
         ------

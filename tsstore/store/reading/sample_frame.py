@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tsstore import bits
 from tsstore.errors import StoreError
 from tsstore.store.chunked.reader import ChunkWorkspace
-from tsstore.store.reading.conditions import held_column, join_pieces, sample_index
+from tsstore.store.reading.conditions import INDEX, held_column, join_pieces, sample_index
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
@@ -34,7 +34,8 @@ def frame_of_samples(
 
     Samples are numbered through all parts. The index is that of `StateStore.samples_frame`; columns
     are the numbers, (lines,) each, and then what was recorded. A column that has the name of one of
-    the numbers is called ``"name (recorded)"``. StoreError if a part lacks a column of another one.
+    these, or of a level of the index, is called ``"name (recorded)"``. StoreError if a part lacks a
+    column of another one.
     """
     import pandas as pd
 
@@ -44,7 +45,7 @@ def frame_of_samples(
     index = sample_index(parts, ALL_SAMPLES)[samples]
     frame = pd.DataFrame(dict(numbers), index=index)
     for name in dict.fromkeys(name for own in parts for name in own.columns):
-        shown = f"{name} (recorded)" if name in frame else name
+        shown = f"{name} (recorded)" if name in (*INDEX, *frame) else name
         frame[shown] = _recorded(parts, name, part, place)
     return frame
 
