@@ -44,9 +44,9 @@ def test_counts_equal_numpys(demo, seen, name):
     samples, height, width, row_bytes = seen[name].shape
     rows = seen[name].reshape(-1, row_bytes)
     np.testing.assert_array_equal(tsstore.open(path)[name][:], rows)
-    _, state, multiplicity = np.unique(
-        rows.view(f"V{row_bytes}").ravel(), return_inverse=True, return_counts=True
-    )
+    # Numbers are sorted many times faster than bytes.
+    whole = rows.view({1: "u1", 2: "u2"}.get(row_bytes, f"V{row_bytes}")).ravel()
+    _, state, multiplicity = np.unique(whole, return_inverse=True, return_counts=True)
     sample = np.repeat(np.arange(samples), height * width)
     pairs, repeats = np.unique(sample * len(multiplicity) + state.ravel(), return_counts=True)
     incidence = np.bincount(pairs % len(multiplicity))

@@ -67,7 +67,7 @@ def test_no_flipped_byte_changes_an_answer(path, right):
     # Some bytes of each file: the sweep flips all of them.
     for number, file in enumerate(stored_files(path)):
         data = file.read_bytes()
-        for position in range(number % 7, len(data), 13 if "/c/" in str(file) else 83):
+        for position in range(number % 7, len(data), 17 if "/c/" in str(file) else 113):
             flipped = bytearray(data)
             flipped[position] ^= 1 << (position % 8)
             file.write_bytes(flipped)
@@ -201,13 +201,18 @@ def test_no_hostile_value_leads_to_another_error(path):
     assert refused > tried / 3
 
 
-@pytest.mark.parametrize("document", [
+FOREIGN = [
     b"", b"null", b"[]", b"{}", b'"text"', b"\xff", b'{"attributes": []}', b'{"attributes": {}}',
     b'{"attributes": {"tsstore": 1}}', b'{"attributes": {"tsstore": {}}}', b'{"a": NaN}',
     b'{"attributes": {"tsstore": {"format": 1}}}', b"[" * 5000, b'{"a":' * 400 + b"1" + b"}" * 400,
-])  # fmt: skip
-def test_no_foreign_document_leads_to_another_error(path, right, document):
-    for file in [file for file in stored_files(path) if file.name == "zarr.json"]:
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(FOREIGN)))
+def test_no_foreign_document_leads_to_another_error(path, right, number):
+    document = FOREIGN[number]
+    # In some places each: the sweep puts all of them everywhere.
+    for file in [file for file in stored_files(path) if file.name == "zarr.json"][number % 3 :: 3]:
         data = file.read_bytes()
         file.write_bytes(document)
         right_or_error(path, right)

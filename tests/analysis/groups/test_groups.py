@@ -65,19 +65,27 @@ def document(analysis):
     return found
 
 
+def alone(store, by, values, **options):
+    """Return what a view of each group gives, and of None what the run gives."""
+    found = {value: tsstore.analyze(store.filter(**{by: value}), **options) for value in values}
+    return found | {None: tsstore.analyze(store, **options)}
+
+
 def check(grouped, store, **options):
     """Check that each group is what its view gives, and all together what the run gives."""
-    column = store.column(grouped.by) if grouped.by in store.columns else None
+    compare(grouped, alone(store, grouped.by, grouped.values, **options))
+
+
+def compare(grouped, expected):
+    assert document(grouped.whole) == document(expected[None])
+    assert [*grouped.values, None] == [*expected]
     for value, analysis in grouped.items():
-        view = store.filter(**{grouped.by: value}) if column is not None else value
-        expected = tsstore.analyze(view, **options)
-        assert document(analysis) == document(expected)
+        assert document(analysis) == document(expected[value])
         for name, found in analysis.items():
-            assert found.spectrum == expected[name].spectrum
-            assert found.changes == expected[name].changes
-        assert analysis.dealt == expected.dealt
-        assert analysis.chosen == expected.chosen
-    assert document(grouped.whole) == document(tsstore.analyze(store, **options))
+            assert found.spectrum == expected[value][name].spectrum
+            assert found.changes == expected[value][name].changes
+        assert analysis.dealt == expected[value].dealt
+        assert analysis.chosen == expected[value].chosen
 
 
 @pytest.fixture(params=["threads", "through files", "cluster"])
@@ -88,14 +96,18 @@ def scheduler(request, monkeypatch):
     return "threads"
 
 
+@pytest.fixture(scope="module", params=[None, 1, 4])
+def run(request, tmp_path_factory):
+    """A run that nobody changes, and what its groups give alone, on threads, which are quicker."""
+    store = make(tmp_path_factory.mktemp("groups") / "run", positions=request.param)
+    return store, alone(store, "label", range(3))
+
+
 @pytest.mark.usefixtures("small_sizes")
-@pytest.mark.parametrize("positions", [None, 1, 4])
-def test_groups_are_what_their_samples_give_alone(tmp_path, scheduler, positions):
-    store = make(tmp_path / "run", positions=positions)
+def test_groups_are_what_their_samples_give_alone(tmp_path, run, scheduler):
+    store, expected = run
     options = {"scheduler": scheduler, "scratch": tmp_path, "memory": 64 * MIB}
-    grouped = tsstore.analyze(store, by="label", **options)
-    # A group alone gives the same on threads, which are quicker.
-    check(grouped, store, **options | {"scheduler": "threads"})
+    compare(tsstore.analyze(store, by="label", **options), expected)
 
 
 @pytest.mark.parametrize("intervals", [True, False])

@@ -443,8 +443,10 @@ def test_an_outage_of_up_to_a_minute_is_waited_out_and_said(
     assert len(said) >= 5
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_outage_that_stays_is_no_damage(recorded, failing, kind, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "use"), [*zip(KINDS, (tsstore.open, tsstore.analyze, verify, compact), strict=True)]
+)
+def test_an_outage_that_stays_is_no_damage(recorded, failing, kind, use, monkeypatch):
     monkeypatch.setattr(object_files, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(object_files, "_LONGEST_PAUSE", 0.1)
     outage = Outage(kind)
@@ -457,9 +459,8 @@ def test_an_outage_that_stays_is_no_damage(recorded, failing, kind, monkeypatch)
         files.read(chunk)
     assert not isinstance(caught.value, DamageError)
     assert "\n" not in str(caught.value)
-    for use in (tsstore.open, tsstore.analyze, verify):
-        with pytest.raises(AccessError):
-            use(recorded)
+    with pytest.raises(AccessError):
+        use(recorded, *([fresh_url()] if use is compact else []))
     outage.begin(0)
     assert files.read(chunk)
     assert verify(recorded).ok
