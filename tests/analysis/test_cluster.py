@@ -205,10 +205,9 @@ def killing(
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(
     ("share", "most"),
-    [
-        (0.1, 1),
+    [  # One that dies at each kind of task is in test_schedulers.py.
         (0.9, None),
-        *(pytest.param(share, 1, marks=pytest.mark.slow) for share in (0.5, 0.9, 0.99)),
+        *(pytest.param(share, 1, marks=pytest.mark.slow) for share in (0.1, 0.5, 0.9, 0.99)),
         *(pytest.param(share, None, marks=pytest.mark.slow) for share in (0.1, 0.5, 0.99)),
     ],
 )
@@ -340,8 +339,15 @@ def test_blocks_wait_at_the_scheduler_until_a_worker_is_free(client, tmp_path, s
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("reported", [False, True])
-@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+@pytest.mark.parametrize(
+    ("scheduler", "reported"),
+    [
+        ("threads", True),
+        ("synchronous", False),
+        pytest.param("threads", False, marks=pytest.mark.slow),
+        pytest.param("synchronous", True, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupt_leaves_no_thread_and_no_file(scratch, many_tasks, scheduler, reported):
     done = children.run(SMALLEST + INTERRUPTED, many_tasks, scratch, scheduler, reported)
     assert done.stderr == ""

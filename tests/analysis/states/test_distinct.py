@@ -248,9 +248,9 @@ def large(tmp_path_factory):
     [
         "most",
         "packed.parquet",
-        "packed.zarr",
         "sorted.parquet",
         "surprising",
+        pytest.param("packed.zarr", marks=pytest.mark.slow),
         pytest.param("decoded.zarr", marks=pytest.mark.slow),
         pytest.param("decoded.parquet", marks=pytest.mark.slow),
     ],
