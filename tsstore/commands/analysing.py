@@ -44,6 +44,14 @@ if TYPE_CHECKING:
     from tsstore.analysis.results.network import Analysis
     from tsstore.store.reading.store import StateStore
 
+EXPLAINED = (
+    "Efficiency: the entropy of a layer's states, in bits a neuron; a network's is the geometric "
+    "mean of its layers'. aIQ: (accuracy² × efficiency)^(1/3).",
+    "Plug-in: the efficiency of the states as they were seen, too low where samples are few; cap: "
+    "the most that so many rows let it be.",
+)
+"""What the words of an analysis mean; the second line is of those that --verbose adds."""
+
 
 def analyze(
     runs: RunPaths,
@@ -246,7 +254,9 @@ def print_analysis(
     print_table(
         headings(verbose), rows, ("neurons", "samples", "cap", "plug-in", "rows"), format=format
     )
-    print_lines([*network_lines(analysis), analysis.sentence, *notes(analysis)], format=format)
+    explained = EXPLAINED if verbose else EXPLAINED[:1]
+    told = [*network_lines(analysis), *explained, analysis.sentence, *notes(analysis)]
+    print_lines(told, format=format)
     print_lines(reasons(analysis) if verbose else [], format=format)
 
 
