@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from tsstore.counting.hashing import Width, copy_key, width_of
-from tsstore.counting.records import Buffers, Groups, Records, bytes_of_group
+from tsstore.counting.hashing import HashRange, Width, copy_key, width_of
+from tsstore.counting.records import Buffers, Groups, Records, bytes_of_group, checked_groups
 from tsstore.counting.tables.spectra import ENTRY_BYTES, small_bytes
 from tsstore.numba_tools.arrays import I64, U32, U64
 from tsstore.numba_tools.decorators import kernel
@@ -111,6 +111,26 @@ def subpartitions(
         yield bare_ones, others
 
 
+def order_by_group(
+    records: Records, groups: int, hashes: HashRange, buffers: Buffers, places: I64
+) -> Records:
+    """Return those in a range of hashes in the order of groups, without these, in buffers.
+
+    Where each group begins and ends is written to `places`, zeros (2, groups).
+    """
+    group, (starts, ends) = checked_groups(records, groups), places
+    name = f"ordered {'bare' if records.is_bare else 'counted'}"
+    ordered = buffers.records(name, len(records), records.words, records.is_bare, 0)
+    _count_groups(records.keys, group, hashes, starts)
+    starts[:] = np.cumsum(starts) - starts
+    ends[:] = starts
+    _sort_by_group(
+        records.keys, records.multiplicity, records.incidence, group, hashes,
+        ordered.keys, ordered.multiplicity, ordered.incidence, ends, width_of(ordered.keys),
+    )  # fmt: skip
+    return ordered
+
+
 def subpartition_table_bytes(
     words: int, groups: int, subpartition_records: int, sets: int = 0
 ) -> int:
@@ -168,3 +188,38 @@ def _move(
             moved_incidence[place] = incidence[row]
         if group is not None and moved_group is not None:
             moved_group[place] = group[row]
+
+
+@kernel
+def _count_groups(keys: U64, group: Groups, hashes: HashRange, counts: I64) -> None:
+    """Add the number of keys of each group, those in a range of hashes."""
+    for row in range(group.size):
+        if (keys[row, 0] >> hashes.shift) & hashes.mask == hashes.number:
+            counts[group[row]] += 1
+
+
+@kernel
+def _sort_by_group(
+    keys: U64,
+    multiplicity: U32 | None,
+    incidence: U32 | None,
+    group: Groups,
+    hashes: HashRange,
+    sorted_keys: U64,
+    sorted_multiplicity: U32 | None,
+    sorted_incidence: U32 | None,
+    cursors: I64,
+    width: Width,
+) -> None:
+    """Write each record in a range of hashes where the cursor of its group is, and advance that."""
+    # Unsigned: whether rows count from an array's end need not be asked.
+    for row in range(np.uint64(group.size)):
+        if (keys[row, 0] >> hashes.shift) & hashes.mask != hashes.number:
+            continue
+        place = np.uint64(cursors[group[row]])
+        cursors[group[row]] += 1
+        copy_key(keys, row, sorted_keys, place, width)
+        if multiplicity is not None and sorted_multiplicity is not None:
+            sorted_multiplicity[place] = multiplicity[row]
+        if incidence is not None and sorted_incidence is not None:
+            sorted_incidence[place] = incidence[row]

@@ -27,13 +27,15 @@ from tsstore.counting.hashing import (
     is_same,
     width_for,
 )
-from tsstore.counting.records import Buffers, Groups, Records, checked_groups, counted_columns
+from tsstore.counting.partition import order_by_group
+from tsstore.counting.records import Buffers, Records, counted_columns
 from tsstore.counting.tables.group_changes import (
     HALF,
     NUMBER,
     add_up_states,
     list_by_group,
     list_by_set,
+    take_small,
 )
 from tsstore.counting.tables.spectra import (
     ENTRY_BYTES,
@@ -141,10 +143,8 @@ class GroupedTable:
         self._counted = None
         places = np.zeros((2, 2, self._codes), np.int64)
         bare, others = (
-            self._by_group(
-                [piece for piece in pieces if piece.is_bare == kind and len(piece)], kind, place
-            )
-            for kind, place in zip((True, False), places, strict=True)
+            self._by_group([own for own in pieces if own.is_bare == bare and len(own)], bare, place)
+            for bare, place in zip((True, False), places, strict=True)
         )
         held = np.flatnonzero((places[:, 1] > places[:, 0]).any(axis=0))
         if len(held):
@@ -160,20 +160,11 @@ class GroupedTable:
                 return False
         return True
 
-    def _by_group(self, pieces: list[Records], is_bare: bool, places: I64) -> Records:
+    def _by_group(self, pieces: list[Records], bare: bool, places: I64) -> Records:
         """Return a piece's records in the order of groups, and where each group begins and ends."""
-        records = pieces[0] if pieces else Records.empty(self._words, is_bare, 1)
-        group, (starts, ends) = checked_groups(records, self._codes), places
-        name = "bare" if is_bare else "counted"
-        ordered = self._buffers.records(name, len(records), self._words, is_bare, 0)
-        _count_groups(records.keys, group, self._hashes, starts)
-        starts[:] = np.cumsum(starts) - starts
-        ends[:] = starts
-        _sort_by_group(
-            records.keys, records.multiplicity, records.incidence, group, self._hashes,
-            ordered.keys, ordered.multiplicity, ordered.incidence, ends, self._width,
-        )  # fmt: skip
-        return ordered
+        if not pieces:
+            return Records.empty(self._words, bare)
+        return order_by_group(pieces[0], self._codes, self._hashes, self._buffers, places)
 
     def _make_room(self) -> bool:
         """Double the index if it is full, or add up the log; say whether that was enough."""
@@ -273,28 +264,23 @@ class GroupedTable:
         log, (k, q), ends = self._settle()
         most = (5 if self._sets else 2) * len(log)
         columns = self._buffers.array("changes", (3, most), np.int64)
-        changed = np.zeros(len(self._small), np.int64)
-        small, side = self._small, np.int64(self._side)
+        spectra = np.zeros(len(self._small), np.int64)
+        to = self._small, np.int64(self._side), columns, spectra
         if self._sets:
             own, touched = np.zeros((self.distinct, 2), np.int64), np.empty(self.distinct, np.int64)
-            count = list_by_set(
-                log, ends, self._groups, k, q, own, touched, small, side, columns, changed
-            )
+            count = list_by_set(log, ends, self._groups, k, q, own, touched, *to)
         else:
-            count = list_by_group(log, k, q, small, side, columns, changed)
+            count = list_by_group(log, ends, k, q, *to)
         dtype = np.int32 if k.max(initial=0) < 2**31 else np.int64
-        return DeltaEntries(np.cumsum(changed), *columns[:, :count].astype(dtype))
+        return DeltaEntries(spectra, *columns[:, :count].astype(dtype))
 
     def small_delta(self) -> DeltaEntries:
         """Return the rest, as far as it has been added up; it is then forgotten."""
         self._small[:, 0] = 0  # what is in no row any more
-        # In one dimension, which is found several times as fast as in two.
-        spectrum, cell = np.divmod(np.flatnonzero(self._small), self._small.shape[1])
-        ends = np.searchsorted(spectrum, np.arange(len(self._small)), side="right")
-        k, q = (side[cell] for side in np.tril_indices(self._side))
-        found = DeltaEntries(ends, k, q, self._small[spectrum, cell])
-        self._small[:] = 0
-        return found
+        columns = np.empty((3, np.count_nonzero(self._small)), np.int64)
+        ends = np.empty(len(self._small), np.int64)
+        take_small(self._small, self._side, columns, ends)
+        return DeltaEntries(ends, *columns)
 
 
 @inlined
@@ -322,41 +308,6 @@ def _index_states(states: U64, used: Place, index: U32, width: Width) -> None:
     """Enter so many states into an index, which is empty."""
     for state in range(np.int64(used)):
         index[_find(states, index, states, state, width)] = state + 1
-
-
-@kernel
-def _count_groups(keys: U64, group: Groups, hashes: HashRange, counts: I64) -> None:
-    """Add the number of keys of each group, those in a range of hashes."""
-    for row in range(group.size):
-        if (keys[row, 0] >> hashes.shift) & hashes.mask == hashes.number:
-            counts[group[row]] += 1
-
-
-@kernel
-def _sort_by_group(
-    keys: U64,
-    multiplicity: U32 | None,
-    incidence: U32 | None,
-    group: Groups,
-    hashes: HashRange,
-    sorted_keys: U64,
-    sorted_multiplicity: U32 | None,
-    sorted_incidence: U32 | None,
-    cursors: I64,
-    width: Width,
-) -> None:
-    """Write each record in a range of hashes where the cursor of its group is, and advance that."""
-    # Unsigned: whether rows count from an array's end need not be asked.
-    for row in range(np.uint64(group.size)):
-        if (keys[row, 0] >> hashes.shift) & hashes.mask != hashes.number:
-            continue
-        place = np.uint64(cursors[group[row]])
-        cursors[group[row]] += 1
-        copy_key(keys, row, sorted_keys, place, width)
-        if multiplicity is not None and sorted_multiplicity is not None:
-            sorted_multiplicity[place] = multiplicity[row]
-        if incidence is not None and sorted_incidence is not None:
-            sorted_incidence[place] = incidence[row]
 
 
 @inlined
