@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import combinations
 
 import numpy as np
@@ -214,11 +215,19 @@ def test_a_plan_says_what_new_states_would_take(tmp_path):
 
 
 def test_each_thread_marks_the_samples_with_new_states_in_memory_of_its_own(tmp_path, monkeypatch):
-    store = write_layers(tmp_path / "run", {"a": layer(np.zeros((1 << 16, 1), np.uint8))})
+    """The same rows are of 65,536 samples, and of half as many; a mark is a byte."""
     monkeypatch.setattr(schedulers, "available_processors", lambda: 6)
-    for scheduler, more in (("synchronous", 320), ("threads", 640)):
-        with pytest.raises(MemoryTooSmallError, match=f"and {more} KiB more for samples with new"):
-            overlap(store, store, memory="1MiB", scheduler=scheduler)
+    more = []
+    for scheduler in ("synchronous", "threads"):
+        least = []
+        for rows in (2, 1):
+            own = {"a": layer(np.zeros((1 << 16, 1), np.uint8), rows)}
+            store = write_layers(tmp_path / f"{scheduler}-{rows}", own)
+            with pytest.raises(MemoryTooSmallError) as error:
+                overlap(store, store, memory="1MiB", scheduler=scheduler)
+            least.append(int(re.search(r"give at least memory='(\d+)KiB'", str(error.value))[1]))
+        more.append(least[1] - least[0])
+    assert more[1] - more[0] == pytest.approx(5 * (1 << 15) / 1024, abs=1)
 
 
 def test_other_lengths_of_samples_are_told(tmp_path):

@@ -44,12 +44,12 @@ from tsstore.counting.tables.aggregate import FIRST_SLOTS, count_in_passes
 from tsstore.counting.tables.grouped import GroupedTable
 from tsstore.counting.tables.spectra import Tally
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import CountingError, MemoryTooSmallError
+from tsstore.errors import CountingError
 from tsstore.numba_tools.words import splitmix_words
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart
-from tsstore.text import format_memory, printable
+from tsstore.text import printable
 
 DRAWN = 200
 """New states whose distances are told, at most."""
@@ -220,12 +220,8 @@ def _plan(
         groups=len(RUNS),
         left_out=one.left_out + other.left_out,
     )
-    try:
-        threads, memory = scheduler.threads, scheduler.memory(request.memory)
-        return make_plan(work, max(memory - held, 1), threads, scheduler.shared_memory)
-    except MemoryTooSmallError as error:
-        more = format_memory(held)
-        raise MemoryTooSmallError(f"{error}, and {more} more for samples with new states") from None
+    threads, memory = scheduler.threads, scheduler.memory(request.memory)
+    return make_plan(work, memory, threads, scheduler.shared_memory, held)
 
 
 def _graph(first: LayerJob, second: SampleJob, samples: int) -> tuple[dict[Any, Any], Any]:

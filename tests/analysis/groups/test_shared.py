@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import chain
 
 import numpy as np
@@ -15,7 +16,7 @@ import tsstore
 from tsstore.analysis.planning import cost, layer_plan
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as gathering
-from tsstore.errors import AnalysisError
+from tsstore.errors import AnalysisError, MemoryTooSmallError
 
 
 def check(store, column, groups, found):
@@ -105,3 +106,13 @@ def many(run):
     """Return a run of more than a hundred samples."""
     path = f"{run.path}-many"
     return write_layers(path, {"a": draw_layer(0, 101, 1)})
+
+
+def test_the_memory_that_is_named_suffices(run):
+    with pytest.raises(MemoryTooSmallError, match="memory of 1 MiB is too small") as error:
+        tsstore.shared_states(run, by="label", memory="1MiB", scheduler="synchronous")
+    least = int(re.search(r"give at least memory='(\d+)KiB'", str(error.value))[1])
+    found = tsstore.shared_states(run, by="label", memory=f"{least}KiB", scheduler="synchronous")
+    check(run, "label", range(4), found["a"])
+    with pytest.raises(MemoryTooSmallError, match=f"'{least}KiB'"):
+        tsstore.shared_states(run, by="label", memory=f"{least - 1}KiB", scheduler="synchronous")

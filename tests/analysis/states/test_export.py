@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,8 +120,15 @@ def test_states_are_sorted_whatever_fits_into_memory(width, sizes, room, seed):
 
 def test_sorting_takes_memory_of_its_own_and_a_file_that_can_be_written(tmp_path, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 2)})
-    with pytest.raises(MemoryTooSmallError, match=r"give at least .* and 12 MiB more for sorting"):
-        tsstore.export(store, "a", tmp_path / "out.zarr", sort=True, memory="1MiB")
+    least = []
+    for sort in (False, True):
+        with pytest.raises(MemoryTooSmallError, match="memory of 1 MiB is too small") as error:
+            tsstore.export(store, "a", tmp_path / "out.zarr", sort=sort, memory="1MiB")
+        least.append(int(re.search(r"give at least memory='(\d+)KiB'", str(error.value))[1]))
+    assert least[1] - least[0] == 12 << 10
+    out = tmp_path / "least.zarr"
+    tsstore.export(store, "a", out, sort=True, memory=f"{least[1]}KiB")
+    shutil.rmtree(out)
 
     def fail(path, mode):
         raise OSError(28, "No space left on device")

@@ -217,8 +217,8 @@ def _share(
     memory, left_out = scheduler.memory(request.memory), samples.sample_filter.planned
     groups = samples.set_count
     held = 2 * MATRIX_BYTES * (1 if scheduler.shared_memory else scheduler.threads)
-    room = max(memory - held, 1)
-    plan = layer_plan(states, room, scheduler, groups, left_out, scratch=request.scratch)
+    where = request.scratch
+    plan = layer_plan(states, memory, scheduler, groups, left_out, scratch=where, held=held)
     scheme = KeyScheme.create(states.row_bytes)
     warm_up(states.row_bytes, False, True, plan.spill)
     with planned_scratch(plan, scheduler, request.scratch) as folder:

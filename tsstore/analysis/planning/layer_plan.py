@@ -131,22 +131,24 @@ class Plan:
         return min(HOT_PIECES * self.piece_rows, self.block_rows)
 
 
-def make_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan:
+def make_plan(work: Work, memory: int, threads: int, shared_memory: bool, held: int = 0) -> Plan:
     """Choose how to count a layer within so many bytes that one process may add to its baseline.
 
     With `shared_memory` all tasks run in one process of ours: records can stay in memory, and fewer
     threads can be used if memory is short. A cluster's worker uses all that it has. If nothing
     fits, a MemoryTooSmallError names the smallest memory with which something does. Sets of samples
-    are counted in as few passes as the memory allows, so many of them at a time.
+    are counted in as few passes as the memory allows, so many of them at a time. Of the memory so
+    many bytes are held all the while, which the plan leaves alone.
     """
-    plan = find_plan(work, memory, threads, shared_memory)
+    left = max(memory - held, 1)
+    plan = find_plan(work, left, threads, shared_memory)
     if plan is not None:
         return plan
     alone = replace(work, sets=min(work.sets, 1))
-    smallest = _smallest_memory(alone, memory, threads, shared_memory)
+    smallest = held + _smallest_memory(alone, left, threads, shared_memory)
     raise MemoryTooSmallError(
         f"layer {work.name}: memory of {format_memory(memory)} is too small for the smallest "
-        f"tasks; give at least memory='{smallest >> 10}KiB'"
+        f"tasks; give at least memory='{-(-smallest // 1024)}KiB'"
     )
 
 
@@ -183,6 +185,7 @@ def layer_plan(
     exact: bool = False,
     scratch: str | os.PathLike[str] | None = None,
     sets: int = 0,
+    held: int = 0,
 ) -> Plan:
     """Return how a layer would be counted within so many bytes of memory; see :func:`make_plan`.
 
@@ -190,7 +193,7 @@ def layer_plan(
     out so many samples of the run.
     """
     work = layer_work(states, scheduler, groups, left_out, exact, scratch, sets)
-    return make_plan(work, memory, scheduler.threads, scheduler.shared_memory)
+    return make_plan(work, memory, scheduler.threads, scheduler.shared_memory, held)
 
 
 def layer_work(

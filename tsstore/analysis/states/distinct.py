@@ -25,9 +25,8 @@ from tsstore.counting.records import Records
 from tsstore.counting.tables.aggregate import count_tables
 from tsstore.counting.tables.plain import Table, slot_bytes
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import CountingError, MemoryTooSmallError
+from tsstore.errors import CountingError
 from tsstore.store.reading.layer import LayerStates
-from tsstore.text import format_memory
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Piece: TypeAlias = tuple[npt.NDArray[np.uint8], Counts, Counts]
@@ -46,20 +45,10 @@ def planned(
     check_rows(states)
     with running(request, states) as runner:
         memory, left_out = runner.memory(request.memory), states.sample_filter.planned
-        try:
-            plan = layer_plan(
-                states,
-                max(memory - set_apart, 1),
-                runner,
-                left_out=left_out,
-                exact=True,
-                scratch=request.scratch,
-            )
-        except MemoryTooSmallError as error:
-            if not set_apart:
-                raise
-            more = format_memory(set_apart)
-            raise MemoryTooSmallError(f"{error}, and {more} more for sorting") from None
+        where = request.scratch
+        plan = layer_plan(
+            states, memory, runner, left_out=left_out, exact=True, scratch=where, held=set_apart
+        )
         yield plan, runner
 
 
