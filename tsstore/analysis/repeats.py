@@ -151,13 +151,16 @@ def leave_out_repeated(store: StateStore, by: str, memory: int) -> SampleFilter:
 
 
 def _bytes_to_compare(store: StateStore, by: str) -> int:
-    """Return the most bytes that comparing all ids takes; about so many if they are of text.
+    """Return the most bytes that comparing all ids takes; about so many if they are objects.
 
     They are read of all samples of a part, some at a time, and held of those that are shown.
     """
     columns = [part.columns[by] for part in store.parts if by in part.columns]
-    of_text = sum(column.rows for column in columns if column.spec.is_text)
-    return COMPARED_BYTES * store.samples + TEXT_BYTES * of_text
+    integers = [column.spec.numpy_dtype for column in columns if not column.spec.is_text]
+    # Of int64 and uint64 together Python's integers are compared, which take no more than text.
+    mixed = len({dtype == np.uint64 for dtype in integers}) == 2
+    objects = sum(column.rows for column in columns if mixed or column.spec.is_text)
+    return COMPARED_BYTES * store.samples + TEXT_BYTES * objects
 
 
 def find_same_ids(store: StateStore, memory: int) -> SameIds | str:

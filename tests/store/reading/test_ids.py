@@ -12,7 +12,7 @@ from tsstore.errors import DamageError, StoreError
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reading import ids
-from tsstore.store.reading.ids import id_dtype, id_pieces, repeated
+from tsstore.store.reading.ids import id_dtype, id_pieces, missing_ids, repeated
 from tsstore.store.reading.store import open_store
 
 
@@ -63,11 +63,21 @@ def test_a_part_without_ids_is_named(tmp_path):
         list(id_pieces(parts[1]))
 
 
-@pytest.mark.parametrize(("first", "second"), [
-    ([1, 2], ["1", "2"]), ([1, -2], np.array([1, 2], dtype=np.uint64)),
-])  # fmt: skip
-def test_ids_of_two_kinds_cannot_be_compared(tmp_path, first, second):
-    parts = parts_of(tmp_path, {"id": first}, {"id": second})
+def test_ids_of_both_types_of_integers_are_told_apart(tmp_path):
+    large, largest = (1 << 53) + 1, (1 << 64) - 1
+    signed = [-1, large, 7, large - 1]
+    unsigned = np.array([largest, large, large + 1, 7], np.uint64)
+    parts = parts_of(tmp_path, {"id": signed}, {"id": unsigned})
+    assert id_dtype(parts) == np.dtype(object)
+    found = {name: indices.tolist() for name, indices in repeated(parts).items()}
+    assert found == {"part-00000-00001": [1, 3]}
+    assert missing_ids(parts, np.array([largest, large + 2], np.uint64)).tolist() == [large + 2]
+    with pytest.raises(StoreError, match="expected integers along one axis"):
+        missing_ids(parts, ["7"])
+
+
+def test_ids_of_two_kinds_cannot_be_compared(tmp_path):
+    parts = parts_of(tmp_path, {"id": [1, 2]}, {"id": ["1", "2"]})
     with pytest.raises(StoreError, match=r"cannot be compared .* int64 in part-00000-00000, "):
         id_dtype(parts)
     assert id_dtype(parts[:1]) == np.int64

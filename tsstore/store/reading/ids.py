@@ -28,21 +28,27 @@ PIECE_SAMPLES = 1 << 16
 
 
 def id_dtype(parts: Iterable[Part], name: str = ID) -> np.dtype[Any]:
-    """Return the one dtype that holds all parts' ids: int64, uint64, or object for text."""
+    """Return the one dtype that holds all parts' ids: int64, uint64, or object for text.
+
+    It is object, too, where some are int64 and others uint64: as Python's integers they are told
+    apart, in float64, their common type, not all are.
+    """
     held = [part for part in parts if part.samples]
     dtypes = in_threads_if_slow(lambda part: _dtype(part, name), held, readers(held))
     found = dict(zip(dtypes, held, strict=True))
+    if len(found) > 1 and np.dtype(object) not in found:
+        return np.dtype(object)
     if len(found) > 1:
         sides = ", ".join(f"{dtype} in {part.directory}" for dtype, part in found.items())
         raise StoreError(
-            f"column {name!r} cannot be compared from part to part: it is {sides}; expected one "
-            "type, int64, uint64 or text"
+            f"column {name!r} cannot be compared from part to part: it is {sides}; expected "
+            "integers, or text"
         )
     return next(iter(found), np.dtype(np.int64))
 
 
 def id_pieces(part: Part, name: str = ID) -> Iterator[npt.NDArray[Any]]:
-    """Yield the ids of a part's samples in their order, some at a time, as `id_dtype` says."""
+    """Yield the ids of a part's samples in their order, in pieces, as `id_dtype` says of it."""
     for span in sample_spans([part], PIECE_SAMPLES):
         yield _id_piece(*span, name)
 
@@ -62,7 +68,8 @@ def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> np
         return given
     holding = [part for part in parts if part.samples]
     # Also where nothing is held yet: a run whose ids are of no use could not be resumed.
-    _check_given(given, id_dtype(holding, name) if holding else None, name)
+    id_dtype(holding, name)
+    _check_given(given, _dtype(holding[0], name) if holding else None, name)
     if not holding:
         return given
     comparable = given if given.dtype.kind in "iu" else np.array(given.tolist(), dtype=object)
@@ -147,14 +154,16 @@ def same_ids(
     """
     found, numbers, known = {}, [np.empty(0, np.int64)], 0
     for step_parts in _by_step(parts):
-        pieces = [np.empty(0, id_dtype(step_parts, by))]
+        dtype = id_dtype(step_parts, by)
+        pieces = [np.empty(0, dtype)]
         ids = in_threads_if_slow(
             lambda part: list(id_pieces(part, by)), step_parts, readers(step_parts)
         )
         for part, own_pieces in zip(step_parts, ids, strict=True):
             first = 0
             for piece in own_pieces:
-                pieces.append(sample_filter.select(piece, part.directory, first))
+                kept_ids = sample_filter.select(piece, part.directory, first)
+                pieces.append(kept_ids.astype(dtype, copy=False))
                 first += len(piece)
         number = _numbers_of_repeated(np.concatenate(pieces))
         del pieces
