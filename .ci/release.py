@@ -1,6 +1,6 @@
 """Build what a user would install, and try it where nothing else is, without torch.
 
-usage: python .ci/release.py FOLDER [PYTHON…]
+usage: python .ci/release.py FOLDER PYTHON…
 
 The wheel goes into an environment of each Python that is named, with the newest versions; the sdist
 into one of this Python, with the oldest that are allowed. There the command line must come to the
@@ -29,7 +29,7 @@ def main() -> None:
     for built in (wheel, sdist):
         print(f"{built.name}: {built.stat().st_size:,} bytes", flush=True)
     newest, oldest = "constraints.txt", "constraints-oldest.txt"
-    tried = [(python, wheel, newest) for python in (sys.executable, *pythons)]
+    tried = [(python, wheel, newest) for python in pythons]
     tried.append((sys.executable, sdist, oldest))
     with ThreadPoolExecutor() as pool:
         for line in pool.map(lambda each: try_out(dist.parent, *each), tried):

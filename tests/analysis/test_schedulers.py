@@ -13,6 +13,7 @@ from typing import Any
 
 import children
 import dask
+import distributed  # noqa: F401 - what tests change of its configuration must be there before
 import numpy as np
 import pytest
 from clusters import workers
@@ -20,6 +21,7 @@ from helpers import draw_batch, write_run
 from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
+from tsstore.analysis import schedulers
 from tsstore.analysis import workers as workers_of
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
@@ -302,6 +304,18 @@ def test_an_address_where_nothing_answers_is_an_error():
         choose("tcp://127.0.0.1:1")
     with pytest.raises(AnalysisError, match="no cluster answers at gopher://there"):
         choose("gopher://there")
+
+
+def test_while_nothing_answers_it_is_said_that_it_is_tried(monkeypatch):
+    monkeypatch.setattr(schedulers, "ANSWER_SECONDS", 0.1)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "200ms"}),
+        pytest.warns(
+            TsstoreWarning, match=r"no cluster answers at tcp://127.0.0.1:1 yet; .* 0.2 s"
+        ),
+        pytest.raises(AnalysisError, match=r"no cluster answers at tcp://127.0.0.1:1 "),
+    ):
+        choose("tcp://127.0.0.1:1")
 
 
 def test_an_address_without_distributed_says_what_to_install(monkeypatch):

@@ -19,7 +19,7 @@ from tsstore.analysis.machine import (
     parse_memory,
 )
 from tsstore.analysis.workers import Watch, Workers
-from tsstore.errors import AnalysisError, DamageError
+from tsstore.errors import AnalysisError, DamageError, warn
 from tsstore.store.files.base import Files
 from tsstore.text import format_memory
 
@@ -34,6 +34,9 @@ PATIENCE_SECONDS = 600.0
 
 POLL_SECONDS = 0.01
 """How often it is looked for tasks that are done."""
+
+ANSWER_SECONDS = 3.0
+"""How long a cluster may take to answer before that is said."""
 
 SETTLING_SECONDS = 10.0
 """How long tasks that nobody wants any more are waited for."""
@@ -276,12 +279,19 @@ def _current_client() -> Any:
 
 def _connect(address: str) -> Any:
     try:
+        import dask
+        from dask.utils import parse_timedelta
         from distributed import Client
     except ImportError:
         raise AnalysisError(
             f"scheduler {address} needs the package distributed; install tsstore[cluster]"
         ) from None
+    patience = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
     try:
+        if patience > ANSWER_SECONDS:
+            with suppress(OSError):
+                return Client(address, timeout=ANSWER_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+            warn(f"no cluster answers at {address} yet; it is tried for {patience:g} s more")
         return Client(address, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise AnalysisError(f"no cluster answers at {address} ({error}); is it running?") from error

@@ -174,7 +174,9 @@ def plan(
     ] = None,
     other_step: OtherStep = None,
     other_filter: OtherFilter = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show a line a layer.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show a line a layer, and what else there is to say.")
+    ] = False,
     format: Format = TableFormat.TABLE,
     json: Json = False,
 ) -> None:
@@ -280,12 +282,15 @@ def _print_layers_of_runs(analyses: Analyses, verbose: bool, format: TableFormat
 def _print_plan(
     plan: RunPlan, scratch: str | None, verbose: bool, format: TableFormat = TableFormat.TABLE
 ) -> None:
-
-    space = [_space_text(scratch, plan.scratch_bytes)] if plan.scratch_bytes else []
+    space, is_enough = (
+        _space_text(scratch, plan.scratch_bytes) if plan.scratch_bytes else ("", True)
+    )
     if verbose or format is not TableFormat.TABLE:
         optional = ("scratch", "rows a block", "mean slice", "blocks", "bytes a row")
         print_table(plan.headings, plan.cells(), optional, format=format)
-    print_lines([*plan.lines, *_whole_text(plan), *space], format=format)
+        print_lines(filter(None, [*plan.lines, *_whole_text(plan), space]), format=format)
+    else:
+        print_lines([*plan.brief, *([] if is_enough else [space])])
 
 
 def _whole_text(plan: RunPlan) -> list[str]:
@@ -302,8 +307,8 @@ def _whole_text(plan: RunPlan) -> list[str]:
     ]
 
 
-def _space_text(scratch: str | None, needed: int) -> str:
-    """Say whether the scratch folder has room for so many bytes."""
+def _space_text(scratch: str | None, needed: int) -> tuple[str, bool]:
+    """Say whether the scratch folder has room for so many bytes, and return whether it has."""
     from tsstore.analysis.execution.scratch import scratch_parent
     from tsstore.store.files.open import is_url
 
@@ -312,7 +317,7 @@ def _space_text(scratch: str | None, needed: int) -> str:
         return (
             f"Scratch {printable(folder)}: up to {format_memory(needed)} lie there at a time, "
             "until the analysis has ended."
-        )
+        ), True
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -322,8 +327,8 @@ def _space_text(scratch: str | None, needed: int) -> str:
         ) from error
     text = f"Scratch folder {printable(folder)}: {format_memory(free)} free"
     if free >= needed:
-        return f"{text}, which is enough."
+        return f"{text}, which is enough.", True
     return (
         f"{text}, but up to {format_memory(needed)} are needed; free some space, or pass another "
         "folder as --scratch."
-    )
+    ), False

@@ -114,9 +114,10 @@ def checked_total(total: object) -> int | None:
     """Return how many samples there are to be as it is stored."""
     if total is None:
         return None
-    if not isinstance(total, Integral) or isinstance(total, bool) or not 1 <= int(total) < 1 << 53:
+    samples = int(total) if isinstance(total, Integral) and not isinstance(total, bool) else 0
+    if not 1 <= samples < 1 << 53:
         raise CaptureError(f"total is {total!r:.80}; expected a number of samples, or None")
-    return int(total)
+    return samples
 
 
 def checked_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:

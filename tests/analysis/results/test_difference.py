@@ -203,13 +203,10 @@ def test_what_is_not_known_is_said_with_its_reason() -> None:
     found = difference(*two_analyses())
     assert list(found) == ["conv_1", "conv_2", "fc"]
     assert found["conv_2"].interval is None
-    assert (
-        found["conv_2"].reason
-        == "sample-limited in the first one; sample-limited in the second one"
-    )
+    assert found["conv_2"].reason == "both: sample-limited"
     assert found["conv_2"].first > 0
-    assert (found["fc"].second, found["fc"].reason) == (None, "not analysed in the second one")
-    assert found.network.reason == "a lower bound in the first one; a lower bound in the second one"
+    assert (found["fc"].second, found["fc"].reason) == (None, "second: not analysed")
+    assert found.network.reason == "both: a lower bound"
     with pytest.raises(
         UnknownLayerError, match="no layer 'conv_9' in this Difference; there are conv_1"
     ):
@@ -222,7 +219,7 @@ def test_it_is_shown_as_a_table_and_handed_on() -> None:
     shown = found["conv_1"].interval
     cell = f"{shown.estimate:+.3f} [{shown.lower:+.3f}, {shown.upper:+.3f}]"
     assert text.startswith("<Difference run.zarr - run.zarr>")
-    for part in (cell, "not known (not analysed in the second one)", "network efficiency"):
+    for part in (cell, "not known (second: not analysed)", "network efficiency"):
         assert part in text
         assert part in html
     assert found.pairing in text

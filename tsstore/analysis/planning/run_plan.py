@@ -231,6 +231,23 @@ class RunPlan(ByLayer[Plan]):
         """What stands below the table."""
         return [self.total, *self.sentences]
 
+    @property
+    def brief(self) -> list[str]:
+        """Three sentences: the work, the memory, where records go; and what else was asked."""
+        work = f"{counted(self.rows, 'row')} of {counted(len(self), 'layer')}"
+        threads, passes = counted(self.threads, "thread"), max(own.passes for own in self.values())
+        often = "once" if passes == 1 else f"up to {passes:,} times"
+        peak, memory = map(format_memory, (self.projected_peak, self.memory))
+        return [
+            f"{work} are read {often}, in {counted(self.tasks, 'task')} on {threads}; a report "
+            "reads them once more.",
+            f"A process adds {peak} at most of the {memory} that it may, and when it starts with "
+            f"this {format_memory(self.start_up_bytes)} of libraries.",
+            _where_records_go(self),
+            *_pairs_of_neurons(self),
+            *_states_of_two_runs(self),
+        ]
+
     def cells(self) -> list[tuple[str, ...]]:
         """Return a line of the table for each layer."""
         return [_layer_cells(name, layer) for name, layer in self.layers.items()]

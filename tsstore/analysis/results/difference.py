@@ -197,10 +197,12 @@ def _pairing(first: Analysis, second: Analysis) -> tuple[bool, str]:
 def _compared(sides: list[_Side], interval: Callable[..., Interval]) -> EfficiencyDifference:
     one, other = sides
     reason = "; ".join(
-        f"{side.reason} in the {which} one"
+        f"{which}: {side.reason}"
         for which, side in (("first", one), ("second", other))
         if side.reason
     )
+    if one.reason == other.reason != "":
+        reason = f"both: {one.reason}"
     if not reason and one.target != other.target:
         reason = "one estimates rows, the other samples whatever their length"
     known = None if reason else interval(one.estimated, other.estimated)

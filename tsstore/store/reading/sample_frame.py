@@ -15,6 +15,7 @@ from tsstore.store.reading.conditions import INDEX, held_column, join_pieces, sa
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
+from tsstore.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,8 +83,9 @@ def parse_state(state: object, neurons: int, where: str) -> npt.NDArray[np.uint8
     if row is None or not np.array_equal(bits.pack(bits.unpack(row, neurons)), row):
         raise StoreError(
             f"{where}: found the state {state!r:.80}; expected one of {neurons} neurons, as "
-            f"{row_bytes} bytes of a row, whose bits after the last neuron are 0, as their "
-            f"{2 * row_bytes} hexadecimal digits, as {neurons} booleans, or drawn by {ON} and {OFF}"
+            f"{counted(row_bytes, 'byte')} of a row, whose bits after the last neuron are 0, as "
+            f"their {2 * row_bytes} hexadecimal digits, as {neurons} booleans, or drawn by {ON} "
+            f"and {OFF}"
         )
     return row
 
