@@ -82,7 +82,7 @@ def test_a_column_may_be_filled_again_by_the_caller(model, path):
 
 def test_step_attributes_and_the_model_arrive(model, path):
     attributes = {"note": "first", "sizes": (1, 2)}
-    recorder = capture(model, path, step=np.int64(7), attributes=attributes)
+    recorder = capture(model, path, step=np.int64(7), attributes=attributes, total=30)
     with recorder:
         model(values(2))
     part = tsstore.open(path).parts[0]
@@ -90,6 +90,7 @@ def test_step_attributes_and_the_model_arrive(model, path):
     assert recorder.part == part.directory == "part-00000-00000"
     assert part.attributes.step == 7
     assert part.attributes.user == {"note": "first", "sizes": [1, 2]}
+    assert (part.attributes.total, part.record.waited) == (30, 0.0)
     assert part.attributes.model["class"] == "Sequential"
     assert part.attributes.model["parameters"] == 3 * 9 + 9 + 9 * 4 + 4
     assert tsstore.open(path).run.software["torch"] == torch.__version__
