@@ -162,3 +162,14 @@ def test_an_export_is_sorted_if_asked_for(run, tmp_path):
     assert invoke("export", run, "--layer", "fc", "--states", out, "--sort").exit_code == 0
     everything = expected(WIDE)
     assert list(read(out)) == sorted(everything, key=lambda one: (-everything[one][0], one))
+
+
+def test_long_ids_are_cut_in_the_middle_so_that_they_stay_apart(tmp_path):
+    names = [f"validation_of_the_second_year_{number:04d}" for number in range(20)]
+    run = write_layers(
+        tmp_path / "run", {"a": draw_layer(0, 20, 5)}, columns={"id": np.array(names, object)}
+    )
+    shown = invoke("surprising", run.path, "--layer", "a", "-n", "20").stdout
+    ends = [f"ear_{number:04d}" for number in range(20)]
+    assert sum(end in shown for end in ends) == shown.count("…") > 10
+    assert names[0] not in shown

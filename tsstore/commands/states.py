@@ -18,7 +18,7 @@ from tsstore.commands.options import (
     Step,
 )
 from tsstore.commands.selecting import select_layer
-from tsstore.commands.tables import TableFormat
+from tsstore.commands.tables import TableFormat, shortened
 from tsstore.commands.terminal import (
     check_output,
     print_json,
@@ -234,6 +234,6 @@ def _print_samples(
 
 
 def _cell(value: object, most: int | None) -> str:
-    """Return a value in at most so many letters."""
+    """Return a value in at most so many letters, cut in the middle: ids differ at their ends."""
     text = printable(f"{value:.6g}" if isinstance(value, float) else str(value))
-    return text if most is None or len(text) <= most else f"{text[: most - 1]}…"
+    return text if most is None else shortened(text, most // 2, most)

@@ -102,7 +102,7 @@ def table_lines(
         if _span(columns) > width and heading in headings:
             left_out.insert(0, heading)
             columns = [column for column in columns if column.heading != heading]
-    columns = _with_names_shortened(_with_last_text_wrapped(columns, width), width)
+    columns = _with_namesshortened(_with_last_text_wrapped(columns, width), width)
     if _span(columns) > width:
         return _blocks(headings, rows)
     columns = _with_lower_headings(columns, width)
@@ -212,7 +212,7 @@ def _with_lower_headings(columns: list[Column], width: int) -> list[Column]:
         columns = wider
 
 
-def _with_names_shortened(columns: list[Column], width: int) -> list[Column]:
+def _with_namesshortened(columns: list[Column], width: int) -> list[Column]:
     """Return the columns with shorter names where these still can be told apart."""
     first, *others = columns
     room = width - _span([replace(first, width=0), *others])
@@ -221,13 +221,13 @@ def _with_names_shortened(columns: list[Column], width: int) -> list[Column]:
     kinds = len(set(first.cells))
     # In the middle first; the cut that tells most names apart wins.
     for head in sorted(range(1, room - 1), key=lambda head: abs(2 * head - room)):
-        short = tuple(_shortened(name, head, room) for name in first.cells)
+        short = tuple(shortened(name, head, room) for name in first.cells)
         if len(set(short)) == kinds:
             return [Column(first.heading, short, room), *others]
     return columns
 
 
-def _shortened(name: str, head: int, room: int) -> str:
+def shortened(name: str, head: int, room: int) -> str:
     """Return a name of at most `room` characters' width, `head` of it before the cut."""
     if cell_len(name) <= room:
         return name
