@@ -110,6 +110,14 @@ def test_equal_numbers_are_equal_whatever_their_types(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
+def test_negative_numbers_are_not_those_larger_by_a_power_of_two(tmp_path):
+    negative = np.arange(-100, 0)
+    parts = [{"cluster": negative}, {"cluster": negative.astype(np.uint64)}]
+    found = dealt(write(tmp_path / "run", *parts), "cluster", count=255)
+    equal = np.equal(found[:100], found[100:])
+    assert equal.sum() < 10
+
+
 def test_missing_numbers_are_one_value(tmp_path):
     missing = np.array([0x7FF8000000000000, 0x7FF8000000000001, 0xFFF8000000000000], np.uint64)
     values = np.concatenate([missing.view(np.float64), [np.inf, -np.inf, 1e300]])

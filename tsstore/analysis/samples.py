@@ -348,13 +348,15 @@ def _words(values: npt.NDArray[Any]) -> _Words:
 
         return pd.util.hash_array(values, categorize=False)
     if values.dtype.kind != "f":
-        return values.astype(np.uint64) * GOLDEN
+        # Negative numbers are not those that are larger by 2⁶⁴.
+        return values.astype(np.uint64) * GOLDEN + (values < 0)
     numbers = values.astype(np.float64)
     numbers[np.isnan(numbers)] = np.nan
-    words = numbers.view(np.uint64)
+    words = numbers.view(np.uint64).copy()
     whole = np.flatnonzero((numbers == np.trunc(numbers)) & (np.abs(numbers) < 2.0**63))
-    words[whole] = numbers[whole].astype(np.int64).view(np.uint64)
-    return words * GOLDEN
+    words *= GOLDEN
+    words[whole] = _words(numbers[whole].astype(np.int64))
+    return words
 
 
 def _word(text: str) -> int:
