@@ -72,7 +72,8 @@ def commands(run: Path, name: str, out: Path) -> list[list[str]]:
             ("neurons", "--near", "0.5", "--format", "csv"), ("info", "--format", "markdown"),
             ("surprising", "--layer", name, "--format", "markdown"), ("info", "--watch", "1"),
             ("samples", "00", "--layer", name, "--format", "csv"), ("analyze", "--json"),
-            ("report", "--by", "id", "--output", str(out / "page.html")),
+            ("report", "--by", "id", "--output", str(out / "page.html")), ("steps",),
+            ("compare", str(run), "--novelty"), ("neurons", "--maps"),
         )
     ]  # fmt: skip
 
@@ -92,6 +93,7 @@ def test_no_name_is_a_formula_in_a_file_or_a_table(tmp_path):
     run, table = str(write(tmp_path / "run.zarr", name)), tmp_path / "table.csv"
     for arguments in (
         ["neurons", run, "--output", str(table)],
+        ["steps", run, "--output", str(table)],
         ["surprising", run, "--layer", name, "--output", str(table)],
         ["analyze", run, "--format", "csv"],
     ):

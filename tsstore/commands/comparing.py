@@ -27,6 +27,7 @@ from tsstore.commands.terminal import (
     print_lines,
     print_table,
     progress,
+    save_csv,
 )
 from tsstore.text import printable
 
@@ -138,7 +139,7 @@ def steps(
             progress=report,
         )
     if output is not None:
-        found.to_frame().to_csv(output)
+        save_csv(found.to_frame(), output)
     if json:
         print_json(found.to_dict())
         return
