@@ -24,6 +24,7 @@ def main() -> None:
     """Build, then try everything at once."""
     folder, *pythons = sys.argv[1:]
     dist = Path(folder).resolve() / "dist"
+    dist.parent.mkdir(parents=True, exist_ok=True)
     run(sys.executable, "-m", "build", "--outdir", str(dist), str(ROOT), cwd=dist.parent)
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     for built in (wheel, sdist):
