@@ -8,6 +8,7 @@ import uuid
 import weakref
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -350,6 +351,15 @@ def test_a_cluster_without_workers_is_an_error():
         with pytest.raises(AnalysisError, match="has no workers"):
             choose(client.scheduler.address)
         assert client.status == "running"
+
+
+def test_workers_that_a_client_has_just_forgotten_are_asked_for_again(client, monkeypatch):
+    """Its own look at the scheduler, every few seconds, tells how many there are, and no more."""
+    info = client.scheduler_info(n_workers=-1)
+    assert info["n_workers"] == len(info["workers"]) == 2
+    answers = chain([{**info, "workers": {}}] * 3, repeat(info))
+    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: next(answers))
+    assert DistributedScheduler(client).all_threads == 2
 
 
 def test_workers_without_a_limit_share_the_memory_of_their_machine(client, monkeypatch):

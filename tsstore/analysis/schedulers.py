@@ -18,7 +18,7 @@ from tsstore.analysis.machine import (
     available_processors,
     parse_memory,
 )
-from tsstore.analysis.workers import Watch, Workers
+from tsstore.analysis.workers import Watch, Workers, known_workers
 from tsstore.errors import AnalysisError, DamageError, warn
 from tsstore.store.files.base import Files
 from tsstore.text import format_memory
@@ -144,7 +144,7 @@ class DistributedScheduler(Scheduler):
         self._owned = owned
         self._patience = patience
         self._address = client.scheduler.address
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = known_workers(client)
         if not workers:
             self.close()
             raise AnalysisError(f"the cluster at {self._address} has no workers; start some first")
