@@ -353,7 +353,9 @@ def test_killed_workers_change_nothing_and_leave_nothing(mortal, url, tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_sizes")
-def test_objects_that_change_meanwhile_are_an_error_that_names_one(apart, url, store):
+def test_objects_that_change_meanwhile_are_an_error_that_names_one(apart, url, tmp_path):
+    # Large enough that blocks are still being scattered when the first ones are told of.
+    store = write_layers(tmp_path / "large", {"a": draw_layer(1, 2000, 9, distinct=300)})
     changed: list[int] = []
 
     def report(_: str, done: int, total: int) -> None:
