@@ -42,7 +42,8 @@ def told(notebook):
     assert {output.output_type for output in found} <= {"execute_result", "display_data", "stream"}
     assert not [o for o in found if o.output_type == "stream" and o.name == "stderr"]
     texts = [o.text if o.output_type == "stream" else o.data["text/plain"] for o in found]
-    return "\n".join(texts)
+    # What a cell prints comes in as many pieces as its kernel happens to send.
+    return "\n".join(text.removesuffix("\n") for text in texts)
 
 
 def shown(source):
