@@ -41,9 +41,10 @@ def told(notebook):
     found = [output for cell in code(notebook) for output in cell.outputs]
     assert {output.output_type for output in found} <= {"execute_result", "display_data", "stream"}
     assert not [o for o in found if o.output_type == "stream" and o.name == "stderr"]
-    texts = [o.text if o.output_type == "stream" else o.data["text/plain"] for o in found]
     # What a cell prints comes in as many pieces as its kernel happens to send.
-    return "\n".join(text.removesuffix("\n") for text in texts)
+    return "".join(
+        o.text if o.output_type == "stream" else o.data["text/plain"] + "\n" for o in found
+    )
 
 
 def shown(source):
