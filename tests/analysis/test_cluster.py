@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from clusters import workers
 from object_stores import fresh_url, s3_environment, s3_server
+from peaks import peak_memory
 from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
@@ -422,13 +423,6 @@ def test_a_worker_that_can_keep_no_machine_code_counts_all_the_same(tmp_path, sc
     (place,) = read_only.run(inspect.getsourcefile, tsstore).values()
     assert place == str(tmp_path / "installed" / "tsstore" / "__init__.py")
     assert list(tmp_path.rglob("*.nb[ic]")) == []
-
-
-def peak_memory() -> int:
-    """Return the largest resident memory that this process has had, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-    return peak << 10
 
 
 @pytest.mark.slow

@@ -17,12 +17,9 @@ MEASURED = """
 import os, sys
 
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+from peaks import peak_memory
+
 import tsstore
-
-
-def peak():
-    line = next(l for l in open("/proc/self/status") if l.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 def count(run, memory):
@@ -39,8 +36,8 @@ def count(run, memory):
 
 folder, what, memory = sys.argv[1:]
 count(f"{folder}/tiny", "32MiB")
-baseline = peak()
-print(count(f"{folder}/run", memory), peak() - baseline)
+baseline = peak_memory()
+print(count(f"{folder}/run", memory), peak_memory() - baseline)
 """
 
 

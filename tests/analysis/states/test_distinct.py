@@ -201,12 +201,9 @@ import os, sys
 from pathlib import Path
 
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+from peaks import peak_memory
+
 import tsstore
-
-
-def peak():
-    line = next(l for l in open("/proc/self/status") if l.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 def count(run, memory):
@@ -222,8 +219,8 @@ def count(run, memory):
 
 folder, memory, what = sys.argv[1:]
 count(f"{folder}/tiny", "24MiB" if what.startswith("sorted") else "16MiB")
-baseline = peak()
-print(count(f"{folder}/run", memory), peak() - baseline)
+baseline = peak_memory()
+print(count(f"{folder}/run", memory), peak_memory() - baseline)
 """
 
 
