@@ -66,7 +66,9 @@ def written(_small_chunks, tmp_path_factory) -> Path:
     """Two ranks of one step; the first was cut off once, and went on."""
     rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("written") / "run.zarr"
     for rank, why in ((0, "killed"), (0, "closed"), (1, "closed")):
-        given = PartAttributes(rank, 2, step=7, model={"class": "LeNet"}, user={"lr": 0.1})
+        given = PartAttributes(
+            rank, 2, step=7, model={"class": "LeNet"}, user={"lr": 0.1}, total=99
+        )
         writer = write_run(path, [draw(rng), draw(rng, 7)], part=given, close=False)
         writer.seal(why)
     return path
@@ -123,6 +125,7 @@ def test_it_says_what_it_was_made_of(path, tmp_path):
     found = part.attributes
     assert (found.rank, found.world_size, found.attempt, found.step) == (0, 1, 0, 7)
     assert (found.model, found.user) == ({"class": "LeNet"}, {"lr": 0.1})
+    assert found.total == 99
     assert part.record.batches == 6
     assert store.run.compacted_from == source.run.run_id != store.run.run_id
     assert source.run.compacted_from is None

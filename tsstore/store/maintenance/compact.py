@@ -245,6 +245,7 @@ class _PartCopy:
             step=first.step,
             model=first.model,
             user=first.user,
+            total=first.total,
             compacted_from=parts,
             missing="empty" if all_say_empty else "error",
         )
