@@ -111,3 +111,13 @@ def test_all_places_tell_the_same_version():
     citation = (root / "CITATION.cff").read_text(encoding="utf-8")
     assert project["version"] == tsstore.__version__
     assert f"\nversion: {tsstore.__version__}\n" in citation
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["CITATION.cff", "README.md", "docs/index.md", "pyproject.toml", "tsstore/reporting/page.html"],
+)
+def test_both_papers_and_what_came_before_are_cited(place):
+    text = (Path(__file__).parents[1] / place).read_text(encoding="utf-8")
+    for cited in ("2006.02909", "10.3390/app131810286", "github.com/Nicholas-Schaub/TensorState"):
+        assert cited in text
