@@ -19,6 +19,8 @@ COMMANDS = {
     "plan": ("run",),
     "analyze": ("run",),
     "compare": ("run", "run"),
+    "information": ("run", "--by", "label"),
+    "shared-states": ("run", "--by", "label"),
     "neurons": ("run",),
     "steps": ("run",),
     "states": ("run", "--layer", "conv_1"),
@@ -31,6 +33,7 @@ COMMANDS = {
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("formats")
     layers, columns = {"conv_1": 5, "fc": 9}, {"id": np.arange(100), "text": ["a" * 40] * 100}
+    columns["label"] = np.arange(100) % 2
     batch = draw_batch(np.random.default_rng(0), 100, neurons=layers, columns=columns)
     batch.layers["conv_1"].rows[:30] = 0
     write_run(folder / "run", [batch], neurons=layers)

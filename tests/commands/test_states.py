@@ -164,7 +164,8 @@ def test_an_export_is_sorted_if_asked_for(run, tmp_path):
     assert list(read(out)) == sorted(everything, key=lambda one: (-everything[one][0], one))
 
 
-def test_long_ids_are_cut_in_the_middle_so_that_they_stay_apart(tmp_path):
+def test_long_ids_are_cut_in_the_middle_so_that_they_stay_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("tsstore.commands.terminal.PLAIN_WIDTH", 60)
     names = [f"validation_of_the_second_year_{number:04d}" for number in range(20)]
     run = write_layers(
         tmp_path / "run", {"a": draw_layer(0, 20, 5)}, columns={"id": np.array(names, object)}

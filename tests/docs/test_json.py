@@ -44,6 +44,8 @@ COMMANDS = {
     "combine": ("conv_1.json", "fc.json"),
     "neurons": ("run", "--near", "0", "--maps"),
     "neurons --by": ("run", "--by", "label"),
+    "information": ("run", "--by", "label"),
+    "shared-states": ("run", "--by", "label"),
     "compare": ("run", "other", "--novelty"),
     "steps": ("run",),
     "report": ("run",),
@@ -120,7 +122,7 @@ def test_keys_are_those_that_the_page_names(name, run_command):
     document = run_command(name, *COMMANDS[name])
     assert document.pop("schema") == SCHEMA
     assert document.pop("tsstore") == version("tsstore")
-    if "groups" in document:
+    if "whole" in document:
         alone = name.split()[0]
         for found in (document["whole"], *document["groups"].values()):
             assert set(paths(found)) <= set(SAID[alone])

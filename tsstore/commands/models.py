@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,14 @@ import typer
 from tsstore.commands.analysing import print_analysis
 from tsstore.commands.options import Format, Json
 from tsstore.commands.tables import TableFormat
-from tsstore.commands.terminal import print_json, print_lines, print_table, progress, records
+from tsstore.commands.terminal import (
+    print_json,
+    print_lines,
+    print_table,
+    progress,
+    records,
+    terminal_width,
+)
 from tsstore.errors import StoreExistsError, TsstoreError
 from tsstore.text import printable
 
@@ -50,15 +58,23 @@ def demo(
         print_json(analysis.to_dict())
         return
     print_analysis(analysis)
-    print_lines(
-        [
-            f"The states are in {output}. Next:",
-            f"  tsstore report {output}               a page to open in a browser",
-            f"  tsstore neurons {output}              which neurons never fire, or do the same",
-            f"  tsstore analyze {output} --by label   one class beside another",
-            f"  tsstore info {output}                 what was recorded",
-        ]
-    )
+    print_lines([f"The states are in {printable(output)}. Next:", *_next_lines(output)])
+
+
+def _next_lines(output: str) -> list[str]:
+    """Return what one would do next, each command whole: what it is for beside it, or below."""
+    run = quote(printable(output))
+    told = {
+        f"  tsstore report {run}": "a page to open in a browser",
+        f"  tsstore neurons {run}": "which neurons never fire, or do the same",
+        f"  tsstore analyze {run} --by label": "one class beside another",
+        f"  tsstore info {run}": "what was recorded",
+    }
+    longest = max(map(len, told))
+    lines = [f"{command.ljust(longest)}   {purpose}" for command, purpose in told.items()]
+    if max(map(len, lines)) <= terminal_width():
+        return lines
+    return [line for command, purpose in told.items() for line in (command, f"      {purpose}")]
 
 
 def layers(

@@ -18,7 +18,7 @@ from tsstore.commands.options import (
     Step,
 )
 from tsstore.commands.selecting import select_layer
-from tsstore.commands.tables import TableFormat, shortened
+from tsstore.commands.tables import TableFormat, shortened, table_width
 from tsstore.commands.terminal import (
     check_output,
     print_json,
@@ -27,6 +27,7 @@ from tsstore.commands.terminal import (
     progress,
     records,
     save_csv,
+    terminal_width,
 )
 from tsstore.text import counted, printable
 
@@ -37,8 +38,8 @@ Output = Annotated[
     str | None, typer.Option("--output", "-o", metavar="OUT", help="A CSV file for all of it.")
 ]
 MOST_LINES = 20
-MOST_LETTERS = 24
-"""Of a value that was recorded."""
+MOST_LETTERS = 48, 24, 16, 12
+"""Of a value that was recorded, where the whole of it is too wide: as many as there is room for."""
 
 
 def states(
@@ -227,13 +228,18 @@ def _print_samples(
     if format is not TableFormat.TABLE:
         most = len(shown)
     lines = shown.head(most).reset_index()
-    letters = MOST_LETTERS if format is TableFormat.TABLE else None
-    cells = [[_cell(value, letters) for value in line] for line in lines.itertuples(index=False)]
+    headings = [printable(str(name)) for name in lines]
+    cells = [list(map(_cell, line)) for line in lines.itertuples(index=False)]
+    columns = list(zip(*cells, strict=True))
+    for letters in MOST_LETTERS if format is TableFormat.TABLE else ():
+        if table_width(headings, cells) <= terminal_width():
+            break
+        cells = [
+            list(row) for row in zip(*(shortened(own, letters) for own in columns), strict=True)
+        ]
     if cells:
-        print_table([printable(str(name)) for name in lines], cells, format=format)
+        print_table(headings, cells, format=format)
 
 
-def _cell(value: object, most: int | None) -> str:
-    """Return a value in at most so many letters, cut in the middle: ids differ at their ends."""
-    text = printable(f"{value:.6g}" if isinstance(value, float) else str(value))
-    return text if most is None else shortened(text, most // 2, most)
+def _cell(value: object) -> str:
+    return printable(f"{value:.6g}" if isinstance(value, float) else str(value))

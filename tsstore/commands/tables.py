@@ -88,11 +88,7 @@ def table_lines(
     last one first, which a line says; names are shortened in the middle; at last each row is a
     block of lines.
     """
-    cells = list(zip(*rows, strict=True)) or [()] * len(headings)
-    columns = [
-        Column(heading, tuple(column), max(map(cell_len, (heading, *column))))
-        for heading, column in zip(headings, cells, strict=True)
-    ]
+    columns = _columns(headings, rows)
     if _span(columns) <= width:
         return _lines(columns)
     above, columns = _prefix_once(columns)
@@ -108,6 +104,11 @@ def table_lines(
     columns = _with_lower_headings(columns, width)
     below = _wrap(f"Not shown for want of width: {listed(left_out)}.", width) if left_out else []
     return [*above, *_lines(columns), *below]
+
+
+def table_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Return the width in which a table need not give up anything."""
+    return _span(_columns(headings, rows))
 
 
 def csv_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -147,6 +148,15 @@ def wrapped(line: str, width: int) -> list[str]:
 
 def _wrap(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False)
+
+
+def _columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Column]:
+    """Return the columns of a table, each as wide as its longest text."""
+    cells = list(zip(*rows, strict=True)) or [()] * len(headings)
+    return [
+        Column(heading, tuple(column), max(map(cell_len, (heading, *column))))
+        for heading, column in zip(headings, cells, strict=True)
+    ]
 
 
 def _span(columns: Sequence[Column]) -> int:
@@ -218,16 +228,29 @@ def _with_namesshortened(columns: list[Column], width: int) -> list[Column]:
     room = width - _span([replace(first, width=0), *others])
     if room >= first.width or room < LEAST_NAME:
         return columns
-    kinds = len(set(first.cells))
-    # In the middle first; the cut that tells most names apart wins.
+    short = shortened(first.cells, room)
+    if len(set(short)) < len(set(first.cells)):
+        return columns
+    return [Column(first.heading, short, room), *others]
+
+
+def shortened(names: Sequence[str], room: int) -> tuple[str, ...]:
+    """Return names of at most `room` characters' width, all cut where most can be told apart.
+
+    That is in the middle, unless it is better elsewhere.
+    """
+    best, kinds = tuple(names), len(set(names))
+    apart = 0
     for head in sorted(range(1, room - 1), key=lambda head: abs(2 * head - room)):
-        short = tuple(shortened(name, head, room) for name in first.cells)
-        if len(set(short)) == kinds:
-            return [Column(first.heading, short, room), *others]
-    return columns
+        short = tuple(_shortened(name, head, room) for name in names)
+        if len(set(short)) > apart:
+            best, apart = short, len(set(short))
+        if apart == kinds:
+            break
+    return best
 
 
-def shortened(name: str, head: int, room: int) -> str:
+def _shortened(name: str, head: int, room: int) -> str:
     """Return a name of at most `room` characters' width, `head` of it before the cut."""
     if cell_len(name) <= room:
         return name

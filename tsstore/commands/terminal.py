@@ -51,7 +51,7 @@ def print_table(
 ) -> None:
     """Print a table as wide as the terminal; `optional` columns may be left out, the last first."""
     if format is TableFormat.TABLE:
-        lines = table_lines(headings, rows, _width(), optional)
+        lines = table_lines(headings, rows, terminal_width(), optional)
     else:
         lines = (csv_lines if format is TableFormat.CSV else markdown_lines)(headings, rows)
     for line in lines:
@@ -157,6 +157,7 @@ class Lines:
             typer.echo(f"{printable(name)}: {done:,} of {total:,} done", err=True)
 
 
-def _width() -> int:
+def terminal_width() -> int:
+    """Return how many columns a table may take."""
     console = Console()
     return console.width if console.is_terminal else PLAIN_WIDTH

@@ -55,7 +55,7 @@ def test_ties_are_broken_by_bytes_however_states_are_counted(tmp_path, monkeypat
     assert again.multiplicity.tolist() == [4, 2, 2, 2, 2]
     assert again.sentences == [
         "5 of 256 states, in 2.33 % of the 514 rows.",
-        "Of 255 states that occurred twice some are shown: 4, whose bytes come first.",
+        "Of 255 states that occurred twice, 4 are shown: first by their bytes.",
     ]
 
 

@@ -261,8 +261,8 @@ def _shown(best: Piece, levels: Counter[int], states: LayerStates) -> tuple[Piec
         best = _select(best, ~tied)
         others = f"The other {counted(levels[1], 'state')} occurred once."
         return best, [_sum_of(best[1], levels, states), others]
-    ties = f"Of {levels[last]:,} states that occurred {_times(last)} some are shown: "
-    ties += f"{tied.sum():,}, whose bytes come first."
+    some = f"{tied.sum():,} {'is' if tied.sum() == 1 else 'are'} shown"
+    ties = f"Of {levels[last]:,} states that occurred {_times(last)}, {some}: first by their bytes."
     return best, [_sum_of(multiplicity, levels, states), ties]
 
 
@@ -270,7 +270,8 @@ def _sum_of(multiplicity: Counts, levels: Counter[int], states: LayerStates) -> 
     share = 100 * multiplicity.sum() / states.rows
     rows = f"{share:.3g} % of the {counted(states.rows, 'row')}"
     if len(multiplicity) == levels.total():
-        return f"These are all {counted(len(multiplicity), 'state')}."
+        alone = "This is the only state."
+        return alone if len(multiplicity) == 1 else f"These are all {len(multiplicity):,} states."
     return f"{len(multiplicity):,} of {counted(levels.total(), 'state')}, in {rows}."
 
 
