@@ -20,9 +20,10 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.drawn_states import DRAWN, Drawn, nearest_distances, read_states
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
-from tsstore.analysis.execution.reduction import Piece, Reduction, merge_tree
+from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
 from tsstore.analysis.request import Request, check_rows
@@ -36,9 +37,7 @@ from tsstore.analysis.states.by_sample import (
     work_by_sample,
 )
 from tsstore.analysis.states.distinct import Pieces, by_subpartition
-from tsstore.counting.firing import row_words
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.nearest import nearest
 from tsstore.counting.records import Records
 from tsstore.counting.tables.aggregate import FIRST_SLOTS, count_in_passes
 from tsstore.counting.tables.grouped import GroupedTable
@@ -48,11 +47,8 @@ from tsstore.errors import CountingError
 from tsstore.numba_tools.words import splitmix_words
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.layer_part import LayerPart
 from tsstore.text import printable
 
-DRAWN = 200
-"""New states whose distances are told, at most."""
 SAMPLE_BYTES = 4
 """Of a sample of the second run: a bit in each result of a partition that waits to be added up.
 
@@ -75,23 +71,6 @@ class _Job:
 
 
 @dataclass(frozen=True, eq=False)
-class _Drawn:
-    """New states drawn so far: their order, key, and the first sample that shows each."""
-
-    order: _Words
-    keys: _Words
-    samples: _Numbers
-
-    @classmethod
-    def together(cls, parts: Sequence[_Drawn]) -> _Drawn:
-        """Return those of the lowest order."""
-        order = np.concatenate([part.order for part in parts])
-        first = np.argsort(order)[:DRAWN]
-        keys = np.concatenate([part.keys for part in parts])
-        return cls(order[first], keys[first], np.concatenate([p.samples for p in parts])[first])
-
-
-@dataclass(frozen=True, eq=False)
 class _Found:
     """What was found in some partitions.
 
@@ -102,7 +81,7 @@ class _Found:
     alone: tuple[Spectrum, ...]
     shared: tuple[Spectrum, ...]
     has_new: npt.NDArray[np.uint8]
-    drawn: _Drawn
+    drawn: Drawn
 
 
 def find_overlap(
@@ -131,8 +110,8 @@ def find_overlap(
         )
         found: _Found = scheduler.run(graph, key, plan.threads, request.report(first.name))
     _check(found, states, samples)
-    rows = _read_states(second, firsts, scheme, found.drawn)
-    distances = _distances(first, rows, memory, scheduler, request)
+    rows = read_states(second, firsts, scheme, found.drawn)
+    distances = nearest_distances(first, rows, memory, scheduler, request)
     distinct = sum(spectrum.distinct for spectrum in (*found.alone, found.shared[FIRST]))
     counted = [
         shown.sample_filter.kept_samples(own) for own, shown in zip(states, samples, strict=True)
@@ -244,7 +223,7 @@ def _count_partition(job: _Job, first: Index, second: Index, partition: int) -> 
     alone, shared = ([Tally() for _ in RUNS] for _ in range(2))
     has_new = np.zeros(job.samples, np.bool_)
     none = np.empty((0, words), np.uint64)
-    drawn = _Drawn(none[:, 0], none, np.empty(0, np.int64))
+    drawn = Drawn(none[:, 0], none, np.empty(0, np.int64))
     for runs, bits in by_subpartition([(first, words), (second, words + 1)], plan, partition):
         records = partial(_by_run, *runs)
         new_table = partial(GroupedTable, words, len(RUNS), plan.maximum_slots, FIRST_SLOTS)
@@ -279,8 +258,8 @@ def _are_shared(state: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
 
 
 def _new_states(
-    table: GroupedTable, second: Iterable[Records], has_new: npt.NDArray[np.bool_], drawn: _Drawn
-) -> _Drawn:
+    table: GroupedTable, second: Iterable[Records], has_new: npt.NDArray[np.bool_], drawn: Drawn
+) -> Drawn:
     """Mark the second run's samples that show a new state of a table; draw of these as well.
 
     Another pass counts the states that are not in this table: the last kind is theirs.
@@ -305,7 +284,7 @@ def _new_states(
         has_new[sample[found > 0]] = True
         hits = np.flatnonzero(found == 2)
         np.minimum.at(shown_by, state[hits], sample[hits])
-    return _Drawn.together([drawn, _Drawn(order, table.keys[states], shown_by[states])])
+    return Drawn.together([drawn, Drawn(order, table.keys[states], shown_by[states])])
 
 
 def _add(found: Iterable[_Found]) -> _Found:
@@ -319,7 +298,7 @@ def _add(found: Iterable[_Found]) -> _Found:
         tuple(added("alone", run) for run in RUNS),
         tuple(added("shared", run) for run in RUNS),
         np.bitwise_or.reduce([one.has_new for one in held]),
-        _Drawn.together([one.drawn for one in held]),
+        Drawn.together([one.drawn for one in held]),
     )
 
 
@@ -335,77 +314,3 @@ def _check(
                 f"{own.location}: layer {printable(own.name)}: {counted} rows were counted, of "
                 f"{rows} that are committed and not left out"
             )
-
-
-def _read_states(
-    states: LayerStates, firsts: Sequence[int], scheme: KeyScheme, drawn: _Drawn
-) -> npt.NDArray[np.uint8]:
-    """Return the rows of the states drawn, uint8 (drawn, row_bytes), from the samples they are of.
-
-    `firsts` numbers the first samples of parts.
-    """
-    rows = np.empty((len(drawn.samples), states.row_bytes), np.uint8)
-    samples = drawn.samples + firsts[0]
-    for number, part in enumerate(states.parts):
-        here = np.flatnonzero((samples >= firsts[number]) & (samples < firsts[number + 1]))
-        if not len(here):
-            continue
-        spans = _spans(part, set((samples[here] - firsts[number]).tolist()))
-        for state in here.tolist():
-            sample = int(samples[state]) - firsts[number]
-            own = part.states.read(*spans[sample])
-            same = (scheme.keys(own) == drawn.keys[state]).all(axis=1)
-            if not same.any():
-                raise CountingError(
-                    f"{states.location}: layer {printable(states.name)}: a state was counted that "
-                    f"sample {sample} of {part.directory} does not show; compare again"
-                )
-            rows[state] = own[np.argmax(same)]
-    return rows
-
-
-def _spans(part: LayerPart, samples: set[int]) -> dict[int, tuple[int, int]]:
-    """Return where the rows of some samples of a part begin and end."""
-    spans, first, row = {}, 0, 0
-    for positions in part.position_pieces():
-        ends = row + np.cumsum(positions)
-        for sample in samples & set(range(first, first + len(positions))):
-            stop = int(ends[sample - first])
-            spans[sample] = stop - int(positions[sample - first]), stop
-        first, row = first + len(positions), int(ends[-1])
-    return spans
-
-
-def _distances(
-    states: LayerStates,
-    rows: npt.NDArray[np.uint8],
-    memory: int,
-    scheduler: Scheduler,
-    request: Request,
-) -> _Numbers:
-    """Return in how many bits each row differs from the nearest state of a layer, int64 (rows,)."""
-    if not len(rows):
-        return np.empty(0, np.int64)
-    words = row_words(rows)
-    reduction = Reduction(
-        states,
-        "find the nearest states",
-        partial(_nearest_in_piece, words=words, most=states.neurons + 1),
-        _lowest,
-        bytes_beside_row=2 * 8 * words.shape[1],
-        result_bytes=words.nbytes + 8 * len(rows),
-    )
-    found: _Numbers = reduction.run(memory, scheduler, request.report(states.name))
-    return found
-
-
-def _nearest_in_piece(piece: Piece, words: _Words, most: int) -> _Numbers:
-    """Return the distances to the nearest of a piece's rows; `most` where there are none."""
-    least = np.full(len(words), most)
-    nearest(words, row_words(piece.shown()[0]), least)
-    return least
-
-
-def _lowest(results: Iterable[_Numbers]) -> _Numbers:
-    lowest: _Numbers = np.minimum.reduce(list(results))
-    return lowest

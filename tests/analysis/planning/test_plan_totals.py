@@ -4,7 +4,8 @@ import pytest
 
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import make_plan
-from tsstore.analysis.planning.run_plan import PlannedLayer, RunPlan
+from tsstore.analysis.planning.planned_layer import PlannedLayer
+from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.errors import UnknownLayerError
 
 SMALL, LARGE = (

@@ -199,7 +199,7 @@ def test_a_frame_has_a_line_for_each_layer(store):
     assert line["row_bytes"] == 16
     assert line["partitions"] == 2**chosen.partition_bits
     assert line["scratch_bytes"] == (chosen.scratch_bytes if chosen.spill else 0)
-    for name in ("blocks", "block_rows", "piece_rows", "slice_bytes", "rounds", "threads", "tasks"):
+    for name in ("blocks", "block_rows", "piece_rows", "slice_bytes", "threads", "tasks"):
         assert line[name] == vars(chosen)[name]
 
 

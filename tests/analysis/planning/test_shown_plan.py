@@ -7,11 +7,8 @@ import pytest
 
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import make_plan
-from tsstore.analysis.planning.run_plan import (
-    HEADINGS,
-    PlannedLayer,
-    RunPlan,
-)
+from tsstore.analysis.planning.planned_layer import HEADINGS, PlannedLayer
+from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.text import MOST_NAMED
 
 MIB = 1 << 20

@@ -29,6 +29,7 @@ from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import open_files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
 from tsstore.store.maintenance import compact as compacting
+from tsstore.store.maintenance import merged_parts
 from tsstore.store.maintenance.compact import compact, disk_usage
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.ids import repeated
@@ -504,7 +505,7 @@ def test_progress_is_told_array_by_array(path, tmp_path):
 
 
 def test_memory_holds_a_shard_and_not_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(compacting, "_PIECE_BYTES", 1 << 18)
+    monkeypatch.setattr(merged_parts, "_PIECE_BYTES", 1 << 18)
     rng, rows = np.random.default_rng(0), 1 << 17
     for rank in range(4):
         states = rng.integers(0, 256, (rows, 64), dtype=np.uint8)

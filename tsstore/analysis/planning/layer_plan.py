@@ -93,8 +93,6 @@ class Plan:
         Mean bytes of a slice: the records of one block and one partition, were none merged.
     blocks, tasks
         Number of blocks, and of the graph's tasks, about.
-    rounds
-        How often each record is written to files: once.
     passes
         How often all rows are counted: once, unless the spectra of all sets of samples are more
         than there is memory for.
@@ -121,7 +119,6 @@ class Plan:
     blocks: int
     tasks: int
     projected_peak: int
-    rounds: int = 1
     passes: int = 1
     gives_back: bool = False
 

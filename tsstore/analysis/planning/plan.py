@@ -16,7 +16,8 @@ from tsstore.analysis.neurons.matrix import plan_pairs
 from tsstore.analysis.overlap import PlannedOverlap, plan_overlap
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, find_plan, layer_work, make_plan
-from tsstore.analysis.planning.run_plan import PlannedLayer, RunPlan
+from tsstore.analysis.planning.planned_layer import PlannedLayer
+from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.repeats import plan_samples
 from tsstore.analysis.request import (
     Bins,

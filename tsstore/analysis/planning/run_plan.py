@@ -4,78 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
+from tsstore.analysis.drawn_states import DRAWN
 from tsstore.analysis.neurons.matrix import PlannedPairs
-from tsstore.analysis.overlap import DRAWN, PlannedOverlap
+from tsstore.analysis.overlap import PlannedOverlap
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES
 from tsstore.analysis.planning.layer_plan import LEAST_SLICE_BYTES, Plan
+from tsstore.analysis.planning.planned_layer import HEADINGS, PlannedLayer
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.text import counted, format_memory, listed, printable
 
-Way = Literal["memory", "files", "objects"]
-"""Which way a layer's records take from blocks to partitions."""
-_RECORDS: dict[Way, str] = {
-    "memory": "in memory", "files": "through files", "objects": "through objects",
-}  # fmt: skip
-
 WORDS_A_SECOND = 3e9
 """Of two neurons that a core compares, about, as ``benchmarks/neurons.py`` measures."""
-HEADINGS = (
-    "layer",
-    "rows",
-    "bytes a row",
-    "blocks",
-    "rows a block",
-    "partitions",
-    "records",
-    "scratch",
-    "mean slice",
-    "projected peak",
-    "tasks",
-)
-
-
-@dataclass(frozen=True)
-class PlannedLayer:
-    """What there is to count in one layer, and how.
-
-    Rows are the committed ones: those of samples that are left out are read as well.
-    """
-
-    rows: int
-    row_bytes: int
-    plan: Plan
-    object_scratch: bool = False
-
-    @property
-    def way(self) -> Way:
-        """Which way the records take."""
-        if not self.plan.spill:
-            return "memory"
-        return "objects" if self.object_scratch else "files"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all numbers as JSON can hold them."""
-        plan = self.plan
-        return {
-            "rows": self.rows,
-            "row_bytes": self.row_bytes,
-            "blocks": plan.blocks,
-            "block_rows": plan.block_rows,
-            "piece_rows": plan.piece_rows,
-            "partitions": 1 << plan.partition_bits,
-            "records": self.way,
-            "spill": plan.spill,
-            "scratch_bytes": plan.scratch_bytes if plan.spill else 0,
-            "slice_bytes": plan.slice_bytes,
-            "rounds": plan.rounds,
-            "passes": plan.passes,
-            "threads": plan.threads,
-            "projected_peak": plan.projected_peak,
-            "tasks": plan.tasks,
-        }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -250,28 +192,11 @@ class RunPlan(ByLayer[Plan]):
 
     def cells(self) -> list[tuple[str, ...]]:
         """Return a line of the table for each layer."""
-        return [_layer_cells(name, layer) for name, layer in self.layers.items()]
+        return [layer.cells(name) for name, layer in self.layers.items()]
 
     def __getitem__(self, name: str) -> Plan:
         found: PlannedLayer = self._find(name)
         return found.plan
-
-
-def _layer_cells(name: str, layer: PlannedLayer) -> tuple[str, ...]:
-    plan = layer.plan
-    return (
-        printable(name),
-        f"{layer.rows:,}",
-        f"{layer.row_bytes:,}",
-        f"{plan.blocks:,}",
-        f"{plan.block_rows:,}",
-        f"{1 << plan.partition_bits:,}",
-        _RECORDS[layer.way],
-        format_memory(plan.scratch_bytes) if plan.spill else "",
-        format_memory(plan.slice_bytes),
-        format_memory(plan.projected_peak),
-        f"{plan.tasks:,}",
-    )
 
 
 def _how_many_at_once(plan: RunPlan) -> list[str]:

@@ -25,6 +25,7 @@ from obstore.store import MemoryStore
 
 from tsstore.errors import AccessError, StoreError, TsstoreWarning
 from tsstore.store.files.base import MAX_FILE_BYTES, Allocate, Bytes, Files
+from tsstore.store.files.object_pieces import MOST_AT_ONCE, SAID_AGAIN_SECONDS, Pages, SentFile
 from tsstore.store.files.object_store import NO_BUCKET, failure_of, open_object_store
 
 if TYPE_CHECKING:
@@ -38,17 +39,13 @@ PATIENCE_SECONDS = 120.0
 ANSWER_SECONDS = 20.0
 """How long an answer, or the next piece of one, is waited for."""
 SAID_AFTER_SECONDS = 5.0
-"""How long a failing request is repeated before that is said, …"""
-SAID_AGAIN_SECONDS = 30.0
-"""… and how long it is until it is said again."""
+"""How long a failing request is repeated before that is said."""
 LARGE_BYTES = 4 << 20
 """What is larger may take PATIENCE_SECONDS to be sent: the answer comes only afterwards."""
 _LONGEST_PAUSE = 5.0
 _PART_BYTES = 8 << 20
 _MOST_PARTS = 10_000
 _PARTS_AT_ONCE = 2
-_PIECE_BYTES = 1 << 20
-_DELETED_AT_ONCE = 1000
 _PROCESS = os.getpid()
 """The process that imported this module: obstore's threads do not follow into forked ones."""
 
@@ -148,7 +145,7 @@ class ObjectFiles(Files):
         }
         store, _ = open_object_store(self._given, PATIENCE_SECONDS, patience)
         part = max(_PART_BYTES, -(-size // _MOST_PARTS))
-        with _Sent(path, self._say) as sent:
+        with SentFile(path, self._say) as sent:
             self._request(
                 key,
                 lambda: obstore.put(
@@ -180,7 +177,7 @@ class ObjectFiles(Files):
     def walk(self, key: str = "") -> Iterator[str]:
         """Yield the keys of all objects below `key`, in the order of the object store."""
         self.check_key(key)
-        pages = _Pages(self._store, key)
+        pages = Pages(self._store, key)
         while page := self._request(key, pages.next_page):
             yield from (item["path"] for item in page)
 
@@ -190,7 +187,7 @@ class ObjectFiles(Files):
         Where one was put as late as `enough`, no newer one is looked for.
         """
         newest = float("-inf")
-        pages = _Pages(self._store, key)
+        pages = Pages(self._store, key)
         while newest < enough and (page := self._request(key, pages.next_page)):
             newest = max(newest, *(item["last_modified"].timestamp() for item in page))
         return None if newest == float("-inf") else newest
@@ -322,65 +319,5 @@ class ObjectFiles(Files):
         return True
 
     def _delete(self, key: str, keys: Iterator[str]) -> None:
-        while batch := builtins.list(itertools.islice(keys, _DELETED_AT_ONCE)):
+        while batch := builtins.list(itertools.islice(keys, MOST_AT_ONCE)):
             self._request(key, partial(obstore.delete, self._store, batch))
-
-
-class _Sent:
-    """A file that is sent; how much of it has been is said every half minute."""
-
-    def __init__(self, path: Path, say: Callable[[float, str], None]) -> None:
-        self._path = path
-        self._say = say
-        self._count = 0
-        self._ended = threading.Event()
-        self._watch = threading.Thread(target=self._report, daemon=True)
-
-    def __enter__(self) -> _Sent:
-        self._watch.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._watch.join()
-
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the file from its beginning: between pieces, an interrupt is heeded."""
-        self._count = 0
-        with open(self._path, "rb") as file:
-            while piece := file.read(_PIECE_BYTES):
-                yield piece
-                self._count += len(piece)
-
-    def _report(self) -> None:
-        size = self._path.stat().st_size
-        while not self._ended.wait(SAID_AGAIN_SECONDS):
-            self._say(float("-inf"), f"{self._count:,} of {size:,} bytes are sent")
-
-
-class _Pages:
-    """All objects below a key, a page at a time; a page that failed can be asked for.
-
-    It goes on after the last key that came.
-    """
-
-    def __init__(self, store: ObjectStore, key: str) -> None:
-        self._store = store
-        self._prefix = key or None
-        self._last: str | None = None
-        self._begin()
-
-    def next_page(self) -> Sequence[ObjectMeta]:
-        """Return the next objects' keys, sizes and times; none at the end."""
-        try:
-            page = next(self._pages, [])
-        except Exception:
-            self._begin()
-            raise
-        self._last = page[-1]["path"] if page else self._last
-        return page
-
-    def _begin(self) -> None:
-        self._pages = iter(
-            obstore.list(self._store, self._prefix, offset=self._last, chunk_size=_DELETED_AT_ONCE)
-        )

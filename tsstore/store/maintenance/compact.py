@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
 
-from tsstore.errors import AccessError, DamageError, FormatError, StoreError, TsstoreError
+from tsstore.errors import AccessError, DamageError, StoreError, TsstoreError
 from tsstore.store.chunked.chunk import payload
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.writer import ArrayWriter, Encoder
@@ -32,11 +32,11 @@ from tsstore.store.format.paths import (
     states_paths,
 )
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
+from tsstore.store.maintenance.merged_parts import MOST_THREADS, MergedParts, array_pieces
 from tsstore.store.process import now
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart
-from tsstore.store.reading.part import Part, readers
-from tsstore.store.reading.sample_filter import View
+from tsstore.store.reading.part import Part
 from tsstore.store.reading.status import FINISHED, LIVE
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.run import create_run, read_run
@@ -46,10 +46,6 @@ from tsstore.store.writing.part import create_groups, create_part, create_seal
 from tsstore.text import Progress, printable, silent
 
 SHARD_BYTES = 256 << 20
-_PIECE_BYTES = 2 << 20
-_AHEAD_BYTES = 128 << 20
-"""What is read ahead of what is written takes twice as much at most."""
-_MOST_THREADS = 16
 
 _Pieces = Iterable[npt.NDArray[Any]]
 
@@ -106,7 +102,7 @@ def compact(
     _check_sealed(store)
     steps = dict.fromkeys(part.step for part in store.parts)
     # Parts that do not fit together are refused before anything is written.
-    sources = [_MergedParts(store, step) for step in steps]
+    sources = [MergedParts(store, step) for step in steps]
     check_outside(out)
     files = open_files(out, durable)
     software = {name: version for name, version in store.run.software.items() if name != "tsstore"}
@@ -138,7 +134,7 @@ def disk_usage(path: StorePath) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def _copy(files: Files, sources: list[_MergedParts], shard_bytes: int, progress: Progress) -> None:
+def _copy(files: Files, sources: list[MergedParts], shard_bytes: int, progress: Progress) -> None:
     done = []
     for source in sources:
         copy = _PartCopy(files, source, shard_bytes, progress)
@@ -182,61 +178,11 @@ def _hashed(spec: ArraySpec, pieces: _Pieces, digest: hashlib.blake2b) -> Iterat
         yield piece
 
 
-class _MergedParts:
-    """What the parts of one step hold, in the order in which repeated samples count.
-
-    `store` is the run with these parts only: by attempt, then by rank. `columns` holds, by name, a
-    sample column of each part that holds samples, and one at least.
-    """
-
-    def __init__(self, store: StateStore, step: int | str | None) -> None:
-        parts = [part for part in store.parts if part.step == step]
-        parts.sort(key=lambda part: (part.attributes.attempt, part.attributes.rank))
-        self.store = StateStore(parts[0].files, store.run, tuple(parts), View(steps=(step,)))
-        self.layers = dict(self.store)
-        self.columns = {name: self._column(name) for name in self.store.columns}
-
-    def _column(self, name: str) -> list[CommittedArray]:
-        with_samples = [part for part in self.store.parts if part.samples]
-        parts = with_samples or [part for part in self.store.parts if name in part.columns]
-        where = f"{self.store.path}: sample column {printable(name)}"
-        lacking = [part.directory for part in parts if name not in part.columns]
-        if lacking:
-            raise StoreError(
-                f"{where} is missing in {', '.join(lacking)}, which other parts of the step have; "
-                "expected it in all: they cannot be made one"
-            )
-        arrays = list(in_threads(lambda part: part.columns[name], parts, readers(parts)))
-        types = dict.fromkeys(array.spec.dtype for array in arrays)
-        if len(types) > 1:
-            raise FormatError(
-                f"{where} is {' and '.join(types)} in parts of one step; expected one type: they "
-                "cannot be made one"
-            )
-        return arrays
-
-
-def _array_pieces(arrays: Sequence[CommittedArray]) -> Iterator[npt.NDArray[Any]]:
-    """Yield the entries of arrays one after another, some whole chunks at a time, read ahead."""
-
-    def spans() -> Iterator[tuple[CommittedArray, int, int]]:
-        for array in arrays:
-            chunk_bytes = array.spec.chunk_bytes or _PIECE_BYTES
-            rows = array.spec.chunk_rows * max(_PIECE_BYTES // chunk_bytes, 1)
-            for start in range(0, array.rows, rows):
-                yield array, start, min(start + rows, array.rows)
-
-    largest = max(_PIECE_BYTES, *(array.spec.chunk_bytes for array in arrays))
-    threads = min(max(processors(), arrays[0].files.readers), _MOST_THREADS)
-    threads = max(min(threads, _AHEAD_BYTES // largest), 1)
-    return in_threads(lambda span: span[0].read(*span[1:]), spans(), threads)
-
-
 class _PartCopy:
     """One new part in `files`, made of all parts of one step; an array at a time."""
 
     def __init__(
-        self, files: Files, source: _MergedParts, shard_bytes: int, progress: Progress
+        self, files: Files, source: MergedParts, shard_bytes: int, progress: Progress
     ) -> None:
         first = source.store.parts[0].attributes
         parts = tuple((part.directory, part.samples) for part in source.store.parts)
@@ -308,7 +254,7 @@ class _PartCopy:
     def _is_as_read(self, array: CommittedArray) -> bool:
         """Whether an array's entries, read back, are those that were read of the source."""
         digest = hashlib.blake2b()
-        for _ in _hashed(array.spec, _array_pieces([array]), digest):
+        for _ in _hashed(array.spec, array_pieces([array]), digest):
             pass
         return digest.digest() == self._read.get(array.paths.values)
 
@@ -333,7 +279,7 @@ class _PartCopy:
         first = states.parts[0].states.spec
         spec = self._sharded(first, states.rows, first.chunk_bytes)
         paths = states_paths(self.directory, directory)
-        rows = self._copy(paths, spec, _array_pieces([part.states for part in states.parts]))
+        rows = self._copy(paths, spec, array_pieces([part.states for part in states.parts]))
         if states.samples and states.positions is None:
             spec = sample_spec("int64")
             spec = self._sharded(spec, states.samples, spec.chunk_bytes)
@@ -353,7 +299,7 @@ class _PartCopy:
         paths = column_paths(self.directory, directory)
         attributes = {"name": name, "index": index}
         spec = self._sharded(spec, rows, chunk_bytes)
-        return self._copy(paths, spec, _array_pieces(arrays), attributes)
+        return self._copy(paths, spec, array_pieces(arrays), attributes)
 
     def _sharded(self, spec: ArraySpec, rows: int, chunk_bytes: int) -> ArraySpec:
         """Return the spec with as many chunks in a shard as fit, and no more than there are."""
@@ -369,7 +315,7 @@ class _PartCopy:
         attributes: dict[str, Any] | None = None,
     ) -> ArrayCommit:
         # Text is encoded where it is: its entries are no bytes that could be copied.
-        encoder = Encoder(1 if spec.is_text else min(processors(), _MOST_THREADS))
+        encoder = Encoder(1 if spec.is_text else min(processors(), MOST_THREADS))
         writer = ArrayWriter(self._files, paths, spec, attributes, encoder)
         digest = hashlib.blake2b()
         try:
