@@ -150,7 +150,17 @@ class EmptyStoreError(AnalysisError):
 
 
 class MemoryTooSmallError(AnalysisError):
-    """The memory given cannot hold the smallest task: give what the message names."""
+    """The memory given cannot hold the smallest task: give what the message names.
+
+    Attributes
+    ----------
+    needed
+        Bytes that suffice.
+    """
+
+    def __init__(self, message: str, needed: int = 0) -> None:
+        super().__init__(message)
+        self.needed = needed
 
 
 class CountingError(AnalysisError):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 from helpers import draw_batch, rewrite_attributes, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic import layer as layer_of
+from synthetic import write_layers
 from typer.testing import CliRunner
 
 import tsstore
@@ -158,8 +161,22 @@ def test_without_ids_rows_are_not_compared_and_it_says_why(runs, tmp_path):
 
 
 def test_too_little_memory_says_how_much_is_needed(runs):
-    with pytest.raises(MemoryTooSmallError, match="join the ids of 600 samples; give at least"):
-        tsstore.compare(*runs, memory="1KiB", efficiency=False)
+    for options in ({"efficiency": False}, {}, {"novelty": True}):
+        with pytest.raises(MemoryTooSmallError, match="give at least memory='") as error:
+            tsstore.compare(*runs, memory="1KiB", **options)
+        least = int(re.search(r"at least memory='(\d+)KiB'", str(error.value))[1])
+        assert error.value.needed == pytest.approx(1024 * least, abs=1024)
+        assert set(tsstore.compare(*runs, memory=f"{least}KiB", **options))
+        with pytest.raises(MemoryTooSmallError, match=f"give at least memory='{least}KiB'"):
+            tsstore.compare(*runs, memory=f"{least - 1}KiB", **options)
+
+
+def test_ids_that_take_more_than_rows_are_refused_as_such(tmp_path):
+    many = 1 << 17
+    rows = {"a": layer_of(np.zeros((many, 1), np.uint8))}
+    run = write_layers(tmp_path / "run", rows, columns={"id": np.arange(many)})
+    with pytest.raises(MemoryTooSmallError, match="join the ids of 262,144 samples; give at least"):
+        tsstore.compare(run, run, memory="1MiB", efficiency=False)
 
 
 def test_what_was_found_is_a_table_a_document_and_a_picture(runs):

@@ -208,10 +208,13 @@ def test_a_plan_says_what_new_states_would_take(tmp_path):
     )
     assert tsstore.plan(first).novelty == {}
     with pytest.raises(MemoryTooSmallError) as planned:
-        tsstore.plan(first, "a", novelty=second, memory="1MiB")
+        tsstore.plan(first, "a", novelty=second, memory="1MiB", intervals=False)
     with pytest.raises(MemoryTooSmallError) as counted:
         overlap(first, second, memory="1MiB")
     assert str(planned.value) == str(counted.value)
+    with pytest.raises(MemoryTooSmallError) as both:
+        tsstore.plan(first, "a", novelty=second, memory="1MiB")
+    assert both.value.needed > counted.value.needed
 
 
 def test_each_thread_marks_the_samples_with_new_states_in_memory_of_its_own(tmp_path, monkeypatch):

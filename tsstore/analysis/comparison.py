@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from tsstore.analysis.flips import HEADINGS, HELD_BYTES, LayerFlips, compare_layer, find_targets
-from tsstore.analysis.overlap import find_overlap
-from tsstore.analysis.repeats import choose_samples
+from tsstore.analysis.flips import (
+    HEADINGS,
+    LayerFlips,
+    compare_layer,
+    find_targets,
+    kept_bytes,
+    memory_checks,
+)
+from tsstore.analysis.overlap import find_overlap, plan_overlap
+from tsstore.analysis.refusals import all_fit
+from tsstore.analysis.repeats import choose_samples, plan_samples
 from tsstore.analysis.request import Layers, Request, Run, countable, running, with_layers
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.difference import Difference, difference
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.results.overlap import Overlap
-from tsstore.analysis.runs import analyze_runs
+from tsstore.analysis.runs import analyze_samples, plan_runs
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.text import counted, html_lines, html_table, html_title, listed, printable, text_table
@@ -210,18 +220,24 @@ def compare(
     pairs = common_layers(*stores, layers)
     names = [states.name for states, _ in pairs]
     warnings = [*_warnings(pairs), *(_other_lengths(pairs) if novelty else ())]
-    found = None
-    if efficiency:
-        runs = [store.select(*names) for store in stores]
-        found = difference(*analyze_runs(runs, Request(memory, scheduler, progress, scratch)))
-    flips, overlap = {}, None
+    runs = [store.select(*names) for store in stores] if efficiency else []
+    counting = replace(request, intervals=True)
+    flips, found, overlap = {}, None, None
     with running(request, *stores) as runner:
-        amount = runner.memory(request.memory)
-        targets = find_targets(*stores, amount)
-        amount -= HELD_BYTES * (stores[0].samples + stores[1].samples)
+        amount, kept = runner.memory(request.memory), kept_bytes(*stores)
+        all_fit(
+            [
+                *memory_checks(stores, pairs, amount, runner),
+                *([partial(plan_runs, runs, counting, runner)] if efficiency else []),
+                *(_overlap_checks(stores, pairs, request, runner) if novelty else []),
+            ]
+        )
+        if efficiency:
+            found = difference(*analyze_samples(runs, counting, runner))
+        targets = find_targets(*stores)
         for name, pair in zip(names, pairs, strict=True):
             report = request.report(name)
-            flips[name] = compare_layer(*pair, targets, amount, runner, report)
+            flips[name] = compare_layer(*pair, targets, amount, runner, report, kept)
         del targets
         if novelty:
             overlap = _overlap(stores, pairs, request, runner, seed)
@@ -233,6 +249,18 @@ def _compare_analyses(first: Any, second: Any) -> Comparison:
     if not (isinstance(first, Analysis) and isinstance(second, Analysis)):
         raise AnalysisError("found a run and an analysis; compare two runs, or two analyses")
     return Comparison((first.run, second.run), {}, difference(first, second))
+
+
+def _overlap_checks(
+    stores: Pair[StateStore],
+    pairs: Sequence[Pair[LayerStates]],
+    request: Request,
+    runner: Scheduler,
+) -> Iterator[Callable[[], object]]:
+    """Yield what raises MemoryTooSmallError where the memory is too small for :func:`_overlap`."""
+    samples = [plan_samples(store, request, runner) for store in stores]
+    for pair in pairs:
+        yield partial(plan_overlap, pair, samples, request, runner)
 
 
 def _overlap(

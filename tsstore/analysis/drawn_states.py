@@ -93,17 +93,21 @@ def nearest_distances(
     """Return in how many bits each row differs from the nearest state of a layer, int64 (rows,)."""
     if not len(rows):
         return np.empty(0, np.int64)
+    found: _Numbers = nearest_pass(states, rows).run(memory, scheduler, request.report(states.name))
+    return found
+
+
+def nearest_pass(states: LayerStates, rows: npt.NDArray[np.uint8]) -> Reduction[_Numbers]:
+    """Return the pass that finds how far some rows are from the nearest of a layer."""
     words = row_words(rows)
-    reduction = Reduction(
+    return Reduction(
         states,
         "find the nearest states",
         partial(_nearest_in_piece, words=words, most=states.neurons + 1),
         _lowest,
         bytes_beside_row=2 * 8 * words.shape[1],
-        result_bytes=words.nbytes + 8 * len(rows),
+        result_bytes=words.nbytes + 8 * len(words),
     )
-    found: _Numbers = reduction.run(memory, scheduler, request.report(states.name))
-    return found
 
 
 def _nearest_in_piece(piece: Piece, words: _Words, most: int) -> _Numbers:

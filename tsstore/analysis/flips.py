@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.reduction import Piece
+from tsstore.analysis.execution.reduction import Piece, Reduction
 from tsstore.analysis.neurons.firing import firing_pass
 from tsstore.analysis.neurons.layer import LayerNeurons
+from tsstore.analysis.refusals import too_small
 from tsstore.analysis.request import check_rows
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.firing import Firing, add_firing, count_firing
-from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.ids import ID, id_dtype, id_pieces
-from tsstore.text import format_memory, printable
+from tsstore.text import printable
 
 if TYPE_CHECKING:
     from tsstore.store.reading.layer import LayerStates
@@ -99,25 +99,40 @@ class LayerFlips:
         return f"<LayerFlips {printable(self.name)}: {self.neurons} neurons, {share}>"
 
 
-def find_targets(first: StateStore, second: StateStore, memory: int) -> dict[str, _Numbers] | str:
+def memory_checks(
+    stores: tuple[StateStore, StateStore],
+    pairs: Iterable[tuple[LayerStates, LayerStates]],
+    memory: int,
+    scheduler: Scheduler,
+) -> Iterator[Callable[[], None]]:
+    """Yield what raises MemoryTooSmallError where so many bytes are too few to compare layers."""
+    if _why_not_paired(*stores):
+        return
+    yield partial(_check_joining, *stores, memory)
+    for first, second in pairs:
+        if not _other_positions(first, second):
+            one = _rows_pass(first, _nothing, kept_bytes(*stores))
+            yield partial(one.check, memory, scheduler, one.blocks())
+
+
+def kept_bytes(first: StateStore, second: StateStore) -> int:
+    """Return what is held of samples while the rows of layers are compared."""
+    return HELD_BYTES * (first.samples + second.samples)
+
+
+def _check_joining(first: StateStore, second: StateStore, memory: int) -> None:
+    samples = first.samples + second.samples
+    if (needed := SAMPLE_BYTES * samples) > memory:
+        raise too_small(first.path, memory, f"to join the ids of {samples:,} samples", needed)
+
+
+def find_targets(first: StateStore, second: StateStore) -> dict[str, _Numbers] | str:
     """Return where the samples of one run are among those shown of the other, or why not.
 
     By directory of a part: int64 (samples,), `NOT_PAIRED` for what is not there.
     """
-    for store in (first, second):
-        if any(ID not in part.columns for part in store.parts if part.samples):
-            return f"{printable(store.path)} has no ids that tell which samples are the same"
-    of_text = [_ids_are_text(store) for store in (first, second)]
-    if of_text[0] != of_text[1]:
-        one, other = ("text" if is_text else "integers" for is_text in of_text)
-        return f"ids are {one} in one run, and {other} in the other"
-    needed = SAMPLE_BYTES * (first.samples + second.samples)
-    if needed > memory:
-        raise MemoryTooSmallError(
-            f"{first.path}: memory of {format_memory(memory)} is too small to join the ids of "
-            f"{first.samples + second.samples:,} samples; give at least "
-            f"memory='{-(-needed // 1024)}KiB'"
-        )
+    if why := _why_not_paired(first, second):
+        return why
     shown, others = _ids(first), _ids(second)
     if shown.dtype != others.dtype:
         # The common type of int64 and uint64 would be float64, which tells not all ids apart.
@@ -138,6 +153,18 @@ def find_targets(first: StateStore, second: StateStore, memory: int) -> dict[str
         own[chosen] = target[start:stop]
         found[part.directory], start = own, stop
     return found
+
+
+def _why_not_paired(first: StateStore, second: StateStore) -> str:
+    """Return why samples of one run cannot be found in the other, where they cannot."""
+    for store in (first, second):
+        if any(ID not in part.columns for part in store.parts if part.samples):
+            return f"{printable(store.path)} has no ids that tell which samples are the same"
+    of_text = [_ids_are_text(store) for store in (first, second)]
+    if of_text[0] != of_text[1]:
+        one, other = ("text" if is_text else "integers" for is_text in of_text)
+        return f"ids are {one} in one run, and {other} in the other"
+    return ""
 
 
 def _ids_are_text(store: StateStore) -> bool:
@@ -204,8 +231,12 @@ def compare_layer(
     memory: int,
     scheduler: Scheduler,
     report: Report | None,
+    kept: int,
 ) -> LayerFlips:
-    """Count the bits that differ in a layer; `targets` are of :func:`find_targets`."""
+    """Count the bits that differ in a layer; `targets` are of :func:`find_targets`.
+
+    So many bytes are kept beside.
+    """
     check_rows(first)
     check_rows(second)
     reason = targets if isinstance(targets, str) else _other_positions(first, second)
@@ -215,17 +246,27 @@ def compare_layer(
     secret = int.from_bytes(os.urandom(16), "little")
     other = _Other(second, starts, targets)
     of_piece = partial(_compare_piece, other=other, secret=secret)
-    # The row of the other run, and its number.
-    beside = 3 * first.row_bytes + 32
-    found = firing_pass(first, "compare rows", of_piece, _add, beside).run(
-        memory, scheduler, report
-    )
+    found = _rows_pass(first, of_piece, kept).run(memory, scheduler, report)
     unequal = found.unequal + _unequal_without_rows(first, other)
     if not found.firing.rows:
         why = "no sample is in both with rows"
         return LayerFlips(first.name, first.neurons, None, why, unequal)
     flips = LayerNeurons(first.name, found.firing)
     return LayerFlips(first.name, first.neurons, flips, "", unequal)
+
+
+def _rows_pass(
+    first: LayerStates, of_piece: Callable[[Piece], _Flipped], kept: int
+) -> Reduction[_Flipped]:
+    """Return the pass that compares rows, while so many bytes are kept."""
+    # The row of the other run, and its number.
+    beside = 3 * first.row_bytes + 32
+    return replace(firing_pass(first, "compare rows", of_piece, _add, beside), kept_bytes=kept)
+
+
+def _nothing(piece: Piece) -> _Flipped:
+    """Stand for what would compare a piece, where memory alone is looked at."""
+    raise NotImplementedError
 
 
 def _unequal_without_rows(first: LayerStates, other: _Other) -> int:

@@ -20,12 +20,13 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.drawn_states import DRAWN, Drawn, nearest_distances, read_states
+from tsstore.analysis.drawn_states import DRAWN, Drawn, nearest_distances, nearest_pass, read_states
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import Request, check_rows
 from tsstore.analysis.results.overlap import LayerOverlap
 from tsstore.analysis.samples import Samples
@@ -161,8 +162,13 @@ def plan_overlap(
 ) -> PlannedOverlap:
     """Say what `find_overlap` would take; no state is read."""
     first, second = states
-    held = _held(second, scheduler)
-    plan = _plan(states, samples, KeyScheme.create(first.row_bytes, 0), held, scheduler, request)
+    held, scheme = _held(second, scheduler), KeyScheme.create(first.row_bytes, 0)
+    memory = scheduler.memory(request.memory)
+    last = nearest_pass(first, np.zeros((DRAWN, first.row_bytes), np.uint8))
+
+    planned = partial(_plan, states, samples, scheme, held, scheduler, request)
+    all_fit([planned, partial(last.check, memory, scheduler, last.blocks())])
+    plan = planned()
     return PlannedOverlap(
         first.stored_rows + second.stored_rows,
         first.stored_rows,

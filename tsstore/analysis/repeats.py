@@ -25,10 +25,11 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.reduction import Piece, Reduction
 from tsstore.analysis.planning.cost import INDEX_BYTES
+from tsstore.analysis.refusals import too_small
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.errors import MemoryTooSmallError, StoreError
+from tsstore.errors import StoreError
 from tsstore.store.reading.ids import ID, SameIds, id_dtype, repeated, same_ids
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
@@ -143,10 +144,8 @@ def leave_out_repeated(store: StateStore, by: str, memory: int) -> SampleFilter:
     """
     needed = _bytes_to_compare(store, by)
     if needed > memory:
-        raise MemoryTooSmallError(
-            f"{store.path}: memory of {format_memory(memory)} is too small to compare the ids of "
-            f"{store.samples:,} samples; give at least memory='{-(-needed // 1024)}KiB'"
-        )
+        purpose = f"to compare the ids of {store.samples:,} samples"
+        raise too_small(store.path, memory, purpose, needed)
     return SampleFilter(repeated(store.parts, by, store.view.samples))
 
 

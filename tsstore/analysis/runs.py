@@ -19,7 +19,7 @@ from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plans
-from tsstore.analysis.repeats import choose_samples
+from tsstore.analysis.repeats import choose_samples, plan_samples
 from tsstore.analysis.request import Request, check_rows, running
 from tsstore.analysis.results.estimates import PER_SAMPLE
 from tsstore.analysis.results.layer import LayerResult
@@ -108,15 +108,7 @@ def analyze_layers(
     even one task; later a DamageError if a chunk is not what was committed, a CountingError if the
     counts do not add up to the rows. Errors name the layer.
     """
-    # Which samples are left out of a run is held all the while, also while others are counted.
-    filters = {id(samples): samples.sample_filter for _, samples in layers}
-    left_out = sum(one.planned for one in filters.values())
-    works = []
-    for states, samples in layers:
-        check_rows(states, samples.sample_filter)
-        of = samples.group_count, left_out, request.exact, request.scratch
-        works.append(layer_work(states, scheduler, *of))
-    plans = make_plans(works, scheduler.memory(request.memory), scheduler)
+    plans = _plan_layers(layers, request, scheduler)
     found: dict[int, LayerResult] = {}
     batches = plan_batches(plans, scheduler.threads)
     progress = _Progress(request, layers, plans)
@@ -125,6 +117,27 @@ def analyze_layers(
         results = _count_batch(batch, chosen, request, scheduler, progress)
         found.update(zip(batch.layers, results, strict=True))
     return [found[place] for place in range(len(layers))]
+
+
+def plan_runs(runs: Iterable[StateStore], request: Request, scheduler: Scheduler) -> list[Plan]:
+    """Return how all layers of runs would be counted; no state is read."""
+    every = [(run, plan_samples(run, request, scheduler)) for run in runs]
+    layers = [(states, samples) for run, samples in every for states in run.values()]
+    return _plan_layers(layers, request, scheduler)
+
+
+def _plan_layers(
+    layers: Sequence[tuple[LayerStates, Samples]], request: Request, scheduler: Scheduler
+) -> list[Plan]:
+    # Which samples are left out of a run is held all the while, also while others are counted.
+    filters = {id(samples): samples.sample_filter for _, samples in layers}
+    left_out = sum(one.planned for one in filters.values())
+    works = []
+    for states, samples in layers:
+        check_rows(states, samples.sample_filter)
+        of = samples.group_count, left_out, request.exact, request.scratch
+        works.append(layer_work(states, scheduler, *of))
+    return make_plans(works, scheduler.memory(request.memory), scheduler)
 
 
 def count_layer(

@@ -16,14 +16,14 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.refusals import too_small
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.records import Buffers
-from tsstore.errors import MemoryTooSmallError
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block, LayerPart
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
-from tsstore.text import format_memory, printable
+from tsstore.text import printable
 
 PIECE_BYTES = 1 << 20
 """Of rows that are read at a time, about; those of one sample are read at once."""
@@ -151,11 +151,8 @@ class Reduction(Generic[Result]):
         """Raise MemoryTooSmallError if so many bytes are too few to count some blocks."""
         least = self.needed(scheduler, blocks)
         if least > memory:
-            raise MemoryTooSmallError(
-                f"{self.states.location}: memory of {format_memory(memory)} is too small to "
-                f"{self.purpose} of layer {printable(self.states.name)}; give at least "
-                f"memory='{-(-least // 1024)}KiB'"
-            )
+            purpose = f"to {self.purpose} of layer {printable(self.states.name)}"
+            raise too_small(self.states.location, memory, purpose, least)
 
     def needed(self, scheduler: Scheduler, blocks: Sequence[Block]) -> int:
         """Return the least memory, in bytes, in which some blocks can be counted."""

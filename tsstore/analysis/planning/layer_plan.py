@@ -6,6 +6,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tsstore.analysis.planning.cost import (
     HOT_PIECES,
@@ -19,13 +20,12 @@ from tsstore.analysis.planning.cost import (
     table_bytes,
     waiting_bytes,
 )
+from tsstore.analysis.refusals import all_fit, too_small
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_table_bytes
-from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
-from tsstore.text import format_memory
 
 MAX_PIECE_ROWS = 1 << 19
 MAX_BLOCK_PIECES = 16
@@ -143,10 +143,7 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool, held: 
         return plan
     alone = replace(work, sets=min(work.sets, 1))
     smallest = held + _smallest_memory(alone, left, threads, shared_memory)
-    raise MemoryTooSmallError(
-        f"layer {work.name}: memory of {format_memory(memory)} is too small for the smallest "
-        f"tasks; give at least memory='{-(-smallest // 1024)}KiB'"
-    )
+    raise too_small(f"layer {work.name}", memory, "for the smallest tasks", smallest)
 
 
 def find_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan | None:
@@ -161,16 +158,20 @@ def find_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
 
 
 def make_plans(works: Iterable[Work], memory: int, scheduler: Scheduler) -> list[Plan]:
-    """Return a plan for each of several layers, by itself; those that are alike have the same."""
+    """Return a plan for each of several layers, by itself; those that are alike have the same.
+
+    Where the memory is too small for some, the MemoryTooSmallError names what suffices for all.
+    """
     known: dict[Work, Plan] = {}
-    plans = []
-    for work in works:
+
+    def plan_of(work: Work) -> Plan:
         alike = replace(work, name="")
         if alike not in known:
             threads, shared_memory = scheduler.threads, scheduler.shared_memory
             known[alike] = make_plan(work, memory, threads, shared_memory)
-        plans.append(known[alike])
-    return plans
+        return known[alike]
+
+    return all_fit(partial(plan_of, work) for work in works)
 
 
 def layer_plan(

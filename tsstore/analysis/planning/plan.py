@@ -6,6 +6,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Collection
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from tsstore.analysis.comparison import common_layers
@@ -15,9 +16,10 @@ from tsstore.analysis.neurons.firing import firing_bytes
 from tsstore.analysis.neurons.matrix import plan_pairs
 from tsstore.analysis.overlap import PlannedOverlap, plan_overlap
 from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import Plan, find_plan, layer_work, make_plan
+from tsstore.analysis.planning.layer_plan import Plan, find_plan, layer_work, make_plans
 from tsstore.analysis.planning.planned_layer import PlannedLayer
 from tsstore.analysis.planning.run_plan import RunPlan
+from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.repeats import plan_samples
 from tsstore.analysis.request import (
     Bins,
@@ -115,16 +117,19 @@ def plan(
             kept += firing_bytes(states.neurons)
             pairs[name] = plan_pairs(states, amount, runner, kept)
             kept += pairs[name].matrix_bytes
-        overlap = {} if novelty is None else _plan_overlap(store, novelty, layers, request, runner)
+        checks: list[Callable[[], Any]] = [partial(make_plans, works, amount, runner)]
+        if novelty is not None:
+            checks.append(partial(_plan_overlap, store, novelty, layers, request, runner))
+        plans, overlap = [*all_fit(checks), {}][:2]
         threads, shared_memory = runner.threads, runner.shared_memory
 
     def found(work: Work, memory: int) -> Plan | None:
         return find_plan(work, memory, threads, shared_memory)
 
-    planned = {}
-    for work in works:
-        own = make_plan(work, amount, threads, shared_memory)
-        planned[work.name] = PlannedLayer(work.rows, work.row_bytes, own, work.object_scratch)
+    planned = {
+        work.name: PlannedLayer(work.rows, work.row_bytes, own, work.object_scratch)
+        for work, own in zip(works, plans, strict=True)
+    }
     smallest = min(amount, _least_memory(works, found, lambda plan: True) or amount)
     in_memory = _least_memory(works, found, lambda plan: not plan.spill)
     where = None if scratch is None else os.fspath(scratch)
