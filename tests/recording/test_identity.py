@@ -270,6 +270,7 @@ def test_the_order_in_memory_changes_nothing():
     assert hash_of(conjugate.imag) == hash_of(conjugate.imag.resolve_neg())
 
 
+@pytest.mark.filterwarnings("ignore:DTensor random operators:UserWarning")
 def test_parameters_that_are_spread_over_processes(tmp_path):
     tensor = pytest.importorskip("torch.distributed.tensor")
     torch.distributed.init_process_group(

@@ -9,12 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
+from torch.export.unflatten import InterpreterModule
+from torch.nn.modules import module as torch_module
 
 import tsstore
 from tsstore.recording.packing.packed import Packed, check_packable, form_of
 from tsstore.recording.packing.packer import rows_of
+
+needs_exported_classes = pytest.mark.skipif(
+    not hasattr(InterpreterModule, "type_name"),
+    reason="what torch 2.6 exports does not say of which class it was",
+)
+
+
+def has_any_global_hook() -> bool:
+    """Whether torch knows of a hook on all modules of the process, in any of its tables."""
+    tables = {name: held for name, held in vars(torch_module).items() if "_hooks" in name}
+    assert "_global_forward_hooks" in tables
+    return any(held for held in tables.values() if isinstance(held, dict))
 
 
 def writers() -> set[threading.Thread]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
-from watching import joined, stored, watched
+from watching import has_any_global_hook, joined, stored, watched
 
 import tsstore
 from tsstore.errors import OutputError
@@ -104,7 +104,7 @@ def test_nothing_is_compiled_anew(tmp_path, compiler, values, how, in_block):
     assert frames["told"][0] > 0
     assert frames["followed"][0] == 0, "the first batch runs as it is written"
     assert frames["followed"][1:] == frames["told"][1:]
-    assert not torch_module._has_any_global_hook()
+    assert not has_any_global_hook()
 
 
 def test_a_model_that_is_compiled_behind_the_captures_back(tmp_path, compiler, values):
@@ -182,7 +182,7 @@ def test_nothing_stays_behind_when_the_first_batch_is_cut_off(tmp_path, compiler
         with torch.no_grad():
             net(values)
         assert net._compiled_call_impl is before
-    assert not torch_module._has_any_global_hook()
+    assert not has_any_global_hook()
     assert tsstore.open(tmp_path / "run").samples == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -232,7 +232,7 @@ def test_a_layer_that_comes_later_is_looked_at_then(tmp_path):
         for number in (0, 0, 1):
             model.number = number
             model(torch.randn(2, 3, 4))
-        assert not torch_module._has_any_global_hook()
+        assert not has_any_global_hook()
     store = tsstore.open(tmp_path / "run")
     assert [store[name].attributes.neuron_axis for name in store.layers] == [2, 2]
     assert [store[name].rows for name in store.layers] == [12, 6]

@@ -24,6 +24,10 @@ def pack_by_torch(
     samples, neurons = tensor.shape[sample_axis], tensor.shape[neuron_axis]
     sizes = enumerate(tensor.shape)
     positions = math.prod(size for axis, size in sizes if axis not in (neuron_axis, sample_axis))
+    if not samples * positions:
+        # torch 2.6 pads no axis that is empty.
+        empty = (samples, positions, row_bytes(neurons))
+        return torch.empty(empty, dtype=torch.uint8, device=tensor.device)
     # Neurons that are neighbours stay so; else whole planes of them are shifted and joined.
     axis = 2 if neuron_axis == tensor.ndim - 1 else 1
     with torch.no_grad():
