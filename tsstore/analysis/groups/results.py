@@ -174,7 +174,7 @@ class GroupedAnalysis(Grouped[Analysis]):
         """Read what `save` has written; all as `Analysis.load`."""
         told, about = load_analyses(path, KIND)
         where = os.fspath(path)
-        values = [_parsed(value, where) for value in as_list(about, "values", where)]
+        values = [_parsed(value, where) for value in as_list(about.get("values"), "values", where)]
         analyses = [Analysis(**one) for one in told]
         if not values or len(set(values)) != len(values):
             raise FormatError(f"{where}: found groups {values!r:.80}; expected some, each once")

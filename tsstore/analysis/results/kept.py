@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from tsstore.errors import FormatError
 from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.rates import Answers
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.store.format.documents import mapping, number, real, text
+from tsstore.store.format.documents import Stored, mapping, number, real, stored, text
 
 MOST = 2**63 - 1
 WORD = 2**64 - 1
@@ -30,6 +30,68 @@ analysis, from 0 through all."""
 
 Told = Mapping[str, Any]
 """What an analysis is made of, by name."""
+
+
+def as_list(value: object, what: str, where: str) -> list[Any]:
+    """Return `value` as a list, or raise FormatError."""
+    if not isinstance(value, list):
+        raise FormatError(f"{where}: {what} is {value!r:.80}; expected a list")
+    return value
+
+
+def _flag(value: object, _what: str, _where: str) -> bool:
+    return value is True
+
+
+def _from_1(value: object, what: str, where: str) -> int:
+    return number(value, what, where, 1)
+
+
+def _count(value: object, what: str, where: str) -> int:
+    return number(value, what, where, 0, MOST)
+
+
+def _dealt(value: object, _what: str, where: str) -> Dealt:
+    said, digests = mapping(value, "dealt", where), []
+    for pair in as_list(said.get("digests"), "digests", where):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(f"a digest is {pair!r:.80}")
+        digests.append(tuple(number(part, "digest", where, 0, WORD) for part in pair))
+    return Dealt(text(said.get("by"), "by", where), tuple(digests), said.get("joined") is True)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _KeptLayer(Stored):
+    """What the document says of a layer, beside its tables."""
+
+    name: str = stored(text)
+    neurons: int = stored(_from_1)
+    samples: int = stored(number)
+    equal_pairs_within_samples: int = stored(_count)
+    pairs_within_samples: int = stored(_count)
+    collision_bound: float = stored(real)
+    threshold: float = stored(real)
+    dependence: str = stored(text)
+    has_groups: bool = stored(_flag)
+    sampling: Mapping[str, Any] | None = stored(mapping, None)
+    clusters: int | None = stored(number, None)
+
+
+@dataclass(frozen=True)
+class _KeptAnalysis(Stored):
+    """What the document says of an analysis, beside its layers and tables."""
+
+    run: str = stored(text)
+    samples: int = stored(_count)
+    samples_left_out: int = stored(_count)
+    repeats: str = stored(text)
+    not_compared: str = stored(text)
+    chosen: str = stored(text)
+    has_answers: bool = stored(_flag)
+    accuracy: float | None = stored(real, None)
+    repeated_samples: int | None = stored(number, None)
+    dealt: Dealt | None = stored(_dealt, None)
+    provenance: Provenance | None = stored(Provenance.from_json, None)
 
 
 def save_analyses(
@@ -77,7 +139,7 @@ def load_analyses(path: str | os.PathLike[str], kind: str) -> tuple[list[Told], 
         kept = _Tables(tables)
         found = [
             _analysis(place, mapping(said, "an analysis", where), kept, where)
-            for place, said in enumerate(as_list(about, "analyses", where))
+            for place, said in enumerate(as_list(about.get("analyses"), "analyses", where))
         ]
         kept.check_all_taken(len(found))
     except (ValueError, KeyError) as error:
@@ -110,27 +172,16 @@ class _Tables:
 
 
 def _analysis(place: int, said: Told, tables: _Tables, where: str) -> Told:
-    layers = [_layer(layer, tables, where) for layer in as_list(said, "layers", where)]
-    answers = None
-    if said.get("has_answers") is True:
+    layers = [_layer(one, tables, where) for one in as_list(said.get("layers"), "layers", where)]
+    own, answers = vars(_KeptAnalysis.from_json(said, "an analysis", where)).copy(), None
+    if own.pop("has_answers"):
         answers = Answers(*tables.take("answers", place))
         if min(int(column.min(initial=0)) for column in answers) < 0:
             raise ValueError("answers are fewer than none")
-    accuracy, repeated = said.get("accuracy"), said.get("repeated_samples")
-    provenance = said.get("provenance")
     return {
-        "run": text(said.get("run"), "run", where),
-        "samples": number(said.get("samples"), "samples", where, 0, MOST),
+        **own,
         "layers": {layer.name: layer for layer in layers},
-        "accuracy": None if accuracy is None else real(accuracy, "accuracy", where),
         "accuracy_by_group": answers,
-        "samples_left_out": number(said.get("samples_left_out"), "left out", where, 0, MOST),
-        "repeated_samples": None if repeated is None else number(repeated, "repeated", where),
-        "repeats": text(said.get("repeats"), "repeats", where),
-        "not_compared": text(said.get("not_compared"), "not_compared", where),
-        "dealt": _dealt(said.get("dealt"), where),
-        "chosen": text(said.get("chosen"), "chosen", where),
-        "provenance": provenance and Provenance.from_json(provenance, where, "provenance"),
     }
 
 
@@ -152,43 +203,22 @@ def _numbered(number: int, table: Table) -> Table:
 
 
 def _document_of(layer: LayerResult) -> dict[str, Any]:
-    return {
-        "name": layer.name,
-        "neurons": layer.neurons,
-        "samples": layer.samples,
-        "equal_pairs_within_samples": layer.equal_pairs_within_samples,
-        "pairs_within_samples": layer.pairs_within_samples,
-        "collision_bound": layer.collision_bound,
-        "threshold": layer.threshold,
-        "sampling": None if layer.sampling is None else dict(layer.sampling),
-        "clusters": layer.clusters,
-        "dependence": layer.dependence,
+    said = {own.name: getattr(layer, own.name) for own in fields(LayerResult)}
+    return {name: said[name] for name in said if name not in ("spectrum", "changes")} | {
+        "sampling": layer.sampling and dict(layer.sampling),
         "has_groups": layer.changes is not None,
     }
 
 
 def _layer(value: object, tables: _Tables, where: str) -> LayerResult:
-    said, own = mapping(value, "a layer", where), tables.results
+    said, own = vars(_KeptLayer.from_json(value, "a layer", where)).copy(), tables.results
     tables.results += 1
     changes = None
-    if said.get("has_groups") is True:
+    if said.pop("has_groups"):
         groups = tables.take("groups", own)
         changes = SpectrumDelta.from_arrays(groups, *tables.take("changes", own))
-    sampling, clusters = said.get("sampling"), said.get("clusters")
-    layer = LayerResult(
-        text(said.get("name"), "name", where),
-        number(said.get("neurons"), "neurons", where, 1),
-        number(said.get("samples"), "samples", where, 0),
-        Spectrum.from_arrays(*tables.take("spectrum", own)),
-        number(said.get("equal_pairs_within_samples"), "equal pairs", where, 0, MOST),
-        number(said.get("pairs_within_samples"), "pairs", where, 0, MOST),
-        real(said.get("collision_bound"), "collision_bound", where),
-        real(said.get("threshold"), "threshold", where),
-        None if sampling is None else mapping(sampling, "sampling", where),
-        changes,
-        None if clusters is None else number(clusters, "clusters", where),
-        text(said.get("dependence"), "dependence", where),
-    )
+    spectrum = Spectrum.from_arrays(*tables.take("spectrum", own))
+    layer = LayerResult(**said, spectrum=spectrum, changes=changes)
     _check(layer)
     return layer
 
@@ -209,22 +239,3 @@ def _check(layer: LayerResult) -> None:
     sums = int(changes.rows.sum()), int(changes.samples.sum())
     if left.any() or sums != (spectrum.rows, layer.samples):
         raise ValueError(f"the groups of layer {layer.name!r:.80} do not add up to its rows")
-
-
-def _dealt(value: object, where: str) -> Dealt | None:
-    if value is None:
-        return None
-    said = mapping(value, "dealt", where)
-    digests = []
-    for pair in as_list(said, "digests", where):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise ValueError(f"a digest is {pair!r:.80}")
-        digests.append(tuple(number(part, "digest", where, 0, WORD) for part in pair))
-    return Dealt(text(said.get("by"), "by", where), tuple(digests), said.get("joined") is True)  # type: ignore[arg-type]
-
-
-def as_list(said: Told, name: str, where: str) -> list[Any]:
-    """Return a list of that name; FormatError if there is none."""
-    if not isinstance(value := said.get(name), list):
-        raise FormatError(f"{where}: {name} is {value!r:.80}; expected a list")
-    return value
