@@ -8,7 +8,6 @@ import uuid
 import weakref
 from contextlib import closing
 from dataclasses import replace
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -353,19 +352,41 @@ def test_a_cluster_without_workers_is_an_error():
         assert client.status == "running"
 
 
-def test_workers_that_a_client_has_just_forgotten_are_asked_for_again(client, monkeypatch):
+def test_workers_that_a_client_has_just_forgotten_count(client, monkeypatch):
     """Its own look at the scheduler, every few seconds, tells how many there are, and no more."""
-    info = client.scheduler_info(n_workers=-1)
-    assert info["n_workers"] == len(info["workers"]) == 2
-    answers = chain([{**info, "workers": {}}] * 3, repeat(info))
-    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: next(answers))
+
+    async def nothing(n_workers):
+        pass
+
+    monkeypatch.setattr(client, "_update_scheduler_info", nothing)
+    forgotten = {**client.scheduler_info(), "workers": {}}
+    monkeypatch.setattr(client, "_scheduler_identity", forgotten)
+    assert not client.scheduler_info(n_workers=-1)["workers"]
     assert DistributedScheduler(client).all_threads == 2
+
+
+def test_a_scheduler_that_is_gone_is_an_error_that_says_so(client, monkeypatch):
+    async def identity():
+        raise OSError("Timed out")
+
+    monkeypatch.setattr(client.scheduler, "identity", identity)
+    with pytest.raises(AnalysisError, match=r"cannot be reached \(Timed out\); make another"):
+        DistributedScheduler(client)
+
+
+def let_say(monkeypatch, client, workers):
+    """Let the scheduler of a client say something else of its workers."""
+
+    async def identity():
+        return {"workers": workers}
+
+    monkeypatch.setattr(client.scheduler, "identity", identity)
 
 
 def test_workers_without_a_limit_share_the_memory_of_their_machine(client, monkeypatch):
     workers = client.scheduler_info(n_workers=-1)["workers"]
     without = {address: {**worker, "memory_limit": 0} for address, worker in workers.items()}
-    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": without})
+    let_say(monkeypatch, client, without)
     assert DistributedScheduler(client).memory(None) == available_memory() // 2 // 4
     one, other = without.values()
     other["host"] = "another machine"
@@ -388,7 +409,7 @@ def test_the_worker_with_most_threads_and_that_with_least_memory_count(client, m
     workers = client.scheduler_info(n_workers=-1)["workers"]
     for worker, threads, limit in zip(workers.values(), (4, 2), (8 * GIB, GIB), strict=True):
         worker.update(nthreads=threads, memory_limit=limit)
-    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": workers})
+    let_say(monkeypatch, client, workers)
     scheduler = DistributedScheduler(client)
     assert (scheduler.threads, scheduler.memory(None)) == (4, GIB // 4)
 

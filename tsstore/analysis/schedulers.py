@@ -144,7 +144,13 @@ class DistributedScheduler(Scheduler):
         self._owned = owned
         self._patience = patience
         self._address = client.scheduler.address
-        workers = known_workers(client)
+        try:
+            workers = known_workers(client)
+        except OSError as error:
+            self.close()
+            raise AnalysisError(
+                f"the cluster at {self._address} cannot be reached ({error}); make another client"
+            ) from error
         if not workers:
             self.close()
             raise AnalysisError(f"the cluster at {self._address} has no workers; start some first")

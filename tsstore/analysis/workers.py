@@ -28,23 +28,15 @@ LOOK_SECONDS = 1.0
 QUIET_SECONDS = 10.0
 """How long it is waited for before that is said."""
 
-ASKED_AGAIN = 10
-"""Times that a client is asked for its workers, where it only knows how many there are."""
-
 HERE = "from here"
 
 
 def known_workers(client: Any) -> dict[str, Any]:
-    """Return what the scheduler of a client says of each worker, by address.
+    """Return what the scheduler of a client says of each worker, by address; OSError if it is gone.
 
-    What a client learns by itself every few seconds leaves the workers out; where that has come
-    between our question and its answer, it is asked again.
+    What the client itself knows may leave the workers out: it asks for less every few seconds.
     """
-    for _ in range(ASKED_AGAIN):
-        said = client.scheduler_info(n_workers=-1)
-        if said.get("workers") or not said.get("n_workers"):
-            break
-    return dict(said.get("workers", {}))
+    return dict(client.sync(client.scheduler.identity)["workers"])
 
 
 class Workers:
@@ -171,7 +163,12 @@ class Watch:
         self._next_look = now + LOOK_SECONDS
         if self._client.status in ("closed", "closing"):
             raise CancelledError("its client was closed")
-        if known_workers(self._client):
+        try:
+            workers = known_workers(self._client)
+        except OSError:
+            # The tasks' own errors say what was lost.
+            return
+        if workers:
             self._last_seen, self._was_said = now, False
             return
         missing = now - self._last_seen
