@@ -8,6 +8,7 @@ from pathlib import Path
 from tsstore.errors import AccessError, FormatError, StoreError, StoreExistsError
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import StorePath, is_url
+from tsstore.store.format.documents import ZARR_JSON
 from tsstore.store.run import read_run
 from tsstore.text import printable
 
@@ -71,6 +72,9 @@ def _run_around(path: Path) -> Path | None:
     """Return the run in which a path lies; None if it lies in none."""
     found = None
     for folder in (path.absolute().parent.resolve() / path.name).parents:
+        if not os.path.lexists(folder / ZARR_JSON):
+            # To read it would look for what else was meant, in all that lies beside it.
+            continue
         try:
             read_run(LocalFiles(folder))
         except FormatError:
