@@ -27,7 +27,7 @@ def test_octaves_hold_all_states(entries):
 
 def test_octaves_by_an_example():
     assert charts.octaves([1, 2, 3, 4, 130], [5, 1, 1, 2, 1]) == (
-        ["1", "2", "4", "8", "16", "32", "64", "2^7"],
+        ["1", "2", "4", "8", "16", "32", "64", "2⁷"],
         [5, 2, 2, 0, 0, 0, 0, 1],
     )
 

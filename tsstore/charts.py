@@ -152,8 +152,11 @@ def octaves(incidence: Sequence[int], states: Sequence[int]) -> tuple[list[str],
     return [_power(octave) for octave in octave_range], [sums.get(o, 0) for o in octave_range]
 
 
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def _power(octave: int) -> str:
-    return f"{1 << octave}" if octave < 7 else f"2^{octave}"
+    return f"{1 << octave}" if octave < 7 else f"2{str(octave).translate(_RAISED)}"
 
 
 def _frame(x: Axis, y: Axis) -> str:
