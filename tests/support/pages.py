@@ -92,7 +92,8 @@ def _options(parameters: Iterable[Any]) -> list[str]:
     for one in parameters:
         if one.param_type_name != "option" or one.name == "help":
             continue
-        names = ", ".join(f"`{name}`" for name in (*one.opts, *one.secondary_opts))
+        value = f" {one.metavar}".replace("|", "\\|") if one.metavar else ""
+        names = ", ".join(f"`{name}{value}`" for name in (*one.opts, *one.secondary_opts))
         default = "" if one.default in (None, False, True) or one.required else one.default
         told = f" Default: {default}." if default else ""
         lines.append(f"| {names} | {(one.help or '').rstrip()}{told} |")
