@@ -31,13 +31,14 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z' -]*[A-Za-z])")
 _LATER = "try again later"
 _NO_CREDENTIALS = "no credentials were found"
-_INSTANCE = r"(?s)(?=.*(169\.254\.169\.254|metadata\.google))"
+# Looked for from the start alone: from each place in a text, all that follows would be read again.
+_INSTANCE = r"(?s)\A(?=.*(169\.254\.169\.254|metadata\.google))"
 _OR_PASS = ", or pass a store object of obstore that has them"
 _WRONG = "the credentials are not accepted"
 _KNOWN: list[tuple[str | re.Pattern[str], str, str]] = [
     (NO_BUCKET, "there is no such bucket",
      "create it, or check its name, the endpoint and the region"),
-    (r"(?s)(?=.*redirect).*LOCATION", "the bucket is in another region",
+    (r"(?s)\A(?=.*redirect).*LOCATION", "the bucket is in another region",
      "set AWS_DEFAULT_REGION to its region"),
     ("BadScheme|builder error", "its endpoint is no https:// URL",
      "set AWS_ALLOW_HTTP=true if http:// is meant"),
