@@ -7,14 +7,13 @@ import re
 import runpy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 HOUSE = runpy.run_path(str(ROOT / "benchmarks" / "house.py"))
-MODULES = HOUSE["read_modules"](ROOT)
-IMPORTS = HOUSE["find_imports"](MODULES)
 
 OUTSIDE = {
     "torch": {"recording", "tensorstate", "integrations", "demo", "commands.models"},
@@ -35,13 +34,25 @@ KERNELS = {"counting", "recording.packing", "numba_tools", "bits"}
 """Where loops are compiled."""
 
 
+@cache
+def modules() -> dict[str, Any]:
+    """Return all modules, by name; read once it is asked for, not by all who collect tests."""
+    return HOUSE["read_modules"](ROOT)
+
+
+@cache
+def imports() -> list[Any]:
+    """Return what they import of each other."""
+    return HOUSE["find_imports"](modules())
+
+
 def lies_in(module: str, places: set[str]) -> bool:
     name = module.removeprefix("tsstore.")
     return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    assert HOUSE["find_circles"](IMPORTS) == []
+    assert HOUSE["find_circles"](imports()) == []
 
 
 def test_a_circle_is_found_however_long_it_is():
@@ -50,8 +61,8 @@ def test_a_circle_is_found_however_long_it_is():
 
 
 def test_no_room_imports_one_that_it_may_not_know_of():
-    assert HOUSE["find_upward"](IMPORTS, MODULES) == []
-    assert {module.room for module in MODULES.values()} <= {"", *HOUSE["BELOW"]}
+    assert HOUSE["find_upward"](imports(), modules()) == []
+    assert {module.room for module in modules().values()} <= {"", *HOUSE["BELOW"]}
 
 
 def test_what_a_room_may_import_may_not_import_it():
@@ -64,7 +75,7 @@ def test_what_a_room_may_import_may_not_import_it():
 def test_packages_of_others_are_imported_in_few_places(package):
     found = {
         module.name
-        for module in MODULES.values()
+        for module in modules().values()
         for name, _ in HOUSE["imported_names"](module.tree)
         if name.partition(".")[0] == package
     }
@@ -74,7 +85,7 @@ def test_packages_of_others_are_imported_in_few_places(package):
 
 def test_loops_are_compiled_in_few_places():
     decorators = "tsstore.numba_tools.decorators"
-    found = {each.importer for each in IMPORTS if each.imported == decorators}
+    found = {each.importer for each in imports() if each.imported == decorators}
     assert len(found) > 10
     assert {name for name in found if not lies_in(name, KERNELS)} == set()
 
@@ -82,7 +93,7 @@ def test_loops_are_compiled_in_few_places():
 @cache
 def imported_at_once(name: str) -> frozenset[str]:
     """Return what a module imports when it is imported: not in a function, nor for types only."""
-    found, bodies = set(), [MODULES[name].tree.body]
+    found, bodies = set(), [modules()[name].tree.body]
     for body in bodies:
         for node in body:
             if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -103,8 +114,8 @@ def reached_at_once(name: str) -> set[str]:
         if name in reached:
             continue
         reached.add(name)
-        home = name if name in MODULES else name.rpartition(".")[0]
-        if home in MODULES and home != "tsstore":
+        home = name if name in modules() else name.rpartition(".")[0]
+        if home in modules() and home != "tsstore":
             left.extend({home} if home != name else imported_at_once(home))
     return {name.partition(".")[0] if "tsstore" not in name else name for name in reached}
 

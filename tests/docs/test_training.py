@@ -13,12 +13,13 @@ import tsstore
 from tsstore.commands.app import app
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in WARNINGS]
-pytest.importorskip("lightning")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Return the folder of the run, and what the page leaves."""
+    # Loaded here, not by every process that collects: it takes seconds.
+    pytest.importorskip("lightning")
     folder = tmp_path_factory.mktemp("training")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
