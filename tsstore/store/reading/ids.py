@@ -58,7 +58,7 @@ def _id_piece(part: Part, first: int, stop: int, name: str) -> npt.NDArray[Any]:
     return part.columns[name].read(first, stop).astype(dtype)
 
 
-def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> npt.NDArray[Any]:
+def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike) -> npt.NDArray[Any]:
     """Return those ids, integers or text, that no part holds, in the order given.
 
     StoreError where a part holds samples without such a column, or ids of another kind.
@@ -68,20 +68,20 @@ def missing_ids(parts: Iterable[Part], ids: npt.ArrayLike, name: str = ID) -> np
         return given
     holding = [part for part in parts if part.samples]
     # Also where nothing is held yet: a run whose ids are of no use could not be resumed.
-    id_dtype(holding, name)
-    _check_given(given, _dtype(holding[0], name) if holding else None, name)
+    id_dtype(holding, ID)
+    _check_given(given, _dtype(holding[0], ID) if holding else None)
     if not holding:
         return given
     comparable = given if given.dtype.kind in "iu" else np.array(given.tolist(), dtype=object)
     known, places = np.unique(comparable, return_inverse=True)
     held = np.zeros(len(known), dtype=bool)
     spans = sample_spans(holding, PIECE_SAMPLES)
-    for piece in in_threads_if_slow(lambda span: _id_piece(*span, name), spans, readers(holding)):
+    for piece in in_threads_if_slow(lambda span: _id_piece(*span, ID), spans, readers(holding)):
         _mark(held, known, piece)
     return given[~held[places.reshape(-1)]]
 
 
-def _check_given(ids: npt.NDArray[Any], stored: np.dtype[Any] | None, name: str) -> None:
+def _check_given(ids: npt.NDArray[Any], stored: np.dtype[Any] | None) -> None:
     """Raise StoreError unless ids are like those that are stored, or could be where none are."""
     text = ids.dtype.kind in "UTO" and all(isinstance(value, str) for value in ids.flat)
     kind = "text" if text else "integers" if ids.dtype.kind in "iu" else "neither"
@@ -91,7 +91,7 @@ def _check_given(ids: npt.NDArray[Any], stored: np.dtype[Any] | None, name: str)
     if ids.ndim != 1 or kind not in wanted:
         raise StoreError(
             f"ids are {ids.dtype} of shape {ids.shape}; expected {wanted} along one axis, as in "
-            f"column {name!r}"
+            f"column {ID!r}"
         )
 
 
