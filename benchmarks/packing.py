@@ -43,6 +43,7 @@ CASES = {
     "conv 200x16x10x10": ((200, 16, 10, 10), 1),
     "conv 32x64x56x56": ((32, 64, 56, 56), 1),
     "channels last": ((32, 64, 56, 56), 1),
+    "channels last, 20": ((32, 20, 56, 56), 1),
     "conv 32x512x7x7": ((32, 512, 7, 7), 1),
     "tokens 32x196x512": ((32, 196, 512), 2),
     "dense 200x84": ((200, 84), 1),
@@ -112,7 +113,7 @@ def make(name: str, dtype: torch.dtype) -> torch.Tensor:
     """Return activations, half of them on."""
     shape, _ = CASES[name]
     values = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-    if name == "channels last":
+    if name.startswith("channels last"):
         return values.to(memory_format=torch.channels_last)
     return values
 

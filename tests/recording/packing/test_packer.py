@@ -42,7 +42,7 @@ INTEGERS = [
 THRESHOLDS = [0.0, -0.0, 0.1, -0.1, 1.0, -1.5, 1e-41, -1e-41, 126.5, -129.0, 2.0**31, -(2.0**70)]
 KERNELS = (
     "pack_channels_first", "_pack_tiles", "_join", "_interleave", "_interleave_lines", "_spread",
-    "pack_channels_last", "_pack_line",
+    "pack_channels_last", "_pack_line", "_pack_cut", "_line_up", "_cut", "_word_of",
 )  # fmt: skip
 
 
@@ -135,6 +135,15 @@ def test_many_positions_are_packed_tile_by_tile(positions, neurons):
     np.testing.assert_array_equal(rows, packed(tensor))
 
 
+@pytest.mark.parametrize("neurons", [1, 3, 7, 9, 20, 63, 65, 100, 129, 1001])
+@pytest.mark.parametrize("positions", [2, 7, 8, 9, 17, 130, 700])
+def test_neighbours_without_a_gap_are_cut_into_rows(neurons, positions):
+    tensor = torch.randn(3, positions, neurons)
+    np.testing.assert_array_equal(pack(tensor, 0.0, 2, 0).rows, packed(tensor, 2))
+    wide = torch.randn(2, positions + 1, neurons, dtype=torch.float16)[:, 1:]
+    np.testing.assert_array_equal(pack(wide, 0.0, 2, 0).rows, packed(wide, 2))
+
+
 @pytest.mark.parametrize("neurons", [4095, 4096, 4097, 9001])
 def test_many_neurons_are_packed_line_by_line(neurons):
     tensor = torch.randn(2, 3, neurons)
@@ -176,6 +185,7 @@ def test_kernels_run_as_plain_python_with_the_same_result(monkeypatch):
         monkeypatch.setattr(module, name, getattr(module, name).py_func)
     for tile in (6, 16, 25):
         monkeypatch.setattr(kernels, "_TILE", tile)
+        monkeypatch.setattr(kernels, "_LINE", 8 * tile)
         with np.errstate(over="ignore"):  # unsigned numbers wrap around on purpose
             for tensor, expected in zip(tensors, compiled, strict=True):
                 np.testing.assert_array_equal(pack(tensor, 0.5, 1, 0).rows, expected)

@@ -19,6 +19,8 @@ _TILE: Final = 4096
 """Positions whose bytes are joined before they become rows, all in a near cache."""
 _FEW: Final = 4
 """Bytes of a row up to which it is written byte by byte, by vectors."""
+_LINE: Final = 1 << 17
+"""Neurons that are packed as one line of bits before it is cut into rows, in a near cache."""
 
 
 class _Source(NamedTuple):
@@ -178,8 +180,15 @@ def pack_channels_last(
     source = _Source(words_at(address, extent, first), step, first, following)
     flat, width = rows.reshape(rows.size), rows.shape[2]
     positions = flat.size // (width * starts.size)
+    if step == neurons and neurons % 8 and positions > 1:
+        tile = min(positions, max(_LINE // neurons, 1))
+        # One word more: a row is cut out of two.
+        _pack_cut(
+            source, starts, positions, tile, flat, np.empty(tile * neurons // 64 + 2, np.uint64)
+        )
+        return
     # Lines without gaps, between them or in the last bytes of their rows, are one long line.
-    lines = positions if step == neurons and neurons % 8 == 0 else 1
+    lines = positions if step == neurons else 1
     for block in range(starts.size):
         for position in range(0, positions, lines):
             row = flat[(block * positions + position) * width :][: lines * width]
@@ -208,3 +217,64 @@ def _pack_line(source: _Source, start: int, neurons: int, row: _Bytes) -> None:
             row[neuron // 8] |= np.uint8(on) << np.uint8(index)
     # What follows a line is the next one.
     row[row.size - 1] &= np.uint8((1 << (neurons - 8 * (row.size - 1))) - 1)
+
+
+@inlined
+def _pack_cut(
+    source: _Source,
+    starts: npt.NDArray[np.int64],
+    positions: int,
+    tile: int,
+    flat: _Bytes,
+    bits: npt.NDArray[np.uint64],
+) -> None:
+    """Pack lines that follow each other without a gap, to rows whose last bytes have one."""
+    neurons, width = source.step, flat.size // (positions * starts.size)
+    for block in range(starts.size):
+        for position in range(0, positions, tile):
+            size = min(tile, positions - position)
+            _line_up(source, starts[block] + position * neurons, size * neurons, bits)
+            row = flat[(block * positions + position) * width :][: size * width]
+            _cut(bits, neurons, width, size, row)
+
+
+@inlined
+def _line_up(source: _Source, start: int, count: int, bits: npt.NDArray[np.uint64]) -> None:
+    """Pack neighbours to words of 64 bits; what is behind the last one may be anything."""
+    words, _, first, following = source
+    for index in range(0, count, 64):
+        at = start + index
+        if at + 64 <= words.size:
+            bits[index // 64] = on_word(words, at, first, following)
+            continue
+        bits[index // 64] = 0
+        for bit in range(min(64, words.size - at)):
+            on = words.dtype.type(words[at + bit] - first) <= following
+            bits[index // 64] |= np.uint64(on) << np.uint64(bit)
+
+
+@kernel
+def _cut(bits: npt.NDArray[np.uint64], neurons: int, width: int, size: int, rows: _Bytes) -> None:
+    """Write bits that follow each other as rows, 8 bytes after 8 bytes."""
+    # What is written behind a row is overwritten by the next ones, but at the end.
+    whole = max(size - 8, 0)
+    for position in range(whole):
+        for byte in range(0, width, 8):
+            word = _word_of(bits, position * neurons + 8 * byte, neurons - 8 * byte)
+            begin = np.uint64(position * width + byte)
+            for index in range(8):
+                rows[begin + np.uint64(index)] = np.uint8(word >> np.uint64(8 * index))
+    for position in range(whole, size):
+        for byte in range(width):
+            word = _word_of(bits, position * neurons + 8 * byte, neurons - 8 * byte)
+            rows[position * width + byte] = np.uint8(word & np.uint64(0xFF))
+
+
+@inlined
+def _word_of(bits: npt.NDArray[np.uint64], at: int, left: int) -> np.uint64:
+    """Return the 64 bits from anywhere on, or as many as are left."""
+    begin, one = np.uint64(at), np.uint64(1)
+    index, shift = begin >> np.uint64(6), begin & np.uint64(63)
+    word = bits[index] >> shift | bits[index + one] << one << (np.uint64(63) - shift)
+    kept = np.uint64(0xFFFF_FFFF_FFFF_FFFF) >> np.uint64(max(64 - left, 0))
+    return np.uint64(word & kept)
