@@ -48,7 +48,7 @@ class Arena(RowMemory):
                     self._memory, self._filled = self._block(BLOCK_BYTES), 0
                 memory, begin = self._memory, self._filled
                 self._filled += size + -size % _ALIGNMENT
-        return np.ndarray(shape, np.uint8, memory, begin)
+        return memory[begin : begin + size].reshape(shape)
 
     def copy(self, batch: Batch) -> Batch:
         """Return a batch whose arrays are in blocks, but for large ones and text."""

@@ -7,6 +7,7 @@ import sys
 import threading
 from types import FrameType
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
@@ -97,7 +98,7 @@ class CurrentBatch:
     def takes_rows(self) -> bool:
         """Whether the rows of a call that happens now are wanted."""
         # What runs inside a backward pass runs again, for activation checkpointing.
-        if self.is_elsewhere or torch._C._current_graph_task_id() != -1:
+        if os.getpid() != self._process or torch._C._current_graph_task_id() != -1:
             return False
         if self.batch is not None:
             return self.batch.wanted
@@ -127,16 +128,14 @@ class CurrentBatch:
             self.copies.original_ran = True
             self.batch.begin_forward()
         if isinstance(rows, Packed):
-            self._warn_if_sorted(target, rows)
-            rows = self.transfer.start(rows)
+            if rows.may_be_sorted:
+                self._warn_of_order(target)
+            if not isinstance(rows.rows, np.ndarray):
+                rows = self.transfer.start(rows)
         self.batch.add(target, rows)
 
-    def _warn_if_sorted(self, target: Target, packed: Packed) -> None:
-        if (
-            packed.may_be_sorted
-            and not self.model_input.is_packed
-            and not self._has_warned_of_order
-        ):
+    def _warn_of_order(self, target: Target) -> None:
+        if not self.model_input.is_packed and not self._has_warned_of_order:
             self._has_warned_of_order = True
             warn(
                 f"{target.name}: its packed sequences do not say whether they were sorted by "

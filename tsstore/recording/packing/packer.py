@@ -77,8 +77,14 @@ class Packer:
         if plan is None:
             return self._pack_first(tensor, kind)
         form, reading = plan
-        if reading is not None and reading.fits(address := _address_of(tensor)):
-            return Packed(reading.rows_at(address, self._memory), form)
+        if reading is not None:
+            try:
+                address = tensor.data_ptr()
+            except RuntimeError:
+                # It stands for others, as in vmap.
+                raise no_values(tensor) from None
+            if reading.fits(address):
+                return Packed(reading.rows_at(address, self._memory), form)
         check_packable(tensor)
         return self.packed(tensor, form)
 
@@ -121,21 +127,14 @@ class Packer:
 
 def _kind_of(tensor: torch.Tensor) -> Hashable | None:
     """Return what tensors have in common that are packed alike; None where each is looked at."""
-    if type(tensor) is not torch.Tensor or torch._C._get_tracing_state() is not None:
+    if type(tensor) is not torch.Tensor:
         return None
     try:
         strides = tensor.stride()
     except RuntimeError:
         return None
-    return tensor.device, tensor.dtype, tensor.shape, strides, tensor.is_neg()
-
-
-def _address_of(tensor: torch.Tensor) -> int:
-    """Return where a tensor's values begin; OutputError if it stands for others, as in vmap."""
-    try:
-        return tensor.data_ptr()
-    except RuntimeError:
-        raise no_values(tensor) from None
+    # While torch.jit.trace runs, sizes are tensors, which are like no others.
+    return tensor.is_cpu, tensor.dtype, tensor.shape, strides, tensor.is_neg()
 
 
 def rows_of(tensor: torch.Tensor, form: Form, memory: RowMemory = _HEAP) -> Rows | torch.Tensor:
