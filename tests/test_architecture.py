@@ -20,7 +20,12 @@ OUTSIDE = {
     "lightning": {"integrations"},
     "transformers": {"integrations"},
     "dask": {"analysis", "store.reading.layer", "store.reading.dataset"},
-    "distributed": {"analysis.schedulers"},
+    "distributed": {
+        "analysis.schedulers",
+        "analysis.connecting",
+        "analysis.execution.record_holder",
+        "analysis.execution.worker_records",
+    },
     "zarr": {"store.reading", "analysis.states"},
     "numcodecs": {"store.chunked"},
     "obstore": {"store.files"},

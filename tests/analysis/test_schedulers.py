@@ -21,7 +21,7 @@ from helpers import draw_batch, write_run
 from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
-from tsstore.analysis import schedulers
+from tsstore.analysis import connecting
 from tsstore.analysis import workers as workers_of
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
@@ -307,7 +307,7 @@ def test_an_address_where_nothing_answers_is_an_error():
 
 
 def test_while_nothing_answers_it_is_said_that_it_is_tried(monkeypatch):
-    monkeypatch.setattr(schedulers, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(connecting, "ANSWER_SECONDS", 0.1)
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "200ms"}),
         pytest.warns(
@@ -717,5 +717,5 @@ def test_threads_and_a_cluster_have_all_that_an_analysis_needs(client):
     schedulers: list[Scheduler] = [LocalScheduler(2), DistributedScheduler(client)]
     needed = {name for name in vars(Scheduler) if not name.startswith("_")}
     needed |= Scheduler.__annotations__.keys()
-    assert len(needed) == 9
+    assert len(needed) == 13
     assert all(hasattr(each, name) for each in schedulers for name in needed)

@@ -23,7 +23,7 @@ from typer.main import get_command
 import tsstore
 from tsstore import errors
 from tsstore.analysis import schedulers, workers
-from tsstore.analysis.execution import exchange, scratch
+from tsstore.analysis.execution import exchange, recounting, scratch, worker_records
 from tsstore.analysis.machine import DEFAULT_SHARE
 from tsstore.analysis.schedulers import choose
 from tsstore.commands.app import app
@@ -32,12 +32,13 @@ from tsstore.store.files.open import open_files
 
 ROOT = Path(__file__).parents[2]
 TEXT = read("how-to/cluster.md", "how-to/kubernetes.md", "explanation/scaling.md")
-LOCAL, SLURM, VOLUME, S3, ONE_LAYER = blocks(TEXT)
+LOCAL, SLURM, HELD, VOLUME, S3, ONE_LAYER = blocks(TEXT)
 MEASURED, PLANNED = blocks(TEXT, "text")
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
 SAID = re.findall(r'"([^"`]+)"', PROSE.partition("## When something fails")[2])
-SOURCE = "".join(inspect.getsource(module) for module in (schedulers, workers, exchange, scratch))
+MODULES = schedulers, workers, exchange, recounting, scratch, worker_records
+SOURCE = "".join(map(inspect.getsource, MODULES))
 PARAMETERS = inspect.signature(tsstore.analyze).parameters
 
 
@@ -61,12 +62,16 @@ def test_the_script_of_a_local_cluster_prints_what_threads_count(tmp_path):
     assert shown.startswith("<Analysis run.zarr>")
 
 
-@pytest.mark.parametrize("script", [SLURM, VOLUME, S3], ids=["SLURM", "VOLUME", "S3"])
+SCRIPTS = {"SLURM": SLURM, "HELD": HELD, "VOLUME": VOLUME, "S3": S3}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_other_scripts_call_what_is_there(script):
     calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
     (call,) = [node for node in calls if ast.unparse(node.func) == "tsstore.analyze"]
     given = {keyword.arg for keyword in call.keywords}
-    assert {"scheduler", "scratch"} <= given <= PARAMETERS.keys()
+    assert {"scheduler", "memory"} <= given <= PARAMETERS.keys()
+    assert ("scratch" in given) == (script is not HELD)
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def analyze(
     memory
         What one process may add to its baseline, in bytes or as ``"2GiB"``; a quarter of what
         there is unless given. As many layers are counted at once as it holds; what does not fit of
-        one goes through files.
+        one goes through files. On a cluster that is each worker, with the records that it holds.
     scheduler
         ``"threads"``, ``"synchronous"``, a ``distributed.Client``, or the address of a cluster;
         unless given, the current client if there is one, else threads.
@@ -118,8 +118,9 @@ def analyze(
         Called as ``progress(what, tasks done, all tasks)``: `what` is the layer's name, or how many
         there are, as ``"53 layers"``.
     scratch
-        Folder for those files; all workers of a cluster must see it. Or object storage, such as
-        ``"s3://bucket/scratch"``, which takes the extra `s3`; see ``docs/how-to/cluster.md``.
+        Folder for those files; all workers of a cluster must see it, and none of them holds
+        records where it is given. Or object storage, such as ``"s3://bucket/scratch"``, which
+        takes the extra `s3`; see ``docs/how-to/cluster.md``.
     intervals
         Whether to count what confidence intervals need, by 32 random groups of samples. Without,
         an analysis takes about half of the time.

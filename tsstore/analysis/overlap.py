@@ -23,6 +23,7 @@ import numpy.typing as npt
 from tsstore.analysis.drawn_states import DRAWN, Drawn, nearest_distances, nearest_pass, read_states
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
+from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.layer_plan import Plan, make_plan
@@ -109,7 +110,8 @@ def find_overlap(
             SampleJob(second, scheme, plan, folder, other, firsts),
             stored,
         )
-        found: _Found = scheduler.run(graph, key, plan.threads, request.report(first.name))
+        report = request.report(first.name)
+        found: _Found = run_graph(scheduler, graph, key, plan.threads, report)
     _check(found, states, samples)
     rows = read_states(second, firsts, scheme, found.drawn)
     distances = nearest_distances(first, rows, memory, scheduler, request)
@@ -172,7 +174,7 @@ def plan_overlap(
     return PlannedOverlap(
         first.stored_rows + second.stored_rows,
         first.stored_rows,
-        plan.scratch_bytes if plan.spill else 0,
+        plan.scratch_bytes if plan.in_scratch else 0,
         plan.projected_peak + held,
         plan.tasks,
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Counts, build_graph, count_in_one_task, finish_counts
+from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.machine import give_back_memory
@@ -188,14 +189,14 @@ def _count_batch(
         give_back_memory()
     # All of them write to the folder if one does: each file has a name of its own.
     spilling = next((plan for plan in plans if plan.spill), plans[0])
-    with planned_scratch(spilling, scheduler, request.scratch) as folder:
+    with planned_scratch(spilling, scheduler, request.scratch, batch.room_bytes) as folder:
         keys, token = [], uuid.uuid4().hex[:12]
         for number, (states, samples, plan) in enumerate(layers):
             scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
             job = LayerJob(states, scheme, plan, folder, samples)
             keys.append(_add_layer(graph, job, token, number))
         report = progress.of_batch(plans)
-        results: list[LayerResult] = scheduler.run(graph, keys, batch.threads, report)
+        results: list[LayerResult] = run_graph(scheduler, graph, keys, batch.threads, report)
         if batch.gives_back:
             give_back_memory()
     return results

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import count
 from typing import Any
 
+from tsstore.analysis.connecting import (
+    by_process,
+    check_usable,
+    connect,
+    current_client,
+    memory_limits,
+)
+from tsstore.analysis.execution.worker_records import LostRecordsError
 from tsstore.analysis.machine import (
     DEFAULT_SHARE,
     available_memory,
@@ -19,7 +26,7 @@ from tsstore.analysis.machine import (
     parse_memory,
 )
 from tsstore.analysis.workers import Watch, Workers, known_workers
-from tsstore.errors import AnalysisError, DamageError, warn
+from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.files.base import Files
 from tsstore.text import format_memory
 
@@ -35,9 +42,6 @@ PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 0.01
 """How often it is looked for tasks that are done."""
 
-ANSWER_SECONDS = 3.0
-"""How long a cluster may take to answer before that is said."""
-
 SETTLING_SECONDS = 10.0
 """How long tasks that nobody wants any more are waited for."""
 
@@ -46,20 +50,46 @@ class Scheduler(ABC):
     """What an analysis needs of the place where its graphs run; it is closed at the end.
 
     Of tasks one process runs so many at a time, `threads`, and all of them `all_threads`; with
-    shared memory that is this process, and there is no other one that might not see a file.
+    shared memory that is this process, and there is no other one that might not see a file. So
+    many other processes hold records for each other, `holders`.
     """
 
     threads: int
     all_threads: int
     shared_memory = True
+    holders = 0
 
     @abstractmethod
     def memory(self, requested: int | str | None) -> int:
         """Return the memory that one process may use, in bytes: a quarter unless requested."""
 
     @abstractmethod
-    def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
-        """Run a graph and return the value of a key, or those of a list of keys."""
+    def run(
+        self,
+        graph: dict[Any, Any],
+        key: Any,
+        threads: int,
+        report: Report | None,
+        kept: Collection[Any] = (),
+    ) -> Any:
+        """Run a graph and return the value of a key, or those of a list of keys.
+
+        What tasks have given is `kept` to the end, so that a worker that is lost does not make all
+        of them run again.
+        """
+
+    def holding(self, room: int) -> AbstractContextManager[str]:
+        """Let each worker hold so many bytes of records, and give the place of these."""
+        raise NotImplementedError
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether workers hold records now."""
+        return False
+
+    def keep_records(self, files: Collection[str]) -> set[str]:
+        """Return which files of records workers hold, and let them hold no others."""
+        raise NotImplementedError
 
     def check_scratch(self, folder: str) -> None:  # noqa: B027 - one process sees its own
         """Raise AnalysisError if not all processes see the folder."""
@@ -88,13 +118,13 @@ def choose(scheduler: Any, patience: float = PATIENCE_SECONDS) -> Scheduler:
     cluster.
     """
     if scheduler is None:
-        scheduler = _current_client() or "threads"
+        scheduler = current_client() or "threads"
     if scheduler == "threads":
         return LocalScheduler(available_processors())
     if scheduler in ("synchronous", "sync", "single-threaded"):
         return LocalScheduler(1)
     if isinstance(scheduler, str) and "://" in scheduler:
-        return DistributedScheduler(_connect(scheduler), True, patience)
+        return DistributedScheduler(connect(scheduler), True, patience)
     if hasattr(scheduler, "scheduler_info") and hasattr(scheduler, "get"):
         return DistributedScheduler(scheduler, patience=patience)
     raise AnalysisError(
@@ -114,7 +144,14 @@ class LocalScheduler(Scheduler):
         share = int(DEFAULT_SHARE * available_memory())
         return share if requested is None else parse_memory(requested)
 
-    def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
+    def run(
+        self,
+        graph: dict[Any, Any],
+        key: Any,
+        threads: int,
+        report: Report | None,
+        kept: Collection[Any] = (),
+    ) -> Any:
         """Run a graph on so many threads; none of them is left running, whatever happens."""
         from dask.local import get_sync
         from dask.threaded import get
@@ -139,7 +176,7 @@ class DistributedScheduler(Scheduler):
     def __init__(
         self, client: Any, owned: bool = False, patience: float = PATIENCE_SECONDS
     ) -> None:
-        _check_usable(client)
+        check_usable(client)
         self._client = client
         self._owned = owned
         self._patience = patience
@@ -155,10 +192,12 @@ class DistributedScheduler(Scheduler):
             self.close()
             raise AnalysisError(f"the cluster at {self._address} has no workers; start some first")
         threads = {address: worker["nthreads"] for address, worker in workers.items()}
-        self.threads = max(_by_process(threads))
+        self.threads = max(by_process(threads))
         self.all_threads = sum(threads.values())
         self._workers = Workers(client)
-        self._limit = min(_by_process(_memory_limits(client, workers)))
+        # Those of one process share a file system, too.
+        self.holders = 0 if any(one.startswith("inproc://") for one in workers) else len(workers)
+        self._limit = min(by_process(memory_limits(client, workers)))
 
     def memory(self, requested: int | str | None) -> int:
         """Return what was asked for, or a quarter of the smallest worker process's limit."""
@@ -192,21 +231,49 @@ class DistributedScheduler(Scheduler):
                 self._workers.check_file(files, error.missing)
             raise
 
-    def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
+    @contextmanager
+    def holding(self, room: int) -> Iterator[str]:
+        """Let each worker, also one that joins later, hold records until the end of the block."""
+        with self._workers.holding(room) as place:
+            yield place
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether workers hold records now."""
+        return bool(self._workers.place)
+
+    def keep_records(self, files: Collection[str]) -> set[str]:
+        """Ask each worker which of the files it holds, and let it hold no others."""
+        return self._workers.keep_records(files)
+
+    def run(
+        self,
+        graph: dict[Any, Any],
+        key: Any,
+        threads: int,
+        report: Report | None,
+        kept: Collection[Any] = (),
+    ) -> Any:
         """Run a graph on the workers, each of which uses all its threads.
 
         After an error or an interrupt no task begins any more, and those that run are waited for,
         some seconds at most. Workers that die again and again are an AnalysisError, and so is a
-        cluster that is closed, restarted, or without workers for too long.
+        cluster that is closed, restarted, or without workers for too long. A LostRecordsError has
+        the values that were found.
         """
         from distributed.scheduler import KilledWorker
 
         wanted = key if isinstance(key, list) else [key]
-        others = [] if report is None else task_keys(graph).difference(wanted)
+        others = {*kept} if report is None else task_keys(graph)
         watch = Watch(self._client, self._address, self._patience)
-        futures = self._client.get(graph, [*wanted, *others], sync=False)
+        futures = self._client.get(graph, [*wanted, *others.difference(wanted)], sync=False)
+        values: dict[Any, Any] = {}
         try:
-            values = self._follow(futures, report, watch, set(wanted))
+            self._follow(futures, report, watch, {*wanted, *kept}, {*kept}, values)
+        except LostRecordsError as error:
+            self._drop(futures, graph)
+            error.values = values
+            raise
         except (KilledWorker, CancelledError) as error:
             self._drop(futures, graph)
             raise AnalysisError(watch.why_lost(error)) from error
@@ -236,16 +303,22 @@ class DistributedScheduler(Scheduler):
                 time.sleep(0.05)
 
     def _follow(
-        self, futures: list[Any], report: Report | None, watch: Watch, wanted: set[Any]
-    ) -> dict[Any, Any]:
-        """Wait until all tasks are done, or one has failed; return the values that are wanted.
+        self,
+        futures: list[Any],
+        report: Report | None,
+        watch: Watch,
+        wanted: set[Any],
+        kept: set[Any],
+        values: dict[Any, Any],
+    ) -> None:
+        """Wait until all tasks are done, or one has failed; add the values that are wanted.
 
-        They are gathered as they come. Each task that is done is reported, if that is asked for.
+        They are gathered as they come, and workers keep some of them. Each task that is done is
+        reported, if that is asked for.
         """
         from distributed import as_completed
 
         finished: Any = as_completed(futures, loop=self._client.loop)  # type: ignore[no-untyped-call]
-        values: dict[Any, Any] = {}
         done = 0
         while done < len(futures):
             if not finished.has_ready():
@@ -253,84 +326,39 @@ class DistributedScheduler(Scheduler):
                 time.sleep(POLL_SECONDS)
                 continue
             ready = finished.next_batch(block=False)
-            # What has failed raises its error here, wanted or not.
-            found = [each for each in ready if each.key in wanted or each.status != "finished"]
-            for future, value in zip(found, self._client.gather(found), strict=True):
+            found = [each for each in ready if each.key in wanted and each.status == "finished"]
+            for future, value in zip(found, self._gathered(found, watch), strict=True):
                 values[future.key] = value
+            # What has failed raises its error here, wanted or not.
+            self._client.gather([each for each in ready if each.status != "finished"])
             for future in ready:
                 # A worker keeps what a future stands for, though no other task needs it any more.
-                future.release()
+                if future.key not in kept:
+                    future.release()
                 done += 1
                 if report is not None:
                     report(done, len(futures))
-        return values
+
+    def _gathered(self, futures: list[Any], watch: Watch) -> list[Any]:
+        """Return what tasks that are done have given, or give again where a worker was lost."""
+        if not futures:
+            return []
+        loop = self._client.loop.asyncio_loop
+        asked: Future[list[Any]]
+        asked = asyncio.run_coroutine_threadsafe(
+            self._client.gather(futures, asynchronous=True), loop
+        )
+        try:
+            while not wait([asked], POLL_SECONDS).done:
+                watch.look()
+        finally:
+            asked.cancel()
+        return asked.result()
 
 
 def task_keys(graph: dict[Any, Any]) -> set[Any]:
     """Return the keys of a graph that stand for tasks, not for constants."""
     return {key for key, value in graph.items() if isinstance(value, tuple)}
-
-
-def _current_client() -> Any:
-    """Return the client that Dask itself would use; without distributed there is none."""
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import Client
-
-    try:
-        return Client.current()  # type: ignore[no-untyped-call]
-    except ValueError:
-        return None
-
-
-def _connect(address: str) -> Any:
-    try:
-        import dask
-        from dask.utils import parse_timedelta
-        from distributed import Client
-    except ImportError:
-        raise AnalysisError(
-            f"scheduler {address} needs the package distributed; install tsstore[cluster]"
-        ) from None
-    patience = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
-    try:
-        if patience > ANSWER_SECONDS:
-            with suppress(OSError):
-                return Client(address, timeout=ANSWER_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
-            warn(f"no cluster answers at {address} yet; it is tried for {patience:g} s more")
-        return Client(address, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        raise AnalysisError(f"no cluster answers at {address} ({error}); is it running?") from error
-
-
-def _check_usable(client: Any) -> None:
-    if client.status == "closed":
-        raise AnalysisError(f"the client {client!r} is closed; make another one")
-    if client.asynchronous:
-        raise AnalysisError(
-            f"the client {client!r} is asynchronous; make one with asynchronous=False, or analyse "
-            "in another thread"
-        )
-
-
-def _memory_limits(client: Any, workers: dict[str, Any]) -> dict[str, int]:
-    """Return each worker's memory limit; of one without, its share of what its machine has."""
-    limits = {address: worker["memory_limit"] for address, worker in workers.items()}
-    unlimited = [address for address, limit in limits.items() if not limit]
-    if unlimited:
-        hosts = Counter(worker["host"] for worker in workers.values())
-        for address, amount in client.run(available_memory, workers=unlimited).items():
-            limits[address] = amount // hosts[workers[address]["host"]]
-    return limits
-
-
-def _by_process(amounts: dict[str, int]) -> list[int]:
-    """Add up what workers of one process have: they are at ``inproc://host/process/number``."""
-    sums: Counter[str] = Counter()
-    for address, amount in amounts.items():
-        within = address.startswith("inproc://")
-        sums[address.rpartition("/")[0] if within else address] += amount
-    return list(sums.values())
 
 
 @contextmanager

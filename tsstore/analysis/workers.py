@@ -7,13 +7,15 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tsstore import __version__
 from tsstore.analysis.execution.scratch_objects import split_url
+from tsstore.analysis.execution.worker_records import make_place, name_of
 from tsstore.errors import AccessError, AnalysisError, StoreError, TsstoreWarning
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import is_url
@@ -44,6 +46,31 @@ class Workers:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self.place = ""
+
+    @contextmanager
+    def holding(self, room: int) -> Iterator[str]:
+        """Let each worker hold so many bytes of records; give their place, and end it."""
+        from tsstore.analysis.execution.record_holder import RecordHolder, let_go
+
+        self._client.register_plugin(RecordHolder())
+        self.place = uuid.uuid4().hex
+        try:
+            yield make_place(self.place, room)
+        finally:
+            # A worker that is not reached lets go by itself, when nobody has asked for long.
+            with suppress(Exception):
+                if self._client.status == "running":
+                    self._client.run(let_go, self.place, on_error="ignore")
+            self.place = ""
+
+    def keep_records(self, files: Collection[str]) -> set[str]:
+        """Return which files of records are held, and let workers hold no others."""
+        from tsstore.analysis.execution.record_holder import keep
+
+        names = {name_of(file): file for file in files}
+        answers = self._client.run(keep, self.place, set(names), on_error="ignore")
+        return {names[name] for held in answers.values() for name in held}
 
     def check_scratch(self, folder: str) -> None:
         """Raise AnalysisError unless all read a word that is written into scratch now."""
@@ -62,7 +89,8 @@ class Workers:
             raise AnalysisError(
                 f"scratch folder {folder} is not seen by {self._named(blind)}; pass a folder on a "
                 "file system that all workers share as scratch=, or object storage, such as "
-                "s3://bucket/scratch"
+                "s3://bucket/scratch; or without scratch= more memory, so that workers hold the "
+                "records (tsstore plan says how much)"
             )
 
     def _check_objects(self, url: str, nonce: str) -> None:

@@ -13,6 +13,7 @@ from tsstore.analysis.planning.cost import (
     MIN_TABLE_SLOTS,
     Work,
     block_task_bytes,
+    file_bytes,
     finished_bytes,
     held_bytes,
     partition_task_bytes,
@@ -80,6 +81,33 @@ def test_no_plan_takes_more_than_it_was_given(layer, memory, way):
     assert plan.spill or plan.block_rows == plan.piece_rows
     assert plan.spill or way[1]
     assert plan == make_plan(layer, memory, *way)
+
+
+@settings(max_examples=60, deadline=None)
+@given(works, st.integers(20, 40), st.integers(1, 12), st.integers(1, 50))
+def test_workers_hold_all_files_wherever_they_come_to_lie(layer, log_memory, threads, holders):
+    layer = replace(layer, holders=holders, object_scratch=False)
+    try:
+        plan = make_plan(layer, 1 << log_memory, threads, False)
+    except MemoryTooSmallError:
+        return
+    assert plan.spill
+    assert plan.in_scratch == (plan.room_bytes == 0)
+    if plan.in_scratch:
+        assert plan == make_plan(replace(layer, holders=0), 1 << log_memory, threads, False)
+        return
+    assert plan.room_bytes < plan.projected_peak <= plan.memory
+    partitions = 1 << plan.partition_bits
+    one = file_bytes(layer.records_bytes(min(plan.block_rows, layer.rows)), partitions)
+    every = file_bytes(layer.records_bytes(layer.rows), plan.blocks * partitions)
+    # Where the last file finds no room, less than a file is free in each.
+    assert holders * (plan.room_bytes - one) >= every
+
+
+def test_workers_hold_what_fits_and_scratch_takes_the_rest():
+    layer = work(10**7, holders=4, all_threads=4)
+    assert make_plan(layer, GIB, 1, False).room_bytes > layer.records_bytes(layer.rows) // 4
+    assert make_plan(layer, 32 * MIB, 1, False).in_scratch
 
 
 @settings(max_examples=200)

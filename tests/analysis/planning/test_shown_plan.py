@@ -98,6 +98,28 @@ def test_on_a_cluster_the_memory_is_not_to_blame():
     assert told == first + "they lie below /shared."
 
 
+def test_that_workers_hold_the_records_is_said_and_how_much_that_is():
+    own = replace(LARGE, plan=replace(SPILLED, room_bytes=2 * MIB, memory=80 * MIB))
+    plan = run_plan({"a": own, "b": own}, shared_memory=False, memory=80 * MIB)
+    cells = dict(zip(HEADINGS, plan.cells()[0], strict=True))
+    assert (cells["records"], cells["scratch"]) == ("held by workers", "")
+    assert plan.sentences[0] == (
+        "Records are held by the workers, as no scratch= is given and they fit: up to 2 MiB by "
+        "each, which is part of the memory; with less than 71 MiB some would go through files in "
+        "the system's folder for temporary files, unless scratch= names one that all workers see, "
+        "or s3://bucket/prefix."
+    )
+    assert plan.scratch_bytes == 0
+    told = plan.to_dict()["layers"]["a"]
+    assert (told["records"], told["room_bytes"], told["spill"]) == ("workers", 2 * MIB, False)
+
+
+def test_what_workers_cannot_hold_goes_through_files_and_with_how_much_they_could_is_said():
+    said = run_plan({"a": LARGE}, shared_memory=False).sentences[0]
+    assert said.startswith("a: records go through files in the system's folder for temporary files")
+    assert said.endswith("need more than 64 MiB; with 71 MiB nothing would go through files.")
+
+
 def test_object_storage_is_said_and_what_it_means_for_slices():
     plan = run_plan({"a": replace(LARGE, object_scratch=True)}, scratch="s3://bucket/\x1b[1m")
     assert dict(zip(HEADINGS, plan.cells()[0], strict=True))["records"] == "through objects"

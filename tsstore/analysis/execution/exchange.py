@@ -1,4 +1,7 @@
-"""Records on their way from blocks to partitions: in memory, or in files or objects of scratch."""
+"""Records on their way from blocks to partitions: in memory, or in files of scratch.
+
+These lie in a folder, in object storage, or in the memory of a cluster's workers.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,16 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.scratch_objects import ObjectReader, written_objects
-from tsstore.analysis.planning.cost import ASKING_THREADS, FRAME_BYTES
+from tsstore.analysis.execution.spans import SpanReader
+from tsstore.analysis.execution.worker_records import HeldReader, HeldWriter, is_held, this_holder
+from tsstore.analysis.planning.cost import ASKING_THREADS, FRAME_BYTES, file_bytes
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.jackknife import SpectrumDelta
@@ -91,7 +96,7 @@ class FiledSlices:
     Attributes
     ----------
     file
-        Its path, or its URL.
+        Its path, or its URL; or which worker holds it.
     entries
         Where the entries begin.
     """
@@ -105,17 +110,24 @@ class FiledSlices:
 
     def read(self, partition: int) -> Iterator[Records]:
         """Yield a partition's records, some at a time; CountingError if the file has changed."""
+        if self.is_far:
+            yield from self.ask(partition, this_holder() if is_held(self.file) else None)
+            return
         with _reading(self.file) as file:
             yield from self._read_frames(file, partition, self._go_to(file, partition))
 
     @property
     def is_far(self) -> bool:
-        """Whether the file is objects, whose bytes come late."""
-        return is_url(self.file)
+        """Whether the file is objects, or in the memory of a worker: its bytes come late."""
+        return is_held(self.file) or is_url(self.file)
 
-    def ask(self, partition: int) -> Iterator[Records]:
-        """Return what `read` does, of objects, with the first bytes there already."""
-        file = ObjectReader(self.file)
+    def ask(self, partition: int, holder: Any) -> Iterator[Records]:
+        """Return what `read` does, of a far file, with the first bytes there already.
+
+        Those in the memory of workers are fetched by what holds records for this worker.
+        """
+        file: SpanReader
+        file = HeldReader(self.file, holder) if is_held(self.file) else ObjectReader(self.file)
         frames = self._go_to(file, partition)
         file.look_ahead()
         return self._read_frames(file, partition, frames)
@@ -162,15 +174,18 @@ class FiledSlices:
 def read_slices(every: Sequence[Slices], partition: int) -> Iterator[Records]:
     """Yield all records of a partition, block after block.
 
-    What is in object storage is asked for before its turn has come.
+    What is in object storage, or held by workers, is asked for before its turn has come.
     """
+    filed = [slices for slices in every if isinstance(slices, FiledSlices)]
+    # Of the task: threads that ask for it know of no worker.
+    holder = this_holder() if any(is_held(slices.file) for slices in filed) else None
 
     def begin(slices: Slices) -> Iterable[Records]:
         if isinstance(slices, FiledSlices) and slices.is_far:
-            return slices.ask(partition)
+            return slices.ask(partition, holder)
         return slices.read(partition)
 
-    far = any(isinstance(slices, FiledSlices) and slices.is_far for slices in every)
+    far = any(slices.is_far for slices in filed)
     for pieces in in_threads(begin, every, ASKING_THREADS if far else 1):
         yield from pieces
 
@@ -181,12 +196,15 @@ def spill(pieces: Sequence[Scattered], folder: str) -> FiledSlices:
     A task that runs twice writes two files, of which only the one with a receipt is read.
     AnalysisError if the file cannot be written, AccessError if an object store takes none.
     """
-    file = f"{folder}/{uuid.uuid4().hex}.records"
-    partitions = len(pieces[0][1]) - 1
-    with written_objects(file) if is_url(folder) else _written(file, pieces) as out:
-        entries = [_write_slice(out, pieces, partition) for partition in range(partitions)]
-        end = out.tell()
-        out.writelines(entries)
+    name, partitions = uuid.uuid4().hex, len(pieces[0][1]) - 1
+    if is_held(folder):
+        held = HeldWriter(folder, name, file_bytes(sum(of.nbytes for of, _ in pieces), partitions))
+        end = _write_file(held, pieces, partitions)
+        file = held.hold()
+    else:
+        file = f"{folder}/{name}.records"
+        with written_objects(file) if is_url(folder) else _written(file, pieces) as out:
+            end = _write_file(out, pieces, partitions)
     first = pieces[0][0]
     total = sum(len(records) for records, _ in pieces)
     return FiledSlices(file, partitions, total, first.words, first.group_bytes, end)
@@ -238,10 +256,7 @@ def _written(path: str, pieces: Sequence[Scattered]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _reading(path: str) -> Iterator[_Reader]:
-    """Yield what reads a scratch file."""
-    if is_url(path):
-        yield ObjectReader(path)
-        return
+    """Yield what reads a scratch file in a folder."""
     try:
         with open(path, "rb", buffering=0) as file:
             yield _LocalReader(file)
@@ -253,6 +268,14 @@ def _reading(path: str) -> Iterator[_Reader]:
             f"scratch file {path} cannot be read ({error.strerror}); "
             f"{'was it removed? Analyse again' if gone else 'analyse again'}"
         ) from error
+
+
+def _write_file(out: _Writer, pieces: Sequence[Scattered], partitions: int) -> int:
+    """Write a whole scratch file; return where its entries begin."""
+    entries = [_write_slice(out, pieces, partition) for partition in range(partitions)]
+    end = out.tell()
+    out.writelines(entries)
+    return end
 
 
 def _write_slice(file: _Writer, pieces: Sequence[Scattered], partition: int) -> bytes:

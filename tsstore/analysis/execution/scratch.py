@@ -61,15 +61,20 @@ def local_parent(scratch: str | os.PathLike[str] | None) -> str | None:
 
 @contextmanager
 def planned_scratch(
-    plan: Plan, scheduler: Scheduler, scratch: str | os.PathLike[str] | None
+    plan: Plan, scheduler: Scheduler, scratch: str | os.PathLike[str] | None, room: int = 0
 ) -> Iterator[str]:
     """Make the scratch that a plan needs, and remove it with all that is in it.
 
-    Its path, or URL, is empty where the plan needs none. AnalysisError if it cannot be made, or not
-    all workers see it.
+    Its path, or URL, is empty where the plan needs none; where workers hold the records, it is the
+    place of these, with so much `room` in each, that of the plan unless given. AnalysisError if it
+    cannot be made, or not all workers see it.
     """
     if not plan.spill:
         yield ""
+        return
+    if plan.room_bytes:
+        with scheduler.holding(room or plan.room_bytes) as place:
+            yield place
         return
     parent = scratch_parent(scratch)
     if parent is not None and is_url(parent):

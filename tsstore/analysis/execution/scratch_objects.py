@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-from tsstore.analysis.planning.cost import FRAME_BYTES, PART_BYTES
+from tsstore.analysis.execution.spans import SpanReader
+from tsstore.analysis.planning.cost import PART_BYTES
 from tsstore.errors import AccessError, CountingError, DamageError, StoreError
 from tsstore.store.files.open import open_files
 
@@ -80,38 +81,17 @@ class ObjectWriter:
             self._files.remove_tree(self._key)
 
 
-class ObjectReader:
-    """Reads spans of a scratch file, each from its beginning, some bytes ahead within the span."""
+class ObjectReader(SpanReader):
+    """Reads spans of a scratch file of objects."""
 
     def __init__(self, file: str) -> None:
+        super().__init__()
         self._file = file
         self._files, self._key = split_url(file)
-        self._ahead = b""
-        self._place = self._stop = 0
-
-    def go_to(self, start: int, size: int) -> None:
-        """Begin a span of so many bytes."""
-        self._ahead = b""
-        self._place, self._stop = start, start + size
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes of the span; fewer at its end, or where the object is shorter."""
-        if len(self._ahead) < size:
-            self._fetch(size - len(self._ahead))
-        data, self._ahead = self._ahead[:size], self._ahead[size:]
-        return data
-
-    def look_ahead(self) -> None:
-        """Let the first bytes of the span come now."""
-        self._fetch(1)
-
-    def _fetch(self, least: int) -> None:
-        wanted = min(max(least, FRAME_BYTES), self._stop - self._place)
-        self._ahead = b"".join([self._ahead, *self._fetched(wanted)])
 
     def _fetched(self, size: int) -> Iterator[bytes]:
         while size > 0:
-            number, start = divmod(self._place, PART_BYTES)
+            number, start = divmod(self._at, PART_BYTES)
             length = min(size, PART_BYTES - start)
             try:
                 with _from_here():
@@ -124,7 +104,7 @@ class ObjectReader:
             except DamageError:  # It is shorter than what was written.
                 return
             yield data
-            self._place += length
+            self._at += length
             size -= length
 
 

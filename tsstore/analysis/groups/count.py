@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Counts, build_graph, group_numbers
+from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.layer_plan import layer_plan
@@ -66,7 +67,8 @@ def count_groups(
             give_back_memory()
         with planned_scratch(plan, scheduler, request.scratch) as folder:
             graph, key = build_graph(LayerJob(states, scheme, plan, folder, some))
-            found = scheduler.run(graph, key, plan.threads, request.report(states.name))
+            report = request.report(states.name)
+            found = run_graph(scheduler, graph, key, plan.threads, report)
             if plan.gives_back:
                 give_back_memory()
         *of_sets, of_all = _by_set(found, states, some)

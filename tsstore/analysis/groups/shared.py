@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
+from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.groups.grouping import group
@@ -231,7 +232,8 @@ def _share(
             level.append((f"tsstore-shared-{token}", partition))
             graph[level[-1]] = (_count_partition, f"tsstore-groups-{token}", index, partition)
         key = merge_tree(graph, level, FAN_IN, f"tsstore-added-{token}", _add)
-        found: _Counted = scheduler.run(graph, key, plan.threads, request.report(states.name))
+        report = request.report(states.name)
+        found: _Counted = run_graph(scheduler, graph, key, plan.threads, report)
     rows = samples.sample_filter.kept_rows(states)
     if found.rows != rows:
         raise CountingError(

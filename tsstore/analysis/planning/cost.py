@@ -19,6 +19,8 @@ from tsstore.counting.tables.plain import slot_bytes
 FAN_IN, GROUPED_FAN_IN = 16, 4
 FRAME_BYTES = 1 << 20
 """Of records that are read from a file at a time, about: a piece's of a partition may be more."""
+ENTRY_BYTES, HEADER_BYTES = 28, 20
+"""Of a partition, and of a frame, in a file."""
 PART_BYTES = 4 << 20
 """Of an object of scratch: a block writes as many as it needs, one after the other."""
 ASKING_THREADS = 4
@@ -73,6 +75,8 @@ class Work:
         Bits of a row that may be set; unless given, too many for a table of all states.
     object_scratch
         Whether what does not stay in memory goes through objects instead of files.
+    holders
+        Workers, each a process of its own, that hold records for each other; 0 for none.
     """
 
     name: str
@@ -88,6 +92,12 @@ class Work:
     all_threads: int = 1
     neurons: int = 8 * MOST_ROW_BYTES + 1
     object_scratch: bool = False
+    holders: int = 0
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether what does not stay in memory is far away from whom it is for."""
+        return self.object_scratch or self.holders > 0
 
     @property
     def codes(self) -> int:
@@ -144,9 +154,11 @@ def block_task_bytes(
     """Return the most bytes that a block task takes, but for records that stay in memory.
 
     There are an encoded chunk, a decoded one that was wanted in part, and rows, about a chunk. An
-    object is put together while the last one may still be there.
+    object is put together while the last one may still be there, and so is a file that another
+    worker will hold.
     """
     held = work.records_bytes(block_rows) if spill else 0
+    held *= 2 if spill and work.holders else 1
     held += 2 * PART_BYTES if spill and work.object_scratch else 0
     pieces = piece_bytes(work, piece_rows, HOT_PIECES * piece_rows)
     table = direct_table_bytes(work) if direct else 0
@@ -188,7 +200,7 @@ def partition_task_bytes(
     """
     buffers = piece_rows * 8 * work.words + work.chunk_bytes
     frames = 2 * FRAME_BYTES if spill else 0
-    frames += 2 * (ASKING_THREADS + 1) * FRAME_BYTES if spill and work.object_scratch else 0
+    frames += 2 * (ASKING_THREADS + 1) * FRAME_BYTES if spill and work.is_asked_for else 0
     whole = max(
         subpartition_table_bytes(work.words, work.groups, subpartition_records, work.sets),
         table_bytes(work, maximum_slots),
@@ -208,15 +220,34 @@ def held_bytes(
 ) -> int:
     """Return the most bytes that are held all the while: tasks, receipts, records by piece.
 
-    Which samples are left out is held, too.
+    Which samples are left out is held, too, and what a worker holds of records.
     """
     blocks = most_blocks(work, block_rows)
     held = count_tasks(work, blocks, partition_bits) * (TASK_BYTES + GROUP_BYTES * work.codes)
     held += INDEX_BYTES * work.left_out
     if spill:
-        return held
+        return held + room_bytes(work, block_rows, partition_bits)
     pieces = blocks + most_blocks(work, piece_rows)
     return held + pieces * (16 << partition_bits) + work.records_bytes(work.rows)
+
+
+def room_bytes(work: Work, block_rows: int, partition_bits: int) -> int:
+    """Return the bytes of files that each worker must be ready to hold; 0 where none does.
+
+    One file more than its share: with so much of each, some worker has room for every file.
+    """
+    if not work.holders:
+        return 0
+    blocks, partitions = most_blocks(work, block_rows), 1 << partition_bits
+    files = file_bytes(work.records_bytes(work.rows), blocks * partitions)
+    own = file_bytes(work.records_bytes(min(block_rows, work.rows)), partitions)
+    return -(-files // work.holders) + own
+
+
+def file_bytes(records_bytes: int, partitions: int) -> int:
+    """Return the most bytes of a file of records that have so many; of files, of all of theirs."""
+    frames = partitions + records_bytes // FRAME_BYTES
+    return records_bytes + frames * HEADER_BYTES + partitions * ENTRY_BYTES
 
 
 def waiting_bytes(work: Work, partition_bits: int) -> int:

@@ -17,6 +17,7 @@ from tsstore.analysis.planning.cost import (
     has_direct_table,
     held_bytes,
     partition_task_bytes,
+    room_bytes,
     table_bytes,
     waiting_bytes,
 )
@@ -52,6 +53,8 @@ GROUPED_ROW_SECONDS = {False: 20e-9, True: 28e-9}
 SLICE_SECONDS = {False: 2e-6, True: 30e-6}
 OBJECT_SLICE_SECONDS = 40e-3
 """Of a slice in object storage, which all threads share: two answers are waited for."""
+HELD_SLICE_SECONDS = 2e-3
+"""Of a slice that another worker holds."""
 PIECE_SECONDS = 3e-4
 DECODING_SECONDS = 0.5e-9
 """Of a byte of a chunk."""
@@ -86,7 +89,9 @@ class Plan:
     maximum_slots
         Slots of such a partition's table; beyond it, the partition is counted in several passes.
     spill
-        Whether records go through scratch, files or objects, instead of memory.
+        Whether records go through files, in scratch or in the memory of workers, instead of memory.
+    room_bytes
+        Most bytes of files that each worker of a cluster holds; 0 where they are in scratch.
     scratch_bytes
         Most bytes of records there can be.
     slice_bytes
@@ -121,6 +126,12 @@ class Plan:
     projected_peak: int
     passes: int = 1
     gives_back: bool = False
+    room_bytes: int = 0
+
+    @property
+    def in_scratch(self) -> bool:
+        """Whether records go through files or objects in scratch."""
+        return self.spill and not self.room_bytes
 
     @property
     def hot_rows(self) -> int:
@@ -132,7 +143,8 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool, held: 
     """Choose how to count a layer within so many bytes that one process may add to its baseline.
 
     With `shared_memory` all tasks run in one process of ours: records can stay in memory, and fewer
-    threads can be used if memory is short. A cluster's worker uses all that it has. If nothing
+    threads can be used if memory is short. A cluster's worker uses all that it has; workers hold
+    the records if they fit. If nothing
     fits, a MemoryTooSmallError names the smallest memory with which something does. Sets of samples
     are counted in as few passes as the memory allows, so many of them at a time. Of the memory so
     many bytes are held all the while, which the plan leaves alone.
@@ -218,6 +230,7 @@ def layer_work(
         all_threads=scheduler.all_threads,
         neurons=states.neurons,
         object_scratch=scratch is not None and is_url(scratch),
+        holders=scheduler.holders if scratch is None else 0,
     )
 
 
@@ -232,7 +245,10 @@ def estimated_seconds(work: Work, plan: Plan) -> float:
     seconds = GROUPED_ROW_SECONDS if work.groups else ROW_SECONDS
     shared = work.rows * seconds[plan.spill] + blocks * work.chunk_bytes * DECODING_SECONDS
     slices = blocks << plan.partition_bits
-    if plan.spill and work.object_scratch:
+    if plan.room_bytes:
+        shared += slices * HELD_SLICE_SECONDS
+        slices = 0
+    elif plan.spill and work.object_scratch:
         shared += slices * OBJECT_SLICE_SECONDS
         slices = 0
     alone = slices * SLICE_SECONDS[plan.spill] + pieces * PIECE_SECONDS
@@ -240,7 +256,16 @@ def estimated_seconds(work: Work, plan: Plan) -> float:
 
 
 def _fitting_plans(work: Work, memory: int, threads: int, shared_memory: bool) -> list[Plan]:
-    """Return all plans worth a thought that fit."""
+    """Return all plans worth a thought that fit; of scratch, if workers cannot hold the records."""
+    if work.holders:
+        plans = _plans_within(work, memory, threads, shared_memory)
+        work = replace(work, holders=0)
+        if plans:
+            return plans
+    return _plans_within(work, memory, threads, shared_memory)
+
+
+def _plans_within(work: Work, memory: int, threads: int, shared_memory: bool) -> list[Plan]:
     in_memory = [(threads, False)] if shared_memory else []
     fewest = 1 if shared_memory else threads
     ways = [*in_memory, *((fewer, True) for fewer in range(fewest, threads + 1))]
@@ -318,6 +343,7 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         tasks=count_tasks(work, blocks, bits),
         projected_peak=peak if gives_back or not work.groups else peak + kept,
         gives_back=gives_back,
+        room_bytes=room_bytes(work, block_rows, bits) if spill else 0,
     )
 
 
@@ -326,7 +352,7 @@ def _block_rows(
 ) -> int:
     """Return the rows of blocks that take a thread's share of the memory, at most."""
     all_threads = max(threads, work.all_threads)
-    if not spill:
+    if not spill or work.holders:
         even = -(-work.rows // (BLOCKS_OF_A_THREAD * all_threads))
         return max(piece_rows, min(even, MAX_BLOCK_PIECES * piece_rows))
     room = share - block_task_bytes(work, piece_rows, 0, spill, direct)

@@ -131,7 +131,7 @@ def plan(
         for work, own in zip(works, plans, strict=True)
     }
     smallest = min(amount, _least_memory(works, found, lambda plan: True) or amount)
-    in_memory = _least_memory(works, found, lambda plan: not plan.spill)
+    in_memory = _least_memory(works, found, lambda plan: not plan.in_scratch)
     where = None if scratch is None else os.fspath(scratch)
     told = threads, shared_memory, planned, smallest, in_memory, where, pairs, sets
     return RunPlan(store.path, amount, *told, overlap)

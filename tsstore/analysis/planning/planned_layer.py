@@ -8,10 +8,11 @@ from typing import Any, Literal
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.text import format_memory, printable
 
-Way = Literal["memory", "files", "objects"]
+Way = Literal["memory", "files", "objects", "workers"]
 """Which way a layer's records take from blocks to partitions."""
 _RECORDS: dict[Way, str] = {
     "memory": "in memory", "files": "through files", "objects": "through objects",
+    "workers": "held by workers",
 }  # fmt: skip
 
 HEADINGS = (
@@ -46,6 +47,8 @@ class PlannedLayer:
         """Which way the records take."""
         if not self.plan.spill:
             return "memory"
+        if self.plan.room_bytes:
+            return "workers"
         return "objects" if self.object_scratch else "files"
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,8 +62,9 @@ class PlannedLayer:
             "piece_rows": plan.piece_rows,
             "partitions": 1 << plan.partition_bits,
             "records": self.way,
-            "spill": plan.spill,
-            "scratch_bytes": plan.scratch_bytes if plan.spill else 0,
+            "spill": plan.in_scratch,
+            "scratch_bytes": plan.scratch_bytes if plan.in_scratch else 0,
+            "room_bytes": plan.room_bytes,
             "slice_bytes": plan.slice_bytes,
             "passes": plan.passes,
             "threads": plan.threads,
@@ -79,7 +83,7 @@ class PlannedLayer:
             f"{plan.block_rows:,}",
             f"{1 << plan.partition_bits:,}",
             _RECORDS[self.way],
-            format_memory(plan.scratch_bytes) if plan.spill else "",
+            format_memory(plan.scratch_bytes) if plan.in_scratch else "",
             format_memory(plan.slice_bytes),
             format_memory(plan.projected_peak),
             f"{plan.tasks:,}",

@@ -42,7 +42,7 @@ class RunPlan(ByLayer[Plan]):
         About the fewest bytes, a round amount, with which there is a plan for every layer.
     in_memory_from
         About the fewest bytes, a round amount, with which nothing goes through scratch; None where
-        it always does: on a cluster, or in this world.
+        it always does: on a cluster with `scratch`, or in this world.
     scratch
         Where scratch is wanted, a folder or a URL; None for the system's folder.
     pairs
@@ -217,30 +217,42 @@ def _how_many_at_once(plan: RunPlan) -> list[str]:
 
 def _where_records_go(plan: RunPlan) -> str:
     """Say which layers' records go through scratch, and with what memory none or some would."""
-    spilled = [name for name, layer in plan.items() if layer.spill]
+    spilled = [name for name, layer in plan.items() if layer.in_scratch]
     to_objects = any(layer.object_scratch for layer in plan.layers.values())
     things = "objects" if to_objects else "files"
-    if not plan.shared_memory:
-        where = (
-            "they lie in the system's folder for temporary files, unless scratch= names one that "
-            "all workers see, or s3://bucket/prefix"
-        )
-        if plan.scratch is not None:
-            where = f"they lie below {printable(plan.scratch)}"
+    least = plan.in_memory_from
+    if not plan.shared_memory and (plan.scratch is not None or least is None):
         return (
             f"Records go through {things} whatever the memory, because workers share nothing else; "
-            f"{where}."
+            f"they lie {_place_of_scratch(plan)}."
         )
-    least = plan.in_memory_from
+    where = "" if plan.shared_memory else f" {_place_of_scratch(plan)}"
     if not spilled and least is not None:
+        stay = "All records stay in memory"
+        if not plan.shared_memory:
+            room = format_memory(max(batch.room_bytes for batch in plan.batches))
+            stay = (
+                "Records are held by the workers, as no scratch= is given and they fit: up to "
+                f"{room} by each, which is part of the memory"
+            )
         return (
-            f"All records stay in memory; with less than {format_memory(least)} some would go "
-            f"through {things}."
+            f"{stay}; with less than {format_memory(least)} some would go through {things}{where}."
         )
     enough = "no memory" if least is None else format_memory(least)
     return (
-        f"{listed(spilled)}: records go through {things}, because they and the running tasks need "
-        f"more than {format_memory(plan.memory)}; with {enough} nothing would go through {things}."
+        f"{listed(spilled)}: records go through {things}{where}, because they and the running "
+        f"tasks need more than {format_memory(plan.memory)}; with {enough} nothing would go "
+        f"through {things}."
+    )
+
+
+def _place_of_scratch(plan: RunPlan) -> str:
+    """Say where a cluster's scratch lies."""
+    if plan.scratch is not None:
+        return f"below {printable(plan.scratch)}"
+    return (
+        "in the system's folder for temporary files, unless scratch= names one that all workers "
+        "see, or s3://bucket/prefix"
     )
 
 

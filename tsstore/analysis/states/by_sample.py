@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tsstore.analysis.execution.block import LayerJob, read_keys, select_rows
 from tsstore.analysis.execution.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.execution.graph import check_receipts
+from tsstore.analysis.execution.recounting import BLOCK
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import layer_work
 from tsstore.analysis.schedulers import Scheduler
@@ -66,7 +67,7 @@ def graph_by_sample(job: SampleJob) -> tuple[dict[Any, Any], Any]:
     graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
     keys: list[Any] = []
     for block in job.states.blocks(job.plan.block_rows):
-        keys.append((f"tsstore-recorded-{token}", len(keys)))
+        keys.append((f"{BLOCK}-{token}", len(keys)))
         graph[keys[-1]] = (_record_block, shared, block, buffers)
     graph[index] = (check_receipts, keys, job.samples.sample_filter.kept_rows(job.states))
     return graph, index

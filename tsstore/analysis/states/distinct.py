@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
@@ -15,7 +16,7 @@ from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph, gather
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
-from tsstore.analysis.planning.layer_plan import Plan, layer_plan
+from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plan
 from tsstore.analysis.request import Request, check_rows, running
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Report, Scheduler, task_keys
@@ -46,10 +47,9 @@ def planned(
     with running(request, states) as runner:
         memory, left_out = runner.memory(request.memory), states.sample_filter.planned
         where = request.scratch
-        plan = layer_plan(
-            states, memory, runner, left_out=left_out, exact=True, scratch=where, held=set_apart
-        )
-        yield plan, runner
+        # Partitions are read here, and not by workers.
+        work = replace(layer_work(states, runner, 0, left_out, True, where), holders=0)
+        yield make_plan(work, memory, runner.threads, runner.shared_memory, set_apart), runner
 
 
 def distinct_states(

@@ -11,7 +11,7 @@ import operator
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +179,8 @@ def _count(states: LayerStates, request: Request) -> _Found:
     with running(request, states) as runner:
         # What is held of each sample is reckoned as that of those left out is, 8 bytes each.
         held = states.sample_filter.planned + samples * SAMPLE_BYTES // 8
-        work = work_by_sample(states, scheme, runner, held, request.scratch)
+        # Partitions are read here, and not by workers.
+        work = replace(work_by_sample(states, scheme, runner, held, request.scratch), holders=0)
         memory = runner.memory(request.memory)
         plan = make_plan(work, memory, runner.threads, runner.shared_memory)
         warm_up(states.row_bytes, False, False, plan.spill)
