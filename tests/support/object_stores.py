@@ -70,18 +70,21 @@ def request(
 
 
 class Outage:
-    """A fault of a proxy that lasts for some seconds from when it begins."""
+    """A fault of a proxy that lasts for some seconds, from the first request that meets it."""
 
     def __init__(self, fault: str) -> None:
         self._fault = fault
+        self._seconds: float | None = None
         self._end = float("-inf")
 
     def begin(self, seconds: float) -> None:
-        """Let all requests fail from now on, for so many seconds."""
-        self._end = time.monotonic() + seconds
+        """Let the next request fail, and all that come within so many seconds."""
+        self._seconds = seconds
 
     def __call__(self, number: int, method: str) -> str:
         """Return what is to become of a request."""
+        if self._seconds is not None:
+            self._end, self._seconds = time.monotonic() + self._seconds, None
         return self._fault if time.monotonic() < self._end else ""
 
 

@@ -464,6 +464,8 @@ def test_an_outage_that_stays_is_no_damage(recorded, failing, kind, use, monkeyp
     with pytest.raises(AccessError):
         use(recorded, *([fresh_url()] if use is compact else []))
     outage.begin(0)
+    monkeypatch.setattr(object_files, "ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(object_files, "PATIENCE_SECONDS", 60.0)
     assert files.read(chunk)
     assert verify(recorded).ok
 
