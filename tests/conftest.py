@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +40,27 @@ for profile, examples in (("tsstore", 50), ("thorough", 300)):
         suppress_health_check=[HealthCheck.too_slow],
     )
 settings.load_profile("tsstore")
+
+
+MEMORY = "/dev/shm"
+"""Where files lie in memory: on a disk they take more time than all else that is done with them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep files in memory where there are GiB of it; not those of slow tests, which are large.
+
+    Who sets TMPDIR, PYTEST_DEBUG_TEMPROOT or --basetemp has them there.
+    """
+    small = "not slow" in config.option.markexpr and "TMPDIR" not in os.environ
+    if small and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= 4 << 30:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let all that is made in a temporary folder be where pytest tidies up, whoever was killed."""
+    folder = str(tmp_path_factory.mktemp("tmp", numbered=False))
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
 
 
 @pytest.hookimpl(trylast=True)
