@@ -307,6 +307,16 @@ def test_memory_layout_does_not_matter():
     np.testing.assert_array_equal(pack(expanded, 0.0, 1, 0).rows, packed(expanded))
 
 
+def test_subnormal_numbers_are_greater_than_zero_where_torch_flushes_them():
+    tensor = torch.full((3, 11), 1e-40)
+    torch.set_flush_denormal(True)
+    try:
+        rows = pack(tensor, 0.0, 1, 0).rows
+    finally:
+        torch.set_flush_denormal(False)
+    np.testing.assert_array_equal(rows, packed(torch.ones(3, 11)))
+
+
 def test_rows_are_no_view_and_the_tensor_stays_as_it_was():
     tensor = torch.randn(3, 8, requires_grad=True)
     before = tensor.detach().clone()
