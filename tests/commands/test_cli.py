@@ -442,10 +442,10 @@ def test_usage_is_printed_without_a_command():
     result = tsstore_command("--help")
     assert result.returncode == 0
     commands = ["demo", "layers", "info", "verify", "repair", "compact"]
-    commands += ["plan", "analyze", "combine", "neurons", "compare", "steps", "report"]
-    commands += ["states", "samples", "surprising", "export"]
+    commands += ["plan", "analyze", "combine", "neurons", "information", "shared-states"]
+    commands += ["compare", "steps", "report", "states", "samples", "surprising", "export"]
     listed = result.stdout.partition("Commands:")[2].partition("Exit codes")[0]
-    assert re.findall(r"^  (\w+) ", listed, re.MULTILINE) == commands
+    assert re.findall(r"^  ([\w-]+) ", listed, re.MULTILINE) == commands
 
 
 def test_the_command_line_itself_imports_nothing_heavy():
