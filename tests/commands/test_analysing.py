@@ -40,7 +40,7 @@ def test_a_plan_is_its_totals_and_reasons_and_a_table_when_asked_for(run):
     assert short.exit_code == result.exit_code == 0
     work, memory, records = short.stdout.splitlines()
     assert work.startswith("41,983 rows of 2 layers are read once, in ")
-    assert work.endswith(" on 1 thread; a report reads them once more.")
+    assert work.endswith(" on 1 thread; a report reads them as often.")
     assert memory.endswith(
         " of the 1 GiB that it may, and when it starts with this 40 MiB of libraries."
     )

@@ -122,7 +122,7 @@ def test_charts_have_names_and_tables_and_headings_are_in_order(page):
 
 def test_an_analysis_that_is_there_is_not_made_again(run, tmp_path, monkeypatch):
     analysis = tsstore.analyze(run, "few")
-    monkeypatch.setattr("tsstore.reporting.page.analyze", None)
+    monkeypatch.setattr("tsstore.reporting.page.analyze_with_neurons", None)
     tsstore.report(run, tmp_path / "few.html", analysis=analysis)
     assert EVIL[:8] not in (tmp_path / "few.html").read_text(encoding="utf-8")
 
@@ -137,7 +137,7 @@ def test_a_page_that_cannot_be_written_is_an_error_and_leaves_nothing(run, tmp_p
 def test_a_page_that_cannot_be_written_is_an_error_before_anything_is_counted(
     run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tsstore.reporting.page.analyze", None)
+    monkeypatch.setattr("tsstore.reporting.page.analyze_with_neurons", None)
     with pytest.raises(AccessError, match="cannot be written"):
         tsstore.report(run, tmp_path / "nowhere" / "report.html")
     with pytest.raises(UnknownLayerError, match="has no few, so"):

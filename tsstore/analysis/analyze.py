@@ -212,7 +212,7 @@ def analyze(
             f"found a {type(store).__name__} of runs; expected a mapping from names of yours, such "
             'as {"before": "a.zarr", "after": "b.zarr"}'
         )
-    run = _run_of(store, layers, request)
+    run = chosen_run(store, layers, request)
     if not request.in_groups:
         return _find_or_analyze([run], request, cache)[0]
     entry = Entry(cache, run, Provenance.of(run, request, **grouping_arguments(request)))
@@ -224,7 +224,7 @@ def analyze(
     return found
 
 
-def _run_of(store: Run, layers: Layers, request: Request) -> StateStore:
+def chosen_run(store: Run, layers: Layers, request: Request) -> StateStore:
     """Return a run as it is committed now, once it is known that it can be analysed."""
     run = with_layers(countable(store, request.by), layers)
     deal_groups(run, request)  # A column that is not there is an error before anything is read.
@@ -243,7 +243,7 @@ def _analyze_several(
     for name, store in runs.items():
         if not isinstance(name, str):
             raise AnalysisError(f"{name!r:.80} is no name of a run; expected text")
-        chosen[name] = run = _run_of(store, wanted, request)
+        chosen[name] = run = chosen_run(store, wanted, request)
         place = run.path if is_url(run.path) else os.path.realpath(run.path)
         question = place, Provenance.of(run, request).key
         if question in known:

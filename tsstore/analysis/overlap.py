@@ -107,7 +107,7 @@ def find_overlap(
         one, other = (Samples(own.sample_filter) for own in samples)
         graph, key = _graph(
             LayerJob(first, scheme, plan, folder, one),
-            SampleJob(second, scheme, plan, folder, other, firsts),
+            SampleJob(second, scheme, plan, folder, other, firsts=firsts),
             stored,
         )
         report = request.report(first.name)

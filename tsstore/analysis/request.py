@@ -7,10 +7,11 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.execution.scratch import scratch_parent
 from tsstore.analysis.machine import parse_memory
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report, Scheduler, choose
@@ -33,7 +34,7 @@ class Request:
     """What is asked of an analysis of a run, of its groups, or of a layer: words of `analyze`.
 
     What makes no sense whatever the run is an AnalysisError. `cluster` is the old name of
-    `dependent_by`.
+    `dependent_by`. What is wanted `beside` is of all samples that are shown, and of no group.
     """
 
     memory: int | str | None = None
@@ -50,6 +51,7 @@ class Request:
     by: str | None = None
     bins: Bins = None
     window: int | None = None
+    beside: Beside = field(default_factory=Beside, compare=False)
     cluster: InitVar[str | None] = None
 
     def __post_init__(self, cluster: str | None) -> None:

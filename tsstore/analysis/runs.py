@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tsstore.analysis.execution.beside import Results
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Counts, build_graph, count_in_one_task, finish_counts
 from tsstore.analysis.execution.recounting import run_graph
@@ -34,6 +35,8 @@ from tsstore.statistics.rates import Answers
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
+
+_Found = tuple[LayerResult, Results]
 
 
 def analyze_runs(runs: Sequence[StateStore], request: Request) -> list[Analysis]:
@@ -104,19 +107,31 @@ def analyze_layers(
 ) -> list[LayerResult]:
     """Count layers, in the samples that count of each: as many at once as the memory holds.
 
-    What is counted at once is one graph, in which no layer waits for another one. It is an
+    What is counted at once is one graph, in which no layer waits for another one. What is wanted
+    beside comes of the same reading, or of another one where the plan says so. It is an
     EmptyStoreError if a layer has no rows that count, a MemoryTooSmallError if the memory holds not
     even one task; later a DamageError if a chunk is not what was committed, a CountingError if the
     counts do not add up to the rows. Errors name the layer.
     """
     plans = _plan_layers(layers, request, scheduler)
+    beside, memory = request.beside, scheduler.memory(request.memory)
+    apart = [
+        states
+        for (states, _), plan in zip(layers, plans, strict=True)
+        if beside.of(states) and not plan.beside
+    ]
     found: dict[int, LayerResult] = {}
     batches = plan_batches(plans, scheduler.threads)
     progress = _Progress(request, layers, plans)
     for batch in batches:
         chosen = [(*layers[place], plans[place]) for place in batch.layers]
         results = _count_batch(batch, chosen, request, scheduler, progress)
-        found.update(zip(batch.layers, results, strict=True))
+        for place, (result, others) in zip(batch.layers, results, strict=True):
+            found[place] = result
+            if others:
+                beside.results[result.name] = others
+    for states in apart:
+        beside.run(states, memory, scheduler, request.report(states.name))
     return [found[place] for place in range(len(layers))]
 
 
@@ -133,12 +148,16 @@ def _plan_layers(
     # Which samples are left out of a run is held all the while, also while others are counted.
     filters = {id(samples): samples.sample_filter for _, samples in layers}
     left_out = sum(one.planned for one in filters.values())
-    works = []
+    works, beside, memory = [], request.beside, scheduler.memory(request.memory)
     for states, samples in layers:
         check_rows(states, samples.sample_filter)
         of = samples.group_count, left_out, request.exact, request.scratch
-        works.append(layer_work(states, scheduler, *of))
-    return make_plans(works, scheduler.memory(request.memory), scheduler)
+        works.append(layer_work(states, scheduler, *of, beside=beside.of(states)))
+    plans = make_plans(works, memory, scheduler, beside.held_bytes)
+    for (states, _), plan in zip(layers, plans, strict=True):
+        if not plan.beside:
+            beside.check(states, memory, scheduler)
+    return plans
 
 
 def count_layer(
@@ -179,7 +198,7 @@ def _count_batch(
     request: Request,
     scheduler: Scheduler,
     progress: _Progress,
-) -> list[LayerResult]:
+) -> list[_Found]:
     """Count layers at once, whose records share a folder."""
     graph: dict[Any, Any] = {}
     plans = [plan for _, _, plan in layers]
@@ -193,10 +212,11 @@ def _count_batch(
         keys, token = [], uuid.uuid4().hex[:12]
         for number, (states, samples, plan) in enumerate(layers):
             scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
-            job = LayerJob(states, scheme, plan, folder, samples)
+            passes = request.beside.of(states) if plan.beside else ()
+            job = LayerJob(states, scheme, plan, folder, samples, passes)
             keys.append(_add_layer(graph, job, token, number))
         report = progress.of_batch(plans)
-        results: list[LayerResult] = run_graph(scheduler, graph, keys, batch.threads, report)
+        results: list[_Found] = run_graph(scheduler, graph, keys, batch.threads, report)
         if batch.gives_back:
             give_back_memory()
     return results
@@ -222,7 +242,7 @@ def _add_layer(graph: dict[Any, Any], job: LayerJob, token: str, number: int) ->
     return key
 
 
-def _count_alone(job: LayerJob) -> LayerResult:
+def _count_alone(job: LayerJob) -> _Found:
     """Count a small layer by one task."""
     return _conclude(job, count_in_one_task(job))
 
@@ -240,8 +260,8 @@ def _run_for_layer(run: str, layer: str, function: Callable[..., Any], *argument
         raise
 
 
-def _conclude(job: LayerJob, counts: Counts) -> LayerResult:
-    """Return what was counted of a layer, checked, when all its tasks are done."""
+def _conclude(job: LayerJob, counts: Counts) -> _Found:
+    """Return what was counted of a layer, checked, when all its tasks are done; and beside."""
     states, samples = job.states, job.samples
     if job.plan.gives_back:
         give_back_memory()
@@ -251,7 +271,7 @@ def _conclude(job: LayerJob, counts: Counts) -> LayerResult:
     result = layer_result(states, counts, job.scheme, held, samples.clusters)
     # All layers are told what one shows: it takes a while, and is kept with the result.
     _ = result.own_dependence
-    return result
+    return result, counts.beside
 
 
 def _check_rows(states: LayerStates, counts: Counts, sample_filter: SampleFilter) -> None:

@@ -11,7 +11,8 @@ from tsstore.analysis.analyze import analyze
 from tsstore.analysis.comparison import compare as compare_runs
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.neurons.count import neurons as count_neurons
-from tsstore.analysis.request import Bins
+from tsstore.analysis.neurons.with_states import analyze_with_neurons
+from tsstore.analysis.request import Bins, Request
 from tsstore.analysis.results.difference import difference
 from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError, UnknownLayerError
@@ -42,8 +43,9 @@ def report(
 ) -> int:
     """Write a page on a run: one file of HTML that needs nothing else, neither script nor network.
 
-    The run's rows are read twice: to count its states, and to count what single neurons do. Whether
-    the page can be written is tried before anything is counted.
+    The run's rows are read once, for its states and for what single neurons do; once more for the
+    latter where the memory does not hold both at once, as `tsstore.plan` says. Whether the page can
+    be written is tried before anything is counted.
 
     Parameters
     ----------
@@ -54,12 +56,13 @@ def report(
         Where to write the page, also a URL of an object store; what is there already is replaced,
         as a whole or not at all.
     analysis
-        What `analyze` found in the run, if it is there already: rows are then read once.
+        What `analyze` found in the run, if it is there already: rows are then read for the neurons.
     by, bins, window
         Each layer is shown by groups of samples as well, such as ``by="label"``: as for `analyze`.
     compare
         Another run, or a view of this one: how the efficiencies differ, and which bits of the same
-        samples. Its rows are read twice as well.
+        samples. Its states are counted, and the rows of both runs are read once more for their
+        bits.
     memory, scheduler, scratch, progress
         As for `analyze`.
 
@@ -119,9 +122,12 @@ def _count(
     """Count what a page shows of a run, and of another one."""
     other = None if compare is None else _other(compare, store, analysis)
     if analysis is None:
-        analysis = analyze(store, scratch=scratch, **groups, **options)
+        request = Request(scratch=scratch, **groups, **options)
+        analysis, neurons = analyze_with_neurons(store, request)
+    else:
+        neurons = count_neurons(store, list(_taken_apart(analysis)[0]), **options)
     whole, by_group = _taken_apart(analysis)
-    found = Found(whole, by_group, store, count_neurons(store, list(whole), **options))
+    found = Found(whole, by_group, store, neurons)
     if other is None:
         return found
     names = list(whole)

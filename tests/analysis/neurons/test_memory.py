@@ -10,6 +10,7 @@ import pytest
 from synthetic import layer, numbered_rows, write_layers
 
 import tsstore
+from tsstore.counting.warm_up import warm_up
 
 MIB = 1 << 20
 
@@ -20,6 +21,8 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 from peaks import peak_memory
 
 import tsstore
+from tsstore.analysis.neurons.with_states import analyze_with_neurons
+from tsstore.analysis.request import Request
 
 
 def count(run, memory):
@@ -29,6 +32,10 @@ def count(run, memory):
             run, f"{run}-other", efficiency=False, novelty=True, scratch=folder, **options
         )
         return found.overlap["a"].new_samples
+    if what.startswith("report"):
+        by = "label" if what.endswith("by") else None
+        asked = Request(scratch=folder, by=by, **options)
+        return analyze_with_neurons(run, asked)[1]["a"].samples
     asked = {"by": {"by": "label"}, "maps": {"maps": True}}.get(what, {})
     found = tsstore.neurons(run, **asked, **options)
     return (found.whole if what == "by" else found)["a"].samples
@@ -61,12 +68,15 @@ def folder(tmp_path_factory):
 )
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("what", "memory"), [("alone", 20), ("by", 24), ("maps", 20), ("novelty", 40)]
+    ("what", "memory"),
+    [("alone", 20), ("by", 24), ("maps", 20), ("novelty", 40), ("report", 60), ("report by", 96)],
 )
 def test_a_run_larger_than_the_memory_keeps_to_it(folder, what, memory):
     # The compiler's memory is not that of a count: the child finds all loops in the cache.
     tiny = folder / "tiny"
     tsstore.neurons(tiny, by="label" if what == "by" else None, maps=what == "maps")
+    if what.startswith("report"):
+        warm_up(4, False, True, spill=True, sets=what == "report by")
     if what == "novelty":
         large = folder / "run"
         tsstore.compare(large, f"{large}-other", efficiency=False, novelty=True, memory="40MiB")

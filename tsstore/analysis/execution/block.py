@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.execution.beside import Passes, Reduced
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import EVERY, Samples
 from tsstore.counting.keys import KeyScheme
@@ -36,7 +37,8 @@ _Word = TypeVar("_Word", bound=np.generic)
 class LayerJob:
     """How a layer is counted: what the tasks of all its blocks need, as one value.
 
-    Records are written to the folder, if the plan says so.
+    Records are written to the folder, if the plan says so. The passes `beside` get all rows that
+    are read.
     """
 
     states: LayerStates
@@ -44,6 +46,7 @@ class LayerJob:
     plan: Plan
     folder: str
     samples: Samples = EVERY
+    beside: Passes = ()
 
 
 Preaggregation = HotKeys | DirectTable
@@ -75,12 +78,16 @@ def preaggregation(job: LayerJob, buffers: Buffers) -> Preaggregation:
 
 
 def read_records(
-    job: LayerJob, blocks: Sequence[Block], table: Preaggregation, buffers: Buffers
+    job: LayerJob,
+    blocks: Sequence[Block],
+    table: Preaggregation,
+    buffers: Buffers,
+    beside: Reduced | None = None,
 ) -> tuple[list[Records], SpectrumDelta]:
     """Return the records of blocks, and their samples, rows and pairs of rows by group.
 
     The records may lie in the buffers; what the table for pre-aggregation has counted is not among
-    them. Without groups, all samples are one.
+    them. Without groups, all samples are one. All rows are shown to what is reduced beside.
     """
     states, scheme = job.states, job.scheme
     shown, count = job.samples.sample_filter, job.samples.code_count or 1
@@ -96,7 +103,7 @@ def read_records(
         samples = rows_of_all if group is None else count_groups(group, count)
         none = np.zeros_like(samples)
         numbers = SpectrumDelta.from_arrays([samples, samples, none, none])
-        bare = Records(read_keys(states, scheme, blocks, buffers), group=group)
+        bare = Records(read_keys(states, scheme, blocks, buffers, beside), group=group)
         return [merge_hot_rows(bare, table, buffers)], numbers
     positions = _joined(
         [part.read_positions(*span[1:]) for part, span in zip(parts, spans, strict=True)]
@@ -108,10 +115,10 @@ def read_records(
         positions = positions[kept]
         group = None if group is None else group[kept]
     if isinstance(table, DirectTable):
-        rows = select_rows(_read_rows(states, blocks, buffers), chosen)
+        rows = select_rows(_read_rows(states, blocks, buffers, beside), chosen)
         equal_pairs = table.count(rows, positions, group)
     else:
-        keys = select_rows(read_keys(states, scheme, blocks, buffers), chosen)
+        keys = select_rows(read_keys(states, scheme, blocks, buffers, beside), chosen)
         records, equal_pairs = merge_samples(keys, positions, table, group, buffers)
     own = np.zeros(len(positions), np.uint8) if group is None else group
     samples, rows_of_group, pairs = numbers_by_group(positions, own, count)
@@ -135,38 +142,62 @@ def _kept(
 
 
 def _read_rows(
-    states: LayerStates, blocks: Sequence[Block], buffers: Buffers
+    states: LayerStates, blocks: Sequence[Block], buffers: Buffers, beside: Reduced | None
 ) -> npt.NDArray[np.uint8]:
     """Return the rows of blocks, uint8 (rows, row_bytes), in the buffers."""
     total = sum(block.rows for block in blocks)
     rows = buffers.array("rows", (total, states.row_bytes), np.uint8)
-    workspace, first = buffers.kept("chunks", _CHUNK_WORKSPACE), 0
+    first = 0
     for block in blocks:
-        room, stop = rows[first : first + block.rows], block.first_row + block.rows
-        states.parts[block.part].states.read(block.first_row, stop, room, workspace)
+        room = _read(states, block, rows[first : first + block.rows], buffers)
+        if beside:
+            beside.take(block, room)
         first += block.rows
     return rows
 
 
 def read_keys(
-    states: LayerStates, scheme: KeyScheme, blocks: Sequence[Block], buffers: Buffers
+    states: LayerStates,
+    scheme: KeyScheme,
+    blocks: Sequence[Block],
+    buffers: Buffers,
+    beside: Reduced | None = None,
 ) -> npt.NDArray[np.uint64]:
     """Return the keys of the rows of blocks: uint64 (rows, words), in the buffers."""
     total = sum(block.rows for block in blocks)
     keys = buffers.array("keys", (total, scheme.words), np.uint64)
-    workspace, first = buffers.kept("chunks", _CHUNK_WORKSPACE), 0
+    first = 0
     for block in blocks:
-        stored = states.parts[block.part].states
-        span = stored.spec.chunk_rows * -(-SPAN_BYTES // stored.spec.chunk_bytes)
-        row, stop = block.first_row, block.first_row + block.rows
-        while row < stop:
-            end = min(stop, (row // span + 1) * span)
-            room = buffers.array("rows", (end - row, states.row_bytes), np.uint8)
-            rows = stored.read(row, end, room, workspace)
-            scheme.keys(rows, keys[first : first + end - row])
-            first += end - row
-            row = end
+        for span in _spans(states, block, bool(beside)):
+            room = buffers.array("rows", (span.rows, states.row_bytes), np.uint8)
+            rows = _read(states, span, room, buffers)
+            scheme.keys(rows, keys[first : first + span.rows])
+            if beside:
+                beside.take(span, rows)
+            first += span.rows
     return keys
+
+
+def _spans(states: LayerStates, block: Block, whole_samples: bool) -> Iterator[Block]:
+    """Yield what is read of a block at a time: whole chunks, or about as many of whole samples."""
+    spec = states.parts[block.part].states.spec
+    most = spec.chunk_rows * -(-SPAN_BYTES // spec.chunk_bytes)
+    if whole_samples:
+        yield from states.divide(block, most)
+        return
+    row, stop = block.first_row, block.first_row + block.rows
+    while row < stop:
+        end = min(stop, (row // most + 1) * most)
+        yield replace(block, first_row=row, rows=end - row)
+        row = end
+
+
+def _read(
+    states: LayerStates, block: Block, room: npt.NDArray[np.uint8], buffers: Buffers
+) -> npt.NDArray[np.uint8]:
+    """Read the rows of a block into the room; no chunk is decoded twice in a row."""
+    stored, stop = states.parts[block.part].states, block.first_row + block.rows
+    return stored.read(block.first_row, stop, room, buffers.kept("chunks", _CHUNK_WORKSPACE))
 
 
 def select_rows(

@@ -19,6 +19,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.execution.beside import Results
 from tsstore.analysis.execution.scratch_objects import ObjectReader, written_objects
 from tsstore.analysis.execution.spans import SpanReader
 from tsstore.analysis.execution.worker_records import HeldReader, HeldWriter, is_held, this_holder
@@ -53,7 +54,8 @@ class Slices(Protocol):
 class Receipt:
     """What a block task hands on: its records, and the rows and pairs that these stand for.
 
-    `groups` are the same numbers by group of samples; None without groups.
+    `groups` are the same numbers by group of samples; None without groups. `beside` is what else
+    was made of the rows.
     """
 
     rows: int
@@ -61,6 +63,7 @@ class Receipt:
     pairs_within_samples: int
     slices: Slices
     groups: SpectrumDelta | None = None
+    beside: Results = ()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.execution.beside import Add, Reduced, Results, add_results
 from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
 from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, read_slices, spill
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.machine import give_back_memory
-from tsstore.analysis.planning.cost import fan_in
+from tsstore.analysis.planning.cost import FAN_IN, fan_in
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import Samples
 from tsstore.counting.partition import scatter
@@ -38,7 +39,7 @@ class Counts:
 
     Pairs are of rows within one sample. Without groups of samples there are no changes, which
     leaving each of them out makes; entries are those still to be sorted into them, of partitions
-    that wait to be merged.
+    that wait to be merged. Beside is what else was made of the rows.
     """
 
     spectrum: Spectrum
@@ -46,11 +47,15 @@ class Counts:
     pairs_within_samples: int = 0
     changes: SpectrumDelta | None = None
     entries: DeltaEntries | None = None
+    beside: Results = ()
 
 
 @dataclass(frozen=True)
 class Index:
-    """What the barrier knows: every block's receipt, and how many sets of samples there are."""
+    """What the barrier knows: every block's receipt, and how many sets of samples there are.
+
+    What was made beside of the rows of all blocks is with the first of them.
+    """
 
     receipts: tuple[Receipt, ...]
     sets: int = 0
@@ -70,10 +75,10 @@ class Index:
 def count_blocks(job: LayerJob, blocks: Sequence[Block], buffers: Buffers | None = None) -> Receipt:
     """Turn the rows of blocks into records, by partition; write them to one file if planned."""
     plan, scattered, numbers = job.plan, [], []
-    buffers = buffers or Buffers()
+    buffers, beside = buffers or Buffers(), Reduced(job.beside)
     table = preaggregation(job, buffers)
     for piece in _pieces(job, blocks):
-        records, own = read_records(job, piece, table, buffers)
+        records, own = read_records(job, piece, table, buffers, beside)
         if not table.pays:
             records = [*records, *table.take()]
             table = preaggregation(job, buffers)
@@ -90,6 +95,7 @@ def count_blocks(job: LayerJob, blocks: Sequence[Block], buffers: Buffers | None
         int(counted.pairs_within_samples.sum()),
         slices,
         counted if job.samples.code_count else None,
+        beside.results,
     )
 
 
@@ -101,6 +107,14 @@ def _pieces(job: LayerJob, blocks: Sequence[Block]) -> Iterator[Sequence[Block]]
     else:
         for block in blocks:
             yield from ([piece] for piece in job.states.divide(block, most))
+
+
+def merge_receipts(adds: Sequence[Add], lists: Iterable[Sequence[Receipt]]) -> list[Receipt]:
+    """Return receipts as one list, and with the first what was made beside of all their rows."""
+    first, *others = [receipt for receipts in lists for receipt in receipts]
+    results = add_results(adds, [first.beside, *(receipt.beside for receipt in others)])
+    rest = (replace(receipt, beside=()) for receipt in others)
+    return [replace(first, beside=results), *rest]
 
 
 def check_receipts(receipts: Sequence[Receipt], rows: int, sets: int = 0) -> Index:
@@ -150,6 +164,7 @@ def total_pairs(index: Index) -> Counts:
         sum(receipt.equal_pairs_within_samples for receipt in index.receipts),
         sum(receipt.pairs_within_samples for receipt in index.receipts),
         _merge_changes([receipt.groups for receipt in index.receipts]),
+        beside=index.receipts[0].beside if index.receipts else (),
     )
 
 
@@ -162,6 +177,7 @@ def merge_counts(counts: Sequence[Counts]) -> Counts:
         sum(count.pairs_within_samples for count in counts),
         _merge_changes([count.changes for count in counts]),
         add_up_entries(entries) if entries else None,
+        next((count.beside for count in counts if count.beside), ()),
     )
 
 
@@ -180,6 +196,8 @@ def count_in_one_task(job: LayerJob) -> Counts:
     """Count a layer block after block, then partition after partition, as its graph would."""
     buffers = Buffers()
     receipts = [count_blocks(job, blocks, buffers) for blocks in block_tasks(job)]
+    if job.beside:
+        receipts = merge_receipts([one.add for one in job.beside], [receipts])
     rows = job.samples.sample_filter.kept_rows(job.states)
     index = check_receipts(receipts, rows, job.samples.set_count)
     # Those of blocks are let go of, as in a graph.
@@ -233,10 +251,15 @@ def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     # are done.
     shared, buffers = key("job"), key("buffers")
     graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
-    receipts = []
+    receipts: Any = []
     for number, blocks in enumerate(block_tasks(job)):
         receipts.append(key("block", number))
         graph[receipts[-1]] = (count_blocks, shared, blocks, buffers)
+    if job.beside:
+        # What is made beside is added up as blocks end; records of all of them are waited for.
+        adds = partial(merge_receipts, [one.add for one in job.beside])
+        lists = [[receipt] for receipt in receipts]
+        receipts = merge_tree(graph, lists, FAN_IN, f"tsstore-receipts-{token}", adds)
     rows = job.samples.sample_filter.kept_rows(job.states)
     graph[key("index")] = (check_receipts, receipts, rows, job.samples.set_count)
     return graph, key("index")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.planning.cost import FAN_IN, waiting_results
 from tsstore.analysis.refusals import too_small
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.records import Buffers
@@ -29,8 +30,6 @@ PIECE_BYTES = 1 << 20
 """Of rows that are read at a time, about; those of one sample are read at once."""
 MOST_PIECE_ROWS = 1 << 16
 BLOCK_PIECES = 64
-FAN_IN = 16
-"""Results that one task adds up."""
 TASK_BYTES = 4 << 20
 """Of a task beside its rows, chunks and results."""
 KEPT_BYTES = 9
@@ -45,13 +44,15 @@ _CHUNK_WORKSPACE = partial(ChunkWorkspace, once=True)
 class Piece:
     """Some whole samples of a layer, as many as are looked at at a time.
 
-    What is stored of them is of all samples of the block, also of those that are not shown.
+    What is stored of them is of all samples of the block, also of those that are not shown. Rows
+    that were read already, for something else as well, are not read again.
     """
 
     part: LayerPart
     block: Block
     buffers: Buffers
     sample_filter: SampleFilter = ALL_SAMPLES
+    rows: npt.NDArray[np.uint8] | None = None
 
     def shown(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Return the rows of the samples that are shown, and how many each of these has.
@@ -84,6 +85,8 @@ class Piece:
         They lie where those of the next piece will lie.
         """
         last = self.block.rows if last is None else last
+        if self.rows is not None:
+            return self.rows[first:last]
         states, start = self.part.states, self.block.first_row
         room = self.buffers.array("rows", (last - first, states.spec.entry_bytes), np.uint8)
         workspace = self.buffers.kept("chunks", _CHUNK_WORKSPACE)
@@ -94,7 +97,8 @@ class Piece:
 class Reduction(Generic[Result]):
     """One pass over a layer: what each piece of its rows gives, and how that adds up.
 
-    Both functions are sent to the workers of a cluster: functions of a module, or `partial` ones.
+    It reads the rows by itself (:meth:`run`), or gets those that a count reads anyway. Both
+    functions are sent to the workers of a cluster: functions of a module, or `partial` ones.
 
     Attributes
     ----------
@@ -160,8 +164,7 @@ class Reduction(Generic[Result]):
 
     def _held(self, blocks: Sequence[Block]) -> int:
         """Return what results take that wait to be added up, and what is kept beside."""
-        results = min(FAN_IN * _levels(len(blocks)), len(blocks))
-        return self.kept_bytes + results * self.result_bytes
+        return self.kept_bytes + waiting_results(len(blocks)) * self.result_bytes
 
     def blocks(self) -> list[Block]:
         """Return the layer in blocks of whole samples, each of which is one task."""
@@ -187,23 +190,43 @@ class Reduction(Generic[Result]):
     def _task_bytes(self) -> int:
         """The most bytes that a task takes: chunks, its piece and what is made of it, results."""
         chunk = max(part.states.spec.chunk_bytes for part in self.states.parts)
-        rows = max(self.states.largest_sample, self._piece_rows)
-        beside = self.states.row_bytes + self.bytes_beside_row
+        rows = self._most_rows * self.states.row_bytes
+        return TASK_BYTES + 3 * chunk + rows + self._bytes_beside_rows + 3 * self.result_bytes
+
+    @property
+    def bytes_beside(self) -> int:
+        """The most bytes that it takes in a task that has read the rows; one more result waits."""
+        return self._bytes_beside_rows + 4 * self.result_bytes
+
+    @property
+    def _bytes_beside_rows(self) -> int:
+        beside = self.bytes_beside_row
         if self.states.sample_filter.samples:
             beside += self.states.row_bytes + KEPT_BYTES
-        return TASK_BYTES + 3 * chunk + rows * beside + 3 * self.result_bytes
+        return self._most_rows * beside
+
+    @property
+    def _most_rows(self) -> int:
+        return max(self.states.largest_sample, self._piece_rows)
 
     @property
     def _piece_rows(self) -> int:
         rows = min(max(PIECE_BYTES // self.states.row_bytes, 1), MOST_PIECE_ROWS)
         return max(rows, self.piece_rows)
 
-    def of_block(self, block: Block) -> Result:
-        """Return the result of a block; memory for its pieces is taken once."""
+    def of_block(self, block: Block, rows: npt.NDArray[np.uint8] | None = None) -> Result:
+        """Return the result of a block, whose rows are given if they have been read already.
+
+        Memory for its pieces is taken once.
+        """
+        return self.add(self.of_piece(piece) for piece in self._pieces(block, rows))
+
+    def _pieces(self, block: Block, rows: npt.NDArray[np.uint8] | None) -> Iterator[Piece]:
         buffers, part = Buffers(), self.states.parts[block.part]
-        pieces = self.states.divide(block, self._piece_rows)
-        shown = self.states.sample_filter
-        return self.add(self.of_piece(Piece(part, piece, buffers, shown)) for piece in pieces)
+        for own in self.states.divide(block, self._piece_rows):
+            first = own.first_row - block.first_row
+            there = None if rows is None else rows[first : first + own.rows]
+            yield Piece(part, own, buffers, self.states.sample_filter, there)
 
     def _graph(self, blocks: Sequence[Block]) -> tuple[dict[Any, Any], Any]:
         """Return the graph of a pass, and its key; its keys are unique."""
@@ -233,14 +256,6 @@ def most_at_once(
     fitting = bisect_right(numbers, memory, key=lambda n: of(n).needed(scheduler, blocks))
     of(max(fitting, 1)).check(memory, scheduler, blocks)
     return max(fitting, 1)
-
-
-def _levels(results: int) -> int:
-    """Return how often results are added up until there is one; of each level some are held."""
-    levels = 1
-    while results > FAN_IN:
-        results, levels = -(-results // FAN_IN), levels + 1
-    return levels
 
 
 def merge_tree(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.groups.count import count_groups
 from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
@@ -64,7 +65,8 @@ def analyze_grouping(store: StateStore, request: Request, grouping: Grouping) ->
             groups, whole = found[:-1], found[-1] if has_whole else None
         else:
             views = (grouping.view(store, number) for number in range(len(grouping.values)))
-            groups = [analyze_samples([view], request, runner)[0] for view in views]
+            alone = replace(request, beside=Beside())
+            groups = [analyze_samples([view], alone, runner)[0] for view in views]
             whole = analyze_samples([store], request, runner)[0] if has_whole else None
     by_value = dict(zip(grouping.values, groups, strict=True))
     return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)

@@ -52,11 +52,16 @@ def count_groups(
     """Return what was counted of each of so many sets of samples, and at last of all of them.
 
     `samples` say which samples count and which random groups are told apart; both are the same for
-    all sets. All together are counted as well unless they are of several steps.
+    all sets. All together are counted as well unless they are of several steps. What is wanted
+    beside comes of the first pass, or of one of its own.
     """
     memory, groups = scheduler.memory(request.memory), samples.group_count or 1
     told = groups, left_out_of_sets(states, samples), request.exact, request.scratch
-    plan = layer_plan(states, memory, scheduler, *told, count)
+    beside, passes = request.beside, request.beside.of(states)
+    plan = layer_plan(states, memory, scheduler, *told, count, beside.held_bytes, passes)
+    if not plan.beside:
+        beside.check(states, memory, scheduler)
+        passes = ()
     at_once = -(-count // plan.passes)
     scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
     counts: list[Counts] = []
@@ -66,18 +71,22 @@ def count_groups(
         if plan.gives_back:
             give_back_memory()
         with planned_scratch(plan, scheduler, request.scratch) as folder:
-            graph, key = build_graph(LayerJob(states, scheme, plan, folder, some))
+            graph, key = build_graph(LayerJob(states, scheme, plan, folder, some, passes))
             report = request.report(states.name)
             found = run_graph(scheduler, graph, key, plan.threads, report)
             if plan.gives_back:
                 give_back_memory()
         *of_sets, of_all = _by_set(found, states, some)
         counts += of_sets[: count - first]
+        if passes:
+            beside.results[states.name], passes = found.beside, ()
     rows = rows_by_set(states, sets, samples.sample_filter, count)
     for own, expected in zip(counts, rows.tolist(), strict=True):
         _check(own, expected, states)
     if whole:
         _check(of_all, samples.sample_filter.kept_rows(states), states)
+    if not plan.beside:
+        beside.run(states, memory, scheduler, request.report(states.name))
     return [*counts, of_all], scheme
 
 

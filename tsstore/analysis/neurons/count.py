@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypedDict, Unpack, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.neurons.firing import NO_GROUP, count_layer, firing_bytes
 from tsstore.analysis.neurons.groups import GroupedNeurons
@@ -25,8 +28,9 @@ from tsstore.analysis.request import (
     with_layers,
 )
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.counting.firing import add_firing
+from tsstore.counting.firing import Firing, add_firing
 from tsstore.errors import AnalysisError
+from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 
@@ -177,10 +181,19 @@ def _count_run(
         if joint:
             pairs = count_joint_firing(states, memory, runner, report, kept)
             kept += pairs.nbytes
-        said = states.attributes
-        shape, parameters = said.position_shape, said.parameters
-        found[name] = LayerNeurons(name, counted, pairs, by_position, shape, parameters)
+        found[name] = of_layer(states, counted, pairs, by_position)
     return Neurons(store.path, found)
+
+
+def of_layer(
+    states: LayerStates,
+    counted: Firing,
+    pairs: npt.NDArray[np.int64] | None = None,
+    by_position: npt.NDArray[np.int64] | None = None,
+) -> LayerNeurons:
+    """Return what was counted of a layer, with what else is told of its neurons."""
+    told = states.attributes.position_shape, states.attributes.parameters
+    return LayerNeurons(states.name, counted, pairs, by_position, *told)
 
 
 def _count_groups(

@@ -55,6 +55,17 @@ def firing_pass(
     )
 
 
+def layer_pass(states: LayerStates) -> Reduction[Firing]:
+    """Return the pass over a layer that counts all its samples together."""
+    return firing_pass(states, "count neurons", _counting(states), add_firing)
+
+
+def _counting(states: LayerStates) -> partial[Firing]:
+    """Return what counts pieces of a layer: all in one way, so that their hashes add up."""
+    secret = int.from_bytes(os.urandom(16), "little")
+    return partial(_count_piece, neurons=states.neurons, secret=secret)
+
+
 def firing_bytes(neurons: int) -> int:
     """Return what is held of the neurons of a layer in some samples, in bytes."""
     return NEURON_BYTES * (neurons + 64)
@@ -74,9 +85,7 @@ def count_layer(
     The rows are read once where the memory holds what is counted of all groups; else of as many
     groups at a time as it does. So many bytes are kept beside.
     """
-    secret = int.from_bytes(os.urandom(16), "little")
-    count = partial(_count_piece, neurons=states.neurons, secret=secret)
-    one = replace(firing_pass(states, "count neurons", count, add_firing), kept_bytes=kept)
+    one = replace(layer_pass(states), kept_bytes=kept)
     if codes is None:
         return {NO_GROUP: one.run(memory, scheduler, report)}
     # The sample's group, and the order of groups, in which samples are looked at.
@@ -85,6 +94,7 @@ def count_layer(
     rows = min(groups * SLICE_BYTES, MOST_PIECE_BYTES) // states.row_bytes
     one = one.in_pieces_of(min(rows, MOST_PIECE_ROWS), memory, scheduler)
     found: dict[int, Firing] = {}
+    count = _counting(states)
     for numbers, several in _passes(one, groups, memory, scheduler):
         own = partial(count, codes=codes, numbers=numbers)
         blocks = [block for block in several.blocks() if _holds(block, states, codes, numbers)]

@@ -6,7 +6,7 @@ All of them are bounds, but for the number of changes by group, which no number 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tsstore.counting.partition import subpartition_table_bytes
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, direct_bytes, states_of
@@ -77,6 +77,9 @@ class Work:
         Whether what does not stay in memory goes through objects instead of files.
     holders
         Workers, each a process of its own, that hold records for each other; 0 for none.
+    beside_bytes, result_bytes
+        Most bytes that a block task takes for what else is made of its rows, and of a result of
+        that; 0 for nothing.
     """
 
     name: str
@@ -93,6 +96,8 @@ class Work:
     neurons: int = 8 * MOST_ROW_BYTES + 1
     object_scratch: bool = False
     holders: int = 0
+    beside_bytes: int = 0
+    result_bytes: int = 0
 
     @property
     def is_asked_for(self) -> bool:
@@ -103,6 +108,11 @@ class Work:
     def codes(self) -> int:
         """Groups of all sets, and of none; 0 where nothing is told apart."""
         return count_codes(self.groups, self.sets)
+
+    @property
+    def counting(self) -> Work:
+        """The same without what else is made of the rows."""
+        return replace(self, beside_bytes=0, result_bytes=0)
 
     def records_bytes(self, rows: int) -> int:
         """Return the bytes of the records of so many rows, at most.
@@ -162,7 +172,7 @@ def block_task_bytes(
     held += 2 * PART_BYTES if spill and work.object_scratch else 0
     pieces = piece_bytes(work, piece_rows, HOT_PIECES * piece_rows)
     table = direct_table_bytes(work) if direct else 0
-    return OVERHEAD_BYTES + 3 * work.chunk_bytes + pieces + held + table
+    return OVERHEAD_BYTES + 3 * work.chunk_bytes + pieces + held + table + work.beside_bytes
 
 
 def has_direct_table(work: Work, block_rows: int, memory: int) -> bool:
@@ -220,10 +230,13 @@ def held_bytes(
 ) -> int:
     """Return the most bytes that are held all the while: tasks, receipts, records by piece.
 
-    Which samples are left out is held, too, and what a worker holds of records.
+    Which samples are left out is held, too, and so are results of what else is made of rows, and
+    what a worker holds of records.
     """
     blocks = most_blocks(work, block_rows)
-    held = count_tasks(work, blocks, partition_bits) * (TASK_BYTES + GROUP_BYTES * work.codes)
+    # Where workers hold records, receipts are kept: lost ones are told from others.
+    held = (blocks if work.holders else waiting_results(blocks)) * work.result_bytes
+    held += count_tasks(work, blocks, partition_bits) * (TASK_BYTES + GROUP_BYTES * work.codes)
     held += INDEX_BYTES * work.left_out
     if spill:
         return held + room_bytes(work, block_rows, partition_bits)
@@ -274,6 +287,14 @@ def fan_in(groups: int) -> int:
     return GROUPED_FAN_IN if groups else FAN_IN
 
 
+def waiting_results(results: int) -> int:
+    """Return how many of so many results wait at most until they are added up, some at a time."""
+    left, levels = results, 1
+    while left > FAN_IN:
+        left, levels = -(-left // FAN_IN), levels + 1
+    return min(FAN_IN * levels, results)
+
+
 def most_blocks(work: Work, block_rows: int) -> int:
     """Return the most blocks: of whole samples, and whole chunks, they may be half empty."""
     return 2 * -(-work.rows // block_rows) + work.parts
@@ -285,8 +306,15 @@ def count_tasks(work: Work, blocks: int, partition_bits: int) -> int:
     What blocks have counted within samples is merged with the partitions.
     """
     level = (1 << partition_bits) + 1
-    tasks = blocks + 1 + level
+    tasks = blocks + 1 + level + _merges(level, fan_in(work.groups))
+    # Receipts are merged as well where something is made of rows besides records.
+    return tasks + (_merges(blocks, FAN_IN) if work.result_bytes else 0)
+
+
+def _merges(level: int, many: int) -> int:
+    """Return how many tasks merge so many results, so many at a time."""
+    tasks = 0
     while level > 1:
-        level = -(-level // fan_in(work.groups))
+        level = -(-level // many)
         tasks += level
     return tasks

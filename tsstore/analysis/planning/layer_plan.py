@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+from tsstore.analysis.execution.reduction import Reduction
 from tsstore.analysis.planning.cost import (
     HOT_PIECES,
     Work,
@@ -25,6 +27,7 @@ from tsstore.analysis.refusals import all_fit, too_small
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_table_bytes
+from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
 
@@ -101,6 +104,9 @@ class Plan:
     passes
         How often all rows are counted: once, unless the spectra of all sets of samples are more
         than there is memory for.
+    beside
+        Whether what else is to be made of the rows is made as they are read to be counted, the
+        first time; else they are read once more for it, as the memory does not hold both at once.
     gives_back
         Whether memory that was freed is given back to the system: before the layer is counted, and
         after it. Where a layer takes less than half of the memory, what an earlier one has left
@@ -125,6 +131,7 @@ class Plan:
     tasks: int
     projected_peak: int
     passes: int = 1
+    beside: bool = False
     gives_back: bool = False
     room_bytes: int = 0
 
@@ -146,14 +153,20 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool, held: 
     threads can be used if memory is short. A cluster's worker uses all that it has; workers hold
     the records if they fit. If nothing
     fits, a MemoryTooSmallError names the smallest memory with which something does. Sets of samples
-    are counted in as few passes as the memory allows, so many of them at a time. Of the memory so
-    many bytes are held all the while, which the plan leaves alone.
+    are counted in as few passes as the memory allows, so many of them at a time. What else is made
+    of the rows is made meanwhile, unless that were more than the memory holds, or more passes. Of
+    the memory so many bytes are held all the while, which the plan leaves alone.
     """
     left = max(memory - held, 1)
-    plan = find_plan(work, left, threads, shared_memory)
+    counting = work.counting
+    both = None if work == counting else find_plan(work, left, threads, shared_memory)
+    if both is not None and both.passes == 1:
+        return replace(both, beside=True)
+    plan = find_plan(counting, left, threads, shared_memory)
     if plan is not None:
-        return plan
-    alone = replace(work, sets=min(work.sets, 1))
+        fits = both is not None and both.passes == plan.passes
+        return replace(both, beside=True) if both is not None and fits else plan
+    alone = replace(counting, sets=min(work.sets, 1))
     smallest = held + _smallest_memory(alone, left, threads, shared_memory)
     raise too_small(f"layer {work.name}", memory, "for the smallest tasks", smallest)
 
@@ -169,10 +182,14 @@ def find_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
     return replace(min(plans, key=lambda plan: estimated_seconds(work, plan)), passes=passes)
 
 
-def make_plans(works: Iterable[Work], memory: int, scheduler: Scheduler) -> list[Plan]:
+def make_plans(
+    works: Sequence[Work], memory: int, scheduler: Scheduler, held: int = 0
+) -> list[Plan]:
     """Return a plan for each of several layers, by itself; those that are alike have the same.
 
-    Where the memory is too small for some, the MemoryTooSmallError names what suffices for all.
+    Where the memory is too small for some, the MemoryTooSmallError names what suffices for all. So
+    many bytes are held all the while: where these are of what else is made of the rows, and too
+    many for the count of some layer, it is made afterwards, of all layers.
     """
     known: dict[Work, Plan] = {}
 
@@ -180,10 +197,16 @@ def make_plans(works: Iterable[Work], memory: int, scheduler: Scheduler) -> list
         alike = replace(work, name="")
         if alike not in known:
             threads, shared_memory = scheduler.threads, scheduler.shared_memory
-            known[alike] = make_plan(work, memory, threads, shared_memory)
+            known[alike] = make_plan(work, memory, threads, shared_memory, held)
         return known[alike]
 
-    return all_fit(partial(plan_of, work) for work in works)
+    try:
+        return all_fit(partial(plan_of, work) for work in works)
+    except MemoryTooSmallError:
+        counting = [work.counting for work in works]
+        if counting == list(works):
+            raise
+    return make_plans(counting, memory, scheduler)
 
 
 def layer_plan(
@@ -196,14 +219,15 @@ def layer_plan(
     scratch: str | os.PathLike[str] | None = None,
     sets: int = 0,
     held: int = 0,
+    beside: Sequence[Reduction[Any]] = (),
 ) -> Plan:
     """Return how a layer would be counted within so many bytes of memory; see :func:`make_plan`.
 
     It tells so many groups of samples apart, in each of so many sets and in all of them, and leaves
     out so many samples of the run.
     """
-    work = layer_work(states, scheduler, groups, left_out, exact, scratch, sets)
-    return make_plan(work, memory, scheduler.threads, scheduler.shared_memory, held)
+    work = layer_work(states, scheduler, groups, left_out, exact, scratch, sets, beside)
+    return make_plans([work], memory, scheduler, held)[0]
 
 
 def layer_work(
@@ -214,6 +238,7 @@ def layer_work(
     exact: bool,
     scratch: str | os.PathLike[str] | None = None,
     sets: int = 0,
+    beside: Sequence[Reduction[Any]] = (),
 ) -> Work:
     """Return what there is to count in a layer; the rows of each sample are read if they vary."""
     return Work(
@@ -231,6 +256,12 @@ def layer_work(
         neurons=states.neurons,
         object_scratch=scratch is not None and is_url(scratch),
         holders=scheduler.holders if scratch is None else 0,
+        # Rows are read in whole samples then.
+        beside_bytes=sum(
+            (one.bytes_beside for one in beside),
+            bool(beside) * states.largest_sample * states.row_bytes,
+        ),
+        result_bytes=sum(one.result_bytes for one in beside),
     )
 
 

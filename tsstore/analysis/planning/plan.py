@@ -10,17 +10,19 @@ from functools import partial
 from typing import Any
 
 from tsstore.analysis.comparison import common_layers
+from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.groups.count import left_out_of_sets
 from tsstore.analysis.groups.grouping import group
-from tsstore.analysis.neurons.firing import firing_bytes
+from tsstore.analysis.neurons.firing import firing_bytes, layer_pass
 from tsstore.analysis.neurons.matrix import plan_pairs
 from tsstore.analysis.overlap import PlannedOverlap, plan_overlap
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, find_plan, layer_work, make_plans
 from tsstore.analysis.planning.planned_layer import PlannedLayer
+from tsstore.analysis.planning.planned_report import plan_report
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.refusals import all_fit
-from tsstore.analysis.repeats import plan_samples
+from tsstore.analysis.repeats import HELD, plan_samples
 from tsstore.analysis.request import (
     Bins,
     Layers,
@@ -106,12 +108,19 @@ def plan(
         amount = runner.memory(request.memory)
         samples = plan_samples(store, request, runner)
         groups, left_out = samples.group_count, samples.sample_filter.planned
-        works = []
+        compared = (left_out - store.view.samples.samples) // HELD if unique_by is None else 0
+        beside = Beside({name: (layer_pass(states),) for name, states in store.items()})
+        works, report_works = [], []
         for states in store.values():
             check_rows(states, samples.sample_filter)
             if sets:
                 groups, left_out = groups or 1, left_out_of_sets(states, samples)
-            works.append(layer_work(states, runner, groups, left_out, exact, scratch, sets))
+            of = states, runner, groups, left_out, exact, scratch, sets
+            works.append(layer_work(*of))
+            report_works.append(layer_work(*of, beside.of(states)))
+        report = None
+        if by != "step":
+            report = plan_report(store, report_works, beside, amount, runner, bool(sets))
         pairs, kept = {}, 0
         for name, states in store.items() if joint else ():
             kept += firing_bytes(states.neurons)
@@ -134,7 +143,7 @@ def plan(
     in_memory = _least_memory(works, found, lambda plan: not plan.in_scratch)
     where = None if scratch is None else os.fspath(scratch)
     told = threads, shared_memory, planned, smallest, in_memory, where, pairs, sets
-    return RunPlan(store.path, amount, *told, overlap)
+    return RunPlan(store.path, amount, *told, overlap, report, compared)
 
 
 def _plan_overlap(

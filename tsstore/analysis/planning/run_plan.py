@@ -13,6 +13,7 @@ from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES
 from tsstore.analysis.planning.layer_plan import LEAST_SLICE_BYTES, Plan
 from tsstore.analysis.planning.planned_layer import HEADINGS, PlannedLayer
+from tsstore.analysis.planning.planned_report import PlannedReport
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.text import counted, format_memory, listed, printable
 
@@ -52,6 +53,10 @@ class RunPlan(ByLayer[Plan]):
         are counted one after another.
     novelty
         What finding the states of this run and another one would take, if that was asked.
+    report
+        What a report would take, which counts neurons as well.
+    compared
+        Samples whose ids come more than once, whose rows are compared before anything is counted.
     """
 
     run: str
@@ -65,6 +70,8 @@ class RunPlan(ByLayer[Plan]):
     pairs: Mapping[str, PlannedPairs] = field(default_factory=dict)
     groups: int = 0
     novelty: Mapping[str, PlannedOverlap] = field(default_factory=dict)
+    report: PlannedReport | None = None
+    compared: int = 0
 
     headings = HEADINGS
 
@@ -123,11 +130,13 @@ class RunPlan(ByLayer[Plan]):
             _where_records_go(self),
             *_length_of_slices(self),
             *_passes(self),
+            *_comparing(self),
             *_fewer_threads(self),
             *_how_many_at_once(self),
             f"The smallest memory that works is about {format_memory(self.smallest_memory)}.",
             f"A process that starts with this analysis adds {format_memory(start)} at most for "
             f"libraries and loops: {format_memory(start + self.memory)} with the memory.",
+            *([] if self.report is None else [self.report.sentence]),
             *_pairs_of_neurons(self),
             *_states_of_two_runs(self),
         ]
@@ -148,6 +157,8 @@ class RunPlan(ByLayer[Plan]):
             "in_memory_from": self.in_memory_from,
             "scratch": self.scratch,
             "sample_groups": self.groups,
+            "samples_compared": self.compared,
+            "report": None if self.report is None else self.report.to_dict(),
             "layers": {name: layer.to_dict() for name, layer in self.layers.items()},
             "pairs": {name: asdict(own) for name, own in self.pairs.items()},
             "novelty": {name: asdict(own) for name, own in self.novelty.items()},
@@ -178,14 +189,17 @@ class RunPlan(ByLayer[Plan]):
         """Three sentences: the work, the memory, where records go; and what else was asked."""
         work = f"{counted(self.rows, 'row')} of {counted(len(self), 'layer')}"
         threads, passes = counted(self.threads, "thread"), max(own.passes for own in self.values())
+        if self.groups and self.compared:
+            passes += 1
         often = "once" if passes == 1 else f"up to {passes:,} times"
         peak, memory = map(format_memory, (self.projected_peak, self.memory))
+        report = "" if self.report is None else f"; {self.report.clause(len(self))}"
         return [
-            f"{work} are read {often}, in {counted(self.tasks, 'task')} on {threads}; a report "
-            "reads them once more.",
+            f"{work} are read {often}, in {counted(self.tasks, 'task')} on {threads}{report}.",
             f"A process adds {peak} at most of the {memory} that it may, and when it starts with "
             f"this {format_memory(self.start_up_bytes)} of libraries.",
             _where_records_go(self),
+            *_comparing(self),
             *_pairs_of_neurons(self),
             *_states_of_two_runs(self),
         ]
@@ -308,12 +322,28 @@ def _passes(plan: RunPlan) -> list[str]:
     if not plan.groups:
         return []
     groups = counted(plan.groups, "group")
+    if plan.compared:
+        return [
+            f"{groups} are counted one after another, as it differs from group to group which "
+            "samples repeat others; all samples together, if they are of one step, by another pass."
+        ]
     several = {name: own.passes for name, own in plan.items() if own.passes > 1}
     if not several:
         return [f"{groups} and all samples together are counted in one pass over the rows."]
     return [
         f"{listed(list(several))}: {groups} are counted in up to {max(several.values()):,} passes "
         "over the rows, as the memory holds no more spectra at a time."
+    ]
+
+
+def _comparing(plan: RunPlan) -> list[str]:
+    """Say whether rows are read before anything is counted."""
+    if not plan.compared:
+        return []
+    samples = counted(plan.compared, "sample")
+    return [
+        f"Before, rows of {samples} whose ids come more than once are compared, in as many layers "
+        "as it takes to tell copies from others."
     ]
 
 

@@ -186,7 +186,7 @@ def _count(states: LayerStates, request: Request) -> _Found:
         warm_up(states.row_bytes, False, False, plan.spill)
         with planned_scratch(plan, runner, request.scratch) as folder:
             shown = Samples(states.sample_filter)
-            job = SampleJob(states, scheme, plan, folder, shown, tuple(firsts))
+            job = SampleJob(states, scheme, plan, folder, shown, firsts=tuple(firsts))
             report = request.report(states.name)
             for index, partition in by_partition(plan, runner, report, *graph_by_sample(job)):
                 _add_partition(found, index, plan, scheme.words, partition)
