@@ -1,8 +1,10 @@
 """Each file of a store, damaged in every way: the right answer or an error, and `verify` knows.
 
-The fast part takes a small share of all cases, the slow one every eighth of a kind, beginning
-anywhere; with ``TSSTORE_DAMAGE_SHARE=1`` it takes them all, which is most of an hour. Run with
-``-s`` to see how many there were, and which was the first.
+The fast part takes a small share of all cases, the slow one every eighth of a kind, of kinds with
+very many every sixteenth, beginning anywhere; with ``TSSTORE_DAMAGE_SHARE=1`` it takes them all,
+which is half an hour. Run with ``-s`` to see how many there were, and which was the first.
+
+A share is swept in processes of their own, in which nothing else takes memory.
 """
 
 from __future__ import annotations
@@ -11,16 +13,19 @@ import copy
 import json
 import os
 import random
+import re
 import struct
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import children
 import google_crc32c
 import numpy as np
 import pytest
@@ -101,7 +106,7 @@ class Case:
     file
         The file.
     data
-        Its new bytes; None where it is deleted.
+        Its new bytes, or what makes them: most are never needed; None where it is deleted.
     forged
         Whether somebody made it with right checksums: then another answer may be right.
     other, other_data
@@ -110,7 +115,7 @@ class Case:
 
     kind: str
     file: Path
-    data: bytes | None
+    data: bytes | Callable[[], bytes] | None
     forged: bool = False
     other: Path | None = None
     other_data: bytes = b""
@@ -155,10 +160,10 @@ def hostile_documents(path: Path, file: Path, data: bytes) -> Iterator[Case]:
         yield Case("document", file, document, forged=True)
     for place in places(json.loads(data)):
         for value in HOSTILE:
-            changed = signed(replaced(json.loads(data), place, value), node)
+            changed = partial(forged, data, node, replaced, place, value)
             huge = (isinstance(value, int) and value >= 1 << 31) or value == [1 << 53]
             yield Case("huge value" if huge else "value", file, changed, forged=True)
-        yield Case("value left out", file, signed(without(json.loads(data), place), node), True)
+        yield Case("value left out", file, partial(forged, data, node, without, place), True)
 
 
 def hostile_chunks(file: Path, data: bytes) -> Iterator[Case]:
@@ -199,8 +204,9 @@ def without(document: Any, place: tuple) -> Any:
     return document
 
 
-def signed(document: Any, node: str) -> bytes:
-    """Return a document with the right checksum, as a forger would make it."""
+def forged(data: bytes, node: str, change: Callable[..., Any], *arguments: Any) -> bytes:
+    """Return a changed document with the right checksum, as a forger would make it."""
+    document = change(json.loads(data), *arguments)
     attributes = document.get("attributes")
     if isinstance(attributes, dict) and isinstance(attributes.get("tsstore"), dict):
         attributes["tsstore"]["checksum"] = attributes_checksum(node, attributes["tsstore"])
@@ -234,10 +240,11 @@ class Sweep:
         self.peak = 0
         assert not verify(path).errors
 
-    def run(self, share: int, first: int, kinds: Collection[str] = ()) -> None:
+    def run(self, in_threads: bool, share: int, first: int, kinds: Collection[str] = ()) -> None:
         """Try each `share`-th case, from the first on; of each of some kinds, if they are given.
 
-        Every eighth of those is read in several threads, as users read it.
+        It is every eighth of those if they are read in several threads, as users read them, whose
+        own memory is not told from other memory; and all others if they are not.
         """
         reached: Counter = Counter()
         for case in cases(self.path):
@@ -246,33 +253,35 @@ class Sweep:
             counted = case.kind if kinds else ""
             number, skipped = divmod(reached[counted] - first, share)
             reached[counted] += 1
-            if number >= 0 and not skipped:
-                with one_thread() if number % 8 else nullcontext():
-                    self.check(case)
+            if number >= 0 and not skipped and in_threads == (number % 8 == 0):
+                with nullcontext() if in_threads else one_thread():
+                    self.check(case, traced if in_threads else watched)
 
-    def check(self, case: Case) -> None:
-        whole = case.file.read_bytes()
-        if case.data is None:
+    def check(self, case: Case, watch: Watch) -> None:
+        whole, data = case.file.read_bytes(), case.data
+        if callable(data):
+            case = replace(case, data=(data := data()))
+        if data is None:
             case.file.unlink()
         else:
-            case.file.write_bytes(case.data)
+            case.file.write_bytes(data)
         if case.other is not None:
             case.other.write_bytes(case.other_data)
         try:
-            self.read(case)
+            self.read(case, watch)
         finally:
             case.file.write_bytes(whole)
-            if case.other is not None and case.data is not None:
-                case.other.write_bytes(case.data)
+            if case.other is not None:
+                case.other.write_bytes(data)
 
-    def read(self, case: Case) -> None:
+    def read(self, case: Case, watch: Watch) -> None:
         label = f"{case.kind} {case.file.relative_to(self.path)}: {case.data!r:.3000}"
         # Computing time: the machine may be busy with other things.
         started = time.process_time()
-        # It makes everything slower: only where a number asks for memory. And that is asked for
-        # each time; the interpreter's table of names, which grows by megabytes, grows but once.
+        # Where a number asks for memory, that is asked for each time; the interpreter's table of
+        # names, which grows by megabytes, grows but once.
         for _ in range(2):
-            with traced(case.is_huge) as memory:
+            with watch() if case.is_huge else nullcontext(Memory()) as memory:
                 read, refusal = attempt(content, self.path)
                 report, no_report = attempt(verify, self.path)
             if memory.peak < BUDGET_BYTES:
@@ -286,12 +295,6 @@ class Sweep:
             assert read == self.right, label
         self.counts[f"{case.kind}: " + ("noticed" if refusal is not None else "right")] += 1
 
-    def print(self) -> None:
-        total = sum(self.counts.values())
-        print(f"\n{total:,} cases, at most {self.peak >> 20} MiB")
-        for kind, count in sorted(self.counts.items()):
-            print(f"  {kind} {count:,}")
-
 
 @dataclass
 class Memory:
@@ -301,23 +304,63 @@ class Memory:
 
 
 @contextmanager
-def traced(watch: bool) -> Iterator[Memory]:
-    """Watch what the block takes."""
+def traced() -> Iterator[Memory]:
+    """Watch what the block takes, in whichever thread; all takes three times as long."""
     memory = Memory()
-    if watch:
-        tracemalloc.start(1)
+    tracemalloc.start(1)
     try:
         yield memory
-        memory.peak = tracemalloc.get_traced_memory()[1] if watch else 0
+        memory.peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
+@contextmanager
+def watched() -> Iterator[Memory]:
+    """Watch what is asked of the system, in a process that asks it for each MiB anew."""
+    memory = Memory()
+    before = address_space("VmSize")
+    yield memory
+    memory.peak = address_space("VmPeak") - before
+
+
+def address_space(line: str) -> int:
+    """Return bytes of this process's memory: as it is, or its peak since the process was forked."""
+    return int(re.findall(rf"{line}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) << 10
+
+
+Watch = Callable[[], AbstractContextManager[Memory]]
+SWEEP = """
+import ctypes, json, os, sys
+from pathlib import Path
+from test_damage_sweep import M_MMAP_THRESHOLD, Sweep
+
+assert ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
+done = Sweep(Path(sys.argv[1]))
+if loaded := os.fork():
+    # What it took to load does not count.
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(loaded, 0)[1]))
+done.run(*json.loads(sys.argv[2]))
+print(json.dumps([done.counts, done.peak]))
+"""
+M_MMAP_THRESHOLD = -3
+"""Of malloc.h: what is as large does not come out of what is free, but from the system."""
+
+
 def sweep(path: Path, share: int, first: int = 0, kinds: Collection[str] = ()) -> Counter:
-    done = Sweep(path)
-    done.run(share, first, kinds)
-    done.print()
-    return done.counts
+    """Sweep in processes of their own; return how many cases of each kind were noticed, and not."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    counts: Counter = Counter()
+    for in_threads in (False, True):
+        asked = json.dumps([in_threads, share, first, kinds])
+        done = children.run(SWEEP, path, asked, strict=True, env=environment, timeout=3600)
+        assert done.returncode == 0, done.stderr
+        counted, peak = json.loads(done.stdout)
+        counts += Counter(counted)
+        print(f"\n{sum(counted.values()):,} cases, at most {peak / (1 << 20):.1f} MiB")
+    for kind, count in sorted(counts.items()):
+        print(f"  {kind} {count:,}")
+    return counts
 
 
 def test_a_share_of_all_damage_is_noticed_or_changes_nothing(path):
@@ -333,18 +376,22 @@ KINDS = {
 }  # fmt: skip
 """How many cases there are of each kind, at least."""
 FEW = tuple(kind for kind, count in KINDS.items() if count < 5000)
-PIECES = {FEW: 1, ("huge value",): 2, ("value",): 4, ("flipped",): 6}
-"""In how many pieces kinds are swept, so that several processes have about as much to do."""
+PIECES = {FEW: (8, 1), ("huge value",): (8, 2), ("value",): (16, 2), ("flipped",): (16, 3)}
+"""Which share of kinds is swept, and in how many pieces: processes have about as much to do."""
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=0.5)
 @pytest.mark.parametrize(
-    ("kinds", "piece", "pieces"),
-    [(kinds, piece, pieces) for kinds, pieces in PIECES.items() for piece in range(pieces)],
+    ("kinds", "share", "piece", "pieces"),
+    [
+        (kinds, *how, piece, pieces)
+        for kinds, (*how, pieces) in PIECES.items()
+        for piece in range(pieces)
+    ],
     ids=lambda value: value if isinstance(value, int) else value[-1],
 )
-def test_all_damage_is_noticed_or_changes_nothing(path, kinds, piece, pieces):
-    share = int(os.environ.get("TSSTORE_DAMAGE_SHARE", "8"))
+def test_all_damage_is_noticed_or_changes_nothing(path, kinds, share, piece, pieces):
+    share = int(os.environ.get("TSSTORE_DAMAGE_SHARE", share))
     first = int(os.environ.get("TSSTORE_DAMAGE_FIRST", random.SystemRandom().randrange(share)))
     print(f"share {share}, first {first}")
     counts = sweep(path, share * pieces, first + share * piece, kinds)
