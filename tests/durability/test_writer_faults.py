@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import warnings
+from itertools import cycle
 from pathlib import Path
 
 import children
 import numpy as np
 import pytest
 import torch
+from crashing import quick_folder
 from torch import nn
 from watching import hook_count, packed, writers
 
@@ -148,8 +150,9 @@ class Run:
 
 
 @pytest.fixture
-def run(model, tmp_path, monkeypatch):
-    return Run(model, tmp_path / "run", monkeypatch)
+def run(model, monkeypatch):
+    with quick_folder() as folder:
+        yield Run(model, folder / "run", monkeypatch)
 
 
 @pytest.fixture
@@ -162,12 +165,13 @@ def expected(run, model, monkeypatch):
     return whole.rows(), calls
 
 
-def fail_each(run, expected, kind, error, for_ever, every=1, **options):
-    """Let each call fail in a run of its own; return how many did."""
+def fail_each(run, expected, kind, errors, for_ever, every=1, **options):
+    """Let each call fail in a run of its own, by one error after another; return how many did."""
     rows, calls = expected
     location = run.path
-    for number in range(1, calls[kind] + 1, every):
-        run.path, run.committed = location.with_name(f"run{number}"), []
+    for number, error in zip(range(1, calls[kind] + 1, every), cycle(errors), strict=False):
+        # In a folder of its own: whoever finds no run looks whether one is near.
+        run.path, run.committed = location / str(number) / "run", []
         files = kind(run.path, number.__le__ if for_ever else number.__eq__, error)
         fail_one(run, files, error, **options)
         run.check_nothing_is_left(files.failed.count("unlink"))
@@ -200,22 +204,29 @@ def fail_one(run, files, error, on_error="raise"):
 
 @pytest.mark.parametrize(("kind", "every"), [(FailingFiles, 1), (FailingDisk, 5)])
 def test_one_call_after_the_other_fails(run, expected, kind, every):
-    assert fail_each(run, expected, kind, ERRORS["ENOSPC"], False, every) > 40
+    assert fail_each(run, expected, kind, [ERRORS["ENOSPC"]], False, every) > 40
 
 
 @pytest.mark.parametrize("on_error", ["raise", "detach"])
 @pytest.mark.parametrize(("kind", "every"), [(FailingFiles, 7), (FailingDisk, 31)])
 def test_some_calls_fail_for_ever(run, expected, on_error, kind, every):
-    assert fail_each(run, expected, kind, ERRORS["EIO"], True, every, on_error=on_error)
+    assert fail_each(run, expected, kind, [ERRORS["EIO"]], True, every, on_error=on_error)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on_error", ["raise", "detach"])
 @pytest.mark.parametrize("for_ever", [False, True])
-@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("own", [False, True], ids=["OSError", "MemoryError"])
 @pytest.mark.parametrize("kind", [FailingFiles, FailingDisk])
-def test_every_call_fails_in_every_way(run, expected, kind, name, for_ever, on_error):
-    assert fail_each(run, expected, kind, ERRORS[name], for_ever, on_error=on_error) > 40
+def test_every_call_fails_in_every_way(run, expected, kind, own, for_ever, on_error):
+    """Nothing but what is said depends on the number of the system's error.
+
+    Each call meets each of them in one of the four ways.
+    """
+    *system, memory = ERRORS.values()
+    turn = 2 * for_ever + (on_error == "detach")
+    errors = [memory] if own else system[turn:] + system[:turn]
+    assert fail_each(run, expected, kind, errors, for_ever, on_error=on_error) > 40
 
 
 CROWD = list(range(1000))
