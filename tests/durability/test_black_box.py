@@ -234,7 +234,7 @@ def test_three_rounds_of_kills_lose_nothing(server, uninterrupted, tmp_path, see
     assert counts["read"] > 0 < counts["analysed"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_fifty_rounds_of_kills_lose_nothing(server, uninterrupted, tmp_path, seed, capsys):
     print(f"seed {seed}")
     counts: Counter[str] = Counter()

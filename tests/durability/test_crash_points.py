@@ -25,7 +25,7 @@ from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
 
 FAST = 12
-PAIRS = 300
+SERIES = 100
 
 Point = tuple[int, str]
 
@@ -173,7 +173,7 @@ def test_a_run_whose_creation_was_stopped_is_created_by_the_next_job(folder, cra
     assert len(open_store(path).parts) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=0.5)
 def test_every_point_of_a_job(folder, steps):
     points = points_of(steps)
     with Crasher() as crasher:
@@ -181,7 +181,7 @@ def test_every_point_of_a_job(folder, steps):
     assert (crasher.crashed, crasher.finished) == (len(points), 0)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=0.5)
 def test_every_point_of_a_job_that_goes_on(folder, stopped, later_steps):
     points = points_of(later_steps)
     with Crasher() as crasher:
@@ -189,11 +189,11 @@ def test_every_point_of_a_job_that_goes_on(folder, stopped, later_steps):
     assert (crasher.crashed, crasher.finished) == (len(points), 0)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=0.5)
 def test_jobs_that_are_killed_again_and_again(folder, steps):
     drawn = random.Random(0)
     points = points_of(steps)
-    series = [[drawn.choice(points) for _ in range(drawn.randrange(2, 6))] for _ in range(PAIRS)]
+    series = [[drawn.choice(points) for _ in range(drawn.randrange(2, 6))] for _ in range(SERIES)]
     with Crasher() as crasher:
         count_violations(crasher, folder, series)
-    assert crasher.crashed > PAIRS
+    assert crasher.crashed > 2 * SERIES

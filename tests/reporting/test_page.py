@@ -207,6 +207,6 @@ def test_two_hundred_layers_make_less_than_2_megabytes(tmp_path):
     columns = {"label": np.arange(300) % 4}
     batch = draw_batch(np.random.default_rng(0), 300, neurons=layers, columns=columns)
     write_run(tmp_path / "run.zarr", [batch], neurons=layers)
-    for by in (None, "label"):
-        size = tsstore.report(tmp_path / "run.zarr", tmp_path / "report.html", by=by)
-        assert size < 2_000_000
+    # With groups there is all that there is without, and more.
+    size = tsstore.report(tmp_path / "run.zarr", tmp_path / "report.html", by="label")
+    assert size < 2_000_000

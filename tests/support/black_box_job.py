@@ -192,7 +192,8 @@ def watch(path: str, report: str, stop: str, kind: str) -> None:
                 wrong.append(repr(error))
         except (TsstoreError, AssertionError) as error:
             wrong.append(repr(error))
-        time.sleep(0.02)
+        # The jobs need the processors more.
+        time.sleep(0.06)
     Path(report).write_text(json.dumps({"done": done, "wrong": wrong}), encoding="utf-8")
 
 

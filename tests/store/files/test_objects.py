@@ -427,7 +427,7 @@ def use_at_once(url: str) -> list:
     return [use.result() for use in (captured, *read, compacted)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 @pytest.mark.parametrize(("kind", "seconds"), [*((kind, 10) for kind in KINDS), ("refused", 60)])
 def test_an_outage_of_up_to_a_minute_is_waited_out_and_said(
     server, failing, kind, seconds, tmp_path
