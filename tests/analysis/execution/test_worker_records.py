@@ -18,7 +18,7 @@ from peaks import peak_memory
 from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
-from tsstore.analysis.execution import record_holder, recounting, worker_records
+from tsstore.analysis.execution import record_holder, recounting, scratch, worker_records
 from tsstore.analysis.execution.exchange import FiledSlices, spill
 from tsstore.analysis.execution.worker_records import LostRecordsError
 from tsstore.analysis.planning.cost import file_bytes
@@ -41,9 +41,15 @@ def small_blocks(small_sizes, monkeypatch):
 
 
 @pytest.fixture
-def no_folder(tmp_path, monkeypatch):
-    """Let this process have no folder for temporary files."""
-    monkeypatch.setattr(tempfile, "tempdir", NOWHERE)
+def no_folder(monkeypatch):
+    """Let nothing go through the system's folder for temporary files."""
+    make = scratch.scratch_folder
+
+    def refuse(parent: str | None, *others: Any) -> Any:
+        assert parent is not None
+        return make(parent, *others)
+
+    monkeypatch.setattr(scratch, "scratch_folder", refuse)
 
 
 @pytest.fixture
