@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from html.parser import HTMLParser
 
@@ -24,11 +25,15 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.elements, self.texts, self._open = [], [], []
+        self._may_break = False
         self.feed(text)
         self.close()
         assert not self._open
 
     def handle_starttag(self, tag, attrs):
+        if tag == "wbr":  # The text goes on.
+            self._may_break = True
+            return
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self._open.append(tag)
@@ -40,7 +45,11 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data):
-        self.texts.append(" ".join(data.split()))
+        text = " ".join(data.split())
+        if self._may_break:
+            text = self.texts.pop() + text
+        self.texts.append(text)
+        self._may_break = False
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +219,11 @@ def test_two_hundred_layers_make_less_than_2_megabytes(tmp_path):
     # With groups there is all that there is without, and more.
     size = tsstore.report(tmp_path / "run.zarr", tmp_path / "report.html", by="label")
     assert size < 2_000_000
+
+
+def test_long_names_break_after_their_dots_and_numbers_do_not(run, tmp_path):
+    tsstore.report(run, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<wbr>" in page
+    assert not re.search(r"\d\.<wbr>\d", page)
+    assert "&lt;wbr&gt;" not in page

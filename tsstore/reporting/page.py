@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ from tsstore.text import Progress, listed, printable, silent
 
 if TYPE_CHECKING:
     from tsstore.store.files.open import StorePath
+
+_BREAK = re.compile(r"(?<=[^\W\d_][._/])(?=\w)|(?<=[._/])(?=[^\W\d_])")
+"""Where a line may break in a name that is too long for it: after a dot, not in a number."""
 
 
 def report(
@@ -185,9 +189,12 @@ def _write(path: str, data: bytes) -> None:
 def _template() -> Any:
     try:
         from jinja2 import Environment
+        from markupsafe import Markup
     except ImportError:
         raise AnalysisError(
             "a report needs Jinja2, which is not installed; install tsstore[report]"
         ) from None
     source = (package_files("tsstore.reporting") / "page.html").read_text(encoding="utf-8")
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = lambda text: Markup("<wbr>").join(_BREAK.split(text))
+    return environment.from_string(source)
