@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -415,3 +417,42 @@ def test_a_worker_that_comes_later_holds_records_too(tmp_path, small_blocks, no_
         assert found(tsstore.analyze(store, scheduler=client, progress=report)["a"]) == count(rows)
         assert len(client.run(os.getpid)) == 2
         assert held(client) == [0, 0]
+
+
+@pytest.fixture
+def namespaces(tmp_path):
+    """Give a client of workers each of which has a file system of its own mounted in a folder."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    unshare = ["unshare", "-rm", "--propagation", "private", "sh", "-c"]
+    mount = f"mount -t tmpfs none '{folder}'"
+    if subprocess.run([*unshare, mount], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    with workers(0) as client:
+        options = f"--no-nanny --nthreads 1 --no-dashboard --local-directory '{folder}'"
+        worker = f"'{sys.executable}' -m distributed.cli.dask_worker {client.scheduler.address}"
+        command = [*unshare, f"{mount} && exec {worker} {options} --memory-limit 1GiB"]
+        environment = os.environ | {"PYTHONPATH": str(Path(tsstore.__file__).parents[1])}
+        started = [
+            subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) for _ in range(2)
+        ]
+        try:
+            client.wait_for_workers(2, timeout=120)
+            yield client, folder
+        finally:
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.wait(30)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_folder")
+def test_workers_in_mount_namespaces_of_their_own_count_without_scratch(namespaces, tmp_path):
+    client, folder = namespaces
+    rows = draw_layer(1, 60_000, 9, distinct=50_000)
+    store = write_layers(tmp_path / "run", {"a": rows}, chunk_bytes=1 << 20)
+    with pytest.raises(AnalysisError, match=r"is not seen by tcp.*or without scratch= more memory"):
+        tsstore.analyze(store, scheduler=client, scratch=folder)
+    assert found(tsstore.analyze(store, scheduler=client)["a"]) == count(rows)
+    assert held(client) == [0, 0]
