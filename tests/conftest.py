@@ -108,6 +108,13 @@ def pytest_report_header(config: pytest.Config) -> str:
     return "tsstore: slow tests take about 11 minutes on 2 cores"
 
 
+@pytest.fixture(scope="module")
+def settled() -> None:
+    """Let searches for garbage within a module leave alone the millions of objects from before."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def client() -> Iterator[Any]:
     """Give a client of two worker processes on this machine; it is not the current client."""
