@@ -418,7 +418,9 @@ def test_compiling_without_graph_breaks_is_an_error_and_not_silence(path, compil
         assert recorder.statistics.batches == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*torch.jit.*:FutureWarning"
+)
 def test_tracing_a_captured_model_is_refused(path):
     model = nn.Sequential(nn.Linear(3, 9))
     with capture(model, path, "0") as recorder:

@@ -607,7 +607,9 @@ def test_tensors_that_stand_for_others_are_refused_though_one_like_them_was_not(
         assert len(seen) == 5
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*torch.jit.*:FutureWarning"
+)
 def test_traced_tensors_are_refused_though_one_like_them_was_not():
     packer = convolution()
 

@@ -253,7 +253,9 @@ def test_what_cannot_be_hooked_is_refused(net):
         select(nn.Sequential(parallel), nn.Linear)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.*:DeprecationWarning", "ignore:.*torch.jit.*:FutureWarning"
+)
 def test_scripted_models_are_refused(net):
     scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(
