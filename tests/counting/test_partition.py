@@ -11,17 +11,17 @@ from tsstore.counting import partition as module
 from tsstore.counting.partition import (
     LEAST_PREFIX_BITS,
     SUBPARTITION_RECORDS,
-    is_large,
+    Parts,
+    most_records,
     scatter,
     subpartition_bits,
     subpartition_table_bytes,
     subpartitions,
 )
 from tsstore.counting.records import Buffers, Records
-from tsstore.counting.tables.grouped import GroupedTable
-from tsstore.counting.tables.packed import PackedTable
-from tsstore.counting.tables.singletons import SingletonFilter
-from tsstore.counting.tables.spectra import cells_of
+from tsstore.counting.tables.grouped_parts import GroupedParts
+from tsstore.counting.tables.packed import PackedParts
+from tsstore.counting.tables.spectra import small_bytes
 
 
 def numbered(
@@ -36,6 +36,11 @@ def numbered(
         keys[:, -1] = numbers
     counts = (None, None) if bare else (numbers, numbers[::-1].copy())
     return Records(keys, *counts, (numbers % 251).astype(np.uint8) if grouped else None)
+
+
+def shares(*kinds: Parts) -> list[tuple[Records, ...]]:
+    """The records of each kind of each subpartition."""
+    return [tuple(kind.of(part) for kind in kinds) for part in range(len(kinds[0]))]
 
 
 def assert_scattered(
@@ -173,7 +178,7 @@ def test_shares_make_up_the_partition_and_share_their_first_bits(
         for n, count in enumerate(counts)
     ]  # fmt: skip
     bits = subpartition_bits(sum(counts), partition_bits, subpartition_records)
-    found = list(subpartitions(pieces, words, partition_bits, bits, grouped))
+    found = shares(*subpartitions(pieces, words, partition_bits, bits, grouped))
     prefix_bits = partition_bits + bits
     assert len(found) == 2 ** (prefix_bits - partition_bits)
     assert totals_by_group(piece for share in found for piece in share) == totals_by_group(pieces)
@@ -196,7 +201,7 @@ def test_partitions_that_share_buffers_are_divided_as_others_are(grouped: bool) 
         own, expected = (
             [
                 tuple(map(rows_of, share))
-                for share in subpartitions(pieces, 2, 4, 3, grouped, memory)
+                for share in shares(*subpartitions(pieces, 2, 4, 3, grouped, memory))
             ]
             for memory in (buffers, None)
         )
@@ -205,7 +210,7 @@ def test_partitions_that_share_buffers_are_divided_as_others_are(grouped: bool) 
 
 
 def test_no_pieces_give_empty_shares() -> None:
-    found = list(subpartitions([], 2, 3, subpartition_bits(0, 3, 8), 1))
+    found = shares(*subpartitions([], 2, 3, subpartition_bits(0, 3, 8), 1))
     assert len(found) == 2 ** (LEAST_PREFIX_BITS - 3)
     assert all(len(piece) == 0 and piece.group is not None for share in found for piece in share)
 
@@ -235,30 +240,26 @@ def test_bits_grow_when_shares_are_full() -> None:
 
 
 def test_a_share_is_large_beyond_twice_what_it_is_to_have() -> None:
-    assert not is_large(16, 8)
-    assert is_large(17, 8)
+    assert most_records(8) == 16
 
 
 @pytest.mark.parametrize("words", WIDTHS)
-def test_the_tables_of_a_full_share_take_no_more_bytes_than_said(words: int) -> None:
-    subpartition_records = 1 << 14
-    bare = random_records(1, 2 * subpartition_records, 10**6, words, bare=True, prefix_bits=6)
-    none = Records.empty(words, bare=False)
-    singletons, table = SingletonFilter(words), PackedTable(words, 6)
-    left = singletons.settle(bare, none)
-    table.add(bare.keys, None)  # as if nothing had been settled
-    tables = singletons._marks.nbytes + singletons._left.nbytes + 3 * table._slots.nbytes // 2
-    assert tables <= subpartition_table_bytes(words, 0, subpartition_records)
-    assert len(left) < len(bare)
+@pytest.mark.parametrize("records", [1 << 14, 11_111])
+def test_the_tables_of_a_full_share_take_no_more_bytes_than_said(words: int, records: int) -> None:
+    table = PackedParts(words, 6, most_records(records))
+    assert 0 <= subpartition_table_bytes(words, 0, records) - table.nbytes < 48 * words * records
 
 
 @pytest.mark.parametrize("words", WIDTHS)
-def test_tables_by_group_take_no_more_bytes_than_said(words: int) -> None:
-    subpartition_records, groups = 1 << 12, 7
-    pieces = [random_records(n, subpartition_records, 2000, words, groups=groups) for n in (1, 2)]
-    table = GroupedTable(words, groups, 1 << 20)
-    assert all(map(table.add, pieces))
-    assert table.nbytes <= subpartition_table_bytes(words, groups, subpartition_records)
+@pytest.mark.parametrize(("groups", "sets"), [(7, 0), (7, 3), (300, 0)])
+def test_tables_by_group_take_no_more_bytes_than_said(words: int, groups: int, sets: int) -> None:
+    said = subpartition_table_bytes(words, groups, 1 << 14, sets)
+    table = GroupedParts(words, groups, sets, most_records(1 << 14))
+    changes = 5 if sets else 2
+    handed_on = 24 * changes * most_records(1 << 14)
+    # Bare records and others are in order in arrays of their own, and no more than all of them.
+    ordered = 8 * words * most_records(1 << 14)
+    assert 0 <= said + ordered - table.nbytes - handed_on < 20 * most_records(1 << 14)
     assert subpartition_table_bytes(words, groups + 1, 8) - subpartition_table_bytes(
         words, groups, 8
-    ) == 8 * cells_of(64)
+    ) == small_bytes(groups + 1, 0) - small_bytes(groups, 0) + 16 * (groups == 255)

@@ -6,12 +6,13 @@ processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from tsstore.counting.hashing import HashRange, Width, copy_key, width_of
+from tsstore.counting.hashing import HashRange, Place, Width, copy_key, width_of
 from tsstore.counting.records import Buffers, Groups, Records, bytes_of_group, checked_groups
 from tsstore.counting.tables.spectra import ENTRY_BYTES, small_bytes
 from tsstore.numba_tools.arrays import I64, U32, U64
@@ -25,6 +26,7 @@ LEAST_PREFIX_BITS: Final = 6
 _HASH_BITS: Final = 64
 _LARGEST_BITS: Final = 24
 _MOST_SUBPARTITION_BITS: Final = 12
+_WHOLE_BYTES: Final = 1 << 14
 
 
 def scatter(
@@ -75,9 +77,12 @@ def scatter(
     return scattered, offsets
 
 
-def is_large(records: int, subpartition_records: int) -> bool:
-    """Whether a subpartition is far larger than others: its states were crafted, or are few."""
-    return records > 2 * subpartition_records
+def most_records(subpartition_records: int) -> int:
+    """Return how many records a subpartition has at most, if its states are many and not crafted.
+
+    What is larger does not go into the tables of the others.
+    """
+    return 2 * subpartition_records
 
 
 def subpartition_bits(
@@ -88,6 +93,27 @@ def subpartition_bits(
     return max(min(wanted, _MOST_SUBPARTITION_BITS), LEAST_PREFIX_BITS - partition_bits)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Records of one kind, subpartition after subpartition.
+
+    Attributes
+    ----------
+    ends
+        int64 (parts + 1,): subpartition p is ``records[ends[p] : ends[p + 1]]``.
+    """
+
+    records: Records
+    ends: I64
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def of(self, part: Place) -> Records:
+        """Return the records of one subpartition, as views."""
+        return self.records[int(self.ends[part]) : int(self.ends[part + 1])]
+
+
 def subpartitions(
     pieces: Sequence[Records],
     words: int,
@@ -95,20 +121,18 @@ def subpartitions(
     bits: int,
     group_bytes: int = 0,
     buffers: Buffers | None = None,
-) -> Iterator[tuple[Records, Records]]:
-    """Yield the records of a partition, all in memory, part by part: bare ones, and others.
+) -> tuple[Parts, Parts]:
+    """Divide the records of a partition, all in memory: bare ones, and others.
 
     The keys of the partition have the top `partition_bits` of their hash in common; it is divided
-    by so many further `bits`. Records lie in the buffers, if there are any, until the next one.
+    by so many further `bits`. Records lie in the buffers, if there are any, until the next ones.
     """
     kinds = []
     for bare in (True, False):
         own = [piece for piece in pieces if piece.is_bare == bare]
         own = own or [Records.empty(words, bare, group_bytes)]
-        kinds.append(scatter(own, bits, partition_bits, buffers))
-    for part in range(1 << bits):
-        bare_ones, others = (records[ends[part] : ends[part + 1]] for records, ends in kinds)
-        yield bare_ones, others
+        kinds.append(Parts(*scatter(own, bits, partition_bits, buffers)))
+    return kinds[0], kinds[1]
 
 
 def order_by_group(
@@ -121,10 +145,10 @@ def order_by_group(
     group, (starts, ends) = checked_groups(records, groups), places
     name = f"ordered {'bare' if records.is_bare else 'counted'}"
     ordered = buffers.records(name, len(records), records.words, records.is_bare, 0)
-    _count_groups(records.keys, group, hashes, starts)
+    count_in_groups(records.keys, group, hashes, starts)
     starts[:] = np.cumsum(starts) - starts
     ends[:] = starts
-    _sort_by_group(
+    sort_by_group(
         records.keys, records.multiplicity, records.incidence, group, hashes,
         ordered.keys, ordered.multiplicity, ordered.incidence, ends, width_of(ordered.keys),
     )  # fmt: skip
@@ -136,18 +160,22 @@ def subpartition_table_bytes(
 ) -> int:
     """Bytes of all tables of a subpartition that is not large, at most.
 
-    By group, of each record a state with its counts and two places in an index, and two more while
-    that doubles; an entry, and what it changes; the record in the order of groups; and what is
-    added up at once. Else four slots of a packed table, one and a half of it while it doubles. In
-    both, marks, and the records that are no singletons.
+    Of each record marks, and the record if it is no singleton. By group, the record in the order of
+    groups, a state with its counts, places in an index, an entry of the log, and what it changes,
+    twice while that is handed on; and what is added up at once. Else slots of a packed table, and a
+    small one of whole counts.
     """
     codes = groups * (sets + 1)
-    left = 8 + 2 * (8 * words + bytes_of_group(codes))
+    key = 8 * words
+    size = 8 + key + bytes_of_group(codes)
     if groups:
-        changes = 5 * ENTRY_BYTES + 24 if sets else 2 * ENTRY_BYTES
-        left += 8 * words + 24 + 16 + 8 * words + 8 + 24 + changes
-        return 2 * subpartition_records * left + small_bytes(groups, sets)
-    return 2 * subpartition_records * (left + 48 * words)
+        changes = (5 if sets else 2) * ENTRY_BYTES
+        size += (key + 8) + (key + 8 + 16 + 16) + 16 + 24 + (24 if sets else 0) + 2 * changes
+        fixed = small_bytes(groups, sets)
+    else:
+        size += 4 * key
+        fixed = _WHOLE_BYTES * (words + 1)
+    return most_records(subpartition_records) * size + fixed
 
 
 @kernel
@@ -191,7 +219,7 @@ def _move(
 
 
 @kernel
-def _count_groups(keys: U64, group: Groups, hashes: HashRange, counts: I64) -> None:
+def count_in_groups(keys: U64, group: Groups, hashes: HashRange, counts: I64) -> None:
     """Add the number of keys of each group, those in a range of hashes."""
     for row in range(group.size):
         if (keys[row, 0] >> hashes.shift) & hashes.mask == hashes.number:
@@ -199,7 +227,7 @@ def _count_groups(keys: U64, group: Groups, hashes: HashRange, counts: I64) -> N
 
 
 @kernel
-def _sort_by_group(
+def sort_by_group(
     keys: U64,
     multiplicity: U32 | None,
     incidence: U32 | None,

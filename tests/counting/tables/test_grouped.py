@@ -27,9 +27,10 @@ from hypothesis import strategies as st
 
 from tsstore.counting import partition
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.records import Buffers, Records
+from tsstore.counting.partition import subpartitions
+from tsstore.counting.records import Buffers, Records, group_dtype
 from tsstore.counting.tables import aggregate as aggregating
-from tsstore.counting.tables import group_changes
+from tsstore.counting.tables import group_changes, grouped_parts
 from tsstore.counting.tables import grouped as module
 from tsstore.counting.tables import spectra as delta_module
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
@@ -39,8 +40,10 @@ from tsstore.counting.tables.grouped import (
     grouped_slot_bytes,
     least_slots,
 )
+from tsstore.counting.tables.grouped_parts import GroupedParts
 from tsstore.counting.tables.spectra import (
     DeltaEntries,
+    Tally,
     count_spectra,
     small_bytes,
     small_side,
@@ -177,10 +180,12 @@ def test_changes_of_large_states_are_added_up_whenever_they_are_many(at_once, mo
 
     def spy(parts: list[DeltaEntries]) -> DeltaEntries:
         merges.append(sum(map(len, parts)))
-        return delta_module.add_up_entries(parts)
+        return add_up(parts)
 
-    monkeypatch.setattr(aggregating, "AT_ONCE", at_once)
-    monkeypatch.setattr(aggregating, "add_up_entries", spy)
+    add_up = delta_module.add_up_entries
+    monkeypatch.setattr(delta_module, "AT_ONCE", at_once)
+    for place in (aggregating, delta_module):
+        monkeypatch.setattr(place, "add_up_entries", spy)
     # Each of 300 states occurs in some hundred rows of three groups.
     ids = np.random.default_rng(3).integers(0, 300, 40_000)
     group = (np.arange(len(ids)) % 3).astype(np.uint8)
@@ -300,9 +305,10 @@ def test_partitions_leave_nothing_behind_for_the_next_ones(words, monkeypatch) -
     for seed in (1, 9, 2, 3):
         check(seed, 5)
         check(seed, 3)
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, np.errstate(over="ignore"):
         # An error in the middle of a share.
-        patch.setattr(GroupedTable, "large_delta", None)
+        counting_cases.run_as_plain_python(patch, grouped_parts)
+        patch.setattr(grouped_parts, "list_by_group", None)
         with pytest.raises(TypeError):
             check(4, 5)
     check(5, 5)
@@ -313,19 +319,43 @@ def test_partitions_leave_nothing_behind_for_the_next_ones(words, monkeypatch) -
     check(9, 5, 1 << 13)
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_each_share_tells_how_many_of_its_own_states_occur_once(times, monkeypatch) -> None:
-    told = []
-    monkeypatch.setattr(
-        aggregating.SingletonFilter, "learn", lambda _, *numbers: told.append(numbers)
+def test_each_share_tells_the_next_one_whether_most_of_its_states_occur_once(monkeypatch) -> None:
+    paid = []
+
+    def spy(*arguments):
+        paid.append(bool(table._learnt[1]))
+        return group_changes.list_by_group(*arguments)
+
+    ids = np.arange(4000)
+    ids[1000:2000] //= 2
+    # Shares of 1,000 keys, by their number: those of the second occur twice.
+    keys = mixed(np.arange(4000), 1, 6)[ids]
+    keys[:, 0] >>= np.uint64(2)
+    keys[:, 0] |= np.arange(4000, dtype=np.uint64)[:, None][:, 0] // np.uint64(1000) << np.uint64(
+        56
     )
-    keys = mixed(np.repeat(np.arange(2000), times), 1, 6)
-    records = Records(keys, group=np.arange(len(keys), dtype=np.uint8) % 3)
-    found = aggregate_groups_gathered([records], 1, 3, 6, 1 << 12, 256)
-    assert contents(*found) == oracle(records)
-    assert len(told) > 4
-    assert sum(count for _, count in told) == len(keys)
-    assert all(once == (count if times == 1 else 0) for once, count in told)
+    records = Records(keys, group=(np.arange(4000) % 3).astype(np.uint8))
+    table, tally, deltas = GroupedParts(1, 3, 0, 1 << 12), Tally(), []
+    counting_cases.run_as_plain_python(monkeypatch, grouped_parts)
+    monkeypatch.setattr(grouped_parts, "list_by_group", spy)
+    with np.errstate(over="ignore"):
+        assert list(table.count(*subpartitions([records], 1, 6, 2, 1), tally, deltas)) == []
+    assert paid == [True, True, False, True]
+    assert contents(tally.spectrum(), delta_module.add_up_entries(deltas)) == oracle(records)
+
+
+@pytest.mark.parametrize("sets", [0, 2])
+def test_shares_that_change_more_than_is_listed_at_once_are_counted_one_by_one(
+    sets: int, monkeypatch
+) -> None:
+    monkeypatch.setattr(grouped_parts, "_MOST_ENDS", 8)
+    keys = mixed(np.random.default_rng(1).integers(0, 30, 6000), 2, 6)
+    many = np.full(len(keys), 100, np.uint32)
+    group = (np.arange(len(keys)) % (3 * (sets + 1))).astype(np.uint8)
+    pieces = [Records(keys, group=group), Records(keys, many, many, group)]
+    found = aggregate_gathered(pieces, 2, 6, 1 << 12, 1 << 10, groups=3, sets=sets)
+    assert as_counter(found[0]) == spectrum_of(pieces)
+    assert changes_as_counter(found[1]) == (by_set(pieces, 3, sets) if sets else changes_of(pieces))
 
 
 def test_tables_begin_a_partition_empty_and_without_counts() -> None:
@@ -451,6 +481,22 @@ def test_keys_that_no_pass_can_divide_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("sets", [0, 2])
+def test_shares_are_counted_by_plain_python_with_the_same_result(words, sets, monkeypatch) -> None:
+    pieces = [
+        counting_cases.random_records(n, 150, 80, words, bare=n < 2, groups=2 * (sets + 1),
+                                      prefix_bits=6)
+        for n in range(3)
+    ]  # fmt: skip
+    compiled = aggregate_gathered(pieces, words, 6, 1 << 12, 100, groups=2, sets=sets)
+    counting_cases.run_as_plain_python(monkeypatch, grouped_parts, group_changes, partition)
+    with np.errstate(over="ignore"):
+        plain = aggregate_gathered(pieces, words, 6, 1 << 12, 100, groups=2, sets=sets)
+    assert all(map(np.array_equal, plain[0], compiled[0]))
+    assert changes_as_counter(plain[1]) == changes_as_counter(compiled[1])
+
+
+@pytest.mark.parametrize("words", WIDTHS)
 def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatch) -> None:
     records = random_records(9, 200, 90, words)
     compiled = GroupedTable(words, 5, 1024, first_slots=4)
@@ -496,7 +542,7 @@ def by_set(pieces: list[Records], groups: int, sets: int) -> Counter:
     seeds,
     st.one_of(st.integers(1, 80), st.just(10_000)),
     st.sampled_from(WIDTHS),
-    st.integers(1, 4),
+    st.sampled_from([1, 2, 3, 4, 60]),
     st.integers(1, 5),
     st.sampled_from([2, 16, 1 << 10]),
 )
@@ -511,7 +557,7 @@ def test_each_set_is_counted_as_if_there_were_no_others(
         )
         for n, count in enumerate((150, 60, 90))
     ]
-    pieces = [replace(piece, group=piece.group.astype(np.uint16)) for piece in pieces]
+    pieces = [replace(piece, group=piece.group.astype(group_dtype(codes))) for piece in pieces]
     with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
         if plain:
             counting_cases.run_as_plain_python(

@@ -10,18 +10,17 @@ from counting_cases import (
     mixed,
     of_each_shape,
     random_records,
-    spectrum_counts,
     spectrum_of,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsstore.counting.partition import most_records, subpartitions
 from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables import aggregate as aggregating
 from tsstore.counting.tables import packed as module
-from tsstore.counting.tables import singletons
-from tsstore.counting.tables.packed import PackedTable
-from tsstore.counting.tables.plain import Table
+from tsstore.counting.tables.packed import PackedParts
+from tsstore.counting.tables.spectra import Tally
 from tsstore.errors import CountingError
 
 
@@ -119,27 +118,26 @@ def test_keys_that_differ_in_a_later_word_alone_stay_apart() -> None:
         check_gathered([Records(np.concatenate([keys, keys[1:]]))], words, 6)
 
 
-def test_a_slot_that_was_in_use_is_empty_for_the_next_share() -> None:
-    table = PackedTable(3, 6)
-    keys = mixed(np.arange(500) // 2, 3, 6)
-    for _ in range(3):
-        table.add(keys, Table(3, 1 << 10))
-        assert table.sweep() == 0
-        table.add(keys[::2].copy(), Table(3, 1 << 10))
-        assert table.sweep() == 250
-    assert as_counter(table.spectrum(7)) == {(1, 1): 750 + 7, (2, 2): 750}
-
-
-def test_counts_move_to_the_other_table_of_keys_that_both_have() -> None:
+def test_counts_are_added_up_of_keys_that_are_bare_and_not() -> None:
     keys = mixed(np.arange(30), 2, 6)
-    table, whole = PackedTable(2, 6), Table(2, 1 << 10)
     fives = np.full(10, 5, np.uint32)
-    whole.add(Records(keys[:10], fives, fives - np.uint32(2)))
-    table.add(np.concatenate([keys[5:], keys[5:7]]), whole)
-    table.move_counts(whole)
-    assert table.sweep() == 20 + 3
-    assert as_counter(table.spectrum(0)) == {(1, 1): 20}
-    assert as_counter(spectrum_counts(*whole.counts)) == {(5, 3): 5, (6, 4): 3, (7, 5): 2}
+    others = Records(keys[:10], fives, fives - np.uint32(2))
+    bare = Records(np.concatenate([keys[5:], keys[5:7]]))
+    found = aggregate_gathered([others, bare], 2, 6, 1 << 10)
+    assert as_counter(found) == {(1, 1): 20, (5, 3): 5, (6, 4): 3, (7, 5): 2}
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("bare_rows", [0, 3000])
+def test_others_that_outgrow_their_table_are_counted_exactly(words: int, bare_rows: int) -> None:
+    pieces = [
+        random_records(1, 3000, 2500, words, prefix_bits=6),
+        random_records(2, bare_rows, 2500, words, bare=True, prefix_bits=6),
+    ]
+    check_gathered(pieces, words, 6)
+    # What is beyond the square of small counts does not fit at once.
+    many = np.full(3000, 100, np.uint32)
+    check_gathered([*pieces, Records(pieces[0].keys, many, many)], words, 6, share=100)
 
 
 @pytest.mark.parametrize("words", WIDTHS)
@@ -153,13 +151,12 @@ def test_a_far_too_large_share_is_counted_in_passes(words: int, slots: int) -> N
 
 def test_settling_what_is_alone_stops_and_begins_again(monkeypatch) -> None:
     paid = []
-    learn = singletons.SingletonFilter.learn
+    of_part = module._move_counts
 
-    def spy(self, *numbers: int) -> None:
-        learn(self, *numbers)
-        paid.append(self.pays)
+    def spy(*arguments) -> None:
+        paid.append(bool(tables[0]._learnt[1]))
+        of_part(*arguments)
 
-    monkeypatch.setattr(singletons.SingletonFilter, "learn", spy)
     generator = np.random.default_rng(1)
     keys = generator.integers(0, 2**64, (64 * 60, 2), np.uint64)
     share = np.repeat(np.arange(64, dtype=np.uint64), 60)
@@ -167,7 +164,13 @@ def test_settling_what_is_alone_stops_and_begins_again(monkeypatch) -> None:
     repeated = (share // 16 % 2 == 1) & (np.arange(len(share)) % 2 == 1)
     keys[repeated] = keys[np.flatnonzero(repeated) - 1]
     check_gathered([Records(keys)], 2, 0)
-    assert paid == (share[::60] // 16 % 2 == 0).tolist()
+    tables = [PackedParts(2, 6, most_records(1 << 16))]
+    counting_cases.run_as_plain_python(monkeypatch, module)
+    monkeypatch.setattr(module, "_move_counts", spy)
+    with np.errstate(over="ignore"):
+        list(tables[0].count(*subpartitions([Records(keys)], 2, 0, 6), Tally()))
+    # Each part tells the next one.
+    assert paid == [True, *(share[::60] // 16 % 2 == 0).tolist()[:-1]]
 
 
 @pytest.mark.parametrize("partition_bits", [0, 5, 12])
@@ -203,11 +206,6 @@ def test_partitions_leave_nothing_behind_for_the_next_ones(words, small_tables, 
     for seed in (1, 9, 2, 3):
         check(seed, 6)
         check(seed, 3)
-    with monkeypatch.context() as patch:
-        # An error in the middle of a share.
-        patch.setattr(PackedTable, "sweep", None)
-        with pytest.raises(TypeError):
-            check(4, 6)
     check(5, 6)
     worse = [random_records(1, 900, 900, words, bare=True, prefix_bits=6), twice_crafted(words)]
     with pytest.raises(CountingError, match="another seed"):
@@ -225,28 +223,6 @@ def test_what_shares_have_in_common_may_differ_between_partitions(words: int) ->
         keys = alike[:2] if prefix_bits > 6 else alike
         found = aggregate_gathered([Records(keys)], words, prefix_bits, 64, 1 << 16, buffers)
         assert as_counter(found) == {(2, 2): len(keys) // 2}
-
-
-@pytest.mark.parametrize("words", WIDTHS)
-def test_a_table_begins_a_partition_empty_and_without_counts(words: int, small_tables) -> None:
-    table, whole = PackedTable(words, 6), Table(words, 1 << 12)
-    keys = mixed(np.arange(700), words, 6)
-    table.add(keys, whole)
-    assert table.sweep() == 700
-    table.begin()
-    table.add(keys[:300], whole)  # and no sweep, as after an error
-    table.begin()
-    table.add(keys[200:500].copy(), whole)
-    assert table.sweep() == 300
-    assert as_counter(table.spectrum(0)) == {(1, 1): 300}
-    table.begin()
-    assert as_counter(table.spectrum(0)) == {}
-    with pytest.raises(CountingError, match="another seed"):
-        table.add(twice_crafted(words).keys, whole)
-    table.begin()
-    table.add(keys, whole)
-    assert table.sweep() == 700
-    assert whole.distinct == 0
 
 
 @pytest.mark.parametrize("words", WIDTHS)

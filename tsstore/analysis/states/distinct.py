@@ -130,7 +130,8 @@ def by_subpartition(
     for _, words in indices:
         own = [piece for piece in gathered if piece.words == words]
         divided.append(subpartitions(own, words, plan.partition_bits, bits))
-    for pieces in zip(*divided, strict=True):
+    for part in range(1 << bits):
+        pieces = [[kind.of(part) for kind in kinds] for kinds in divided]
         yield [partial(iter, own) for own in pieces], plan.partition_bits + bits
 
 

@@ -11,26 +11,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from tsstore.counting.hashing import HashRange, Place, slots_for
+from tsstore.counting.hashing import HashRange, Place
 from tsstore.counting.partition import (
     LEAST_PREFIX_BITS,
     SUBPARTITION_RECORDS,
-    is_large,
+    most_records,
     subpartition_bits,
     subpartitions,
 )
-from tsstore.counting.records import Buffers, Records, bytes_of_group, checked_groups
+from tsstore.counting.records import Buffers, Records, bytes_of_group
 from tsstore.counting.tables.grouped import GroupedTable, count_codes
-from tsstore.counting.tables.packed import MOST_COUNT_BITS, PackedTable
+from tsstore.counting.tables.grouped_parts import GroupedParts
+from tsstore.counting.tables.packed import MOST_COUNT_BITS, PackedParts
 from tsstore.counting.tables.plain import Table
-from tsstore.counting.tables.singletons import SingletonFilter
 from tsstore.counting.tables.spectra import (
-    AT_ONCE,
     DeltaEntries,
     Spectrum,
     Tally,
+    add_deltas,
     add_up_entries,
-    singleton_entries,
 )
 from tsstore.errors import CountingError
 
@@ -41,8 +40,6 @@ FIRST_SLOTS: Final = 1024
 """That a table begins with, if there may be as many."""
 
 _LARGEST_PREFIX_BITS: Final = 48
-_WHOLE_SLOTS: Final = 1 << 9
-_ANY_SLOTS: Final = 1 << 40
 
 
 def aggregate(
@@ -134,84 +131,25 @@ def aggregate_gathered(
     known = LEAST_PREFIX_BITS if groups else partition_bits
     bits = subpartition_bits(sum(map(len, pieces)), known, subpartition_records)
     prefix_bits, buffers = partition_bits + bits, buffers or Buffers()
-    codes = count_codes(groups, sets)
-    singletons = buffers.kept(("singletons", words, codes), lambda: SingletonFilter(words, codes))
-    singletons.begin()
+    codes, most = count_codes(groups, sets), most_records(subpartition_records)
+    parts = subpartitions(pieces, words, partition_bits, bits, bytes_of_group(codes), buffers)
     tally = Tally()
     deltas: list[DeltaEntries] = []
-    width = bytes_of_group(codes)
-
-    def small() -> Iterator[tuple[Records, Records]]:
-        """Yield the bare records and others of subpartitions that are not far too large."""
-        for own in subpartitions(pieces, words, partition_bits, bits, width, buffers):
-            if is_large(sum(map(len, own)), subpartition_records):
-                slices = partial(iter, own)
-                found, delta = aggregate(slices, words, prefix_bits, maximum_slots, groups, sets)
-                tally.add_spectrum(found)
-                deltas.extend([] if delta is None else [delta])
-            else:
-                yield own
-
-    if not groups:
+    if groups:
+        large = buffers.kept(
+            ("grouped", words, groups, sets, most), lambda: GroupedParts(words, groups, sets, most)
+        ).count(*parts, tally, deltas)
+    else:
         count_bits = min(prefix_bits, MOST_COUNT_BITS)
-        packed = buffers.kept(("packed", words, count_bits), lambda: PackedTable(words, count_bits))
-        _count_packed(small(), words, packed, singletons, tally)
-        return tally.spectrum(), None
-    for piece in pieces:
-        checked_groups(piece, codes)
-    # A record takes a state and an entry at most.
-    slots = 4 * slots_for(subpartition_records)
-    grouped = buffers.kept(
-        ("grouped", words, groups, sets, slots),
-        lambda: GroupedTable(words, groups, slots, sets=sets),
-    )
-    _count_grouped(small(), grouped, singletons, tally, deltas, sets)
-    return tally.spectrum(), add_up_entries(deltas)
-
-
-def _count_packed(
-    parts: Iterable[tuple[Records, Records]],
-    words: int,
-    table: PackedTable,
-    singletons: SingletonFilter,
-    tally: Tally,
-) -> None:
-    """Count subpartitions, one after the other."""
-    table.begin()
-    for bare, others in parts:
-        whole = Table(words, _ANY_SLOTS, _WHOLE_SLOTS)
-        whole.add(others)
-        left = singletons.settle(bare, others)
-        table.add(left.keys, whole)
-        if whole.distinct:
-            table.move_counts(whole)
-            tally.add(*whole.counts)
-        singletons.learn(table.sweep() + len(bare) - len(left), len(bare))
-    tally.add_spectrum(table.spectrum(int(singletons.settled[0])))
-
-
-def _count_grouped(
-    parts: Iterable[tuple[Records, Records]],
-    table: GroupedTable,
-    singletons: SingletonFilter,
-    tally: Tally,
-    deltas: list[DeltaEntries],
-    sets: int,
-) -> None:
-    """Count subpartitions, one after the other, by group."""
-    table.begin()
-    for bare, others in parts:
-        left = singletons.settle(bare, others)
-        table.add(left, others)
-        before = tally.once
-        tally.add(*table.counts)
-        deltas.append(table.large_delta())
-        if sum(map(len, deltas)) > max(AT_ONCE, 2 * len(deltas[0])):
-            deltas[:] = [add_up_entries(deltas)]
-        table.clear()
-        singletons.learn(tally.once - before + len(bare) - len(left), len(bare))
-    tally.add_once(int(singletons.settled.sum()))
-    deltas += [singleton_entries(singletons.settled, sets), table.small_delta()]
+        large = buffers.kept(
+            ("packed", words, count_bits, most), lambda: PackedParts(words, count_bits, most)
+        ).count(*parts, tally)
+    for part in large:
+        slices = partial(iter, [kind.of(part) for kind in parts])
+        found, delta = aggregate(slices, words, prefix_bits, maximum_slots, groups, sets)
+        tally.add_spectrum(found)
+        add_deltas(deltas, [] if delta is None else [delta])
+    return tally.spectrum(), add_up_entries(deltas) if groups else None
 
 
 class CountingTable(Protocol):

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from tsstore.counting.hashing import Place
-from tsstore.counting.tables.spectra import cell_of
+from tsstore.counting.tables.spectra import DeltaEntries, cell_of
 from tsstore.numba_tools.arrays import I64
 from tsstore.numba_tools.decorators import inlined, kernel
 
@@ -54,15 +54,23 @@ def _change(
 
 @kernel
 def list_by_group(
-    log: I64, ends: I64, k: I64, q: I64, small: I64, side: np.int64, columns: I64, changed: I64
+    log: I64,
+    ends: I64,
+    k: I64,
+    q: I64,
+    small: I64,
+    side: np.int64,
+    columns: I64,
+    changed: I64,
+    listed: Place,
 ) -> Place:
     """Write what leaving a group out changes: each of its states moves to where it is without it.
 
     See :func:`_change`; a state of that group alone moves to no rows and no samples. What is
-    written of a spectrum ends where `changed` tells.
+    written of a spectrum, after so many that have been listed, ends where `changed` tells.
     """
     count: Place
-    count = np.int64(0)
+    count = np.int64(listed)
     to = small, side, columns
     for group in range(ends.size):
         for entry in range(ends[group - 1] if group else 0, ends[group]):
@@ -137,6 +145,7 @@ def list_by_set(
     side: np.int64,
     columns: I64,
     changed: I64,
+    listed: Place,
 ) -> Place:
     """Write what is in the spectra of all sets, and what leaving a group out changes in any.
 
@@ -146,7 +155,7 @@ def list_by_set(
     """
     count: Place
     many: Place
-    count = np.int64(0)
+    count = np.int64(listed)
     sets = ends.size // groups - 1
     # Where most states have one entry, these are settled first; else nobody could guess which.
     few = side if 4 * log.shape[0] < 5 * k.size else np.int64(0)
@@ -190,8 +199,17 @@ def list_by_set(
     return count
 
 
+def small_delta(small: I64, side: int) -> DeltaEntries:
+    """Return what has been added up of each spectrum, and forget it."""
+    small[:, 0] = 0  # what is in no row any more
+    columns = np.empty((3, np.count_nonzero(small)), np.int64)
+    ends = np.empty(len(small), np.int64)
+    _take_small(small, side, columns, ends)
+    return DeltaEntries(ends, *columns)
+
+
 @kernel
-def take_small(small: I64, side: int, columns: I64, ends: I64) -> None:
+def _take_small(small: I64, side: int, columns: I64, ends: I64) -> None:
     """Write what has been added up of each spectrum, and where that ends, and forget it."""
     count = 0
     for spectrum in range(small.shape[0]):

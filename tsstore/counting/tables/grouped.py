@@ -35,7 +35,7 @@ from tsstore.counting.tables.group_changes import (
     add_up_states,
     list_by_group,
     list_by_set,
-    take_small,
+    small_delta,
 )
 from tsstore.counting.tables.spectra import (
     ENTRY_BYTES,
@@ -152,7 +152,7 @@ class GroupedTable:
             self._last_group = int(held[-1])
         is_done = False
         while not is_done:
-            self.distinct, self._entries, is_done = _absorb(
+            self.distinct, self._entries, is_done = absorb(
                 self._states, self._index, self._log, self.distinct, self._entries, bare.keys,
                 *counted_columns(others)[:3], places, self._width,
             )  # fmt: skip
@@ -176,7 +176,7 @@ class GroupedTable:
         if len(self._index) > self._most_states:
             return False
         self._index = np.zeros(2 * len(self._index), np.uint32)
-        _index_states(self._states, self.distinct, self._index, self._width)
+        index_states(self._states, self.distinct, self._index, self._width)
         return True
 
     def _add_up_log(self) -> None:
@@ -268,19 +268,15 @@ class GroupedTable:
         to = self._small, np.int64(self._side), columns, spectra
         if self._sets:
             own, touched = np.zeros((self.distinct, 2), np.int64), np.empty(self.distinct, np.int64)
-            count = list_by_set(log, ends, self._groups, k, q, own, touched, *to)
+            count = list_by_set(log, ends, self._groups, k, q, own, touched, *to, 0)
         else:
-            count = list_by_group(log, ends, k, q, *to)
+            count = list_by_group(log, ends, k, q, *to, 0)
         dtype = np.int32 if k.max(initial=0) < 2**31 else np.int64
         return DeltaEntries(spectra, *columns[:, :count].astype(dtype))
 
     def small_delta(self) -> DeltaEntries:
         """Return the rest, as far as it has been added up; it is then forgotten."""
-        self._small[:, 0] = 0  # what is in no row any more
-        columns = np.empty((3, np.count_nonzero(self._small)), np.int64)
-        ends = np.empty(len(self._small), np.int64)
-        take_small(self._small, self._side, columns, ends)
-        return DeltaEntries(ends, *columns)
+        return small_delta(self._small, self._side)
 
 
 @inlined
@@ -304,7 +300,7 @@ def _look_up(states: U64, index: U32, keys: U64, found: I64, width: Width) -> No
 
 
 @kernel
-def _index_states(states: U64, used: Place, index: U32, width: Width) -> None:
+def index_states(states: U64, used: Place, index: U32, width: Width) -> None:
     """Enter so many states into an index, which is empty."""
     for state in range(np.int64(used)):
         index[_find(states, index, states, state, width)] = state + 1
@@ -349,7 +345,7 @@ def _count(
 
 
 @kernel
-def _absorb(
+def absorb(
     states: U64,
     index: U32,
     log: I64,

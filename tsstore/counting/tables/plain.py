@@ -65,7 +65,7 @@ class Table:
         self._words, self._width = words, width_for(words)
         self._maximum_slots = maximum_slots
         self._hashes = hashes
-        self.distinct = 0
+        self.distinct: Place = 0
         self.slots: U64 = np.zeros((1 << (slots.bit_length() - 1), words + 2), np.uint64)
 
     @property
@@ -98,7 +98,7 @@ class Table:
         columns = records.keys, records.multiplicity, records.incidence
         row: Place = 0
         while row < len(records):
-            row, self.distinct = _absorb(
+            row, self.distinct = absorb(
                 self.slots, self.distinct, *columns, row, self._hashes, self._width
             )
             if row < len(records) and not self._grow():
@@ -108,7 +108,7 @@ class Table:
     @property
     def used(self) -> int:
         """Number of slots in use."""
-        return self.distinct
+        return int(self.distinct)
 
     def _grow(self) -> bool:
         if 2 * len(self.slots) > self._maximum_slots:
@@ -131,16 +131,16 @@ def _find(slots: U64, mask: np.uint64, keys: U64, row: int, width: Width) -> np.
 
 
 @kernel
-def _absorb(
+def absorb(
     slots: U64,
-    distinct: int,
+    distinct: Place,
     keys: U64,
     multiplicity: U32 | None,
     incidence: U32 | None,
     row: Place,
     hashes: HashRange,
     width: Width,
-) -> tuple[Place, int]:
+) -> tuple[Place, Place]:
     """Add records from `row` on; return the first that finds no room, and the distinct keys."""
     words = len(width)
     mask = np.uint64(slots.shape[0] - 1)

@@ -8,14 +8,14 @@ group stay in the processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tsstore.counting.hashing import LONG_PROBE, PROBE_LIMIT, slots_for
+from tsstore.counting.hashing import LONG_PROBE, PROBE_LIMIT, Place, slots_for
 from tsstore.errors import CountingError
 from tsstore.numba_tools.arrays import I64, U32
 from tsstore.numba_tools.decorators import inlined, kernel
@@ -78,29 +78,35 @@ def cell_of(k: np.int64, q: np.int64) -> np.uint64:
 
 
 class Tally:
-    """Counts pairs of multiplicity and incidence: small ones in a square, others in a list."""
+    """Counts pairs of multiplicity and incidence: small ones in a square, others in a list.
+
+    Attributes
+    ----------
+    dense
+        int64 (side, side): how many states have each small pair.
+    """
 
     def __init__(self) -> None:
-        self._dense = np.zeros((_DENSE_SIDE, _DENSE_SIDE), np.int64)
+        self.dense = np.zeros((_DENSE_SIDE, _DENSE_SIDE), np.int64)
         self._large: list[Spectrum] = []
         self._waiting = 0
         self._added_up = 0
 
-    @property
-    def once(self) -> int:
-        """How many states occur in one row."""
-        return int(self._dense[1, 1])
-
     def add(self, multiplicity: I64, incidence: I64) -> None:
         """Count distinct states, int64 (n,) each; a multiplicity of 0 is none."""
-        if _count_pairs(multiplicity, incidence, self._dense):
-            large = (multiplicity >= _DENSE_SIDE) | (incidence >= _DENSE_SIDE)
-            k, q = multiplicity[large], incidence[large]
+        beyond = np.empty((2, len(multiplicity)), np.int64)
+        count: Place = count_pairs(multiplicity, incidence, self.dense, beyond, 0)
+        self.add_large(beyond[:, :count])
+
+    def add_large(self, pairs: I64) -> None:
+        """Count distinct states by multiplicity and incidence, int64 (2, n)."""
+        if pairs.shape[1]:
+            k, q = pairs.copy()
             self.add_spectrum((k, q, np.ones_like(k)))
 
     def add_once(self, states: int) -> None:
         """Count so many states that occur in one row."""
-        self._dense[1, 1] += states
+        self.dense[1, 1] += states
 
     def add_spectrum(self, spectrum: Spectrum) -> None:
         """Add what has been counted elsewhere, of other states."""
@@ -112,8 +118,8 @@ class Tally:
 
     def spectrum(self) -> Spectrum:
         """Return how many distinct states have each pair of multiplicity and incidence."""
-        k, q = np.nonzero(self._dense)
-        return add_up_spectra([(k, q, self._dense[k, q]), *self._large])
+        k, q = np.nonzero(self.dense)
+        return add_up_spectra([(k, q, self.dense[k, q]), *self._large])
 
 
 def add_up_spectra(spectra: Sequence[Spectrum]) -> Spectrum:
@@ -128,16 +134,20 @@ def add_up_spectra(spectra: Sequence[Spectrum]) -> Spectrum:
 
 
 @kernel
-def _count_pairs(multiplicity: I64, incidence: I64, dense: I64) -> int:
-    """Count pairs in a square histogram; return the number of those that are beyond it."""
-    beyond = 0
+def count_pairs(multiplicity: I64, incidence: I64, dense: I64, beyond: I64, first: Place) -> Place:
+    """Count pairs in a square histogram, and list those beyond it after so many others.
+
+    Returns how many are listed then.
+    """
+    count = np.int64(first)
     for state in range(multiplicity.size):
         k, q = multiplicity[state], incidence[state]
         if k >= dense.shape[0] or q >= dense.shape[1]:
-            beyond += 1
+            beyond[0, count], beyond[1, count] = k, q
+            count += 1
         elif k > 0:
             dense[k, q] += 1
-    return beyond
+    return count
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +193,14 @@ class DeltaEntries:
         return self.ends.nbytes + sum(column.nbytes for column in self.columns)
 
 
+def add_deltas(deltas: list[DeltaEntries], more: Iterable[DeltaEntries]) -> None:
+    """Append what there is more, and add all of it up whenever it has become much."""
+    for delta in more:
+        deltas.append(delta)
+        if sum(map(len, deltas)) > max(AT_ONCE, 2 * len(deltas[0])):
+            deltas[:] = [add_up_entries(deltas)]
+
+
 def add_up_entries(parts: Sequence[DeltaEntries]) -> DeltaEntries:
     """Add up the entries, of at least one part, of disjoint sets of states and the same groups.
 
@@ -218,7 +236,7 @@ def _add_up_together(parts: Sequence[DeltaEntries]) -> DeltaEntries:
     added_up = np.empty_like(k), np.empty_like(q), np.empty(len(states), np.int64)
     where = firsts, part_ends, rows, _index_for(ends)
     count = _add_up_parts(k, q, states, *where, *added_up, ends)
-    return DeltaEntries(ends, *(_narrow(column[:count]) for column in added_up))
+    return DeltaEntries(ends, *(narrow(column[:count]) for column in added_up))
 
 
 def _join(some: Sequence[DeltaEntries]) -> DeltaEntries:
@@ -251,7 +269,7 @@ def singleton_entries(states: I64, sets: int = 0) -> DeltaEntries:
     return DeltaEntries(np.arange(1, len(added) + 1), ones, ones, added)
 
 
-def _narrow(values: Integers) -> Integers:
+def narrow(values: Integers) -> Integers:
     """Return a copy of the values, of half the width where that is enough."""
     fits = -(2**31) < values.min(initial=0) <= values.max(initial=0) < 2**31
     return values.astype(np.int32 if fits else np.int64)
