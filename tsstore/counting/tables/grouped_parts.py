@@ -16,9 +16,9 @@ from tsstore.counting.partition import Parts, count_in_groups, sort_by_group
 from tsstore.counting.records import (
     Groups,
     Records,
-    bytes_of_group,
     checked_groups,
     counted_columns,
+    group_dtype,
 )
 from tsstore.counting.tables.group_changes import (
     add_up_states,
@@ -123,11 +123,10 @@ class GroupedParts:
         self._groups, self._sets = groups, sets
         self._width, self._side = width_for(words), small_side(groups, sets)
         # What was never written is never resident.
-        left = Records.empty(words, True, bytes_of_group(codes), most)
         ordered = Records.empty(words, True, 0, most), Records.empty(words, False, 0, most)
         self._tables = _Tables(
             np.empty(marks_for(most), np.uint8),
-            left.keys, checked_groups(left, codes),
+            np.empty((most, words), np.uint64), np.empty(most, group_dtype(codes)),
             ordered[0].keys, *counted_columns(ordered[1])[:3],
             np.empty((2, 2, codes), np.int64),
             np.empty((most, words + 1), np.uint64),
@@ -320,7 +319,9 @@ def _count_parts(
         for code in range(1, tables.ends.size):
             tables.ends[code] = max(tables.ends[code], tables.ends[code - 1])
         beyond = count_pairs(k, q, found.dense, found.beyond, beyond)
-        to = found.small, side, found.columns, found.changed[part - first], changes
+        ends_of_spectra = found.changed[part - first]
+        ends_of_spectra[:] = changes  # also of a group that is not left out, as there is no other
+        to = found.small, side, found.columns, ends_of_spectra, changes
         if sets:
             changes = list_by_set(log, tables.ends, groups, k, q, tables.own, tables.touched, *to)
         else:
