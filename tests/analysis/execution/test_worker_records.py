@@ -86,11 +86,13 @@ def lose(dask_worker: Any) -> None:
 
 def damage(dask_worker: Any) -> None:
     """Flip a bit of each file that a worker holds."""
-    for place in dask_worker.plugins["tsstore-records"]._places.values():
-        for name, data in place.files.items():
-            changed = bytearray(data)
-            changed[len(changed) // 2] ^= 1
-            place.files[name] = memoryview(changed)
+    holder = dask_worker.plugins["tsstore-records"]
+    with holder._lock:
+        for place in holder._places.values():
+            for name, data in place.files.items():
+                changed = bytearray(data)
+                changed[len(changed) // 2] ^= 1
+                place.files[name] = memoryview(changed)
 
 
 @pytest.mark.usefixtures("small_sizes")

@@ -252,8 +252,14 @@ def room_bytes(work: Work, block_rows: int, partition_bits: int) -> int:
     if not work.holders:
         return 0
     blocks, partitions = most_blocks(work, block_rows), 1 << partition_bits
-    files = file_bytes(work.records_bytes(work.rows), blocks * partitions)
-    own = file_bytes(work.records_bytes(min(block_rows, work.rows)), partitions)
+    most = min(block_rows, work.rows)
+    longer = 0
+    if work.neurons <= 8 * MOST_ROW_BYTES:
+        # A table of all states that does not pay leaves longer records of one row, once a thread.
+        longer = 8 * min(most, max(work.codes, 1) << work.neurons)
+    files = work.records_bytes(work.rows) + longer * work.all_threads
+    files = file_bytes(files, blocks * partitions)
+    own = file_bytes(work.records_bytes(most) + longer, partitions)
     return -(-files // work.holders) + own
 
 
