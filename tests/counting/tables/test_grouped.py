@@ -536,19 +536,7 @@ def by_set(pieces: list[Records], groups: int, sets: int) -> Counter:
     return Counter(spectra)
 
 
-@pytest.mark.parametrize("plain", [False, True])
-@settings(max_examples=30)
-@given(
-    seeds,
-    st.one_of(st.integers(1, 80), st.just(10_000)),
-    st.sampled_from(WIDTHS),
-    st.sampled_from([1, 2, 3, 4, 60]),
-    st.integers(1, 5),
-    st.sampled_from([2, 16, 1 << 10]),
-)
-def test_each_set_is_counted_as_if_there_were_no_others(
-    plain, seed, distinct, words, groups, sets, share
-) -> None:
+def check_sets(seed, distinct: int, words: int, groups: int, sets: int, share: int) -> None:
     # Samples in no set are of one more.
     codes = groups * (sets + 1)
     pieces = [
@@ -558,15 +546,10 @@ def test_each_set_is_counted_as_if_there_were_no_others(
         for n, count in enumerate((150, 60, 90))
     ]
     pieces = [replace(piece, group=piece.group.astype(group_dtype(codes))) for piece in pieces]
-    with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
-        if plain:
-            counting_cases.run_as_plain_python(
-                patch, module, group_changes, partition, delta_module
-            )
-        found = [
-            aggregate_gathered(pieces, words, 6, 64 * codes, share, None, groups, sets),
-            aggregate(lambda: pieces, words, 6, 8 * codes, groups, sets),
-        ]
+    found = [
+        aggregate_gathered(pieces, words, 6, 64 * codes, share, None, groups, sets),
+        aggregate(lambda: pieces, words, 6, 8 * codes, groups, sets),
+    ]
     for spectrum, entries in found:
         assert as_counter(spectrum) == spectrum_of(pieces)
         assert len(entries.ends) == count_spectra(groups, sets)
@@ -578,6 +561,40 @@ def test_each_set_is_counted_as_if_there_were_no_others(
                 for own in (spectra, expected)
             )
         assert spectra == expected
+
+
+@settings(max_examples=60)
+@given(
+    seeds,
+    st.one_of(st.integers(1, 80), st.just(10_000)),
+    st.sampled_from(WIDTHS),
+    st.sampled_from([1, 2, 3, 4, 60]),
+    st.integers(1, 5),
+    st.sampled_from([2, 16, 1 << 10]),
+)
+def test_each_set_is_counted_as_if_there_were_no_others(
+    seed, distinct, words, groups, sets, share
+) -> None:
+    check_sets(seed, distinct, words, groups, sets, share)
+
+
+@settings(max_examples=10)
+@given(
+    seeds,
+    st.sampled_from([20, 10_000]),
+    st.sampled_from(WIDTHS),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from([16, 1 << 10]),
+)
+def test_plain_python_counts_each_set_as_if_there_were_no_others(
+    seed, distinct, words, groups, sets, share
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, np.errstate(over="ignore"):
+        counting_cases.run_as_plain_python(
+            patch, module, grouped_parts, group_changes, partition, delta_module
+        )
+        check_sets(seed, distinct, words, groups, sets, share)
 
 
 def test_what_is_added_up_at_once_is_less_of_more_spectra() -> None:
