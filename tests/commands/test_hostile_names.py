@@ -27,11 +27,9 @@ COLOUR, TITLE, LINK = "\x1b[31mred", "\x1b]0;title\x07", "\x1b]8;;http://example
 C1_CONTROLS, RIGHT_TO_LEFT, UNSEEN = "\x9b31m\x85", "\u202econv\u2066", "conv\u200b\u2028\ue000"
 NAMES = {
     "a colour, a window's title and a link": COLOUR + TITLE + LINK,
-    "a line written over": "conv\rfine",
-    "another line": "conv\nfine",
+    "a line written over, and another line": "conv\rfine\nfine",
     "other controls": C1_CONTROLS + RIGHT_TO_LEFT + UNSEEN,
-    "brackets": "[bold]conv[/bold]",
-    "markup": "<img src=x onerror=alert(1)>",
+    "markup": "[bold]conv[/bold]<img src=x onerror=alert(1)>",
     "a formula": "=cmd|'/c calc'!A1",
 }
 
