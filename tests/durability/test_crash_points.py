@@ -25,7 +25,7 @@ from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading.store import open_store
 
 FAST = 12
-SERIES = 100
+SERIES = 300
 
 Point = tuple[int, str]
 

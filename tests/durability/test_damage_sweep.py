@@ -1,8 +1,8 @@
 """Each file of a store, damaged in every way: the right answer or an error, and `verify` knows.
 
-The fast part takes a small share of all cases, the slow one every eighth of a kind, of kinds with
-very many every sixteenth, beginning anywhere; with ``TSSTORE_DAMAGE_SHARE=1`` it takes them all,
-which is half an hour. Run with ``-s`` to see how many there were, and which was the first.
+The fast part takes a small share of all cases, the slow one every eighth of a kind, beginning
+anywhere; with ``TSSTORE_DAMAGE_SHARE=1`` it takes them all, which is half an hour. Run with ``-s``
+to see how many there were, and which was the first.
 
 A share is swept in processes of their own, in which nothing else takes memory.
 """
@@ -376,7 +376,7 @@ KINDS = {
 }  # fmt: skip
 """How many cases there are of each kind, at least."""
 FEW = tuple(kind for kind, count in KINDS.items() if count < 5000)
-PIECES = {FEW: (8, 1), ("huge value",): (8, 2), ("value",): (16, 2), ("flipped",): (16, 3)}
+PIECES = {FEW: (8, 1), ("huge value",): (8, 2), ("value",): (8, 4), ("flipped",): (8, 6)}
 """Which share of kinds is swept, and in how many pieces: processes have about as much to do."""
 
 

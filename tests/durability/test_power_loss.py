@@ -128,7 +128,7 @@ def kill_then_lose_power(trials: Trials, stop: int, drawn: random.Random, draws:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("check", "draws"), [(check_run, 20), (check_and_go_on, 1)])
+@pytest.mark.parametrize(("check", "draws"), [(check_run, 40), (check_and_go_on, 2)])
 def test_many_losses_of_power(run, folder, check, draws):
     log: list[Step] = []
     log_job(run, log)
@@ -159,6 +159,6 @@ def test_many_losses_of_power_after_a_job_was_killed(run, folder):
     # What was not synced may be lost or not: nothing else may be left by who is killed after that.
     stops = [done for done, step in enumerate(log, 1) if not step.operation.startswith("sync")]
     for stop in stops:
-        kill_then_lose_power(trials, stop, drawn, 0.05)
+        kill_then_lose_power(trials, stop, drawn, 0.1)
     print(f"\n{len(stops):,} jobs killed, {trials}")
     assert trials.violations == []

@@ -268,4 +268,4 @@ def test_what_jobs_have_committed_is_there_whatever_happens():
 
 @pytest.mark.slow(minutes=1)
 def test_what_jobs_have_committed_is_there_for_long():
-    run_machine(examples=200, steps=40)
+    run_machine(examples=400, steps=40)

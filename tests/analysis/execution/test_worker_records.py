@@ -461,3 +461,12 @@ def test_workers_in_mount_namespaces_of_their_own_count_without_scratch(namespac
         tsstore.analyze(store, scheduler=client, scratch=folder)
     assert found(tsstore.analyze(store, scheduler=client)["a"]) == count(rows)
     assert held(client) == [0, 0]
+
+
+def test_a_task_that_comes_after_the_end_holds_nothing_and_does_not_wait(mortal):
+    with choose(mortal).holding(1 << 20) as place:
+        mortal.submit(spilled, 0, place, pure=False).result()
+        assert sum(held(mortal)) > 0
+    with pytest.raises(AnalysisError, match="has ended"):
+        mortal.submit(spilled, 1, place, pure=False).result()
+    assert held(mortal) == [0, 0]

@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,9 @@ IDLE_SECONDS = 600.0
 
 LOOK_SECONDS = 1.0
 """How often it is looked whether a worker that does not answer is still there."""
+
+_MOST_ENDED = 1 << 10
+"""Analyses that ended, of which a task may still run."""
 
 
 @dataclass
@@ -49,6 +53,7 @@ class RecordHolder(WorkerPlugin):
         self._worker = worker
         self._lock = threading.Lock()
         self._places: dict[str, _Place] = {}
+        self._ended: deque[str] = deque(maxlen=_MOST_ENDED)
         handlers = {"reserve": self._reserve, "put": self._put, "read": self._read}
         worker.handlers.update({f"tsstore_{name}": own for name, own in handlers.items()})
         self._watch = PeriodicCallback(self._forget_idle, 1e3 * min(60.0, IDLE_SECONDS / 10))
@@ -62,6 +67,8 @@ class RecordHolder(WorkerPlugin):
     def reserve(self, place: str, room: int, size: int) -> bool:
         """Take so many bytes of the room that this worker has for an analysis, if they are free."""
         with self._lock:
+            if place in self._ended:
+                return False
             own = self._places.setdefault(place, _Place(room))
             own.used = time.monotonic()
             if own.taken + size > room:
@@ -133,9 +140,15 @@ class RecordHolder(WorkerPlugin):
                 own.taken = sum(map(len, own.files.values()))
 
     def drop(self, place: str) -> None:
-        """Let go of all files of an analysis."""
+        """Let go of all files of an analysis, which has ended: a task of it may still run."""
         with self._lock:
             self._places.pop(place, None)
+            self._ended.append(place)
+
+    def has_ended(self, place: str) -> bool:
+        """Whether nobody needs the records of an analysis any more."""
+        with self._lock:
+            return place in self._ended
 
     async def _reserve(self, place: str, room: int, size: int) -> bool:
         return self.reserve(place, room, size)

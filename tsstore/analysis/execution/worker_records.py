@@ -84,6 +84,8 @@ class HeldWriter:
         while True:
             if holder.reserve(*of, len(data)) and holder.put(self._place, self._name, data):
                 return self._at(holder.address)
+            if holder.has_ended(self._place):
+                raise AnalysisError("the analysis has ended: nobody needs these records any more")
             if address := holder.put_elsewhere(*of, self._name, data):
                 return self._at(address)
             if time.monotonic() >= latest:
