@@ -104,8 +104,8 @@ def pytest_runtest_setup() -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say beforehand how long it will take."""
     if "not slow" in config.option.markexpr:
-        return "tsstore: all tests take about 5 minutes on 2 cores; `-m slow` runs those left out"
-    return "tsstore: slow tests take about 11 minutes on 2 cores"
+        return "tsstore: all tests take about 4 minutes on 2 cores; `-m slow` runs those left out"
+    return "tsstore: slow tests take about 12 minutes on 2 cores"
 
 
 @pytest.fixture(scope="module")

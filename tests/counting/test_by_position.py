@@ -50,6 +50,8 @@ def check(states, found, first, stop):
     data=st.data(),
 )
 def test_counts_are_sums_over_samples_and_of_samples(seed, samples, positions, neurons, data):
+    # Whether columns are equal is asked of each two neurons, here by comparing all of their bits.
+    positions = min(positions, 5 if neurons > 140 else 31)
     states, rows = draw(seed, samples, positions, neurons)
     first = data.draw(st.integers(0, positions - 1))
     stop = data.draw(st.integers(first + 1, positions))

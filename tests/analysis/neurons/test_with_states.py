@@ -99,7 +99,11 @@ def apart(store, **asked):
     return tsstore.analyze(store, **asked), tsstore.neurons(store)
 
 
-@pytest.mark.parametrize("asked", [{}, {"by": "label"}, {"window": 200}], ids=str)
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"by": "label"}, pytest.param({"window": 200}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_a_report_reads_every_chunk_once(run, tmp_path, place, asked):
     take_reads(run)
     tsstore.report(run, tmp_path / "page.html", **place, **asked)

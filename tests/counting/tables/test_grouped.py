@@ -563,11 +563,11 @@ def check_sets(seed, distinct: int, words: int, groups: int, sets: int, share: i
         assert spectra == expected
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     seeds,
     st.one_of(st.integers(1, 80), st.just(10_000)),
-    st.sampled_from(WIDTHS),
+    st.sampled_from([1, 2, 9]),
     st.sampled_from([1, 2, 3, 4, 60]),
     st.integers(1, 5),
     st.sampled_from([2, 16, 1 << 10]),
@@ -582,7 +582,7 @@ def test_each_set_is_counted_as_if_there_were_no_others(
 @given(
     seeds,
     st.sampled_from([20, 10_000]),
-    st.sampled_from(WIDTHS),
+    st.sampled_from([1, 2, 9]),
     st.integers(1, 3),
     st.integers(1, 3),
     st.sampled_from([16, 1 << 10]),
