@@ -279,9 +279,10 @@ class Sweep:
         # Computing time: the machine may be busy with other things.
         started = time.process_time()
         # Where a number asks for memory, that is asked for each time; the interpreter's table of
-        # names, which grows by megabytes, grows but once.
-        for _ in range(2):
-            with watch() if case.is_huge else nullcontext(Memory()) as memory:
+        # names, which grows by megabytes, grows but once. And the most that a process ever had, by
+        # which it is watched, may be from an earlier case: the second time its own is traced.
+        for again in (watch, traced):
+            with again() if case.is_huge else nullcontext(Memory()) as memory:
                 read, refusal = attempt(content, self.path)
                 report, no_report = attempt(verify, self.path)
             if memory.peak < BUDGET_BYTES:
