@@ -387,6 +387,9 @@ def _block_rows(
         even = -(-work.rows // (BLOCKS_OF_A_THREAD * all_threads))
         return max(piece_rows, min(even, MAX_BLOCK_PIECES * piece_rows))
     room = share - block_task_bytes(work, piece_rows, 0, spill, direct)
+    if threads > 1:
+        # What one thread frees of a block is not always where the next one can use it.
+        room = room * 5 // 6
     even = min(-(-work.rows // all_threads), MAX_BLOCK_ROWS)
     return max(piece_rows, min(even, room * 1000 // work.records_bytes(1000)))
 
