@@ -358,20 +358,16 @@ def test_shares_that_change_more_than_is_listed_at_once_are_counted_one_by_one(
     assert changes_as_counter(found[1]) == (by_set(pieces, 3, sets) if sets else changes_of(pieces))
 
 
-def test_tables_begin_a_partition_empty_and_without_counts() -> None:
-    table, records = GroupedTable(2, 5, 1 << 12), random_records(1, 400, 90, 2)
+def test_a_table_has_as_many_counts_as_states_of_64_bits() -> None:
+    records = random_records(1, 400, 90, 2)
     for part in (records, records[:50], records[200:]):
-        assert table.add(part)
-        table.large_delta()  # and not those that are small
-        table.begin()
+        table = GroupedTable(2, 5, 1 << 12)
         assert (table.distinct, table.used) == (0, 0)
-        assert len(table.small_delta()) == 0
         assert table.add(part)
         multiplicity, incidence = table.counts
         assert multiplicity.dtype == incidence.dtype == np.int64
         assert len(multiplicity) == table.distinct
         assert table_contents(table) == oracle(part)
-        table.begin()
 
 
 @pytest.mark.parametrize("words", WIDTHS)

@@ -16,14 +16,13 @@ from tsstore.counting.tables import singletons as module
 
 def settle(bare: Records, others: Records, groups: int = 0) -> tuple[Records, np.ndarray]:
     """Return the records that are left, and how many singletons of each group are settled."""
-    marks = np.zeros(module.marks_for(len(bare)), np.uint8)
-    module.mark_keys(others.keys, marks, np.uint8(2))
-    module.mark_keys(bare.keys, marks, np.uint8(1))
+    marks = np.full(module.marks_for(len(bare)), 9, np.uint8)  # what others have left
     settled = np.zeros(max(groups, 1), np.int64)
     left = Records.empty(bare.words, True, bare.group_bytes, len(bare))
-    count = module.settle_marked(
-        bare.keys, bare.group, marks, left.keys, left.group, settled, width_of(left.keys)
-    )
+    count = module.settle(
+        bare.keys, bare.group, others.keys, marks, left.keys, left.group, settled,
+        width_of(left.keys),
+    )  # fmt: skip
     return left[:count], settled
 
 

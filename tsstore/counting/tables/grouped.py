@@ -43,6 +43,7 @@ from tsstore.counting.tables.spectra import (
     add_up_entries,
     cells_of,
     count_spectra,
+    narrow,
     small_side,
 )
 from tsstore.errors import CountingError
@@ -130,22 +131,21 @@ class GroupedTable:
         # An index holds the number of a state and 1, or 0.
         slots = min(first_slots, maximum_slots // 2)
         self._index = np.zeros(1 << (slots.bit_length() - 1), np.uint32)
-        # What is added to states by spectrum, multiplicity and incidence, where these are small.
-        self._side = small_side(groups, sets)
-        self._small = np.zeros((count_spectra(groups, sets), cells_of(self._side)), np.int64)
 
-    def add(self, *pieces: Records) -> bool:
-        """Count records: one piece, or bare ones and others.
+    def add(self, records: Records) -> bool:
+        """Count records, bare ones or others.
 
         Returns False if there is no room: it has then counted some of the records and is of no
         further use.
         """
+        if not len(records):
+            return True
         self._counted = None
         places = np.zeros((2, 2, self._codes), np.int64)
-        bare, others = (
-            self._by_group([own for own in pieces if own.is_bare == bare and len(own)], bare, place)
-            for bare, place in zip((True, False), places, strict=True)
-        )
+        own = places[0 if records.is_bare else 1]
+        ordered = order_by_group(records, self._codes, self._hashes, self._buffers, own)
+        none = Records.empty(self._words, not records.is_bare)
+        bare, others = (ordered, none) if records.is_bare else (none, ordered)
         held = np.flatnonzero((places[:, 1] > places[:, 0]).any(axis=0))
         if len(held):
             self._is_ordered &= bool(held[0] >= self._last_group)
@@ -159,12 +159,6 @@ class GroupedTable:
             if not is_done and not self._make_room():
                 return False
         return True
-
-    def _by_group(self, pieces: list[Records], bare: bool, places: I64) -> Records:
-        """Return a piece's records in the order of groups, and where each group begins and ends."""
-        if not pieces:
-            return Records.empty(self._words, bare)
-        return order_by_group(pieces[0], self._codes, self._hashes, self._buffers, places)
 
     def _make_room(self) -> bool:
         """Double the index if it is full, or add up the log; say whether that was enough."""
@@ -214,18 +208,6 @@ class GroupedTable:
         rows = self._states[: self.distinct].nbytes + self._log[: self._entries].nbytes
         return rows + self._index.nbytes
 
-    def begin(self) -> None:
-        """Forget all that has been counted."""
-        self.clear()
-        self._small[:] = 0
-
-    def clear(self) -> None:
-        """Forget all keys, but not how large the index was."""
-        self.distinct = self._entries = self._last_group = 0
-        self._is_ordered = True
-        self._counted = None
-        self._index[:] = 0
-
     @property
     def counts(self) -> tuple[I64, I64]:
         """Multiplicity and incidence of each key, int64 (keys,)."""
@@ -254,29 +236,21 @@ class GroupedTable:
 
     def delta(self) -> DeltaEntries:
         """Return what leaving each group out changes in the spectrum."""
-        return add_up_entries([self.large_delta(), self.small_delta()])
-
-    def large_delta(self) -> DeltaEntries:
-        """Return what leaving each group out changes of states in many rows; add up the rest.
-
-        Of few states hardly any change the same entry: these are not added up yet.
-        """
         log, (k, q), ends = self._settle()
+        side = small_side(self._groups, self._sets)
+        # What is added to states by spectrum, multiplicity and incidence, where these are small.
+        small = np.zeros((count_spectra(self._groups, self._sets), cells_of(side)), np.int64)
         most = (5 if self._sets else 2) * len(log)
         columns = self._buffers.array("changes", (3, most), np.int64)
-        spectra = np.zeros(len(self._small), np.int64)
-        to = self._small, np.int64(self._side), columns, spectra
+        spectra = np.zeros(len(small), np.int64)
+        to = small, np.int64(side), columns, spectra, 0
         if self._sets:
             own, touched = np.zeros((self.distinct, 2), np.int64), np.empty(self.distinct, np.int64)
-            count = list_by_set(log, ends, self._groups, k, q, own, touched, *to, 0)
+            count = list_by_set(log, ends, self._groups, k, q, own, touched, *to)
         else:
-            count = list_by_group(log, ends, k, q, *to, 0)
-        dtype = np.int32 if k.max(initial=0) < 2**31 else np.int64
-        return DeltaEntries(spectra, *columns[:, :count].astype(dtype))
-
-    def small_delta(self) -> DeltaEntries:
-        """Return the rest, as far as it has been added up; it is then forgotten."""
-        return small_delta(self._small, self._side)
+            count = list_by_group(log, ends, k, q, *to)
+        large = DeltaEntries(spectra, *narrow(columns[:, :count]))
+        return add_up_entries([large, small_delta(small, side)])
 
 
 @inlined

@@ -27,7 +27,7 @@ from tsstore.counting.tables.group_changes import (
     small_delta,
 )
 from tsstore.counting.tables.grouped import absorb, count_codes, index_states
-from tsstore.counting.tables.singletons import PAYS_FROM, mark_keys, marks_for, settle_marked
+from tsstore.counting.tables.singletons import PAYS_FROM, marks_for, settle
 from tsstore.counting.tables.spectra import (
     DeltaEntries,
     Tally,
@@ -45,7 +45,6 @@ from tsstore.numba_tools.decorators import kernel
 _LOG_COLUMNS: Final = 3
 _FIRST_SLOTS: Final = np.int64(1 << 10)
 _MOST_ENDS: Final = 1 << 14
-_TWO, _ONE = np.uint8(2), np.uint8(1)
 
 
 class _Tables(NamedTuple):
@@ -295,13 +294,10 @@ def _count_parts(
         once = found.dense[1, 1]
         source, source_group, left = bare[own], bare_group[own], count
         if learnt[1]:
-            marks = tables.marks[: marks_for(count)]
-            marks[:] = 0
-            mark_keys(keys[those], marks, _TWO)
-            mark_keys(source, marks, _ONE)
-            left = settle_marked(
-                source, source_group, marks, tables.left, tables.left_group, found.settled, width
-            )
+            left = settle(
+                source, source_group, keys[those], tables.marks, tables.left, tables.left_group,
+                found.settled, width,
+            )  # fmt: skip
             source, source_group = tables.left[:left], tables.left_group[:left]
         _order(
             source, source_group, keys[those], multiplicity[those], incidence[those], group[those],

@@ -25,7 +25,7 @@ from tsstore.counting.hashing import (
 from tsstore.counting.partition import Parts
 from tsstore.counting.records import counted_columns
 from tsstore.counting.tables.plain import absorb
-from tsstore.counting.tables.singletons import PAYS_FROM, mark_keys, marks_for, settle_marked
+from tsstore.counting.tables.singletons import PAYS_FROM, marks_for, settle
 from tsstore.counting.tables.spectra import Tally
 from tsstore.errors import CountingError
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
@@ -342,11 +342,7 @@ def _count_parts(
             break
         source, left = bare[own], count
         if learnt[1]:
-            marks = tables.marks[: marks_for(count)]
-            marks[:] = 0
-            mark_keys(keys[those], marks, np.uint8(2))
-            mark_keys(source, marks, np.uint8(1))
-            left = settle_marked(source, None, marks, tables.left, None, None, width)
+            left = settle(source, None, keys[those], tables.marks, tables.left, None, None, width)
             source = tables.left[:left]
         size = np.int64(_LEAST_SLOTS)
         while size < 5 * learnt[0] and 2 * size <= tables.slots.shape[0]:

@@ -22,6 +22,7 @@ PAYS_FROM: Final = 0.6
 _MARKS_OF_A_KEY: Final = 4
 _SHIFT: Final = np.uint64(18)
 _ONE: Final = np.uint8(1)
+_SEVERAL: Final = np.uint8(2)
 
 
 @kernel
@@ -34,7 +35,30 @@ def marks_for(keys: int) -> int:
 
 
 @kernel
-def mark_keys(keys: U64, marks: U8, least: np.uint8) -> None:
+def settle(
+    keys: U64,
+    group: Groups | None,
+    others: U64,
+    marks: U8,
+    left: U64,
+    left_group: Groups | None,
+    settled: I64 | None,
+    width: Width,
+) -> Place:
+    """Write the keys that may occur several times; return how many.
+
+    Keys of `others` occur several times. What is settled is counted by group, if groups are told
+    apart. Of the marks so many are used as tell the keys.
+    """
+    own = marks[: marks_for(keys.shape[0])]
+    own[:] = 0
+    _mark(others, own, _SEVERAL)
+    _mark(keys, own, _ONE)
+    return _settle_marked(keys, group, own, left, left_group, settled, width)
+
+
+@kernel
+def _mark(keys: U64, marks: U8, least: np.uint8) -> None:
     """Raise the mark of each key: to `least` at the first time, and beyond 1 at the second."""
     mask = np.uint64(marks.size - 1)
     for row in range(keys.shape[0]):
@@ -43,7 +67,7 @@ def mark_keys(keys: U64, marks: U8, least: np.uint8) -> None:
 
 
 @kernel
-def settle_marked(
+def _settle_marked(
     keys: U64,
     group: Groups | None,
     marks: U8,
