@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clusters import workers
-from counting_cases import sample_few_rows
-from hypothesis import HealthCheck, settings
 
 # torch's threads wait for more to do by turning in circles, on cores that other processes of the
 # tests need: let them sleep. It is read when torch is loaded, here and in what tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Pictures are drawn for nobody; what Hypothesis could draw from other packages, no test asks for.
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 # Where no bytecode is kept, as in many containers, each of the many processes that tests start
 # would compile all that it loads, and each of pytest's own all tests.
 sys.dont_write_bytecode = False
@@ -28,25 +28,38 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Nothing becomes garbage while tests are collected.
 gc.disable()
 
-# A busy machine is no failure; and a change is judged by the same examples each time. Of a property
-# that does not say how many examples it takes, 50 find what 100 do nearly always; where time is no
-# matter, `-m hypothesis --hypothesis-profile thorough` takes 300.
-for profile, examples in (("tsstore", 50), ("thorough", 300)):
-    settings.register_profile(
-        profile,
-        deadline=None,
-        derandomize=os.environ.get("CI") == "true",
-        max_examples=examples,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
-settings.load_profile("tsstore")
-
-
 MEMORY = "/dev/shm"
 """Where files lie in memory: on a disk they take more time than all else that is done with them."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    """Let Hypothesis have its settings, and files their place."""
+    _draw_examples()
+    _keep_in_memory(config)
+
+
+def _draw_examples() -> None:
+    """Let a busy machine be no failure; and a change be judged by the same examples each time.
+
+    Of a property that does not say how many examples it takes, 50 find what 100 do nearly always;
+    where time is no matter, `-m hypothesis --hypothesis-profile thorough` takes 300.
+    """
+    # pytest compiles it to asserts of its own: imported above, each time anew.
+    from hypothesis import HealthCheck, settings
+
+    for profile, examples in (("tsstore", 50), ("thorough", 300)):
+        settings.register_profile(
+            profile,
+            deadline=None,
+            derandomize=os.environ.get("CI") == "true",
+            max_examples=examples,
+            suppress_health_check=[HealthCheck.too_slow],
+        )
+    settings.load_profile("tsstore")
+
+
+def _keep_in_memory(config: pytest.Config) -> None:
     """Keep files in memory where there are GiB of it; not those of slow tests, which are large.
 
     Who sets TMPDIR, PYTEST_DEBUG_TEMPROOT or --basetemp has them there.
@@ -86,7 +99,6 @@ def pytest_collection_finish() -> None:
     They are millions of objects, and each search for garbage would go through all of them.
     """
     gc.enable()
-    gc.collect()
     gc.freeze()
 
 
@@ -118,6 +130,8 @@ def settled() -> None:
 @pytest.fixture(scope="session")
 def client() -> Iterator[Any]:
     """Give a client of two worker processes on this machine; it is not the current client."""
+    from clusters import workers
+
     with workers(memory_limit="2GiB") as client:
         yield client
 
@@ -125,6 +139,8 @@ def client() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def immortal() -> Iterator[Any]:
     """Give a client of two workers, in whose places others come when they are killed."""
+    from clusters import workers
+
     with workers() as client:
         yield client
 
@@ -150,6 +166,8 @@ def interruptible() -> Iterator[None]:
 @pytest.fixture
 def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let plans have many blocks, pieces, partitions, shares and passes of but a few rows."""
+    from counting_cases import sample_few_rows
+
     sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SUBPARTITION_RECORDS": 16}
     partitions = {"PARTITION_RECORDS": {False: 64, True: 128}, "PARALLEL_ROWS": 32}
     sample_few_rows(monkeypatch, 16)

@@ -180,9 +180,6 @@ def test_ids_that_take_more_than_rows_are_refused_as_such(tmp_path):
 
 
 def test_what_was_found_is_a_table_a_document_and_a_picture(runs):
-    import matplotlib as mpl
-
-    mpl.use("agg")
     found = tsstore.compare(*runs, efficiency=False)
     frame = found.to_frame()
     assert frame.loc["fc"].shape == (70, 3)

@@ -244,9 +244,6 @@ def test_other_lengths_of_samples_are_told(tmp_path):
 
 
 def test_what_was_found_is_a_table_a_document_and_a_picture(runs):
-    import matplotlib as mpl
-
-    mpl.use("agg")
     found = tsstore.compare(*runs, efficiency=False, novelty=True)
     frame = found.overlap.to_frame()
     document = json.loads(found.to_json())["overlap"]["layers"]["a"]

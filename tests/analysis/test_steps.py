@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +13,6 @@ from typer.testing import CliRunner
 import tsstore
 from tsstore.commands.app import app
 from tsstore.store.format.attributes import PartAttributes
-
-mpl.use("agg")
 
 LAYERS = {"conv_1": 4, "fc": 40}
 STEPS = (10, "10#2", 20)

@@ -12,14 +12,9 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-import matplotlib as mpl
 import nbformat
 import pytest
 import torch
-
-mpl.use("agg")
-
-from matplotlib import pyplot
 
 NOTEBOOKS = {path.stem: path for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
 PICTURES = {"tutorial": 2, "transformer": 1, "checkpoints_and_classes": 4, "cluster": 0}
@@ -64,6 +59,7 @@ def test_each_notebook_is_tried_here():
 def as_in_a_kernel(monkeypatch, tmp_path):
     """Let a notebook change this process for a while: of few images, workers that are threads."""
     import distributed
+    from matplotlib import pyplot
 
     from tsstore.demo import mnist
 
@@ -80,6 +76,8 @@ def as_in_a_kernel(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_from_top_to_bottom(name, as_in_a_kernel, capsys):
+    from matplotlib import pyplot
+
     names, pictures = {"__name__": "notebook"}, 0
     for number, cell in enumerate(code(nbformat.read(NOTEBOOKS[name], 4))):
         for tree in shown(cell.source):

@@ -29,9 +29,6 @@ def analysis(run):
 
 @pytest.fixture(autouse=True)
 def pyplot():
-    import matplotlib as mpl
-
-    mpl.use("agg")
     from matplotlib import pyplot
 
     yield pyplot
