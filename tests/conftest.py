@@ -102,6 +102,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Nor among what a module's tests leave, as the packages that they were the first to load."""
+    done = yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+    return done
+
+
 def pytest_runtest_setup() -> None:
     """Let a test draw the same numbers each time, whichever tests this process did before."""
     random.seed(0)
@@ -118,13 +128,6 @@ def pytest_report_header(config: pytest.Config) -> str:
     if "not slow" in config.option.markexpr:
         return "tsstore: all tests take about 4 minutes on 2 cores; `-m slow` runs those left out"
     return "tsstore: slow tests take about 12 minutes on 2 cores"
-
-
-@pytest.fixture(scope="module")
-def settled() -> None:
-    """Let searches for garbage within a module leave alone the millions of objects from before."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")

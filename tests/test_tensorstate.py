@@ -21,7 +21,7 @@ from tsstore.errors import EmptyStoreError, SelectionError, StoreError, StoreExi
 
 
 @pytest.fixture(autouse=True)
-def hooks_are_gone(settled):
+def hooks_are_gone():
     """Hooks close their stores when they are thrown away; other tests look for their threads."""
     yield
     gc.collect()

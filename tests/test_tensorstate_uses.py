@@ -51,7 +51,7 @@ def check(hook, *tensors, axis=1):
 
 
 @pytest.fixture(autouse=True)
-def hooks_are_gone(settled):
+def hooks_are_gone():
     """Hooks close their stores when they are thrown away; other tests look for their threads."""
     yield
     gc.collect()

@@ -69,6 +69,7 @@ def as_in_a_kernel(monkeypatch, tmp_path):
     monkeypatch.setattr(distributed, "LocalCluster", few)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    pyplot.close("all")
     yield
     torch.set_num_threads(threads)
     pyplot.close("all")
