@@ -8,14 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from tsstore.analysis.flips import (
-    HEADINGS,
-    LayerFlips,
-    compare_layer,
-    find_targets,
-    kept_bytes,
-    memory_checks,
-)
+from tsstore.analysis.flips import HEADINGS, LayerFlips
 from tsstore.analysis.overlap import find_overlap, plan_overlap
 from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.repeats import choose_samples, plan_samples
@@ -24,8 +17,13 @@ from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.difference import Difference, difference
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.results.overlap import Overlap
-from tsstore.analysis.runs import analyze_samples, plan_runs
 from tsstore.analysis.schedulers import Scheduler
+from tsstore.analysis.together import (
+    analyze_together,
+    compare_layers,
+    comparing_checks,
+    memory_checks,
+)
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.text import counted, html_lines, html_table, html_title, listed, printable, text_table
 
@@ -207,11 +205,11 @@ def compare(
 
     Notes
     -----
-    The rows of both runs are read once, besides what the efficiencies take; ids of both are held in
-    memory, some 64 bytes a sample. Rows are read fastest where both runs hold the samples in the
-    same order. Novelty takes another pass over both runs, whose records are 8 bytes a row longer
-    than those of `analyze`; and one over the first run, in which each row is compared with 200
-    states.
+    The rows of both runs are read once where both hold the samples in the same order, and the
+    memory holds both at once; else once more, besides what the efficiencies take. Ids of both are
+    held in memory, some 64 bytes a sample. Novelty takes another pass over both runs, whose records
+    are 8 bytes a row longer than those of `analyze`; and one over the first run, in which each row
+    is compared with 200 states.
     """
     if isinstance(first, Analysis) or isinstance(second, Analysis):
         return _compare_analyses(first, second)
@@ -219,26 +217,23 @@ def compare(
     stores = countable(first), countable(second)
     pairs = common_layers(*stores, layers)
     names = [states.name for states, _ in pairs]
-    warnings = [*_warnings(pairs), *(_other_lengths(pairs) if novelty else ())]
-    runs = [store.select(*names) for store in stores] if efficiency else []
+    warnings = [*warnings_of(pairs), *(_other_lengths(pairs) if novelty else ())]
+    runs = stores[0].select(*names), stores[1].select(*names)
     counting = replace(request, intervals=True)
-    flips, found, overlap = {}, None, None
+    found, overlap = None, None
     with running(request, *stores) as runner:
-        amount, kept = runner.memory(request.memory), kept_bytes(*stores)
+        checks = memory_checks if efficiency else comparing_checks
         all_fit(
             [
-                *memory_checks(stores, pairs, amount, runner),
-                *([partial(plan_runs, runs, counting, runner)] if efficiency else []),
+                *checks(*runs, counting, runner),
                 *(_overlap_checks(stores, pairs, request, runner) if novelty else []),
             ]
         )
         if efficiency:
-            found = difference(*analyze_samples(runs, counting, runner))
-        targets = find_targets(*stores)
-        for name, pair in zip(names, pairs, strict=True):
-            report = request.report(name)
-            flips[name] = compare_layer(*pair, targets, amount, runner, report, kept)
-        del targets
+            both, _ = analyze_together(*runs, counting, runner)
+            flips, found = both.flips, difference(both.whole, both.second)
+        else:
+            flips = compare_layers(*runs, request, runner)
         if novelty:
             overlap = _overlap(stores, pairs, request, runner, seed)
     return Comparison((stores[0].path, stores[1].path), flips, found, warnings, overlap)
@@ -301,7 +296,7 @@ def common_layers(first: StateStore, second: StateStore, layers: Layers) -> list
     return pairs
 
 
-def _warnings(pairs: Iterable[Pair[LayerStates]]) -> Iterator[str]:
+def warnings_of(pairs: Iterable[Pair[LayerStates]]) -> Iterator[str]:
     """Yield what speaks against comparing."""
     for first, second in pairs:
         name = printable(first.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -14,23 +14,16 @@ import numpy.typing as npt
 from tsstore.analysis.execution.reduction import Piece, Reduction
 from tsstore.analysis.neurons.firing import firing_pass
 from tsstore.analysis.neurons.layer import LayerNeurons
-from tsstore.analysis.refusals import too_small
+from tsstore.analysis.pairing import NOT_PAIRED, Order, Pairing
 from tsstore.analysis.request import check_rows
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.firing import Firing, add_firing, count_firing
-from tsstore.store.reading.ids import ID, id_dtype, id_pieces
 from tsstore.text import printable
 
 if TYPE_CHECKING:
     from tsstore.store.reading.layer import LayerStates
-    from tsstore.store.reading.store import StateStore
 
 HEADINGS = ("layer", "neurons", "samples in both", "bits that differ", "neurons that never do")
-NOT_PAIRED = -1
-SAMPLE_BYTES = 64
-"""Of a sample, while ids are joined: its id, its place among all, its place in the other run."""
-HELD_BYTES = 24
-"""Of a sample, while rows are compared: its place in the other run, and its rows there."""
 
 _Numbers = npt.NDArray[np.int64]
 
@@ -99,93 +92,72 @@ class LayerFlips:
         return f"<LayerFlips {printable(self.name)}: {self.neurons} neurons, {share}>"
 
 
-def memory_checks(
-    stores: tuple[StateStore, StateStore],
-    pairs: Iterable[tuple[LayerStates, LayerStates]],
-    memory: int,
-    scheduler: Scheduler,
-) -> Iterator[Callable[[], None]]:
-    """Yield what raises MemoryTooSmallError where so many bytes are too few to compare layers."""
-    if _why_not_paired(*stores):
-        return
-    yield partial(_check_joining, *stores, memory)
-    for first, second in pairs:
-        if not _other_positions(first, second):
-            one = _rows_pass(first, _nothing, kept_bytes(*stores))
-            yield partial(one.check, memory, scheduler, one.blocks())
+def check_comparing(
+    first: LayerStates, second: LayerStates, kept: int, memory: int, scheduler: Scheduler
+) -> None:
+    """Raise MemoryTooSmallError if so many bytes are too few to compare rows of a layer apart."""
+    if not _other_positions(first, second):
+        one = replace(_rows_pass(first, _nothing), kept_bytes=kept)
+        one.check(memory, scheduler, one.blocks())
 
 
-def kept_bytes(first: StateStore, second: StateStore) -> int:
-    """Return what is held of samples while the rows of layers are compared."""
-    return HELD_BYTES * (first.samples + second.samples)
+def why_not_compared(
+    first: LayerStates, second: LayerStates, pairing: Pairing | Order | str
+) -> str:
+    """Return why the rows of a layer cannot be compared, where they cannot."""
+    check_rows(first)
+    check_rows(second)
+    return pairing if isinstance(pairing, str) else _other_positions(first, second)
 
 
-def _check_joining(first: StateStore, second: StateStore, memory: int) -> None:
-    samples = first.samples + second.samples
-    if (needed := SAMPLE_BYTES * samples) > memory:
-        raise too_small(first.path, memory, f"to join the ids of {samples:,} samples", needed)
+def compare_in_step(first: LayerStates, order: Order) -> Reduction[Flipped]:
+    """Return the pass over a layer that is shown the other run's rows, as they are read in step."""
+    secret = int.from_bytes(os.urandom(16), "little")
+    of = partial(
+        _compare_both, neurons=first.neurons, order=Order(paired=order.paired), secret=secret
+    )
+    return _rows_pass(first, of)
 
 
-def find_targets(first: StateStore, second: StateStore) -> dict[str, _Numbers] | str:
-    """Return where the samples of one run are among those shown of the other, or why not.
-
-    By directory of a part: int64 (samples,), `NOT_PAIRED` for what is not there.
-    """
-    if why := _why_not_paired(first, second):
-        return why
-    shown, others = _ids(first), _ids(second)
-    if shown.dtype != others.dtype:
-        # The common type of int64 and uint64 would be float64, which tells not all ids apart.
-        shown, others = shown.astype(object), others.astype(object)
-    known, place = np.unique(others, return_index=True)
-    found = {}
-    _, firsts = np.unique(shown, return_index=True)
-    target = np.full(len(shown), NOT_PAIRED, np.int64)
-    at = np.minimum(np.searchsorted(known, shown[firsts]), len(known) - 1)
-    is_there = np.asarray(known[at] == shown[firsts], np.bool_)
-    target[firsts[is_there]] = place[at[is_there]]
-    start = 0
-    for part in first.parts:
-        kept = first.view.samples.kept(part.directory, 0, part.samples)
-        own = np.full(part.samples, NOT_PAIRED, np.int64)
-        chosen = np.ones(part.samples, np.bool_) if kept is None else kept
-        stop = start + int(chosen.sum())
-        own[chosen] = target[start:stop]
-        found[part.directory], start = own, stop
+def unequal_in_step(first: LayerStates, second: LayerStates, order: Order) -> int:
+    """Return how many samples have rows in the other run alone, of parts without any: no piece."""
+    parts = [{part.directory: part for part in states.parts} for states in (first, second)]
+    found = 0
+    for one in order.stretches:
+        own, other = parts[0].get(one.first_part), parts[1].get(one.second_part)
+        if own is not None and other is not None and other.rows and not own.rows:
+            chosen = order.in_both(one.first_part, one.first_sample, one.samples)
+            positions = other.read_positions(one.second_sample, one.samples)
+            found += int(np.count_nonzero(positions[chosen]))
     return found
 
 
-def _why_not_paired(first: StateStore, second: StateStore) -> str:
-    """Return why samples of one run cannot be found in the other, where they cannot."""
-    for store in (first, second):
-        if any(ID not in part.columns for part in store.parts if part.samples):
-            return f"{printable(store.path)} has no ids that tell which samples are the same"
-    of_text = [_ids_are_text(store) for store in (first, second)]
-    if of_text[0] != of_text[1]:
-        one, other = ("text" if is_text else "integers" for is_text in of_text)
-        return f"ids are {one} in one run, and {other} in the other"
-    return ""
+def compare_apart(
+    first: LayerStates,
+    second: LayerStates,
+    pairing: Pairing,
+    memory: int,
+    scheduler: Scheduler,
+    report: Report | None,
+    kept: int,
+) -> Flipped:
+    """Read the rows of both runs to compare them; so many bytes are kept beside."""
+    starts = np.concatenate([[0], np.cumsum(second.read_positions())])
+    secret = int.from_bytes(os.urandom(16), "little")
+    other = _Other(second, starts, pairing.targets)
+    one = _rows_pass(first, partial(_compare_piece, other=other, secret=secret))
+    found = replace(one, kept_bytes=kept).run(memory, scheduler, report)
+    return replace(found, unequal=found.unequal + _unequal_without_rows(first, second, pairing))
 
 
-def _ids_are_text(store: StateStore) -> bool:
-    """Whether ids are text and not integers; StoreError where they are neither, or both."""
-    held = [part for part in store.parts if part.samples]
-    kinds = {id_dtype([part]).kind == "O" for part in held}
-    return id_dtype(held).kind == "O" if len(kinds) > 1 else True in kinds
-
-
-def _ids(store: StateStore) -> npt.NDArray[Any]:
-    """Return the ids of all samples that are shown, in their order."""
-    pieces = []
-    for part in store.parts:
-        first = 0
-        for piece in id_pieces(part):
-            pieces.append(store.view.samples.select(piece, part.directory, first))
-            first += len(piece)
-    # Without a common type of its own: that of int64 and uint64 would be float64.
-    if len({piece.dtype for piece in pieces}) > 1:
-        pieces = [piece.astype(object) for piece in pieces]
-    return np.concatenate(pieces)
+def layer_flips(first: LayerStates, found: Flipped) -> LayerFlips:
+    """Return what was counted of a layer's bits that differ."""
+    unequal = found.unequal
+    if not found.firing.rows:
+        why = "no sample is in both with rows"
+        return LayerFlips(first.name, first.neurons, None, why, unequal)
+    flips = LayerNeurons(first.name, found.firing)
+    return LayerFlips(first.name, first.neurons, flips, "", unequal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,63 +189,32 @@ class _Other:
 
 
 @dataclass(frozen=True, eq=False)
-class _Flipped:
+class Flipped:
     """What a piece shows: bits that differ, and samples whose numbers of rows do."""
 
     firing: Firing
     unequal: int = 0
 
 
-def compare_layer(
-    first: LayerStates,
-    second: LayerStates,
-    targets: Mapping[str, _Numbers] | str,
-    memory: int,
-    scheduler: Scheduler,
-    report: Report | None,
-    kept: int,
-) -> LayerFlips:
-    """Count the bits that differ in a layer; `targets` are of :func:`find_targets`.
-
-    So many bytes are kept beside.
-    """
-    check_rows(first)
-    check_rows(second)
-    reason = targets if isinstance(targets, str) else _other_positions(first, second)
-    if isinstance(targets, str) or reason:
-        return LayerFlips(first.name, first.neurons, None, reason)
-    starts = np.concatenate([[0], np.cumsum(second.read_positions())])
-    secret = int.from_bytes(os.urandom(16), "little")
-    other = _Other(second, starts, targets)
-    of_piece = partial(_compare_piece, other=other, secret=secret)
-    found = _rows_pass(first, of_piece, kept).run(memory, scheduler, report)
-    unequal = found.unequal + _unequal_without_rows(first, other)
-    if not found.firing.rows:
-        why = "no sample is in both with rows"
-        return LayerFlips(first.name, first.neurons, None, why, unequal)
-    flips = LayerNeurons(first.name, found.firing)
-    return LayerFlips(first.name, first.neurons, flips, "", unequal)
-
-
-def _rows_pass(
-    first: LayerStates, of_piece: Callable[[Piece], _Flipped], kept: int
-) -> Reduction[_Flipped]:
-    """Return the pass that compares rows, while so many bytes are kept."""
+def _rows_pass(first: LayerStates, of_piece: Callable[[Piece], Flipped]) -> Reduction[Flipped]:
+    """Return a pass that compares rows."""
     # The row of the other run, and its number.
-    beside = 3 * first.row_bytes + 32
-    return replace(firing_pass(first, "compare rows", of_piece, _add, beside), kept_bytes=kept)
+    return firing_pass(first, "compare rows", of_piece, _add, 3 * first.row_bytes + 32)
 
 
-def _nothing(piece: Piece) -> _Flipped:
+def _nothing(piece: Piece) -> Flipped:
     """Stand for what would compare a piece, where memory alone is looked at."""
     raise NotImplementedError
 
 
-def _unequal_without_rows(first: LayerStates, other: _Other) -> int:
+def _unequal_without_rows(first: LayerStates, second: LayerStates, pairing: Pairing) -> int:
     """Return how many samples have rows in the other run alone, of parts without any: no piece."""
-    targets = [other.targets[part.directory] for part in first.parts if not part.rows]
+    targets = [pairing.targets[part.directory] for part in first.parts if not part.rows]
+    if not targets:
+        return 0
+    positions = second.read_positions()
     paired = [own[own != NOT_PAIRED] for own in targets]
-    return sum(int(np.count_nonzero(other.positions[own])) for own in paired)
+    return sum(int(np.count_nonzero(positions[own])) for own in paired)
 
 
 def _other_positions(first: LayerStates, second: LayerStates) -> str:
@@ -285,25 +226,54 @@ def _other_positions(first: LayerStates, second: LayerStates) -> str:
     return ""
 
 
-def _compare_piece(piece: Piece, other: _Other, secret: int) -> _Flipped:
-    """Count the bits that differ in a piece's samples."""
-    block, part = piece.block, piece.part
-    positions = piece.stored_positions()
-    target = other.targets[part.directory][block.first_sample : block.first_sample + block.samples]
-    paired = target != NOT_PAIRED
-    paired[paired] &= positions[paired] + other.positions[target[paired]] > 0
-    equal = paired.copy()
-    equal[paired] = positions[paired] == other.positions[target[paired]]
+def _compare_both(piece: Piece, neurons: int, order: Order, secret: int) -> Flipped:
+    """Count the bits that differ in a piece's samples, of which the other run's are there, too."""
+    block, other, positions = piece.block, piece.other, piece.stored_positions()
+    chosen = order.in_both(piece.part.directory, block.first_sample, block.samples)
+    if other is None:
+        # What is in both has no rows in the other run.
+        rows, none = np.zeros((0, piece.part.states.spec.entry_bytes), np.uint8), positions[:0]
+        unequal = int(np.count_nonzero(chosen & (positions > 0)))
+        return Flipped(count_firing(rows, none, neurons, _seed(piece, secret)), unequal)
+    others = other.stored_positions()
+    equal, unequal = _alike(chosen, positions, others)
+    rows, other_rows = piece.stored_rows(), other.stored_rows()
+    if not equal.all():
+        rows, other_rows = rows[np.repeat(equal, positions)], other_rows[np.repeat(equal, others)]
+    seed = _seed(piece, secret)
+    return Flipped(count_firing(rows ^ other_rows, positions[equal], neurons, seed), unequal)
+
+
+def _compare_piece(piece: Piece, other: _Other, secret: int) -> Flipped:
+    """Count the bits that differ in a piece's samples; read the other run's rows for it."""
+    block, positions = piece.block, piece.stored_positions()
+    targets = other.targets[piece.part.directory]
+    target = targets[block.first_sample : block.first_sample + block.samples]
+    paired, others = target != NOT_PAIRED, np.zeros(len(target), np.int64)
+    others[paired] = other.positions[target[paired]]
+    equal, unequal = _alike(paired, positions, others)
     rows = piece.stored_rows()
     if not equal.all():
         rows = rows[np.repeat(equal, positions)]
     differing = rows ^ other.rows(target[equal])
-    seed = [secret, block.part, block.first_row]
-    firing = count_firing(differing, positions[equal], other.states.neurons, seed)
-    return _Flipped(firing, int(np.count_nonzero(paired & ~equal)))
+    seed, neurons = _seed(piece, secret), other.states.neurons
+    return Flipped(count_firing(differing, positions[equal], neurons, seed), unequal)
 
 
-def _add(results: Iterable[_Flipped]) -> _Flipped:
+def _alike(
+    paired: npt.NDArray[np.bool_], positions: _Numbers, others: _Numbers
+) -> tuple[npt.NDArray[np.bool_], int]:
+    """Return which samples in both runs have as many rows there, and how many have not."""
+    held = paired & (positions + others > 0)
+    equal = held & (positions == others)
+    return equal, int(np.count_nonzero(held & ~equal))
+
+
+def _seed(piece: Piece, secret: int) -> list[int]:
+    return [secret, piece.block.part, piece.block.first_row]
+
+
+def _add(results: Iterable[Flipped]) -> Flipped:
     found = list(results)
     firing = add_firing(one.firing for one in found)
-    return _Flipped(firing, sum(one.unequal for one in found))
+    return Flipped(firing, sum(one.unequal for one in found))

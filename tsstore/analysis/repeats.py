@@ -72,15 +72,15 @@ class RepeatedSamples:
 
 
 def choose_samples(
-    runs: Iterable[StateStore], request: Request, scheduler: Scheduler
+    runs: Iterable[StateStore], request: Request, scheduler: Scheduler, kept: int = 0
 ) -> list[Samples]:
     """Settle which samples of runs count in the layers that are shown, and deal them into groups.
 
-    Which these are is held of all runs.
+    Which these are is held of all runs; so many bytes are kept beside.
     """
     found: list[Samples] = []
     for run in runs:
-        held = INDEX_BYTES * sum(samples.sample_filter.planned for samples in found)
+        held = kept + INDEX_BYTES * sum(samples.sample_filter.planned for samples in found)
         memory = max(scheduler.memory(request.memory) - held, 0)
         found.append(_choose_samples(run, request, scheduler, memory))
     return found

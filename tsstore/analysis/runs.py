@@ -15,6 +15,7 @@ import numpy as np
 from tsstore.analysis.execution.beside import Results
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Counts, build_graph, count_in_one_task, finish_counts
+from tsstore.analysis.execution.in_step import PairJob, build_pair_graph
 from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.keeping.provenance import Provenance
@@ -36,7 +37,8 @@ from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
 
-_Found = tuple[LayerResult, Results]
+_Found = tuple[LayerResult, Results, LayerResult | None]
+"""Of a layer, of the passes beside, and of the layer that was read in step."""
 
 
 def analyze_runs(runs: Sequence[StateStore], request: Request) -> list[Analysis]:
@@ -49,21 +51,33 @@ def analyze_samples(
     runs: Sequence[StateStore], request: Request, runner: Scheduler
 ) -> list[Analysis]:
     """Do so on a scheduler."""
-    every = choose_samples(runs, request, runner)
+    return analyze_chosen(runs, choose_samples(runs, request, runner), request, runner)
+
+
+def analyze_chosen(
+    runs: Sequence[StateStore], every: Sequence[Samples], request: Request, runner: Scheduler
+) -> list[Analysis]:
+    """Analyse runs of which it is known which samples count."""
     layers = [
         (states, samples)
         for run, samples in zip(runs, every, strict=True)
         for states in run.values()
     ]
     results = iter(analyze_layers(layers, request, runner))
-    analyses = []
-    for run, samples in zip(runs, every, strict=True):
-        groups, shown = samples.groups, samples.sample_filter
-        (accuracy,) = count_right(run.parts, groups, shown)
-        (dealt,) = [None] if groups is None else groups.dealt(shown)
-        own = list(islice(results, len(run)))
-        analyses.append(analysis_of(run, request, samples, own, accuracy, dealt))
-    return analyses
+    return [
+        analysis_of_results(run, request, samples, list(islice(results, len(run))))
+        for run, samples in zip(runs, every, strict=True)
+    ]
+
+
+def analysis_of_results(
+    run: StateStore, request: Request, samples: Samples, results: list[LayerResult]
+) -> Analysis:
+    """Return what was found of the samples that count, given the results of all layers."""
+    groups, shown = samples.groups, samples.sample_filter
+    (accuracy,) = count_right(run.parts, groups, shown)
+    (dealt,) = [None] if groups is None else groups.dealt(shown)
+    return analysis_of(run, request, samples, results, accuracy, dealt)
 
 
 def analysis_of(
@@ -126,10 +140,9 @@ def analyze_layers(
     for batch in batches:
         chosen = [(*layers[place], plans[place]) for place in batch.layers]
         results = _count_batch(batch, chosen, request, scheduler, progress)
-        for place, (result, others) in zip(batch.layers, results, strict=True):
+        for place, (result, others, companion) in zip(batch.layers, results, strict=True):
             found[place] = result
-            if others:
-                beside.results[result.name] = others
+            beside.note(result.name, others, companion)
     for states in apart:
         beside.run(states, memory, scheduler, request.report(states.name))
     return [found[place] for place in range(len(layers))]
@@ -146,14 +159,17 @@ def _plan_layers(
     layers: Sequence[tuple[LayerStates, Samples]], request: Request, scheduler: Scheduler
 ) -> list[Plan]:
     # Which samples are left out of a run is held all the while, also while others are counted.
-    filters = {id(samples): samples.sample_filter for _, samples in layers}
+    beside = request.beside
+    others = [companion.samples for companion in beside.companions.values()]
+    filters = {id(of): of.sample_filter for of in (*others, *(samples for _, samples in layers))}
     left_out = sum(one.planned for one in filters.values())
-    works, beside, memory = [], request.beside, scheduler.memory(request.memory)
+    works, memory = [], scheduler.memory(request.memory)
     for states, samples in layers:
         check_rows(states, samples.sample_filter)
-        of = samples.group_count, left_out, request.exact, request.scratch
-        works.append(layer_work(states, scheduler, *of, beside=beside.of(states)))
-    plans = make_plans(works, memory, scheduler, beside.held_bytes)
+        of = samples.group_count, left_out, request.exact, request.scratch, 0
+        companion = beside.companions.get(states.name)
+        works.append(layer_work(states, scheduler, *of, beside.of(states), companion))
+    plans = make_plans(works, memory, scheduler, beside.held_bytes, beside.kept_bytes)
     for (states, _), plan in zip(layers, plans, strict=True):
         if not plan.beside:
             beside.check(states, memory, scheduler)
@@ -202,19 +218,19 @@ def _count_batch(
     """Count layers at once, whose records share a folder."""
     graph: dict[Any, Any] = {}
     plans = [plan for _, _, plan in layers]
+    every = [own for plan in plans for own in plan.both]
     for states, samples, plan in layers:
         warm_up(states.row_bytes, request.exact, samples.group_count, plan.spill)
+        warm_up_companion(states, plan, request)
     if batch.gives_back:
         give_back_memory()
     # All of them write to the folder if one does: each file has a name of its own.
-    spilling = next((plan for plan in plans if plan.spill), plans[0])
+    spilling = next((plan for plan in every if plan.spill), plans[0])
     with planned_scratch(spilling, scheduler, request.scratch, batch.room_bytes) as folder:
         keys, token = [], uuid.uuid4().hex[:12]
         for number, (states, samples, plan) in enumerate(layers):
-            scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
-            passes = request.beside.of(states) if plan.beside else ()
-            job = LayerJob(states, scheme, plan, folder, samples, passes)
-            keys.append(_add_layer(graph, job, token, number))
+            job, pair = layer_jobs(states, samples, plan, request, folder)
+            keys.append(_add_layer(graph, job, pair, token, number))
         report = progress.of_batch(plans)
         results: list[_Found] = run_graph(scheduler, graph, keys, batch.threads, report)
         if batch.gives_back:
@@ -222,20 +238,55 @@ def _count_batch(
     return results
 
 
-def _add_layer(graph: dict[Any, Any], job: LayerJob, token: str, number: int) -> Any:
+def warm_up_companion(states: LayerStates, plan: Plan, request: Request) -> None:
+    """Load the loops that count what is read in step with a layer, if something is."""
+    if plan.companion is not None:
+        samples = request.beside.companions[states.name].samples
+        warm_up(states.row_bytes, request.exact, samples.group_count, plan.companion.spill)
+
+
+def layer_jobs(
+    states: LayerStates, samples: Samples, plan: Plan, request: Request, folder: str
+) -> tuple[LayerJob, PairJob | None]:
+    """Return how a layer is counted, and with it what is read in step if the plan says so."""
+    scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
+    passes = request.beside.of(states) if plan.beside else ()
+    job = LayerJob(states, scheme, plan, folder, samples, passes)
+    if plan.companion is None:
+        return job, None
+    of = request.beside.companions[states.name]
+    other = LayerJob(of.states, scheme, plan.companion, folder, of.samples)
+    job = replace(job, beside=(*passes, *of.passes))
+    return job, PairJob(job, other, of.stretches)
+
+
+def graph_of(job: LayerJob, pair: PairJob | None) -> tuple[Any, ...]:
+    """Return the graph of a layer, or of two in step, the keys of its job and of its counts."""
+    asked: LayerJob | PairJob = job if pair is None else pair
+    graph, *counts = build_graph(job) if pair is None else build_pair_graph(pair)
+    shared = next(name for name, value in graph.items() if value is asked)
+    return graph, shared, *counts
+
+
+def _add_layer(
+    graph: dict[Any, Any], job: LayerJob, pair: PairJob | None, token: str, number: int
+) -> Any:
     """Add the tasks that count a layer to a graph; return the key of its result."""
     of_layer = _run_for_layer, job.states.location, job.states.name
     blocks = job.states.blocks(job.plan.block_rows)
-    if not job.plan.partition_bits and len(list(islice(blocks, 2))) == 1:
+    if pair is None and not job.plan.partition_bits and len(list(islice(blocks, 2))) == 1:
         # Its graph would take longer than what it does. Of tasks that are alike Dask hands out a
         # few at a time, to workers that are free.
         key = f"tsstore-small-{token}", number
         graph[key] = (*of_layer, _count_alone, job)
         return key
     key = f"tsstore-layer-{token}", number
-    own, counts = build_graph(job)
-    shared = next(name for name, value in own.items() if value is job)
-    own[key] = (_conclude, shared, counts)
+    own, shared, *counts = graph_of(job, pair)
+    if pair is None:
+        own[key] = (conclude, shared, *counts)
+    else:
+        own[key] = (_conclude_pair, shared, *counts)
+        of_layer = _run_for_layer, pair.location, job.states.name
     for name, task in own.items():
         # What is no tuple is a value that tasks share.
         graph[name] = (*of_layer, *task) if isinstance(task, tuple) else task
@@ -244,7 +295,7 @@ def _add_layer(graph: dict[Any, Any], job: LayerJob, token: str, number: int) ->
 
 def _count_alone(job: LayerJob) -> _Found:
     """Count a small layer by one task."""
-    return _conclude(job, count_in_one_task(job))
+    return conclude(job, count_in_one_task(job))
 
 
 def _run_for_layer(run: str, layer: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -260,7 +311,7 @@ def _run_for_layer(run: str, layer: str, function: Callable[..., Any], *argument
         raise
 
 
-def _conclude(job: LayerJob, counts: Counts) -> _Found:
+def conclude(job: LayerJob, counts: Counts) -> _Found:
     """Return what was counted of a layer, checked, when all its tasks are done; and beside."""
     states, samples = job.states, job.samples
     if job.plan.gives_back:
@@ -271,7 +322,13 @@ def _conclude(job: LayerJob, counts: Counts) -> _Found:
     result = layer_result(states, counts, job.scheme, held, samples.clusters)
     # All layers are told what one shows: it takes a while, and is kept with the result.
     _ = result.own_dependence
-    return result, counts.beside
+    return result, counts.beside, None
+
+
+def _conclude_pair(pair: PairJob, first: Counts, second: Counts) -> _Found:
+    """Return what was counted of two layers in step, of each as if it were alone; and beside."""
+    result, beside, _ = conclude(pair.first, first)
+    return result, beside, conclude(pair.second, second)[0]
 
 
 def _check_rows(states: LayerStates, counts: Counts, sample_filter: SampleFilter) -> None:

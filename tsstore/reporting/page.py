@@ -12,7 +12,7 @@ from tsstore.analysis.analyze import analyze
 from tsstore.analysis.comparison import compare as compare_runs
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.neurons.count import neurons as count_neurons
-from tsstore.analysis.neurons.with_states import analyze_with_neurons
+from tsstore.analysis.neurons.with_states import analyze_with_neurons, compare_with_neurons
 from tsstore.analysis.request import Bins, Request
 from tsstore.analysis.results.difference import difference
 from tsstore.analysis.results.network import Analysis
@@ -65,8 +65,8 @@ def report(
         Each layer is shown by groups of samples as well, such as ``by="label"``: as for `analyze`.
     compare
         Another run, or a view of this one: how the efficiencies differ, and which bits of the same
-        samples. Its states are counted, and the rows of both runs are read once more for their
-        bits.
+        samples. Its rows are read once as well, together with the run's; those of both once more
+        for their bits where they hold the samples in another order, or the memory not both at once.
     memory, scheduler, scratch, progress
         As for `analyze`.
 
@@ -125,16 +125,30 @@ def _count(
 ) -> Found:
     """Count what a page shows of a run, and of another one."""
     other = None if compare is None else _other(compare, store, analysis)
-    if analysis is None:
-        request = Request(scratch=scratch, **groups, **options)
+    if analysis is not None:
+        return _count_rest(store, analysis, other, scratch, options)
+    request = Request(scratch=scratch, **groups, **options)
+    if other is None:
         analysis, neurons = analyze_with_neurons(store, request)
-    else:
-        neurons = count_neurons(store, list(_taken_apart(analysis)[0]), **options)
+        return Found(*_taken_apart(analysis), store, neurons)
+    both, compared, neurons = compare_with_neurons(store, other, request)
+    found = Found(*_taken_apart(both.first), store, neurons)
+    return found._replace(comparison=compared, difference=difference(both.whole, both.second))
+
+
+def _count_rest(
+    store: StateStore,
+    analysis: Analysis | GroupedAnalysis,
+    other: StateStore | None,
+    scratch: str | os.PathLike[str] | None,
+    options: dict[str, Any],
+) -> Found:
+    """Count what is not there already."""
     whole, by_group = _taken_apart(analysis)
-    found = Found(whole, by_group, store, neurons)
+    names = list(whole)
+    found = Found(whole, by_group, store, count_neurons(store, names, **options))
     if other is None:
         return found
-    names = list(whole)
     flips = compare_runs(store, other, names, efficiency=False, scratch=scratch, **options)
     analysed = analyze(other, names, scratch=scratch, **options)
     return found._replace(comparison=flips, difference=difference(whole, analysed))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.reduction import Reduction
+from tsstore.analysis.execution.reduction import InStep, Reduction
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
@@ -20,11 +21,22 @@ Results = tuple[Any, ...]
 Add = Callable[[Iterable[Any]], Any]
 
 
-class Reduced:
-    """What several passes have made so far of the rows that one task reads."""
+class Taker(Protocol):
+    """What gets the rows that a task reads, as they are read."""
 
-    def __init__(self, passes: Passes = ()) -> None:
+    def take(self, block: Block, rows: npt.NDArray[np.uint8]) -> None:
+        """Take the rows of a block, which may lie where the next ones will."""
+
+
+class Reduced:
+    """What several passes have made so far of the rows that one task reads.
+
+    They are shown what is read in step.
+    """
+
+    def __init__(self, passes: Passes = (), other: InStep | None = None) -> None:
         self._passes = passes
+        self._other = other
         self.results: Results = ()
 
     def __bool__(self) -> bool:
@@ -32,7 +44,7 @@ class Reduced:
 
     def take(self, block: Block, rows: npt.NDArray[np.uint8]) -> None:
         """Add the rows of a block, which may lie where the next ones will."""
-        found = tuple(one.of_block(block, rows) for one in self._passes)
+        found = tuple(one.of_block(block, rows, self._other) for one in self._passes)
         self.results = add_results([one.add for one in self._passes], [self.results, found])
 
 
@@ -44,6 +56,30 @@ def add_results(adds: Sequence[Add], results: Iterable[Results]) -> Results:
     return tuple(add(own) for add, own in zip(adds, zip(*held, strict=True), strict=True))
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Samples that two layers hold in the same order: where they begin, in which parts."""
+
+    first_part: str
+    first_sample: int
+    second_part: str
+    second_sample: int
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Companion:
+    """A layer of another run that is counted as well: in step, where samples are the same.
+
+    The passes are over the first layer, and are shown both.
+    """
+
+    states: LayerStates
+    samples: Samples
+    stretches: Sequence[Stretch]
+    passes: Passes = ()
+
+
 class Beside:
     """What else is wanted of layers that are counted, and, once they are, what came of it.
 
@@ -51,13 +87,35 @@ class Beside:
     ----------
     passes
         Those over each layer, by its name, whose results are wanted.
+    companions
+        By name, what is read in step with a layer where the memory holds both.
+    kept_bytes
+        What passes hold all the while, in bytes.
     results
         By name of a layer, of each pass.
+    counted
+        By name, what was counted of a companion that was read in step, and of each of its passes.
     """
 
-    def __init__(self, passes: Mapping[str, Passes] | None = None) -> None:
+    def __init__(
+        self,
+        passes: Mapping[str, Passes] | None = None,
+        companions: Mapping[str, Companion] | None = None,
+        kept_bytes: int = 0,
+    ) -> None:
         self.passes = dict(passes or {})
+        self.companions = dict(companions or {})
+        self.kept_bytes = kept_bytes
         self.results: dict[str, Results] = {}
+        self.counted: dict[str, tuple[Any, Results]] = {}
+
+    def note(self, name: str, results: Results, companion: Any) -> None:
+        """Keep what came of a layer's passes, and what was counted of its companion, or None."""
+        if companion is not None:
+            own = len(results) - len(self.companions[name].passes)
+            self.counted[name], results = (companion, results[own:]), results[:own]
+        if results:
+            self.results[name] = results
 
     def of(self, states: LayerStates) -> Passes:
         """Return the passes over a layer."""
@@ -65,8 +123,9 @@ class Beside:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that the results of all layers take."""
-        return sum(one.result_bytes for passes in self.passes.values() for one in passes)
+        """Bytes that are held all the while, with the results of all layers."""
+        every = [*self.passes.values(), *(own.passes for own in self.companions.values())]
+        return self.kept_bytes + sum(one.result_bytes for passes in every for one in passes)
 
     def check(self, states: LayerStates, memory: int, scheduler: Scheduler) -> None:
         """Raise MemoryTooSmallError if a layer's passes cannot read the rows by themselves."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.beside import Passes, Reduced
+from tsstore.analysis.execution.beside import Passes, Taker
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import EVERY, Samples
 from tsstore.counting.keys import KeyScheme
@@ -82,7 +82,7 @@ def read_records(
     blocks: Sequence[Block],
     table: Preaggregation,
     buffers: Buffers,
-    beside: Reduced | None = None,
+    beside: Taker | None = None,
 ) -> tuple[list[Records], SpectrumDelta]:
     """Return the records of blocks, and their samples, rows and pairs of rows by group.
 
@@ -142,7 +142,7 @@ def _kept(
 
 
 def _read_rows(
-    states: LayerStates, blocks: Sequence[Block], buffers: Buffers, beside: Reduced | None
+    states: LayerStates, blocks: Sequence[Block], buffers: Buffers, beside: Taker | None
 ) -> npt.NDArray[np.uint8]:
     """Return the rows of blocks, uint8 (rows, row_bytes), in the buffers."""
     total = sum(block.rows for block in blocks)
@@ -161,7 +161,7 @@ def read_keys(
     scheme: KeyScheme,
     blocks: Sequence[Block],
     buffers: Buffers,
-    beside: Reduced | None = None,
+    beside: Taker | None = None,
 ) -> npt.NDArray[np.uint64]:
     """Return the keys of the rows of blocks: uint64 (rows, words), in the buffers."""
     total = sum(block.rows for block in blocks)

@@ -67,6 +67,14 @@ class Receipt:
 
 
 @dataclass(frozen=True)
+class Receipts:
+    """What a task hands on that turned blocks of two layers into records."""
+
+    first: Receipt
+    second: Receipt
+
+
+@dataclass(frozen=True)
 class HeldSlices:
     """Records in memory, piece by piece."""
 

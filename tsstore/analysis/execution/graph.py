@@ -6,14 +6,21 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.beside import Add, Reduced, Results, add_results
+from tsstore.analysis.execution.beside import Add, Reduced, Results, Taker, add_results
 from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
-from tsstore.analysis.execution.exchange import FiledSlices, HeldSlices, Receipt, read_slices, spill
+from tsstore.analysis.execution.exchange import (
+    FiledSlices,
+    HeldSlices,
+    Receipt,
+    Scattered,
+    read_slices,
+    spill,
+)
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import FAN_IN, fan_in
@@ -72,31 +79,53 @@ class Index:
         return read_slices(every, partition)
 
 
+class BlockCount:
+    """What one task makes of its blocks: records by partition, in one file if planned."""
+
+    def __init__(self, job: LayerJob, buffers: Buffers) -> None:
+        self._job, self._buffers = job, buffers
+        self._table = preaggregation(job, buffers)
+        self._scattered: list[Scattered] = []
+        self._numbers: list[SpectrumDelta] = []
+
+    def take(self, blocks: Sequence[Block], beside: Taker | None) -> None:
+        """Read blocks of a piece's size, and turn their rows into records."""
+        records, own = read_records(self._job, blocks, self._table, self._buffers, beside)
+        if not self._table.pays:
+            records = [*records, *self._table.take()]
+            self._table = preaggregation(self._job, self._buffers)
+        self._scatter(records)
+        self._numbers.append(own)
+
+    def _scatter(self, records: Iterable[Records]) -> None:
+        bits = self._job.plan.partition_bits
+        self._scattered += [scatter([kind], bits) for kind in records if len(kind)]
+
+    def receipt(self, results: Results = ()) -> Receipt:
+        """Return the receipt of all blocks, of which there is one at least."""
+        job, scattered = self._job, self._scattered
+        self._scatter(self._table.take())
+        counted = merge_deltas(self._numbers)
+        rows = int(counted.rows.sum())
+        if sum(records.rows for records, _ in scattered) != rows:
+            raise CountingError(f"{rows} rows of {job.states.name} gave other records")
+        spills = job.plan.spill and scattered
+        return Receipt(
+            rows,
+            int(counted.equal_pairs_within_samples.sum()),
+            int(counted.pairs_within_samples.sum()),
+            spill(scattered, job.folder) if spills else HeldSlices(scattered),
+            counted if job.samples.code_count else None,
+            results,
+        )
+
+
 def count_blocks(job: LayerJob, blocks: Sequence[Block], buffers: Buffers | None = None) -> Receipt:
     """Turn the rows of blocks into records, by partition; write them to one file if planned."""
-    plan, scattered, numbers = job.plan, [], []
-    buffers, beside = buffers or Buffers(), Reduced(job.beside)
-    table = preaggregation(job, buffers)
+    count, beside = BlockCount(job, buffers or Buffers()), Reduced(job.beside)
     for piece in _pieces(job, blocks):
-        records, own = read_records(job, piece, table, buffers, beside)
-        if not table.pays:
-            records = [*records, *table.take()]
-            table = preaggregation(job, buffers)
-        scattered += [scatter([kind], plan.partition_bits) for kind in records if len(kind)]
-        numbers.append(own)
-    scattered += [scatter([kind], plan.partition_bits) for kind in table.take()]
-    counted = merge_deltas(numbers)
-    if sum(records.rows for records, _ in scattered) != counted.rows.sum():
-        raise CountingError(f"{counted.rows.sum()} rows of {job.states.name} gave other records")
-    slices = spill(scattered, job.folder) if plan.spill and scattered else HeldSlices(scattered)
-    return Receipt(
-        int(counted.rows.sum()),
-        int(counted.equal_pairs_within_samples.sum()),
-        int(counted.pairs_within_samples.sum()),
-        slices,
-        counted if job.samples.code_count else None,
-        beside.results,
-    )
+        count.take(piece, beside)
+    return count.receipt(beside.results)
 
 
 def _pieces(job: LayerJob, blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
@@ -227,6 +256,11 @@ def build_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     Its keys are unique: a cluster may run many analyses at once.
     """
     graph, index = build_index_graph(job)
+    return graph, add_partitions(graph, job, index)
+
+
+def add_partitions(graph: dict[Any, Any], job: LayerJob, index: Any) -> Any:
+    """Add the second half of a graph, given the key of its index; return the key of its result."""
     token = uuid.uuid4().hex[:12]
     level: list[Any] = [f"tsstore-pairs-{token}"]
     graph[level[0]] = (total_pairs, index)
@@ -236,40 +270,63 @@ def build_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     for partition in range(1 << job.plan.partition_bits):
         level.append((f"tsstore-partition-{token}", partition))
         graph[level[-1]] = (count_partition, index, job.plan, words, partition, buffers)
-    return graph, merge_tree(graph, level, many, f"tsstore-merge-{token}", merge_counts)
+    return merge_tree(graph, level, many, f"tsstore-merge-{token}", merge_counts)
 
 
 def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     """Return the first half of the graph: blocks and barrier, and the key of the index."""
+    graph: dict[Any, Any] = {}
+    receipts = add_blocks(graph, job, block_tasks(job))
+    return graph, add_index(graph, job, receipts)
+
+
+def add_blocks(graph: dict[Any, Any], job: LayerJob, tasks: Iterable[Sequence[Block]]) -> list[Any]:
+    """Add the tasks of some blocks to a graph; return the keys of their receipts."""
     token = uuid.uuid4().hex[:12]
-
-    def key(kind: str, *number: int) -> tuple[Any, ...]:
-        return f"tsstore-{kind}-{token}", *number
-
     # Dask hands out a few blocks at a time only if they depend on next to nothing: hence one value
     # with all that they need. Buffers are made by a task, so that they are released when all blocks
     # are done.
-    shared, buffers = key("job"), key("buffers")
-    graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
-    receipts: Any = []
-    for number, blocks in enumerate(block_tasks(job)):
-        receipts.append(key("block", number))
-        graph[receipts[-1]] = (count_blocks, shared, blocks, buffers)
+    shared, buffers = (f"tsstore-job-{token}",), (f"tsstore-buffers-{token}",)
+    graph |= {shared: job, buffers: (Buffers,)}
+    keys = []
+    for number, blocks in enumerate(tasks):
+        keys.append((f"tsstore-block-{token}", number))
+        graph[keys[-1]] = (count_blocks, shared, blocks, buffers)
+    return keys
+
+
+def add_index(graph: dict[Any, Any], job: LayerJob, receipts: Any) -> Any:
+    """Add the barrier to a graph, given the keys of all receipts; return the key of the index."""
+    token = uuid.uuid4().hex[:12]
     if job.beside:
         # What is made beside is added up as blocks end; records of all of them are waited for.
         adds = partial(merge_receipts, [one.add for one in job.beside])
         lists = [[receipt] for receipt in receipts]
         receipts = merge_tree(graph, lists, FAN_IN, f"tsstore-receipts-{token}", adds)
     rows = job.samples.sample_filter.kept_rows(job.states)
-    graph[key("index")] = (check_receipts, receipts, rows, job.samples.set_count)
-    return graph, key("index")
+    index = f"tsstore-index-{token}"
+    graph[index] = (check_receipts, receipts, rows, job.samples.set_count)
+    return index
 
 
 def block_tasks(job: LayerJob) -> Iterator[list[Block]]:
-    """Yield the blocks of each task: one, or several that are small, of parts that are."""
-    held: list[Block] = []
-    rows, most = 0, min(TASK_ROWS, job.plan.block_rows)
-    for block in job.states.blocks(job.plan.block_rows):
+    """Yield the blocks of each task."""
+    return joined_tasks(job.states.blocks(job.plan.block_rows), job.plan.block_rows)
+
+
+class _HasRows(Protocol):
+    @property
+    def rows(self) -> int: ...
+
+
+_Some = TypeVar("_Some", bound=_HasRows)
+
+
+def joined_tasks(blocks: Iterable[_Some], most_rows: int) -> Iterator[list[_Some]]:
+    """Yield blocks by task: one, or several that are small, of parts that are."""
+    held: list[_Some] = []
+    rows, most = 0, min(TASK_ROWS, most_rows)
+    for block in blocks:
         if held and rows + block.rows > most:
             yield held
             held, rows = [], 0

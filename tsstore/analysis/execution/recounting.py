@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tsstore.analysis.execution.exchange import FiledSlices, Receipt
+from tsstore.analysis.execution.exchange import FiledSlices, Receipt, Receipts
 from tsstore.analysis.execution.worker_records import LostRecordsError, is_held
 from tsstore.analysis.schedulers import Report, Scheduler, task_keys
 from tsstore.errors import AnalysisError
@@ -57,13 +57,17 @@ def run_graph(
 
 def _still_held(known: dict[Any, Any], scheduler: Scheduler) -> dict[Any, Any]:
     """Return what is known without the receipts of records that no worker holds any more."""
-    files = {
-        key: value.slices.file
-        for key, value in known.items()
-        if isinstance(value, Receipt) and isinstance(value.slices, FiledSlices)
-    }
-    held = scheduler.keep_records([file for file in files.values() if is_held(file)])
-    return {key: value for key, value in known.items() if key not in files or files[key] in held}
+    files = {key: _files(value) for key, value in known.items()}
+    every = [file for own in files.values() for file in own if is_held(file)]
+    held = scheduler.keep_records(every)
+    return {key: value for key, value in known.items() if held.issuperset(files[key])}
+
+
+def _files(value: Any) -> list[str]:
+    """Return the files of records of what one task or two layers' task has given."""
+    receipts = [value.first, value.second] if isinstance(value, Receipts) else [value]
+    slices = [receipt.slices for receipt in receipts if isinstance(receipt, Receipt)]
+    return [own.file for own in slices if isinstance(own, FiledSlices)]
 
 
 def _left(

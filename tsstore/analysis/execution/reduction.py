@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,8 @@ class Piece:
     """Some whole samples of a layer, as many as are looked at at a time.
 
     What is stored of them is of all samples of the block, also of those that are not shown. Rows
-    that were read already, for something else as well, are not read again.
+    that were read already, for something else as well, are not read again. Where another layer is
+    read in step, `other` is what that holds at the same places.
     """
 
     part: LayerPart
@@ -53,6 +54,7 @@ class Piece:
     buffers: Buffers
     sample_filter: SampleFilter = ALL_SAMPLES
     rows: npt.NDArray[np.uint8] | None = None
+    other: Piece | None = None
 
     def shown(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """Return the rows of the samples that are shown, and how many each of these has.
@@ -91,6 +93,13 @@ class Piece:
         room = self.buffers.array("rows", (last - first, states.spec.entry_bytes), np.uint8)
         workspace = self.buffers.kept("chunks", _CHUNK_WORKSPACE)
         return states.read(start + first, start + last, room, workspace)
+
+
+class InStep(Protocol):
+    """A layer that is read in step with another one."""
+
+    def piece(self, block: Block) -> Piece:
+        """Return what it holds at the places of some samples of the other one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,19 +223,27 @@ class Reduction(Generic[Result]):
         rows = min(max(PIECE_BYTES // self.states.row_bytes, 1), MOST_PIECE_ROWS)
         return max(rows, self.piece_rows)
 
-    def of_block(self, block: Block, rows: npt.NDArray[np.uint8] | None = None) -> Result:
+    def of_block(
+        self,
+        block: Block,
+        rows: npt.NDArray[np.uint8] | None = None,
+        other: InStep | None = None,
+    ) -> Result:
         """Return the result of a block, whose rows are given if they have been read already.
 
         Memory for its pieces is taken once.
         """
-        return self.add(self.of_piece(piece) for piece in self._pieces(block, rows))
+        return self.add(self.of_piece(piece) for piece in self._pieces(block, rows, other))
 
-    def _pieces(self, block: Block, rows: npt.NDArray[np.uint8] | None) -> Iterator[Piece]:
+    def _pieces(
+        self, block: Block, rows: npt.NDArray[np.uint8] | None, other: InStep | None
+    ) -> Iterator[Piece]:
         buffers, part = Buffers(), self.states.parts[block.part]
         for own in self.states.divide(block, self._piece_rows):
             first = own.first_row - block.first_row
             there = None if rows is None else rows[first : first + own.rows]
-            yield Piece(part, own, buffers, self.states.sample_filter, there)
+            beside = None if other is None else other.piece(own)
+            yield Piece(part, own, buffers, self.states.sample_filter, there, beside)
 
     def _graph(self, blocks: Sequence[Block]) -> tuple[dict[Any, Any], Any]:
         """Return the graph of a pass, and its key; its keys are unique."""

@@ -16,7 +16,7 @@ from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.runs import analysis_of, analyze_samples, layer_result
+from tsstore.analysis.runs import analysis_of, analyze_chosen, analyze_samples, layer_result
 from tsstore.analysis.samples import Dealt, Samples, count_right
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.store.reading.sample_filter import SampleFilter
@@ -48,26 +48,45 @@ def analyze_groups(store: StateStore, request: Request) -> GroupedAnalysis:
     They are counted in one pass, unless samples repeat others: which of them count then differs
     from group to group.
     """
-    found = analyze_grouping(store, request, group(store, request))
+    with running(request, store) as runner:
+        return analyze_chosen_groups(store, request, runner)
+
+
+def analyze_chosen_groups(
+    store: StateStore, request: Request, runner: Scheduler, samples: Samples | None = None
+) -> GroupedAnalysis:
+    """Do so on a scheduler; it may be known already which samples count."""
+    grouping = group(store, request)
+    grouping.check_rows(store)
+    if samples is None:
+        (samples,) = choose_samples([store], request, runner)
+    found = _count_grouping(store, request, grouping, runner, samples)
     found.provenance = Provenance.of(store, request, **grouping_arguments(request))
     return found
 
 
 def analyze_grouping(store: StateStore, request: Request, grouping: Grouping) -> GroupedAnalysis:
     """Analyse groups that are known."""
-    has_whole = len(store.steps) == 1
     grouping.check_rows(store)
     with running(request, store) as runner:
         (samples,) = choose_samples([store], request, runner)
-        alike = not (samples.staying or samples.problem)
-        if alike and samples.sample_filter.samples == store.view.samples.samples:
-            found = _analyze_in_one_pass(store, request, runner, grouping, samples)
-            groups, whole = found[:-1], found[-1] if has_whole else None
-        else:
-            views = (grouping.view(store, number) for number in range(len(grouping.values)))
-            alone = replace(request, beside=Beside())
-            groups = [analyze_samples([view], alone, runner)[0] for view in views]
-            whole = analyze_samples([store], request, runner)[0] if has_whole else None
+        return _count_grouping(store, request, grouping, runner, samples)
+
+
+def _count_grouping(
+    store: StateStore, request: Request, grouping: Grouping, runner: Scheduler, samples: Samples
+) -> GroupedAnalysis:
+    """Analyse groups that are known, of samples that are."""
+    has_whole = len(store.steps) == 1
+    alike = not (samples.staying or samples.problem)
+    if alike and samples.sample_filter.samples == store.view.samples.samples:
+        found = _analyze_in_one_pass(store, request, runner, grouping, samples)
+        groups, whole = found[:-1], found[-1] if has_whole else None
+    else:
+        views = (grouping.view(store, number) for number in range(len(grouping.values)))
+        alone = replace(request, beside=Beside())
+        groups = [analyze_samples([view], alone, runner)[0] for view in views]
+        whole = analyze_chosen([store], [samples], request, runner)[0] if has_whole else None
     by_value = dict(zip(grouping.values, groups, strict=True))
     return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.block import LayerJob
-from tsstore.analysis.execution.graph import Counts, build_graph, group_numbers
+from tsstore.analysis.execution.graph import Counts, group_numbers
 from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.request import Request
+from tsstore.analysis.runs import conclude, graph_of, layer_jobs, warm_up_companion
 from tsstore.analysis.samples import Samples, Sets
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
@@ -57,29 +57,33 @@ def count_groups(
     """
     memory, groups = scheduler.memory(request.memory), samples.group_count or 1
     told = groups, left_out_of_sets(states, samples), request.exact, request.scratch
-    beside, passes = request.beside, request.beside.of(states)
-    plan = layer_plan(states, memory, scheduler, *told, count, beside.held_bytes, passes)
+    beside = request.beside
+    wanted = beside.of(states), beside.companions.get(states.name), beside.kept_bytes
+    plan = layer_plan(states, memory, scheduler, *told, count, beside.held_bytes, *wanted)
     if not plan.beside:
         beside.check(states, memory, scheduler)
-        passes = ()
     at_once = -(-count // plan.passes)
-    scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
     counts: list[Counts] = []
+    later = replace(plan, beside=False, companion=None)
     for first in range(0, count, at_once):
+        now = later if first else plan
         some = replace(samples, sets=_some(sets, first, at_once), set_count=at_once)
         warm_up(states.row_bytes, request.exact, some.code_count, plan.spill, sets=True)
+        warm_up_companion(states, now, request)
         if plan.gives_back:
             give_back_memory()
-        with planned_scratch(plan, scheduler, request.scratch) as folder:
-            graph, key = build_graph(LayerJob(states, scheme, plan, folder, some, passes))
+        spilling = next((own for own in now.both if own.spill), now)
+        with planned_scratch(spilling, scheduler, request.scratch, now.room_bytes) as folder:
+            job, pair = layer_jobs(states, some, now, request, folder)
+            graph, _, *keys = graph_of(job, pair)
             report = request.report(states.name)
-            found = run_graph(scheduler, graph, key, plan.threads, report)
+            found, *others = run_graph(scheduler, graph, keys, plan.threads, report)
             if plan.gives_back:
                 give_back_memory()
         *of_sets, of_all = _by_set(found, states, some)
         counts += of_sets[: count - first]
-        if passes:
-            beside.results[states.name], passes = found.beside, ()
+        companion = None if pair is None else conclude(pair.second, *others)[0]
+        beside.note(states.name, found.beside, companion)
     rows = rows_by_set(states, sets, samples.sample_filter, count)
     for own, expected in zip(counts, rows.tolist(), strict=True):
         _check(own, expected, states)
@@ -87,7 +91,7 @@ def count_groups(
         _check(of_all, samples.sample_filter.kept_rows(states), states)
     if not plan.beside:
         beside.run(states, memory, scheduler, request.report(states.name))
-    return [*counts, of_all], scheme
+    return [*counts, of_all], job.scheme
 
 
 def _some(sets: Sets, first: int, count: int) -> Sets:

@@ -80,6 +80,10 @@ class Work:
     beside_bytes, result_bytes
         Most bytes that a block task takes for what else is made of its rows, and of a result of
         that; 0 for nothing.
+    step_row_bytes
+        Bytes of a row that is held until the same samples of another layer are read; 0 for nothing.
+    companion
+        What another layer, that is read in step, has to be counted; None without one.
     """
 
     name: str
@@ -98,6 +102,8 @@ class Work:
     holders: int = 0
     beside_bytes: int = 0
     result_bytes: int = 0
+    step_row_bytes: int = 0
+    companion: Work | None = None
 
     @property
     def is_asked_for(self) -> bool:
@@ -112,7 +118,19 @@ class Work:
     @property
     def counting(self) -> Work:
         """The same without what else is made of the rows."""
-        return replace(self, beside_bytes=0, result_bytes=0)
+        return replace(self, beside_bytes=0, result_bytes=0, step_row_bytes=0, companion=None)
+
+    @property
+    def unnamed(self) -> Work:
+        """The same of any layer."""
+        companion = None if self.companion is None else self.companion.unnamed
+        return replace(self, name="", companion=companion)
+
+    @property
+    def ways(self) -> list[Work]:
+        """What may be done at once, the most first: in step, without another layer, by itself."""
+        found = [self, replace(self, companion=None), self.counting]
+        return list(dict.fromkeys(found))
 
     def records_bytes(self, rows: int) -> int:
         """Return the bytes of the records of so many rows, at most.
@@ -171,6 +189,7 @@ def block_task_bytes(
     held *= 2 if spill and work.holders else 1
     held += 2 * PART_BYTES if spill and work.object_scratch else 0
     pieces = piece_bytes(work, piece_rows, HOT_PIECES * piece_rows)
+    pieces += piece_rows * work.step_row_bytes
     table = direct_table_bytes(work) if direct else 0
     return OVERHEAD_BYTES + 3 * work.chunk_bytes + pieces + held + table + work.beside_bytes
 

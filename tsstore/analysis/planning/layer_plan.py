@@ -7,11 +7,11 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from tsstore.analysis.execution.reduction import Reduction
+from tsstore.analysis.execution.beside import Companion, Passes
 from tsstore.analysis.planning.cost import (
     HOT_PIECES,
+    TASK_BYTES,
     Work,
     block_task_bytes,
     count_tasks,
@@ -22,6 +22,7 @@ from tsstore.analysis.planning.cost import (
     room_bytes,
     table_bytes,
     waiting_bytes,
+    waiting_results,
 )
 from tsstore.analysis.refusals import all_fit, too_small
 from tsstore.analysis.schedulers import Scheduler
@@ -112,6 +113,9 @@ class Plan:
         after it. Where a layer takes less than half of the memory, what an earlier one has left
         fits beside it, and is used again: memory that is new to a process costs more than most of
         what is done with it.
+    companion
+        How the layer is counted that is read in step; peak, scratch, room and tasks above are then
+        of both. None without one.
     """
 
     memory: int
@@ -134,11 +138,17 @@ class Plan:
     beside: bool = False
     gives_back: bool = False
     room_bytes: int = 0
+    companion: Plan | None = None
+
+    @property
+    def both(self) -> tuple[Plan, ...]:
+        """Its own, and that of the layer that is read in step if there is one."""
+        return (self,) if self.companion is None else (self, self.companion)
 
     @property
     def in_scratch(self) -> bool:
         """Whether records go through files or objects in scratch."""
-        return self.spill and not self.room_bytes
+        return any(plan.spill and not plan.room_bytes for plan in self.both)
 
     @property
     def hot_rows(self) -> int:
@@ -153,22 +163,55 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool, held: 
     threads can be used if memory is short. A cluster's worker uses all that it has; workers hold
     the records if they fit. If nothing
     fits, a MemoryTooSmallError names the smallest memory with which something does. Sets of samples
-    are counted in as few passes as the memory allows, so many of them at a time. What else is made
-    of the rows is made meanwhile, unless that were more than the memory holds, or more passes. Of
-    the memory so many bytes are held all the while, which the plan leaves alone.
+    are counted in as few passes as the memory allows, so many of them at a time. Another layer is
+    read in step, and what else is made of the rows is made meanwhile, unless that were more than
+    the memory holds, or more passes. Of the memory so many bytes are held all the while, which the
+    plan leaves alone.
     """
-    left = max(memory - held, 1)
-    counting = work.counting
-    both = None if work == counting else find_plan(work, left, threads, shared_memory)
-    if both is not None and both.passes == 1:
-        return replace(both, beside=True)
-    plan = find_plan(counting, left, threads, shared_memory)
-    if plan is not None:
-        fits = both is not None and both.passes == plan.passes
-        return replace(both, beside=True) if both is not None and fits else plan
-    alone = replace(counting, sets=min(work.sets, 1))
+    left, best = max(memory - held, 1), None
+    for way in work.ways:
+        of, companion = (left, threads, shared_memory), way.companion
+        plan = find_plan(way, *of) if companion is None else _find_in_step(way, companion, *of)
+        if plan is not None and (best is None or plan.passes < best.passes):
+            best = replace(plan, beside=way != work.counting)
+        if best is not None and best.passes == 1:
+            return best
+    if best is not None:
+        return best
+    alone = replace(work.counting, sets=min(work.sets, 1))
     smallest = held + _smallest_memory(alone, left, threads, shared_memory)
     raise too_small(f"layer {work.name}", memory, "for the smallest tasks", smallest)
+
+
+def _find_in_step(
+    work: Work, companion: Work, memory: int, threads: int, shared_memory: bool
+) -> Plan | None:
+    """Return a plan of two layers that are read in step, each of which has half of the memory."""
+    alone = replace(work, companion=None, parts=work.parts + companion.parts)
+    first, second = (
+        find_plan(own, memory // 2, threads, shared_memory) for own in (alone, companion)
+    )
+    if first is None or second is None or bool(first.room_bytes) != bool(second.room_bytes):
+        return None
+    # Blocks end where either layer's would.
+    blocks, bits = first.blocks + second.blocks, max(first.partition_bits, second.partition_bits)
+    more = blocks * (TASK_BYTES + (16 << bits)) + waiting_results(blocks) * (
+        work.result_bytes + companion.result_bytes
+    )
+    peak = first.projected_peak + second.projected_peak + more
+    if peak > memory:
+        return None
+    return replace(
+        first,
+        memory=memory,
+        threads=min(first.threads, second.threads),
+        scratch_bytes=first.scratch_bytes + second.scratch_bytes,
+        tasks=first.tasks + second.tasks + blocks,
+        projected_peak=peak,
+        gives_back=first.gives_back or second.gives_back or 2 * peak > memory,
+        room_bytes=first.room_bytes + second.room_bytes,
+        companion=second,
+    )
 
 
 def find_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan | None:
@@ -183,18 +226,18 @@ def find_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Pla
 
 
 def make_plans(
-    works: Sequence[Work], memory: int, scheduler: Scheduler, held: int = 0
+    works: Sequence[Work], memory: int, scheduler: Scheduler, held: int = 0, kept: int = 0
 ) -> list[Plan]:
     """Return a plan for each of several layers, by itself; those that are alike have the same.
 
     Where the memory is too small for some, the MemoryTooSmallError names what suffices for all. So
     many bytes are held all the while: where these are of what else is made of the rows, and too
-    many for the count of some layer, it is made afterwards, of all layers.
+    many for the count of some layer, it is made afterwards, of all layers, and so many are kept.
     """
     known: dict[Work, Plan] = {}
 
     def plan_of(work: Work) -> Plan:
-        alike = replace(work, name="")
+        alike = work.unnamed
         if alike not in known:
             threads, shared_memory = scheduler.threads, scheduler.shared_memory
             known[alike] = make_plan(work, memory, threads, shared_memory, held)
@@ -206,7 +249,7 @@ def make_plans(
         counting = [work.counting for work in works]
         if counting == list(works):
             raise
-    return make_plans(counting, memory, scheduler)
+    return make_plans(counting, memory, scheduler, kept)
 
 
 def layer_plan(
@@ -219,15 +262,18 @@ def layer_plan(
     scratch: str | os.PathLike[str] | None = None,
     sets: int = 0,
     held: int = 0,
-    beside: Sequence[Reduction[Any]] = (),
+    beside: Passes = (),
+    companion: Companion | None = None,
+    kept: int = 0,
 ) -> Plan:
     """Return how a layer would be counted within so many bytes of memory; see :func:`make_plan`.
 
     It tells so many groups of samples apart, in each of so many sets and in all of them, and leaves
     out so many samples of the run.
     """
-    work = layer_work(states, scheduler, groups, left_out, exact, scratch, sets, beside)
-    return make_plans([work], memory, scheduler, held)[0]
+    of = groups, left_out, exact, scratch, sets, beside, companion
+    work = layer_work(states, scheduler, *of)
+    return make_plans([work], memory, scheduler, held, kept)[0]
 
 
 def layer_work(
@@ -238,9 +284,15 @@ def layer_work(
     exact: bool,
     scratch: str | os.PathLike[str] | None = None,
     sets: int = 0,
-    beside: Sequence[Reduction[Any]] = (),
+    beside: Passes = (),
+    companion: Companion | None = None,
 ) -> Work:
     """Return what there is to count in a layer; the rows of each sample are read if they vary."""
+    second = None
+    if companion is not None:
+        samples = companion.samples
+        of = samples.group_count, samples.sample_filter.planned, exact, scratch
+        second = _in_step(layer_work(companion.states, scheduler, *of), companion)
     return Work(
         name=states.name,
         rows=states.stored_rows,
@@ -262,6 +314,23 @@ def layer_work(
             bool(beside) * states.largest_sample * states.row_bytes,
         ),
         result_bytes=sum(one.result_bytes for one in beside),
+        companion=second,
+    )
+
+
+def _in_step(work: Work, companion: Companion) -> Work:
+    """Return the work of a layer whose rows are held until those of another one are read.
+
+    With it is what passes take that are shown both.
+    """
+    beside = work.largest_sample * work.row_bytes
+    return replace(
+        work,
+        # No block reads from two stretches, nor from what lies between two.
+        parts=work.parts + 2 * len(companion.stretches),
+        beside_bytes=beside + sum(one.bytes_beside for one in companion.passes),
+        result_bytes=sum(one.result_bytes for one in companion.passes),
+        step_row_bytes=work.row_bytes + -(-work.row_bytes // 16),
     )
 
 
