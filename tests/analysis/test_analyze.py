@@ -370,7 +370,7 @@ def test_samples_that_never_met_a_layer_count_as_samples_of_it(tmp_path, cluster
     assert result.distinct == len(np.unique(store["b"][:], axis=0))
 
 
-@pytest.mark.usefixtures("spilling")
+@pytest.mark.usefixtures("small_sizes", "spilling")
 @pytest.mark.parametrize("parent", ["file", "gone"])
 def test_scratch_that_cannot_be_used_is_an_error_with_advice(tmp_path, parent):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
@@ -386,6 +386,7 @@ def test_scratch_that_is_another_url_is_an_error_before_anything_is_counted(tmp_
         tsstore.analyze(store, scratch="ftp://host/x")
 
 
+@pytest.mark.usefixtures("small_sizes")
 def test_scratch_that_a_worker_does_not_see_is_an_error(tmp_path, scratch, client, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
     monkeypatch.setattr(DistributedScheduler, "reading", lambda *_: nullcontext())

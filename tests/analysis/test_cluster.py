@@ -288,6 +288,7 @@ def fill_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
 
 
+@pytest.mark.usefixtures("small_sizes")
 @pytest.mark.parametrize("reported", [False, True])
 def test_a_full_scratch_is_an_error_that_says_what_was_missing(tmp_path, scratch, reported):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 1000, 9)})

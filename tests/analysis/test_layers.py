@@ -108,6 +108,7 @@ def test_layers_share_the_memory_and_the_largest_comes_first(store, rows):
     assert sorted(place for batch in batches for place in batch.layers) == list(range(len(rows)))
     assert 1 < len(batches) < len(rows)
     assert batches[0].layers[0] == peaks.index(max(peaks))
+    assert not any(plan.in_one_task for plan in plans)
     for batch in batches:
         held = [peaks[place] for place in batch.layers]
         assert held == sorted(held, reverse=True)

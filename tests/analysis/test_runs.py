@@ -38,7 +38,8 @@ def graphs(monkeypatch):
     found, run = [], LocalScheduler.run
 
     def watched(self, graph, *arguments):
-        held = chain(*(task if isinstance(task, tuple) else [task] for task in graph.values()))
+        small = [jobs for task in graph.values() if isinstance(task, tuple) for jobs in task[1:2]]
+        held = chain(graph.values(), *(jobs for jobs in small if isinstance(jobs, list)))
         found.append([job.states.name for job in held if isinstance(job, LayerJob)])
         return run(self, graph, *arguments)
 

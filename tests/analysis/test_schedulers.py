@@ -530,6 +530,7 @@ def test_a_part_that_one_worker_does_not_see_is_named_before_anything_is_counted
     assert done == []
 
 
+@pytest.mark.usefixtures("small_sizes")
 def test_scratch_that_only_this_process_cannot_use_is_said_to_be_so(client, tmp_path):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 9)})
     with pytest.raises(AnalysisError, match=r"from \S+, where the analysis was.*, but no worker"):
@@ -705,6 +706,19 @@ def test_a_scheduler_that_is_killed_is_said_to_be_gone(tmp_path, later):
     finally:
         cluster.kill()
         cluster.wait()
+
+
+class Unnamed:
+    """What has no name of its own, and would take long to be named by what it is."""
+
+    def __dask_tokenize__(self) -> str:
+        raise AssertionError("a graph was read to name it")
+
+
+def test_a_graph_is_not_read_to_name_it(client):
+    graph = {"thing": Unnamed(), "is": (isinstance, "thing", object), "end": (str, "is")}
+    for _ in range(2):
+        assert DistributedScheduler(client).run(graph, "end", 1, None) == "True"
 
 
 def test_tasks_are_told_from_constants():

@@ -114,7 +114,7 @@ def test_options_of_a_plan_are_those_of_the_function(run):
 
 
 @pytest.fixture
-def through_files(monkeypatch):
+def through_files(monkeypatch, small_sizes):
     """Let a plan say that records go through files, however few."""
 
     class Workers(LocalScheduler):

@@ -20,7 +20,7 @@ from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.machine import give_back_memory
-from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
+from tsstore.analysis.planning.batches import PlannedBatch, plan_batches, share_out
 from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plans
 from tsstore.analysis.repeats import choose_samples, plan_samples
 from tsstore.analysis.request import Request, check_rows, running
@@ -170,6 +170,7 @@ def _plan_layers(
         companion = beside.companions.get(states.name)
         works.append(layer_work(states, scheduler, *of, beside.of(states), companion))
     plans = make_plans(works, memory, scheduler, beside.held_bytes, beside.kept_bytes)
+    plans = [plan.whole for plan in plans]
     for (states, _), plan in zip(layers, plans, strict=True):
         if not plan.beside:
             beside.check(states, memory, scheduler)
@@ -227,15 +228,23 @@ def _count_batch(
     # All of them write to the folder if one does: each file has a name of its own.
     spilling = next((plan for plan in every if plan.spill), plans[0])
     with planned_scratch(spilling, scheduler, request.scratch, batch.room_bytes) as folder:
-        keys, token = [], uuid.uuid4().hex[:12]
-        for number, (states, samples, plan) in enumerate(layers):
-            job, pair = layer_jobs(states, samples, plan, request, folder)
-            keys.append(_add_layer(graph, job, pair, token, number))
+        jobs = [layer_jobs(*layer, request, folder) for layer in layers]
+        large = [place for place, plan in enumerate(plans) if not plan.in_one_task]
+        shares = share_out(plans, scheduler.all_threads, scheduler.shared_memory)
+        token = uuid.uuid4().hex[:12]
+        keys = [_add_layer(graph, *jobs[place], token, place) for place in large]
+        for number, share in enumerate(shares):
+            # Of tasks that are alike Dask hands out a few at a time, to workers that are free.
+            keys.append((f"tsstore-small-{token}", number))
+            graph[keys[-1]] = (_count_small, [jobs[place][0] for place in share])
         report = progress.of_batch(plans)
-        results: list[_Found] = run_graph(scheduler, graph, keys, batch.threads, report)
+        results = run_graph(scheduler, graph, keys, batch.threads, report)
         if batch.gives_back:
             give_back_memory()
-    return results
+    found: dict[int, _Found] = dict(zip(large, results[: len(large)], strict=True))
+    for share, own in zip(shares, results[len(large) :], strict=True):
+        found.update(zip(share, own, strict=True))
+    return [found[place] for place in range(len(layers))]
 
 
 def warm_up_companion(states: LayerStates, plan: Plan, request: Request) -> None:
@@ -273,13 +282,6 @@ def _add_layer(
 ) -> Any:
     """Add the tasks that count a layer to a graph; return the key of its result."""
     of_layer = _run_for_layer, job.states.location, job.states.name
-    blocks = job.states.blocks(job.plan.block_rows)
-    if pair is None and not job.plan.partition_bits and len(list(islice(blocks, 2))) == 1:
-        # Its graph would take longer than what it does. Of tasks that are alike Dask hands out a
-        # few at a time, to workers that are free.
-        key = f"tsstore-small-{token}", number
-        graph[key] = (*of_layer, _count_alone, job)
-        return key
     key = f"tsstore-layer-{token}", number
     own, shared, *counts = graph_of(job, pair)
     if pair is None:
@@ -293,8 +295,13 @@ def _add_layer(
     return key
 
 
+def _count_small(jobs: Sequence[LayerJob]) -> list[_Found]:
+    """Count small layers one after the other, by one task."""
+    return [_run_for_layer(job.states.location, job.states.name, _count_alone, job) for job in jobs]
+
+
 def _count_alone(job: LayerJob) -> _Found:
-    """Count a small layer by one task."""
+    """Count a layer without a graph."""
     return conclude(job, count_in_one_task(job))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
@@ -261,12 +262,15 @@ class DistributedScheduler(Scheduler):
         cluster that is closed, restarted, or without workers for too long. A LostRecordsError has
         the values that were found.
         """
+        from dask.base import normalize_token
         from distributed.scheduler import KilledWorker
 
+        normalize_token.register(_Unread, lambda _: uuid.uuid4().hex)  # type: ignore[no-untyped-call]
         wanted = key if isinstance(key, list) else [key]
         others = {*kept} if report is None else task_keys(graph)
         watch = Watch(self._client, self._address, self._patience)
-        futures = self._client.get(graph, [*wanted, *others.difference(wanted)], sync=False)
+        keys = [*wanted, *others.difference(wanted)]
+        futures = self._client.get(_Unread(graph), keys, sync=False)
         values: dict[Any, Any] = {}
         try:
             self._follow(futures, report, watch, {*wanted, *kept}, {*kept}, values)
@@ -354,6 +358,13 @@ class DistributedScheduler(Scheduler):
         finally:
             asked.cancel()
         return asked.result()
+
+
+class _Unread(dict[Any, Any]):
+    """A graph that Dask gives any name: to make one of all that is in it would take longer."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
 
 def task_keys(graph: dict[Any, Any]) -> set[Any]:

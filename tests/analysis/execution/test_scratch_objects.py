@@ -218,7 +218,7 @@ def test_an_outage_in_the_middle_is_an_error_and_what_is_left_is_said(url, store
     assert len(proxy.faults) > 2
 
 
-@pytest.mark.usefixtures("spilling")
+@pytest.mark.usefixtures("small_sizes", "spilling")
 def test_a_place_that_cannot_be_used_is_an_error_before_anything_is_counted(
     url, store, monkeypatch
 ):
@@ -317,6 +317,7 @@ def test_workers_that_share_no_folder_count_what_threads_count(apart, url, store
     assert local_files(tmp_path) == []
 
 
+@pytest.mark.usefixtures("small_sizes")
 def test_a_worker_that_cannot_use_it_is_named_before_anything_is_counted(apart, url, store):
     tasks: list[object] = []
     first, *_ = apart.run(os.getpid)

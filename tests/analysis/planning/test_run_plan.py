@@ -11,7 +11,8 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, parse_memory
-from tsstore.analysis.planning.layer_plan import layer_plan, make_plans
+from tsstore.analysis.planning.batches import plan_batches
+from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.planning.plan import plan
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.samples import GROUPS
@@ -63,11 +64,11 @@ def least_that_works(store, layer="conv_2"):
 def test_the_plans_are_those_by_which_an_analysis_counts(store, memory, options, monkeypatch):
     counted = []
 
-    def note(*arguments, **options):
-        counted.extend(make_plans(*arguments, **options))
-        return counted
+    def note(plans, threads):
+        counted.extend(plans)
+        return plan_batches(plans, threads)
 
-    monkeypatch.setattr("tsstore.analysis.runs.make_plans", note)
+    monkeypatch.setattr("tsstore.analysis.runs.plan_batches", note)
     found = plan(store, memory=memory, **options)
     assert not counted
     tsstore.analyze(store, memory=memory, **options)
@@ -80,6 +81,7 @@ def test_it_takes_what_an_analysis_takes_that_changes_how_it_counts():
     assert analysis - set(signature(plan).parameters) == how_it_is_answered
 
 
+@pytest.mark.usefixtures("small_sizes")
 def test_a_plan_is_a_mapping_from_layers_that_adds_up(store):
     found = plan(store.path, memory="64MiB")
     assert isinstance(found, RunPlan)
@@ -104,14 +106,18 @@ def test_some_layers_can_be_asked_for_and_memory_is_a_quarter_unless_given(store
     assert plan(store, ["conv_2", "conv_1"]).rows == plan(store).rows
 
 
+@pytest.mark.usefixtures("small_sizes")
 def test_scratch_is_that_of_the_layers_that_are_counted_at_once(store, workers):
-    assert plan(store, memory="1GiB", scheduler="threads").scratch_bytes == 0
     spilled = plan(store, memory="1GiB", scheduler=workers)
     amounts = [plan.scratch_bytes for plan in spilled.values()]
     assert spilled.scratch_bytes == sum(amounts) > min(amounts) > 0
     smallest = plan(store, memory=spilled.smallest_memory, scheduler=workers)
     assert smallest.layers_at_once == 1
     assert smallest.scratch_bytes == max(amounts)
+
+
+def test_threads_that_have_the_memory_need_no_scratch(store):
+    assert plan(store, memory="1GiB", scheduler="threads").scratch_bytes == 0
 
 
 def test_the_memory_with_which_nothing_goes_through_files_is_true_and_close(store):
@@ -136,6 +142,7 @@ def test_what_is_named_can_be_given(store):
     assert parse_memory(format_memory(least)) == least
 
 
+@pytest.mark.usefixtures("small_sizes")
 def test_on_a_cluster_everything_goes_through_files(store, workers):
     found = plan(store, memory="1GiB", scheduler=workers)
     assert not found.shared_memory
@@ -169,7 +176,7 @@ def test_samples_that_repeat_others_are_counted_as_left_out(store):
     every, once = plan(store, memory="64MiB"), plan(store, memory="64MiB", unique_by="id")
     runner = choose(None)
     expected = layer_plan(store["conv_1"], 64 * MIB, runner, GROUPS, 3_000)
-    assert once["conv_1"] == expected != every["conv_1"]
+    assert once["conv_1"] == expected.whole != every["conv_1"]
     with pytest.raises(StoreError, match="no sample column 'name'"):
         plan(store, unique_by="name")
     with pytest.raises(MemoryTooSmallError, match="to compare the ids of 6,000 samples"):

@@ -180,3 +180,13 @@ def test_in_notebooks_it_is_a_table_and_names_cannot_break_out():
     assert "\x1b" not in html
     assert html.count("<td>") == html.count("<th>") == len(HEADINGS)
     assert all(escape(sentence) in html for sentence in mixed().sentences[2:])
+
+
+def test_records_of_layers_that_a_task_counts_are_not_said_to_go_anywhere():
+    plan = run_plan({"conv_1": SMALL, "conv_2": LARGE}, shared_memory=False, scratch="/shared")
+    assert plan.sentences[0] == (
+        "conv_2: records go through files whatever the memory, because workers share nothing "
+        "else; they lie below /shared."
+    )
+    plan = run_plan({"conv_1": SMALL}, shared_memory=False, scratch="/shared")
+    assert plan.sentences[0].startswith("All records stay in memory; with less than 71 MiB")

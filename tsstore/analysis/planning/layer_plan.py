@@ -151,6 +151,19 @@ class Plan:
         return any(plan.spill and not plan.room_bytes for plan in self.both)
 
     @property
+    def in_one_task(self) -> bool:
+        """Whether one task counts the layer: a graph would take longer than what it does."""
+        return self.blocks <= 1 and not self.partition_bits and self.companion is None
+
+    @property
+    def whole(self) -> Plan:
+        """The same where one task counts what it can: records stay within it."""
+        if not self.in_one_task:
+            return self
+        gives_back = 2 * self.projected_peak > self.memory
+        return replace(self, spill=False, room_bytes=0, tasks=1, gives_back=gives_back)
+
+    @property
     def hot_rows(self) -> int:
         """Rows at whose end hot keys become records, at least."""
         return min(HOT_PIECES * self.piece_rows, self.block_rows)

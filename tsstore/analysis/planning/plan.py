@@ -130,10 +130,12 @@ def plan(
         if novelty is not None:
             checks.append(partial(_plan_overlap, store, novelty, layers, request, runner))
         plans, overlap = [*all_fit(checks), {}][:2]
+        plans = [_as_counted(plan, sets) for plan in plans]
         threads, shared_memory = runner.threads, runner.shared_memory
 
     def found(work: Work, memory: int) -> Plan | None:
-        return find_plan(work, memory, threads, shared_memory)
+        plan = find_plan(work, memory, threads, shared_memory)
+        return None if plan is None else _as_counted(plan, sets)
 
     planned = {
         work.name: PlannedLayer(work.rows, work.row_bytes, own, work.object_scratch)
@@ -144,6 +146,11 @@ def plan(
     where = None if scratch is None else os.fspath(scratch)
     told = threads, shared_memory, planned, smallest, in_memory, where, pairs, sets
     return RunPlan(store.path, amount, *told, overlap, report, compared)
+
+
+def _as_counted(plan: Plan, sets: int) -> Plan:
+    """Return the plan of a layer in an analysis, which counts sets of samples one by one."""
+    return plan if sets else plan.whole
 
 
 def _plan_overlap(

@@ -73,6 +73,7 @@ def plan_report(
     """
     try:
         plans = make_plans(works, memory, scheduler, beside.held_bytes)
+        plans = plans if one_by_one else [plan.whole for plan in plans]
         for states, plan in zip(store.values(), plans, strict=True):
             if not plan.beside:
                 beside.check(states, memory, scheduler)

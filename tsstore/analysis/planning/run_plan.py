@@ -235,19 +235,19 @@ def _where_records_go(plan: RunPlan) -> str:
     to_objects = any(layer.object_scratch for layer in plan.layers.values())
     things = "objects" if to_objects else "files"
     least = plan.in_memory_from
-    if not plan.shared_memory and (plan.scratch is not None or least is None):
+    if spilled and not plan.shared_memory and (plan.scratch is not None or least is None):
+        whose = "Records" if len(spilled) == len(plan) else f"{listed(spilled)}: records"
         return (
-            f"Records go through {things} whatever the memory, because workers share nothing else; "
+            f"{whose} go through {things} whatever the memory, because workers share nothing else; "
             f"they lie {_place_of_scratch(plan)}."
         )
     where = "" if plan.shared_memory else f" {_place_of_scratch(plan)}"
     if not spilled and least is not None:
         stay = "All records stay in memory"
-        if not plan.shared_memory:
-            room = format_memory(max(batch.room_bytes for batch in plan.batches))
+        if room := max(batch.room_bytes for batch in plan.batches):
             stay = (
                 "Records are held by the workers, as no scratch= is given and they fit: up to "
-                f"{room} by each, which is part of the memory"
+                f"{format_memory(room)} by each, which is part of the memory"
             )
         return (
             f"{stay}; with less than {format_memory(least)} some would go through {things}{where}."
