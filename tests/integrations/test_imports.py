@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import children
 
 SCRIPT = """
 import sys
@@ -15,6 +14,6 @@ print(sorted(packages & {"lightning", "pytorch_lightning", "transformers", "acce
 
 
 def test_neither_package_is_imported_unless_used():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    done = children.run(SCRIPT)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "[]\n"

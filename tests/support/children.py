@@ -200,9 +200,9 @@ def server() -> Server:
 
 
 def _load() -> None:
+    """Load what children need, and nothing that this package leaves to be loaded on demand."""
     import dask.threaded  # noqa: F401
     import torch
-    import zarr  # noqa: F401
     from numba.core.registry import cpu_target
 
     import tsstore

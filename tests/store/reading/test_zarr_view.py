@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 
+import children
 import numpy as np
 import pytest
 import xarray
@@ -317,6 +316,5 @@ assert store.zarr_group and "zarr" in sys.modules
 
 
 def test_neither_capture_nor_analysis_imports_zarr(tmp_path):
-    command = [sys.executable, "-c", ALONE, str(tmp_path / "run.zarr")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = children.run(ALONE, tmp_path / "run.zarr")
     assert done.returncode == 0, done.stderr
