@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from reads import chunks_of, open_noted, take_reads
 from synthetic import layer, write_layers
 
 import tsstore
+from tsstore.analysis.execution import reduction
 from tsstore.analysis.neurons.with_states import compare_with_neurons
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import LocalScheduler
+from tsstore.errors import DamageError, MemoryTooSmallError
 from tsstore.store.format.attributes import PartAttributes
 
 WIDTHS = {"narrow": 2, "middle": 9, "wide": 40}
@@ -206,3 +210,53 @@ def test_views_are_compared_as_what_they_show(runs, chosen):
         compare_with_neurons(views[0], runs[1], Request()),
         apart(views[0], runs[1].select(*views[0])),
     )
+
+
+def test_what_the_memory_does_not_hold_at_once_is_read_once_more(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(reduction, "PIECE_BYTES", 200)
+    asked = {"scheduler": "synchronous", "scratch": tmp_path}
+    with pytest.raises(MemoryTooSmallError) as refused:
+        compare_with_neurons(*runs, Request(memory="1MiB", **asked))
+    least = refused.value.needed
+    expected = apart(*runs)
+    planned = tsstore.plan(runs[0], compare=runs[1], memory=least, **asked).report
+    assert planned.compared_again == runs[0].layers
+    assert "are read once more in both runs, as the memory does not hold both" in planned.sentence
+    for run in runs:
+        take_reads(run)
+    check(compare_with_neurons(*runs, Request(memory=least, **asked)), expected)
+    for run in runs:
+        assert min(take_reads(run).values()) >= 2
+    with pytest.raises(MemoryTooSmallError):
+        compare_with_neurons(*runs, Request(memory=least - (1 << 20), **asked))
+    # So much more that each of two layers has half of it, and one pass gives all.
+    planned = tsstore.plan(runs[0], compare=runs[1], memory=3 * least, **asked)
+    assert planned.report.compared_again == planned.report.read_again == ()
+    assert planned.report.projected_peak <= 3 * least
+    assert planned.brief[0].endswith("; a report reads them and the other run as often.")
+    check(compare_with_neurons(*runs, Request(memory=3 * least, **asked)), expected)
+    for run in runs:
+        assert take_reads(run) == chunks_of(run)
+
+
+def test_a_plan_says_that_the_order_is_another_one(runs, tmp_path):
+    planned = tsstore.plan(runs[0], compare=shuffled(tmp_path / "run")).report
+    assert planned.compared_again == runs[0].layers
+    assert "are read once more in both runs, as samples are in another order" in planned.sentence
+    assert planned.to_dict()["compared_again"] == list(runs[0].layers)
+
+
+def test_a_plan_for_a_report_with_too_little_memory_says_so(runs):
+    planned = tsstore.plan(runs[0], compare=runs[1], memory="4.5MiB", scheduler="synchronous")
+    assert planned.report.projected_peak is None
+    assert "compares both, for which there is too little memory" in planned.report.sentence
+
+
+def test_damage_of_either_run_is_an_error_that_names_the_chunk(runs, tmp_path):
+    for number in range(2):
+        second = write(tmp_path / f"run-{number}", 2, split(IDS, 320))
+        chunk = sorted(chunks_of(second))[0]
+        (tmp_path / f"run-{number}" / chunk).write_bytes(b"")
+        both = [runs[0], second]
+        with pytest.raises(DamageError, match=re.escape(chunk)):
+            tsstore.compare(*(both if number else both[::-1]), scheduler="threads")

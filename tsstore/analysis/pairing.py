@@ -94,11 +94,16 @@ def kept_bytes(first: StateStore, second: StateStore) -> int:
     return HELD_BYTES * (first.samples + second.samples)
 
 
+def joining_bytes(first: StateStore, second: StateStore) -> int:
+    """Return the most bytes that :func:`find_pairing` takes."""
+    samples = first.samples + second.samples
+    return 0 if why_not_paired(first, second) else SAMPLE_BYTES * samples
+
+
 def check_joining(first: StateStore, second: StateStore, memory: int) -> None:
     """Raise MemoryTooSmallError if so many bytes are too few for :func:`find_pairing`."""
-    samples = first.samples + second.samples
-    needed = 0 if why_not_paired(first, second) else SAMPLE_BYTES * samples
-    if needed > memory:
+    if (needed := joining_bytes(first, second)) > memory:
+        samples = first.samples + second.samples
         raise too_small(first.path, memory, f"to join the ids of {samples:,} samples", needed)
 
 

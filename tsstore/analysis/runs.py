@@ -20,8 +20,9 @@ from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.machine import give_back_memory
+from tsstore.analysis.planning.apart import plan_beside
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches, share_out
-from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plans
+from tsstore.analysis.planning.layer_plan import Plan, layer_work
 from tsstore.analysis.repeats import choose_samples, plan_samples
 from tsstore.analysis.request import Request, check_rows, running
 from tsstore.analysis.results.estimates import PER_SAMPLE
@@ -169,12 +170,8 @@ def _plan_layers(
         of = samples.group_count, left_out, request.exact, request.scratch, 0
         companion = beside.companions.get(states.name)
         works.append(layer_work(states, scheduler, *of, beside.of(states), companion))
-    plans = make_plans(works, memory, scheduler, beside.held_bytes, beside.kept_bytes)
-    plans = [plan.whole for plan in plans]
-    for (states, _), plan in zip(layers, plans, strict=True):
-        if not plan.beside:
-            beside.check(states, memory, scheduler)
-    return plans
+    plans = plan_beside(works, [states for states, _ in layers], beside, memory, scheduler)
+    return [plan.whole for plan in plans]
 
 
 def count_layer(

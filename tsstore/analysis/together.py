@@ -64,7 +64,7 @@ def memory_checks(
     passes: Mapping[str, Passes] | None = None,
 ) -> Iterator[Callable[[], object]]:
     """Yield what raises MemoryTooSmallError where memory is too small to count runs together."""
-    kept = order_bytes(first, second, runner)
+    kept = bytes_beside(first, second, runner)
     beside = Beside(passes, kept_bytes=kept)
     if not request.in_groups:
         yield partial(plan_runs, [first], replace(request, beside=beside), runner)
@@ -76,7 +76,7 @@ def comparing_checks(
     first: StateStore, second: StateStore, request: Request, runner: Scheduler, held: int = 0
 ) -> Iterator[Callable[[], object]]:
     """Yield what raises MemoryTooSmallError where it is too small to compare all layers' rows."""
-    memory, kept = runner.memory(request.memory), held + _kept_bytes(first, second)
+    memory, kept = runner.memory(request.memory), held + kept_bytes(first, second)
     yield partial(check_joining, first, second, memory)
     for name, states in first.items():
         yield partial(check_comparing, states, second[name], kept, memory, runner)
@@ -93,7 +93,7 @@ def analyze_together(
 
     With it comes what passes over the first run gave, which are made beside.
     """
-    kept = order_bytes(first, second, runner)
+    kept = bytes_beside(first, second, runner)
     order, reasons = find_order(first, second)
     alone = _alone(request, kept)
     chosen, others = choose_samples([first, second], alone, runner, kept)
@@ -117,8 +117,7 @@ def analyze_together(
         flips[name] = layer_flips(first[name], replace(own, unequal=own.unequal + more))
     if left:
         apart = first.select(*left)
-        held = Beside(beside, kept_bytes=kept).held_bytes
-        flips |= compare_layers(apart, second, request, runner, held)
+        flips |= compare_layers(apart, second, request, runner, found.held_bytes)
     return Together(analysis, other, {name: flips[name] for name in first}), found
 
 
@@ -148,7 +147,7 @@ def compare_layers(
     first: StateStore, second: StateStore, request: Request, runner: Scheduler, held: int = 0
 ) -> dict[str, LayerFlips]:
     """Compare the rows of layers, which are read for it; so many bytes are held beside."""
-    memory, kept = runner.memory(request.memory), held + _kept_bytes(first, second)
+    memory, kept = runner.memory(request.memory), held + kept_bytes(first, second)
     pairing, flips = find_pairing(first, second), {}
     for name, states in first.items():
         other, report = second[name], request.report(name)
@@ -161,9 +160,10 @@ def compare_layers(
     return flips
 
 
-def _kept_bytes(first: StateStore, second: StateStore) -> int:
-    """Return what is held of samples while rows are compared, and of layers that were."""
-    return kept_bytes(first, second) + sum(firing_bytes(own.neurons) for own in first.values())
+def bytes_beside(first: StateStore, second: StateStore, scheduler: Scheduler) -> int:
+    """Return what is held while two runs are counted: their order, and what differs by layer."""
+    flips = sum(firing_bytes(own.neurons) for own in first.values())
+    return order_bytes(first, second, scheduler) + flips
 
 
 def _alone(request: Request, kept: int) -> Request:

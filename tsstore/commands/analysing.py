@@ -172,6 +172,10 @@ def plan(
         str | None,
         typer.Option(metavar="OTHER", help="Say what its new states would take (compare)."),
     ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="OTHER", help="Say what a report that compares both would take."),
+    ] = None,
     other_step: OtherStep = None,
     other_filter: OtherFilter = None,
     verbose: Annotated[
@@ -202,6 +206,7 @@ def plan(
         exact=exact,
         joint=joint,
         novelty=novelty and select(novelty, other_step, other_filter or filter),
+        compare=compare and select(compare, other_step, other_filter or filter),
     )
     if json:
         print_json(found.to_dict())

@@ -90,7 +90,7 @@ class Beside:
     companions
         By name, what is read in step with a layer where the memory holds both.
     kept_bytes
-        What passes hold all the while, in bytes.
+        Bytes that are held all the while besides, with what passes over companions give.
     results
         By name of a layer, of each pass.
     counted
@@ -124,8 +124,8 @@ class Beside:
     @property
     def held_bytes(self) -> int:
         """Bytes that are held all the while, with the results of all layers."""
-        every = [*self.passes.values(), *(own.passes for own in self.companions.values())]
-        return self.kept_bytes + sum(one.result_bytes for passes in every for one in passes)
+        results = (one.result_bytes for passes in self.passes.values() for one in passes)
+        return self.kept_bytes + sum(results)
 
     def check(self, states: LayerStates, memory: int, scheduler: Scheduler) -> None:
         """Raise MemoryTooSmallError if a layer's passes cannot read the rows by themselves."""

@@ -19,7 +19,7 @@ from tsstore.analysis.overlap import PlannedOverlap, plan_overlap
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, find_plan, layer_work, make_plans
 from tsstore.analysis.planning.planned_layer import PlannedLayer
-from tsstore.analysis.planning.planned_report import plan_report
+from tsstore.analysis.planning.planned_report import plan_other_run, plan_report
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.repeats import HELD, plan_samples
@@ -34,6 +34,7 @@ from tsstore.analysis.request import (
     with_layers,
 )
 from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.analysis.together import bytes_beside
 from tsstore.store.reading.store import StateStore
 
 LARGEST_GIB = 10_000
@@ -55,6 +56,7 @@ def plan(
     scratch: str | os.PathLike[str] | None = None,
     joint: bool = False,
     novelty: Run | None = None,
+    compare: Run | None = None,
     by: str | None = None,
     bins: Bins = None,
     window: int | None = None,
@@ -75,6 +77,9 @@ def plan(
     novelty
         Another run, or its path: say as well what new states of it would take, as
         ``tsstore.compare(store, other, novelty=True)`` finds them.
+    compare
+        Another run, or its path, that has the same layers: `report` of the plan is then what
+        ``tsstore.report(store, path, compare=other)`` would take.
 
     Returns
     -------
@@ -109,7 +114,13 @@ def plan(
         samples = plan_samples(store, request, runner)
         groups, left_out = samples.group_count, samples.sample_filter.planned
         compared = (left_out - store.view.samples.samples) // HELD if unique_by is None else 0
-        beside = Beside({name: (layer_pass(states),) for name, states in store.items()})
+        passes = {name: (layer_pass(states),) for name, states in store.items()}
+        beside, other = Beside(passes), None
+        if compare is not None:
+            second = with_layers(countable(compare), list(store))
+            common_layers(store, second, None)
+            other, in_step = plan_other_run(store, second, request, runner)
+            beside = Beside(passes, in_step, bytes_beside(store, second, runner))
         works, report_works = [], []
         for states in store.values():
             check_rows(states, samples.sample_filter)
@@ -117,10 +128,11 @@ def plan(
                 groups, left_out = groups or 1, left_out_of_sets(states, samples)
             of = states, runner, groups, left_out, exact, scratch, sets
             works.append(layer_work(*of))
-            report_works.append(layer_work(*of, beside.of(states)))
+            companion = beside.companions.get(states.name)
+            report_works.append(layer_work(*of, beside.of(states), companion))
         report = None
         if by != "step":
-            report = plan_report(store, report_works, beside, amount, runner, bool(sets))
+            report = plan_report(store, report_works, beside, request, runner, other)
         pairs, kept = {}, 0
         for name, states in store.items() if joint else ():
             kept += firing_bytes(states.neurons)
