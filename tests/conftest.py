@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,9 @@ MEMORY = "/dev/shm"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let Hypothesis have its settings, and files their place."""
+    """Let Hypothesis have its settings, commands be there, and files have their place."""
     _draw_examples()
+    _build_commands_once()
     _keep_in_memory(config)
 
 
@@ -57,6 +59,16 @@ def _draw_examples() -> None:
             suppress_health_check=[HealthCheck.too_slow],
         )
     settings.load_profile("tsstore")
+
+
+def _build_commands_once() -> None:
+    """Let typer build its tree of all commands once in a process, not for each that is called.
+
+    A user's process calls one; to build them takes longer than what most tests call.
+    """
+    import typer.main
+
+    typer.main.get_command = cache(typer.main.get_command)
 
 
 def _keep_in_memory(config: pytest.Config) -> None:
