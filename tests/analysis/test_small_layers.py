@@ -102,3 +102,19 @@ def test_an_error_says_of_which_of_them_it_is(rows, request, tmp_path, kind):
     with pytest.raises(DamageError, match=re.escape(str(chunk.relative_to(tmp_path)))) as raised:
         tsstore.analyze(tmp_path / "run", scheduler=scheduler)
     assert "layer_23" in str(raised.value)
+
+
+def test_threads_load_the_loops_of_large_layers_before_and_of_small_ones_as_they_come(
+    store, client, monkeypatch, request
+):
+    loaded = []
+    monkeypatch.setattr("tsstore.analysis.runs.warm_up", lambda *of: loaded.append(of))
+    tsstore.analyze(store, scheduler="threads")
+    assert loaded == []
+    # Workers find in the cache what this process has compiled.
+    tsstore.analyze(store, scheduler=client)
+    assert len(loaded) == LAYERS
+    loaded.clear()
+    request.getfixturevalue("small_sizes")
+    tsstore.analyze(store, "layer_07", scheduler="threads")
+    assert len(loaded) == 1

@@ -60,7 +60,6 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import special
-from scipy.ndimage import maximum_filter1d
 
 from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.special import FloatArray
@@ -184,7 +183,9 @@ def _clumps(seen: FloatArray, changes: SpectrumDelta) -> FloatArray:
     freedom = len(held) - 1
     scatter = without.var(axis=0, ddof=1) * freedom / special.chdtri(freedom, 1 - _CLUMP_LEVEL)
     clumps = np.divide(scatter, alone, out=np.ones_like(seen), where=alone > 0)
-    return np.asarray(maximum_filter1d(np.maximum(clumps, 1), 3), np.float64)
+    # The most of each and its neighbours; scipy.ndimage would take longer to load than all of this.
+    padded = np.pad(np.maximum(clumps, 1), 1, constant_values=1)
+    return np.asarray(np.maximum.reduce([padded[:-2], padded[1:-1], padded[2:]]), np.float64)
 
 
 def _multiples(spectrum: Spectrum, samples: int, one_row: bool) -> str | None:
