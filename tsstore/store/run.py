@@ -6,9 +6,9 @@ import re
 import uuid
 from collections.abc import Mapping
 from difflib import get_close_matches
-from importlib.metadata import version
 from pathlib import Path
 
+from tsstore import __version__
 from tsstore.errors import AccessError, NotAStoreError, StoreExistsError
 from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.format.attributes import RunAttributes, check_format
@@ -51,7 +51,7 @@ def create_run(
     run = RunAttributes(
         uuid.uuid4().hex if run_id is None else run_id,
         now(),
-        {"tsstore": version("tsstore"), **(software or {})},
+        {"tsstore": __version__, **(software or {})},
         compacted_from,
     )
     try:
