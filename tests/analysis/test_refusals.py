@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from synthetic import draw_layer, write_layers
+from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.refusals import all_fit, too_small
@@ -36,3 +36,58 @@ def test_the_memory_that_is_named_suffices_for_all_layers(tmp_path, function):
         function(run, memory="1KiB")
     least = int(re.search(r"at least memory='(\d+)KiB'", str(error.value))[1])
     assert function(run, memory=f"{least}KiB")
+
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A run whose layers take more the later they come: what was counted is held."""
+    rng = np.random.default_rng(0)
+    shapes = {"first": 60, "second": 300, "third": 400}
+    layers = {
+        name: layer(rng.integers(0, 256, (300, n), np.uint8), 2) for name, n in shapes.items()
+    }
+    columns = {"id": np.arange(150), "label": np.arange(150) % 5}
+    return write_layers(tmp_path_factory.mktemp("wide") / "run", layers, columns=columns)
+
+
+def refusal_of(function, *arguments, **options):
+    """Return what a refusal names, once it has been tried that it suffices, and less does not."""
+    done = []
+    watched = options | {"progress": lambda *told: done.append(told)}
+    with pytest.raises(MemoryTooSmallError) as error:
+        function(*arguments, memory="1KiB", **watched)
+    needed = error.value.needed
+    assert function(*arguments, memory=needed, **options)
+    with pytest.raises(MemoryTooSmallError) as again:
+        function(*arguments, memory=needed - MIB, **watched)
+    # Where ids cannot be compared, it is not known how many samples will be left out.
+    assert needed - MIB < again.value.needed <= needed
+    assert not done, "something was counted before the memory was refused"
+    return needed
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"joint": True}, {"maps": True}, {"joint": True, "maps": True}, {"by": "label"}],
+    ids=str,
+)
+def test_the_memory_that_is_named_suffices_for_the_neurons_of_all_layers(wide, asked):
+    refusal_of(tsstore.neurons, wide, scheduler="synchronous", **asked)
+
+
+@pytest.mark.parametrize("samples", [200, 400_000])
+def test_the_memory_that_is_named_suffices_for_ids_and_for_counting(tmp_path, samples):
+    """Few ids take less than counting does, many take more."""
+    rows = np.zeros((samples, 40), np.uint8)
+    columns = {"name": np.arange(samples)}
+    run = write_layers(tmp_path / "run", {"a": layer(rows)}, columns=columns, chunk_bytes=MIB)
+    asked = {"unique_by": "name", "scheduler": "synchronous", "scratch": tmp_path}
+    needed = refusal_of(tsstore.analyze, run, **asked)
+    assert tsstore.plan(run, memory=needed, **asked)
+    said = "layer a: " if samples < 1000 else "to compare the ids of 400,000 samples"
+    with pytest.raises(MemoryTooSmallError, match=said) as error:
+        tsstore.plan(run, memory="1KiB", **asked)
+    assert error.value.needed == needed

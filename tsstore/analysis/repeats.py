@@ -120,6 +120,30 @@ def plan_samples(store: StateStore, request: Request, scheduler: Scheduler) -> S
     return Samples(store.view.samples.joined(repeated), groups)
 
 
+def samples_at_most(store: StateStore, request: Request) -> Samples:
+    """Return what a plan reckons with where memory is too small to compare ids: most left out."""
+    repeated = SampleFilter(most=store.samples)
+    return Samples(store.view.samples.joined(repeated), deal_groups(store, request))
+
+
+def check_ids(runs: Sequence[StateStore], request: Request, memory: int) -> None:
+    """Raise MemoryTooSmallError where so many bytes are too few to compare the ids of all runs.
+
+    What is held of those before is at most a number of each sample.
+    """
+    held = 0
+    for run in runs:
+        if request.unique_by is not None:
+            _check_ids(run, request.unique_by, memory, held)
+        held += INDEX_BYTES * run.samples
+
+
+def _check_ids(store: StateStore, by: str, memory: int, held: int = 0) -> None:
+    if (needed := held + _bytes_to_compare(store, by)) > memory:
+        purpose = f"to compare the ids of {store.samples:,} samples"
+        raise too_small(store.path, memory, purpose, needed)
+
+
 def deal_groups(store: StateStore, request: Request) -> RandomGroups | None:
     """Return the groups of samples to tell apart; None for none.
 
@@ -142,10 +166,7 @@ def leave_out_repeated(store: StateStore, by: str, memory: int) -> SampleFilter:
 
     Of several, that of the earliest attempt stays; then that of the lowest rank; then the first.
     """
-    needed = _bytes_to_compare(store, by)
-    if needed > memory:
-        purpose = f"to compare the ids of {store.samples:,} samples"
-        raise too_small(store.path, memory, purpose, needed)
+    _check_ids(store, by, memory)
     return SampleFilter(repeated(store.parts, by, store.view.samples))
 
 

@@ -7,8 +7,9 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.apart import plan_beside
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches, share_out
 from tsstore.analysis.planning.layer_plan import Plan, layer_work
-from tsstore.analysis.repeats import choose_samples, plan_samples
+from tsstore.analysis.refusals import all_fit
+from tsstore.analysis.repeats import check_ids, choose_samples, plan_samples, samples_at_most
 from tsstore.analysis.request import Request, check_rows, running
 from tsstore.analysis.results.estimates import PER_SAMPLE
 from tsstore.analysis.results.layer import LayerResult
@@ -32,7 +34,7 @@ from tsstore.analysis.samples import Dealt, Samples, count_right
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import CountingError, TsstoreError
+from tsstore.errors import CountingError, MemoryTooSmallError, TsstoreError
 from tsstore.statistics.rates import Answers
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter
@@ -52,7 +54,30 @@ def analyze_samples(
     runs: Sequence[StateStore], request: Request, runner: Scheduler
 ) -> list[Analysis]:
     """Do so on a scheduler."""
-    return analyze_chosen(runs, choose_samples(runs, request, runner), request, runner)
+    return analyze_chosen(runs, choose_or_refuse(runs, request, runner), request, runner)
+
+
+def choose_or_refuse(
+    runs: Sequence[StateStore], request: Request, runner: Scheduler
+) -> list[Samples]:
+    """Settle which samples of runs count; too little memory is refused once, also for counting."""
+    try:
+        return choose_samples(runs, request, runner)
+    except MemoryTooSmallError as refused:
+        refuse_all(refused, runs, request, runner)
+
+
+def refuse_all(
+    refused: MemoryTooSmallError,
+    runs: Sequence[StateStore],
+    request: Request,
+    runner: Scheduler,
+) -> NoReturn:
+    """Raise the refusal to compare ids, or that of what comes later and needs more."""
+    every = [(states, samples_at_most(run, request)) for run in runs for states in run.values()]
+    ids = partial(check_ids, runs, request, runner.memory(request.memory))
+    all_fit([ids, partial(_plan_layers, every, request, runner)])
+    raise refused
 
 
 def analyze_chosen(
@@ -151,7 +176,11 @@ def analyze_layers(
 
 def plan_runs(runs: Iterable[StateStore], request: Request, scheduler: Scheduler) -> list[Plan]:
     """Return how all layers of runs would be counted; no state is read."""
-    every = [(run, plan_samples(run, request, scheduler)) for run in runs]
+    runs = list(runs)
+    try:
+        every = [(run, plan_samples(run, request, scheduler)) for run in runs]
+    except MemoryTooSmallError as refused:
+        refuse_all(refused, runs, request, scheduler)
     layers = [(states, samples) for run, samples in every for states in run.values()]
     return _plan_layers(layers, request, scheduler)
 

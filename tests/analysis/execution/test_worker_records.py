@@ -182,6 +182,30 @@ def test_what_is_lost_is_counted_again(mortal, tmp_path, harm, share):
 
 
 @pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("harm", [lose_of_one, pytest.param(kill_one, marks=pytest.mark.slow)])
+def test_so_is_what_is_lost_of_two_runs_that_are_read_in_step(mortal, tmp_path, harm):
+    columns = {"id": np.arange(250)}
+    stores = [
+        write_layers(tmp_path / f"{seed}", {"a": draw_layer(seed, 250, 9)}, columns=columns)
+        for seed in (1, 2)
+    ]
+    assert not tsstore.plan(stores[0], compare=stores[1], scheduler=mortal).report.compared_again
+    harmed: list[int] = []
+
+    def report(_: str, done: int, total: int) -> None:
+        if done >= 0.7 * total and not harmed:
+            harmed.append(done)
+            harm(mortal)
+
+    result = tsstore.compare(*stores, scheduler=mortal, progress=report)
+    assert harmed
+    expected = tsstore.compare(*stores, scheduler="threads", scratch=tmp_path)
+    assert result.to_json() == expected.to_json()
+    mortal.wait_for_workers(2, timeout=120)
+    assert held(mortal) == [0, 0]
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_blocks_are_counted_again_whose_records_are_lost_and_no_others(
     mortal, tmp_path, monkeypatch
 ):

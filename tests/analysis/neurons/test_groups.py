@@ -159,10 +159,10 @@ def test_neurons_of_groups_counted_in_other_passes_are_told_apart(tmp_path):
 def test_what_was_found_of_other_layers_is_held_of_the_same_memory(tmp_path):
     rows = np.random.default_rng(0).integers(0, 256, (40, 128), np.uint8)
     store = write_layers(tmp_path / "run", {name: layer(rows) for name in "abc"})
-    least = least_memory(store, window=1)
+    least = least_memory(store.select("b"), window=1)
     found = tsstore.neurons(store.select("b"), window=1, memory=least, scheduler="synchronous")
     assert len(found) == 40
-    with pytest.raises(MemoryTooSmallError, match="too small to count neurons of layer b"):
+    with pytest.raises(MemoryTooSmallError, match="too small to count neurons of layer c"):
         tsstore.neurons(store, window=1, memory=least, scheduler="synchronous")
     all_layers = tsstore.neurons(store, window=1, memory=least + (8 << 20))
     assert all_layers.whole["c"].samples == 40

@@ -179,7 +179,7 @@ def test_samples_that_repeat_others_are_counted_as_left_out(store):
     assert once["conv_1"] == expected.whole != every["conv_1"]
     with pytest.raises(StoreError, match="no sample column 'name'"):
         plan(store, unique_by="name")
-    with pytest.raises(MemoryTooSmallError, match="to compare the ids of 6,000 samples"):
+    with pytest.raises(MemoryTooSmallError, match="layer conv_2: memory of 16 KiB is too small"):
         plan(store, unique_by="id", memory="16KiB")
 
 

@@ -271,8 +271,10 @@ def most_at_once(
         return most
     numbers = range(1, most)
     fitting = bisect_right(numbers, memory, key=lambda n: of(n).needed(scheduler, blocks))
-    of(max(fitting, 1)).check(memory, scheduler, blocks)
-    return max(fitting, 1)
+    if not fitting:
+        least = min((of(1), of(most)), key=lambda one: one.needed(scheduler, blocks))
+        least.check(memory, scheduler, blocks)
+    return fitting
 
 
 def merge_tree(

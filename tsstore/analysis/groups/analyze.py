@@ -12,11 +12,16 @@ from tsstore.analysis.groups.count import count_groups
 from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.runs import analysis_of, analyze_chosen, analyze_samples, layer_result
+from tsstore.analysis.runs import (
+    analysis_of,
+    analyze_chosen,
+    analyze_samples,
+    choose_or_refuse,
+    layer_result,
+)
 from tsstore.analysis.samples import Dealt, Samples, count_right
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.store.reading.sample_filter import SampleFilter
@@ -59,7 +64,7 @@ def analyze_chosen_groups(
     grouping = group(store, request)
     grouping.check_rows(store)
     if samples is None:
-        (samples,) = choose_samples([store], request, runner)
+        (samples,) = choose_or_refuse([store], request, runner)
     found = _count_grouping(store, request, grouping, runner, samples)
     found.provenance = Provenance.of(store, request, **grouping_arguments(request))
     return found
@@ -69,7 +74,7 @@ def analyze_grouping(store: StateStore, request: Request, grouping: Grouping) ->
     """Analyse groups that are known."""
     grouping.check_rows(store)
     with running(request, store) as runner:
-        (samples,) = choose_samples([store], request, runner)
+        (samples,) = choose_or_refuse([store], request, runner)
         return _count_grouping(store, request, grouping, runner, samples)
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import accumulate
 from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.groups.grouping import Grouping, group
-from tsstore.analysis.neurons.firing import NO_GROUP, count_layer, firing_bytes
+from tsstore.analysis.neurons.firing import NO_GROUP, check_layer, count_layer, firing_bytes
 from tsstore.analysis.neurons.groups import GroupedNeurons
 from tsstore.analysis.neurons.layer import LayerNeurons
 from tsstore.analysis.neurons.matrix import (
     check_positions,
     count_joint_firing,
     count_with_positions,
+    plan_pairs,
+    plan_positions,
 )
 from tsstore.analysis.neurons.results import Neurons
+from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import (
     Bins,
     Layers,
@@ -168,6 +174,7 @@ def _count_run(
         check_rows(store[name])
         if maps:
             check_positions(store[name])
+    all_fit(_checks_of_run(store, memory, runner, joint, maps))
     found, kept = {}, 0
     for name in names:
         states, report = store[name], request.report(name)
@@ -183,6 +190,22 @@ def _count_run(
             kept += pairs.nbytes
         found[name] = of_layer(states, counted, pairs, by_position)
     return Neurons(store.path, found)
+
+
+def _checks_of_run(
+    store: StateStore, memory: int, runner: Scheduler, joint: bool, maps: bool
+) -> Iterator[Callable[[], object]]:
+    """Yield what raises MemoryTooSmallError where :func:`_count_run` has too little memory."""
+    kept = 0
+    for states in store.values():
+        of = states, memory, runner, kept
+        yield partial(plan_positions, *of) if maps else partial(check_layer, *of)
+        if maps:
+            kept += 8 * check_positions(states) * states.neurons
+        kept += firing_bytes(states.neurons)
+        if joint:
+            yield partial(plan_pairs, states, memory, runner, kept)
+            kept += 8 * states.neurons**2
 
 
 def of_layer(
@@ -206,12 +229,15 @@ def _count_groups(
     """Count each group, and all samples together where they are of one step."""
     number, codes, memory = len(grouping.values), grouping.codes, runner.memory(request.memory)
     groups: list[dict[str, LayerNeurons]] = [{} for _ in grouping.values]
-    whole, kept = {}, 0
+    # Of those that are in no group, and of all together, too.
+    held = {name: (number + 2) * firing_bytes(store[name].neurons) for name in names}
+    before = dict(zip(names, accumulate(held.values(), initial=0), strict=False))
+    every = ((store[name], memory, runner, before[name], codes, number) for name in names)
+    all_fit(partial(check_layer, *of) for of in every)
+    whole = {}
     for name in names:
         states, report = store[name], request.report(name)
-        counted = count_layer(states, memory, runner, report, kept, codes, number)
-        # Of those that are in no group, and of all together, too.
-        kept += (number + 2) * firing_bytes(states.neurons)
+        counted = count_layer(states, memory, runner, report, before[name], codes, number)
         parameters = states.attributes.parameters
         whole[name] = LayerNeurons(name, add_firing(counted.values()), parameters=parameters)
         for place, found in enumerate(groups):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tsstore.analysis.execution.reduction import Piece, Reduction, most_at_once
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.firing import Firing, add_firing, count_firing, count_firing_by_group
+from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 
@@ -85,17 +86,12 @@ def count_layer(
     The rows are read once where the memory holds what is counted of all groups; else of as many
     groups at a time as it does. So many bytes are kept beside.
     """
-    one = replace(layer_pass(states), kept_bytes=kept)
     if codes is None:
+        one = replace(layer_pass(states), kept_bytes=kept)
         return {NO_GROUP: one.run(memory, scheduler, report)}
-    # The sample's group, and the order of groups, in which samples are looked at.
-    kept += sum(own.nbytes for own in codes.values())
-    one = replace(one, bytes_beside_row=one.bytes_beside_row + 32, kept_bytes=kept)
-    rows = min(groups * SLICE_BYTES, MOST_PIECE_BYTES) // states.row_bytes
-    one = one.in_pieces_of(min(rows, MOST_PIECE_ROWS), memory, scheduler)
     found: dict[int, Firing] = {}
     count = _counting(states)
-    for numbers, several in _passes(one, groups, memory, scheduler):
+    for numbers, several in _passes(states, memory, scheduler, kept, codes, groups):
         own = partial(count, codes=codes, numbers=numbers)
         blocks = [block for block in several.blocks() if _holds(block, states, codes, numbers)]
         if blocks:
@@ -104,10 +100,42 @@ def count_layer(
     return found
 
 
+def check_layer(
+    states: LayerStates,
+    memory: int,
+    scheduler: Scheduler,
+    kept: int,
+    codes: Codes | None = None,
+    groups: int = 0,
+) -> None:
+    """Raise MemoryTooSmallError where :func:`count_layer` cannot count a layer in so many bytes."""
+    if codes is None:
+        one = replace(layer_pass(states), kept_bytes=kept)
+        one.check(memory, scheduler, one.blocks())
+    else:
+        _passes(states, memory, scheduler, kept, codes, groups)
+
+
 def _passes(
+    states: LayerStates, memory: int, scheduler: Scheduler, kept: int, codes: Codes, groups: int
+) -> list[tuple[range, Reduction[Firing]]]:
+    """Return the numbers of the groups of each pass, and the pass."""
+    kept += sum(own.nbytes for own in codes.values())
+    one = layer_pass(states)
+    # The sample's group, and the order of groups, in which samples are looked at.
+    one = replace(one, bytes_beside_row=one.bytes_beside_row + 32, kept_bytes=kept)
+    rows = min(groups * SLICE_BYTES, MOST_PIECE_BYTES) // states.row_bytes
+    try:
+        larger = one.in_pieces_of(min(rows, MOST_PIECE_ROWS), memory, scheduler)
+        return _passes_of(larger, groups, memory, scheduler)
+    except MemoryTooSmallError:
+        return _passes_of(one, groups, memory, scheduler)
+
+
+def _passes_of(
     one: Reduction[Firing], groups: int, memory: int, scheduler: Scheduler
-) -> Iterator[tuple[range, Reduction[Firing]]]:
-    """Yield the numbers of the groups of each pass, and the pass, given that of one group."""
+) -> list[tuple[range, Reduction[Firing]]]:
+    """Return the passes, given that of one group."""
     size, blocks = one.result_bytes, one.blocks()
 
     def of(number: int) -> Reduction[Firing]:
@@ -116,8 +144,8 @@ def _passes(
         return replace(one, result_bytes=number * size, kept_bytes=one.kept_bytes + kept)
 
     at_once = most_at_once(of, groups + 1, memory, scheduler, blocks)
-    for first in range(NO_GROUP, groups, at_once):
-        yield range(first, min(first + at_once, groups)), of(at_once)
+    firsts = range(NO_GROUP, groups, at_once)
+    return [(range(first, min(first + at_once, groups)), of(at_once)) for first in firsts]
 
 
 def _holds(block: Block, states: LayerStates, codes: Codes, numbers: range) -> bool:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.by_position import count_by_position
 from tsstore.counting.firing import Firing, add_firing
 from tsstore.counting.joint import count_joint
-from tsstore.errors import AnalysisError
+from tsstore.errors import AnalysisError, MemoryTooSmallError
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 from tsstore.text import counted, listed, printable
@@ -45,9 +45,9 @@ def count_joint_firing(
 
     So many bytes are kept beside.
     """
-    one = _pass_of_pairs(states, memory, scheduler, kept)
+    plan = _plan(_pass_of_pairs(states, kept), PIECE_ROWS, states.neurons, memory, scheduler)
     found = np.empty((states.neurons, states.neurons), np.int64)
-    for first, own in _passes(one, states.neurons, memory, scheduler, report):
+    for first, own in plan.run(memory, scheduler, report):
         found[first : first + len(own)] = own
     for neuron in range(1, states.neurons):
         found[neuron, :neuron] = found[:neuron, neuron]
@@ -79,24 +79,19 @@ class PlannedPairs:
 def plan_pairs(states: LayerStates, memory: int, scheduler: Scheduler, kept: int) -> PlannedPairs:
     """Say what `count_joint_firing` would take; no state is read."""
     neurons = states.neurons
-    one = _pass_of_pairs(states, memory, scheduler, kept)
-    blocks = _blocks(one)
-    at_once = _at_once(one, neurons, blocks, memory, scheduler)
-    peak = _of_lines(one, at_once, neurons).needed(scheduler, blocks)
+    plan = _plan(_pass_of_pairs(states, kept), PIECE_ROWS, neurons, memory, scheduler)
+    peak = plan.some.needed(scheduler, plan.blocks)
     words = neurons * (neurons + 1) // 2 * math.ceil(states.stored_rows / 64)
-    return PlannedPairs(8 * neurons**2, math.ceil(neurons / at_once), peak, words)
+    return PlannedPairs(8 * neurons**2, math.ceil(neurons / plan.at_once), peak, words)
 
 
-def _pass_of_pairs(
-    states: LayerStates, memory: int, scheduler: Scheduler, kept: int
-) -> Reduction[Matrix]:
+def _pass_of_pairs(states: LayerStates, kept: int) -> Reduction[Matrix]:
     # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
     count_joint(np.zeros((0, states.row_bytes), np.uint8), states.neurons, 0, 1)
     count = partial(_pairs_of_piece, neurons=states.neurons)
     # The row as words, and as columns of bits.
     beside = 16 * math.ceil(states.row_bytes / 8)
-    one = Reduction(states, "count pairs of neurons", count, _add, beside, kept_bytes=kept)
-    return one.in_pieces_of(PIECE_ROWS, memory, scheduler)
+    return Reduction(states, "count pairs of neurons", count, _add, beside, kept_bytes=kept)
 
 
 def _pairs_of_piece(piece: Piece, neurons: int, first: int, stop: int) -> Matrix:
@@ -111,18 +106,25 @@ def count_with_positions(
     These are int64 (positions, neurons). So many bytes are kept beside. AnalysisError where rows
     are not of the same positions.
     """
+    plan = plan_positions(states, memory, scheduler, kept)
+    found = np.empty((plan.lines, states.neurons), np.int64)
+    for first, both in plan.run(memory, scheduler, report):
+        firing, own = both
+        found[first : first + len(own)] = own
+    return firing, found
+
+
+def plan_positions(
+    states: LayerStates, memory: int, scheduler: Scheduler, kept: int
+) -> PlannedLines[_FiringAndMap]:
+    """Plan the passes of :func:`count_with_positions`."""
     positions, neurons = check_positions(states), states.neurons
     secret = int.from_bytes(os.urandom(16), "little")
     count = partial(_positions_of_piece, positions=positions, neurons=neurons, secret=secret)
     count_by_position(np.zeros((0, states.row_bytes), np.uint8), positions, neurons, [], 0, 1)
     one = firing_pass(states, "count neurons by position", count, _add_both)
     rows = min(PIECE_SAMPLES * positions, MOST_PIECE_BYTES // states.row_bytes)
-    one = replace(one, kept_bytes=kept).in_pieces_of(rows, memory, scheduler)
-    found = np.empty((positions, neurons), np.int64)
-    for first, both in _passes(one, positions, memory, scheduler, report):
-        firing, own = both
-        found[first : first + len(own)] = own
-    return firing, found
+    return _plan(replace(one, kept_bytes=kept), rows, positions, memory, scheduler)
 
 
 def _positions_of_piece(
@@ -154,25 +156,49 @@ def check_positions(states: LayerStates) -> int:
     return positions
 
 
-def _passes(
-    one: Reduction[_Result],
-    lines: int,
-    memory: int,
-    scheduler: Scheduler,
-    report: Report | None,
-) -> Iterator[tuple[int, _Result]]:
-    """Yield which line of a matrix is the first that a pass counts, and what it gives.
+@dataclass(frozen=True, eq=False)
+class PlannedLines(Generic[_Result]):
+    """Passes that count the lines of a matrix, as many at a time as the memory holds.
 
-    They are as many as the memory holds, given a pass of none: where it does not hold all lines of
-    some blocks, the rows are read several times.
+    They are given the pass of none. Where it does not hold all lines of some blocks, the rows are
+    read several times.
     """
-    blocks = _blocks(one)
-    at_once = _at_once(one, lines, blocks, memory, scheduler)
-    some = _of_lines(one, at_once, lines)
-    count: Callable[..., _Result] = one.of_piece
-    for first in range(0, lines, at_once):
-        of_piece = partial(count, first=first, stop=min(first + at_once, lines))
-        yield first, replace(some, of_piece=of_piece).run(memory, scheduler, report, blocks)
+
+    one: Reduction[_Result]
+    lines: int
+    blocks: list[Block]
+    at_once: int
+
+    @property
+    def some(self) -> Reduction[_Result]:
+        """The pass of as many lines as are counted at a time."""
+        return _of_lines(self.one, self.at_once, self.lines)
+
+    def run(
+        self, memory: int, scheduler: Scheduler, report: Report | None
+    ) -> Iterator[tuple[int, _Result]]:
+        """Yield which line is the first that a pass counts, and what it gives."""
+        count: Callable[..., _Result] = self.one.of_piece
+        for first in range(0, self.lines, self.at_once):
+            stop = min(first + self.at_once, self.lines)
+            own = replace(self.some, of_piece=partial(count, first=first, stop=stop))
+            yield first, own.run(memory, scheduler, report, self.blocks)
+
+
+def _plan(
+    one: Reduction[_Result], rows: int, lines: int, memory: int, scheduler: Scheduler
+) -> PlannedLines[_Result]:
+    """Plan the passes for so many lines, in pieces of so many rows if the memory holds them."""
+
+    def plan(own: Reduction[_Result]) -> PlannedLines[_Result]:
+        blocks, of = _blocks(own), partial(_of_lines, own, lines=lines)
+        at_once = most_at_once(of, lines, memory, scheduler, blocks)
+        return PlannedLines(own, lines, blocks, at_once)
+
+    try:
+        return plan(one.in_pieces_of(rows, memory, scheduler))
+    except MemoryTooSmallError:
+        return plan(one)
 
 
 def _blocks(one: Reduction[Any]) -> list[Block]:
@@ -187,14 +213,6 @@ def _of_lines(one: Reduction[Any], number: int, lines: int) -> Reduction[Any]:
     line = 8 * 64 * math.ceil(one.states.row_bytes / 8)
     kept = one.kept_bytes + (lines * line + one.result_bytes if number < lines else 0)
     return replace(one, result_bytes=one.result_bytes + number * line, kept_bytes=kept)
-
-
-def _at_once(
-    one: Reduction[Any], lines: int, blocks: list[Block], memory: int, scheduler: Scheduler
-) -> int:
-    """Return how many lines of a matrix one pass counts."""
-    of = partial(_of_lines, one, lines=lines)
-    return most_at_once(of, lines, memory, scheduler, blocks)
 
 
 def _add(results: Iterable[Matrix]) -> Matrix:

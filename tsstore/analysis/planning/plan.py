@@ -33,8 +33,10 @@ from tsstore.analysis.request import (
     countable,
     with_layers,
 )
+from tsstore.analysis.runs import refuse_all
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.analysis.together import bytes_beside
+from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.store import StateStore
 
 LARGEST_GIB = 10_000
@@ -111,7 +113,10 @@ def plan(
     sets = len(group(store, request).values) if request.in_groups else 0
     with closing(choose(request.scheduler)) as runner:
         amount = runner.memory(request.memory)
-        samples = plan_samples(store, request, runner)
+        try:
+            samples = plan_samples(store, request, runner)
+        except MemoryTooSmallError as refused:
+            refuse_all(refused, [store], request, runner)
         groups, left_out = samples.group_count, samples.sample_filter.planned
         compared = (left_out - store.view.samples.samples) // HELD if unique_by is None else 0
         passes = {name: (layer_pass(states),) for name, states in store.items()}
