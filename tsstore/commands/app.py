@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from tsstore import __version__
 from tsstore.commands import analysing, comparing, groups, models, neurons, reports, runs, states
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ def main(
 ) -> None:
     """Show the version, or help where there is no command."""
     if show_version:
-        typer.echo(f"tsstore {version('tsstore')}")
+        typer.echo(f"tsstore {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

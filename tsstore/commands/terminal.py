@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as BarsOfRich
 
+from tsstore import __version__
 from tsstore.commands.tables import (
     TableFormat,
     csv_lines,
@@ -60,7 +60,7 @@ def print_table(
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document, after the versions of its schema and of tsstore."""
-    versions = {"schema": SCHEMA, "tsstore": version("tsstore")}
+    versions = {"schema": SCHEMA, "tsstore": __version__}
     typer.echo(json.dumps({**versions, **document}, indent=2, allow_nan=False))
 
 

@@ -6,12 +6,11 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tsstore import charts
+from tsstore import __version__, charts
 from tsstore.analysis.comparison import Comparison
 from tsstore.analysis.flips import HEADINGS as FLIP_HEADINGS
 from tsstore.analysis.groups.results import GroupedAnalysis
@@ -233,7 +232,7 @@ def _table(caption: str, headings: Any, rows: Any) -> dict[str, Any]:
 
 def _provenance(found: Found) -> list[tuple[str, str]]:
     """Return where the numbers come from."""
-    now = f"tsstore {version('tsstore')}, {datetime.now(UTC).isoformat(timespec='seconds')}"
+    now = f"tsstore {__version__}, {datetime.now(UTC).isoformat(timespec='seconds')}"
     facts = (
         _facts_of_analysis(found.analysis) if found.store is None else _facts(found.store, found)
     )
