@@ -11,6 +11,7 @@ from synthetic import layer, write_layers
 
 import tsstore
 from tsstore.analysis.execution import reduction
+from tsstore.analysis.execution.graph import BlockCount
 from tsstore.analysis.neurons.with_states import compare_with_neurons
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import LocalScheduler
@@ -260,3 +261,19 @@ def test_damage_of_either_run_is_an_error_that_names_the_chunk(runs, tmp_path):
         both = [runs[0], second]
         with pytest.raises(DamageError, match=re.escape(chunk)):
             tsstore.compare(*(both if number else both[::-1]), scheduler="threads")
+
+
+def test_chunks_that_are_longer_than_pieces_are_read_in_pieces_of_many_samples(
+    tmp_path, monkeypatch
+):
+    take, samples = BlockCount.take, []
+
+    def noted(self, blocks, beside):
+        samples.append(sum(block.samples for block in blocks))
+        take(self, blocks, beside)
+
+    monkeypatch.setattr(BlockCount, "take", noted)
+    runs = [write(tmp_path / name, 3, [IDS], chunk_bytes=1 << 16) for name in "ab"]
+    found = tsstore.compare(*runs, scheduler="synchronous")
+    assert [own.share for own in found.values()] == [0, 0, 0]
+    assert min(samples) > 1

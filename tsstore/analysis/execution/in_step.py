@@ -156,8 +156,9 @@ def _divide(job: PairJob, pair: Pair, most_rows: int) -> Iterator[Pair]:
     start, before, whole = 0, 0, _chunk_samples(part)
     while start < pair.first.samples:
         stop = max(int(np.searchsorted(ends, before + most_rows, side="right")), start + 1)
-        if stop < pair.first.samples:
-            stop = max(stop - (pair.first.first_sample + stop) % whole, start + 1)
+        of_whole = stop - (pair.first.first_sample + stop) % whole
+        if start < of_whole and stop < pair.first.samples:
+            stop = of_whole
         yield Pair(
             _part_of(pair.first, own, start, stop), _part_of(pair.second, other, start, stop)
         )
