@@ -14,7 +14,8 @@ noise, half of it cut off; ``hold``, of noise with a fifth to two fifths of them
 of the demo's trained conv_2, in 8 bytes; ``distinct``, all different; ``few``, 4,096 of them, by
 Zipf's law.
 
-Contenders: ``tsstore`` from a run in lz4; ``duckdb`` from Parquet in lz4 without dictionaries
+Contenders: ``tsstore`` from a run in lz4, with a `tsstore.Threads` that is kept from its first call
+on, as rivals keep their threads and memory; ``duckdb`` from Parquet in lz4 without dictionaries
 (``plain``), with them (``default``), with states as numbers (``u64``), and from a table in memory
 that was filled before; ``polars`` in its streaming engine and in memory; ``pandas``, ``dask``
 (dask.dataframe) and ``numpy`` (numpy.unique, one thread), from plain Parquet. ``read`` reads and

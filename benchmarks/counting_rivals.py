@@ -91,7 +91,8 @@ class Counter:
 class Tsstore(Counter):
     """tsstore; by label it is asked for its own 32 groups of samples, and says the pooled counts.
 
-    Incidence it counts whether it is asked or not.
+    Incidence it counts whether it is asked or not. Its threads, and the memory that they have used,
+    are kept for the calls to come.
     """
 
     LIMITED = True
@@ -101,14 +102,14 @@ class Tsstore(Counter):
         """Import tsstore."""
         import tsstore
 
-        self._analyze = tsstore.analyze
+        self._analyze, self._threads = tsstore.analyze, tsstore.Threads()
 
     def count(self, task: Task) -> Any:
         """Return the spectrum."""
         analysis = self._analyze(
             self.path,
             memory=task.memory,
-            scheduler="threads",
+            scheduler=self._threads,
             scratch=task.scratch,
             intervals=task.groups,
         )

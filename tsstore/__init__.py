@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tsstore.analysis.results.difference import Difference, difference
     from tsstore.analysis.results.layer import LayerResult
     from tsstore.analysis.results.network import Analysis
+    from tsstore.analysis.schedulers import Threads
     from tsstore.analysis.states.export import export
     from tsstore.analysis.states.frequent import FrequentStates, states
     from tsstore.analysis.states.surprising import surprising
@@ -67,6 +68,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analyze": "analysis.analyze",
+    "Threads": "analysis.schedulers",
     "Analyses": "analysis.results.analyses",
     "Analysis": "analysis.results.network",
     "Combined": "analysis.results.combining",
@@ -141,6 +143,7 @@ __all__ = [
     "StateCaptureHook",
     "StateStore",
     "Steps",
+    "Threads",
     "TsstoreError",
     "__version__",
     "aIQ",

@@ -26,6 +26,7 @@ from tsstore.analysis.request import Request
 from tsstore.analysis.runs import count_layer
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import DistributedScheduler, LocalScheduler, choose
+from tsstore.counting.arena import Arena
 from tsstore.errors import (
     AnalysisError,
     CountingError,
@@ -318,13 +319,13 @@ def test_a_missing_chunk_leaves_no_scratch_files(tmp_path, scheduler, scratch, s
 def test_a_scratch_file_that_changes_is_an_error(tmp_path, scratch, monkeypatch, change):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
 
-    def check(receipts, rows, sets):
+    def check(receipts, rows, *others):
         file = Path(receipts[1].slices.file)
         data = file.read_bytes()
         file.unlink()
         if change != "remove":
             file.write_bytes(data[:-1] + b"?" * (change == "flip"))
-        return check_receipts(receipts, rows, sets)
+        return check_receipts(receipts, rows, *others)
 
     check_receipts = module.build_graph.__globals__["check_receipts"]
     monkeypatch.setattr("tsstore.analysis.execution.graph.check_receipts", check)
@@ -339,7 +340,7 @@ def test_a_lost_receipt_is_an_error(tmp_path, monkeypatch):
     check = module.build_graph.__globals__["check_receipts"]
     monkeypatch.setattr(
         "tsstore.analysis.execution.graph.check_receipts",
-        lambda receipts, rows, sets: check(receipts[1:], rows, sets),
+        lambda receipts, *others: check(receipts[1:], *others),
     )
     with pytest.raises(CountingError, match="expected"):
         tsstore.analyze(store)
@@ -551,11 +552,12 @@ def test_memory_is_given_back_around_layers_that_take_most_of_it(tmp_path, monke
     rows = draw_layer(1, 500, 8)
     write_layers(tmp_path / "run", {"a": rows, "b": rows})
     given = []
-    monkeypatch.setattr(module, "give_back_memory", lambda: given.append(True))
+    monkeypatch.setattr(module, "give_back_memory", lambda arena: given.append(arena))
     roomy = tsstore.plan(tmp_path / "run", memory="4GiB")
     tsstore.analyze(tmp_path / "run", memory="4GiB")
     assert given == []
     most = max(planned.plan.projected_peak for planned in roomy.layers.values())
     tsstore.analyze(tmp_path / "run", memory=3 * most // 2)
     # Before each, before its changes are sorted, and after it.
-    assert given == [True] * 6
+    assert len(given) == 6
+    assert all(isinstance(arena, Arena) and arena is given[0] for arena in given)

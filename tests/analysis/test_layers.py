@@ -145,10 +145,10 @@ def test_damage_of_one_layer_ends_all_and_leaves_no_scratch(
 def test_an_error_says_of_which_layer_it_is(store, rows, monkeypatch, error):
     check, rows_of_wide = graph.check_receipts, len(rows["wide"].rows)
 
-    def fail(receipts, expected, sets):
+    def fail(receipts, expected, *others):
         if expected == rows_of_wide:
             raise error
-        return check(receipts, expected, sets)
+        return check(receipts, expected, *others)
 
     monkeypatch.setattr(graph, "check_receipts", fail)
     with pytest.raises(type(error)) as raised:

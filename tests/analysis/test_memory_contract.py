@@ -187,3 +187,40 @@ def test_a_large_run_of_exact_keys_keeps_to_the_memory(width):
 @pytest.mark.slow(minutes=0.5)
 def test_a_run_keeps_to_two_gibibytes():
     assert_kept(measure(3000, "2GiB", 8, intervals=False))
+
+
+FOLLOWING = """
+import json, sys, memory, tsstore
+folder, names = sys.argv[1], sys.argv[2].split()
+found = []
+with tsstore.Threads(2) as threads:
+    tsstore.analyze(f"{folder}/tiny", scheduler=threads)
+    baseline = memory.begin_peak()
+    for name in names:
+        tsstore.analyze(f"{folder}/{name}", scheduler=threads, memory=int(sys.argv[3]))
+        found.append((memory.peak_memory() - baseline, threads.arena.free_bytes))
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize(("mebibytes", "keeps"), [(64, False), (224, True)])
+def test_analyses_on_threads_that_are_kept_keep_to_the_memory_of_each(tmp_path, mebibytes, keeps):
+    benchmark, memory = runpy.run_path(str(BENCHMARKS / "memory.py")), mebibytes << 20
+    for name, width, size, positions in (
+        ("tiny", 8, 16 << 10, 16),
+        ("single", 16, 16 << 20, 1),
+        ("samples", 8, 24 << 20, 7),
+        ("short", 3, 8 << 20, 576),
+    ):
+        benchmark["write_run"](tmp_path / name, width, size // width, positions, "half")
+    for width in (3, 8, 16):
+        warm_up(width, False, True, spill=True)
+    environment = os.environ | {"PYTHONPATH": str(BENCHMARKS)}
+    names = " ".join(["single", "samples", "short"] * 2)
+    done = children.run(FOLLOWING, tmp_path, names, memory, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == 6
+    assert all(measured <= memory for measured, _ in found)
+    assert all(kept <= memory // 2 for _, kept in found)
+    assert any(kept > 0 for _, kept in found) == keeps

@@ -114,10 +114,10 @@ def test_what_makes_no_sense_of_several_runs_is_refused(runs, options, words):
 def test_an_error_says_of_which_run_it_is(stores, monkeypatch):
     rows = stores["two"]["a"].rows
 
-    def check(receipts, expected, sets):
+    def check(receipts, expected, *others):
         if expected == rows:
             raise CountingError("there are few")
-        return checked(receipts, expected, sets)
+        return checked(receipts, expected, *others)
 
     from tsstore.analysis.execution import graph
 

@@ -101,9 +101,15 @@ def small_graph(size: int = 20) -> tuple[dict[Any, Any], Any]:
     return {constant: 5, **tasks, total: (add, *tasks)}, total
 
 
-@pytest.fixture(params=["threads", "synchronous", "client", "in_process"])
+@pytest.fixture(scope="module")
+def kept_threads():
+    with tsstore.Threads(3) as threads:
+        yield threads
+
+
+@pytest.fixture(params=["threads", "kept_threads", "synchronous", "client", "in_process"])
 def scheduler(request):
-    if request.param in ("client", "in_process"):
+    if request.param in ("kept_threads", "client", "in_process"):
         return choose(request.getfixturevalue(request.param))
     return choose(request.param)
 
@@ -216,7 +222,8 @@ def test_no_thread_is_left_after_a_run_or_an_error():
     assert set(threading.enumerate()) == before
 
 
-def test_only_so_many_threads_run_whatever_dask_is_configured_for():
+@pytest.mark.parametrize("kept", [False, True])
+def test_only_so_many_threads_run_whatever_dask_is_configured_for(kept):
     running, most, lock = 0, 0, threading.Lock()
 
     def task(_: int) -> int:
@@ -231,8 +238,9 @@ def test_only_so_many_threads_run_whatever_dask_is_configured_for():
 
     graph: dict[Any, Any] = {("task", number): (task, number) for number in range(30)}
     graph["sum"] = (add, *graph)
-    with dask.config.set(num_workers=16):
-        assert LocalScheduler(16).run(graph, "sum", 3, None) == 30
+    with dask.config.set(num_workers=16), tsstore.Threads(16) as threads:
+        scheduler = choose(threads) if kept else LocalScheduler(16)
+        assert scheduler.run(graph, "sum", 3, None) == 30
     assert most == 3
 
 
@@ -731,5 +739,5 @@ def test_threads_and_a_cluster_have_all_that_an_analysis_needs(client):
     schedulers: list[Scheduler] = [LocalScheduler(2), DistributedScheduler(client)]
     needed = {name for name in vars(Scheduler) if not name.startswith("_")}
     needed |= Scheduler.__annotations__.keys()
-    assert len(needed) == 13
+    assert len(needed) == 15
     assert all(hasattr(each, name) for each in schedulers for name in needed)

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from counting_cases import WIDTHS
 
-from tsstore.counting.records import Records, checked_groups, counted_columns, record_bytes
+from tsstore.counting.records import (
+    Records,
+    SampleKeys,
+    bytes_of_group,
+    checked_groups,
+    counted_columns,
+    group_dtype,
+    record_bytes,
+)
 
 
 def some(words: int = 2, count: int = 5) -> Records:
@@ -30,6 +38,28 @@ def test_empty_records_have_words_and_no_rows(words: int, bare: bool, grouped: b
     assert (len(records), records.rows, records.words, records.nbytes) == (0, 0, words, 0)
     assert records.is_bare == bare
     assert (records.group is not None) == grouped
+
+
+@pytest.mark.parametrize("group_bytes", [0, 1, 2])
+def test_room_for_records_has_the_columns_that_were_asked_for(group_bytes: int) -> None:
+    for bare in (True, False):
+        records = Records.empty(2, bare, group_bytes, 7)
+        assert (len(records), records.group_bytes) == (7, group_bytes)
+        assert records.nbytes == 7 * record_bytes(2, bare, group_bytes)
+        assert sum(column.nbytes for column in records.arrays()) == records.nbytes
+
+
+def test_groups_are_numbers_as_wide_as_they_need_be() -> None:
+    assert [bytes_of_group(groups) for groups in (0, 1, 256, 257, 65_535)] == [0, 1, 1, 2, 2]
+    assert [group_dtype(groups) for groups in (1, 256, 257)] == [np.uint8, np.uint8, np.uint16]
+
+
+def test_keys_of_samples_know_their_rows_and_groups() -> None:
+    keys = np.zeros((5, 2), np.uint64)
+    assert (len(SampleKeys(keys)), SampleKeys(keys).group_bytes) == (5, 0)
+    for dtype in (np.uint8, np.uint16):
+        rows = SampleKeys(keys, np.array([2, 5]), np.zeros(2, dtype))
+        assert (len(rows), rows.group_bytes) == (5, np.dtype(dtype).itemsize)
 
 
 def test_rows_add_up_beyond_32_bits_to_a_plain_int() -> None:

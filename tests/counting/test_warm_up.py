@@ -75,8 +75,9 @@ def stores_of(folder: Path, row_bytes: int) -> list[StateStore]:
 def test_all_modules_with_loops_are_looked_at() -> None:
     modules = {name.rsplit(".", 2)[1] for name in loops()}
     assert modules >= {"hashing", "keys", "partition"}
-    assert modules >= {"direct_index", "hot_keys", "samples", "within_samples"}
-    assert modules >= {"grouped", "packed", "plain", "singletons", "spectra"}
+    assert modules >= {"parts", "direct_index", "hot_keys", "samples", "cold_keys"}
+    assert modules >= {"grouped", "grouped_parts", "buckets", "ordering"}
+    assert modules >= {"plain", "plain_parts", "spectra"}
 
 
 @pytest.mark.usefixtures("nothing_compiled", "small_sizes")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import counting_cases
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +8,15 @@ from hypothesis import strategies as st
 from numba import njit
 
 from tsstore.numba_tools import intrinsics
-from tsstore.numba_tools.intrinsics import load_word, multiply_add, words_at
+from tsstore.numba_tools.intrinsics import (
+    compare_bucket,
+    copy_from,
+    count_trailing_zeros,
+    item_at,
+    load_word,
+    multiply_add,
+    words_at,
+)
 
 
 def total(address, count, like):
@@ -96,3 +105,88 @@ def test_machines_with_the_other_order_of_bytes_swap_them(monkeypatch) -> None:
         return load_word(data, at)
 
     assert int(swapped(np.arange(9, dtype=np.uint8), 1)) == 0x0102030405060708
+
+
+@njit
+def compiled_compare(words, at, word):
+    # Not cached, as those above and below.
+    return compare_bucket(words, at, word)
+
+
+@given(
+    st.lists(st.sampled_from([0, 1, 2**63, 2**64 - 1, 2**32]), min_size=8, max_size=30),
+    st.sampled_from([0, 1, 2**63, 2**64 - 1, 2**31]),
+    st.data(),
+)
+def test_a_bucket_is_compared_with_a_word_and_with_zero(content, word, data) -> None:
+    at = data.draw(st.integers(0, len(content) - 8))
+    words = np.array(content, np.uint64)
+    same, empty = compiled_compare(words, np.uint64(at), np.uint64(word))
+    bucket = content[at : at + 8]
+    assert int(same) == sum(1 << lane for lane in range(8) if bucket[lane] == word)
+    assert int(empty) == sum(1 << lane for lane in range(8) if bucket[lane] == 0)
+    plain = counting_cases.compare_bucket(words, np.uint64(at), np.uint64(word))
+    assert plain == (same, empty)
+
+
+@pytest.mark.parametrize("lane", range(8))
+def test_each_word_of_a_bucket_has_a_bit_of_its_own(lane: int) -> None:
+    words = np.arange(1, 17, dtype=np.uint64)
+    words[8 + lane] = 0
+    same, empty = compiled_compare(words, np.uint64(8), np.uint64(9 + (lane + 1) % 8))
+    assert (int(same), int(empty)) == (1 << (lane + 1) % 8, 1 << lane)
+
+
+@njit
+def compiled_trailing_zeros(word):
+    return count_trailing_zeros(word)
+
+
+@given(words, st.integers(0, 63))
+def test_zeros_below_the_lowest_bit_are_counted(word, shift) -> None:
+    for own in (word, (word | 1) << shift & (2**64 - 1), 0, 1 << shift):
+        expected = 64 if own == 0 else bin(own)[::-1].index("1")
+        assert int(compiled_trailing_zeros(np.uint64(own))) == expected
+        assert counting_cases.count_trailing_zeros(np.uint64(own)) == expected
+
+
+@njit
+def compiled_copy(address, array, at, count):
+    copy_from(address, array, at, count)
+
+
+KINDS = [np.uint8, np.uint16, np.uint32, np.uint64, np.int64]
+
+
+@pytest.mark.parametrize("copy", [compiled_copy, counting_cases.copy_from])
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize(("first", "at", "count"), [(0, 0, 20), (3, 2, 9), (5, 20, 0), (19, 0, 1)])
+def test_items_are_copied_from_an_address(copy, dtype, first: int, at: int, count: int) -> None:
+    source, array = np.arange(20, dtype=dtype), np.full((5, 4), 99, dtype)
+    copy(source.ctypes.data + first * source.itemsize, array, at, count)
+    expected = [99] * 20
+    expected[at : at + count] = range(first, first + count)
+    assert array.ravel().tolist() == expected
+    assert source.tolist() == list(range(20))
+
+
+def test_nothing_is_read_where_nothing_is_copied() -> None:
+    array = np.arange(4, dtype=np.uint32)
+    compiled_copy(0, array, 2, 0)
+    assert array.tolist() == [0, 1, 2, 3]
+
+
+@njit
+def compiled_item(address, at, like):
+    return item_at(address, at, like)
+
+
+@pytest.mark.parametrize("item", [compiled_item, counting_cases.item_at])
+@pytest.mark.parametrize("dtype", KINDS)
+def test_an_item_at_an_address_has_the_kind_asked_for(item, dtype) -> None:
+    largest = np.iinfo(dtype).max
+    source = np.array([1, largest, np.iinfo(dtype).min, 7], dtype)
+    like = np.empty((0, 3), dtype)
+    for first, at in ((0, 0), (0, 1), (1, 1), (3, 0)):
+        found = item(source[first:].ctypes.data, at, like)
+        assert int(found) == int(source[first + at])

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tsstore.counting import hashing, partition, parts, tables
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.partition import scatter
+from tsstore.counting.partition import scatter, scatter_rows
+from tsstore.counting.parts import PartPiece, Parts, divide_rows, tag_rows
 from tsstore.counting.premerge import hot_keys as hot
+from tsstore.counting.premerge.cold_keys import absorb_hot_keys
 from tsstore.counting.premerge.hot_keys import HotKeys
-from tsstore.counting.premerge.within_samples import merge_samples
-from tsstore.counting.records import Records
+from tsstore.counting.records import LATER, Records, SampleKeys
 from tsstore.counting.tables.spectra import Tally
+from tsstore.numba_tools.intrinsics import words_at
 
 WIDTHS = [1, 2, 3, 5, 9]
 """Words of keys: of short rows, of longer ones, and of exact keys of wide and wider rows."""
@@ -38,7 +43,7 @@ SHAPES = {
 of_each_shape = pytest.mark.parametrize("ids", SHAPES.values(), ids=SHAPES)
 
 
-def mixed(ids: np.ndarray, words: int, prefix_bits: int = 0) -> np.ndarray:
+def mixed(ids: np.ndarray, words: int, prefix_bits: int = 1) -> np.ndarray:
     """Keys of which every distinct id has its own, of bits that look random after some zeros."""
     distinct, numbers = np.unique(ids, return_inverse=True)
     keys = np.random.default_rng(7).integers(0, 2**64, (len(distinct), words), np.uint64)
@@ -53,6 +58,26 @@ def crafted(count: int, words: int) -> np.ndarray:
     return keys
 
 
+def tagged(
+    keys: np.ndarray, positions: np.ndarray | None = None, group: np.ndarray | None = None
+) -> Records:
+    """Bare records of samples of so many rows each, and of such groups; None: one row each."""
+    if positions is None:
+        positions = np.ones(len(keys), np.int64)
+    starts = np.cumsum(positions) - positions
+    keys = keys.copy()
+    keys[:, 0] &= ~LATER
+    keys[starts[positions > 0], 0] |= LATER
+    return Records(keys, group=None if group is None else np.repeat(group, positions))
+
+
+def random_positions(seed: int, rows: int) -> np.ndarray:
+    """Rows of samples of all sizes from 0 on, that add up to so many."""
+    generator = np.random.default_rng(seed)
+    ends = np.sort(generator.integers(0, rows + 1, generator.integers(0, rows + 1)))
+    return np.diff(ends, prepend=0, append=rows)
+
+
 def random_records(
     seed: int,
     count: int,
@@ -61,25 +86,56 @@ def random_records(
     *,
     bare: bool = False,
     groups: int = 0,
-    prefix_bits: int = 0,
+    prefix_bits: int = 1,
 ) -> Records:
-    """Records of some of so many keys; equal keys whatever the seed and the kind."""
+    """Records of some of so many keys, bare ones of samples of all sizes; equal keys whatever the
+    seed and the kind."""
     generator = np.random.default_rng(seed)
     keys = mixed(np.arange(distinct), words, prefix_bits)[generator.integers(0, distinct, count)]
-    incidence = None if bare else generator.integers(1, 9, count).astype(np.uint32)
-    multiplicity = None if incidence is None else incidence * np.uint32(2)
-    group = generator.integers(0, groups, count).astype(np.uint8) if groups else None
-    return Records(keys, multiplicity, incidence, group)
+    positions = random_positions(seed, count) if bare else np.ones(count, np.int64)
+    group = generator.integers(0, groups, len(positions)).astype(np.uint8) if groups else None
+    if bare:
+        return tagged(keys, positions, group)
+    incidence = generator.integers(1, 9, count).astype(np.uint32)
+    return Records(keys, incidence * np.uint32(2), incidence, group)
 
 
 def rows_of(records: Records) -> list[tuple[tuple[int, ...], int, int, int]]:
-    """Key, multiplicity, incidence and group of each record, in plain numbers."""
-    ones, zeros = [1] * len(records), [0] * len(records)
-    multiplicity = ones if records.multiplicity is None else records.multiplicity.tolist()
-    incidence = ones if records.incidence is None else records.incidence.tolist()
+    """Key, multiplicity, incidence and group of each record, in plain numbers.
+
+    A bare record has no tag here, and an incidence of 0 where an equal one of its sample came
+    before it.
+    """
+    zeros = [0] * len(records)
     group = zeros if records.group is None else records.group.tolist()
-    keys = map(tuple, records.keys.tolist())
-    return list(zip(keys, multiplicity, incidence, group, strict=True))
+    if records.multiplicity is not None and records.incidence is not None:
+        keys = map(tuple, records.keys.tolist())
+        counts = records.multiplicity.tolist(), records.incidence.tolist()
+        return list(zip(keys, *counts, group, strict=True))
+    rows, seen = [], set()
+    for key, sample, own in zip(*keys_and_samples(records), group, strict=True):
+        rows.append((key, 1, int((key, sample) not in seen), own))
+        seen.add((key, sample))
+    return rows
+
+
+def keys_and_samples(bare: Records) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Keys of bare records without tags, and the number of each one's sample."""
+    keys = bare.keys.copy()
+    keys[:, 0] &= ~LATER
+    return list(map(tuple, keys.tolist())), np.cumsum(bare.keys[:, 0] >> np.uint64(63)).tolist()
+
+
+def equal_pairs_of(pieces: Iterable[Records], groups: int = 1) -> list[int]:
+    """Pairs of bare records of one sample that are equal, by group."""
+    pairs = [0] * groups
+    for piece in pieces:
+        if piece.is_bare:
+            group = [0] * len(piece) if piece.group is None else piece.group.tolist()
+            times = Counter(zip(*keys_and_samples(piece), group, strict=True))
+            for (_, _, own), count in times.items():
+                pairs[own] += count * (count - 1) // 2
+    return pairs
 
 
 def totals(pieces: Iterable[Records]) -> dict[Any, tuple[int, int]]:
@@ -119,6 +175,36 @@ def changes_of(pieces: Iterable[Records]) -> Counter:
     return without_zeros(changes)
 
 
+def changes_by_set(pieces: Iterable[Records], groups: int, sets: int) -> Counter:
+    """All spectra, as a count of the records of each set alone gives them."""
+    pieces = list(pieces)
+
+    def alone(own: int | None) -> list[Records]:
+        found = []
+        for piece in pieces:
+            code = np.zeros(0) if piece.group is None else piece.group
+            chosen = slice(None) if own is None else code // groups == own
+            keys, *counts, _ = (None if c is None else c[chosen] for c in piece.columns)
+            group = (code[chosen] % groups).astype(np.uint8)
+            if piece.is_bare:
+                # Which samples there are is told by all records of the piece.
+                sample = np.cumsum(piece.keys[:, 0] >> np.uint64(63))[chosen]
+                starts = np.flatnonzero(np.diff(sample, prepend=0))
+                ends = np.append(starts[1:], len(sample)).astype(np.int64)
+                found.append(tagged(keys, ends - starts, group[starts]))
+            else:
+                found.append(Records(keys, *counts, group=group))
+        return found
+
+    spectra = dict(changes_of(alone(None)))
+    for own in range(sets):
+        first = groups + own * (groups + 1)
+        changed, shown = changes_of(alone(own)).items(), spectrum_of(alone(own)).items()
+        spectra |= {(first + group, k, q): states for (group, k, q), states in changed}
+        spectra |= {(first + groups, k, q): states for (k, q), states in shown}
+    return Counter(spectra)
+
+
 def without_zeros(counter: Counter) -> Counter:
     return Counter({cell: states for cell, states in counter.items() if states})
 
@@ -145,45 +231,82 @@ def true_spectrum(rows: np.ndarray, positions: Iterable[int], left_out: Any = ()
     return Counter((multiplicity[state], incidence[state]) for state in multiplicity)
 
 
-def merged(
+def true_pairs(rows: np.ndarray, positions: Iterable[int]) -> int:
+    """Pairs of rows of one sample that are equal, by a Counter of each."""
+    contents, pairs, start = [row.tobytes() for row in rows], 0, 0
+    for count in positions:
+        times = Counter(contents[start : start + count]).values()
+        pairs += sum(own * (own - 1) // 2 for own in times)
+        start += count
+    return pairs
+
+
+def absorbed(
     keys: np.ndarray,
-    positions: np.ndarray,
+    positions: np.ndarray | None,
     group: np.ndarray | None = None,
     groups: int = 1,
     hot_keys: HotKeys | None = None,
-) -> tuple[list[Records], np.ndarray]:
-    """All records of a block of one piece, those of hot keys last, and its equal pairs."""
+) -> tuple[SampleKeys, list[Records], np.ndarray]:
+    """What is left of a block of one piece, the records of its hot keys, and their equal pairs."""
     table = hot_keys or HotKeys(keys.shape[1], groups if group is not None else 0, len(keys))
     table.begin()
-    records, equal_pairs = merge_samples(keys, positions, table, group)
-    return records + table.take(), equal_pairs
+    cold, equal_pairs = absorb_hot_keys(keys, positions, table, group)
+    return cold, table.take(), equal_pairs
 
 
-def check_merged(
+def check_absorbed(
     keys: np.ndarray,
-    positions: np.ndarray,
+    positions: np.ndarray | None,
     group: np.ndarray | None = None,
     groups: int = 1,
     hot_keys: HotKeys | None = None,
-) -> list[Records]:
-    """Compare what is merged of samples with a Counter of each; return it."""
-    multiplicity, incidence, pairs, start = Counter(), Counter(), [0] * groups, 0
-    own = [0] * len(positions) if group is None else group.tolist()
-    for count, of_group in zip(positions.tolist(), own, strict=True):
-        sample = Counter(map(tuple, keys[start : start + count].tolist()))
+) -> tuple[SampleKeys, list[Records]]:
+    """Compare what is absorbed, and what is left in its order, with a Counter of each sample."""
+    cold, taken, equal_pairs = absorbed(keys, positions, group, groups, hot_keys)
+    hot_set = {key for piece in taken for key in map(tuple, piece.keys.tolist())}
+    counts = np.ones(len(keys), np.int64) if positions is None else positions
+    rows, left, ends, left_group, pairs, start = [], [], [], [], [0] * groups, 0
+    own_group = np.zeros(len(counts), np.uint8) if group is None else group
+    for count, own in zip(counts.tolist(), own_group.tolist(), strict=True):
+        sample = list(map(tuple, keys[start : start + count].tolist()))
         start += count
-        for key, times in sample.items():
-            multiplicity[key, of_group] += times
-            incidence[key, of_group] += 1
-            pairs[of_group] += times * (times - 1) // 2
-    pieces, equal_pairs = merged(keys, positions, group, groups, hot_keys)
+        for key, times in Counter(key for key in sample if key in hot_set).items():
+            rows.append((key, times, 1, own))
+            pairs[own] += times * (times - 1) // 2
+        of_sample = [key for key in sample if key not in hot_set]
+        left += of_sample
+        left_group += [own] * len(of_sample)
+        ends.append(len(left))
+    assert list(map(tuple, cold.keys.tolist())) == left
+    assert (cold.ends is None) == (positions is None)
+    assert cold.ends is None or cold.ends.tolist() == ends
+    assert (cold.group is None) == (group is None)
+    if cold.group is not None and group is not None:
+        assert cold.group.dtype == group.dtype
+        assert cold.group.tolist() == (left_group if positions is None else group.tolist())
     assert equal_pairs.dtype == np.int64
     assert equal_pairs.tolist() == pairs
-    assert totals_by_group(pieces) == {
-        place: (times, incidence[place]) for place, times in multiplicity.items()
-    }
-    assert all((piece.group is None) == (group is None) for piece in pieces)
-    return pieces
+    expected: dict[Any, tuple[int, int]] = {}
+    for key, times, samples, own in rows:
+        before = expected.get((key, own), (0, 0))
+        expected[key, own] = before[0] + times, before[1] + samples
+    assert totals_by_group(taken) == expected
+    assert not any(piece.is_bare for piece in taken)
+    assert all((piece.group is None) == (group is None) for piece in taken)
+    return cold, taken
+
+
+def blocks_of(
+    keys: np.ndarray, positions: np.ndarray, group: np.ndarray | None = None, groups: int = 1
+) -> Iterator[tuple[SampleKeys, list[Records], np.ndarray]]:
+    """What :func:`absorbed` gives of blocks of three samples, or of 60 blocks."""
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(positions)])
+    block = max(3, len(positions) // 60)
+    for first in range(0, len(positions), block):
+        own = slice(first, min(first + block, len(positions)))
+        own_group = None if group is None else group[own]
+        yield absorbed(keys[ends[own.start] : ends[own.stop]], positions[own], own_group, groups)
 
 
 def partitions_of(
@@ -193,21 +316,45 @@ def partitions_of(
     bits: int,
     group: np.ndarray | None = None,
     groups: int = 1,
-) -> list[list[Records]]:
-    """Records by partition, merged and scattered in blocks of three samples, or in 60 blocks."""
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(positions)])
+) -> tuple[list[list[Records]], np.ndarray]:
+    """Records by partition of blocks, and how many pairs of rows that are hot are equal."""
     partitions: list[list[Records]] = [[] for _ in range(2**bits)]
-    block = max(3, len(positions) // 60)
-    for first in range(0, len(positions), block):
-        own = slice(first, min(first + block, len(positions)))
-        keys = scheme.keys(rows[ends[own.start] : ends[own.stop]])
-        own_group = None if group is None else group[own]
-        pieces, _ = merged(keys, positions[own], own_group, groups)
-        for piece in pieces:
-            records, offsets = scatter([piece], bits)
-            for partition, pieces_of_it in enumerate(partitions):
-                pieces_of_it.append(records[offsets[partition] : offsets[partition + 1]])
-    return partitions
+    equal_pairs = np.zeros(groups, np.int64)
+    for cold, taken, pairs in blocks_of(scheme.keys(rows), positions, group, groups):
+        equal_pairs += pairs
+        for records, offsets in [
+            scatter_rows(cold, bits),
+            *(scatter([piece], bits) for piece in taken),
+        ]:
+            for number, pieces_of_it in enumerate(partitions):
+                pieces_of_it.append(records[offsets[number] : offsets[number + 1]])
+    return partitions, equal_pairs
+
+
+def parts_of(
+    scheme: KeyScheme,
+    rows: np.ndarray,
+    positions: np.ndarray,
+    bits: int,
+    group: np.ndarray | None = None,
+    groups: int = 1,
+) -> tuple[tuple[Parts, Parts], np.ndarray]:
+    """The same, divided by so many bits at once: every third block with tags."""
+    bare, others, equal_pairs = [], [], np.zeros(groups, np.int64)
+    for cold, taken, pairs in blocks_of(scheme.keys(rows), positions, group, groups):
+        equal_pairs += pairs
+        bare.append((tag_rows if len(bare) % 3 == 2 else divide_rows)(cold, bits))
+        others += [PartPiece(*scatter([piece], bits)) for piece in taken]
+    return (Parts(bare, bits), Parts(others, bits)), equal_pairs
+
+
+def by_partition(records: Records, bits: int) -> tuple[Records, np.ndarray]:
+    """Scatter records; bare ones become rows of samples of their own. No bits are one partition."""
+    if bits == 0:
+        return records, np.array([0, len(records)])
+    if records.is_bare:
+        return scatter_rows(SampleKeys(records.keys, None, records.group), bits)
+    return scatter([records], bits)
 
 
 def as_counter(spectrum: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Counter:
@@ -238,6 +385,37 @@ def sample_few_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(hot, "SAMPLE_ROWS", rows)
 
 
+def compare_bucket(words: np.ndarray, at: int, word: int) -> tuple[np.uint64, np.uint64]:
+    """The intrinsic of that name in plain Python, as those that follow."""
+    assert 0 <= at <= words.size - 8, "compared outside of the words"
+    bucket = words[int(at) : int(at) + 8]
+    same, empty = (sum(1 << i for i in np.flatnonzero(bucket == n).tolist()) for n in (word, 0))
+    return np.uint64(same), np.uint64(empty)
+
+
+def count_trailing_zeros(word: int) -> np.uint64:
+    """The number of the lowest bit that is set."""
+    word = int(word)
+    return np.uint64((word & -word).bit_length() - 1 if word else 64)
+
+
+def copy_from(address: int, array: np.ndarray, at: int, count: int) -> None:
+    """Copy items from an address."""
+    flat, at, count = array.reshape(-1), int(at), int(count)
+    assert np.shares_memory(flat, array) or not array.size
+    assert 0 <= at <= at + count <= flat.size, "written outside of the array"
+    if count:
+        flat[at : at + count] = words_at(int(address), count, array.dtype.type(0))
+
+
+def item_at(address: int, at: int, like: np.ndarray) -> Any:
+    """Item of an array at an address."""
+    return words_at(int(address), int(at) + 1, like.dtype.type(0))[int(at)]
+
+
+INTRINSICS = (compare_bucket, count_trailing_zeros, copy_from, item_at)
+
+
 def run_as_plain_python(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
     """Let the loops that modules define, or take from elsewhere, run without having been compiled.
 
@@ -249,6 +427,26 @@ def run_as_plain_python(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -
         assert loops, f"{module.__name__} has no loops"
         for name, loop in loops.items():
             monkeypatch.setattr(module, name, loop.py_func)
+        for intrinsic in INTRINSICS:
+            if hasattr(module, intrinsic.__name__):
+                monkeypatch.setattr(module, intrinsic.__name__, intrinsic)
+
+
+def run_counting_as_plain_python(monkeypatch: pytest.MonkeyPatch, **constants: int) -> None:
+    """Let all loops of tables run without having been compiled, with other constants in them."""
+    found = pkgutil.iter_modules(tables.__path__, f"{tables.__name__}.")
+    modules = [hashing, partition, parts, *(import_module(info.name) for info in found)]
+    with_loops = [
+        module
+        for module in modules
+        if any(hasattr(own, "py_func") for own in vars(module).values())
+    ]
+    run_as_plain_python(monkeypatch, *with_loops)
+    for name, value in constants.items():
+        assert any(hasattr(module, name) for module in with_loops), name
+        for module in with_loops:
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, value)
 
 
 def spectrum_counts(multiplicity: np.ndarray, incidence: np.ndarray) -> Any:

@@ -112,8 +112,8 @@ def analyze(
         there is unless given. As many layers are counted at once as it holds; what does not fit of
         one goes through files. On a cluster that is each worker, with the records that it holds.
     scheduler
-        ``"threads"``, ``"synchronous"``, a ``distributed.Client``, or the address of a cluster;
-        unless given, the current client if there is one, else threads.
+        ``"threads"``, ``"synchronous"``, a :class:`tsstore.Threads`, a ``distributed.Client``, or
+        the address of a cluster; unless given, the current client if there is one, else threads.
     progress
         Called as ``progress(what, tasks done, all tasks)``: `what` is the layer's name, or how many
         there are, as ``"53 layers"``.

@@ -7,6 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from tsstore.counting.arena import Arena
 from tsstore.errors import AnalysisError
 
 DEFAULT_SHARE = 0.25
@@ -50,11 +51,14 @@ def available_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def give_back_memory() -> None:
-    """Give memory that was freed back to the system, where the C library keeps it for its threads.
+def give_back_memory(arena: Arena | None = None) -> None:
+    """Give memory that was freed back to the system: of an arena, and of the C library.
 
-    What tasks of other threads have freed is of no use to the thread that goes on.
+    That keeps it for its threads: what tasks of other threads have freed is of no use to the one
+    that goes on.
     """
+    if arena is not None:
+        arena.trim()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

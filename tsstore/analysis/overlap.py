@@ -40,6 +40,7 @@ from tsstore.analysis.states.by_sample import (
 )
 from tsstore.analysis.states.distinct import Pieces, by_subpartition
 from tsstore.counting.keys import KeyScheme
+from tsstore.counting.partition import restore_hashes
 from tsstore.counting.records import Records
 from tsstore.counting.tables.aggregate import FIRST_SLOTS, count_in_passes
 from tsstore.counting.tables.grouped import GroupedTable
@@ -111,6 +112,7 @@ def find_overlap(
             stored,
         )
         report = request.report(first.name)
+        scheduler.leave_room(memory, plan.projected_peak)
         found: _Found = run_graph(scheduler, graph, key, plan.threads, report)
     _check(found, states, samples)
     rows = read_states(second, firsts, scheme, found.drawn)
@@ -238,6 +240,7 @@ def _count_partition(job: _Job, first: Index, second: Index, partition: int) -> 
         for table in count_in_passes(new_table, records, bits, plan.maximum_slots):
             _tally(table, alone, shared)
             drawn = _new_states(table, runs[SECOND](), has_new, drawn)
+    drawn = replace(drawn, keys=restore_hashes(drawn.keys, partition, plan.partition_bits))
     spectra = [[Spectrum.from_arrays(*own.spectrum()) for own in both] for both in (alone, shared)]
     return _Found(tuple(spectra[0]), tuple(spectra[1]), np.packbits(has_new), drawn)
 

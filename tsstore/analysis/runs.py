@@ -32,6 +32,7 @@ from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.samples import Dealt, Samples, count_right
 from tsstore.analysis.schedulers import Report, Scheduler
+from tsstore.counting.arena import Arena
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError, MemoryTooSmallError, TsstoreError
@@ -251,12 +252,18 @@ def _count_batch(
         if not (plan.in_one_task and scheduler.shared_memory):
             warm_up(states.row_bytes, request.exact, samples.group_count, plan.spill)
         warm_up_companion(states, plan, request)
-    if batch.gives_back:
-        give_back_memory()
+
+    def make_room() -> None:
+        if batch.gives_back:
+            give_back_memory(scheduler.arena)
+        else:
+            scheduler.leave_room(plans[0].memory, batch.projected_peak)
+
+    make_room()
     # All of them write to the folder if one does: each file has a name of its own.
     spilling = next((plan for plan in every if plan.spill), plans[0])
     with planned_scratch(spilling, scheduler, request.scratch, batch.room_bytes) as folder:
-        jobs = [layer_jobs(*layer, request, folder) for layer in layers]
+        jobs = [layer_jobs(*layer, request, folder, scheduler.arena) for layer in layers]
         large = [place for place, plan in enumerate(plans) if not plan.in_one_task]
         shares = share_out(plans, scheduler.all_threads, scheduler.shared_memory)
         token = uuid.uuid4().hex[:12]
@@ -267,8 +274,7 @@ def _count_batch(
             graph[keys[-1]] = (_count_small, [jobs[place][0] for place in share])
         report = progress.of_batch(plans)
         results = run_graph(scheduler, graph, keys, batch.threads, report)
-        if batch.gives_back:
-            give_back_memory()
+        make_room()
     found: dict[int, _Found] = dict(zip(large, results[: len(large)], strict=True))
     for share, own in zip(shares, results[len(large) :], strict=True):
         found.update(zip(share, own, strict=True))
@@ -283,16 +289,21 @@ def warm_up_companion(states: LayerStates, plan: Plan, request: Request) -> None
 
 
 def layer_jobs(
-    states: LayerStates, samples: Samples, plan: Plan, request: Request, folder: str
+    states: LayerStates,
+    samples: Samples,
+    plan: Plan,
+    request: Request,
+    folder: str,
+    arena: Arena | None = None,
 ) -> tuple[LayerJob, PairJob | None]:
     """Return how a layer is counted, and with it what is read in step if the plan says so."""
     scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
     passes = request.beside.of(states) if plan.beside else ()
-    job = LayerJob(states, scheme, plan, folder, samples, passes)
+    job = LayerJob(states, scheme, plan, folder, samples, passes, arena)
     if plan.companion is None:
         return job, None
     of = request.beside.companions[states.name]
-    other = LayerJob(of.states, scheme, plan.companion, folder, of.samples)
+    other = LayerJob(of.states, scheme, plan.companion, folder, of.samples, arena=arena)
     job = replace(job, beside=(*passes, *of.passes))
     return job, PairJob(job, other, of.stretches)
 
@@ -350,7 +361,7 @@ def conclude(job: LayerJob, counts: Counts) -> _Found:
     """Return what was counted of a layer, checked, when all its tasks are done; and beside."""
     states, samples = job.states, job.samples
     if job.plan.gives_back:
-        give_back_memory()
+        give_back_memory(job.arena)
     counts = finish_counts(counts, states, samples)
     _check_rows(states, counts, samples.sample_filter)
     held = samples.sample_filter.kept_samples(states)

@@ -24,9 +24,11 @@ from tsstore.analysis.machine import (
     DEFAULT_SHARE,
     available_memory,
     available_processors,
+    give_back_memory,
     parse_memory,
 )
 from tsstore.analysis.workers import Watch, Workers, known_workers
+from tsstore.counting.arena import Arena
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.files.base import Files
 from tsstore.text import format_memory
@@ -52,13 +54,15 @@ class Scheduler(ABC):
 
     Of tasks one process runs so many at a time, `threads`, and all of them `all_threads`; with
     shared memory that is this process, and there is no other one that might not see a file. So
-    many other processes hold records for each other, `holders`.
+    many other processes hold records for each other, `holders`. Tasks of this process use memory
+    again that an arena has.
     """
 
     threads: int
     all_threads: int
     shared_memory = True
     holders = 0
+    arena: Arena | None = None
 
     @abstractmethod
     def memory(self, requested: int | str | None) -> int:
@@ -78,6 +82,14 @@ class Scheduler(ABC):
         What tasks have given is `kept` to the end, so that a worker that is lost does not make all
         of them run again.
         """
+
+    def leave_room(self, memory: int, peak: int) -> None:
+        """Keep no more used memory than what a graph leaves of it that takes so much; half at most.
+
+        Call it before each graph, unless all of that memory is given back.
+        """
+        if self.arena is not None:
+            self.arena.trim(max(min(memory // 2, memory - peak), 0))
 
     def holding(self, room: int) -> AbstractContextManager[str]:
         """Let each worker hold so many bytes of records, and give the place of these."""
@@ -120,6 +132,10 @@ def choose(scheduler: Any, patience: float = PATIENCE_SECONDS) -> Scheduler:
     """
     if scheduler is None:
         scheduler = current_client() or "threads"
+    if isinstance(scheduler, Threads):
+        if not scheduler.is_open:
+            raise AnalysisError(f"scheduler is {scheduler!r}; make another one")
+        return LocalScheduler(scheduler.count, scheduler)
     if scheduler == "threads":
         return LocalScheduler(available_processors())
     if scheduler in ("synchronous", "sync", "single-threaded"):
@@ -130,15 +146,108 @@ def choose(scheduler: Any, patience: float = PATIENCE_SECONDS) -> Scheduler:
         return DistributedScheduler(scheduler, patience=patience)
     raise AnalysisError(
         f"scheduler is {scheduler!r}; expected None, 'threads', 'synchronous', a "
-        "distributed.Client, or an address such as 'tcp://host:8786'"
+        "tsstore.Threads, a distributed.Client, or an address such as 'tcp://host:8786'"
     )
 
 
-class LocalScheduler(Scheduler):
-    """Threads of this process; one thread is the synchronous scheduler."""
+class Threads:
+    """Threads of this process that are kept for several analyses, with the memory that they use.
 
-    def __init__(self, threads: int) -> None:
+    Memory that is new to a process, and threads that begin, take time: an analysis that follows
+    others is faster. It is a scheduler to pass as ``scheduler=``, until it is closed::
+
+        with tsstore.Threads() as threads:
+            for path in runs:
+                print(tsstore.analyze(path, scheduler=threads))
+
+    What is kept between analyses is never more than half the ``memory=`` of the next one, which it
+    counts in.
+
+    Parameters
+    ----------
+    threads
+        How many; as many as this process may use processors unless given.
+
+    Raises
+    ------
+    AnalysisError
+        For fewer than one thread.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        count = available_processors() if threads is None else threads
+        if not isinstance(count, int) or count < 1:
+            raise AnalysisError(f"threads is {threads!r:.80}; expected a number, 1 at least")
+        self.count, self.arena, self.is_open = count, Arena(), True
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="tsstore")
+
+    def close(self) -> None:
+        """End the threads, and give the memory back to the system.
+
+        An analysis that another thread still has on them is an AnalysisError there.
+        """
+        self.is_open = False
+        self._pool.shutdown(cancel_futures=True)
+        give_back_memory(self.arena)
+
+    @contextmanager
+    def lend(self, threads: int) -> Iterator[_Lent]:
+        """Let a graph use so many threads; when it ends, none of its tasks is left."""
+        lent = _Lent(self._pool, threads)
+        try:
+            yield lent
+        except (CancelledError, RuntimeError) as error:
+            if self.is_open:
+                raise
+            raise AnalysisError(
+                "tsstore.Threads were closed while an analysis used them; close them when it ends"
+            ) from error
+        finally:
+            lent.settle()
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"{self.count} kept" if self.is_open else "closed"
+        return f"<tsstore.Threads: {state}, {format_memory(self.arena.free_bytes)} of memory>"
+
+
+class _Lent:
+    """Some threads of a pool, as Dask uses one: so many tasks of a graph run at a time."""
+
+    def __init__(self, pool: ThreadPoolExecutor, threads: int) -> None:
+        self._pool, self._max_workers = pool, threads
+        self._running: set[Future[Any]] = set()
+
+    def submit(self, *task: Any) -> Future[Any]:
+        """Let a task run."""
+        future = self._pool.submit(*task)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
+
+    def settle(self) -> None:
+        """Let no task begin any more, and wait for those that run."""
+        left = list(self._running)
+        for future in left:
+            future.cancel()
+        wait(left)
+
+
+class LocalScheduler(Scheduler):
+    """Threads of this process; one thread is the synchronous scheduler.
+
+    They are lent by those that are kept, with their memory, or else begin and end with each graph.
+    """
+
+    def __init__(self, threads: int, kept: Threads | None = None) -> None:
         self.threads = self.all_threads = threads
+        self.arena = Arena() if kept is None else kept.arena
+        self._pool = _thread_pool if kept is None else kept.lend
 
     def memory(self, requested: int | str | None) -> int:
         """Return what was asked for, or a quarter of what there is."""
@@ -161,7 +270,7 @@ class LocalScheduler(Scheduler):
         if threads == 1:
             found = get_sync(graph, key, callbacks=callbacks)
         else:
-            with _thread_pool(threads) as pool:
+            with self._pool(threads) as pool:
                 found = get(graph, key, pool=pool, callbacks=callbacks)
         return list(found) if isinstance(key, list) else found
 

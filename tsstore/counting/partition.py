@@ -7,26 +7,71 @@ processor's cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from tsstore.counting.arena import Arena
 from tsstore.counting.hashing import HashRange, Place, Width, copy_key, width_of
-from tsstore.counting.records import Buffers, Groups, Records, bytes_of_group, checked_groups
-from tsstore.counting.tables.spectra import ENTRY_BYTES, small_bytes
+from tsstore.counting.records import (
+    LATER,
+    Buffers,
+    Groups,
+    Records,
+    SampleKeys,
+    checked_groups,
+    counted_columns,
+)
 from tsstore.numba_tools.arrays import I64, U32, U64
-from tsstore.numba_tools.decorators import kernel
+from tsstore.numba_tools.decorators import inlined, kernel
 
-SUBPARTITION_RECORDS: Final = 1 << 16
+SUBPARTITION_RECORDS: Final = 1 << 15
 """Of a subpartition whose tables fit the processor's cache well."""
-LEAST_PREFIX_BITS: Final = 6
-"""Of the hash that all keys of a subpartition have in common, at least: counts take their place."""
+MOST_RECORDS: Final = (1 << 16) - 1
+"""Of a subpartition that is counted in such tables: they have 16 bits for a number of records."""
 
 _HASH_BITS: Final = 64
+_TAG_SHIFT: Final = np.uint64(_HASH_BITS - 1)
+_HALF: Final = np.uint64(32)
+_LOWER: Final = np.uint64((1 << 32) - 1)
+_ONE: Final = np.uint64(1)
 _LARGEST_BITS: Final = 24
 _MOST_SUBPARTITION_BITS: Final = 12
-_WHOLE_BYTES: Final = 1 << 14
+
+
+def scatter_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> tuple[Records, I64]:
+    """Order rows by the top bits of their hash, 1 to 24, as bare records; see :func:`scatter`.
+
+    Each partition begins with a tag, as its first row is of a later sample than none.
+    """
+    _check_bits(bits, 1, 0)
+    shift = np.uint64(_HASH_BITS - bits)
+    offsets = _count_rows([rows.keys], bits, shift)
+    records = Records.empty(rows.keys.shape[1], True, rows.group_bytes, len(rows), arena)
+    cursors = offsets[:-1].astype(np.uint64)
+    _tag_rows(
+        rows.keys, rows.ends, rows.group, records.keys, records.group, shift, cursors,
+        width_of(records.keys),
+    )  # fmt: skip
+    return records, offsets
+
+
+def number_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> tuple[U64, I64]:
+    """Order rows by the top bits of their hash, in whose place the sample's number is then.
+
+    There are no more samples than so many bits can tell. Returns the keys, uint64 (rows, words),
+    and where each of 2**bits parts begins, and the last one ends: for
+    :class:`tsstore.counting.parts.PartPiece`.
+    """
+    _check_bits(bits, 1, 0)
+    if rows.ends is None or len(rows.ends) > 1 << bits:
+        raise ValueError(f"expected {1 << bits} samples at most, and where they end")
+    shift = np.uint64(_HASH_BITS - bits)
+    offsets = _count_rows([rows.keys], bits, shift)
+    moved = Records.empty(rows.keys.shape[1], count=len(rows), arena=arena).keys
+    cursors = offsets[:-1].astype(np.uint64)
+    _number_rows(rows.keys, rows.ends, moved, shift, cursors, width_of(moved))
+    return moved, offsets
 
 
 def scatter(
@@ -41,7 +86,8 @@ def scatter(
     bits
         How many bits to order by, 0 to 24.
     skipped_bits
-        How many top bits come before these: those that the records have in common.
+        How many top bits come before these: those that the records have in common; of bare records
+        at least 1, in whose place there is a tag.
     buffers
         Where the records are to lie until the next ones of their kind; None takes new memory.
 
@@ -52,29 +98,56 @@ def scatter(
     offsets
         int64 (2**bits + 1,): partition p is ``records[offsets[p] : offsets[p + 1]]``.
     """
-    if not 0 <= bits <= min(_LARGEST_BITS, _HASH_BITS - skipped_bits):
-        raise ValueError(
-            f"{bits} bits to scatter by after {skipped_bits}; expected 0 to {_LARGEST_BITS}, "
-            "within the hash"
-        )
+    kind = pieces[0]
+    _check_bits(bits, 0, skipped_bits)
+    if kind.is_bare and not skipped_bits:
+        raise ValueError("bare records have a tag in the first bit; skip that, and scatter rows")
     # No shift by 64 bits, which is not defined: one partition takes all.
     shift = np.uint64(min(_HASH_BITS - skipped_bits - bits, _HASH_BITS - 1))
-    mask = np.uint64((1 << bits) - 1)
-    offsets = np.zeros(2**bits + 1, np.int64)
-    for piece in pieces:
-        _count(piece.keys, shift, mask, offsets[1:])
-    np.cumsum(offsets, out=offsets)
-    count, kind = int(offsets[-1]), pieces[0]
-    sort = kind.words, kind.is_bare, kind.group_bytes
+    offsets = _count_rows([piece.keys for piece in pieces], bits, shift)
+    count, sort = int(offsets[-1]), (kind.words, kind.is_bare, kind.group_bytes)
     if buffers is None:
         scattered = Records.empty(*sort, count)
     else:
         name = f"scattered {'bare' if kind.is_bare else 'counted'}"
         scattered = buffers.records(name, count, *sort)
-    cursors, width = offsets[:-1].copy(), width_of(scattered.keys)
+    cursors, width = offsets[:-1].astype(np.uint64), width_of(scattered.keys)
+    mask, sample = np.uint64((1 << bits) - 1), np.uint64(0)
     for piece in pieces:
-        _move(*piece.columns, *scattered.columns, shift, mask, cursors, width)
+        if kind.is_bare:
+            sample = np.uint64(_move_bare(
+                piece.keys, piece.group, scattered.keys, scattered.group, sample, shift, mask,
+                cursors, width,
+            ))  # fmt: skip
+        else:
+            _move_counted(
+                *counted_columns(piece), *counted_columns(scattered), shift, mask, cursors, width
+            )
     return scattered, offsets
+
+
+def restore_hashes(keys: U64, partition: int, bits: int) -> U64:
+    """Return keys of a partition of so many bits with the first bit of the hash, not a tag."""
+    restored = keys.copy()
+    restored[:, 0] &= ~LATER
+    restored[:, 0] |= np.uint64(partition >> (bits - 1) << (_HASH_BITS - 1))
+    return restored
+
+
+def _check_bits(bits: int, least: int, skipped_bits: int) -> None:
+    if not least <= bits <= min(_LARGEST_BITS, _HASH_BITS - skipped_bits):
+        raise ValueError(
+            f"{bits} bits to scatter by after {skipped_bits}; expected {least} to {_LARGEST_BITS}, "
+            "within the hash"
+        )
+
+
+def _count_rows(pieces: Sequence[U64], bits: int, shift: np.uint64) -> I64:
+    """Return where each of 2**bits partitions of keys begins, and where the last one ends."""
+    offsets = np.zeros(2**bits + 1, np.int64)
+    for keys in pieces:
+        _count(keys, shift, np.uint64((1 << bits) - 1), offsets[1:])
+    return np.cumsum(offsets, out=offsets)
 
 
 def most_records(subpartition_records: int) -> int:
@@ -82,57 +155,13 @@ def most_records(subpartition_records: int) -> int:
 
     What is larger does not go into the tables of the others.
     """
-    return 2 * subpartition_records
+    return min(2 * subpartition_records, MOST_RECORDS)
 
 
-def subpartition_bits(
-    records: int, partition_bits: int, subpartition_records: int = SUBPARTITION_RECORDS
-) -> int:
+def subpartition_bits(records: int, subpartition_records: int = SUBPARTITION_RECORDS) -> int:
     """Return by how many bits a partition of so many records is divided."""
     wanted = ((max(records, 1) - 1) // subpartition_records).bit_length()
-    return max(min(wanted, _MOST_SUBPARTITION_BITS), LEAST_PREFIX_BITS - partition_bits)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Records of one kind, subpartition after subpartition.
-
-    Attributes
-    ----------
-    ends
-        int64 (parts + 1,): subpartition p is ``records[ends[p] : ends[p + 1]]``.
-    """
-
-    records: Records
-    ends: I64
-
-    def __len__(self) -> int:
-        return len(self.ends) - 1
-
-    def of(self, part: Place) -> Records:
-        """Return the records of one subpartition, as views."""
-        return self.records[int(self.ends[part]) : int(self.ends[part + 1])]
-
-
-def subpartitions(
-    pieces: Sequence[Records],
-    words: int,
-    partition_bits: int,
-    bits: int,
-    group_bytes: int = 0,
-    buffers: Buffers | None = None,
-) -> tuple[Parts, Parts]:
-    """Divide the records of a partition, all in memory: bare ones, and others.
-
-    The keys of the partition have the top `partition_bits` of their hash in common; it is divided
-    by so many further `bits`. Records lie in the buffers, if there are any, until the next ones.
-    """
-    kinds = []
-    for bare in (True, False):
-        own = [piece for piece in pieces if piece.is_bare == bare]
-        own = own or [Records.empty(words, bare, group_bytes)]
-        kinds.append(Parts(*scatter(own, bits, partition_bits, buffers)))
-    return kinds[0], kinds[1]
+    return min(wanted, _MOST_SUBPARTITION_BITS)
 
 
 def order_by_group(
@@ -140,42 +169,18 @@ def order_by_group(
 ) -> Records:
     """Return those in a range of hashes in the order of groups, without these, in buffers.
 
-    Where each group begins and ends is written to `places`, zeros (2, groups).
+    Where each group begins and ends is written to `places`, int64 (2, groups).
     """
-    group, (starts, ends) = checked_groups(records, groups), places
+    group = checked_groups(records, groups)
     name = f"ordered {'bare' if records.is_bare else 'counted'}"
     ordered = buffers.records(name, len(records), records.words, records.is_bare, 0)
-    count_in_groups(records.keys, group, hashes, starts)
-    starts[:] = np.cumsum(starts) - starts
-    ends[:] = starts
+    cursors = np.empty(groups, np.uint64)
+    place_groups(records.keys, group, hashes, places, cursors)
     sort_by_group(
         records.keys, records.multiplicity, records.incidence, group, hashes,
-        ordered.keys, ordered.multiplicity, ordered.incidence, ends, width_of(ordered.keys),
+        ordered.keys, ordered.multiplicity, ordered.incidence, cursors, width_of(ordered.keys),
     )  # fmt: skip
     return ordered
-
-
-def subpartition_table_bytes(
-    words: int, groups: int, subpartition_records: int, sets: int = 0
-) -> int:
-    """Bytes of all tables of a subpartition that is not large, at most.
-
-    Of each record marks, and the record if it is no singleton. By group, the record in the order of
-    groups, a state with its counts, places in an index, an entry of the log, and what it changes,
-    twice while that is handed on; and what is added up at once. Else slots of a packed table, and a
-    small one of whole counts.
-    """
-    codes = groups * (sets + 1)
-    key = 8 * words
-    size = 8 + key + bytes_of_group(codes)
-    if groups:
-        changes = (5 if sets else 2) * ENTRY_BYTES
-        size += (key + 8) + (key + 8 + 16 + 16) + 16 + 24 + (24 if sets else 0) + 2 * changes
-        fixed = small_bytes(groups, sets)
-    else:
-        size += 4 * key
-        fixed = _WHOLE_BYTES * (words + 1)
-    return most_records(subpartition_records) * size + fixed
 
 
 @kernel
@@ -185,45 +190,138 @@ def _count(keys: U64, shift: np.uint64, mask: np.uint64, counts: I64) -> None:
         counts[(keys[row, 0] >> shift) & mask] += 1
 
 
+@inlined
+def next_place(cursors: U64, partition: np.uint64, sample: np.uint64) -> tuple[np.uint64, bool]:
+    """Return the next place of a partition, and whether the sample is its last one's no more.
+
+    In the upper half of a cursor is the last sample: one word is read and written a row.
+    """
+    cursor = cursors[partition]
+    cursors[partition] = (sample << _HALF) | ((cursor + _ONE) & _LOWER)
+    return cursor & _LOWER, cursor >> _HALF != sample
+
+
+@inlined
+def _write_bare(
+    keys: U64, row: Place, moved: U64, place: Place, is_later: bool, width: Width
+) -> None:
+    """Write a key with a tag."""
+    copy_key(keys, row, moved, place, width)
+    moved[place, 0] = (keys[row, 0] & ~LATER) | (np.uint64(is_later) << _TAG_SHIFT)
+
+
 @kernel
-def _move(
+def _tag_rows(
     keys: U64,
-    multiplicity: U32 | None,
-    incidence: U32 | None,
+    ends: I64 | None,
     group: Groups | None,
     moved: U64,
-    moved_multiplicity: U32 | None,
-    moved_incidence: U32 | None,
     moved_group: Groups | None,
     shift: np.uint64,
-    mask: np.uint64,
-    cursors: I64,
+    cursors: U64,
     width: Width,
 ) -> None:
-    """Write each record where the cursor of its partition is, and advance that.
+    """Write each row as a record where the cursor of its partition is, and advance that.
 
     Rows and places are unsigned: whether they count from an array's end need not be asked.
     """
+    start = np.uint64(0)
+    if ends is None:
+        for row in range(np.uint64(keys.shape[0])):
+            place, _ = next_place(cursors, keys[row, 0] >> shift, start)
+            _write_bare(keys, row, moved, place, True, width)
+            if group is not None and moved_group is not None:
+                moved_group[place] = group[row]
+    else:
+        for sample in range(np.uint64(ends.size)):
+            stop = np.uint64(ends[sample])
+            for row in range(start, stop):
+                place, is_later = next_place(cursors, keys[row, 0] >> shift, sample + _ONE)
+                _write_bare(keys, row, moved, place, is_later, width)
+                if group is not None and moved_group is not None:
+                    moved_group[place] = group[sample]
+            start = stop
+
+
+@kernel
+def _number_rows(
+    keys: U64, ends: I64, moved: U64, shift: np.uint64, cursors: U64, width: Width
+) -> None:
+    """Write each row likewise, with the number of its sample in place of the bits that order it."""
+    start, lower = np.uint64(0), (_ONE << shift) - _ONE
+    for sample in range(np.uint64(ends.size)):
+        number, stop = sample << shift, np.uint64(ends[sample])
+        for row in range(start, stop):
+            partition = keys[row, 0] >> shift
+            place = cursors[partition]
+            cursors[partition] = place + _ONE
+            copy_key(keys, row, moved, place, width)
+            moved[place, 0] = (keys[row, 0] & lower) | number
+        start = stop
+
+
+@kernel
+def _move_bare(
+    keys: U64,
+    group: Groups | None,
+    moved: U64,
+    moved_group: Groups | None,
+    sample: np.uint64,
+    shift: np.uint64,
+    mask: np.uint64,
+    cursors: U64,
+    width: Width,
+) -> np.uint64:
+    """Write bare records likewise, after those of so many samples; return how many there are then.
+
+    Each gets the tag that it has among those of its new partition.
+    """
+    last = np.uint64(sample)
     for row in range(np.uint64(keys.shape[0])):
-        partition = (keys[row, 0] >> shift) & mask
-        cursor = cursors[partition]
-        cursors[partition] = cursor + 1
-        place = np.uint64(cursor)
+        last += keys[row, 0] >> _TAG_SHIFT
+        place, is_later = next_place(cursors, (keys[row, 0] >> shift) & mask, last)
+        _write_bare(keys, row, moved, place, is_later, width)
+        if group is not None and moved_group is not None:
+            moved_group[place] = group[row]
+    return last
+
+
+@kernel
+def _move_counted(
+    keys: U64,
+    multiplicity: U32,
+    incidence: U32,
+    group: Groups | None,
+    moved: U64,
+    moved_multiplicity: U32,
+    moved_incidence: U32,
+    moved_group: Groups | None,
+    shift: np.uint64,
+    mask: np.uint64,
+    cursors: U64,
+    width: Width,
+) -> None:
+    """Write records with counts likewise."""
+    for row in range(np.uint64(keys.shape[0])):
+        place, _ = next_place(cursors, (keys[row, 0] >> shift) & mask, np.uint64(0))
         copy_key(keys, row, moved, place, width)
-        if multiplicity is not None and moved_multiplicity is not None:
-            moved_multiplicity[place] = multiplicity[row]
-        if incidence is not None and moved_incidence is not None:
-            moved_incidence[place] = incidence[row]
+        moved_multiplicity[place], moved_incidence[place] = multiplicity[row], incidence[row]
         if group is not None and moved_group is not None:
             moved_group[place] = group[row]
 
 
 @kernel
-def count_in_groups(keys: U64, group: Groups, hashes: HashRange, counts: I64) -> None:
-    """Add the number of keys of each group, those in a range of hashes."""
+def place_groups(keys: U64, group: Groups, hashes: HashRange, places: I64, cursors: U64) -> None:
+    """Write where the keys of each group begin and end, those in a range of hashes."""
+    places[:] = 0
     for row in range(group.size):
         if (keys[row, 0] >> hashes.shift) & hashes.mask == hashes.number:
-            counts[group[row]] += 1
+            places[1, group[row]] += 1
+    start = np.int64(0)
+    for own in range(places.shape[1]):
+        places[0, own], cursors[own] = start, start
+        start += places[1, own]
+        places[1, own] = start
 
 
 @kernel
@@ -236,17 +334,25 @@ def sort_by_group(
     sorted_keys: U64,
     sorted_multiplicity: U32 | None,
     sorted_incidence: U32 | None,
-    cursors: I64,
+    cursors: U64,
     width: Width,
 ) -> None:
-    """Write each record in a range of hashes where the cursor of its group is, and advance that."""
+    """Write each record in a range of hashes where the cursor of its group is, and advance that.
+
+    Bare records get the tags that they have in this order.
+    """
+    last = np.uint64(0)
     # Unsigned: whether rows count from an array's end need not be asked.
     for row in range(np.uint64(group.size)):
+        if multiplicity is None:
+            last += keys[row, 0] >> _TAG_SHIFT
         if (keys[row, 0] >> hashes.shift) & hashes.mask != hashes.number:
             continue
-        place = np.uint64(cursors[group[row]])
-        cursors[group[row]] += 1
-        copy_key(keys, row, sorted_keys, place, width)
+        place, is_later = next_place(cursors, np.uint64(group[row]), last)
+        if multiplicity is None:
+            _write_bare(keys, row, sorted_keys, place, is_later, width)
+        else:
+            copy_key(keys, row, sorted_keys, place, width)
         if multiplicity is not None and sorted_multiplicity is not None:
             sorted_multiplicity[place] = multiplicity[row]
         if incidence is not None and sorted_incidence is not None:

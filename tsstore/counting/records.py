@@ -3,6 +3,12 @@
 Most records of a large layer stand for one row: those are *bare*, a key and nothing else. Whatever
 was merged early has counts beside its keys. One table takes both. The memory in which records and
 other arrays lie is used again and again, so that it is taken from the system once.
+
+Bare records lie in the order of samples, and the top bit of each is a *tag*: it is set if the row
+is of a later sample than the record before. So a table that takes one after the other knows where
+samples begin, counts how many show a state, and finds equal rows of one sample, without a number of
+the sample in each record. The bit that was there is the same in all records of a partition, which
+implies it.
 """
 
 from __future__ import annotations
@@ -11,17 +17,21 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tsstore.numba_tools.arrays import U8, U32, U64
+from tsstore.counting.arena import Arena
+from tsstore.numba_tools.arrays import I64, U8, U32, U64
 
 Groups = NDArray[np.uint8 | np.uint16]
 """The group of each sample or record: numbers as wide as they need be."""
 
 _GROUP_DTYPES: dict[int, type[np.uint8 | np.uint16]] = {1: np.uint8, 2: np.uint16}
+LATER: Final = np.uint64(1 << 63)
+"""The tag of a bare record, in word 0 of its key: its row is of a later sample than the last."""
+
 _KINDS = {
     "multiplicity": (np.dtype(np.uint32),),
     "incidence": (np.dtype(np.uint32),),
@@ -36,12 +46,14 @@ class Records:
     Attributes
     ----------
     keys
-        uint64 (records, words), C-contiguous. Word 0 is the hash: 64 mixed bits.
+        uint64 (records, words), C-contiguous. Word 0 is the hash: 64 mixed bits, or in bare records
+        a tag, :data:`LATER` or 0, and 63 mixed bits. The tag of the first one is set.
     multiplicity
         uint32 (records,): the number of rows that a record stands for, at least 1. None: 1 each.
     incidence
-        uint32 (records,): the number of samples that those rows come from, at least 1. None where
-        there is no multiplicity: 1 each.
+        uint32 (records,): the number of samples that those rows come from, at least 1; no other
+        record has rows of these samples with this key. None where there is no multiplicity: tags
+        tell.
     group
         uint8 or uint16 (records,): the group of samples that they come from; None where groups are
         not told apart.
@@ -71,11 +83,22 @@ class Records:
                 )
 
     @classmethod
-    def empty(cls, words: int, bare: bool = True, group_bytes: int = 0, count: int = 0) -> Records:
-        """Room for so many: with keys of so many words, with counts or without, and with groups."""
-        multiplicity, incidence = (None, None) if bare else np.empty((2, count), np.uint32)
-        group = np.empty(count, _GROUP_DTYPES[group_bytes]) if group_bytes else None
-        return cls(np.empty((count, words), np.uint64), multiplicity, incidence, group)
+    def empty(
+        cls,
+        words: int,
+        bare: bool = True,
+        group_bytes: int = 0,
+        count: int = 0,
+        arena: Arena | None = None,
+    ) -> Records:
+        """Room for so many: with keys of so many words, with counts or without, and with groups.
+
+        It is of an arena, or else new memory.
+        """
+        empty = np.empty if arena is None else arena.empty
+        multiplicity, incidence = (None, None) if bare else empty((2, count), np.uint32)
+        group = empty((count,), _GROUP_DTYPES[group_bytes]) if group_bytes else None
+        return cls(empty((count, words), np.uint64), multiplicity, incidence, group)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -126,6 +149,33 @@ class Records:
         return self.keys, self.multiplicity, self.incidence, self.group
 
 
+@dataclass(frozen=True, eq=False)
+class SampleKeys:
+    """Keys of rows, sample after sample.
+
+    Attributes
+    ----------
+    keys
+        uint64 (rows, words), C-contiguous, all bits of the hash.
+    ends
+        int64 (samples,): where the keys of each sample end. None: each row is a sample.
+    group
+        uint8 or uint16 (samples,): the group of each sample, if groups are told apart.
+    """
+
+    keys: U64
+    ends: I64 | None = None
+    group: Groups | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def group_bytes(self) -> int:
+        """Bytes of a group's number; 0 where groups are not told apart."""
+        return 0 if self.group is None else self.group.itemsize
+
+
 def counted_columns(records: Records) -> tuple[U64, U32, U32, Groups | None]:
     """Return the columns of records that are not bare."""
     if records.multiplicity is None or records.incidence is None:
@@ -163,10 +213,11 @@ _Kept = TypeVar("_Kept")
 class Buffers(threading.local):
     """Arrays by name, and other things: each thread has its own, and one task at a time.
 
-    What is sent to another process is empty there.
+    Their memory is of an arena, if there is one. What is sent to another process is empty there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arena: Arena | None = None) -> None:
+        self._empty = np.empty if arena is None else arena.empty
         self._arrays: dict[str, U8] = {}
         self._kept: dict[object, Any] = {}
 
@@ -177,7 +228,7 @@ class Buffers(threading.local):
         if held is None or held.size < size:
             self._arrays.pop(name, None)
             # A little more, as the next one may be a little larger.
-            held = self._arrays[name] = np.empty(size + size // 16, np.uint8)
+            held = self._arrays[name] = self._empty((size + size // 16,), np.uint8)
         return held[:size].view(dtype).reshape(shape)
 
     def records(self, name: str, count: int, words: int, bare: bool, group_bytes: int) -> Records:

@@ -14,11 +14,18 @@ import numpy as np
 
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
+from tsstore.counting.parts import divide_rows, tag_rows
 from tsstore.counting.premerge import hot_keys as hot
+from tsstore.counting.premerge.cold_keys import absorb_hot_keys
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, DirectTable
 from tsstore.counting.premerge.samples import count_groups, deal, numbers_by_group
-from tsstore.counting.premerge.within_samples import merge_samples
-from tsstore.counting.records import Groups, Records, bytes_of_group, group_dtype
+from tsstore.counting.records import (
+    Groups,
+    Records,
+    SampleKeys,
+    bytes_of_group,
+    group_dtype,
+)
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
 from tsstore.counting.tables.spectra import add_up_entries
 
@@ -45,18 +52,20 @@ def warm_up(row_bytes: int, exact: bool, groups: int, spill: bool, sets: bool = 
     told = (2, 0) if width else (0, 0)
     # Of as many sets as take numbers of this width.
     told = (1, 1 << 8 if width > 1 else 1) if sets else told
-    pieces = [piece for records in _merged(scheme, width) for piece in records]
-    pieces.append(_many(scheme.words, width))
-    scattered = [scatter([piece], 1)[0] for piece in pieces]
+    rows, counted = _preaggregated(scheme, width)
+    rows.append(_many(scheme.words, width))
+    scattered = [tag_rows(of, 1).records for of in rows]
+    divide_rows(rows[1], 10)
+    scattered += [scatter([piece], 1)[0] for piece in counted]
     scatter([scattered[0], scattered[0]], 1, 1)
     _count(scattered, scheme.words, *told)
     if spill:
         _count(list(map(_as_from_a_file, scattered)), scheme.words, *told)
 
 
-def _merged(scheme: KeyScheme, width: int) -> list[list[Records]]:
-    """Return records of samples of one position and of several, with hot keys and without."""
-    merged = []
+def _preaggregated(scheme: KeyScheme, width: int) -> tuple[list[SampleKeys], list[Records]]:
+    """Return samples of one position and of several, with hot keys and without, and the latter."""
+    left, counted = [], []
     data = np.zeros((_FEW_ROWS, scheme.row_bytes), np.uint8)
     data[:, 0] = np.arange(_FEW_ROWS) // 4
     few = scheme.keys(data)
@@ -74,26 +83,30 @@ def _merged(scheme: KeyScheme, width: int) -> list[list[Records]]:
             numbers_by_group(count, group, 2)
             table = hot.HotKeys(scheme.words, groups, rows)
             own = group if width else None
-            records, _ = merge_samples(keys, count, table, own)
-            merged += [records, table.take()]
+            # Hot keys are absorbed another way where each row is a sample.
+            left += [
+                absorb_hot_keys(keys, of, table, own)[0]
+                for of in ([None, count] if positions == 1 else [count])
+            ]
+            counted += table.take()
     if scheme.row_bytes <= MOST_ROW_BYTES:
         direct = DirectTable(scheme, groups, _FEW_ROWS)
         direct.count(data, np.array([_FEW_ROWS]), np.zeros(1, dtype) if width else None)
-        merged.append(direct.take())
-    return merged
+        counted += direct.take()
+    return left, counted
 
 
-def _many(words: int, width: int) -> Records:
-    """Return records of so many keys, each in two groups, that all tables grow."""
+def _many(words: int, width: int) -> SampleKeys:
+    """Return rows of so many keys, each in two groups, that all tables grow."""
     rows = np.arange(_ROWS_OF_MANY)
     keys = np.repeat((rows[:, None] // 2).astype(np.uint64), words, axis=1)
-    return Records(keys, group=(rows % 2).astype(f"u{width}") if width else None)
+    return SampleKeys(keys, None, (rows % 2).astype(f"u{width}") if width else None)
 
 
 def _count(records: list[Records], words: int, groups: int, sets: int) -> None:
     """Count with and without gathering, and add up what both changed, as of two partitions."""
-    _, streamed = aggregate(lambda: records, words, 0, 1 << 17, groups, sets)
-    _, gathered = aggregate_gathered(records, words, 0, 1 << 17, groups=groups, sets=sets)
+    *_, streamed = aggregate(lambda: records, words, 1, 1 << 17, groups, sets)
+    *_, gathered = aggregate_gathered(records, words, 1, 1 << 17, groups=groups, sets=sets)
     if streamed is not None and gathered is not None:
         add_up_entries([streamed, gathered])
 

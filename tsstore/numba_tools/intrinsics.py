@@ -18,9 +18,12 @@ from numba.np.numpy_support import as_dtype, carray
 _WORD: Final = ir.IntType(64)
 _DOUBLE: Final = ir.IntType(128)
 _WORD_BITS: Final = ir.Constant(_DOUBLE, 64)
+_LANES: Final = 8
+_BUCKET: Final = ir.VectorType(_WORD, _LANES)
 _LITTLE_ENDIAN: Final = sys.byteorder == "little"
 
 _Word = np.uint64
+_Whole = int | np.signedinteger[Any]
 
 
 def words_at(address: int, count: int, like: np.generic) -> npt.NDArray[Any]:
@@ -85,6 +88,60 @@ def _write_multiply_add(context: Any, builder: Any, signature: Any, arguments: A
     return context.make_tuple(builder, signature.return_type, [upper, builder.trunc(total, _WORD)])
 
 
+def _type_compare_bucket(typing_context: Any, words: Any, at: Any, word: Any) -> Any:
+    masks = types.UniTuple(types.uint64, 2)  # type: ignore[no-untyped-call]
+    return masks(words, types.uint64, types.uint64), _write_compare_bucket
+
+
+def _write_compare_bucket(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Compare a vector of words: LLVM has an instruction of each processor for that, or several."""
+    words, at, word = arguments
+    element = _element(context, builder, signature, words, at)
+    loaded = builder.load(builder.bitcast(element, _BUCKET.as_pointer()), align=8)
+    zeros, lane = ir.Constant(_BUCKET, [0] * _LANES), ir.Constant(ir.IntType(32), 0)
+    first = builder.insert_element(zeros, word, lane)
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+    wanted = builder.shuffle_vector(first, zeros, lanes)
+    masks = [
+        builder.zext(
+            builder.bitcast(builder.icmp_unsigned("==", loaded, other), ir.IntType(_LANES)), _WORD
+        )
+        for other in (wanted, zeros)
+    ]
+    return context.make_tuple(builder, signature.return_type, masks)
+
+
+def _type_copy_from(typing_context: Any, address: Any, array: Any, at: Any, count: Any) -> Any:
+    return types.void(types.intp, array, types.intp, types.intp), _write_copy_from
+
+
+def _write_copy_from(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    address, array, at, count = arguments
+    to = _element(context, builder, signature.replace(args=signature.args[1:]), array, at)
+    source = builder.inttoptr(address, to.type)
+    size = context.get_abi_sizeof(to.type.pointee)
+    cgutils.raw_memcpy(builder, to, source, count, size)  # type: ignore[no-untyped-call]
+    return context.get_dummy_value()
+
+
+def _type_item_at(typing_context: Any, address: Any, at: Any, like: Any) -> Any:
+    return like.dtype(types.intp, types.intp, like), _write_item_at
+
+
+def _write_item_at(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    address, at, like = arguments
+    data = context.make_array(signature.args[2])(context, builder, like).data
+    return builder.load(builder.gep(builder.inttoptr(address, data.type), [at]))
+
+
+def _type_count_trailing_zeros(typing_context: Any, word: Any) -> Any:
+    return types.uint64(types.uint64), _write_count_trailing_zeros
+
+
+def _write_count_trailing_zeros(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+
 def _join(builder: Any, high: Any, low: Any) -> Any:
     shifted = builder.shl(builder.zext(high, _DOUBLE), _WORD_BITS)
     return builder.or_(shifted, builder.zext(low, _DOUBLE))
@@ -105,3 +162,25 @@ load_word = intrinsic(_type_load_word)  # type: ignore[assignment]
 #: ``key = 2**64 * key_high + key_low``. For compiled functions alone.
 multiply_add: Callable[[_Word, _Word, _Word, _Word, _Word], tuple[_Word, _Word]]
 multiply_add = intrinsic(_type_multiply_add)  # type: ignore[assignment]
+
+#: ``compare_bucket(words, at, word)`` compares ``words[at : at + 8]``, for ``words`` a uint64
+#: (words,), with a word and with 0: two uint64 whose bits say which are equal. Nothing checks that
+#: the words are there. For compiled functions alone.
+compare_bucket: Callable[[npt.NDArray[np.uint64], _Word, _Word], tuple[_Word, _Word]]
+compare_bucket = intrinsic(_type_compare_bucket)  # type: ignore[assignment]
+
+#: ``count_trailing_zeros(word)`` is the number of the lowest bit that is set in a uint64, as one;
+#: 64 of 0. For compiled functions alone.
+count_trailing_zeros: Callable[[_Word], _Word]
+count_trailing_zeros = intrinsic(_type_count_trailing_zeros)  # type: ignore[assignment]
+
+#: ``copy_from(address, array, at, count)`` copies so many items of the array, C-contiguous, from an
+#: address to where its item number ``at`` is. Nothing checks that they are there. For compiled
+#: functions alone.
+copy_from: Callable[[_Whole, npt.NDArray[Any], _Whole, _Whole], None]
+copy_from = intrinsic(_type_copy_from)  # type: ignore[assignment]
+
+#: ``item_at(address, at, like)`` is item number ``at``, of the type of the array ``like``, of those
+#: at an address. Nothing checks that it is there. For compiled functions alone.
+item_at: Callable[[_Whole, _Whole, npt.NDArray[Any]], Any]
+item_at = intrinsic(_type_item_at)  # type: ignore[assignment]

@@ -10,6 +10,7 @@ from typing import Any
 import children
 import numpy as np
 import pytest
+from counting_cases import by_partition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,13 +46,13 @@ def draw_records(
 def scattered(counts: list[int], words: int, bits: int, grouped: bool = False) -> list[Scattered]:
     """Return pieces of so many records, of which every other one is bare."""
     drawn = (draw_records(n, n, words, grouped, not n % 2) for n in counts)
-    return [scatter([records], bits) for records in drawn]
+    return [by_partition(records, bits) for records in drawn]
 
 
 def in_file(folder: Path, count: int = 500, bits: int = 3, words: int = 1) -> FiledSlices:
     """Spill bare records and as many others."""
     pieces = [draw_records(1, count, words, bare=bare) for bare in (True, False)]
-    return spill([scatter([piece], bits) for piece in pieces], str(folder))
+    return spill([by_partition(piece, bits) for piece in pieces], str(folder))
 
 
 def read(slices: FiledSlices | HeldSlices, partition: int = 0) -> list[Records]:
@@ -114,10 +115,10 @@ def test_records_lie_in_frames_that_are_read_one_by_one(tmp_path, monkeypatch):
 
 def test_a_partition_without_records_has_no_frame(tmp_path):
     bare = Records(np.zeros((3, 1), np.uint64))
-    slices = spill([scatter([bare], 2)], str(tmp_path))
+    slices = spill([by_partition(bare, 2)], str(tmp_path))
     assert [len(read(slices, partition)) for partition in range(4)] == [1, 0, 0, 0]
     assert read(slices)[0].is_bare
-    assert [HeldSlices([scatter([bare], 2)]).read(part) for part in (1, 2, 3)] == [[], [], []]
+    assert [HeldSlices([by_partition(bare, 2)]).read(part) for part in (1, 2, 3)] == [[], [], []]
 
 
 def test_slices_in_memory_are_views_and_cover_all_records():
@@ -185,7 +186,7 @@ def test_an_entry_cannot_stand_for_that_of_another_partition(tmp_path):
 
 def test_a_frame_cannot_stand_for_another_one_of_its_partition(tmp_path, monkeypatch):
     monkeypatch.setattr(exchange, "FRAME_BYTES", 1)
-    pieces = [scatter([draw_records(seed, 30, 1)], 0) for seed in (1, 2)]
+    pieces = [by_partition(draw_records(seed, 30, 1), 0) for seed in (1, 2)]
     slices = spill(pieces, str(tmp_path))
     data = Path(slices.file).read_bytes()
     end = len(data) - ENTRY
@@ -244,10 +245,10 @@ def test_a_disk_that_fills_up_is_an_error_and_leaves_no_file(tmp_path):
         import resource, signal, sys
         import numpy as np
         from tsstore.analysis.execution.exchange import spill
-        from tsstore.counting.partition import scatter
-        from tsstore.counting.records import Records
+        from tsstore.counting.partition import scatter_rows
+        from tsstore.counting.records import SampleKeys
         from tsstore.errors import AnalysisError
-        pieces = [scatter([Records(np.arange(1500, dtype=np.uint64)[:, None])], 3)]
+        pieces = [scatter_rows(SampleKeys(np.arange(1500, dtype=np.uint64)[:, None]), 3)]
         spill(pieces, sys.argv[1])
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

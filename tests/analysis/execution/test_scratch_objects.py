@@ -12,6 +12,7 @@ import children
 import numpy as np
 import pytest
 from clusters import workers, workers_environment
+from counting_cases import by_partition
 from object_stores import BUCKET, FailingProxy, s3_environment, s3_server, s3_settings
 from synthetic import count, draw_layer, found, write_layers
 
@@ -21,7 +22,6 @@ from tsstore.analysis.execution.exchange import HeldSlices, read_slices, spill
 from tsstore.analysis.execution.scratch import scratch_objects as below
 from tsstore.analysis.planning import layer_plan
 from tsstore.analysis.schedulers import LocalScheduler
-from tsstore.counting.partition import scatter
 from tsstore.counting.records import Records
 from tsstore.errors import AccessError, AnalysisError, CountingError, TsstoreWarning
 from tsstore.store.files import objects as object_files
@@ -122,7 +122,7 @@ def columns(pieces) -> list[list[bytes]]:
 def test_slices_are_the_same_from_objects_as_from_memory(url, monkeypatch, grouped, ahead):
     monkeypatch.setattr(spans, "FRAME_BYTES", ahead)
     monkeypatch.setattr(exchange, "FRAME_BYTES", 500)
-    pieces = [scatter([records(seed, 30, grouped)], 2) for seed in range(4)]
+    pieces = [by_partition(records(seed, 30, grouped), 2) for seed in range(4)]
     with below(url) as folder:
         filed, held = spill(pieces, folder), HeldSlices(pieces)
         assert [key for key in keys(url) if ".records/" in key]
@@ -147,7 +147,7 @@ def test_slices_are_the_same_from_objects_as_from_memory(url, monkeypatch, group
 )
 def test_an_object_that_is_not_what_was_written_is_named_and_gives_no_number(url, what, said):
     with below(url) as folder:
-        slices = spill([scatter([records(1, 100)], 0)], folder)
+        slices = spill([by_partition(records(1, 100), 0)], folder)
         change(folder, what)
         with pytest.raises(CountingError, match=f"scratch file {slices.file} .*{said}"):
             list(slices.read(0))

@@ -27,8 +27,8 @@ from tsstore.analysis.planning.cost import file_bytes
 from tsstore.analysis.planning.layer_plan import layer_plan
 from tsstore.analysis.samples import GROUPS
 from tsstore.analysis.schedulers import DistributedScheduler, choose, task_keys
-from tsstore.counting.partition import scatter
-from tsstore.counting.records import Records
+from tsstore.counting.partition import scatter_rows
+from tsstore.counting.records import SampleKeys
 from tsstore.errors import AnalysisError, CountingError, DamageError
 
 NOWHERE = "/proc/no/folder"
@@ -322,7 +322,7 @@ def test_several_clients_analyse_at_once(mortal, tmp_path):
 
 def scattered(seed: int, rows: int = 1000) -> list[Any]:
     keys = np.random.default_rng(seed).integers(0, 1 << 60, (rows, 1), dtype=np.uint64)
-    return [scatter([Records(keys)], 2)]
+    return [scatter_rows(SampleKeys(keys), 2)]
 
 
 def spilled(seed: int, place: str) -> FiledSlices:

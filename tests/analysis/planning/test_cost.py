@@ -55,15 +55,14 @@ def bytes_of_a_row(layer: Work) -> float:
     return (piece_bytes(layer, 2 * rows, rows) - piece_bytes(layer, rows, rows)) / rows
 
 
-def test_a_piece_is_projected_with_keys_and_room_for_all_kinds_of_records():
-    keys, sample_numbers, once = 16, 16, 16
-    assert bytes_of_a_row(work(words=2)) == keys + sample_numbers + once
-    repeated = (16 + 8) // 2 + 1
+def test_a_piece_is_projected_with_keys_and_room_for_those_that_are_not_hot():
+    keys, not_hot, of_sample = 16, 16, 24
+    assert bytes_of_a_row(work(words=2)) == keys + not_hot + of_sample
     several = work(words=2, largest_sample=4)
-    assert bytes_of_a_row(several) == keys + sample_numbers + once + repeated
+    assert bytes_of_a_row(several) == keys + not_hot + of_sample
     grouped = work(words=2, groups=32)
-    assert bytes_of_a_row(grouped) == keys + sample_numbers + 1 + once + 1
-    assert piece_bytes(work(largest_sample=10**7), 0, 0) > 10**7 * 16
+    assert bytes_of_a_row(grouped) == keys + not_hot + 1 + of_sample + 1
+    assert piece_bytes(work(largest_sample=10**7), 0, 0) > 10**7 * 8
     assert bytes_of_a_row(work(row_bytes=300)) == bytes_of_a_row(work())
 
 

@@ -29,13 +29,15 @@ from tsstore.analysis.planning.layer_plan import (
     MAX_PARTITION_BITS,
     MAX_PIECE_ROWS,
     MIN_PIECE_ROWS,
+    MOST_SCATTER_BITS,
     PARTITION_RECORDS,
     SPREAD,
     _complete,
     estimated_seconds,
     make_plan,
 )
-from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_table_bytes
+from tsstore.counting.partition import SUBPARTITION_RECORDS
+from tsstore.counting.tables.aggregate import subpartition_table_bytes
 from tsstore.errors import AnalysisError, MemoryTooSmallError
 
 MIB = 1 << 20
@@ -77,7 +79,9 @@ def test_no_plan_takes_more_than_it_was_given(layer, memory, way):
     assert 1 <= plan.threads <= way[0]
     assert plan.block_rows >= plan.piece_rows >= layer.largest_sample
     assert plan.maximum_slots >= MIN_TABLE_SLOTS
-    assert 0 <= plan.partition_bits <= MAX_PARTITION_BITS
+    assert 1 <= plan.partition_bits <= MAX_PARTITION_BITS
+    assert not (plan.spill and plan.divided_bits)
+    assert plan.divided_bits == 0 or plan.partition_bits + plan.divided_bits <= MOST_SCATTER_BITS
     assert plan.spill or plan.block_rows <= MAX_BLOCK_PIECES * plan.piece_rows
     assert plan.spill or way[1]
     assert plan == make_plan(layer, memory, *way)
@@ -130,7 +134,7 @@ def test_no_memory_that_is_more_makes_a_plan_that_seems_slower(layer, log_memory
         plan = make_plan(layer, 1 << log_memory, *way)
     except MemoryTooSmallError:
         return
-    if not plan.spill and plan.partition_bits == 0:
+    if not plan.spill and plan.partition_bits == 1:
         richer = make_plan(layer, 2 << log_memory, *way)
         assert estimated_seconds(layer, richer) <= estimated_seconds(layer, plan)
 
@@ -185,7 +189,8 @@ def test_the_projection_is_that_of_its_named_parts(layer, log_memory, way):
         plan.maximum_slots,
         plan.spill,
     )
-    held = held_bytes(layer, plan.piece_rows, plan.block_rows, plan.partition_bits, plan.spill)
+    sizes = plan.piece_rows, plan.block_rows, plan.partition_bits, plan.spill, plan.divided_bits
+    held = held_bytes(layer, *sizes)
     waiting = waiting_bytes(layer, plan.partition_bits)
     tasks = held + max(plan.threads * block, waiting + plan.threads * partition)
     finished = finished_bytes(layer)
@@ -252,27 +257,28 @@ def test_one_large_sample_decides_the_piece():
     plan = make_plan(work(largest_sample=3 * MAX_PIECE_ROWS), 4 * GIB, 2, True)
     assert plan.piece_rows == 3 * MAX_PIECE_ROWS
     with pytest.raises(MemoryTooSmallError, match="layer conv_1"):
-        make_plan(work(largest_sample=3 * MAX_PIECE_ROWS), 128 * MIB, 2, True)
+        make_plan(work(largest_sample=3 * MAX_PIECE_ROWS), 40 * MIB, 2, True)
 
 
-def test_a_small_layer_is_one_block_and_one_partition():
+def test_a_small_layer_is_one_block_and_as_few_partitions_as_there_may_be():
     plan = make_plan(work(rows=1000), GIB, 2, True)
     assert (plan.block_rows, plan.piece_rows, plan.blocks) == (1000, 1000, 1)
-    assert plan.partition_bits == 0
-    assert plan.slice_bytes == plan.scratch_bytes == 8500
-    assert plan.tasks == 1 + 1 + 3
+    assert (plan.partition_bits, plan.divided_bits) == (1, 0)
+    assert 2 * plan.slice_bytes == plan.scratch_bytes == 8500
+    assert plan.tasks == 1 + 1 + 4
+    assert plan.in_one_task
     assert plan.projected_peak < 20 * MIB
 
 
 def test_a_layer_without_rows_has_a_plan():
     plan = make_plan(work(rows=0), GIB, 2, True)
-    assert (plan.blocks, plan.partition_bits, plan.slice_bytes) == (0, 0, 0)
+    assert (plan.blocks, plan.partition_bits, plan.slice_bytes) == (0, 1, 0)
 
 
 def test_a_layer_of_some_size_is_shared_out_among_threads():
     plan = make_plan(work(rows=200_000), GIB, 2, True)
     assert 1 << plan.partition_bits == LEAST_PARTITIONS
-    assert make_plan(work(rows=100_000), GIB, 2, True).partition_bits == 0
+    assert make_plan(work(rows=100_000), GIB, 2, True).partition_bits == 1
 
 
 def test_partitions_are_as_few_as_can_be_gathered():
@@ -314,7 +320,7 @@ def test_slices_are_long_where_they_go_through_files():
 @pytest.mark.parametrize("rows", [10**5, 10**6, 10**7, 10**8, 10**9])
 def test_slices_in_object_storage_are_long_where_there_is_memory(rows):
     plan = make_plan(work(rows, all_threads=20, object_scratch=True), 8 * GIB, 2, False)
-    assert plan.slice_bytes >= LEAST_SLICE_BYTES or plan.partition_bits == 0
+    assert plan.slice_bytes >= LEAST_SLICE_BYTES or plan.partition_bits == 1
     poor = make_plan(work(rows, all_threads=20, object_scratch=True), 128 * MIB, 2, False)
     assert poor.projected_peak <= 128 * MIB
 
@@ -395,3 +401,16 @@ def test_there_are_blocks_for_all_workers_of_a_cluster(all_threads):
     plan = make_plan(layer, 4 * GIB, 1, False)
     assert plan.spill
     assert plan.blocks >= min(all_threads, 10**8 // plan.piece_rows)
+
+
+def test_rows_that_stay_in_memory_are_divided_at_once_into_what_fits_the_cache():
+    plan = make_plan(work(), 4 * GIB, 2, True)
+    assert plan.divided_bits > 0
+    own = 10**7 >> plan.partition_bits + plan.divided_bits
+    assert own <= 1.5 * plan.subpartition_records
+    assert make_plan(work(), 64 * MIB, 2, True).divided_bits == 0
+    # More places than the processor keeps at hand are left to a second round.
+    many = make_plan(work(rows=10**9), 64 * GIB, 2, True)
+    assert (many.spill, many.divided_bits) == (False, 0)
+    small = make_plan(work(rows=1000), GIB, 2, True)
+    assert (small.partition_bits, small.divided_bits) == (1, 0)

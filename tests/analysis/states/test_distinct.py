@@ -47,6 +47,7 @@ def test_the_states_are_those_of_sorting(tmp_path, width, spill):
     parts = [draw_layer(seed, 60, width, distinct=90) for seed in (1, 2, 3)]
     states = write_layers(tmp_path / "run", *({"a": part} for part in parts))["a"]
     sizes = {"spill": spill, "piece_rows": 32, "block_rows": 64, "partition_bits": 2}
+    sizes["divided_bits"] = 0 if spill else 3
     pieces = pieces_of(states, tmp_path, **sizes)
     assert found(pieces) == expected(*parts)
     for rows, multiplicity, incidence in pieces:
@@ -64,12 +65,21 @@ def test_the_states_are_those_of_sorting(tmp_path, width, spill):
     samples=st.lists(st.integers(1, 40), min_size=1, max_size=3),
     distinct=st.integers(1, 300),
     largest=st.integers(1, 20),
-    bits_of_partitions=st.integers(0, 5),
+    bits_of_partitions=st.integers(1, 5),
+    divided_bits=st.integers(0, 5),
     gathered=st.sampled_from([0, 300, 1 << 20]),
     spill=st.booleans(),
 )
 def test_no_plan_changes_the_states(
-    tmp_path_factory, width, samples, distinct, largest, bits_of_partitions, gathered, spill
+    tmp_path_factory,
+    width,
+    samples,
+    distinct,
+    largest,
+    bits_of_partitions,
+    divided_bits,
+    gathered,
+    spill,
 ):
     parts = [
         draw_layer(seed, count, width, distinct, largest) for seed, count in enumerate(samples)
@@ -78,6 +88,7 @@ def test_no_plan_changes_the_states(
     path = tmp_path_factory.mktemp("states") / "run"
     states = write_layers(path, *({"a": part} for part in parts))["a"]
     sizes = {"partition_bits": bits_of_partitions, "gathered_bytes": gathered}
+    sizes["divided_bits"] = 0 if spill else divided_bits
     pieces = pieces_of(states, spill=spill, piece_rows=16, block_rows=50, **sizes)
     assert found(pieces) == expected(*parts)
 

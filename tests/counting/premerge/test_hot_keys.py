@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import counting_cases
 import numpy as np
 import pytest
 from counting_cases import (
     WIDTHS,
-    check_merged,
-    crafted,
-    merged,
+    absorbed,
+    check_absorbed,
     mixed,
     rows_of,
     sample_few_rows,
+    tagged,
     totals,
     totals_by_group,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tsstore.counting.premerge import cold_keys as cold_module
 from tsstore.counting.premerge import hot_keys as module
-from tsstore.counting.premerge import within_samples as merge_module
-from tsstore.counting.premerge.hot_keys import HotKeys, hot_bytes, merge_hot_rows, slots_of
-from tsstore.counting.premerge.within_samples import merge_samples
-from tsstore.counting.records import Buffers, Records
-from tsstore.errors import CountingError
+from tsstore.counting.premerge.cold_keys import absorb_hot_keys
+from tsstore.counting.premerge.hot_keys import HotKeys, hot_bytes, slots_of
+from tsstore.counting.records import Records
 
 
 @pytest.fixture(autouse=True)
@@ -64,27 +61,13 @@ def check_rows(
     groups: int = 1,
     hot: HotKeys | None = None,
 ) -> int:
-    """Check that nothing is lost and cold rows keep their order; return how many rows are hot."""
-    given_records = Records(keys, group=group)
+    """Check what is absorbed where each row is a sample; return how many rows are hot."""
     hot = hot or table_for(keys, group, groups)
-    hot.begin()
-    cold = merge_hot_rows(given_records, hot, Buffers())
-    taken = hot.take()
+    _, taken = check_absorbed(keys, None, group, groups, hot)
     assert hot.share == sum(piece.rows for piece in taken) / max(len(keys), 1)
-    assert totals_by_group([cold, *taken]) == totals_by_group([given_records])
-    assert cold.is_bare
-    rows = rows_of(given_records)
-    if not taken:
-        assert cold is given_records or rows_of(cold) == rows
-        return 0
-    (piece,) = taken
-    assert not piece.is_bare
-    assert (piece.group is None) == (group is None)
-    hot_places = {(key, own) for key, _, _, own in rows_of(piece)}
-    assert len(hot_places) == len(piece)
-    absorbed = {key for key, _ in hot_places}
-    assert rows_of(cold) == [row for row in rows if row[0] not in absorbed]
-    return piece.rows
+    for piece in taken:
+        assert len({(key, own) for key, _, _, own in rows_of(piece)}) == len(piece)
+    return round(hot.share * len(keys))
 
 
 def check_samples(
@@ -94,9 +77,9 @@ def check_samples(
     groups: int = 1,
     hot: HotKeys | None = None,
 ) -> int:
-    """Check what is merged of samples; return how many rows are hot."""
+    """Check what is absorbed of samples; return how many rows are hot."""
     hot = hot or table_for(keys, group, groups)
-    check_merged(keys, positions, group, groups, hot)
+    check_absorbed(keys, positions, group, groups, hot)
     return round(hot.share * len(keys))
 
 
@@ -150,8 +133,8 @@ def test_equal_keys_are_all_hot_and_nothing_is_left(words: int) -> None:
     keys = mixed(np.zeros(500, np.int64), words)
     assert check_rows(keys) == 500
     assert check_samples(keys, np.array([0, 499, 1])) == 500
-    bare, repeated, counted = merged(keys, np.array([0, 499, 1]))[0]
-    assert len(bare) == len(repeated) == 0
+    cold, (counted,), _ = absorbed(keys, np.array([0, 499, 1]))
+    assert len(cold) == 0
     assert rows_of(counted) == [(tuple(keys[0].tolist()), 500, 2, 0)]
 
 
@@ -161,7 +144,7 @@ def test_the_key_of_zeros_is_one_like_any_other(words: int) -> None:
     keys[::3] = 0
     check_rows(keys)
     check_samples(keys, np.full(100, 10))
-    records, _ = merged(keys, np.ones(1000, np.int64))
+    _, records, _ = absorbed(keys, np.ones(1000, np.int64))
     assert totals(records)[(0,) * words] == (334, 334)
 
 
@@ -184,7 +167,9 @@ def test_frequent_keys_that_agree_in_all_those_bits_are_counted_all_the_same() -
 
 
 @pytest.mark.parametrize("ids", [np.arange(5000), np.arange(5000) // 2, np.arange(5000) % 2500])
-def test_merging_does_not_pay_where_nothing_is_frequent(ids: np.ndarray, monkeypatch) -> None:
+def test_looking_for_them_does_not_pay_where_nothing_is_frequent(
+    ids: np.ndarray, monkeypatch
+) -> None:
     sample_few_rows(monkeypatch, 1000)
     assert check_rows(mixed(ids, 2)) == 0
     assert check_samples(mixed(ids, 2), np.full(50, 100)) == 0
@@ -223,8 +208,8 @@ def test_too_few_rows_to_tell_are_returned_as_they_are() -> None:
 def test_counts_of_one_huge_sample_do_not_run_into_each_other() -> None:
     count = 200_000
     keys = np.full((count, 1), 3, np.uint64)
-    (bare, repeated, counted), equal_pairs = merged(keys, np.array([count]))
-    assert len(bare) == len(repeated) == 0
+    cold, (counted,), equal_pairs = absorbed(keys, np.array([count]))
+    assert len(cold) == 0
     assert rows_of(counted) == [((3,), count, 1, 0)]
     assert equal_pairs.tolist() == [count * (count - 1) // 2]
 
@@ -242,17 +227,17 @@ def test_bytes_are_those_of_tables_records_and_a_sample(monkeypatch) -> None:
     for groups in (0, 2, 7):
         hot = HotKeys(3, groups, 20_000)
         group = (np.arange(20_000) % groups).astype(np.uint8) if groups else None
-        assert check_rows(keys, group, groups, hot) > 0
+        assert check_rows(keys, group, groups or 1, hot) > 0
         records = Records.empty(3, False, groups > 0, hot.table.counts.size)
         held = sum(array.nbytes for array in (*hot.table[1:], *records.arrays()))
-        choosing = 2 * hot.table.keys.nbytes + 4 * len(hot.table.keys)
+        choosing = 2 * hot.table.slots.nbytes + 4 * len(hot.table.slots)
         sample = 1000 * 3 * 8 + 1000 * 32
         assert held + choosing + sample == hot_bytes(3, groups, 20_000)
 
 
 def test_a_record_is_taken_for_each_key_and_group_that_was_met() -> None:
     hot = HotKeys(2, 3, 0)
-    hot.table.keys[:] = np.arange(module.LEAST_SLOTS)[:, None]
+    hot.table.slots[:] = np.arange(module.LEAST_SLOTS)[:, None]
     hot.table.counts[:] = (2 << 32) + 5
     hot.table.counts[7, 1] = 0
     (taken,) = hot.take()
@@ -266,7 +251,8 @@ def test_a_record_is_taken_for_each_key_and_group_that_was_met() -> None:
 
 def fixed(ids: np.ndarray) -> np.ndarray:
     """Keys, of which each id has the same in all pieces."""
-    return (ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))[:, None]
+    hashes = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (hashes >> np.uint64(1))[:, None]
 
 
 def mostly(hot: int, times: int) -> np.ndarray:
@@ -334,15 +320,14 @@ def test_within_a_block_others_are_chosen_after_as_many_rows(
     numbers = [5000, 6000, 6000, 6000]
     given_keys = [mostly(number, 1800) for number in numbers]
     hot.begin()
-    found, chosen = [], []
+    left, chosen = [], []
     for keys in given_keys:
-        records, _ = merge_samples(keys, samples, hot)
-        found += map(deepcopy, records)
+        cold, _ = absorb_hot_keys(keys, samples, hot)
+        left.append(tagged(cold.keys, np.diff(cold.ends, prepend=0)))
         chosen.append(len(choices) // 2)
     assert chosen == ([1, 1, 2, 2] if pieces < 3 else [1, 1, 1, 2])
-    found += hot.take()
-    whole, _ = merged(np.concatenate(given_keys), np.tile(samples, 4))
-    assert totals(found) == totals(whole)
+    whole = tagged(np.concatenate(given_keys), np.tile(samples, 4))
+    assert totals([*left, *hot.take()]) == totals([whole])
 
 
 def test_hot_keys_serve_until_their_share_is_too_much_less_than_at_first(choices) -> None:
@@ -390,24 +375,11 @@ def test_what_was_seen_before_changes_no_result(pieces, words) -> None:
         own = (group if groups else None, max(groups, 1), tables[groups])
         if is_dirty:
             table = tables[groups].table
-            table.counts[:], table.times[:] = 77, 5
+            table.counts[:], table.slots[:, -1] = 77, 5
         if positions == 1:
             check_rows(keys, *own)
         else:
             check_samples(keys, np.full(samples, positions), *own)
-
-
-@pytest.mark.parametrize("words", WIDTHS)
-def test_what_an_error_left_behind_is_forgotten(words: int) -> None:
-    hot, positions = HotKeys(words, 0, 2000), np.full(100, 20)
-    keys = mixed(skewed(0, 2000, 3, 0.9), words)
-    check_samples(keys, positions, hot=hot)
-    worse = np.concatenate([keys, np.repeat(crafted(5000, words), 2, axis=0)])
-    with pytest.raises(CountingError, match="another seed"):
-        merge_samples(worse, np.append(positions, 10_000), hot)
-    assert hot.table.counts.any()
-    assert check_samples(keys, positions, hot=hot) > 1700
-    assert check_rows(keys, hot=hot) > 1700
 
 
 # kernels -----------------------------------------------------------------------------------
@@ -420,14 +392,11 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     positions = np.array([100, 0, 1, 150, 49])
     group = np.random.default_rng(1).integers(0, 3, 300).astype(np.uint8) if groups else None
     own = None if group is None else group[:5]
-    compiled = [rows_of(piece) for piece in hot_and_cold(keys, group, groups)]
-    counting_cases.run_as_plain_python(monkeypatch, module, merge_module)
-    plain = [rows_of(piece) for piece in hot_and_cold(keys, group, groups)]
-    assert plain == compiled
+    cases = (None, group), (positions, own)
+    compiled = [absorbed(keys, *case, groups or 1)[1] for case in cases]
+    counting_cases.run_as_plain_python(monkeypatch, module, cold_module)
+    plain = [absorbed(keys, *case, groups or 1)[1] for case in cases]
+    for one, other in zip(plain, compiled, strict=True):
+        assert list(map(rows_of, one)) == list(map(rows_of, other))
     assert check_rows(keys, group, groups or 1) > 100
     assert check_samples(keys, positions, own, groups or 1) > 100
-
-
-def hot_and_cold(keys: np.ndarray, group: np.ndarray | None, groups: int) -> list[Records]:
-    hot = HotKeys(keys.shape[1], groups, len(keys))
-    return [merge_hot_rows(Records(keys, group=group), hot, Buffers()), *hot.take()]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tsstore.counting.tables import spectra as module
 from tsstore.counting.tables.spectra import (
     DeltaEntries,
+    DeltaTally,
     add_up_entries,
     singleton_entries,
 )
@@ -80,6 +81,32 @@ def test_many_changes_add_up_some_groups_after_others_to_the_same(parts, at_once
     assert changes_as_counter(merged) == expected(*parts)
     assert len(merged.ends) == GROUPS
     assert merged.ends[-1] == len(merged)
+
+
+@given(st.lists(rows_of_groups, min_size=1, max_size=6), st.sampled_from([0, 20, 1 << 17]))
+def test_a_tally_has_all_changes_whenever_they_are_added_up(parts, at_once) -> None:
+    tally = DeltaTally()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "AT_ONCE", at_once)
+        for number, part in enumerate(parts):
+            tally.add(added_up(part))
+            assert changes_as_counter(tally.total()) == expected(*parts[: number + 1])
+    assert len(tally.total().ends) == GROUPS
+
+
+def test_a_tally_adds_up_what_waits_only_when_there_is_much_of_it(monkeypatch) -> None:
+    sizes, add_up = [], module.add_up_entries
+    monkeypatch.setattr(
+        module, "add_up_entries", lambda parts: (sizes.append(len(parts)), add_up(parts))[1]
+    )
+    monkeypatch.setattr(module, "AT_ONCE", 8)
+    tally, part = DeltaTally(), added_up([[(1, 1, 1), (2, 1, 1), (3, 1, 1)], [], []])
+    sizes.clear()
+    for _ in range(9):
+        tally.add(part)
+    # Three of them are more than eight entries.
+    assert sizes == [3, 4, 4]
+    assert tally.total().states.tolist() == [9, 9, 9]
 
 
 def test_no_more_than_some_changes_are_copied_at_once() -> None:

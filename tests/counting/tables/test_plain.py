@@ -9,40 +9,27 @@ from counting_cases import (
     WIDTHS,
     as_counter,
     crafted,
+    equal_pairs_of,
     mixed,
     of_each_shape,
-    partitions_of,
+    random_positions,
     random_records,
-    rows_of_states,
-    sample_few_rows,
     spectrum_counts,
     spectrum_of,
+    tagged,
     totals,
-    true_spectrum,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting.hashing import HashRange
-from tsstore.counting.keys import KeyScheme
-from tsstore.counting.records import Records
-from tsstore.counting.tables import aggregate as aggregating
+from tsstore.counting.partition import restore_hashes, scatter_rows
+from tsstore.counting.records import LATER, Records, SampleKeys
 from tsstore.counting.tables import plain as module
-from tsstore.counting.tables.plain import (
-    Table,
-    slot_bytes,
-)
+from tsstore.counting.tables.plain import Table, slot_bytes
 from tsstore.errors import CountingError
 
 seeds = st.integers(0, 2**32)
-
-
-def aggregate(*args) -> tuple:
-    return aggregating.aggregate(*args)[0]
-
-
-def aggregate_gathered(*args) -> tuple:
-    return aggregating.aggregate_gathered(*args)[0]
 
 
 def table_contents(table: Table) -> dict[tuple, tuple[int, int]]:
@@ -50,67 +37,21 @@ def table_contents(table: Table) -> dict[tuple, tuple[int, int]]:
     assert keys.dtype == np.uint64
     assert multiplicity.dtype == incidence.dtype == np.int64
     assert len(keys) == table.distinct
+    assert (keys[:, 0] >= LATER).all()
+    keys[:, 0] &= ~LATER
     counts = zip(multiplicity.tolist(), incidence.tolist(), strict=True)
     return dict(zip(map(tuple, keys.tolist()), counts, strict=True))
 
 
-# the whole chain ---------------------------------------------------------------------------
-
-
-def check_whole_chain(
-    scheme: KeyScheme, rows: np.ndarray, positions: np.ndarray, bits: int, slots: int, share: int
-) -> None:
-    """Compare both ways of counting all partitions with the definition."""
-    gathered, streamed = Counter(), Counter()
-    for pieces in partitions_of(scheme, rows, positions, bits):
-        args = scheme.words, bits, slots
-        gathered += as_counter(aggregate_gathered(pieces, *args, share))
-        streamed += as_counter(aggregate(lambda pieces=pieces: pieces, *args))
-    assert gathered == streamed == true_spectrum(rows, positions.tolist())
-    assert sum(k * states for (k, _), states in gathered.items()) == len(rows)
-
-
-@settings(max_examples=150)
-@given(
-    seeds,
-    st.integers(1, 100),
-    st.booleans(),
-    st.one_of(st.lists(st.integers(0, 12), max_size=10), st.lists(st.integers(0, 1), max_size=80)),
-    st.integers(1, 60),
-    st.integers(0, 8),
-    st.sampled_from([8, 64, 1024]),
-    st.sampled_from([1, 8, 1 << 16]),
-)
-def test_the_whole_chain_counts_as_a_counter_does(
-    seed, row_bytes, exact, positions, distinct, bits, slots, share
-) -> None:
-    rows = rows_of_states(seed, sum(positions), distinct, row_bytes)
-    scheme = KeyScheme.create(row_bytes, seed, exact)
-    with pytest.MonkeyPatch.context() as patch:
-        sample_few_rows(patch, 8)
-        check_whole_chain(scheme, rows, np.array(positions, np.int64), bits, slots, share)
-
-
-@of_each_shape
-@pytest.mark.parametrize("row_bytes", [3, 8, 16, 24])
-@pytest.mark.parametrize("share", [64, 1 << 16])
-def test_extreme_data_is_counted_as_any_other(ids, share, row_bytes, monkeypatch) -> None:
-    sample_few_rows(monkeypatch, 256)
-    rows = np.zeros((len(ids), row_bytes), np.uint8)
-    rows[:, -2:] = ids.astype("<u2").view(np.uint8).reshape(-1, 2)
-    scheme = KeyScheme.create(row_bytes, exact=share == 64)
-    check_whole_chain(scheme, rows, np.array([500, 1, 0, 499, 1000]), 2, 256, share)
-    check_whole_chain(scheme, rows, np.array([666, 667, 667]), 0, 1 << 20, share)
-    check_whole_chain(scheme, rows[:100], np.ones(100, np.int64), 1, 64, share)
-
-
-def test_exact_keys_of_very_wide_rows_are_counted_as_any_other() -> None:
-    rows = rows_of_states(1, 40, 25, 8200)
-    rows[::2, :-1] = rows[0, :-1]
-    check_whole_chain(KeyScheme.create(8200, exact=True), rows, np.array([30, 10]), 1, 64, 8)
-
-
-# the table ---------------------------------------------------------------------------------
+def check(pieces: list[Records], words: int, first_slots: int = 2) -> Table:
+    """Compare a table of all records with dictionaries; return it."""
+    table = Table(words, 1 << 20, first_slots)
+    assert all(map(table.add, pieces))
+    assert table_contents(table) == totals(pieces)
+    assert table.equal_pairs == equal_pairs_of(pieces)[0]
+    assert as_counter(spectrum_counts(*table.counts)) == spectrum_of(pieces)
+    assert len(table.slots[table.slots[:, words] != 0]) == table.used == table.distinct
+    return table
 
 
 @given(seeds, st.integers(0, 300), st.integers(1, 200), st.sampled_from(WIDTHS))
@@ -128,25 +69,28 @@ def test_a_table_holds_the_totals_of_each_key(seed, count, distinct, words) -> N
     assert as_counter(spectrum_counts(*table.counts)) == Counter(expected.values())
 
 
-@given(seeds, st.integers(0, 3), st.integers(0, 4))
-def test_the_ranges_of_all_passes_make_up_the_whole(seed, partition_bits, pass_bits) -> None:
-    records = random_records(seed, 100, 80, 1, prefix_bits=partition_bits)
+@given(seeds, st.booleans(), st.integers(1, 3), st.integers(0, 4))
+def test_the_ranges_of_all_passes_make_up_the_whole(seed, bare, partition_bits, pass_bits) -> None:
+    records = random_records(seed, 100, 80, 1, bare=bare, prefix_bits=partition_bits)
     union: dict[tuple, tuple[int, int]] = {}
+    pairs = 0
     for index in range(2**pass_bits):
         table = Table(1, 1024, hashes=HashRange.of(partition_bits, pass_bits, index))
         assert table.add(records)
         share = table_contents(table)
+        pairs += table.equal_pairs
         shift = 64 - partition_bits - pass_bits
         assert all((key >> shift) % 2**pass_bits == index for (key,) in share)
         assert not union.keys() & share.keys()
         union |= share
     assert union == totals([records])
+    assert pairs == equal_pairs_of([records])[0]
 
 
 @pytest.mark.parametrize("words", WIDTHS)
 def test_a_table_doubles_up_to_its_maximum_and_no_further(words: int) -> None:
     table = Table(words, 40, first_slots=4)
-    records = Records(mixed(np.arange(17), words))
+    records = tagged(mixed(np.arange(17), words))
     assert table.nbytes == 4 * slot_bytes(words)
     assert table.add(records[:2])
     assert table.nbytes == 4 * slot_bytes(words)
@@ -171,10 +115,66 @@ def test_bare_records_and_others_count_in_one_table(seed, bare_ones, others, wor
         random_records(seed + 1, others, 60, words),
         random_records(seed + 2, bare_ones, 60, words, bare=True),
     ]
-    table = Table(words, 1 << 20, first_slots=2)
-    assert all(map(table.add, pieces))
-    assert table_contents(table) == totals(pieces)
-    assert len(table.slots[table.slots[:, words] != 0]) == table.used == table.distinct
+    check(pieces, words)
+
+
+@given(
+    seeds,
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=5),
+    st.sampled_from(WIDTHS),
+)
+def test_samples_of_all_sizes_count_once_for_each_state(seed, pieces, words) -> None:
+    check(
+        [
+            random_records(seed + n, count, distinct, words, bare=True)
+            for n, (count, distinct) in enumerate(pieces)
+        ],
+        words,
+    )
+
+
+@of_each_shape
+@pytest.mark.parametrize("positions", [[2000], [500, 1, 0, 499, 1000], [2] * 1000, None])
+def test_extreme_samples_are_counted_as_any_others(ids, positions) -> None:
+    positions = None if positions is None else np.array(positions)
+    check([tagged(mixed(ids, 2), positions)], 2)
+
+
+@pytest.mark.parametrize("times", [3000, 60_000, 70_000])
+def test_a_sample_may_show_a_state_often(times: int) -> None:
+    ids = np.concatenate([np.full(times, 5), np.arange(20), np.full(times, 3), [5, 5]])
+    records = tagged(mixed(ids, 1), np.array([times + 3, 0, 17, 1, times - 1, 2]))
+    table = check([records, records], 1)
+    assert table.equal_pairs > 2 * (times * (times - 1) // 2 + 1)
+
+
+def test_a_table_grows_in_the_middle_of_a_sample() -> None:
+    ids = np.concatenate([np.arange(100), np.arange(100), np.arange(50)])
+    for positions in ([250], [150, 100], [1, 249]):
+        table = check([tagged(mixed(ids, 2), np.array(positions))], 2)
+        assert len(table.slots) == 256
+
+
+@pytest.mark.parametrize("bits", [1, 3])
+def test_keys_of_a_partition_get_their_hashes_again(bits: int) -> None:
+    positions = random_positions(1, 300)
+    keys = mixed(np.arange(300) % 40, 2, 0)
+    records, offsets = scatter_rows(SampleKeys(keys, np.cumsum(positions)), bits)
+    found = set()
+    for partition in range(1 << bits):
+        table = Table(2, 1024)
+        assert table.add(records[offsets[partition] : offsets[partition + 1]])
+        own = restore_hashes(table.occupied()[0], partition, bits)
+        assert set((own[:, 0] >> np.uint64(64 - bits)).tolist()) <= {partition}
+        found |= set(map(tuple, own.tolist()))
+    assert found == set(map(tuple, keys.tolist()))
+
+
+def test_the_occupied_slots_of_spans_are_those_of_all() -> None:
+    table = check([random_records(1, 100, 80, 2, bare=True)], 2)
+    spans = [table.occupied(slice(start, start + 64)) for start in range(0, len(table.slots), 64)]
+    for columns, whole in zip(zip(*spans, strict=True), table.occupied(), strict=True):
+        assert np.array_equal(np.concatenate(columns), whole)
 
 
 def test_an_empty_table_is_empty() -> None:
@@ -190,12 +190,13 @@ def test_counts_of_a_table_go_beyond_32_bits() -> None:
     table = Table(1, 16)
     assert table.add(Records(np.zeros((4, 1), np.uint64), most, most))
     assert table_contents(table) == {(0,): (4 * (2**32 - 1), 4 * (2**32 - 1))}
+    assert table.equal_pairs == 0
 
 
 def test_keys_that_differ_in_a_later_word_alone_stay_apart() -> None:
     keys = np.array([[5, 1, 0], [5, 2, 0], [5, 1, 0], [5, 1, 3]], np.uint64)
     table = Table(3, 16)
-    assert table.add(Records(keys))
+    assert table.add(tagged(keys))
     assert table_contents(table) == {(5, 1, 0): (2, 2), (5, 2, 0): (1, 1), (5, 1, 3): (1, 1)}
 
 
@@ -204,62 +205,19 @@ def test_a_table_of_less_than_two_slots_is_refused() -> None:
         Table(1, 1)
     with pytest.raises(ValueError, match="at least 2"):
         Table(1, 16, first_slots=0)
-    with pytest.raises(ValueError, match="at least 2"):
-        aggregate(list, 1, 0, 1)
 
 
-def test_slot_bytes_are_a_key_and_two_counts() -> None:
-    assert slot_bytes(1) == 24
-    assert slot_bytes(2) == 32
-    assert slot_bytes(5) == 56
+def test_slot_bytes_are_a_key_two_counts_and_a_sample() -> None:
+    assert slot_bytes(1) == 32
+    assert slot_bytes(2) == 40
+    assert slot_bytes(5) == 64
 
 
 @pytest.mark.parametrize("words", WIDTHS)
 def test_crafted_keys_are_an_error_not_an_endless_search(words: int) -> None:
-    keys = crafted(5000, words)
+    records = tagged(crafted(5000, words))
     with pytest.raises(CountingError, match="another seed"):
-        Table(words, 1 << 20).add(Records(keys))
-    with pytest.raises(CountingError, match="4096 slots"):
-        aggregate(lambda: [Records(keys)], words, 0, 1 << 20)
-
-
-# passes ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("words", WIDTHS)
-@pytest.mark.parametrize("maximum_slots", [16, 100, 512, 1 << 14])
-def test_a_table_that_outgrows_takes_more_passes_to_the_same_spectrum(maximum_slots, words) -> None:
-    records = random_records(1, 2000, 1500, words)
-    opened = []
-
-    def slices():
-        opened.append(1)
-        return (records[start : start + 300] for start in range(0, 2000, 300))
-
-    spectrum = as_counter(aggregate(slices, words, 0, maximum_slots))
-    assert spectrum == Counter(totals([records]).values())
-    least = len(totals([records])) / (maximum_slots // 2)
-    assert least <= len(opened) <= 12 * least + 1
-
-
-def test_no_slices_give_an_empty_spectrum() -> None:
-    assert as_counter(aggregate(list, 2, 5, 64)) == Counter()
-    assert as_counter(aggregate(lambda: [Records.empty(1)], 1, 0, 2)) == Counter()
-
-
-@pytest.mark.parametrize("top", [0, 2**30 - 1, 0x2AAAAAAA])
-def test_passes_reach_bits_far_below_a_shared_prefix(top: int) -> None:
-    keys = np.array([[(top << 34) + (low << 20) + low] for low in range(64)], np.uint64)
-    spectrum = aggregate(lambda: [Records(keys)], 1, 10, 32)
-    assert as_counter(spectrum) == Counter({(1, 1): 64})
-
-
-@pytest.mark.parametrize("top", [0, 2**48 - 1])
-@pytest.mark.parametrize("partition_bits", [0, 10])
-def test_keys_that_no_pass_can_divide_are_an_error(top: int, partition_bits: int) -> None:
-    keys = np.array([[(top << 16) + low] for low in range(20)], np.uint64)
-    with pytest.raises(CountingError, match="share the first 48 bits"):
-        aggregate(lambda: [Records(keys)], 1, partition_bits, 16)
+        Table(words, 1 << 20).add(records)
 
 
 # kernels -----------------------------------------------------------------------------------
@@ -274,69 +232,9 @@ def test_kernels_run_as_plain_python_with_the_same_result(words: int, monkeypatc
     plain = Table(words, 1024, first_slots=4)
     assert all(map(plain.add, pieces))
     assert np.array_equal(plain.slots, compiled.slots)
+    assert plain.equal_pairs == compiled.equal_pairs == equal_pairs_of(pieces)[0] > 0
     assert as_counter(spectrum_counts(*plain.counts)) == spectrum_of(pieces)
-    assert as_counter(aggregate(lambda: pieces, words, 0, 32)) == spectrum_of(pieces)
+    check([tagged(mixed(np.full(300, 1), words), np.array([100, 200])), *pieces], words)
     monkeypatch.setattr(module, "PROBE_LIMIT", 3)
     with pytest.raises(CountingError, match="another seed"):
-        plain.add(Records(crafted(5, words)))
-
-
-class Slots:
-    """A table that holds so many records of its range, and nothing else."""
-
-    def __init__(self, hashes: HashRange, most: int) -> None:
-        self.bits, self.index, self.most = int(hashes.mask).bit_length(), int(hashes.number), most
-        self.held: list[int] = []
-
-    def add(self, records: Records) -> bool:
-        words = records.keys[:, 0].tolist()
-        self.held += [word for word in words if word >> (64 - self.bits) == self.index]
-        return len(self.held) <= self.most
-
-    @property
-    def used(self) -> int:
-        return len(self.held)
-
-    distinct = used
-
-
-def slots_of(slices, most: int, maximum_slots: int) -> list[Slots]:
-    """The tables that it takes for all records of a partition."""
-    tables = aggregating.count_in_passes(
-        lambda hashes: Slots(hashes, most), slices, 0, maximum_slots
-    )
-    return list(tables)
-
-
-@given(st.lists(st.integers(0, 2**16 - 1), max_size=40), st.integers(1, 20))
-def test_every_record_is_counted_in_one_table_that_holds_it(tops, most) -> None:
-    words = sorted({top << 48 for top in tops})
-    records = Records(np.array(words, np.uint64)[:, None])
-
-    def slices():
-        return [records[:7], records[7:]]
-
-    tables = list(
-        aggregating.count_in_passes(lambda hashes: Slots(hashes, most), slices, 0, 8 * most)
-    )
-    assert [word for table in tables for word in table.held] == words
-    assert all(table.used <= most for table in tables)
-
-
-def test_steps_become_larger_again_after_a_dense_spot() -> None:
-    dense = [number << 40 for number in range(16)]
-    words = np.array([*dense, 2**63, 2**63 + 2**62], np.uint64)
-    records = Records(words[:, None])
-    tables = list(
-        aggregating.count_in_passes(lambda hashes: Slots(hashes, 4), lambda: [records], 0, 32)
-    )
-    assert max(table.bits for table in tables) == 22
-    assert tables[-1].bits <= 2
-    assert [word for table in tables for word in table.held] == words.tolist()
-    assert len(tables) < 3 * 22
-
-
-def test_keys_that_share_too_many_bits_are_an_error() -> None:
-    records = Records(np.arange(5, dtype=np.uint64)[:, None])
-    with pytest.raises(CountingError, match=r"more than 5 distinct keys.*first 48 bits"):
-        slots_of(lambda: [records], 4, 32)
+        plain.add(tagged(crafted(5, words)))

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from tsstore.analysis.execution.beside import Passes, Taker
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import EVERY, Samples
+from tsstore.counting.arena import Arena
 from tsstore.counting.keys import KeyScheme
+from tsstore.counting.premerge.cold_keys import absorb_hot_keys
 from tsstore.counting.premerge.direct_index import DirectTable
-from tsstore.counting.premerge.hot_keys import HotKeys, merge_hot_rows
+from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.premerge.samples import count_groups, numbers_by_group
-from tsstore.counting.premerge.within_samples import merge_samples
-from tsstore.counting.records import Buffers, Records
-from tsstore.statistics.jackknife import SpectrumDelta
+from tsstore.counting.records import Buffers, SampleKeys
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
@@ -38,7 +38,7 @@ class LayerJob:
     """How a layer is counted: what the tasks of all its blocks need, as one value.
 
     Records are written to the folder, if the plan says so. The passes `beside` get all rows that
-    are read.
+    are read. Memory is lent by an arena, if there is one.
     """
 
     states: LayerStates
@@ -47,6 +47,7 @@ class LayerJob:
     folder: str
     samples: Samples = EVERY
     beside: Passes = ()
+    arena: Arena | None = None
 
 
 Preaggregation = HotKeys | DirectTable
@@ -77,17 +78,18 @@ def preaggregation(job: LayerJob, buffers: Buffers) -> Preaggregation:
     return table
 
 
-def read_records(
+def read_samples(
     job: LayerJob,
     blocks: Sequence[Block],
     table: Preaggregation,
     buffers: Buffers,
     beside: Taker | None = None,
-) -> tuple[list[Records], SpectrumDelta]:
-    """Return the records of blocks, and their samples, rows and pairs of rows by group.
+) -> tuple[SampleKeys | None, npt.NDArray[np.int64]]:
+    """Return the keys of blocks, and by group their samples, rows, equal pairs of rows, and pairs.
 
-    The records may lie in the buffers; what the table for pre-aggregation has counted is not among
-    them. Without groups, all samples are one. All rows are shown to what is reduced beside.
+    The latter are int64 (4, groups). The keys may lie in the buffers; what the table for
+    pre-aggregation has counted, which may be all, is not among them, and only equal pairs of that
+    are told. Without groups, all samples are one. All rows are shown to what is reduced beside.
     """
     states, scheme = job.states, job.scheme
     shown, count = job.samples.sample_filter, job.samples.code_count or 1
@@ -102,15 +104,15 @@ def read_records(
         rows_of_all = np.array([sum(block.rows for block in blocks)])
         samples = rows_of_all if group is None else count_groups(group, count)
         none = np.zeros_like(samples)
-        numbers = SpectrumDelta.from_arrays([samples, samples, none, none])
-        bare = Records(read_keys(states, scheme, blocks, buffers, beside), group=group)
-        return [merge_hot_rows(bare, table, buffers)], numbers
+        numbers = np.stack([samples, samples, none, none])
+        keys = read_keys(states, scheme, blocks, buffers, beside)
+        return absorb_hot_keys(keys, None, table, group, buffers)[0], numbers
     positions = _joined(
         [part.read_positions(*span[1:]) for part, span in zip(parts, spans, strict=True)]
     )
     kept = _kept(shown, spans)
     chosen = None if kept is None else np.repeat(kept, positions)
-    records: list[Records] = []
+    left: SampleKeys | None = None
     if kept is not None:
         positions = positions[kept]
         group = None if group is None else group[kept]
@@ -119,10 +121,10 @@ def read_records(
         equal_pairs = table.count(rows, positions, group)
     else:
         keys = select_rows(read_keys(states, scheme, blocks, buffers, beside), chosen)
-        records, equal_pairs = merge_samples(keys, positions, table, group, buffers)
+        left, equal_pairs = absorb_hot_keys(keys, positions, table, group, buffers)
     own = np.zeros(len(positions), np.uint8) if group is None else group
     samples, rows_of_group, pairs = numbers_by_group(positions, own, count)
-    return records, SpectrumDelta.from_arrays([samples, rows_of_group, equal_pairs, pairs])
+    return left, np.stack([samples, rows_of_group, equal_pairs, pairs])
 
 
 def _joined(pieces: Sequence[Any]) -> Any:

@@ -24,6 +24,7 @@ from tsstore.analysis.execution.scratch_objects import ObjectReader, written_obj
 from tsstore.analysis.execution.spans import SpanReader
 from tsstore.analysis.execution.worker_records import HeldReader, HeldWriter, is_held, this_holder
 from tsstore.analysis.planning.cost import ASKING_THREADS, FRAME_BYTES, file_bytes
+from tsstore.counting.parts import PartPiece, Parts
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.jackknife import SpectrumDelta
@@ -92,6 +93,33 @@ class HeldSlices:
             for records, offsets in self.pieces
             if offsets[partition] < offsets[partition + 1]
         ]
+
+
+@dataclass(frozen=True)
+class DividedSlices:
+    """Records in memory that are divided into subpartitions, by so many bits more.
+
+    `bits` are those of partitions, and `divided_bits` further ones.
+    """
+
+    pieces: Sequence[PartPiece]
+    bits: int
+    divided_bits: int
+
+    @property
+    def total(self) -> int:
+        """Number of records."""
+        return sum(len(piece.records) for piece in self.pieces)
+
+    def span(self, partition: int) -> range:
+        """Return the numbers of a partition's subpartitions."""
+        return range(partition << self.divided_bits, (partition + 1) << self.divided_bits)
+
+    def read(self, partition: int) -> Iterator[Records]:
+        """Yield the records of one partition."""
+        parts = Parts(self.pieces, self.bits + self.divided_bits)
+        for part in self.span(partition):
+            yield from (records for records in parts.of(part) if len(records))
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.beside import Add, Reduced, Results, Taker, add_results
-from tsstore.analysis.execution.block import LayerJob, preaggregation, read_records
+from tsstore.analysis.execution.block import LayerJob, preaggregation, read_samples
 from tsstore.analysis.execution.exchange import (
+    DividedSlices,
     FiledSlices,
     HeldSlices,
     Receipt,
-    Scattered,
+    Slices,
     read_slices,
     spill,
 )
@@ -26,9 +27,11 @@ from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.cost import FAN_IN, fan_in
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import Samples
+from tsstore.counting.arena import Arena
 from tsstore.counting.partition import scatter
+from tsstore.counting.parts import PartPiece, Parts, divide_rows, tag_rows
 from tsstore.counting.records import Buffers, Records
-from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered
+from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered, aggregate_parts
 from tsstore.counting.tables.spectra import DeltaEntries, add_up_entries
 from tsstore.errors import CountingError
 from tsstore.statistics.jackknife import SpectrumDelta, merge_deltas
@@ -44,9 +47,10 @@ TASK_ROWS = 1 << 16
 class Counts:
     """What is counted of a layer, or of a share of it.
 
-    Pairs are of rows within one sample. Without groups of samples there are no changes, which
-    leaving each of them out makes; entries are those still to be sorted into them, of partitions
-    that wait to be merged. Beside is what else was made of the rows.
+    Pairs are of rows within one sample; those that are equal are found where their state is
+    counted, by the table for pre-aggregation or with its partition. Without groups of samples there
+    are no changes, which leaving each of them out makes; entries are those still to be sorted into
+    them, of partitions that wait to be merged. Beside is what else was made of the rows.
     """
 
     spectrum: Spectrum
@@ -78,6 +82,18 @@ class Index:
         every = [receipt.slices for receipt in self.receipts]
         return read_slices(every, partition)
 
+    @cached_property
+    def parts(self) -> tuple[Parts, Parts]:
+        """All records that are held divided, bare ones and others."""
+        held = [own.slices for own in self.receipts if isinstance(own.slices, DividedSlices)]
+        bits = held[0].bits + held[0].divided_bits if held else 0
+        pieces = [piece for slices in held for piece in slices.pieces]
+        bare, others = (
+            Parts([piece for piece in pieces if piece.records.is_bare == is_bare], bits)
+            for is_bare in (True, False)
+        )
+        return bare, others
+
 
 class BlockCount:
     """What one task makes of its blocks: records by partition, in one file if planned."""
@@ -85,44 +101,51 @@ class BlockCount:
     def __init__(self, job: LayerJob, buffers: Buffers) -> None:
         self._job, self._buffers = job, buffers
         self._table = preaggregation(job, buffers)
-        self._scattered: list[Scattered] = []
-        self._numbers: list[SpectrumDelta] = []
+        self._bits = job.plan.partition_bits + job.plan.divided_bits
+        self._pieces: list[PartPiece] = []
+        self._counted: list[Records] = []
+        self._numbers = np.zeros((4, job.samples.code_count or 1), np.int64)
 
     def take(self, blocks: Sequence[Block], beside: Taker | None) -> None:
         """Read blocks of a piece's size, and turn their rows into records."""
-        records, own = read_records(self._job, blocks, self._table, self._buffers, beside)
+        job = self._job
+        left, own = read_samples(job, blocks, self._table, self._buffers, beside)
+        if left is not None and len(left):
+            divide = divide_rows if job.plan.divided_bits else tag_rows
+            self._pieces.append(divide(left, self._bits, job.arena))
         if not self._table.pays:
-            records = [*records, *self._table.take()]
-            self._table = preaggregation(self._job, self._buffers)
-        self._scatter(records)
-        self._numbers.append(own)
-
-    def _scatter(self, records: Iterable[Records]) -> None:
-        bits = self._job.plan.partition_bits
-        self._scattered += [scatter([kind], bits) for kind in records if len(kind)]
+            self._counted += self._table.take()
+            self._table = preaggregation(job, self._buffers)
+        self._numbers += own
 
     def receipt(self, results: Results = ()) -> Receipt:
         """Return the receipt of all blocks, of which there is one at least."""
-        job, scattered = self._job, self._scattered
-        self._scatter(self._table.take())
-        counted = merge_deltas(self._numbers)
-        rows = int(counted.rows.sum())
-        if sum(records.rows for records, _ in scattered) != rows:
+        job, numbers = self._job, self._numbers
+        counted, rows = [*self._counted, *self._table.take()], int(numbers[1].sum())
+        pieces = [*self._pieces, *(PartPiece(*scatter([own], self._bits)) for own in counted)]
+        if sum(piece.records.rows for piece in pieces) != rows:
             raise CountingError(f"{rows} rows of {job.states.name} gave other records")
-        spills = job.plan.spill and scattered
         return Receipt(
             rows,
-            int(counted.equal_pairs_within_samples.sum()),
-            int(counted.pairs_within_samples.sum()),
-            spill(scattered, job.folder) if spills else HeldSlices(scattered),
-            counted if job.samples.code_count else None,
+            int(numbers[2].sum()),
+            int(numbers[3].sum()),
+            _slices(pieces, job.plan, job.folder),
+            SpectrumDelta.from_arrays(numbers) if job.samples.code_count else None,
             results,
         )
 
 
+def _slices(pieces: Sequence[PartPiece], plan: Plan, folder: str) -> Slices:
+    """Return a block's records by partition, as the plan holds them."""
+    if plan.divided_bits:
+        return DividedSlices(pieces, plan.partition_bits, plan.divided_bits)
+    scattered = [(piece.records, piece.ends) for piece in pieces]
+    return spill(scattered, folder) if plan.spill and pieces else HeldSlices(scattered)
+
+
 def count_blocks(job: LayerJob, blocks: Sequence[Block], buffers: Buffers | None = None) -> Receipt:
     """Turn the rows of blocks into records, by partition; write them to one file if planned."""
-    count, beside = BlockCount(job, buffers or Buffers()), Reduced(job.beside)
+    count, beside = BlockCount(job, buffers or Buffers(job.arena)), Reduced(job.beside)
     for piece in _pieces(job, blocks):
         count.take(piece, beside)
     return count.receipt(beside.results)
@@ -146,13 +169,15 @@ def merge_receipts(adds: Sequence[Add], lists: Iterable[Sequence[Receipt]]) -> l
     return [replace(first, beside=results), *rest]
 
 
-def check_receipts(receipts: Sequence[Receipt], rows: int, sets: int = 0) -> Index:
+def check_receipts(
+    receipts: Sequence[Receipt], rows: int, sets: int = 0, arena: Arena | None = None
+) -> Index:
     """Check that the blocks stand for every row that counts.
 
-    What their tasks took is given back if no record is in it.
+    What their tasks took is given back if no record is in it, and what an arena has left of it.
     """
-    if any(isinstance(receipt.slices, FiledSlices) for receipt in receipts):
-        give_back_memory()
+    if arena is not None or any(isinstance(own.slices, FiledSlices) for own in receipts):
+        give_back_memory(arena)
     found = sum(receipt.rows for receipt in receipts)
     if found != rows:
         raise CountingError(f"the blocks hold {found} rows; expected {rows}")
@@ -163,16 +188,27 @@ def count_partition(
     index: Index, plan: Plan, words: int, partition: int, buffers: Buffers | None = None
 ) -> Counts:
     """Count the distinct keys of one partition."""
-    slices = partial(index.slices, partition)
-    sizes = plan.partition_bits, plan.maximum_slots
-    gathered = gather(slices(), plan.gathered_bytes)
-    if gathered is None:
-        found, entries = aggregate(slices, words, *sizes, *index.told)
-    else:
-        found, entries = aggregate_gathered(
-            gathered, words, *sizes, plan.subpartition_records, buffers, *index.told
+    sizes, told = (plan.partition_bits, plan.maximum_slots), index.told
+    share = plan.subpartition_records, buffers
+    if plan.divided_bits:
+        first = partition << plan.divided_bits
+        span = range(first, first + (1 << plan.divided_bits))
+        bits = plan.partition_bits + plan.divided_bits
+        found, pairs, entries = aggregate_parts(
+            index.parts, span, words, bits, plan.maximum_slots, *share, *told
         )
-    return Counts(Spectrum.from_arrays(*found), entries=entries)
+    else:
+        slices = partial(index.slices, partition)
+        gathered = gather(slices(), plan.gathered_bytes)
+        if gathered is None:
+            found, pairs, entries = aggregate(slices, words, *sizes, *told)
+        else:
+            found, pairs, entries = aggregate_gathered(gathered, words, *sizes, *share, *told)
+    changes = None
+    if entries is not None:
+        none = np.zeros_like(pairs)
+        changes = SpectrumDelta.from_arrays([none, none, pairs, none])
+    return Counts(Spectrum.from_arrays(*found), int(pairs.sum()), 0, changes, entries)
 
 
 def gather(slices: Iterator[Records], most_bytes: int) -> list[Records] | None:
@@ -187,7 +223,7 @@ def gather(slices: Iterator[Records], most_bytes: int) -> list[Records] | None:
 
 
 def total_pairs(index: Index) -> Counts:
-    """Add up what the blocks have counted within samples."""
+    """Add up what the blocks know of samples, and of equal rows."""
     return Counts(
         Spectrum.empty(),
         sum(receipt.equal_pairs_within_samples for receipt in index.receipts),
@@ -223,14 +259,14 @@ def finish_counts(counts: Counts, states: LayerStates, samples: Samples) -> Coun
 
 def count_in_one_task(job: LayerJob) -> Counts:
     """Count a layer block after block, then partition after partition, as its graph would."""
-    buffers = Buffers()
+    buffers = Buffers(job.arena)
     receipts = [count_blocks(job, blocks, buffers) for blocks in block_tasks(job)]
     if job.beside:
         receipts = merge_receipts([one.add for one in job.beside], [receipts])
     rows = job.samples.sample_filter.kept_rows(job.states)
-    index = check_receipts(receipts, rows, job.samples.set_count)
+    index = check_receipts(receipts, rows, job.samples.set_count, _tight(job))
     # Those of blocks are let go of, as in a graph.
-    buffers = Buffers()
+    buffers = Buffers(job.arena)
     partitions = range(1 << job.plan.partition_bits)
     of = job.plan, job.scheme.words
     counts = [count_partition(index, *of, partition, buffers) for partition in partitions]
@@ -255,7 +291,7 @@ def build_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
 
     Its keys are unique: a cluster may run many analyses at once.
     """
-    graph, index = build_index_graph(job)
+    graph, index = _first_half(job)
     return graph, add_partitions(graph, job, index)
 
 
@@ -265,7 +301,7 @@ def add_partitions(graph: dict[Any, Any], job: LayerJob, index: Any) -> Any:
     level: list[Any] = [f"tsstore-pairs-{token}"]
     graph[level[0]] = (total_pairs, index)
     buffers = f"tsstore-buffers-{token}"
-    graph[buffers] = (Buffers,)
+    graph[buffers] = (Buffers, job.arena)
     words, many = job.scheme.words, fan_in(job.samples.group_count)
     for partition in range(1 << job.plan.partition_bits):
         level.append((f"tsstore-partition-{token}", partition))
@@ -274,7 +310,14 @@ def add_partitions(graph: dict[Any, Any], job: LayerJob, index: Any) -> Any:
 
 
 def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
-    """Return the first half of the graph: blocks and barrier, and the key of the index."""
+    """Return the first half of the graph: blocks and barrier, and the key of the index.
+
+    Records are in partitions alone: whoever goes through the index reads these as they are.
+    """
+    return _first_half(replace(job, plan=replace(job.plan, divided_bits=0)))
+
+
+def _first_half(job: LayerJob) -> tuple[dict[Any, Any], Any]:
     graph: dict[Any, Any] = {}
     receipts = add_blocks(graph, job, block_tasks(job))
     return graph, add_index(graph, job, receipts)
@@ -287,7 +330,7 @@ def add_blocks(graph: dict[Any, Any], job: LayerJob, tasks: Iterable[Sequence[Bl
     # with all that they need. Buffers are made by a task, so that they are released when all blocks
     # are done.
     shared, buffers = (f"tsstore-job-{token}",), (f"tsstore-buffers-{token}",)
-    graph |= {shared: job, buffers: (Buffers,)}
+    graph |= {shared: job, buffers: (Buffers, job.arena)}
     keys = []
     for number, blocks in enumerate(tasks):
         keys.append((f"tsstore-block-{token}", number))
@@ -305,8 +348,13 @@ def add_index(graph: dict[Any, Any], job: LayerJob, receipts: Any) -> Any:
         receipts = merge_tree(graph, lists, FAN_IN, f"tsstore-receipts-{token}", adds)
     rows = job.samples.sample_filter.kept_rows(job.states)
     index = f"tsstore-index-{token}"
-    graph[index] = (check_receipts, receipts, rows, job.samples.set_count)
+    graph[index] = (check_receipts, receipts, rows, job.samples.set_count, _tight(job))
     return index
+
+
+def _tight(job: LayerJob) -> Arena | None:
+    """Return the arena if memory is short, so that nothing is kept from blocks to partitions."""
+    return job.arena if job.plan.gives_back else None
 
 
 def block_tasks(job: LayerJob) -> Iterator[list[Block]]:

@@ -182,7 +182,7 @@ def build_pair_graph(job: PairJob) -> tuple[dict[Any, Any], Any, Any]:
     """Return the graph that counts two layers in step, and the keys of both results."""
     token, pairs = uuid.uuid4().hex[:12], list(_pairs(job))
     shared, buffers = (f"tsstore-pair-{token}",), [(f"tsstore-buffers-{token}", n) for n in (0, 1)]
-    graph: dict[Any, Any] = {shared: job, **dict.fromkeys(buffers, (Buffers,))}
+    graph: dict[Any, Any] = {shared: job, **dict.fromkeys(buffers, (Buffers, job.first.arena))}
     blocks = (block for pair in pairs for block in _divide(job, pair, job.block_rows))
     tasks: list[Any] = []
     for number, task in enumerate(joined_tasks(blocks, job.block_rows)):

@@ -157,6 +157,7 @@ class Reduction(Generic[Result]):
         held = self._held(blocks)
         threads = max(1, min((memory - held) // self._task_bytes, scheduler.threads))
         graph, key = self._graph(blocks)
+        scheduler.leave_room(memory, held + threads * self._task_bytes)
         result: Result = scheduler.run(graph, key, threads, report)
         return result
 

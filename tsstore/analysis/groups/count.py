@@ -71,15 +71,17 @@ def count_groups(
         warm_up(states.row_bytes, request.exact, some.code_count, plan.spill, sets=True)
         warm_up_companion(states, now, request)
         if plan.gives_back:
-            give_back_memory()
+            give_back_memory(scheduler.arena)
+        else:
+            scheduler.leave_room(memory, plan.projected_peak)
         spilling = next((own for own in now.both if own.spill), now)
         with planned_scratch(spilling, scheduler, request.scratch, now.room_bytes) as folder:
-            job, pair = layer_jobs(states, some, now, request, folder)
+            job, pair = layer_jobs(states, some, now, request, folder, scheduler.arena)
             graph, _, *keys = graph_of(job, pair)
             report = request.report(states.name)
             found, *others = run_graph(scheduler, graph, keys, plan.threads, report)
             if plan.gives_back:
-                give_back_memory()
+                give_back_memory(scheduler.arena)
         *of_sets, of_all = _by_set(found, states, some)
         counts += of_sets[: count - first]
         companion = None if pair is None else conclude(pair.second, *others)[0]

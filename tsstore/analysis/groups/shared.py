@@ -233,6 +233,7 @@ def _share(
             graph[level[-1]] = (_count_partition, f"tsstore-groups-{token}", index, partition)
         key = merge_tree(graph, level, FAN_IN, f"tsstore-added-{token}", _add)
         report = request.report(states.name)
+        scheduler.leave_room(memory, plan.projected_peak)
         found: _Counted = run_graph(scheduler, graph, key, plan.threads, report)
     rows = samples.sample_filter.kept_rows(states)
     if found.rows != rows:

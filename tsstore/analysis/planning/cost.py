@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from tsstore.counting.partition import subpartition_table_bytes
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, direct_bytes, states_of
 from tsstore.counting.premerge.hot_keys import ROWS_OF_A_SLOT, hot_bytes
-from tsstore.counting.premerge.within_samples import merge_bytes
 from tsstore.counting.records import bytes_of_group, record_bytes
+from tsstore.counting.tables.aggregate import subpartition_table_bytes
 from tsstore.counting.tables.grouped import count_codes, grouped_slot_bytes, least_slots
 from tsstore.counting.tables.plain import slot_bytes
 
@@ -25,7 +24,7 @@ PART_BYTES = 4 << 20
 """Of an object of scratch: a block writes as many as it needs, one after the other."""
 ASKING_THREADS = 4
 """Of a task that counts records of objects: so many slices, and as many again, are asked for."""
-HOT_PIECES = 4
+HOT_PIECES = 8
 """Pieces of a block at whose end hot keys become records, at least."""
 PLACES_OF_A_ROW = 4
 """In a table of all states, at most."""
@@ -36,8 +35,8 @@ TASK_BYTES = 6 << 10
 """What Dask keeps of a task, with the receipt or spectrum that it returned."""
 GROUP_BYTES = 32
 """Of a group in a receipt."""
-POSITION_BYTES = 16
-"""Of a sample: its rows, and those that are left."""
+POSITION_BYTES = 24
+"""Of a sample: its rows, those that are left, and where its keys end."""
 INDEX_BYTES = 8
 """Of a sample that is left out."""
 WAITING_ENTRY_BYTES, FINISHED_ENTRY_BYTES = 14, 44
@@ -163,16 +162,14 @@ class Work:
 def piece_bytes(work: Work, rows: int, hot_rows: int) -> int:
     """Return the most bytes that turning so many rows into records takes, without these.
 
-    That is room for keys, for those that a sample has once and for half as many that it has more
-    often; for rows by sample and the samples' groups. Where samples are left out, for the keys
-    that stay, which of them do, and where they are. Hot keys are chosen for blocks of `hot_rows`.
+    That is room for keys, and for those that are not hot; for rows by sample and the samples'
+    groups. Where samples are left out, for the keys that stay, which of them do, and where they
+    are. Hot keys are chosen for blocks of `hot_rows`.
     """
     key, group = 8 * work.words, bytes_of_group(work.codes)
     chosen = key + 8 + 2 if work.left_out else 0
-    counted = (key + 8 + group) // 2 + 1 if work.largest_sample > 1 else 0
-    room = key + chosen + key + group + counted
-    tables = merge_bytes(work.words, work.largest_sample)
-    tables += hot_bytes(work.words, work.codes, hot_rows)
+    room = key + chosen + key + group
+    tables = 8 * work.largest_sample + hot_bytes(work.words, work.codes, hot_rows)
     return rows * (room + POSITION_BYTES + group) + tables
 
 
@@ -245,7 +242,12 @@ def table_bytes(work: Work, slots: int) -> int:
 
 
 def held_bytes(
-    work: Work, piece_rows: int, block_rows: int, partition_bits: int, spill: bool
+    work: Work,
+    piece_rows: int,
+    block_rows: int,
+    partition_bits: int,
+    spill: bool,
+    divided_bits: int = 0,
 ) -> int:
     """Return the most bytes that are held all the while: tasks, receipts, records by piece.
 
@@ -260,7 +262,8 @@ def held_bytes(
     if spill:
         return held + room_bytes(work, block_rows, partition_bits)
     pieces = blocks + most_blocks(work, piece_rows)
-    return held + pieces * (16 << partition_bits) + work.records_bytes(work.rows)
+    ends = pieces * (16 << partition_bits + divided_bits)
+    return held + ends + work.records_bytes(work.rows)
 
 
 def room_bytes(work: Work, block_rows: int, partition_bits: int) -> int:

@@ -27,13 +27,14 @@ from tsstore.analysis.planning.cost import (
 from tsstore.analysis.refusals import all_fit, too_small
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_table_bytes
+from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_bits
+from tsstore.counting.tables.aggregate import subpartition_table_bytes
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
 
-MAX_PIECE_ROWS = 1 << 19
-MAX_BLOCK_PIECES = 16
+MAX_PIECE_ROWS = 1 << 18
+MAX_BLOCK_PIECES = 32
 BLOCKS_OF_A_THREAD = 4
 """Where records stay in memory: pieces share hot keys, but threads shall end at the same time."""
 MAX_BLOCK_ROWS = 1 << 31
@@ -44,6 +45,8 @@ MAX_PARTITION_BITS = 16
 PARTITION_RECORDS = {False: 1 << 21, True: 1 << 24}
 """Records of a partition, in memory and in files: as many as there may be, if they fit. Slices of
 files are the longer, the fewer partitions there are."""
+MOST_SCATTER_BITS = 10
+"""By which rows are scattered at once: more places than the processor can keep at hand."""
 PARALLEL_ROWS = 1 << 17
 LEAST_PARTITIONS = 8
 """Of a layer that has more rows than these: enough to share out among threads."""
@@ -85,6 +88,10 @@ class Plan:
         Whether rows are few bits and so many that block tasks count them in a table of all states.
     partition_bits
         The keys are counted in ``2 ** partition_bits`` partitions.
+    divided_bits
+        Where records stay in memory, block tasks divide each partition at once, by so many further
+        bits, into subpartitions whose tables are to fit the processor's cache; 0 where those would
+        be too many.
     gathered_bytes
         Bytes of a partition's records that may be gathered in memory; what is larger is counted
         slice by slice.
@@ -138,6 +145,7 @@ class Plan:
     beside: bool = False
     gives_back: bool = False
     room_bytes: int = 0
+    divided_bits: int = 0
     companion: Plan | None = None
 
     @property
@@ -153,7 +161,7 @@ class Plan:
     @property
     def in_one_task(self) -> bool:
         """Whether one task counts the layer: a graph would take longer than what it does."""
-        return self.blocks <= 1 and not self.partition_bits and self.companion is None
+        return self.blocks <= 1 >= self.partition_bits and self.companion is None
 
     @property
     def whole(self) -> Plan:
@@ -420,11 +428,12 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
     half = memory // threads // 2
     direct = has_direct_table(work, _block_rows(work, half, threads, piece_rows, spill), half)
     block_rows = _block_rows(work, half, threads, piece_rows, spill, direct)
-    subpartition_records = min(SUBPARTITION_RECORDS, max(MIN_PIECE_ROWS, piece_rows // 8))
+    subpartition_records = min(SUBPARTITION_RECORDS, max(MIN_PIECE_ROWS, piece_rows // 4))
     slots = _most_slots(work, subpartition_records)
     block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
     for bits in range(_fewest_bits(work, spill, block_rows), MAX_PARTITION_BITS + 1):
-        held = held_bytes(work, piece_rows, block_rows, bits, spill)
+        divided = 0 if spill else _divided_bits(work, bits, subpartition_records)
+        held = held_bytes(work, piece_rows, block_rows, bits, spill, divided)
         gathered = int(SPREAD * work.records_bytes(work.rows >> bits)) + (1 << 16)
         partition = partition_task_bytes(
             work, piece_rows, gathered, subpartition_records, slots, spill
@@ -433,7 +442,7 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         if held + max(threads * block_task, later) <= memory:
             break
     block_rows = _block_rows(work, (memory - held) // threads, threads, piece_rows, spill, direct)
-    held = held_bytes(work, piece_rows, block_rows, bits, spill)
+    held = held_bytes(work, piece_rows, block_rows, bits, spill, divided)
     block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
     blocks = -(-work.rows // block_rows)
     peak, kept = held + max(threads * block_task, later), finished_bytes(work)
@@ -457,7 +466,16 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         projected_peak=peak if gives_back or not work.groups else peak + kept,
         gives_back=gives_back,
         room_bytes=room_bytes(work, block_rows, bits) if spill else 0,
+        divided_bits=divided,
     )
+
+
+def _divided_bits(work: Work, partition_bits: int, subpartition_records: int) -> int:
+    """Return by how many bits rows are divided beyond those of partitions; 0 for too many."""
+    bits = subpartition_bits(work.rows >> partition_bits, subpartition_records)
+    bits = max(min(bits, MOST_SCATTER_BITS - partition_bits), 0)
+    fits = 2 * (work.rows >> partition_bits + bits) <= 3 * subpartition_records
+    return bits if fits else 0
 
 
 def _block_rows(
@@ -484,10 +502,11 @@ def _fewest_bits(work: Work, spill: bool, block_rows: int) -> int:
     partitions = -(-work.rows // PARTITION_RECORDS[spill])
     if work.rows > PARALLEL_ROWS:
         partitions = max(partitions, LEAST_PARTITIONS)
-    bits = min((partitions - 1).bit_length(), MAX_PARTITION_BITS) if partitions else 0
+    # One bit at least, in whose place records have a tag.
+    bits = min(max((partitions - 1).bit_length(), 1), MAX_PARTITION_BITS)
     if spill and work.object_scratch:
         block_bytes = work.records_bytes(min(block_rows, work.rows))
-        bits = min(bits, max(block_bytes // LEAST_SLICE_BYTES, 1).bit_length() - 1)
+        bits = min(bits, max(max(block_bytes // LEAST_SLICE_BYTES, 1).bit_length() - 1, 1))
     return bits
 
 

@@ -1,7 +1,6 @@
-"""The states of each sample, out of core: records of a key and the number of a sample.
+"""The rows of each sample, out of core: bare records of a key and the number of a sample.
 
-A sample has one record of each of its states, which says in how many of its rows that is. All
-records of one state meet in one partition, whatever their samples are.
+All records of one state meet in one partition, whatever their samples are.
 """
 
 from __future__ import annotations
@@ -22,11 +21,9 @@ from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import layer_work
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.partition import scatter
-from tsstore.counting.premerge.hot_keys import HotKeys
+from tsstore.counting.partition import scatter_rows
 from tsstore.counting.premerge.samples import append_samples
-from tsstore.counting.premerge.within_samples import merge_samples
-from tsstore.counting.records import Buffers, Records
+from tsstore.counting.records import Buffers, Records, SampleKeys
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 
@@ -35,7 +32,7 @@ _Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class SampleJob(LayerJob):
-    """How the states of each sample are recorded; `firsts` numbers the first samples of parts.
+    """How the rows of each sample are recorded; `firsts` numbers the first samples of parts.
 
     Numbers are of all stored samples, those that do not count included.
     """
@@ -56,15 +53,15 @@ def work_by_sample(
 
 
 def graph_by_sample(job: SampleJob) -> tuple[dict[Any, Any], Any]:
-    """Return the graph that records the states of each sample, and the key of their index."""
+    """Return the graph that records the rows of each sample, and the key of their index."""
     # Loops are compiled, or loaded, once in this process, not by all threads at the same time.
     words = job.scheme.words
     pair, positions = np.zeros((2, words + 1), np.uint64), np.array([2])
     append_samples(pair[:, 1:].copy(), positions, 0, pair)
-    merge_samples(pair, positions, HotKeys(words + 1, 0, 0))
+    scatter_rows(SampleKeys(pair, positions), 1)
     token = uuid.uuid4().hex[:12]
     shared, buffers, index = (f"tsstore-{kind}-{token}" for kind in ("job", "buffers", "index"))
-    graph: dict[Any, Any] = {shared: job, buffers: (Buffers,)}
+    graph: dict[Any, Any] = {shared: job, buffers: (Buffers, job.arena)}
     keys: list[Any] = []
     for block in job.states.blocks(job.plan.block_rows):
         keys.append((f"{BLOCK}-{token}", len(keys)))
@@ -74,25 +71,23 @@ def graph_by_sample(job: SampleJob) -> tuple[dict[Any, Any], Any]:
 
 
 def without_samples(records: Records) -> tuple[Records, npt.NDArray[np.int64]]:
-    """Return records of the keys alone, and the sample of each, int64 (records,)."""
+    """Return bare records of the keys alone, and the sample of each, int64 (records,)."""
     keys = np.ascontiguousarray(records.keys[:, :-1])
     samples = records.keys[:, -1].astype(np.int64)
-    return Records(keys, records.multiplicity, records.incidence), samples
+    return Records(keys), samples
 
 
 def _record_block(job: SampleJob, block: Block, buffers: Buffers) -> Receipt:
-    """Record each state of each sample of a block once, by partition."""
-    plan, scattered, rows = job.plan, [], 0
-    hot = HotKeys(job.scheme.words + 1, 0, 0)
+    """Record each row of a block with its sample, by partition."""
+    plan, scattered = job.plan, []
     # Keys are held without and with samples, which is more than what the plan reckons for a row.
     for piece in job.states.divide(block, max(1, 2 * plan.piece_rows // 3)):
-        merged, _ = merge_samples(*_keys_and_samples(job, piece, buffers), hot, buffers=buffers)
-        for records in [*merged, *hot.take()]:
-            if len(records):
-                rows += records.rows
-                scattered.append(scatter([records], plan.partition_bits))
+        keys, positions = _keys_and_samples(job, piece, buffers)
+        if len(keys):
+            rows = SampleKeys(keys, np.cumsum(positions))
+            scattered.append(scatter_rows(rows, plan.partition_bits))
     slices = spill(scattered, job.folder) if plan.spill and scattered else HeldSlices(scattered)
-    return Receipt(rows, 0, 0, slices)
+    return Receipt(slices.total, 0, 0, slices)
 
 
 def _keys_and_samples(

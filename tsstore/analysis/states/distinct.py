@@ -21,7 +21,8 @@ from tsstore.analysis.request import Request, check_rows, running
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Report, Scheduler, task_keys
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.partition import subpartition_bits, subpartitions
+from tsstore.counting.partition import restore_hashes, subpartition_bits
+from tsstore.counting.parts import subpartitions
 from tsstore.counting.records import Records
 from tsstore.counting.tables.aggregate import count_tables
 from tsstore.counting.tables.plain import Table, slot_bytes
@@ -73,7 +74,8 @@ def distinct_states(
                 for table in count_tables(pieces, scheme.words, bits, plan.maximum_slots):
                     for keys, multiplicity, incidence in _taken_out(table, scheme.words):
                         rows += int(multiplicity.sum())
-                        yield scheme.rows(keys), multiplicity, incidence
+                        hashes = restore_hashes(keys, partition, plan.partition_bits)
+                        yield scheme.rows(hashes), multiplicity, incidence
     if rows != states.rows:
         raise CountingError(
             f"{states.name}: the multiplicities add up to {rows}, but {states.rows} rows are "
@@ -101,6 +103,8 @@ def by_partition(
         if report is not None:
             report(done, total + partitions)
 
+    # Whoever goes through the states may take what is left.
+    scheduler.leave_room(plan.memory, plan.memory)
     index = scheduler.run(graph, key, plan.threads, None if report is None else report_first)
     for partition in range(partitions):
         yield index, partition
@@ -125,13 +129,13 @@ def by_subpartition(
         yield list(slices), plan.partition_bits
         return
     records = sum(map(len, gathered))
-    bits = subpartition_bits(records, plan.partition_bits, plan.subpartition_records)
+    bits = subpartition_bits(records, plan.subpartition_records)
     divided = []
     for _, words in indices:
         own = [piece for piece in gathered if piece.words == words]
-        divided.append(subpartitions(own, words, plan.partition_bits, bits))
+        divided.append(subpartitions(own, plan.partition_bits, bits))
     for part in range(1 << bits):
-        pieces = [[kind.of(part) for kind in kinds] for kinds in divided]
+        pieces = [[piece for kind in kinds for piece in kind.of(part)] for kinds in divided]
         yield [partial(iter, own) for own in pieces], plan.partition_bits + bits
 
 

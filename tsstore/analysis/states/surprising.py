@@ -31,7 +31,7 @@ from tsstore.analysis.states.by_sample import (
 )
 from tsstore.analysis.states.distinct import by_partition, by_subpartition
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.records import Records
+from tsstore.counting.records import LATER, Records
 from tsstore.counting.tables.aggregate import count_tables
 from tsstore.counting.tables.spectra import Tally
 from tsstore.counting.warm_up import warm_up
@@ -215,14 +215,20 @@ def _add_partition(found: _Found, index: Index, plan: Plan, words: int, partitio
             for piece in pieces():
                 records, sample = without_samples(piece)
                 place, is_here = _find(keys, records.keys)
-                here = np.ones(len(piece), np.int64)
-                if piece.multiplicity is not None:
-                    here = piece.multiplicity.astype(np.int64)
-                found.add(sample[is_here], here[is_here], multiplicity[place[is_here]])
+                # Rows of one sample that are equal are one state of it.
+                shown = place[is_here] * len(found.rows) + sample[is_here]
+                shown, here = np.unique(shown, return_counts=True)
+                place, sample = np.divmod(shown, len(found.rows))
+                found.add(sample, here, multiplicity[place])
 
 
 def _find(known: _Words, keys: _Words) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Return where keys are among known ones, in order of their first word; and which are there."""
+    """Return where keys are among known ones, in order of their first word; and which are there.
+
+    All tags are set in the known ones.
+    """
+    keys = keys.copy()
+    keys[:, 0] |= LATER
     place = np.searchsorted(known[:, 0], keys[:, 0])
     place[place == len(known)] = 0
     return place, (known[place] == keys).all(axis=1)

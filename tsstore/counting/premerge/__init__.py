@@ -1,1 +1,1 @@
-"""Merging records early: within samples, hot keys, direct tables."""
+"""Counting rows before they become records: hot keys, direct tables."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from tsstore.counting.hashing import Place, Width, width_for
 from tsstore.counting.keys import KeyScheme
-from tsstore.counting.premerge.hot_keys import HotTable, count_touched, take_counted
+from tsstore.counting.premerge.hot_keys import count_touched, take_counted
 from tsstore.counting.premerge.samples import check_groups, check_positions
 from tsstore.counting.records import Groups, Records, bytes_of_group, record_bytes
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
@@ -103,8 +103,7 @@ class DirectTable:
         used = slice(1, self._used + 1)
         rows = self._states[used].astype("<u4").view(np.uint8).reshape(-1, 4)
         keys = self._scheme.keys(np.ascontiguousarray(rows[:, : len(self._width)]))
-        counted = HotTable(np.uint64(0), keys, self._times[used], self._counts[used])
-        records = take_counted(counted, self._group_bytes)
+        records = take_counted(keys, self._counts[used], keys.shape[1], self._group_bytes)
         self.pays = records.rows >= PAYS_FROM * len(records)
         self._taken.append(records)
         self._forget()

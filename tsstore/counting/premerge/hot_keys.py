@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from tsstore.counting.hashing import Place, Width, copy_key, is_same, width_of
-from tsstore.counting.records import Buffers, Groups, Records, bytes_of_group, counted_columns
+from tsstore.counting.records import Groups, Records, bytes_of_group, counted_columns
 from tsstore.numba_tools.arrays import I32, I64, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
 
@@ -24,7 +24,7 @@ TRIED_ROWS: Final = 1 << 13
 """Of a sample that says whether it pays to choose hot keys: half of them choose, half tell."""
 SAMPLE_ROWS: Final = 1 << 17
 """Of the sample, at most, that chooses them."""
-MOST_SLOTS: Final = 1 << 14
+MOST_SLOTS: Final = 1 << 13
 LEAST_SLOTS: Final = 1 << 6
 ROWS_OF_A_SLOT: Final = 16
 """There is a slot, for each group, for so many rows of a block or more: records that stand for one
@@ -49,17 +49,15 @@ class HotTable(NamedTuple):
     ----------
     shift
         Where in the hash the number of a slot begins.
-    keys
-        uint64 (slots, words).
-    times
-        uint64 (slots,): how often the sample at hand has each; 0 between samples.
+    slots
+        uint64 (slots, words + 1): a key, and how often the sample at hand has it, 0 between
+        samples: a look-up meets one line of the processor's cache.
     counts
         uint64 (slots, groups): samples, and in the lower half rows, of each so far.
     """
 
     shift: np.uint64
-    keys: U64
-    times: U64
+    slots: U64
     counts: U64
 
 
@@ -81,9 +79,8 @@ class HotKeys:
 
     def __init__(self, words: int, groups: int, rows: int) -> None:
         slots = slots_of(groups, rows)
-        keys, times = np.zeros((slots, words), np.uint64), np.zeros(slots, np.uint64)
         counts = np.zeros((slots, max(groups, 1)), np.uint64)
-        self.table = HotTable(_SHIFTS[0], keys, times, counts)
+        self.table = HotTable(_SHIFTS[0], np.zeros((slots, words + 1), np.uint64), counts)
         self.share = self._share_at_first = 0.0
         self._group_bytes = bytes_of_group(groups)
         self._block_rows, self._counted_rows = rows, 0
@@ -97,7 +94,7 @@ class HotKeys:
 
     def begin(self) -> None:
         """Begin a block: forget what an error may have left."""
-        self.table.counts[:], self.table.times[:] = 0, 0
+        self.table.counts[:], self.table.slots[:, -1] = 0, 0
         self._counted_rows, self._taken = 0, []
 
     def serve(self, keys: U64) -> bool:
@@ -129,46 +126,35 @@ class HotKeys:
     def take(self) -> list[Records]:
         """Return one record for each hot key that was met, and each group, and begin again."""
         taken, self._taken, self._counted_rows = self._taken, [], 0
-        records = take_counted(self.table, self._group_bytes)
+        _, slots, counts = self.table
+        records = take_counted(slots, counts, slots.shape[1] - 1, self._group_bytes)
         return [*taken, records] if len(records) else taken
 
     def _choose(self, keys: U64, size: int) -> bool:
         """Choose from a sample of so many rows; return whether that pays."""
         sample = keys[_drawn_rows(len(keys), size)]
         best: Place = 0
-        slots = self.table.keys
+        slots = self.table.slots
         # Two frequent keys may want one slot: another part of the hash tells them apart.
         for shift in _SHIFTS:
             chosen, votes = np.zeros_like(slots), np.zeros(len(slots), np.int32)
             hits: Place = elect(sample, shift, chosen, votes, width_of(keys))
             if hits > best:
                 best = hits
-                self.table = self.table._replace(shift=shift, keys=chosen)
+                self.table = self.table._replace(shift=shift, slots=chosen)
         self.share = float(best / (len(sample) // 2))
         return self.share > PAYS_FROM
 
 
-def take_counted(table: HotTable, group_bytes: int) -> Records:
-    """Return one record for each key and group that has been counted; the counts are 0 then."""
-    count = int(np.count_nonzero(table.counts))
-    records = Records.empty(table.keys.shape[1], bare=False, group_bytes=group_bytes, count=count)
-    take_records(table, *counted_columns(records), width_of(records.keys))
-    return records
+def take_counted(keys: U64, counts: U64, words: int, group_bytes: int) -> Records:
+    """Return one record for each key and group that has been counted; the counts are 0 then.
 
-
-def merge_hot_rows(records: Records, hot: HotKeys, buffers: Buffers) -> Records:
-    """Count bare records of hot keys, each of a sample of its own; return the others, in buffers.
-
-    All of them, as they are, where looking for hot keys does not pay or too few rows tell.
+    Keys are the first so many words of rows.
     """
-    if not hot.serve(records.keys):
-        return records
-    cold = buffers.records("bare", len(records), records.words, True, records.group_bytes)
-    left = absorb_rows(
-        records.keys, records.group, hot.table, cold.keys, cold.group, width_of(cold.keys)
-    )
-    hot.learn(len(records) - int(left), len(records))
-    return cold[: int(left)]
+    count = int(np.count_nonzero(counts))
+    records = Records.empty(words, bare=False, group_bytes=group_bytes, count=count)
+    take_records(keys, counts, *counted_columns(records), width_of(records.keys))
+    return records
 
 
 def slots_of(groups: int, rows: int) -> int:
@@ -184,7 +170,7 @@ def hot_bytes(words: int, groups: int, rows: int) -> int:
     """
     slots, key = slots_of(groups, rows), 8 * words
     records = slots * max(groups, 1) * (8 + key + 8 + bytes_of_group(groups))
-    return slots * (3 * key + 8 + 4) + records + min(SAMPLE_ROWS, rows) * (key + 32)
+    return slots * (3 * (key + 8) + 4) + records + min(SAMPLE_ROWS, rows) * (key + 32)
 
 
 def _drawn_rows(count: int, size: int) -> I64:
@@ -235,11 +221,11 @@ def absorb_rows(
     width: Width,
 ) -> Place:
     """Count hot rows, and write the others; return how many those are."""
-    mask = np.uint64(hot.keys.shape[0] - 1)
+    mask = np.uint64(hot.slots.shape[0] - 1)
     left = np.uint64(0)
     for row in range(np.uint64(keys.shape[0])):
         slot = (keys[row, 0] >> hot.shift) & mask
-        is_hot = np.uint64(is_same(keys, row, hot.keys, slot, width))
+        is_hot = np.uint64(is_same(keys, row, hot.slots, slot, width))
         copy_key(keys, row, cold, left, width)
         if group is not None and cold_group is not None:
             hot.counts[slot, group[row]] += is_hot * _ROW_AND_SAMPLE
@@ -259,26 +245,27 @@ def absorb_sample(
     hot: HotTable,
     touched: U64,
     cold: U64,
+    first: Place,
     width: Width,
 ) -> tuple[Place, Place]:
-    """Count the hot rows of a sample of group `own`, and write the others to `cold`.
+    """Count the hot rows of a sample of group `own`, and write the others from `first` on.
 
-    `touched` takes the slots that the sample has keys in. Returns how many keys are not hot, and
-    the number of equal pairs of rows that are.
+    `touched` takes the slots that the sample has keys in. Returns where the other keys end, and the
+    number of equal pairs of rows that are hot.
     """
-    mask = np.uint64(hot.keys.shape[0] - 1)
-    left = many = np.uint64(0)
+    mask = np.uint64(hot.slots.shape[0] - 1)
+    left, many, words = np.uint64(first), np.uint64(0), len(width)
     # Unsigned: whether rows count from an array's end need not be asked.
     for row in range(np.uint64(start), np.uint64(stop)):
         slot = (keys[row, 0] >> hot.shift) & mask
-        is_hot = np.uint64(is_same(keys, row, hot.keys, slot, width))
-        times = hot.times[slot]
-        hot.times[slot] = times + is_hot
+        is_hot = np.uint64(is_same(keys, row, hot.slots, slot, width))
+        times = hot.slots[slot, words]
+        hot.slots[slot, words] = times + is_hot
         touched[many] = slot
         many += is_hot & np.uint64(times == 0)
         copy_key(keys, row, cold, left, width)
         left += _ONE - is_hot
-    pairs = count_touched(touched, np.int64(many), hot.times, hot.counts, own)
+    pairs = count_touched(touched, np.int64(many), hot.slots[:, words], hot.counts, own)
     return np.int64(left), pairs
 
 
@@ -300,16 +287,22 @@ def count_touched(touched: U64, many: Place, times: U64, counts: U64, own: Place
 
 @kernel
 def take_records(
-    hot: HotTable, keys: U64, multiplicity: U32, incidence: U32, group: Groups | None, width: Width
+    hot: U64,
+    counts: U64,
+    keys: U64,
+    multiplicity: U32,
+    incidence: U32,
+    group: Groups | None,
+    width: Width,
 ) -> None:
     """Write a record for each key and group that has been counted, and forget that."""
     place = 0
-    for slot in range(hot.counts.shape[0]):
-        for own in range(hot.counts.shape[1]):
-            found = hot.counts[slot, own]
+    for slot in range(counts.shape[0]):
+        for own in range(counts.shape[1]):
+            found = counts[slot, own]
             if found != 0:
-                hot.counts[slot, own] = 0
-                copy_key(hot.keys, slot, keys, place, width)
+                counts[slot, own] = 0
+                copy_key(hot, slot, keys, place, width)
                 multiplicity[place] = np.uint32(found)
                 incidence[place] = np.uint32(found >> _HALF)
                 if group is not None:

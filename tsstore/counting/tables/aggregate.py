@@ -1,8 +1,7 @@
 """The whole count of one partition: records to a spectrum, and to what each group changes in it.
 
-Records that are all in memory are counted subpartition by subpartition: singletons are settled
-first, then tables that stay in the processor's cache count the rest. Others stream through one
-table; if they outgrow it, in several passes.
+Records that are all in memory are counted subpartition by subpartition, in tables that stay in the
+processor's cache. Others stream through one table; if they outgrow it, in several passes.
 """
 
 from __future__ import annotations
@@ -11,30 +10,36 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
+import numpy as np
+
 from tsstore.counting.hashing import HashRange, Place
 from tsstore.counting.partition import (
-    LEAST_PREFIX_BITS,
     SUBPARTITION_RECORDS,
     most_records,
     subpartition_bits,
-    subpartitions,
 )
-from tsstore.counting.records import Buffers, Records, bytes_of_group
+from tsstore.counting.parts import Parts, subpartitions
+from tsstore.counting.records import Buffers, Records, checked_groups
+from tsstore.counting.tables.buckets import columns_of, most_slots
 from tsstore.counting.tables.grouped import GroupedTable, count_codes
-from tsstore.counting.tables.grouped_parts import GroupedParts
-from tsstore.counting.tables.packed import MOST_COUNT_BITS, PackedParts
+from tsstore.counting.tables.grouped_parts import LOG_COLUMNS, GroupedParts
 from tsstore.counting.tables.plain import Table
+from tsstore.counting.tables.plain_parts import PlainParts, table_bytes
 from tsstore.counting.tables.spectra import (
+    ENTRY_BYTES,
     DeltaEntries,
+    DeltaTally,
     Spectrum,
     Tally,
-    add_deltas,
     add_up_entries,
+    small_bytes,
 )
 from tsstore.errors import CountingError
+from tsstore.numba_tools.arrays import I64
 
-Counted = tuple[Spectrum, DeltaEntries | None]
-"""The spectrum, and what leaving each group out changes in it; None without groups."""
+Counted = tuple[Spectrum, I64, DeltaEntries | None]
+"""The spectrum; pairs of bare records of one sample that are equal, int64 (groups or 1,); and what
+leaving each group out changes in the spectrum, None without groups."""
 
 FIRST_SLOTS: Final = 1024
 """That a table begins with, if there may be as many."""
@@ -62,7 +67,7 @@ def aggregate(
     words
         uint64 words of a key, at least 1.
     partition_bits
-        How many top bits of the hash all keys of the partition have in common.
+        How many top bits of the hash all keys of the partition have in common, at least 1.
     maximum_slots
         Slots of the largest table allowed, at least 2; with groups at least
         :func:`tsstore.counting.tables.grouped.least_slots`.
@@ -76,6 +81,8 @@ def aggregate(
     spectrum
         k, q, states, int64 (pairs,), sorted by k, then by q: `states` distinct states occur in k
         rows and q samples.
+    equal_pairs
+        int64 (groups or 1,): pairs of bare records of one sample that are equal, by group.
     delta
         What leaving each group out changes in it; None without groups. With sets, more spectra: see
         :func:`tsstore.counting.tables.spectra.count_spectra`.
@@ -88,11 +95,12 @@ def aggregate(
         If keys meet in one place of the table as mixed keys do not, or if more of them than fit
         into the table have their first 48 bits in common.
     """
-    tally = Tally()
+    tally, equal_pairs = Tally(), np.zeros(count_codes(groups, sets) or 1, np.int64)
     if not groups:
         for table in count_tables(slices, words, partition_bits, maximum_slots):
             tally.add(*table.counts)
-        return tally.spectrum(), None
+            equal_pairs += table.equal_pairs
+        return tally.spectrum(), equal_pairs, None
 
     def new_table(hashes: HashRange) -> GroupedTable:
         return GroupedTable(words, groups, maximum_slots, FIRST_SLOTS, hashes, sets)
@@ -100,8 +108,9 @@ def aggregate(
     deltas = []
     for grouped in count_in_passes(new_table, slices, partition_bits, maximum_slots):
         tally.add(*grouped.counts)
+        equal_pairs += grouped.equal_pairs
         deltas.append(grouped.delta())
-    return tally.spectrum(), add_up_entries(deltas)
+    return tally.spectrum(), equal_pairs, add_up_entries(deltas)
 
 
 def aggregate_gathered(
@@ -127,29 +136,73 @@ def aggregate_gathered(
     buffers
         Where the tables of other partitions are; None takes new ones.
     """
-    # Counts of a packed table take the place of the hash's first bits; with groups nothing does.
-    known = LEAST_PREFIX_BITS if groups else partition_bits
-    bits = subpartition_bits(sum(map(len, pieces)), known, subpartition_records)
-    prefix_bits, buffers = partition_bits + bits, buffers or Buffers()
+    bits = subpartition_bits(sum(map(len, pieces)), subpartition_records)
+    buffers = buffers or Buffers()
+    if groups:
+        for piece in pieces:
+            checked_groups(piece, count_codes(groups, sets))
+    parts = subpartitions(pieces, partition_bits, bits, buffers)
+    return aggregate_parts(
+        parts, range(1 << bits), words, partition_bits + bits, maximum_slots, subpartition_records,
+        buffers, groups, sets,
+    )  # fmt: skip
+
+
+def aggregate_parts(
+    parts: tuple[Parts, Parts],
+    span: range,
+    words: int,
+    prefix_bits: int,
+    maximum_slots: int,
+    subpartition_records: int = SUBPARTITION_RECORDS,
+    buffers: Buffers | None = None,
+    groups: int = 0,
+    sets: int = 0,
+) -> Counted:
+    """Do the same for a span of subpartitions, of bare records and others.
+
+    The hashes of each have so many top bits in common.
+    """
+    if groups and not all(kind.tells_groups for kind in parts):
+        raise ValueError("the records do not tell groups apart; count them without groups")
+    buffers = buffers or Buffers()
     codes, most = count_codes(groups, sets), most_records(subpartition_records)
-    parts = subpartitions(pieces, words, partition_bits, bits, bytes_of_group(codes), buffers)
-    tally = Tally()
-    deltas: list[DeltaEntries] = []
+    tally, equal_pairs = Tally(), np.zeros(codes or 1, np.int64)
+    deltas = DeltaTally()
     if groups:
         large = buffers.kept(
             ("grouped", words, groups, sets, most), lambda: GroupedParts(words, groups, sets, most)
-        ).count(*parts, tally, deltas)
+        ).count(*parts, span, tally, equal_pairs, deltas)
     else:
-        count_bits = min(prefix_bits, MOST_COUNT_BITS)
-        large = buffers.kept(
-            ("packed", words, count_bits, most), lambda: PackedParts(words, count_bits, most)
-        ).count(*parts, tally)
+        large = buffers.kept(("plain", words, most), lambda: PlainParts(words, most)).count(
+            *parts, span, tally, equal_pairs
+        )
     for part in large:
-        slices = partial(iter, [kind.of(part) for kind in parts])
-        found, delta = aggregate(slices, words, prefix_bits, maximum_slots, groups, sets)
+        slices = partial(iter, [piece for kind in parts for piece in kind.of(part)])
+        found, pairs, delta = aggregate(slices, words, prefix_bits, maximum_slots, groups, sets)
         tally.add_spectrum(found)
-        add_deltas(deltas, [] if delta is None else [delta])
-    return tally.spectrum(), add_up_entries(deltas) if groups else None
+        equal_pairs += pairs
+        if delta is not None:
+            deltas.add(delta)
+    return tally.spectrum(), equal_pairs, deltas.total() if groups else None
+
+
+def subpartition_table_bytes(
+    words: int, groups: int, subpartition_records: int, sets: int = 0
+) -> int:
+    """Bytes of all tables of a subpartition that is not large, at most.
+
+    By group, of each record marks, the record in the order of groups, two entries of the log, the
+    counts of a state, and what it changes, twice while that is handed on; slots for states; and
+    what is added up at once.
+    """
+    most = most_records(subpartition_records)
+    if not groups:
+        return table_bytes(words, most)
+    key, changes = 8 * words, (5 if sets else 2) * ENTRY_BYTES
+    record = 8 + key + (key + 8) + 2 * 8 * LOG_COLUMNS + 16 + 16 + (24 if sets else 0) + 2 * changes
+    slot = 8 + 8 * columns_of(words, 1) + 4
+    return most * record + most_slots(most) * slot + small_bytes(groups, sets)
 
 
 class CountingTable(Protocol):
@@ -191,6 +244,10 @@ def count_in_passes(
 
     `new_table` makes an empty one for a range of the hashes that the partition has.
     """
+    if partition_bits < 1:
+        raise ValueError(
+            "0 bits of the partition; expected 1 at least, in whose place there is a tag"
+        )
     bits = number = 0  # what is counted: the hashes below number / 2**bits of their range
     while number < 1 << bits:
         table = new_table(HashRange.of(partition_bits, bits, number))

@@ -24,11 +24,10 @@ from tsstore.counting.hashing import (
     Place,
     Width,
     copy_key,
-    is_same,
     width_for,
 )
 from tsstore.counting.partition import order_by_group
-from tsstore.counting.records import Buffers, Records, counted_columns
+from tsstore.counting.records import LATER, Buffers, Records, counted_columns
 from tsstore.counting.tables.group_changes import (
     HALF,
     NUMBER,
@@ -37,6 +36,7 @@ from tsstore.counting.tables.group_changes import (
     list_by_set,
     small_delta,
 )
+from tsstore.counting.tables.plain import count_row
 from tsstore.counting.tables.spectra import (
     ENTRY_BYTES,
     DeltaEntries,
@@ -53,10 +53,13 @@ from tsstore.numba_tools.decorators import inlined, kernel
 LARGEST_GROUPS: Final = 2**16 - 1
 """Groups of all sets together, at most."""
 
-_LOG_COLUMNS: Final = 3
+LOG_COLUMNS: Final = 4
+"""Of an entry: group and state, multiplicity, incidence, last sample and its rows."""
+
 _SMALLEST_TABLE, _SMALLEST_INDEX = 8, 2
 _LARGEST_TABLE: Final = 2**32
 _ONE: Final = np.uint64(1)
+_TAG_SHIFT: Final = np.uint64(63)
 _NO_ENTRY: Final = NUMBER << HALF
 
 
@@ -65,11 +68,11 @@ def grouped_slot_bytes(words: int, sets: int = 0) -> int:
 
     Half of the slots are places in an index of states, of which there is one of half the size as
     well while it doubles; there are a quarter as many states, and entries of the log. To a state
-    belong its key, its last entry and its counts, to an entry its three numbers and what it changes
+    belong its key, its last entry and its counts, to an entry its four numbers and what it changes
     in the end, with sets besides what is added up of a state, and where that is.
     """
     changes = 5 * ENTRY_BYTES + 24 if sets else 2 * ENTRY_BYTES
-    return 3 + (8 * words + 8 + 16 + 8 * _LOG_COLUMNS + changes) // 4
+    return 3 + (8 * words + 8 + 16 + 8 * LOG_COLUMNS + changes) // 4
 
 
 def least_slots(groups: int) -> int:
@@ -98,6 +101,8 @@ class GroupedTable:
     ----------
     distinct
         Number of distinct keys.
+    equal_pairs
+        int64 (codes,): pairs of bare records of one sample that are equal, by group.
     """
 
     def __init__(
@@ -119,15 +124,18 @@ class GroupedTable:
         self._words, self._width, self._hashes = words, width_for(words), hashes
         self._most_states, self._buffers = maximum_slots // 4, Buffers()
         self.distinct: Place = 0
+        self.equal_pairs = np.zeros(self._codes, np.int64)
         self._entries: Place = 0
+        self._sample = np.uint64(0)
         # Whether the log is, with one entry of each state in each group, and the last one's group.
         self._is_ordered, self._last_group = True, 0
         self._counted: tuple[I64, I64] | None = None
         # As many rows as there may ever be: what was never written is never resident.
         # A state is its key, and the group and the number of its last entry.
         self._states = np.empty((self._most_states, words + 1), np.uint64)
-        # An entry is a group above the number of a state, its multiplicity and its incidence.
-        self._log = np.empty((maximum_slots // 4, _LOG_COLUMNS), np.int64)
+        # An entry is a group above the number of a state, its multiplicity and its incidence, and
+        # the last sample with the rows of that.
+        self._log = np.empty((maximum_slots // 4, LOG_COLUMNS), np.int64)
         # An index holds the number of a state and 1, or 0.
         slots = min(first_slots, maximum_slots // 2)
         self._index = np.zeros(1 << (slots.bit_length() - 1), np.uint32)
@@ -135,8 +143,8 @@ class GroupedTable:
     def add(self, records: Records) -> bool:
         """Count records, bare ones or others.
 
-        Returns False if there is no room: it has then counted some of the records and is of no
-        further use.
+        Bare ones are of whole samples, of which no others have been counted. Returns False if there
+        is no room: it has then counted some of the records and is of no further use.
         """
         if not len(records):
             return True
@@ -152,20 +160,29 @@ class GroupedTable:
             self._last_group = int(held[-1])
         is_done = False
         while not is_done:
-            self.distinct, self._entries, is_done = absorb(
-                self._states, self._index, self._log, self.distinct, self._entries, bare.keys,
-                *counted_columns(others)[:3], places, self._width,
+            self.distinct, self._entries, sample, is_done = absorb(
+                self._states, self._index, self._log, self.distinct, self._entries, self._sample,
+                bare.keys, *counted_columns(others)[:3], places, self.equal_pairs, self._width,
             )  # fmt: skip
-            if not is_done and not self._make_room():
+            self._sample = np.uint64(sample)
+            if not is_done and not self._make_room(places):
                 return False
         return True
 
-    def _make_room(self) -> bool:
-        """Double the index if it is full, or add up the log; say whether that was enough."""
+    def _make_room(self, places: I64) -> bool:
+        """Double the index if it is full, or add up the log; say whether that was enough.
+
+        The log's entries of the first group that has records at `places` still go on.
+        """
         if self._entries == len(self._log):
             self._add_up_log()
             # What comes of the group at hand begins further entries.
             self._is_ordered = False
+            group = np.flatnonzero((places[:, 1] > places[:, 0]).any(axis=0))[0]
+            word = self._log[: self._entries, 0].view(np.uint64)
+            own = np.flatnonzero(word >> HALF == np.uint64(group))
+            state = word[own] & NUMBER
+            self._states[state, -1] = np.uint64(group) << HALF | own.astype(np.uint64)
             return 2 * self._entries <= len(self._log)
         if len(self._index) > self._most_states:
             return False
@@ -182,7 +199,8 @@ class GroupedTable:
         firsts = np.flatnonzero(is_first)
         self._entries = len(firsts)
         self._log[: self._entries, 0] = log[firsts, 0]
-        self._log[: self._entries, 1:] = np.add.reduceat(log[:, 1:], firsts, axis=0)
+        self._log[: self._entries, 1:3] = np.add.reduceat(log[:, 1:3], firsts, axis=0)
+        self._log[: self._entries, 3] = np.maximum.reduceat(log[:, 3], firsts)
         self._states[: self.distinct, -1] = _NO_ENTRY
         self._is_ordered, self._last_group = True, self._codes
 
@@ -216,7 +234,11 @@ class GroupedTable:
 
     @property
     def keys(self) -> U64:
-        """The distinct keys, uint64 (keys, words): a view."""
+        """The distinct keys, uint64 (keys, words): a view.
+
+        In place of the first bit of each is a tag: see
+        :func:`tsstore.counting.partition.restore_hashes`.
+        """
         return self._states[: self.distinct, :-1]
 
     @property
@@ -225,7 +247,7 @@ class GroupedTable:
 
         int64 (entries,) each, by group.
         """
-        word, multiplicity, incidence = self._settle()[0].T
+        word, multiplicity, incidence, _ = self._settle()[0].T
         return word & np.int64(NUMBER), word >> np.int64(HALF), multiplicity, incidence
 
     def find(self, keys: U64) -> I64:
@@ -256,11 +278,17 @@ class GroupedTable:
 @inlined
 def _find(states: U64, index: U32, keys: U64, row: Place, width: Width) -> np.uint64:
     """Return the place in the index of a key, or else the empty one that is due to it."""
-    mask = np.uint64(index.size - 1)
+    mask, first = np.uint64(index.size - 1), keys[row, 0] | LATER
     slot: np.uint64 = keys[row, 0] & mask
     for _ in range(PROBE_LIMIT):
-        state = index[slot]
-        if state == 0 or is_same(keys, row, states, np.uint64(state) - _ONE, width):
+        found = index[slot]
+        if found == 0:
+            return slot
+        state = np.uint64(found) - _ONE
+        same = states[state, 0] == first
+        for word in range(1, len(width)):
+            same &= states[state, word] == keys[row, word]
+        if same:
             return slot
         slot = (slot + _ONE) & mask
     raise CountingError(LONG_PROBE)
@@ -281,7 +309,7 @@ def index_states(states: U64, used: Place, index: U32, width: Width) -> None:
 
 
 @inlined
-def _count(
+def _find_entry(
     states: U64,
     index: U32,
     log: I64,
@@ -290,13 +318,12 @@ def _count(
     keys: U64,
     row: Place,
     group: Place,
-    k: np.int64,
-    q: np.int64,
     width: Width,
-) -> tuple[Place, Place]:
-    """Count one record; return how many states and entries there are then.
+) -> tuple[np.uint64, Place, Place]:
+    """Return the entry of a key in a group, and how many states and entries there are then.
 
-    There is no branch on whether the state's last entry is of the group: nobody could guess it.
+    There is no branch on whether the state's last entry is of the group: nobody could guess it. A
+    new entry has no counts.
     """
     words = len(width)
     slot = _find(states, index, keys, row, width)
@@ -306,6 +333,7 @@ def _count(
         distinct += 1
         index[slot] = distinct
         copy_key(keys, row, states, state, width)
+        states[state, 0] |= LATER
         states[state, words] = _NO_ENTRY
     last = states[state, words]
     goes_on = last >> HALF == group
@@ -313,9 +341,10 @@ def _count(
     kept = np.int64(goes_on)
     states[state, words] = (group << HALF) | entry
     log[entry, 0] = np.int64((group << HALF) | state)
-    log[entry, 1] = kept * log[entry, 1] + k
-    log[entry, 2] = kept * log[entry, 2] + q
-    return distinct, entries + 1 - kept
+    log[entry, 1] *= kept
+    log[entry, 2] *= kept
+    log[entry, 3] *= kept
+    return entry, distinct, entries + 1 - kept
 
 
 @kernel
@@ -325,35 +354,48 @@ def absorb(
     log: I64,
     distinct: Place,
     entries: Place,
+    sample: np.uint64,
     bare: U64,
     keys: U64,
     multiplicity: U32,
     incidence: U32,
     places: I64,
+    equal_pairs: I64,
     width: Width,
-) -> tuple[Place, Place, bool]:
-    """Count records group after group; return how many states and entries there are, and the end.
+) -> tuple[Place, Place, np.uint64, bool]:
+    """Count records group after group, bare ones after those of so many samples.
 
-    That is whether all were counted, or there is no room; `places` are then what is left of bare
-    records and of others, by group.
+    Returns how many states, entries and samples there are then, and the end: whether all were
+    counted, or there is no room; `places` are then what is left of bare records and of others, by
+    group.
     """
-    one = np.int64(1)
+    last = np.uint64(sample)
     for group in range(np.uint64(places.shape[2])):
+        pairs = np.uint64(0)
         for row in range(np.uint64(places[0, 0, group]), np.uint64(places[0, 1, group])):
             if 2 * distinct >= index.size or entries == log.shape[0]:
                 places[0, 0, group] = row
-                return distinct, entries, False
-            distinct, entries = _count(
-                states, index, log, distinct, entries, bare, row, group, one, one, width
+                equal_pairs[group] += np.int64(pairs)
+                return distinct, entries, last, False
+            entry, distinct, entries = _find_entry(
+                states, index, log, distinct, entries, bare, row, group, width
             )
+            last += bare[row, 0] >> _TAG_SHIFT
+            shown, more, equal = count_row(np.uint64(log[entry, 3]), last)
+            log[entry, 1] += 1
+            log[entry, 2] += np.int64(more)
+            log[entry, 3] = np.int64(shown)
+            pairs += equal
+        equal_pairs[group] += np.int64(pairs)
         places[0, 0, group] = places[0, 1, group]
         for row in range(np.uint64(places[1, 0, group]), np.uint64(places[1, 1, group])):
             if 2 * distinct >= index.size or entries == log.shape[0]:
                 places[1, 0, group] = row
-                return distinct, entries, False
-            k, q = np.int64(multiplicity[row]), np.int64(incidence[row])
-            distinct, entries = _count(
-                states, index, log, distinct, entries, keys, row, group, k, q, width
+                return distinct, entries, last, False
+            entry, distinct, entries = _find_entry(
+                states, index, log, distinct, entries, keys, row, group, width
             )
+            log[entry, 1] += np.int64(multiplicity[row])
+            log[entry, 2] += np.int64(incidence[row])
         places[1, 0, group] = places[1, 1, group]
-    return distinct, entries, True
+    return distinct, entries, last, True

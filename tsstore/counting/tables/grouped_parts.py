@@ -1,7 +1,9 @@
 """Subpartitions by group to spectra and changes: one loop over all of them, in tables of its own.
 
 A subpartition takes a fraction of a millisecond, as long as the Python around it would: only what
-is too large for the tables, or for what comes of them, is handed back.
+is too large for the tables, or for what comes of them, is handed back. What a state has in the
+group at hand is counted in its slot; its first record in another group makes that an entry of a
+*log*, so that nothing is searched for but the state.
 """
 
 from __future__ import annotations
@@ -11,27 +13,37 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from tsstore.counting.hashing import ALL_HASHES, Place, Width, slots_for, width_for
-from tsstore.counting.partition import Parts, count_in_groups, sort_by_group
-from tsstore.counting.records import (
-    Groups,
-    Records,
-    checked_groups,
-    counted_columns,
-    group_dtype,
+from tsstore.counting.hashing import Place, Width, width_for
+from tsstore.counting.parts import PartColumns, Parts, count_part
+from tsstore.counting.records import Groups, Records, counted_columns, group_dtype
+from tsstore.counting.tables.buckets import (
+    BOTH,
+    BUCKET,
+    FIELD,
+    INCIDENCE_SHIFT,
+    LEAST_SLOTS,
+    Buckets,
+    count_bare,
+    enter,
+    has_room,
+    most_slots,
+    new_buckets,
+    room_of,
 )
 from tsstore.counting.tables.group_changes import (
+    HALF,
+    NUMBER,
     add_up_states,
     list_by_group,
     list_by_set,
     small_delta,
 )
-from tsstore.counting.tables.grouped import absorb, count_codes, index_states
-from tsstore.counting.tables.singletons import PAYS_FROM, marks_for, settle
+from tsstore.counting.tables.grouped import count_codes
+from tsstore.counting.tables.ordering import PAYS_FROM, mark_part, marks_for, sort_part
 from tsstore.counting.tables.spectra import (
     DeltaEntries,
+    DeltaTally,
     Tally,
-    add_deltas,
     cells_of,
     count_pairs,
     count_spectra,
@@ -40,11 +52,15 @@ from tsstore.counting.tables.spectra import (
     small_side,
 )
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
-from tsstore.numba_tools.decorators import kernel
+from tsstore.numba_tools.decorators import inlined, kernel
 
-_LOG_COLUMNS: Final = 3
-_FIRST_SLOTS: Final = np.int64(1 << 10)
+LOG_COLUMNS: Final = 3
+"""Of an entry: a group above the number of a state, its multiplicity and its incidence there."""
+
 _MOST_ENDS: Final = 1 << 14
+_NONE: Final = np.uint64(0)
+_ONE: Final = np.uint64(1)
+_TAG_SHIFT: Final = np.uint64(63)
 
 
 class _Tables(NamedTuple):
@@ -53,37 +69,46 @@ class _Tables(NamedTuple):
     Attributes
     ----------
     marks
-        uint8 (marks,): see :mod:`tsstore.counting.tables.singletons`.
-    left, left_group
-        uint64 (records, words) and (records,): bare records that are not settled.
+        uint8 (marks,): see :mod:`tsstore.counting.tables.ordering`.
     bare, keys, multiplicity, incidence
         (records, words) and (records,): bare records and others, in the order of groups.
-    places
-        int64 (2, 2, codes): where each group of either begins and ends.
-    states, table, log
-        As states, index and log of a :class:`~tsstore.counting.tables.grouped.GroupedTable`.
+    places, cursors
+        int64 (2, 2, codes) and uint64 (codes,): where each group of either begins and ends, and
+        where the next record goes.
+    like
+        (1,): a group.
+    buckets
+        Its states, of which there is none between subpartitions: in a word of counts is what a
+        state has in one group, in the next one 1 more than this group, or 0, and above that 1 more
+        than the state's last entry in the log of what is not bare.
+    number
+        uint32 (slots,): the number of each state.
+    log, ordered
+        int64 (records + 1, 3): entries as they come, and in the order of groups.
     counts
         int64 (2, records): multiplicity and incidence of each state.
-    ends
-        int64 (codes,): where each group ends in the log.
-    own, touched
+    ends, pairs
+        int64 (codes,): where each group ends in the log, and its pairs of equal rows of one sample.
+    of_states, touched
         int64 (records, 2) and (records,): room for :func:`list_by_set`; none without sets.
     """
 
     marks: U8
-    left: U64
-    left_group: Groups
     bare: U64
     keys: U64
     multiplicity: U32
     incidence: U32
     places: I64
-    states: U64
-    table: U32
+    cursors: U64
+    like: Groups
+    buckets: Buckets
+    number: U32
     log: I64
+    ordered: I64
     counts: I64
     ends: I64
-    own: I64
+    pairs: I64
+    of_states: I64
     touched: I64
 
 
@@ -92,8 +117,9 @@ class _Found(NamedTuple):
 
     Attributes
     ----------
-    settled
-        int64 (codes,): singletons of each group that were settled.
+    settled, equal_pairs
+        int64 (codes,): singletons of each group that were settled, and pairs of rows of one sample
+        that are equal.
     dense
         int64 (side, side): states by multiplicity and incidence.
     beyond
@@ -104,6 +130,7 @@ class _Found(NamedTuple):
     """
 
     settled: I64
+    equal_pairs: I64
     dense: I64
     beyond: I64
     small: I64
@@ -122,68 +149,90 @@ class GroupedParts:
         self._groups, self._sets = groups, sets
         self._width, self._side = width_for(words), small_side(groups, sets)
         # What was never written is never resident.
-        ordered = Records.empty(words, True, 0, most), Records.empty(words, False, 0, most)
+        keys, multiplicity, incidence, _ = counted_columns(Records.empty(words, False, 0, most))
+        log, ordered = np.empty((2, most + 1, LOG_COLUMNS), np.int64)
         self._tables = _Tables(
-            np.empty(marks_for(most), np.uint8),
-            np.empty((most, words), np.uint64), np.empty(most, group_dtype(codes)),
-            ordered[0].keys, *counted_columns(ordered[1])[:3],
-            np.empty((2, 2, codes), np.int64),
-            np.empty((most, words + 1), np.uint64),
-            np.empty(slots_for(most), np.uint32),
-            np.empty((most, _LOG_COLUMNS), np.int64),
-            np.empty((2, most), np.int64),
-            np.empty(codes, np.int64),
-            np.zeros((most if sets else 0, 2), np.int64),
-            np.empty(most if sets else 0, np.int64),
-        )  # fmt: skip
+            marks=np.empty(marks_for(most), np.uint8),
+            bare=np.empty((most, words), np.uint64),
+            keys=keys,
+            multiplicity=multiplicity,
+            incidence=incidence,
+            places=np.empty((2, 2, codes), np.int64),
+            cursors=np.empty(codes, np.uint64),
+            like=np.zeros(1, group_dtype(codes)),
+            buckets=new_buckets(words, most, 1),
+            number=np.empty(most_slots(most), np.uint32),
+            log=log,
+            ordered=ordered,
+            counts=np.empty((2, most), np.int64),
+            ends=np.empty(codes, np.int64),
+            pairs=np.empty(codes, np.int64),
+            of_states=np.zeros((most if sets else 0, 2), np.int64),
+            touched=np.empty(most if sets else 0, np.int64),
+        )
         self._changes_of_a_record = 5 if sets else 2
         self._small = np.zeros((spectra, cells_of(self._side)), np.int64)
         self._columns = np.empty((3, self._changes_of_a_record * most), np.int64)
         self._beyond = np.empty((2, most), np.int64)
-        self._settled = np.zeros(codes, np.int64)
         # Of no more subpartitions at a time than have few ends of spectra in all.
         self._changed = np.empty((max(_MOST_ENDS // spectra, 1), spectra), np.int64)
+        self._settled = np.zeros(codes, np.int64)
         # How many states the last subpartition had, and whether settling what occurs once paid.
-        self._learnt = np.array([0, 1], np.int64)
+        self._learnt, self._is_clear = np.array([0, 1], np.int64), True
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tables, were they written all over, and of what is found in them."""
         found = self._small, self._columns, self._beyond, self._changed
-        return sum(array.nbytes for array in (*self._tables, *found))
+        arrays = [each for each in self._tables if isinstance(each, np.ndarray)]
+        return sum(array.nbytes for array in (*arrays, *self._tables.buckets, *found))
 
     def count(
-        self, bare: Parts, others: Parts, tally: Tally, deltas: list[DeltaEntries]
+        self,
+        bare: Parts,
+        others: Parts,
+        span: range,
+        tally: Tally,
+        pairs: I64,
+        deltas: DeltaTally,
     ) -> Iterator[Place]:
-        """Count subpartitions; yield the numbers of those that are too large, and leave them out.
+        """Count subpartitions of a span; yield numbers of too large ones, which are left out.
 
-        States are added to the tally, and what leaving groups out changes to the deltas.
+        States are added to the tally, equal rows of one sample to `pairs`, (codes,), and what
+        leaving groups out changes to the deltas.
         """
-        self._settled[:], self._small[:], self._tables.own[:] = 0, 0, 0
+        if not self._is_clear:  # after an error
+            for array in self._tables.buckets:
+                array[:] = 0
+        self._is_clear = False
+        self._settled[:], self._small[:], self._tables.of_states[:] = 0, 0, 0
         found = _Found(
-            self._settled, tally.dense, self._beyond, self._small, self._columns, self._changed
+            self._settled,
+            pairs,
+            tally.dense,
+            self._beyond,
+            self._small,
+            self._columns,
+            self._changed,
         )
-        codes = self._settled.size
-        bare_group, group = (checked_groups(kind.records, codes) for kind in (bare, others))
-        keys, multiplicity, incidence, _ = counted_columns(others.records)
-        part: Place = 0
-        while part < len(bare):
+        columns = bare.columns, others.columns
+        part: Place = span.start
+        while part < span.stop:
             first = part
             part, beyond, large = _count_parts(
-                part, bare.records.keys, bare_group, bare.ends,
-                keys, multiplicity, incidence, group, others.ends, self._groups, self._sets,
-                self._tables, found, np.int64(self._side), self._learnt, self._width,
+                part, span.stop, *columns, self._groups, self._sets, self._tables, found,
+                np.int64(self._side), self._learnt, self._width,
             )  # fmt: skip
             tally.add_large(self._beyond[:, :beyond])
-            add_deltas(deltas, self._listed(int(part - first)))
+            for delta in self._listed(int(part - first)):
+                deltas.add(delta)
             if large:
                 yield part
                 part += 1
+        self._is_clear = True
         tally.add_once(int(self._settled.sum()))
-        deltas += [
-            singleton_entries(self._settled, self._sets),
-            small_delta(self._small, self._side),
-        ]
+        deltas.add(singleton_entries(self._settled, self._sets))
+        deltas.add(small_delta(self._small, self._side))
 
     def _listed(self, parts: int) -> list[DeltaEntries]:
         """Return what has been listed of so many subpartitions."""
@@ -198,69 +247,110 @@ class GroupedParts:
         ]
 
 
-@kernel
-def _order(
-    bare: U64,
-    bare_group: Groups,
-    keys: U64,
-    multiplicity: U32,
-    incidence: U32,
-    group: Groups,
-    tables: _Tables,
-    width: Width,
-) -> None:
-    """Write records in the order of groups, and where each of these begins and ends."""
-    places = tables.places
-    places[:] = 0
-    count_in_groups(bare, bare_group, ALL_HASHES, places[0, 1])
-    count_in_groups(keys, group, ALL_HASHES, places[1, 1])
-    for kind in range(2):
-        start = np.int64(0)
-        for code in range(places.shape[2]):
-            places[kind, 0, code] = start
-            start += places[kind, 1, code]
-            places[kind, 1, code] = places[kind, 0, code]
-    sort_by_group(
-        bare, None, None, bare_group, ALL_HASHES, tables.bare, None, None, places[0, 1], width
-    )
-    sort_by_group(
-        keys, multiplicity, incidence, group, ALL_HASHES,
-        tables.keys, tables.multiplicity, tables.incidence, places[1, 1], width,
-    )  # fmt: skip
+@inlined
+def _log_counts(log: I64, code: np.uint64, slot: Place, counts: np.uint64, entries: Place) -> None:
+    """Write what a slot has counted in a group, whose number is 1 less, as an entry."""
+    log[entries, 0] = np.int64(((code - _ONE) << HALF) | np.uint64(slot))
+    log[entries, 1] = np.int64(counts & FIELD)
+    log[entries, 2] = np.int64((counts >> INCIDENCE_SHIFT) & FIELD)
 
 
 @kernel
-def _count_states(tables: _Tables, slots: Place, width: Width) -> tuple[Place, Place, Place]:
-    """Count ordered records; return how many states, entries and slots of the index there are."""
-    distinct: Place
-    entries: Place
+def _absorb(tables: _Tables, slots: Place, width: Width) -> tuple[Place, Place, bool]:
+    """Count ordered records in so many slots; return how many states and entries there are.
+
+    And whether there was room for all.
+    """
+    buckets, log, rest, words = tables.buckets, tables.log, tables.buckets.rest, len(width)
+    mask, room = np.uint64(slots // BUCKET - 1), np.int64(room_of(slots))
     distinct = entries = np.int64(0)
-    is_done = False
-    while not is_done:
-        index = tables.table[:slots]
-        distinct, entries, is_done = absorb(
-            tables.states, index, tables.log, distinct, entries, tables.bare,
-            tables.keys, tables.multiplicity, tables.incidence, tables.places, width,
-        )  # fmt: skip
-        if not is_done:
-            slots *= 2
-            index = tables.table[:slots]
-            index[:] = 0
-            index_states(tables.states, distinct, index, width)
-    return distinct, entries, slots
+    last = _NONE
+    for group in range(np.uint64(tables.ends.size)):
+        first, stop, code = tables.places[0, 0, group], tables.places[0, 1, group], group + _ONE
+        pairs = _NONE
+        for row in range(np.uint64(first), np.uint64(stop)):
+            if distinct == room:
+                return distinct, entries, False
+            last += tables.bare[row, 0] >> _TAG_SHIFT
+            slot, is_new = enter(buckets, mask, tables.bare, row, width)
+            distinct += np.int64(is_new)
+            counts, word = rest[slot, words - 1], rest[slot, words]
+            before = word & NUMBER
+            # Without a branch: nobody could guess whether a state was seen in this group before.
+            _log_counts(log, before, slot, counts, entries)
+            goes_on = np.uint64(before == code)
+            entries += np.int64(np.uint64(before != 0) & (goes_on ^ _ONE))
+            # A sample is of one group: the last one of another group is not this one.
+            kept = counts & BOTH & (_NONE - goes_on)
+            rest[slot, words - 1], equal = count_bare(counts, kept, last)
+            rest[slot, words] = (word ^ before) | code
+            pairs += equal
+        tables.pairs[group] = pairs
+        first, stop = tables.places[1, 0, group], tables.places[1, 1, group]
+        for row in range(np.uint64(first), np.uint64(stop)):
+            if distinct == room:
+                return distinct, entries, False
+            slot, is_new = enter(buckets, mask, tables.keys, row, width)
+            distinct += np.int64(is_new)
+            word = rest[slot, words]
+            if word & NUMBER != 0:
+                # What bare records have counted, in this group or another one, is an entry now.
+                _log_counts(log, word & NUMBER, slot, rest[slot, words - 1], entries)
+                entries += 1
+                word, rest[slot, words - 1] = np.uint64(entries) << HALF, _NONE
+            own, entry = np.int64((group << HALF) | slot), np.int64(word >> HALF) - 1
+            if entry < 0 or log[entry, 0] != own:
+                entry = entries
+                log[entry, 0], log[entry, 1], log[entry, 2] = own, 0, 0
+                entries += 1
+                word = np.uint64(entries) << HALF
+            rest[slot, words] = word
+            log[entry, 1] += np.int64(tables.multiplicity[row])
+            log[entry, 2] += np.int64(tables.incidence[row])
+    return distinct, entries, True
+
+
+@kernel
+def _end_log(tables: _Tables, slots: Place, entries: Place, words: int) -> Place:
+    """Log what slots have counted last, number the states, and forget them; return the entries."""
+    many, states, buckets = np.int64(entries), np.uint64(0), tables.buckets
+    for slot in range(np.uint64(slots)):
+        code = buckets.rest[slot, words] & NUMBER
+        _log_counts(tables.log, code, slot, buckets.rest[slot, words - 1], many)
+        many += np.int64(code != 0)
+        tables.number[slot] = states
+        states += np.uint64(buckets.first[slot] != 0)
+    buckets.first[:slots], buckets.rest[:slots] = 0, 0
+    return many
+
+
+@kernel
+def _order_log(tables: _Tables, entries: Place) -> None:
+    """Bring the log into the order of groups, with numbers of states, and say where these end."""
+    log, ordered, ends = tables.log, tables.ordered, tables.ends
+    ends[:] = 0
+    for entry in range(entries):
+        ends[np.uint64(log[entry, 0]) >> HALF] += 1
+    total = np.int64(0)
+    for own in range(ends.size):
+        total += ends[own]
+        ends[own] = total - ends[own]
+    for entry in range(entries):
+        word = np.uint64(log[entry, 0])
+        group = word >> HALF
+        place = ends[group]
+        ends[group] = place + 1
+        number = np.uint64(tables.number[word & NUMBER])
+        ordered[place, 0] = np.int64((group << HALF) | number)
+        ordered[place, 1], ordered[place, 2] = log[entry, 1], log[entry, 2]
 
 
 @kernel
 def _count_parts(
     part: Place,
-    bare: U64,
-    bare_group: Groups,
-    bare_ends: I64,
-    keys: U64,
-    multiplicity: U32,
-    incidence: U32,
-    group: Groups,
-    ends: I64,
+    stop: Place,
+    bare: PartColumns,
+    others: PartColumns,
     groups: int,
     sets: int,
     tables: _Tables,
@@ -276,52 +366,56 @@ def _count_parts(
     changes_of_a_record = 5 if sets else 2
     beyond: Place
     changes: Place
-    left: Place
     slots: Place
+    entries: Place
     beyond = changes = np.int64(0)
-    first = part
-    while part < ends.size - 1 and part - first < found.changed.shape[0]:
-        own, those = slice(bare_ends[part], bare_ends[part + 1]), slice(ends[part], ends[part + 1])
-        count = own.stop - own.start
-        records = count + those.stop - those.start
-        if records > tables.log.shape[0]:
+    first, buckets = part, tables.buckets
+    while part < stop and part - first < found.changed.shape[0]:
+        count = count_part(bare, part)
+        records = count + count_part(others, part)
+        if records > tables.bare.shape[0]:
             return part, beyond, True
         if (
             beyond + records > found.beyond.shape[1]
             or changes + changes_of_a_record * records > found.columns.shape[1]
         ):
             break
-        once = found.dense[1, 1]
-        source, source_group, left = bare[own], bare_group[own], count
+        places, room, like = tables.places, tables.cursors, tables.like
+        k, q, once = tables.multiplicity, tables.incidence, found.dense[1, 1]
+        marks = tables.marks[: marks_for(count) if learnt[1] else 0]
         if learnt[1]:
-            left = settle(
-                source, source_group, keys[those], tables.marks, tables.left, tables.left_group,
-                found.settled, width,
-            )  # fmt: skip
-            source, source_group = tables.left[:left], tables.left_group[:left]
-        _order(
-            source, source_group, keys[those], multiplicity[those], incidence[those], group[those],
-            tables, width,
-        )  # fmt: skip
-        slots = _FIRST_SLOTS
-        while slots < 2 * learnt[0] and 2 * slots <= tables.table.size:
+            mark_part(bare, others, part, marks, tables.bare, width)
+        bare_to, to = (places[0], room, tables.bare), (places[1], room, tables.keys, k, q)
+        left = sort_part(bare, part, marks, found.settled, *bare_to, None, None, like, width)
+        sort_part(others, part, tables.marks[:0], found.settled, *to, like, width)
+        slots = np.int64(LEAST_SLOTS)
+        while not has_room(slots, min(records, learnt[0] + learnt[0] // 8)):
             slots *= 2
-        tables.table[:slots] = 0
-        distinct, entries, slots = _count_states(tables, slots, width)
-        k, q = tables.counts[0, :distinct], tables.counts[1, :distinct]
-        k[:], q[:], tables.ends[:] = 0, 0, 0
-        log = tables.log[:entries]
-        add_up_states(log, tables.counts, tables.ends)
-        for code in range(1, tables.ends.size):
-            tables.ends[code] = max(tables.ends[code], tables.ends[code - 1])
-        beyond = count_pairs(k, q, found.dense, found.beyond, beyond)
+        distinct, entries, is_done = _absorb(tables, slots, width)
+        while not is_done:
+            # Too many for this table: from the beginning, in a larger one.
+            buckets.first[:slots], buckets.rest[:slots] = 0, 0
+            slots *= 2
+            distinct, entries, is_done = _absorb(tables, slots, width)
+        entries = _end_log(tables, slots, entries, len(width))
+        _order_log(tables, entries)
+        log, ends = tables.ordered[:entries], tables.ends
+        all_k, all_q = tables.counts[0, :distinct], tables.counts[1, :distinct]
+        all_k[:], all_q[:] = 0, 0
+        add_up_states(log, tables.counts, ends)
+        for code in range(ends.size):
+            ends[code] = max(ends[code], ends[code - 1] if code else 0)
+            found.equal_pairs[code] += tables.pairs[code]
+        beyond = count_pairs(all_k, all_q, found.dense, found.beyond, beyond)
         ends_of_spectra = found.changed[part - first]
         ends_of_spectra[:] = changes  # also of a group that is not left out, as there is no other
-        to = found.small, side, found.columns, ends_of_spectra, changes
+        spectra = found.small, side, found.columns, ends_of_spectra, changes
         if sets:
-            changes = list_by_set(log, tables.ends, groups, k, q, tables.own, tables.touched, *to)
+            changes = list_by_set(
+                log, ends, groups, all_k, all_q, tables.of_states, tables.touched, *spectra
+            )
         else:
-            changes = list_by_group(log, tables.ends, k, q, *to)
+            changes = list_by_group(log, ends, all_k, all_q, *spectra)
         once = found.dense[1, 1] - once + count - left
         learnt[0], learnt[1] = distinct, once > PAYS_FROM * count
         part += 1

@@ -8,7 +8,7 @@ group stay in the processor's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -193,12 +193,24 @@ class DeltaEntries:
         return self.ends.nbytes + sum(column.nbytes for column in self.columns)
 
 
-def add_deltas(deltas: list[DeltaEntries], more: Iterable[DeltaEntries]) -> None:
-    """Append what there is more, and add all of it up whenever it has become much."""
-    for delta in more:
-        deltas.append(delta)
-        if sum(map(len, deltas)) > max(AT_ONCE, 2 * len(deltas[0])):
-            deltas[:] = [add_up_entries(deltas)]
+class DeltaTally:
+    """Entries of disjoint sets of states, which are added up whenever there are many more."""
+
+    def __init__(self) -> None:
+        self._parts: list[DeltaEntries] = []
+        self._waiting = self._added_up = 0
+
+    def add(self, delta: DeltaEntries) -> None:
+        """Add entries of the same groups as all others."""
+        self._parts.append(delta)
+        self._waiting += len(delta)
+        if self._waiting > max(AT_ONCE, self._added_up):
+            self._parts = [add_up_entries(self._parts)]
+            self._waiting, self._added_up = 0, len(self._parts[0])
+
+    def total(self) -> DeltaEntries:
+        """Return all entries, each once."""
+        return add_up_entries(self._parts)
 
 
 def add_up_entries(parts: Sequence[DeltaEntries]) -> DeltaEntries:

@@ -102,9 +102,9 @@ class CommittedArray:
         """
         if stop <= start:
             return empty_entries(self.spec, 0) if out is None else out
-        self.check_extent()
         size, workspace = self.spec.chunk_rows, workspace or ChunkWorkspace()
         if out is None:
+            self.check_extent()
             count = (stop - start) * (self.spec.entry_bytes or _POINTER_BYTES)
             with taking_memory(f"{self.files.location}/{self.paths.values}", count):
                 if self.spec.is_text:

@@ -1,0 +1,199 @@
+"""Records that are divided: those of one subpartition lie together, in one piece or in several.
+
+What a block has scattered by enough bits of the hash at once needs no further division. In place of
+these bits, which are the same in all keys of a subpartition, is then the number that each row's
+sample has in its piece: the tag and the group of a record follow from it, and take no place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from tsstore.counting.arena import Arena
+from tsstore.counting.hashing import Place, Width, width_for
+from tsstore.counting.partition import number_rows, scatter, scatter_rows
+from tsstore.counting.records import LATER, Buffers, Groups, Records, SampleKeys
+from tsstore.numba_tools.arrays import I64, U8, U32, U64
+from tsstore.numba_tools.decorators import kernel
+from tsstore.numba_tools.intrinsics import copy_from, item_at
+
+_TAG_SHIFT: Final = np.uint64(63)
+NO_SAMPLE: Final = np.uint64(2**64 - 1)
+"""The number of none."""
+
+
+class PartPiece(NamedTuple):
+    """Records of one kind, subpartition after subpartition.
+
+    Attributes
+    ----------
+    records
+        Of subpartition p they are ``records[ends[p] : ends[p + 1]]``.
+    ends
+        int64 (parts + 1,).
+    is_numbered
+        Whether bare records have the numbers of samples in place of the bits that divide them.
+    group_of
+        uint8 or uint16 (samples,): then, their groups, where these are told apart.
+    """
+
+    records: Records
+    ends: I64
+    is_numbered: bool = False
+    group_of: Groups | None = None
+
+
+class PartColumns(NamedTuple):
+    """Where the records of each piece are, for loops.
+
+    Attributes
+    ----------
+    keys, multiplicity, incidence, group
+        int64 (pieces,): addresses of columns, or of the groups of samples; 0 where there is none.
+    is_numbered
+        uint8 (pieces,): see :class:`PartPiece`.
+    ends
+        int64 (pieces, parts + 1): where each subpartition begins, and the last one ends.
+    shift
+        Where in the hash the number of a subpartition begins.
+    """
+
+    keys: I64
+    multiplicity: I64
+    incidence: I64
+    group: I64
+    is_numbered: U8
+    ends: I64
+    shift: np.uint64
+
+
+class Parts:
+    """Records of one kind in so many subpartitions, by so many bits of their hash."""
+
+    def __init__(self, pieces: Sequence[PartPiece], bits: int) -> None:
+        self._pieces, self._bits = pieces, bits
+
+    def __len__(self) -> int:
+        return 1 << self._bits
+
+    def of(self, part: Place) -> list[Records]:
+        """Return the records of one subpartition, as they are or with tags and groups."""
+        held = []
+        for piece in self._pieces:
+            records = piece.records[int(piece.ends[part]) : int(piece.ends[part + 1])]
+            if piece.is_numbered:
+                tagged = Records.empty(
+                    records.words, True, getattr(piece.group_of, "itemsize", 0), len(records)
+                )
+                one = Parts([piece], self._bits).columns
+                width = width_for(records.words)
+                gather_part(one, int(part), tagged.keys, None, None, tagged.group, width)
+                records = tagged
+            held.append(records)
+        return held
+
+    @property
+    def tells_groups(self) -> bool:
+        """Whether each record has a group, if there are any."""
+        return bool(self.columns.group.all())
+
+    @cached_property
+    def columns(self) -> PartColumns:
+        """Where the columns are; the parts must be kept as long as these are read."""
+        addresses = np.zeros((4, len(self._pieces)), np.int64)
+        for number, (records, _, is_numbered, group_of) in enumerate(self._pieces):
+            *columns, own_group = records.columns
+            for kind, column in enumerate([*columns, group_of if is_numbered else own_group]):
+                if column is not None:
+                    addresses[kind, number] = column.__array_interface__["data"][0]
+        numbered = np.array([piece.is_numbered for piece in self._pieces], np.uint8)
+        ends = [piece.ends for piece in self._pieces]
+        all_ends = np.stack(ends) if ends else np.zeros((0, len(self) + 1), np.int64)
+        shift = np.uint64(min(64 - self._bits, 63))
+        keys, k, q, group = addresses
+        return PartColumns(keys, k, q, group, numbered, all_ends, shift)
+
+
+def tag_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> PartPiece:
+    """Order rows by the top bits of their hash, with tags."""
+    return PartPiece(*scatter_rows(rows, bits, arena))
+
+
+def divide_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> PartPiece:
+    """Order rows by the top bits of their hash, with numbers of samples if these bits can tell."""
+    if rows.ends is None or len(rows.ends) > 1 << bits:
+        return tag_rows(rows, bits, arena)
+    keys, ends = number_rows(rows, bits, arena)
+    return PartPiece(Records(keys), ends, True, rows.group)
+
+
+def subpartitions(
+    pieces: Sequence[Records], partition_bits: int, bits: int, buffers: Buffers | None = None
+) -> tuple[Parts, Parts]:
+    """Divide the records of a partition, all in memory: bare ones, and others.
+
+    The keys of the partition have the top `partition_bits` of their hash in common; it is divided
+    by so many further `bits`. Records lie in the buffers, if there are any, until the next ones.
+    """
+    kinds = [[piece for piece in pieces if piece.is_bare == bare] for bare in (True, False)]
+    bare, others = (
+        Parts([PartPiece(*scatter(own, bits, partition_bits, buffers))] if own else [], bits)
+        for own in kinds
+    )
+    return bare, others
+
+
+@kernel
+def count_part(columns: PartColumns, part: Place) -> Place:
+    """Return the number of records of a subpartition."""
+    count = np.int64(0)
+    for piece in range(columns.ends.shape[0]):
+        count += columns.ends[piece, part + 1] - columns.ends[piece, part]
+    return count
+
+
+@kernel
+def gather_part(
+    columns: PartColumns,
+    part: Place,
+    keys: U64,
+    multiplicity: U32 | None,
+    incidence: U32 | None,
+    group: Groups | None,
+    width: Width,
+) -> Place:
+    """Write the records of a subpartition, piece after piece; return how many there are.
+
+    Bare ones get tags, and groups.
+    """
+    count = np.int64(0)
+    words, shift = np.int64(len(width)), columns.shift
+    lower, prefix = (np.uint64(1) << shift) - np.uint64(1), (np.uint64(part) << shift) & ~LATER
+    for piece in range(columns.ends.shape[0]):
+        first = columns.ends[piece, part]
+        own = columns.ends[piece, part + 1] - first
+        if own == 0:
+            continue
+        at = columns.keys[piece] + keys.itemsize * words * first
+        copy_from(at, keys, words * count, words * own)
+        if multiplicity is not None and incidence is not None:
+            at = multiplicity.itemsize * first
+            copy_from(columns.multiplicity[piece] + at, multiplicity, count, own)
+            copy_from(columns.incidence[piece] + at, incidence, count, own)
+        if columns.is_numbered[piece]:
+            last = NO_SAMPLE
+            for row in range(np.uint64(count), np.uint64(count + own)):
+                sample = keys[row, 0] >> shift
+                tag = np.uint64(sample != last) << _TAG_SHIFT
+                keys[row, 0] = (keys[row, 0] & lower) | prefix | tag
+                last = sample
+                if group is not None:
+                    group[row] = item_at(columns.group[piece], np.int64(sample), group)
+        elif group is not None:
+            copy_from(columns.group[piece] + group.itemsize * first, group, count, own)
+        count += own
+    return count

@@ -1,0 +1,279 @@
+"""Subpartitions to spectra: one loop over all of them, in a table that fits the processor's cache.
+
+Bare records make up most of what is counted. Others are counted in a small table of whole counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from tsstore.counting.hashing import ALL_HASHES, Place, Width, width_for
+from tsstore.counting.parts import PartColumns, Parts, count_part, gather_part
+from tsstore.counting.records import Records, counted_columns, record_bytes
+from tsstore.counting.tables.buckets import (
+    BOTH,
+    BUCKET,
+    FIELD,
+    INCIDENCE_SHIFT,
+    LEAST_SLOTS,
+    ONCE,
+    Buckets,
+    columns_of,
+    count_bare,
+    enter,
+    find,
+    has_room,
+    most_slots,
+    new_buckets,
+    room_of,
+)
+from tsstore.counting.tables.plain import COUNTS, absorb
+from tsstore.counting.tables.spectra import Tally
+from tsstore.numba_tools.arrays import I64, U32, U64
+from tsstore.numba_tools.decorators import kernel
+
+_WHOLE_SLOTS: Final = 1 << 9
+_LEAST_PAIRS: Final = 1 << 12
+_TOO_LARGE, _WHOLE_FULL = 1, 2
+
+_NONE: Final = np.uint64(0)
+_TAG_SHIFT: Final = np.uint64(63)
+
+
+class _Tables(NamedTuple):
+    """What a subpartition is counted in.
+
+    Attributes
+    ----------
+    keys
+        uint64 (records, words): of its bare records.
+    other_keys, multiplicity, incidence
+        (records, words) and (records,): its other records.
+    buckets
+        Its states, of which there is none between subpartitions.
+    whole
+        uint64 (slots, words + 3): of a table of whole counts; 0 between subpartitions.
+    """
+
+    keys: U64
+    other_keys: U64
+    multiplicity: U32
+    incidence: U32
+    buckets: Buckets
+    whole: U64
+
+
+class PlainParts:
+    """Counts subpartitions of keys of so many words, of so many records each at most."""
+
+    def __init__(self, words: int, most: int) -> None:
+        self._width, self._most, self._is_clear = width_for(words), most, True
+        # What was never written is never resident.
+        self._tables = _Tables(
+            np.empty((most, words), np.uint64),
+            *counted_columns(Records.empty(words, False, 0, most))[:3],
+            new_buckets(words, most),
+            np.zeros((_WHOLE_SLOTS, words + COUNTS), np.uint64),
+        )
+        # How many states the last subpartition had.
+        self._learnt = np.zeros(1, np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tables, were they written all over."""
+        arrays = [each for each in self._tables if isinstance(each, np.ndarray)]
+        return sum(array.nbytes for array in (*arrays, *self._tables.buckets))
+
+    def count(
+        self, bare: Parts, others: Parts, span: range, tally: Tally, pairs: I64
+    ) -> Iterator[Place]:
+        """Count subpartitions of a span; yield numbers of too large ones, which are left out.
+
+        States are added to the tally, and equal rows of one sample to `pairs`, (1,).
+        """
+        if not self._is_clear:  # after an error
+            for array in (*self._tables.buckets, self._tables.whole):
+                array[:] = 0
+        self._is_clear = False
+        part: Place = span.start
+        columns = bare.columns, others.columns
+        while part < span.stop:
+            room = max(_LEAST_PAIRS, len(self._tables.whole)) + self._most // len(tally.dense)
+            pairs_beyond = np.empty((2, room), np.int64)
+            part, beyond, why = _count_parts(
+                part, span.stop, *columns, self._tables, tally.dense, pairs_beyond, pairs,
+                self._learnt, self._width,
+            )  # fmt: skip
+            tally.add_large(pairs_beyond[:, : int(beyond)])
+            if why == _TOO_LARGE:
+                yield part
+                part += 1
+            elif why == _WHOLE_FULL:
+                whole = self._tables.whole
+                larger = np.zeros((2 * len(whole), whole.shape[1]), np.uint64)
+                self._tables = self._tables._replace(whole=larger)
+        self._is_clear = True
+
+
+def table_bytes(words: int, most: int) -> int:
+    """Bytes of what subpartitions of so many records at most take."""
+    records = most * (record_bytes(words, True, 0) + record_bytes(words, False, 0))
+    return (
+        records
+        + most_slots(most) * 8 * (1 + columns_of(words))
+        + _WHOLE_SLOTS * 8 * (words + COUNTS)
+    )
+
+
+@kernel
+def _absorb(
+    keys: U64,
+    row: Place,
+    buckets: Buckets,
+    slots: Place,
+    distinct: Place,
+    sample: np.uint64,
+    width: Width,
+) -> tuple[Place, Place, np.uint64, Place]:
+    """Count bare keys from a row on, after those of so many samples, in so many slots.
+
+    Returns the first key that may find no room, how many distinct ones and samples there are, and
+    how many pairs of rows of one sample are equal.
+    """
+    mask, last, pairs = np.uint64(slots // BUCKET - 1), np.uint64(sample), _NONE
+    words = len(width)
+    # As many as there is room for, were they all distinct.
+    stop = min(np.int64(keys.shape[0]), row + (room_of(slots) - distinct))
+    # Unsigned: whether rows count from an array's end need not be asked.
+    for record in range(np.uint64(row), np.uint64(stop)):
+        last += keys[record, 0] >> _TAG_SHIFT
+        slot, is_new = enter(buckets, mask, keys, record, width)
+        distinct += np.int64(is_new)
+        counts = buckets.rest[slot, words - 1]
+        buckets.rest[slot, words - 1], equal = count_bare(counts, counts & BOTH, last)
+        pairs += equal
+    return stop, distinct, last, np.int64(pairs)
+
+
+@kernel
+def _move_counts(tables: _Tables, slots: Place, width: Width) -> None:
+    """Add the counts of keys that are in both tables to those of the other one; forget them here.
+
+    The keys stay where they are, because a search goes over them.
+    """
+    words, mask, whole, buckets = (
+        len(width),
+        np.uint64(slots // BUCKET - 1),
+        tables.whole,
+        tables.buckets,
+    )
+    for row in range(whole.shape[0]):
+        if whole[row, words] != 0:
+            slot, is_new = find(buckets, mask, whole[row, 0], whole, row, width)
+            if is_new == _NONE:
+                whole[row, words] += buckets.rest[slot, words - 1] & FIELD
+                whole[row, words + 1] += (buckets.rest[slot, words - 1] >> INCIDENCE_SHIFT) & FIELD
+                buckets.rest[slot, words - 1] = 0
+
+
+@kernel
+def _take_counts(
+    buckets: Buckets, slots: Place, words: int, dense: I64, beyond: I64, listed: Place
+) -> Place:
+    """Count states by multiplicity and incidence, and forget them; return how many are listed."""
+    once = np.int64(0)
+    for slot in range(slots):
+        counts = buckets.rest[slot, words - 1] & BOTH
+        once += np.int64(counts == ONCE)
+        if counts > ONCE:
+            k, q = np.int64(counts & FIELD), np.int64(counts >> INCIDENCE_SHIFT)
+            if k < dense.shape[0]:
+                dense[k, q] += 1
+            else:
+                beyond[0, listed], beyond[1, listed] = k, q
+                listed += 1
+    dense[1, 1] += once
+    buckets.first[:slots], buckets.rest[:slots] = 0, 0
+    return listed
+
+
+@kernel
+def _take_whole(whole: U64, words: int, dense: I64, beyond: I64, listed: Place) -> Place:
+    """Do the same for states of whole counts."""
+    for slot in range(whole.shape[0]):
+        k, q = np.int64(whole[slot, words]), np.int64(whole[slot, words + 1])
+        if k >= dense.shape[0]:
+            beyond[0, listed], beyond[1, listed] = k, q
+            listed += 1
+        elif k > 0:
+            dense[k, q] += 1
+    whole[:] = 0
+    return listed
+
+
+@kernel
+def _count_parts(
+    part: Place,
+    stop: Place,
+    bare: PartColumns,
+    others: PartColumns,
+    tables: _Tables,
+    dense: I64,
+    beyond: I64,
+    pairs: I64,
+    learnt: I64,
+    width: Width,
+) -> tuple[Place, Place, int]:
+    """Count subpartitions from one on, until one is too large or does not find room.
+
+    Returns the first that is left, how many pairs are listed beyond the square, and why.
+    """
+    listed: Place
+    slots: Place
+    row: Place
+    distinct: Place
+    equal: Place
+    own_equal: Place
+    listed = np.int64(0)
+    whole, buckets = tables.whole, tables.buckets
+    words, most = len(width), tables.keys.shape[0]
+    while part < stop:
+        count, counted = count_part(bare, part), count_part(others, part)
+        if count + counted > most:
+            return part, listed, _TOO_LARGE
+        if 2 * counted > whole.shape[0]:
+            return part, listed, _WHOLE_FULL
+        if listed + most // dense.shape[0] + whole.shape[0] // 2 > beyond.shape[1]:
+            break
+        gather_part(bare, part, tables.keys, None, None, None, width)
+        keys = tables.keys[:count]
+        slots = np.int64(LEAST_SLOTS)
+        while not has_room(slots, min(count, learnt[0] + learnt[0] // 8)):
+            slots *= 2
+        row = distinct = equal = np.int64(0)
+        sample = _NONE
+        while row < count:
+            row, distinct, sample, own_equal = _absorb(
+                keys, row, buckets, slots, distinct, sample, width
+            )
+            equal += own_equal
+            if row < count and distinct == room_of(slots):
+                # Too many for this table: from the beginning, in a larger one.
+                buckets.first[:slots], buckets.rest[:slots] = 0, 0
+                slots *= 2
+                row = distinct = equal = np.int64(0)
+                sample = _NONE
+        if counted > 0:
+            k, q = tables.multiplicity[:counted], tables.incidence[:counted]
+            gather_part(others, part, tables.other_keys, k, q, None, width)
+            absorb(whole, 0, _NONE, tables.other_keys[:counted], k, q, 0, ALL_HASHES, width)
+            _move_counts(tables, slots, width)
+            listed = _take_whole(whole, words, dense, beyond, listed)
+        listed = _take_counts(buckets, slots, words, dense, beyond, listed)
+        learnt[0] = distinct
+        pairs[0] += equal
+        part += 1
+    return part, listed, 0
