@@ -53,12 +53,12 @@ def wide(tmp_path_factory):
     return write_layers(tmp_path_factory.mktemp("wide") / "run", layers, columns=columns)
 
 
-def refusal_of(function, *arguments, **options):
+def refusal_of(function, *arguments, memory="1KiB", **options):
     """Return what a refusal names, once it has been tried that it suffices, and less does not."""
     done = []
     watched = options | {"progress": lambda *told: done.append(told)}
     with pytest.raises(MemoryTooSmallError) as error:
-        function(*arguments, memory="1KiB", **watched)
+        function(*arguments, memory=memory, **watched)
     needed = error.value.needed
     assert function(*arguments, memory=needed, **options)
     with pytest.raises(MemoryTooSmallError) as again:
@@ -91,3 +91,30 @@ def test_the_memory_that_is_named_suffices_for_ids_and_for_counting(tmp_path, sa
     with pytest.raises(MemoryTooSmallError, match=said) as error:
         tsstore.plan(run, memory="1KiB", **asked)
     assert error.value.needed == needed
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"by": "label"}, {"by": "label", "intervals": False}, {"window": 40}],
+    ids=str,
+)
+def test_the_memory_that_is_named_suffices_for_groups_in_all_layers(wide, tmp_path, asked):
+    refusal_of(tsstore.analyze, wide, scheduler="synchronous", scratch=tmp_path, **asked)
+
+
+@pytest.mark.parametrize("ids", [np.arange(150) // 2, np.arange(150) % 149], ids=["many", "one"])
+def test_the_memory_that_is_named_suffices_where_groups_are_counted_one_by_one(tmp_path, ids):
+    """Which samples of an id count differs from group to group."""
+    rng = np.random.default_rng(0)
+    shapes = {"first": 60, "last": 400}
+    layers = {name: layer(rng.integers(0, 256, (150, n), np.uint8)) for name, n in shapes.items()}
+    columns = {"id": ids, "label": np.arange(150) % 5}
+    run = write_layers(tmp_path / "run", layers, columns=columns)
+    asked = {"scheduler": "synchronous", "scratch": tmp_path, "by": "label"}
+    # So much is enough to compare ids, and too little to count.
+    refusal_of(tsstore.analyze, run, memory="1MiB", unique_by="id", **asked)
+    # Where samples cannot be compared it is not known how groups will be counted.
+    for memory in ("1KiB", "1MiB"):
+        with pytest.raises(MemoryTooSmallError) as error:
+            tsstore.analyze(run, memory=memory, **asked)
+        assert tsstore.analyze(run, memory=error.value.needed, **asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from tsstore.errors import MemoryTooSmallError
 from tsstore.text import format_memory
@@ -29,3 +29,13 @@ def all_fit(checks: Iterable[Callable[[], Any]]) -> list[Any]:
     if refused:
         raise max(refused, key=lambda error: error.needed)
     return found
+
+
+def refuse(refused: MemoryTooSmallError, checks: Iterable[Callable[[], Any]]) -> NoReturn:
+    """Raise a refusal, or that of a check which needs more."""
+
+    def again() -> NoReturn:
+        raise refused
+
+    all_fit([again, *checks])
+    raise refused

@@ -24,7 +24,7 @@ from tsstore.analysis.machine import give_back_memory
 from tsstore.analysis.planning.apart import plan_beside
 from tsstore.analysis.planning.batches import PlannedBatch, plan_batches, share_out
 from tsstore.analysis.planning.layer_plan import Plan, layer_work
-from tsstore.analysis.refusals import all_fit
+from tsstore.analysis.refusals import refuse
 from tsstore.analysis.repeats import check_ids, choose_samples, plan_samples, samples_at_most
 from tsstore.analysis.request import Request, check_rows, running
 from tsstore.analysis.results.estimates import PER_SAMPLE
@@ -59,13 +59,16 @@ def analyze_samples(
 
 
 def choose_or_refuse(
-    runs: Sequence[StateStore], request: Request, runner: Scheduler
+    runs: Sequence[StateStore], request: Request, runner: Scheduler, *later: Callable[[], Any]
 ) -> list[Samples]:
-    """Settle which samples of runs count; too little memory is refused once, also for counting."""
+    """Settle which samples of runs count; too little memory is refused once, also for counting.
+
+    What else comes later raises a MemoryTooSmallError of its own.
+    """
     try:
         return choose_samples(runs, request, runner)
     except MemoryTooSmallError as refused:
-        refuse_all(refused, runs, request, runner)
+        refuse_all(refused, runs, request, runner, *later)
 
 
 def refuse_all(
@@ -73,12 +76,12 @@ def refuse_all(
     runs: Sequence[StateStore],
     request: Request,
     runner: Scheduler,
+    *later: Callable[[], Any],
 ) -> NoReturn:
-    """Raise the refusal to compare ids, or that of what comes later and needs more."""
+    """Raise the refusal to compare ids, or that of what comes once they are, and needs more."""
     every = [(states, samples_at_most(run, request)) for run in runs for states in run.values()]
     ids = partial(check_ids, runs, request, runner.memory(request.memory))
-    all_fit([ids, partial(_plan_layers, every, request, runner)])
-    raise refused
+    refuse(refused, [ids, partial(plan_layers, every, request, runner), *later])
 
 
 def analyze_chosen(
@@ -154,7 +157,7 @@ def analyze_layers(
     even one task; later a DamageError if a chunk is not what was committed, a CountingError if the
     counts do not add up to the rows. Errors name the layer.
     """
-    plans = _plan_layers(layers, request, scheduler)
+    plans = plan_layers(layers, request, scheduler)
     beside, memory = request.beside, scheduler.memory(request.memory)
     apart = [
         states
@@ -183,12 +186,16 @@ def plan_runs(runs: Iterable[StateStore], request: Request, scheduler: Scheduler
     except MemoryTooSmallError as refused:
         refuse_all(refused, runs, request, scheduler)
     layers = [(states, samples) for run, samples in every for states in run.values()]
-    return _plan_layers(layers, request, scheduler)
+    return plan_layers(layers, request, scheduler)
 
 
-def _plan_layers(
+def plan_layers(
     layers: Sequence[tuple[LayerStates, Samples]], request: Request, scheduler: Scheduler
 ) -> list[Plan]:
+    """Return how layers would be counted, in the samples that count of each.
+
+    Where the memory is too small for some, the MemoryTooSmallError names what suffices for all.
+    """
     # Which samples are left out of a run is held all the while, also while others are counted.
     beside = request.beside
     others = [companion.samples for companion in beside.companions.values()]

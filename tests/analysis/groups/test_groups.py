@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
-from tsstore.analysis.groups import count as module
+from tsstore.analysis.groups import analyze as module
 from tsstore.analysis.groups import grouping
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import make_plan
@@ -115,8 +115,10 @@ def test_groups_are_what_their_samples_give_alone(tmp_path, run, scheduler):
 def test_groups_are_counted_some_after_others_where_memory_is_short(
     tmp_path, intervals, monkeypatch
 ):
-    planned = module.layer_plan
-    monkeypatch.setattr(module, "layer_plan", lambda *of: replace(planned(*of), passes=2))
+    planned = module.plan_groups
+    monkeypatch.setattr(
+        module, "plan_groups", lambda *of: [replace(plan, passes=2) for plan in planned(*of)]
+    )
     store = make(tmp_path / "run", positions=4).select("b")
     options = {"intervals": intervals, "scheduler": "synchronous"}
     check(tsstore.analyze(store, by="label", **options), store, **options)
@@ -124,8 +126,8 @@ def test_groups_are_counted_some_after_others_where_memory_is_short(
 
 @pytest.mark.parametrize("options", [{"by": "label"}, {"window": 50}, {"by": "loss", "bins": 2}])
 def test_groups_are_planned_as_they_are_counted(tmp_path, options, monkeypatch):
-    plans, planned = [], module.layer_plan
-    monkeypatch.setattr(module, "layer_plan", lambda *of: plans.append(planned(*of)) or plans[-1])
+    plans, planned = [], module.plan_groups
+    monkeypatch.setattr(module, "plan_groups", lambda *of: plans.extend(planned(*of)) or plans)
     store = make(tmp_path / "run", positions=4)
     found = tsstore.plan(store, **options)
     assert not plans

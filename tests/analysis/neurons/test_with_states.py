@@ -12,7 +12,7 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.execution import reduction
-from tsstore.analysis.groups import count as grouped_count
+from tsstore.analysis.groups import analyze as grouped
 from tsstore.analysis.neurons.with_states import analyze_with_neurons
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import LocalScheduler
@@ -181,8 +181,10 @@ def test_what_the_memory_does_not_hold_at_once_is_read_twice(run, tmp_path, monk
 
 
 def test_neurons_come_of_the_first_of_several_passes_for_groups(run, monkeypatch):
-    planned = grouped_count.layer_plan
-    monkeypatch.setattr(grouped_count, "layer_plan", lambda *of: replace(planned(*of), passes=2))
+    planned = grouped.plan_groups
+    monkeypatch.setattr(
+        grouped, "plan_groups", lambda *of: [replace(plan, passes=2) for plan in planned(*of)]
+    )
     expected = apart(run, by="label")
     take_reads(run)
     check(analyze_with_neurons(run, Request(scheduler="threads", by="label")), expected)
@@ -190,9 +192,9 @@ def test_neurons_come_of_the_first_of_several_passes_for_groups(run, monkeypatch
 
 
 def test_groups_whose_pass_does_not_hold_neurons_take_one_for_these(run, monkeypatch):
-    planned = grouped_count.layer_plan
+    planned = grouped.plan_groups
     monkeypatch.setattr(
-        grouped_count, "layer_plan", lambda *of: replace(planned(*of), beside=False)
+        grouped, "plan_groups", lambda *of: [replace(plan, beside=False) for plan in planned(*of)]
     )
     check(
         analyze_with_neurons(run, Request(scheduler="threads", by="label")), apart(run, by="label")

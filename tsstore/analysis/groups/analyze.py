@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tsstore.analysis.execution.beside import Beside
-from tsstore.analysis.groups.count import count_groups
+from tsstore.analysis.groups.count import count_groups, plan_groups
 from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.analysis.refusals import all_fit, refuse
+from tsstore.analysis.repeats import samples_at_most
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
@@ -21,9 +25,12 @@ from tsstore.analysis.runs import (
     analyze_samples,
     choose_or_refuse,
     layer_result,
+    plan_layers,
+    plan_runs,
 )
 from tsstore.analysis.samples import Dealt, Samples, count_right
 from tsstore.analysis.schedulers import Scheduler
+from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
 
@@ -64,7 +71,7 @@ def analyze_chosen_groups(
     grouping = group(store, request)
     grouping.check_rows(store)
     if samples is None:
-        (samples,) = choose_or_refuse([store], request, runner)
+        samples = _choose(store, request, grouping, runner)
     found = _count_grouping(store, request, grouping, runner, samples)
     found.provenance = Provenance.of(store, request, **grouping_arguments(request))
     return found
@@ -74,8 +81,23 @@ def analyze_grouping(store: StateStore, request: Request, grouping: Grouping) ->
     """Analyse groups that are known."""
     grouping.check_rows(store)
     with running(request, store) as runner:
-        (samples,) = choose_or_refuse([store], request, runner)
+        samples = _choose(store, request, grouping, runner)
         return _count_grouping(store, request, grouping, runner, samples)
+
+
+def _choose(store: StateStore, request: Request, grouping: Grouping, runner: Scheduler) -> Samples:
+    """Settle which samples count; too little memory is refused once, also for counting groups."""
+    in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
+    (samples,) = choose_or_refuse([store], request, runner, in_one_pass)
+    return samples
+
+
+def _plan_in_one_pass(
+    store: StateStore, request: Request, runner: Scheduler, grouping: Grouping
+) -> None:
+    """Raise MemoryTooSmallError where memory is too small to count groups, whatever is left out."""
+    samples = samples_at_most(store, request)
+    plan_groups(store.values(), request, runner, samples, len(grouping.values))
 
 
 def _count_grouping(
@@ -88,12 +110,41 @@ def _count_grouping(
         found = _analyze_in_one_pass(store, request, runner, grouping, samples)
         groups, whole = found[:-1], found[-1] if has_whole else None
     else:
-        views = (grouping.view(store, number) for number in range(len(grouping.values)))
         alone = replace(request, beside=Beside())
+        told = samples if has_whole else None
+        try:
+            all_fit(_checks(store, request, alone, grouping, runner, told))
+        except MemoryTooSmallError as refused:
+            if not samples.problem:
+                raise
+            # With more memory ids are compared, and none may be left out.
+            in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
+            refuse(refused, [in_one_pass])
+        views = (grouping.view(store, number) for number in range(len(grouping.values)))
         groups = [analyze_samples([view], alone, runner)[0] for view in views]
         whole = analyze_chosen([store], [samples], request, runner)[0] if has_whole else None
     by_value = dict(zip(grouping.values, groups, strict=True))
     return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)
+
+
+def _checks(
+    store: StateStore,
+    request: Request,
+    alone: Request,
+    grouping: Grouping,
+    runner: Scheduler,
+    samples: Samples | None,
+) -> Iterator[Callable[[], object]]:
+    """Yield what raises MemoryTooSmallError where memory is too small to count groups one by one.
+
+    If it is given which samples count of all together, these are counted as well.
+    """
+    # One view at a time: it holds the numbers of all samples that are not in it.
+    for number in range(len(grouping.values)):
+        yield partial(plan_runs, [grouping.view(store, number)], alone, runner)
+    if samples is not None:
+        layers = [(states, samples) for states in store.values()]
+        yield partial(plan_layers, layers, request, runner)
 
 
 def _analyze_in_one_pass(
@@ -115,15 +166,18 @@ def _analyze_in_one_pass(
             clusters[number] = random.count_clusters(SampleFilter(others))
     held = [*grouping.samples.tolist(), store.samples]
     results: list[list[LayerResult]] = [[] for _ in held]
-    for states in store.values():
-        counts, scheme = count_groups(states, request, runner, samples, sets, count, has_whole)
+    layers = list(store.values())
+    plans = plan_groups(layers, request, runner, samples, count)
+    for states, plan in zip(layers, plans, strict=True):
+        told = request, runner, samples, sets, count, has_whole
+        counts, scheme = count_groups(states, plan, *told)
         for number, found in enumerate(counts):
             of = held[number], clusters[number]
             results[number].append(layer_result(states, found, scheme, *of))
     analyses = []
-    for number, layers in enumerate(results):
+    for number, of_layers in enumerate(results):
         # One view at a time: it holds the numbers of all samples that are not in it.
         view = grouping.view(store, number) if number < count else store
         one = replace(samples, sample_filter=view.view.samples)
-        analyses.append(analysis_of(view, request, one, layers, answers[number], dealt[number]))
+        analyses.append(analysis_of(view, request, one, of_layers, answers[number], dealt[number]))
     return analyses

@@ -7,7 +7,9 @@ of all sets are more than there is memory for, there is a pass for some sets aft
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,9 @@ from tsstore.analysis.execution.graph import Counts, group_numbers
 from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.machine import give_back_memory
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.apart import plan_beside
+from tsstore.analysis.planning.layer_plan import Plan, layer_work
+from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import Request
 from tsstore.analysis.runs import conclude, graph_of, layer_jobs, warm_up_companion
 from tsstore.analysis.samples import Samples, Sets
@@ -40,8 +44,36 @@ def left_out_of_sets(states: LayerStates, samples: Samples) -> int:
     return samples.sample_filter.planned + sum(part.samples for part in states.parts) // 4
 
 
+def plan_groups(
+    layers: Iterable[LayerStates],
+    request: Request,
+    scheduler: Scheduler,
+    samples: Samples,
+    count: int,
+) -> list[Plan]:
+    """Return how so many sets of each layer's samples are counted; see :func:`count_groups`.
+
+    Where the memory is too small for some layers, the MemoryTooSmallError names what suffices for
+    all.
+    """
+    memory, groups, beside = (
+        scheduler.memory(request.memory),
+        samples.group_count or 1,
+        request.beside,
+    )
+
+    def plan_of(states: LayerStates) -> Plan:
+        told = groups, left_out_of_sets(states, samples), request.exact, request.scratch, count
+        companion = beside.companions.get(states.name)
+        work = layer_work(states, scheduler, *told, beside.of(states), companion)
+        return plan_beside([work], [states], beside, memory, scheduler)[0]
+
+    return all_fit(partial(plan_of, states) for states in layers)
+
+
 def count_groups(
     states: LayerStates,
+    plan: Plan,
     request: Request,
     scheduler: Scheduler,
     samples: Samples,
@@ -55,13 +87,7 @@ def count_groups(
     all sets. All together are counted as well unless they are of several steps. What is wanted
     beside comes of the first pass, or of one of its own.
     """
-    memory, groups = scheduler.memory(request.memory), samples.group_count or 1
-    told = groups, left_out_of_sets(states, samples), request.exact, request.scratch
     beside = request.beside
-    wanted = beside.of(states), beside.companions.get(states.name), beside.kept_bytes
-    plan = layer_plan(states, memory, scheduler, *told, count, beside.held_bytes, *wanted)
-    if not plan.beside:
-        beside.check(states, memory, scheduler)
     at_once = -(-count // plan.passes)
     counts: list[Counts] = []
     later = replace(plan, beside=False, companion=None)
@@ -92,6 +118,7 @@ def count_groups(
     if whole:
         _check(of_all, samples.sample_filter.kept_rows(states), states)
     if not plan.beside:
+        memory = scheduler.memory(request.memory)
         beside.run(states, memory, scheduler, request.report(states.name))
     return [*counts, of_all], job.scheme
 

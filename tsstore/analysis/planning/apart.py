@@ -8,7 +8,7 @@ from functools import partial
 from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan, make_plans
-from tsstore.analysis.refusals import all_fit
+from tsstore.analysis.refusals import all_fit, refuse
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.layer import LayerStates
@@ -34,11 +34,6 @@ def plan_beside(
     except MemoryTooSmallError as refused:
         # What suffices for that may not suffice for what would then be made apart.
         enough = make_plans(works, refused.needed, scheduler, *held)
-        all_fit([partial(_raise, refused), *checks(enough)])
-        raise
+        refuse(refused, checks(enough))
     all_fit(checks(plans))
     return plans
-
-
-def _raise(error: Exception) -> None:
-    raise error

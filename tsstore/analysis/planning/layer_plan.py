@@ -281,20 +281,14 @@ def layer_plan(
     left_out: int = 0,
     exact: bool = False,
     scratch: str | os.PathLike[str] | None = None,
-    sets: int = 0,
     held: int = 0,
-    beside: Passes = (),
-    companion: Companion | None = None,
-    kept: int = 0,
 ) -> Plan:
     """Return how a layer would be counted within so many bytes of memory; see :func:`make_plan`.
 
-    It tells so many groups of samples apart, in each of so many sets and in all of them, and leaves
-    out so many samples of the run.
+    It tells so many groups of samples apart, and leaves out so many samples of the run.
     """
-    of = groups, left_out, exact, scratch, sets, beside, companion
-    work = layer_work(states, scheduler, *of)
-    return make_plans([work], memory, scheduler, held, kept)[0]
+    work = layer_work(states, scheduler, groups, left_out, exact, scratch)
+    return make_plans([work], memory, scheduler, held)[0]
 
 
 def layer_work(
