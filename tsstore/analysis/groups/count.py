@@ -87,7 +87,7 @@ def count_groups(
     all sets. All together are counted as well unless they are of several steps. What is wanted
     beside comes of the first pass, or of one of its own.
     """
-    beside = request.beside
+    memory, beside = scheduler.memory(request.memory), request.beside
     at_once = -(-count // plan.passes)
     counts: list[Counts] = []
     later = replace(plan, beside=False, companion=None)
@@ -118,7 +118,6 @@ def count_groups(
     if whole:
         _check(of_all, samples.sample_filter.kept_rows(states), states)
     if not plan.beside:
-        memory = scheduler.memory(request.memory)
         beside.run(states, memory, scheduler, request.report(states.name))
     return [*counts, of_all], job.scheme
 
