@@ -98,7 +98,7 @@ def check_comparing(
     """Raise MemoryTooSmallError if so many bytes are too few to compare rows of a layer apart."""
     if not _other_positions(first, second):
         one = replace(_rows_pass(first, _nothing), kept_bytes=kept)
-        one.check(memory, scheduler, one.blocks())
+        one.check(memory, scheduler)
 
 
 def why_not_compared(

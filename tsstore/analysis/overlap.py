@@ -171,7 +171,7 @@ def plan_overlap(
     last = nearest_pass(first, np.zeros((DRAWN, first.row_bytes), np.uint8))
 
     planned = partial(_plan, states, samples, scheme, held, scheduler, request)
-    all_fit([planned, partial(last.check, memory, scheduler, last.blocks())])
+    all_fit([planned, partial(last.check, memory, scheduler)])
     plan = planned()
     return PlannedOverlap(
         first.stored_rows + second.stored_rows,

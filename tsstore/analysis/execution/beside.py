@@ -130,7 +130,7 @@ class Beside:
     def check(self, states: LayerStates, memory: int, scheduler: Scheduler) -> None:
         """Raise MemoryTooSmallError if a layer's passes cannot read the rows by themselves."""
         for one in self._alone(states):
-            one.check(memory, scheduler, one.blocks())
+            one.check(memory, scheduler)
 
     def run(
         self, states: LayerStates, memory: int, scheduler: Scheduler, report: Report | None

@@ -161,20 +161,32 @@ class Reduction(Generic[Result]):
         result: Result = scheduler.run(graph, key, threads, report)
         return result
 
-    def check(self, memory: int, scheduler: Scheduler, blocks: Sequence[Block]) -> None:
-        """Raise MemoryTooSmallError if so many bytes are too few to count some blocks."""
+    def check(
+        self, memory: int, scheduler: Scheduler, blocks: Sequence[Block] | None = None
+    ) -> None:
+        """Raise MemoryTooSmallError if so many bytes are too few to count some blocks, or all."""
         least = self.needed(scheduler, blocks)
         if least > memory:
             purpose = f"to {self.purpose} of layer {printable(self.states.name)}"
             raise too_small(self.states.location, memory, purpose, least)
 
-    def needed(self, scheduler: Scheduler, blocks: Sequence[Block]) -> int:
-        """Return the least memory, in bytes, in which some blocks can be counted."""
+    def needed(self, scheduler: Scheduler, blocks: Sequence[Block] | None = None) -> int:
+        """Return the least memory, in bytes, in which some blocks can be counted, or all."""
         return self._held(blocks) + self.least_memory(scheduler)
 
-    def _held(self, blocks: Sequence[Block]) -> int:
-        """Return what results take that wait to be added up, and what is kept beside."""
-        return self.kept_bytes + waiting_results(len(blocks)) * self.result_bytes
+    def _held(self, blocks: Sequence[Block] | None) -> int:
+        """Return what results take that wait to be added up, and what is kept beside.
+
+        All blocks are not listed for that: a store may claim any number of rows.
+        """
+        count = self._most_blocks if blocks is None else len(blocks)
+        return self.kept_bytes + waiting_results(count) * self.result_bytes
+
+    @property
+    def _most_blocks(self) -> int:
+        """The most blocks there can be: of whole samples, they may be half empty."""
+        rows = BLOCK_PIECES * self._piece_rows
+        return sum(2 * -(-part.rows // rows) for part in self.states.parts)
 
     def blocks(self) -> list[Block]:
         """Return the layer in blocks of whole samples, each of which is one task."""

@@ -111,7 +111,7 @@ def check_layer(
     """Raise MemoryTooSmallError where :func:`count_layer` cannot count a layer in so many bytes."""
     if codes is None:
         one = replace(layer_pass(states), kept_bytes=kept)
-        one.check(memory, scheduler, one.blocks())
+        one.check(memory, scheduler)
     else:
         _passes(states, memory, scheduler, kept, codes, groups)
 

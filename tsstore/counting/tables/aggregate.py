@@ -244,10 +244,6 @@ def count_in_passes(
 
     `new_table` makes an empty one for a range of the hashes that the partition has.
     """
-    if partition_bits < 1:
-        raise ValueError(
-            "0 bits of the partition; expected 1 at least, in whose place there is a tag"
-        )
     bits = number = 0  # what is counted: the hashes below number / 2**bits of their range
     while number < 1 << bits:
         table = new_table(HashRange.of(partition_bits, bits, number))
