@@ -171,6 +171,14 @@ def test_too_little_memory_says_how_much_is_needed(runs):
             tsstore.compare(*runs, memory=f"{least - 1}KiB", **options)
 
 
+def test_runs_without_ids_take_nothing_for_rows_that_are_not_compared(tmp_path):
+    ones, rows = np.ones(1 << 16, np.int64), np.zeros((1 << 16, 1), np.uint8)
+    stores = [write_layers(tmp_path / name, {"a": layer_of(rows, ones)}) for name in "ab"]
+    # Beside the rows there would be 24 bytes for each sample of both.
+    found = tsstore.compare(*stores, efficiency=False, memory="1MiB")
+    assert found["a"].flips is None
+
+
 def test_ids_that_take_more_than_rows_are_refused_as_such(tmp_path):
     many = 1 << 17
     rows = {"a": layer_of(np.zeros((many, 1), np.uint8))}

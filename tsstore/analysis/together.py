@@ -32,6 +32,7 @@ from tsstore.analysis.pairing import (
     find_pairing,
     kept_bytes,
     order_bytes,
+    why_not_paired,
 )
 from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import Request
@@ -75,7 +76,12 @@ def memory_checks(
 def comparing_checks(
     first: StateStore, second: StateStore, request: Request, runner: Scheduler, held: int = 0
 ) -> Iterator[Callable[[], object]]:
-    """Yield what raises MemoryTooSmallError where it is too small to compare all layers' rows."""
+    """Yield what raises MemoryTooSmallError where it is too small to compare all layers' rows.
+
+    Nothing does where no sample of one run can be found in the other.
+    """
+    if why_not_paired(first, second):
+        return
     memory, kept = runner.memory(request.memory), held + kept_bytes(first, second)
     yield partial(check_joining, first, second, memory)
     for name, states in first.items():
