@@ -14,7 +14,6 @@ from tsstore.analysis.execution import reduction
 from tsstore.analysis.execution.graph import BlockCount
 from tsstore.analysis.neurons.with_states import compare_with_neurons
 from tsstore.analysis.request import Request
-from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import DamageError, MemoryTooSmallError
 from tsstore.store.format.attributes import PartAttributes
 
@@ -47,18 +46,6 @@ def write(path, seed, parts, positions=4, chunk_bytes=320, lacking=()):
 
 def split(ids, *at):
     return np.split(np.asarray(ids), at)
-
-
-@pytest.fixture(params=["threads", "synchronous", "through files", "processes", "workers hold"])
-def place(request, monkeypatch, tmp_path):
-    """Where it is counted, and where records go: workers of processes hold them for each other."""
-    scratch = None if request.param == "workers hold" else tmp_path
-    if request.param in ("processes", "workers hold"):
-        return {"scheduler": request.getfixturevalue("client"), "scratch": scratch}
-    if request.param == "through files":
-        monkeypatch.setattr(LocalScheduler, "shared_memory", False)
-    scheduler = "synchronous" if request.param == "synchronous" else "threads"
-    return {"scheduler": scheduler, "scratch": scratch}
 
 
 @pytest.fixture(scope="module")

@@ -118,6 +118,11 @@ class Parts:
         return PartColumns(keys, k, q, group, numbered, all_ends, shift)
 
 
+def subpartitions_of(partition: int, bits: int) -> range:
+    """Return the numbers of the subpartitions of a partition, which is divided by so many bits."""
+    return range(partition << bits, (partition + 1) << bits)
+
+
 def tag_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> PartPiece:
     """Order rows by the top bits of their hash, with tags."""
     return PartPiece(*scatter_rows(rows, bits, arena))

@@ -24,7 +24,7 @@ from tsstore.analysis.execution.scratch_objects import ObjectReader, written_obj
 from tsstore.analysis.execution.spans import SpanReader
 from tsstore.analysis.execution.worker_records import HeldReader, HeldWriter, is_held, this_holder
 from tsstore.analysis.planning.cost import ASKING_THREADS, FRAME_BYTES, file_bytes
-from tsstore.counting.parts import PartPiece, Parts
+from tsstore.counting.parts import PartPiece, Parts, subpartitions_of
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.jackknife import SpectrumDelta
@@ -111,14 +111,10 @@ class DividedSlices:
         """Number of records."""
         return sum(len(piece.records) for piece in self.pieces)
 
-    def span(self, partition: int) -> range:
-        """Return the numbers of a partition's subpartitions."""
-        return range(partition << self.divided_bits, (partition + 1) << self.divided_bits)
-
     def read(self, partition: int) -> Iterator[Records]:
         """Yield the records of one partition."""
         parts = Parts(self.pieces, self.bits + self.divided_bits)
-        for part in self.span(partition):
+        for part in subpartitions_of(partition, self.divided_bits):
             yield from (records for records in parts.of(part) if len(records))
 
 

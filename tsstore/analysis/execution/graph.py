@@ -29,7 +29,7 @@ from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import Samples
 from tsstore.counting.arena import Arena
 from tsstore.counting.partition import scatter
-from tsstore.counting.parts import PartPiece, Parts, divide_rows, tag_rows
+from tsstore.counting.parts import PartPiece, Parts, divide_rows, subpartitions_of, tag_rows
 from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered, aggregate_parts
 from tsstore.counting.tables.spectra import DeltaEntries, add_up_entries
@@ -191,8 +191,7 @@ def count_partition(
     sizes, told = (plan.partition_bits, plan.maximum_slots), index.told
     share = plan.subpartition_records, buffers
     if plan.divided_bits:
-        first = partition << plan.divided_bits
-        span = range(first, first + (1 << plan.divided_bits))
+        span = subpartitions_of(partition, plan.divided_bits)
         bits = plan.partition_bits + plan.divided_bits
         found, pairs, entries = aggregate_parts(
             index.parts, span, words, bits, plan.maximum_slots, *share, *told
