@@ -9,32 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsstore.commands.options import (
-    Bins,
-    By,
-    DependentBy,
-    Exact,
-    Filter,
-    Format,
-    Intervals,
-    Json,
-    Layers,
-    Memory,
-    OtherFilter,
-    OtherStep,
-    Patience,
-    Repeats,
-    RunPath,
-    RunPaths,
-    Scheduler,
-    Scratch,
-    Step,
-    UniqueBy,
-    Window,
-)
-from tsstore.commands.selecting import by_step_if_several, select
+from tsstore.commands import options
 from tsstore.commands.tables import TableFormat
-from tsstore.commands.terminal import print_json, print_lines, print_table, progress
+from tsstore.commands.terminal import print_json, print_lines, print_shown, print_table, progress
 from tsstore.errors import AnalysisError
 from tsstore.text import format_memory, printable
 
@@ -54,22 +31,22 @@ EXPLAINED = (
 
 
 def analyze(
-    runs: RunPaths,
-    layer: Layers = None,
-    step: Step = None,
-    filter: Filter = None,
-    by: By = None,
-    bins: Bins = None,
-    window: Window = None,
-    memory: Memory = None,
-    scheduler: Scheduler = None,
-    scratch: Scratch = None,
-    dependent_by: DependentBy = None,
-    unique_by: UniqueBy = None,
-    repeats: Repeats = "once",
-    intervals: Intervals = True,
-    exact: Exact = False,
-    patience: Patience = 600,
+    runs: options.RunPaths,
+    layer: options.Layers = None,
+    step: options.Step = None,
+    filter: options.Filter = None,
+    by: options.By = None,
+    bins: options.Bins = None,
+    window: options.Window = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    scratch: options.Scratch = None,
+    dependent_by: options.DependentBy = None,
+    unique_by: options.UniqueBy = None,
+    repeats: options.Repeats = "once",
+    intervals: options.Intervals = True,
+    exact: options.Exact = False,
+    patience: options.Patience = 600,
     cache: Annotated[
         str | None,
         typer.Option(
@@ -87,8 +64,8 @@ def analyze(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show rows, plug-ins and each verdict's reason.")
     ] = False,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Say how well each layer uses its neurons.
 
@@ -104,7 +81,7 @@ def analyze(
     store: Any = _stores(runs, step, filter, layer)
     if len(runs) == 1:
         store = store[runs[0]]
-        by = by_step_if_several(store, by, window, "analysed")
+        by = options.by_step_if_several(store, by, window, "analysed")
     elif by is not None or bins is not None or window is not None or save is not None:
         raise AnalysisError(
             "--by, --bins, --window and --save are for one run; give one, or leave them out"
@@ -133,8 +110,7 @@ def analyze(
     if json:
         print_json(analysis.to_dict())
     elif isinstance(analysis, GroupedAnalysis):
-        print_table(analysis.headings, analysis.cells(), ("samples", "distinct"), format=format)
-        print_lines(analysis.sentences, format=format)
+        print_shown(analysis, format, ("samples", "distinct"))
     elif isinstance(analysis, Analyses):
         if format is not TableFormat.TABLE:
             _print_layers_of_runs(analysis, verbose, format)
@@ -149,21 +125,21 @@ def analyze(
 
 
 def plan(
-    run: RunPath,
-    layer: Layers = None,
-    step: Step = None,
-    filter: Filter = None,
-    by: By = None,
-    bins: Bins = None,
-    window: Window = None,
-    memory: Memory = None,
-    scheduler: Scheduler = None,
-    scratch: Scratch = None,
-    dependent_by: DependentBy = None,
-    unique_by: UniqueBy = None,
-    repeats: Repeats = "once",
-    intervals: Intervals = True,
-    exact: Exact = False,
+    run: options.RunPath,
+    layer: options.Layers = None,
+    step: options.Step = None,
+    filter: options.Filter = None,
+    by: options.By = None,
+    bins: options.Bins = None,
+    window: options.Window = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    scratch: options.Scratch = None,
+    dependent_by: options.DependentBy = None,
+    unique_by: options.UniqueBy = None,
+    repeats: options.Repeats = "once",
+    intervals: options.Intervals = True,
+    exact: options.Exact = False,
     joint: Annotated[
         bool,
         typer.Option("--joint", help="Say what pairs of neurons would take (neurons --near)."),
@@ -176,13 +152,13 @@ def plan(
         str | None,
         typer.Option(metavar="OTHER", help="Say what a report that compares both would take."),
     ] = None,
-    other_step: OtherStep = None,
-    other_filter: OtherFilter = None,
+    other_step: options.OtherStep = None,
+    other_filter: options.OtherFilter = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show a line a layer, and what else there is to say.")
     ] = False,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Say what analyze would take: memory, files, tasks.
 
@@ -190,10 +166,10 @@ def plan(
     """
     import tsstore
 
-    store = select(run, step, filter, layer)
+    store = options.select(run, step, filter, layer)
     found = tsstore.plan(
         store,
-        by=by_step_if_several(store, by, window, "planned"),
+        by=options.by_step_if_several(store, by, window, "planned"),
         bins=bins,
         window=window,
         memory=memory,
@@ -205,8 +181,8 @@ def plan(
         repeats=repeats,  # type: ignore[arg-type]
         exact=exact,
         joint=joint,
-        novelty=novelty and select(novelty, other_step, other_filter or filter),
-        compare=compare and select(compare, other_step, other_filter or filter),
+        novelty=novelty and options.select(novelty, other_step, other_filter or filter),
+        compare=compare and options.select(compare, other_step, other_filter or filter),
     )
     if json:
         print_json(found.to_dict())
@@ -219,8 +195,8 @@ def combine(
         list[str],
         typer.Argument(metavar="LAYER.json…", help="What analyze --layer NAME --json printed."),
     ],
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Combine analyses of single layers to the network's numbers.
 
@@ -245,7 +221,7 @@ def _stores(
     twice = [run for run, often in Counter(runs).items() if often > 1]
     if twice:
         raise AnalysisError(f"{printable(twice[0])} is given twice; expected each run once")
-    return {run: select(run, step, conditions, layers) for run in runs}
+    return {run: options.select(run, step, conditions, layers) for run in runs}
 
 
 def print_analysis(

@@ -6,58 +6,37 @@ from typing import Annotated, Any
 
 import typer
 
-from tsstore.commands.options import (
-    Bins,
-    By,
-    DependentBy,
-    Exact,
-    Filter,
-    Format,
-    Intervals,
-    Json,
-    Layers,
-    Memory,
-    Patience,
-    Repeats,
-    RunPath,
-    Scheduler,
-    Scratch,
-    Step,
-    UniqueBy,
-    Window,
-)
-from tsstore.commands.selecting import by_step_if_several, select
+from tsstore.commands import options
 from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import (
     check_output,
-    print_json,
     print_lines,
-    print_table,
+    print_shown,
     progress,
     save_csv,
 )
 
 
 def information(
-    run: RunPath,
+    run: options.RunPath,
     by: Annotated[
         str, typer.Option(metavar="COLUMN", help="Sample column that the groups are by, as label.")
     ],
-    layer: Layers = None,
-    step: Step = None,
-    filter: Filter = None,
-    bins: Bins = None,
-    memory: Memory = None,
-    scheduler: Scheduler = None,
-    scratch: Scratch = None,
-    dependent_by: DependentBy = None,
-    unique_by: UniqueBy = None,
-    repeats: Repeats = "once",
-    intervals: Intervals = True,
-    exact: Exact = False,
-    patience: Patience = 600,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    layer: options.Layers = None,
+    step: options.Step = None,
+    filter: options.Filter = None,
+    bins: options.Bins = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    scratch: options.Scratch = None,
+    dependent_by: options.DependentBy = None,
+    unique_by: options.UniqueBy = None,
+    repeats: options.Repeats = "once",
+    intervals: options.Intervals = True,
+    exact: options.Exact = False,
+    patience: options.Patience = 600,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Say how much states tell of the group of their sample.
 
@@ -66,7 +45,7 @@ def information(
     import tsstore
 
     once_or_each: Any = repeats
-    store = select(run, step, filter, layer)
+    store = options.select(run, step, filter, layer)
     with progress(silent=json) as report:
         found = tsstore.information(
             store,
@@ -83,32 +62,28 @@ def information(
             patience=patience,
             progress=report,
         )
-    if json:
-        print_json(found.to_dict())
-        return
-    print_table(found.headings, found.cells(), format=format)
-    print_lines(found.sentences, format=format)
+    print_shown(found, format, json=json)
 
 
 def shared_states(
-    run: RunPath,
-    by: By = None,
-    layer: Layers = None,
-    step: Step = None,
-    filter: Filter = None,
-    bins: Bins = None,
-    window: Window = None,
-    memory: Memory = None,
-    scheduler: Scheduler = None,
-    scratch: Scratch = None,
+    run: options.RunPath,
+    by: options.By = None,
+    layer: options.Layers = None,
+    step: options.Step = None,
+    filter: options.Filter = None,
+    bins: options.Bins = None,
+    window: options.Window = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    scratch: options.Scratch = None,
     output: Annotated[
         str | None,
         typer.Option(
             "--output", "-o", metavar="OUT", help="A CSV file: the states that two groups share."
         ),
     ] = None,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Count which distinct states groups of samples share.
 
@@ -116,8 +91,8 @@ def shared_states(
     """
     import tsstore
 
-    store = select(run, step, filter, layer)
-    by = by_step_if_several(store, by, window, "counted")
+    store = options.select(run, step, filter, layer)
+    by = options.by_step_if_several(store, by, window, "counted")
     check_output(output)
     with progress(silent=json) as report:
         found = tsstore.shared_states(
@@ -132,12 +107,8 @@ def shared_states(
         )
     if output is not None:
         save_csv(found.to_frame(), output)
-    if json:
-        print_json(found.to_dict())
-        return
-    print_table(found.headings, found.cells(), format=format)
-    print_lines(found.sentences, format=format)
-    if output is None:
+    print_shown(found, format, json=json)
+    if output is None and not json:
         print_lines(
             ["Pass --output shared.csv for the states that each two groups share."], format=format
         )

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tsstore.commands import options
 from tsstore.commands.analysing import print_analysis
-from tsstore.commands.options import Format, Json
 from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import (
     print_json,
@@ -37,7 +37,7 @@ def demo(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run that is there already.")
     ] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Capture a small trained network, and analyse its states.
 
@@ -98,8 +98,8 @@ def layers(
         int | None,
         typer.Option(metavar="N", min=1, help="Of each sample, only so many random positions."),
     ] = None,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """List what can be captured in a model, and what it weighs."""
     _need_torch()

@@ -7,25 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsstore.commands.options import (
-    Bins,
-    By,
-    Filter,
-    Format,
-    Json,
-    Layers,
-    Memory,
-    RunPath,
-    Scheduler,
-    Step,
-    Window,
-)
-from tsstore.commands.selecting import by_step_if_several, select
+from tsstore.commands import options
 from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import (
     check_output,
     print_json,
     print_lines,
+    print_shown,
     print_table,
     progress,
     records,
@@ -47,15 +35,15 @@ MAP_SIZE = 24, 72
 
 
 def neurons(
-    run: RunPath,
-    layer: Layers = None,
-    step: Step = None,
-    filter: Filter = None,
-    by: By = None,
-    bins: Bins = None,
-    window: Window = None,
-    memory: Memory = None,
-    scheduler: Scheduler = None,
+    run: options.RunPath,
+    layer: options.Layers = None,
+    step: options.Step = None,
+    filter: options.Filter = None,
+    by: options.By = None,
+    bins: options.Bins = None,
+    window: options.Window = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="OUT", help="A CSV file: one line a neuron."),
@@ -72,8 +60,8 @@ def neurons(
         bool,
         typer.Option("--maps", help="Draw how often neurons fire at each position of a sample."),
     ] = False,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Find neurons that are dead, always on, or duplicates.
 
@@ -82,8 +70,8 @@ def neurons(
     import tsstore
     from tsstore.analysis.neurons.results import Neurons
 
-    store = select(run, step, filter, layer)
-    by = by_step_if_several(store, by, window, "counted")
+    store = options.select(run, step, filter, layer)
+    by = options.by_step_if_several(store, by, window, "counted")
     if near is not None and not 0 <= near <= 1:
         raise AnalysisError(f"--near is {near:g}; expected a share of the rows, from 0 to 1")
     if (near is not None or maps) and not (by is None and window is None):
@@ -114,8 +102,7 @@ def neurons(
             shown["maps"] = {name: layer.map.values.tolist() for name, layer in found.items()}
         print_json(found.to_dict() | shown)
         return
-    print_table(found.headings, found.cells(), ("10–90 %",), format=format)
-    print_lines(found.sentences, format=format)
+    print_shown(found, format, ("10–90 %",))
     if pairs is not None:
         _print_pairs(pairs, format=format)
     if isinstance(found, Neurons) and maps:

@@ -6,51 +6,37 @@ from typing import Annotated
 
 import typer
 
-from tsstore.commands.options import (
-    Bins,
-    Filter,
-    Json,
-    Layers,
-    Memory,
-    OtherFilter,
-    OtherStep,
-    RunPath,
-    Scheduler,
-    Scratch,
-    Step,
-    Window,
-)
-from tsstore.commands.selecting import select
+from tsstore.commands import options
 from tsstore.commands.terminal import print_json, progress
 from tsstore.errors import AnalysisError
 from tsstore.text import format_memory, printable
 
 
 def report(
-    run: RunPath,
+    run: options.RunPath,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="OUT", help="Where to write the page.")
     ] = "report.html",
-    layer: Layers = None,
-    step: Step = None,
-    filter: Filter = None,
+    layer: options.Layers = None,
+    step: options.Step = None,
+    filter: options.Filter = None,
     by: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN", help="Show each layer by a sample column as well, such as label."
         ),
     ] = None,
-    bins: Bins = None,
-    window: Window = None,
+    bins: options.Bins = None,
+    window: options.Window = None,
     compare: Annotated[
         str | None, typer.Option(metavar="OTHER", help="Compare with another run, or another step.")
     ] = None,
-    other_step: OtherStep = None,
-    other_filter: OtherFilter = None,
-    memory: Memory = None,
-    scheduler: Scheduler = None,
-    scratch: Scratch = None,
-    json: Json = False,
+    other_step: options.OtherStep = None,
+    other_filter: options.OtherFilter = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    scratch: options.Scratch = None,
+    json: options.Json = False,
 ) -> None:
     """Write a page on a run, for a browser.
 
@@ -63,8 +49,8 @@ def report(
             "--other-step and --other-filter are of another run; pass --compare OTHER, which may "
             "be the same"
         )
-    store = select(run, step, filter, layer)
-    other = None if compare is None else select(compare, other_step, other_filter or filter)
+    store = options.select(run, step, filter, layer)
+    other = None if compare is None else options.select(compare, other_step, other_filter or filter)
     with progress(silent=json) as show:
         size = tsstore.report(
             store,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tsstore.commands.options import Format, Json, RunPath
+from tsstore.commands import options
 from tsstore.commands.tables import TableFormat
 from tsstore.commands.terminal import print_json, print_lines, print_table, progress
 from tsstore.errors import AccessError, DamageError, StoreError
@@ -32,7 +32,7 @@ MOST_SEEN = 12
 
 
 def info(
-    run: RunPath,
+    run: options.RunPath,
     watch: Annotated[
         float | None,
         typer.Option(min=0.1, metavar="SECONDS", help="Follow a job: a line every so often."),
@@ -43,8 +43,8 @@ def info(
             min=1, metavar="N", help="So many samples it will have, where the job does not say."
         ),
     ] = None,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Say what a run holds: parts, layers, samples, commits."""
     if watch is not None and json:
@@ -78,7 +78,7 @@ def info(
     print_table(LAYER_HEADINGS, layers, ("positions", "threshold", "dtype"), format=format)
 
 
-def verify(run: RunPath, json: Json = False) -> None:
+def verify(run: options.RunPath, json: options.Json = False) -> None:
     """Read a run back whole, and say what is damaged or unreadable.
 
     Exit code 1 if anything is damaged, 2 if nothing is but something cannot be read just now.
@@ -94,7 +94,7 @@ def verify(run: RunPath, json: Json = False) -> None:
 
 def repair(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run that nobody writes.")],
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Tidy up after a run that was cut off.
 
@@ -109,7 +109,7 @@ def repair(
 def compact(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Path of a run that has ended.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Where to create the new run.")],
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Rewrite a run as one part in few files, and compare the two.
 

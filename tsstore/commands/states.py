@@ -6,18 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsstore.commands.options import (
-    Filter,
-    Format,
-    Json,
-    Memory,
-    OneLayer,
-    RunPath,
-    Scheduler,
-    Scratch,
-    Step,
-)
-from tsstore.commands.selecting import select_layer
+from tsstore.commands import options
 from tsstore.commands.tables import TableFormat, shortened, table_width
 from tsstore.commands.terminal import (
     check_output,
@@ -43,27 +32,27 @@ MOST_LETTERS = 48, 24, 16, 12
 
 
 def states(
-    run: RunPath,
-    layer: OneLayer,
+    run: options.RunPath,
+    layer: options.OneLayer,
     most: Annotated[
         int, typer.Option("--most", "-n", metavar="N", min=1, help="How many states to show.")
     ] = 20,
     hex: Annotated[
         bool, typer.Option("--hex", help="Hexadecimal digits instead of drawings.")
     ] = False,
-    step: Step = None,
-    filter: Filter = None,
-    memory: Memory = None,
-    scheduler: Scheduler = None,
-    scratch: Scratch = None,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    step: options.Step = None,
+    filter: options.Filter = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    scratch: options.Scratch = None,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Draw the most frequent states of a layer."""
     import tsstore
     from tsstore.analysis.states.frequent import HEADINGS
 
-    store, name = select_layer(run, layer, step, filter)
+    store, name = options.select_layer(run, layer, step, filter)
     with progress(silent=json) as report:
         found = tsstore.states(
             store, name, most, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
@@ -77,8 +66,8 @@ def states(
 
 
 def export(
-    run: RunPath,
-    layer: OneLayer,
+    run: options.RunPath,
+    layer: options.OneLayer,
     states: Annotated[
         str,
         typer.Option(
@@ -95,12 +84,12 @@ def export(
     sort: Annotated[
         bool, typer.Option("--sort", help="The most frequent first; the same file each time.")
     ] = False,
-    step: Step = None,
-    filter: Filter = None,
-    memory: Memory = None,
-    scheduler: Scheduler = None,
-    scratch: Scratch = None,
-    json: Json = False,
+    step: options.Step = None,
+    filter: options.Filter = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    scratch: options.Scratch = None,
+    json: options.Json = False,
 ) -> None:
     """Write all distinct states of a layer to a file.
 
@@ -108,7 +97,7 @@ def export(
     """
     import tsstore
 
-    store, name = select_layer(run, layer, step, filter)
+    store, name = options.select_layer(run, layer, step, filter)
     with progress(silent=json) as report:
         count = tsstore.export(
             store,
@@ -133,19 +122,19 @@ def export(
 
 
 def surprising(
-    run: RunPath,
-    layer: OneLayer,
+    run: options.RunPath,
+    layer: options.OneLayer,
     n: Annotated[
         int, typer.Option("--most", "-n", metavar="N", min=1, help="How many samples to show.")
     ] = 20,
     output: Output = None,
-    step: Step = None,
-    filter: Filter = None,
-    memory: Memory = None,
-    scheduler: Scheduler = None,
-    scratch: Scratch = None,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    step: options.Step = None,
+    filter: options.Filter = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
+    scratch: options.Scratch = None,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Show the samples whose states are least expected.
 
@@ -153,15 +142,15 @@ def surprising(
     """
     import tsstore
 
-    store, name = select_layer(run, layer, step, filter)
+    store, name = options.select_layer(run, layer, step, filter)
     check_output(output)
     with progress(silent=json) as report:
         frame = tsstore.surprising(
             store, name, n, memory=memory, scheduler=scheduler, scratch=scratch, progress=report
         )
+    if output is not None:
+        save_csv(frame, output)
     if json:
-        if output is not None:
-            save_csv(frame, output)
         document = {"run": store.path, "layer": name, "samples": records(frame)}
         print_json({**document, "equally_surprising": frame.attrs["equally_surprising"]})
         return
@@ -169,9 +158,7 @@ def surprising(
         bits=[f"{bits:.2f}" for bits in frame["bits"]],
         new=[f"{100 * new:.3g} %" for new in frame["new"]],
     )
-    _print_samples(
-        shown.rename(columns={"new": "new rows"}), output, frame, len(frame), format=format
-    )
+    _print_samples(shown.rename(columns={"new": "new rows"}), len(frame), format)
     lines = [
         "Bits: the mean surprisal of a sample's rows, given the other samples. New rows: those of "
         "states that no other sample shows."
@@ -182,29 +169,29 @@ def surprising(
 
 
 def samples(
-    run: RunPath,
+    run: options.RunPath,
     state: Annotated[
         str, typer.Argument(metavar="STATE", help="Hexadecimal digits, or a drawing of ■ and □.")
     ],
-    layer: OneLayer,
+    layer: options.OneLayer,
     output: Output = None,
-    step: Step = None,
-    filter: Filter = None,
-    format: Format = TableFormat.TABLE,
-    json: Json = False,
+    step: options.Step = None,
+    filter: options.Filter = None,
+    format: options.Format = TableFormat.TABLE,
+    json: options.Json = False,
 ) -> None:
     """Show which samples are in a state, and at which positions."""
-    store, name = select_layer(run, layer, step, filter)
+    store, name = options.select_layer(run, layer, step, filter)
     found = store[name]
     check_output(output)
     frame = found.samples_of(state)
+    if output is not None:
+        save_csv(frame, output)
     if json:
-        if output is not None:
-            save_csv(frame, output)
         document = {"run": store.path, "layer": found.name, "rows": found.rows}
         print_json({**document, "rows_in_state": len(frame), "samples": records(frame)})
         return
-    _print_samples(frame, output, frame, MOST_LINES, format=format)
+    _print_samples(frame, MOST_LINES, format)
     which = counted(len(frame.index.unique()), "sample")
     line = f"{counted(len(frame), 'row')} of {found.rows:,} in this state, of {which}"
     if len(frame) > MOST_LINES and format is TableFormat.TABLE:
@@ -212,16 +199,8 @@ def samples(
     print_lines([f"{line}."], format=format)
 
 
-def _print_samples(
-    shown: pd.DataFrame,
-    output: str | None,
-    whole: pd.DataFrame,
-    most: int,
-    format: TableFormat = TableFormat.TABLE,
-) -> None:
+def _print_samples(shown: pd.DataFrame, most: int, format: TableFormat) -> None:
     """Print a table of samples; levels of the index that are the same for all are left out."""
-    if output is not None:
-        save_csv(whole, output)
     for level in ("part", "step"):
         if shown.index.get_level_values(level).nunique() < 2:
             shown = shown.droplevel(level)

@@ -35,6 +35,8 @@ from tsstore.text import silent as report_nothing
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tsstore.analysis.results.by_layer import Shown
+
 SCHEMA = 1
 """Of the documents of ``--json``: greater where a key is gone, or means something else."""
 LINE_SECONDS = 30.0
@@ -56,6 +58,17 @@ def print_table(
         lines = (csv_lines if format is TableFormat.CSV else markdown_lines)(headings, rows)
     for line in lines:
         typer.echo(line)
+
+
+def print_shown(
+    found: Shown, format: TableFormat, optional: Sequence[str] = (), json: bool = False
+) -> None:
+    """Print what was found: its table and what is to be known beside it, or one JSON document."""
+    if json:
+        print_json(found.to_dict())
+    else:
+        print_table(found.headings, found.cells(), optional, format=format)
+        print_lines(found.sentences, format=format)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,6 @@ from tsstore.statistics.special import check_level
 from tsstore.statistics.spectrum import Spectrum, merge
 from tsstore.statistics.verdict import UNSEEN_UP_TO
 from tsstore.text import listed, printable
-
-if TYPE_CHECKING:
-    pass
 
 HEADINGS = (
     "layer",
