@@ -266,10 +266,13 @@ def count_right(
     bounded number of samples is read at a time.
     """
     groups = groups or RandomGroups(1)
-    right, samples = np.zeros((2, count, groups.count), np.int64)
+    right, samples = np.zeros((2, count * groups.count), np.int64)
     is_known = np.ones(count, np.bool_)
     for part in parts:
         has_answers = {PREDICTION, LABEL} <= set(part.columns)
+        if not has_answers and sets is None:
+            is_known[0] &= not sample_filter.keeps_any(part)
+            continue
         for first in range(0, part.samples, PIECE_SAMPLES):
             stop = min(first + PIECE_SAMPLES, part.samples)
             own = _sets_of(sets, part.directory, first, stop - first, sample_filter)
@@ -280,11 +283,15 @@ def count_right(
             is_right = part.columns[PREDICTION].read(first, stop) == part.columns[LABEL].read(
                 first, stop
             )
-            for numbers, chosen in ((samples, own >= 0), (right, (own >= 0) & is_right)):
-                np.add.at(numbers, (own[chosen], group[chosen]), 1)
+            # The first place is of those that are left out, which are of set -1.
+            place = np.maximum(own.astype(np.int64) * groups.count + group, -1) + 1
+            for numbers, chosen in ((samples, place), (right, place[is_right])):
+                numbers += np.bincount(chosen, minlength=len(numbers) + 1)[1:]
     return [
         Answers(*pair) if known else None
-        for *pair, known in zip(right, samples, is_known.tolist(), strict=True)
+        for *pair, known in zip(
+            right.reshape(count, -1), samples.reshape(count, -1), is_known.tolist(), strict=True
+        )
     ]
 
 

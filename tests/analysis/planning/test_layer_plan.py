@@ -335,13 +335,24 @@ def test_few_rows_have_fewer_partitions_in_object_storage_than_in_files():
 
 
 def test_blocks_in_memory_are_some_pieces_and_some_for_each_thread():
-    plan = make_plan(work(rows=2 * 10**7), 4 * GIB, 2, True)
-    assert plan.block_rows == 2 * 10**7 // (2 * BLOCKS_OF_A_THREAD)
+    long = work(rows=2 * 10**7)
+    plan = make_plan(long, 4 * GIB, 2, True)
+    assert -(-long.rows // plan.block_rows) == 2 * BLOCKS_OF_A_THREAD
+    assert plan.block_rows % (long.chunk_bytes // long.row_bytes) == 0
     assert plan.hot_rows == HOT_PIECES * plan.piece_rows < plan.block_rows
     small = make_plan(work(rows=10**6), 4 * GIB, 2, True)
     assert small.block_rows == small.piece_rows == small.hot_rows
     large = make_plan(work(rows=10**9), 64 * GIB, 2, True)
     assert large.block_rows == MAX_BLOCK_PIECES * large.piece_rows
+
+
+@given(st.integers(10**6, 10**8), st.sampled_from([1 << 16, 1 << 18, 1 << 20]), st.integers(1, 8))
+def test_no_thread_takes_more_than_its_share_of_blocks_and_some_chunks(rows, chunk_rows, threads):
+    own = work(rows=rows, chunk_bytes=8 * chunk_rows, all_threads=threads)
+    plan = make_plan(own, 64 * GIB, threads, True)
+    blocks = -(-rows // plan.block_rows)
+    rounds = -(-blocks // threads)
+    assert rounds * rows / blocks <= rows / threads + rounds * max(chunk_rows, plan.piece_rows)
 
 
 def test_no_block_has_more_rows_than_a_record_can_count():

@@ -273,6 +273,8 @@ def test_blocks_of_equal_positions_do_not_share_chunks(tmp_path):
     blocks = list(states.blocks(100))
     assert blocks[0] == Block(part=0, first_sample=0, samples=30, first_row=0, rows=90)
     assert {block.first_row % 30 for block in blocks} == {0}
+    # And are as long as each other, but for a chunk.
+    assert [block.rows for block in states.blocks(270)] == [150, 150]
 
 
 def test_a_layer_without_rows_has_no_blocks(tmp_path):

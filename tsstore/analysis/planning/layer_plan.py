@@ -478,14 +478,26 @@ def _block_rows(
     """Return the rows of blocks that take a thread's share of the memory, at most."""
     all_threads = max(threads, work.all_threads)
     if not spill or work.holders:
-        even = -(-work.rows // (BLOCKS_OF_A_THREAD * all_threads))
-        return max(piece_rows, min(even, MAX_BLOCK_PIECES * piece_rows))
+        most = MAX_BLOCK_PIECES * piece_rows
+        blocks = max(BLOCKS_OF_A_THREAD, -(-work.rows // (most * all_threads))) * all_threads
+        return max(piece_rows, min(_in_chunks(work, -(-work.rows // blocks)), most))
     room = share - block_task_bytes(work, piece_rows, 0, spill, direct)
     if threads > 1:
         # What one thread frees of a block is not always where the next one can use it.
         room = room * 5 // 6
     even = min(-(-work.rows // all_threads), MAX_BLOCK_ROWS)
     return max(piece_rows, min(even, room * 1000 // work.records_bytes(1000)))
+
+
+def _in_chunks(work: Work, rows: int) -> int:
+    """Return about so many rows, in whole chunks: as all threads end soonest."""
+    chunk_rows = max(work.chunk_bytes // work.row_bytes, 1)
+    fewer = rows // chunk_rows * chunk_rows
+
+    def rows_of_a_thread(rows: int) -> int:
+        return -(-work.rows // rows // work.all_threads) * rows
+
+    return min(fewer or max(rows, 1), fewer + chunk_rows, key=rows_of_a_thread)
 
 
 def _fewest_bits(work: Work, spill: bool, block_rows: int) -> int:

@@ -100,12 +100,11 @@ class LayerPart:
         if constant is None:
             yield from self._divide_varying(whole, target_rows)
         else:
-            step = max(target_rows // constant, 1)
+            most = max(target_rows // constant, 1)
             chunk_samples, odd = divmod(self.states.spec.chunk_rows, constant)
-            if not odd and step >= chunk_samples:
-                # Whole chunks: none is decoded by two blocks.
-                step -= step % chunk_samples
-            yield from _equal_blocks(whole, step, constant)
+            # Whole chunks: none is decoded by two blocks.
+            unit = chunk_samples if not odd and most >= chunk_samples else 1
+            yield from _even_blocks(whole, most, constant, unit)
 
     def divide(self, block: Block, target_rows: int) -> Iterator[Block]:
         """Yield a block's rows as smaller blocks of whole samples, of `target_rows` rows at most.
@@ -116,7 +115,7 @@ class LayerPart:
         if block.rows <= target_rows:
             yield block
         elif constant is not None:
-            yield from _equal_blocks(block, max(target_rows // constant, 1), constant)
+            yield from _even_blocks(block, max(target_rows // constant, 1), constant)
         else:
             yield from self._divide_varying(block, target_rows)
 
@@ -149,14 +148,21 @@ class LayerPart:
         return FormatError(f"{self._name} has rows by sample that are not valid: {why}")
 
 
-def _equal_blocks(block: Block, step: int, positions: int) -> Iterator[Block]:
-    """Yield a block as blocks of `step` samples, which have `positions` rows each."""
-    for first in range(0, block.samples, step):
-        samples = min(step, block.samples - first)
+def _even_blocks(block: Block, most: int, positions: int, unit: int = 1) -> Iterator[Block]:
+    """Yield a block as blocks of about as many samples each, which have `positions` rows.
+
+    None has more than `most` samples, and all but the last one have whole units of them.
+    """
+    units = -(-block.samples // unit)
+    count = -(-units // (most // unit))
+    first = 0
+    for number in range(1, count + 1):
+        end = min(-(-units * number // count) * unit, block.samples)
         yield Block(
             block.part,
             block.first_sample + first,
-            samples,
+            end - first,
             block.first_row + first * positions,
-            samples * positions,
+            (end - first) * positions,
         )
+        first = end
