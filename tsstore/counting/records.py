@@ -161,11 +161,14 @@ class SampleKeys:
         int64 (samples,): where the keys of each sample end. None: each row is a sample.
     group
         uint8 or uint16 (samples,): the group of each sample, if groups are told apart.
+    spare
+        uint64 (rows or more, words): memory that is at hand while rows are put in order.
     """
 
     keys: U64
     ends: I64 | None = None
     group: Groups | None = None
+    spare: U64 | None = None
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -33,12 +33,13 @@ def absorb_hot_keys(
     group
         uint8 or uint16 (samples,): the group of each sample, if groups are told apart.
     buffers
-        Where the keys lie until the next call, unless they are the same. None takes new memory.
+        Where the keys lie until the next call, unless they are the same, and spare memory. None
+        takes new memory.
 
     Returns
     -------
     cold
-        The keys that are not hot.
+        The keys that are not hot; memory of those that were passed is spare, if it is not theirs.
     equal_pairs
         int64 (groups,): the number of pairs of rows of one sample that are equal and hot, by group:
         the sum of m (m - 1) / 2 over the multiplicities m of the hot keys of each sample.
@@ -48,11 +49,11 @@ def absorb_hot_keys(
         check_positions(positions, len(keys))
     if group is not None:
         check_groups(group, len(keys) if positions is None else len(positions), hot.groups)
-    if not hot.serve(keys):
-        ends = None if positions is None else np.cumsum(positions)
-        return SampleKeys(keys, ends, group), equal_pairs
     buffers, width = buffers or Buffers(), width_of(keys)
     cold: U64 = buffers.array("cold", keys.shape, np.uint64)
+    if not hot.serve(keys):
+        ends = None if positions is None else np.cumsum(positions)
+        return SampleKeys(keys, ends, group, cold), equal_pairs
     left: Place
     if positions is None:
         cold_group = None
@@ -60,13 +61,13 @@ def absorb_hot_keys(
             cold_group = buffers.array("cold groups", group.shape, group.dtype.type)
         left = absorb_rows(keys, group, hot.table, cold, cold_group, width)
         found = SampleKeys(
-            cold[: int(left)], None, None if cold_group is None else cold_group[: int(left)]
+            cold[: int(left)], None, None if cold_group is None else cold_group[: int(left)], keys
         )
     else:
         touched = buffers.array("touched", (int(positions.max(initial=0)) + 1,), np.uint64)
         ends = np.empty(len(positions), np.int64)
         left = _absorb(keys, positions, group, hot.table, touched, cold, ends, equal_pairs, width)
-        found = SampleKeys(cold[: int(left)], ends, group)
+        found = SampleKeys(cold[: int(left)], ends, group, keys)
     hot.learn(len(keys) - int(left), len(keys))
     return found, equal_pairs
 

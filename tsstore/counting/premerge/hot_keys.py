@@ -81,6 +81,8 @@ class HotKeys:
         slots = slots_of(groups, rows)
         counts = np.zeros((slots, max(groups, 1)), np.uint64)
         self.table = HotTable(_SHIFTS[0], np.zeros((slots, words + 1), np.uint64), counts)
+        # Used again whenever keys are chosen: what is new each time takes longer than choosing.
+        self._candidates, self._votes = np.empty_like(self.table.slots), np.empty(slots, np.int32)
         self.share = self._share_at_first = 0.0
         self._group_bytes = bytes_of_group(groups)
         self._block_rows, self._counted_rows = rows, 0
@@ -132,15 +134,15 @@ class HotKeys:
 
     def _choose(self, keys: U64, size: int) -> bool:
         """Choose from a sample of so many rows; return whether that pays."""
-        sample = keys[_drawn_rows(len(keys), size)]
+        sample = keys.take(_drawn_rows(len(keys), size), axis=0)
         best: Place = 0
-        slots = self.table.slots
         # Two frequent keys may want one slot: another part of the hash tells them apart.
         for shift in _SHIFTS:
-            chosen, votes = np.zeros_like(slots), np.zeros(len(slots), np.int32)
-            hits: Place = elect(sample, shift, chosen, votes, width_of(keys))
+            chosen = self._candidates
+            chosen[:], self._votes[:] = 0, 0
+            hits: Place = elect(sample, shift, chosen, self._votes, width_of(keys))
             if hits > best:
-                best = hits
+                best, self._candidates = hits, self.table.slots
                 self.table = self.table._replace(shift=shift, slots=chosen)
         self.share = float(best / (len(sample) // 2))
         return self.share > PAYS_FROM
@@ -166,11 +168,11 @@ def slots_of(groups: int, rows: int) -> int:
 def hot_bytes(words: int, groups: int, rows: int) -> int:
     """Bytes of what goes with hot keys of so many words, groups (0 for none) and rows of a block.
 
-    While keys are chosen, there are two more sets of them, votes, and the sample.
+    While keys are chosen, there are others, their votes, and the sample.
     """
     slots, key = slots_of(groups, rows), 8 * words
     records = slots * max(groups, 1) * (8 + key + 8 + bytes_of_group(groups))
-    return slots * (3 * (key + 8) + 4) + records + min(SAMPLE_ROWS, rows) * (key + 32)
+    return slots * (2 * (key + 8) + 4) + records + min(SAMPLE_ROWS, rows) * (key + 32)
 
 
 def _drawn_rows(count: int, size: int) -> I64:
