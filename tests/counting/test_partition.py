@@ -47,14 +47,15 @@ def numbered(
 def random_rows(
     seed: int, positions: list[int] | None, words: int, groups: int = 0, count: int = 0
 ) -> SampleKeys:
-    """Rows of samples of so many, or of so many samples of one, of few keys."""
+    """Rows of samples of so many, or of so many samples of one, of few keys; some with memory."""
     generator = np.random.default_rng(seed)
     ends = None if positions is None else np.cumsum(np.array(positions, np.int64))
     count = count if positions is None else sum(positions)
     samples = count if positions is None else len(positions)
     keys = generator.integers(0, 2**64, (20, words), np.uint64)[generator.integers(0, 20, count)]
     group = generator.integers(0, groups, samples).astype(np.uint8) if groups else None
-    return SampleKeys(keys, ends, group)
+    spare = np.ones((count + 3, words), np.uint64) if seed % 2 else None
+    return SampleKeys(keys, ends, group, spare)
 
 
 def samples_of(rows: SampleKeys) -> np.ndarray:

@@ -230,7 +230,7 @@ def test_bytes_are_those_of_tables_records_and_a_sample(monkeypatch) -> None:
         assert check_rows(keys, group, groups or 1, hot) > 0
         records = Records.empty(3, False, groups > 0, hot.table.counts.size)
         held = sum(array.nbytes for array in (*hot.table[1:], *records.arrays()))
-        choosing = 2 * hot.table.slots.nbytes + 4 * len(hot.table.slots)
+        choosing = hot.table.slots.nbytes + 4 * len(hot.table.slots)
         sample = 1000 * 3 * 8 + 1000 * 32
         assert held + choosing + sample == hot_bytes(3, groups, 20_000)
 
