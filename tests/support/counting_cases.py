@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -100,108 +100,150 @@ def random_records(
     return Records(keys, incidence * np.uint32(2), incidence, group)
 
 
-def rows_of(records: Records) -> list[tuple[tuple[int, ...], int, int, int]]:
-    """Key, multiplicity, incidence and group of each record, in plain numbers.
+def number_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct keys, sorted, and of each key its number among them."""
+    order = np.lexsort(keys.T[::-1])
+    ordered = keys[order]
+    is_first = np.ones(len(keys), bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    numbers = np.empty(len(keys), np.int64)
+    numbers[order] = np.cumsum(is_first) - 1
+    return ordered[is_first], numbers
+
+
+def columns_of(records: Records) -> tuple[np.ndarray, ...]:
+    """Key, multiplicity, incidence and group of each record.
 
     A bare record has no tag here, and an incidence of 0 where an equal one of its sample came
     before it.
     """
-    zeros = [0] * len(records)
-    group = zeros if records.group is None else records.group.tolist()
+    keys, count = records.keys, len(records)
+    k = q = np.ones(count, np.int64)
+    group = np.zeros(count, np.int64) if records.group is None else records.group.astype(np.int64)
     if records.multiplicity is not None and records.incidence is not None:
-        keys = map(tuple, records.keys.tolist())
-        counts = records.multiplicity.tolist(), records.incidence.tolist()
-        return list(zip(keys, *counts, group, strict=True))
-    rows, seen = [], set()
-    for key, sample, own in zip(*keys_and_samples(records), group, strict=True):
-        rows.append((key, 1, int((key, sample) not in seen), own))
-        seen.add((key, sample))
-    return rows
+        k, q = records.multiplicity.astype(np.int64), records.incidence.astype(np.int64)
+    else:
+        keys, samples = keys_and_samples(records)
+        cells = samples * (count + 1) + number_keys(keys)[1]
+        q = np.zeros(count, np.int64)
+        q[np.unique(cells, return_index=True)[1]] = 1
+    return keys, k, q, group
 
 
-def keys_and_samples(bare: Records) -> tuple[list[tuple[int, ...]], list[int]]:
+def rows_of(records: Records) -> list[tuple[tuple[int, ...], int, int, int]]:
+    """The same of each record in plain numbers."""
+    keys, *others = (column.tolist() for column in columns_of(records))
+    return list(zip(map(tuple, keys), *others, strict=True))
+
+
+def keys_and_samples(bare: Records) -> tuple[np.ndarray, np.ndarray]:
     """Keys of bare records without tags, and the number of each one's sample."""
     keys = bare.keys.copy()
     keys[:, 0] &= ~LATER
-    return list(map(tuple, keys.tolist())), np.cumsum(bare.keys[:, 0] >> np.uint64(63)).tolist()
+    return keys, np.cumsum((bare.keys[:, 0] >> np.uint64(63)).astype(np.int64))
 
 
 def equal_pairs_of(pieces: Iterable[Records], groups: int = 1) -> list[int]:
     """Pairs of bare records of one sample that are equal, by group."""
-    pairs = [0] * groups
+    pairs = np.zeros(groups, np.int64)
     for piece in pieces:
         if piece.is_bare:
-            group = [0] * len(piece) if piece.group is None else piece.group.tolist()
-            times = Counter(zip(*keys_and_samples(piece), group, strict=True))
-            for (_, _, own), count in times.items():
-                pairs[own] += count * (count - 1) // 2
-    return pairs
+            keys, samples = keys_and_samples(piece)
+            group = samples * 0 if piece.group is None else piece.group.astype(np.int64)
+            cells = (samples * (len(piece) + 1) + number_keys(keys)[1]) * groups + group
+            found, times = np.unique(cells, return_counts=True)
+            np.add.at(pairs, found % groups, times * (times - 1) // 2)
+    return pairs.tolist()
+
+
+class Sums(NamedTuple):
+    """Multiplicity and incidence of each key, and those of each key in each group."""
+
+    keys: np.ndarray
+    k: np.ndarray
+    q: np.ndarray
+    number_of: np.ndarray
+    """Of each key and group, the number of its key."""
+    group: np.ndarray
+    k_of: np.ndarray
+    q_of: np.ndarray
+
+
+def sum_up(columns: Iterable[np.ndarray]) -> Sums:
+    """Add up what :func:`columns_of` tells of records."""
+    every, k, q, group = columns
+    keys, numbers = number_keys(every)
+    groups = group.max(initial=0) + 1
+    cells, cell_of = np.unique(numbers * groups + group, return_inverse=True)
+
+    def total(counts: np.ndarray, of: np.ndarray, places: int) -> np.ndarray:
+        added = np.zeros(places, np.int64)
+        np.add.at(added, of, counts)
+        return added
+
+    by_key = (total(counts, numbers, len(keys)) for counts in (k, q))
+    by_cell = (total(counts, cell_of, len(cells)) for counts in (k, q))
+    return Sums(keys, *by_key, cells // groups, cells % groups, *by_cell)
+
+
+def join_columns(pieces: Iterable[Records]) -> list[np.ndarray]:
+    """What :func:`columns_of` tells of all pieces."""
+    columns = list(map(columns_of, pieces)) or [columns_of(Records.empty(1))]
+    return [np.concatenate(own) for own in zip(*columns, strict=True)]
 
 
 def totals(pieces: Iterable[Records]) -> dict[Any, tuple[int, int]]:
     """Multiplicity and incidence of each key."""
-    return {key: pair for (key, _), pair in _sums(pieces, by_group=False).items()}
+    keys, k, q, *_ = (column.tolist() for column in sum_up(join_columns(pieces)))
+    return dict(zip(map(tuple, keys), zip(k, q, strict=True), strict=True))
 
 
 def totals_by_group(pieces: Iterable[Records]) -> dict[Any, tuple[int, int]]:
     """Multiplicity and incidence of each key and group."""
-    return _sums(pieces, by_group=True)
+    sums = sum_up(join_columns(pieces))
+    keys = map(tuple, sums.keys[sums.number_of].tolist())
+    places = zip(keys, sums.group.tolist(), strict=True)
+    return dict(zip(places, pairs_of(sums.k_of, sums.q_of), strict=True))
 
 
-def _sums(pieces: Iterable[Records], by_group: bool) -> dict[Any, tuple[int, int]]:
-    sums: dict[Any, tuple[int, int]] = {}
-    for piece in pieces:
-        for key, k, q, group in rows_of(piece):
-            place = key, group if by_group else 0
-            before = sums.get(place, (0, 0))
-            sums[place] = before[0] + k, before[1] + q
-    return sums
+def pairs_of(*columns: np.ndarray) -> Iterator[Any]:
+    """Rows of some columns as plain numbers."""
+    return zip(*(column.tolist() for column in columns), strict=True)
 
 
 def spectrum_of(pieces: Iterable[Records]) -> Counter:
     """How many keys have each multiplicity and incidence."""
-    return Counter(totals(pieces).values())
+    sums = sum_up(join_columns(pieces))
+    return Counter(pairs_of(sums.k, sums.q))
 
 
 def changes_of(pieces: Iterable[Records]) -> Counter:
     """What leaving out each group changes in the spectrum, by group, multiplicity, incidence."""
-    pieces = list(pieces)
-    every, changes = totals(pieces), Counter()
-    for (key, group), (k, q) in totals_by_group(pieces).items():
-        all_k, all_q = every[key]
-        changes[group, all_k, all_q] -= 1
-        if all_k > k:
-            changes[group, all_k - k, all_q - q] += 1
+    return _changes(sum_up(join_columns(pieces)))
+
+
+def _changes(sums: Sums) -> Counter:
+    k, q = sums.k[sums.number_of], sums.q[sums.number_of]
+    rest = k > sums.k_of
+    changes = Counter(pairs_of(*(c[rest] for c in (sums.group, k - sums.k_of, q - sums.q_of))))
+    changes.subtract(Counter(pairs_of(sums.group, k, q)))
     return without_zeros(changes)
 
 
 def changes_by_set(pieces: Iterable[Records], groups: int, sets: int) -> Counter:
-    """All spectra, as a count of the records of each set alone gives them."""
-    pieces = list(pieces)
+    """All spectra, as a count of the records of each set alone gives them.
 
-    def alone(own: int | None) -> list[Records]:
-        found = []
-        for piece in pieces:
-            code = np.zeros(0) if piece.group is None else piece.group
-            chosen = slice(None) if own is None else code // groups == own
-            keys, *counts, _ = (None if c is None else c[chosen] for c in piece.columns)
-            group = (code[chosen] % groups).astype(np.uint8)
-            if piece.is_bare:
-                # Which samples there are is told by all records of the piece.
-                sample = np.cumsum(piece.keys[:, 0] >> np.uint64(63))[chosen]
-                starts = np.flatnonzero(np.diff(sample, prepend=0))
-                ends = np.append(starts[1:], len(sample)).astype(np.int64)
-                found.append(tagged(keys, ends - starts, group[starts]))
-            else:
-                found.append(Records(keys, *counts, group=group))
-        return found
-
-    spectra = dict(changes_of(alone(None)))
+    Which are of a later sample is told by all records; each sample is in one set.
+    """
+    *columns, codes = join_columns(pieces)
+    spectra = dict(_changes(sum_up([*columns, codes % groups])))
     for own in range(sets):
+        chosen = codes // groups == own
         first = groups + own * (groups + 1)
-        changed, shown = changes_of(alone(own)).items(), spectrum_of(alone(own)).items()
-        spectra |= {(first + group, k, q): states for (group, k, q), states in changed}
-        spectra |= {(first + groups, k, q): states for (k, q), states in shown}
+        sums = sum_up([*(column[chosen] for column in columns), codes[chosen] % groups])
+        spectra |= {(first + group, k, q): n for (group, k, q), n in _changes(sums).items()}
+        shown = Counter(pairs_of(sums.k, sums.q))
+        spectra |= {(first + groups, k, q): n for (k, q), n in shown.items()}
     return Counter(spectra)
 
 
@@ -410,7 +452,7 @@ def copy_from(address: int, array: np.ndarray, at: int, count: int) -> None:
 
 def item_at(address: int, at: int, like: np.ndarray) -> Any:
     """Item of an array at an address."""
-    return words_at(int(address), int(at) + 1, like.dtype.type(0))[int(at)]
+    return words_at(int(address) + int(at) * like.itemsize, 1, like.dtype.type(0))[0]
 
 
 INTRINSICS = (compare_bucket, count_trailing_zeros, copy_from, item_at)

@@ -74,11 +74,8 @@ def run(
 ) -> Counts:
     with tempfile.TemporaryDirectory() as folder:
         plan = plan_of(states, spill, groups.count if groups else 0, **changes)
-        graph, key = build_graph(
-            LayerJob(
-                states, KeyScheme.create(states.row_bytes), plan, folder, Samples(groups=groups)
-            )
-        )
+        scheme = KeyScheme.create(states.row_bytes, seed=1)
+        graph, key = build_graph(LayerJob(states, scheme, plan, folder, Samples(groups=groups)))
         counts: Counts = LocalScheduler(threads).run(graph, key, threads, None)
     return finish_counts(counts, states, Samples(groups=groups))
 

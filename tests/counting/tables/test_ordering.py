@@ -92,14 +92,14 @@ def check_settled(parts: Parts, others: Parts, kind: Records, groups: int) -> tu
         whole = whole_of(parts, part, kind)
         found = Sorted(parts, others, part, kind, groups, True)
         held = set(plain_keys(found.records.keys))
-        keys, sample = counting_cases.keys_and_samples(whole)
+        keys, sample = plain_keys(whole.keys), counting_cases.keys_and_samples(whole)[1]
         other_keys = [key for piece in others.of(part) for key in plain_keys(piece.keys)]
         times = Counter(keys + other_keys)
         is_left = np.array([key in held for key in keys], np.bool_)
         assert all(times[key] == 1 for key in set(keys) - held)
         by_group = np.bincount(whole.group[~is_left], minlength=groups)
         assert found.settled.tolist() == by_group.tolist()
-        starts = np.diff(np.array(sample)[is_left], prepend=0) > 0
+        starts = np.diff(sample[is_left], prepend=0) > 0
         rest = tagged(whole.keys[is_left], None, whole.group[is_left])
         rest.keys[~starts, 0] &= np.uint64(2**63 - 1)
         places = np.zeros((2, groups), np.int64)
