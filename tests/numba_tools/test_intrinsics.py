@@ -9,6 +9,7 @@ from numba import njit
 
 from tsstore.numba_tools import intrinsics
 from tsstore.numba_tools.intrinsics import (
+    array_at,
     compare_bucket,
     copy_from,
     count_trailing_zeros,
@@ -190,3 +191,25 @@ def test_an_item_at_an_address_has_the_kind_asked_for(item, dtype) -> None:
     for first, at in ((0, 0), (0, 1), (1, 1), (3, 0)):
         found = item(source[first:].ctypes.data, at, like)
         assert int(found) == int(source[first + at])
+
+
+@njit
+def compiled_sums(address, like):
+    rows = array_at(address, like)
+    return rows.shape, [rows[row].sum() for row in range(like.shape[0])]
+
+
+def plain_sums(address, like):
+    rows = counting_cases.array_at(address, like)
+    return rows.shape, rows.sum(axis=1).tolist()
+
+
+@pytest.mark.parametrize("sums", [compiled_sums, plain_sums])
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("shape", [(3, 4), (12, 1), (1, 5)])
+def test_an_array_at_an_address_is_like_another_one(sums, dtype, shape) -> None:
+    source, like = np.arange(1, 21, dtype=dtype), np.zeros(shape, dtype)
+    found, rows = sums(source[2:].ctypes.data, like)
+    assert found == shape
+    assert list(rows) == source[2 : 2 + like.size].reshape(shape).sum(axis=1).tolist()
+    assert not like.any()

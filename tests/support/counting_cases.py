@@ -455,7 +455,12 @@ def item_at(address: int, at: int, like: np.ndarray) -> Any:
     return words_at(int(address) + int(at) * like.itemsize, 1, like.dtype.type(0))[0]
 
 
-INTRINSICS = (compare_bucket, count_trailing_zeros, copy_from, item_at)
+def array_at(address: int, like: np.ndarray) -> np.ndarray:
+    """Array like another one, at an address."""
+    return words_at(int(address), like.size, like.dtype.type(0)).reshape(like.shape)
+
+
+INTRINSICS = (compare_bucket, count_trailing_zeros, copy_from, item_at, array_at)
 
 
 def run_as_plain_python(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:

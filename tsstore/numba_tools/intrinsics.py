@@ -124,6 +124,19 @@ def _write_copy_from(context: Any, builder: Any, signature: Any, arguments: Any)
     return context.get_dummy_value()
 
 
+def _type_array_at(typing_context: Any, address: Any, like: Any) -> Any:
+    return like(types.intp, like), _write_array_at
+
+
+def _write_array_at(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    address, like = arguments
+    kind = context.make_array(signature.return_type)
+    array = kind(context, builder, like)
+    array.data = builder.inttoptr(address, array.data.type)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)  # type: ignore[no-untyped-call]
+    return array._getvalue()
+
+
 def _type_item_at(typing_context: Any, address: Any, at: Any, like: Any) -> Any:
     return like.dtype(types.intp, types.intp, like), _write_item_at
 
@@ -184,3 +197,8 @@ copy_from = intrinsic(_type_copy_from)  # type: ignore[assignment]
 #: at an address. Nothing checks that it is there. For compiled functions alone.
 item_at: Callable[[_Whole, _Whole, npt.NDArray[Any]], Any]
 item_at = intrinsic(_type_item_at)  # type: ignore[assignment]
+
+#: ``array_at(address, like)`` is an array of the shape and the type of another one, C-contiguous,
+#: whose items are at an address. Nothing checks that they are there. For compiled functions alone.
+array_at: Callable[[_Whole, npt.NDArray[Any]], npt.NDArray[Any]]
+array_at = intrinsic(_type_array_at)  # type: ignore[assignment]

@@ -138,7 +138,14 @@ def enter(
     buckets: Buckets, mask: np.uint64, keys: U64, row: Place, width: Width
 ) -> tuple[np.uint64, np.uint64]:
     """Return the slot of a key, which is entered if it is new, and 1 in that case."""
-    first = keys[row, 0] | LATER
+    return enter_as(buckets, mask, keys[row, 0] | LATER, keys, row, width)
+
+
+@inlined
+def enter_as(
+    buckets: Buckets, mask: np.uint64, first: np.uint64, keys: U64, row: Place, width: Width
+) -> tuple[np.uint64, np.uint64]:
+    """Return the same, of a key that has another first word."""
     bucket = first & mask
     same, empty = compare_bucket(buckets.first, bucket * _SLOTS, first)
     # A compiler would make branches of choices; of arithmetic it cannot.

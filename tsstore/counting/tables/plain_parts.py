@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from tsstore.counting.hashing import ALL_HASHES, Place, Width, width_for
-from tsstore.counting.parts import PartColumns, Parts, count_part, gather_part
-from tsstore.counting.records import Records, counted_columns, record_bytes
+from tsstore.counting.parts import NO_SAMPLE, PartColumns, Parts, count_part, gather_part
+from tsstore.counting.records import LATER, Records, counted_columns, record_bytes
 from tsstore.counting.tables.buckets import (
     BOTH,
     BUCKET,
@@ -23,7 +23,7 @@ from tsstore.counting.tables.buckets import (
     Buckets,
     columns_of,
     count_bare,
-    enter,
+    enter_as,
     find,
     has_room,
     most_slots,
@@ -34,6 +34,7 @@ from tsstore.counting.tables.plain import COUNTS, absorb
 from tsstore.counting.tables.spectra import Tally
 from tsstore.numba_tools.arrays import I64, U32, U64
 from tsstore.numba_tools.decorators import kernel
+from tsstore.numba_tools.intrinsics import array_at
 
 _WHOLE_SLOTS: Final = 1 << 9
 _LEAST_PAIRS: Final = 1 << 12
@@ -48,10 +49,8 @@ class _Tables(NamedTuple):
 
     Attributes
     ----------
-    keys
-        uint64 (records, words): of its bare records.
-    other_keys, multiplicity, incidence
-        (records, words) and (records,): its other records.
+    keys, multiplicity, incidence
+        (records, words) and (records,): its records that are not bare.
     buckets
         Its states, of which there is none between subpartitions.
     whole
@@ -59,7 +58,6 @@ class _Tables(NamedTuple):
     """
 
     keys: U64
-    other_keys: U64
     multiplicity: U32
     incidence: U32
     buckets: Buckets
@@ -73,7 +71,6 @@ class PlainParts:
         self._width, self._most, self._is_clear = width_for(words), most, True
         # What was never written is never resident.
         self._tables = _Tables(
-            np.empty((most, words), np.uint64),
             *counted_columns(Records.empty(words, False, 0, most))[:3],
             new_buckets(words, most),
             np.zeros((_WHOLE_SLOTS, words + COUNTS), np.uint64),
@@ -120,9 +117,8 @@ class PlainParts:
 
 def table_bytes(words: int, most: int) -> int:
     """Bytes of what subpartitions of so many records at most take."""
-    records = most * (record_bytes(words, True, 0) + record_bytes(words, False, 0))
     return (
-        records
+        most * record_bytes(words, False, 0)
         + most_slots(most) * 8 * (1 + columns_of(words))
         + _WHOLE_SLOTS * 8 * (words + COUNTS)
     )
@@ -130,32 +126,42 @@ def table_bytes(words: int, most: int) -> int:
 
 @kernel
 def _absorb(
-    keys: U64,
-    row: Place,
-    buckets: Buckets,
-    slots: Place,
-    distinct: Place,
-    sample: np.uint64,
-    width: Width,
-) -> tuple[Place, Place, np.uint64, Place]:
-    """Count bare keys from a row on, after those of so many samples, in so many slots.
+    columns: PartColumns, part: Place, buckets: Buckets, slots: Place, like: U64, width: Width
+) -> tuple[Place, Place, bool]:
+    """Count the bare records of a subpartition in so many slots; their keys are `like` some.
 
-    Returns the first key that may find no room, how many distinct ones and samples there are, and
-    how many pairs of rows of one sample are equal.
+    Returns how many states there are, how many pairs of rows of one sample are equal, and whether
+    there was room for all.
     """
-    mask, last, pairs = np.uint64(slots // BUCKET - 1), np.uint64(sample), _NONE
-    words = len(width)
-    # As many as there is room for, were they all distinct.
-    stop = min(np.int64(keys.shape[0]), row + (room_of(slots) - distinct))
-    # Unsigned: whether rows count from an array's end need not be asked.
-    for record in range(np.uint64(row), np.uint64(stop)):
-        last += keys[record, 0] >> _TAG_SHIFT
-        slot, is_new = enter(buckets, mask, keys, record, width)
-        distinct += np.int64(is_new)
-        counts = buckets.rest[slot, words - 1]
-        buckets.rest[slot, words - 1], equal = count_bare(counts, counts & BOTH, last)
-        pairs += equal
-    return stop, distinct, last, np.int64(pairs)
+    mask, words, room = np.uint64(slots // BUCKET - 1), len(width), np.int64(room_of(slots))
+    shift, last, pairs = columns.shift, _NONE, _NONE
+    lower, prefix = (np.uint64(1) << shift) - np.uint64(1), np.uint64(part) << shift | LATER
+    distinct = np.int64(0)
+    for piece in range(columns.ends.shape[0]):
+        start, is_numbered = columns.ends[piece, part], columns.is_numbered[piece] != 0
+        count, before = columns.ends[piece, part + 1] - start, NO_SAMPLE
+        keys = array_at(columns.keys[piece] + like.itemsize * words * start, like)
+        row = np.int64(0)
+        while row < count:
+            if distinct == room:
+                return distinct, np.int64(pairs), False
+            # As many as there is room for, were they all distinct.
+            stop = min(count, row + room - distinct)
+            # Unsigned: whether rows count from an array's end need not be asked.
+            for record in range(np.uint64(row), np.uint64(stop)):
+                first = keys[record, 0]
+                if is_numbered:
+                    last += np.uint64(first >> shift != before)
+                    before, first = first >> shift, (first & lower) | prefix
+                else:
+                    last += first >> _TAG_SHIFT
+                slot, is_new = enter_as(buckets, mask, first | LATER, keys, record, width)
+                distinct += np.int64(is_new)
+                counts = buckets.rest[slot, words - 1]
+                buckets.rest[slot, words - 1], equal = count_bare(counts, counts & BOTH, last)
+                pairs += equal
+            row = stop
+    return distinct, np.int64(pairs), True
 
 
 @kernel
@@ -233,10 +239,6 @@ def _count_parts(
     """
     listed: Place
     slots: Place
-    row: Place
-    distinct: Place
-    equal: Place
-    own_equal: Place
     listed = np.int64(0)
     whole, buckets = tables.whole, tables.buckets
     words, most = len(width), tables.keys.shape[0]
@@ -248,28 +250,19 @@ def _count_parts(
             return part, listed, _WHOLE_FULL
         if listed + most // dense.shape[0] + whole.shape[0] // 2 > beyond.shape[1]:
             break
-        gather_part(bare, part, tables.keys, None, None, None, width)
-        keys = tables.keys[:count]
         slots = np.int64(LEAST_SLOTS)
         while not has_room(slots, min(count, learnt[0] + learnt[0] // 8)):
             slots *= 2
-        row = distinct = equal = np.int64(0)
-        sample = _NONE
-        while row < count:
-            row, distinct, sample, own_equal = _absorb(
-                keys, row, buckets, slots, distinct, sample, width
-            )
-            equal += own_equal
-            if row < count and distinct == room_of(slots):
-                # Too many for this table: from the beginning, in a larger one.
-                buckets.first[:slots], buckets.rest[:slots] = 0, 0
-                slots *= 2
-                row = distinct = equal = np.int64(0)
-                sample = _NONE
+        distinct, equal, is_done = _absorb(bare, part, buckets, slots, tables.keys, width)
+        while not is_done:
+            # Too many for this table: from the beginning, in a larger one.
+            buckets.first[:slots], buckets.rest[:slots] = 0, 0
+            slots *= 2
+            distinct, equal, is_done = _absorb(bare, part, buckets, slots, tables.keys, width)
         if counted > 0:
             k, q = tables.multiplicity[:counted], tables.incidence[:counted]
-            gather_part(others, part, tables.other_keys, k, q, None, width)
-            absorb(whole, 0, _NONE, tables.other_keys[:counted], k, q, 0, ALL_HASHES, width)
+            gather_part(others, part, tables.keys, k, q, None, width)
+            absorb(whole, 0, _NONE, tables.keys[:counted], k, q, 0, ALL_HASHES, width)
             _move_counts(tables, slots, width)
             listed = _take_whole(whole, words, dense, beyond, listed)
         listed = _take_counts(buckets, slots, words, dense, beyond, listed)
