@@ -41,7 +41,8 @@ import tsstore
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.planning.cost import FAN_IN, Work
-from tsstore.analysis.planning.layer_plan import layer_plan, make_plan
+from tsstore.analysis.planning.fitting import make_plan
+from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler, Scheduler, choose, task_keys
 from tsstore.counting.keys import KeyScheme
@@ -62,7 +63,6 @@ ROW_NANOSECONDS = 25
 """CPU time of a row, from a store in lz4 through files to the spectrum."""
 MEMORIES = ((4, 0.60), (16, 0.25), (16, 0.60))
 """GiB of a worker, and the share of it that is given."""
-
 
 BUSY_TIMES = 3
 

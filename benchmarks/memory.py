@@ -206,7 +206,7 @@ def measure(tiny: str, run: str, memory: str, intervals: str, exact: str) -> dic
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     import tsstore
     from tsstore.analysis.machine import parse_memory
-    from tsstore.analysis.planning.layer_plan import layer_plan
+    from tsstore.analysis.planning.layers import layer_plan
     from tsstore.analysis.samples import GROUPS
     from tsstore.analysis.schedulers import choose
 

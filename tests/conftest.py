@@ -188,4 +188,4 @@ def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     sample_few_rows(monkeypatch, 16)
     monkeypatch.setattr("tsstore.analysis.planning.cost.MIN_TABLE_SLOTS", 16)
     for name, value in {**sizes, **partitions}.items():
-        monkeypatch.setattr(f"tsstore.analysis.planning.layer_plan.{name}", value)
+        monkeypatch.setattr(f"tsstore.analysis.planning.fitting.{name}", value)

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis import runs as module
+from tsstore.analysis import layers as module
+from tsstore.analysis.layers import count_layer
 from tsstore.analysis.machine import parse_memory
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.request import Request
-from tsstore.analysis.runs import count_layer
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import DistributedScheduler, LocalScheduler, choose
 from tsstore.counting.arena import Arena

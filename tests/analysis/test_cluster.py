@@ -30,7 +30,7 @@ import tsstore
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.exchange import Receipt
 from tsstore.analysis.execution.graph import Index, build_graph
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
@@ -45,15 +45,15 @@ BLOCK_ROWS = 8
 
 SMALLEST = """
 from tsstore.analysis.execution import graph
-from tsstore.analysis.planning import cost, layer_plan
+from tsstore.analysis.planning import cost, fitting
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.store.reading.layer import LayerStates
 
 sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SUBPARTITION_RECORDS": 8}
 cost.MIN_TABLE_SLOTS = 16
 for name, value in {**sizes, "PARTITION_RECORDS": {False: 32, True: 32}}.items():
-    assert hasattr(layer_plan, name)
-    setattr(layer_plan, name, value)
+    assert hasattr(fitting, name)
+    setattr(fitting, name, value)
 blocks = LayerStates.blocks
 LayerStates.blocks = lambda states, rows: blocks(states, min(rows, BLOCK_ROWS))
 most_blocks = cost.most_blocks

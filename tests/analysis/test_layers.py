@@ -10,10 +10,9 @@ from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
 from tsstore.analysis.execution import graph
-from tsstore.analysis.planning.batches import plan_batches
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.layers import analyze_layers, count_layer
+from tsstore.analysis.planning.layers import layer_plan, plan_batches
 from tsstore.analysis.request import Request
-from tsstore.analysis.runs import analyze_layers, count_layer
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler, choose
 from tsstore.errors import CountingError, DamageError

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import tsstore
 from tsstore.analysis import schedulers
-from tsstore.analysis.planning import cost, layer_plan
+from tsstore.analysis.planning import cost, fitting
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as gathering
 from tsstore.commands.app import app
@@ -137,8 +137,8 @@ def test_copies_of_samples_count_once_as_they_do_in_an_analysis(runs, tmp_path):
 
 def test_records_go_through_files_in_many_partitions_and_passes(runs, monkeypatch, tmp_path):
     monkeypatch.setattr(LocalScheduler, "shared_memory", False)
-    monkeypatch.setattr(layer_plan, "PARTITION_RECORDS", {False: 32, True: 32})
-    monkeypatch.setattr(layer_plan, "SUBPARTITION_RECORDS", 16)
+    monkeypatch.setattr(fitting, "PARTITION_RECORDS", {False: 32, True: 32})
+    monkeypatch.setattr(fitting, "SUBPARTITION_RECORDS", 16)
     found = overlap(*runs, scratch=tmp_path)
     check(*runs, found)
     assert list(tmp_path.iterdir()) == []

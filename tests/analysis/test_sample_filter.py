@@ -17,11 +17,11 @@ from synthetic import count, draw_layer, found, layer, write_layers
 import tsstore
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.layers import count_layer
+from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
 from tsstore.analysis.request import Request
 from tsstore.analysis.results.network import notes
-from tsstore.analysis.runs import count_layer
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme

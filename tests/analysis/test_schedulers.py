@@ -25,10 +25,10 @@ from tsstore.analysis import connecting
 from tsstore.analysis import workers as workers_of
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
+from tsstore.analysis.layers import count_layer
 from tsstore.analysis.machine import available_memory, available_processors
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.request import Request
-from tsstore.analysis.runs import count_layer
 from tsstore.analysis.schedulers import (
     DistributedScheduler,
     LocalScheduler,
@@ -37,13 +37,7 @@ from tsstore.analysis.schedulers import (
     task_keys,
 )
 from tsstore.counting.keys import KeyScheme
-from tsstore.errors import (
-    AccessError,
-    AnalysisError,
-    CountingError,
-    DamageError,
-    TsstoreWarning,
-)
+from tsstore.errors import AccessError, AnalysisError, CountingError, DamageError, TsstoreWarning
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.run import create_run
 

@@ -8,7 +8,7 @@ import pytest
 from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
-from tsstore.analysis.planning.batches import SHARES_OF_A_THREAD
+from tsstore.analysis.planning.layers import SHARES_OF_A_THREAD
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import DamageError
 
@@ -108,7 +108,7 @@ def test_threads_load_the_loops_of_large_layers_before_and_of_small_ones_as_they
     store, client, monkeypatch, request
 ):
     loaded = []
-    monkeypatch.setattr("tsstore.analysis.runs.warm_up", lambda *of: loaded.append(of))
+    monkeypatch.setattr("tsstore.analysis.layers.warm_up", lambda *of: loaded.append(of))
     tsstore.analyze(store, scheduler="threads")
     assert loaded == []
     # Workers find in the cache what this process has compiled.

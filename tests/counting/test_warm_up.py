@@ -13,8 +13,8 @@ from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore.counting
 from tsstore.analysis.analyze import analyze
+from tsstore.analysis.layers import count_layer
 from tsstore.analysis.request import Request
-from tsstore.analysis.runs import count_layer
 from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme

@@ -26,7 +26,8 @@ from tsstore.analysis.execution.graph import Index, build_index_graph
 from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
-from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.planning.fitting import make_plan
+from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import Request, check_rows
 from tsstore.analysis.results.overlap import LayerOverlap
@@ -197,7 +198,7 @@ def _plan(
 ) -> Plan:
     """Plan for the rows of both runs as if they were one, beside what is held all the while."""
     one, other = (
-        work_by_sample(own, scheme, scheduler, shown.sample_filter.planned, request.scratch)
+        work_by_sample(own, scheme, scheduler, request, shown.sample_filter.planned)
         for own, shown in zip(states, samples, strict=True)
     )
     work = replace(

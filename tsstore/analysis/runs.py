@@ -1,48 +1,26 @@
-"""Analysing runs: which samples count, and the states of their layers, several at once."""
+"""Analysing runs: which samples count, the layers of all runs together, what was found of each."""
 
 from __future__ import annotations
 
-import math
-import re
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
-import numpy as np
-
-from tsstore.analysis.execution.beside import Results
-from tsstore.analysis.execution.block import LayerJob
-from tsstore.analysis.execution.graph import Counts, build_graph, count_in_one_task, finish_counts
-from tsstore.analysis.execution.in_step import PairJob, build_pair_graph
-from tsstore.analysis.execution.recounting import run_graph
-from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.analysis.machine import give_back_memory
-from tsstore.analysis.planning.apart import plan_beside
-from tsstore.analysis.planning.batches import PlannedBatch, plan_batches, share_out
-from tsstore.analysis.planning.layer_plan import Plan, layer_work
+from tsstore.analysis.layers import analyze_layers, plan_layers
+from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.refusals import refuse
 from tsstore.analysis.repeats import check_ids, choose_samples, plan_samples, samples_at_most
-from tsstore.analysis.request import Request, check_rows, running
-from tsstore.analysis.results.estimates import PER_SAMPLE
+from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.samples import Dealt, Samples, count_right
-from tsstore.analysis.schedulers import Report, Scheduler
-from tsstore.counting.arena import Arena
-from tsstore.counting.keys import KeyScheme
-from tsstore.counting.warm_up import warm_up
-from tsstore.errors import CountingError, MemoryTooSmallError, TsstoreError
+from tsstore.analysis.schedulers import Scheduler
+from tsstore.errors import MemoryTooSmallError
 from tsstore.statistics.rates import Answers
-from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
-
-_Found = tuple[LayerResult, Results, LayerResult | None]
-"""Of a layer, of the passes beside, and of the layer that was read in step."""
 
 
 def analyze_runs(runs: Sequence[StateStore], request: Request) -> list[Analysis]:
@@ -146,38 +124,6 @@ def _told_of_dependence(layers: list[LayerResult]) -> dict[str, LayerResult]:
     return {layer.name: layer for layer in told}
 
 
-def analyze_layers(
-    layers: Sequence[tuple[LayerStates, Samples]], request: Request, scheduler: Scheduler
-) -> list[LayerResult]:
-    """Count layers, in the samples that count of each: as many at once as the memory holds.
-
-    What is counted at once is one graph, in which no layer waits for another one. What is wanted
-    beside comes of the same reading, or of another one where the plan says so. It is an
-    EmptyStoreError if a layer has no rows that count, a MemoryTooSmallError if the memory holds not
-    even one task; later a DamageError if a chunk is not what was committed, a CountingError if the
-    counts do not add up to the rows. Errors name the layer.
-    """
-    plans = plan_layers(layers, request, scheduler)
-    beside, memory = request.beside, scheduler.memory(request.memory)
-    apart = [
-        states
-        for (states, _), plan in zip(layers, plans, strict=True)
-        if beside.of(states) and not plan.beside
-    ]
-    found: dict[int, LayerResult] = {}
-    batches = plan_batches(plans, scheduler.threads)
-    progress = _Progress(request, layers, plans)
-    for batch in batches:
-        chosen = [(*layers[place], plans[place]) for place in batch.layers]
-        results = _count_batch(batch, chosen, request, scheduler, progress)
-        for place, (result, others, companion) in zip(batch.layers, results, strict=True):
-            found[place] = result
-            beside.note(result.name, others, companion)
-    for states in apart:
-        beside.run(states, memory, scheduler, request.report(states.name))
-    return [found[place] for place in range(len(layers))]
-
-
 def plan_runs(runs: Iterable[StateStore], request: Request, scheduler: Scheduler) -> list[Plan]:
     """Return how all layers of runs would be counted; no state is read."""
     runs = list(runs)
@@ -187,260 +133,3 @@ def plan_runs(runs: Iterable[StateStore], request: Request, scheduler: Scheduler
         refuse_all(refused, runs, request, scheduler)
     layers = [(states, samples) for run, samples in every for states in run.values()]
     return plan_layers(layers, request, scheduler)
-
-
-def plan_layers(
-    layers: Sequence[tuple[LayerStates, Samples]], request: Request, scheduler: Scheduler
-) -> list[Plan]:
-    """Return how layers would be counted, in the samples that count of each.
-
-    Where the memory is too small for some, the MemoryTooSmallError names what suffices for all.
-    """
-    # Which samples are left out of a run is held all the while, also while others are counted.
-    beside = request.beside
-    others = [companion.samples for companion in beside.companions.values()]
-    filters = {id(of): of.sample_filter for of in (*others, *(samples for _, samples in layers))}
-    left_out = sum(one.planned for one in filters.values())
-    works, memory = [], scheduler.memory(request.memory)
-    for states, samples in layers:
-        check_rows(states, samples.sample_filter)
-        of = samples.group_count, left_out, request.exact, request.scratch, 0
-        companion = beside.companions.get(states.name)
-        works.append(layer_work(states, scheduler, *of, beside.of(states), companion))
-    plans = plan_beside(works, [states for states, _ in layers], beside, memory, scheduler)
-    return [plan.whole for plan in plans]
-
-
-def count_layer(
-    states: LayerStates, request: Request, scheduler: Scheduler, samples: Samples | None = None
-) -> LayerResult:
-    """Count a layer alone, in all samples that it shows unless told; see :func:`analyze_layers`."""
-    samples = Samples(states.sample_filter) if samples is None else samples
-    return analyze_layers([(states, samples)], request, scheduler)[0]
-
-
-class _Progress:
-    """What is told of all layers that are counted, as if they were one."""
-
-    def __init__(
-        self, request: Request, layers: Sequence[tuple[LayerStates, Samples]], plans: Sequence[Plan]
-    ) -> None:
-        name = layers[0][0].name if len(layers) == 1 else f"{len(layers):,} layers"
-        self._report = request.report(name)
-        self._done, self._later = 0, sum(plan.tasks for plan in plans)
-
-    def of_batch(self, plans: Iterable[Plan]) -> Report | None:
-        """Return what is to be told of the next batch, of layers with these plans."""
-        self._later -= sum(plan.tasks for plan in plans)
-        before, report = self._done, self._report
-        if report is None:
-            return None
-
-        def tell(done: int, total: int) -> None:
-            self._done = before + done
-            report(self._done, before + total + self._later)
-
-        return tell
-
-
-def _count_batch(
-    batch: PlannedBatch,
-    layers: Sequence[tuple[LayerStates, Samples, Plan]],
-    request: Request,
-    scheduler: Scheduler,
-    progress: _Progress,
-) -> list[_Found]:
-    """Count layers at once, whose records share a folder."""
-    graph: dict[Any, Any] = {}
-    plans = [plan for _, _, plan in layers]
-    every = [own for plan in plans for own in plan.both]
-    for states, samples, plan in layers:
-        # One task of this process loads the loops that it comes to: about half of them.
-        if not (plan.in_one_task and scheduler.shared_memory):
-            warm_up(states.row_bytes, request.exact, samples.group_count, plan.spill)
-        warm_up_companion(states, plan, request)
-
-    def make_room() -> None:
-        if batch.gives_back:
-            give_back_memory(scheduler.arena)
-        else:
-            scheduler.leave_room(plans[0].memory, batch.projected_peak)
-
-    make_room()
-    # All of them write to the folder if one does: each file has a name of its own.
-    spilling = next((plan for plan in every if plan.spill), plans[0])
-    with planned_scratch(spilling, scheduler, request.scratch, batch.room_bytes) as folder:
-        jobs = [layer_jobs(*layer, request, folder, scheduler.arena) for layer in layers]
-        large = [place for place, plan in enumerate(plans) if not plan.in_one_task]
-        shares = share_out(plans, scheduler.all_threads, scheduler.shared_memory)
-        token = uuid.uuid4().hex[:12]
-        keys = [_add_layer(graph, *jobs[place], token, place) for place in large]
-        for number, share in enumerate(shares):
-            # Of tasks that are alike Dask hands out a few at a time, to workers that are free.
-            keys.append((f"tsstore-small-{token}", number))
-            graph[keys[-1]] = (_count_small, [jobs[place][0] for place in share])
-        report = progress.of_batch(plans)
-        results = run_graph(scheduler, graph, keys, batch.threads, report)
-        make_room()
-    found: dict[int, _Found] = dict(zip(large, results[: len(large)], strict=True))
-    for share, own in zip(shares, results[len(large) :], strict=True):
-        found.update(zip(share, own, strict=True))
-    return [found[place] for place in range(len(layers))]
-
-
-def warm_up_companion(states: LayerStates, plan: Plan, request: Request) -> None:
-    """Load the loops that count what is read in step with a layer, if something is."""
-    if plan.companion is not None:
-        samples = request.beside.companions[states.name].samples
-        warm_up(states.row_bytes, request.exact, samples.group_count, plan.companion.spill)
-
-
-def layer_jobs(
-    states: LayerStates,
-    samples: Samples,
-    plan: Plan,
-    request: Request,
-    folder: str,
-    arena: Arena | None = None,
-) -> tuple[LayerJob, PairJob | None]:
-    """Return how a layer is counted, and with it what is read in step if the plan says so."""
-    scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
-    passes = request.beside.of(states) if plan.beside else ()
-    job = LayerJob(states, scheme, plan, folder, samples, passes, arena)
-    if plan.companion is None:
-        return job, None
-    of = request.beside.companions[states.name]
-    other = LayerJob(of.states, scheme, plan.companion, folder, of.samples, arena=arena)
-    job = replace(job, beside=(*passes, *of.passes))
-    return job, PairJob(job, other, of.stretches)
-
-
-def graph_of(job: LayerJob, pair: PairJob | None) -> tuple[Any, ...]:
-    """Return the graph of a layer, or of two in step, the keys of its job and of its counts."""
-    asked: LayerJob | PairJob = job if pair is None else pair
-    graph, *counts = build_graph(job) if pair is None else build_pair_graph(pair)
-    shared = next(name for name, value in graph.items() if value is asked)
-    return graph, shared, *counts
-
-
-def _add_layer(
-    graph: dict[Any, Any], job: LayerJob, pair: PairJob | None, token: str, number: int
-) -> Any:
-    """Add the tasks that count a layer to a graph; return the key of its result."""
-    of_layer = _run_for_layer, job.states.location, job.states.name
-    key = f"tsstore-layer-{token}", number
-    own, shared, *counts = graph_of(job, pair)
-    if pair is None:
-        own[key] = (conclude, shared, *counts)
-    else:
-        own[key] = (_conclude_pair, shared, *counts)
-        of_layer = _run_for_layer, pair.location, job.states.name
-    for name, task in own.items():
-        # What is no tuple is a value that tasks share.
-        graph[name] = (*of_layer, *task) if isinstance(task, tuple) else task
-    return key
-
-
-def _count_small(jobs: Sequence[LayerJob]) -> list[_Found]:
-    """Count small layers one after the other, by one task."""
-    return [_run_for_layer(job.states.location, job.states.name, _count_alone, job) for job in jobs]
-
-
-def _count_alone(job: LayerJob) -> _Found:
-    """Count a layer without a graph."""
-    return conclude(job, count_in_one_task(job))
-
-
-def _run_for_layer(run: str, layer: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a task of a layer of a run, whose names its errors say."""
-    try:
-        return function(*arguments)
-    except TsstoreError as error:
-        if not re.search(rf"(?<!\w){re.escape(layer)}(?!\w)", str(error)):
-            error.args = (f"{run}: layer {layer}: {error}", *error.args[1:])
-        raise
-    except Exception as error:
-        error.add_note(f"It is of layer {layer} of {run}.")
-        raise
-
-
-def conclude(job: LayerJob, counts: Counts) -> _Found:
-    """Return what was counted of a layer, checked, when all its tasks are done; and beside."""
-    states, samples = job.states, job.samples
-    if job.plan.gives_back:
-        give_back_memory(job.arena)
-    counts = finish_counts(counts, states, samples)
-    _check_rows(states, counts, samples.sample_filter)
-    held = samples.sample_filter.kept_samples(states)
-    result = layer_result(states, counts, job.scheme, held, samples.clusters)
-    # All layers are told what one shows: it takes a while, and is kept with the result.
-    _ = result.own_dependence
-    return result, counts.beside, None
-
-
-def _conclude_pair(pair: PairJob, first: Counts, second: Counts) -> _Found:
-    """Return what was counted of two layers in step, of each as if it were alone; and beside."""
-    result, beside, _ = conclude(pair.first, first)
-    return result, beside, conclude(pair.second, second)[0]
-
-
-def _check_rows(states: LayerStates, counts: Counts, sample_filter: SampleFilter) -> None:
-    """Check that all rows that count were counted, and in each group its own."""
-    rows, samples = sample_filter.kept_rows(states), sample_filter.kept_samples(states)
-    if counts.spectrum.rows != rows:
-        raise CountingError(
-            f"{states.name}: the multiplicities add up to {counts.spectrum.rows}, but "
-            f"{rows} rows are committed and not left out"
-        )
-    changes = counts.changes
-    if changes is None:
-        return
-    left = changes.rows.copy()
-    np.add.at(left, changes.group, changes.states * changes.multiplicity)
-    if left.any() or changes.rows.sum() != rows or changes.samples.sum() != samples:
-        raise CountingError(
-            f"{states.name}: the groups' changes take {changes.rows.tolist()} rows of "
-            f"{changes.samples.tolist()} samples away and leave {left.tolist()}, but "
-            f"{rows} rows of {samples} samples are committed and not left out"
-        )
-
-
-def layer_result(
-    states: LayerStates, counts: Counts, scheme: KeyScheme, samples: int, clusters: int | None
-) -> LayerResult:
-    """Return what was counted of a layer, with what else its numbers follow from."""
-    return LayerResult(
-        name=states.name,
-        neurons=states.neurons,
-        samples=samples,
-        spectrum=counts.spectrum,
-        equal_pairs_within_samples=counts.equal_pairs_within_samples,
-        pairs_within_samples=counts.pairs_within_samples,
-        collision_bound=scheme.collision_bound(counts.spectrum.distinct),
-        threshold=states.attributes.threshold["given"],
-        sampling=_sampling(states),
-        changes=counts.changes,
-        clusters=clusters,
-    )
-
-
-def _sampling(states: LayerStates) -> dict[str, Any] | None:
-    """Return what was left out on purpose, and of how many positions some were chosen.
-
-    Of samples of different length a fixed number of positions weighs each sample alike: what it
-    estimates is the entropy of a position of a sample, not of a row.
-    """
-    attributes = states.attributes
-    if not attributes.sampling:
-        return None
-    said = dict(attributes.sampling)
-    if "positions" in said:
-        said["of_positions"] = math.prod(attributes.position_shape)
-    if type(said.get("positions")) is int:
-        fewest, most = states.lengths or (0, 0)
-        if fewest < most:
-            said["lengths"] = [fewest, most]
-        # Earlier versions did not note lengths: but where some samples gave less, they differ.
-        if fewest < most or states.positions is None:
-            said["target"] = PER_SAMPLE
-    return said

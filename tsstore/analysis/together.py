@@ -24,6 +24,7 @@ from tsstore.analysis.flips import (
 )
 from tsstore.analysis.groups.analyze import analyze_chosen_groups
 from tsstore.analysis.groups.results import GroupedAnalysis
+from tsstore.analysis.layers import analyze_layers
 from tsstore.analysis.neurons.firing import firing_bytes
 from tsstore.analysis.pairing import (
     Order,
@@ -37,7 +38,7 @@ from tsstore.analysis.pairing import (
 from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import Request
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.runs import analysis_of_results, analyze_chosen, analyze_layers, plan_runs
+from tsstore.analysis.runs import analysis_of_results, analyze_chosen, plan_runs
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.store.reading.store import StateStore

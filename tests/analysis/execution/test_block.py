@@ -13,7 +13,8 @@ from synthetic import draw_layer, layer, numbered_rows, write_layers
 from tsstore.analysis.execution import block as block_records
 from tsstore.analysis.execution.block import LayerJob, preaggregation, read_samples
 from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.planning.fitting import make_plan
+from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable

@@ -31,7 +31,8 @@ from tsstore.analysis.execution.graph import (
     total_pairs,
 )
 from tsstore.analysis.planning.cost import fan_in
-from tsstore.analysis.planning.layer_plan import Plan, layer_plan
+from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme

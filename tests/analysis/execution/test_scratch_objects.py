@@ -20,7 +20,7 @@ import tsstore
 from tsstore.analysis.execution import exchange, scratch, scratch_objects, spans
 from tsstore.analysis.execution.exchange import HeldSlices, read_slices, spill
 from tsstore.analysis.execution.scratch import scratch_objects as below
-from tsstore.analysis.planning import layer_plan
+from tsstore.analysis.planning import fitting
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.records import Records
 from tsstore.errors import AccessError, AnalysisError, CountingError, TsstoreWarning
@@ -42,7 +42,7 @@ def url(server, monkeypatch) -> str:
     """Give a place for scratch, where slices may be short; and little patience."""
     monkeypatch.setattr(object_files, "PATIENCE_SECONDS", 2.0)
     monkeypatch.setattr(object_files, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(layer_plan, "LEAST_SLICE_BYTES", 1)
+    monkeypatch.setattr(fitting, "LEAST_SLICE_BYTES", 1)
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 

@@ -24,7 +24,7 @@ from tsstore.analysis.execution import record_holder, recounting, scratch, worke
 from tsstore.analysis.execution.exchange import FiledSlices, spill
 from tsstore.analysis.execution.worker_records import LostRecordsError
 from tsstore.analysis.planning.cost import file_bytes
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.samples import GROUPS
 from tsstore.analysis.schedulers import DistributedScheduler, choose, task_keys
 from tsstore.counting.partition import scatter_rows
@@ -38,8 +38,8 @@ NOWHERE = "/proc/no/folder"
 def small_blocks(small_sizes, monkeypatch):
     """Let plans have many blocks of but a few rows, besides all that is small then."""
     for name in ("MAX_PIECE_ROWS", "MAX_BLOCK_PIECES"):
-        monkeypatch.setattr(f"tsstore.analysis.planning.layer_plan.{name}", 8)
-    monkeypatch.setattr("tsstore.analysis.planning.layer_plan.BLOCKS_OF_A_THREAD", 40)
+        monkeypatch.setattr(f"tsstore.analysis.planning.fitting.{name}", 8)
+    monkeypatch.setattr("tsstore.analysis.planning.fitting.BLOCKS_OF_A_THREAD", 40)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import tsstore
 from tsstore.analysis.groups import analyze as module
 from tsstore.analysis.groups import grouping
 from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import make_plan
-from tsstore.analysis.planning.planned_layer import PlannedLayer
+from tsstore.analysis.planning.fitting import make_plan
+from tsstore.analysis.planning.layer_plan import PlannedLayer
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, MemoryTooSmallError, StoreError

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from synthetic import draw_layer, write_layers
 
 import tsstore
-from tsstore.analysis.planning import cost, layer_plan
+from tsstore.analysis.planning import cost, fitting
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as gathering
 from tsstore.errors import AnalysisError, MemoryTooSmallError
@@ -77,8 +77,8 @@ def test_samples_in_no_group_do_not_count(run):
 
 def test_records_go_through_files_in_many_partitions_and_passes(run, monkeypatch, tmp_path):
     monkeypatch.setattr(LocalScheduler, "shared_memory", False)
-    monkeypatch.setattr(layer_plan, "PARTITION_RECORDS", {False: 32, True: 32})
-    monkeypatch.setattr(layer_plan, "SUBPARTITION_RECORDS", 16)
+    monkeypatch.setattr(fitting, "PARTITION_RECORDS", {False: 32, True: 32})
+    monkeypatch.setattr(fitting, "SUBPARTITION_RECORDS", 16)
     monkeypatch.setattr(cost, "MIN_TABLE_SLOTS", 16)
     monkeypatch.setattr(gathering, "gather", lambda *_: None)
     found = tsstore.shared_states(run, by="label", scratch=tmp_path)

@@ -7,12 +7,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tsstore.analysis.planning.batches import (
-    SHARE_ROWS,
-    SHARES_OF_A_THREAD,
-    plan_batches,
-    share_out,
-)
 from tsstore.analysis.planning.cost import (
     TASK_BYTES,
     Work,
@@ -21,7 +15,9 @@ from tsstore.analysis.planning.cost import (
     held_bytes,
     partition_task_bytes,
 )
-from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.planning.fitting import make_plan
+from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.planning.layers import SHARE_ROWS, SHARES_OF_A_THREAD, plan_batches, share_out
 from tsstore.errors import MemoryTooSmallError
 
 MIB = 1 << 20

@@ -19,9 +19,7 @@ from tsstore.analysis.planning.cost import (
     table_bytes,
     waiting_bytes,
 )
-from tsstore.analysis.planning.layer_plan import (
-    make_plan,
-)
+from tsstore.analysis.planning.fitting import make_plan
 from tsstore.counting.partition import SUBPARTITION_RECORDS
 from tsstore.counting.tables.grouped import grouped_slot_bytes, least_slots
 from tsstore.counting.tables.plain import slot_bytes

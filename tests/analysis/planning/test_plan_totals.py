@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import make_plan
-from tsstore.analysis.planning.planned_layer import PlannedLayer
+from tsstore.analysis.planning.fitting import make_plan
+from tsstore.analysis.planning.layer_plan import PlannedLayer
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.errors import UnknownLayerError
 

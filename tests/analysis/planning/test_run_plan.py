@@ -11,8 +11,7 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, parse_memory
-from tsstore.analysis.planning.batches import plan_batches
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.layers import layer_plan, plan_batches
 from tsstore.analysis.planning.plan import plan
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.samples import GROUPS
@@ -68,7 +67,7 @@ def test_the_plans_are_those_by_which_an_analysis_counts(store, memory, options,
         counted.extend(plans)
         return plan_batches(plans, threads)
 
-    monkeypatch.setattr("tsstore.analysis.runs.plan_batches", note)
+    monkeypatch.setattr("tsstore.analysis.layers.plan_batches", note)
     found = plan(store, memory=memory, **options)
     assert not counted
     tsstore.analyze(store, memory=memory, **options)

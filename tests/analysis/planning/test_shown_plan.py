@@ -6,8 +6,8 @@ from html import escape
 import pytest
 
 from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import make_plan
-from tsstore.analysis.planning.planned_layer import HEADINGS, PlannedLayer
+from tsstore.analysis.planning.fitting import make_plan
+from tsstore.analysis.planning.layer_plan import HEADINGS, PlannedLayer
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.text import MOST_NAMED
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from state_tables import WIDTHS, Found, expected, export_states, most_frequent, read, table
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import LocalScheduler, choose
 from tsstore.analysis.states import distinct as module

@@ -14,6 +14,7 @@ from tsstore.analysis.groups.count import count_groups, plan_groups
 from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.analysis.layers import layer_result, plan_layers
 from tsstore.analysis.refusals import all_fit, refuse
 from tsstore.analysis.repeats import samples_at_most
 from tsstore.analysis.request import Request, running
@@ -24,8 +25,6 @@ from tsstore.analysis.runs import (
     analyze_chosen,
     analyze_samples,
     choose_or_refuse,
-    layer_result,
-    plan_layers,
     plan_runs,
 )
 from tsstore.analysis.samples import Dealt, Samples, count_right

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from tsstore.analysis.execution.graph import Counts, group_numbers
 from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
+from tsstore.analysis.layers import conclude, graph_of, layer_jobs, warm_up_companion
 from tsstore.analysis.machine import give_back_memory
-from tsstore.analysis.planning.apart import plan_beside
-from tsstore.analysis.planning.layer_plan import Plan, layer_work
+from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.planning.layers import layer_work, plan_beside
 from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import Request
-from tsstore.analysis.runs import conclude, graph_of, layer_jobs, warm_up_companion
 from tsstore.analysis.samples import Samples, Sets
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
@@ -56,17 +56,11 @@ def plan_groups(
     Where the memory is too small for some layers, the MemoryTooSmallError names what suffices for
     all.
     """
-    memory, groups, beside = (
-        scheduler.memory(request.memory),
-        samples.group_count or 1,
-        request.beside,
-    )
 
     def plan_of(states: LayerStates) -> Plan:
-        told = groups, left_out_of_sets(states, samples), request.exact, request.scratch, count
-        companion = beside.companions.get(states.name)
-        work = layer_work(states, scheduler, *told, beside.of(states), companion)
-        return plan_beside([work], [states], beside, memory, scheduler)[0]
+        groups, left_out = samples.group_count or 1, left_out_of_sets(states, samples)
+        work = layer_work(states, scheduler, request, groups, left_out, count)
+        return plan_beside([work], [states], request, scheduler)[0]
 
     return all_fit(partial(plan_of, states) for states in layers)
 

@@ -18,7 +18,7 @@ from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.groups.grouping import group
-from tsstore.analysis.planning.layer_plan import layer_plan
+from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.request import Bins, Layers, Request, Run, countable, running, with_layers
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.samples import Samples

@@ -1,70 +1,33 @@
-"""From the memory given to the sizes of pieces, blocks, partitions and tables: a pure function."""
+"""How one layer is counted, and how that is shown."""
 
 from __future__ import annotations
 
-import os
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any, Literal
 
-from tsstore.analysis.execution.beside import Companion, Passes
-from tsstore.analysis.planning.cost import (
-    HOT_PIECES,
-    TASK_BYTES,
-    Work,
-    block_task_bytes,
-    count_tasks,
-    finished_bytes,
-    has_direct_table,
-    held_bytes,
-    partition_task_bytes,
-    room_bytes,
-    table_bytes,
-    waiting_bytes,
-    waiting_results,
+from tsstore.analysis.planning.cost import HOT_PIECES
+from tsstore.text import format_memory, printable
+
+Way = Literal["memory", "files", "objects", "workers"]
+"""Which way a layer's records take from blocks to partitions."""
+_RECORDS: dict[Way, str] = {
+    "memory": "in memory", "files": "through files", "objects": "through objects",
+    "workers": "held by workers",
+}  # fmt: skip
+
+HEADINGS = (
+    "layer",
+    "rows",
+    "bytes a row",
+    "blocks",
+    "rows a block",
+    "partitions",
+    "records",
+    "scratch",
+    "mean slice",
+    "projected peak",
+    "tasks",
 )
-from tsstore.analysis.refusals import all_fit, too_small
-from tsstore.analysis.schedulers import Scheduler
-from tsstore.counting.keys import KeyScheme
-from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_bits
-from tsstore.counting.tables.aggregate import subpartition_table_bytes
-from tsstore.errors import MemoryTooSmallError
-from tsstore.store.files.open import is_url
-from tsstore.store.reading.layer import LayerStates
-
-MAX_PIECE_ROWS = 1 << 18
-MAX_BLOCK_PIECES = 32
-BLOCKS_OF_A_THREAD = 4
-"""Where records stay in memory: pieces share hot keys, but threads shall end at the same time."""
-MAX_BLOCK_ROWS = 1 << 31
-"""Records count them in 32 bits."""
-MIN_PIECE_ROWS = 1 << 12
-MAX_PARTITION_BITS = 16
-"""More than 12 only where no partition could be gathered else: slices are short, and many."""
-PARTITION_RECORDS = {False: 1 << 21, True: 1 << 24}
-"""Records of a partition, in memory and in files: as many as there may be, if they fit. Slices of
-files are the longer, the fewer partitions there are."""
-MOST_SCATTER_BITS = 10
-"""By which rows are scattered at once: more places than the processor can keep at hand."""
-PARALLEL_ROWS = 1 << 17
-LEAST_PARTITIONS = 8
-"""Of a layer that has more rows than these: enough to share out among threads."""
-LEAST_SLICE_BYTES = 1 << 18
-"""Of a slice in object storage, about, where memory allows: each takes a request or two."""
-SPREAD = 1.15
-"""How much larger than the mean a partition that is gathered may be."""
-ROW_SECONDS = {False: 12e-9, True: 20e-9}
-GROUPED_ROW_SECONDS = {False: 20e-9, True: 28e-9}
-"""Of a row whose record stays in memory, and of one that goes through a file."""
-SLICE_SECONDS = {False: 2e-6, True: 30e-6}
-OBJECT_SLICE_SECONDS = 40e-3
-"""Of a slice in object storage, which all threads share: two answers are waited for."""
-HELD_SLICE_SECONDS = 2e-3
-"""Of a slice that another worker holds."""
-PIECE_SECONDS = 3e-4
-DECODING_SECONDS = 0.5e-9
-"""Of a byte of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -177,349 +140,61 @@ class Plan:
         return min(HOT_PIECES * self.piece_rows, self.block_rows)
 
 
-def make_plan(work: Work, memory: int, threads: int, shared_memory: bool, held: int = 0) -> Plan:
-    """Choose how to count a layer within so many bytes that one process may add to its baseline.
+@dataclass(frozen=True)
+class PlannedLayer:
+    """What there is to count in one layer, and how.
 
-    With `shared_memory` all tasks run in one process of ours: records can stay in memory, and fewer
-    threads can be used if memory is short. A cluster's worker uses all that it has; workers hold
-    the records if they fit. If nothing
-    fits, a MemoryTooSmallError names the smallest memory with which something does. Sets of samples
-    are counted in as few passes as the memory allows, so many of them at a time. Another layer is
-    read in step, and what else is made of the rows is made meanwhile, unless that were more than
-    the memory holds, or more passes. Of the memory so many bytes are held all the while, which the
-    plan leaves alone.
+    Rows are the committed ones: those of samples that are left out are read as well.
     """
-    left, best = max(memory - held, 1), None
-    for way in work.ways:
-        of, companion = (left, threads, shared_memory), way.companion
-        plan = find_plan(way, *of) if companion is None else _find_in_step(way, companion, *of)
-        if plan is not None and (best is None or plan.passes < best.passes):
-            best = replace(plan, beside=way != work.counting)
-        if best is not None and best.passes == 1:
-            return best
-    if best is not None:
-        return best
-    alone = replace(work.counting, sets=min(work.sets, 1))
-    smallest = held + _smallest_memory(alone, left, threads, shared_memory)
-    raise too_small(f"layer {work.name}", memory, "for the smallest tasks", smallest)
 
+    rows: int
+    row_bytes: int
+    plan: Plan
+    object_scratch: bool = False
 
-def _find_in_step(
-    work: Work, companion: Work, memory: int, threads: int, shared_memory: bool
-) -> Plan | None:
-    """Return a plan of two layers that are read in step, each of which has half of the memory."""
-    alone = replace(work, companion=None, parts=work.parts + companion.parts)
-    first, second = (
-        find_plan(own, memory // 2, threads, shared_memory) for own in (alone, companion)
-    )
-    if first is None or second is None or bool(first.room_bytes) != bool(second.room_bytes):
-        return None
-    # Blocks end where either layer's would.
-    blocks, bits = first.blocks + second.blocks, max(first.partition_bits, second.partition_bits)
-    more = blocks * (TASK_BYTES + (16 << bits)) + waiting_results(blocks) * (
-        work.result_bytes + companion.result_bytes
-    )
-    peak = first.projected_peak + second.projected_peak + more
-    if peak > memory:
-        return None
-    return replace(
-        first,
-        memory=memory,
-        threads=min(first.threads, second.threads),
-        scratch_bytes=first.scratch_bytes + second.scratch_bytes,
-        tasks=first.tasks + second.tasks + blocks,
-        projected_peak=peak,
-        gives_back=first.gives_back or second.gives_back or 2 * peak > memory,
-        room_bytes=first.room_bytes + second.room_bytes,
-        companion=second,
-    )
+    @property
+    def way(self) -> Way:
+        """Which way the records take."""
+        if not self.plan.spill:
+            return "memory"
+        if self.plan.room_bytes:
+            return "workers"
+        return "objects" if self.object_scratch else "files"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them."""
+        plan = self.plan
+        return {
+            "rows": self.rows,
+            "row_bytes": self.row_bytes,
+            "blocks": plan.blocks,
+            "block_rows": plan.block_rows,
+            "piece_rows": plan.piece_rows,
+            "partitions": 1 << plan.partition_bits,
+            "records": self.way,
+            "spill": plan.in_scratch,
+            "scratch_bytes": plan.scratch_bytes if plan.in_scratch else 0,
+            "room_bytes": plan.room_bytes,
+            "slice_bytes": plan.slice_bytes,
+            "passes": plan.passes,
+            "threads": plan.threads,
+            "projected_peak": plan.projected_peak,
+            "tasks": plan.tasks,
+        }
 
-def find_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan | None:
-    """Return the plan of :func:`make_plan`, or None where nothing fits."""
-    plans, passes = _fitting_plans(work, memory, threads, shared_memory), 1
-    while not plans and work.sets > 1:
-        work, passes = replace(work, sets=-(-work.sets // 2)), 2 * passes
-        plans = _fitting_plans(work, memory, threads, shared_memory)
-    if not plans:
-        return None
-    return replace(min(plans, key=lambda plan: estimated_seconds(work, plan)), passes=passes)
-
-
-def make_plans(
-    works: Sequence[Work], memory: int, scheduler: Scheduler, held: int = 0, kept: int = 0
-) -> list[Plan]:
-    """Return a plan for each of several layers, by itself; those that are alike have the same.
-
-    Where the memory is too small for some, the MemoryTooSmallError names what suffices for all. So
-    many bytes are held all the while: where these are of what else is made of the rows, and too
-    many for the count of some layer, it is made afterwards, of all layers, and so many are kept.
-    """
-    known: dict[Work, Plan] = {}
-
-    def plan_of(work: Work) -> Plan:
-        alike = work.unnamed
-        if alike not in known:
-            threads, shared_memory = scheduler.threads, scheduler.shared_memory
-            known[alike] = make_plan(work, memory, threads, shared_memory, held)
-        return known[alike]
-
-    try:
-        return all_fit(partial(plan_of, work) for work in works)
-    except MemoryTooSmallError:
-        counting = [work.counting for work in works]
-        if counting == list(works):
-            raise
-    return make_plans(counting, memory, scheduler, kept)
-
-
-def layer_plan(
-    states: LayerStates,
-    memory: int,
-    scheduler: Scheduler,
-    groups: int = 0,
-    left_out: int = 0,
-    exact: bool = False,
-    scratch: str | os.PathLike[str] | None = None,
-    held: int = 0,
-) -> Plan:
-    """Return how a layer would be counted within so many bytes of memory; see :func:`make_plan`.
-
-    It tells so many groups of samples apart, and leaves out so many samples of the run.
-    """
-    work = layer_work(states, scheduler, groups, left_out, exact, scratch)
-    return make_plans([work], memory, scheduler, held)[0]
-
-
-def layer_work(
-    states: LayerStates,
-    scheduler: Scheduler,
-    groups: int,
-    left_out: int,
-    exact: bool,
-    scratch: str | os.PathLike[str] | None = None,
-    sets: int = 0,
-    beside: Passes = (),
-    companion: Companion | None = None,
-) -> Work:
-    """Return what there is to count in a layer; the rows of each sample are read if they vary."""
-    second = None
-    if companion is not None:
-        samples = companion.samples
-        of = samples.group_count, samples.sample_filter.planned, exact, scratch
-        second = _in_step(layer_work(companion.states, scheduler, *of), companion)
-    return Work(
-        name=states.name,
-        rows=states.stored_rows,
-        row_bytes=states.row_bytes,
-        words=KeyScheme.create(states.row_bytes, exact=exact).words,
-        largest_sample=states.largest_sample,
-        chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
-        parts=len(states.parts),
-        groups=groups,
-        sets=sets,
-        left_out=left_out,
-        all_threads=scheduler.all_threads,
-        neurons=states.neurons,
-        object_scratch=scratch is not None and is_url(scratch),
-        holders=scheduler.holders if scratch is None else 0,
-        # Rows are read in whole samples then.
-        beside_bytes=sum(
-            (one.bytes_beside for one in beside),
-            bool(beside) * states.largest_sample * states.row_bytes,
-        ),
-        result_bytes=sum(one.result_bytes for one in beside),
-        companion=second,
-    )
-
-
-def _in_step(work: Work, companion: Companion) -> Work:
-    """Return the work of a layer whose rows are held until those of another one are read.
-
-    With it is what passes take that are shown both.
-    """
-    beside = work.largest_sample * work.row_bytes
-    return replace(
-        work,
-        # No block reads from two stretches, nor from what lies between two.
-        parts=work.parts + 2 * len(companion.stretches),
-        beside_bytes=beside + sum(one.bytes_beside for one in companion.passes),
-        result_bytes=sum(one.result_bytes for one in companion.passes),
-        step_row_bytes=work.row_bytes + -(-work.row_bytes // 16),
-    )
-
-
-def estimated_seconds(work: Work, plan: Plan) -> float:
-    """Return about how long a plan takes: good enough to tell which of two is faster.
-
-    More threads share the rows; but they mean smaller pieces and more slices where memory is
-    short. Each block may decode a chunk that another one decodes too.
-    """
-    blocks = max(1, -(-work.rows // plan.block_rows))
-    pieces = -(-work.rows // plan.piece_rows)
-    seconds = GROUPED_ROW_SECONDS if work.groups else ROW_SECONDS
-    shared = work.rows * seconds[plan.spill] + blocks * work.chunk_bytes * DECODING_SECONDS
-    slices = blocks << plan.partition_bits
-    if plan.room_bytes:
-        shared += slices * HELD_SLICE_SECONDS
-        slices = 0
-    elif plan.spill and work.object_scratch:
-        shared += slices * OBJECT_SLICE_SECONDS
-        slices = 0
-    alone = slices * SLICE_SECONDS[plan.spill] + pieces * PIECE_SECONDS
-    return shared / min(plan.threads, blocks) + alone
-
-
-def _fitting_plans(work: Work, memory: int, threads: int, shared_memory: bool) -> list[Plan]:
-    """Return all plans worth a thought that fit; of scratch, if workers cannot hold the records."""
-    if work.holders:
-        plans = _plans_within(work, memory, threads, shared_memory)
-        work = replace(work, holders=0)
-        if plans:
-            return plans
-    return _plans_within(work, memory, threads, shared_memory)
-
-
-def _plans_within(work: Work, memory: int, threads: int, shared_memory: bool) -> list[Plan]:
-    in_memory = [(threads, False)] if shared_memory else []
-    fewest = 1 if shared_memory else threads
-    ways = [*in_memory, *((fewer, True) for fewer in range(fewest, threads + 1))]
-    plans = (
-        _complete(work, memory, busy, piece_rows, spill)
-        for piece_rows in _piece_sizes(work)
-        for busy, spill in ways
-    )
-    return [plan for plan in plans if plan.projected_peak <= memory]
-
-
-def _smallest_memory(work: Work, memory: int, threads: int, shared_memory: bool) -> int:
-    """Return the smallest memory that fits, in bytes: whole KiB."""
-
-    def fits(kib: int) -> bool:
-        return bool(_fitting_plans(work, kib << 10, threads, shared_memory))
-
-    enough = memory // 1024 + 1
-    while not fits(enough):
-        enough *= 2
-    return bisect_left(range(enough), True, lo=memory // 1024, key=fits) << 10
-
-
-def _piece_sizes(work: Work) -> Iterator[int]:
-    size = min(MAX_PIECE_ROWS, max(work.rows, 1))
-    while size > max(MIN_PIECE_ROWS, work.largest_sample):
-        yield size
-        size //= 2
-    yield max(size, work.largest_sample)
-
-
-def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: bool) -> Plan:
-    """Choose blocks, partitions and tables that go with a size of pieces, and project the peak.
-
-    Blocks are as long as there is room for, where slices are written to files, and partitions as
-    few as can be gathered; a task may take what another kind of task takes anyway. How much room
-    there is depends on the number of blocks: those of half the memory are the shortest.
-    """
-    half = memory // threads // 2
-    direct = has_direct_table(work, _block_rows(work, half, threads, piece_rows, spill), half)
-    block_rows = _block_rows(work, half, threads, piece_rows, spill, direct)
-    subpartition_records = min(SUBPARTITION_RECORDS, max(MIN_PIECE_ROWS, piece_rows // 4))
-    slots = _most_slots(work, subpartition_records)
-    block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
-    for bits in range(_fewest_bits(work, spill, block_rows), MAX_PARTITION_BITS + 1):
-        divided = 0 if spill else _divided_bits(work, bits, subpartition_records)
-        held = held_bytes(work, piece_rows, block_rows, bits, spill, divided)
-        gathered = int(SPREAD * work.records_bytes(work.rows >> bits)) + (1 << 16)
-        partition = partition_task_bytes(
-            work, piece_rows, gathered, subpartition_records, slots, spill
+    def cells(self, name: str) -> tuple[str, ...]:
+        """Return a line of the table, of which :data:`HEADINGS` are the headings."""
+        plan = self.plan
+        return (
+            printable(name),
+            f"{self.rows:,}",
+            f"{self.row_bytes:,}",
+            f"{plan.blocks:,}",
+            f"{plan.block_rows:,}",
+            f"{1 << plan.partition_bits:,}",
+            _RECORDS[self.way],
+            format_memory(plan.scratch_bytes) if plan.in_scratch else "",
+            format_memory(plan.slice_bytes),
+            format_memory(plan.projected_peak),
+            f"{plan.tasks:,}",
         )
-        later = max(waiting_bytes(work, bits) + threads * partition, finished_bytes(work))
-        if held + max(threads * block_task, later) <= memory:
-            break
-    block_rows = _block_rows(work, (memory - held) // threads, threads, piece_rows, spill, direct)
-    held = held_bytes(work, piece_rows, block_rows, bits, spill, divided)
-    block_task = block_task_bytes(work, piece_rows, block_rows, spill, direct)
-    blocks = -(-work.rows // block_rows)
-    peak, kept = held + max(threads * block_task, later), finished_bytes(work)
-    gives_back = spill or 2 * (peak + kept) > memory
-    return Plan(
-        memory=memory,
-        threads=threads,
-        piece_rows=piece_rows,
-        block_rows=block_rows,
-        largest_sample=work.largest_sample,
-        direct=direct,
-        partition_bits=bits,
-        gathered_bytes=gathered,
-        subpartition_records=subpartition_records,
-        maximum_slots=slots,
-        spill=spill,
-        scratch_bytes=work.records_bytes(work.rows),
-        slice_bytes=work.records_bytes(work.rows) // (max(blocks, 1) << bits),
-        blocks=blocks,
-        tasks=count_tasks(work, blocks, bits),
-        projected_peak=peak if gives_back or not work.groups else peak + kept,
-        gives_back=gives_back,
-        room_bytes=room_bytes(work, block_rows, bits) if spill else 0,
-        divided_bits=divided,
-    )
-
-
-def _divided_bits(work: Work, partition_bits: int, subpartition_records: int) -> int:
-    """Return by how many bits rows are divided beyond those of partitions; 0 for too many."""
-    bits = subpartition_bits(work.rows >> partition_bits, subpartition_records)
-    bits = max(min(bits, MOST_SCATTER_BITS - partition_bits), 0)
-    fits = 2 * (work.rows >> partition_bits + bits) <= 3 * subpartition_records
-    return bits if fits else 0
-
-
-def _block_rows(
-    work: Work, share: int, threads: int, piece_rows: int, spill: bool, direct: bool = False
-) -> int:
-    """Return the rows of blocks that take a thread's share of the memory, at most."""
-    all_threads = max(threads, work.all_threads)
-    if not spill or work.holders:
-        most = MAX_BLOCK_PIECES * piece_rows
-        blocks = max(BLOCKS_OF_A_THREAD, -(-work.rows // (most * all_threads))) * all_threads
-        return max(piece_rows, min(_in_chunks(work, -(-work.rows // blocks)), most))
-    room = share - block_task_bytes(work, piece_rows, 0, spill, direct)
-    if threads > 1:
-        # What one thread frees of a block is not always where the next one can use it.
-        room = room * 5 // 6
-    even = min(-(-work.rows // all_threads), MAX_BLOCK_ROWS)
-    return max(piece_rows, min(even, room * 1000 // work.records_bytes(1000)))
-
-
-def _in_chunks(work: Work, rows: int) -> int:
-    """Return about so many rows, in whole chunks: as all threads end soonest."""
-    chunk_rows = max(work.chunk_bytes // work.row_bytes, 1)
-    fewer = rows // chunk_rows * chunk_rows
-
-    def rows_of_a_thread(rows: int) -> int:
-        return -(-work.rows // rows // work.all_threads) * rows
-
-    return min(fewer or max(rows, 1), fewer + chunk_rows, key=rows_of_a_thread)
-
-
-def _fewest_bits(work: Work, spill: bool, block_rows: int) -> int:
-    """Return the bits that make as few partitions as are worth a thought.
-
-    In object storage they are fewer where slices would be short, whatever a partition then has.
-    """
-    partitions = -(-work.rows // PARTITION_RECORDS[spill])
-    if work.rows > PARALLEL_ROWS:
-        partitions = max(partitions, LEAST_PARTITIONS)
-    # One bit at least, in whose place records have a tag.
-    bits = min(max((partitions - 1).bit_length(), 1), MAX_PARTITION_BITS)
-    if spill and work.object_scratch:
-        block_bytes = work.records_bytes(min(block_rows, work.rows))
-        bits = min(bits, max(max(block_bytes // LEAST_SLICE_BYTES, 1).bit_length() - 1, 1))
-    return bits
-
-
-def _most_slots(work: Work, subpartition_records: int) -> int:
-    """Return the slots of a table for what cannot be gathered: they take what a share's do."""
-    slots = work.least_slots
-    room = subpartition_table_bytes(work.words, work.groups, subpartition_records, work.sets)
-    while table_bytes(work, 2 * slots) <= room:
-        slots *= 2
-    return slots

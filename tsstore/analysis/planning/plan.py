@@ -6,6 +6,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Collection
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,8 +18,9 @@ from tsstore.analysis.neurons.firing import firing_bytes, layer_pass
 from tsstore.analysis.neurons.matrix import plan_pairs
 from tsstore.analysis.overlap import PlannedOverlap, plan_overlap
 from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import Plan, find_plan, layer_work, make_plans
-from tsstore.analysis.planning.planned_layer import PlannedLayer
+from tsstore.analysis.planning.fitting import find_plan
+from tsstore.analysis.planning.layer_plan import Plan, PlannedLayer
+from tsstore.analysis.planning.layers import layer_work, make_plans
 from tsstore.analysis.planning.planned_report import plan_other_run, plan_report
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.refusals import all_fit
@@ -120,24 +122,24 @@ def plan(
         groups, left_out = samples.group_count, samples.sample_filter.planned
         compared = (left_out - store.view.samples.samples) // HELD if unique_by is None else 0
         passes = {name: (layer_pass(states),) for name, states in store.items()}
-        beside, other = Beside(passes), None
+        reported, other = replace(request, beside=Beside(passes)), None
         if compare is not None:
             second = with_layers(countable(compare), list(store))
             common_layers(store, second, None)
             other, in_step = plan_other_run(store, second, request, runner)
             beside = Beside(passes, in_step, bytes_beside(store, second, runner))
+            reported = replace(request, beside=beside)
         works, report_works = [], []
         for states in store.values():
             check_rows(states, samples.sample_filter)
             if sets:
                 groups, left_out = groups or 1, left_out_of_sets(states, samples)
-            of = states, runner, groups, left_out, exact, scratch, sets
-            works.append(layer_work(*of))
-            companion = beside.companions.get(states.name)
-            report_works.append(layer_work(*of, beside.of(states), companion))
+            of = groups, left_out, sets
+            works.append(layer_work(states, runner, request, *of))
+            report_works.append(layer_work(states, runner, reported, *of))
         report = None
         if by != "step":
-            report = plan_report(store, report_works, beside, request, runner, other)
+            report = plan_report(store, report_works, reported, runner, other)
         pairs, kept = {}, 0
         for name, states in store.items() if joint else ():
             kept += firing_bytes(states.neurons)

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tsstore.analysis.execution.beside import Beside, Companion
+from tsstore.analysis.execution.beside import Companion
 from tsstore.analysis.pairing import Order, joining_bytes
-from tsstore.analysis.planning.apart import plan_beside
-from tsstore.analysis.planning.batches import plan_batches
 from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plans
+from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.planning.layers import layer_work, make_plans, plan_batches, plan_beside
 from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.repeats import plan_samples
 from tsstore.analysis.request import Request
@@ -123,7 +122,7 @@ def plan_other_run(
     order, reasons = Order(), dict.fromkeys(store, "")
     if joining_bytes(store, other) <= scheduler.memory(request.memory):
         order, reasons = find_order(store, other)
-    of = samples.group_count, samples.sample_filter.planned, request.exact, request.scratch
+    of = alone, samples.group_count, samples.sample_filter.planned
     works = [layer_work(states, scheduler, *of) for states in other.values()]
     wanted = companions(store, other, samples, order, reasons)
     return OtherRun(other, works, reasons, order), wanted
@@ -132,7 +131,6 @@ def plan_other_run(
 def plan_report(
     store: StateStore,
     works: Sequence[Work],
-    beside: Beside,
     request: Request,
     scheduler: Scheduler,
     other: OtherRun | None = None,
@@ -141,10 +139,9 @@ def plan_report(
 
     There is a work for each layer, and all of them are counted together unless by group.
     """
-    memory = scheduler.memory(request.memory)
-    compares = other is not None
+    memory, beside, compares = scheduler.memory(request.memory), request.beside, other is not None
     try:
-        plans = plan_beside(works, list(store.values()), beside, memory, scheduler)
+        plans = plan_beside(works, list(store.values()), request, scheduler)
         plans = plans if request.in_groups else [plan.whole for plan in plans]
         apart = [place for place, plan in enumerate(plans) if plan.companion is None]
         others: list[Plan] = []

@@ -9,10 +9,10 @@ from typing import Any
 from tsstore.analysis.drawn_states import DRAWN
 from tsstore.analysis.neurons.matrix import PlannedPairs
 from tsstore.analysis.overlap import PlannedOverlap
-from tsstore.analysis.planning.batches import PlannedBatch, plan_batches
 from tsstore.analysis.planning.cost import START_UP_BYTES
-from tsstore.analysis.planning.layer_plan import LEAST_SLICE_BYTES, Plan
-from tsstore.analysis.planning.planned_layer import HEADINGS, PlannedLayer
+from tsstore.analysis.planning.fitting import LEAST_SLICE_BYTES
+from tsstore.analysis.planning.layer_plan import HEADINGS, Plan, PlannedLayer
+from tsstore.analysis.planning.layers import PlannedBatch, plan_batches
 from tsstore.analysis.planning.planned_report import PlannedReport
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.text import counted, format_memory, listed, printable

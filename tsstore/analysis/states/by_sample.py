@@ -5,7 +5,6 @@ All records of one state meet in one partition, whatever their samples are.
 
 from __future__ import annotations
 
-import os
 import uuid
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,8 @@ from tsstore.analysis.execution.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.execution.graph import check_receipts
 from tsstore.analysis.execution.recounting import BLOCK
 from tsstore.analysis.planning.cost import Work
-from tsstore.analysis.planning.layer_plan import layer_work
+from tsstore.analysis.planning.layers import layer_work
+from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter_rows
@@ -44,11 +44,11 @@ def work_by_sample(
     states: LayerStates,
     scheme: KeyScheme,
     scheduler: Scheduler,
+    request: Request,
     left_out: int,
-    scratch: str | os.PathLike[str] | None,
 ) -> Work:
     """Return what there is to count: keys that are followed by the number of their sample."""
-    work = layer_work(states, scheduler, 0, left_out, False, scratch)
+    work = layer_work(states, scheduler, request, 0, left_out)
     return replace(work, words=scheme.words + 1, neurons=Work.neurons)
 
 

@@ -16,7 +16,9 @@ from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph, gather
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES
-from tsstore.analysis.planning.layer_plan import Plan, layer_work, make_plan
+from tsstore.analysis.planning.fitting import make_plan
+from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.planning.layers import layer_work
 from tsstore.analysis.request import Request, check_rows, running
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Report, Scheduler, task_keys
@@ -47,9 +49,9 @@ def planned(
     check_rows(states)
     with running(request, states) as runner:
         memory, left_out = runner.memory(request.memory), states.sample_filter.planned
-        where = request.scratch
+        work = layer_work(states, runner, replace(request, exact=True), 0, left_out)
         # Partitions are read here, and not by workers.
-        work = replace(layer_work(states, runner, 0, left_out, True, where), holders=0)
+        work = replace(work, holders=0)
         yield make_plan(work, memory, runner.threads, runner.shared_memory, set_apart), runner
 
 

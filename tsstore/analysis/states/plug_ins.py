@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import bits
+from tsstore.analysis.layers import count_layer
 from tsstore.analysis.request import Request
-from tsstore.analysis.runs import count_layer
 from tsstore.analysis.schedulers import choose
 from tsstore.errors import EmptyStoreError, RowIndexError
 from tsstore.statistics.estimators import plug_in

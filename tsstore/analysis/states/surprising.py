@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.graph import Index
 from tsstore.analysis.execution.scratch import planned_scratch
-from tsstore.analysis.planning.layer_plan import Plan, make_plan
+from tsstore.analysis.planning.fitting import make_plan
+from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.request import Request, Run, check_rows, countable, running
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.states.by_sample import (
@@ -180,7 +181,7 @@ def _count(states: LayerStates, request: Request) -> _Found:
         # What is held of each sample is reckoned as that of those left out is, 8 bytes each.
         held = states.sample_filter.planned + samples * SAMPLE_BYTES // 8
         # Partitions are read here, and not by workers.
-        work = replace(work_by_sample(states, scheme, runner, held, request.scratch), holders=0)
+        work = replace(work_by_sample(states, scheme, runner, request, held), holders=0)
         memory = runner.memory(request.memory)
         plan = make_plan(work, memory, runner.threads, runner.shared_memory)
         warm_up(states.row_bytes, False, False, plan.spill)

@@ -20,7 +20,7 @@ from tsstore.analysis.planning.cost import (
     table_bytes,
     waiting_bytes,
 )
-from tsstore.analysis.planning.layer_plan import (
+from tsstore.analysis.planning.fitting import (
     BLOCKS_OF_A_THREAD,
     LEAST_PARTITIONS,
     LEAST_SLICE_BYTES,
