@@ -33,8 +33,7 @@ from torch import nn
 from tsstore.recording.axes.layer import LayerAxes
 from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.background.arena import Arena
-from tsstore.recording.packing.packer import Packer
-from tsstore.recording.packing.torch_ops import pack_by_torch
+from tsstore.recording.packing.packer import Packer, pack_by_torch
 
 Way = Callable[[torch.Tensor, int], Any]
 

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from tsstore.analysis.groups.results import GroupedAnalysis
     from tsstore.analysis.groups.shared import SharedStates, shared_states
     from tsstore.analysis.neurons.count import neurons
-    from tsstore.analysis.neurons.groups import GroupedNeurons
-    from tsstore.analysis.neurons.results import Neurons
+    from tsstore.analysis.neurons.results import GroupedNeurons, Neurons
     from tsstore.analysis.planning.plan import plan
     from tsstore.analysis.planning.run_plan import RunPlan
     from tsstore.analysis.results.analyses import Analyses
@@ -89,7 +88,7 @@ _HOMES = {
     "information": "analysis.groups.information",
     "SharedStates": "analysis.groups.shared",
     "shared_states": "analysis.groups.shared",
-    "GroupedNeurons": "analysis.neurons.groups",
+    "GroupedNeurons": "analysis.neurons.results",
     "Neurons": "analysis.neurons.results",
     "neurons": "analysis.neurons.count",
     "RunPlan": "analysis.planning.run_plan",

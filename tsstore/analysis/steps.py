@@ -11,8 +11,8 @@ import numpy as np
 from tsstore.analysis.analyze import analyze
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.neurons.count import neurons as count_neurons
-from tsstore.analysis.neurons.groups import GroupedNeurons
 from tsstore.analysis.neurons.layer import LayerNeurons
+from tsstore.analysis.neurons.results import GroupedNeurons
 from tsstore.analysis.request import Layers, Run, countable, with_layers
 from tsstore.analysis.results.by_layer import Shown
 from tsstore.analysis.results.layer import bounded_text, interval_document, interval_text

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tsstore import __version__
-from tsstore.commands import analysing, comparing, groups, models, neurons, reports, runs, states
+from tsstore.commands import analysing, comparing, models, neurons, reports, runs, states
 
 app = typer.Typer(
     name="tsstore",
@@ -45,8 +45,8 @@ for command, example in {
     analysing.analyze: "analyze run.zarr --memory 2GiB --json",
     analysing.combine: "combine conv_1.json fc_1.json",
     neurons.neurons: "neurons run.zarr --output neurons.csv",
-    groups.information: "information run.zarr --by label",
-    groups.shared_states: "shared-states run.zarr --by label",
+    comparing.information: "information run.zarr --by label",
+    comparing.shared_states: "shared-states run.zarr --by label",
     comparing.compare: "compare run.zarr other.zarr",
     comparing.steps: "steps trained.zarr",
     reports.report: "report run.zarr --output report.html",

@@ -15,7 +15,7 @@ from synthetic import draw_layer, write_layers
 
 import tsstore
 from tsstore.analysis.states import export as module
-from tsstore.analysis.states.sorting import sorted_pieces
+from tsstore.analysis.states.export import sorted_pieces
 from tsstore.errors import AnalysisError, MemoryTooSmallError
 
 
@@ -133,7 +133,7 @@ def test_sorting_takes_memory_of_its_own_and_a_file_that_can_be_written(tmp_path
     def fail(path, mode):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tsstore.analysis.states.sorting.open", fail, raising=False)
+    monkeypatch.setattr("tsstore.analysis.states.export.open", fail, raising=False)
     monkeypatch.setattr(module, "sorted_pieces", lambda *a: sorted_pieces(*a[:2], 1, tmp_path))
     with pytest.raises(AnalysisError, match=r"cannot be written \(No space left"):
         tsstore.export(store, "a", tmp_path / "out.zarr", sort=True)

@@ -15,8 +15,8 @@ from state_tables import SUFFIXES, expected, export_states
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.errors import AccessError, StoreError, StoreExistsError
-from tsstore.store.files import object_pieces, objects
-from tsstore.store.files.object_pieces import SentFile
+from tsstore.store.files import object_store, objects
+from tsstore.store.files.object_store import SentFile
 from tsstore.store.files.objects import ObjectFiles
 
 ROWS = draw_layer(1, 60, 9, distinct=40)
@@ -128,7 +128,7 @@ def test_an_outage_while_it_is_sent_is_waited_out(server, place, monkeypatch, tm
     rows = layer(numbered_rows(np.arange(3000), 40))
     states = write_layers(tmp_path / "run", {"a": rows}, chunk_bytes=1 << 16)["a"]
     monkeypatch.setattr(objects, "_PART_BYTES", 5 << 10)
-    monkeypatch.setattr(object_pieces, "_PIECE_BYTES", 1 << 10)
+    monkeypatch.setattr(object_store, "_PIECE_BYTES", 1 << 10)
     sent = [0]
 
     def some_puts(number: int, method: str) -> str:

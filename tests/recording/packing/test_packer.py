@@ -19,8 +19,7 @@ from tsstore.recording.axes.tensor import Axes
 from tsstore.recording.packing import kernels
 from tsstore.recording.packing import packer as module
 from tsstore.recording.packing.packed import RowMemory, check_packable, form_of, rounded_threshold
-from tsstore.recording.packing.packer import Packer, Reading, reading_of
-from tsstore.recording.packing.torch_ops import pack_by_torch
+from tsstore.recording.packing.packer import Packer, Reading, pack_by_torch, reading_of
 
 SPECIAL = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 0.1, -0.1, 1.0, 1e-40, 1e-300]
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

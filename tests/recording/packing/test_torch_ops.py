@@ -5,7 +5,7 @@ import pytest
 import torch
 from watching import packed
 
-from tsstore.recording.packing.torch_ops import pack_by_torch
+from tsstore.recording.packing.packer import pack_by_torch
 
 VALUES = [-1.0, -0.0, 0.0, 1e-40, 1.0, float("inf"), -float("inf"), float("nan"), 2.0]
 

@@ -21,7 +21,7 @@ pytest.importorskip("obstore")
 
 from obstore.store import AzureStore, GCSStore, HTTPStore, MemoryStore, S3Store
 
-from tsstore.store.files import object_pieces
+from tsstore.store.files import object_store
 from tsstore.store.files import objects as object_files
 from tsstore.store.files.objects import ObjectFiles
 from tsstore.store.maintenance.compact import compact
@@ -251,7 +251,7 @@ def test_what_a_bucket_lacks_and_what_lacks_a_bucket(server):
 @pytest.mark.parametrize("page", [10, pytest.param(1000, marks=pytest.mark.slow)])
 def test_more_names_than_one_page_holds(url, page, monkeypatch):
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", str(page))
-    monkeypatch.setattr(object_pieces, "MOST_AT_ONCE", page)
+    monkeypatch.setattr(object_store, "MOST_AT_ONCE", page)
     monkeypatch.setattr(object_files, "MOST_AT_ONCE", page)
     files = ObjectFiles(url)
     keys = [f"part/{number:04}" for number in range(2 * page + 5)]
@@ -543,7 +543,7 @@ def test_pages_go_on_after_one_that_failed(url, monkeypatch):
     keys = [f"part/{number}" for number in range(9)]
     for key in keys:
         files.write(key, b"")
-    monkeypatch.setattr(object_pieces, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(object_store, "MOST_AT_ONCE", 2)
     listing, failures = object_files.obstore.list, []
 
     def unsteady(*arguments, **keywords):

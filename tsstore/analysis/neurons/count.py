@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.neurons.firing import NO_GROUP, check_layer, count_layer, firing_bytes
-from tsstore.analysis.neurons.groups import GroupedNeurons
 from tsstore.analysis.neurons.layer import LayerNeurons
 from tsstore.analysis.neurons.matrix import (
     check_positions,
@@ -21,7 +20,7 @@ from tsstore.analysis.neurons.matrix import (
     plan_pairs,
     plan_positions,
 )
-from tsstore.analysis.neurons.results import Neurons
+from tsstore.analysis.neurons.results import GroupedNeurons, Neurons
 from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import (
     Bins,

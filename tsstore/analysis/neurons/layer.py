@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tsstore import text
 from tsstore.analysis.neurons.pairs import near_pairs
-from tsstore.analysis.results.scalars import data_array
+from tsstore.analysis.results.by_layer import data_array
 from tsstore.counting.firing import Firing, complements
 from tsstore.errors import AnalysisError
 from tsstore.statistics.rates import rate_limits, upper_bound_from_rates

@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tsstore.errors import UnknownLayerError
+from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.store.reading.by_name import aliases
 from tsstore.text import html_lines, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
+    import xarray as xr
 
 Result = TypeVar("Result", covariant=True)
 
@@ -88,3 +90,28 @@ class ByLayer(Shown, Mapping[str, Result]):
         raise UnknownLayerError(
             f"{self.subject}: no layer {name!r:.80} in this {kind}; there are {held}"
         )
+
+
+def dataset_of(frame: pd.DataFrame, attributes: Mapping[str, Any]) -> xr.Dataset:
+    """Return a table as an xarray Dataset along its index; AnalysisError without xarray."""
+    found: xr.Dataset = _xarray().Dataset.from_dataframe(frame).assign_attrs(attributes)
+    return found
+
+
+def data_array(
+    values: npt.NDArray[Any], dims: Sequence[str], name: str, attributes: Mapping[str, Any]
+) -> xr.DataArray:
+    """Return an array as an xarray DataArray; AnalysisError without xarray."""
+    array: xr.DataArray = _xarray().DataArray(values, dims=dims, name=name, attrs=dict(attributes))
+    return array
+
+
+def _xarray() -> Any:
+    try:
+        import xarray
+    except ImportError:
+        raise AnalysisError(
+            "arrays with named axes need the package xarray, which is not installed; install "
+            "tsstore[xarray]"
+        ) from None
+    return xarray

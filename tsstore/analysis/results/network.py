@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tsstore import charts
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.analysis.results.by_layer import ByLayer
+from tsstore.analysis.results.by_layer import ByLayer, dataset_of
 from tsstore.analysis.results.estimates import PLUG_IN
 from tsstore.analysis.results.kept import load_analyses, save_analyses
 from tsstore.analysis.results.layer import (
@@ -25,8 +25,7 @@ from tsstore.analysis.results.layer import (
     table_row,
 )
 from tsstore.analysis.results.layer_parts import for_combining
-from tsstore.analysis.results.network_numbers import NetworkNumbers, network_lines
-from tsstore.analysis.results.scalars import dataset_of, flat_scalars
+from tsstore.analysis.results.network_numbers import NetworkNumbers, flat_scalars, network_lines
 from tsstore.analysis.samples import Dealt
 from tsstore.statistics.efficiency import network_efficiency
 from tsstore.statistics.rates import Answers

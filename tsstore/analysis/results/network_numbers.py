@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from tsstore.analysis.results.layer import bounded_text, interval_text
 from tsstore.errors import AnalysisError
@@ -14,6 +14,9 @@ from tsstore.statistics.intervals import Interval, Jackknifed
 from tsstore.statistics.rates import Answers
 from tsstore.statistics.special import check_level
 from tsstore.statistics.verdict import SATURATED, USABLE
+
+OF_LAYER = ("entropy_bits", "entropy_lower_bound_bits", "distinct", "coverage")
+OF_NETWORK = ("samples", "accuracy", "aiq")
 
 
 class LayerNumbers(Protocol):
@@ -195,3 +198,30 @@ def _equals(network: NetworkNumbers, value: float, interval: Interval | None) ->
     if network.is_lower_bound:
         return bounded_text(value)
     return f"= {interval_text(value, interval)}"
+
+
+def flat_scalars(document: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return the numbers of `Analysis.to_dict` that a curve over training is drawn of, by name.
+
+    What there is not is left out. An estimate that its layer has too few samples for is none.
+    """
+    found: dict[str, Any] = {}
+    for name, layer in document["layers"].items():
+        numbers = {key: layer[key] for key in OF_LAYER}
+        numbers["efficiency_lower_bound"] = layer["efficiency_lower_bound"]
+        if layer["verdict"] != "sample-limited":
+            numbers |= _with_ends("efficiency", layer["efficiency"], layer["efficiency_interval"])
+        found |= {f"{name}/{key}": value for key, value in numbers.items()}
+    efficiency = document["network_efficiency"]
+    if document["network_efficiency_is_lower_bound"]:
+        found["network_efficiency_lower_bound"] = efficiency
+    else:
+        interval = document["network_efficiency_interval"]
+        found |= _with_ends("network_efficiency", efficiency, interval)
+    found |= {key: document[key] for key in OF_NETWORK}
+    return {prefix + key: float(value) for key, value in found.items() if value is not None}
+
+
+def _with_ends(name: str, value: float, interval: Mapping[str, Any] | None) -> dict[str, Any]:
+    ends = interval or {}
+    return {name: value, f"{name}_lower": ends.get("lower"), f"{name}_upper": ends.get("upper")}

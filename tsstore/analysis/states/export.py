@@ -1,18 +1,28 @@
-"""All distinct states of a layer as a file."""
+"""All distinct states of a layer as a file, in order if that is asked for.
+
+To be sorted, states need not fit into memory. An entry is a string of bytes that sorts as they do:
+what its multiplicity lacks of the largest number, its row, and its incidence. Sorted runs of
+entries go to a scratch file, one after another, and are merged as many at a time as are in memory
+of each.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import closing
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from tsstore.analysis.execution.scratch import local_parent, scratch_folder
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.request import Request, Run, countable
 from tsstore.analysis.states.distinct import Piece, distinct_states, planned, spare_bytes
 from tsstore.analysis.states.files import write_states
-from tsstore.analysis.states.sorting import sorted_pieces
-from tsstore.errors import CountingError
+from tsstore.errors import AnalysisError, CountingError
 from tsstore.store.reading.layer import LayerStates
 from tsstore.text import Progress
 
@@ -23,6 +33,13 @@ compressed."""
 SORTED_CHUNK_BYTES = 1 << 20
 SORTING_BYTES = 12 << 20
 """Set apart for chunks of sorted states, and for sorting them."""
+
+_LARGEST = 2**63 - 1
+_NUMBER_BYTES = 8
+OUT_BYTES = 1 << 18
+"""Of entries that are handed on at a time."""
+
+_Entries = npt.NDArray[np.bytes_]
 
 
 def export(
@@ -106,3 +123,128 @@ def _in_order(
     """Yield states in order, in what memory is left beside the chunks."""
     memory = spare_bytes(plan) + SORTING_BYTES - CHUNK_SHARE * SORTED_CHUNK_BYTES
     return sorted_pieces(pieces, states.row_bytes, memory, request.scratch)
+
+
+def sorted_pieces(
+    pieces: Iterable[Piece], row_bytes: int, memory: int, scratch: str | os.PathLike[str] | None
+) -> Iterator[Piece]:
+    """Yield all states, the most frequent first, and of equally frequent ones the first bytes.
+
+    About so many bytes of memory are taken. What does not fit goes to a file in a scratch folder,
+    the system's one if scratch is object storage; AnalysisError if it cannot be written.
+    """
+    size = row_bytes + 2 * _NUMBER_BYTES
+    folder = local_parent(scratch)
+    room = np.empty((max(memory // 3 // size, 2), size), np.uint8)
+    with ExitStack() as stack:
+        runs: _Runs | None = None
+        used = 0
+        for piece in pieces:
+            entries = _pack(piece)
+            while len(entries):
+                taken = min(len(entries), len(room) - used)
+                room[used : used + taken] = entries[:taken]
+                entries, used = entries[taken:], used + taken
+                if used == len(room):
+                    runs = runs or _Runs(stack.enter_context(scratch_folder(folder)), size)
+                    runs.write(_sort(room))
+                    used = 0
+        last = _sort(room[:used])
+        if runs is None:
+            yield from _unpacked([last])
+            return
+        runs.write(last)
+        most = len(room)
+        del room, last
+        yield from _unpacked(runs.merged(most))
+
+
+class _Runs:
+    """Sorted runs of entries of so many bytes, in one file of a folder."""
+
+    def __init__(self, folder: str, size: int) -> None:
+        self._path = os.path.join(folder, f"{uuid.uuid4().hex}.sorted")
+        self._dtype = np.dtype(f"S{size}")
+        self._ends: list[int] = []
+
+    def write(self, entries: _Entries) -> None:
+        """Add a run."""
+        try:
+            with open(self._path, "ab") as file:
+                file.write(entries.view(np.uint8).data)
+        except OSError as error:
+            raise AnalysisError(
+                f"scratch file {self._path} cannot be written ({error.strerror}); free some space, "
+                "pass another folder as scratch=, or give more memory"
+            ) from error
+        self._ends.append(len(entries) + (self._ends[-1] if self._ends else 0))
+
+    def merged(self, most: int) -> Iterator[_Entries]:
+        """Yield all entries in order, about so many of all runs being in memory at a time."""
+        of_each = max(most // len(self._ends), 1)
+        places = [0, *self._ends[:-1]]
+        held = [np.empty(0, self._dtype)] * len(places)
+        while True:
+            for run, end in enumerate(self._ends):
+                if not len(held[run]) and places[run] < end:
+                    held[run] = self._read(places[run], min(of_each, end - places[run]))
+                    places[run] += len(held[run])
+            # Of a run that goes on in the file, nothing beyond what is held is known.
+            edges = [
+                own[-1:]
+                for own, place, end in zip(held, places, self._ends, strict=True)
+                if place < end
+            ]
+            if not edges:
+                break
+            edge = _sort(np.concatenate(edges))[:1]
+            stops = [int(np.searchsorted(own, edge, side="right")[0]) for own in held]
+            yield _sort(np.concatenate([own[:stop] for own, stop in zip(held, stops, strict=True)]))
+            held = [own[stop:] for own, stop in zip(held, stops, strict=True)]
+        yield _sort(np.concatenate(held))
+
+    def _read(self, place: int, count: int) -> _Entries:
+        try:
+            offset = place * self._dtype.itemsize
+            entries = np.fromfile(self._path, self._dtype, count, offset=offset)
+        except OSError as error:
+            raise AnalysisError(
+                f"scratch file {self._path} cannot be read ({error.strerror}); export again"
+            ) from error
+        if len(entries) < count:
+            raise CountingError(f"scratch file {self._path} has become shorter; export again")
+        return entries
+
+
+def _pack(piece: Piece) -> npt.NDArray[np.uint8]:
+    """Return states as entries, uint8 (n, row_bytes + 16)."""
+    rows, multiplicity, incidence = piece
+    first = (_LARGEST - multiplicity).astype(">u8")[:, None].view(np.uint8)
+    last = incidence.astype(">u8")[:, None].view(np.uint8)
+    return np.concatenate([first, rows, last], axis=1)
+
+
+def _unpacked(pieces: Iterable[_Entries]) -> Iterator[Piece]:
+    """Yield entries as states, a bounded number at a time."""
+    for entries in pieces:
+        size = entries.dtype.itemsize
+        table = entries.view(np.uint8).reshape(-1, size)
+        for start in range(0, len(table), max(OUT_BYTES // size, 1)):
+            part = table[start : start + max(OUT_BYTES // size, 1)]
+            yield (
+                np.ascontiguousarray(part[:, _NUMBER_BYTES:-_NUMBER_BYTES]),
+                _LARGEST - _numbers(part[:, :_NUMBER_BYTES]),
+                _numbers(part[:, -_NUMBER_BYTES:]),
+            )
+
+
+def _numbers(columns: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    return np.ascontiguousarray(columns).view(">u8").reshape(-1).astype(np.int64)
+
+
+def _sort(entries: npt.NDArray[np.uint8] | _Entries) -> _Entries:
+    """Sort entries where they are, and return each as one item."""
+    item = f"S{entries.shape[1]}" if entries.ndim == 2 else entries.dtype
+    items: _Entries = entries.reshape(-1).view(item)
+    items.sort()
+    return items

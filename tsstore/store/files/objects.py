@@ -25,8 +25,15 @@ from obstore.store import MemoryStore
 
 from tsstore.errors import AccessError, StoreError, TsstoreWarning
 from tsstore.store.files.base import MAX_FILE_BYTES, Allocate, Bytes, Files
-from tsstore.store.files.object_pieces import MOST_AT_ONCE, SAID_AGAIN_SECONDS, Pages, SentFile
-from tsstore.store.files.object_store import NO_BUCKET, failure_of, open_object_store
+from tsstore.store.files.object_store import (
+    MOST_AT_ONCE,
+    NO_BUCKET,
+    SAID_AGAIN_SECONDS,
+    Pages,
+    SentFile,
+    failure_of,
+    open_object_store,
+)
 
 if TYPE_CHECKING:
     from obstore import ListResult, ObjectMeta
