@@ -15,7 +15,9 @@ from tsstore.counting.tables.spectra import (
     DeltaEntries,
     DeltaTally,
     add_up_entries,
-    singleton_entries,
+    add_up_listed,
+    cells_of,
+    changes_of_singletons,
 )
 from tsstore.errors import CountingError
 
@@ -164,13 +166,28 @@ def test_losses_and_gains_of_an_entry_add_up() -> None:
 
 
 def test_states_that_occur_once_are_gone_without_their_group() -> None:
-    once = singleton_entries(np.array([3, 0, 2**40]))
-    assert once.ends.tolist() == [1, 2, 3]
-    assert changes_as_counter(once) == Counter({(0, 1, 1): -3, (2, 1, 1): -(2**40)})
-    part = added_up([[(1, 1, 2), (2, 1, 5)], [(1, 1, 1)], []])
-    assert changes_as_counter(add_up_entries([once, part])) == Counter(
-        {(0, 1, 1): -1, (0, 2, 1): 5, (1, 1, 1): 1, (2, 1, 1): -(2**40)}
-    )
+    assert changes_of_singletons(np.array([3, 0, 2**40])).tolist() == [-3, 0, -(2**40)]
+    # Two groups of each of two sets, and of none.
+    of_all, of_sets = [-(1 + 3 + 5), -(2 + 4)], [-1, -2, 3, -3, -4, 7]
+    assert changes_of_singletons(np.array([1, 2, 3, 4, 5, 0]), 2).tolist() == of_all + of_sets
+
+
+@given(st.lists(rows_of_groups, max_size=4), st.sampled_from([4, 8]))
+def test_what_is_listed_and_what_is_small_add_up_to_entries(parts, side) -> None:
+    listed = np.array([row for part in parts for rows in part for row in rows], np.int64)
+    listed = listed.reshape(-1, 3) + np.array([side, 0, 0])  # no small ones
+    sizes = [len(rows) for part in parts for rows in part]
+    stops = np.cumsum(sizes, dtype=np.int64).reshape(-1, GROUPS)
+    small = np.arange(-9, GROUPS * cells_of(side) - 9).reshape(GROUPS, -1)
+    of_small = [
+        [(k, q, small[group, k * (k + 1) // 2 + q]) for k in range(side) for q in range(k + 1)]
+        for group in range(GROUPS)
+    ]
+    moved = [[[(k + side, q, n) for k, q, n in rows] for rows in part] for part in parts]
+    found = add_up_listed(listed.T.copy(), stops, small, side)
+    assert changes_as_counter(found) == expected(of_small, *moved)
+    assert not small.any()
+    assert changes_as_counter(add_up_listed(listed.T.copy(), stops)) == expected(*moved)
 
 
 def test_many_entries_of_one_group_and_few_of_the_next() -> None:

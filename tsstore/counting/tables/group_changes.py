@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from tsstore.counting.hashing import Place
-from tsstore.counting.tables.spectra import DeltaEntries, cell_of
+from tsstore.counting.tables.spectra import cell_of
 from tsstore.numba_tools.arrays import I64
 from tsstore.numba_tools.decorators import inlined, kernel
 
@@ -197,29 +197,3 @@ def list_by_set(
             changed[spectrum] = changed[spectrum - 1]
         changed[spectrum + groups] = count
     return count
-
-
-def small_delta(small: I64, side: int) -> DeltaEntries:
-    """Return what has been added up of each spectrum, and forget it."""
-    small[:, 0] = 0  # what is in no row any more
-    columns = np.empty((3, np.count_nonzero(small)), np.int64)
-    ends = np.empty(len(small), np.int64)
-    _take_small(small, side, columns, ends)
-    return DeltaEntries(ends, *columns)
-
-
-@kernel
-def _take_small(small: I64, side: int, columns: I64, ends: I64) -> None:
-    """Write what has been added up of each spectrum, and where that ends, and forget it."""
-    count = 0
-    for spectrum in range(small.shape[0]):
-        cell = np.uint64(0)
-        for k in range(side):
-            for q in range(k + 1):
-                states = small[spectrum, cell]
-                if states != 0:
-                    columns[0, count], columns[1, count], columns[2, count] = k, q, states
-                    small[spectrum, cell] = 0
-                    count += 1
-                cell += np.uint64(1)
-        ends[spectrum] = count

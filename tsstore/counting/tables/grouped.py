@@ -34,16 +34,14 @@ from tsstore.counting.tables.group_changes import (
     add_up_states,
     list_by_group,
     list_by_set,
-    small_delta,
 )
 from tsstore.counting.tables.plain import count_row
 from tsstore.counting.tables.spectra import (
     ENTRY_BYTES,
     DeltaEntries,
-    add_up_entries,
+    add_up_listed,
     cells_of,
     count_spectra,
-    narrow,
     small_side,
 )
 from tsstore.errors import CountingError
@@ -271,8 +269,8 @@ class GroupedTable:
             count = list_by_set(log, ends, self._groups, k, q, own, touched, *to)
         else:
             count = list_by_group(log, ends, k, q, *to)
-        large = DeltaEntries(spectra, *narrow(columns[:, :count]))
-        return add_up_entries([large, small_delta(small, side)])
+        small[:, 0] = 0  # what is in no row any more
+        return add_up_listed(columns[:, :count], spectra[None], small, side)
 
 
 @inlined

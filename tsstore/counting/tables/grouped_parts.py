@@ -36,19 +36,17 @@ from tsstore.counting.tables.group_changes import (
     add_up_states,
     list_by_group,
     list_by_set,
-    small_delta,
 )
 from tsstore.counting.tables.grouped import count_codes
 from tsstore.counting.tables.ordering import PAYS_FROM, mark_part, marks_for, sort_part
 from tsstore.counting.tables.spectra import (
-    DeltaEntries,
     DeltaTally,
     Tally,
+    add_up_listed,
     cells_of,
+    changes_of_singletons,
     count_pairs,
     count_spectra,
-    narrow,
-    singleton_entries,
     small_side,
 )
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
@@ -58,6 +56,8 @@ LOG_COLUMNS: Final = 3
 """Of an entry: a group above the number of a state, its multiplicity and its incidence there."""
 
 _MOST_ENDS: Final = 1 << 14
+_ONCE: Final = 2
+"""The cell of what occurs once: see :func:`tsstore.counting.tables.spectra.cell_of`."""
 _NONE: Final = np.uint64(0)
 _ONE: Final = np.uint64(1)
 _TAG_SHIFT: Final = np.uint64(63)
@@ -217,34 +217,27 @@ class GroupedParts:
         )
         columns = bare.columns, others.columns
         part: Place = span.start
-        while part < span.stop:
+        is_last = False
+        while not is_last:
             first = part
             part, beyond, large = _count_parts(
                 part, span.stop, *columns, self._groups, self._sets, self._tables, found,
                 np.int64(self._side), self._learnt, self._width,
             )  # fmt: skip
             tally.add_large(self._beyond[:, :beyond])
-            for delta in self._listed(int(part - first)):
-                deltas.add(delta)
+            is_last = part + large >= span.stop
+            if is_last:
+                tally.add_once(int(self._settled.sum()))
+                self._small[:, _ONCE] += changes_of_singletons(self._settled, self._sets)
+                self._small[:, 0] = 0  # what is in no row any more
+            small = self._small if is_last else None
+            deltas.add(
+                add_up_listed(self._columns, self._changed[: part - first], small, self._side)
+            )
             if large:
                 yield part
                 part += 1
         self._is_clear = True
-        tally.add_once(int(self._settled.sum()))
-        deltas.add(singleton_entries(self._settled, self._sets))
-        deltas.add(small_delta(self._small, self._side))
-
-    def _listed(self, parts: int) -> list[DeltaEntries]:
-        """Return what has been listed of so many subpartitions."""
-        if not parts:
-            return []
-        listed = narrow(self._columns[:, : self._changed[parts - 1, -1]])
-        starts = [0, *self._changed[: parts - 1, -1].tolist()]
-        return [
-            DeltaEntries(ends - start, *listed[:, start : ends[-1]])
-            for start, ends in zip(starts, self._changed[:parts], strict=True)
-            if ends[-1] > start
-        ]
 
 
 @inlined

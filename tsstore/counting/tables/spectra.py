@@ -236,18 +236,34 @@ def _by_groups(parts: Sequence[DeltaEntries]) -> Iterator[list[DeltaEntries]]:
 
 def _add_up_together(parts: Sequence[DeltaEntries]) -> DeltaEntries:
     """Add up the entries of the same groups."""
-    joined = [
+    columns = [
         np.concatenate(columns) for columns in zip(*(part.columns for part in parts), strict=True)
     ]
+    before = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    stops = np.stack([part.ends for part in parts]) + before[:, None]
+    return add_up_listed(columns, stops)
+
+
+def add_up_listed(
+    columns: Sequence[Integers] | Integers, stops: I64, small: I64 | None = None, side: int = 0
+) -> DeltaEntries:
+    """Add up entries that are listed part after part, and in each group after group.
+
+    Columns are multiplicity, incidence and states, (entries,) each; those of a part and group end
+    at `stops`, int64 (parts, groups). Beside them may be what has been added up already, int64
+    (groups, cells) of multiplicities below `side`, none of which is listed: that is forgotten.
+    """
+    starts = np.append(0, stops)[:-1].reshape(stops.shape)
+    sizes = (stops - starts).sum(axis=0)
+    if small is None:
+        small, side = np.zeros((len(sizes), 0), np.int64), 0
     # Of one width, so that the loop is compiled for two kinds of integers, not for eight.
-    k, q, states = (column.astype(np.result_type(*joined), copy=False) for column in joined)
-    firsts = np.cumsum([0, *(len(part) for part in parts[:-1])])
-    part_ends = np.stack([part.ends for part in parts])
-    ends = part_ends.sum(axis=0)
-    rows = np.empty((int(np.diff(ends, prepend=0).max()), _ENTRY_COLUMNS), np.int64)
-    added_up = np.empty_like(k), np.empty_like(q), np.empty(len(states), np.int64)
-    where = firsts, part_ends, rows, _index_for(ends)
-    count = _add_up_parts(k, q, states, *where, *added_up, ends)
+    k, q, states = (column.astype(np.result_type(*columns), copy=False) for column in columns)
+    rows = np.empty((int(sizes.max()), _ENTRY_COLUMNS), np.int64)
+    index = np.zeros(slots_for(int(sizes.max(initial=1))), np.uint32)
+    most, ends = len(states) + np.count_nonzero(small), np.empty(len(sizes), np.int64)
+    added_up = np.empty(most, k.dtype), np.empty(most, q.dtype), np.empty(most, np.int64)
+    count = _add_up_parts(k, q, states, starts, stops, small, side, rows, index, *added_up, ends)
     return DeltaEntries(ends, *(narrow(column[:count]) for column in added_up))
 
 
@@ -261,24 +277,17 @@ def _join(some: Sequence[DeltaEntries]) -> DeltaEntries:
     return DeltaEntries(ends, *map(np.concatenate, columns))
 
 
-def _index_for(ends: I64) -> U32:
-    """Return an empty index for the rows of the group that has most."""
-    return np.zeros(slots_for(int(np.diff(ends, prepend=0).max(initial=1))), np.uint32)
+def changes_of_singletons(states: I64, sets: int = 0) -> I64:
+    """Return what is added to the singletons of each spectrum, given how many each group has.
 
-
-def singleton_entries(states: I64, sets: int = 0) -> DeltaEntries:
-    """Return what leaving each group out changes of its so many states, int64 (groups,).
-
-    Each of them occurs once. With sets, states are of each group of each, and of none; see
-    :func:`count_spectra` for the order of what is returned.
+    With sets, states are of each group of each, and of none; see :func:`count_spectra` for the
+    order of what is returned.
     """
-    added = -states
-    if sets:
-        by_set = states.reshape(sets + 1, -1)
-        own = np.concatenate([-by_set, by_set.sum(axis=1, keepdims=True)], axis=1)[:-1]
-        added = np.concatenate([-by_set.sum(axis=0), own.ravel()])
-    ones = np.ones(len(added), np.int64)
-    return DeltaEntries(np.arange(1, len(added) + 1), ones, ones, added)
+    if not sets:
+        return -states
+    by_set = states.reshape(sets + 1, -1)
+    own = np.concatenate([-by_set, by_set.sum(axis=1, keepdims=True)], axis=1)[:-1]
+    return np.concatenate([-by_set.sum(axis=0), own.ravel()])
 
 
 def narrow(values: Integers) -> Integers:
@@ -328,8 +337,10 @@ def _add_up_parts(
     multiplicity: Integers,
     incidence: Integers,
     states: Integers,
-    firsts: I64,
-    part_ends: I64,
+    starts: I64,
+    stops: I64,
+    small: I64,
+    side: int,
     rows: I64,
     index: U32,
     added_multiplicity: Integers,
@@ -339,19 +350,27 @@ def _add_up_parts(
 ) -> int:
     """Write the sums of all parts, group after group, and their ends; return how many.
 
-    The parts' entries begin at `firsts`, and end for each part and group at `part_ends` after that.
+    See :func:`add_up_listed`.
     """
-    total = 0
+    total = before = 0
     for group in range(ends.size):
+        cell = np.uint64(0)
+        for k in range(side):
+            for q in range(k + 1):
+                if small[group, cell] != 0:
+                    added_multiplicity[total], added_incidence[total] = k, q
+                    added_states[total], small[group, cell] = small[group, cell], 0
+                    total += 1
+                cell += _ONE
         entries = 0
-        for part in range(firsts.size):
-            start = part_ends[part, group - 1] if group > 0 else 0
-            for own in range(firsts[part] + start, firsts[part] + part_ends[part, group]):
-                k, q = np.int64(multiplicity[own]), np.int64(incidence[own])
-                entries = _add(rows, index, total, entries, k, q, np.int64(states[own]))
+        for part in range(starts.shape[0]):
+            for own in range(starts[part, group], stops[part, group]):
+                at = np.int64(multiplicity[own]), np.int64(incidence[own])
+                entries = _add(rows, index, before, entries, *at, np.int64(states[own]))
         for entry in range(entries):
             added_multiplicity[total], added_incidence[total] = rows[entry, 0], rows[entry, 1]
             added_states[total] = rows[entry, 2]
             total += 1
+        before += entries
         ends[group] = total
     return total
