@@ -272,6 +272,17 @@ def test_a_record_that_claims_more_than_there_is_takes_no_memory(files, rows, sp
         array.check_extent()
 
 
+def test_the_last_chunk_is_looked_for_until_it_was_there(files, monkeypatch):
+    array, looked_for = write(files, 10), []
+    exists = type(files).exists
+    monkeypatch.setattr(
+        type(files), "exists", lambda self, key: looked_for.append(key) or exists(self, key)
+    )
+    array.check_extent()
+    array.check_extent()
+    assert looked_for == ["layers/a/states/c/2/0"]
+
+
 def test_a_record_that_claims_fewer_is_damage(files):
     commit = write(files, 10).commit
     claim = ArrayCommit(6, commit.digest, 2, commit.tail_checksum)

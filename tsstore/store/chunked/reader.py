@@ -53,6 +53,7 @@ class CommittedArray:
     spec: ArraySpec
     commit: ArrayCommit
     attributes: dict[str, Any] = field(default_factory=dict)
+    _found: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -142,12 +143,15 @@ class CommittedArray:
     def check_extent(self) -> None:
         """Raise DamageError where the last committed chunk is missing.
 
-        A hostile record may claim any number of entries: ask before taking memory for them.
+        A hostile record may claim any number of entries: ask before taking memory for them. Once
+        it was there it is not looked for again.
         """
         last = (self.rows - 1) // self.spec.chunk_rows
-        if self.rows and not self.stored.exists(last):
-            key = self.spec.chunk_key(self.paths.values, last)
-            raise self.files.missing(key, self.stored.where(last))
+        if self.rows and last not in self._found:
+            if not self.stored.exists(last):
+                key = self.spec.chunk_key(self.paths.values, last)
+                raise self.files.missing(key, self.stored.where(last))
+            self._found.add(last)
 
     @property
     def full_chunks(self) -> int:

@@ -26,6 +26,8 @@ MAX_FILE_BYTES = 512 << 20
 PARTIAL = ".partial"
 """Ends the name of a file that is still being written; a process that is stopped leaves it."""
 
+_NO_NAMES = frozenset(("", ".", ".."))
+
 
 def damaged(where: str, what: str) -> DamageError:
     """Return the error that names a damaged file."""
@@ -174,7 +176,7 @@ class Files(ABC):
 
     def check_key(self, key: str) -> None:
         """Raise AccessError where a key leads out of the store, or has an empty component."""
-        if key and any(component in ("", ".", "..") for component in key.split("/")):
+        if key and not _NO_NAMES.isdisjoint(key.split("/")):
             raise AccessError(
                 f"{self.location}: {key!r:.200} is no key; expected names with / between them"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,22 +71,22 @@ class ArraySpec:
     level: int = CODECS["lz4"]
     shard_chunks: int | None = None
 
-    @property
+    @cached_property
     def is_text(self) -> bool:
         """Whether entries are UTF-8 text."""
         return self.dtype == "string"
 
-    @property
+    @cached_property
     def numpy_dtype(self) -> np.dtype[Any]:
         """Dtype of decoded entries, little endian as stored; object for text."""
         return np.dtype(object if self.is_text else self.dtype).newbyteorder("<")
 
-    @property
+    @cached_property
     def entry_bytes(self) -> int:
         """Bytes of one entry as decoded; text has no such number (0)."""
         return 0 if self.is_text else math.prod(self.row_shape) * self.numpy_dtype.itemsize
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Bytes of one decoded chunk; 0 for text."""
         return self.chunk_rows * self.entry_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,7 @@ class LayerPart:
         """Number of rows."""
         return self.states.rows
 
-    @property
+    @cached_property
     def constant_positions(self) -> int | None:
         """Rows of every sample, or None where they vary."""
         if self.positions is not None:
@@ -140,7 +141,7 @@ class LayerPart:
         if first_row != end:
             raise self._wrong_positions("they are fewer than the rows")
 
-    @property
+    @cached_property
     def _name(self) -> str:
         return f"{self.directory}: layer {printable(self.attributes.name)}"
 
