@@ -209,7 +209,7 @@ def test_groups_that_do_not_add_up_are_an_error(tmp_path, monkeypatch, column):
         changes = finish_counts(counts, *choice).changes
         wrong = getattr(changes, column) + np.eye(GROUPS, dtype=np.int64)[0]
         return dataclasses.replace(
-            counts, changes=dataclasses.replace(changes, **{column: wrong}), entries=None
+            counts, changes=dataclasses.replace(changes, **{column: wrong}), entries=()
         )
 
     finish_counts = module.finish_counts
@@ -349,9 +349,10 @@ def test_a_lost_receipt_is_an_error(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("small_sizes")
 def test_multiplicities_that_do_not_add_up_to_the_rows_are_an_error(tmp_path, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 90, 8)})
-    merge = module.build_graph.__globals__["merge_counts"]
+    merge = module.build_graph.__globals__["merge_all"]
     monkeypatch.setattr(
-        "tsstore.analysis.execution.graph.merge_counts", lambda counts: merge(counts[1:])
+        "tsstore.analysis.execution.graph.merge_all",
+        lambda counts, entries: merge(counts[:-1], entries),
     )
     with pytest.raises(CountingError, match=r"a: the multiplicities add up to \d+, but \d+ rows"):
         tsstore.analyze(store)

@@ -33,14 +33,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.statistics.special import FloatArray, check_level
-from tsstore.statistics.spectrum import COLUMNS, Columns, IntArray, Spectrum, sorting, sum_by_keys
+from tsstore.statistics.spectrum import COLUMNS, Columns, IntArray, Spectrum, sum_by_keys
 
 FEWEST_GROUPS = 2
 """One group that holds all samples tells nothing of how much they scatter."""
 
 _NUMBERS = ("samples", "rows", "equal_pairs_within_samples", "pairs_within_samples")
 _ENTRIES = ("group", "multiplicity", "incidence", "states")
-_AT_ONCE = 1 << 13
 _NONE = np.zeros(0, np.int64)
 
 
@@ -107,30 +106,16 @@ class SpectrumDelta(Columns):
         incidence: npt.NDArray[np.signedinteger[Any]],
         states: npt.NDArray[np.signedinteger[Any]],
     ) -> Self:
-        """Make changes from entries that come group after group, each once: in little memory.
+        """Make changes from entries in order, each once and none of them 0: in little memory.
 
-        Numbers are as `from_arrays` takes them, ends, (groups,), tell where the entries of each
-        group end; in each group these are in any order.
+        Numbers are as `from_arrays` takes them; ends, (groups,), tell where the entries of each
+        group end, in which they ascend by multiplicity, then by incidence.
         """
         totals = [_as_integers(number) for number in numbers]
         _check_lengths(_NUMBERS, totals)
-        columns = [np.empty(np.count_nonzero(states), np.int64) for _ in range(4)]
-        first = start = place = 0
-        while first < len(ends):
-            # Few entries of several groups are sorted together.
-            last = max(int(np.searchsorted(ends, start + _AT_ONCE, side="right")), first + 1)
-            sizes = np.diff(ends[first:last], prepend=start)
-            kept = np.flatnonzero(states[start : ends[last - 1]])
-            group = np.repeat(np.arange(first, last), sizes)[kept]
-            kept += start
-            order = sorting(group, multiplicity[kept], incidence[kept])
-            kept = kept[order]
-            own = group[order], multiplicity[kept], incidence[kept], states[kept]
-            for column, values in zip(columns, own, strict=True):
-                column[place : place + len(kept)] = values
-            place += len(kept)
-            first, start = last, int(ends[last - 1])
-        return cls(*totals, *columns)
+        group = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        entries = group, multiplicity, incidence, states
+        return cls(*totals, *(np.asarray(column, np.int64) for column in entries))
 
     @property
     def numbers(self) -> tuple[IntArray, ...]:

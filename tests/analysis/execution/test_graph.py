@@ -27,7 +27,9 @@ from tsstore.analysis.execution.graph import (
     count_partition,
     finish_counts,
     gather,
+    merge_all,
     merge_counts,
+    merge_entries,
     total_pairs,
 )
 from tsstore.analysis.planning.cost import fan_in
@@ -426,9 +428,9 @@ def test_partitions_that_share_buffers_are_counted_as_others_are(
             assert used[-1] is None
             assert found(own) == found(new)
             assert own.spectrum.rows > 0
-            assert (own.entries is None) == (groups is None)
-            if own.entries is not None and new.entries is not None:
-                assert all(map(np.array_equal, own.entries.columns, new.entries.columns))
+            assert len(own.entries) == len(new.entries) == (groups is not None)
+            for one, other in zip(own.entries, new.entries, strict=True):
+                assert all(map(np.array_equal, one.columns, other.columns))
 
     good = index_of(draw_layer(1, 300, 8, distinct=400))
     worse = index_of(layer(scheme.rows(np.repeat(crafted(5000, 1), 2, axis=0))))
@@ -641,12 +643,28 @@ def test_counts_are_merged_in_a_tree(tmp_path, bits):
     states = write_layers(tmp_path / "run", {"a": rows})["a"]
     plan = plan_of(states, partition_bits=bits)
     graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan, ""))
-    merges = [
-        task[1] for task in graph.values() if isinstance(task, tuple) and task[0] is merge_counts
-    ]
-    assert max(map(len, merges)) <= fan_in(0)
-    assert sum(map(len, merges)) == (1 << bits) + 1 + len(merges) - 1
+    tasks = [task for task in graph.values() if isinstance(task, tuple)]
+    merges = [task[1] for task in tasks if task[0] is merge_counts]
+    (last,) = [task[1] for task in tasks if task[0] is merge_all]
+    assert max(map(len, merges), default=0) <= fan_in(0) >= len(last) - 1
+    assert sum(map(len, [*merges, last])) == (1 << bits) + 1 + len(merges)
     assert found(run(states, partition_bits=bits)) == count(rows)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 20])
+@pytest.mark.parametrize("bits", [1, 4, 5])
+def test_changes_are_added_up_by_tasks_that_share_the_groups(tmp_path, groups, bits):
+    rows = draw_layer(1, 200, 8, distinct=50)
+    states = write_layers(tmp_path / "run", {"a": rows})["a"]
+    samples = Samples(groups=RandomGroups(groups))
+    shares = set()
+    for spill in (False, True):
+        plan = plan_of(states, spill, groups, partition_bits=bits)
+        graph, _ = build_graph(LayerJob(states, KeyScheme.create(8), plan, "", samples))
+        shares.add(sum(type(one) is tuple and one[0] is merge_entries for one in graph.values()))
+        counts = run(states, spill, groups=samples.groups, partition_bits=bits)
+        check_groups(states, [rows], samples.groups, counts)
+    assert shares == {1, min(groups, 1 << bits >> 1, 8)}
 
 
 def test_counts_add_up():
@@ -660,7 +678,7 @@ def test_numbers_of_groups_add_up_where_there_are_any():
     counts = Counts(Spectrum.empty(), changes=numbers)
     merged = merge_counts([counts, Counts(Spectrum.empty()), counts])
     assert merged.changes == SpectrumDelta.from_arrays([[2, 4]] * 4)
-    assert merged.entries is None
+    assert merged.entries == ()
     assert check_receipts([], 0).told == (0, 0)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
+from itertools import pairwise
 
 import counting_cases
 import numpy as np
@@ -18,6 +19,7 @@ from tsstore.counting.tables.spectra import (
     add_up_listed,
     cells_of,
     changes_of_singletons,
+    join_entries,
 )
 from tsstore.errors import CountingError
 
@@ -150,6 +152,28 @@ def test_sums_may_be_wider_than_what_they_are_of() -> None:
     assert part.states.dtype == np.int32
     assert both.states.tolist() == [2**32 - 2]
     assert both.multiplicity.dtype == np.int32
+
+
+@given(rows_of_groups)
+def test_changes_in_order_ascend_in_each_group_and_none_is_0(by_group) -> None:
+    ordered = added_up(by_group).in_order()
+    k, q, states = ordered.columns
+    group = np.repeat(range(GROUPS), np.diff(ordered.ends, prepend=0))
+    cells = list(zip(group.tolist(), k.tolist(), q.tolist(), strict=True))
+    assert cells == sorted(expected(by_group))
+    assert states.all()
+    assert changes_as_counter(ordered) == expected(by_group)
+
+
+@given(rows_of_groups, st.integers(0, GROUPS), st.integers(0, GROUPS))
+def test_changes_of_some_groups_after_others_are_those_of_all(by_group, one, other) -> None:
+    part = added_up(by_group)
+    some = [part.of(*span) for span in pairwise(sorted({0, one, other, GROUPS}))]
+    for dtype in (None, np.int64):
+        joined = join_entries(some, dtype)
+        assert joined.ends.tolist() == part.ends.tolist()
+        assert changes_as_counter(joined) == changes_as_counter(part)
+    assert joined.states.dtype == joined.multiplicity.dtype == np.int64
 
 
 def test_one_part_is_returned_as_it_is() -> None:

@@ -22,9 +22,9 @@ from tsstore.analysis.execution.exchange import (
     read_slices,
     spill,
 )
-from tsstore.analysis.execution.reduction import merge_tree
+from tsstore.analysis.execution.reduction import merge_levels, merge_tree
 from tsstore.analysis.machine import give_back_memory
-from tsstore.analysis.planning.cost import FAN_IN, fan_in
+from tsstore.analysis.planning.cost import FAN_IN, fan_in, merge_shares
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import Samples
 from tsstore.counting.arena import Arena
@@ -32,7 +32,7 @@ from tsstore.counting.partition import scatter
 from tsstore.counting.parts import PartPiece, Parts, divide_rows, subpartitions_of, tag_rows
 from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered, aggregate_parts
-from tsstore.counting.tables.spectra import DeltaEntries, add_up_entries
+from tsstore.counting.tables.spectra import DeltaEntries, add_up_entries, join_entries
 from tsstore.errors import CountingError
 from tsstore.statistics.jackknife import SpectrumDelta, merge_deltas
 from tsstore.statistics.spectrum import Spectrum, merge
@@ -49,15 +49,16 @@ class Counts:
 
     Pairs are of rows within one sample; those that are equal are found where their state is
     counted, by the table for pre-aggregation or with its partition. Without groups of samples there
-    are no changes, which leaving each of them out makes; entries are those still to be sorted into
-    them, of partitions that wait to be merged. Beside is what else was made of the rows.
+    are no changes, which leaving each of them out makes; entries are what partitions know of them,
+    in the end added up and in order, of some groups after others. Beside is what else was made of
+    the rows.
     """
 
     spectrum: Spectrum
     equal_pairs_within_samples: int = 0
     pairs_within_samples: int = 0
     changes: SpectrumDelta | None = None
-    entries: DeltaEntries | None = None
+    entries: tuple[DeltaEntries, ...] = ()
     beside: Results = ()
 
 
@@ -207,7 +208,8 @@ def count_partition(
     if entries is not None:
         none = np.zeros_like(pairs)
         changes = SpectrumDelta.from_arrays([none, none, pairs, none])
-    return Counts(Spectrum.from_arrays(*found), int(pairs.sum()), 0, changes, entries)
+    own = () if entries is None else (entries,)
+    return Counts(Spectrum.from_arrays(*found), int(pairs.sum()), 0, changes, own)
 
 
 def gather(slices: Iterator[Records], most_bytes: int) -> list[Records] | None:
@@ -234,26 +236,45 @@ def total_pairs(index: Index) -> Counts:
 
 def merge_counts(counts: Sequence[Counts]) -> Counts:
     """Add up the counts of disjoint shares."""
-    entries = [count.entries for count in counts if count.entries is not None]
+    entries = _entries(counts)
+    return merge_all(counts, [add_up_entries(entries)] if entries else [])
+
+
+def merge_all(counts: Sequence[Counts], entries: Iterable[DeltaEntries | None]) -> Counts:
+    """Add up the counts of disjoint shares but for their entries, which have been added up."""
     return Counts(
         merge(count.spectrum for count in counts),
         sum(count.equal_pairs_within_samples for count in counts),
         sum(count.pairs_within_samples for count in counts),
         _merge_changes([count.changes for count in counts]),
-        add_up_entries(entries) if entries else None,
+        tuple(own for own in entries if own is not None),
         next((count.beside for count in counts if count.beside), ()),
     )
 
 
+def merge_entries(counts: Sequence[Counts], share: int, shares: int) -> DeltaEntries | None:
+    """Add up the entries of one of so many shares of all groups, in order; None without any."""
+    entries = _entries(counts)
+    if not entries:
+        return None
+    first, stop = (len(entries[0].ends) * end // shares for end in (share, share + 1))
+    return add_up_entries([own.of(first, stop) for own in entries]).in_order()
+
+
+def _entries(counts: Sequence[Counts]) -> list[DeltaEntries]:
+    return [own for count in counts for own in count.entries]
+
+
 def finish_counts(counts: Counts, states: LayerStates, samples: Samples) -> Counts:
-    """Sort the changes of all partitions, and count the samples of parts that have no rows."""
+    """Make changes of all entries, and count the samples of parts that have no rows."""
     if samples.groups is None:
         return counts
-    numbers, entries = group_numbers(counts, states, samples), counts.entries
-    if entries is None:
+    numbers = group_numbers(counts, states, samples)
+    if not counts.entries:
         return replace(counts, changes=SpectrumDelta.from_arrays(numbers))
+    entries = join_entries(counts.entries, np.int64)
     changes = SpectrumDelta.from_groups(numbers, entries.ends, *entries.columns)
-    return replace(counts, changes=changes, entries=None)
+    return replace(counts, changes=changes, entries=())
 
 
 def count_in_one_task(job: LayerJob) -> Counts:
@@ -269,7 +290,7 @@ def count_in_one_task(job: LayerJob) -> Counts:
     partitions = range(1 << job.plan.partition_bits)
     of = job.plan, job.scheme.words
     counts = [count_partition(index, *of, partition, buffers) for partition in partitions]
-    return merge_counts([total_pairs(index), *counts])
+    return merge_all([total_pairs(index), *counts], [merge_entries(counts, 0, 1)])
 
 
 def group_numbers(counts: Counts, states: LayerStates, samples: Samples) -> npt.NDArray[np.int64]:
@@ -297,15 +318,19 @@ def build_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:
 def add_partitions(graph: dict[Any, Any], job: LayerJob, index: Any) -> Any:
     """Add the second half of a graph, given the key of its index; return the key of its result."""
     token = uuid.uuid4().hex[:12]
-    level: list[Any] = [f"tsstore-pairs-{token}"]
-    graph[level[0]] = (total_pairs, index)
-    buffers = f"tsstore-buffers-{token}"
-    graph[buffers] = (Buffers, job.arena)
-    words, many = job.scheme.words, fan_in(job.samples.group_count)
+    pairs, buffers = f"tsstore-pairs-{token}", f"tsstore-buffers-{token}"
+    graph |= {pairs: (total_pairs, index), buffers: (Buffers, job.arena)}
+    level: list[Any] = []
     for partition in range(1 << job.plan.partition_bits):
         level.append((f"tsstore-partition-{token}", partition))
-        graph[level[-1]] = (count_partition, index, job.plan, words, partition, buffers)
-    return merge_tree(graph, level, many, f"tsstore-merge-{token}", merge_counts)
+        graph[level[-1]] = (count_partition, index, job.plan, job.scheme.words, partition, buffers)
+    many = fan_in(job.samples.group_count)
+    level = merge_levels(graph, level, many, f"tsstore-merge-{token}", merge_counts, many)
+    shares = merge_shares(job.samples.group_count, job.plan.partition_bits, job.plan.spill)
+    entries: list[Any] = [(f"tsstore-changes-{token}", share) for share in range(shares)]
+    graph |= {key: (merge_entries, level, key[1], shares) for key in entries}
+    graph[f"tsstore-merged-{token}"] = (merge_all, [pairs, *level], entries)
+    return f"tsstore-merged-{token}"
 
 
 def build_index_graph(job: LayerJob) -> tuple[dict[Any, Any], Any]:

@@ -294,11 +294,23 @@ def merge_tree(
     graph: dict[Any, Any], level: list[Any], many: int, name: str, merge: Callable[..., Any]
 ) -> Any:
     """Add the merging of all results of a level to the graph, so many at a time; return its key."""
+    return merge_levels(graph, level, many, name, merge, 1)[0]
+
+
+def merge_levels(
+    graph: dict[Any, Any],
+    level: list[Any],
+    many: int,
+    name: str,
+    merge: Callable[..., Any],
+    most: int,
+) -> list[Any]:
+    """Do so until no more than so many are left; return their keys."""
     depth = 0
-    while len(level) > 1:
+    while len(level) > most:
         groups = [level[start : start + many] for start in range(0, len(level), many)]
         level = [(name, depth, number) for number in range(len(groups))]
         for merged, group in zip(level, groups, strict=True):
             graph[merged] = (merge, group)
         depth += 1
-    return level[0]
+    return level

@@ -26,6 +26,7 @@ from tsstore.analysis.request import Request
 from tsstore.analysis.samples import Samples, Sets
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
+from tsstore.counting.tables.spectra import join_entries
 from tsstore.counting.warm_up import warm_up
 from tsstore.errors import CountingError
 from tsstore.statistics.jackknife import SpectrumDelta
@@ -129,18 +130,15 @@ def _by_set(counts: Counts, states: LayerStates, samples: Samples) -> list[Count
     """Return what was counted of each set, and at last of all samples; changes are sorted."""
     groups, sets = samples.told
     numbers = group_numbers(counts, states, samples).reshape(4, sets + 1, groups)
-    entries = counts.entries
-    if entries is None:
+    if not counts.entries:
         return [Counts(Spectrum.empty())] * (sets + 1)
+    entries = join_entries(counts.entries)
     found = []
     for own in range(sets):
         first = groups + own * (groups + 1)
         spectrum = entries.of(first + groups, first + groups + 1)
-        held = spectrum.states > 0
-        columns = (column[held] for column in spectrum.columns)
-        found.append(
-            (Spectrum.from_arrays(*columns), numbers[:, own], entries.of(first, first + groups))
-        )
+        of_set = Spectrum.from_arrays(*spectrum.columns)
+        found.append((of_set, numbers[:, own], entries.of(first, first + groups)))
     found.append((counts.spectrum, numbers.sum(axis=1), entries.of(0, groups)))
     return [
         Counts(

@@ -16,6 +16,7 @@ from tsstore.counting.tables.grouped import count_codes, grouped_slot_bytes, lea
 from tsstore.counting.tables.plain import slot_bytes
 
 FAN_IN, GROUPED_FAN_IN = 16, 4
+MERGE_SHARES = 8
 FRAME_BYTES = 1 << 20
 """Of records that are read from a file at a time, about: a piece's of a partition may be more."""
 ENTRY_BYTES, HEADER_BYTES = 28, 20
@@ -315,6 +316,16 @@ def fan_in(groups: int) -> int:
     return GROUPED_FAN_IN if groups else FAN_IN
 
 
+def merge_shares(groups: int, partition_bits: int, spill: bool) -> int:
+    """Return by how many tasks changes by group are added up in the end, each some groups.
+
+    Where records go through files memory is short, or results would be sent to several workers.
+    """
+    if spill:
+        return min(groups, 1)
+    return min(groups, max((1 << partition_bits) // 2, 1), MERGE_SHARES)
+
+
 def waiting_results(results: int) -> int:
     """Return how many of so many results wait at most until they are added up, some at a time."""
     left, levels = results, 1
@@ -333,16 +344,17 @@ def count_tasks(work: Work, blocks: int, partition_bits: int) -> int:
 
     What blocks have counted within samples is merged with the partitions.
     """
-    level = (1 << partition_bits) + 1
-    tasks = blocks + 1 + level + _merges(level, fan_in(work.groups))
+    level, many = 1 << partition_bits, fan_in(work.groups)
+    tasks = blocks + 1 + level + 1 + _merges(level, many, many)
+    tasks += merge_shares(work.groups, partition_bits, spill=False) + 1
     # Receipts are merged as well where something is made of rows besides records.
     return tasks + (_merges(blocks, FAN_IN) if work.result_bytes else 0)
 
 
-def _merges(level: int, many: int) -> int:
-    """Return how many tasks merge so many results, so many at a time."""
+def _merges(level: int, many: int, left: int = 1) -> int:
+    """Return how many tasks merge so many results, so many at a time, until so many are left."""
     tasks = 0
-    while level > 1:
+    while level > left:
         level = -(-level // many)
         tasks += level
     return tasks

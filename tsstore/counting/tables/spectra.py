@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from tsstore.counting.hashing import LONG_PROBE, PROBE_LIMIT, Place, slots_for
 from tsstore.errors import CountingError
@@ -187,6 +187,18 @@ class DeltaEntries:
         own = slice(before, before + ends[-1])
         return DeltaEntries(ends, *(column[own] for column in self.columns))
 
+    def in_order(self) -> DeltaEntries:
+        """Return them by multiplicity, then by incidence, in each group; without those of 0."""
+        k, q, states = self.columns
+        chosen, start = [], 0
+        for end in self.ends.tolist():
+            own = np.flatnonzero(states[start:end]) + start
+            chosen.append(own[_sorting(k[own], q[own])])
+            start = end
+        order = np.concatenate(chosen)
+        ends = np.cumsum([len(own) for own in chosen])
+        return DeltaEntries(ends, k[order], q[order], states[order])
+
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""
@@ -220,7 +232,7 @@ def add_up_entries(parts: Sequence[DeltaEntries]) -> DeltaEntries:
     """
     if len(parts) == 1:
         return parts[0]
-    return _join([_add_up_together(own) for own in _by_groups(parts)])
+    return join_entries([_add_up_together(own) for own in _by_groups(parts)])
 
 
 def _by_groups(parts: Sequence[DeltaEntries]) -> Iterator[list[DeltaEntries]]:
@@ -267,14 +279,21 @@ def add_up_listed(
     return DeltaEntries(ends, *(narrow(column[:count]) for column in added_up))
 
 
-def _join(some: Sequence[DeltaEntries]) -> DeltaEntries:
-    """Return the entries of some groups after those of others as one."""
-    if len(some) == 1:
+def join_entries(some: Sequence[DeltaEntries], dtype: DTypeLike | None = None) -> DeltaEntries:
+    """Return the entries of some groups after those of others as one, of such integers."""
+    if len(some) == 1 and dtype is None:
         return some[0]
     before = np.cumsum([0, *(len(own) for own in some[:-1])])
     ends = np.concatenate([own.ends + start for own, start in zip(some, before, strict=True)])
     columns = zip(*(own.columns for own in some), strict=True)
-    return DeltaEntries(ends, *map(np.concatenate, columns))
+    return DeltaEntries(ends, *(np.concatenate(column, dtype=dtype) for column in columns))
+
+
+def _sorting(multiplicity: Integers, incidence: Integers) -> I64:
+    """Return the order by multiplicity, then by incidence; narrow ones make one integer."""
+    if multiplicity.itemsize + incidence.itemsize > 8:
+        return np.lexsort((incidence, multiplicity))
+    return np.argsort(multiplicity.astype(np.int64) << 32 | incidence)
 
 
 def changes_of_singletons(states: I64, sets: int = 0) -> I64:
