@@ -118,3 +118,16 @@ def test_the_memory_that_is_named_suffices_where_groups_are_counted_one_by_one(t
         with pytest.raises(MemoryTooSmallError) as error:
             tsstore.analyze(run, memory=memory, **asked)
         assert tsstore.analyze(run, memory=error.value.needed, **asked)
+
+
+@pytest.mark.parametrize("function", [tsstore.analyze, tsstore.plan])
+@pytest.mark.parametrize("by", [None, "label"])
+def test_the_memory_that_is_named_suffices_once_ids_are_compared_in_it(tmp_path, function, by):
+    """With so little that ids are not compared, nothing is held of samples that are left out."""
+    rows = np.random.default_rng(0).integers(0, 256, (30_000, 4), np.uint8)
+    columns = {"id": np.arange(30_000) // 2, "label": np.arange(30_000) % 2}
+    run = write_layers(tmp_path / "run", {"a": layer(rows)}, columns=columns, chunk_bytes=MIB)
+    asked = {"by": by, "scheduler": "synchronous", "scratch": tmp_path, "intervals": False}
+    with pytest.raises(MemoryTooSmallError) as error:
+        function(run, memory="1KiB", **asked)
+    assert function(run, memory=error.value.needed, **asked)

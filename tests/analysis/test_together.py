@@ -264,3 +264,21 @@ def test_chunks_that_are_longer_than_pieces_are_read_in_pieces_of_many_samples(
     found = tsstore.compare(*runs, scheduler="synchronous")
     assert [own.share for own in found.values()] == [0, 0, 0]
     assert min(samples) > 1
+
+
+def test_too_little_memory_is_refused_for_groups_and_for_the_other_run_at_once(tmp_path):
+    """Groups of so many rows take more than all else."""
+    rows, columns = np.zeros((600_000, 20), np.uint8), {"id": np.arange(300)}
+    columns["label"] = columns["id"] % 7
+    runs = [
+        write_layers(
+            tmp_path / name, {"a": layer(rows, 2_000)}, columns=columns, chunk_bytes=1 << 20
+        )
+        for name in "ab"
+    ]
+    asked = {"memory": "1KiB", "scheduler": "synchronous", "scratch": tmp_path, "by": "label"}
+    with pytest.raises(MemoryTooSmallError) as of_groups:
+        tsstore.analyze(runs[0], **asked)
+    with pytest.raises(MemoryTooSmallError) as refused:
+        compare_with_neurons(*runs, Request(**asked))
+    assert refused.value.needed >= of_groups.value.needed

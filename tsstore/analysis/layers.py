@@ -7,7 +7,8 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from tsstore.analysis.planning.layers import (
     plan_beside,
     share_out,
 )
+from tsstore.analysis.refusals import refuse
+from tsstore.analysis.repeats import once_compared
 from tsstore.analysis.request import Request, check_rows
 from tsstore.analysis.results.estimates import PER_SAMPLE
 from tsstore.analysis.results.layer import LayerResult
@@ -34,7 +37,7 @@ from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.arena import Arena
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
-from tsstore.errors import CountingError, TsstoreError
+from tsstore.errors import CountingError, MemoryTooSmallError, TsstoreError
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import SampleFilter
 
@@ -89,8 +92,28 @@ def plan_layers(
     for states, samples in layers:
         check_rows(states, samples.sample_filter)
         works.append(layer_work(states, scheduler, request, samples.group_count, left_out))
-    plans = plan_beside(works, [states for states, _ in layers], request, scheduler)
+    try:
+        plans = plan_beside(works, [states for states, _ in layers], request, scheduler)
+    except MemoryTooSmallError as refused:
+        refuse_compared(refused, layers, request, scheduler)
     return [plan.whole for plan in plans]
+
+
+def refuse_compared(
+    refused: MemoryTooSmallError,
+    layers: Sequence[tuple[LayerStates, Samples]],
+    request: Request,
+    scheduler: Scheduler,
+) -> NoReturn:
+    """Raise a refusal to count layers, or that with more memory, in which ids are compared."""
+    if not any(samples.problem for _, samples in layers):
+        raise refused
+    compared = {
+        id(samples): once_compared(samples, states.samples) if samples.problem else samples
+        for states, samples in layers
+    }
+    later = [(states, compared[id(samples)]) for states, samples in layers]
+    refuse(refused, [partial(plan_layers, later, request, scheduler)])
 
 
 def count_layer(

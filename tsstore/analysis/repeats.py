@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -112,18 +112,31 @@ def _choose_samples(
 def plan_samples(store: StateStore, request: Request, scheduler: Scheduler) -> Samples:
     """Return which samples are left out for certain, and how many may be at most; read no state."""
     memory, groups = scheduler.memory(request.memory), deal_groups(store, request)
+    repeated, problem = ALL_SAMPLES, ""
     if request.unique_by is not None:
         repeated = leave_out_repeated(store, request.unique_by, memory)
-    else:
-        same = find_same_ids(store, memory) if request.repeats == "once" else ""
-        repeated = SampleFilter(most=0 if isinstance(same, str) else HELD * same.samples)
-    return Samples(store.view.samples.joined(repeated), groups)
+    elif request.repeats == "once":
+        same = find_same_ids(store, memory)
+        if isinstance(same, str):
+            problem = same
+        else:
+            repeated = SampleFilter(most=HELD * same.samples)
+    return Samples(store.view.samples.joined(repeated), groups, problem=problem)
 
 
 def samples_at_most(store: StateStore, request: Request) -> Samples:
     """Return what a plan reckons with where memory is too small to compare ids: most left out."""
-    repeated = SampleFilter(most=store.samples)
-    return Samples(store.view.samples.joined(repeated), deal_groups(store, request))
+    samples = Samples(store.view.samples, deal_groups(store, request))
+    return once_compared(samples, store.samples, 1 if request.unique_by else HELD)
+
+
+def once_compared(samples: Samples, count: int, held: int = HELD) -> Samples:
+    """Return what a plan reckons with once there is memory to compare the ids of so many samples.
+
+    Of each it holds so many numbers at most.
+    """
+    repeated = SampleFilter(most=held * count)
+    return replace(samples, sample_filter=samples.sample_filter.joined(repeated), problem="")
 
 
 def check_ids(runs: Sequence[StateStore], request: Request, memory: int) -> None:

@@ -22,7 +22,7 @@ from tsstore.analysis.flips import (
     unequal_in_step,
     why_not_compared,
 )
-from tsstore.analysis.groups.analyze import analyze_chosen_groups
+from tsstore.analysis.groups.analyze import analyze_chosen_groups, check_groups
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.layers import analyze_layers
 from tsstore.analysis.neurons.firing import firing_bytes
@@ -68,8 +68,8 @@ def memory_checks(
     """Yield what raises MemoryTooSmallError where memory is too small to count runs together."""
     kept = bytes_beside(first, second, runner)
     beside = Beside(passes, kept_bytes=kept)
-    if not request.in_groups:
-        yield partial(plan_runs, [first], replace(request, beside=beside), runner)
+    plan_first = partial(check_groups, first) if request.in_groups else partial(plan_runs, [first])
+    yield partial(plan_first, replace(request, beside=beside), runner)
     yield partial(plan_runs, [second], _alone(request, kept), runner)
     yield from comparing_checks(first, second, request, runner, beside.held_bytes)
 

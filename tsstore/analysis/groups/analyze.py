@@ -16,7 +16,7 @@ from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.layers import layer_result, plan_layers
 from tsstore.analysis.refusals import all_fit, refuse
-from tsstore.analysis.repeats import samples_at_most
+from tsstore.analysis.repeats import plan_samples, samples_at_most
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
@@ -26,6 +26,7 @@ from tsstore.analysis.runs import (
     analyze_samples,
     choose_or_refuse,
     plan_runs,
+    refuse_all,
 )
 from tsstore.analysis.samples import Dealt, Samples, count_right
 from tsstore.analysis.schedulers import Scheduler
@@ -91,6 +92,26 @@ def _choose(store: StateStore, request: Request, grouping: Grouping, runner: Sch
     return samples
 
 
+def check_groups(store: StateStore, request: Request, runner: Scheduler) -> None:
+    """Raise MemoryTooSmallError where memory is too small to count groups; no state is read."""
+    grouping = group(store, request)
+    try:
+        samples = plan_samples(store, request, runner)
+    except MemoryTooSmallError as refused:
+        in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
+        refuse_all(refused, [store], request, runner, in_one_pass)
+    if _are_alike(store, samples):
+        plan_groups(store.values(), request, runner, samples, len(grouping.values))
+    else:
+        _check_one_by_one(store, request, grouping, runner, samples)
+
+
+def _are_alike(store: StateStore, samples: Samples) -> bool:
+    """Whether the same samples of a group count alone and with others, so that one pass will do."""
+    repeated = samples.staying or samples.problem
+    return not repeated and samples.sample_filter.planned == store.view.samples.planned
+
+
 def _plan_in_one_pass(
     store: StateStore, request: Request, runner: Scheduler, grouping: Grouping
 ) -> None:
@@ -99,26 +120,30 @@ def _plan_in_one_pass(
     plan_groups(store.values(), request, runner, samples, len(grouping.values))
 
 
+def _check_one_by_one(
+    store: StateStore, request: Request, grouping: Grouping, runner: Scheduler, samples: Samples
+) -> None:
+    """Raise MemoryTooSmallError where memory is too small to count groups one by one."""
+    try:
+        all_fit(_checks(store, request, grouping, runner, samples))
+    except MemoryTooSmallError as refused:
+        if not samples.problem:
+            raise
+        # With more memory ids are compared, and none may be left out.
+        refuse(refused, [partial(_plan_in_one_pass, store, request, runner, grouping)])
+
+
 def _count_grouping(
     store: StateStore, request: Request, grouping: Grouping, runner: Scheduler, samples: Samples
 ) -> GroupedAnalysis:
     """Analyse groups that are known, of samples that are."""
     has_whole = len(store.steps) == 1
-    alike = not (samples.staying or samples.problem)
-    if alike and samples.sample_filter.samples == store.view.samples.samples:
+    if _are_alike(store, samples):
         found = _analyze_in_one_pass(store, request, runner, grouping, samples)
         groups, whole = found[:-1], found[-1] if has_whole else None
     else:
+        _check_one_by_one(store, request, grouping, runner, samples)
         alone = replace(request, beside=Beside())
-        told = samples if has_whole else None
-        try:
-            all_fit(_checks(store, request, alone, grouping, runner, told))
-        except MemoryTooSmallError as refused:
-            if not samples.problem:
-                raise
-            # With more memory ids are compared, and none may be left out.
-            in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
-            refuse(refused, [in_one_pass])
         views = (grouping.view(store, number) for number in range(len(grouping.values)))
         groups = [analyze_samples([view], alone, runner)[0] for view in views]
         whole = analyze_chosen([store], [samples], request, runner)[0] if has_whole else None
@@ -129,19 +154,19 @@ def _count_grouping(
 def _checks(
     store: StateStore,
     request: Request,
-    alone: Request,
     grouping: Grouping,
     runner: Scheduler,
-    samples: Samples | None,
+    samples: Samples,
 ) -> Iterator[Callable[[], object]]:
-    """Yield what raises MemoryTooSmallError where memory is too small to count groups one by one.
+    """Yield what raises MemoryTooSmallError where memory is too small to count one group by itself.
 
-    If it is given which samples count of all together, these are counted as well.
+    If they are of one step, all samples together are counted as well.
     """
+    alone = replace(request, beside=Beside())
     # One view at a time: it holds the numbers of all samples that are not in it.
     for number in range(len(grouping.values)):
         yield partial(plan_runs, [grouping.view(store, number)], alone, runner)
-    if samples is not None:
+    if len(store.steps) == 1:
         layers = [(states, samples) for states in store.values()]
         yield partial(plan_layers, layers, request, runner)
 

@@ -23,8 +23,8 @@ from tsstore.analysis.planning.layer_plan import Plan, PlannedLayer
 from tsstore.analysis.planning.layers import layer_work, make_plans
 from tsstore.analysis.planning.planned_report import plan_other_run, plan_report
 from tsstore.analysis.planning.run_plan import RunPlan
-from tsstore.analysis.refusals import all_fit
-from tsstore.analysis.repeats import HELD, plan_samples
+from tsstore.analysis.refusals import all_fit, refuse
+from tsstore.analysis.repeats import HELD, once_compared, plan_samples
 from tsstore.analysis.request import (
     Bins,
     Layers,
@@ -36,6 +36,7 @@ from tsstore.analysis.request import (
     with_layers,
 )
 from tsstore.analysis.runs import refuse_all
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler, choose
 from tsstore.analysis.together import bytes_beside
 from tsstore.errors import MemoryTooSmallError
@@ -119,8 +120,8 @@ def plan(
             samples = plan_samples(store, request, runner)
         except MemoryTooSmallError as refused:
             refuse_all(refused, [store], request, runner)
-        groups, left_out = samples.group_count, samples.sample_filter.planned
-        compared = (left_out - store.view.samples.samples) // HELD if unique_by is None else 0
+        repeated = samples.sample_filter.planned - store.view.samples.samples
+        compared = repeated // HELD if unique_by is None else 0
         passes = {name: (layer_pass(states),) for name, states in store.items()}
         reported, other = replace(request, beside=Beside(passes)), None
         if compare is not None:
@@ -129,23 +130,17 @@ def plan(
             other, in_step = plan_other_run(store, second, request, runner)
             beside = Beside(passes, in_step, bytes_beside(store, second, runner))
             reported = replace(request, beside=beside)
-        works, report_works = [], []
-        for states in store.values():
-            check_rows(states, samples.sample_filter)
-            if sets:
-                groups, left_out = groups or 1, left_out_of_sets(states, samples)
-            of = groups, left_out, sets
-            works.append(layer_work(states, runner, request, *of))
-            report_works.append(layer_work(states, runner, reported, *of))
+        works = _works(store, request, samples, sets, runner)
         report = None
         if by != "step":
+            report_works = _works(store, reported, samples, sets, runner)
             report = plan_report(store, report_works, reported, runner, other)
         pairs, kept = {}, 0
         for name, states in store.items() if joint else ():
             kept += firing_bytes(states.neurons)
             pairs[name] = plan_pairs(states, amount, runner, kept)
             kept += pairs[name].matrix_bytes
-        checks: list[Callable[[], Any]] = [partial(make_plans, works, amount, runner)]
+        checks: list[Callable[[], Any]] = [partial(_plans, store, request, samples, sets, runner)]
         if novelty is not None:
             checks.append(partial(_plan_overlap, store, novelty, layers, request, runner))
         plans, overlap = [*all_fit(checks), {}][:2]
@@ -165,6 +160,35 @@ def plan(
     where = None if scratch is None else os.fspath(scratch)
     told = threads, shared_memory, planned, smallest, in_memory, where, pairs, sets
     return RunPlan(store.path, amount, *told, overlap, report, compared)
+
+
+def _works(
+    store: StateStore, request: Request, samples: Samples, sets: int, runner: Scheduler
+) -> list[Work]:
+    """Return what there is to count in each layer, in so many sets of samples."""
+    works = []
+    for states in store.values():
+        check_rows(states, samples.sample_filter)
+        groups, left_out = samples.group_count, samples.sample_filter.planned
+        if sets:
+            groups, left_out = groups or 1, left_out_of_sets(states, samples)
+        works.append(layer_work(states, runner, request, groups, left_out, sets))
+    return works
+
+
+def _plans(
+    store: StateStore, request: Request, samples: Samples, sets: int, runner: Scheduler
+) -> list[Plan]:
+    """Return how layers would be counted; a refusal is also for what comes of comparing ids."""
+    of = partial(_works, store, request, sets=sets, runner=runner)
+    memory = runner.memory(request.memory)
+    try:
+        return make_plans(of(samples=samples), memory, runner)
+    except MemoryTooSmallError as refused:
+        if not samples.problem:
+            raise
+        compared = once_compared(samples, store.samples)
+        refuse(refused, [partial(make_plans, of(samples=compared), memory, runner)])
 
 
 def _as_counted(plan: Plan, sets: int) -> Plan:
