@@ -258,29 +258,29 @@ def rows_of_states(seed: int, count: int, distinct: int, row_bytes: int) -> np.n
     return states[generator.integers(0, distinct, count)]
 
 
-def true_spectrum(rows: np.ndarray, positions: Iterable[int], left_out: Any = ()) -> Counter:
-    """The spectrum by its definition: a Counter of rows, and a set of rows for each sample."""
-    contents = [row.tobytes() for row in rows]
-    multiplicity: Counter = Counter()
-    incidence: Counter = Counter()
-    start = 0
-    for sample, count in enumerate(positions):
-        of_sample = contents[start : start + count]
-        start += count
-        if sample not in left_out:
-            multiplicity.update(of_sample)
-            incidence.update(set(of_sample))
-    return Counter((multiplicity[state], incidence[state]) for state in multiplicity)
+def numbers_of(rows: np.ndarray) -> np.ndarray:
+    """Rows as numbers of states."""
+    known: dict[bytes, int] = {}
+    states = [known.setdefault(row.tobytes(), len(known)) for row in rows]
+    return np.array(states, np.int64)
 
 
-def true_pairs(rows: np.ndarray, positions: Iterable[int]) -> int:
-    """Pairs of rows of one sample that are equal, by a Counter of each."""
-    contents, pairs, start = [row.tobytes() for row in rows], 0, 0
-    for count in positions:
-        times = Counter(contents[start : start + count]).values()
-        pairs += sum(own * (own - 1) // 2 for own in times)
-        start += count
-    return pairs
+def true_spectrum(states: np.ndarray, positions: np.ndarray, left_out: Any = False) -> Counter:
+    """The spectrum by its definition: rows that show a state, and samples with such rows."""
+    kept = np.repeat(~np.broadcast_to(left_out, len(positions)), positions)
+    samples, states = np.repeat(np.arange(len(positions)), positions)[kept], states[kept]
+    distinct = states.max(initial=0) + 1
+    multiplicity = np.bincount(states)
+    incidence = np.bincount(np.unique(samples * distinct + states) % distinct)
+    shown = multiplicity > 0
+    return Counter(pairs_of(multiplicity[shown], incidence[shown]))
+
+
+def true_pairs(states: np.ndarray, positions: np.ndarray) -> int:
+    """Pairs of rows of one sample that are equal."""
+    samples = np.repeat(np.arange(len(positions)), positions)
+    _, times = np.unique(samples * (states.max(initial=0) + 1) + states, return_counts=True)
+    return int((times * (times - 1) // 2).sum())
 
 
 def absorbed(
@@ -431,7 +431,7 @@ def compare_bucket(words: np.ndarray, at: int, word: int) -> tuple[np.uint64, np
     """The intrinsic of that name in plain Python, as those that follow."""
     assert 0 <= at <= words.size - 8, "compared outside of the words"
     bucket = words[int(at) : int(at) + 8]
-    same, empty = (sum(1 << i for i in np.flatnonzero(bucket == n).tolist()) for n in (word, 0))
+    same, empty = (np.packbits(bucket == n, bitorder="little")[0] for n in (word, 0))
     return np.uint64(same), np.uint64(empty)
 
 
