@@ -200,7 +200,10 @@ def totals(pieces: Iterable[Records]) -> dict[Any, tuple[int, int]]:
 
 def totals_by_group(pieces: Iterable[Records]) -> dict[Any, tuple[int, int]]:
     """Multiplicity and incidence of each key and group."""
-    sums = sum_up(join_columns(pieces))
+    return by_key_and_group(sum_up(join_columns(pieces)))
+
+
+def by_key_and_group(sums: Sums) -> dict[Any, tuple[int, int]]:
     keys = map(tuple, sums.keys[sums.number_of].tolist())
     places = zip(keys, sums.group.tolist(), strict=True)
     return dict(zip(places, pairs_of(sums.k_of, sums.q_of), strict=True))
@@ -304,36 +307,30 @@ def check_absorbed(
     groups: int = 1,
     hot_keys: HotKeys | None = None,
 ) -> tuple[SampleKeys, list[Records]]:
-    """Compare what is absorbed, and what is left in its order, with a Counter of each sample."""
+    """Compare what is absorbed, and what is left in its order, with counts of each sample."""
     cold, taken, equal_pairs = absorbed(keys, positions, group, groups, hot_keys)
-    hot_set = {key for piece in taken for key in map(tuple, piece.keys.tolist())}
     counts = np.ones(len(keys), np.int64) if positions is None else positions
-    rows, left, ends, left_group, pairs, start = [], [], [], [], [0] * groups, 0
-    own_group = np.zeros(len(counts), np.uint8) if group is None else group
-    for count, own in zip(counts.tolist(), own_group.tolist(), strict=True):
-        sample = list(map(tuple, keys[start : start + count].tolist()))
-        start += count
-        for key, times in Counter(key for key in sample if key in hot_set).items():
-            rows.append((key, times, 1, own))
-            pairs[own] += times * (times - 1) // 2
-        of_sample = [key for key in sample if key not in hot_set]
-        left += of_sample
-        left_group += [own] * len(of_sample)
-        ends.append(len(left))
-    assert list(map(tuple, cold.keys.tolist())) == left
+    own_group = np.zeros(len(counts), np.int64) if group is None else group.astype(np.int64)
+    sample = np.repeat(np.arange(len(counts)), counts)
+    distinct, numbers = number_keys(np.concatenate([keys, *(piece.keys for piece in taken)]))
+    numbers, hot_numbers = np.split(numbers, [len(keys)])
+    is_hot = np.isin(numbers, hot_numbers)
+    assert np.array_equal(cold.keys, keys[~is_hot])
     assert (cold.ends is None) == (positions is None)
-    assert cold.ends is None or cold.ends.tolist() == ends
+    left = np.bincount(sample[~is_hot], minlength=len(counts))
+    assert cold.ends is None or np.array_equal(cold.ends, np.cumsum(left))
     assert (cold.group is None) == (group is None)
     if cold.group is not None and group is not None:
         assert cold.group.dtype == group.dtype
-        assert cold.group.tolist() == (left_group if positions is None else group.tolist())
+        assert np.array_equal(cold.group, group[sample[~is_hot]] if positions is None else group)
+    cells, times = np.unique((sample * len(distinct) + numbers)[is_hot], return_counts=True)
+    sample, numbers = np.divmod(cells, max(len(distinct), 1))
+    pairs = np.zeros(groups, np.int64)
+    np.add.at(pairs, own_group[sample], times * (times - 1) // 2)
     assert equal_pairs.dtype == np.int64
-    assert equal_pairs.tolist() == pairs
-    expected: dict[Any, tuple[int, int]] = {}
-    for key, times, samples, own in rows:
-        before = expected.get((key, own), (0, 0))
-        expected[key, own] = before[0] + times, before[1] + samples
-    assert totals_by_group(taken) == expected
+    assert np.array_equal(equal_pairs, pairs)
+    sums = sum_up([distinct[numbers], times, np.ones_like(times), own_group[sample]])
+    assert totals_by_group(taken) == by_key_and_group(sums)
     assert not any(piece.is_bare for piece in taken)
     assert all((piece.group is None) == (group is None) for piece in taken)
     return cold, taken
