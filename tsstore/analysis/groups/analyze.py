@@ -101,7 +101,7 @@ def check_groups(store: StateStore, request: Request, runner: Scheduler) -> None
         in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
         refuse_all(refused, [store], request, runner, in_one_pass)
     if _are_alike(store, samples):
-        plan_groups(store.values(), request, runner, samples, len(grouping.values))
+        plan_groups(store.values(), request, runner, grouping.divided(samples))
     else:
         _check_one_by_one(store, request, grouping, runner, samples)
 
@@ -116,8 +116,8 @@ def _plan_in_one_pass(
     store: StateStore, request: Request, runner: Scheduler, grouping: Grouping
 ) -> None:
     """Raise MemoryTooSmallError where memory is too small to count groups, whatever is left out."""
-    samples = samples_at_most(store, request)
-    plan_groups(store.values(), request, runner, samples, len(grouping.values))
+    samples = grouping.divided(samples_at_most(store, request))
+    plan_groups(store.values(), request, runner, samples)
 
 
 def _check_one_by_one(
@@ -176,6 +176,7 @@ def _analyze_in_one_pass(
 ) -> list[Analysis]:
     """Return the analysis of each group, and at last that of all samples together."""
     count, sets, random = len(grouping.values), grouping.codes, samples.groups
+    samples = grouping.divided(samples)
     shown, has_whole = samples.sample_filter, len(store.steps) == 1
     answers = count_right(store.parts, random, shown, sets, count)
     answers += count_right(store.parts, random, shown)
@@ -191,10 +192,9 @@ def _analyze_in_one_pass(
     held = [*grouping.samples.tolist(), store.samples]
     results: list[list[LayerResult]] = [[] for _ in held]
     layers = list(store.values())
-    plans = plan_groups(layers, request, runner, samples, count)
+    plans = plan_groups(layers, request, runner, samples)
     for states, plan in zip(layers, plans, strict=True):
-        told = request, runner, samples, sets, count, has_whole
-        counts, scheme = count_groups(states, plan, *told)
+        counts, scheme = count_groups(states, plan, request, runner, samples, has_whole)
         for number, found in enumerate(counts):
             of = held[number], clusters[number]
             results[number].append(layer_result(states, found, scheme, *of))

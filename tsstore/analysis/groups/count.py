@@ -19,11 +19,12 @@ from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.layers import conclude, graph_of, layer_jobs, warm_up_companion
 from tsstore.analysis.machine import give_back_memory
+from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.planning.layers import layer_work, plan_beside
 from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import Request
-from tsstore.analysis.samples import Samples, Sets
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.tables.spectra import join_entries
@@ -32,35 +33,35 @@ from tsstore.errors import CountingError
 from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.sample_filter import SampleFilter
 
 _Numbers = npt.NDArray[np.int64]
 
 
-def left_out_of_sets(states: LayerStates, samples: Samples) -> int:
-    """Return as how many samples that are left out those of a layer count in a plan.
+def work_of_sets(
+    states: LayerStates, scheduler: Scheduler, request: Request, samples: Samples
+) -> Work:
+    """Return what there is to count in a layer: in all samples, and in each set if there are some.
 
-    The numbers of their sets are held all the while, two bytes a sample.
+    The numbers of their sets are held all the while, two bytes a sample: reckoned as samples that
+    are left out.
     """
-    return samples.sample_filter.planned + sum(part.samples for part in states.parts) // 4
+    (groups, sets), left_out = samples.told, samples.sample_filter.planned
+    if sets:
+        left_out += sum(part.samples for part in states.parts) // 4
+    return layer_work(states, scheduler, request, groups, left_out, sets)
 
 
 def plan_groups(
-    layers: Iterable[LayerStates],
-    request: Request,
-    scheduler: Scheduler,
-    samples: Samples,
-    count: int,
+    layers: Iterable[LayerStates], request: Request, scheduler: Scheduler, samples: Samples
 ) -> list[Plan]:
-    """Return how so many sets of each layer's samples are counted; see :func:`count_groups`.
+    """Return how the sets of each layer's samples are counted; see :func:`count_groups`.
 
     Where the memory is too small for some layers, the MemoryTooSmallError names what suffices for
     all.
     """
 
     def plan_of(states: LayerStates) -> Plan:
-        groups, left_out = samples.group_count or 1, left_out_of_sets(states, samples)
-        work = layer_work(states, scheduler, request, groups, left_out, count)
+        work = work_of_sets(states, scheduler, request, samples)
         return plan_beside([work], [states], request, scheduler)[0]
 
     return all_fit(partial(plan_of, states) for states in layers)
@@ -72,23 +73,22 @@ def count_groups(
     request: Request,
     scheduler: Scheduler,
     samples: Samples,
-    sets: Sets,
-    count: int,
     whole: bool = True,
 ) -> tuple[list[Counts], KeyScheme]:
-    """Return what was counted of each of so many sets of samples, and at last of all of them.
+    """Return what was counted of each of the sets of samples, and at last of all of them.
 
     `samples` say which samples count and which random groups are told apart; both are the same for
     all sets. All together are counted as well unless they are of several steps. What is wanted
     beside comes of the first pass, or of one of its own.
     """
     memory, beside = scheduler.memory(request.memory), request.beside
+    count = samples.set_count
     at_once = -(-count // plan.passes)
     counts: list[Counts] = []
     later = replace(plan, beside=False, companion=None)
     for first in range(0, count, at_once):
         now = later if first else plan
-        some = replace(samples, sets=_some(sets, first, at_once), set_count=at_once)
+        some = _some(samples, first, at_once)
         warm_up(states.row_bytes, request.exact, some.code_count, plan.spill, sets=True)
         warm_up_companion(states, now, request)
         if plan.gives_back:
@@ -107,7 +107,7 @@ def count_groups(
         counts += of_sets[: count - first]
         companion = None if pair is None else conclude(pair.second, *others)[0]
         beside.note(states.name, found.beside, companion)
-    rows = rows_by_set(states, sets, samples.sample_filter, count)
+    rows = rows_by_set(states, samples)
     for own, expected in zip(counts, rows.tolist(), strict=True):
         _check(own, expected, states)
     if whole:
@@ -117,13 +117,13 @@ def count_groups(
     return [*counts, of_all], job.scheme
 
 
-def _some(sets: Sets, first: int, count: int) -> Sets:
-    """Return so many sets from one on: samples of others are in none, which is one more."""
+def _some(samples: Samples, first: int, count: int) -> Samples:
+    """Return samples in so many sets from one on; others are in none, which is one more."""
     some = {}
-    for name, own in sets.items():
+    for name, own in (samples.sets or {}).items():
         chosen = (own >= first) & (own < first + count)
         some[name] = np.where(chosen, own - first, count).astype(np.int16)
-    return some
+    return replace(samples, sets=some, set_count=count)
 
 
 def _by_set(counts: Counts, states: LayerStates, samples: Samples) -> list[Counts]:
@@ -168,20 +168,18 @@ def _check(counts: Counts, rows: int, states: LayerStates) -> None:
         raise CountingError(f"{states.name}: random groups leave {left.tolist()} rows of a group")
 
 
-def rows_by_set(
-    states: LayerStates, sets: Sets, sample_filter: SampleFilter, count: int
-) -> _Numbers:
-    """Return the rows of each of so many sets, int64 (sets,), from the rows of samples alone.
+def rows_by_set(states: LayerStates, samples: Samples) -> _Numbers:
+    """Return the rows of each set of samples, int64 (sets,), from the rows of samples alone.
 
     Samples whose number is -1 are in none.
     """
-    rows = np.zeros(count, np.int64)
+    rows, sets = np.zeros(samples.set_count, np.int64), samples.sets or {}
     for part in states.parts:
         first = 0
         for positions in part.position_pieces():
             own = sets[part.directory][first : first + len(positions)]
             chosen = own >= 0
-            kept = sample_filter.kept(part.directory, first, len(positions))
+            kept = samples.sample_filter.kept(part.directory, first, len(positions))
             if kept is not None:
                 chosen &= kept
             np.add.at(rows, own[chosen], positions[chosen])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tsstore.analysis.groups.count import rows_by_set
 from tsstore.analysis.request import Bins, Request
+from tsstore.analysis.samples import Samples
 from tsstore.errors import AnalysisError, EmptyStoreError, StoreError
 from tsstore.store.reading.conditions import PIECE_SAMPLES, held_column, kept_pieces
 from tsstore.store.reading.part import Part, sample_spans
@@ -59,10 +60,15 @@ class Grouping:
             numbers += np.bincount(own[own >= 0], minlength=len(numbers))
         return numbers
 
+    def divided(self, samples: Samples) -> Samples:
+        """Return samples of which each group is also counted by itself."""
+        return replace(samples, sets=self.codes, set_count=len(self.values))
+
     def check_rows(self, store: StateStore) -> None:
         """Raise EmptyStoreError if a layer has no rows of a group."""
+        samples = self.divided(Samples(store.view.samples))
         for name, states in store.items():
-            rows = rows_by_set(states, self.codes, store.view.samples, len(self.values))
+            rows = rows_by_set(states, samples)
             if not rows.all():
                 value = self.values[int(np.argmin(rows))]
                 raise EmptyStoreError(

@@ -197,7 +197,7 @@ def shared_states(
     left_out = {directory: np.flatnonzero(own < 0) for directory, own in grouping.codes.items()}
     # Copies of samples show no other states than these do: it need not be known which they are.
     sample_filter = store.view.samples.joined(SampleFilter(left_out))
-    samples = Samples(sample_filter, sets=grouping.codes, set_count=groups)
+    samples = grouping.divided(Samples(sample_filter))
     with running(request, store) as runner:
         found = {name: _share(states, request, runner, samples) for name, states in store.items()}
     return SharedStates(store.path, grouping.by, grouping.values, grouping.samples, found)

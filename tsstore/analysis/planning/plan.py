@@ -12,7 +12,7 @@ from typing import Any
 
 from tsstore.analysis.comparison import common_layers
 from tsstore.analysis.execution.beside import Beside
-from tsstore.analysis.groups.count import left_out_of_sets
+from tsstore.analysis.groups.count import work_of_sets
 from tsstore.analysis.groups.grouping import group
 from tsstore.analysis.neurons.firing import firing_bytes, layer_pass
 from tsstore.analysis.neurons.matrix import plan_pairs
@@ -20,7 +20,7 @@ from tsstore.analysis.overlap import PlannedOverlap, plan_overlap
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.fitting import find_plan
 from tsstore.analysis.planning.layer_plan import Plan, PlannedLayer
-from tsstore.analysis.planning.layers import layer_work, make_plans
+from tsstore.analysis.planning.layers import make_plans
 from tsstore.analysis.planning.planned_report import plan_other_run, plan_report
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.refusals import all_fit, refuse
@@ -113,13 +113,15 @@ def plan(
         cluster=cluster,
     )
     store = with_layers(countable(store, by), layers)
-    sets = len(group(store, request).values) if request.in_groups else 0
+    grouping = group(store, request) if request.in_groups else None
     with closing(choose(request.scheduler)) as runner:
         amount = runner.memory(request.memory)
         try:
             samples = plan_samples(store, request, runner)
         except MemoryTooSmallError as refused:
             refuse_all(refused, [store], request, runner)
+        if grouping is not None:
+            samples = grouping.divided(samples)
         repeated = samples.sample_filter.planned - store.view.samples.samples
         compared = repeated // HELD if unique_by is None else 0
         passes = {name: (layer_pass(states),) for name, states in store.items()}
@@ -130,20 +132,22 @@ def plan(
             other, in_step = plan_other_run(store, second, request, runner)
             beside = Beside(passes, in_step, bytes_beside(store, second, runner))
             reported = replace(request, beside=beside)
-        works = _works(store, request, samples, sets, runner)
+        works = _works(store, request, samples, runner)
         report = None
         if by != "step":
-            report_works = _works(store, reported, samples, sets, runner)
+            report_works = _works(store, reported, samples, runner)
             report = plan_report(store, report_works, reported, runner, other)
         pairs, kept = {}, 0
         for name, states in store.items() if joint else ():
             kept += firing_bytes(states.neurons)
             pairs[name] = plan_pairs(states, amount, runner, kept)
             kept += pairs[name].matrix_bytes
-        checks: list[Callable[[], Any]] = [partial(_plans, store, request, samples, sets, runner)]
+        checks: list[Callable[[], Any]] = [partial(_plans, works, store, request, samples, runner)]
         if novelty is not None:
             checks.append(partial(_plan_overlap, store, novelty, layers, request, runner))
         plans, overlap = [*all_fit(checks), {}][:2]
+        # Sets of samples are counted one layer after another.
+        sets = samples.set_count
         plans = [_as_counted(plan, sets) for plan in plans]
         threads, shared_memory = runner.threads, runner.shared_memory
 
@@ -162,33 +166,26 @@ def plan(
     return RunPlan(store.path, amount, *told, overlap, report, compared)
 
 
-def _works(
-    store: StateStore, request: Request, samples: Samples, sets: int, runner: Scheduler
-) -> list[Work]:
-    """Return what there is to count in each layer, in so many sets of samples."""
-    works = []
+def _works(store: StateStore, request: Request, samples: Samples, runner: Scheduler) -> list[Work]:
+    """Return what there is to count in each layer."""
     for states in store.values():
         check_rows(states, samples.sample_filter)
-        groups, left_out = samples.group_count, samples.sample_filter.planned
-        if sets:
-            groups, left_out = groups or 1, left_out_of_sets(states, samples)
-        works.append(layer_work(states, runner, request, groups, left_out, sets))
-    return works
+    return [work_of_sets(states, runner, request, samples) for states in store.values()]
 
 
 def _plans(
-    store: StateStore, request: Request, samples: Samples, sets: int, runner: Scheduler
+    works: list[Work], store: StateStore, request: Request, samples: Samples, runner: Scheduler
 ) -> list[Plan]:
     """Return how layers would be counted; a refusal is also for what comes of comparing ids."""
-    of = partial(_works, store, request, sets=sets, runner=runner)
     memory = runner.memory(request.memory)
     try:
-        return make_plans(of(samples=samples), memory, runner)
+        return make_plans(works, memory, runner)
     except MemoryTooSmallError as refused:
         if not samples.problem:
             raise
-        compared = once_compared(samples, store.samples)
-        refuse(refused, [partial(make_plans, of(samples=compared), memory, runner)])
+        # With more memory ids are compared, and samples may be left out.
+        works = _works(store, request, once_compared(samples, store.samples), runner)
+        refuse(refused, [partial(make_plans, works, memory, runner)])
 
 
 def _as_counted(plan: Plan, sets: int) -> Plan:
