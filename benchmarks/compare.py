@@ -25,7 +25,7 @@ from intervals_cost import DATA, LAYER, POSITIONS
 from versions import print_versions
 
 import tsstore
-from tsstore.analysis import overlap
+from tsstore.analysis.comparing import overlap
 from tsstore.counting.nearest import nearest
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tsstore.analysis.analyze import analyze
-    from tsstore.analysis.comparison import Comparison, compare
+    from tsstore.analysis.comparing.comparison import Comparison, compare
     from tsstore.analysis.groups.information import Information, information
     from tsstore.analysis.groups.results import GroupedAnalysis
     from tsstore.analysis.groups.shared import SharedStates, shared_states
@@ -74,8 +74,8 @@ _HOMES = {
     "combine": "analysis.results.combining",
     "Difference": "analysis.results.difference",
     "difference": "analysis.results.difference",
-    "Comparison": "analysis.comparison",
-    "compare": "analysis.comparison",
+    "Comparison": "analysis.comparing.comparison",
+    "compare": "analysis.comparing.comparison",
     "LayerResult": "analysis.results.layer",
     "export": "analysis.states.export",
     "FrequentStates": "analysis.states.frequent",

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tsstore import __version__, charts
-from tsstore.analysis.comparison import Comparison
-from tsstore.analysis.flips import HEADINGS as FLIP_HEADINGS
+from tsstore.analysis.comparing.comparison import Comparison
+from tsstore.analysis.comparing.flips import HEADINGS as FLIP_HEADINGS
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.neurons.layer import HEADINGS as NEURON_HEADINGS
 from tsstore.analysis.neurons.layer import LayerNeurons

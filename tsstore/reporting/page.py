@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tsstore.analysis.analyze import analyze
-from tsstore.analysis.comparison import compare as compare_runs
+from tsstore.analysis.comparing.comparison import compare as compare_runs
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.neurons.count import neurons as count_neurons
 from tsstore.analysis.neurons.with_states import analyze_with_neurons, compare_with_neurons

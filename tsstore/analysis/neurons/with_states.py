@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tsstore.analysis.analyze import chosen_run
-from tsstore.analysis.comparison import Comparison, common_layers, warnings_of
+from tsstore.analysis.comparing.comparison import Comparison, common_layers, warnings_of
+from tsstore.analysis.comparing.together import Together, analyze_together, memory_checks
 from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.groups.analyze import analyze_groups
 from tsstore.analysis.groups.results import GroupedAnalysis
@@ -16,7 +17,6 @@ from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import Layers, Request, Run, running
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.runs import analyze_runs
-from tsstore.analysis.together import Together, analyze_together, memory_checks
 
 
 def analyze_with_neurons(

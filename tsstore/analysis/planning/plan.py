@@ -10,13 +10,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from tsstore.analysis.comparison import common_layers
+from tsstore.analysis.comparing.comparison import common_layers
+from tsstore.analysis.comparing.overlap import PlannedOverlap, plan_overlap
+from tsstore.analysis.comparing.together import bytes_beside
 from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.groups.count import work_of_sets
 from tsstore.analysis.groups.grouping import group
 from tsstore.analysis.neurons.firing import firing_bytes, layer_pass
 from tsstore.analysis.neurons.matrix import plan_pairs
-from tsstore.analysis.overlap import PlannedOverlap, plan_overlap
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.fitting import find_plan
 from tsstore.analysis.planning.layer_plan import Plan, PlannedLayer
@@ -38,7 +39,6 @@ from tsstore.analysis.request import (
 from tsstore.analysis.runs import refuse_all
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler, choose
-from tsstore.analysis.together import bytes_beside
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.store import StateStore
 

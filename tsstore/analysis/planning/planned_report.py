@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tsstore.analysis.comparing.pairing import Order, joining_bytes
+from tsstore.analysis.comparing.together import companions, comparing_checks, find_order
 from tsstore.analysis.execution.beside import Companion
-from tsstore.analysis.pairing import Order, joining_bytes
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.planning.layers import layer_work, make_plans, plan_batches, plan_beside
@@ -15,7 +16,6 @@ from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.repeats import plan_samples
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.analysis.together import companions, comparing_checks, find_order
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.store import StateStore
 from tsstore.text import format_memory, listed

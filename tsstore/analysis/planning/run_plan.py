@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tsstore.analysis.drawn_states import DRAWN
+from tsstore.analysis.comparing.drawn_states import DRAWN
+from tsstore.analysis.comparing.overlap import PlannedOverlap
 from tsstore.analysis.neurons.matrix import PlannedPairs
-from tsstore.analysis.overlap import PlannedOverlap
 from tsstore.analysis.planning.cost import START_UP_BYTES
 from tsstore.analysis.planning.fitting import LEAST_SLICE_BYTES
 from tsstore.analysis.planning.layer_plan import HEADINGS, Plan, PlannedLayer

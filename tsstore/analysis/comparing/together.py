@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from tsstore.analysis.execution.beside import Beside, Companion, Passes
-from tsstore.analysis.flips import (
+from tsstore.analysis.comparing.flips import (
     LayerFlips,
     check_comparing,
     compare_apart,
@@ -22,11 +21,7 @@ from tsstore.analysis.flips import (
     unequal_in_step,
     why_not_compared,
 )
-from tsstore.analysis.groups.analyze import analyze_chosen_groups, check_groups
-from tsstore.analysis.groups.results import GroupedAnalysis
-from tsstore.analysis.layers import analyze_layers
-from tsstore.analysis.neurons.firing import firing_bytes
-from tsstore.analysis.pairing import (
+from tsstore.analysis.comparing.pairing import (
     Order,
     Pairing,
     check_joining,
@@ -35,6 +30,11 @@ from tsstore.analysis.pairing import (
     order_bytes,
     why_not_paired,
 )
+from tsstore.analysis.execution.beside import Beside, Companion, Passes
+from tsstore.analysis.groups.analyze import analyze_chosen_groups, check_groups
+from tsstore.analysis.groups.results import GroupedAnalysis
+from tsstore.analysis.layers import analyze_layers
+from tsstore.analysis.neurons.firing import firing_bytes
 from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import Request
 from tsstore.analysis.results.network import Analysis

@@ -235,7 +235,10 @@ def test_a_plan_says_that_the_order_is_another_one(runs, tmp_path):
 
 
 def test_a_plan_for_a_report_with_too_little_memory_says_so(runs):
-    planned = tsstore.plan(runs[0], compare=runs[1], memory="4.5MiB", scheduler="synchronous")
+    asked = {"scheduler": "synchronous"}
+    with pytest.raises(MemoryTooSmallError) as alone:
+        tsstore.plan(runs[0], memory="1KiB", **asked)
+    planned = tsstore.plan(runs[0], compare=runs[1], memory=alone.value.needed, **asked)
     assert planned.report.projected_peak is None
     assert "compares both, for which there is too little memory" in planned.report.sentence
 

@@ -20,7 +20,13 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.drawn_states import DRAWN, Drawn, nearest_distances, nearest_pass, read_states
+from tsstore.analysis.comparing.drawn_states import (
+    DRAWN,
+    Drawn,
+    nearest_distances,
+    nearest_pass,
+    read_states,
+)
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
 from tsstore.analysis.execution.recounting import run_graph

@@ -8,8 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from tsstore.analysis.flips import HEADINGS, LayerFlips
-from tsstore.analysis.overlap import find_overlap, plan_overlap
+from tsstore.analysis.comparing.flips import HEADINGS, LayerFlips
+from tsstore.analysis.comparing.overlap import find_overlap, plan_overlap
+from tsstore.analysis.comparing.together import (
+    analyze_together,
+    compare_layers,
+    comparing_checks,
+    memory_checks,
+)
 from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.repeats import choose_samples, plan_samples
 from tsstore.analysis.request import Layers, Request, Run, countable, running, with_layers
@@ -18,12 +24,6 @@ from tsstore.analysis.results.difference import Difference, difference
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.results.overlap import Overlap
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.analysis.together import (
-    analyze_together,
-    compare_layers,
-    comparing_checks,
-    memory_checks,
-)
 from tsstore.errors import AnalysisError, UnknownLayerError
 from tsstore.text import counted, html_lines, html_table, html_title, listed, printable, text_table
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.comparing.pairing import NOT_PAIRED, Order, Pairing
 from tsstore.analysis.execution.reduction import Piece, Reduction
 from tsstore.analysis.neurons.firing import firing_pass
 from tsstore.analysis.neurons.layer import LayerNeurons
-from tsstore.analysis.pairing import NOT_PAIRED, Order, Pairing
 from tsstore.analysis.request import check_rows
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.firing import Firing, add_firing, count_firing
