@@ -2,7 +2,7 @@
 
 A subpartition takes a fraction of a millisecond, as long as the Python around it would: only what
 is too large for the tables, or for what comes of them, is handed back. What a state has in the
-group at hand is counted in its slot; its first record in another group makes that an entry of a
+group at hand is counted in its slot; when that group has been counted it becomes an entry of a
 *log*, so that nothing is searched for but the state.
 """
 
@@ -26,14 +26,12 @@ from tsstore.counting.tables.buckets import (
     count_bare,
     enter,
     has_room,
-    most_slots,
     new_buckets,
     room_of,
 )
 from tsstore.counting.tables.group_changes import (
     HALF,
     NUMBER,
-    add_up_states,
     list_by_group,
     list_by_set,
 )
@@ -79,14 +77,12 @@ class _Tables(NamedTuple):
         (1,): a group.
     buckets
         Its states, of which there is none between subpartitions: in a word of counts is what a
-        state has in one group, in the next one 1 more than this group, or 0, and above that 1 more
-        than the state's last entry in the log of what is not bare.
-    number
-        uint32 (slots,): the number of each state.
-    log, ordered
-        int64 (records + 1, 3): entries as they come, and in the order of groups.
+        state has in the group at hand, in bare records; in the next one 1 more than the state's
+        number, or 0, and above that 1 more than its last entry in the log.
+    log
+        int64 (records + 1, 3): what each state has in each group, in the order of groups.
     counts
-        int64 (2, records): multiplicity and incidence of each state.
+        int64 (2, records): multiplicity and incidence of each state; zeros between subpartitions.
     ends, pairs
         int64 (codes,): where each group ends in the log, and its pairs of equal rows of one sample.
     of_states, touched
@@ -102,9 +98,7 @@ class _Tables(NamedTuple):
     cursors: U64
     like: Groups
     buckets: Buckets
-    number: U32
     log: I64
-    ordered: I64
     counts: I64
     ends: I64
     pairs: I64
@@ -150,7 +144,6 @@ class GroupedParts:
         self._width, self._side = width_for(words), small_side(groups, sets)
         # What was never written is never resident.
         keys, multiplicity, incidence, _ = counted_columns(Records.empty(words, False, 0, most))
-        log, ordered = np.empty((2, most + 1, LOG_COLUMNS), np.int64)
         self._tables = _Tables(
             marks=np.empty(marks_for(most), np.uint8),
             bare=np.empty((most, words), np.uint64),
@@ -161,10 +154,8 @@ class GroupedParts:
             cursors=np.empty(codes, np.uint64),
             like=np.zeros(1, group_dtype(codes)),
             buckets=new_buckets(words, most, 1),
-            number=np.empty(most_slots(most), np.uint32),
-            log=log,
-            ordered=ordered,
-            counts=np.empty((2, most), np.int64),
+            log=np.empty((most + 1, LOG_COLUMNS), np.int64),
+            counts=np.zeros((2, most), np.int64),
             ends=np.empty(codes, np.int64),
             pairs=np.empty(codes, np.int64),
             of_states=np.zeros((most if sets else 0, 2), np.int64),
@@ -202,7 +193,7 @@ class GroupedParts:
         leaving groups out changes to the deltas.
         """
         if not self._is_clear:  # after an error
-            for array in self._tables.buckets:
+            for array in (*self._tables.buckets, self._tables.counts):
                 array[:] = 0
         self._is_clear = False
         self._settled[:], self._small[:], self._tables.of_states[:] = 0, 0, 0
@@ -240,102 +231,84 @@ class GroupedParts:
         self._is_clear = True
 
 
-@inlined
-def _log_counts(log: I64, code: np.uint64, slot: Place, counts: np.uint64, entries: Place) -> None:
-    """Write what a slot has counted in a group, whose number is 1 less, as an entry."""
-    log[entries, 0] = np.int64(((code - _ONE) << HALF) | np.uint64(slot))
-    log[entries, 1] = np.int64(counts & FIELD)
-    log[entries, 2] = np.int64((counts >> INCIDENCE_SHIFT) & FIELD)
-
-
 @kernel
 def _absorb(tables: _Tables, slots: Place, width: Width) -> tuple[Place, Place, bool]:
-    """Count ordered records in so many slots; return how many states and entries there are.
+    """Count ordered records in so many slots, group after group, and log what states have in each.
 
-    And whether there was room for all.
+    Returns how many states and entries there are, and whether there was room for all.
     """
     buckets, log, rest, words = tables.buckets, tables.log, tables.buckets.rest, len(width)
     mask, room = np.uint64(slots // BUCKET - 1), np.int64(room_of(slots))
-    distinct = entries = np.int64(0)
+    distinct = entries = numbered = np.int64(0)
     last = _NONE
     for group in range(np.uint64(tables.ends.size)):
-        first, stop, code = tables.places[0, 0, group], tables.places[0, 1, group], group + _ONE
-        pairs = _NONE
+        begin, pairs = entries, _NONE
+        first, stop = tables.places[0, 0, group], tables.places[0, 1, group]
         for row in range(np.uint64(first), np.uint64(stop)):
             if distinct == room:
                 return distinct, entries, False
             last += tables.bare[row, 0] >> _TAG_SHIFT
             slot, is_new = enter(buckets, mask, tables.bare, row, width)
             distinct += np.int64(is_new)
-            counts, word = rest[slot, words - 1], rest[slot, words]
-            before = word & NUMBER
+            counts = rest[slot, words - 1]
             # Without a branch: nobody could guess whether a state was seen in this group before.
-            _log_counts(log, before, slot, counts, entries)
-            goes_on = np.uint64(before == code)
-            entries += np.int64(np.uint64(before != 0) & (goes_on ^ _ONE))
-            # A sample is of one group: the last one of another group is not this one.
-            kept = counts & BOTH & (_NONE - goes_on)
-            rest[slot, words - 1], equal = count_bare(counts, kept, last)
-            rest[slot, words] = (word ^ before) | code
+            log[entries, 0] = np.int64(slot)
+            entries += np.int64(counts == _NONE)
+            rest[slot, words - 1], equal = count_bare(counts, counts & BOTH, last)
             pairs += equal
         tables.pairs[group] = pairs
+        for own in range(begin, entries):
+            slot = np.uint64(log[own, 0])
+            counts, rest[slot, words - 1] = rest[slot, words - 1], _NONE
+            k, q = np.int64(counts & FIELD), np.int64((counts >> INCIDENCE_SHIFT) & FIELD)
+            numbered = _log(tables, np.int64(own), group, slot, numbered, words)
+            _add(tables, np.int64(own), k, q)
         first, stop = tables.places[1, 0, group], tables.places[1, 1, group]
         for row in range(np.uint64(first), np.uint64(stop)):
             if distinct == room:
                 return distinct, entries, False
             slot, is_new = enter(buckets, mask, tables.keys, row, width)
             distinct += np.int64(is_new)
-            word = rest[slot, words]
-            if word & NUMBER != 0:
-                # What bare records have counted, in this group or another one, is an entry now.
-                _log_counts(log, word & NUMBER, slot, rest[slot, words - 1], entries)
-                entries += 1
-                word, rest[slot, words - 1] = np.uint64(entries) << HALF, _NONE
-            own, entry = np.int64((group << HALF) | slot), np.int64(word >> HALF) - 1
-            if entry < 0 or log[entry, 0] != own:
+            entry = np.int64(rest[slot, words] >> HALF) - 1
+            if entry < begin:
                 entry = entries
-                log[entry, 0], log[entry, 1], log[entry, 2] = own, 0, 0
                 entries += 1
-                word = np.uint64(entries) << HALF
-            rest[slot, words] = word
-            log[entry, 1] += np.int64(tables.multiplicity[row])
-            log[entry, 2] += np.int64(tables.incidence[row])
+                numbered = _log(tables, entry, group, slot, numbered, words)
+            _add(tables, entry, np.int64(tables.multiplicity[row]), np.int64(tables.incidence[row]))
+        tables.ends[group] = entries
     return distinct, entries, True
 
 
-@kernel
-def _end_log(tables: _Tables, slots: Place, entries: Place, words: int) -> Place:
-    """Log what slots have counted last, number the states, and forget them; return the entries."""
-    many, states, buckets = np.int64(entries), np.uint64(0), tables.buckets
-    for slot in range(np.uint64(slots)):
-        code = buckets.rest[slot, words] & NUMBER
-        _log_counts(tables.log, code, slot, buckets.rest[slot, words - 1], many)
-        many += np.int64(code != 0)
-        tables.number[slot] = states
-        states += np.uint64(buckets.first[slot] != 0)
-    buckets.first[:slots], buckets.rest[:slots] = 0, 0
+@inlined
+def _log(
+    tables: _Tables, entry: Place, group: Place, slot: np.uint64, states: Place, words: int
+) -> np.int64:
+    """Begin an entry of the log, that of a slot; return how many states have a number then."""
+    number = tables.buckets.rest[slot, words] & NUMBER
+    is_first = number == _NONE
+    many = np.int64(states) + np.int64(is_first)
+    number = np.uint64(many) if is_first else number
+    tables.buckets.rest[slot, words] = (np.uint64(entry + 1) << HALF) | number
+    tables.log[entry, 0] = np.int64((np.uint64(group) << HALF) | (number - _ONE))
+    tables.log[entry, 1] = tables.log[entry, 2] = 0
     return many
 
 
+@inlined
+def _add(tables: _Tables, entry: Place, k: np.int64, q: np.int64) -> None:
+    """Add multiplicity and incidence to an entry of the log, and to its state."""
+    state = np.uint64(tables.log[entry, 0]) & NUMBER
+    tables.log[entry, 1] += k
+    tables.log[entry, 2] += q
+    tables.counts[0, state] += k
+    tables.counts[1, state] += q
+
+
 @kernel
-def _order_log(tables: _Tables, entries: Place) -> None:
-    """Bring the log into the order of groups, with numbers of states, and say where these end."""
-    log, ordered, ends = tables.log, tables.ordered, tables.ends
-    ends[:] = 0
-    for entry in range(entries):
-        ends[np.uint64(log[entry, 0]) >> HALF] += 1
-    total = np.int64(0)
-    for own in range(ends.size):
-        total += ends[own]
-        ends[own] = total - ends[own]
-    for entry in range(entries):
-        word = np.uint64(log[entry, 0])
-        group = word >> HALF
-        place = ends[group]
-        ends[group] = place + 1
-        number = np.uint64(tables.number[word & NUMBER])
-        ordered[place, 0] = np.int64((group << HALF) | number)
-        ordered[place, 1], ordered[place, 2] = log[entry, 1], log[entry, 2]
+def _forget(tables: _Tables, slots: Place, states: Place) -> None:
+    """Leave so many slots and states as if there had been none."""
+    tables.buckets.first[:slots], tables.buckets.rest[:slots] = 0, 0
+    tables.counts[0, :states], tables.counts[1, :states] = 0, 0
 
 
 @kernel
@@ -362,7 +335,7 @@ def _count_parts(
     slots: Place
     entries: Place
     beyond = changes = np.int64(0)
-    first, buckets = part, tables.buckets
+    first = part
     while part < stop and part - first < found.changed.shape[0]:
         count = count_part(bare, part)
         records = count + count_part(others, part)
@@ -387,17 +360,12 @@ def _count_parts(
         distinct, entries, is_done = _absorb(tables, slots, width)
         while not is_done:
             # Too many for this table: from the beginning, in a larger one.
-            buckets.first[:slots], buckets.rest[:slots] = 0, 0
+            _forget(tables, slots, distinct)
             slots *= 2
             distinct, entries, is_done = _absorb(tables, slots, width)
-        entries = _end_log(tables, slots, entries, len(width))
-        _order_log(tables, entries)
-        log, ends = tables.ordered[:entries], tables.ends
+        log, ends = tables.log[:entries], tables.ends
         all_k, all_q = tables.counts[0, :distinct], tables.counts[1, :distinct]
-        all_k[:], all_q[:] = 0, 0
-        add_up_states(log, tables.counts, ends)
         for code in range(ends.size):
-            ends[code] = max(ends[code], ends[code - 1] if code else 0)
             found.equal_pairs[code] += tables.pairs[code]
         beyond = count_pairs(all_k, all_q, found.dense, found.beyond, beyond)
         ends_of_spectra = found.changed[part - first]
@@ -409,6 +377,7 @@ def _count_parts(
             )
         else:
             changes = list_by_group(log, ends, all_k, all_q, *spectra)
+        _forget(tables, slots, distinct)
         once = found.dense[1, 1] - once + count - left
         learnt[0], learnt[1] = distinct, once > PAYS_FROM * count
         part += 1
