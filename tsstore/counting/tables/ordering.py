@@ -54,8 +54,9 @@ def _mark(
 ) -> None:
     """Raise the mark of each key: to `least` at the first time, and beyond 1 at the second."""
     for piece in range(columns.ends.shape[0]):
+        at = columns.keys[piece]
         for record in range(columns.ends[piece, part], columns.ends[piece, part + 1]):
-            slot = _mark_of(item_at(columns.keys[piece], len(width) * record, keys), marks)
+            slot = _mark_of(item_at(at, len(width) * record, keys), marks)
             marks[slot] = (marks[slot] << _ONE) | least
 
 
@@ -67,11 +68,11 @@ def _mark_of(first: np.uint64, marks: U8) -> np.uint64:
 
 @inlined
 def _group_of(
-    columns: PartColumns, piece: Place, record: Place, first: np.uint64, like: Groups
+    at: np.int64, is_numbered: bool, record: Place, sample: np.uint64, like: Groups
 ) -> np.int64:
-    """Return the group of a record of such a first word: its own, or that of its sample."""
-    at = np.int64(first >> columns.shift) if columns.is_numbered[piece] else np.int64(record)
-    return np.int64(item_at(columns.group[piece], at, like))
+    """Return the group of a record, one of those from an address on: its own, or its sample's."""
+    place = np.int64(sample) if is_numbered else np.int64(record)
+    return np.int64(item_at(at, place, like))
 
 
 @kernel
@@ -96,11 +97,14 @@ def sort_part(
     are written.
     """
     places[:] = 0
-    words, is_marked = np.int64(len(width)), marks.size > 0
+    words, is_marked, shift = np.int64(len(width)), marks.size > 0, columns.shift
     for piece in range(columns.ends.shape[0]):
+        # Read once, not for each record: a compiler cannot know that nothing overwrites them.
+        at, groups = columns.keys[piece], columns.group[piece]
+        is_numbered = columns.is_numbered[piece] > 0
         for record in range(columns.ends[piece, part], columns.ends[piece, part + 1]):
-            first = item_at(columns.keys[piece], words * record, keys)
-            group = _group_of(columns, piece, record, first, like)
+            first = item_at(at, words * record, keys)
+            group = _group_of(groups, is_numbered, record, first >> shift, like)
             is_left = np.int64(1)
             if is_marked:
                 is_left = np.int64(marks[_mark_of(first, marks)] > _ONE)
@@ -111,15 +115,16 @@ def sort_part(
         places[0, own], cursors[own] = start, start
         start += places[1, own]
         places[1, own] = start
-    shift, sample = columns.shift, np.uint64(0)
+    sample = np.uint64(0)
     lower, prefix = (np.uint64(1) << shift) - np.uint64(1), (np.uint64(part) << shift) & ~LATER
     for piece in range(columns.ends.shape[0]):
-        last = NO_SAMPLE
+        at, groups, last = columns.keys[piece], columns.group[piece], NO_SAMPLE
+        is_numbered = columns.is_numbered[piece] > 0
         for record in range(columns.ends[piece, part], columns.ends[piece, part + 1]):
-            first = item_at(columns.keys[piece], words * record, keys)
+            first = item_at(at, words * record, keys)
             is_settled = is_marked and marks[_mark_of(first, marks)] == _ONE
-            group = _group_of(columns, piece, record, first, like)
-            if columns.is_numbered[piece]:
+            group = _group_of(groups, is_numbered, record, first >> shift, like)
+            if is_numbered:
                 sample += np.uint64(first >> shift != last)
                 last = first >> shift
                 first = (first & lower) | prefix
@@ -132,7 +137,7 @@ def sort_part(
                 first = (first & ~LATER) | (np.uint64(is_later) << _TAG_SHIFT)
             keys[place, 0] = first
             for word in range(1, len(width)):
-                keys[place, word] = item_at(columns.keys[piece], words * record + word, keys)
+                keys[place, word] = item_at(at, words * record + word, keys)
             if multiplicity is not None and incidence is not None:
                 multiplicity[place] = item_at(columns.multiplicity[piece], record, multiplicity)
                 incidence[place] = item_at(columns.incidence[piece], record, incidence)
