@@ -203,15 +203,8 @@ def combine(
     All must be of one run.
     """
     import tsstore
-    from tsstore.analysis.results.combining import HEADINGS
-    from tsstore.analysis.results.network_numbers import network_lines
 
-    found = tsstore.combine(documents)
-    if json:
-        print_json(found.to_dict())
-        return
-    print_table(HEADINGS, found.rows, format=format)
-    print_lines(network_lines(found), format=format)
+    print_shown(tsstore.combine(documents), format, json=json)
 
 
 def _stores(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -22,9 +22,6 @@ from tsstore.statistics.information import Known, information_interval, set_entr
 from tsstore.statistics.information import information as known_information
 from tsstore.statistics.intervals import Interval
 from tsstore.store.reading.sample_filter import SampleFilter
-
-if TYPE_CHECKING:
-    pass
 
 HEADINGS = ("layer", "information (bits)", "share of the group's", "shuffled labels")
 

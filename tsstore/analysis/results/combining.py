@@ -8,16 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tsstore.analysis.results.by_layer import ByLayer
-from tsstore.analysis.results.layer import interval_document
+from tsstore.analysis.results.layer import HEADINGS
 from tsstore.analysis.results.layer_parts import COMMON, CombinedLayer, Part, read_part
-from tsstore.analysis.results.network_numbers import NetworkNumbers, network_lines
+from tsstore.analysis.results.network_numbers import NetworkNumbers, network_document, network_lines
 from tsstore.errors import AnalysisError, FormatError
-from tsstore.statistics.efficiency import network_efficiency
 from tsstore.statistics.rates import Answers
 from tsstore.statistics.verdict import SAMPLE_LIMITED
-from tsstore.text import listed, printable, text_table
-
-HEADINGS = "layer", "neurons", "samples", "distinct", "efficiency", "verdict"
+from tsstore.text import listed, printable
 
 
 @dataclass(eq=False, repr=False)
@@ -44,6 +41,8 @@ class Combined(NetworkNumbers, ByLayer[CombinedLayer]):
     accuracy_by_group: Answers | None
     question: Mapping[str, Any]
 
+    headings = HEADINGS
+
     def _layers(self) -> Collection[CombinedLayer]:
         return self.layers.values()
 
@@ -54,7 +53,6 @@ class Combined(NetworkNumbers, ByLayer[CombinedLayer]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the network's numbers, and those of the layers, as JSON can hold them."""
-        answered = self.accuracy is not None
         plug_ins = [layer.document["efficiency_plug_in"] for layer in self.values()]
         return {
             "run": self.run,
@@ -62,13 +60,7 @@ class Combined(NetworkNumbers, ByLayer[CombinedLayer]):
             "layers": {
                 name: {**layer.document, "verdict": layer.verdict} for name, layer in self.items()
             },
-            "network_efficiency": self.network_efficiency(),
-            "network_efficiency_interval": interval_document(self.network_interval()),
-            "network_efficiency_is_lower_bound": self.is_lower_bound,
-            "network_efficiency_plug_in": network_efficiency(plug_ins),
-            "accuracy": self.accuracy,
-            "aiq": self.aiq() if answered else None,
-            "aiq_interval": interval_document(self.aiq_interval()) if answered else None,
+            **network_document(self, plug_ins),
             "question": dict(self.question),
         }
 
@@ -77,9 +69,15 @@ class Combined(NetworkNumbers, ByLayer[CombinedLayer]):
         """Lines of the table of layers."""
         return [layer.cells for layer in self.values()]
 
-    def __repr__(self) -> str:
-        lines = [f"<Combined {printable(self.run)}>", *text_table([HEADINGS, *self.rows])]
-        return "\n".join([*lines, "  " + " · ".join(network_lines(self))])
+    @property
+    def sentences(self) -> list[str]:
+        """What is said of the network."""
+        return network_lines(self)
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands below the table."""
+        return [" · ".join(self.sentences)]
 
 
 def combine(documents: Iterable[str | os.PathLike[str] | Mapping[str, Any]]) -> Combined:

@@ -18,16 +18,19 @@ from tsstore.analysis.results.layer import (
     VERBOSE_HEADINGS,
     LayerResult,
     headings,
-    interval_document,
     layer_cells,
     layer_document,
     sampling_text,
     table_row,
 )
 from tsstore.analysis.results.layer_parts import for_combining
-from tsstore.analysis.results.network_numbers import NetworkNumbers, flat_scalars, network_lines
+from tsstore.analysis.results.network_numbers import (
+    NetworkNumbers,
+    flat_scalars,
+    network_document,
+    network_lines,
+)
 from tsstore.analysis.samples import Dealt
-from tsstore.statistics.efficiency import network_efficiency
 from tsstore.statistics.rates import Answers
 from tsstore.text import (
     MOST_NAMED,
@@ -262,7 +265,6 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
 def analysis_document(analysis: Analysis) -> dict[str, Any]:
     """Return an analysis's numbers, in the same way as a layer's."""
     plug_ins = [layer.efficiency(PLUG_IN) for layer in analysis.values()]
-    answered = analysis.accuracy is not None
     return {
         "run": analysis.run,
         "samples": analysis.samples,
@@ -274,13 +276,7 @@ def analysis_document(analysis: Analysis) -> dict[str, Any]:
         "warnings": analysis.warnings,
         "level": LEVEL,
         "layers": {name: layer_document(layer) for name, layer in analysis.items()},
-        "network_efficiency": analysis.network_efficiency(),
-        "network_efficiency_interval": interval_document(analysis.network_interval()),
-        "network_efficiency_is_lower_bound": analysis.is_lower_bound,
-        "network_efficiency_plug_in": network_efficiency(plug_ins),
-        "accuracy": analysis.accuracy,
-        "aiq": analysis.aiq() if answered else None,
-        "aiq_interval": interval_document(analysis.aiq_interval()) if answered else None,
+        **network_document(analysis, plug_ins),
         "sentence": analysis.sentence,
         "for_combining": for_combining(
             analysis.provenance, analysis.accuracy_by_group, analysis.layers

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from tsstore.analysis.results.layer import bounded_text, interval_text
+from tsstore.analysis.results.layer import bounded_text, interval_document, interval_text
 from tsstore.errors import AnalysisError
 from tsstore.statistics.efficiency import aIQ, aiq_interval, network_efficiency, network_interval
 from tsstore.statistics.intervals import Interval, Jackknifed
@@ -182,6 +182,20 @@ def _accuracy(network: NetworkNumbers, given: float | None) -> float:
             f"{network.run} has no columns prediction and label; record them, or pass accuracy="
         )
     return accuracy
+
+
+def network_document(network: NetworkNumbers, plug_ins: Sequence[float]) -> dict[str, Any]:
+    """Return a network's numbers as JSON can hold them, given the plug-ins of its layers."""
+    answered = network.accuracy is not None
+    return {
+        "network_efficiency": network.network_efficiency(),
+        "network_efficiency_interval": interval_document(network.network_interval()),
+        "network_efficiency_is_lower_bound": network.is_lower_bound,
+        "network_efficiency_plug_in": network_efficiency(plug_ins),
+        "accuracy": network.accuracy,
+        "aiq": network.aiq() if answered else None,
+        "aiq_interval": interval_document(network.aiq_interval()) if answered else None,
+    }
 
 
 def network_lines(network: NetworkNumbers) -> list[str]:
