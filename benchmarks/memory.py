@@ -205,7 +205,7 @@ def measure(tiny: str, run: str, memory: str, intervals: str, exact: str) -> dic
     """Analyse a run on two threads of this process; return bytes planned and measured."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     import tsstore
-    from tsstore.analysis.machine import parse_memory
+    from tsstore.analysis.memory import parse_memory
     from tsstore.analysis.planning.layers import layer_plan
     from tsstore.analysis.samples import GROUPS
     from tsstore.analysis.schedulers import choose

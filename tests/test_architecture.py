@@ -22,7 +22,7 @@ OUTSIDE = {
     "dask": {"analysis", "store.reading.layer", "store.reading.dataset"},
     "distributed": {
         "analysis.schedulers",
-        "analysis.connecting",
+        "analysis.workers",
         "analysis.execution.record_holder",
         "analysis.execution.worker_records",
     },

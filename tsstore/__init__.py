@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from tsstore.analysis.neurons.results import GroupedNeurons, Neurons
     from tsstore.analysis.planning.plan import plan
     from tsstore.analysis.planning.run_plan import RunPlan
-    from tsstore.analysis.results.analyses import Analyses
-    from tsstore.analysis.results.combining import Combined, combine
+    from tsstore.analysis.results.combining import Analyses, Combined, combine
     from tsstore.analysis.results.difference import Difference, difference
     from tsstore.analysis.results.layer import LayerResult
     from tsstore.analysis.results.network import Analysis
@@ -68,7 +67,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "analyze": "analysis.analyze",
     "Threads": "analysis.schedulers",
-    "Analyses": "analysis.results.analyses",
+    "Analyses": "analysis.results.combining",
     "Analysis": "analysis.results.network",
     "Combined": "analysis.results.combining",
     "combine": "analysis.results.combining",

@@ -21,7 +21,7 @@ from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, wr
 import tsstore
 from tsstore.analysis import layers as module
 from tsstore.analysis.layers import count_layer
-from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples

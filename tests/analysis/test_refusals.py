@@ -8,7 +8,7 @@ import pytest
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
-from tsstore.analysis.refusals import all_fit, too_small
+from tsstore.analysis.memory import all_fit, too_small
 from tsstore.errors import MemoryTooSmallError
 
 

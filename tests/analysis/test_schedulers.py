@@ -21,12 +21,11 @@ from helpers import draw_batch, write_run
 from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
-from tsstore.analysis import connecting
 from tsstore.analysis import workers as workers_of
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.layers import count_layer
-from tsstore.analysis.machine import available_memory, available_processors
+from tsstore.analysis.memory import available_memory
 from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import (
@@ -40,6 +39,7 @@ from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AccessError, AnalysisError, CountingError, DamageError, TsstoreWarning
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.run import create_run
+from tsstore.store.threads import processors
 
 GIB = 1 << 30
 
@@ -240,8 +240,8 @@ def test_only_so_many_threads_run_whatever_dask_is_configured_for(kept):
 
 def test_names_mean_threads_or_this_thread():
     assert isinstance(choose("threads"), LocalScheduler)
-    assert choose("threads").threads == available_processors()
-    assert choose(None).threads == available_processors()
+    assert choose("threads").threads == processors()
+    assert choose(None).threads == processors()
     for name in ("synchronous", "sync", "single-threaded"):
         assert choose(name).threads == 1
         assert choose(name).shared_memory
@@ -309,7 +309,7 @@ def test_an_address_where_nothing_answers_is_an_error():
 
 
 def test_while_nothing_answers_it_is_said_that_it_is_tried(monkeypatch):
-    monkeypatch.setattr(connecting, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(workers_of, "ANSWER_SECONDS", 0.1)
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "200ms"}),
         pytest.warns(

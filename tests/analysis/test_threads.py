@@ -14,7 +14,7 @@ import pytest
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
-from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.schedulers import choose
 from tsstore.counting.arena import LEAST_BYTES
 from tsstore.errors import AnalysisError, CountingError, DamageError

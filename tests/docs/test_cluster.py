@@ -24,7 +24,7 @@ import tsstore
 from tsstore import errors
 from tsstore.analysis import schedulers, workers
 from tsstore.analysis.execution import exchange, recounting, scratch, worker_records
-from tsstore.analysis.machine import DEFAULT_SHARE
+from tsstore.analysis.memory import DEFAULT_SHARE
 from tsstore.analysis.schedulers import choose
 from tsstore.commands.app import app
 from tsstore.store.files.local import LocalFiles

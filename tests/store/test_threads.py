@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
 
 import pytest
 
-from tsstore.store.threads import in_threads, in_threads_if_slow
+from tsstore.store.threads import in_threads, in_threads_if_slow, processors
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3, 20])
@@ -113,3 +114,11 @@ def wait_until(condition) -> None:
             return
         time.sleep(0.01)
     raise AssertionError
+
+
+def test_processors_are_those_that_this_process_may_use(monkeypatch):
+    assert 1 <= processors() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert processors() == (os.cpu_count() or 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert processors() == 1

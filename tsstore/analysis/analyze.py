@@ -12,7 +12,7 @@ from tsstore.analysis.keeping.cache import Entry
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.repeats import deal_groups
 from tsstore.analysis.request import Bins, Layers, Repeats, Request, Run, countable, with_layers
-from tsstore.analysis.results.analyses import Analyses
+from tsstore.analysis.results.combining import Analyses
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.runs import analyze_runs
 from tsstore.analysis.schedulers import PATIENCE_SECONDS

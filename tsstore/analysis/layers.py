@@ -18,7 +18,7 @@ from tsstore.analysis.execution.graph import Counts, build_graph, count_in_one_t
 from tsstore.analysis.execution.in_step import PairJob, build_pair_graph
 from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
-from tsstore.analysis.machine import give_back_memory
+from tsstore.analysis.memory import give_back_memory, refuse
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.planning.layers import (
     PlannedBatch,
@@ -27,7 +27,6 @@ from tsstore.analysis.planning.layers import (
     plan_beside,
     share_out,
 )
-from tsstore.analysis.refusals import refuse
 from tsstore.analysis.repeats import once_compared
 from tsstore.analysis.request import Request, check_rows
 from tsstore.analysis.results.estimates import PER_SAMPLE

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.reduction import Piece, Reduction
+from tsstore.analysis.memory import too_small
 from tsstore.analysis.planning.cost import INDEX_BYTES
-from tsstore.analysis.refusals import too_small
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import RandomGroups, Samples
 from tsstore.analysis.schedulers import Scheduler

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.execution.scratch import scratch_parent
-from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report, Scheduler, choose
 from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.store.files.open import StorePath

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.layers import analyze_layers, plan_layers
+from tsstore.analysis.memory import refuse
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.refusals import refuse
 from tsstore.analysis.repeats import check_ids, choose_samples, plan_samples, samples_at_most
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult

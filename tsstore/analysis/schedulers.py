@@ -12,25 +12,27 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from itertools import count
 from typing import Any
 
-from tsstore.analysis.connecting import (
+from tsstore.analysis.execution.worker_records import LostRecordsError
+from tsstore.analysis.memory import (
+    DEFAULT_SHARE,
+    available_memory,
+    give_back_memory,
+    parse_memory,
+)
+from tsstore.analysis.workers import (
+    Watch,
+    Workers,
     by_process,
     check_usable,
     connect,
     current_client,
+    known_workers,
     memory_limits,
 )
-from tsstore.analysis.execution.worker_records import LostRecordsError
-from tsstore.analysis.machine import (
-    DEFAULT_SHARE,
-    available_memory,
-    available_processors,
-    give_back_memory,
-    parse_memory,
-)
-from tsstore.analysis.workers import Watch, Workers, known_workers
 from tsstore.counting.arena import Arena
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.files.base import Files
+from tsstore.store.threads import processors
 from tsstore.text import format_memory
 
 Report = Callable[[int, int], None]
@@ -137,7 +139,7 @@ def choose(scheduler: Any, patience: float = PATIENCE_SECONDS) -> Scheduler:
             raise AnalysisError(f"scheduler is {scheduler!r}; make another one")
         return LocalScheduler(scheduler.count, scheduler)
     if scheduler == "threads":
-        return LocalScheduler(available_processors())
+        return LocalScheduler(processors())
     if scheduler in ("synchronous", "sync", "single-threaded"):
         return LocalScheduler(1)
     if isinstance(scheduler, str) and "://" in scheduler:
@@ -175,7 +177,7 @@ class Threads:
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        count = available_processors() if threads is None else threads
+        count = processors() if threads is None else threads
         if not isinstance(count, int) or count < 1:
             raise AnalysisError(f"threads is {threads!r:.80}; expected a number, 1 at least")
         self.count, self.arena, self.is_open = count, Arena(), True

@@ -17,7 +17,7 @@ from tsstore.text import format_memory, printable
 
 if TYPE_CHECKING:
     from tsstore.analysis.planning.run_plan import RunPlan
-    from tsstore.analysis.results.analyses import Analyses
+    from tsstore.analysis.results.combining import Analyses
     from tsstore.analysis.results.network import Analysis
     from tsstore.store.reading.store import StateStore
 
@@ -75,7 +75,7 @@ def analyze(
     import tsstore
     from tsstore.analysis.groups.results import GroupedAnalysis
     from tsstore.analysis.keeping.arrays import check_target
-    from tsstore.analysis.results.analyses import Analyses
+    from tsstore.analysis.results.combining import Analyses
 
     once_or_each: Any = repeats
     store: Any = _stores(runs, step, filter, layer)
@@ -269,7 +269,7 @@ def _print_plan(
 
 def _whole_text(plan: RunPlan) -> list[str]:
     """Say what the command that counts takes in all, where that is this machine's business."""
-    from tsstore.analysis.machine import peak_memory
+    from tsstore.analysis.memory import peak_memory
 
     base = peak_memory() if plan.shared_memory else None
     if base is None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tsstore.analysis.analyze import analyze
 from tsstore.analysis.comparing.comparison import compare as compare_runs
 from tsstore.analysis.groups.results import GroupedAnalysis
+from tsstore.analysis.neurons.count import analyze_with_neurons, compare_with_neurons
 from tsstore.analysis.neurons.count import neurons as count_neurons
-from tsstore.analysis.neurons.with_states import analyze_with_neurons, compare_with_neurons
 from tsstore.analysis.request import Bins, Request
 from tsstore.analysis.results.difference import difference
 from tsstore.analysis.results.network import Analysis

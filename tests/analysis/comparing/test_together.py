@@ -12,7 +12,7 @@ from synthetic import layer, write_layers
 import tsstore
 from tsstore.analysis.execution import reduction
 from tsstore.analysis.execution.graph import BlockCount
-from tsstore.analysis.neurons.with_states import compare_with_neurons
+from tsstore.analysis.neurons.count import compare_with_neurons
 from tsstore.analysis.request import Request
 from tsstore.errors import DamageError, MemoryTooSmallError
 from tsstore.store.format.attributes import PartAttributes
@@ -139,7 +139,6 @@ OTHERS = {
     "lacking": lambda path: write(path, 2, split(IDS, 64, 320), lacking=[1]),
 }
 """Runs that hold what others hold in the same order, so far as they do."""
-
 
 FIRST = {"one length": (4, ()), "lengths": (None, ()), "lacking": (4, (1,))}
 

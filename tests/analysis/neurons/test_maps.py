@@ -10,7 +10,7 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.execution import reduction
-from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.neurons import matrix
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, MemoryTooSmallError

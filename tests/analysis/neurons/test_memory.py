@@ -21,7 +21,7 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 from peaks import peak_memory
 
 import tsstore
-from tsstore.analysis.neurons.with_states import analyze_with_neurons
+from tsstore.analysis.neurons.count import analyze_with_neurons
 from tsstore.analysis.request import Request
 
 

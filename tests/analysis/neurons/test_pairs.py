@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import tsstore
 from tsstore.analysis.execution import reduction
-from tsstore.analysis.machine import parse_memory
-from tsstore.analysis.neurons import matrix, pairs
+from tsstore.analysis.memory import parse_memory
+from tsstore.analysis.neurons import matrix
 from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.commands.app import app
 from tsstore.errors import AnalysisError, MemoryTooSmallError
@@ -160,7 +160,7 @@ def test_what_cannot_be_told_of_pairs_is_refused(run, monkeypatch):
     for share in (1.5, -1, float("nan"), "most"):
         with pytest.raises(AnalysisError, match="expected one of the rows"):
             found.near_identical(share)
-    monkeypatch.setattr(pairs, "MOST_PAIRS", 3)
+    monkeypatch.setattr(matrix, "MOST_PAIRS", 3)
     assert len(found.near_identical(0.99)) == 3
     with pytest.raises(AnalysisError, match="more than 3 pairs of neurons do the same in 0 of"):
         found.near_identical(0)

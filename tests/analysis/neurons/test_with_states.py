@@ -14,7 +14,7 @@ from synthetic import draw_layer, layer, write_layers
 import tsstore
 from tsstore.analysis.execution import reduction
 from tsstore.analysis.groups import analyze as grouped
-from tsstore.analysis.neurons.with_states import analyze_with_neurons
+from tsstore.analysis.neurons.count import analyze_with_neurons
 from tsstore.analysis.request import Request
 from tsstore.errors import DamageError, MemoryTooSmallError
 from tsstore.store.format.attributes import PartAttributes

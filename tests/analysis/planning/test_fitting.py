@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsstore.analysis.machine import parse_memory
+from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.planning.cost import (
     HOT_PIECES,
     MIN_TABLE_SLOTS,

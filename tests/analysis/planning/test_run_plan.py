@@ -10,7 +10,7 @@ import pytest
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
-from tsstore.analysis.machine import DEFAULT_SHARE, available_memory, parse_memory
+from tsstore.analysis.memory import DEFAULT_SHARE, available_memory, parse_memory
 from tsstore.analysis.planning.layers import layer_plan, plan_batches
 from tsstore.analysis.planning.plan import plan
 from tsstore.analysis.planning.run_plan import RunPlan

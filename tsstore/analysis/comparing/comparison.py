@@ -16,7 +16,7 @@ from tsstore.analysis.comparing.together import (
     comparing_checks,
     memory_checks,
 )
-from tsstore.analysis.refusals import all_fit
+from tsstore.analysis.memory import all_fit
 from tsstore.analysis.repeats import choose_samples, plan_samples
 from tsstore.analysis.request import Layers, Request, Run, countable, running, with_layers
 from tsstore.analysis.results.by_layer import ByLayer
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from tsstore.store.reading.layer import LayerStates
     from tsstore.store.reading.store import StateStore
     from tsstore.text import Progress
-
 
 ALIKE = 1.05
 """Runs whose samples have so many times as many rows are alike, at most."""

@@ -32,20 +32,21 @@ from tsstore.analysis.execution.graph import Index, build_index_graph
 from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
+from tsstore.analysis.memory import all_fit
 from tsstore.analysis.planning.fitting import make_plan
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import Request, check_rows
 from tsstore.analysis.results.overlap import LayerOverlap
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.analysis.states.by_sample import (
+from tsstore.analysis.states.distinct import (
+    Pieces,
     SampleJob,
+    by_subpartition,
     graph_by_sample,
     without_samples,
     work_by_sample,
 )
-from tsstore.analysis.states.distinct import Pieces, by_subpartition
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import restore_hashes
 from tsstore.counting.records import Records

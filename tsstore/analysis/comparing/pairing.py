@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.beside import Stretch
-from tsstore.analysis.refusals import too_small
+from tsstore.analysis.memory import too_small
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.store.reading.ids import ID, id_dtype, id_pieces
 from tsstore.text import printable

@@ -23,7 +23,7 @@ from tsstore.analysis.execution.exchange import (
     spill,
 )
 from tsstore.analysis.execution.reduction import merge_levels, merge_tree
-from tsstore.analysis.machine import give_back_memory
+from tsstore.analysis.memory import give_back_memory
 from tsstore.analysis.planning.cost import FAN_IN, fan_in, merge_shares
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import Samples

@@ -16,8 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.memory import too_small
 from tsstore.analysis.planning.cost import FAN_IN, waiting_results
-from tsstore.analysis.refusals import too_small
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.records import Buffers
 from tsstore.store.chunked.reader import ChunkWorkspace

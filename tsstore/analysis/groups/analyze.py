@@ -15,7 +15,7 @@ from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.layers import layer_result, plan_layers
-from tsstore.analysis.refusals import all_fit, refuse
+from tsstore.analysis.memory import all_fit, refuse
 from tsstore.analysis.repeats import plan_samples, samples_at_most
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult

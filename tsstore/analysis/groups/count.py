@@ -18,11 +18,10 @@ from tsstore.analysis.execution.graph import Counts, group_numbers
 from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.layers import conclude, graph_of, layer_jobs, warm_up_companion
-from tsstore.analysis.machine import give_back_memory
+from tsstore.analysis.memory import all_fit, give_back_memory
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.planning.layers import layer_work, plan_beside
-from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler

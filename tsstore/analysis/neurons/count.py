@@ -1,8 +1,9 @@
-"""Counting what single neurons of a run's layers do."""
+"""Counting what single neurons of a run's layers do: by itself, or as states are counted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import Any, TypedDict, Unpack, overload
@@ -10,8 +11,21 @@ from typing import Any, TypedDict, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
+from tsstore.analysis.analyze import chosen_run
+from tsstore.analysis.comparing.comparison import Comparison, common_layers, warnings_of
+from tsstore.analysis.comparing.together import Together, analyze_together, memory_checks
+from tsstore.analysis.execution.beside import Beside
+from tsstore.analysis.groups.analyze import analyze_groups
 from tsstore.analysis.groups.grouping import Grouping, group
-from tsstore.analysis.neurons.firing import NO_GROUP, check_layer, count_layer, firing_bytes
+from tsstore.analysis.groups.results import GroupedAnalysis
+from tsstore.analysis.memory import all_fit
+from tsstore.analysis.neurons.firing import (
+    NO_GROUP,
+    check_layer,
+    count_layer,
+    firing_bytes,
+    layer_pass,
+)
 from tsstore.analysis.neurons.layer import LayerNeurons
 from tsstore.analysis.neurons.matrix import (
     check_positions,
@@ -21,7 +35,6 @@ from tsstore.analysis.neurons.matrix import (
     plan_positions,
 )
 from tsstore.analysis.neurons.results import GroupedNeurons, Neurons
-from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.request import (
     Bins,
     Layers,
@@ -32,6 +45,8 @@ from tsstore.analysis.request import (
     running,
     with_layers,
 )
+from tsstore.analysis.results.network import Analysis
+from tsstore.analysis.runs import analyze_runs
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.firing import Firing, add_firing
 from tsstore.errors import AnalysisError
@@ -48,7 +63,7 @@ class Options(TypedDict, total=False):
     progress: Progress | None
 
 
-class Together(Options, total=False):
+class Ungrouped(Options, total=False):
     """What else may be asked for where no groups are counted."""
 
     by: None
@@ -59,7 +74,7 @@ class Together(Options, total=False):
 
 
 @overload
-def neurons(store: Run, layers: Layers = None, **options: Unpack[Together]) -> Neurons: ...
+def neurons(store: Run, layers: Layers = None, **options: Unpack[Ungrouped]) -> Neurons: ...
 @overload
 def neurons(
     store: Run, layers: Layers = None, *, by: str, bins: Bins = None, **options: Unpack[Options]
@@ -247,3 +262,39 @@ def _count_groups(
     }
     together = Neurons(store.path, whole) if len(store.steps) == 1 else None
     return GroupedNeurons(grouping.by, by_value, together, grouping.ungrouped)
+
+
+def analyze_with_neurons(
+    store: Run, request: Request, layers: Layers = None
+) -> tuple[Analysis | GroupedAnalysis, Neurons]:
+    """Return what `analyze` finds in a run, and what `neurons` finds in all its samples together.
+
+    Where the memory does not hold both at once, rows are read once more for the neurons.
+    """
+    run = chosen_run(store, layers, request)
+    beside = Beside({name: (layer_pass(states),) for name, states in run.items()})
+    request = replace(request, beside=beside)
+    found: Analysis | GroupedAnalysis
+    found = analyze_groups(run, request) if request.in_groups else analyze_runs([run], request)[0]
+    counted = {name: of_layer(run[name], *beside.results[name]) for name in run}
+    return found, Neurons(run.path, counted)
+
+
+def compare_with_neurons(
+    store: Run, other: Run, request: Request, layers: Layers = None
+) -> tuple[Together, Comparison, Neurons]:
+    """Return what is found in two runs, which bits differ, and what the first one's neurons did.
+
+    The rows of both are read once, where they hold their samples in the same order and the memory
+    holds what is made of them at once.
+    """
+    run = chosen_run(store, layers, request)
+    second = chosen_run(other, list(run), replace(request, by=None, bins=None, window=None))
+    pairs = common_layers(run, second, None)
+    passes = {name: (layer_pass(states),) for name, states in run.items()}
+    with running(request, run, second) as runner:
+        all_fit(memory_checks(run, second, request, runner, passes))
+        found, beside = analyze_together(run, second, request, runner, passes)
+    counted = {name: of_layer(run[name], *beside.results[name]) for name in run}
+    compared = Comparison((run.path, second.path), found.flips, None, warnings_of(pairs))
+    return found, compared, Neurons(run.path, counted)

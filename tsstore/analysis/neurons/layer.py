@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore import text
-from tsstore.analysis.neurons.pairs import near_pairs
+from tsstore.analysis.neurons.matrix import near_pairs
 from tsstore.analysis.results.by_layer import data_array
 from tsstore.counting.firing import Firing, complements
 from tsstore.errors import AnalysisError

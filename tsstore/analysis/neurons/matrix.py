@@ -1,4 +1,7 @@
-"""Matrices of a layer's neurons: which fire together, by a pass of its own, and which where."""
+"""Matrices of a layer's neurons: which fire together, and so do nearly the same; and which where.
+
+Pairs are counted by a pass of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +26,9 @@ from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 from tsstore.text import counted, listed, printable
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PIECE_ROWS = 1 << 13
 """Rows of a piece of which pairs are counted: adding up two matrices is quick beside it."""
 PIECE_SAMPLES = 1 << 10
@@ -36,6 +42,10 @@ chunk, which both would decode."""
 Matrix = npt.NDArray[np.int64]
 _FiringAndMap = tuple[Firing, Matrix]
 _Result = TypeVar("_Result")
+
+MOST_PAIRS = 1_000_000
+
+_Numbers = npt.NDArray[np.int64]
 
 
 def count_joint_firing(
@@ -232,3 +242,55 @@ def _add_both(results: Iterable[_FiringAndMap]) -> _FiringAndMap:
         firing = add_firing([firing, own])
         matrix = np.add(matrix, other, out=matrix if number else None)
     return firing, matrix
+
+
+def near_pairs(joint: _Numbers, rows: int, share: float, opposite: bool) -> pd.DataFrame:
+    """Return pairs that do the same in such a share of the rows, as `LayerNeurons.near_identical`.
+
+    Of `opposite` ones, one neuron does what the other does not. `joint` are the rows in which two
+    neurons fire, int64 (neurons, neurons), symmetric.
+    """
+    import pandas as pd
+
+    if not (isinstance(share, int | float | np.number) and 0 <= share <= 1):
+        raise AnalysisError(f"share is {share!r:.80}; expected one of the rows, from 0 to 1")
+    found: list[_Numbers] = []
+    held = 0
+    for own in _agreeing(joint, rows, share, opposite):
+        held += own.shape[1]
+        found.append(own)
+        if held > MOST_PAIRS:
+            raise AnalysisError(
+                f"more than {MOST_PAIRS:,} pairs of neurons do the same in {share:g} of the rows: "
+                "they fire rarely, or nearly always; ask for a larger share"
+            )
+    first, other, same = np.concatenate([np.empty((3, 0), np.int64), *found], axis=1)
+    rate = np.diagonal(joint) / rows
+    one, two = rate[first], rate[other]
+    two = 1 - two if opposite else two
+    by_chance = one * two + (1 - one) * (1 - two)
+    frame = pd.DataFrame(
+        {
+            "neuron": first,
+            "other": other,
+            "rows": same,
+            "share": same / rows,
+            "by_chance": by_chance,
+            "kappa": (same / rows - by_chance) / (1 - by_chance),
+        }
+    )
+    return frame.sort_values("kappa", ascending=False, kind="stable", ignore_index=True)
+
+
+def _agreeing(joint: _Numbers, rows: int, share: float, opposite: bool) -> Iterator[_Numbers]:
+    """Yield for each neuron those of higher index that agree: int64 (3, pairs), the rows last."""
+    on = np.diagonal(joint)
+    live = np.flatnonzero((on > 0) & (on < rows))
+    for place, neuron in enumerate(live[:-1].tolist()):
+        others = live[place + 1 :]
+        differ = on[neuron] + on[others] - 2 * joint[neuron, others]
+        same = differ if opposite else rows - differ
+        chosen = same / rows >= share
+        number = int(chosen.sum())
+        if number:
+            yield np.stack([np.full(number, neuron), others[chosen], same[chosen]])

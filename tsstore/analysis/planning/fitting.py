@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 
+from tsstore.analysis.memory import too_small
 from tsstore.analysis.planning.cost import (
     TASK_BYTES,
     Work,
@@ -21,7 +22,6 @@ from tsstore.analysis.planning.cost import (
     waiting_results,
 )
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.refusals import too_small
 from tsstore.counting.partition import SUBPARTITION_RECORDS, subpartition_bits
 from tsstore.counting.tables.aggregate import subpartition_table_bytes
 

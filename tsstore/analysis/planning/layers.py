@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tsstore.analysis.execution.beside import Beside, Companion
+from tsstore.analysis.memory import all_fit, refuse
 from tsstore.analysis.planning.cost import TASK_BYTES, Work
 from tsstore.analysis.planning.fitting import make_plan
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.refusals import all_fit, refuse
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.counting.keys import KeyScheme

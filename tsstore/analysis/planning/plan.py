@@ -16,6 +16,7 @@ from tsstore.analysis.comparing.together import bytes_beside
 from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.groups.count import work_of_sets
 from tsstore.analysis.groups.grouping import group
+from tsstore.analysis.memory import all_fit, refuse
 from tsstore.analysis.neurons.firing import firing_bytes, layer_pass
 from tsstore.analysis.neurons.matrix import plan_pairs
 from tsstore.analysis.planning.cost import Work
@@ -24,7 +25,6 @@ from tsstore.analysis.planning.layer_plan import Plan, PlannedLayer
 from tsstore.analysis.planning.layers import make_plans
 from tsstore.analysis.planning.planned_report import plan_other_run, plan_report
 from tsstore.analysis.planning.run_plan import RunPlan
-from tsstore.analysis.refusals import all_fit, refuse
 from tsstore.analysis.repeats import HELD, once_compared, plan_samples
 from tsstore.analysis.request import (
     Bins,

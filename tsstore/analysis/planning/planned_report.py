@@ -9,10 +9,10 @@ from typing import Any
 from tsstore.analysis.comparing.pairing import Order, joining_bytes
 from tsstore.analysis.comparing.together import companions, comparing_checks, find_order
 from tsstore.analysis.execution.beside import Companion
+from tsstore.analysis.memory import all_fit
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.planning.layers import layer_work, make_plans, plan_batches, plan_beside
-from tsstore.analysis.refusals import all_fit
 from tsstore.analysis.repeats import plan_samples
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import Scheduler

@@ -1,20 +1,26 @@
-"""Analyses of single layers, kept as JSON, combined to the numbers of their network."""
+"""Several analyses: of runs, by name; of single layers, combined to the numbers of a network."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.layer import HEADINGS
 from tsstore.analysis.results.layer_parts import COMMON, CombinedLayer, Part, read_part
+from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.results.network_numbers import NetworkNumbers, network_document, network_lines
-from tsstore.errors import AnalysisError, FormatError
+from tsstore.errors import AnalysisError, FormatError, UnknownRunError
 from tsstore.statistics.rates import Answers
 from tsstore.statistics.verdict import SAMPLE_LIMITED
 from tsstore.text import listed, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(eq=False, repr=False)
@@ -167,3 +173,47 @@ def _asked(part: Part) -> dict[str, Any]:
         **{name.replace("_", " "): part.common[name] for name in COMMON},
         "answers": None if answers is None else [numbers.tolist() for numbers in answers],
     }
+
+
+class Analyses(Mapping[str, Analysis]):
+    """Analyses of several runs by name, in the order asked; made by `analyze` of a mapping."""
+
+    def __init__(self, analyses: Mapping[str, Analysis]) -> None:
+        self._analyses = dict(analyses)
+
+    def __getitem__(self, name: str) -> Analysis:
+        if name not in self._analyses:
+            raise UnknownRunError(
+                f"no run {name!r:.80} was analysed; there are {listed(list(self._analyses))}"
+            )
+        return self._analyses[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._analyses)
+
+    def __len__(self) -> int:
+        return len(self._analyses)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them: under ``"runs"`` each analysis by its name."""
+        return {"runs": {name: analysis.to_dict() for name, analysis in self.items()}}
+
+    def to_json(self) -> str:
+        """Return `to_dict` as a JSON document."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the numbers of all layers, a line each, indexed by run and layer."""
+        import pandas as pd
+
+        frames = {name: analysis.to_frame() for name, analysis in self.items()}
+        return pd.concat(frames, names=["run"])
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{printable(name)}\n{analysis!r}" for name, analysis in self.items())
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            f"<h4>{escape(printable(name))}</h4>{analysis._repr_html_()}"
+            for name, analysis in self.items()
+        )

@@ -24,13 +24,14 @@ from tsstore.analysis.planning.fitting import make_plan
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.request import Request, Run, check_rows, countable, running
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.states.by_sample import (
+from tsstore.analysis.states.distinct import (
     SampleJob,
+    by_partition,
+    by_subpartition,
     graph_by_sample,
     without_samples,
     work_by_sample,
 )
-from tsstore.analysis.states.distinct import by_partition, by_subpartition
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.records import LATER, Records
 from tsstore.counting.tables.aggregate import count_tables

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.analysis import machine as module
-from tsstore.analysis.machine import (
+from tsstore.analysis import memory as module
+from tsstore.analysis.memory import (
     available_memory,
-    available_processors,
     give_back_memory,
     parse_memory,
 )
@@ -53,14 +52,6 @@ def test_available_memory_is_the_smallest_limit(monkeypatch, tmp_path):
     small.write_text(str(1 << 63))
     assert available_memory() == machine
     assert all(isinstance(path, Path) for path in module._CGROUP_LIMITS)
-
-
-def test_processors_are_those_that_this_process_may_use(monkeypatch):
-    assert 1 <= available_processors() <= (os.cpu_count() or 1)
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert available_processors() == (os.cpu_count() or 1)
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert available_processors() == 1
 
 
 def test_memory_is_given_back_where_the_c_library_can_and_else_nothing_happens(monkeypatch):

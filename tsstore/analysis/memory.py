@@ -1,14 +1,17 @@
-"""How much memory there is, and what a user means by an amount of it."""
+"""Memory: how much there is, what a user means by an amount, and how too little is refused."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 from tsstore.counting.arena import Arena
-from tsstore.errors import AnalysisError
+from tsstore.errors import AnalysisError, MemoryTooSmallError
+from tsstore.text import format_memory
 
 DEFAULT_SHARE = 0.25
 _CGROUP_LIMITS = (
@@ -46,11 +49,6 @@ def peak_memory() -> int | None:
     return peaks[0] if peaks else None
 
 
-def available_processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def give_back_memory(arena: Arena | None = None) -> None:
     """Give memory that was freed back to the system: of an arena, and of the C library.
 
@@ -69,3 +67,35 @@ def _read_limit(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def too_small(what: str, memory: int, purpose: str, needed: int) -> MemoryTooSmallError:
+    """Return the error that so many bytes are too few for a purpose, which needs more of them."""
+    return MemoryTooSmallError(
+        f"{what}: memory of {format_memory(memory)} is too small {purpose}; give at least "
+        f"memory='{-(-needed // 1024)}KiB'",
+        needed,
+    )
+
+
+def all_fit(checks: Iterable[Callable[[], Any]]) -> list[Any]:
+    """Return what all checks give; of several refusals the one that needs most is raised."""
+    found, refused = [], []
+    for check in checks:
+        try:
+            found.append(check())
+        except MemoryTooSmallError as error:
+            refused.append(error)
+    if refused:
+        raise max(refused, key=lambda error: error.needed)
+    return found
+
+
+def refuse(refused: MemoryTooSmallError, checks: Iterable[Callable[[], Any]]) -> NoReturn:
+    """Raise a refusal, or that of a check which needs more."""
+
+    def again() -> NoReturn:
+        raise refused
+
+    all_fit([again, *checks])
+    raise refused
