@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from synthetic import count, draw_layer, found, layer, numbered_rows, write_layers
 
 import tsstore
-from tsstore.analysis.repeats import (
-    HELD,
-    bytes_to_digest,
-    choose_samples,
-    digest_samples,
-    settle_repeats,
-)
+from tsstore.analysis.digests import bytes_to_digest, digest_samples
+from tsstore.analysis.repeats import HELD, choose_samples, settle_repeats
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import RandomGroups
 from tsstore.analysis.schedulers import LocalScheduler

@@ -11,7 +11,7 @@ from helpers import draw_batch, write_run
 from synthetic import draw_layer, write_layers
 
 import tsstore
-from tsstore.analysis import repeats
+from tsstore.analysis import digests
 from tsstore.analysis import runs as module
 from tsstore.analysis.groups import analyze as groups
 from tsstore.errors import AnalysisError, TsstoreWarning
@@ -196,7 +196,7 @@ def test_what_more_memory_would_tell_is_not_kept(tmp_path, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 20)}, columns=columns)
     cache = tmp_path / "cache"
     with monkeypatch.context() as patch:
-        patch.setattr(repeats, "SAMPLE_BYTES", 1 << 60)
+        patch.setattr(digests, "SAMPLE_BYTES", 1 << 60)
         assert tsstore.analyze(store, cache=cache).not_compared
     assert not os.listdir(cache)
     assert not tsstore.analyze(store, cache=cache).not_compared
