@@ -18,7 +18,8 @@ from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
 from tsstore.analysis.states import export as module
-from tsstore.analysis.states import files
+from tsstore.analysis.states.tables import ParquetFile
+from tsstore.analysis.states.zarr_store import ZarrGroup
 from tsstore.errors import AccessError, DamageError, NotAStoreError, StoreError, StoreExistsError
 
 
@@ -62,7 +63,7 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, suffix):
     states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 2)})["a"]
-    kind = {".zarr": files.ZarrGroup, ".parquet": files.ParquetFile}[suffix]
+    kind = {".zarr": ZarrGroup, ".parquet": ParquetFile}[suffix]
 
     def fail(*piece: object) -> None:
         raise OSError(28, "No space left on device")

@@ -1,15 +1,20 @@
-"""Where zarr-python writes a table of distinct states: whole files, synced."""
+"""A table of distinct states as a Zarr group, which zarr-python writes: whole files, synced."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import zarr
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
+from tsstore.analysis.states.tables import CODEC, Numbers, Rows, StatesTable, TableFile
 from tsstore.store.files.local import LocalFiles
+from tsstore.store.format.arrays import CODECS
 
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
@@ -48,3 +53,51 @@ class DurableStore(LocalStore):
         with self._lock:
             self._removed = True
             shutil.rmtree(self.root, ignore_errors=True)
+
+
+class ZarrGroup(TableFile):
+    """A Zarr v3 group of three arrays, written by zarr-python in whole chunks."""
+
+    def __init__(self, path: Path, table: StatesTable) -> None:
+        super().__init__(table, max(1, table.chunk_bytes // table.entry_bytes))
+        self._arrays: dict[str, Any] = {}
+        os.mkdir(path)
+        self._store = DurableStore(path)
+        try:
+            self._group = zarr.create_group(self._store, zarr_format=3, attributes=table.attributes)
+            axis = ("neuron", table.neurons) if table.decoded else ("byte", table.row_bytes)
+            self._create("state", "bool" if table.decoded else "uint8", axis)
+            self._create("multiplicity", "int64")
+            self._create("incidence", "int64")
+        except BaseException:
+            self.discard()
+            raise
+
+    def finish(self) -> None:
+        """Write the last chunks, and sync all."""
+        super().finish()
+        self._store.files.sync()
+
+    def discard(self) -> None:
+        """Remove the group; Zarr's threads write nothing any more."""
+        self._store.remove()
+
+    def _write(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        self._arrays["state"].append(self._table.written(rows))
+        self._arrays["multiplicity"].append(multiplicity)
+        self._arrays["incidence"].append(incidence)
+
+    def _create(self, name: str, dtype: str, *axes: tuple[str, int]) -> None:
+        sizes = tuple(size for _, size in axes)
+        self._arrays[name] = self._group.create_array(
+            name,
+            shape=(0, *sizes),
+            chunks=(self._chunk_rows, *sizes),
+            dtype=dtype,
+            serializer=BytesCodec(),
+            compressors=[
+                BloscCodec(cname="zstd", clevel=CODECS[CODEC], shuffle="noshuffle", typesize=1),
+                Crc32cCodec(),
+            ],
+            dimension_names=("distinct_state", *(axis for axis, _ in axes)),
+        )
