@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import numpy as np
 
 from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.analysis.keeping.saving import as_list, load_analyses, save_analyses
 from tsstore.analysis.results.by_layer import ByLayer, Shown
-from tsstore.analysis.results.kept import as_list, load_analyses, save_analyses
 from tsstore.analysis.results.layer import LayerResult, efficiency_text
 from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError, FormatError

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tsstore import charts
 from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.analysis.keeping.saving import load_analyses, save_analyses
 from tsstore.analysis.results.by_layer import ByLayer, dataset_of
 from tsstore.analysis.results.estimates import PLUG_IN
-from tsstore.analysis.results.kept import load_analyses, save_analyses
 from tsstore.analysis.results.layer import (
     HEADINGS,
     VERBOSE_HEADINGS,
