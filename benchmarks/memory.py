@@ -66,7 +66,7 @@ def main() -> None:
     )
     parser.add_argument("--mebibytes", type=int, default=800, help="size of the run's rows")
     parser.add_argument("--widths", type=int, nargs="+", default=[8], help="bytes of a row")
-    parser.add_argument("--memory", nargs="+", default=["64MiB", "128MiB", "256MiB"])
+    parser.add_argument("--memory", nargs="+", default=["80MiB", "128MiB", "256MiB"])
     parser.add_argument("--data", choices=DATA, default="half")
     parser.add_argument("--positions", type=int, default=POSITIONS, help="rows of a sample")
     parser.add_argument("--exact", action="store_true", help="keys as wide as states")
