@@ -13,6 +13,7 @@ from tsstore.analysis.planning.cost import (
     finished_bytes,
     has_direct_table,
     held_bytes,
+    last_fan_in,
     most_blocks,
     partition_task_bytes,
     piece_bytes,
@@ -119,14 +120,17 @@ def test_entries_are_few_for_few_rows_and_grow_more_slowly_than_rows():
 
 def test_changes_wait_at_each_height_of_the_tree_and_are_sorted_in_the_end():
     one = work(groups=32)
-    assert waiting_bytes(one, 0) == waiting_bytes(work(), 4) == 0
-    assert waiting_bytes(one, 4) == 14 * 3 * (one.entries(10**7 // 16) + one.entries(10**7 // 4))
+    assert waiting_bytes(one, 0, True) == waiting_bytes(work(), 4, True) == 0
+    by_level = [one.entries(10**7 // partitions) for partitions in (64, 16, 4)]
+    assert waiting_bytes(one, 6, True) == 14 * 3 * sum(by_level)
+    assert waiting_bytes(one, 6, False) == 14 * (3 * by_level[0] + 15 * by_level[1])
+    assert [last_fan_in(32, spill) for spill in (True, False)] == [4, 16]
     assert finished_bytes(one) > 44 * one.entries(10**7)
     many = work(groups=32, rows=10**9)
     plan = make_plan(many, 4 * GIB, 2, True)
     held = held_bytes(many, plan.piece_rows, plan.block_rows, plan.partition_bits, plan.spill)
     assert plan.projected_peak >= held + finished_bytes(many)
-    assert plan.projected_peak >= held + waiting_bytes(many, plan.partition_bits)
+    assert plan.projected_peak >= held + waiting_bytes(many, plan.partition_bits, plan.spill)
     assert [fan_in(groups) for groups in (0, 1, 32)] == [16, 4, 4]
 
 

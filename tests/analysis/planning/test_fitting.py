@@ -191,7 +191,7 @@ def test_the_projection_is_that_of_its_named_parts(layer, log_memory, way):
     )
     sizes = plan.piece_rows, plan.block_rows, plan.partition_bits, plan.spill, plan.divided_bits
     held = held_bytes(layer, *sizes)
-    waiting = waiting_bytes(layer, plan.partition_bits)
+    waiting = waiting_bytes(layer, plan.partition_bits, plan.spill)
     tasks = held + max(plan.threads * block, waiting + plan.threads * partition)
     finished = finished_bytes(layer)
     if plan.gives_back or not layer.groups:

@@ -24,7 +24,7 @@ from tsstore.analysis.execution.exchange import (
 )
 from tsstore.analysis.execution.reduction import merge_levels, merge_tree
 from tsstore.analysis.memory import give_back_memory
-from tsstore.analysis.planning.cost import FAN_IN, fan_in, merge_shares
+from tsstore.analysis.planning.cost import FAN_IN, fan_in, last_fan_in, merge_shares
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import Samples
 from tsstore.counting.arena import Arena
@@ -324,9 +324,10 @@ def add_partitions(graph: dict[Any, Any], job: LayerJob, index: Any) -> Any:
     for partition in range(1 << job.plan.partition_bits):
         level.append((f"tsstore-partition-{token}", partition))
         graph[level[-1]] = (count_partition, index, job.plan, job.scheme.words, partition, buffers)
-    many = fan_in(job.samples.group_count)
-    level = merge_levels(graph, level, many, f"tsstore-merge-{token}", merge_counts, many)
-    shares = merge_shares(job.samples.group_count, job.plan.partition_bits, job.plan.spill)
+    groups, spill = job.samples.group_count, job.plan.spill
+    last, name = last_fan_in(groups, spill), f"tsstore-merge-{token}"
+    level = merge_levels(graph, level, fan_in(groups), name, merge_counts, last)
+    shares = merge_shares(groups, job.plan.partition_bits, spill)
     entries: list[Any] = [(f"tsstore-changes-{token}", share) for share in range(shares)]
     graph |= {key: (merge_entries, level, key[1], shares) for key in entries}
     graph[f"tsstore-merged-{token}"] = (merge_all, [pairs, *level], entries)

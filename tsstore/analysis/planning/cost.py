@@ -292,17 +292,18 @@ def file_bytes(records_bytes: int, partitions: int) -> int:
     return records_bytes + frames * HEADER_BYTES + partitions * ENTRY_BYTES
 
 
-def waiting_bytes(work: Work, partition_bits: int) -> int:
+def waiting_bytes(work: Work, partition_bits: int, spill: bool) -> int:
     """Return the most bytes of changes by group that wait to be merged.
 
-    At each height of the tree all wait but one for their merge.
+    At each height of the tree all wait but one for their merge, and so do those left in the end.
     """
     if not (work.groups or work.sets):
         return 0
-    entries, partitions, others = 0, 1 << partition_bits, fan_in(work.groups) - 1
-    while partitions > 1:
-        entries += others * work.entries(work.rows // partitions)
-        partitions = -(-partitions // (others + 1))
+    entries, partitions, many = 0, 1 << partition_bits, fan_in(work.groups)
+    while partitions > last_fan_in(work.groups, spill):
+        entries += (many - 1) * work.entries(work.rows // partitions)
+        partitions = -(-partitions // many)
+    entries += (partitions - 1) * work.entries(work.rows // partitions)
     return WAITING_ENTRY_BYTES * entries
 
 
@@ -316,8 +317,13 @@ def fan_in(groups: int) -> int:
     return GROUPED_FAN_IN if groups else FAN_IN
 
 
+def last_fan_in(groups: int, spill: bool) -> int:
+    """Return how many counts are merged in the end: more where memory is not short."""
+    return fan_in(groups) if spill else FAN_IN
+
+
 def merge_shares(groups: int, partition_bits: int, spill: bool) -> int:
-    """Return by how many tasks changes by group are added up in the end, each some groups.
+    """Return by how many tasks changes by group are added up in the end: each those of some.
 
     Where records go through files memory is short, or results would be sent to several workers.
     """
@@ -345,7 +351,7 @@ def count_tasks(work: Work, blocks: int, partition_bits: int) -> int:
     What blocks have counted within samples is merged with the partitions.
     """
     level, many = 1 << partition_bits, fan_in(work.groups)
-    tasks = blocks + 1 + level + 1 + _merges(level, many, many)
+    tasks = blocks + 1 + level + 1 + _merges(level, many, FAN_IN)
     tasks += merge_shares(work.groups, partition_bits, spill=False) + 1
     # Receipts are merged as well where something is made of rows besides records.
     return tasks + (_merges(blocks, FAN_IN) if work.result_bytes else 0)

@@ -211,7 +211,8 @@ def _complete(work: Work, memory: int, threads: int, piece_rows: int, spill: boo
         partition = partition_task_bytes(
             work, piece_rows, gathered, subpartition_records, slots, spill
         )
-        later = max(waiting_bytes(work, bits) + threads * partition, finished_bytes(work))
+        waiting = waiting_bytes(work, bits, spill)
+        later = max(waiting + threads * partition, finished_bytes(work))
         if held + max(threads * block_task, later) <= memory:
             break
     block_rows = _block_rows(work, (memory - held) // threads, threads, piece_rows, spill, direct)
