@@ -165,6 +165,14 @@ def test_changes_in_order_ascend_in_each_group_and_none_is_0(by_group) -> None:
     assert changes_as_counter(ordered) == expected(by_group)
 
 
+def test_changes_too_wide_for_one_integer_are_in_order_all_the_same() -> None:
+    k = [2**61, 2**40, 2**61, 1]
+    q = [2**33, 2**39, 7, 1]
+    ordered = added_up([list(zip(k, q, [1] * 4, strict=True)), [], []]).in_order()
+    assert ordered.multiplicity.tolist() == [1, 2**40, 2**61, 2**61]
+    assert ordered.incidence.tolist() == [1, 2**39, 7, 2**33]
+
+
 @given(rows_of_groups, st.integers(0, GROUPS), st.integers(0, GROUPS))
 def test_changes_of_some_groups_after_others_are_those_of_all(by_group, one, other) -> None:
     part = added_up(by_group)

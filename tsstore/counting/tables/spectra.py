@@ -290,10 +290,17 @@ def join_entries(some: Sequence[DeltaEntries], dtype: DTypeLike | None = None) -
 
 
 def _sorting(multiplicity: Integers, incidence: Integers) -> I64:
-    """Return the order by multiplicity, then by incidence; narrow ones make one integer."""
-    if multiplicity.itemsize + incidence.itemsize > 8:
+    """Return the order by multiplicity, then by incidence: as one integer, if it fits.
+
+    That is sorted in half of the time that the order of integers takes.
+    """
+    bits, place_bits = (int(top).bit_length() for top in (incidence.max(initial=0), len(incidence)))
+    if int(multiplicity.max(initial=0)).bit_length() + bits + place_bits > 63:
         return np.lexsort((incidence, multiplicity))
-    return np.argsort(multiplicity.astype(np.int64) << 32 | incidence)
+    keys = multiplicity.astype(np.int64) << bits | incidence
+    placed: I64 = keys << place_bits | np.arange(len(keys))
+    placed.sort()
+    return placed & ((1 << place_bits) - 1)
 
 
 def changes_of_singletons(states: I64, sets: int = 0) -> I64:
