@@ -357,7 +357,7 @@ def test_no_thread_takes_more_than_its_share_of_blocks_and_some_chunks(rows, chu
 
 def test_no_block_has_more_rows_than_a_record_can_count():
     huge = make_plan(work(rows=10**12), 1 << 40, 2, False)
-    assert huge.block_rows == MAX_BLOCK_ROWS < 2**32
+    assert MAX_BLOCK_ROWS // 2 < huge.block_rows <= MAX_BLOCK_ROWS < 2**32
 
 
 def test_rows_of_few_bits_are_counted_in_a_table_of_all_states_where_there_is_room():
@@ -411,7 +411,9 @@ def test_there_are_blocks_for_all_workers_of_a_cluster(all_threads):
     layer = replace(work(10**8), all_threads=all_threads)
     plan = make_plan(layer, 4 * GIB, 1, False)
     assert plan.spill
-    assert plan.blocks >= min(all_threads, 10**8 // plan.piece_rows)
+    chunk_rows = layer.chunk_bytes // layer.row_bytes
+    rows_of_a_worker = -(-plan.blocks // all_threads) * plan.block_rows
+    assert rows_of_a_worker <= 10**8 // all_threads + chunk_rows
 
 
 def test_rows_that_stay_in_memory_are_divided_at_once_into_what_fits_the_cache():

@@ -258,15 +258,16 @@ def _block_rows(
     """Return the rows of blocks that take a thread's share of the memory, at most."""
     all_threads = max(threads, work.all_threads)
     if not spill or work.holders:
-        most = MAX_BLOCK_PIECES * piece_rows
-        blocks = max(BLOCKS_OF_A_THREAD, -(-work.rows // (most * all_threads))) * all_threads
-        return max(piece_rows, min(_in_chunks(work, -(-work.rows // blocks)), most))
-    room = share - block_task_bytes(work, piece_rows, 0, spill, direct)
-    if threads > 1:
-        # What one thread frees of a block is not always where the next one can use it.
-        room = room * 5 // 6
-    even = min(-(-work.rows // all_threads), MAX_BLOCK_ROWS)
-    return max(piece_rows, min(even, room * 1000 // work.records_bytes(1000)))
+        most, of_a_thread = MAX_BLOCK_PIECES * piece_rows, BLOCKS_OF_A_THREAD
+    else:
+        room = share - block_task_bytes(work, piece_rows, 0, spill, direct)
+        if threads > 1:
+            # What one thread frees of a block is not always where the next one can use it.
+            room = room * 5 // 6
+        most = max(piece_rows, min(MAX_BLOCK_ROWS, room * 1000 // work.records_bytes(1000)))
+        of_a_thread = 1
+    blocks = max(of_a_thread, -(-work.rows // (most * all_threads))) * all_threads
+    return max(piece_rows, min(_in_chunks(work, -(-work.rows // blocks)), most))
 
 
 def _in_chunks(work: Work, rows: int) -> int:
