@@ -10,7 +10,7 @@ import children
 import pytest
 import torch
 from torch import nn
-from watching import hook_count
+from watching import hook_count, logged
 
 import tsstore
 from tsstore.errors import ColumnsError, OutputError, StoreExistsError, TsstoreError
@@ -79,7 +79,7 @@ def test_another_run_of_the_same_model_is_logged(path, caplog):
             model(values(2))
         with capture(make(), path.with_name("third")) as third:
             third.model(values(2))
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
         f"{other}: the model is recorded into {path} as well: part-00000-00000, with 5 samples so "
@@ -187,7 +187,7 @@ def test_one_that_was_forgotten_and_recorded_nothing_logs_why(path, caplog):
     recorder = capture(make(), path)
     del recorder
     gc.collect()
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert record.getMessage().startswith(
         f"{path}/part-00000-00000 was never closed, and no sample was recorded: the model was not"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ def has_any_global_hook() -> bool:
 def writers() -> set[threading.Thread]:
     """Return the threads that write: those of other tests may wait for garbage to be collected."""
     return {thread for thread in threading.enumerate() if thread.name == "tsstore writer"}
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return what this package has logged: distributed and others, loaded before, may log too."""
+    return [record for record in caplog.records if record.name == "tsstore"]
 
 
 def capture(

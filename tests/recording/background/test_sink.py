@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 import torch
 from torch import nn
-from watching import hook_count, writers
+from watching import hook_count, logged, writers
 
 import tsstore
 from tsstore.errors import CaptureError, TsstoreWarning, WriterError
@@ -313,7 +313,7 @@ def test_a_recorder_that_nobody_closed_does_not_hide_its_error(path, disk, caplo
     del recorder, model
     gc.collect()
     assert gone() is None
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert record.levelname == "ERROR"
     assert f"{path}/part-00000-00000 was never closed, and could not be: " in record.getMessage()
     assert "No space left" in record.getMessage()
@@ -328,7 +328,7 @@ def test_at_its_end_it_says_how_much_there_was_and_how_long_the_job_waited(model
                     model(values(50))
             recorder._sink._thread.writer.waited = 1.25
         recorder.close()
-    (record,) = caplog.records
+    (record,) = logged(caplog)
     assert (record.name, record.levelname) == ("tsstore", "INFO")
     assert record.getMessage() == (
         f"{path}/part-00000-00000: 1,500 samples, 4.395 KiB of rows, waited 1.2 s for the writer"
@@ -346,5 +346,5 @@ def test_where_the_writer_has_failed_the_seal_does_not_say_how_long_the_job_wait
         capture(model, path) as recorder,
     ):
         record_then_fill(model, disk, recorder)
-    assert caplog.records == []
+    assert logged(caplog) == []
     assert tsstore.open(path).parts[0].seal.waited is None
