@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from counting_cases import number_keys
 from helpers import draw_batch, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,15 +35,18 @@ class Decoded:
         kept = chosen[of_row]
         self.on, self.sample = states.decode()[kept], of_row[kept]
         self.samples = len(np.unique(self.sample))
-        self.distinct, self.state = np.unique(self.on, axis=0, return_inverse=True)
-        self.state = self.state.reshape(-1)
+        words = np.zeros((len(self.on), 8 * -(-self.on.shape[1] // 64)), np.uint8)
+        packed = np.packbits(self.on, axis=1)
+        words[:, : packed.shape[1]] = packed
+        self.state = number_keys(words.view(np.uint64))[1]
+        self.distinct = self.on[np.unique(self.state, return_index=True)[1]]
 
     def spectrum(self):
         """Return how many states are in k rows of q samples, by (k, q)."""
         rows = np.bincount(self.state)
-        pairs = np.unique(np.stack([self.state, self.sample]), axis=1)
-        kinds, states = np.unique([rows, np.bincount(pairs[0])], axis=1, return_counts=True)
-        return dict(zip(map(tuple, kinds.T.tolist()), states.tolist(), strict=True))
+        cells = np.unique(self.sample * len(rows) + self.state)
+        samples = np.bincount(cells % max(len(rows), 1))
+        return Counter(zip(rows.tolist(), samples.tolist(), strict=True))
 
 
 def check_analysis(analysis, decoded):
@@ -59,8 +65,9 @@ def check_neurons(neurons, decoded):
         assert np.allclose(found.rate, on.mean(axis=0), rtol=1e-15)
         assert found.dead.tolist() == np.flatnonzero(~on.any(axis=0)).tolist()
         assert found.always_on.tolist() == np.flatnonzero(on.all(axis=0)).tolist()
-        fired = [len(np.unique(sample[column])) for column in on.T]
-        assert found.samples_fired.tolist() == fired
+        fired = np.zeros((sample.max(initial=-1) + 1, on.shape[1]), bool)
+        np.logical_or.at(fired, sample, on)
+        assert found.samples_fired.tolist() == fired.sum(axis=0).tolist()
         columns = {}
         for neuron, column in enumerate(on.T):
             if column.any() and not column.all():
