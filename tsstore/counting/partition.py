@@ -16,6 +16,7 @@ from tsstore.counting.arena import Arena
 from tsstore.counting.hashing import HashRange, Place, Width, copy_key, width_of
 from tsstore.counting.records import (
     LATER,
+    TAG_SHIFT,
     Buffers,
     Groups,
     Records,
@@ -32,7 +33,6 @@ MOST_RECORDS: Final = (1 << 16) - 1
 """Of a subpartition that is counted in such tables: they have 16 bits for a number of records."""
 
 _HASH_BITS: Final = 64
-_TAG_SHIFT: Final = np.uint64(_HASH_BITS - 1)
 _HALF: Final = np.uint64(32)
 _LOWER: Final = np.uint64((1 << 32) - 1)
 _ONE: Final = np.uint64(1)
@@ -219,12 +219,18 @@ def next_place(cursors: U64, partition: np.uint64, sample: np.uint64) -> tuple[n
 
 
 @inlined
+def with_tag(first: np.uint64, is_later: bool) -> np.uint64:
+    """Return the first word of a key with the tag of a row of a later sample, or of the same."""
+    return (first & ~LATER) | (np.uint64(is_later) << TAG_SHIFT)
+
+
+@inlined
 def _write_bare(
     keys: U64, row: Place, moved: U64, place: Place, is_later: bool, width: Width
 ) -> None:
     """Write a key with a tag."""
     copy_key(keys, row, moved, place, width)
-    moved[place, 0] = (keys[row, 0] & ~LATER) | (np.uint64(is_later) << _TAG_SHIFT)
+    moved[place, 0] = with_tag(keys[row, 0], is_later)
 
 
 @kernel
@@ -295,7 +301,7 @@ def _move_bare(
     """
     last = np.uint64(sample)
     for row in range(np.uint64(keys.shape[0])):
-        last += keys[row, 0] >> _TAG_SHIFT
+        last += keys[row, 0] >> TAG_SHIFT
         place, is_later = next_place(cursors, (keys[row, 0] >> shift) & mask, last)
         _write_bare(keys, row, moved, place, is_later, width)
         if group is not None and moved_group is not None:
@@ -362,7 +368,7 @@ def sort_by_group(
     # Unsigned: whether rows count from an array's end need not be asked.
     for row in range(np.uint64(group.size)):
         if multiplicity is None:
-            last += keys[row, 0] >> _TAG_SHIFT
+            last += keys[row, 0] >> TAG_SHIFT
         if (keys[row, 0] >> hashes.shift) & hashes.mask != hashes.number:
             continue
         place, is_later = next_place(cursors, np.uint64(group[row]), last)

@@ -16,12 +16,11 @@ import numpy as np
 from tsstore.counting.arena import Arena
 from tsstore.counting.hashing import Place, Width, width_for
 from tsstore.counting.partition import number_rows, scatter, scatter_rows
-from tsstore.counting.records import LATER, Buffers, Groups, Records, SampleKeys
+from tsstore.counting.records import LATER, TAG_SHIFT, Buffers, Groups, Records, SampleKeys
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
 from tsstore.numba_tools.decorators import kernel
 from tsstore.numba_tools.intrinsics import copy_from, item_at
 
-_TAG_SHIFT: Final = np.uint64(63)
 NO_SAMPLE: Final = np.uint64(2**64 - 1)
 """The number of none."""
 
@@ -193,7 +192,7 @@ def gather_part(
             last = NO_SAMPLE
             for row in range(np.uint64(count), np.uint64(count + own)):
                 sample = keys[row, 0] >> shift
-                tag = np.uint64(sample != last) << _TAG_SHIFT
+                tag = np.uint64(sample != last) << TAG_SHIFT
                 keys[row, 0] = (keys[row, 0] & lower) | prefix | tag
                 last = sample
                 if group is not None:

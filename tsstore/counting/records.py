@@ -29,6 +29,7 @@ Groups = NDArray[np.uint8 | np.uint16]
 """The group of each sample or record: numbers as wide as they need be."""
 
 _GROUP_DTYPES: dict[int, type[np.uint8 | np.uint16]] = {1: np.uint8, 2: np.uint16}
+TAG_SHIFT: Final = np.uint64(63)
 LATER: Final = np.uint64(1 << 63)
 """The tag of a bare record, in word 0 of its key: its row is of a later sample than the last."""
 

@@ -39,7 +39,7 @@ _LINE_BYTES: Final = 64
 _NONE: Final = np.uint64(0)
 _ONE: Final = np.uint64(1)
 _SLOTS: Final = np.uint64(BUCKET)
-_TAG_SHIFT: Final = np.uint64(63)
+_TOP_BIT: Final = np.uint64(63)
 
 
 class Buckets(NamedTuple):
@@ -149,7 +149,7 @@ def enter_as(
     bucket = first & mask
     same, empty = compare_bucket(buckets.first, bucket * _SLOTS, first)
     # A compiler would make branches of choices; of arithmetic it cannot.
-    is_new = (same - _ONE) >> _TAG_SHIFT
+    is_new = (same - _ONE) >> _TOP_BIT
     found = same | (empty & (_NONE - is_new))
     slot = bucket * _SLOTS + (count_trailing_zeros(found) & (_SLOTS - _ONE))
     differs = np.uint64(found == _NONE)

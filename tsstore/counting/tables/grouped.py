@@ -27,7 +27,7 @@ from tsstore.counting.hashing import (
     width_for,
 )
 from tsstore.counting.partition import order_by_group
-from tsstore.counting.records import LATER, Buffers, Records, counted_columns
+from tsstore.counting.records import LATER, TAG_SHIFT, Buffers, Records, counted_columns
 from tsstore.counting.tables.group_changes import (
     HALF,
     NUMBER,
@@ -57,7 +57,6 @@ LOG_COLUMNS: Final = 4
 _SMALLEST_TABLE, _SMALLEST_INDEX = 8, 2
 _LARGEST_TABLE: Final = 2**32
 _ONE: Final = np.uint64(1)
-_TAG_SHIFT: Final = np.uint64(63)
 _NO_ENTRY: Final = NUMBER << HALF
 
 
@@ -378,7 +377,7 @@ def absorb(
             entry, distinct, entries = _find_entry(
                 states, index, log, distinct, entries, bare, row, group, width
             )
-            last += bare[row, 0] >> _TAG_SHIFT
+            last += bare[row, 0] >> TAG_SHIFT
             shown, more, equal = count_row(np.uint64(log[entry, 3]), last)
             log[entry, 1] += 1
             log[entry, 2] += np.int64(more)

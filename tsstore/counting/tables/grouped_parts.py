@@ -15,7 +15,7 @@ import numpy as np
 
 from tsstore.counting.hashing import Place, Width, width_for
 from tsstore.counting.parts import PartColumns, Parts, count_part
-from tsstore.counting.records import Groups, Records, counted_columns, group_dtype
+from tsstore.counting.records import TAG_SHIFT, Groups, Records, counted_columns, group_dtype
 from tsstore.counting.tables.buckets import (
     BOTH,
     BUCKET,
@@ -58,7 +58,6 @@ _ONCE: Final = 2
 """The cell of what occurs once: see :func:`tsstore.counting.tables.spectra.cell_of`."""
 _NONE: Final = np.uint64(0)
 _ONE: Final = np.uint64(1)
-_TAG_SHIFT: Final = np.uint64(63)
 
 
 class _Tables(NamedTuple):
@@ -247,7 +246,7 @@ def _absorb(tables: _Tables, slots: Place, width: Width) -> tuple[Place, Place, 
         for row in range(np.uint64(first), np.uint64(stop)):
             if distinct == room:
                 return distinct, entries, False
-            last += tables.bare[row, 0] >> _TAG_SHIFT
+            last += tables.bare[row, 0] >> TAG_SHIFT
             slot, is_new = enter(buckets, mask, tables.bare, row, width)
             distinct += np.int64(is_new)
             counts = rest[slot, words - 1]

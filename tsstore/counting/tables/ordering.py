@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from tsstore.counting.hashing import Place, Width
-from tsstore.counting.partition import next_place
+from tsstore.counting.partition import next_place, with_tag
 from tsstore.counting.parts import NO_SAMPLE, PartColumns
-from tsstore.counting.records import LATER, Groups
+from tsstore.counting.records import LATER, TAG_SHIFT, Groups
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.intrinsics import item_at
@@ -24,7 +24,6 @@ PAYS_FROM: Final = 0.6
 
 _MARKS_OF_A_KEY: Final = 4
 _SHIFT: Final = np.uint64(18)
-_TAG_SHIFT: Final = np.uint64(63)
 _ONE: Final = np.uint8(1)
 _SEVERAL: Final = np.uint8(2)
 
@@ -129,12 +128,12 @@ def sort_part(
                 last = first >> shift
                 first = (first & lower) | prefix
             elif multiplicity is None:
-                sample += first >> _TAG_SHIFT
+                sample += first >> TAG_SHIFT
             if is_settled:
                 continue
             place, is_later = next_place(cursors, np.uint64(group), sample)
             if multiplicity is None:
-                first = (first & ~LATER) | (np.uint64(is_later) << _TAG_SHIFT)
+                first = with_tag(first, is_later)
             keys[place, 0] = first
             for word in range(1, len(width)):
                 keys[place, word] = item_at(at, words * record + word, keys)

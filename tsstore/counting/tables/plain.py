@@ -21,7 +21,7 @@ from tsstore.counting.hashing import (
     rehash,
     width_for,
 )
-from tsstore.counting.records import LATER, Records
+from tsstore.counting.records import LATER, TAG_SHIFT, Records
 from tsstore.errors import CountingError
 from tsstore.numba_tools.arrays import I64, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
@@ -32,7 +32,6 @@ SAMPLE_SHIFT: Final = np.uint64(31)
 """Where a sample's number begins in a word that tells how many rows it has in the lower bits."""
 
 _SAMPLE_ROWS: Final = np.uint64((1 << 31) - 1)
-_TAG_SHIFT: Final = np.uint64(63)
 _NONE: Final = np.uint64(0)
 _ONE: Final = np.uint64(1)
 _SMALLEST_TABLE: Final = 2
@@ -190,7 +189,7 @@ def absorb(
     for record in range(np.uint64(row), np.uint64(keys.shape[0])):
         later = last
         if multiplicity is None:
-            later = last + (keys[record, 0] >> _TAG_SHIFT)
+            later = last + (keys[record, 0] >> TAG_SHIFT)
         if (keys[record, 0] >> hashes.shift) & hashes.mask == hashes.number:
             first = keys[record, 0] | LATER
             slot = _find(slots, first, keys, record, width)

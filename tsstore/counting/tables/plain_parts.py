@@ -12,7 +12,7 @@ import numpy as np
 
 from tsstore.counting.hashing import ALL_HASHES, Place, Width, width_for
 from tsstore.counting.parts import NO_SAMPLE, PartColumns, Parts, count_part, gather_part
-from tsstore.counting.records import LATER, Records, counted_columns, record_bytes
+from tsstore.counting.records import LATER, TAG_SHIFT, Records, counted_columns, record_bytes
 from tsstore.counting.tables.buckets import (
     BOTH,
     BUCKET,
@@ -41,7 +41,6 @@ _LEAST_PAIRS: Final = 1 << 12
 _TOO_LARGE, _WHOLE_FULL = 1, 2
 
 _NONE: Final = np.uint64(0)
-_TAG_SHIFT: Final = np.uint64(63)
 
 
 class _Tables(NamedTuple):
@@ -154,7 +153,7 @@ def _absorb(
                     last += np.uint64(first >> shift != before)
                     before, first = first >> shift, (first & lower) | prefix
                 else:
-                    last += first >> _TAG_SHIFT
+                    last += first >> TAG_SHIFT
                 slot, is_new = enter_as(buckets, mask, first | LATER, keys, record, width)
                 distinct += np.int64(is_new)
                 counts = buckets.rest[slot, words - 1]
