@@ -169,6 +169,6 @@ def test_what_a_task_costs_is_what_the_program_prints(tmp_path):
     printed = run(ROOT, "benchmarks/cluster_overhead.py", *small).stdout
     shown = [re.findall(r"^  (\D+?) +[\d,]+$", text, re.MULTILINE) for text in (printed, MEASURED)]
     assert shown[0] == shown[1]
-    assert len(shown[0]) == 18
+    assert len(shown[0]) == 20
     sizes = re.findall(r"(?:task|result|constants) +([\d,]+)$", MEASURED, re.MULTILINE)
     assert max(int(size.replace(",", "")) for size in sizes) < 20_000

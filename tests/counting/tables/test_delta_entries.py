@@ -16,6 +16,7 @@ from tsstore.counting.tables.spectra import (
     DeltaEntries,
     DeltaTally,
     add_up_entries,
+    add_up_in_order,
     add_up_listed,
     cells_of,
     changes_of_singletons,
@@ -113,13 +114,14 @@ def test_a_tally_adds_up_what_waits_only_when_there_is_much_of_it(monkeypatch) -
     assert tally.total().states.tolist() == [9, 9, 9]
 
 
-def test_no_more_than_some_changes_are_copied_at_once() -> None:
+@pytest.mark.parametrize("add_up", [add_up_entries, add_up_in_order])
+def test_no_more_than_some_changes_are_copied_at_once(add_up) -> None:
     k = np.arange(1, module.AT_ONCE // 4 + 1)
     rows = np.tile(np.column_stack([k, k, k, np.ones_like(k)]), (GROUPS * 3, 1))
     rows[:, 0] = np.repeat(np.arange(GROUPS), 3 * len(k))
     parts = [added_up_rows(rows) for _ in range(4)]
     tracemalloc.start()
-    merged = add_up_entries(parts)
+    merged = add_up(parts)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert merged.states.tolist() == [12] * len(merged)
@@ -163,6 +165,18 @@ def test_changes_in_order_ascend_in_each_group_and_none_is_0(by_group) -> None:
     assert cells == sorted(expected(by_group))
     assert states.all()
     assert changes_as_counter(ordered) == expected(by_group)
+
+
+@given(st.lists(rows_of_groups, min_size=1, max_size=4), st.sampled_from([1, 8, 1 << 17]))
+def test_changes_of_disjoint_states_add_up_in_order(parts, at_once) -> None:
+    every = [added_up(part) for part in parts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "AT_ONCE", at_once)
+        merged = add_up_in_order(every)
+    expected = add_up_entries(every).in_order()
+    for own, other in zip(merged.columns, expected.columns, strict=True):
+        assert own.tolist() == other.tolist()
+    assert merged.ends.tolist() == expected.ends.tolist()
 
 
 def test_changes_too_wide_for_one_integer_are_in_order_all_the_same() -> None:

@@ -32,7 +32,12 @@ from tsstore.counting.partition import scatter
 from tsstore.counting.parts import PartPiece, Parts, divide_rows, subpartitions_of, tag_rows
 from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered, aggregate_parts
-from tsstore.counting.tables.spectra import DeltaEntries, add_up_entries, join_entries
+from tsstore.counting.tables.spectra import (
+    DeltaEntries,
+    add_up_entries,
+    add_up_in_order,
+    join_entries,
+)
 from tsstore.errors import CountingError
 from tsstore.statistics.jackknife import SpectrumDelta, merge_deltas
 from tsstore.statistics.spectrum import Spectrum, merge
@@ -113,6 +118,8 @@ class BlockCount:
         left, own = read_samples(job, blocks, self._table, self._buffers, beside)
         if left is not None and len(left):
             divide = divide_rows if job.plan.divided_bits else tag_rows
+            if job.plan.gives_back:
+                left = replace(left, spare=None)  # as memory is short
             self._pieces.append(divide(left, self._bits, job.arena))
         if not self._table.pays:
             self._counted += self._table.take()
@@ -258,7 +265,7 @@ def merge_entries(counts: Sequence[Counts], share: int, shares: int) -> DeltaEnt
     if not entries:
         return None
     first, stop = (len(entries[0].ends) * end // shares for end in (share, share + 1))
-    return add_up_entries([own.of(first, stop) for own in entries]).in_order()
+    return add_up_in_order([own.of(first, stop) for own in entries])
 
 
 def _entries(counts: Sequence[Counts]) -> list[DeltaEntries]:

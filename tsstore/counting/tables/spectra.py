@@ -235,6 +235,11 @@ def add_up_entries(parts: Sequence[DeltaEntries]) -> DeltaEntries:
     return join_entries([_add_up_together(own) for own in _by_groups(parts)])
 
 
+def add_up_in_order(parts: Sequence[DeltaEntries]) -> DeltaEntries:
+    """Do the same, in order: some groups after others, so that there is no second copy of all."""
+    return join_entries([add_up_entries(own).in_order() for own in _by_groups(parts)])
+
+
 def _by_groups(parts: Sequence[DeltaEntries]) -> Iterator[list[DeltaEntries]]:
     """Yield the parts' entries of some groups after those of others: no more than are small."""
     ends = np.sum([part.ends for part in parts], axis=0)

@@ -116,7 +116,8 @@ class LayerPart:
         if block.rows <= target_rows:
             yield block
         elif constant is not None:
-            yield from _even_blocks(block, max(target_rows // constant, 1), constant)
+            most = max(target_rows // constant, 1)
+            yield from _even_blocks(block, most, constant, unit=most)
         else:
             yield from self._divide_varying(block, target_rows)
 
