@@ -94,17 +94,20 @@ def test_threads_stay_and_end_when_they_are_closed(runs):
     assert only_ours() == before
 
 
-def test_memory_is_kept_until_they_are_closed(tmp_path):
+@pytest.mark.parametrize("count", [1, 2])
+def test_memory_is_kept_until_they_are_closed(tmp_path, count):
     rows = np.random.default_rng(1).integers(0, 256, (40_000, 8), np.uint8)
     write_layers(tmp_path / "run", {"a": layer(rows, 4)})
-    with tsstore.Threads(2) as threads:
-        assert repr(threads) == "<tsstore.Threads: 2 kept, 0 bytes of memory>"
+    with tsstore.Threads(count) as threads:
+        assert repr(threads) == f"<tsstore.Threads: {count} kept, 0 bytes of memory>"
         tsstore.analyze(tmp_path / "run", scheduler=threads, memory="4GiB")
         kept = threads.arena.free_bytes
         assert kept > rows.nbytes
-        assert repr(threads) == f"<tsstore.Threads: 2 kept, {format_memory(kept)} of memory>"
+        assert repr(threads) == f"<tsstore.Threads: {count} kept, {format_memory(kept)} of memory>"
         tsstore.analyze(tmp_path / "run", scheduler=threads, memory="4GiB")
-        assert threads.arena.free_bytes == kept
+        # Of two threads one may have done by itself the first time what both do now.
+        assert rows.nbytes < threads.arena.free_bytes <= count * kept
+        assert threads.arena.free_bytes == kept or count > 1
         assert choose("threads").arena.free_bytes == 0
     assert threads.arena.free_bytes == 0
     assert repr(threads) == "<tsstore.Threads: closed, 0 bytes of memory>"

@@ -64,12 +64,11 @@ def make_plan(work: Work, memory: int, threads: int, shared_memory: bool, held: 
 
     With `shared_memory` all tasks run in one process of ours: records can stay in memory, and fewer
     threads can be used if memory is short. A cluster's worker uses all that it has; workers hold
-    the records if they fit. If nothing
-    fits, a MemoryTooSmallError names the smallest memory with which something does. Sets of samples
-    are counted in as few passes as the memory allows, so many of them at a time. Another layer is
-    read in step, and what else is made of the rows is made meanwhile, unless that were more than
-    the memory holds, or more passes. Of the memory so many bytes are held all the while, which the
-    plan leaves alone.
+    the records if they fit. If nothing fits, a MemoryTooSmallError names the smallest memory with
+    which something does. Sets of samples are counted in as few passes as the memory allows, so many
+    of them at a time. Another layer is read in step, and what else is made of the rows is made
+    meanwhile, unless that were more than the memory holds, or more passes. Of the memory so many
+    bytes are held all the while, which the plan leaves alone.
     """
     left, best = max(memory - held, 1), None
     for way in work.ways:
