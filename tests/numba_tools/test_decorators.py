@@ -152,6 +152,16 @@ def test_a_cache_that_cannot_be_read_is_no_obstacle(run, tmp_path):
     assert run(tmp_path / "cache") == [0, 0]
 
 
+@pytest.mark.parametrize("content", [b"cnumba.gone\nThing\n.", b"cnumba\nno_such_name\n.", b""])
+def test_a_loop_that_another_version_of_numba_has_kept_is_no_obstacle(run, tmp_path, content):
+    run(tmp_path / "cache")
+    files = list((tmp_path / "cache").rglob("*.nbc"))
+    assert files
+    for file in files:
+        file.write_bytes(content)
+    assert run(tmp_path / "cache") == [0, 0]
+
+
 def test_without_any_folder_loops_are_compiled(run, tmp_path):
     for name in ("file", "__pycache__"):
         (tmp_path / name).write_bytes(b"")

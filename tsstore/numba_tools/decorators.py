@@ -12,8 +12,9 @@ from numba.core.caching import FunctionCache
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_UNUSABLE = (OSError, EOFError, pickle.UnpicklingError)
-"""No folder, no right to read or write there, a full disk, a file that was cut off."""
+_UNUSABLE = (OSError, EOFError, pickle.UnpicklingError, ImportError, AttributeError)
+"""No folder, no right to read or write there, a full disk, a file that was cut off, or one that
+another version of Numba has put in the place of this one's meanwhile."""
 
 
 def compiled(**options: Any) -> Callable[[_Function], _Function]:
