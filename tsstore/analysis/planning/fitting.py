@@ -266,16 +266,16 @@ def _block_rows(
         most = max(piece_rows, min(MAX_BLOCK_ROWS, room * 1000 // work.records_bytes(1000)))
         of_a_thread = 1
     blocks = max(of_a_thread, -(-work.rows // (most * all_threads))) * all_threads
-    return max(piece_rows, min(_in_chunks(work, -(-work.rows // blocks)), most))
+    return max(piece_rows, min(_in_chunks(work, -(-work.rows // blocks), all_threads), most))
 
 
-def _in_chunks(work: Work, rows: int) -> int:
-    """Return about so many rows, in whole chunks: as all threads end soonest."""
+def _in_chunks(work: Work, rows: int, threads: int) -> int:
+    """Return about so many rows, in whole chunks: as so many threads end soonest."""
     chunk_rows = max(work.chunk_bytes // work.row_bytes, 1)
     fewer = rows // chunk_rows * chunk_rows
 
     def rows_of_a_thread(rows: int) -> int:
-        return -(-work.rows // rows // work.all_threads) * rows
+        return -(-work.rows // rows // threads) * rows
 
     return min(fewer or max(rows, 1), fewer + chunk_rows, key=rows_of_a_thread)
 

@@ -134,7 +134,7 @@ def _absorb(
     """
     mask, words, room = np.uint64(slots // BUCKET - 1), len(width), np.int64(room_of(slots))
     shift, last, pairs = columns.shift, _NONE, _NONE
-    lower, prefix = (np.uint64(1) << shift) - np.uint64(1), np.uint64(part) << shift | LATER
+    lower, prefix = (np.uint64(1) << shift) - np.uint64(1), np.uint64(part) << shift
     distinct = np.int64(0)
     for piece in range(columns.ends.shape[0]):
         start, is_numbered = columns.ends[piece, part], columns.is_numbered[piece] != 0
