@@ -21,7 +21,7 @@ OUTSIDE = {
     "transformers": {"integrations"},
     "dask": {"analysis", "store.reading.layer", "store.reading.dataset"},
     "distributed": {
-        "analysis.schedulers",
+        "analysis.cluster",
         "analysis.workers",
         "analysis.execution.record_holder",
         "analysis.execution.worker_records",

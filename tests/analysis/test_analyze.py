@@ -20,12 +20,13 @@ from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, wr
 
 import tsstore
 from tsstore.analysis import layers as module
+from tsstore.analysis.cluster import DistributedScheduler
 from tsstore.analysis.layers import count_layer
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.planning.layers import layer_plan
-from tsstore.analysis.request import Request
+from tsstore.analysis.request import Request, choose
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
-from tsstore.analysis.schedulers import DistributedScheduler, LocalScheduler, choose
+from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.arena import Arena
 from tsstore.errors import (
     AnalysisError,

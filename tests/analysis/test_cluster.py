@@ -31,8 +31,8 @@ from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.exchange import Receipt
 from tsstore.analysis.execution.graph import Index, build_graph
 from tsstore.analysis.planning.layers import layer_plan
+from tsstore.analysis.request import choose
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
-from tsstore.analysis.schedulers import choose
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError
 from tsstore.store.files.local import LocalFiles
@@ -46,7 +46,7 @@ BLOCK_ROWS = 8
 SMALLEST = """
 from tsstore.analysis.execution import graph
 from tsstore.analysis.planning import cost, fitting
-from tsstore.analysis.schedulers import LocalScheduler
+from tsstore.analysis.threads import LocalScheduler
 from tsstore.store.reading.layer import LayerStates
 
 sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SUBPARTITION_RECORDS": 8}

@@ -12,9 +12,9 @@ import tsstore
 from tsstore.analysis.execution import graph
 from tsstore.analysis.layers import analyze_layers, count_layer
 from tsstore.analysis.planning.layers import layer_plan, plan_batches
-from tsstore.analysis.request import Request
+from tsstore.analysis.request import Request, choose
 from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
-from tsstore.analysis.schedulers import LocalScheduler, choose
+from tsstore.analysis.threads import LocalScheduler
 from tsstore.errors import CountingError, DamageError
 
 SAMPLES = 90

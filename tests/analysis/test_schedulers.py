@@ -22,19 +22,15 @@ from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
 from tsstore.analysis import workers as workers_of
+from tsstore.analysis.cluster import DistributedScheduler
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.layers import count_layer
 from tsstore.analysis.memory import available_memory
 from tsstore.analysis.planning.layers import layer_plan
-from tsstore.analysis.request import Request
-from tsstore.analysis.schedulers import (
-    DistributedScheduler,
-    LocalScheduler,
-    Scheduler,
-    choose,
-    task_keys,
-)
+from tsstore.analysis.request import Request, choose
+from tsstore.analysis.schedulers import Scheduler, task_keys
+from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AccessError, AnalysisError, CountingError, DamageError, TsstoreWarning
 from tsstore.store.files.local import LocalFiles

@@ -15,7 +15,7 @@ from synthetic import draw_layer, layer, write_layers
 
 import tsstore
 from tsstore.analysis.memory import parse_memory
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.request import choose
 from tsstore.counting.arena import LEAST_BYTES
 from tsstore.errors import AnalysisError, CountingError, DamageError
 from tsstore.text import format_memory

@@ -16,7 +16,7 @@ from tsstore.analysis.analyze import analyze
 from tsstore.analysis.layers import count_layer
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import RandomGroups, Samples
-from tsstore.analysis.schedulers import LocalScheduler
+from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.store.reading.sample_filter import SampleFilter

@@ -22,10 +22,10 @@ from typer.main import get_command
 
 import tsstore
 from tsstore import errors
-from tsstore.analysis import schedulers, workers
+from tsstore.analysis import cluster, workers
 from tsstore.analysis.execution import exchange, recounting, scratch, worker_records
 from tsstore.analysis.memory import DEFAULT_SHARE
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.request import choose
 from tsstore.commands.app import app
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import open_files
@@ -37,7 +37,7 @@ MEASURED, PLANNED = blocks(TEXT, "text")
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
 SAID = re.findall(r'"([^"`]+)"', PROSE.partition("## When something fails")[2])
-MODULES = schedulers, workers, exchange, recounting, scratch, worker_records
+MODULES = cluster, workers, exchange, recounting, scratch, worker_records
 SOURCE = "".join(map(inspect.getsource, MODULES))
 PARAMETERS = inspect.signature(tsstore.analyze).parameters
 
@@ -145,8 +145,8 @@ def test_errors_exist_and_say_what_is_quoted():
 
 def test_the_numbers_are_those_of_the_code():
     assert f"{DEFAULT_SHARE:.0%}".replace("%", " %") + " of the smallest worker's limit" in TEXT
-    assert f"More than {schedulers.WORKER_SHARE * 100:.0f} % is refused" in TEXT
-    assert TEXT.count(f"{schedulers.SETTLING_SECONDS:.0f} seconds at") == 2
+    assert f"More than {cluster.WORKER_SHARE * 100:.0f} % is refused" in TEXT
+    assert TEXT.count(f"{cluster.SETTLING_SECONDS:.0f} seconds at") == 2
     assert "exits with 130" in TEXT
     assert "`tsstore-scratch-…`" in TEXT
     with scratch.scratch_folder(None) as folder:

@@ -11,15 +11,19 @@ from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from tsstore.analysis.cluster import DistributedScheduler
 from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.execution.scratch import scratch_parent
 from tsstore.analysis.memory import parse_memory
-from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report, Scheduler, choose
+from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report, Scheduler
+from tsstore.analysis.threads import LocalScheduler, Threads
+from tsstore.analysis.workers import connect, current_client
 from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.reading.store import StateStore, open_store
+from tsstore.store.threads import processors
 from tsstore.text import Progress
 
 Run: TypeAlias = "StateStore | StorePath"
@@ -88,6 +92,33 @@ class Request:
     def report(self, layer: str) -> Report | None:
         """Return what is to be told of each task of a layer that is done; None for nothing."""
         return None if self.progress is None else partial(self.progress, layer)
+
+
+def choose(scheduler: Any, patience: float = PATIENCE_SECONDS) -> Scheduler:
+    """Return the scheduler that the user means; close it at the end.
+
+    None is the current ``distributed.Client`` if there is one, else threads. A cluster may be so
+    many seconds without workers, its patience. AnalysisError if there is no such scheduler, or no
+    cluster.
+    """
+    if scheduler is None:
+        scheduler = current_client() or "threads"
+    if isinstance(scheduler, Threads):
+        if not scheduler.is_open:
+            raise AnalysisError(f"scheduler is {scheduler!r}; make another one")
+        return LocalScheduler(scheduler.count, scheduler)
+    if scheduler == "threads":
+        return LocalScheduler(processors())
+    if scheduler in ("synchronous", "sync", "single-threaded"):
+        return LocalScheduler(1)
+    if isinstance(scheduler, str) and "://" in scheduler:
+        return DistributedScheduler(connect(scheduler), True, patience)
+    if hasattr(scheduler, "scheduler_info") and hasattr(scheduler, "get"):
+        return DistributedScheduler(scheduler, patience=patience)
+    raise AnalysisError(
+        f"scheduler is {scheduler!r}; expected None, 'threads', 'synchronous', a "
+        "tsstore.Threads, a distributed.Client, or an address such as 'tcp://host:8786'"
+    )
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from synthetic import draw_layer, layer, write_layers
 from typer.testing import CliRunner
 
 import tsstore
-from tsstore.analysis import schedulers
+from tsstore.analysis import request as requests
 from tsstore.analysis.planning import cost, fitting
-from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as gathering
+from tsstore.analysis.threads import LocalScheduler
 from tsstore.commands.app import app
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.format.attributes import PartAttributes
@@ -226,7 +226,7 @@ def test_a_plan_refuses_as_the_search_for_new_states_does(tmp_path):
 
 def test_each_thread_marks_the_samples_with_new_states_in_memory_of_its_own(tmp_path, monkeypatch):
     """The same rows are of 65,536 samples, and of half as many; a mark is a byte."""
-    monkeypatch.setattr(schedulers, "processors", lambda: 6)
+    monkeypatch.setattr(requests, "processors", lambda: 6)
     more = []
     for scheduler in ("synchronous", "threads"):
         least = []

@@ -10,7 +10,8 @@ from synthetic import draw_layer, write_layers
 
 from tsstore.analysis.execution import reduction
 from tsstore.analysis.execution.reduction import Reduction, most_at_once
-from tsstore.analysis.schedulers import LocalScheduler, choose
+from tsstore.analysis.request import choose
+from tsstore.analysis.threads import LocalScheduler
 from tsstore.errors import MemoryTooSmallError
 
 MEMORY = 64 << 20

@@ -20,13 +20,15 @@ from peaks import peak_memory
 from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
+from tsstore.analysis.cluster import DistributedScheduler
 from tsstore.analysis.execution import record_holder, recounting, scratch, worker_records
 from tsstore.analysis.execution.exchange import FiledSlices, spill
 from tsstore.analysis.execution.worker_records import LostRecordsError
 from tsstore.analysis.planning.cost import file_bytes
 from tsstore.analysis.planning.layers import layer_plan
+from tsstore.analysis.request import choose
 from tsstore.analysis.samples import GROUPS
-from tsstore.analysis.schedulers import DistributedScheduler, choose, task_keys
+from tsstore.analysis.schedulers import task_keys
 from tsstore.counting.partition import scatter_rows
 from tsstore.counting.records import SampleKeys
 from tsstore.errors import AnalysisError, CountingError, DamageError

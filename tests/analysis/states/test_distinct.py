@@ -17,10 +17,10 @@ from state_tables import WIDTHS, Found, expected, export_states, most_frequent, 
 from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.analysis.planning.layers import layer_plan
-from tsstore.analysis.request import Request
-from tsstore.analysis.schedulers import LocalScheduler, choose
+from tsstore.analysis.request import Request, choose
 from tsstore.analysis.states import distinct as module
 from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
+from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.hashing import ALL_HASHES, HashRange
 from tsstore.counting.tables.plain import Table
 from tsstore.counting.warm_up import warm_up

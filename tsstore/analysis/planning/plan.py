@@ -33,12 +33,13 @@ from tsstore.analysis.request import (
     Request,
     Run,
     check_rows,
+    choose,
     countable,
     with_layers,
 )
 from tsstore.analysis.runs import refuse_all
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.schedulers import Scheduler, choose
+from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.store import StateStore
 

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from tsstore import bits
 from tsstore.analysis.layers import count_layer
-from tsstore.analysis.request import Request
-from tsstore.analysis.schedulers import choose
+from tsstore.analysis.request import Request, choose
 from tsstore.errors import EmptyStoreError, RowIndexError
 from tsstore.statistics.estimators import plug_in
 from tsstore.statistics.spectrum import Spectrum
