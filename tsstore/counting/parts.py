@@ -38,12 +38,15 @@ class PartPiece(NamedTuple):
         Whether bare records have the numbers of samples in place of the bits that divide them.
     group_of
         uint8 or uint16 (samples,): then, their groups, where these are told apart.
+    one_each
+        Whether bare records are of a sample each: what tags would tell is known.
     """
 
     records: Records
     ends: I64
     is_numbered: bool = False
     group_of: Groups | None = None
+    one_each: bool = False
 
 
 class PartColumns(NamedTuple):
@@ -53,7 +56,7 @@ class PartColumns(NamedTuple):
     ----------
     keys, multiplicity, incidence, group
         int64 (pieces,): addresses of columns, or of the groups of samples; 0 where there is none.
-    is_numbered
+    is_numbered, one_each
         uint8 (pieces,): see :class:`PartPiece`.
     ends
         int64 (pieces, parts + 1): where each subpartition begins, and the last one ends.
@@ -66,6 +69,7 @@ class PartColumns(NamedTuple):
     incidence: I64
     group: I64
     is_numbered: U8
+    one_each: U8
     ends: I64
     shift: np.uint64
 
@@ -104,17 +108,19 @@ class Parts:
     def columns(self) -> PartColumns:
         """Where the columns are; the parts must be kept as long as these are read."""
         addresses = np.zeros((4, len(self._pieces)), np.int64)
-        for number, (records, _, is_numbered, group_of) in enumerate(self._pieces):
-            *columns, own_group = records.columns
-            for kind, column in enumerate([*columns, group_of if is_numbered else own_group]):
+        for number, piece in enumerate(self._pieces):
+            *columns, own_group = piece.records.columns
+            columns.append(piece.group_of if piece.is_numbered else own_group)
+            for kind, column in enumerate(columns):
                 if column is not None:
                     addresses[kind, number] = column.__array_interface__["data"][0]
-        numbered = np.array([piece.is_numbered for piece in self._pieces], np.uint8)
+        kinds = np.array([[one.is_numbered, one.one_each] for one in self._pieces], np.uint8)
+        numbered, one_each = np.ascontiguousarray(kinds.reshape(-1, 2).T)
         ends = [piece.ends for piece in self._pieces]
         all_ends = np.stack(ends) if ends else np.zeros((0, len(self) + 1), np.int64)
         shift = np.uint64(min(64 - self._bits, 63))
         keys, k, q, group = addresses
-        return PartColumns(keys, k, q, group, numbered, all_ends, shift)
+        return PartColumns(keys, k, q, group, numbered, one_each, all_ends, shift)
 
 
 def subpartitions_of(partition: int, bits: int) -> range:
@@ -124,7 +130,7 @@ def subpartitions_of(partition: int, bits: int) -> range:
 
 def tag_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> PartPiece:
     """Order rows by the top bits of their hash, with tags."""
-    return PartPiece(*scatter_rows(rows, bits, arena))
+    return PartPiece(*scatter_rows(rows, bits, arena), one_each=rows.ends is None)
 
 
 def divide_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> PartPiece:

@@ -212,22 +212,29 @@ def test_a_far_too_large_share_is_counted_in_passes(words: int, slots: int) -> N
 @given(
     seeds,
     st.lists(
-        st.tuples(st.booleans(), st.integers(0, 80), st.integers(0, 9)), min_size=1, max_size=5
+        st.tuples(
+            st.sampled_from(["numbers", "tags", "a sample each"]),
+            st.integers(0, 80),
+            st.integers(0, 9),
+        ),
+        min_size=1,
+        max_size=5,
     ),
     st.integers(1, 5),
     st.sampled_from(WIDTHS),
     st.sampled_from([4, 1 << 10]),
 )
-def test_pieces_with_numbers_with_tags_and_with_counts_are_counted_together(
-    seed, blocks, bits, words, share
-) -> None:
+def test_pieces_of_all_kinds_are_counted_together(seed, blocks, bits, words, share) -> None:
     bare, expected = [], []
     for n, (way, count, samples) in enumerate(blocks):
         generator = np.random.default_rng(seed + n)
         keys = mixed(np.arange(25), words, 0)[generator.integers(0, 25, count)]
         ends = np.append(np.sort(generator.integers(0, count + 1, samples)), count)
-        bare.append((divide_rows if way else tag_rows)(SampleKeys(keys, ends), bits))
-        expected.append(tagged(keys, np.diff(ends, prepend=0)))
+        positions = np.diff(ends, prepend=0)
+        if way == "a sample each":
+            ends, positions = None, np.ones(count, np.int64)
+        bare.append((tag_rows if way == "tags" else divide_rows)(SampleKeys(keys, ends), bits))
+        expected.append(tagged(keys, positions))
     counted = random_records(seed, 30, 25, words, prefix_bits=0)
     parts = Parts(bare, bits), Parts([PartPiece(*scatter([counted], bits))], bits)
     spectrum, pairs, _ = aggregate_parts(parts, range(1 << bits), words, bits, 64, share)

@@ -23,6 +23,7 @@ from tsstore.counting.tables.buckets import (
     Buckets,
     columns_of,
     count_bare,
+    enter,
     enter_as,
     find,
     has_room,
@@ -38,6 +39,7 @@ from tsstore.numba_tools.intrinsics import array_at
 
 _WHOLE_SLOTS: Final = 1 << 9
 _LEAST_PAIRS: Final = 1 << 12
+_SLOTS_AT_ONCE: Final = 64
 _TOO_LARGE, _WHOLE_FULL = 1, 2
 
 _NONE: Final = np.uint64(0)
@@ -147,18 +149,24 @@ def _absorb(
             # As many as there is room for, were they all distinct.
             stop = min(count, row + room - distinct)
             # Unsigned: whether rows count from an array's end need not be asked.
-            for record in range(np.uint64(row), np.uint64(stop)):
-                first = keys[record, 0]
-                if is_numbered:
-                    last += np.uint64(first >> shift != before)
-                    before, first = first >> shift, (first & lower) | prefix
-                else:
-                    last += first >> TAG_SHIFT
-                slot, is_new = enter_as(buckets, mask, first | LATER, keys, record, width)
-                distinct += np.int64(is_new)
-                counts = buckets.rest[slot, words - 1]
-                buckets.rest[slot, words - 1], equal = count_bare(counts, counts & BOTH, last)
-                pairs += equal
+            if columns.one_each[piece]:
+                for record in range(np.uint64(row), np.uint64(stop)):
+                    slot, is_new = enter(buckets, mask, keys, record, width)
+                    distinct += np.int64(is_new)
+                    buckets.rest[slot, words - 1] += ONCE
+            else:
+                for record in range(np.uint64(row), np.uint64(stop)):
+                    first = keys[record, 0]
+                    if is_numbered:
+                        last += np.uint64(first >> shift != before)
+                        before, first = first >> shift, (first & lower) | prefix
+                    else:
+                        last += first >> TAG_SHIFT
+                    slot, is_new = enter_as(buckets, mask, first | LATER, keys, record, width)
+                    distinct += np.int64(is_new)
+                    counts = buckets.rest[slot, words - 1]
+                    buckets.rest[slot, words - 1], equal = count_bare(counts, counts & BOTH, last)
+                    pairs += equal
             row = stop
     return distinct, np.int64(pairs), True
 
@@ -190,16 +198,24 @@ def _take_counts(
 ) -> Place:
     """Count states by multiplicity and incidence, and forget them; return how many are listed."""
     once = np.int64(0)
-    for slot in range(slots):
-        counts = buckets.rest[slot, words - 1] & BOTH
-        once += np.int64(counts == ONCE)
-        if counts > ONCE:
-            k, q = np.int64(counts & FIELD), np.int64(counts >> INCIDENCE_SHIFT)
-            if k < dense.shape[0]:
-                dense[k, q] += 1
-            else:
-                beyond[0, listed], beyond[1, listed] = k, q
-                listed += 1
+    for start in range(0, slots, _SLOTS_AT_ONCE):
+        # Most states occur once, where there are many: those are counted by vectors.
+        ones, others = _NONE, _NONE
+        for slot in range(np.uint64(start), np.uint64(start + _SLOTS_AT_ONCE)):
+            counts = buckets.rest[slot, words - 1] & BOTH
+            ones += np.uint64(counts == ONCE)
+            others += np.uint64(counts > ONCE)
+        once += np.int64(ones)
+        if others != _NONE:
+            for slot in range(np.uint64(start), np.uint64(start + _SLOTS_AT_ONCE)):
+                counts = buckets.rest[slot, words - 1] & BOTH
+                if counts > ONCE:
+                    k, q = np.int64(counts & FIELD), np.int64(counts >> INCIDENCE_SHIFT)
+                    if k < dense.shape[0]:
+                        dense[k, q] += 1
+                    else:
+                        beyond[0, listed], beyond[1, listed] = k, q
+                        listed += 1
     dense[1, 1] += once
     buckets.first[:slots], buckets.rest[:slots] = 0, 0
     return listed
