@@ -57,7 +57,7 @@ for name, value in {**sizes, "PARTITION_RECORDS": {False: 32, True: 32}}.items()
 blocks = LayerStates.blocks
 LayerStates.blocks = lambda states, rows: blocks(states, min(rows, BLOCK_ROWS))
 most_blocks = cost.most_blocks
-cost.most_blocks = lambda work, rows: most_blocks(work, min(rows, BLOCK_ROWS))
+cost.most_blocks = lambda rows, parts, block: most_blocks(rows, parts, min(block, BLOCK_ROWS))
 graph.TASK_ROWS = BLOCK_ROWS
 LocalScheduler.shared_memory = False
 """.replace("BLOCK_ROWS", str(BLOCK_ROWS))

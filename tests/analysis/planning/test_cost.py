@@ -140,4 +140,4 @@ def test_records_and_tasks_are_held_all_the_while():
     assert in_memory - in_files >= work().records_bytes(10**7)
     assert held_bytes(work(), 1 << 12, 1 << 12, 8, True) > in_files
     assert held_bytes(work(parts=10**4), 1 << 16, 1 << 16, 8, True) > in_files
-    assert most_blocks(work(parts=7), 10**6) == 2 * 10 + 7
+    assert most_blocks(10**7, 7, 10**6) == 2 * 10 + 7

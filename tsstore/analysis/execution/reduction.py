@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.memory import too_small
-from tsstore.analysis.planning.cost import FAN_IN, waiting_results
+from tsstore.analysis.planning.cost import FAN_IN, most_blocks, waiting_results
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.records import Buffers
 from tsstore.store.chunked.reader import ChunkWorkspace
@@ -179,14 +179,10 @@ class Reduction(Generic[Result]):
 
         All blocks are not listed for that: a store may claim any number of rows.
         """
-        count = self._most_blocks if blocks is None else len(blocks)
+        states, block_rows = self.states, BLOCK_PIECES * self._piece_rows
+        most = most_blocks(states.stored_rows, len(states.parts), block_rows)
+        count = most if blocks is None else len(blocks)
         return self.kept_bytes + waiting_results(count) * self.result_bytes
-
-    @property
-    def _most_blocks(self) -> int:
-        """The most blocks there can be: of whole samples, they may be half empty."""
-        rows = BLOCK_PIECES * self._piece_rows
-        return sum(2 * -(-part.rows // rows) for part in self.states.parts)
 
     def blocks(self) -> list[Block]:
         """Return the layer in blocks of whole samples, each of which is one task."""

@@ -255,14 +255,14 @@ def held_bytes(
     Which samples are left out is held, too, and so are results of what else is made of rows, and
     what a worker holds of records.
     """
-    blocks = most_blocks(work, block_rows)
+    blocks = most_blocks(work.rows, work.parts, block_rows)
     # Where workers hold records, receipts are kept: lost ones are told from others.
     held = (blocks if work.holders else waiting_results(blocks)) * work.result_bytes
     held += count_tasks(work, blocks, partition_bits) * (TASK_BYTES + GROUP_BYTES * work.codes)
     held += INDEX_BYTES * work.left_out
     if spill:
         return held + room_bytes(work, block_rows, partition_bits)
-    pieces = blocks + most_blocks(work, piece_rows)
+    pieces = blocks + most_blocks(work.rows, work.parts, piece_rows)
     ends = pieces * (16 << partition_bits + divided_bits)
     return held + ends + work.records_bytes(work.rows)
 
@@ -274,7 +274,7 @@ def room_bytes(work: Work, block_rows: int, partition_bits: int) -> int:
     """
     if not work.holders:
         return 0
-    blocks, partitions = most_blocks(work, block_rows), 1 << partition_bits
+    blocks, partitions = most_blocks(work.rows, work.parts, block_rows), 1 << partition_bits
     most = min(block_rows, work.rows)
     longer = 0
     if work.neurons <= 8 * MOST_ROW_BYTES:
@@ -340,9 +340,9 @@ def waiting_results(results: int) -> int:
     return min(FAN_IN * levels, results)
 
 
-def most_blocks(work: Work, block_rows: int) -> int:
+def most_blocks(rows: int, parts: int, block_rows: int) -> int:
     """Return the most blocks: of whole samples, and whole chunks, they may be half empty."""
-    return 2 * -(-work.rows // block_rows) + work.parts
+    return 2 * -(-rows // block_rows) + parts
 
 
 def count_tasks(work: Work, blocks: int, partition_bits: int) -> int:

@@ -129,7 +129,7 @@ def node_attributes(path: str, attributes: Mapping[str, Any] | None) -> dict[str
     if not attributes:
         return {}
     # What JSON makes of keys and tuples is what the checksum must be of.
-    plain = load(dump(attributes), f"attributes of {path or 'the run'}")
+    plain = json.loads(dump(attributes, indent=None))
     return {"tsstore": {**plain, "checksum": attributes_checksum(path, plain)}}
 
 
@@ -204,10 +204,10 @@ def check_attributes(attributes: dict[str, Any], path: str, where: str) -> dict[
     return attributes
 
 
-def dump(document: Mapping[str, Any]) -> bytes:
+def dump(document: Mapping[str, Any], indent: int | None = 2) -> bytes:
     """Return a document as JSON; FormatError where that cannot hold it, or it is too large."""
     try:
-        data = json.dumps(document, allow_nan=False, indent=2).encode()
+        data = json.dumps(document, allow_nan=False, indent=indent).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"metadata cannot be stored as JSON: {error}") from error
     if len(data) > MAX_DOCUMENT_BYTES or _is_deep(document):
