@@ -43,8 +43,9 @@ from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.planning.cost import FAN_IN, Work
 from tsstore.analysis.planning.fitting import make_plan
 from tsstore.analysis.planning.layers import layer_plan
+from tsstore.analysis.random_groups import GROUPS, RandomGroups
 from tsstore.analysis.request import choose
-from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler, task_keys
 from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.keys import KeyScheme

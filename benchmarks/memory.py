@@ -207,8 +207,8 @@ def measure(tiny: str, run: str, memory: str, intervals: str, exact: str) -> dic
     import tsstore
     from tsstore.analysis.memory import parse_memory
     from tsstore.analysis.planning.layers import layer_plan
+    from tsstore.analysis.random_groups import GROUPS
     from tsstore.analysis.request import choose
-    from tsstore.analysis.samples import GROUPS
 
     options: dict[str, Any] = {"scheduler": "threads", "seed": SEED}
     options |= {"intervals": intervals == "1", "exact": exact == "1"}

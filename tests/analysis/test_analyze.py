@@ -24,8 +24,9 @@ from tsstore.analysis.cluster import DistributedScheduler
 from tsstore.analysis.layers import count_layer
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.planning.layers import layer_plan
+from tsstore.analysis.random_groups import GROUPS, RandomGroups
 from tsstore.analysis.request import Request, choose
-from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.arena import Arena
 from tsstore.errors import (

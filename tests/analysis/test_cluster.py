@@ -31,8 +31,9 @@ from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.exchange import Receipt
 from tsstore.analysis.execution.graph import Index, build_graph
 from tsstore.analysis.planning.layers import layer_plan
+from tsstore.analysis.random_groups import GROUPS, RandomGroups
 from tsstore.analysis.request import choose
-from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
+from tsstore.analysis.samples import Samples
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AnalysisError
 from tsstore.store.files.local import LocalFiles

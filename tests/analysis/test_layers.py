@@ -12,8 +12,9 @@ import tsstore
 from tsstore.analysis.execution import graph
 from tsstore.analysis.layers import analyze_layers, count_layer
 from tsstore.analysis.planning.layers import layer_plan, plan_batches
+from tsstore.analysis.random_groups import GROUPS, RandomGroups
 from tsstore.analysis.request import Request, choose
-from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.threads import LocalScheduler
 from tsstore.errors import CountingError, DamageError
 

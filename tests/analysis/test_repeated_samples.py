@@ -11,9 +11,9 @@ from synthetic import count, draw_layer, found, layer, numbered_rows, write_laye
 
 import tsstore
 from tsstore.analysis.digests import bytes_to_digest, digest_samples
+from tsstore.analysis.random_groups import RandomGroups
 from tsstore.analysis.repeats import HELD, choose_samples, settle_repeats
 from tsstore.analysis.request import Request
-from tsstore.analysis.samples import RandomGroups
 from tsstore.analysis.threads import LocalScheduler
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.format.attributes import PartAttributes

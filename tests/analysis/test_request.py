@@ -8,9 +8,9 @@ from helpers import draw_batch, write_run
 from synthetic import draw_layer, layer, write_layers
 
 import tsstore
+from tsstore.analysis.random_groups import GROUPS
 from tsstore.analysis.repeats import deal_groups
 from tsstore.analysis.request import Request, check_rows, countable, with_layers
-from tsstore.analysis.samples import GROUPS
 from tsstore.errors import AnalysisError, EmptyStoreError, NotAStoreError, UnknownLayerError
 from tsstore.store.files.local import LocalFiles
 from tsstore.store.format.attributes import PartAttributes

@@ -19,10 +19,11 @@ from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
 from tsstore.analysis.layers import count_layer
 from tsstore.analysis.planning.layers import layer_plan
+from tsstore.analysis.random_groups import GROUPS, RandomGroups
 from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
 from tsstore.analysis.request import Request
 from tsstore.analysis.results.network import notes
-from tsstore.analysis.samples import GROUPS, RandomGroups, Samples
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import (

@@ -14,8 +14,9 @@ from synthetic import draw_layer, layer, numbered_rows, write_layers
 import tsstore.counting
 from tsstore.analysis.analyze import analyze
 from tsstore.analysis.layers import count_layer
+from tsstore.analysis.random_groups import RandomGroups
 from tsstore.analysis.request import Request
-from tsstore.analysis.samples import RandomGroups, Samples
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from helpers import write_run
+from helpers import column, write_run
 
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.store.reading.store import StateStore, open_store
@@ -87,3 +87,12 @@ def count(*parts: LayerBatch) -> Expected:
 def found(result: Any) -> Expected:
     """Return what was counted: of a layer's result, or of bare counts."""
     return Expected(result.spectrum, result.equal_pairs_within_samples, result.pairs_within_samples)
+
+
+def write_columns(path: str | os.PathLike[str], *columns: Mapping[str, Any]) -> StateStore:
+    """Write a run of one part for each mapping of sample columns, and open it."""
+    for values in columns:
+        arrays = {name: column(value) for name, value in values.items()}
+        samples = len(next(iter(arrays.values())))
+        store = write_layers(path, {"a": draw_layer(1, samples, 2)}, columns=arrays)
+    return store

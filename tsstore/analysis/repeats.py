@@ -29,8 +29,9 @@ from tsstore.analysis.digests import (
 )
 from tsstore.analysis.memory import too_small
 from tsstore.analysis.planning.cost import INDEX_BYTES
+from tsstore.analysis.random_groups import RandomGroups
 from tsstore.analysis.request import Request
-from tsstore.analysis.samples import RandomGroups, Samples
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import StoreError
 from tsstore.store.reading.ids import ID, SameIds, id_dtype, repeated, same_ids

@@ -8,15 +8,17 @@ from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
+from tsstore.analysis.accuracy import count_right
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.layers import analyze_layers, plan_layers
 from tsstore.analysis.memory import refuse
 from tsstore.analysis.planning.layer_plan import Plan
+from tsstore.analysis.random_groups import Dealt
 from tsstore.analysis.repeats import check_ids, choose_samples, plan_samples, samples_at_most
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
-from tsstore.analysis.samples import Dealt, Samples, count_right
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import MemoryTooSmallError
 from tsstore.statistics.rates import Answers

@@ -15,7 +15,8 @@ from tsstore.analysis.execution.block import LayerJob, preaggregation, read_samp
 from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.fitting import make_plan
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.samples import RandomGroups, Samples
+from tsstore.analysis.random_groups import RandomGroups
+from tsstore.analysis.samples import Samples
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.premerge.hot_keys import HotKeys

@@ -35,7 +35,8 @@ from tsstore.analysis.execution.graph import (
 from tsstore.analysis.planning.cost import fan_in
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.planning.layers import layer_plan
-from tsstore.analysis.samples import RandomGroups, Samples
+from tsstore.analysis.random_groups import RandomGroups
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import restore_hashes

@@ -26,8 +26,8 @@ from tsstore.analysis.execution.exchange import FiledSlices, spill
 from tsstore.analysis.execution.worker_records import LostRecordsError
 from tsstore.analysis.planning.cost import file_bytes
 from tsstore.analysis.planning.layers import layer_plan
+from tsstore.analysis.random_groups import GROUPS
 from tsstore.analysis.request import choose
-from tsstore.analysis.samples import GROUPS
 from tsstore.analysis.schedulers import task_keys
 from tsstore.counting.partition import scatter_rows
 from tsstore.counting.records import SampleKeys

@@ -14,8 +14,8 @@ from tsstore.analysis.memory import DEFAULT_SHARE, available_memory, parse_memor
 from tsstore.analysis.planning.layers import layer_plan, plan_batches
 from tsstore.analysis.planning.plan import plan
 from tsstore.analysis.planning.run_plan import RunPlan
+from tsstore.analysis.random_groups import GROUPS
 from tsstore.analysis.request import choose
-from tsstore.analysis.samples import GROUPS
 from tsstore.analysis.threads import LocalScheduler
 from tsstore.errors import (
     AnalysisError,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tsstore.analysis.accuracy import count_right
 from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.groups.count import count_groups, plan_groups
 from tsstore.analysis.groups.grouping import Grouping, group
@@ -16,6 +17,7 @@ from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.layers import layer_result, plan_layers
 from tsstore.analysis.memory import all_fit, refuse
+from tsstore.analysis.random_groups import Dealt
 from tsstore.analysis.repeats import plan_samples, samples_at_most
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
@@ -28,7 +30,7 @@ from tsstore.analysis.runs import (
     plan_runs,
     refuse_all,
 )
-from tsstore.analysis.samples import Dealt, Samples, count_right
+from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.reading.sample_filter import SampleFilter

@@ -13,10 +13,10 @@ from tsstore.analysis.analyze import Counting
 from tsstore.analysis.groups.analyze import analyze_grouping
 from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
+from tsstore.analysis.random_groups import RandomGroups
 from tsstore.analysis.repeats import choose_samples
 from tsstore.analysis.request import Bins, Layers, Request, Run, countable, running, with_layers
 from tsstore.analysis.results.by_layer import ByLayer
-from tsstore.analysis.samples import RandomGroups
 from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.statistics.information import Known, information_interval, set_entropy
 from tsstore.statistics.information import information as known_information

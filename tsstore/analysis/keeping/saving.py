@@ -14,8 +14,8 @@ import numpy as np
 
 from tsstore.analysis.keeping.arrays import Table, read_tables, write_tables
 from tsstore.analysis.keeping.provenance import Provenance
+from tsstore.analysis.random_groups import Dealt
 from tsstore.analysis.results.layer import LayerResult
-from tsstore.analysis.samples import Dealt
 from tsstore.errors import FormatError
 from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.rates import Answers

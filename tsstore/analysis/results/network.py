@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tsstore import charts
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.keeping.saving import load_analyses, save_analyses
+from tsstore.analysis.random_groups import Dealt
 from tsstore.analysis.results.by_layer import ByLayer, dataset_of
 from tsstore.analysis.results.estimates import PLUG_IN
 from tsstore.analysis.results.layer import (
@@ -30,7 +31,6 @@ from tsstore.analysis.results.network_numbers import (
     network_document,
     network_lines,
 )
-from tsstore.analysis.samples import Dealt
 from tsstore.statistics.rates import Answers
 from tsstore.text import (
     MOST_NAMED,

@@ -1,34 +1,20 @@
 from __future__ import annotations
 
-import math
 import pickle
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-from helpers import column
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import draw_layer, write_layers
+from synthetic import write_columns
 
-from tsstore.analysis import samples as module
-from tsstore.analysis.samples import GROUPS, Dealt, RandomGroups, count_right
+from tsstore.analysis import random_groups as module
+from tsstore.analysis.random_groups import GROUPS, Dealt, RandomGroups
 from tsstore.errors import AnalysisError, DamageError
-from tsstore.statistics.rates import Answers
 from tsstore.store.reading.sample_filter import SampleFilter
 from tsstore.store.reading.store import StateStore
-
-
-def write(path: Path, *columns: dict[str, Any]) -> StateStore:
-    """A run of one part for each dictionary of columns."""
-    for values in columns:
-        arrays = {name: column(value) for name, value in values.items()}
-        samples = len(next(iter(arrays.values())))
-        store = write_layers(path, {"a": draw_layer(1, samples, 2)}, columns=arrays)
-    return store
 
 
 def dealt(store: StateStore, cluster: str, **options: int) -> list[int]:
@@ -72,7 +58,9 @@ def test_parts_and_seeds_are_dealt_separately():
 
 def test_samples_of_one_value_are_in_one_group_in_all_parts(tmp_path):
     patients = [f"patient {number % 40} é" for number in range(400)]
-    store = write(tmp_path / "run", {"patient": patients[:150]}, {"patient": patients[150:]})
+    store = write_columns(
+        tmp_path / "run", {"patient": patients[:150]}, {"patient": patients[150:]}
+    )
     found = dealt(store, "patient")
     assert found == found[:40] * 10
     assert len(set(found)) > 12
@@ -93,7 +81,7 @@ def test_samples_of_one_value_are_in_one_group_in_all_parts(tmp_path):
     ids=["int64", "uint8", "float32", "float64", "bool", "uint64"],
 )
 def test_columns_of_any_numbers_make_clusters(tmp_path, values):
-    store = write(tmp_path / "run", {"cluster": np.concatenate([values, values])})
+    store = write_columns(tmp_path / "run", {"cluster": np.concatenate([values, values])})
     found = dealt(store, "cluster")
     assert found[:20] == found[20:]
     assert len(set(found)) > min(10, len(set(values.tolist())) - 1)
@@ -102,10 +90,10 @@ def test_columns_of_any_numbers_make_clusters(tmp_path, values):
 def test_equal_numbers_are_equal_whatever_their_types(tmp_path):
     kinds = [np.int64, np.int16, np.float32, np.float64]
     parts = [{"cluster": np.arange(-50, 50).astype(kind)} for kind in kinds]
-    found = dealt(write(tmp_path / "run", *parts), "cluster")
+    found = dealt(write_columns(tmp_path / "run", *parts), "cluster")
     assert found == found[:100] * 4
     zeros = [{"cluster": np.array([0.0, -0.0, 1.0])}, {"cluster": np.array([False, False, True])}]
-    found = dealt(write(tmp_path / "zeros", *zeros), "cluster", count=255)
+    found = dealt(write_columns(tmp_path / "zeros", *zeros), "cluster", count=255)
     assert found[:3] == found[3:]
     assert found[0] == found[1] != found[2]
 
@@ -113,7 +101,7 @@ def test_equal_numbers_are_equal_whatever_their_types(tmp_path):
 def test_negative_numbers_are_not_those_larger_by_a_power_of_two(tmp_path):
     negative = np.arange(-100, 0)
     parts = [{"cluster": negative}, {"cluster": negative.astype(np.uint64)}]
-    found = dealt(write(tmp_path / "run", *parts), "cluster", count=255)
+    found = dealt(write_columns(tmp_path / "run", *parts), "cluster", count=255)
     equal = np.equal(found[:100], found[100:])
     assert equal.sum() < 10
 
@@ -121,14 +109,14 @@ def test_negative_numbers_are_not_those_larger_by_a_power_of_two(tmp_path):
 def test_missing_numbers_are_one_value(tmp_path):
     missing = np.array([0x7FF8000000000000, 0x7FF8000000000001, 0xFFF8000000000000], np.uint64)
     values = np.concatenate([missing.view(np.float64), [np.inf, -np.inf, 1e300]])
-    found = dealt(write(tmp_path / "run", {"cluster": values}), "cluster", count=255)
+    found = dealt(write_columns(tmp_path / "run", {"cluster": values}), "cluster", count=255)
     assert found[0] == found[1] == found[2]
     assert len(set(found)) == 4
 
 
 def test_columns_are_read_some_values_at_a_time(tmp_path, monkeypatch):
     values = [f"patient {number % 7}" for number in range(100)]
-    store = write(tmp_path / "run", {"patient": values})
+    store = write_columns(tmp_path / "run", {"patient": values})
     expected = dealt(store, "patient")
     monkeypatch.setattr(module, "PIECE_SAMPLES", 9)
     assert dealt(store, "patient") == expected
@@ -141,11 +129,13 @@ def test_columns_are_read_some_values_at_a_time(tmp_path, monkeypatch):
 def test_clusters_are_counted_over_all_parts(tmp_path, monkeypatch, piece):
     monkeypatch.setattr(module, "PIECE_SAMPLES", piece)
     names = [f"patient {number % 7}" for number in range(100)]
-    store = write(tmp_path / "text", {"patient": names[:30]}, {"patient": [*names, "one more"]})
+    store = write_columns(
+        tmp_path / "text", {"patient": names[:30]}, {"patient": [*names, "one more"]}
+    )
     assert RandomGroups.of_parts(store.parts, "patient").count_clusters() == 8
     numbers = [{"cluster": np.arange(-5, 25, dtype=kind)} for kind in (np.int64, np.float32)]
     missing = {"cluster": np.array([np.nan, -np.nan, 0.5, 99])}
-    store = write(tmp_path / "numbers", *numbers, missing)
+    store = write_columns(tmp_path / "numbers", *numbers, missing)
     assert RandomGroups.of_parts(store.parts, "cluster").count_clusters() == 30 + 3
     assert RandomGroups.of_parts(store.parts).count_clusters() is None
 
@@ -163,7 +153,7 @@ def test_as_many_clusters_are_counted_as_there_are_values(pieces):
 
 
 def test_groups_are_small_to_send_and_the_same_elsewhere(tmp_path):
-    store = write(tmp_path / "run", {"patient": np.arange(5000)})
+    store = write_columns(tmp_path / "run", {"patient": np.arange(5000)})
     for groups in (RandomGroups(), RandomGroups.of_parts(store.parts, "patient")):
         sent = pickle.dumps(groups)
         assert len(sent) < 5000
@@ -175,7 +165,7 @@ def test_groups_are_small_to_send_and_the_same_elsewhere(tmp_path):
 
 
 def test_a_column_that_is_not_there_is_an_error(tmp_path):
-    store = write(tmp_path / "run", {"patient": [1, 2], "id": [1, 2]}, {"id": [1, 2]})
+    store = write_columns(tmp_path / "run", {"patient": [1, 2], "id": [1, 2]}, {"id": [1, 2]})
     with pytest.raises(AnalysisError, match=r"no sample column 'patient' to make clusters of; it"):
         RandomGroups.of_parts(store.parts, "patient")
     with pytest.raises(AnalysisError, match=r"'doctor' .*; it has (patient, id|id, patient)"):
@@ -183,7 +173,7 @@ def test_a_column_that_is_not_there_is_an_error(tmp_path):
 
 
 def test_a_damaged_column_is_an_error(tmp_path):
-    store = write(tmp_path / "run", {"patient": np.arange(50)})
+    store = write_columns(tmp_path / "run", {"patient": np.arange(50)})
     next((tmp_path / "run").rglob("samples/patient/c/0")).write_bytes(b"damage" * 9)
     groups = RandomGroups.of_parts(store.parts, "patient")
     with pytest.raises(DamageError, match="patient"):
@@ -201,10 +191,12 @@ def test_a_number_of_groups_that_cannot_be_is_refused(count):
 def test_ids_tell_which_samples_groups_hold_whatever_their_order(tmp_path):
     ids = np.random.default_rng(1).permutation(300)
     names = [f"sample {number}" for number in ids]
-    whole = write(tmp_path / "whole", {"id": ids})
-    parts = write(tmp_path / "parts", {"id": ids[200:]}, {"id": ids[:200][::-1].astype(np.int32)})
-    other = write(tmp_path / "other", {"id": np.where(ids == 7, 300, ids)})
-    text = write(tmp_path / "text", {"id": names})
+    whole = write_columns(tmp_path / "whole", {"id": ids})
+    parts = write_columns(
+        tmp_path / "parts", {"id": ids[200:]}, {"id": ids[:200][::-1].astype(np.int32)}
+    )
+    other = write_columns(tmp_path / "other", {"id": np.where(ids == 7, 300, ids)})
+    text = write_columns(tmp_path / "text", {"id": names})
     dealt = [
         RandomGroups.of_parts(one.parts, "id").dealt()[0] for one in (whole, parts, other, text)
     ]
@@ -218,8 +210,8 @@ def test_ids_tell_which_samples_groups_hold_whatever_their_order(tmp_path):
 
 
 def test_samples_that_are_left_out_are_in_no_group(tmp_path):
-    store = write(tmp_path / "run", {"id": [3, 1, 4, 1, 5]})
-    once = write(tmp_path / "once", {"id": [5, 4, 3, 1]})
+    store = write_columns(tmp_path / "run", {"id": [3, 1, 4, 1, 5]})
+    once = write_columns(tmp_path / "once", {"id": [5, 4, 3, 1]})
     sample_filter = SampleFilter({store.parts[0].directory: np.array([3])})
     dealt = RandomGroups.of_parts(store.parts, "id").dealt(sample_filter)
     assert dealt == RandomGroups.of_parts(once.parts, "id").dealt()
@@ -233,50 +225,3 @@ def test_values_that_were_dealt_together_match_only_if_all_are_the_same():
     assert not joined.matches(replace(other, joined=True))
     assert not one.matches(joined)
     assert not one.matches(replace(one, by="id"))
-
-
-def predictions(seed: int, samples: int) -> dict[str, np.ndarray]:
-    drawn = np.random.default_rng(seed).integers(0, 3, (2, samples))
-    return {"prediction": drawn[0], "label": drawn[1]}
-
-
-@pytest.mark.parametrize("piece", [7, 1 << 14])
-def test_right_predictions_are_counted_by_group_over_all_parts(tmp_path, monkeypatch, piece):
-    monkeypatch.setattr(module, "PIECE_SAMPLES", piece)
-    parts = [predictions(1, 50), predictions(2, 80)]
-    store = write(tmp_path / "run", *parts)
-    groups = RandomGroups(5)
-    (accuracy,) = count_right(store.parts, groups)
-    right, samples = np.zeros((2, 5), np.int64)
-    for stored, values in zip(store.parts, parts, strict=True):
-        group = groups.of_samples(stored.directory, 0, stored.samples)
-        np.add.at(samples, group, 1)
-        np.add.at(right, group, values["prediction"] == values["label"])
-    assert accuracy.right.tolist() == right.tolist()
-    assert accuracy.samples.tolist() == samples.tolist()
-    assert accuracy.share == right.sum() / 130
-
-
-def test_without_groups_all_samples_are_one(tmp_path):
-    (accuracy,) = count_right(write(tmp_path / "run", predictions(1, 60)).parts)
-    assert accuracy.samples.tolist() == [60]
-    assert math.isnan(Answers(np.zeros(2, np.int64), np.zeros(2, np.int64)).share)
-
-
-def test_text_is_compared_as_text(tmp_path):
-    values = {"prediction": ["cat", "dog", "é"], "label": ["cat", "cat", "é"]}
-    (accuracy,) = count_right(write(tmp_path / "run", values).parts)
-    assert accuracy.right.tolist() == [2]
-
-
-def test_there_is_no_accuracy_where_a_part_lacks_a_column(tmp_path):
-    store = write(tmp_path / "run", predictions(1, 20), {"label": np.arange(20)})
-    assert count_right(store.parts) == [None]
-    assert count_right(store.parts[:1])[0].samples.tolist() == [20]
-
-
-def test_damaged_labels_are_an_error(tmp_path):
-    store = write(tmp_path / "run", predictions(1, 20))
-    next((tmp_path / "run").rglob("samples/label/c/0")).write_bytes(b"damage" * 9)
-    with pytest.raises(DamageError, match="label"):
-        count_right(store.parts, RandomGroups())
