@@ -113,6 +113,8 @@ def test_the_memory_that_is_named_suffices_where_groups_are_counted_one_by_one(t
     asked = {"scheduler": "synchronous", "scratch": tmp_path, "by": "label"}
     # So much is enough to compare ids, and too little to count.
     refusal_of(tsstore.analyze, run, memory="1MiB", unique_by="id", **asked)
+    # Where each is a draw of its own, groups are counted in one pass all the same.
+    refusal_of(tsstore.analyze, run, memory="1MiB", repeats="each", **asked)
     # Where samples cannot be compared it is not known how groups will be counted.
     for memory in ("1KiB", "1MiB"):
         with pytest.raises(MemoryTooSmallError) as error:

@@ -29,7 +29,7 @@ from tsstore.analysis.digests import (
 )
 from tsstore.analysis.memory import too_small
 from tsstore.analysis.planning.cost import INDEX_BYTES
-from tsstore.analysis.random_groups import RandomGroups
+from tsstore.analysis.random_groups import RandomGroups, Sets
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
@@ -208,6 +208,16 @@ def find_same_ids(store: StateStore, memory: int) -> SameIds | str:
     if needed > memory:
         return f"it takes {format_memory(needed)}, and memory is {format_memory(memory)}"
     return same_ids(store.parts, ID, store.view.samples)
+
+
+def repeats_by_set(store: StateStore, sets: Sets, count: int) -> list[int]:
+    """Return how many samples of each of so many sets have the id of an earlier one of the set."""
+    same = same_ids(store.parts, ID, store.view.samples)
+    own = np.concatenate([sets[directory][indices] for directory, indices in same.parts.items()])
+    pairs = np.unique(np.stack([own, same.number], axis=1)[own >= 0], axis=0)
+    samples, ids = (np.bincount(of, minlength=count) for of in (own[own >= 0], pairs[:, 0]))
+    repeats: list[int] = (samples - ids).tolist()
+    return repeats
 
 
 def settle_repeats(store: StateStore, memory: int, scheduler: Scheduler) -> RepeatedSamples:

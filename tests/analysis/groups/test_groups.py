@@ -124,11 +124,19 @@ def test_groups_are_counted_some_after_others_where_memory_is_short(
     check(tsstore.analyze(store, by="label", **options), store, **options)
 
 
-@pytest.mark.parametrize("options", [{"by": "label"}, {"window": 50}, {"by": "loss", "bins": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"by": "label"},
+        {"window": 50},
+        {"by": "loss", "bins": 2},
+        {"by": "label", "repeats": "each"},
+    ],
+)
 def test_groups_are_planned_as_they_are_counted(tmp_path, options, monkeypatch):
     plans, planned = [], module.plan_groups
     monkeypatch.setattr(module, "plan_groups", lambda *of: plans.extend(planned(*of)) or plans)
-    store = make(tmp_path / "run", positions=4)
+    store = make(tmp_path / "run", positions=4, repeats="repeats" in options)
     found = tsstore.plan(store, **options)
     assert not plans
     groups = len(tsstore.analyze(store, **options))

@@ -18,7 +18,7 @@ from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.layers import layer_result, plan_layers
 from tsstore.analysis.memory import all_fit, refuse
 from tsstore.analysis.random_groups import Dealt
-from tsstore.analysis.repeats import plan_samples, samples_at_most
+from tsstore.analysis.repeats import plan_samples, repeats_by_set, samples_at_most
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
@@ -102,16 +102,16 @@ def check_groups(store: StateStore, request: Request, runner: Scheduler) -> None
     except MemoryTooSmallError as refused:
         in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
         refuse_all(refused, [store], request, runner, in_one_pass)
-    if _are_alike(store, samples):
+    if _are_alike(store, request, samples):
         plan_groups(store.values(), request, runner, grouping.divided(samples))
     else:
         _check_one_by_one(store, request, grouping, runner, samples)
 
 
-def _are_alike(store: StateStore, samples: Samples) -> bool:
+def _are_alike(store: StateStore, request: Request, samples: Samples) -> bool:
     """Whether the same samples of a group count alone and with others, so that one pass will do."""
-    repeated = samples.staying or samples.problem
-    return not repeated and samples.sample_filter.planned == store.view.samples.planned
+    depends = samples.problem or (samples.staying and request.repeats == "once")
+    return not depends and samples.sample_filter.planned == store.view.samples.planned
 
 
 def _plan_in_one_pass(
@@ -140,7 +140,7 @@ def _count_grouping(
 ) -> GroupedAnalysis:
     """Analyse groups that are known, of samples that are."""
     has_whole = len(store.steps) == 1
-    if _are_alike(store, samples):
+    if _are_alike(store, request, samples):
         found = _analyze_in_one_pass(store, request, runner, grouping, samples)
         groups, whole = found[:-1], found[-1] if has_whole else None
     else:
@@ -191,6 +191,9 @@ def _analyze_in_one_pass(
             # A view of a step leaves out whole parts, of which its filter says nothing.
             others = {name: np.flatnonzero(codes != number) for name, codes in sets.items()}
             clusters[number] = random.count_clusters(SampleFilter(others))
+    staying = [samples.staying] * (count + 1)
+    if samples.staying:
+        staying[:count] = repeats_by_set(store, sets, count)
     held = [*grouping.samples.tolist(), store.samples]
     results: list[list[LayerResult]] = [[] for _ in held]
     layers = list(store.values())
@@ -204,6 +207,6 @@ def _analyze_in_one_pass(
     for number, of_layers in enumerate(results):
         # One view at a time: it holds the numbers of all samples that are not in it.
         view = grouping.view(store, number) if number < count else store
-        one = replace(samples, sample_filter=view.view.samples)
+        one = replace(samples, sample_filter=view.view.samples, staying=staying[number])
         analyses.append(analysis_of(view, request, one, of_layers, answers[number], dealt[number]))
     return analyses
