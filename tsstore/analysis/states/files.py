@@ -15,7 +15,14 @@ from typing import Any
 
 from tsstore import __version__
 from tsstore.analysis.execution.scratch import local_parent, scratch_folder
-from tsstore.analysis.states.tables import Numbers, ParquetFile, Rows, StatesTable, TableFile
+from tsstore.analysis.states.tables import (
+    Numbers,
+    ParquetFile,
+    Rows,
+    StatesTable,
+    TableFile,
+    ZarrGroup,
+)
 from tsstore.errors import StoreError
 from tsstore.store.files.base import Files, partial_name
 from tsstore.store.files.local import sync_directory
@@ -114,22 +121,15 @@ def _upload(files: Files, name: str, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove what an interrupt may have left before anybody held it."""
+    """Remove a file or a folder, if there is one."""
     shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         path.unlink()
 
 
-def _zarr_group(path: Path, table: StatesTable) -> TableFile:
-    """Begin a Zarr group; whoever writes Parquet needs no zarr-python."""
-    from tsstore.analysis.states.zarr_store import ZarrGroup
-
-    return ZarrGroup(path, table)
-
-
 _FILES: dict[str, Callable[[Path, StatesTable], TableFile]] = {
     ".parquet": ParquetFile,
-    ".zarr": _zarr_group,
+    ".zarr": ZarrGroup,
 }
 
 
