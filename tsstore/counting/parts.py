@@ -110,8 +110,8 @@ class Parts:
         addresses = np.zeros((4, len(self._pieces)), np.int64)
         for number, piece in enumerate(self._pieces):
             *columns, own_group = piece.records.columns
-            columns.append(piece.group_of if piece.is_numbered else own_group)
-            for kind, column in enumerate(columns):
+            groups = piece.group_of if piece.is_numbered else own_group
+            for kind, column in enumerate([*columns, groups]):
                 if column is not None:
                     addresses[kind, number] = column.__array_interface__["data"][0]
         kinds = np.array([[one.is_numbered, one.one_each] for one in self._pieces], np.uint8)

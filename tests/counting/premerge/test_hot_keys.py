@@ -19,6 +19,7 @@ from counting_cases import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tsstore.counting.hashing import width_of
 from tsstore.counting.premerge import cold_keys as cold_module
 from tsstore.counting.premerge import hot_keys as module
 from tsstore.counting.premerge.cold_keys import absorb_hot_keys
@@ -189,10 +190,28 @@ def test_hot_keys_of_any_position_are_found(positions: int, monkeypatch) -> None
     assert (check_rows(few) > 0) == (positions <= 4)
 
 
+def rows_drawn(count: int, size: int) -> list[int]:
+    """What `draw` takes: two different rows of each span, by linear congruences."""
+    span, chances, rows = 2 * (count // size), [0], []
+    for _ in range(size):
+        chances.append((chances[-1] * 1_664_525 + 1_013_904_223) % 2**32)
+    for start, one, other in zip(range(0, count, span), chances[1::2], chances[2::2], strict=False):
+        first = one * span // 2**32
+        second = (first + 1 + other * (span - 1) // 2**32) % span
+        rows += [start + first, start + second]
+    return rows
+
+
 def test_a_sample_has_no_row_twice_and_is_of_all_parts_of_a_block() -> None:
     for count in (128, 129, 1000, 12_345):
-        rows = module._drawn_rows(count, 64)
-        assert len(set(rows.tolist())) == 64
+        keys, drawn = np.arange(count, dtype=np.uint64)[:, None], []
+        for draw in (module.draw, module.draw.py_func):
+            sample = np.empty((64, 1), np.uint64)
+            draw(keys, sample, width_of(keys))
+            drawn.append(sample[:, 0].tolist())
+        rows = np.array(drawn[0])
+        assert drawn == [rows_drawn(count, 64)] * 2
+        assert len(set(drawn[0])) == 64
         assert 0 <= rows.min() <= rows.max() < count
         assert np.diff(np.sort(rows)).max() < 4 * (count // 64)
         assert (rows[::2] // (count // 64 * 2) == np.arange(32)).all()
@@ -231,7 +250,7 @@ def test_bytes_are_those_of_tables_records_and_a_sample(monkeypatch) -> None:
         records = Records.empty(3, False, groups > 0, hot.table.counts.size)
         held = sum(array.nbytes for array in (*hot.table[1:], *records.arrays()))
         choosing = hot.table.slots.nbytes + 4 * len(hot.table.slots)
-        sample = 1000 * 3 * 8 + 1000 * 32
+        sample = 1000 * 3 * 8
         assert held + choosing + sample == hot_bytes(3, groups, 20_000)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tsstore.counting.hashing import Place, Width, copy_key, is_same, width_of
 from tsstore.counting.records import Groups, Records, bytes_of_group, counted_columns
-from tsstore.numba_tools.arrays import I32, I64, U32, U64
+from tsstore.numba_tools.arrays import I32, U32, U64
 from tsstore.numba_tools.decorators import inlined, kernel
 
 LEAST_ROWS: Final = 1 << 14
@@ -39,6 +39,9 @@ SERVES_FROM: Final = 0.8
 _SHIFTS: Final = (np.uint64(8), np.uint64(28))
 _ONE: Final = np.uint64(1)
 _HALF: Final = np.uint64(32)
+_LOWER: Final = np.uint64((1 << 32) - 1)
+_FACTOR: Final = np.uint64(1_664_525)
+_STEP: Final = np.uint64(1_013_904_223)
 _ROW_AND_SAMPLE: Final = np.uint64((1 << 32) + 1)
 
 
@@ -134,7 +137,8 @@ class HotKeys:
 
     def _choose(self, keys: U64, size: int) -> bool:
         """Choose from a sample of so many rows; return whether that pays."""
-        sample = keys.take(_drawn_rows(len(keys), size), axis=0)
+        sample = np.empty((size, keys.shape[1]), np.uint64)
+        draw(keys, sample, width_of(keys))
         best: Place = 0
         # Two frequent keys may want one slot: another part of the hash tells them apart.
         for shift in _SHIFTS:
@@ -172,21 +176,30 @@ def hot_bytes(words: int, groups: int, rows: int) -> int:
     """
     slots, key = slots_of(groups, rows), 8 * words
     records = slots * max(groups, 1) * (8 + key + 8 + bytes_of_group(groups))
-    return slots * (2 * (key + 8) + 4) + records + min(SAMPLE_ROWS, rows) * (key + 32)
+    return slots * (2 * (key + 8) + 4) + records + min(SAMPLE_ROWS, rows) * key
 
 
-def _drawn_rows(count: int, size: int) -> I64:
-    """Return the rows of a sample of so many: from each of equal spans two by chance.
+@kernel
+def draw(keys: U64, sample: U64, width: Width) -> None:
+    """Write a sample of keys: from each of equal spans two by chance.
 
     The positions of a layer follow each other in every sample: rows at a fixed distance might all
     be of one position.
     """
-    span = 2 * (count // size)
-    starts = span * np.arange(size // 2)
-    generator = np.random.Generator(np.random.PCG64(0))
-    first = generator.integers(0, span, len(starts))
-    second = (first + generator.integers(1, span, len(starts))) % span
-    return np.stack([starts + first, starts + second], axis=1).ravel()
+    span, chance = np.uint64(2 * (keys.shape[0] // sample.shape[0])), np.uint64(0)
+    for place in range(np.uint64(sample.shape[0] // 2)):
+        chance = next_chance(chance)
+        first = chance * span >> _HALF
+        chance = next_chance(chance)
+        second = (first + _ONE + (chance * (span - _ONE) >> _HALF)) % span
+        copy_key(keys, place * span + first, sample, np.uint64(2) * place, width)
+        copy_key(keys, place * span + second, sample, np.uint64(2) * place + _ONE, width)
+
+
+@inlined
+def next_chance(chance: np.uint64) -> np.uint64:
+    """Return the next of 2**32 numbers, by Lehmer's linear congruences: their upper bits vary."""
+    return (chance * _FACTOR + _STEP) & _LOWER
 
 
 @kernel
