@@ -192,14 +192,14 @@ def test_a_seed_gives_the_same_keys_and_others_give_others(row_bytes: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("row_bytes", "addends"), [(1, 0), (16, 0), (17, 6), (24, 6), (32, 6), (33, 8), (256, 34)]
+    ("row_bytes", "addends"), [(1, 0), (16, 0), (17, 10), (24, 10), (32, 10), (33, 12), (256, 38)]
 )
 def test_multipliers_are_odd_and_addends_as_many_as_a_row_needs(row_bytes, addends) -> None:
     for seed in range(20):
         scheme = KeyScheme.create(row_bytes, seed)
         assert np.all(scheme.multipliers % np.uint64(2) == 1)
         assert scheme.addends.shape == (addends,)
-        assert scheme.factors.shape == (2, 3, 2)
+        assert scheme.factors.shape == (2, 2, 5)
 
 
 @pytest.mark.parametrize("row_bytes", [2, 12, 40])

@@ -15,7 +15,7 @@ from tsstore.numba_tools.intrinsics import (
     count_trailing_zeros,
     item_at,
     load_word,
-    multiply_add,
+    sum_products,
     words_at,
 )
 
@@ -47,26 +47,6 @@ def test_numbers_at_an_address_have_the_type_asked_for():
 
 
 words = st.integers(0, 2**64 - 1)
-
-
-@njit
-def compiled_multiply_add(high, low, key_high, key_low, word):
-    # Not cached, so that each run of the tests writes the instructions anew.
-    return multiply_add(high, low, key_high, key_low, word)
-
-
-@settings(deadline=None)
-@given(words, words, words, words, words)
-def test_multiply_add_is_arithmetic_modulo_2_to_the_128(high, low, key_high, key_low, word) -> None:
-    upper, lower = compiled_multiply_add(*map(np.uint64, (high, low, key_high, key_low, word)))
-    expected = ((high << 64) + low + ((key_high << 64) + key_low) * word) % 2**128
-    assert (int(upper) << 64) + int(lower) == expected
-
-
-def test_multiply_add_carries_across_all_words() -> None:
-    most = np.uint64(2**64 - 1)
-    upper, lower = compiled_multiply_add(most, most, most, most, most)
-    assert (int(upper), int(lower)) == divmod((2**128 - 1) * 2**64 % 2**128, 2**64)
 
 
 @njit
@@ -106,6 +86,55 @@ def test_machines_with_the_other_order_of_bytes_swap_them(monkeypatch) -> None:
         return load_word(data, at)
 
     assert int(swapped(np.arange(9, dtype=np.uint8), 1)) == 0x0102030405060708
+
+
+@njit
+def compiled_sums(data, at, row_bytes, addends, pairs):
+    # Not cached, as those above and below.
+    return sum_products(data, at, row_bytes, addends, pairs)
+
+
+def row_and_addends(seed: int, row_bytes: int) -> tuple[np.ndarray, ...]:
+    """Bytes with a row at place 3, and what is added to its words."""
+    draw = np.random.default_rng(seed).integers
+    addends = draw(0, 2**64 - 1, 6 + 2 * -(-row_bytes // 16), np.uint64, endpoint=True)
+    return draw(0, 256, row_bytes + 7, np.uint8), addends
+
+
+@pytest.mark.parametrize("row_bytes", [16, 17, 24, 31, 32, 33, 100, 256, 1000])
+def test_products_of_half_words_are_summed_in_four_lanes(row_bytes: int) -> None:
+    pairs = -(-row_bytes // 16)
+    for seed in range(20):
+        data, addends = row_and_addends(seed, row_bytes)
+        sums = compiled_sums(data, 3, row_bytes, addends, pairs)
+        with np.errstate(over="ignore"):
+            expected = counting_cases.sum_products(data, 3, row_bytes, addends, pairs)
+        assert sums == expected
+
+
+def test_half_words_and_sums_wrap_around_by_themselves() -> None:
+    # Halves stay 2**32 - 1 or become 0, whose carry the other half must not get.
+    data, addends = np.full(64, 255, np.uint8), np.zeros(14, np.uint64)
+    addends[8:] = 2**32 + 1
+    sums = compiled_sums(data, 0, 64, addends, 4)
+    square = (2**32 - 1) ** 2
+    # Pairs of lanes 0, 2, 1 and 3 to which nothing is added, of two products each.
+    assert [int(one) for one in sums] == [2 * n * square % 2**64 for n in (4, 2, 3, 1)]
+
+
+def test_rows_are_summed_alike_where_the_order_of_bytes_is_another(monkeypatch) -> None:
+    monkeypatch.setattr(intrinsics, "_LITTLE_ENDIAN", False)
+
+    @njit
+    def swapped(data, at, row_bytes, addends, pairs):
+        return sum_products(data, at, row_bytes, addends, pairs)
+
+    data, addends = row_and_addends(1, 57)
+    turned = data.reshape(-1, 8)[:, ::-1].ravel()
+    for at, row_bytes in ((0, 16), (8, 32), (0, 64), (16, 40)):
+        pairs = -(-row_bytes // 16)
+        expected = compiled_sums(data, at, row_bytes, addends, pairs)
+        assert swapped(turned, at, row_bytes, addends, pairs) == expected
 
 
 @njit
@@ -194,7 +223,7 @@ def test_an_item_at_an_address_has_the_kind_asked_for(item, dtype) -> None:
 
 
 @njit
-def compiled_sums(address, like):
+def compiled_row_sums(address, like):
     rows = array_at(address, like)
     return rows.shape, [rows[row].sum() for row in range(like.shape[0])]
 
@@ -204,7 +233,7 @@ def plain_sums(address, like):
     return rows.shape, rows.sum(axis=1).tolist()
 
 
-@pytest.mark.parametrize("sums", [compiled_sums, plain_sums])
+@pytest.mark.parametrize("sums", [compiled_row_sums, plain_sums])
 @pytest.mark.parametrize("dtype", KINDS)
 @pytest.mark.parametrize("shape", [(3, 4), (12, 1), (1, 5)])
 def test_an_array_at_an_address_is_like_another_one(sums, dtype, shape) -> None:

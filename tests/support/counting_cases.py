@@ -432,6 +432,23 @@ def compare_bucket(words: np.ndarray, at: int, word: int) -> tuple[np.uint64, np
     return np.uint64(same), np.uint64(empty)
 
 
+def sum_products(
+    data: np.ndarray, at: int, row_bytes: int, addends: np.ndarray, pairs: int
+) -> tuple[np.uint64, ...]:
+    """Sums of products of 32-bit words in the lanes 0, 2, 1 and 3."""
+    secrets, sums = addends.astype("<u8").view("<u4"), []
+    for lane in (0, 2, 1, 3):
+        total = np.uint64(0)
+        for pair in range(pairs):
+            begin = at + min(16 * pair, row_bytes - 16)
+            assert 0 <= begin <= data.size - 16, "loaded from outside of the rows"
+            words = data[begin : begin + 16].view("<u4")
+            own = (words + secrets[4 * (lane + pair) :][:4]).astype(np.uint64)
+            total += own[0] * own[1] + own[2] * own[3]
+        sums.append(total)
+    return tuple(sums)
+
+
 def count_trailing_zeros(word: int) -> np.uint64:
     """The number of the lowest bit that is set."""
     word = int(word)

@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 from tsstore.counting.hashing import Width, width_for
 from tsstore.numba_tools.arrays import U8, U64
 from tsstore.numba_tools.decorators import inlined, kernel
-from tsstore.numba_tools.intrinsics import load_word, multiply_add
+from tsstore.numba_tools.intrinsics import load_word, sum_products
 
 _WORD: Final = 2**64
 _WORD_BYTES: Final = 8
 _PAIR_BYTES: Final = 16
-_LANES: Final = 2
+_LANES: Final = 4
 _PAIR_BOUND: Final = 2.0**-126
+_ROWS_AT_ONCE: Final = 64
 _NONE: Final = np.uint64(0)
 _BYTE: Final = np.uint64(8)
 _HALF: Final = np.uint64(32)
+_LOWER_HALF: Final = np.uint64(2**32 - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +45,11 @@ class KeyScheme:
     multipliers
         uint64 (6,), odd: the secrets of two mixes.
     addends
-        uint64 (2 + words of a row, made even): the secrets of the sums of a fingerprint. Empty for
-        rows of up to 16 bytes.
+        uint64 (6 + words of a row, made even), each of two halves: the secrets of the sums of a
+        fingerprint. Empty for rows of up to 16 bytes.
     factors
-        uint64 (lane, 3, high and low half): the secrets of the last step of a fingerprint, in each
-        lane a constant and a factor for either half of a sum.
+        uint64 (word, upper and lower half, 5): the secrets of the last step of a fingerprint, for
+        each half of a word a constant and a term for either half of two sums.
     """
 
     row_bytes: int
@@ -73,9 +75,9 @@ class KeyScheme:
         is_wide = row_bytes > _PAIR_BYTES
         row_words = -(-row_bytes // _WORD_BYTES)
         words = (1 + row_words if exact else 2) if is_wide else row_words
-        addends = 2 + row_words + row_words % 2 if is_wide else 0
+        addends = 2 * (_LANES - 1) + row_words + row_words % 2 if is_wide else 0
         multipliers = draw(6) | np.uint64(1)
-        return cls(row_bytes, words, multipliers, draw(addends), draw(_LANES, 3, 2))
+        return cls(row_bytes, words, multipliers, draw(addends), draw(2, 2, 5))
 
     @property
     def exact(self) -> bool:
@@ -90,7 +92,7 @@ class KeyScheme:
 
         - up to 8 bytes: mix(x), a bijection (:func:`mix`);
         - 9 to 16 bytes: (mix(low ^ mix'(high)), high);
-        - wider: (mix(h(x)), h'(x)), the lanes h and h' of a fingerprint
+        - wider: (mix(h(x)), h'(x)), the words h and h' of a fingerprint
           (:func:`fingerprint_rows`);
         - wider and exact: (mix(h(x)), x).
         """
@@ -107,7 +109,9 @@ class KeyScheme:
         if self.row_bytes > _PAIR_BYTES:
             kernel = copy_and_hash_rows if self.exact else fingerprint_rows
             pairs = width_for(-(-self.row_bytes // _PAIR_BYTES))
-            kernel(data, self.row_bytes, self.addends, self.factors, self.multipliers, keys, pairs)
+            sums = np.empty(_LANES * _ROWS_AT_ONCE, np.uint64)
+            secrets = self.addends, self.factors, self.multipliers
+            kernel(data, self.row_bytes, *secrets, keys, pairs, sums)
         elif self.row_bytes > _WORD_BYTES:
             mix_pairs(data, self.row_bytes, self.multipliers, keys)
         elif self.row_bytes == _WORD_BYTES:
@@ -260,84 +264,121 @@ def _last_word(data: U8, start: int, row_bytes: int) -> np.uint64:
 
 @kernel
 def fingerprint_rows(
-    data: U8, row_bytes: int, addends: U64, factors: U64, multipliers: U64, keys: U64, pairs: Width
+    data: U8,
+    row_bytes: int,
+    addends: U64,
+    factors: U64,
+    multipliers: U64,
+    keys: U64,
+    pairs: Width,
+    sums: U64,
 ) -> None:
-    """Fingerprint rows of more than 16 bytes in two lanes of 64 bits.
+    """Fingerprint rows of more than 16 bytes in two words of 64 bits.
 
-    For a row as words x_1 … x_2m (where its bytes are no multiple of 16 the last two words are its
-    last 16 bytes, some of them again) and uniformly random secrets a and f, lane i = 0, 1 is::
+    For a row as words x_1 … x_4m of 32 bits (where its bytes are no multiple of 16 the last four
+    words are its last 16 bytes, some of them again) and uniformly random secrets a of 32 bits and
+    f of 64, lane i = 0 … 3 sums::
 
-        s = sum over j = 1 … m of
-            ((x_2j-1 + a_2(i+j)-1) mod 2**64) * ((x_2j + a_2(i+j)) mod 2**64)  mod 2**128
-        h = ((f_i0 + f_i1 (s >> 64) + f_i2 (s mod 2**64)) mod 2**128) >> 64
+        s_i = sum over j = 1 … 2m of
+              ((x_2j-1 + a_2j-1+4i) mod 2**32) * ((x_2j + a_2j+4i) mod 2**32)  mod 2**64
 
-    s is the hash NH: two different rows agree in it with probability at most 2**-64. They agree in
-    that of both lanes with at most 2**-128: of the last pair of words in which they differ, lane 1
-    adds secrets that lane 0 adds, if at all, to words that are equal in both rows, whose products
-    cancel. Where they differ in s they agree in h with probability 2**-64, independently in each
-    lane. So each of four cases (s agrees in both lanes, in one, in the other, in none) has at most
-    2**-128, and two different rows share a fingerprint with probability at most 2**-126.
+    The first word of the fingerprint is made of the sums of lanes 0 and 2, the second one of those
+    of lanes 1 and 3. For the four halves y_1 … y_4 of two sums each half of a word is, with secrets
+    of its own::
 
-    The first lane is mixed afterwards, a bijection that leaves this as it is: being linear, the
-    last step alone turns sums in a progression into hashes in a progression, which crowd a table.
+        h = ((f_0 + (f_1 + y_1) (f_2 + y_2) + (f_3 + y_3) (f_4 + y_4)) mod 2**64) >> 32
+
+    s is the hash NH: two different rows agree in it with probability at most 2**-32. They agree in
+    that of n lanes with at most 2**-32n: of the last pair of words in which they differ, each lane
+    adds secrets that those before it add, if at all, to words that are equal in both rows, whose
+    products cancel. h is Multilinear-HM: where two sums differ in any half, so that those of a word
+    are not both the same, they agree in h with probability 2**-32, independently in both halves of
+    a word, so in the word with 2**-64, independently of the other one. So each of four cases (the
+    sums of both words agree, of one, of the other, of none) has at most 2**-128, and two different
+    rows share a fingerprint with probability at most 2**-126.
+
+    The first word is mixed afterwards, a bijection that leaves this as it is: the last step alone
+    turns sums in a progression into hashes in a progression, which crowd a table.
 
     References
     ----------
     J. Black, S. Halevi, H. Krawczyk, T. Krovetz and P. Rogaway, "UMAC: Fast and secure message
     authentication", CRYPTO 1999: NH and, for several lanes, its Toeplitz construction.
-    M. Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer
-    arithmetic without primes", STACS 1996: h.
+    D. Lemire and O. Kaser, "Strongly universal string hashing is fast", The Computer Journal 57
+    (2014): Multilinear-HM, whose upper K - L + 1 bits of K are strongly universal for words of L
+    bits; here K is 64, and L 32.
     """
     first, second, third = multipliers[0], multipliers[1], multipliers[2]
-    for row in range(keys.size // 2):
-        sums = _sum_products(data, row * row_bytes, row_bytes, addends, pairs)
-        keys[2 * row] = mix(_reduce(sums[0], sums[1], factors[0]), first, second, third)
-        keys[2 * row + 1] = _reduce(sums[2], sums[3], factors[1])
+    most = sums.size // 4
+    for begin in range(0, keys.size // 2, most):
+        own = keys[2 * begin : 2 * (begin + most)]
+        _sum_rows(data, begin * row_bytes, row_bytes, addends, pairs, sums, own.size // 2)
+        # A loop of its own lets the compiler do several rows at once.
+        for row in range(own.size // 2):
+            hashed = _join(sums[4 * row], sums[4 * row + 1], factors[0])
+            own[2 * row] = mix(hashed, first, second, third)
+            own[2 * row + 1] = _join(sums[4 * row + 2], sums[4 * row + 3], factors[1])
 
 
 @kernel
 def copy_and_hash_rows(
-    data: U8, row_bytes: int, addends: U64, factors: U64, multipliers: U64, keys: U64, pairs: Width
+    data: U8,
+    row_bytes: int,
+    addends: U64,
+    factors: U64,
+    multipliers: U64,
+    keys: U64,
+    pairs: Width,
+    sums: U64,
 ) -> None:
-    """Put the first lane of a fingerprint, mixed, before each row of more than 16 bytes."""
+    """Put the first word of a fingerprint, mixed, before each row of more than 16 bytes."""
     first, second, third = multipliers[0], multipliers[1], multipliers[2]
+    most = sums.size // 4
     full_words = (row_bytes - 1) // 8
-    place = 0
-    for start in range(0, data.size, row_bytes):
-        # The other lane is not used, and the compiler leaves it out.
-        sums = _sum_products(data, start, row_bytes, addends, pairs)
-        keys[place] = mix(_reduce(sums[0], sums[1], factors[0]), first, second, third)
-        for word in range(full_words):
-            keys[place + 1 + word] = load_word(data, start + 8 * word)
-        keys[place + 1 + full_words] = _last_word(data, start, row_bytes)
-        place += full_words + 2
+    words = full_words + 2
+    for begin in range(0, keys.size // words, most):
+        own = keys[words * begin : words * (begin + most)]
+        rows = own.size // words
+        _sum_rows(data, begin * row_bytes, row_bytes, addends, pairs, sums, rows)
+        for row in range(rows):
+            hashed = _join(sums[4 * row], sums[4 * row + 1], factors[0])
+            sums[4 * row] = mix(hashed, first, second, third)
+        for row in range(rows):
+            place, start = words * row, (begin + row) * row_bytes
+            own[place] = sums[4 * row]
+            for word in range(full_words):
+                own[place + 1 + word] = load_word(data, start + 8 * word)
+            own[place + 1 + full_words] = _last_word(data, start, row_bytes)
 
 
 @inlined
-def _sum_products(
-    data: U8, start: int, row_bytes: int, addends: U64, pairs: Width
-) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
-    """Sum the products of pairs of words of a row in two lanes: two sums, high and low word each.
+def _sum_rows(
+    data: U8, start: int, row_bytes: int, addends: U64, pairs: Width, sums: U64, rows: int
+) -> None:
+    """Write the sums of lanes 0, 2, 1 and 3 of so many rows.
 
-    `pairs` is as long as there are pairs, so that their number may be known to the compiler. A row
-    whose bytes are no multiple of 16 ends with its last 16 bytes, some of them again.
+    `pairs` is as long as a row has pieces of 16 bytes, so that their number may be known to the
+    compiler.
     """
-    high, low, other_high, other_low = _NONE, _NONE, _NONE, _NONE
-    for pair in range(len(pairs)):
-        at = start + min(16 * pair, row_bytes - 16)
-        even, odd = load_word(data, at), load_word(data, at + 8)
-        place = 2 * pair
-        high, low = multiply_add(high, low, _NONE, even + addends[place], odd + addends[place + 1])
-        other_high, other_low = multiply_add(
-            other_high, other_low, _NONE, even + addends[place + 2], odd + addends[place + 3]
+    for row in range(rows):
+        place, at = 4 * row, start + row * row_bytes
+        sums[place], sums[place + 1], sums[place + 2], sums[place + 3] = sum_products(
+            data, at, row_bytes, addends, len(pairs)
         )
-    return high, low, other_high, other_low
 
 
-@kernel
-def _reduce(high: np.uint64, low: np.uint64, factors: U64) -> np.uint64:
-    """Hash two words to one: the upper half of a constant and two products modulo 2**128."""
-    upper, lower = factors[0, 0], factors[0, 1]
-    upper, lower = multiply_add(upper, lower, factors[1, 0], factors[1, 1], high)
-    upper, lower = multiply_add(upper, lower, factors[2, 0], factors[2, 1], low)
-    return upper
+@inlined
+def _join(one: np.uint64, other: np.uint64, factors: U64) -> np.uint64:
+    """Hash two sums to a word, each half of it by secrets of its own."""
+    upper, lower = _multiply(one, other, factors[0]), _multiply(one, other, factors[1])
+    return (upper & ~_LOWER_HALF) | (lower >> _HALF)
+
+
+@inlined
+def _multiply(one: np.uint64, other: np.uint64, factors: U64) -> np.uint64:
+    """Return what has half of a word in its upper half, for two sums."""
+    return (  # type: ignore[no-any-return]
+        factors[0]
+        + (factors[1] + (one & _LOWER_HALF)) * (factors[2] + (one >> _HALF))
+        + (factors[3] + (other & _LOWER_HALF)) * (factors[4] + (other >> _HALF))
+    )

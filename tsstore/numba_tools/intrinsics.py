@@ -16,10 +16,9 @@ from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype, carray
 
 _WORD: Final = ir.IntType(64)
-_DOUBLE: Final = ir.IntType(128)
-_WORD_BITS: Final = ir.Constant(_DOUBLE, 64)
 _LANES: Final = 8
 _BUCKET: Final = ir.VectorType(_WORD, _LANES)
+_PAIR: Final = ir.VectorType(ir.IntType(8), 16)
 _LITTLE_ENDIAN: Final = sys.byteorder == "little"
 
 _Word = np.uint64
@@ -72,20 +71,52 @@ def _element(context: Any, builder: Any, signature: Any, array: Any, at: Any) ->
     return builder.gep(data, [at])
 
 
-def _type_multiply_add(
-    typing_context: Any, high: Any, low: Any, key_high: Any, key_low: Any, word: Any
+def _type_sum_products(
+    typing_context: Any, data: Any, at: Any, row_bytes: Any, addends: Any, pairs: Any
 ) -> Any:
-    pair = types.UniTuple(types.uint64, 2)  # type: ignore[no-untyped-call]
-    return pair(*[types.uint64] * 5), _write_multiply_add
+    sums = types.UniTuple(types.uint64, 4)  # type: ignore[no-untyped-call]
+    return sums(data, types.intp, types.intp, addends, types.intp), _write_sum_products
 
 
-def _write_multiply_add(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Multiply and add integers of 128 bits: two multiplications of the machine, by LLVM."""
-    high, low, key_high, key_low, word = arguments
-    product = builder.mul(_join(builder, key_high, key_low), builder.zext(word, _DOUBLE))
-    total = builder.add(_join(builder, high, low), product)
-    upper = builder.trunc(builder.lshr(total, _WORD_BITS), _WORD)
-    return context.make_tuple(builder, signature.return_type, [upper, builder.trunc(total, _WORD)])
+def _write_sum_products(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Multiply the halves of two words in four lanes at once.
+
+    In a loop over lanes, or over words with a sum for each lane, LLVM finds no vectors.
+    """
+    data, at, row_bytes, addends, pairs = arguments
+    halves, none = ir.VectorType(ir.IntType(32), 2 * _LANES), ir.Constant(_BUCKET, [0] * _LANES)
+    # Of each lane those of the first words of pairs, and those of the second ones.
+    products = cgutils.alloca_once_value(builder, none)  # type: ignore[no-untyped-call]
+    last = builder.sub(row_bytes, ir.Constant(_WORD, 16))
+    with cgutils.for_range(builder, pairs, intp=_WORD) as loop:
+        begin = builder.mul(loop.index, ir.Constant(_WORD, 16))
+        begin = builder.select(builder.icmp_signed("<", begin, last), begin, last)
+        element = _element(context, builder, signature, data, builder.add(at, begin))
+        pair = builder.load(builder.bitcast(element, _PAIR.as_pointer()), align=1)
+        if not _LITTLE_ENDIAN:
+            pair = _shuffled(builder, pair, [*range(7, -1, -1), *range(15, 7, -1)])
+        words = builder.bitcast(pair, ir.VectorType(_WORD, 2))
+        words = _shuffled(builder, words, [0, 1] * (_LANES // 2))
+        place = builder.mul(loop.index, ir.Constant(_WORD, 2))
+        own = signature.replace(args=signature.args[3:])
+        element = _element(context, builder, own, addends, place)
+        secrets = builder.load(builder.bitcast(element, halves.as_pointer()), align=8)
+        added = builder.bitcast(builder.add(builder.bitcast(words, halves), secrets), _BUCKET)
+        lower = builder.and_(added, ir.Constant(_BUCKET, [2**32 - 1] * _LANES))
+        upper = builder.lshr(added, ir.Constant(_BUCKET, [32] * _LANES))
+        total = builder.add(builder.load(products), builder.mul(lower, upper))
+        builder.store(total, products)
+    total = builder.load(products)
+    # In this order of lanes, vectors of the machine need not be shuffled once more.
+    even, odd = (_shuffled(builder, total, [0 + by, 4 + by, 2 + by, 6 + by]) for by in (0, 1))
+    sums = builder.add(even, odd)
+    lanes = [builder.extract_element(sums, ir.Constant(_WORD, lane)) for lane in range(4)]
+    return context.make_tuple(builder, signature.return_type, lanes)
+
+
+def _shuffled(builder: Any, vector: Any, order: list[int]) -> Any:
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
+    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes)
 
 
 def _type_compare_bucket(typing_context: Any, words: Any, at: Any, word: Any) -> Any:
@@ -155,11 +186,6 @@ def _write_count_trailing_zeros(context: Any, builder: Any, signature: Any, argu
     return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
 
-def _join(builder: Any, high: Any, low: Any) -> Any:
-    shifted = builder.shl(builder.zext(high, _DOUBLE), _WORD_BITS)
-    return builder.or_(shifted, builder.zext(low, _DOUBLE))
-
-
 #: ``_pointer(address)`` is an integer as a pointer to anything.
 _pointer: Callable[[int], Any]
 _pointer = intrinsic(_type_pointer)  # type: ignore[assignment]
@@ -170,11 +196,17 @@ _pointer = intrinsic(_type_pointer)  # type: ignore[assignment]
 load_word: Callable[[npt.NDArray[np.uint8], int], _Word]
 load_word = intrinsic(_type_load_word)  # type: ignore[assignment]
 
-#: ``multiply_add(high, low, key_high, key_low, word)`` is ``sum + key * word`` modulo 2**128 as
-#: two uint64, the high one first, for ``sum = 2**64 * high + low`` and
-#: ``key = 2**64 * key_high + key_low``. For compiled functions alone.
-multiply_add: Callable[[_Word, _Word, _Word, _Word, _Word], tuple[_Word, _Word]]
-multiply_add = intrinsic(_type_multiply_add)  # type: ignore[assignment]
+#: ``sum_products(data, at, row_bytes, addends, pairs)`` is a uint64 for each of the lanes 0, 2, 1
+#: and 3, in this order. The row ``data[at : at + row_bytes]``, of at least 16 bytes, is so many
+#: pairs of little-endian words of 64 bits, one after another; the last pair is its last 16 bytes.
+#: To the lower and the upper half of each word of pair p, lane i adds those of the same word of
+#: pair p + i of ``addends``, a uint64 (words,), modulo 2**32, and sums their products up modulo
+#: 2**64. Nothing checks that the bytes and words are there. For compiled functions alone.
+sum_products: Callable[
+    [npt.NDArray[np.uint8], int, int, npt.NDArray[np.uint64], int],
+    tuple[_Word, _Word, _Word, _Word],
+]
+sum_products = intrinsic(_type_sum_products)  # type: ignore[assignment]
 
 #: ``compare_bucket(words, at, word)`` compares ``words[at : at + 8]``, for ``words`` a uint64
 #: (words,), with a word and with 0: two uint64 whose bits say which are equal. Nothing checks that
