@@ -299,8 +299,9 @@ def _check_rows(states: LayerStates, counts: Counts, sample_filter: SampleFilter
     changes = counts.changes
     if changes is None:
         return
-    left = changes.rows.copy()
-    np.add.at(left, changes.group, changes.states * changes.multiplicity)
+    gone = np.append(0, np.cumsum(changes.states * changes.multiplicity))
+    bounds = np.searchsorted(changes.group, np.arange(changes.groups + 1))
+    left = changes.rows + np.diff(gone[bounds])
     if left.any() or changes.rows.sum() != rows or changes.samples.sum() != samples:
         raise CountingError(
             f"{states.name}: the groups' changes take {changes.rows.tolist()} rows of "
