@@ -10,8 +10,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
-import numpy as np
-
 from tsstore.analysis.execution.beside import Results
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Counts, build_graph, count_in_one_task, finish_counts
@@ -299,9 +297,7 @@ def _check_rows(states: LayerStates, counts: Counts, sample_filter: SampleFilter
     changes = counts.changes
     if changes is None:
         return
-    gone = np.append(0, np.cumsum(changes.states * changes.multiplicity))
-    bounds = np.searchsorted(changes.group, np.arange(changes.groups + 1))
-    left = changes.rows + np.diff(gone[bounds])
+    left = changes.rows_left
     if left.any() or changes.rows.sum() != rows or changes.samples.sum() != samples:
         raise CountingError(
             f"{states.name}: the groups' changes take {changes.rows.tolist()} rows of "

@@ -127,6 +127,14 @@ class SpectrumDelta(Columns):
         """Number of groups, those without samples included."""
         return int(self.samples.size)
 
+    @property
+    def rows_left(self) -> IntArray:
+        """Rows of each group that its entries do not take away, int64 (groups,): 0 if all do."""
+        gone = np.append(0, np.cumsum(self.states * self.multiplicity))
+        bounds = np.searchsorted(self.group, np.arange(self.groups + 1))
+        left: IntArray = self.rows + np.diff(gone[bounds])
+        return left
+
     def by_group(self, amounts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return the sum of each group's amounts, one an entry, float64 (groups,)."""
         sums: npt.NDArray[Any] = np.bincount(self.group, amounts, minlength=self.groups)

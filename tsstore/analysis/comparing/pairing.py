@@ -124,10 +124,8 @@ def find_pairing(first: StateStore, second: StateStore) -> Pairing | str:
     target[firsts[is_there]] = place[at[is_there]]
     start = 0
     for part in first.parts:
-        kept = first.view.samples.kept(part.directory, 0, part.samples)
-        own = np.full(part.samples, NOT_PAIRED, np.int64)
-        chosen = np.ones(part.samples, np.bool_) if kept is None else kept
-        stop = start + int(chosen.sum())
+        own, chosen = np.full(part.samples, NOT_PAIRED, np.int64), first.view.samples.indices(part)
+        stop = start + len(chosen)
         own[chosen] = target[start:stop]
         found[part.directory], start = own, stop
     return Pairing(found)
@@ -135,11 +133,7 @@ def find_pairing(first: StateStore, second: StateStore) -> Pairing | str:
 
 def _find_stretches(targets: Mapping[str, _Numbers], second: StateStore) -> list[Stretch]:
     """Return in which stretches all samples that are in both runs are in the same order."""
-    kept = [second.view.samples.kept(part.directory, 0, part.samples) for part in second.parts]
-    stored = [
-        np.arange(part.samples) if own is None else np.flatnonzero(own)
-        for part, own in zip(second.parts, kept, strict=True)
-    ]
+    stored = [second.view.samples.indices(part) for part in second.parts]
     ends, indices = np.cumsum([len(own) for own in stored]), np.concatenate(stored)
     found: list[tuple[str, int, int, int, int]] = []
     samples = 0

@@ -130,8 +130,7 @@ def _by_window(store: StateStore, window: int) -> Grouping:
 
     def codes_of(part: Part, first: int, stop: int) -> _Codes:
         nonlocal seen
-        kept = store.view.samples.kept(part.directory, first, stop - first)
-        kept = np.ones(stop - first, np.bool_) if kept is None else kept
+        kept = store.view.samples.mask(part.directory, first, stop - first)
         places = seen + np.cumsum(kept) - 1
         seen += int(kept.sum())
         codes: _Codes = (np.maximum(places, 0) // window).astype(np.int16)
@@ -220,9 +219,8 @@ def _distinct(store: StateStore, name: str) -> tuple[npt.NDArray[Any], _Divided]
     for (part, first, stop), piece in zip(sample_spans(parts, PIECE_SAMPLES), pieces, strict=True):
         own, places = _divide(piece)
         if len(own) <= MOST_GROUPS:
-            kept = shown.kept(part.directory, first, stop - first)
             every = np.full(stop - first, -1, np.int16)
-            every[slice(None) if kept is None else kept] = places
+            every[shown.mask(part.directory, first, stop - first)] = places
             divided[part.directory, first] = own, every
         held.append(own)
         if sum(map(len, held)) > 16 * PIECE_SAMPLES:
@@ -292,15 +290,11 @@ def _codes_of_column(
 
 def _codes(store: StateStore, codes_of: Callable[[Part, int, int], _Codes]) -> dict[str, _Codes]:
     """Return the codes of all parts, -1 for samples that are not shown."""
-    codes = {}
-    for part in store.parts:
-        own = np.full(part.samples, -1, np.int16)
-        for first in range(0, part.samples, PIECE_SAMPLES):
-            stop = min(first + PIECE_SAMPLES, part.samples)
-            found = codes_of(part, first, stop)
-            kept = store.view.samples.kept(part.directory, first, stop - first)
-            own[first:stop] = found if kept is None else np.where(kept, found, -1)
-        codes[part.directory] = own
+    codes = {part.directory: np.full(part.samples, -1, np.int16) for part in store.parts}
+    for part, first, stop in sample_spans(store.parts, PIECE_SAMPLES):
+        found = codes_of(part, first, stop)
+        kept = store.view.samples.kept(part.directory, first, stop - first)
+        codes[part.directory][first:stop] = found if kept is None else np.where(kept, found, -1)
     return codes
 
 

@@ -168,11 +168,10 @@ def information(
 
 def _of_kept(grouping: Grouping, sample_filter: SampleFilter) -> dict[str, Any]:
     """Return the codes of the samples that stay; others are in no group."""
-    codes = {}
-    for directory, own in grouping.codes.items():
-        kept = sample_filter.kept(directory, 0, len(own))
-        codes[directory] = own if kept is None else np.where(kept, own, -1).astype(own.dtype)
-    return codes
+    return {
+        directory: np.where(sample_filter.mask(directory, 0, len(own)), own, -1).astype(own.dtype)
+        for directory, own in grouping.codes.items()
+    }
 
 
 def _shuffled(grouping: Grouping, clusters: RandomGroups | None) -> Grouping:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import numpy as np
 
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.analysis.keeping.saving import as_list, load_analyses, save_analyses
+from tsstore.analysis.keeping.saving import load_analyses, save_analyses
 from tsstore.analysis.results.by_layer import ByLayer, Shown
 from tsstore.analysis.results.layer import LayerResult, efficiency_text
 from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError, FormatError
-from tsstore.store.format.documents import number, real, text
+from tsstore.store.format.documents import number, real, sequence, text
 from tsstore.text import counted, listed, printable
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class GroupedAnalysis(Grouped[Analysis]):
         """Read what `save` has written; all as `Analysis.load`."""
         told, about = load_analyses(path, KIND)
         where = os.fspath(path)
-        values = [_parsed(value, where) for value in as_list(about.get("values"), "values", where)]
+        values = [_parsed(value, where) for value in sequence(about.get("values"), "values", where)]
         analyses = [Analysis(**one) for one in told]
         if not values or len(set(values)) != len(values):
             raise FormatError(f"{where}: found groups {values!r:.80}; expected some, each once")

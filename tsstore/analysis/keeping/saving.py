@@ -20,7 +20,7 @@ from tsstore.errors import FormatError
 from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.statistics.rates import Answers
 from tsstore.statistics.spectrum import Spectrum
-from tsstore.store.format.documents import Stored, mapping, number, real, stored, text
+from tsstore.store.format.documents import Stored, mapping, number, real, sequence, stored, text
 
 MOST = 2**63 - 1
 WORD = 2**64 - 1
@@ -30,13 +30,6 @@ analysis, from 0 through all."""
 
 Told = Mapping[str, Any]
 """What an analysis is made of, by name."""
-
-
-def as_list(value: object, what: str, where: str) -> list[Any]:
-    """Return `value` as a list, or raise FormatError."""
-    if not isinstance(value, list):
-        raise FormatError(f"{where}: {what} is {value!r:.80}; expected a list")
-    return value
 
 
 def _flag(value: object, _what: str, _where: str) -> bool:
@@ -53,7 +46,7 @@ def _count(value: object, what: str, where: str) -> int:
 
 def _dealt(value: object, _what: str, where: str) -> Dealt:
     said, digests = mapping(value, "dealt", where), []
-    for pair in as_list(said.get("digests"), "digests", where):
+    for pair in sequence(said.get("digests"), "digests", where):
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError(f"a digest is {pair!r:.80}")
         digests.append(tuple(number(part, "digest", where, 0, WORD) for part in pair))
@@ -139,7 +132,7 @@ def load_analyses(path: str | os.PathLike[str], kind: str) -> tuple[list[Told], 
         kept = _Tables(tables)
         found = [
             _analysis(place, mapping(said, "an analysis", where), kept, where)
-            for place, said in enumerate(as_list(about.get("analyses"), "analyses", where))
+            for place, said in enumerate(sequence(about.get("analyses"), "analyses", where))
         ]
         kept.check_all_taken(len(found))
     except (ValueError, KeyError) as error:
@@ -172,7 +165,7 @@ class _Tables:
 
 
 def _analysis(place: int, said: Told, tables: _Tables, where: str) -> Told:
-    layers = [_layer(one, tables, where) for one in as_list(said.get("layers"), "layers", where)]
+    layers = [_layer(one, tables, where) for one in sequence(said.get("layers"), "layers", where)]
     own, answers = vars(_KeptAnalysis.from_json(said, "an analysis", where)).copy(), None
     if own.pop("has_answers"):
         answers = Answers(*tables.take("answers", place))
@@ -234,8 +227,6 @@ def _check(layer: LayerResult) -> None:
         return
     for group in range(changes.groups):
         changes.without(spectrum, group)
-    left = changes.rows.copy()
-    np.add.at(left, changes.group, changes.states * changes.multiplicity)
     sums = int(changes.rows.sum()), int(changes.samples.sum())
-    if left.any() or sums != (spectrum.rows, layer.samples):
+    if changes.rows_left.any() or sums != (spectrum.rows, layer.samples):
         raise ValueError(f"the groups of layer {layer.name!r:.80} do not add up to its rows")

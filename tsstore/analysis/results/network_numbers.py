@@ -81,8 +81,9 @@ class NetworkNumbers(ABC):
         Of a sample-limited layer the lower bound counts, and the mean is a lower bound too: then
         that of imprecise layers counts as well, as their estimates may be far off.
         """
-        counted = _bounding if self.is_lower_bound else _estimated
-        return network_efficiency([counted(layer) for layer in self._layers()]) or 0.0
+        bounds = self.is_lower_bound
+        found = [_bounding(layer) if bounds else layer.efficiency() for layer in self._layers()]
+        return network_efficiency(found) or 0.0
 
     def network_interval(
         self, level: float = 0.95, *, unseen_like_rare: bool = False
@@ -162,11 +163,6 @@ def _good(layer: LayerNumbers) -> Jackknifed | None:
         return None
     names = ("estimate", "lowest", "highest")
     return replace(entropy, **{name: min(getattr(entropy, name), layer.neurons) for name in names})
-
-
-def _estimated(layer: LayerNumbers) -> float:
-    """Return the efficiency, whatever its interval."""
-    return layer.efficiency()
 
 
 def _bounding(layer: LayerNumbers) -> float:

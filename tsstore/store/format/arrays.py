@@ -18,6 +18,7 @@ from tsstore.store.format.documents import (
     node_attributes,
     number,
     read_document,
+    sequence,
     text,
     tsstore_attributes,
 )
@@ -218,10 +219,10 @@ def parse_spec(document: Mapping[str, Any], where: str) -> ArraySpec:
         raise FormatError(
             f"{where}: data type {dtype!r:.80} with codec {codec!r:.80} is not of format 1"
         )
-    if not isinstance(names, list):
-        raise FormatError(f"{where}: dimension_names is {names!r:.80}; expected a list")
     rows, *row_shape = _chunk_shape(shape, where)
-    dimensions = tuple(text(name, "dimension name", where) for name in names)
+    dimensions = tuple(
+        text(name, "dimension name", where) for name in sequence(names, "dimension_names", where)
+    )
     level = number(level, "compression level", where)
     spec = ArraySpec(dtype, rows, tuple(row_shape), dimensions, codec, level)
     # A pointer's size stands for an entry of text, whose bytes are checked chunk by chunk.

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Self
 
 from tsstore.errors import FormatError
-from tsstore.store.format.documents import Stored, mapping, number, real, stored, text
+from tsstore.store.format.documents import Stored, mapping, number, real, sequence, stored, text
 
 FORMAT = 1
 _LEAST_SAMPLING = {"positions": 1, "seed": 0, "every": 1, "max_bytes": 1}
@@ -54,9 +54,7 @@ def _threshold(value: object, what: str, where: str) -> dict[str, float]:
 
 
 def _shape(value: object, what: str, where: str) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise FormatError(f"{where}: {what} is {value!r:.80}; expected a list")
-    return tuple(number(size, what, where) for size in value)
+    return tuple(number(size, what, where) for size in sequence(value, what, where))
 
 
 def _sampling(value: object, what: str, where: str) -> dict[str, Any]:

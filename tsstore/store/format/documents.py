@@ -59,6 +59,13 @@ def mapping(value: object, what: str, where: str) -> dict[str, Any]:
     return value
 
 
+def sequence(value: object, what: str, where: str) -> list[Any]:
+    """Return `value` as a list, or raise FormatError."""
+    if not isinstance(value, list):
+        raise FormatError(f"{where}: {what} is {value!r:.80}; expected a list")
+    return value
+
+
 Check = Callable[[object, str, str], Any]
 """Returns a stored value as it is used, given what it is and where; FormatError if not valid."""
 

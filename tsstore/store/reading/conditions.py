@@ -138,8 +138,7 @@ def sample_index(parts: Sequence[Part], sample_filter: SampleFilter) -> pd.Multi
     steps = list(dict.fromkeys(part.step for part in parts if part.step is not None))
     codes: list[list[npt.NDArray[np.int64]]] = [[np.empty(0, np.int64)] * 3]
     for number, part in enumerate(parts):
-        kept = sample_filter.kept(part.directory, 0, part.samples)
-        own = np.arange(part.samples) if kept is None else np.flatnonzero(kept)
+        own = sample_filter.indices(part)
         step = -1 if part.step is None else steps.index(part.step)
         codes.append([np.full(len(own), step), np.full(len(own), number), own])
     most = max((part.samples for part in parts), default=0)
@@ -202,8 +201,7 @@ def _in_order(parts: Sequence[Part], mask: Any, before: SampleFilter) -> dict[st
         )
     found, place = {}, 0
     for part in parts:
-        kept = before.kept(part.directory, 0, part.samples)
-        kept = np.ones(part.samples, np.bool_) if kept is None else kept
+        kept = before.mask(part.directory, 0, part.samples)
         own = int(kept.sum())
         kept[kept] = values[place : place + own]
         found[part.directory] = kept

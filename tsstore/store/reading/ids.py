@@ -169,8 +169,7 @@ def same_ids(
         del pieces
         first = 0
         for part in step_parts:
-            kept = sample_filter.kept(part.directory, 0, part.samples)
-            indices = np.arange(part.samples) if kept is None else np.flatnonzero(kept)
+            indices = sample_filter.indices(part)
             own = number[first : first + len(indices)]
             first += len(indices)
             if own.any():

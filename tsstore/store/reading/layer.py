@@ -225,9 +225,7 @@ class LayerStates(PackedRows):
         shown, left_out, before = [], [], 0
         for part in self.parts:
             positions = part.read_positions(0, part.samples)
-            kept = self.sample_filter.kept(part.directory, 0, part.samples)
-            if kept is None:
-                kept = np.ones(part.samples, np.bool_)
+            kept = self.sample_filter.mask(part.directory, 0, part.samples)
             skipped = before + np.cumsum(np.where(kept, 0, positions))
             shown.append(positions[kept])
             left_out.append(skipped[kept])

@@ -67,6 +67,16 @@ class SampleFilter:
         kept[left_out] = False
         return kept
 
+    def mask(self, directory: str, first_sample: int, samples: int) -> npt.NDArray[np.bool_]:
+        """Return the same, also where all stay."""
+        kept = self.kept(directory, first_sample, samples)
+        return np.ones(samples, np.bool_) if kept is None else kept
+
+    def indices(self, part: Part) -> npt.NDArray[np.int64]:
+        """Return which samples of a part stay, int64."""
+        kept = self.kept(part.directory, 0, part.samples)
+        return np.arange(part.samples) if kept is None else np.flatnonzero(kept)
+
     def select(
         self, values: npt.NDArray[Any], directory: str, first_sample: int
     ) -> npt.NDArray[Any]:
