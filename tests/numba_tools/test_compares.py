@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from tsstore.numba_tools.compares import LANES, join_planes, on_byte, on_word, turn_lines
+from tsstore.numba_tools.compares import LANES, add_plane, on_byte, on_word, turn_lines
 
 
 # Not cached, so that each run of the tests writes the instructions anew.
 @njit
-def compiled_join(joined, to, words, at, step, planes, first, more):
-    join_planes(joined, to, words, at, step, planes, first, more)
+def compiled_add(joined, to, words, at, bit, first, more, ahead):
+    add_plane(joined, to, words, at, bit, first, more, ahead)
 
 
 @njit
@@ -62,14 +62,22 @@ def test_bits_say_which_words_are_on(ask, count, case, at):
     assert [bool(bits >> bit & 1) for bit in range(count)] == expected
 
 
-@given(cases(), st.integers(0, 9), st.integers(0, 9), st.integers(0, 40), st.integers(1, 8))
-@pytest.mark.parametrize("join", [join_planes, compiled_join])
-def test_planes_become_bits_of_bytes(join, case, to, at, step, planes):
+@given(
+    cases(),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(0, 40),
+    st.integers(1, 8),
+    st.sampled_from([0, 16, 300, 1 << 40]),
+)
+@pytest.mark.parametrize("add", [add_plane, compiled_add])
+def test_planes_become_bits_of_bytes(add, case, to, at, step, planes, ahead):
     words, first, more = case
     words = np.concatenate((words, words))
     joined = np.full(30, 77, np.uint8)
     with np.errstate(over="ignore"):
-        join(joined, to, words, at, step, planes, first, more)
+        for plane in range(planes):
+            add(joined, to, words, at + plane * step, plane, first, more, ahead)
     expected = [77] * 30
     for lane in range(LANES):
         on = on_by_arithmetic(words[at + lane :: step or 1][:planes], first, more)

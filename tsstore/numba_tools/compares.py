@@ -28,18 +28,17 @@ _INDEX: Final = ir.IntType(64)
 _LITTLE_ENDIAN: Final = sys.byteorder == "little"
 
 
-def join_planes(
-    joined: _Bytes, to: int, words: _Words, at: int, step: int, planes: int, first: Any, more: Any
+def add_plane(
+    joined: _Bytes, to: int, words: _Words, at: int, bit: int, first: Any, more: Any, ahead: int
 ) -> None:
-    """Write 16 bytes to `joined`: bit i of each is whether a word of plane i, of 1 to 8, is on.
+    """Write to `joined`, as a bit of 16 bytes, whether each of the words from `at` on is on.
 
-    Planes begin at `at`, every `step` words; `more` words follow `first`.
+    Bit 0 begins them anew. `more` words follow `first`. What lies `ahead` words further on is
+    fetched from memory meanwhile, if there is something.
     """
-    bits = np.zeros(LANES, np.uint8)
-    for plane in range(planes):
-        begin = at + plane * step
-        bits |= (_are_on(words[begin : begin + LANES], first, more) << plane).astype(np.uint8)
-    joined[to : to + LANES] = bits
+    before = joined[to : to + LANES] if bit else 0
+    on = _are_on(words[at : at + LANES], first, more).astype(np.uint8)
+    joined[to : to + LANES] = before | on << np.uint8(bit)
 
 
 def turn_lines(lines: _Bytes, at: int, turned: npt.NDArray[np.uint64]) -> None:
@@ -62,45 +61,42 @@ def _are_on(words: _Words, first: Any, more: Any) -> Any:
     return words - first <= more
 
 
-def _type_join(
+def _type_add(
     typing: Any,
     joined: Any,
     to: Any,
     words: Any,
     at: Any,
-    step: Any,
-    planes: Any,
+    bit: Any,
     first: Any,
     more: Any,
+    ahead: Any,
 ) -> Any:
     index = types.int64
-    return types.none(joined, index, words, index, index, index, first, more), _write_join
+    return types.none(joined, index, words, index, index, first, more, index), _write_add
 
 
-def _write_join(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    joined, to, words, at, step, planes, first, more = arguments
-    vector = ir.VectorType(_BYTE, LANES)
+def _write_add(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    joined, to, words, at, bit, first, more, ahead = arguments
+    kind, vector = signature.args[2], ir.VectorType(_BYTE, LANES)
     none = ir.Constant(vector, [0] * LANES)
-    one = ir.Constant(_INDEX, 1)
-    last = builder.sub(planes, one)
-    bits = cgutils.alloca_once_value(builder, none)  # type: ignore[no-untyped-call]
-    for half in (0, 4):
-        with builder.if_then(builder.icmp_signed("<=", ir.Constant(_INDEX, half), last)):
-            for plane in range(half, half + 4):
-                number = ir.Constant(_INDEX, plane)
-                # In place of those after the last one, that one again: a branch takes longer.
-                number = builder.select(builder.icmp_signed("<", number, last), number, last)
-                begin = builder.add(at, builder.mul(number, step))
-                on = _write_compare(
-                    context, builder, signature.args[2], words, begin, first, more, LANES
-                )
-                bit = builder.select(on, ir.Constant(vector, [1 << plane] * LANES), none)
-                builder.store(builder.or_(builder.load(bits), bit), bits)
-    valid = builder.trunc(builder.sub(builder.shl(one, planes), one), _BYTE)
-    found = builder.and_(builder.load(bits), _repeated(builder, valid, LANES))
+    _write_fetch(builder, _element(context, builder, kind, words, builder.add(at, ahead), _BYTE))
+    on = _write_compare(context, builder, kind, words, at, first, more, LANES)
+    bits = builder.shl(ir.Constant(_BYTE, 1), builder.trunc(bit, _BYTE))
     place = _element(context, builder, signature.args[0], joined, to, vector)
-    builder.store(found, place, align=1)
+    is_first = builder.icmp_unsigned("==", bit, ir.Constant(_INDEX, 0))
+    before = builder.select(is_first, none, builder.load(place, align=1))
+    found = builder.select(on, _repeated(builder, bits, LANES), none)
+    builder.store(builder.or_(before, found), place, align=1)
     return context.get_dummy_value()
+
+
+def _write_fetch(builder: Any, place: Any) -> None:
+    """Ask for what is at a place, to be read soon: a hint, which never fails."""
+    number = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [place.type, *[number] * 3])
+    fetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+    builder.call(fetch, [place, number(0), number(3), number(1)])
 
 
 def _type_turn(typing: Any, lines: Any, at: Any, turned: Any) -> Any:
@@ -179,18 +175,18 @@ def _repeated(builder: Any, value: Any, lanes: int) -> Any:
     return _shuffled(builder, single, nothing, [0] * lanes)
 
 
-_join_planes: Callable[..., Any] = intrinsic(_type_join)
+_add_plane: Callable[..., Any] = intrinsic(_type_add)
 _turn_lines: Callable[..., Any] = intrinsic(_type_turn)
 _on_word: Callable[..., Any] = intrinsic(_type_word)
 _on_byte: Callable[..., Any] = intrinsic(_type_byte)
 
 
-@overload(join_planes, strict=False)
-def _compile_join(
-    joined: Any, to: Any, words: Any, at: Any, step: Any, planes: Any, first: Any, more: Any
+@overload(add_plane, strict=False)
+def _compile_add(
+    joined: Any, to: Any, words: Any, at: Any, bit: Any, first: Any, more: Any, ahead: Any
 ) -> Any:
-    return lambda joined, to, words, at, step, planes, first, more: _join_planes(
-        joined, to, words, at, step, planes, first, more
+    return lambda joined, to, words, at, bit, first, more, ahead: _add_plane(
+        joined, to, words, at, bit, first, more, ahead
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.numba_tools.compares import LANES, join_planes, on_byte, on_word, turn_lines
+from tsstore.numba_tools.compares import LANES, add_plane, on_byte, on_word, turn_lines
 from tsstore.numba_tools.decorators import compiled, inlined, kernel
 from tsstore.numba_tools.intrinsics import words_at
 from tsstore.recording.packing.memory import Words
@@ -17,6 +17,8 @@ _Word = np.unsignedinteger[Any]
 
 _TILE: Final = 4096
 """Positions whose bytes are joined before they become rows, all in a near cache."""
+_AHEAD: Final = 4096
+"""Words that are fetched before they are read, in whole planes."""
 _FEW: Final = 4
 """Bytes of a row up to which it is written byte by byte, by vectors."""
 _LINE: Final = 1 << 17
@@ -105,25 +107,24 @@ def _pack_tiles(
 
 @inlined
 def _join(source: _Source, start: int, planes: int, size: int, joined: _Bytes) -> None:
-    """Join up to 8 planes to bytes, whose bit i is plane i; what is behind them may change."""
+    """Join up to 8 planes to bytes, whose bit i is plane i; what is behind them may change.
+
+    Planes are read one after the other, as they lie: what the processor fetches from memory of its
+    own accord is what comes next, several times faster than of 8 planes at once.
+    """
     words, step, first, following = source
-    whole = size - size % LANES
-    for index in range(0, whole, LANES):
-        join_planes(joined, index, words, start + index, step, planes, first, following)
-    if whole == size:
-        return
-    # Some once more, or else what is behind them as well.
-    last = max(size - LANES, 0)
-    end = start + last + (planes - 1) * step + LANES
-    if joined.size >= LANES and end <= words.size:
-        join_planes(joined, last, words, start + last, step, planes, first, following)
-        return
-    joined[:size] = 0
+    whole = size + -size % LANES
+    if whole > joined.size or start + (planes - 1) * step + whole > words.size:
+        whole = size - size % LANES
+    ahead = max(_AHEAD // max(step, 1), 1) * step
     for plane in range(planes):
-        line = words[start + plane * step :]
-        for index in range(size):
-            on = words.dtype.type(line[index] - first) <= following
-            joined[index] |= np.uint8(on) << np.uint8(plane)
+        line = start + plane * step
+        for index in range(0, whole, LANES):
+            add_plane(joined, index, words, line + index, plane, first, following, ahead)
+        for index in range(whole, size):
+            on = words.dtype.type(words[line + index] - first) <= following
+            before = joined[index] if plane else np.uint8(0)
+            joined[index] = before | np.uint8(on) << np.uint8(plane)
 
 
 @kernel
