@@ -150,11 +150,21 @@ def subpartitions(
     by so many further `bits`. Records lie in the buffers, if there are any, until the next ones.
     """
     kinds = [[piece for piece in pieces if piece.is_bare == bare] for bare in (True, False)]
-    bare, others = (
-        Parts([PartPiece(*scatter(own, bits, partition_bits, buffers))] if own else [], bits)
-        for own in kinds
+    bare, others = ([scatter(own, bits, partition_bits, buffers)] if own else [] for own in kinds)
+    one_each = all(count_tags(piece.keys) == len(piece) for piece in kinds[0])
+    return (
+        Parts([PartPiece(*own, one_each=one_each) for own in bare], bits),
+        Parts([PartPiece(*own) for own in others], bits),
     )
-    return bare, others
+
+
+@kernel
+def count_tags(keys: U64) -> Place:
+    """Return how many bare records are of a later sample than the record before."""
+    tags = np.uint64(0)
+    for row in range(np.uint64(keys.shape[0])):
+        tags += keys[row, 0] >> TAG_SHIFT
+    return np.int64(tags)
 
 
 @kernel

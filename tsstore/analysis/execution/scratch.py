@@ -16,6 +16,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -278,6 +279,9 @@ def _is_free(folder: Path) -> bool:
 
 def _remove(folder: str) -> None:
     """Remove a folder, although tasks that an error left behind may still be writing to it."""
+    # The system frees large files page after page: several at once.
+    with suppress(OSError, RuntimeError), ThreadPoolExecutor() as pool:
+        list(pool.map(os.unlink, [entry.path for entry in os.scandir(folder)]))
     for _ in range(_REMOVALS):
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.exists(folder):
