@@ -48,7 +48,7 @@ class Arena(RowMemory):
                     self._memory, self._filled = self._block(BLOCK_BYTES), 0
                 memory, begin = self._memory, self._filled
                 self._filled += size + -size % _ALIGNMENT
-        return memory[begin : begin + size].reshape(shape)
+        return np.ndarray(shape, np.uint8, memory, begin)
 
     def copy(self, batch: Batch) -> Batch:
         """Return a batch whose arrays are in blocks, but for large ones and text."""
@@ -71,6 +71,8 @@ class Arena(RowMemory):
     def _copied_layer(self, layer: LayerBatch) -> LayerBatch:
         rows, positions = self.copied(layer.rows), layer.positions
         counts = positions if isinstance(positions, int) else self.copied(positions)
+        if rows is layer.rows and counts is positions:
+            return layer
         return LayerBatch(rows, counts, layer.lengths)
 
     def _block(self, size: int) -> Rows:

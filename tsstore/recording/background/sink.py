@@ -160,7 +160,7 @@ class Sink:
         return True
 
     def _put(self, batch: FinishedBatch) -> None:
-        kept = replace(batch, batch=self.arena.copy(batch.batch))
+        kept = FinishedBatch(self.arena.copy(batch.batch), batch.new_layers, batch.columns)
         self._thread.put(kept)
         done, rows, size = self._done, 0, 0
         for layer in kept.batch.layers.values():

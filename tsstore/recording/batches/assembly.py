@@ -53,9 +53,9 @@ class _Known(NamedTuple):
     def finished(self, batch: OpenBatch, columns: dict[str, npt.NDArray[Any]]) -> Batch:
         """Return the finished batch, with columns as they are stored."""
         layers = dict(self.silent)
-        packed = batch.packed
+        calls = batch.calls
         for name, place, order, positions in self.layers:
-            rows = packed[place].in_memory()
+            rows = calls[place].packed.in_memory()
             if order is not None:
                 rows = rows[order]
             layers[name] = LayerBatch(rows.reshape(-1, rows.shape[2]), positions)

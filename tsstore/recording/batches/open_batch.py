@@ -113,13 +113,13 @@ class OpenBatch:
     @property
     def form(self) -> Hashable:
         """What there is but for states and values: the same in batches that are alike."""
-        columns = tuple((name, len(column)) for name, column in self.columns.items())
+        columns = *self.columns, *map(len, self.columns.values())
         said = bool(self.masks), self.sample_index is not None
-        calls = tuple(
+        calls = [
             (call.forward, call.packed.form if isinstance(call, Call) else object())
             for call in self._calls
-        )
-        return self.explicit_samples, self._input, columns, said, calls
+        ]
+        return self.explicit_samples, self._input, columns, said, *calls
 
     def begin_forward(
         self, model_input: ModelInput = NO_INPUT, arguments: Arguments | None = None

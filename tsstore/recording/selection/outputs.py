@@ -43,8 +43,10 @@ def first_value(value: Any, with_axes: bool = False) -> torch.Tensor | PackedSeq
     # Mappings last: to ask for them takes longer than for all the others.
     if not isinstance(value, list | tuple):
         value = tuple(value.values()) if isinstance(value, Mapping) else ()
-    inside = (first_value(item, with_axes) for item in value)
-    return next((found for found in inside if found is not None), None)
+    for item in value:
+        if (found := first_value(item, with_axes)) is not None:
+            return found
+    return None
 
 
 def version_of(tensor: torch.Tensor) -> int | None:
