@@ -119,19 +119,6 @@ def compare_in_step(first: LayerStates, order: Order) -> Reduction[Flipped]:
     return _rows_pass(first, of)
 
 
-def unequal_in_step(first: LayerStates, second: LayerStates, order: Order) -> int:
-    """Return how many samples have rows in the other run alone, of parts without any: no piece."""
-    parts = [{part.directory: part for part in states.parts} for states in (first, second)]
-    found = 0
-    for one in order.stretches:
-        own, other = parts[0].get(one.first_part), parts[1].get(one.second_part)
-        if own is not None and other is not None and other.rows and not own.rows:
-            chosen = order.in_both(one.first_part, one.first_sample, one.samples)
-            positions = other.read_positions(one.second_sample, one.samples)
-            found += int(np.count_nonzero(positions[chosen]))
-    return found
-
-
 def compare_apart(
     first: LayerStates,
     second: LayerStates,
@@ -147,7 +134,7 @@ def compare_apart(
     other = _Other(second, starts, pairing.targets)
     one = _rows_pass(first, partial(_compare_piece, other=other, secret=secret))
     found = replace(one, kept_bytes=kept).run(memory, scheduler, report)
-    return replace(found, unequal=found.unequal + _unequal_without_rows(first, second, pairing))
+    return replace(found, unequal=found.unequal + unequal_without_rows(first, second, pairing))
 
 
 def layer_flips(first: LayerStates, found: Flipped) -> LayerFlips:
@@ -207,7 +194,7 @@ def _nothing(piece: Piece) -> Flipped:
     raise NotImplementedError
 
 
-def _unequal_without_rows(first: LayerStates, second: LayerStates, pairing: Pairing) -> int:
+def unequal_without_rows(first: LayerStates, second: LayerStates, pairing: Pairing) -> int:
     """Return how many samples have rows in the other run alone, of parts without any: no piece."""
     targets = [pairing.targets[part.directory] for part in first.parts if not part.rows]
     if not targets:

@@ -18,7 +18,7 @@ from tsstore.analysis.comparing.flips import (
     compare_apart,
     compare_in_step,
     layer_flips,
-    unequal_in_step,
+    unequal_without_rows,
     why_not_compared,
 )
 from tsstore.analysis.comparing.pairing import (
@@ -101,7 +101,11 @@ def analyze_together(
     With it comes what passes over the first run gave, which are made beside.
     """
     kept = bytes_beside(first, second, runner)
-    order, reasons = find_order(first, second)
+    pairing, unequal = find_pairing(first, second), dict.fromkeys(first, 0)
+    order, reasons = find_order(first, second, pairing)
+    if isinstance(pairing, Pairing):
+        unequal = {name: unequal_without_rows(first[name], second[name], pairing) for name in first}
+    del pairing
     alone = _alone(request, kept)
     chosen, others = choose_samples([first, second], alone, runner, kept)
     wanted = companions(first, second, others, order, reasons)
@@ -120,17 +124,18 @@ def analyze_together(
     other = analysis_of_results(second, alone, others, [results[name] for name in first])
     flips = {}
     for name, (_, (own,)) in found.counted.items():
-        more = unequal_in_step(first[name], second[name], order)
-        flips[name] = layer_flips(first[name], replace(own, unequal=own.unequal + more))
+        own = replace(own, unequal=own.unequal + unequal[name])
+        flips[name] = layer_flips(first[name], own)
     if left:
         apart = first.select(*left)
         flips |= compare_layers(apart, second, request, runner, found.held_bytes)
     return Together(analysis, other, {name: flips[name] for name in first}), found
 
 
-def find_order(first: StateStore, second: StateStore) -> tuple[Order, dict[str, str]]:
+def find_order(
+    first: StateStore, second: StateStore, pairing: Pairing | str
+) -> tuple[Order, dict[str, str]]:
     """Return in which order two runs hold their samples, and why layers are not compared, if so."""
-    pairing = find_pairing(first, second)
     order = pairing.order(second) if isinstance(pairing, Pairing) else Order()
     return order, {name: why_not_compared(first[name], second[name], pairing) for name in first}
 

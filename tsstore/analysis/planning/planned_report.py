@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tsstore.analysis.comparing.pairing import Order, joining_bytes
+from tsstore.analysis.comparing.pairing import Order, find_pairing, joining_bytes
 from tsstore.analysis.comparing.together import companions, comparing_checks, find_order
 from tsstore.analysis.execution.beside import Companion
 from tsstore.analysis.memory import all_fit
@@ -121,7 +121,7 @@ def plan_other_run(
     samples = plan_samples(other, alone, scheduler)
     order, reasons = Order(), dict.fromkeys(store, "")
     if joining_bytes(store, other) <= scheduler.memory(request.memory):
-        order, reasons = find_order(store, other)
+        order, reasons = find_order(store, other, find_pairing(store, other))
     of = alone, samples.group_count, samples.sample_filter.planned
     works = [layer_work(states, scheduler, *of) for states in other.values()]
     wanted = companions(store, other, samples, order, reasons)
