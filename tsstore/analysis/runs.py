@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -48,10 +48,20 @@ def choose_or_refuse(
     try:
         return choose_samples(runs, request, runner)
     except MemoryTooSmallError as refused:
-        refuse_all(refused, runs, request, runner, *later)
+        _refuse_all(refused, runs, request, runner, *later)
 
 
-def refuse_all(
+def plan_or_refuse(
+    runs: Sequence[StateStore], request: Request, runner: Scheduler, *later: Callable[[], Any]
+) -> list[Samples]:
+    """Return what a plan reckons with of the samples of runs; too little memory is refused once."""
+    try:
+        return [plan_samples(run, request, runner) for run in runs]
+    except MemoryTooSmallError as refused:
+        _refuse_all(refused, runs, request, runner, *later)
+
+
+def _refuse_all(
     refused: MemoryTooSmallError,
     runs: Sequence[StateStore],
     request: Request,
@@ -126,12 +136,8 @@ def _told_of_dependence(layers: list[LayerResult]) -> dict[str, LayerResult]:
     return {layer.name: layer for layer in told}
 
 
-def plan_runs(runs: Iterable[StateStore], request: Request, scheduler: Scheduler) -> list[Plan]:
+def plan_runs(runs: Sequence[StateStore], request: Request, scheduler: Scheduler) -> list[Plan]:
     """Return how all layers of runs would be counted; no state is read."""
-    runs = list(runs)
-    try:
-        every = [(run, plan_samples(run, request, scheduler)) for run in runs]
-    except MemoryTooSmallError as refused:
-        refuse_all(refused, runs, request, scheduler)
+    every = zip(runs, plan_or_refuse(runs, request, scheduler), strict=True)
     layers = [(states, samples) for run, samples in every for states in run.values()]
     return plan_layers(layers, request, scheduler)

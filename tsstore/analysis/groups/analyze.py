@@ -18,7 +18,7 @@ from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.layers import layer_result, plan_layers
 from tsstore.analysis.memory import all_fit, refuse
 from tsstore.analysis.random_groups import Dealt
-from tsstore.analysis.repeats import plan_samples, repeats_by_set, samples_at_most
+from tsstore.analysis.repeats import repeats_by_set, samples_at_most
 from tsstore.analysis.request import Request, running
 from tsstore.analysis.results.layer import LayerResult
 from tsstore.analysis.results.network import Analysis
@@ -27,8 +27,8 @@ from tsstore.analysis.runs import (
     analyze_chosen,
     analyze_samples,
     choose_or_refuse,
+    plan_or_refuse,
     plan_runs,
-    refuse_all,
 )
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
@@ -97,11 +97,8 @@ def _choose(store: StateStore, request: Request, grouping: Grouping, runner: Sch
 def check_groups(store: StateStore, request: Request, runner: Scheduler) -> None:
     """Raise MemoryTooSmallError where memory is too small to count groups; no state is read."""
     grouping = group(store, request)
-    try:
-        samples = plan_samples(store, request, runner)
-    except MemoryTooSmallError as refused:
-        in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
-        refuse_all(refused, [store], request, runner, in_one_pass)
+    in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
+    (samples,) = plan_or_refuse([store], request, runner, in_one_pass)
     if _are_alike(store, request, samples):
         plan_groups(store.values(), request, runner, grouping.divided(samples))
     else:

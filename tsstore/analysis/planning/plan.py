@@ -37,7 +37,7 @@ from tsstore.analysis.request import (
     countable,
     with_layers,
 )
-from tsstore.analysis.runs import refuse_all
+from tsstore.analysis.runs import plan_or_refuse
 from tsstore.analysis.samples import Samples
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.errors import MemoryTooSmallError
@@ -117,10 +117,7 @@ def plan(
     grouping = group(store, request) if request.in_groups else None
     with closing(choose(request.scheduler)) as runner:
         amount = runner.memory(request.memory)
-        try:
-            samples = plan_samples(store, request, runner)
-        except MemoryTooSmallError as refused:
-            refuse_all(refused, [store], request, runner)
+        (samples,) = plan_or_refuse([store], request, runner)
         if grouping is not None:
             samples = grouping.divided(samples)
         repeated = samples.sample_filter.planned - store.view.samples.samples
