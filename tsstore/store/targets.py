@@ -1,12 +1,17 @@
-"""Where results are to be written: looked at before they are counted."""
+"""Where results are written: looked at before they are counted, there whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tsstore.errors import AccessError, FormatError, StoreError, StoreExistsError
-from tsstore.store.files.local import LocalFiles
+from tsstore.store.files.base import partial_name
+from tsstore.store.files.local import LocalFiles, sync_directory
 from tsstore.store.files.open import StorePath, is_url
 from tsstore.store.format.documents import ZARR_JSON
 from tsstore.store.run import read_run
@@ -50,6 +55,39 @@ def check_free(path: Path) -> None:
     """Raise StoreExistsError if there is something at a path, a link to nowhere included."""
     if os.path.lexists(path):
         raise exists_already(path)
+
+
+@contextmanager
+def new_place(path: Path) -> Iterator[Path]:
+    """Yield a path; what is there when the block has ended takes its name, for good.
+
+    StoreExistsError if that is taken meanwhile. Whatever stops the block, nothing is left.
+    """
+    temporary = path.with_name(partial_name(path.name))
+    try:
+        yield temporary
+        with naming(path):
+            check_free(path)
+            os.rename(temporary, path)
+            sync_directory(path.absolute().parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the disk name what is written, and say what to do."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        # A folder that another process has put there meanwhile is not empty.
+        if isinstance(error, FileExistsError) or error.errno == errno.ENOTEMPTY:
+            raise exists_already(path) from error
+        raise not_writable(path, error) from error
 
 
 def exists_already(path: str | Path) -> StoreExistsError:

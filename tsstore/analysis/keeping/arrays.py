@@ -6,9 +6,7 @@ them. What is read may come from anyone.
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +19,8 @@ from tsstore.errors import FormatError, NotAStoreError, StoreError
 from tsstore.store import targets
 from tsstore.store.chunked.reader import CommittedArray
 from tsstore.store.chunked.writer import ArrayWriter
-from tsstore.store.files.base import Files, partial_name
-from tsstore.store.files.local import LocalFiles, sync_directory
+from tsstore.store.files.base import Files
+from tsstore.store.files.local import LocalFiles
 from tsstore.store.files.open import is_url
 from tsstore.store.format.arrays import ArraySpec
 from tsstore.store.format.documents import ZARR_JSON, mapping, number, read_attributes, write_group
@@ -47,27 +45,12 @@ def write_tables(
     """
     check_target(path)
     target = Path(path)
-    temporary = target.with_name(partial_name(target.name))
-    try:
+    with targets.new_place(target) as temporary, targets.naming(target):
         files = LocalFiles(temporary)
         os.mkdir(temporary)
         commits = {name: _write_table(files, name, table) for name, table in tables.items()}
         write_group(files, "", {"analysis": FORMAT, "about": dict(about), "tables": commits})
         files.sync()
-        targets.check_free(target)
-        os.rename(temporary, target)
-        sync_directory(target.absolute().parent)
-    except StoreError:
-        raise
-    except FileExistsError as error:
-        raise targets.exists_already(target) from error
-    except OSError as error:
-        # A folder that another process has put there meanwhile.
-        if error.errno == errno.ENOTEMPTY:
-            raise targets.exists_already(target) from error
-        raise targets.not_writable(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_target(path: str | os.PathLike[str]) -> None:

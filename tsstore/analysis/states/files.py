@@ -7,9 +7,8 @@ What goes to an object store is written to a scratch folder first.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ from tsstore.analysis.states.tables import (
     ZarrGroup,
 )
 from tsstore.errors import StoreError
-from tsstore.store.files.base import Files, partial_name
-from tsstore.store.files.local import sync_directory
+from tsstore.store.files.base import Files
 from tsstore.store.files.open import is_url, open_files
 from tsstore.store.format.documents import ZARR_JSON
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.run import read_run
-from tsstore.store.targets import check_free, check_target, exists_already, not_writable
+from tsstore.store.targets import check_target, exists_already, naming, new_place
 from tsstore.text import printable
 
 Append = Callable[[Rows, Numbers, Numbers], None]
@@ -67,28 +65,21 @@ def _written(path: Path, table: StatesTable) -> Iterator[Append]:
     """Yield what adds to a table on a disk, which is there when the block has ended."""
     new_file = _kind(path)
     check_target(path)
-    temporary = path.with_name(partial_name(path.name))
-
-    def append(rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
-        assert file is not None
-        with _naming(path):
-            file.append(rows, multiplicity, incidence)
-
-    file: TableFile | None = None
-    try:
-        with _naming(path):
+    with new_place(path) as temporary:
+        with naming(path):
             file = new_file(temporary, table)
-        yield append
-        with _naming(path):
-            file.finish()
-            check_free(path)
-            os.rename(temporary, path)
-            sync_directory(path.parent)
-    except BaseException:
-        if file is not None:
+
+        def append(rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+            with naming(path):
+                file.append(rows, multiplicity, incidence)
+
+        try:
+            yield append
+            with naming(path):
+                file.finish()
+        except BaseException:
             file.discard()
-        _remove(temporary)
-        raise
+            raise
 
 
 @contextmanager
@@ -120,13 +111,6 @@ def _upload(files: Files, name: str, path: Path) -> None:
         files.upload(f"{name}/{file.relative_to(path).as_posix()}", file)
 
 
-def _remove(path: Path) -> None:
-    """Remove a file or a folder, if there is one."""
-    shutil.rmtree(path, ignore_errors=True)
-    with suppress(OSError):
-        path.unlink()
-
-
 _FILES: dict[str, Callable[[Path, StatesTable], TableFile]] = {
     ".parquet": ParquetFile,
     ".zarr": ZarrGroup,
@@ -146,17 +130,6 @@ def _kind(path: Path) -> Callable[[Path, StatesTable], TableFile]:
 def _check_absent(files: Files, name: str) -> None:
     if files.exists(name):
         raise exists_already(files.where(name))
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let an error of the disk name the table, and say what to do."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise not_writable(path, error) from error
 
 
 def _attributes(states: LayerStates, is_sorted: bool) -> dict[str, Any]:
