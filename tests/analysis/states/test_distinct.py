@@ -215,6 +215,7 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 from peaks import peak_memory
 
 import tsstore
+from tsstore.analysis.threads import LocalScheduler
 
 
 def count(run, memory):
@@ -229,7 +230,10 @@ def count(run, memory):
 
 
 folder, memory, what = sys.argv[1:]
+# Through files as the large one, so that the loops for these are there.
+LocalScheduler.shared_memory = False
 count(f"{folder}/tiny", "24MiB" if what.startswith("sorted") else "16MiB")
+LocalScheduler.shared_memory = True
 baseline = peak_memory()
 print(count(f"{folder}/run", memory), peak_memory() - baseline)
 """
