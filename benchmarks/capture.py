@@ -6,6 +6,7 @@ captures, and one with the naive hook (permute, ``numpy.packbits``, append to a 
     python benchmarks/capture.py
     python benchmarks/capture.py --quick
     python benchmarks/capture.py --threads 1 --directory /dev/shm --rounds 40
+    python benchmarks/capture.py --networks conv_1 resnet
     python benchmarks/capture.py --commit-every 0.5
 
 Printed are medians of the ratios to the bare loop's turn of the same round, of
@@ -50,6 +51,13 @@ CHUNK_BYTES = 2 << 20
 WAYS = ("bare", "A/A", "tsstore", "naive")
 CLOCKS = ("wall", "job", "process")
 Seconds = dict[str, list[float]]
+CASES: dict[str, Callable[[bool], Case]] = {
+    "conv_1": lambda quick: lenet(LENET_LAYERS[:1]),
+    "conv_2": lambda quick: lenet(LENET_LAYERS[1:2]),
+    "lenet": lambda quick: lenet(LENET_LAYERS),
+    "resnet": lambda quick: resnet(2 if quick else 8),
+    "transformer": lambda quick: transformer(2 if quick else 8),
+}
 
 
 def main() -> None:
@@ -60,6 +68,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few and short turns")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each way")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
+    parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1, 1])
     parser.add_argument("--directory", type=Path, help="where to write; the system's by default")
     parser.add_argument("--codec", default="lz4")
@@ -73,22 +82,11 @@ def main() -> None:
         print(f"\ntorch threads: {threads}, load average {os.getloadavg()[0]:.1f}")
         print(f"{'':<28}{'ms':>7}", *(f"{way:>27}" for way in WAYS[1:]), f"{'writer':>9}", sep="")
         print(f"{'':<35}" + "".join(f"{clock:>9}" for clock in CLOCKS) * 3)
-        for make in cases(arguments.quick):
-            case = make()
+        for name in arguments.networks:
+            case = CASES[name](arguments.quick)
             with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
                 seconds, writer = measure(case, Path(folder), arguments)
             print(f"{table_line(case, seconds)}{writer:>9.1f}", flush=True)
-
-
-def cases(quick: bool) -> list[Callable[[], Case]]:
-    """Return what makes the networks."""
-    return [
-        partial(lenet, LENET_LAYERS[:1]),
-        partial(lenet, LENET_LAYERS[1:2]),
-        partial(lenet, LENET_LAYERS),
-        partial(resnet, 2 if quick else 8),
-        partial(transformer, 2 if quick else 8),
-    ]
 
 
 def measure(

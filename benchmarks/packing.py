@@ -2,9 +2,11 @@
 
 Printed are GB of activations read in a second, by the median CPU time of the calls, and how many
 times faster tsstore is than the others. ``copy`` is what the machine reads when it copies the
-tensor. The ways take turns in one process, in random order::
+tensor. The ways take turns in one process, in random order. Each tensor has just been written, as
+a layer's output has, unless `--warm` says that it is the same one each time::
 
     python benchmarks/packing.py
+    python benchmarks/packing.py --warm
     python benchmarks/packing.py --rounds 100 --json
 
 NumPy compares the array, moves the neurons' axis to the end and calls ``packbits``; it has no
@@ -39,6 +41,7 @@ Way = Callable[[torch.Tensor, int], Any]
 
 CASES = {
     "conv 200x6x28x28": ((200, 6, 28, 28), 1),
+    "conv 200x20x24x24": ((200, 20, 24, 24), 1),
     "conv 200x16x10x10": ((200, 16, 10, 10), 1),
     "conv 32x64x56x56": ((32, 64, 56, 56), 1),
     "channels last": ((32, 64, 56, 56), 1),
@@ -56,6 +59,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=30, help="turns of each way")
+    parser.add_argument("--warm", action="store_true", help="the same tensor each time")
     parser.add_argument("--json", action="store_true", help="print a JSON document a line")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -65,7 +69,8 @@ def main() -> None:
         print(f"{'':<20}{'':<10}", *(f"{name:>9}" for name in WAYS), f"{names:>27}")
     for name in CASES:
         for dtype in DTYPES:
-            speeds = measure(make(name, dtype), CASES[name][1], arguments.rounds)
+            tensor, axis = make(name, dtype), CASES[name][1]
+            speeds = measure(tensor, axis, arguments.rounds, arguments.warm)
             found = {"case": name, "dtype": str(dtype).removeprefix("torch."), **speeds}
             print(json.dumps(found) if arguments.json else table_line(found))
 
@@ -117,7 +122,9 @@ def make(name: str, dtype: torch.dtype) -> torch.Tensor:
     return values
 
 
-def measure(tensor: torch.Tensor, neuron_axis: int, rounds: int) -> dict[str, float]:
+def measure(
+    tensor: torch.Tensor, neuron_axis: int, rounds: int, warm: bool = False
+) -> dict[str, float]:
     """Return the GB/s of each way."""
     expected = by_numpy(tensor, neuron_axis).ravel()
     for name, way in PACKING.items():
@@ -128,8 +135,9 @@ def measure(tensor: torch.Tensor, neuron_axis: int, rounds: int) -> dict[str, fl
     for _ in range(rounds):
         # What ran before decides what is left in the cache: none follows always the same one.
         for name in order.sample(list(WAYS), len(WAYS)):
+            given = tensor if warm else tensor.clone()
             begin = time.thread_time()
-            WAYS[name](tensor, neuron_axis)
+            WAYS[name](given, neuron_axis)
             seconds[name].append(time.thread_time() - begin)
     size = tensor.numel() * tensor.itemsize / 1e9
     return {name: size / statistics.median(times) for name, times in seconds.items()}
