@@ -26,7 +26,7 @@ OUTSIDE = {
         "analysis.execution.record_holder",
         "analysis.execution.worker_records",
     },
-    "zarr": {"store.reading"},
+    "zarr": {"store.reading", "analysis.states"},
     "numcodecs": {"store.chunked"},
     "obstore": {"store.files"},
     "numba": {"numba_tools"},

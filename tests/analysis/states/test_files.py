@@ -18,9 +18,9 @@ from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 import tsstore
 from tsstore.analysis.states import export as module
-from tsstore.analysis.states.tables import ParquetFile, ZarrGroup
+from tsstore.analysis.states.tables import ParquetFile
+from tsstore.analysis.states.zarr_store import ZarrGroup
 from tsstore.errors import AccessError, DamageError, NotAStoreError, StoreError, StoreExistsError
-from tsstore.store.files.local import LocalFiles
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out", "out.zarr.zip", "s3://bucket/out.csv"])
@@ -74,41 +74,6 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, suffix):
             with pytest.raises(AccessError, match=f"out{suffix} cannot be written .*No space"):
                 export_states(states, tmp_path / f"out{suffix}")
         assert os.listdir(tmp_path) == ["run"]
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch, suffix):
-    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 2)})["a"]
-    kind = {".zarr": ZarrGroup, ".parquet": ParquetFile}[suffix]
-    append = kind.append
-
-    def interrupt(file, *piece):
-        append(file, *piece)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(kind, "append", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        export_states(states, tmp_path / f"out{suffix}")
-    assert os.listdir(tmp_path) == ["run"]
-
-
-def test_all_of_a_group_is_synced_before_it_has_its_name(tmp_path, monkeypatch):
-    states = write_layers(tmp_path / "run", {"a": draw_layer(1, 50, 2)})["a"]
-    step, steps = LocalFiles._step, []
-
-    def note(self, operation, path, *arguments):
-        steps.append((operation, path, (tmp_path / "out.zarr").exists()))
-        return step(self, operation, path, *arguments)
-
-    monkeypatch.setattr(LocalFiles, "_step", note)
-    export_states(states, tmp_path / "out.zarr")
-    files = [path for path in (tmp_path / "out.zarr").rglob("*") if path.is_file()]
-    assert len(files) == 7
-    assert sum(operation == "sync" for operation, *_ in steps) >= len(files)
-    (folder,) = {path.parent for operation, path, _ in steps if path.name == "state"}
-    synced = {path for operation, path, _ in steps if operation == "sync_directory"}
-    assert synced >= {folder, folder / "state", folder / "incidence/c"}
-    assert not any(there for *_, there in steps)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -14,14 +14,7 @@ from typing import Any
 
 from tsstore import __version__
 from tsstore.analysis.execution.scratch import local_parent, scratch_folder
-from tsstore.analysis.states.tables import (
-    Numbers,
-    ParquetFile,
-    Rows,
-    StatesTable,
-    TableFile,
-    ZarrGroup,
-)
+from tsstore.analysis.states.tables import Numbers, ParquetFile, Rows, StatesTable, TableFile
 from tsstore.errors import StoreError
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import is_url, open_files
@@ -111,9 +104,16 @@ def _upload(files: Files, name: str, path: Path) -> None:
         files.upload(f"{name}/{file.relative_to(path).as_posix()}", file)
 
 
+def _zarr_group(path: Path, table: StatesTable) -> TableFile:
+    """Begin a Zarr group; whoever writes Parquet needs no zarr-python."""
+    from tsstore.analysis.states.zarr_store import ZarrGroup
+
+    return ZarrGroup(path, table)
+
+
 _FILES: dict[str, Callable[[Path, StatesTable], TableFile]] = {
     ".parquet": ParquetFile,
-    ".zarr": ZarrGroup,
+    ".zarr": _zarr_group,
 }
 
 

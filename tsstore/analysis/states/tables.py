@@ -1,4 +1,4 @@
-"""A table of distinct states that is written a chunk at a time: a Parquet file, or a Zarr group."""
+"""A table of distinct states that is written a chunk at a time: what it is of, and as Parquet."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ import numpy.typing as npt
 
 from tsstore import bits
 from tsstore.errors import StoreError
-from tsstore.store.chunked.writer import ArrayWriter
-from tsstore.store.files.local import LocalFiles
-from tsstore.store.format.arrays import CODECS, ArraySpec
-from tsstore.store.format.documents import ZARR_JSON, dump
-from tsstore.store.format.paths import ArrayPaths
 
 Rows: TypeAlias = npt.NDArray[np.uint8]
 Numbers: TypeAlias = npt.NDArray[np.int64]
@@ -86,54 +81,31 @@ class _Held:
 
 
 class TableFile(ABC):
-    """A table that is being written."""
+    """A table that is being written: so many states at a time, a Zarr chunk or a row group."""
 
-    @abstractmethod
+    def __init__(self, table: StatesTable, chunk_rows: int) -> None:
+        self._table = table
+        self._chunk_rows = chunk_rows
+        self._held = _Held()
+
     def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
         """Add states; full chunks are written."""
+        self._held.add(rows, multiplicity, incidence)
+        while self._held.count >= self._chunk_rows:
+            self._write(*self._held.take(self._chunk_rows))
 
-    @abstractmethod
     def finish(self) -> None:
         """Write what is left, so that it survives a loss of power."""
+        if self._held.count:
+            self._write(*self._held.take(self._held.count))
 
-    def discard(self) -> None:  # noqa: B027 - nothing need be open
-        """Let go of what will be removed."""
+    @abstractmethod
+    def discard(self) -> None:
+        """Remove all that was written, and let nothing be written any more."""
 
-
-class ZarrGroup(TableFile):
-    """A Zarr v3 group of three arrays."""
-
-    def __init__(self, path: Path, table: StatesTable) -> None:
-        self._table, self._files = table, LocalFiles(path)
-        os.mkdir(path)
-        group = {"zarr_format": 3, "node_type": "group", "attributes": table.attributes}
-        self._files.write(ZARR_JSON, dump(group))
-        states = ("neuron", table.neurons) if table.decoded else ("byte", table.row_bytes)
-        self._arrays = [
-            self._array("state", "bool" if table.decoded else "uint8", states),
-            self._array("multiplicity", "int64"),
-            self._array("incidence", "int64"),
-        ]
-
-    def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
-        """Add states to all arrays."""
-        columns = self._table.written(rows), multiplicity, incidence
-        for array, entries in zip(self._arrays, columns, strict=True):
-            array.append(entries)
-
-    def finish(self) -> None:
-        """Write the last chunks and the shapes, and sync all."""
-        for array in self._arrays:
-            array.finish()
-            array.write_shape()
-        self._files.sync()
-
-    def _array(self, name: str, dtype: str, *axes: tuple[str, int]) -> ArrayWriter:
-        chunk_rows = max(1, self._table.chunk_bytes // self._table.entry_bytes)
-        dimensions = "distinct_state", *(axis for axis, _ in axes)
-        shape = tuple(size for _, size in axes)
-        spec = ArraySpec(dtype, chunk_rows, shape, dimensions, CODEC, CODECS[CODEC])
-        return ArrayWriter(self._files, ArrayPaths(name, checksums=""), spec)
+    @abstractmethod
+    def _write(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
+        """Write states as the chunk that follows."""
 
 
 class ParquetFile(TableFile):
@@ -146,9 +118,9 @@ class ParquetFile(TableFile):
 
     def __init__(self, path: Path, table: StatesTable) -> None:
         self._arrow, parquet = _import_pyarrow()
-        self._table, self._held = table, _Held()
+        self._path = path
         levels = _LEVEL_BYTES * table.neurons if table.decoded else 0
-        self._group_rows = max(1, table.chunk_bytes // (table.entry_bytes + levels))
+        super().__init__(table, max(1, table.chunk_bytes // (table.entry_bytes + levels)))
         self._file = open(path, "xb")  # noqa: SIM115 - closed when finished or discarded
         counts = ["multiplicity", "incidence"]
         self._writer = parquet.ParquetWriter(
@@ -161,27 +133,21 @@ class ParquetFile(TableFile):
             write_statistics=counts,
         )
 
-    def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
-        """Hold states, and write them once they make a row group."""
-        self._held.add(rows, multiplicity, incidence)
-        while self._held.count >= self._group_rows:
-            self._write(*self._held.take(self._group_rows))
-
     def finish(self) -> None:
         """Write the last row group and the metadata."""
-        if self._held.count:
-            self._write(*self._held.take(self._held.count))
+        super().finish()
         self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
     def discard(self) -> None:
-        """Close the file."""
+        """Remove the file."""
         # Its writer would complain later if it were not closed; and to close it is to write.
         for close in (self._writer.close, self._file.close):
             with suppress(Exception):
                 close()
+        self._path.unlink(missing_ok=True)
 
     def _write(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
         columns = [self._states(rows), multiplicity, incidence]
