@@ -53,6 +53,12 @@ def test_there_is_no_accuracy_where_a_part_lacks_a_column(tmp_path):
     assert count_right(store.parts[:1])[0].samples.tolist() == [20]
 
 
+def test_without_answers_nothing_is_asked_of_single_samples(tmp_path, monkeypatch):
+    store = write_columns(tmp_path / "run", {"label": np.arange(20)})
+    monkeypatch.setattr(module, "sets_of", lambda *_: pytest.fail("samples were looked at"))
+    assert count_right(store.parts, RandomGroups(5)) == [None]
+
+
 def test_damaged_labels_are_an_error(tmp_path):
     store = write_columns(tmp_path / "run", predictions(1, 20))
     next((tmp_path / "run").rglob("samples/label/c/0")).write_bytes(b"damage" * 9)
