@@ -138,7 +138,7 @@ def pytest_runtest_setup() -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say beforehand how long it will take."""
     if "not slow" in config.option.markexpr:
-        return "tsstore: all tests take up to 5 minutes on 2 cores; `-m slow` runs those left out"
+        return "tsstore: all tests take up to 6 minutes on 2 cores; `-m slow` runs those left out"
     return "tsstore: slow tests take about 12 minutes on 2 cores"
 
 
