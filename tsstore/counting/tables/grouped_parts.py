@@ -161,8 +161,7 @@ class GroupedParts:
             touched=np.empty(most if sets else 0, np.int64),
         )
         self._small = np.zeros((spectra, cells_of(self._side)), np.int64)
-        # For two subpartitions at least: what is added up seldom is looked for seldom.
-        self._columns = np.empty((3, 2 * (5 if sets else 2) * most), np.int64)
+        self._columns = np.empty((3, (5 if sets else 2) * most), np.int64)
         self._beyond = np.empty((2, most), np.int64)
         # Of no more subpartitions at a time than have few ends of spectra in all.
         self._changed = np.empty((max(_MOST_ENDS // spectra, 1), spectra), np.int64)
