@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
+
+from tsstore.numba_tools.vectors import element, repeated, shuffled, with_bytes_swapped
 
 LANES: Final = 16
 """Positions that are joined at once."""
@@ -80,13 +81,13 @@ def _write_add(context: Any, builder: Any, signature: Any, arguments: Any) -> An
     joined, to, words, at, bit, first, more, ahead = arguments
     kind, vector = signature.args[2], ir.VectorType(_BYTE, LANES)
     none = ir.Constant(vector, [0] * LANES)
-    _write_fetch(builder, _element(context, builder, kind, words, builder.add(at, ahead), _BYTE))
+    _write_fetch(builder, element(context, builder, kind, words, builder.add(at, ahead), _BYTE))
     on = _write_compare(context, builder, kind, words, at, first, more, LANES)
     bits = builder.shl(ir.Constant(_BYTE, 1), builder.trunc(bit, _BYTE))
-    place = _element(context, builder, signature.args[0], joined, to, vector)
+    place = element(context, builder, signature.args[0], joined, to, vector)
     is_first = builder.icmp_unsigned("==", bit, ir.Constant(_INDEX, 0))
     before = builder.select(is_first, none, builder.load(place, align=1))
-    found = builder.select(on, _repeated(builder, bits, LANES), none)
+    found = builder.select(on, repeated(builder, bits, LANES), none)
     builder.store(builder.or_(before, found), place, align=1)
     return context.get_dummy_value()
 
@@ -112,16 +113,16 @@ def _write_turn(context: Any, builder: Any, signature: Any, arguments: Any) -> A
     vectors = []
     for line in range(8):
         begin = builder.add(at, builder.mul(ir.Constant(_INDEX, line), width))
-        place = _element(context, builder, signature.args[0], lines, begin, bytes_type)
+        place = element(context, builder, signature.args[0], lines, begin, bytes_type)
         vectors.append(builder.load(place, align=1))
     for _ in range(3):
         pairs = zip(vectors[:4], vectors[4:], strict=True)
         vectors = [_interleaved(builder, *pair, half) for pair in pairs for half in (0, 1)]
     for number, vector in enumerate(vectors):
         if not _LITTLE_ENDIAN:
-            vector = _shuffled(builder, vector, vector, [*range(7, -1, -1), *range(15, 7, -1)])
+            vector = with_bytes_swapped(builder, vector)
         word = builder.add(at, ir.Constant(_INDEX, 2 * number))
-        place = _element(context, builder, signature.args[2], turned, word, bytes_type)
+        place = element(context, builder, signature.args[2], turned, word, bytes_type)
         builder.store(vector, place, align=8)
     return context.get_dummy_value()
 
@@ -129,12 +130,7 @@ def _write_turn(context: Any, builder: Any, signature: Any, arguments: Any) -> A
 def _interleaved(builder: Any, first: Any, second: Any, half: int) -> Any:
     begin = half * LANES // 2
     order = [lane for each in range(begin, begin + LANES // 2) for lane in (each, LANES + each)]
-    return _shuffled(builder, first, second, order)
-
-
-def _shuffled(builder: Any, first: Any, second: Any, order: list[int]) -> Any:
-    lanes = ir.Constant(ir.VectorType(cgutils.int32_t, len(order)), order)
-    return builder.shuffle_vector(first, second, lanes)
+    return shuffled(builder, first, second, order)
 
 
 def _type_word(typing: Any, words: Any, at: Any, first: Any, more: Any) -> Any:
@@ -157,22 +153,10 @@ def _write_compare(
 ) -> Any:
     """Compare words that follow each other: words before the first one wrap around."""
     vector = ir.VectorType(first.type, lanes)
-    place = _element(context, builder, kind, words, at, vector)
+    place = element(context, builder, kind, words, at, vector)
     found = builder.load(place, align=first.type.width // 8)
-    distance = builder.sub(found, _repeated(builder, first, lanes))
-    return builder.icmp_unsigned("<=", distance, _repeated(builder, more, lanes))
-
-
-def _element(context: Any, builder: Any, kind: Any, array: Any, at: Any, target: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [at]), target.as_pointer())
-
-
-def _repeated(builder: Any, value: Any, lanes: int) -> Any:
-    vector = ir.VectorType(value.type, lanes)
-    nothing = ir.Constant(vector, ir.Undefined)
-    single = builder.insert_element(nothing, value, cgutils.int32_t(0))
-    return _shuffled(builder, single, nothing, [0] * lanes)
+    distance = builder.sub(found, repeated(builder, first, lanes))
+    return builder.icmp_unsigned("<=", distance, repeated(builder, more, lanes))
 
 
 _add_plane: Callable[..., Any] = intrinsic(_type_add)

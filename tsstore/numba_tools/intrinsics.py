@@ -15,6 +15,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 from numba.np.numpy_support import as_dtype, carray
 
+from tsstore.numba_tools.vectors import element, repeated, shuffled, with_bytes_swapped
+
 _WORD: Final = ir.IntType(64)
 _LANES: Final = 8
 _BUCKET: Final = ir.VectorType(_WORD, _LANES)
@@ -60,15 +62,8 @@ def _write_load_word(context: Any, builder: Any, signature: Any, arguments: Any)
     have them.
     """
     data, at = arguments
-    element = _element(context, builder, signature, data, at)
-    word = builder.load(builder.bitcast(element, _WORD.as_pointer()), align=1)
+    word = builder.load(element(context, builder, signature.args[0], data, at, _WORD), align=1)
     return word if _LITTLE_ENDIAN else builder.bswap(word)
-
-
-def _element(context: Any, builder: Any, signature: Any, array: Any, at: Any) -> Any:
-    """Return a pointer to an element of the first argument, without a check."""
-    data = context.make_array(signature.args[0])(context, builder, array).data
-    return builder.gep(data, [at])
 
 
 def _type_sum_products(
@@ -91,16 +86,15 @@ def _write_sum_products(context: Any, builder: Any, signature: Any, arguments: A
     with cgutils.for_range(builder, pairs, intp=_WORD) as loop:
         begin = builder.mul(loop.index, ir.Constant(_WORD, 16))
         begin = builder.select(builder.icmp_signed("<", begin, last), begin, last)
-        element = _element(context, builder, signature, data, builder.add(at, begin))
-        pair = builder.load(builder.bitcast(element, _PAIR.as_pointer()), align=1)
+        place = element(context, builder, signature.args[0], data, builder.add(at, begin), _PAIR)
+        pair = builder.load(place, align=1)
         if not _LITTLE_ENDIAN:
-            pair = _shuffled(builder, pair, [*range(7, -1, -1), *range(15, 7, -1)])
+            pair = with_bytes_swapped(builder, pair)
         words = builder.bitcast(pair, ir.VectorType(_WORD, 2))
-        words = _shuffled(builder, words, [0, 1] * (_LANES // 2))
-        place = builder.mul(loop.index, ir.Constant(_WORD, 2))
-        own = signature.replace(args=signature.args[3:])
-        element = _element(context, builder, own, addends, place)
-        secrets = builder.load(builder.bitcast(element, halves.as_pointer()), align=8)
+        words = shuffled(builder, words, words, [0, 1] * (_LANES // 2))
+        own = builder.mul(loop.index, ir.Constant(_WORD, 2))
+        place = element(context, builder, signature.args[3], addends, own, halves)
+        secrets = builder.load(place, align=8)
         added = builder.bitcast(builder.add(builder.bitcast(words, halves), secrets), _BUCKET)
         lower = builder.and_(added, ir.Constant(_BUCKET, [2**32 - 1] * _LANES))
         upper = builder.lshr(added, ir.Constant(_BUCKET, [32] * _LANES))
@@ -108,15 +102,10 @@ def _write_sum_products(context: Any, builder: Any, signature: Any, arguments: A
         builder.store(total, products)
     total = builder.load(products)
     # In this order of lanes, vectors of the machine need not be shuffled once more.
-    even, odd = (_shuffled(builder, total, [0 + by, 4 + by, 2 + by, 6 + by]) for by in (0, 1))
+    even, odd = (shuffled(builder, total, total, [0 + by, 4 + by, 2 + by, 6 + by]) for by in (0, 1))
     sums = builder.add(even, odd)
     lanes = [builder.extract_element(sums, ir.Constant(_WORD, lane)) for lane in range(4)]
     return context.make_tuple(builder, signature.return_type, lanes)
-
-
-def _shuffled(builder: Any, vector: Any, order: list[int]) -> Any:
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
-    return builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes)
 
 
 def _type_compare_bucket(typing_context: Any, words: Any, at: Any, word: Any) -> Any:
@@ -127,12 +116,8 @@ def _type_compare_bucket(typing_context: Any, words: Any, at: Any, word: Any) ->
 def _write_compare_bucket(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Compare a vector of words: LLVM has an instruction of each processor for that, or several."""
     words, at, word = arguments
-    element = _element(context, builder, signature, words, at)
-    loaded = builder.load(builder.bitcast(element, _BUCKET.as_pointer()), align=8)
-    zeros, lane = ir.Constant(_BUCKET, [0] * _LANES), ir.Constant(ir.IntType(32), 0)
-    first = builder.insert_element(zeros, word, lane)
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-    wanted = builder.shuffle_vector(first, zeros, lanes)
+    loaded = builder.load(element(context, builder, signature.args[0], words, at, _BUCKET), align=8)
+    wanted, zeros = repeated(builder, word, _LANES), ir.Constant(_BUCKET, [0] * _LANES)
     masks = [
         builder.zext(
             builder.bitcast(builder.icmp_unsigned("==", loaded, other), ir.IntType(_LANES)), _WORD
@@ -148,7 +133,7 @@ def _type_copy_from(typing_context: Any, address: Any, array: Any, at: Any, coun
 
 def _write_copy_from(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     address, array, at, count = arguments
-    to = _element(context, builder, signature.replace(args=signature.args[1:]), array, at)
+    to = element(context, builder, signature.args[1], array, at)
     source = builder.inttoptr(address, to.type)
     size = context.get_abi_sizeof(to.type.pointee)
     cgutils.raw_memcpy(builder, to, source, count, size)  # type: ignore[no-untyped-call]
