@@ -46,8 +46,7 @@ from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.random_groups import GROUPS, RandomGroups
 from tsstore.analysis.request import choose
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.schedulers import Scheduler, task_keys
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler, Scheduler, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.local import LocalFiles

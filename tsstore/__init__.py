@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from tsstore.analysis.results.difference import Difference, difference
     from tsstore.analysis.results.layer import LayerResult
     from tsstore.analysis.results.network import Analysis
+    from tsstore.analysis.schedulers import Threads
     from tsstore.analysis.states.export import export
     from tsstore.analysis.states.frequent import FrequentStates, states
     from tsstore.analysis.states.surprising import surprising
     from tsstore.analysis.steps import Steps, steps
-    from tsstore.analysis.threads import Threads
     from tsstore.errors import AccessError, ResumeError, TsstoreError
     from tsstore.recording.capture import capture
     from tsstore.recording.recorder import Recorder
@@ -66,7 +66,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analyze": "analysis.analyze",
-    "Threads": "analysis.threads",
+    "Threads": "analysis.schedulers",
     "Analyses": "analysis.results.combining",
     "Analysis": "analysis.results.network",
     "Combined": "analysis.results.combining",

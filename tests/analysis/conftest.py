@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 
 
 @pytest.fixture(params=["threads", "synchronous", "through files", "processes", "workers hold"])

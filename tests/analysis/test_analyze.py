@@ -27,7 +27,7 @@ from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.random_groups import GROUPS, RandomGroups
 from tsstore.analysis.request import Request, choose
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.arena import Arena
 from tsstore.errors import (
     AnalysisError,

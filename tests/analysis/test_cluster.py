@@ -47,7 +47,7 @@ BLOCK_ROWS = 8
 SMALLEST = """
 from tsstore.analysis.execution import graph
 from tsstore.analysis.planning import cost, fitting
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.store.reading.layer import LayerStates
 
 sizes = {"MAX_PIECE_ROWS": 64, "MIN_PIECE_ROWS": 8, "SUBPARTITION_RECORDS": 8}

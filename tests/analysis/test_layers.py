@@ -15,7 +15,7 @@ from tsstore.analysis.planning.layers import layer_plan, plan_batches
 from tsstore.analysis.random_groups import GROUPS, RandomGroups
 from tsstore.analysis.request import Request, choose
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import CountingError, DamageError
 
 SAMPLES = 90

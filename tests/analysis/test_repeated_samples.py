@@ -14,7 +14,7 @@ from tsstore.analysis.digests import bytes_to_digest, digest_samples
 from tsstore.analysis.random_groups import RandomGroups
 from tsstore.analysis.repeats import HELD, choose_samples, settle_repeats
 from tsstore.analysis.request import Request
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, DamageError
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reading.ids import same_ids

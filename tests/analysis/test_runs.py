@@ -10,7 +10,7 @@ from synthetic import draw_layer, write_layers
 
 import tsstore
 from tsstore.analysis.execution.block import LayerJob
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, CountingError, UnknownLayerError, UnknownRunError
 
 HOSTILE = "<b>\x1b[31m"

@@ -24,7 +24,7 @@ from tsstore.analysis.repeats import find_same_ids, leave_out_repeated
 from tsstore.analysis.request import Request
 from tsstore.analysis.results.network import notes
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import (
     AnalysisError,

@@ -29,8 +29,7 @@ from tsstore.analysis.layers import count_layer
 from tsstore.analysis.memory import available_memory
 from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.request import Request, choose
-from tsstore.analysis.schedulers import Scheduler, task_keys
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler, Scheduler, task_keys
 from tsstore.counting.keys import KeyScheme
 from tsstore.errors import AccessError, AnalysisError, CountingError, DamageError, TsstoreWarning
 from tsstore.store.files.local import LocalFiles
@@ -729,5 +728,5 @@ def test_threads_and_a_cluster_have_all_that_an_analysis_needs(client):
     schedulers: list[Scheduler] = [LocalScheduler(2), DistributedScheduler(client)]
     needed = {name for name in vars(Scheduler) if not name.startswith("_")}
     needed |= Scheduler.__annotations__.keys()
-    assert len(needed) == 15
+    assert len(needed) == 13
     assert all(hasattr(each, name) for each in schedulers for name in needed)

@@ -9,7 +9,7 @@ from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
 from tsstore.analysis.planning.layers import SHARES_OF_A_THREAD
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import DamageError
 
 LAYERS = 40

@@ -8,7 +8,7 @@ import pytest
 from synthetic import draw_layer, write_layers
 
 import tsstore
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import EmptyStoreError
 from tsstore.store.format.attributes import PartAttributes
 

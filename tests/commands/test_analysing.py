@@ -11,7 +11,7 @@ from synthetic import draw_layer, write_layers
 from typer.testing import CliRunner
 
 import tsstore
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.cli import in_options
 from tsstore.commands import analysing
 from tsstore.commands import app as commands

@@ -92,7 +92,7 @@ def test_nothing_is_left_when_a_signal_comes_as_a_file_appears(run, folder, kind
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_scratch_is_removed(run, folder, number, monkeypatch):
     done = children.run(
-        "import tsstore.analysis.threads as s; s.LocalScheduler.shared_memory = False\n"
+        "import tsstore.analysis.schedulers as s; s.LocalScheduler.shared_memory = False\n"
         "import tsstore.analysis.planning.fitting as p; p.MAX_PIECE_ROWS = 1024\n"
         + WHEN_SOMETHING_IS_THERE,
         *(int(number), folder, *command("analyze", run, folder)),

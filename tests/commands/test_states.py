@@ -84,9 +84,9 @@ def test_an_export_says_what_was_written(run, tmp_path, suffix):
 
 def test_options_reach_what_counts(run, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("tsstore.analysis.threads.LocalScheduler.shared_memory", False)
+    monkeypatch.setattr("tsstore.analysis.schedulers.LocalScheduler.shared_memory", False)
     monkeypatch.setattr(
-        "tsstore.analysis.threads.LocalScheduler.check_scratch", lambda _, f: made.append(f)
+        "tsstore.analysis.schedulers.LocalScheduler.check_scratch", lambda _, f: made.append(f)
     )
     options = ["--memory", "1GiB", "--scheduler", "synchronous", "--scratch", tmp_path]
     result = invoke("states", run, "--layer", "fc", "--most", "3", *options)

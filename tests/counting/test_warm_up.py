@@ -17,7 +17,7 @@ from tsstore.analysis.layers import count_layer
 from tsstore.analysis.random_groups import RandomGroups
 from tsstore.analysis.request import Request
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.warm_up import warm_up
 from tsstore.store.reading.sample_filter import SampleFilter

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import tsstore
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 
 WHOLE = ("states.parquet", "states.zarr")
 """Take their names when they are complete: an interrupt a moment later leaves them there."""

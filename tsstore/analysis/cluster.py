@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable
 from concurrent.futures import CancelledError, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
-from tsstore.analysis.execution.worker_records import LostRecordsError
+from tsstore.analysis.execution.recounting import (
+    files_of,
+    is_block,
+    left_to_do,
+    new_name,
+    report_later,
+)
+from tsstore.analysis.execution.worker_records import LostRecordsError, is_held
 from tsstore.analysis.memory import DEFAULT_SHARE, parse_memory
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report, Scheduler, task_keys
 from tsstore.analysis.workers import (
@@ -21,8 +28,7 @@ from tsstore.analysis.workers import (
     known_workers,
     memory_limits,
 )
-from tsstore.errors import AnalysisError, DamageError
-from tsstore.store.files.base import Files
+from tsstore.errors import AnalysisError
 from tsstore.text import format_memory
 
 WORKER_SHARE = 0.60
@@ -31,11 +37,14 @@ WORKER_SHARE = 0.60
 POLL_SECONDS = 0.01
 """How often it is looked for tasks that are done."""
 
+MOST_LOSSES = 10
+"""Times that records are lost before it is an error."""
+
 SETTLING_SECONDS = 10.0
 """How long tasks that nobody wants any more are waited for."""
 
 
-class DistributedScheduler(Scheduler):
+class DistributedScheduler(Workers, Scheduler):
     """The workers of a ``distributed.Client``, which is closed at the end if it is `owned`.
 
     Where all of them go away, others are waited for, `patience` seconds long.
@@ -47,7 +56,7 @@ class DistributedScheduler(Scheduler):
         self, client: Any, owned: bool = False, patience: float = PATIENCE_SECONDS
     ) -> None:
         check_usable(client)
-        self._client = client
+        super().__init__(client)
         self._owned = owned
         self._patience = patience
         self._address = client.scheduler.address
@@ -64,7 +73,6 @@ class DistributedScheduler(Scheduler):
         threads = {address: worker["nthreads"] for address, worker in workers.items()}
         self.threads = max(by_process(threads))
         self.all_threads = sum(threads.values())
-        self._workers = Workers(client)
         # Those of one process share a file system, too.
         self.holders = 0 if any(one.startswith("inproc://") for one in workers) else len(workers)
         self._limit = min(by_process(memory_limits(client, workers)))
@@ -82,67 +90,77 @@ class DistributedScheduler(Scheduler):
             )
         return amount
 
-    def check_scratch(self, folder: str) -> None:
-        """Let every worker read a word that is written into the folder now."""
-        self._workers.check_scratch(folder)
-
-    def seeing(self, folder: str) -> str:
-        """Say which workers see a folder."""
-        return self._workers.seeing(folder)
-
-    @contextmanager
-    def reading(self, files: Files, parts: Sequence[str]) -> Iterator[None]:
-        """Let every worker look for the store; where a file is missing, ask who sees it."""
-        self._workers.check_store(files, parts)
-        try:
-            yield
-        except DamageError as error:
-            if error.missing is not None:
-                self._workers.check_file(files, error.missing)
-            raise
-
-    @contextmanager
-    def holding(self, room: int) -> Iterator[str]:
-        """Let each worker, also one that joins later, hold records until the end of the block."""
-        with self._workers.holding(room) as place:
-            yield place
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether workers hold records now."""
-        return bool(self._workers.place)
-
-    def keep_records(self, files: Collection[str]) -> set[str]:
-        """Ask each worker which of the files it holds, and let it hold no others."""
-        return self._workers.keep_records(files)
-
-    def run(
-        self,
-        graph: dict[Any, Any],
-        key: Any,
-        threads: int,
-        report: Report | None,
-        kept: Collection[Any] = (),
-    ) -> Any:
+    def run(self, graph: dict[Any, Any], key: Any, threads: int, report: Report | None) -> Any:
         """Run a graph on the workers, each of which uses all its threads.
 
         After an error or an interrupt no task begins any more, and those that run are waited for,
         some seconds at most. Workers that die again and again are an AnalysisError, and so is a
-        cluster that is closed, restarted, or without workers for too long. A LostRecordsError has
-        the values that were found.
+        cluster that is closed, restarted, or without workers for too long. Where a worker is lost,
+        blocks whose records it held run again.
+        """
+        wanted = key if isinstance(key, list) else [key]
+        run = self._run_again if self._place else self.run_once
+        values = run(graph, wanted, report)
+        return [values[one] for one in key] if isinstance(key, list) else values[key]
+
+    def _run_again(
+        self, graph: dict[Any, Any], wanted: list[Any], report: Report | None
+    ) -> dict[Any, Any]:
+        """Run a graph; again where records are lost, but for what is known of them and of values.
+
+        Their receipts are kept to the end, so that a worker that is lost does not take them along.
+        """
+        total, known = len(task_keys(graph)), dict[Any, Any]()
+        for lost in range(MOST_LOSSES):
+            names = {one: new_name(one, lost) for one in graph}
+            missing = [one for one in wanted if one not in known]
+            left = left_to_do(graph, missing, known, names) if lost else graph
+            tasks = task_keys(left)
+            later = None if report is None else report_later(report, total - len(tasks), total)
+            kept = filter(is_block, tasks)
+            try:
+                values = self.run_once(left, [names[one] for one in missing], later, kept)
+            except LostRecordsError as error:
+                known |= {one: error.values[to] for one, to in names.items() if to in error.values}
+                known = self._still_held(known)
+                reason = error
+            else:
+                return known | {one: values[names[one]] for one in missing}
+        raise AnalysisError(
+            f"workers were lost, with the records that they held, {MOST_LOSSES} times ({reason}); "
+            "look into their logs: if they ran out of memory give less as memory=, and if they do "
+            "not last or cannot reach each other, a folder or object storage as scratch="
+        ) from reason
+
+    def _still_held(self, known: dict[Any, Any]) -> dict[Any, Any]:
+        """Return what is known without the receipts of records that no worker holds any more."""
+        files = {key: files_of(value) for key, value in known.items()}
+        held = self._keep_records([file for own in files.values() for file in own if is_held(file)])
+        return {key: value for key, value in known.items() if held.issuperset(files[key])}
+
+    def run_once(
+        self,
+        graph: dict[Any, Any],
+        wanted: list[Any],
+        report: Report | None,
+        kept: Iterable[Any] = (),
+    ) -> dict[Any, Any]:
+        """Return the values of the keys that are wanted, and of others that workers keep as well.
+
+        A LostRecordsError has those that were found.
         """
         from dask.base import normalize_token
         from distributed.scheduler import KilledWorker
 
         normalize_token.register(_Unread, lambda _: uuid.uuid4().hex)  # type: ignore[no-untyped-call]
-        wanted = key if isinstance(key, list) else [key]
-        others = {*kept} if report is None else task_keys(graph)
+        kept = set(kept)
+        others = kept if report is None else task_keys(graph)
         watch = Watch(self._client, self._address, self._patience)
         keys = [*wanted, *others.difference(wanted)]
         futures = self._client.get(_Unread(graph), keys, sync=False)
         values: dict[Any, Any] = {}
         try:
-            self._follow(futures, report, watch, {*wanted, *kept}, {*kept}, values)
+            self._follow(futures, report, watch, kept.union(wanted), kept, values)
         except LostRecordsError as error:
             self._drop(futures, graph)
             error.values = values
@@ -153,7 +171,7 @@ class DistributedScheduler(Scheduler):
         except BaseException:
             self._drop(futures, graph)
             raise
-        return [values[one] for one in key] if isinstance(key, list) else values[key]
+        return values
 
     def close(self) -> None:
         """Close the client if it was opened here."""

@@ -14,7 +14,6 @@ from tsstore.analysis.execution.beside import Results
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Counts, build_graph, count_in_one_task, finish_counts
 from tsstore.analysis.execution.in_step import PairJob, build_pair_graph
-from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.memory import give_back_memory, refuse
 from tsstore.analysis.planning.layer_plan import Plan
@@ -182,7 +181,7 @@ def _count_batch(
             keys.append((f"tsstore-small-{token}", number))
             graph[keys[-1]] = (_count_small, [jobs[place][0] for place in share])
         report = progress.of_batch(plans)
-        results = run_graph(scheduler, graph, keys, batch.threads, report)
+        results = scheduler.run(graph, keys, batch.threads, report)
         make_room()
     found: dict[int, _Found] = dict(zip(large, results[: len(large)], strict=True))
     for share, own in zip(shares, results[len(large) :], strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -15,8 +16,13 @@ from tsstore.analysis.cluster import DistributedScheduler
 from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.execution.scratch import scratch_parent
 from tsstore.analysis.memory import parse_memory
-from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report, Scheduler
-from tsstore.analysis.threads import LocalScheduler, Threads
+from tsstore.analysis.schedulers import (
+    PATIENCE_SECONDS,
+    LocalScheduler,
+    Report,
+    Scheduler,
+    Threads,
+)
 from tsstore.analysis.workers import connect, current_client
 from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.store.files.open import StorePath
@@ -102,7 +108,9 @@ def choose(scheduler: Any, patience: float = PATIENCE_SECONDS) -> Scheduler:
     cluster.
     """
     if scheduler is None:
-        scheduler = current_client() or "threads"
+        # Without distributed there is no client.
+        client = current_client() if "distributed" in sys.modules else None
+        scheduler = client or "threads"
     if isinstance(scheduler, Threads):
         if not scheduler.is_open:
             raise AnalysisError(f"scheduler is {scheduler!r}; make another one")

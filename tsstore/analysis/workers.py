@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 import uuid
 import warnings
@@ -19,7 +18,7 @@ from tsstore import __version__
 from tsstore.analysis.execution.scratch_objects import split_url
 from tsstore.analysis.execution.worker_records import make_place, name_of
 from tsstore.analysis.memory import available_memory
-from tsstore.errors import AccessError, AnalysisError, StoreError, TsstoreWarning, warn
+from tsstore.errors import AccessError, AnalysisError, DamageError, StoreError, TsstoreWarning, warn
 from tsstore.store.files.base import Files
 from tsstore.store.files.open import is_url
 from tsstore.store.format.documents import ZARR_JSON, metadata_key
@@ -48,34 +47,34 @@ def known_workers(client: Any) -> dict[str, Any]:
 
 
 class Workers:
-    """The workers of a ``distributed.Client``, and what they see."""
+    """The workers of a ``distributed.Client``: what they see, and hold."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self.place = ""
+        self._place = ""
 
     @contextmanager
     def holding(self, room: int) -> Iterator[str]:
-        """Let each worker hold so many bytes of records; give their place, and end it."""
+        """Let each worker, also one that joins later, hold records until the end of the block."""
         from tsstore.analysis.execution.record_holder import RecordHolder, let_go
 
         self._client.register_plugin(RecordHolder())
-        self.place = uuid.uuid4().hex
+        self._place = uuid.uuid4().hex
         try:
-            yield make_place(self.place, room)
+            yield make_place(self._place, room)
         finally:
             # A worker that is not reached lets go by itself, when nobody has asked for long.
             with suppress(Exception):
                 if self._client.status == "running":
-                    self._client.run(let_go, self.place, on_error="ignore")
-            self.place = ""
+                    self._client.run(let_go, self._place, on_error="ignore")
+            self._place = ""
 
-    def keep_records(self, files: Collection[str]) -> set[str]:
+    def _keep_records(self, files: Collection[str]) -> set[str]:
         """Return which files of records are held, and let workers hold no others."""
         from tsstore.analysis.execution.record_holder import keep
 
         names = {name_of(file): file for file in files}
-        answers = self._client.run(keep, self.place, set(names), on_error="ignore")
+        answers = self._client.run(keep, self._place, set(names), on_error="ignore")
         return {names[name] for held in answers.values() for name in held}
 
     def check_scratch(self, folder: str) -> None:
@@ -119,6 +118,17 @@ class Workers:
             return "all workers see it"
         return f"{self._named(seeing)} sees it" if seeing else "no worker sees it"
 
+    @contextmanager
+    def reading(self, files: Files, parts: Sequence[str]) -> Iterator[None]:
+        """Let every worker look for the store; where a file is missing, ask who sees it."""
+        self.check_store(files, parts)
+        try:
+            yield
+        except DamageError as error:
+            if error.missing is not None:
+                self._check_file(files, error.missing)
+            raise
+
     def check_store(self, files: Files, parts: Sequence[str] = ()) -> None:
         """Raise AccessError unless all read the root of a store as it is here, and see its parts.
 
@@ -135,7 +145,7 @@ class Workers:
             if unseen is not None:
                 raise self._unseen(files.where(unseen), [worker], [HERE])
 
-    def check_file(self, files: Files, key: str) -> None:
+    def _check_file(self, files: Files, key: str) -> None:
         """Raise AccessError if some see a file that others do not: it is not there for a reader."""
         answers = {HERE: _sees(files, key), **self._ask(_sees, files, key)}
         seeing = [worker for worker, found in answers.items() if found is True]
@@ -286,9 +296,7 @@ def _read_text(path: str) -> str | None:
 
 
 def current_client() -> Any:
-    """Return the client that Dask itself would use; without distributed there is none."""
-    if "distributed" not in sys.modules:
-        return None
+    """Return the client that Dask itself would use, if there is one."""
     from distributed import Client
 
     try:

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 import tsstore
 from tsstore.analysis import request as requests
 from tsstore.analysis.planning import cost, fitting
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as gathering
-from tsstore.analysis.threads import LocalScheduler
 from tsstore.commands.app import app
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.format.attributes import PartAttributes

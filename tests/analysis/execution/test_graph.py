@@ -37,7 +37,7 @@ from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.random_groups import RandomGroups
 from tsstore.analysis.samples import Samples
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import restore_hashes
 from tsstore.counting.premerge import direct_index as direct

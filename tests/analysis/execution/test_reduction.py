@@ -11,7 +11,7 @@ from synthetic import draw_layer, write_layers
 from tsstore.analysis.execution import reduction
 from tsstore.analysis.execution.reduction import Reduction, most_at_once
 from tsstore.analysis.request import choose
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import MemoryTooSmallError
 
 MEMORY = 64 << 20

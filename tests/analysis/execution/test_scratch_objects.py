@@ -21,7 +21,7 @@ from tsstore.analysis.execution import exchange, scratch, scratch_objects, spans
 from tsstore.analysis.execution.exchange import HeldSlices, read_slices, spill
 from tsstore.analysis.execution.scratch import scratch_objects as below
 from tsstore.analysis.planning import fitting
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.counting.records import Records
 from tsstore.errors import AccessError, AnalysisError, CountingError, TsstoreWarning
 from tsstore.store.files import objects as object_files

@@ -20,8 +20,9 @@ from peaks import peak_memory
 from synthetic import count, draw_layer, found, layer, write_layers
 
 import tsstore
+from tsstore.analysis import cluster
 from tsstore.analysis.cluster import DistributedScheduler
-from tsstore.analysis.execution import record_holder, recounting, scratch, worker_records
+from tsstore.analysis.execution import record_holder, scratch, worker_records
 from tsstore.analysis.execution.exchange import FiledSlices, spill
 from tsstore.analysis.execution.worker_records import LostRecordsError
 from tsstore.analysis.planning.cost import file_bytes
@@ -214,7 +215,7 @@ def test_blocks_are_counted_again_whose_records_are_lost_and_no_others(
     rows = draw_layer(1, 250, 9, distinct=200)
     store = write_layers(tmp_path / "run", {"a": rows})
     first, lost, counted = next(iter(mortal.nthreads())), [], []
-    run = DistributedScheduler.run
+    run = DistributedScheduler.run_once
 
     def spy(self: Any, graph: dict[Any, Any], *arguments: Any) -> Any:
         counted.append(sum(1 for key in task_keys(graph) if "tsstore-block" in str(key)))
@@ -230,7 +231,7 @@ def test_blocks_are_counted_again_whose_records_are_lost_and_no_others(
         if not lost and done == 30:
             lost.append(mortal.run(lose_files, workers=[first])[first])
 
-    monkeypatch.setattr(DistributedScheduler, "run", spy)
+    monkeypatch.setattr(DistributedScheduler, "run_once", spy)
     assert found(tsstore.analyze(store, scheduler=mortal, progress=report)["a"]) == count(rows)
     every, again = counted
     # One may be handed over in just that moment.
@@ -260,7 +261,7 @@ def test_an_index_that_is_lost_with_its_worker_is_made_of_the_same_receipts(mort
 @pytest.mark.usefixtures("small_blocks")
 def test_records_that_are_lost_again_and_again_are_an_error(mortal, tmp_path, monkeypatch):
     store = write_layers(tmp_path / "run", {"a": draw_layer(1, 60, 9)})
-    monkeypatch.setattr(recounting, "MOST_LOSSES", 3)
+    monkeypatch.setattr(cluster, "MOST_LOSSES", 3)
 
     def report(_: str, done: int, total: int) -> None:
         if done > 0.5 * total:

@@ -21,7 +21,7 @@ from tsstore.analysis.planning.cost import Work
 from tsstore.analysis.planning.fitting import make_plan
 from tsstore.analysis.planning.layer_plan import PlannedLayer
 from tsstore.analysis.planning.run_plan import RunPlan
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AnalysisError, MemoryTooSmallError, StoreError
 from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.reading import conditions

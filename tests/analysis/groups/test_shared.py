@@ -14,8 +14,8 @@ from synthetic import draw_layer, write_layers
 
 import tsstore
 from tsstore.analysis.planning import cost, fitting
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as gathering
-from tsstore.analysis.threads import LocalScheduler
 from tsstore.errors import AnalysisError, MemoryTooSmallError
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import tsstore
 from tsstore.analysis.execution import reduction
 from tsstore.analysis.memory import parse_memory
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.commands.app import app
 from tsstore.errors import AnalysisError, EmptyStoreError, MemoryTooSmallError
 from tsstore.statistics.rates import rate_limits

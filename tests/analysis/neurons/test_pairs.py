@@ -16,7 +16,7 @@ import tsstore
 from tsstore.analysis.execution import reduction
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.neurons import matrix
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.commands.app import app
 from tsstore.errors import AnalysisError, MemoryTooSmallError
 

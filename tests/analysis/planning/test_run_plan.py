@@ -16,7 +16,7 @@ from tsstore.analysis.planning.plan import plan
 from tsstore.analysis.planning.run_plan import RunPlan
 from tsstore.analysis.random_groups import GROUPS
 from tsstore.analysis.request import choose
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import (
     AnalysisError,
     EmptyStoreError,

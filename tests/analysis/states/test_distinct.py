@@ -18,9 +18,9 @@ from synthetic import draw_layer, layer, numbered_rows, write_layers
 
 from tsstore.analysis.planning.layers import layer_plan
 from tsstore.analysis.request import Request, choose
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.analysis.states import distinct as module
 from tsstore.analysis.states.distinct import Piece, distinct_states, spare_bytes
-from tsstore.analysis.threads import LocalScheduler
 from tsstore.counting.hashing import ALL_HASHES, HashRange
 from tsstore.counting.tables.plain import Table
 from tsstore.counting.warm_up import warm_up
@@ -215,7 +215,7 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 from peaks import peak_memory
 
 import tsstore
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 
 
 def count(run, memory):

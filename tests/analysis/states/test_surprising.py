@@ -99,10 +99,10 @@ def test_no_plan_and_no_place_changes_the_bits(tmp_path, monkeypatch, positions)
         {"memory": "1GiB"},
     ):
         assert tsstore.surprising(store, "a", 50, **options).equals(found)
-    monkeypatch.setattr("tsstore.analysis.threads.LocalScheduler.shared_memory", False)
+    monkeypatch.setattr("tsstore.analysis.schedulers.LocalScheduler.shared_memory", False)
     seen = []
     monkeypatch.setattr(
-        "tsstore.analysis.threads.LocalScheduler.check_scratch", lambda _, f: seen.append(f)
+        "tsstore.analysis.schedulers.LocalScheduler.check_scratch", lambda _, f: seen.append(f)
     )
     assert tsstore.surprising(store, "a", 50, scratch=scratch).equals(found)
     assert seen

@@ -23,7 +23,7 @@ from object_stores import request
 from synthetic import draw_layer, write_layers
 
 import tsstore
-from tsstore.analysis.threads import LocalScheduler
+from tsstore.analysis.schedulers import LocalScheduler
 from tsstore.errors import AccessError, DamageError
 from tsstore.store.maintenance.verify import verify
 

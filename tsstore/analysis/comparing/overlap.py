@@ -29,7 +29,6 @@ from tsstore.analysis.comparing.drawn_states import (
 )
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
-from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.memory import all_fit
@@ -121,7 +120,7 @@ def find_overlap(
         )
         report = request.report(first.name)
         scheduler.leave_room(memory, plan.projected_peak)
-        found: _Found = run_graph(scheduler, graph, key, plan.threads, report)
+        found: _Found = scheduler.run(graph, key, plan.threads, report)
     _check(found, states, samples)
     rows = read_states(second, firsts, scheme, found.drawn)
     distances = nearest_distances(first, rows, memory, scheduler, request)

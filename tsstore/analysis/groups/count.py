@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.graph import Counts, group_numbers
-from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.layers import conclude, graph_of, layer_jobs, warm_up_companion
 from tsstore.analysis.memory import all_fit, give_back_memory
@@ -99,7 +98,7 @@ def count_groups(
             job, pair = layer_jobs(states, some, now, request, folder, scheduler.arena)
             graph, _, *keys = graph_of(job, pair)
             report = request.report(states.name)
-            found, *others = run_graph(scheduler, graph, keys, plan.threads, report)
+            found, *others = scheduler.run(graph, keys, plan.threads, report)
             if plan.gives_back:
                 give_back_memory(scheduler.arena)
         *of_sets, of_all = _by_set(found, states, some)

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
-from tsstore.analysis.execution.recounting import run_graph
 from tsstore.analysis.execution.reduction import merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.groups.grouping import group
@@ -234,7 +233,7 @@ def _share(
         key = merge_tree(graph, level, FAN_IN, f"tsstore-added-{token}", _add)
         report = request.report(states.name)
         scheduler.leave_room(memory, plan.projected_peak)
-        found: _Counted = run_graph(scheduler, graph, key, plan.threads, report)
+        found: _Counted = scheduler.run(graph, key, plan.threads, report)
     rows = samples.sample_filter.kept_rows(states)
     if found.rows != rows:
         raise CountingError(
