@@ -3,23 +3,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tsstore.store import process
-from tsstore.store.process import now, process_name, started, system, this_process
+from tsstore.store.process import process_name, started, system, this_process
 
 has_proc = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="the system has no /proc"
 )
-
-
-def test_the_time_is_text_with_an_offset():
-    time = datetime.fromisoformat(now())
-    assert time.utcoffset() == timedelta(0)
-    assert abs(datetime.now(UTC) - time) < timedelta(seconds=10)
 
 
 def test_a_process_knows_itself():

@@ -9,17 +9,63 @@ from typing import Any
 
 from torch import nn
 
-from tsstore.errors import TsstoreError
+from tsstore.errors import TsstoreError, errors_of
 from tsstore.recording.axes.undecided import Undecided
 from tsstore.recording.background.sink import Sink, Statistics
 from tsstore.recording.batches.assembly import Assembly, FinishedBatch
-from tsstore.recording.batches.open_batch import BatchColumns, IgnoredColumns, OpenBatch
+from tsstore.recording.batches.open_batch import OpenBatch
 from tsstore.recording.batches.sampler import Sampler
 from tsstore.recording.hooks.copies import Copies
 from tsstore.recording.hooks.forward import Listener
 from tsstore.recording.samples.belonging import Belonging
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings
+
+
+class BatchColumns:
+    """What ``with recorder.batch()`` gives: takes columns that are known only afterwards.
+
+    Parameters
+    ----------
+    batch
+        The batch while it lasts.
+    run
+        Where it is recorded: errors name it.
+    """
+
+    def __init__(self, batch: OpenBatch, run: str = "") -> None:
+        self._batch = batch
+        self._run = run
+
+    def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
+        """Add sample columns: arrays, tensors or lists of one entry a sample.
+
+        Parameters
+        ----------
+        mask
+            Which positions are there, and which are padding: see :meth:`tsstore.Recorder.batch`.
+        sample_index
+            Which sample each entry of a layer belongs to: see there.
+        **columns
+            Sample columns.
+
+        Raises
+        ------
+        ColumnsError
+            If one is there already, or is not a column, a mask or an index.
+        """
+        with errors_of(self._run):
+            self._batch.record(columns, mask, sample_index)
+
+
+class IgnoredColumns(BatchColumns):
+    """What ``with recorder.batch()`` gives where nothing is recorded: it takes anything."""
+
+    def __init__(self) -> None:
+        super().__init__(OpenBatch())
+
+    def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
+        """Do nothing."""
 
 
 class Pipeline:

@@ -13,10 +13,9 @@ from torch import nn
 
 from tsstore.errors import CaptureError, TsstoreError, TsstoreWarning, WriterError, errors_of, warn
 from tsstore.recording.background.sink import Sink, Statistics
-from tsstore.recording.batches.open_batch import BatchColumns
 from tsstore.recording.hooks.copies import why_no_sample
 from tsstore.recording.identity import fingerprint
-from tsstore.recording.pipeline import Pipeline
+from tsstore.recording.pipeline import BatchColumns, Pipeline
 from tsstore.recording.samples.index import SampleIndexChoices
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Settings

@@ -1,10 +1,9 @@
-"""Who writes, and when: this process and the time, as a store names them."""
+"""Who writes: this process, as a store names it."""
 
 from __future__ import annotations
 
 import os
 import socket
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,6 @@ _STARTED_FIELD = 19
 """Of what follows the command's name in ``/proc/<pid>/stat``: field 22 of proc(5)."""
 _ENDED = ("Z", "X")
 """States there of processes that have ended, for which their parent has not asked yet."""
-
-
-def now() -> str:
-    """Return the time as ISO 8601 text in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def this_process() -> dict[str, Any]:

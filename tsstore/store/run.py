@@ -13,14 +13,13 @@ from tsstore.errors import AccessError, NotAStoreError, StoreExistsError
 from tsstore.store.files.base import PARTIAL, Files
 from tsstore.store.format.attributes import RunAttributes, check_format
 from tsstore.store.format.documents import (
-    MAX_DOCUMENT_BYTES,
     ZARR_JSON,
     check_attributes,
     create_group,
-    load,
+    find_document,
+    now,
     tsstore_attributes,
 )
-from tsstore.store.process import now
 from tsstore.text import printable
 
 _OF_A_RUN = re.compile(
@@ -109,22 +108,20 @@ def begin_run(
 
 def read_run(files: Files) -> RunAttributes:
     """Return what the root of a run says, checked; NotAStoreError where there is no run."""
-    where = f"{files.location}/{ZARR_JSON}"
-    try:
-        data = files.read(ZARR_JSON, most=MAX_DOCUMENT_BYTES)
-    except FileNotFoundError:
+    where, document = files.where(ZARR_JSON), find_document(files, "")
+    if document is None:
         found = "found something else" if files.exists("") else "found nothing there"
         raise NotAStoreError(
             f"{files.location} is no tsstore run: {found}, expected a directory with zarr.json; "
             f"{_hint(files.location)}"
-        ) from None
-    attributes = load(data, where).get("attributes")
+        )
+    attributes = document.get("attributes")
     if not isinstance(attributes, dict) or "tsstore" not in attributes:
         raise NotAStoreError(
             f"{files.location} is a Zarr hierarchy but no tsstore run: expected "
             "attributes.tsstore; check the path"
         )
-    run = tsstore_attributes({"attributes": attributes}, where)
+    run = tsstore_attributes(document, where)
     if "analysis" in run:
         raise NotAStoreError(
             f"{files.location} is no tsstore run but a saved analysis: load it with "

@@ -8,8 +8,8 @@ from watching import pack
 
 from tsstore.errors import CaptureError, ColumnsError
 from tsstore.recording.batches.layer_rows import layer_rows
-from tsstore.recording.batches.open_batch import BatchColumns, OpenBatch
-from tsstore.recording.samples.inputs import ModelInput
+from tsstore.recording.batches.open_batch import ModelInput, OpenBatch
+from tsstore.recording.pipeline import BatchColumns
 from tsstore.recording.selection.select import select
 
 MODEL = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LSTM(4, 4))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tsstore.store.format.documents import (
     load,
     mapping,
     metadata_key,
+    now,
     number,
     read_attributes,
     read_document,
@@ -194,3 +196,9 @@ def test_messages_stay_short_whatever_was_found(check):
         check(["x" * 10_000], "name", "here")
     assert len(str(caught.value)) < 200
     assert json.dumps(str(caught.value))
+
+
+def test_the_time_is_text_with_an_offset():
+    time = datetime.fromisoformat(now())
+    assert time.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - time) < timedelta(seconds=10)

@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sized
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
-from tsstore.errors import ColumnsError, errors_of
+from tsstore.errors import ColumnsError
 from tsstore.recording.axes.layer import Waiting
-from tsstore.recording.axes.tensor import choose
+from tsstore.recording.axes.tensor import choose, is_time_first
 from tsstore.recording.batches.columns import Masks, to_column
 from tsstore.recording.packing.packed import Packed
-from tsstore.recording.samples.index import SampleIndex, parsed
-from tsstore.recording.samples.inputs import (
-    NO_INPUT,
-    Arguments,
-    ModelInput,
-    samples_said,
-    samples_told_by,
-)
-from tsstore.recording.selection.select import Target
+from tsstore.recording.samples.index import MANY_EACH, PACKED_SEQUENCES, SampleIndex, parsed
+from tsstore.recording.samples.inputs import Arguments
+from tsstore.recording.selection.outputs import first_value
+from tsstore.recording.selection.select import Target, unwrapped
+
+
+class ModelInput(NamedTuple):
+    """The first tensor that the model was called with in a forward pass; () where there is none.
+
+    What is doubtful does not tell how many samples there are: it has one, or there is no tensor,
+    and something else may hold several.
+    """
+
+    shape: tuple[int, ...] = ()
+    sample_axis: int = 0
+    is_doubtful: bool = False
+    is_packed: bool = False
+
+    @classmethod
+    def of(cls, model: nn.Module, arguments: Arguments) -> ModelInput:
+        """Return what a model is called with."""
+        tensor = first_value(arguments, with_axes=True)
+        if isinstance(tensor, PackedSequence):
+            shape = int(tensor.batch_sizes[0]), *tensor.data.shape[1:]
+            return cls(shape, is_packed=True)
+        if tensor is None:
+            return cls(is_doubtful=True)
+        if tensor.is_nested:
+            return cls()
+        axis = int(tensor.ndim == 3 and is_time_first(unwrapped(model)))
+        if torch._C._is_tracing():
+            return cls(tuple(tensor.shape), axis)  # Sizes are tensors there.
+        is_doubtful = tensor.shape[axis] == 1 and _may_hold_several(arguments, axis)
+        return cls(tuple(tensor.shape), axis, is_doubtful)
+
+    @property
+    def samples(self) -> int:
+        """Size of its sample axis."""
+        return self.shape[self.sample_axis]
+
+
+NO_INPUT: Final = ModelInput()
 
 
 class Call(NamedTuple):
@@ -160,7 +196,7 @@ class OpenBatch:
 
     def samples(self) -> int | None:
         """Return how many samples there are, as said or seen; None where nothing happened."""
-        samples = samples_said(self.explicit_samples, self.columns)
+        samples = _samples_said(self.explicit_samples, self.columns)
         if samples is None:
             self._check_input_is_seen()
             return self.input_samples()
@@ -190,7 +226,7 @@ class OpenBatch:
         # Of layers of which the user does not say whose an entry is, if there are.
         untold = [call for call in calls if self.told(call.target.axes.layer) is None]
         packed = [call.packed for call in untold or calls]
-        if (known := samples_told_by(packed)) is not None:
+        if (known := _samples_told_by(packed)) is not None:
             return known
         if self._input is not None:
             return self._input.samples
@@ -198,14 +234,14 @@ class OpenBatch:
 
     def samples_so_far(self, size: int, sample_axis: int) -> int:
         """Return how many samples a tensor holds, as far as is known while the batch lasts."""
-        known = samples_said(self.explicit_samples, self.columns)
+        known = _samples_said(self.explicit_samples, self.columns)
         if known is None and sample_axis == 0:
             known = self.input_samples()
         return size if known is None else known
 
     def _check_input_is_seen(self) -> None:
         if self._input is None and self._has_unseen and self.calls:
-            if samples_told_by(self.packed) is not None:
+            if _samples_told_by(self.packed) is not None:
                 return
             raise ColumnsError(
                 "the model was called without a tensor, so nothing tells how many samples the "
@@ -225,52 +261,6 @@ class OpenBatch:
         )
 
 
-class BatchColumns:
-    """What ``with recorder.batch()`` gives: takes columns that are known only afterwards.
-
-    Parameters
-    ----------
-    batch
-        The batch while it lasts.
-    run
-        Where it is recorded: errors name it.
-    """
-
-    def __init__(self, batch: OpenBatch, run: str = "") -> None:
-        self._batch = batch
-        self._run = run
-
-    def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
-        """Add sample columns: arrays, tensors or lists of one entry a sample.
-
-        Parameters
-        ----------
-        mask
-            Which positions are there, and which are padding: see :meth:`tsstore.Recorder.batch`.
-        sample_index
-            Which sample each entry of a layer belongs to: see there.
-        **columns
-            Sample columns.
-
-        Raises
-        ------
-        ColumnsError
-            If one is there already, or is not a column, a mask or an index.
-        """
-        with errors_of(self._run):
-            self._batch.record(columns, mask, sample_index)
-
-
-class IgnoredColumns(BatchColumns):
-    """What ``with recorder.batch()`` gives where nothing is recorded: it takes anything."""
-
-    def __init__(self) -> None:
-        super().__init__(OpenBatch())
-
-    def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
-        """Do nothing."""
-
-
 def _checked_samples(samples: object) -> int:
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 0:
         raise ColumnsError(
@@ -278,3 +268,46 @@ def _checked_samples(samples: object) -> int:
             "number of samples; pass columns by name, as in recorder.batch(label=labels)"
         )
     return int(samples)
+
+
+def _samples_said(explicit: int | None, columns: Mapping[str, Sized]) -> int | None:
+    """Return the number of samples as the user said it, by itself or by columns; None if not."""
+    samples = explicit
+    for name, column in columns.items():
+        samples = len(column) if samples is None else samples
+        if len(column) != samples:
+            raise ColumnsError(
+                f"column {name!r} has {len(column)} entries, but the batch has {samples} "
+                "samples; record one entry a sample"
+            )
+    return samples
+
+
+def _samples_told_by(calls: Iterable[Packed]) -> int | None:
+    """Return the number of samples that calls themselves tell, all the same, or None."""
+    known = {_samples_of(packed) for packed in calls} - {None}
+    return known.pop() if len(known) == 1 else None
+
+
+def _samples_of(packed: Packed) -> int | None:
+    """Return the number of samples that a call itself tells, or None."""
+    owners = packed.owners
+    if owners is not None and owners.samples is not None and owners.reason == PACKED_SEQUENCES:
+        return int(owners.samples.max(initial=-1)) + 1
+    # A sample axis that is not the first one is known: by the layer's class, or from the user.
+    form = packed.form
+    several = (form.decided or {}).get("sample_axis", "").endswith(MANY_EACH)
+    return form.samples if form.sample_axis > 0 and not several else None
+
+
+def _may_hold_several(value: Any, axis: int) -> bool:
+    """Whether some tensor in arguments may hold several samples, or a list has one for each."""
+    if isinstance(value, PackedSequence):
+        return int(value.batch_sizes[0]) != 1
+    if isinstance(value, torch.Tensor):
+        return value.ndim > 0 and value.shape[min(axis, value.ndim - 1)] != 1
+    if isinstance(value, list) and sum(isinstance(item, torch.Tensor) for item in value) > 1:
+        return True
+    inside: Any = value if isinstance(value, list | tuple) else ()
+    inside = value.values() if isinstance(value, Mapping) else inside
+    return any(_may_hold_several(item, axis) for item in inside)

@@ -14,11 +14,11 @@ from torch.nn.modules import module as torch_module
 
 from tsstore.errors import CaptureError, warn
 from tsstore.recording.axes.layer import Waiting
-from tsstore.recording.batches.open_batch import OpenBatch
+from tsstore.recording.batches.open_batch import NO_INPUT, ModelInput, OpenBatch
 from tsstore.recording.batches.sampler import Sampler
 from tsstore.recording.hooks.copies import Copies
 from tsstore.recording.packing.packed import Packed, Transfer
-from tsstore.recording.samples.inputs import NO_INPUT, Arguments, ModelInput
+from tsstore.recording.samples.inputs import Arguments
 from tsstore.recording.selection.select import Target
 
 

@@ -13,14 +13,13 @@ import numpy as np
 from tsstore.errors import FormatError
 from tsstore.store.files.base import Files
 from tsstore.store.format.documents import (
-    check_attributes,
+    attributes_of,
     mapping,
     node_attributes,
     number,
     read_document,
     sequence,
     text,
-    tsstore_attributes,
 )
 
 MAX_CHUNK_BYTES = 256 << 20
@@ -198,7 +197,7 @@ def read_array(files: Files, path: str) -> tuple[ArraySpec, dict[str, Any]]:
     spec = parse_spec(document, where)
     if "tsstore" not in mapping(document.get("attributes", {}), "attributes", where):
         return spec, {}
-    return spec, check_attributes(tsstore_attributes(document, where), path, where)
+    return spec, attributes_of(document, path, where)
 
 
 def parse_spec(document: Mapping[str, Any], where: str) -> ArraySpec:

@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Self
 
@@ -64,6 +65,11 @@ def sequence(value: object, what: str, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise FormatError(f"{where}: {what} is {value!r:.80}; expected a list")
     return value
+
+
+def now() -> str:
+    """Return the time as it is stored: ISO 8601 text in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 Check = Callable[[object, str, str], Any]
@@ -164,34 +170,37 @@ def create_group(files: Files, path: str, attributes: Mapping[str, Any]) -> None
     files.create(metadata_key(path), dump(group_document(path, unique)))
 
 
-def read_document(files: Files, path: str) -> dict[str, Any]:
-    """Read the metadata of the node at `path`; it is damage if there is none, as there was one."""
-    key = metadata_key(path)
-    where = f"{files.location}/{key}"
-    try:
-        data = files.read(key, most=MAX_DOCUMENT_BYTES)
-    except FileNotFoundError as error:
-        raise files.missing(key) from error
-    return load(data, where)
-
-
-def read_attributes(files: Files, path: str) -> dict[str, Any]:
-    """Read and check the tsstore attributes of the node at `path`; it must have some."""
-    return _checked_attributes(files, path, read_document(files, path))
-
-
-def find_attributes(files: Files, path: str) -> dict[str, Any] | None:
-    """Read and check the tsstore attributes of the node at `path`; None where there is no node."""
+def find_document(files: Files, path: str) -> dict[str, Any] | None:
+    """Read the metadata of the node at `path`; None where there is no node."""
     key = metadata_key(path)
     try:
         data = files.read(key, most=MAX_DOCUMENT_BYTES)
     except FileNotFoundError:
         return None
-    return _checked_attributes(files, path, load(data, files.where(key)))
+    return load(data, files.where(key))
 
 
-def _checked_attributes(files: Files, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    where = f"{files.location}/{path}"
+def read_document(files: Files, path: str) -> dict[str, Any]:
+    """Read the metadata of the node at `path`; it is damage if there is none, as there was one."""
+    document = find_document(files, path)
+    if document is None:
+        raise files.missing(metadata_key(path))
+    return document
+
+
+def read_attributes(files: Files, path: str) -> dict[str, Any]:
+    """Read and check the tsstore attributes of the node at `path`; it must have some."""
+    return attributes_of(read_document(files, path), path, files.where(path))
+
+
+def find_attributes(files: Files, path: str) -> dict[str, Any] | None:
+    """Read and check the tsstore attributes of the node at `path`; None where there is no node."""
+    document = find_document(files, path)
+    return None if document is None else attributes_of(document, path, files.where(path))
+
+
+def attributes_of(document: Mapping[str, Any], path: str, where: str) -> dict[str, Any]:
+    """Return the tsstore attributes of the node at `path` from its metadata, checked."""
     return check_attributes(tsstore_attributes(document, where), path, where)
 
 

@@ -19,7 +19,7 @@ from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
 from tsstore.store.format.arrays import MAX_SHARD_CHUNKS, ArraySpec, sample_spec
 from tsstore.store.format.attributes import PartAttributes
-from tsstore.store.format.documents import write_group
+from tsstore.store.format.documents import now, write_group
 from tsstore.store.format.paths import (
     ArrayPaths,
     column_directory,
@@ -33,7 +33,6 @@ from tsstore.store.format.paths import (
 )
 from tsstore.store.format.record import ArrayCommit, CommitRecord, LayerCommit
 from tsstore.store.maintenance.merged_parts import MOST_THREADS, MergedParts, array_pieces
-from tsstore.store.process import now
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import LayerPart
 from tsstore.store.reading.part import Part

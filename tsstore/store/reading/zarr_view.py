@@ -20,12 +20,11 @@ from tsstore.store.files.base import Bytes, Files
 from tsstore.store.format.arrays import ArraySpec, checksums_spec
 from tsstore.store.format.documents import (
     ZARR_JSON,
-    check_attributes,
+    attributes_of,
     dump,
     group_document,
     metadata_key,
     read_document,
-    tsstore_attributes,
 )
 from tsstore.store.format.paths import commit_path, layer_path, seal_path
 from tsstore.store.format.record import CommitRecord
@@ -259,6 +258,5 @@ def _metadata_path(key: str) -> str:
 def _stored_group(files: Files, path: str) -> dict[str, Any]:
     """Return the metadata of a group that never changes, checked."""
     document = read_document(files, path)
-    where = files.where(path)
-    check_attributes(tsstore_attributes(document, where), path, where)
+    attributes_of(document, path, files.where(path))
     return document

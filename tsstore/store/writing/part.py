@@ -16,10 +16,16 @@ from tsstore.errors import (
 from tsstore.store.chunked.writer import Compression
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import LayerAttributes, PartAttributes
-from tsstore.store.format.documents import create_group, metadata_key, write_group
+from tsstore.store.format.documents import (
+    create_group,
+    find_attributes,
+    metadata_key,
+    now,
+    write_group,
+)
 from tsstore.store.format.paths import commit_path, part_directory, seal_path
 from tsstore.store.format.record import CommitRecord, Seal
-from tsstore.store.process import now, process_name, this_process
+from tsstore.store.process import process_name, this_process
 from tsstore.store.reading.part import CONTAINERS, read_record, read_seal
 from tsstore.store.writing.batch import Batch, PartArrays
 
@@ -299,11 +305,5 @@ def create_seal(
 
 def is_own(files: Files, part: PartAttributes) -> bool:
     """Whether a part is still the one that a process began: not deleted, nor begun anew."""
-    directory = part_directory(part.rank, part.attempt)
-    try:
-        found = PartAttributes.read(files, directory)
-    except StoreError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return False
-        raise
-    return (found.started, found.process) == (part.started, part.process)
+    found = find_attributes(files, part_directory(part.rank, part.attempt)) or {}
+    return (found.get("started"), found.get("process")) == (part.started, part.process)
