@@ -77,7 +77,7 @@ def test_all_modules_with_loops_are_looked_at() -> None:
     modules = {name.rsplit(".", 2)[1] for name in loops()}
     assert modules >= {"hashing", "keys", "partition"}
     assert modules >= {"parts", "direct_index", "hot_keys", "samples", "cold_keys"}
-    assert modules >= {"grouped", "grouped_parts", "buckets", "ordering"}
+    assert modules >= {"grouped", "grouped_parts", "buckets", "singletons"}
     assert modules >= {"plain", "plain_parts", "spectra"}
 
 

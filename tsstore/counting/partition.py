@@ -192,10 +192,10 @@ def order_by_group(
     name = f"ordered {'bare' if records.is_bare else 'counted'}"
     ordered = buffers.records(name, len(records), records.words, records.is_bare, 0)
     cursors = np.empty(groups, np.uint64)
-    place_groups(records.keys, group, hashes, places, cursors)
     sort_by_group(
         records.keys, records.multiplicity, records.incidence, group, hashes,
-        ordered.keys, ordered.multiplicity, ordered.incidence, cursors, width_of(ordered.keys),
+        ordered.keys, ordered.multiplicity, ordered.incidence, places, cursors,
+        width_of(ordered.keys),
     )  # fmt: skip
     return ordered
 
@@ -333,18 +333,10 @@ def _move_counted(
             moved_group[place] = group[row]
 
 
-@kernel
-def place_groups(keys: U64, group: Groups, hashes: HashRange, places: I64, cursors: U64) -> None:
-    """Write where the keys of each group begin and end, those in a range of hashes."""
-    places[:] = 0
-    for row in range(group.size):
-        if (keys[row, 0] >> hashes.shift) & hashes.mask == hashes.number:
-            places[1, group[row]] += 1
-    start = np.int64(0)
-    for own in range(places.shape[1]):
-        places[0, own], cursors[own] = start, start
-        start += places[1, own]
-        places[1, own] = start
+@inlined
+def _is_in(first: np.uint64, hashes: HashRange | None) -> bool:
+    """Whether a key of such a first word is in a range of hashes; None is all."""
+    return hashes is None or bool((first >> hashes.shift) & hashes.mask == hashes.number)
 
 
 @kernel
@@ -353,23 +345,34 @@ def sort_by_group(
     multiplicity: U32 | None,
     incidence: U32 | None,
     group: Groups,
-    hashes: HashRange,
+    hashes: HashRange | None,
     sorted_keys: U64,
     sorted_multiplicity: U32 | None,
     sorted_incidence: U32 | None,
+    places: I64,
     cursors: U64,
     width: Width,
 ) -> None:
-    """Write each record in a range of hashes where the cursor of its group is, and advance that.
+    """Write each record in a range of hashes, None is all, in the order of groups.
 
-    Bare records get the tags that they have in this order.
+    Where each group begins and ends is written to `places`, (2, groups); `cursors`, (groups,), are
+    room. Bare records get the tags that they have in this order.
     """
-    last = np.uint64(0)
+    places[:] = 0
     # Unsigned: whether rows count from an array's end need not be asked.
+    for row in range(np.uint64(group.size)):
+        if _is_in(keys[row, 0], hashes):
+            places[1, group[row]] += 1
+    start = np.int64(0)
+    for own in range(places.shape[1]):
+        places[0, own], cursors[own] = start, start
+        start += places[1, own]
+        places[1, own] = start
+    last = np.uint64(0)
     for row in range(np.uint64(group.size)):
         if multiplicity is None:
             last += keys[row, 0] >> TAG_SHIFT
-        if (keys[row, 0] >> hashes.shift) & hashes.mask != hashes.number:
+        if not _is_in(keys[row, 0], hashes):
             continue
         place, is_later = next_place(cursors, np.uint64(group[row]), last)
         if multiplicity is None:

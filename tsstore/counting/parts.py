@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from tsstore.counting.arena import Arena
-from tsstore.counting.hashing import Place, Width, width_for
+from tsstore.counting.hashing import Place, Width, copy_key, width_for
 from tsstore.counting.partition import number_rows, scatter, scatter_rows
 from tsstore.counting.records import LATER, TAG_SHIFT, Buffers, Groups, Records, SampleKeys
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
 from tsstore.numba_tools.decorators import kernel
-from tsstore.numba_tools.intrinsics import copy_from, item_at
+from tsstore.numba_tools.intrinsics import array_at, copy_from, item_at
 
 NO_SAMPLE: Final = np.uint64(2**64 - 1)
 """The number of none."""
@@ -198,22 +198,27 @@ def gather_part(
         own = columns.ends[piece, part + 1] - first
         if own == 0:
             continue
-        at = columns.keys[piece] + keys.itemsize * words * first
-        copy_from(at, keys, words * count, words * own)
         if multiplicity is not None and incidence is not None:
             at = multiplicity.itemsize * first
             copy_from(columns.multiplicity[piece] + at, multiplicity, count, own)
             copy_from(columns.incidence[piece] + at, incidence, count, own)
-        if columns.is_numbered[piece]:
-            last = NO_SAMPLE
-            for row in range(np.uint64(count), np.uint64(count + own)):
-                sample = keys[row, 0] >> shift
-                tag = np.uint64(sample != last) << TAG_SHIFT
-                keys[row, 0] = (keys[row, 0] & lower) | prefix | tag
-                last = sample
-                if group is not None:
-                    group[row] = item_at(columns.group[piece], np.int64(sample), group)
-        elif group is not None:
-            copy_from(columns.group[piece] + group.itemsize * first, group, count, own)
+        at = columns.keys[piece] + keys.itemsize * words * first
+        if not columns.is_numbered[piece]:
+            copy_from(at, keys, words * count, words * own)
+            if group is not None:
+                copy_from(columns.group[piece] + group.itemsize * first, group, count, own)
+        else:
+            numbered, start = array_at(at, keys), np.uint64(count)
+            for row in range(np.uint64(own)):
+                word = numbered[row, 0]
+                # The sample of the first one is of no other row before: its tag is set below.
+                is_later = word >> shift != numbered[row - np.uint64(row > 0), 0] >> shift
+                copy_key(numbered, row, keys, start + row, width)
+                keys[start + row, 0] = (word & lower) | prefix | (np.uint64(is_later) << TAG_SHIFT)
+            keys[start, 0] |= LATER
+            if group is not None:
+                for row in range(np.uint64(own)):
+                    sample = np.int64(numbered[row, 0] >> shift)
+                    group[start + row] = item_at(columns.group[piece], sample, group)
         count += own
     return count

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from tsstore.counting.partition import MOST_RECORDS, scatter
 from tsstore.counting.parts import PartPiece, Parts, divide_rows, subpartitions, tag_rows
 from tsstore.counting.records import Buffers, Records, SampleKeys, group_dtype
-from tsstore.counting.tables import grouped_parts, ordering
+from tsstore.counting.tables import grouped_parts
 from tsstore.counting.tables import spectra as delta_module
 from tsstore.counting.tables.aggregate import Counted, aggregate_gathered, aggregate_parts
 from tsstore.counting.tables.grouped_parts import GroupedParts
@@ -229,11 +229,12 @@ def test_partitions_leave_nothing_behind_for_the_next_ones(words: int) -> None:
 
 
 def test_each_share_tells_the_next_one_whether_most_of_its_states_occur_once(monkeypatch) -> None:
-    marked = []
+    settling = []
 
-    def spy(bare, others, part, *arguments) -> None:
-        marked.append(int(part))
-        mark_part(bare, others, part, *arguments)
+    def spy(bare, others, part, tables, found, is_settling, width) -> int:
+        if is_settling:
+            settling.append(int(part))
+        return order(bare, others, part, tables, found, is_settling, width)
 
     ids = np.arange(4000)
     ids[1000:2000] = 1000 + ids[1000:2000] % 500
@@ -243,14 +244,14 @@ def test_each_share_tells_the_next_one_whether_most_of_its_states_occur_once(mon
     records = tagged(keys[ids], group=(np.arange(4000) % 3).astype(np.uint8))
     table, tally, deltas = GroupedParts(1, 3, 0, 1 << 12), Tally(), DeltaTally()
     counting_cases.run_counting_as_plain_python(monkeypatch)
-    mark_part = ordering.mark_part
-    monkeypatch.setattr(grouped_parts, "mark_part", spy)
+    order = grouped_parts._order
+    monkeypatch.setattr(grouped_parts, "_order", spy)
     pairs = np.zeros(3, np.int64)
     with np.errstate(over="ignore"):
         parts = subpartitions([records], 6, 2)
         assert list(table.count(*parts, range(4), tally, pairs, deltas)) == []
         compare((tally.spectrum(), pairs, deltas.total()), [records], 3)
-    assert marked == [0, 1, 3]
+    assert settling == [0, 1, 3]
 
 
 @pytest.mark.parametrize("sets", [0, 2])

@@ -192,15 +192,15 @@ def subpartition_table_bytes(
 ) -> int:
     """Bytes of all tables of a subpartition that is not large, at most.
 
-    By group, of each record marks, the record in the order of groups, an entry of the log, the
-    counts of a state, and what it changes, twice while that is handed on; slots for states; and
-    what is added up at once.
+    By group, of each record marks, the record twice with its group, an entry of the log, the counts
+    of a state, and what it changes, twice while that is handed on; slots for states; and what is
+    added up at once.
     """
     most = most_records(subpartition_records)
     if not groups:
         return table_bytes(words, most)
     key, changes = 8 * words, (5 if sets else 2) * ENTRY_BYTES
-    record = 8 + key + (key + 8) + 8 * LOG_COLUMNS + 16 + 16 + (24 if sets else 0) + 2 * changes
+    record = 8 + 2 * (key + 8) + 2 + 8 * LOG_COLUMNS + 16 + 16 + (24 if sets else 0) + 2 * changes
     slot = 8 + 8 * columns_of(words, 1)
     return most * record + most_slots(most) * slot + small_bytes(groups, sets)
 

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from tsstore.counting.hashing import Place, Width, width_for
-from tsstore.counting.parts import PartColumns, Parts, count_part
+from tsstore.counting.partition import sort_by_group
+from tsstore.counting.parts import PartColumns, Parts, count_part, gather_part
 from tsstore.counting.records import TAG_SHIFT, Groups, Records, counted_columns, group_dtype
 from tsstore.counting.tables.buckets import (
     BOTH,
@@ -36,7 +37,7 @@ from tsstore.counting.tables.group_changes import (
     list_by_set,
 )
 from tsstore.counting.tables.grouped import count_codes
-from tsstore.counting.tables.ordering import PAYS_FROM, mark_part, marks_for, sort_part
+from tsstore.counting.tables.singletons import PAYS_FROM, marks_for, settle
 from tsstore.counting.tables.spectra import (
     DeltaTally,
     Tally,
@@ -60,20 +61,28 @@ _NONE: Final = np.uint64(0)
 _ONE: Final = np.uint64(1)
 
 
+class _Columns(NamedTuple):
+    """Room for records: keys, bare ones before others, and the counts of those others."""
+
+    keys: U64
+    multiplicity: U32
+    incidence: U32
+
+
 class _Tables(NamedTuple):
     """What a subpartition of so many records at most is counted in.
 
     Attributes
     ----------
     marks
-        uint8 (marks,): see :mod:`tsstore.counting.tables.ordering`.
-    bare, keys, multiplicity, incidence
-        (records, words) and (records,): bare records and others, in the order of groups.
+        uint8 (marks,): see :mod:`tsstore.counting.tables.singletons`.
+    gathered, ordered
+        Its records, as they come and in the order of groups.
+    group
+        (records,): groups of those that are gathered.
     places, cursors
         int64 (2, 2, codes) and uint64 (codes,): where each group of either begins and ends, and
         where the next record goes.
-    like
-        (1,): a group.
     buckets
         Its states, of which there is none between subpartitions: in a word of counts is what a
         state has in the group at hand, in bare records; in the next one 1 more than the state's
@@ -89,13 +98,11 @@ class _Tables(NamedTuple):
     """
 
     marks: U8
-    bare: U64
-    keys: U64
-    multiplicity: U32
-    incidence: U32
+    gathered: _Columns
+    ordered: _Columns
+    group: Groups
     places: I64
     cursors: U64
-    like: Groups
     buckets: Buckets
     log: I64
     counts: I64
@@ -142,16 +149,17 @@ class GroupedParts:
         self._groups, self._sets = groups, sets
         self._width, self._side = width_for(words), small_side(groups, sets)
         # What was never written is never resident.
-        keys, multiplicity, incidence, _ = counted_columns(Records.empty(words, False, 0, most))
+
+        def columns() -> _Columns:
+            return _Columns(*counted_columns(Records.empty(words, False, 0, most))[:3])
+
         self._tables = _Tables(
             marks=np.empty(marks_for(most), np.uint8),
-            bare=np.empty((most, words), np.uint64),
-            keys=keys,
-            multiplicity=multiplicity,
-            incidence=incidence,
+            gathered=columns(),
+            ordered=columns(),
+            group=np.empty(most, group_dtype(codes)),
             places=np.empty((2, 2, codes), np.int64),
             cursors=np.empty(codes, np.uint64),
-            like=np.zeros(1, group_dtype(codes)),
             buckets=new_buckets(words, most, 1),
             log=np.empty((most + 1, LOG_COLUMNS), np.int64),
             counts=np.zeros((2, most), np.int64),
@@ -172,9 +180,9 @@ class GroupedParts:
     @property
     def nbytes(self) -> int:
         """Bytes of the tables, were they written all over, and of what is found in them."""
-        found = self._small, self._columns, self._beyond, self._changed
-        arrays = [each for each in self._tables if isinstance(each, np.ndarray)]
-        return sum(array.nbytes for array in (*arrays, *self._tables.buckets, *found))
+        tables, found = self._tables, (self._small, self._columns, self._beyond, self._changed)
+        held = *tables, *tables.gathered, *tables.ordered, *tables.buckets, *found
+        return sum(array.nbytes for array in held if isinstance(array, np.ndarray))
 
     def count(
         self,
@@ -230,12 +238,50 @@ class GroupedParts:
 
 
 @kernel
-def _absorb(tables: _Tables, slots: Place, width: Width) -> tuple[Place, Place, bool]:
+def _order(
+    bare: PartColumns,
+    others: PartColumns,
+    part: Place,
+    tables: _Tables,
+    settled: I64,
+    is_settling: bool,
+    width: Width,
+) -> Place:
+    """Bring the records of a subpartition into the order of groups; return how many are bare then.
+
+    Bare ones that :func:`settle` leaves out are settled before, if that pays.
+    """
+    gathered, ordered = tables.gathered, tables.ordered
+    places, room = tables.places, tables.cursors
+    k, q = gathered.multiplicity, gathered.incidence
+    left = count = gather_part(bare, part, gathered.keys, None, None, tables.group, width)
+    keys, group = gathered.keys[count:], tables.group[count:]
+    many = gather_part(others, part, keys, k, q, group, width)
+    keys, group = keys[:many], group[:many]
+    own, own_group = gathered.keys[:count], tables.group[:count]
+    if is_settling:
+        marks = tables.marks[: marks_for(count)]
+        left = settle(own, own_group, keys, marks, settled, width)
+        own, own_group = own[:left], own_group[:left]
+    sort_by_group(
+        own, None, None, own_group, None, ordered.keys, None, None, places[0], room, width
+    )
+    sort_by_group(
+        keys, k, q, group, None, ordered.keys[left:], ordered.multiplicity, ordered.incidence,
+        places[1], room, width,
+    )  # fmt: skip
+    return left
+
+
+@kernel
+def _absorb(tables: _Tables, count: Place, slots: Place, width: Width) -> tuple[Place, Place, bool]:
     """Count ordered records in so many slots, group after group, and log what states have in each.
 
-    Returns how many states and entries there are, and whether there was room for all.
+    So many are bare, and come before the others. Returns how many states and entries there are, and
+    whether there was room for all.
     """
     buckets, log, rest, words = tables.buckets, tables.log, tables.buckets.rest, len(width)
+    bare, others = tables.ordered.keys[:count], tables.ordered.keys[count:]
     mask, room = np.uint64(slots // BUCKET - 1), np.int64(room_of(slots))
     distinct = entries = numbered = np.int64(0)
     last = _NONE
@@ -245,8 +291,8 @@ def _absorb(tables: _Tables, slots: Place, width: Width) -> tuple[Place, Place, 
         for row in range(np.uint64(first), np.uint64(stop)):
             if distinct == room:
                 return distinct, entries, False
-            last += tables.bare[row, 0] >> TAG_SHIFT
-            slot, is_new = enter(buckets, mask, tables.bare, row, width)
+            last += bare[row, 0] >> TAG_SHIFT
+            slot, is_new = enter(buckets, mask, bare, row, width)
             distinct += np.int64(is_new)
             counts = rest[slot, words - 1]
             # Without a branch: nobody could guess whether a state was seen in this group before.
@@ -265,14 +311,15 @@ def _absorb(tables: _Tables, slots: Place, width: Width) -> tuple[Place, Place, 
         for row in range(np.uint64(first), np.uint64(stop)):
             if distinct == room:
                 return distinct, entries, False
-            slot, is_new = enter(buckets, mask, tables.keys, row, width)
+            slot, is_new = enter(buckets, mask, others, row, width)
             distinct += np.int64(is_new)
             entry = np.int64(rest[slot, words] >> HALF) - 1
             if entry < begin:
                 entry = entries
                 entries += 1
                 numbered = _log(tables, entry, group, slot, numbered, words)
-            _add(tables, entry, np.int64(tables.multiplicity[row]), np.int64(tables.incidence[row]))
+            own_k, own_q = tables.ordered.multiplicity[row], tables.ordered.incidence[row]
+            _add(tables, entry, np.int64(own_k), np.int64(own_q))
         tables.ends[group] = entries
     return distinct, entries, True
 
@@ -337,30 +384,24 @@ def _count_parts(
     while part < stop and part - first < found.changed.shape[0]:
         count = count_part(bare, part)
         records = count + count_part(others, part)
-        if records > tables.bare.shape[0]:
+        if records > tables.group.size:
             return part, beyond, True
         if (
             beyond + records > found.beyond.shape[1]
             or changes + changes_of_a_record * records > found.columns.shape[1]
         ):
             break
-        places, room, like = tables.places, tables.cursors, tables.like
-        k, q, once = tables.multiplicity, tables.incidence, found.dense[1, 1]
-        marks = tables.marks[: marks_for(count) if learnt[1] else 0]
-        if learnt[1]:
-            mark_part(bare, others, part, marks, tables.bare, width)
-        bare_to, to = (places[0], room, tables.bare), (places[1], room, tables.keys, k, q)
-        left = sort_part(bare, part, marks, found.settled, *bare_to, None, None, like, width)
-        sort_part(others, part, tables.marks[:0], found.settled, *to, like, width)
+        once = found.dense[1, 1]
+        left = _order(bare, others, part, tables, found.settled, learnt[1] != 0, width)
         slots = np.int64(LEAST_SLOTS)
         while not has_room(slots, min(records, learnt[0] + learnt[0] // 8)):
             slots *= 2
-        distinct, entries, is_done = _absorb(tables, slots, width)
+        distinct, entries, is_done = _absorb(tables, left, slots, width)
         while not is_done:
             # Too many for this table: from the beginning, in a larger one.
             _forget(tables, slots, distinct)
             slots *= 2
-            distinct, entries, is_done = _absorb(tables, slots, width)
+            distinct, entries, is_done = _absorb(tables, left, slots, width)
         log, ends = tables.log[:entries], tables.ends
         all_k, all_q = tables.counts[0, :distinct], tables.counts[1, :distinct]
         for code in range(ends.size):

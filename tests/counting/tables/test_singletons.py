@@ -1,4 +1,4 @@
-"""The records of subpartitions in the order of groups, without what is settled."""
+"""What occurs once in a subpartition, settled before its table is asked."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from counting_cases import WIDTHS, crafted, mixed, random_positions, random_reco
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsstore.counting.hashing import HashRange, width_for
-from tsstore.counting.partition import order_by_group, scatter
+from tsstore.counting.hashing import width_for
+from tsstore.counting.partition import scatter
 from tsstore.counting.parts import PartPiece, Parts, divide_rows, tag_rows
-from tsstore.counting.records import Buffers, Records, SampleKeys, group_dtype
-from tsstore.counting.tables import ordering as module
+from tsstore.counting.records import Records, SampleKeys, group_dtype
+from tsstore.counting.tables import singletons as module
 
 seeds = st.integers(0, 2**32)
 BITS = 2
@@ -40,43 +40,10 @@ def pieces_of(
     return pieces
 
 
-class Sorted:
-    """The records of a subpartition in the order of groups, with marks or without."""
-
-    def __init__(
-        self, parts: Parts, others: Parts, part: int, kind: Records, groups: int, marked: bool
-    ) -> None:
-        width, count = width_for(kind.words), sum(map(len, parts.of(part)))
-        marks = np.full(module.marks_for(count) if marked else 0, 9, np.uint8)
-        keys, multiplicity, incidence, _ = Records.empty(kind.words, kind.is_bare, 0, count).columns
-        if marked:
-            module.mark_part(parts.columns, others.columns, part, marks, keys, width)
-        self.settled = np.zeros(groups, np.int64)
-        self.places = np.full((2, groups), 7, np.int64)
-        left = module.sort_part(
-            parts.columns, part, marks, self.settled, self.places, np.empty(groups, np.uint64),
-            keys, multiplicity, incidence, np.zeros(1, group_dtype(groups)), width,
-        )  # fmt: skip
-        self.records = Records(keys, multiplicity, incidence)[: int(left)]
-
-
 def whole_of(parts: Parts, part: int, kind: Records) -> Records:
     """All records of a subpartition, piece after piece."""
     columns = zip(*(records.columns for records in [kind[:0], *parts.of(part)]), strict=True)
     return Records(*(None if own[0] is None else np.concatenate(own) for own in columns))
-
-
-def check_order(parts: Parts, others: Parts, kind: Records, groups: int) -> None:
-    """Compare with the records of each subpartition that were gathered before."""
-    for part in range(len(parts)):
-        whole = whole_of(parts, part, kind)
-        places = np.zeros((2, groups), np.int64)
-        ordered = order_by_group(whole, groups, HashRange.of(), Buffers(), places)
-        found = Sorted(parts, others, part, kind, groups, False)
-        assert found.places.tolist() == places.tolist()
-        assert found.settled.tolist() == [0] * groups
-        for column, expected in zip(found.records.columns, ordered.columns, strict=True):
-            assert column is expected or np.array_equal(column, expected)
 
 
 def plain_keys(keys: np.ndarray) -> list[tuple]:
@@ -90,24 +57,28 @@ def check_settled(parts: Parts, others: Parts, kind: Records, groups: int) -> tu
     settled = left = 0
     for part in range(len(parts)):
         whole = whole_of(parts, part, kind)
-        found = Sorted(parts, others, part, kind, groups, True)
-        held = set(plain_keys(found.records.keys))
+        other_keys = np.concatenate([kind.keys[:0], *(piece.keys for piece in others.of(part))])
+        found = Records(whole.keys.copy(), group=whole.group.copy())
+        by_group = np.zeros(groups, np.int64)
+        marks = np.full(module.marks_for(len(whole)), 9, np.uint8)
+        count = module.settle(
+            found.keys, found.group, other_keys, marks, by_group, width_for(kind.words)
+        )
+        found = found[: int(count)]
+        held = set(plain_keys(found.keys))
         keys, sample = plain_keys(whole.keys), counting_cases.keys_and_samples(whole)[1]
-        other_keys = [key for piece in others.of(part) for key in plain_keys(piece.keys)]
-        times = Counter(keys + other_keys)
+        times = Counter(keys + plain_keys(other_keys))
         is_left = np.array([key in held for key in keys], np.bool_)
         assert all(times[key] == 1 for key in set(keys) - held)
-        by_group = np.bincount(whole.group[~is_left], minlength=groups)
-        assert found.settled.tolist() == by_group.tolist()
+        assert by_group.tolist() == np.bincount(whole.group[~is_left], minlength=groups).tolist()
         starts = np.diff(sample[is_left], prepend=0) > 0
-        rest = tagged(whole.keys[is_left], None, whole.group[is_left])
-        rest.keys[~starts, 0] &= np.uint64(2**63 - 1)
-        places = np.zeros((2, groups), np.int64)
-        ordered = order_by_group(rest, groups, HashRange.of(), Buffers(), places)
-        assert np.array_equal(found.records.keys, ordered.keys[: len(rest)])
-        assert found.places.tolist() == places.tolist()
-        settled += int(found.settled.sum())
-        left += len(rest)
+        rest = whole.keys[is_left]
+        rest[~starts, 0] &= np.uint64(2**63 - 1)
+        rest[starts, 0] |= np.uint64(2**63)
+        assert np.array_equal(found.keys, rest)
+        assert np.array_equal(found.group, whole.group[is_left])
+        settled += int(by_group.sum())
+        left += len(found)
     return settled, left
 
 
@@ -119,7 +90,7 @@ def check_settled(parts: Parts, others: Parts, kind: Records, groups: int) -> tu
     st.sampled_from(WIDTHS),
     st.sampled_from([1, 3, 300]),
 )
-def test_records_are_in_the_order_of_groups_and_what_is_settled_occurs_once(
+def test_what_is_settled_occurs_once_and_the_rest_keeps_its_order(
     seed, counts, others, distinct, words, groups
 ) -> None:
     bare = Parts(pieces_of(seed, counts, distinct, words, groups), BITS)
@@ -128,8 +99,6 @@ def test_records_are_in_the_order_of_groups_and_what_is_settled_occurs_once(
     counted = Records(counted.keys, counted.multiplicity, counted.incidence, own)
     rest = Parts([PartPiece(*scatter([counted], BITS))], BITS)
     group_bytes = own.itemsize
-    check_order(bare, rest, Records.empty(words, True, group_bytes), groups)
-    check_order(rest, bare, Records.empty(words, False, group_bytes), groups)
     check_settled(bare, rest, Records.empty(words, True, group_bytes), groups)
 
 
@@ -187,5 +156,3 @@ def test_kernels_run_as_plain_python_with_the_same_result(words, groups, monkeyp
     counting_cases.run_counting_as_plain_python(monkeypatch)
     with np.errstate(over="ignore"):
         assert check_settled(bare, rest, kind, groups) == compiled
-        check_order(bare, rest, kind, groups)
-        check_order(rest, bare, Records.empty(words, False, 1), groups)
