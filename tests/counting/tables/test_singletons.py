@@ -7,7 +7,7 @@ from collections import Counter
 import counting_cases
 import numpy as np
 import pytest
-from counting_cases import WIDTHS, crafted, mixed, random_positions, random_records, tagged
+from counting_cases import WIDTHS, crafted, mixed, random_positions, random_records
 from hypothesis import given
 from hypothesis import strategies as st
 
