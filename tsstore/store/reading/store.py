@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from tsstore.errors import StoreError, UnknownLayerError
-from tsstore.store.files.base import Files
 from tsstore.store.files.open import StorePath, open_files
-from tsstore.store.format.attributes import RunAttributes
 from tsstore.store.reading.by_name import aliases
 from tsstore.store.reading.catalogue import Places, layer_lines, layer_parts, layer_places
-from tsstore.store.reading.conditions import (
-    join_pieces,
-    kept_pieces,
-    sample_index,
-    with_mask,
-    with_value,
-)
-from tsstore.store.reading.ids import ID, same_ids
 from tsstore.store.reading.layer import LAYER_HEADINGS, LayerStates, layer_cells
-from tsstore.store.reading.part import Part, open_parts
-from tsstore.store.reading.sample_filter import WHOLE, SampleFilter, View
+from tsstore.store.reading.part import open_parts
+from tsstore.store.reading.run_samples import RunSamples
 from tsstore.store.reading.status import (
     FINISHED,
     PartStatus,
@@ -41,7 +28,6 @@ from tsstore.store.run import read_run
 from tsstore.text import counted, html_table, html_title, printable, text_table
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
     import zarr
 
@@ -74,37 +60,13 @@ def open_store(path: StorePath) -> StateStore:
     return StateStore(files, read_run(files), open_parts(files))
 
 
-class StateStore(Mapping[str, LayerStates]):
+class StateStore(RunSamples, Mapping[str, LayerStates]):
     """The committed states of a run: a mapping from layer names to their states.
 
     `tsstore.open` makes it. It shows the run as of its last commits when it was opened or
     refreshed. Layers and columns that it has handed out stay as they were, whatever is committed
     later.
     """
-
-    def __init__(
-        self, files: Files, run: RunAttributes, parts: tuple[Part, ...], view: View = WHOLE
-    ) -> None:
-        self._files = files
-        self.view = view
-        self.run = run
-        self.parts = parts
-
-    @property
-    def path(self) -> str:
-        """Where the run lies."""
-        return self._files.location
-
-    @property
-    def samples(self) -> int:
-        """Number of committed samples in all parts, of those that are shown."""
-        return sum(part.samples for part in self.parts) - self.view.samples.samples
-
-    @property
-    def steps(self) -> tuple[int | str | None, ...]:
-        """The steps of the parts that hold samples, in order of their first part."""
-        held = (part for part in self.parts if self.view.samples.keeps_any(part))
-        return tuple(dict.fromkeys(part.step for part in held))
 
     @property
     def status(self) -> str:
@@ -131,76 +93,10 @@ class StateStore(Mapping[str, LayerStates]):
         """When there was a commit last; None if there has been none."""
         return last_commit(self.parts)
 
-    @cached_property
-    def repeated_samples(self) -> int:
-        """How many samples repeat another one of their step and id; 0 where there are no ids.
-
-        Raises
-        ------
-        StoreError
-            If ids are neither integers nor text, or some parts have none.
-        DamageError
-            If ids are not what was committed.
-        """
-        has_ids = any(ID in part.columns for part in self.parts)
-        return same_ids(self.parts, ID, self.view.samples).repeats if has_ids else 0
-
     @property
     def layers(self) -> tuple[str, ...]:
         """Public names of the layers, in the order of capture, or in which they were selected."""
         return tuple(self._places) if self.view.layers is None else self.view.layers
-
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the sample columns."""
-        return tuple(dict.fromkeys(name for part in self.parts for name in part.columns))
-
-    def at_step(self, step: int | str | None) -> StateStore:
-        """Return the same store with the parts of one step only.
-
-        Raises
-        ------
-        StoreError
-            If no part has that step.
-        """
-        parts = tuple(part for part in self.parts if part.step == step)
-        if not parts:
-            raise StoreError(
-                f"{self.path} has no part of step {step!r}; it has "
-                f"{', '.join(repr(own) for own in self.steps if own is not None) or 'no steps'}"
-            )
-        samples = self.view.samples.of_parts(part.directory for part in parts)
-        return self._showing(parts, steps=(step,), samples=samples)
-
-    def filter(self, keep: Any = None, /, **columns: Any) -> StateStore:
-        """Return a view of the samples that meet all conditions; nothing is copied.
-
-        Whatever takes a store takes the view, and sees these samples alone: also to find those
-        that repeat others, as by ``unique_by="id"``. Views of views meet the conditions of all.
-
-        Parameters
-        ----------
-        keep
-            A boolean for each sample that is there: a pandas Series indexed as `samples_frame` of
-            this store, or of one that holds all its samples, as ``frame["label"].isin([3, 5])``
-            is; or an array of them in their order, bool (samples,).
-        **columns
-            Names of sample columns, and the value that each must have: ``label=3``.
-
-        Raises
-        ------
-        StoreError
-            If a part with samples has no such column; if no sample has the value, or it is of
-            another type than the column; if the booleans are not one for each sample.
-        """
-        samples, told = self.view.samples, list(self.view.told)
-        for name, value in columns.items():
-            samples = with_value(self.parts, name, value, samples)
-            told.append(f"{printable(name)} = {printable(str(value))}")
-        if keep is not None:
-            samples = with_mask(self.parts, keep, samples)
-            told.append("chosen one by one")
-        return self.only(samples, told)
 
     def select(self, *layers: str) -> StateStore:
         """Return a view of some layers, in the order in which they are named.
@@ -221,40 +117,6 @@ class StateStore(Mapping[str, LayerStates]):
             fitting = [] if is_name else [name for name in known if fnmatchcase(name, layer)]
             names |= dict.fromkeys(fitting or [self.layer_name(layer)])
         return self._showing(self.parts, layers=tuple(names))
-
-    def only(self, samples: SampleFilter, told: Iterable[str]) -> StateStore:
-        """Return a view of the samples that a filter keeps, as `told` tells."""
-        return self._showing(self.parts, samples=samples, told=tuple(told))
-
-    def _showing(self, parts: tuple[Part, ...], **changes: Any) -> StateStore:
-        return StateStore(self._files, self.run, parts, replace(self.view, **changes))
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """Return a sample column, one entry a sample, part after part.
-
-        Where parts recorded different types, it is one that holds each value exactly: Python's
-        numbers, dtype object, if none of NumPy's does.
-
-        Raises
-        ------
-        StoreError
-            If a part with samples has no such column.
-        """
-        pieces = list(kept_pieces(self.parts, name, self.view.samples))
-        if not pieces:
-            raise StoreError(f"{self.path} has no sample column {name!r}: no samples are committed")
-        return join_pieces(pieces)
-
-    def samples_frame(self) -> pd.DataFrame:
-        """Return all sample columns as a table, one line a sample.
-
-        Its index has the step and the part of each, and its number there from 0, which no later
-        commit and no `filter` changes: levels ``step``, ``part`` and ``sample``.
-        """
-        import pandas as pd
-
-        index = sample_index(self.parts, self.view.samples)
-        return pd.DataFrame({name: self.column(name) for name in self.columns}, index=index)
 
     def to_xarray(self) -> xr.Dataset:
         """Return the layers as variables of an xarray Dataset, decoded by Dask when computed.
