@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -91,10 +91,7 @@ def steps(
     scheduler: options.Scheduler = None,
     scratch: options.Scratch = None,
     intervals: options.Intervals = True,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="OUT", help="A CSV file: a line a layer and step."),
-    ] = None,
+    output: Annotated[str | None, options.output("A CSV file: a line a layer and step.")] = None,
     format: options.Format = TableFormat.TABLE,
     json: options.Json = False,
 ) -> None:
@@ -147,7 +144,6 @@ def information(
     """
     import tsstore
 
-    once_or_each: Any = repeats
     store = options.select(run, step, filter, layer)
     with progress(silent=json) as report:
         found = tsstore.information(
@@ -159,7 +155,7 @@ def information(
             scratch=scratch,
             dependent_by=dependent_by,
             unique_by=unique_by,
-            repeats=once_or_each,
+            repeats=repeats,  # type: ignore[arg-type]
             intervals=intervals,
             exact=exact,
             patience=patience,
@@ -180,10 +176,7 @@ def shared_states(
     scheduler: options.Scheduler = None,
     scratch: options.Scratch = None,
     output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", metavar="OUT", help="A CSV file: the states that two groups share."
-        ),
+        str | None, options.output("A CSV file: the states that two groups share.")
     ] = None,
     format: options.Format = TableFormat.TABLE,
     json: options.Json = False,

@@ -27,9 +27,7 @@ from tsstore.text import printable
 
 
 def demo(
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUT", help="Where to create the store.")
-    ] = "demo.zarr",
+    output: Annotated[str, options.output("Where to create the store.")] = "demo.zarr",
     mnist: Annotated[
         str | None,
         typer.Option(metavar="FOLDER", help="Directory with t10k idx files to run on instead."),

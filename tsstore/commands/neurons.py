@@ -44,10 +44,7 @@ def neurons(
     window: options.Window = None,
     memory: options.Memory = None,
     scheduler: options.Scheduler = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="OUT", help="A CSV file: one line a neuron."),
-    ] = None,
+    output: Annotated[str | None, options.output("A CSV file: one line a neuron.")] = None,
     near: Annotated[
         float | None,
         typer.Option(

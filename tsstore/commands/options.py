@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -124,6 +124,11 @@ Format = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def output(help: str) -> Any:
+    """Return the option that says where to write something, with what it says of that."""
+    return typer.Option("--output", "-o", metavar="OUT", help=help)
 
 
 def select(

@@ -14,9 +14,7 @@ from tsstore.text import format_memory, printable
 
 def report(
     run: options.RunPath,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUT", help="Where to write the page.")
-    ] = "report.html",
+    output: Annotated[str, options.output("Where to write the page.")] = "report.html",
     layer: options.Layers = None,
     step: options.Step = None,
     filter: options.Filter = None,

@@ -23,9 +23,7 @@ from tsstore.text import counted, printable
 if TYPE_CHECKING:
     import pandas as pd
 
-Output = Annotated[
-    str | None, typer.Option("--output", "-o", metavar="OUT", help="A CSV file for all of it.")
-]
+Output = Annotated[str | None, options.output("A CSV file for all of it.")]
 MOST_LINES = 20
 MOST_LETTERS = 48, 24, 16, 12
 """Of a value that was recorded, where the whole of it is too wide: as many as there is room for."""

@@ -98,7 +98,7 @@ def table_lines(
         if _span(columns) > width and heading in headings:
             left_out.insert(0, heading)
             columns = [column for column in columns if column.heading != heading]
-    columns = _with_namesshortened(_with_last_text_wrapped(columns, width), width)
+    columns = _with_names_shortened(_with_last_text_wrapped(columns, width), width)
     if _span(columns) > width:
         return _blocks(headings, rows)
     columns = _with_lower_headings(columns, width)
@@ -222,7 +222,7 @@ def _with_lower_headings(columns: list[Column], width: int) -> list[Column]:
         columns = wider
 
 
-def _with_namesshortened(columns: list[Column], width: int) -> list[Column]:
+def _with_names_shortened(columns: list[Column], width: int) -> list[Column]:
     """Return the columns with shorter names where these still can be told apart."""
     first, *others = columns
     room = width - _span([replace(first, width=0), *others])
