@@ -45,12 +45,9 @@ class Undecided:
         if not any(finding.layer == layer for finding in findings):
             findings.append(_Finding(layer, found, value))
 
-    def __bool__(self) -> bool:
-        return bool(self._findings)
-
     def check(self) -> None:
         """Raise one OutputError that names all that was found, and what to paste."""
-        if self:
+        if self._findings:
             parts = [self._part(argument, found) for argument, found in self._findings.items()]
             raise OutputError("; ".join(parts))
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 from tsstore.errors import WriterError, warn
 from tsstore.recording.background.arena import Arena
@@ -17,6 +16,7 @@ from tsstore.recording.background.sigterm import Termination
 from tsstore.recording.background.thread import WriterThread
 from tsstore.recording.batches.assembly import FinishedBatch
 from tsstore.recording.hooks.copies import why_nothing_ran
+from tsstore.recording.hooks.forward import Listener
 from tsstore.recording.settings import Settings
 from tsstore.store.files.base import Files
 from tsstore.store.format.attributes import PartAttributes
@@ -52,13 +52,6 @@ class Statistics:
     left_out: int = 0
 
 
-class Removable(Protocol):
-    """What is on the model while it is recorded."""
-
-    def detach(self) -> object:
-        """Remove it; nothing where it is not there."""
-
-
 class Sink:
     """Takes finished batches, and writes them into one part of a run in the background.
 
@@ -68,7 +61,7 @@ class Sink:
     nobody has closed, also after it is gone; it runs at most once.
     """
 
-    hooks: Removable
+    hooks: Listener
 
     def __init__(self, files: Files, part: PartAttributes, settings: Settings) -> None:
         writer, self.earlier = _begin_part(files, part, settings)

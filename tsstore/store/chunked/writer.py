@@ -195,7 +195,11 @@ class ArrayWriter:
         self._buffer = empty_entries(spec, spec.chunk_rows)
         self._filled = 0
         self._written_rows = 0
-        self._checksums = _ChecksumWriter(files, paths) if paths.checksums else None
+        self._digest = 0
+        self._checksums = None
+        if paths.checksums:
+            own = ArrayPaths(paths.checksums, checksums="")
+            self._checksums = ArrayWriter(files, own, checksums_spec(paths.dimension))
         self._shards = None if spec.shard_chunks is None else ShardWriter(files, paths.values, spec)
         self._write_metadata()
 
@@ -221,8 +225,9 @@ class ArrayWriter:
             self._encoder.drain()
             self._shards.flush()
         self._written_rows = self.rows
-        digest = self._checksums.flush() if self._checksums else 0
-        return ArrayCommit(self.rows, digest, self._filled, checksum(self.spec, tail))
+        if self._checksums:
+            self._checksums.flush()
+        return ArrayCommit(self.rows, self._digest, self._filled, checksum(self.spec, tail))
 
     def finish(self) -> ArrayCommit:
         """Flush, and give memory back: no more entries are taken."""
@@ -241,7 +246,9 @@ class ArrayWriter:
     def _finish_chunk(self) -> None:
         self._write_chunk(self.rows // self.spec.chunk_rows - 1)
         if self._checksums:
-            self._checksums.append(checksum(self.spec, self._buffer))
+            entry = np.array([checksum(self.spec, self._buffer)], dtype="<u4")
+            self._checksums.append(entry)
+            self._digest = google_crc32c.extend(self._digest, entry.tobytes())
         self._filled = 0
 
     def _write_chunk(self, index: int) -> None:
@@ -255,27 +262,3 @@ class ArrayWriter:
         document = self.spec.document(self._written_rows, self._path, self._attributes)
         self._files.write(metadata_key(self._path), dump(document))
         self._shown_rows = self._written_rows
-
-
-class _ChecksumWriter:
-    """The array of an array's checksums, one of each full chunk, and their digest."""
-
-    def __init__(self, files: Files, paths: ArrayPaths) -> None:
-        spec = checksums_spec(paths.dimension)
-        self._array = ArrayWriter(files, ArrayPaths(paths.checksums, checksums=""), spec)
-        self._digest = 0
-
-    def append(self, value: int) -> None:
-        """Add the checksum of the next full chunk."""
-        entry = np.array([value], dtype="<u4")
-        self._array.append(entry)
-        self._digest = google_crc32c.extend(self._digest, entry.tobytes())
-
-    def flush(self) -> int:
-        """Write what is new and return the digest."""
-        self._array.flush()
-        return self._digest
-
-    def write_shape(self) -> None:
-        """Write the number of checksums into the metadata."""
-        self._array.write_shape()

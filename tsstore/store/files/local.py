@@ -134,14 +134,14 @@ class LocalFiles(Files):
     def settle(self, key: str) -> None:
         """Sync a file that another process wrote; there may be none."""
         with suppress(FileNotFoundError):
-            path = self._path(key)
+            path = Path(self._place(key))
             if self.durable:
                 self._step("sync", path, sync_directory, path)
             self._mark_dirty_down_to(path, key)
 
     def remove(self, key: str) -> None:
         """Remove a file, or a symbolic link itself."""
-        path = self._path(key)
+        path = Path(self._place(key))
         self._step("unlink", path, os.unlink, path)
         self._mark_dirty(path.parent)
 
@@ -177,18 +177,12 @@ class LocalFiles(Files):
     def _step(
         self, operation: str, path: Path, call: Callable[..., _Result], *arguments: object
     ) -> _Result:
-        """Do one elementary operation; a subclass may count it, watch it, or let it fail.
+        """Do one elementary operation by a call; a subclass may count it, watch it, or let it fail.
 
-        Parameters
-        ----------
-        operation
-            ``open`` (a new, empty file), ``write`` (the arguments are a raw file and the bytes),
-            ``sync``, ``rename`` (source and target), ``link`` (source and target), ``unlink``,
-            ``make_directory``, ``remove_directory``, or ``sync_directory``.
-        path
-            What it changes or syncs; of two paths the target.
-        call, arguments
-            ``call(*arguments)`` does it.
+        The `operation` is ``open`` (a new, empty file), ``write`` (the arguments are a raw file and
+        the bytes), ``sync``, ``rename`` or ``link`` (source and target), ``unlink``,
+        ``make_directory``, ``remove_directory`` or ``sync_directory``. The `path` is what it
+        changes or syncs; of two paths the target.
         """
         return call(*arguments)
 
@@ -290,12 +284,11 @@ class LocalFiles(Files):
             raise self.damage(key, "found something else, expected a regular file")
         return descriptor, status.st_size
 
-    def _path(self, key: str) -> Path:
-        """Return where `key` lies, in directories that are no symbolic links."""
-        return Path(self._place(key))
-
     def _place(self, key: str) -> str:
-        """Return the same as text: thousands of files are read, and a Path takes as long as one."""
+        """Return where `key` lies, in directories that are no symbolic links.
+
+        As text: thousands of files are read, and a Path takes as long as one.
+        """
         self.check_key(key)
         self._refuse_links(key.rpartition("/")[0])
         return f"{self._root}/{key}"
@@ -303,7 +296,7 @@ class LocalFiles(Files):
     def _path_to_write(self, key: str) -> Path:
         """Return where `key` lies, in directories that are made where they are missing."""
         try:
-            return self._path(key)
+            return Path(self._place(key))
         except FileNotFoundError:
             path = self.root / key
             self._make_directories(path.parent)

@@ -246,10 +246,8 @@ class PartArrays:
         if not self.defined:
             for index, (name, dtype) in enumerate(columns.items()):
                 directory = paths.column_directory(index, name)
-                where, said = (
-                    paths.column_paths(self.part, directory),
-                    {"name": name, "index": index},
-                )
+                where = paths.column_paths(self.part, directory)
+                said = {"name": name, "index": index}
                 column = ArrayWriter(self._files, where, sample_spec(dtype), said)
                 self._columns[name] = directory, column
         self.defined = True
