@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tsstore.counting.partition import MOST_RECORDS, scatter
 from tsstore.counting.parts import PartPiece, Parts, divide_rows, subpartitions, tag_rows
 from tsstore.counting.records import Buffers, Records, SampleKeys
+from tsstore.counting.tables import plain_parts
 from tsstore.counting.tables.aggregate import aggregate_gathered, aggregate_parts
 from tsstore.counting.tables.plain_parts import PlainParts, table_bytes
 from tsstore.counting.tables.spectra import Tally
@@ -223,24 +224,65 @@ def test_a_far_too_large_share_is_counted_in_passes(words: int, slots: int) -> N
     st.integers(1, 5),
     st.sampled_from(WIDTHS),
     st.sampled_from([4, 1 << 10]),
+    st.sampled_from([25, 1000]),
 )
-def test_pieces_of_all_kinds_are_counted_together(seed, blocks, bits, words, share) -> None:
+def test_pieces_of_all_kinds_are_counted_together(
+    seed, blocks, bits, words, share, distinct
+) -> None:
     bare, expected = [], []
     for n, (way, count, samples) in enumerate(blocks):
         generator = np.random.default_rng(seed + n)
-        keys = mixed(np.arange(25), words, 0)[generator.integers(0, 25, count)]
+        keys = mixed(np.arange(distinct), words, 0)[generator.integers(0, distinct, count)]
         ends = np.append(np.sort(generator.integers(0, count + 1, samples)), count)
         positions = np.diff(ends, prepend=0)
         if way == "a sample each":
             ends, positions = None, np.ones(count, np.int64)
         bare.append((tag_rows if way == "tags" else divide_rows)(SampleKeys(keys, ends), bits))
         expected.append(tagged(keys, positions))
-    counted = random_records(seed, 30, 25, words, prefix_bits=0)
+    counted = random_records(seed, 30, distinct, words, prefix_bits=0)
     parts = Parts(bare, bits), Parts([PartPiece(*scatter([counted], bits))], bits)
     spectrum, pairs, _ = aggregate_parts(parts, range(1 << bits), words, bits, 64, share)
     counted.keys[:, 0] &= np.uint64(2**63 - 1)
     assert as_counter(spectrum) == spectrum_of([*expected, counted])
     assert pairs.tolist() == equal_pairs_of(expected)
+
+
+@pytest.mark.parametrize("words", WIDTHS)
+@pytest.mark.parametrize("sample", [1, 2, 300])
+def test_where_most_states_occur_once_the_others_are_counted_exactly(words, sample) -> None:
+    table, keys = PlainParts(words, 1 << 12), mixed(np.arange(9000), words, 6)
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        ids = np.append(generator.permutation(8000), generator.integers(7000, 9000, 1000))
+        positions = np.diff(np.append(np.arange(0, 9000, sample), 9000))
+        rows = tagged(keys[ids], positions), tagged(keys[:50], np.full(25, 2))
+        twos = np.full(2000, 2, np.uint32)
+        check_counted(table, list(rows), 6, 2)
+        check_counted(table, [*rows, Records(keys[6000:8000], twos, twos)], 6, 3)
+
+
+def test_each_subpartition_tells_the_next_one_whether_most_of_its_states_occur_once(
+    monkeypatch,
+) -> None:
+    settling = []
+
+    def spy(bare, part, *arguments) -> tuple[int, int, int]:
+        settling.append(int(part))
+        return settled(bare, part, *arguments)
+
+    ids = np.arange(4000)
+    ids[1000:2000] = 1000 + ids[1000:2000] % 500
+    # Subpartitions of 1,000 keys, by their number: those of the second occur twice.
+    keys = mixed(np.arange(4000), 1, 8)
+    keys[:, 0] |= np.arange(4000, dtype=np.uint64) // np.uint64(1000) << np.uint64(56)
+    counting_cases.run_counting_as_plain_python(monkeypatch)
+    settled = plain_parts._count_settled
+    monkeypatch.setattr(plain_parts, "_count_settled", spy)
+    table = PlainParts(1, 1 << 12)
+    with np.errstate(over="ignore"):
+        check_counted(table, [tagged(keys[ids])], 6, 2)
+        check_counted(table, [tagged(keys[ids], np.full(1000, 4))], 6, 2)
+    assert settling == [1, 3, 0, 1, 3]
 
 
 @pytest.mark.parametrize("partition_bits", [1, 5, 12])

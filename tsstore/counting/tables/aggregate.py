@@ -200,7 +200,7 @@ def subpartition_table_bytes(
     if not groups:
         return table_bytes(words, most)
     key, changes = 8 * words, (5 if sets else 2) * ENTRY_BYTES
-    record = 8 + 2 * (key + 8) + 2 + 8 * LOG_COLUMNS + 16 + 16 + (24 if sets else 0) + 2 * changes
+    record = 16 + 2 * (key + 8) + 2 + 8 * LOG_COLUMNS + 16 + 16 + (24 if sets else 0) + 2 * changes
     slot = 8 + 8 * columns_of(words, 1)
     return most * record + most_slots(most) * slot + small_bytes(groups, sets)
 

@@ -251,7 +251,7 @@ def _order(
 
     Bare ones that :func:`settle` leaves out are settled before, if that pays.
     """
-    gathered, ordered = tables.gathered, tables.ordered
+    gathered, ordered, one_each = tables.gathered, tables.ordered, bool(bare.one_each.all())
     places, room = tables.places, tables.cursors
     k, q = gathered.multiplicity, gathered.incidence
     left = count = gather_part(bare, part, gathered.keys, None, None, tables.group, width)
@@ -260,8 +260,7 @@ def _order(
     keys, group = keys[:many], group[:many]
     own, own_group = gathered.keys[:count], tables.group[:count]
     if is_settling:
-        marks = tables.marks[: marks_for(count)]
-        left = settle(own, own_group, keys, marks, settled, width)
+        left = settle(own, own_group, keys, tables.marks, settled, one_each, width)
         own, own_group = own[:left], own_group[:left]
     sort_by_group(
         own, None, None, own_group, None, ordered.keys, None, None, places[0], room, width

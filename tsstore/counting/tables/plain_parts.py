@@ -32,9 +32,10 @@ from tsstore.counting.tables.buckets import (
     room_of,
 )
 from tsstore.counting.tables.plain import COUNTS, absorb
+from tsstore.counting.tables.singletons import PAYS_FROM, marks_for, settle
 from tsstore.counting.tables.spectra import Tally
-from tsstore.numba_tools.arrays import I64, U32, U64
-from tsstore.numba_tools.decorators import kernel
+from tsstore.numba_tools.arrays import I64, U8, U32, U64
+from tsstore.numba_tools.decorators import inlined, kernel
 from tsstore.numba_tools.intrinsics import array_at
 
 _WHOLE_SLOTS: Final = 1 << 9
@@ -51,7 +52,10 @@ class _Tables(NamedTuple):
     Attributes
     ----------
     keys, multiplicity, incidence
-        (records, words) and (records,): its records that are not bare.
+        (records, words) and (records,): its records that are not bare; bare ones after them, while
+        those that occur once are settled.
+    marks
+        uint8 (marks,): see :mod:`tsstore.counting.tables.singletons`.
     buckets
         Its states, of which there is none between subpartitions.
     whole
@@ -61,6 +65,7 @@ class _Tables(NamedTuple):
     keys: U64
     multiplicity: U32
     incidence: U32
+    marks: U8
     buckets: Buckets
     whole: U64
 
@@ -73,11 +78,12 @@ class PlainParts:
         # What was never written is never resident.
         self._tables = _Tables(
             *counted_columns(Records.empty(words, False, 0, most))[:3],
+            np.empty(marks_for(most), np.uint8),
             new_buckets(words, most),
             np.zeros((_WHOLE_SLOTS, words + COUNTS), np.uint64),
         )
-        # How many states the last subpartition had.
-        self._learnt = np.zeros(1, np.int64)
+        # How many states the last subpartition had, and whether settling what occurs once pays.
+        self._learnt = np.zeros(2, np.int64)
 
     @property
     def nbytes(self) -> int:
@@ -120,9 +126,44 @@ def table_bytes(words: int, most: int) -> int:
     """Bytes of what subpartitions of so many records at most take."""
     return (
         most * record_bytes(words, False, 0)
+        + marks_for(most)
         + most_slots(most) * 8 * (1 + columns_of(words))
         + _WHOLE_SLOTS * 8 * (words + COUNTS)
     )
+
+
+@inlined
+def _count_tagged(
+    keys: U64,
+    start: Place,
+    stop: Place,
+    one_each: bool,
+    sample: np.uint64,
+    buckets: Buckets,
+    mask: np.uint64,
+    width: Width,
+) -> tuple[Place, np.uint64, np.uint64]:
+    """Count some bare records, after so many samples, in buckets that have room for all.
+
+    Returns how many states are new, how many pairs of rows of one sample are equal, and how many
+    samples there are then; of records of a sample each nothing but the first.
+    """
+    words, last, pairs, distinct = len(width), np.uint64(sample), _NONE, _NONE
+    # Unsigned: whether rows count from an array's end need not be asked.
+    if one_each:
+        for row in range(np.uint64(start), np.uint64(stop)):
+            slot, is_new = enter(buckets, mask, keys, row, width)
+            distinct += is_new
+            buckets.rest[slot, words - 1] += ONCE
+    else:
+        for row in range(np.uint64(start), np.uint64(stop)):
+            last += keys[row, 0] >> TAG_SHIFT
+            slot, is_new = enter(buckets, mask, keys, row, width)
+            distinct += is_new
+            counts = buckets.rest[slot, words - 1]
+            buckets.rest[slot, words - 1], equal = count_bare(counts, counts & BOTH, last)
+            pairs += equal
+    return np.int64(distinct), pairs, last
 
 
 @kernel
@@ -142,33 +183,76 @@ def _absorb(
         start, is_numbered = columns.ends[piece, part], columns.is_numbered[piece] != 0
         count, before = columns.ends[piece, part + 1] - start, NO_SAMPLE
         keys = array_at(columns.keys[piece] + like.itemsize * words * start, like)
-        row = np.int64(0)
+        one_each, row = columns.one_each[piece] != 0, np.int64(0)
         while row < count:
             if distinct == room:
                 return distinct, np.int64(pairs), False
             # As many as there is room for, were they all distinct.
             stop = min(count, row + room - distinct)
-            # Unsigned: whether rows count from an array's end need not be asked.
-            if columns.one_each[piece]:
-                for record in range(np.uint64(row), np.uint64(stop)):
-                    slot, is_new = enter(buckets, mask, keys, record, width)
-                    distinct += np.int64(is_new)
-                    buckets.rest[slot, words - 1] += ONCE
-            else:
+            if is_numbered:
                 for record in range(np.uint64(row), np.uint64(stop)):
                     first = keys[record, 0]
-                    if is_numbered:
-                        last += np.uint64(first >> shift != before)
-                        before, first = first >> shift, (first & lower) | prefix
-                    else:
-                        last += first >> TAG_SHIFT
+                    last += np.uint64(first >> shift != before)
+                    before, first = first >> shift, (first & lower) | prefix
                     slot, is_new = enter_as(buckets, mask, first | LATER, keys, record, width)
                     distinct += np.int64(is_new)
                     counts = buckets.rest[slot, words - 1]
                     buckets.rest[slot, words - 1], equal = count_bare(counts, counts & BOTH, last)
                     pairs += equal
+            else:
+                new, equal, last = _count_tagged(
+                    keys, row, stop, one_each, last, buckets, mask, width
+                )
+                distinct += new
+                pairs += equal
             row = stop
     return distinct, np.int64(pairs), True
+
+
+@kernel
+def _count_in_place(
+    bare: PartColumns, part: Place, expected: Place, tables: _Tables, width: Width
+) -> tuple[Place, Place, Place]:
+    """Count the bare records of a subpartition, of which so many or a few more may be distinct.
+
+    Returns the slots that took, how many states there are, and how many pairs of rows of one sample
+    are equal.
+    """
+    buckets, slots = tables.buckets, np.int64(LEAST_SLOTS)
+    while not has_room(slots, min(count_part(bare, part), expected + expected // 8)):
+        slots *= 2
+    distinct, equal, is_done = _absorb(bare, part, buckets, slots, tables.keys, width)
+    while not is_done:
+        # Too many for this table: from the beginning, in a larger one.
+        buckets.first[:slots], buckets.rest[:slots] = 0, 0
+        slots *= 2
+        distinct, equal, is_done = _absorb(bare, part, buckets, slots, tables.keys, width)
+    return slots, distinct, equal
+
+
+@kernel
+def _count_settled(
+    bare: PartColumns,
+    part: Place,
+    count: Place,
+    others: U64,
+    one_each: bool,
+    tables: _Tables,
+    dense: I64,
+    width: Width,
+) -> tuple[Place, Place, Place]:
+    """Do the same of so many records, after those have been settled that occur once."""
+    keys = tables.keys[others.shape[0] : others.shape[0] + count]
+    gather_part(bare, part, keys, None, None, None, width)
+    left = settle(keys, None, others, tables.marks, None, one_each, width)
+    dense[1, 1] += count - left
+    slots = np.int64(LEAST_SLOTS)
+    while not has_room(slots, left):
+        slots *= 2
+    mask = np.uint64(slots // BUCKET - 1)
+    of = keys, 0, left, one_each, _NONE
+    distinct, equal, _ = _count_tagged(*of, tables.buckets, mask, width)
+    return slots, distinct + count - left, np.int64(equal)
 
 
 @kernel
@@ -257,6 +341,7 @@ def _count_parts(
     listed = np.int64(0)
     whole, buckets = tables.whole, tables.buckets
     words, most = len(width), tables.keys.shape[0]
+    one_each = bool(bare.one_each.all())
     while part < stop:
         count, counted = count_part(bare, part), count_part(others, part)
         if count + counted > most:
@@ -265,23 +350,21 @@ def _count_parts(
             return part, listed, _WHOLE_FULL
         if listed + most // dense.shape[0] + whole.shape[0] // 2 > beyond.shape[1]:
             break
-        slots = np.int64(LEAST_SLOTS)
-        while not has_room(slots, min(count, learnt[0] + learnt[0] // 8)):
-            slots *= 2
-        distinct, equal, is_done = _absorb(bare, part, buckets, slots, tables.keys, width)
-        while not is_done:
-            # Too many for this table: from the beginning, in a larger one.
-            buckets.first[:slots], buckets.rest[:slots] = 0, 0
-            slots *= 2
-            distinct, equal, is_done = _absorb(bare, part, buckets, slots, tables.keys, width)
+        once, k, q = dense[1, 1], tables.multiplicity[:counted], tables.incidence[:counted]
+        others_keys = tables.keys[:counted]
+        gather_part(others, part, others_keys, k, q, None, width)
+        if learnt[1]:
+            slots, distinct, equal = _count_settled(
+                bare, part, count, others_keys, one_each, tables, dense, width
+            )
+        else:
+            slots, distinct, equal = _count_in_place(bare, part, learnt[0], tables, width)
         if counted > 0:
-            k, q = tables.multiplicity[:counted], tables.incidence[:counted]
-            gather_part(others, part, tables.keys, k, q, None, width)
-            absorb(whole, 0, _NONE, tables.keys[:counted], k, q, 0, ALL_HASHES, width)
+            absorb(whole, 0, _NONE, others_keys, k, q, 0, ALL_HASHES, width)
             _move_counts(tables, slots, width)
             listed = _take_whole(whole, words, dense, beyond, listed)
         listed = _take_counts(buckets, slots, words, dense, beyond, listed)
-        learnt[0] = distinct
+        learnt[0], learnt[1] = distinct, dense[1, 1] - once > PAYS_FROM * count
         pairs[0] += equal
         part += 1
     return part, listed, 0

@@ -20,7 +20,7 @@ from tsstore.numba_tools.decorators import inlined, kernel
 PAYS_FROM: Final = 0.6
 """Share of the keys that occur once from which on settling those first pays."""
 
-_MARKS_OF_A_KEY: Final = 4
+_MARKS_OF_A_KEY: Final = 8
 _SHIFT: Final = np.uint64(18)
 _ONE: Final = np.uint8(1)
 _SEVERAL: Final = np.uint8(2)
@@ -36,26 +36,37 @@ def marks_for(keys: Place) -> int:
 
 
 @kernel
-def settle(keys: U64, group: Groups, others: U64, marks: U8, settled: I64, width: Width) -> Place:
+def settle(
+    keys: U64,
+    group: Groups | None,
+    others: U64,
+    marks: U8,
+    settled: I64 | None,
+    one_each: bool,
+    width: Width,
+) -> Place:
     """Leave out bare keys that are alone in their mark; return how many are left.
 
-    Those left out are counted as `settled`, by group; the others get the tags that they have
-    without them. Keys of `others` are never alone.
+    Those left out are counted as `settled`, by group, if there are groups; the others get the tags
+    that they have without them, unless they are of a sample each. Keys of `others` are never alone.
     """
+    marks = marks[: marks_for(keys.shape[0])]
     marks[:] = 0
     _mark(others, marks, _SEVERAL)
     _mark(keys, marks, _ONE)
     left, sample, last = np.uint64(0), np.uint64(0), np.uint64(0)
     for row in range(np.uint64(keys.shape[0])):
-        first, own = keys[row, 0], group[row]
-        sample += first >> TAG_SHIFT
-        is_left = np.uint64(marks[_mark_of(first, marks)] > _ONE)
+        first = keys[row, 0]
         # Without a branch: nobody could guess which are left.
-        settled[own] += np.int64(is_left == 0)
+        is_left = np.uint64(marks[_mark_of(first, marks)] > _ONE)
         copy_key(keys, row, keys, left, width)
-        keys[left, 0] = with_tag(first, sample != last)
-        group[left] = own
-        last = sample if is_left > 0 else last
+        if not one_each:
+            sample += first >> TAG_SHIFT
+            keys[left, 0] = with_tag(first, sample != last)
+            last = sample if is_left > 0 else last
+        if group is not None and settled is not None:
+            settled[group[row]] += np.int64(is_left == 0)
+            group[left] = group[row]
         left += is_left
     return np.int64(left)
 
