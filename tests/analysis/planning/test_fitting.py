@@ -33,7 +33,9 @@ from tsstore.analysis.planning.fitting import (
     PARTITION_RECORDS,
     SPREAD,
     _complete,
+    _piece_sizes,
     estimated_seconds,
+    find_plan,
     make_plan,
 )
 from tsstore.counting.partition import SUBPARTITION_RECORDS
@@ -85,6 +87,22 @@ def test_no_plan_takes_more_than_it_was_given(layer, memory, way):
     assert plan.spill or plan.block_rows <= MAX_BLOCK_PIECES * plan.piece_rows
     assert plan.spill or way[1]
     assert plan == make_plan(layer, memory, *way)
+
+
+@settings(max_examples=60, deadline=None)
+@given(works, st.integers(22, 40), ways)
+def test_a_plan_is_the_fastest_of_all_that_fit(layer, log_memory, way):
+    threads, shared_memory = way
+    used = [(threads, False)] * shared_memory
+    used += [(fewer, True) for fewer in range(1 if shared_memory else threads, threads + 1)]
+    every = [
+        _complete(layer, 1 << log_memory, busy, piece_rows, spill)
+        for piece_rows in _piece_sizes(layer)
+        for busy, spill in used
+    ]
+    fitting = [plan for plan in every if plan.projected_peak <= 1 << log_memory]
+    fastest = min(fitting, key=lambda plan: estimated_seconds(layer, plan), default=None)
+    assert find_plan(layer, 1 << log_memory, *way) == fastest
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
@@ -118,13 +119,11 @@ def _find_in_step(
 
 def find_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan | None:
     """Return the plan of :func:`make_plan`, or None where nothing fits."""
-    plans, passes = _fitting_plans(work, memory, threads, shared_memory), 1
-    while not plans and work.sets > 1:
+    plan, passes = _fastest_plan(work, memory, threads, shared_memory), 1
+    while plan is None and work.sets > 1:
         work, passes = replace(work, sets=-(-work.sets // 2)), 2 * passes
-        plans = _fitting_plans(work, memory, threads, shared_memory)
-    if not plans:
-        return None
-    return replace(min(plans, key=lambda plan: estimated_seconds(work, plan)), passes=passes)
+        plan = _fastest_plan(work, memory, threads, shared_memory)
+    return None if plan is None else replace(plan, passes=passes)
 
 
 def estimated_seconds(work: Work, plan: Plan) -> float:
@@ -134,47 +133,61 @@ def estimated_seconds(work: Work, plan: Plan) -> float:
     short. Each block may decode a chunk that another one decodes too.
     """
     blocks = max(1, -(-work.rows // plan.block_rows))
-    pieces = -(-work.rows // plan.piece_rows)
+    slices, are_held = blocks << plan.partition_bits, plan.room_bytes > 0
+    return _seconds(work, plan.threads, plan.piece_rows, plan.spill, blocks, slices, are_held)
+
+
+def _seconds(
+    work: Work,
+    threads: int,
+    piece_rows: int,
+    spill: bool,
+    blocks: int,
+    slices: int = 0,
+    are_held: bool = False,
+) -> float:
     seconds = GROUPED_ROW_SECONDS if work.groups else ROW_SECONDS
-    shared = work.rows * seconds[plan.spill] + blocks * work.chunk_bytes * DECODING_SECONDS
-    slices = blocks << plan.partition_bits
-    if plan.room_bytes:
+    shared = work.rows * seconds[spill] + blocks * work.chunk_bytes * DECODING_SECONDS
+    if are_held:
         shared += slices * HELD_SLICE_SECONDS
         slices = 0
-    elif plan.spill and work.object_scratch:
+    elif spill and work.object_scratch:
         shared += slices * OBJECT_SLICE_SECONDS
         slices = 0
-    alone = slices * SLICE_SECONDS[plan.spill] + pieces * PIECE_SECONDS
-    return shared / min(plan.threads, blocks) + alone
+    alone = slices * SLICE_SECONDS[spill] + -(-work.rows // piece_rows) * PIECE_SECONDS
+    return shared / min(threads, blocks) + alone
 
 
-def _fitting_plans(work: Work, memory: int, threads: int, shared_memory: bool) -> list[Plan]:
-    """Return all plans worth a thought that fit; of scratch, if workers cannot hold the records."""
-    if work.holders:
-        plans = _plans_within(work, memory, threads, shared_memory)
-        work = replace(work, holders=0)
-        if plans:
-            return plans
-    return _plans_within(work, memory, threads, shared_memory)
+def _fastest_plan(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan | None:
+    """Return the fastest plan that fits; through scratch, if workers cannot hold the records."""
+    plan = _fastest_within(work, memory, threads, shared_memory)
+    if plan is None and work.holders:
+        return _fastest_within(replace(work, holders=0), memory, threads, shared_memory)
+    return plan
 
 
-def _plans_within(work: Work, memory: int, threads: int, shared_memory: bool) -> list[Plan]:
+def _fastest_within(work: Work, memory: int, threads: int, shared_memory: bool) -> Plan | None:
+    """Return the first of the fastest plans that fit, of all that are worth a thought."""
     in_memory = [(threads, False)] if shared_memory else []
     fewest = 1 if shared_memory else threads
     ways = [*in_memory, *((fewer, True) for fewer in range(fewest, threads + 1))]
-    plans = (
-        _complete(work, memory, busy, piece_rows, spill)
-        for piece_rows in _piece_sizes(work)
-        for busy, spill in ways
-    )
-    return [plan for plan in plans if plan.projected_peak <= memory]
+    fastest, seconds = None, math.inf
+    for piece_rows in _piece_sizes(work):
+        for busy, spill in ways:
+            # None is faster than one with a block for each thread, and no slices.
+            if _seconds(work, busy, piece_rows, spill, blocks=busy) >= seconds:
+                continue
+            plan = _complete(work, memory, busy, piece_rows, spill)
+            if plan.projected_peak <= memory and (own := estimated_seconds(work, plan)) < seconds:
+                fastest, seconds = plan, own
+    return fastest
 
 
 def _smallest_memory(work: Work, memory: int, threads: int, shared_memory: bool) -> int:
     """Return the smallest memory that fits, in bytes: whole KiB."""
 
     def fits(kib: int) -> bool:
-        return bool(_fitting_plans(work, kib << 10, threads, shared_memory))
+        return _fastest_plan(work, kib << 10, threads, shared_memory) is not None
 
     enough = memory // 1024 + 1
     while not fits(enough):
