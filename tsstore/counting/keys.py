@@ -31,6 +31,14 @@ _HALF: Final = np.uint64(32)
 _LOWER_HALF: Final = np.uint64(2**32 - 1)
 
 
+def key_words(row_bytes: int, exact: bool = False) -> int:
+    """Return how many words the key of a row has; see :class:`KeyScheme`."""
+    row_words = -(-row_bytes // _WORD_BYTES)
+    if row_bytes <= _PAIR_BYTES:
+        return row_words
+    return 1 + row_words if exact else 2
+
+
 @dataclass(frozen=True, eq=False)
 class KeyScheme:
     """How the rows of one layer become keys in one analysis; make it with :meth:`create`.
@@ -74,9 +82,9 @@ class KeyScheme:
 
         is_wide = row_bytes > _PAIR_BYTES
         row_words = -(-row_bytes // _WORD_BYTES)
-        words = (1 + row_words if exact else 2) if is_wide else row_words
         addends = 2 * (_LANES - 1) + row_words + row_words % 2 if is_wide else 0
         multipliers = draw(6) | np.uint64(1)
+        words = key_words(row_bytes, exact)
         return cls(row_bytes, words, multipliers, draw(addends), draw(2, 2, 5))
 
     @property

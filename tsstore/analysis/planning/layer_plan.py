@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from tsstore.analysis.planning.cost import HOT_PIECES
@@ -126,7 +127,7 @@ class Plan:
         """Whether one task counts the layer: a graph would take longer than what it does."""
         return self.blocks <= 1 >= self.partition_bits and self.companion is None
 
-    @property
+    @cached_property
     def whole(self) -> Plan:
         """The same where one task counts what it can: records stay within it."""
         if not self.in_one_task:

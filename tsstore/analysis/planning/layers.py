@@ -14,7 +14,7 @@ from tsstore.analysis.planning.fitting import make_plan
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.request import Request
 from tsstore.analysis.schedulers import Scheduler
-from tsstore.counting.keys import KeyScheme
+from tsstore.counting.keys import key_words
 from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
@@ -48,7 +48,7 @@ def layer_work(
         name=states.name,
         rows=states.stored_rows,
         row_bytes=states.row_bytes,
-        words=KeyScheme.create(states.row_bytes, exact=request.exact).words,
+        words=key_words(states.row_bytes, request.exact),
         largest_sample=states.largest_sample,
         chunk_bytes=max(part.states.spec.chunk_bytes for part in states.parts),
         parts=len(states.parts),
