@@ -212,16 +212,19 @@ class DistributedScheduler(Workers, Scheduler):
         finished: Any = as_completed(futures, loop=self._client.loop)  # type: ignore[no-untyped-call]
         done = 0
         while done < len(futures):
+            with finished.thread_condition:
+                if not finished.has_ready():
+                    finished.thread_condition.wait(POLL_SECONDS)
             if not finished.has_ready():
                 watch.look()
-                time.sleep(POLL_SECONDS)
                 continue
             ready = finished.next_batch(block=False)
             found = [each for each in ready if each.key in wanted and each.status == "finished"]
             for future, value in zip(found, self._gathered(found, watch), strict=True):
                 values[future.key] = value
-            # What has failed raises its error here, wanted or not.
-            self._client.gather([each for each in ready if each.status != "finished"])
+            if failed := [each for each in ready if each.status != "finished"]:
+                # It raises its error here, wanted or not.
+                self._client.gather(failed)
             for future in ready:
                 # A worker keeps what a future stands for, though no other task needs it any more.
                 if future.key not in kept:

@@ -174,11 +174,12 @@ def _count_batch(
         jobs = [layer_jobs(*layer, request, folder, scheduler.arena) for layer in layers]
         large = [place for place, plan in enumerate(plans) if not plan.in_one_task]
         shares = share_out(plans, scheduler.all_threads, scheduler.shared_memory)
+        shares.reverse()  # as Dask begins with the last name of tasks that are alike
         token = uuid.uuid4().hex[:12]
         keys = [_add_layer(graph, *jobs[place], token, place) for place in large]
         for number, share in enumerate(shares):
             # Of tasks that are alike Dask hands out a few at a time, to workers that are free.
-            keys.append((f"tsstore-small-{token}", number))
+            keys.append((f"tsstore-small-{token}", f"{number:06}"))
             graph[keys[-1]] = (_count_small, [jobs[place][0] for place in share])
         report = progress.of_batch(plans)
         results = scheduler.run(graph, keys, batch.threads, report)

@@ -17,7 +17,7 @@ from tsstore.analysis.planning.cost import (
 )
 from tsstore.analysis.planning.fitting import make_plan
 from tsstore.analysis.planning.layer_plan import Plan
-from tsstore.analysis.planning.layers import SHARE_ROWS, SHARES_OF_A_THREAD, plan_batches, share_out
+from tsstore.analysis.planning.layers import LEFT_SHARES, SHARE_ROWS, plan_batches, share_out
 from tsstore.errors import MemoryTooSmallError
 
 MIB = 1 << 20
@@ -110,20 +110,19 @@ def test_their_records_go_neither_way():
 
 
 @pytest.mark.parametrize(
-    ("layers", "rows", "threads", "shares"),
-    [
-        (53, 1 << 16, 2, 2 * SHARES_OF_A_THREAD),
-        (53, 1 << 16, 4, 4 * SHARES_OF_A_THREAD),
-        (3, 1 << 16, 2, 3),
-        (1000, 1 << 17, 2, (1000 << 17) // SHARE_ROWS),
-        (0, 1, 2, 0),
-    ],
+    ("layers", "rows", "threads"),
+    [(53, 1 << 16, 2), (53, 1 << 16, 4), (3, 1 << 16, 2), (1000, 1 << 17, 2), (0, 1, 2)],
 )
-def test_small_layers_are_shared_out_evenly_among_processes(layers, rows, threads, shares):
+def test_small_layers_are_shared_out_among_processes_the_fewer_the_later(layers, rows, threads):
     plans = [LARGE, *(small(1, rows=rows) for _ in range(layers)), LARGE]
     found = share_out(plans, threads, False)
-    assert sorted(place for share in found for place in share) == list(range(1, layers + 1))
-    sizes = [len(share) for share in found]
-    assert len(sizes) == shares
-    assert not sizes or max(sizes) - min(sizes) <= 1
+    assert [place for share in found for place in share] == list(range(1, layers + 1))
+    sizes, left = [len(share) for share in found], layers
+    assert sizes == sorted(sizes, reverse=True)
+    for size in sizes:
+        assert size == 1 or size * rows <= SHARE_ROWS
+        # Others have as much to do at least while a share is counted.
+        assert size == 1 or LEFT_SHARES * threads * size <= left
+        left -= size
+    assert len(sizes) < layers or layers <= 3
     assert share_out(plans, threads, True) == [[place] for place in range(1, layers + 1)]

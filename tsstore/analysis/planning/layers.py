@@ -19,8 +19,8 @@ from tsstore.errors import MemoryTooSmallError
 from tsstore.store.files.open import is_url
 from tsstore.store.reading.layer import LayerStates
 
-SHARES_OF_A_THREAD = 8
-"""So many, so that all threads end at about the same time."""
+LEFT_SHARES = 2
+"""Shares for each thread that what is left is worth, at least."""
 SHARE_ROWS = 1 << 20
 """Of a share, about: longer than some tenths of a second nobody waits for a task to end."""
 
@@ -233,13 +233,20 @@ def share_out(plans: Sequence[Plan], all_threads: int, shared_memory: bool) -> l
     """Return in which shares the layers of a batch are counted that a task counts, by their places.
 
     To hand a task to another process takes as long as to count some thousand rows: it gets several
-    layers, as long as there are enough shares. Within a process each layer has a task of its own.
+    layers, of those that are left for all threads, so that shares get smaller and all threads end
+    at about the same time. Within a process each layer has a task of its own.
     """
     small = [place for place, plan in enumerate(plans) if plan.in_one_task]
-    rows = sum(plans[place].block_rows for place in small)
-    most = max(SHARES_OF_A_THREAD * all_threads, rows // SHARE_ROWS)
-    shares = len(small) if shared_memory else min(len(small), most)
-    return [small[number::shares] for number in range(shares)]
+    left, room = sum(plans[place].block_rows for place in small), 0
+    shares: list[list[int]] = []
+    for place in small:
+        rows = plans[place].block_rows
+        if shared_memory or rows > room:
+            shares.append([])
+            room = min(left // (LEFT_SHARES * all_threads), SHARE_ROWS)
+        shares[-1].append(place)
+        room, left = room - rows, left - rows
+    return shares
 
 
 def _batch(batch: _Open, plans: Sequence[Plan]) -> PlannedBatch:
