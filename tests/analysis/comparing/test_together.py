@@ -11,7 +11,7 @@ from synthetic import layer, write_layers
 
 import tsstore
 from tsstore.analysis.execution import reduction
-from tsstore.analysis.execution.graph import BlockCount
+from tsstore.analysis.execution.block import BlockCount
 from tsstore.analysis.neurons.count import compare_with_neurons
 from tsstore.analysis.request import Request
 from tsstore.errors import DamageError, MemoryTooSmallError

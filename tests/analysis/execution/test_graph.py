@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from synthetic import WIDTHS, count, draw_layer, found, layer, numbered_rows, write_layers
 
 from tsstore.analysis.execution import graph as pipeline
-from tsstore.analysis.execution.block import LayerJob, read_samples
+from tsstore.analysis.execution.block import LayerJob, count_blocks, read_samples
 from tsstore.analysis.execution.exchange import DividedSlices, FiledSlices, HeldSlices
 from tsstore.analysis.execution.graph import (
     Counts,
     build_graph,
     check_receipts,
-    count_blocks,
     count_in_one_task,
     count_partition,
     finish_counts,
@@ -592,7 +591,7 @@ def test_a_block_whose_records_lost_a_row_is_an_error(tmp_path, monkeypatch):
         fewer = len(left) - 1
         return SampleKeys(left.keys[:fewer], np.minimum(left.ends, fewer), left.group), numbers
 
-    monkeypatch.setattr(pipeline, "read_samples", lose_a_row)
+    monkeypatch.setattr("tsstore.analysis.execution.block.read_samples", lose_a_row)
     with pytest.raises(CountingError, match=r"\d+ rows of a gave other records"):
         receipts_of(states)
 

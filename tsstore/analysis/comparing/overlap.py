@@ -29,7 +29,7 @@ from tsstore.analysis.comparing.drawn_states import (
 )
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
-from tsstore.analysis.execution.reduction import merge_tree
+from tsstore.analysis.execution.reduction import add_tasks, merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.memory import all_fit
 from tsstore.analysis.planning.fitting import make_plan
@@ -227,10 +227,11 @@ def _graph(first: LayerJob, second: SampleJob, samples: int) -> tuple[dict[Any, 
     more, other = graph_by_sample(second)
     shared = f"tsstore-runs-{token}"
     graph |= more | {shared: _Job(plan, first.scheme.words, samples)}
-    level: list[Any] = []
-    for partition in range(1 << plan.partition_bits):
-        level.append((f"tsstore-shared-{token}", partition))
-        graph[level[-1]] = (_count_partition, shared, one, other, partition)
+    counts = (
+        (_count_partition, shared, one, other, partition)
+        for partition in range(1 << plan.partition_bits)
+    )
+    level = add_tasks(graph, f"tsstore-shared-{token}", counts)
     return graph, merge_tree(graph, level, FAN_IN, f"tsstore-added-{token}", _add)
 
 

@@ -10,16 +10,21 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.beside import Passes, Taker
+from tsstore.analysis.execution.beside import Passes, Reduced, Results, Taker
+from tsstore.analysis.execution.exchange import DividedSlices, HeldSlices, Receipt, Slices, spill
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import EVERY, Samples
 from tsstore.counting.arena import Arena
 from tsstore.counting.keys import KeyScheme
+from tsstore.counting.partition import scatter
+from tsstore.counting.parts import PartPiece, divide_rows, tag_rows
 from tsstore.counting.premerge.cold_keys import absorb_hot_keys
 from tsstore.counting.premerge.direct_index import DirectTable
 from tsstore.counting.premerge.hot_keys import HotKeys
 from tsstore.counting.premerge.samples import count_groups, numbers_by_group
-from tsstore.counting.records import Buffers, SampleKeys
+from tsstore.counting.records import Buffers, Records, SampleKeys
+from tsstore.errors import CountingError
+from tsstore.statistics.jackknife import SpectrumDelta
 from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
@@ -214,3 +219,71 @@ def select_rows(
     columns = table.shape[1]
     items = table.view(np.dtype((np.void, columns * table.itemsize))).reshape(-1)
     return items[chosen].view(table.dtype).reshape(-1, columns)
+
+
+class BlockCount:
+    """What one task makes of its blocks: records by partition, in one file if planned."""
+
+    def __init__(self, job: LayerJob, buffers: Buffers) -> None:
+        self._job, self._buffers = job, buffers
+        self._table = preaggregation(job, buffers)
+        self._bits = job.plan.partition_bits + job.plan.divided_bits
+        self._pieces: list[PartPiece] = []
+        self._counted: list[Records] = []
+        self._numbers = np.zeros((4, job.samples.code_count or 1), np.int64)
+
+    def take(self, blocks: Sequence[Block], beside: Taker | None) -> None:
+        """Read blocks of a piece's size, and turn their rows into records."""
+        job = self._job
+        left, own = read_samples(job, blocks, self._table, self._buffers, beside)
+        if left is not None and len(left):
+            divide = divide_rows if job.plan.divided_bits else tag_rows
+            if job.plan.gives_back:
+                left = replace(left, spare=None)  # as memory is short
+            self._pieces.append(divide(left, self._bits, job.arena))
+        if not self._table.pays:
+            self._counted += self._table.take()
+            self._table = preaggregation(job, self._buffers)
+        self._numbers += own
+
+    def receipt(self, results: Results = ()) -> Receipt:
+        """Return the receipt of all blocks, of which there is one at least."""
+        job, numbers = self._job, self._numbers
+        counted, rows = [*self._counted, *self._table.take()], int(numbers[1].sum())
+        pieces = [*self._pieces, *(PartPiece(*scatter([own], self._bits)) for own in counted)]
+        if sum(piece.records.rows for piece in pieces) != rows:
+            raise CountingError(f"{rows} rows of {job.states.name} gave other records")
+        return Receipt(
+            rows,
+            int(numbers[2].sum()),
+            int(numbers[3].sum()),
+            _slices(pieces, job.plan, job.folder),
+            SpectrumDelta.from_arrays(numbers) if job.samples.code_count else None,
+            results,
+        )
+
+
+def _slices(pieces: Sequence[PartPiece], plan: Plan, folder: str) -> Slices:
+    """Return a block's records by partition, as the plan holds them."""
+    if plan.divided_bits:
+        return DividedSlices(pieces, plan.partition_bits, plan.divided_bits)
+    scattered = [(piece.records, piece.ends) for piece in pieces]
+    return spill(scattered, folder) if plan.spill and pieces else HeldSlices(scattered)
+
+
+def count_blocks(job: LayerJob, blocks: Sequence[Block], buffers: Buffers | None = None) -> Receipt:
+    """Turn the rows of blocks into records, by partition; write them to one file if planned."""
+    count, beside = BlockCount(job, buffers or Buffers(job.arena)), Reduced(job.beside)
+    for piece in _pieces(job, blocks):
+        count.take(piece, beside)
+    return count.receipt(beside.results)
+
+
+def _pieces(job: LayerJob, blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    """Yield what is read at a time: all blocks if they are small, else a piece of one."""
+    most = job.plan.piece_rows
+    if sum(block.rows for block in blocks) <= most:
+        yield blocks
+    else:
+        for block in blocks:
+            yield from ([piece] for piece in job.states.divide(block, most))

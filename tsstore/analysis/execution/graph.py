@@ -11,25 +11,16 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tsstore.analysis.execution.beside import Add, Reduced, Results, Taker, add_results
-from tsstore.analysis.execution.block import LayerJob, preaggregation, read_samples
-from tsstore.analysis.execution.exchange import (
-    DividedSlices,
-    FiledSlices,
-    HeldSlices,
-    Receipt,
-    Slices,
-    read_slices,
-    spill,
-)
-from tsstore.analysis.execution.reduction import merge_levels, merge_tree
+from tsstore.analysis.execution.beside import Add, Results, add_results
+from tsstore.analysis.execution.block import LayerJob, count_blocks
+from tsstore.analysis.execution.exchange import DividedSlices, FiledSlices, Receipt, read_slices
+from tsstore.analysis.execution.reduction import add_tasks, merge_levels, merge_tree
 from tsstore.analysis.memory import give_back_memory
 from tsstore.analysis.planning.cost import FAN_IN, fan_in, last_fan_in, merge_shares
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import Samples
 from tsstore.counting.arena import Arena
-from tsstore.counting.partition import scatter
-from tsstore.counting.parts import PartPiece, Parts, divide_rows, subpartitions_of, tag_rows
+from tsstore.counting.parts import Parts, subpartitions_of
 from tsstore.counting.records import Buffers, Records
 from tsstore.counting.tables.aggregate import aggregate, aggregate_gathered, aggregate_parts
 from tsstore.counting.tables.spectra import (
@@ -99,74 +90,6 @@ class Index:
             for is_bare in (True, False)
         )
         return bare, others
-
-
-class BlockCount:
-    """What one task makes of its blocks: records by partition, in one file if planned."""
-
-    def __init__(self, job: LayerJob, buffers: Buffers) -> None:
-        self._job, self._buffers = job, buffers
-        self._table = preaggregation(job, buffers)
-        self._bits = job.plan.partition_bits + job.plan.divided_bits
-        self._pieces: list[PartPiece] = []
-        self._counted: list[Records] = []
-        self._numbers = np.zeros((4, job.samples.code_count or 1), np.int64)
-
-    def take(self, blocks: Sequence[Block], beside: Taker | None) -> None:
-        """Read blocks of a piece's size, and turn their rows into records."""
-        job = self._job
-        left, own = read_samples(job, blocks, self._table, self._buffers, beside)
-        if left is not None and len(left):
-            divide = divide_rows if job.plan.divided_bits else tag_rows
-            if job.plan.gives_back:
-                left = replace(left, spare=None)  # as memory is short
-            self._pieces.append(divide(left, self._bits, job.arena))
-        if not self._table.pays:
-            self._counted += self._table.take()
-            self._table = preaggregation(job, self._buffers)
-        self._numbers += own
-
-    def receipt(self, results: Results = ()) -> Receipt:
-        """Return the receipt of all blocks, of which there is one at least."""
-        job, numbers = self._job, self._numbers
-        counted, rows = [*self._counted, *self._table.take()], int(numbers[1].sum())
-        pieces = [*self._pieces, *(PartPiece(*scatter([own], self._bits)) for own in counted)]
-        if sum(piece.records.rows for piece in pieces) != rows:
-            raise CountingError(f"{rows} rows of {job.states.name} gave other records")
-        return Receipt(
-            rows,
-            int(numbers[2].sum()),
-            int(numbers[3].sum()),
-            _slices(pieces, job.plan, job.folder),
-            SpectrumDelta.from_arrays(numbers) if job.samples.code_count else None,
-            results,
-        )
-
-
-def _slices(pieces: Sequence[PartPiece], plan: Plan, folder: str) -> Slices:
-    """Return a block's records by partition, as the plan holds them."""
-    if plan.divided_bits:
-        return DividedSlices(pieces, plan.partition_bits, plan.divided_bits)
-    scattered = [(piece.records, piece.ends) for piece in pieces]
-    return spill(scattered, folder) if plan.spill and pieces else HeldSlices(scattered)
-
-
-def count_blocks(job: LayerJob, blocks: Sequence[Block], buffers: Buffers | None = None) -> Receipt:
-    """Turn the rows of blocks into records, by partition; write them to one file if planned."""
-    count, beside = BlockCount(job, buffers or Buffers(job.arena)), Reduced(job.beside)
-    for piece in _pieces(job, blocks):
-        count.take(piece, beside)
-    return count.receipt(beside.results)
-
-
-def _pieces(job: LayerJob, blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
-    """Yield what is read at a time: all blocks if they are small, else a piece of one."""
-    most = job.plan.piece_rows
-    if sum(block.rows for block in blocks) <= most:
-        yield blocks
-    else:
-        for block in blocks:
-            yield from ([piece] for piece in job.states.divide(block, most))
 
 
 def merge_receipts(adds: Sequence[Add], lists: Iterable[Sequence[Receipt]]) -> list[Receipt]:
@@ -327,16 +250,16 @@ def add_partitions(graph: dict[Any, Any], job: LayerJob, index: Any) -> Any:
     token = uuid.uuid4().hex[:12]
     pairs, buffers = f"tsstore-pairs-{token}", f"tsstore-buffers-{token}"
     graph |= {pairs: (total_pairs, index), buffers: (Buffers, job.arena)}
-    level: list[Any] = []
-    for partition in range(1 << job.plan.partition_bits):
-        level.append((f"tsstore-partition-{token}", partition))
-        graph[level[-1]] = (count_partition, index, job.plan, job.scheme.words, partition, buffers)
+    of = index, job.plan, job.scheme.words
+    partitions = range(1 << job.plan.partition_bits)
+    counts = ((count_partition, *of, partition, buffers) for partition in partitions)
+    level = add_tasks(graph, f"tsstore-partition-{token}", counts)
     groups, spill = job.samples.group_count, job.plan.spill
     last, name = last_fan_in(groups, spill), f"tsstore-merge-{token}"
     level = merge_levels(graph, level, fan_in(groups), name, merge_counts, last)
     shares = merge_shares(groups, job.plan.partition_bits, spill)
-    entries: list[Any] = [(f"tsstore-changes-{token}", share) for share in range(shares)]
-    graph |= {key: (merge_entries, level, key[1], shares) for key in entries}
+    adds = ((merge_entries, level, share, shares) for share in range(shares))
+    entries = add_tasks(graph, f"tsstore-changes-{token}", adds)
     graph[f"tsstore-merged-{token}"] = (merge_all, [pairs, *level], entries)
     return f"tsstore-merged-{token}"
 
@@ -363,11 +286,8 @@ def add_blocks(graph: dict[Any, Any], job: LayerJob, tasks: Iterable[Sequence[Bl
     # are done.
     shared, buffers = (f"tsstore-job-{token}",), (f"tsstore-buffers-{token}",)
     graph |= {shared: job, buffers: (Buffers, job.arena)}
-    keys = []
-    for number, blocks in enumerate(tasks):
-        keys.append((f"tsstore-block-{token}", number))
-        graph[keys[-1]] = (count_blocks, shared, blocks, buffers)
-    return keys
+    counts = ((count_blocks, shared, blocks, buffers) for blocks in tasks)
+    return add_tasks(graph, f"tsstore-block-{token}", counts)
 
 
 def add_index(graph: dict[Any, Any], job: LayerJob, receipts: Any) -> Any:

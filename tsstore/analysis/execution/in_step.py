@@ -15,16 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.beside import Reduced, Stretch
-from tsstore.analysis.execution.block import LayerJob
+from tsstore.analysis.execution.block import BlockCount, LayerJob
 from tsstore.analysis.execution.exchange import Receipts
-from tsstore.analysis.execution.graph import (
-    BlockCount,
-    add_blocks,
-    add_index,
-    add_partitions,
-    joined_tasks,
-)
-from tsstore.analysis.execution.reduction import Piece
+from tsstore.analysis.execution.graph import add_blocks, add_index, add_partitions, joined_tasks
+from tsstore.analysis.execution.reduction import Piece, add_tasks
 from tsstore.counting.records import Buffers
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block, LayerPart
@@ -184,12 +178,11 @@ def build_pair_graph(job: PairJob) -> tuple[dict[Any, Any], Any, Any]:
     shared, buffers = (f"tsstore-pair-{token}",), [(f"tsstore-buffers-{token}", n) for n in (0, 1)]
     graph: dict[Any, Any] = {shared: job, **dict.fromkeys(buffers, (Buffers, job.first.arena))}
     blocks = (block for pair in pairs for block in _divide(job, pair, job.block_rows))
-    tasks: list[Any] = []
-    for number, task in enumerate(joined_tasks(blocks, job.block_rows)):
-        tasks.append((f"tsstore-block-{token}", number))
-        graph[tasks[-1]] = (count_pairs, shared, task, *buffers)
-    first = _count_rest(graph, job.first, tasks, "first", [pair.first for pair in pairs])
-    second = _count_rest(graph, job.second, tasks, "second", [pair.second for pair in pairs])
+    tasks = joined_tasks(blocks, job.block_rows)
+    counts = ((count_pairs, shared, some, *buffers) for some in tasks)
+    keys = add_tasks(graph, f"tsstore-block-{token}", counts)
+    first = _count_rest(graph, job.first, keys, "first", [pair.first for pair in pairs])
+    second = _count_rest(graph, job.second, keys, "second", [pair.second for pair in pairs])
     return graph, first, second
 
 
@@ -198,10 +191,8 @@ def _count_rest(
 ) -> Any:
     """Add the other tasks of one of both layers, of which tasks for both read these blocks."""
     token = uuid.uuid4().hex[:12]
-    receipts: list[Any] = []
-    for number, task in enumerate(tasks):
-        receipts.append((f"tsstore-receipt-{token}", number))
-        graph[receipts[-1]] = (getattr, task, which)
+    own = ((getattr, task, which) for task in tasks)
+    receipts = add_tasks(graph, f"tsstore-receipt-{token}", own)
     alone = joined_tasks(_alone(job.states, blocks, job.plan.block_rows), job.plan.block_rows)
     receipts += add_blocks(graph, job, alone)
     return add_partitions(graph, job, add_index(graph, job, receipts))

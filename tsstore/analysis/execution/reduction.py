@@ -259,9 +259,8 @@ class Reduction(Generic[Result]):
         token = uuid.uuid4().hex[:12]
         shared = f"tsstore-reduction-{token}"
         graph: dict[Any, Any] = {shared: self}
-        keys = [(f"tsstore-reduced-{token}", number) for number in range(len(blocks))]
-        for key, block in zip(keys, blocks, strict=True):
-            graph[key] = (Reduction.of_block, shared, block)
+        tasks = ((Reduction.of_block, shared, block) for block in blocks)
+        keys = add_tasks(graph, f"tsstore-reduced-{token}", tasks)
         return graph, merge_tree(graph, keys, FAN_IN, f"tsstore-added-{token}", self.add)
 
 
@@ -286,6 +285,13 @@ def most_at_once(
     return fitting
 
 
+def add_tasks(graph: dict[Any, Any], name: str, tasks: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Add tasks to a graph, numbered under a name; return their keys."""
+    own = {(name, number): task for number, task in enumerate(tasks)}
+    graph |= own
+    return list(own)
+
+
 def merge_tree(
     graph: dict[Any, Any], level: list[Any], many: int, name: str, merge: Callable[..., Any]
 ) -> Any:
@@ -305,8 +311,6 @@ def merge_levels(
     depth = 0
     while len(level) > most:
         groups = [level[start : start + many] for start in range(0, len(level), many)]
-        level = [(name, depth, number) for number in range(len(groups))]
-        for merged, group in zip(level, groups, strict=True):
-            graph[merged] = (merge, group)
+        level = add_tasks(graph, f"{name}-{depth}", ((merge, group) for group in groups))
         depth += 1
     return level

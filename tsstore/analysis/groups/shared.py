@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import Index, build_index_graph
-from tsstore.analysis.execution.reduction import merge_tree
+from tsstore.analysis.execution.reduction import add_tasks, merge_tree
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.groups.grouping import group
 from tsstore.analysis.planning.layers import layer_plan
@@ -225,11 +225,11 @@ def _share(
         job = LayerJob(states, scheme, plan, folder, samples)
         graph, index = build_index_graph(job)
         token = uuid.uuid4().hex[:12]
-        graph[f"tsstore-groups-{token}"] = job
-        level: list[Any] = []
-        for partition in range(1 << plan.partition_bits):
-            level.append((f"tsstore-shared-{token}", partition))
-            graph[level[-1]] = (_count_partition, f"tsstore-groups-{token}", index, partition)
+        shared = f"tsstore-groups-{token}"
+        graph[shared] = job
+        partitions = range(1 << plan.partition_bits)
+        counts = ((_count_partition, shared, index, partition) for partition in partitions)
+        level = add_tasks(graph, f"tsstore-shared-{token}", counts)
         key = merge_tree(graph, level, FAN_IN, f"tsstore-added-{token}", _add)
         report = request.report(states.name)
         scheduler.leave_room(memory, plan.projected_peak)

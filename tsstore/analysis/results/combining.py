@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from tsstore.analysis.results.by_layer import ByLayer
 from tsstore.analysis.results.layer import HEADINGS
 from tsstore.analysis.results.layer_parts import COMMON, CombinedLayer, Part, read_part
 from tsstore.analysis.results.network import Analysis
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, repr=False)
-class Combined(NetworkNumbers, ByLayer[CombinedLayer]):
+class Combined(NetworkNumbers[CombinedLayer]):
     """A network whose layers were analysed one by one; made by `combine`.
 
     A mapping from layer names to what was found in them. Efficiency, aIQ and their intervals are
@@ -48,9 +47,6 @@ class Combined(NetworkNumbers, ByLayer[CombinedLayer]):
     question: Mapping[str, Any]
 
     headings = HEADINGS
-
-    def _layers(self) -> Collection[CombinedLayer]:
-        return self.layers.values()
 
     @property
     def subject(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +12,7 @@ from tsstore import charts
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.keeping.saving import load_analyses, save_analyses
 from tsstore.analysis.random_groups import Dealt
-from tsstore.analysis.results.by_layer import ByLayer, dataset_of
+from tsstore.analysis.results.by_layer import dataset_of
 from tsstore.analysis.results.estimates import PLUG_IN
 from tsstore.analysis.results.layer import (
     HEADINGS,
@@ -58,7 +58,7 @@ MANY_DEPENDENT = 0.05
 
 
 @dataclass(eq=False, repr=False)
-class Analysis(NetworkNumbers, ByLayer[LayerResult]):
+class Analysis(NetworkNumbers[LayerResult]):
     """What was found in a run: a mapping from layer names to results; made by `analyze`.
 
     Attributes
@@ -104,9 +104,6 @@ class Analysis(NetworkNumbers, ByLayer[LayerResult]):
 
     def __post_init__(self) -> None:
         self.layers = dict(self.layers)
-
-    def _layers(self) -> Collection[LayerResult]:
-        return self.values()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the analysis to a new local path, such as ``"run.analysis.zarr"``.

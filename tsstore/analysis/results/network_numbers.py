@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
-from tsstore.analysis.results.layer import bounded_text, interval_document, interval_text
+from tsstore.analysis.results.by_layer import ByLayer
+from tsstore.analysis.results.layer import (
+    LayerResult,
+    bounded_text,
+    interval_document,
+    interval_text,
+)
+from tsstore.analysis.results.layer_parts import CombinedLayer
 from tsstore.errors import AnalysisError
 from tsstore.statistics.efficiency import aIQ, aiq_interval, network_efficiency, network_interval
 from tsstore.statistics.intervals import Interval, Jackknifed
@@ -19,38 +25,10 @@ OF_LAYER = ("entropy_bits", "entropy_lower_bound_bits", "distinct", "coverage")
 OF_NETWORK = ("samples", "accuracy", "aiq")
 
 
-class LayerNumbers(Protocol):
-    """What a network's numbers need of a layer."""
-
-    @property
-    def neurons(self) -> int:
-        """Bits of a state."""
-
-    @property
-    def clusters(self) -> int | None:
-        """Number of clusters of samples that depend on each other; None if each is on its own."""
-
-    @property
-    def verdict(self) -> str:
-        """What the samples suffice for."""
-
-    @property
-    def sample_limited(self) -> bool:
-        """Whether there is a lower bound alone."""
-
-    @property
-    def efficiency_lower_bound(self) -> float:
-        """The lower bound."""
-
-    @property
-    def jackknifed(self) -> Jackknifed | None:
-        """The entropy, and those without each group of samples; None where it scatters unknown."""
-
-    def efficiency(self) -> float:
-        """Return the estimate."""
+Layer = TypeVar("Layer", bound=LayerResult | CombinedLayer, covariant=True)
 
 
-class NetworkNumbers(ABC):
+class NetworkNumbers(ByLayer[Layer]):
     """The numbers of a network, of which there are layers by name.
 
     Attributes
@@ -66,14 +44,10 @@ class NetworkNumbers(ABC):
     accuracy: float | None
     accuracy_by_group: Answers | None
 
-    @abstractmethod
-    def _layers(self) -> Collection[LayerNumbers]:
-        """Return all layers."""
-
     @property
     def is_lower_bound(self) -> bool:
         """Whether the network's efficiency and aIQ are lower bounds: a layer's efficiency is."""
-        return any(layer.sample_limited for layer in self._layers())
+        return any(layer.sample_limited for layer in self.values())
 
     def network_efficiency(self) -> float:
         """Return the geometric mean of the layers' efficiencies.
@@ -82,7 +56,7 @@ class NetworkNumbers(ABC):
         that of imprecise layers counts as well, as their estimates may be far off.
         """
         bounds = self.is_lower_bound
-        found = [_bounding(layer) if bounds else layer.efficiency() for layer in self._layers()]
+        found = [_bounding(layer) if bounds else layer.efficiency() for layer in self.values()]
         return network_efficiency(found) or 0.0
 
     def network_interval(
@@ -141,22 +115,22 @@ class NetworkNumbers(ABC):
             self.neurons(),
             answers,
             weight=weight,
-            clusters=next((layer.clusters for layer in self._layers()), None),
+            clusters=next((layer.clusters for layer in self.values()), None),
             level=level,
             unseen_like_rare=unseen_like_rare,
         )
 
     def known_entropies(self) -> list[Jackknifed] | None:
         """Return the layers' entropies with those without each group; None unless all are good."""
-        known = [entropy for layer in self._layers() if (entropy := _good(layer))]
-        return known if known and len(known) == len(self._layers()) else None
+        known = [entropy for layer in self.values() if (entropy := _good(layer))]
+        return known if known and len(known) == len(self) else None
 
     def neurons(self) -> list[int]:
         """Return the neurons of each layer."""
-        return [layer.neurons for layer in self._layers()]
+        return [layer.neurons for layer in self.values()]
 
 
-def _good(layer: LayerNumbers) -> Jackknifed | None:
+def _good(layer: LayerResult | CombinedLayer) -> Jackknifed | None:
     """Return a layer's entropy, at most one bit a neuron, scattering as it did; None if limited."""
     entropy = layer.jackknifed
     if layer.sample_limited or entropy is None:
@@ -165,13 +139,13 @@ def _good(layer: LayerNumbers) -> Jackknifed | None:
     return replace(entropy, **{name: min(getattr(entropy, name), layer.neurons) for name in names})
 
 
-def _bounding(layer: LayerNumbers) -> float:
+def _bounding(layer: LayerResult | CombinedLayer) -> float:
     """Return the efficiency that counts in a lower bound: the estimate, if it can be believed."""
     believed = layer.verdict in (SATURATED, USABLE)
     return layer.efficiency() if believed else layer.efficiency_lower_bound
 
 
-def _accuracy(network: NetworkNumbers, given: float | None) -> float:
+def _accuracy(network: NetworkNumbers[Any], given: float | None) -> float:
     accuracy = network.accuracy if given is None else given
     if accuracy is None:
         raise AnalysisError(
@@ -180,7 +154,7 @@ def _accuracy(network: NetworkNumbers, given: float | None) -> float:
     return accuracy
 
 
-def network_document(network: NetworkNumbers, plug_ins: Sequence[float]) -> dict[str, Any]:
+def network_document(network: NetworkNumbers[Any], plug_ins: Sequence[float]) -> dict[str, Any]:
     """Return a network's numbers as JSON can hold them, given the plug-ins of its layers."""
     answered = network.accuracy is not None
     return {
@@ -194,7 +168,7 @@ def network_document(network: NetworkNumbers, plug_ins: Sequence[float]) -> dict
     }
 
 
-def network_lines(network: NetworkNumbers) -> list[str]:
+def network_lines(network: NetworkNumbers[Any]) -> list[str]:
     """Return what is said of the whole network, a line each."""
     efficiency = network.network_efficiency(), network.network_interval()
     lines = [f"network efficiency {_equals(network, *efficiency)}"]
@@ -204,7 +178,7 @@ def network_lines(network: NetworkNumbers) -> list[str]:
     return lines
 
 
-def _equals(network: NetworkNumbers, value: float, interval: Interval | None) -> str:
+def _equals(network: NetworkNumbers[Any], value: float, interval: Interval | None) -> str:
     if network.is_lower_bound:
         return bounded_text(value)
     return f"= {interval_text(value, interval)}"

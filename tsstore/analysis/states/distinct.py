@@ -21,6 +21,7 @@ from tsstore.analysis.execution.block import LayerJob, read_keys, select_rows
 from tsstore.analysis.execution.exchange import HeldSlices, Receipt, spill
 from tsstore.analysis.execution.graph import Index, build_index_graph, check_receipts, gather
 from tsstore.analysis.execution.recounting import BLOCK
+from tsstore.analysis.execution.reduction import add_tasks
 from tsstore.analysis.execution.scratch import planned_scratch
 from tsstore.analysis.planning.cost import OVERHEAD_BYTES, Work
 from tsstore.analysis.planning.fitting import make_plan
@@ -193,10 +194,9 @@ def graph_by_sample(job: SampleJob) -> tuple[dict[Any, Any], Any]:
     token = uuid.uuid4().hex[:12]
     shared, buffers, index = (f"tsstore-{kind}-{token}" for kind in ("job", "buffers", "index"))
     graph: dict[Any, Any] = {shared: job, buffers: (Buffers, job.arena)}
-    keys: list[Any] = []
-    for block in job.states.blocks(job.plan.block_rows):
-        keys.append((f"{BLOCK}-{token}", len(keys)))
-        graph[keys[-1]] = (_record_block, shared, block, buffers)
+    blocks = job.states.blocks(job.plan.block_rows)
+    records = ((_record_block, shared, block, buffers) for block in blocks)
+    keys = add_tasks(graph, f"{BLOCK}-{token}", records)
     graph[index] = (check_receipts, keys, job.samples.sample_filter.kept_rows(job.states))
     return graph, index
 
